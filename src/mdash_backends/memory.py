@@ -1,0 +1,155 @@
+"""``memory://``: everything in this process, gone with it. For tests, for trying out, and as the plainest example.
+
+No verb ever suspends between reading and writing, so each is atomic on any single-threaded event loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Final
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
+
+from mdashcore._errors import InvalidInput, NotFound, VersionConflict
+from mdashcore.storage import Backend, Document, LogEntry
+
+__all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "open_memory"]
+
+BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; then they are dropped, as the contract allows
+
+
+class MemoryDocuments:
+    """Documents in a dict of dicts."""
+
+    def __init__(self) -> None:
+        self._collections: dict[str, dict[str, Document]] = {}
+        self._last_version = 0  # one counter for all: a key that was deleted can never see a version again
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        return self._collections.get(collection, {}).get(key)
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        documents = self._collections.setdefault(collection, {})
+        _check_version(collection, key, documents.get(key), expected)
+        self._last_version += 1
+        documents[key] = Document(key, self._last_version, bytes(body))
+        return self._last_version
+
+    async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
+        documents = self._collections.get(collection, {})
+        _check_version(collection, key, documents.get(key), expected)
+        return documents.pop(key, None) is not None
+
+    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+        documents = self._collections.get(collection, {})
+        for key in [key for key in documents if key.startswith(prefix)]:
+            if (document := documents.get(key)) is not None:
+                yield document
+
+
+def _check_version(collection: str, key: str, found: Document | None, expected: int | None) -> None:
+    actual = 0 if found is None else found.version
+    if expected is not None and expected != actual:
+        raise VersionConflict(collection, key, expected=expected, actual=actual)
+
+
+class MemoryLogs:
+    """Logs as deques, each with the offset of its first entry."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, deque[LogEntry]] = {}
+        self._ends: dict[str, int] = {}
+
+    async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
+        first = self._ends.get(log, 0)
+        entries = self._logs.setdefault(log, deque())
+        entries.extend(LogEntry(first + i, time, bytes(body)) for i, body in enumerate(bodies))
+        self._ends[log] = first + len(bodies)
+        return first
+
+    async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
+        entries = self._logs.get(log)
+        if not entries:
+            return ()
+        skip = max(0, start - entries[0].offset)
+        if 2 * skip > len(entries):  # a deque is quick at both ends only, and readers want the newest
+            wanted = max(0, len(entries) - skip)
+            return tuple(reversed(tuple(islice(reversed(entries), wanted))))[:limit]
+        return tuple(islice(entries, skip, skip + limit))
+
+    async def end(self, log: str) -> int:
+        return self._ends.get(log, 0)
+
+    async def trim(self, log: str, keep: int) -> None:
+        entries = self._logs.get(log)
+        while entries and len(entries) > keep:
+            entries.popleft()
+
+
+class MemoryBus:
+    """Topics as sets of bounded queues."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, set[MemoryObjectSendStream[bytes]]] = {}
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        for queue in tuple(self._topics.get(topic, ())):
+            try:
+                queue.send_nowait(message)
+            except (anyio.WouldBlock, anyio.BrokenResourceError):
+                pass  # at most once: a subscriber that is this far behind, or has stopped reading, loses messages
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        send, receive = anyio.create_memory_object_stream[bytes](BUS_QUEUE)
+        subscribers = self._topics.setdefault(topic, set())
+        subscribers.add(send)
+        try:
+            with send, receive:
+                yield receive
+        finally:
+            subscribers.discard(send)
+            if not subscribers:
+                self._topics.pop(topic, None)
+
+
+class MemoryBlobs:
+    """Blobs as bytes."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> int:
+        data = bytearray()
+        async for chunk in chunks:
+            data += chunk
+        self._blobs[key] = bytes(data)
+        return len(data)
+
+    async def read(self, key: str, offset: int, size: int) -> bytes:
+        if (blob := self._blobs.get(key)) is None:
+            raise NotFound(f"no blob {key!r}")
+        return blob[offset : offset + size]
+
+    async def size(self, key: str) -> int | None:
+        blob = self._blobs.get(key)
+        return None if blob is None else len(blob)
+
+    async def delete(self, key: str) -> bool:
+        return self._blobs.pop(key, None) is not None
+
+    async def scan(self, prefix: str = "") -> AsyncIterator[str]:
+        for key in [key for key in self._blobs if key.startswith(prefix)]:
+            yield key
+
+
+@asynccontextmanager
+async def open_memory(url: str) -> AsyncIterator[Backend]:
+    """Open an empty backend that lives as long as the context."""
+    if url != "memory://":
+        raise InvalidInput("memory:// takes no path or options")
+    yield Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())

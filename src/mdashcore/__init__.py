@@ -1,0 +1,86 @@
+"""mdashcore: JSON-RPC sessions, device shadows and firmware updates, without I/O.
+
+This package's top level is the sans-IO core. Importing it loads no event loop, socket or web framework:
+
+* `Connection` is one live JSON-RPC peer: bytes in, events out;
+* `Shadow` is a device's state, desired and reported, as a value with pure functions;
+* `ota.Update` is a firmware update as a value, moved on by a table;
+* `storage` is the contract for backends.
+
+`mdashcore.hub` makes a service of them on any event loop, `mdashcore.trio` runs it on Trio, and
+`mdashcore.server` puts REST and a gateway around it.
+"""
+
+from mdashcore import firmware, jsonrpc, ota, storage
+from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._errors import (
+    AlreadyExists,
+    Busy,
+    CallTimeout,
+    Conflict,
+    DeviceOffline,
+    Forbidden,
+    InvalidFirmware,
+    InvalidInput,
+    InvalidShadowUpdate,
+    LocalProtocolError,
+    MdashError,
+    NotFound,
+    ProtocolError,
+    RemoteProtocolError,
+    RpcError,
+    ShadowConflict,
+    StorageError,
+    TooLarge,
+    Unauthenticated,
+    VersionConflict,
+)
+from mdashcore._events import (
+    CallTimedOut,
+    ConnectionClosed,
+    Event,
+    NotificationReceived,
+    RequestReceived,
+    ResponseReceived,
+)
+from mdashcore.notifications import Notification
+from mdashcore.shadow import Shadow
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExists",
+    "Busy",
+    "CallTimedOut",
+    "CallTimeout",
+    "Conflict",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionLimits",
+    "DeviceOffline",
+    "Event",
+    "Forbidden",
+    "InvalidFirmware",
+    "InvalidInput",
+    "InvalidShadowUpdate",
+    "LocalProtocolError",
+    "MdashError",
+    "NotFound",
+    "Notification",
+    "NotificationReceived",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "RequestReceived",
+    "ResponseReceived",
+    "RpcError",
+    "Shadow",
+    "ShadowConflict",
+    "StorageError",
+    "TooLarge",
+    "Unauthenticated",
+    "VersionConflict",
+    "firmware",
+    "jsonrpc",
+    "ota",
+    "storage",
+]

@@ -1,0 +1,189 @@
+"""Every error that this package raises on purpose.
+
+::
+
+    MdashError
+    ├── ProtocolError             code, message
+    │   ├── LocalProtocolError    the caller asked for what the protocol does not allow
+    │   └── RemoteProtocolError   the peer did; the connection has to be closed
+    ├── RpcError                  the peer answered a call with an error: code, message, data
+    ├── CallTimeout               the peer did not answer in time
+    ├── DeviceOffline             no live connection to that device
+    ├── InvalidInput              what was given cannot be accepted, nothing was changed
+    │   ├── InvalidShadowUpdate
+    │   └── InvalidFirmware
+    ├── TooLarge                  more bytes than the limit allows
+    ├── Unauthenticated           no credentials, or not valid ones
+    ├── Forbidden                 known, and not allowed
+    ├── NotFound                  does not exist, or not for this account
+    ├── Conflict                  does not fit the present state
+    │   ├── AlreadyExists
+    │   └── ShadowConflict        the update's version is not the current one
+    ├── Busy                      a bound is reached; try again later: retry_after
+    └── StorageError              the storage backend failed; its own error is the __cause__
+        └── VersionConflict       a compare-and-set lost: expected, actual
+
+`STATUS` is the one table that says which status each becomes on the wire.
+
+The text of an error is for the person who reads it: it says what was wrong with what, and holds no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+__all__ = [
+    "STATUS",
+    "AlreadyExists",
+    "Busy",
+    "CallTimeout",
+    "Conflict",
+    "DeviceOffline",
+    "Forbidden",
+    "InvalidFirmware",
+    "InvalidInput",
+    "InvalidShadowUpdate",
+    "LocalProtocolError",
+    "MdashError",
+    "NotFound",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "RpcError",
+    "ShadowConflict",
+    "StorageError",
+    "TooLarge",
+    "Unauthenticated",
+    "VersionConflict",
+]
+
+
+class MdashError(Exception):
+    """The root: catch this to catch them all."""
+
+
+class ProtocolError(MdashError):
+    """JSON-RPC was used wrongly, on one side or the other."""
+
+    def __init__(self, message: str, *, code: int = -32600) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        """A JSON-RPC error code: what to tell the other side."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side asked for what the protocol, or a bound of the connection, does not allow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what no conversation can go on after. Close the connection."""
+
+
+class RpcError(MdashError):
+    """The peer answered a call with an error, which is passed on unchanged."""
+
+    def __init__(self, code: int, message: str, data: object = None) -> None:
+        super().__init__(f"{message} (code {code})")
+        self.code = code
+        self.message = message
+        self.data = data
+        """The error's `data` member, or None."""
+
+
+class CallTimeout(MdashError):
+    """The peer did not answer a call in time; a later answer is ignored."""
+
+
+class DeviceOffline(MdashError):
+    """There is no live connection to that device."""
+
+
+class InvalidInput(MdashError):
+    """What was given cannot be accepted. Nothing was changed."""
+
+
+class InvalidShadowUpdate(InvalidInput):
+    """A shadow update that is not well formed, or breaks a limit of depth."""
+
+
+class InvalidFirmware(InvalidInput):
+    """A firmware image that no device should be given."""
+
+
+class TooLarge(MdashError):
+    """More bytes than the limit, which the text names."""
+
+
+class Unauthenticated(MdashError):
+    """Credentials are missing, unknown or revoked. The text never says which."""
+
+
+class Forbidden(MdashError):
+    """The account is known, and may not do this."""
+
+
+class NotFound(MdashError):
+    """It does not exist, or belongs to another account: the two are not told apart."""
+
+
+class Conflict(MdashError):
+    """It does not fit the present state. Nothing was changed."""
+
+
+class AlreadyExists(Conflict):
+    """The id is taken."""
+
+
+class ShadowConflict(Conflict):
+    """The version given with a shadow update is not the current one."""
+
+
+class Busy(MdashError):
+    """A bound is reached: nothing was done, and trying again later can succeed."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds to wait before the next try."""
+
+
+class StorageError(MdashError):
+    """The storage backend failed. The library's own error is the `__cause__`."""
+
+
+class VersionConflict(StorageError):
+    """A compare-and-set found another version than it expected. Nothing was written."""
+
+    def __init__(self, collection: str, key: str, *, expected: int, actual: int) -> None:
+        super().__init__(f"{collection}/{key}: expected version {expected}, found {actual}")
+        self.expected = expected
+        self.actual = actual
+        """The version found; 0 where there is no document."""
+
+
+STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
+    {
+        InvalidInput: 400,
+        Unauthenticated: 401,
+        Forbidden: 403,
+        NotFound: 404,
+        Conflict: 409,
+        TooLarge: 413,
+        RpcError: 422,  # the request was understood, and the device refused; 502 and 500 mean broken servers
+        Busy: 429,
+        ProtocolError: 400,
+        DeviceOffline: 503,
+        StorageError: 503,
+        CallTimeout: 504,
+        MdashError: 500,
+    }
+)
+"""The HTTP status of every error: that of its nearest class in this table. Devices get the same number as the
+code of a JSON-RPC error, as Mongoose OS itself uses HTTP's numbers there."""
+
+
+def status_of(error: MdashError) -> int:
+    """The error's number in `STATUS`."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)

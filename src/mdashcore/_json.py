@@ -1,0 +1,78 @@
+"""JSON as this package reads and writes it: the one place that knows its limits.
+
+`msgspec` keeps integers of any size exact, refuses NaN and bad UTF-8, and raises three families of
+errors; here they become one. Depth is limited because `msgspec` itself accepts more than a thousand
+levels on Python 3.13, and what reads the document later may recurse on every one of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from mdashcore._errors import InvalidInput
+
+MAX_DEPTH = 64  # a shadow may have 10 levels, a frame adds 4; nothing real comes near
+
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+encode = _encoder.encode
+"""A Python value as compact JSON, in UTF-8; key order kept."""
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What a msgspec decoder raises for a text that it cannot accept; `UnicodeError` as a `str` may not encode."""
+
+
+def decode(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        InvalidInput: it is not JSON (RFC 8259), or nested deeper than `max_depth`.
+    """
+    try:
+        value = _decoder.decode(data)
+    except DECODE_ERRORS as exc:
+        raise InvalidInput(f"not valid JSON: {reason(exc)}") from None
+    raw = data.encode() if isinstance(data, str) else data
+    if too_deep(raw, max_depth):
+        raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
+    return value
+
+
+def reason(exc: Exception) -> str:
+    """What was wrong, in words that name no library."""
+    if isinstance(exc, RecursionError):
+        return "nested too deeply"
+    if isinstance(exc, UnicodeError):
+        return "not UTF-8"
+    return str(exc).removeprefix("JSON is malformed: ")
+
+
+def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
+    """Whether a JSON text nests deeper than `max_depth`; the usual text costs two counts.
+
+    Of a text that is not JSON the answer means nothing, but it comes in linear time.
+
+    >>> too_deep(b'[[["[[["]]]', 3), too_deep(b"[[[[]]]]", 3)
+    (False, True)
+    """
+    if data.count(b"{") + data.count(b"[") <= max_depth:
+        return False
+    brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
+    depth = 0
+    for byte in brackets:
+        if byte in b"{[":
+            depth += 1
+            if depth > max_depth:
+                return True
+        else:
+            depth -= 1
+    return False
+
+
+# The closing quote is optional: a search that fails at an open string starts again at each quote inside it.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(b for b in range(256) if b not in b"{}[]")

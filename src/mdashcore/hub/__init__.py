@@ -1,0 +1,141 @@
+"""What the service does, on any event loop: it awaits nothing but the storage protocols.
+
+A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no connection: who does (a `Node`
+of `mdashcore.trio`, or an embedder's own server) registers as a `HubListener` and is told what concerns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mdashcore import _json, notifications
+from mdashcore._errors import NotFound
+from mdashcore.hub.accounts import Accounts, CreatedKey
+from mdashcore.hub.feed import Feed, FeedItem, LogQuery
+from mdashcore.hub.presence import Presence, PresenceRecord
+from mdashcore.hub.registry import CreatedDevice, Registry
+from mdashcore.hub.shadows import Shadows
+from mdashcore.hub.updates import DeviceCaller, Updates
+from mdashcore.ota import Build
+from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
+from mdashcore.storage import Backend
+
+__all__ = [
+    "CreatedDevice",
+    "CreatedKey",
+    "DeviceCaller",
+    "FeedItem",
+    "Hub",
+    "HubListener",
+    "LogQuery",
+    "PresenceRecord",
+]
+
+
+class HubListener(Protocol):
+    """Who holds connections. Called at once, never awaited: to close a socket is to start closing it."""
+
+    def shadow_changed(self, account: str, id: str, change: Change) -> None:
+        """A device's shadow was updated, by whomever: if a delta is left, the device wants to know it."""
+
+    def device_revoked(self, account: str, id: str) -> None:
+        """A device's token is not valid any more: its connection has to be closed."""
+
+    def build_reported(self, account: str, id: str, build: Build) -> None:
+        """A device said what it runs: an update of it may have been waiting for that."""
+
+    def device_removed(self, account: str, id: str) -> None:
+        """A device does not exist any more."""
+
+    def key_revoked(self, account: str, key: str | None) -> None:
+        """A key is not valid any more (None: none of the account's credentials is): what it opened has to be closed."""
+
+
+class Hub:
+    """The service on one storage backend.
+
+    Args:
+        now: the wall clock, in Unix seconds: what is stored and shown.
+        entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        now: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        shadow_limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        documents = backend.documents
+        self.now = now
+        self.bus = backend.bus
+        self.blobs = backend.blobs
+        self._listeners: list[HubListener] = []
+        self.feed = Feed(backend.logs, backend.bus, now=now)
+        self.accounts = Accounts(documents, now=now, entropy=entropy, on_revoked=self._key_revoked)
+        self.registry = Registry(documents, now=now, entropy=entropy, on_revoked=self._device_revoked)
+        self.presence = Presence(documents, now=now)
+        self.shadows = Shadows(documents, self.feed, now=now, on_change=self._shadow_changed, limits=shadow_limits)
+        self.updates = Updates(documents, backend.blobs, self.feed, self.shadows, now=now, entropy=entropy)
+
+    def add_listener(self, listener: HubListener) -> None:
+        """Tell `listener` from now on."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: HubListener) -> None:
+        """Tell `listener` no more."""
+        self._listeners.remove(listener)
+
+    # What concerns more than one part
+
+    async def create_device(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
+        """Register a device and tell of it. Raises as `Registry.create`."""
+        created = await self.registry.create(account, id, name)
+        data = _json.encode({"name": created.device.name})
+        await self.feed.emit(account, notifications.CREATED, created.device.id, data)
+        return created
+
+    async def rename_device(self, account: str, id: str, name: str) -> None:
+        """Give a device another name and tell of it. Raises as `Registry.rename`."""
+        device = await self.registry.rename(account, id, name)
+        await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"name": device.name}))
+
+    async def remove_device(self, account: str, id: str) -> None:
+        """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`."""
+        await self.registry.remove(account, id)
+        await self.shadows.forget(account, id)
+        await self.presence.forget(account, id)
+        await self.updates.forget(account, id)
+        for listener in self._listeners:
+            listener.device_removed(account, id)
+        await self.feed.emit(account, notifications.DELETED, id)
+
+    async def remove_account(self, name: str) -> None:
+        """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin."""
+        await self.accounts.remove(name)
+        for device in await self.registry.of(name):
+            try:
+                await self.remove_device(name, device.id)
+            except NotFound:
+                continue  # somebody else was quicker
+
+    # What the parts tell
+
+    def build_reported(self, account: str, id: str, build: Build) -> None:
+        """A device said what it runs."""
+        for listener in self._listeners:
+            listener.build_reported(account, id, build)
+
+    def _shadow_changed(self, account: str, id: str, change: Change) -> None:
+        for listener in self._listeners:
+            listener.shadow_changed(account, id, change)
+
+    def _device_revoked(self, account: str, id: str) -> None:
+        for listener in self._listeners:
+            listener.device_revoked(account, id)
+
+    def _key_revoked(self, account: str, key: str | None) -> None:
+        for listener in self._listeners:
+            listener.key_revoked(account, key)

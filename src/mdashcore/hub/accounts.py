@@ -1,0 +1,137 @@
+"""Accounts and their API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from mdashcore import identity
+from mdashcore._errors import AlreadyExists, Conflict, NotFound, Unauthenticated, VersionConflict
+from mdashcore.hub._records import Records, scoped
+from mdashcore.identity import Account, ApiKey
+from mdashcore.storage import DocumentStore
+
+__all__ = ["Accounts", "CreatedKey"]
+
+
+@attrs.frozen
+class CreatedKey:
+    """A new key together with its secret, which exists only here."""
+
+    key: ApiKey
+    secret: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class _KeyOwner:
+    """What the index of secrets knows: where the key is."""
+
+    account: str
+    id: str
+
+
+class Accounts:
+    """Who there is, and which keys act for them.
+
+    Args:
+        now: Unix seconds.
+        entropy: that many random bytes.
+        on_revoked: called with (account, key id) when a key stops being valid; with None for every key.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        *,
+        now: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        on_revoked: Callable[[str, str | None], None],
+    ) -> None:
+        self._accounts = Records(documents, "accounts", Account)
+        self._keys = Records(documents, "keys", ApiKey)
+        self._owners = Records(documents, "key_owners", _KeyOwner)
+        self._now = now
+        self._entropy = entropy
+        self._on_revoked = on_revoked
+
+    async def get(self, name: str) -> Account | None:
+        """The account, or None."""
+        record = await self._accounts.get(name)
+        return None if record is None else record.value
+
+    async def all(self) -> list[Account]:
+        """All accounts, by name."""
+        return sorted([account async for _, account in self._accounts.scan()], key=lambda account: account.name)
+
+    async def register(self, name: str, password_hash: str, *, admin: bool = False) -> Account:
+        """Create an account. Raises `AlreadyExists`, `InvalidInput`."""
+        account = Account(identity.check_account_name(name), password_hash, admin, self._now())
+        try:
+            await self._accounts.put(name, account, expected=0)
+        except VersionConflict:
+            raise AlreadyExists(f"there is a user {name!r} already") from None
+        return account
+
+    async def set_password(self, name: str, password_hash: str, *, admin: bool | None = None) -> Account:
+        """Change an account's password, and `admin` unless None. Raises `NotFound`."""
+
+        def change(found: Account | None) -> Account:
+            if found is None:
+                raise NotFound(f"no user {name!r}")
+            is_admin = found.admin if admin is None else admin
+            return attrs.evolve(found, password_hash=password_hash, admin=is_admin)
+
+        account = await self._accounts.change(name, change)
+        assert account is not None  # noqa: S101 - for the type checker: `change` never returns None
+        return account
+
+    async def remove(self, name: str) -> None:
+        """Remove an account and its keys. Raises `NotFound`; `Conflict` for the last admin."""
+        accounts = await self.all()
+        if all(account.name != name for account in accounts):
+            raise NotFound(f"no user {name!r}")
+        if not any(account.admin for account in accounts if account.name != name):
+            raise Conflict(f"{name!r} is the last admin")
+        for key in await self.keys(name):
+            await self.remove_key(name, key.id)
+        await self._accounts.delete(name)
+        self._on_revoked(name, None)
+
+    # Keys
+
+    async def create_key(self, account: str, name: str = "") -> CreatedKey:
+        """Make an API key; its secret is in the answer, and nowhere else."""
+        secret = identity.make_token(identity.KEY_PREFIX, self._entropy(identity.ENTROPY_BYTES))
+        key = ApiKey(
+            account,
+            identity.make_id("key", self._entropy(8)),
+            identity.check_label(name),
+            identity.hash_token(secret),
+            self._now(),
+        )
+        await self._keys.put(scoped(account, key.id), key, expected=0)
+        await self._owners.put(key.hash, _KeyOwner(account, key.id))
+        return CreatedKey(key, secret)
+
+    async def keys(self, account: str) -> list[ApiKey]:
+        """The account's keys, oldest first."""
+        found = [key async for _, key in self._keys.scan(scoped(account, ""))]
+        return sorted(found, key=lambda key: (key.created_at, key.id))
+
+    async def remove_key(self, account: str, id: str) -> None:
+        """Revoke a key: from now on it opens nothing, and what it had opened is closed. Raises `NotFound`."""
+        record = await self._keys.get(scoped(account, id))
+        if record is None or not await self._keys.delete(scoped(account, id)):
+            raise NotFound(f"no key {id!r}")
+        await self._owners.delete(record.value.hash)
+        self._on_revoked(account, id)
+
+    async def authenticate_key(self, secret: str) -> ApiKey:
+        """The key of a secret. Raises `Unauthenticated`."""
+        digest = identity.hash_token(secret)
+        owner = await self._owners.get(digest)
+        key = None if owner is None else await self._keys.get(scoped(owner.value.account, owner.value.id))
+        if key is None or key.value.hash != digest:
+            raise Unauthenticated("the key is not valid")
+        return key.value

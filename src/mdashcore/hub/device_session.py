@@ -1,0 +1,121 @@
+"""What a device may ask of the service: one object per live connection, one table of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from mdashcore import _json, jsonrpc, notifications
+from mdashcore._errors import InvalidInput, MdashError, RpcError, StorageError, status_of
+from mdashcore.ota import Build
+
+if TYPE_CHECKING:
+    from mdashcore.hub import Hub
+
+__all__ = ["DEVICE_METHODS", "DeviceSession"]
+
+
+class DeviceSession:
+    """The service's side of one connection of a device."""
+
+    def __init__(self, hub: Hub, account: str, id: str) -> None:
+        self._hub = hub
+        self.account = account
+        self.id = id
+        self.introduced = False
+        """Whether the device has said in this session what it runs (`reported.ota`, or a heartbeat)."""
+
+    async def request(self, method: str, params: bytes | None) -> object:
+        """Answer a request of the device: what to reply.
+
+        Raises:
+            RpcError: what to reply instead.
+        """
+        handler = DEVICE_METHODS.get(method)
+        if handler is None:
+            raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"No handler for {method}")
+        try:
+            return await handler(self, params)
+        except RpcError:
+            raise
+        except MdashError as exc:
+            raise RpcError(status_of(exc), str(exc)) from exc
+
+    async def notification(self, method: str, params: bytes | None) -> None:
+        """Take a notification of the device. What is wrong with it is dropped: nobody could be told.
+
+        Raises:
+            StorageError: it was right, and is lost.
+        """
+        handler = DEVICE_METHODS.get(method)
+        if handler is None:
+            await self._tell(method, params)
+            return
+        try:
+            await handler(self, params)
+        except StorageError:
+            raise
+        except MdashError as exc:
+            await self._tell(method, _json.encode({"rejected": str(exc)}))
+
+    async def introduce(self, info: object) -> None:
+        """Take the answer to `Sys.GetInfo`: kept under `reported.ota`."""
+        if not isinstance(info, dict) or not info:
+            raise InvalidInput("Sys.GetInfo answers with an object")
+        await self._update_shadow({"state": {"reported": {"ota": _without_nulls(info)}}})
+
+    async def _shadow_update(self, params: bytes | None) -> object:
+        document = _object(params)
+        return (await self._update_shadow(document)).accepted_document()
+
+    async def _shadow_get(self, params: bytes | None) -> object:
+        return (await self._hub.shadows.get(self.account, self.id)).document()["state"]
+
+    async def _heartbeat(self, params: bytes | None) -> object:
+        await self.introduce(_object(params))
+        return True
+
+    async def _log(self, params: bytes | None) -> object:
+        await self._tell("Log", params)
+        return True
+
+    async def _update_shadow(self, document: dict[str, Any]) -> Any:
+        change = await self._hub.shadows.update(self.account, self.id, document)
+        reported = change.reported
+        if isinstance(reported, dict) and isinstance(ota := reported.get("ota"), dict):
+            self.introduced = True
+            self._hub.build_reported(self.account, self.id, Build.from_wire(ota))
+        return change
+
+    async def _tell(self, method: str, params: bytes | None) -> None:
+        await self._hub.feed.emit(self.account, notifications.RPC_OUT + method, self.id, params)
+
+
+def _object(params: bytes | None) -> dict[str, Any]:
+    value = None if params is None else _json.decode(params)
+    if not isinstance(value, dict):
+        raise InvalidInput("the parameters have to be an object")
+    return value
+
+
+def _without_nulls(value: Any) -> Any:
+    """A device's own words, with nothing in them that a shadow would take for a deletion."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list):
+        return [_without_nulls(member) for member in value if member is not None]
+    return value
+
+
+DEVICE_METHODS: Final[Mapping[str, Callable[[DeviceSession, bytes | None], Awaitable[object]]]] = MappingProxyType(
+    {
+        "Dash.Shadow.Update": DeviceSession._shadow_update,
+        "Dash.Shadow.Get": DeviceSession._shadow_get,
+        "Dash.Heartbeat": DeviceSession._heartbeat,  # devices of the first generation, once on open
+        "Log": DeviceSession._log,
+        "Dash.Log": DeviceSession._log,  # its older name
+    }
+)
+"""The methods that a device can call. Any other notification is told to people as ``rpc.out.METHOD``; any
+other request is answered with error -32601."""

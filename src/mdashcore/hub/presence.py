@@ -1,0 +1,93 @@
+"""Who is connected: one record per device, changed by compare-and-set.
+
+Every connection claims a session number, one more than any before it. Only the session that is in the record
+may release it, so the end of an old connection, however late it is noticed, never hides a newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from mdashcore.hub._records import Records, scoped
+from mdashcore.storage import DocumentStore
+
+__all__ = ["OFFLINE", "Presence", "PresenceRecord"]
+
+
+@attrs.frozen
+class PresenceRecord:
+    """Whether a device is connected."""
+
+    session: int = 0
+    """Counts the device's connections."""
+
+    node: str | None = None
+    """The node that holds the connection; None while there is none."""
+
+    since: float | None = None
+    """Unix seconds of the last change between online and offline."""
+
+    last_seen: float | None = None
+    """Unix seconds when the device was last heard of, as known when the record was written."""
+
+    @property
+    def online(self) -> bool:
+        return self.node is not None
+
+
+OFFLINE: Final = PresenceRecord()
+
+
+class Presence:
+    """The presence records of every device.
+
+    Args:
+        now: Unix seconds.
+    """
+
+    def __init__(self, documents: DocumentStore, *, now: Callable[[], float]) -> None:
+        self._records = Records(documents, "presence", PresenceRecord)
+        self._now = now
+
+    async def get(self, account: str, id: str) -> PresenceRecord:
+        """The device's record; `OFFLINE` for one that never connected."""
+        record = await self._records.get(scoped(account, id))
+        return OFFLINE if record is None else record.value
+
+    async def of(self, account: str) -> dict[str, PresenceRecord]:
+        """The records of an account's devices, by device id."""
+        prefix = scoped(account, "")
+        return {key.removeprefix(prefix): record async for key, record in self._records.scan(prefix)}
+
+    async def claim(self, account: str, id: str, node: str) -> int:
+        """A connection begins: returns its session number, the newest of the device."""
+        now = self._now()
+
+        def change(found: PresenceRecord | None) -> PresenceRecord:
+            return PresenceRecord((found or OFFLINE).session + 1, node, now, now)
+
+        record = await self._records.change(scoped(account, id), change)
+        assert record is not None  # noqa: S101 - for the type checker: `change` never returns None
+        return record.session
+
+    async def release(self, account: str, id: str, session: int, last_seen: float) -> bool:
+        """A connection has ended: True if it was the newest, so that the device is offline now."""
+        now = self._now()
+
+        def change(found: PresenceRecord | None) -> PresenceRecord | None:
+            if found is None or found.session != session or not found.online:
+                return None
+            return PresenceRecord(session, None, now, last_seen)
+
+        return await self._records.change(scoped(account, id), change) is not None
+
+    async def forget(self, account: str, id: str) -> None:
+        """The device was removed. The session counter goes on, should it be created anew."""
+
+        def change(found: PresenceRecord | None) -> PresenceRecord | None:
+            return None if found is None else PresenceRecord(found.session)
+
+        await self._records.change(scoped(account, id), change)

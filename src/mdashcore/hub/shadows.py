@@ -1,0 +1,103 @@
+"""Shadows: every device's, changed by compare-and-set, one version a time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from mdashcore import _json, notifications
+from mdashcore._errors import Busy, InvalidInput, ShadowConflict, TooLarge, VersionConflict
+from mdashcore.hub._records import MAX_TRIES, Record, Records, scoped
+from mdashcore.hub.feed import Feed
+from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
+from mdashcore.storage import DocumentStore
+
+__all__ = ["Shadows"]
+
+MAX_CACHED: Final = 4096  # shadows kept decoded: at 8 KB each, 32 MB; the active part of a fleet
+
+
+class Shadows:
+    """The shadows of every device.
+
+    An update works on the last shadow seen, and reads again only where the compare-and-set says that there
+    is a newer one: with one node that is never.
+
+    Args:
+        now: Unix seconds.
+        on_change: called with (account, device id, change) after an update was stored.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        feed: Feed,
+        *,
+        now: Callable[[], float],
+        on_change: Callable[[str, str, Change], None],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._records = Records(documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored)
+        self._feed = feed
+        self._now = now
+        self._on_change = on_change
+        self._limits = limits
+        self._cache: OrderedDict[str, Record[Shadow]] = OrderedDict()
+
+    async def get(self, account: str, id: str) -> Shadow:
+        """The device's shadow; a new one where nothing was ever stored."""
+        return (await self._read(scoped(account, id))).value
+
+    async def of(self, account: str) -> dict[str, Shadow]:
+        """The shadows of an account's devices, by device id."""
+        prefix = scoped(account, "")
+        return {key.removeprefix(prefix): shadow async for key, shadow in self._records.scan(prefix)}
+
+    async def update(self, account: str, id: str, document: Any) -> Change:
+        """Apply an update, store it, and tell it to everybody.
+
+        Raises:
+            InvalidShadowUpdate, ShadowConflict, TooLarge: as `Shadow.update`; nothing was changed.
+            Busy: too many write this shadow at once.
+        """
+        key = scoped(account, id)
+        record = self._cache.get(key)
+        cached = record is not None
+        for _ in range(MAX_TRIES):
+            record = record or await self._read(key)
+            try:
+                shadow, change = record.value.update(document, now=self._now(), limits=self._limits)
+            except (InvalidInput, ShadowConflict, TooLarge):
+                if not cached:
+                    raise
+                record, cached = None, False  # judged by what may be old: look again before saying no
+                continue
+            try:
+                version = await self._records.put(key, shadow, expected=record.version)
+            except VersionConflict:
+                record, cached = None, False
+                continue
+            self._remember(key, Record(shadow, version))
+            break
+        else:
+            raise Busy(f"the shadow of {id!r} is being changed by too many at once")
+        self._on_change(account, id, change)
+        changed = {"state": change.state, "version": change.version, "timestamp": change.timestamp}
+        await self._feed.emit(account, notifications.UPDATED, id, _json.encode({"shadow": changed}))
+        return change
+
+    async def forget(self, account: str, id: str) -> None:
+        """The device was removed: only its version stays, so that a device created anew goes on from it."""
+        key = scoped(account, id)
+        await self._records.change(key, lambda found: None if found is None else Shadow(version=found.version))
+        self._cache.pop(key, None)
+
+    async def _read(self, key: str) -> Record[Shadow]:
+        return await self._records.get(key) or Record(Shadow(), 0)
+
+    def _remember(self, key: str, record: Record[Shadow]) -> None:
+        newest = self._cache.pop(key, record)
+        self._cache[key] = record if record.version >= newest.version else newest
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)

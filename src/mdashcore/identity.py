@@ -1,0 +1,130 @@
+"""Who may do what: accounts, their devices and API keys, and the secrets that prove it.
+
+Randomness comes in as an argument, secrets go out once: what is kept is a SHA-256 digest. A fast hash is
+right here, and only here, because a token has 256 random bits, which nobody can search; a password has not,
+and is hashed by Argon2id at the edge of the server.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Final
+
+import attrs
+
+from mdashcore._errors import InvalidInput
+
+__all__ = [
+    "ENTROPY_BYTES",
+    "Account",
+    "ApiKey",
+    "Device",
+    "check_account_name",
+    "check_device_id",
+    "check_label",
+    "hash_token",
+    "make_id",
+    "make_token",
+]
+
+ENTROPY_BYTES: Final = 32  # 256 bits
+
+DEVICE_PREFIX: Final = "mdd"
+KEY_PREFIX: Final = "mdk"
+SESSION_PREFIX: Final = "mds"
+
+MAX_LABEL: Final = 256  # characters of a name for people: longer ones are pasted by mistake
+
+_ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)  # no ":": HTTP Basic ends a name there
+_DEVICE_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@+=-]{1,128}", re.ASCII)  # stands in a URL path as it is
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: neither UTF-8 nor JSON can hold it
+
+
+@attrs.frozen
+class Account:
+    """A user, and the border of everything that is theirs."""
+
+    name: str
+    password_hash: str
+    """Argon2id, in PHC string format."""
+    admin: bool
+    """May manage the accounts; sees nothing of their devices."""
+    created_at: float
+    """Unix seconds."""
+
+
+@attrs.frozen
+class Device:
+    """A registered device. Its id is unique within its account only."""
+
+    account: str
+    id: str
+    name: str
+    token_hash: str
+    created_at: float
+    """Unix seconds."""
+
+
+@attrs.frozen
+class ApiKey:
+    """A key that acts for its account."""
+
+    account: str
+    id: str
+    name: str
+    hash: str
+    created_at: float
+    """Unix seconds."""
+
+
+def make_token(prefix: str, entropy: bytes) -> str:
+    """A secret: the prefix tells people, and scanners of leaked secrets, what it is.
+
+    >>> make_token("mdd", bytes(32))
+    'mdd_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA'
+    """
+    if len(entropy) != ENTROPY_BYTES:
+        raise InvalidInput(f"a token is made of {ENTROPY_BYTES} random bytes")
+    return f"{prefix}_{base64.urlsafe_b64encode(entropy).rstrip(b'=').decode()}"
+
+
+def make_id(prefix: str, entropy: bytes) -> str:
+    """An identifier that is no secret: 60 bits, written in base 32.
+
+    >>> make_id("dev", bytes(8))
+    'dev_aaaaaaaaaaaa'
+    """
+    if len(entropy) < 8:
+        raise InvalidInput("an identifier is made of at least 8 random bytes")
+    return f"{prefix}_{base64.b32encode(entropy)[:12].decode().lower()}"
+
+
+def hash_token(token: str) -> str:
+    """What is kept of a token: SHA-256 in hexadecimal."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_account_name(name: object) -> str:
+    """The name, if an account may have it. Raises `InvalidInput`."""
+    if not isinstance(name, str) or not _ACCOUNT_NAME.fullmatch(name):
+        raise InvalidInput(
+            "a user name has 1 to 64 characters of A-Z a-z 0-9 . _ @ + - and starts with a letter or digit"
+        )
+    return name
+
+
+def check_device_id(id: object) -> str:
+    """The id, if a device may have it. Raises `InvalidInput`."""
+    if not isinstance(id, str) or not _DEVICE_ID.fullmatch(id):
+        raise InvalidInput("a device id has 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ + = -")
+    return id
+
+
+def check_label(name: object) -> str:
+    """A name for people: any Unicode text of at most 256 characters. Raises `InvalidInput`."""
+    if not isinstance(name, str) or len(name) > MAX_LABEL or _SURROGATE.search(name):
+        raise InvalidInput(f"a name is text of at most {MAX_LABEL} characters")
+    return name

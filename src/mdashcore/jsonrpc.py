@@ -1,0 +1,298 @@
+"""JSON-RPC 2.0 framing, with the dialect of Mongoose OS.
+
+One text goes in, messages come out; messages go in, one text comes out. No state: who called whom is the
+business of `mdashcore.Connection`.
+
+The dialect (what real devices send and expect):
+
+* ``"jsonrpc"`` is sent and not required; unknown members (``src``, ``dst``, ``tag``, ``v``) are ignored.
+* ``args`` is read where there is no ``params``; params may be any JSON value.
+* a request with ``"nr": true`` wants no reply: it is a notification.
+* a response is what has no ``method``; ``{"id": 7}`` alone is a response without a result.
+
+`params` and `result` are *raw JSON*: `bytes` that hold one valid JSON text in UTF-8. They pass through
+unchanged; `loads` makes a value of them. Wherever a value is sent, `bytes` are taken as raw JSON and anything
+else is encoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+import attrs
+import msgspec
+
+from mdashcore import _json
+from mdashcore._errors import InvalidInput, RpcError
+
+__all__ = [
+    "APPLICATION_ERROR",
+    "INTERNAL_ERROR",
+    "INVALID_PARAMS",
+    "INVALID_REQUEST",
+    "METHOD_NOT_FOUND",
+    "PARSE_ERROR",
+    "ErrorObject",
+    "Invalid",
+    "Message",
+    "RawJson",
+    "Request",
+    "Response",
+    "decode",
+    "dumps",
+    "encode_batch",
+    "encode_error",
+    "encode_request",
+    "encode_result",
+    "loads",
+]
+
+# Section 5.1 of the specification.
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+APPLICATION_ERROR: Final = -32000
+
+MAX_BATCH: Final = 100  # one frame may not become more work than this; real devices send none
+MAX_ID: Final = 256  # bytes: every answer repeats the id, and has to fit a frame; a UUID has 38
+MAX_METHOD: Final = 256  # characters: names are put into errors, events and logs; real ones have 30 at most
+
+RawJson: TypeAlias = bytes
+"""One valid JSON text in UTF-8."""
+
+
+@attrs.frozen
+class ErrorObject:
+    """The `error` member of a response (section 5.1)."""
+
+    code: int
+    message: str
+    data: RawJson | None = None
+
+    def exception(self) -> RpcError:
+        """The error as something to raise."""
+        try:
+            data = None if self.data is None else loads(self.data)
+        except InvalidInput:  # valid JSON, but no value here has room for it: 1e999, say
+            data = self.data.decode() if self.data else None
+        return RpcError(self.code, self.message, data)
+
+
+@attrs.frozen
+class Request:
+    """A call, or a notification where `id` is None (section 4)."""
+
+    method: str
+    params: RawJson | None = None
+    id: RawJson | None = None
+    """The id exactly as it was written: to be echoed, not to be understood."""
+
+
+@attrs.frozen
+class Response:
+    """The answer to a call (section 5): `error`, or else `result`."""
+
+    id: RawJson | None
+    result: RawJson | None = None
+    """None where the message has no result member: some devices leave out a null."""
+    error: ErrorObject | None = None
+
+
+@attrs.frozen
+class Invalid:
+    """A text, or a member of a batch, that is no message: what to answer."""
+
+    error: ErrorObject
+    id: RawJson | None = None
+
+
+Message: TypeAlias = Request | Response | Invalid
+
+
+class _Wire(msgspec.Struct, gc=False):
+    """All that a frame can hold. Typed where a wrong type has to be noticed, raw elsewhere."""
+
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    args: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    nr: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _WireError(msgspec.Struct, gc=False):
+    code: int | float = APPLICATION_ERROR
+    message: str = ""
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _WireId(msgspec.Struct, gc=False):
+    id: msgspec.Raw = msgspec.Raw()
+
+
+_decode_frame = msgspec.json.Decoder(_Wire).decode
+_decode_id = msgspec.json.Decoder(_WireId).decode
+_check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_error = msgspec.json.Decoder(_WireError).decode
+
+dumps = _json.encode
+"""A value as raw JSON."""
+
+
+def loads(raw: RawJson) -> Any:
+    """The value of raw JSON; raises `InvalidInput` for what is not JSON."""
+    return _json.decode(raw)
+
+
+def to_raw(value: object) -> RawJson:
+    """`bytes` are raw JSON already; anything else is encoded.
+
+    Raises:
+        InvalidInput: the value has no JSON form, or is or holds a float that is not finite.
+    """
+    if type(value) is bytes:
+        return value
+    try:
+        raw = _json.encode(value)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
+        raise InvalidInput(f"not representable as JSON: {exc}") from None
+    if b"null" in raw and not _all_finite(value):  # msgspec writes NaN as null, which deletes in a shadow
+        raise InvalidInput("not representable as JSON: NaN or infinity")
+    return raw
+
+
+def _all_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_all_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_all_finite, value))
+
+
+def decode(text: bytes) -> Message | list[Message]:
+    """The message of a text, or the messages of a batch. Never raises: what is no message is `Invalid`."""
+    if not text.isascii():
+        try:
+            text.decode()  # raw members are skipped over, not read: nobody else looks at their UTF-8
+        except UnicodeDecodeError:
+            return Invalid(ErrorObject(PARSE_ERROR, "Parse error: not UTF-8"))
+    if _json.too_deep(text):
+        return _parse_error("nested too deeply")
+    try:
+        wire = _decode_frame(text)
+    except _json.DECODE_ERRORS as exc:
+        return _decode_odd(text, exc)
+    return _classify(wire)
+
+
+def _decode_odd(text: bytes, exc: Exception) -> Message | list[Message]:
+    """The slow way, for what is no plain frame: a batch, a wrong type, or no JSON at all."""
+    if not isinstance(exc, msgspec.ValidationError):
+        return _parse_error(_json.reason(exc))
+    try:
+        _check_syntax(text)  # a wrong type may stand before a syntax error
+    except _json.DECODE_ERRORS as error:
+        return _parse_error(_json.reason(error))
+    if not text.lstrip().startswith(b"["):
+        return _invalid_request(text)
+    members = _decode_batch(text)
+    if not members:
+        return Invalid(ErrorObject(INVALID_REQUEST, "Invalid Request: empty batch"))
+    if len(members) > MAX_BATCH:
+        return Invalid(ErrorObject(INVALID_REQUEST, f"Invalid Request: more than {MAX_BATCH} in a batch"))
+    return [_decode_member(bytes(member)) for member in members]
+
+
+def _decode_member(text: RawJson) -> Message:
+    try:
+        return _classify(_decode_frame(text))
+    except _json.DECODE_ERRORS:
+        return _invalid_request(text)
+
+
+def _invalid_request(text: RawJson) -> Invalid:
+    """What is JSON and no message; with its id, where it has one."""
+    try:
+        id_ = bytes(_decode_id(text).id)
+    except _json.DECODE_ERRORS:  # no object
+        id_ = b""
+    return Invalid(ErrorObject(INVALID_REQUEST, "Invalid Request"), id_ if id_ and _acceptable_id(id_) else None)
+
+
+def _parse_error(why: str) -> Invalid:
+    return Invalid(ErrorObject(PARSE_ERROR, f"Parse error: {why}"))
+
+
+def _classify(wire: _Wire) -> Message:
+    id_ = None if wire.id is msgspec.UNSET else bytes(wire.id)
+    if id_ is not None and not _acceptable_id(id_):
+        return Invalid(ErrorObject(INVALID_REQUEST, f"Invalid Request: id is no number or string of {MAX_ID} bytes"))
+    if wire.method is not msgspec.UNSET:
+        if len(wire.method) > MAX_METHOD:
+            return Invalid(ErrorObject(INVALID_REQUEST, f"Invalid Request: method over {MAX_METHOD} characters"), id_)
+        params = wire.params if wire.params is not msgspec.UNSET else wire.args
+        if wire.nr is not msgspec.UNSET and bytes(wire.nr) == b"true":
+            id_ = None
+        return Request(wire.method, None if params is msgspec.UNSET else bytes(params), id_)
+    if wire.error is not msgspec.UNSET and (error := bytes(wire.error)) != b"null":
+        return Response(id_, error=_read_error(error))
+    if wire.result is not msgspec.UNSET:
+        return Response(id_, bytes(wire.result))
+    if wire.error is not msgspec.UNSET:
+        return Response(id_, b"null")
+    if id_ is None:
+        return Invalid(ErrorObject(INVALID_REQUEST, "Invalid Request"))
+    return Response(id_)
+
+
+def _acceptable_id(raw: RawJson) -> bool:
+    return raw[0] in _ID_STARTS and len(raw) <= MAX_ID
+
+
+_ID_STARTS = frozenset(b'"-0123456789n')  # a string, a number, or null
+
+
+def _read_error(raw: RawJson) -> ErrorObject:
+    """An error object as it came; one that is malformed is kept as its text, not lost."""
+    try:
+        error = _decode_error(raw)
+        code = int(error.code)
+    except (*_json.DECODE_ERRORS, OverflowError, ValueError):
+        return ErrorObject(APPLICATION_ERROR, raw.decode(errors="replace"))
+    return ErrorObject(code, error.message, None if error.data is msgspec.UNSET else bytes(error.data))
+
+
+def encode_request(method: str, params: RawJson | None = None, id: int | None = None) -> bytes:
+    """A call, or a notification where `id` is None.
+
+    Raises:
+        InvalidInput: the method is not text that UTF-8 can hold.
+    """
+    name = to_raw(method)
+    head = b'{"jsonrpc":"2.0"' if id is None else b'{"jsonrpc":"2.0","id":%d' % id
+    if params is None:
+        return b'%b,"method":%b}' % (head, name)
+    return b'%b,"method":%b,"params":%b}' % (head, name, params)
+
+
+def encode_result(id: RawJson, result: RawJson) -> bytes:
+    """A successful response."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
+
+
+def encode_error(id: RawJson | None, error: ErrorObject) -> bytes:
+    """A failed response; `id` is None where the request's could not be read."""
+    data = b"" if error.data is None else b',"data":%b' % error.data
+    body = b'{"code":%d,"message":%b%b}' % (error.code, to_raw(error.message), data)
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id or b"null", body)
+
+
+def encode_batch(parts: Iterable[bytes]) -> bytes:
+    """Encoded messages as one batch (section 6)."""
+    return b"[%b]" % b",".join(parts)

@@ -1,0 +1,59 @@
+"""What happened to a device, as told to people: one form for the live stream and for the stored log."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from mdashcore import _json
+from mdashcore._errors import InvalidInput
+
+__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "RPC_IN", "RPC_OUT", "UPDATED", "Notification"]
+
+ONLINE: Final = "online"
+OFFLINE: Final = "offline"
+CREATED: Final = "created"
+DELETED: Final = "deleted"
+UPDATED: Final = "updated"
+RPC_IN: Final = "rpc.in."  # followed by the method: somebody called the device
+RPC_OUT: Final = "rpc.out."  # followed by the method: the device told or asked something
+
+
+@attrs.frozen
+class Notification:
+    """Something that happened to one device.
+
+    As JSON: ``{"name", "id", "data"?}``; in a stream and in a log with ``"offset"`` and ``"time"``.
+    """
+
+    name: str
+
+    id: str
+    """The device's id."""
+
+    data: bytes | None = None
+    """Raw JSON, or None for no data."""
+
+    def encode(self) -> bytes:
+        """The stored form: a JSON object without offset and time, which the log knows."""
+        head = b'{"name":%b,"id":%b' % (_json.encode(self.name), _json.encode(self.id))
+        return head + (b"}" if self.data is None else b',"data":%b}' % self.data)
+
+
+def frame(stored: bytes, offset: int, time: float) -> bytes:
+    """A stored notification as people see it.
+
+    Args:
+        offset: its place in the account's log.
+        time: Unix seconds; milliseconds are kept.
+    """
+    return b'%b,"offset":%d,"time":%.3f}' % (stored[:-1], offset, time)
+
+
+def decode(text: bytes) -> dict[str, Any]:
+    """A frame, or its stored form, as a dict. Raises `InvalidInput` for anything else."""
+    value = _json.decode(text)
+    if not (isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("id"), str)):
+        raise InvalidInput("not a notification")
+    return value

@@ -1,0 +1,170 @@
+"""What an update needs next: a call, or time, and how much of it there is."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import ClassVar, TypeAlias
+
+import attrs
+
+from mdashcore.ota._values import Session, State, Update
+
+
+@attrs.frozen
+class Begin:
+    """Call `OTA.Begin`."""
+
+    size: int
+    timeout: int
+    commit_timeout: int
+    method: ClassVar[str] = "OTA.Begin"
+    call_timeout: ClassVar[float] = 60.0  # some devices erase their flash before they answer
+
+    def params(self) -> dict[str, int]:
+        return attrs.asdict(self)
+
+
+@attrs.frozen
+class Write:
+    """Call `OTA.Write` with the image's bytes `offset` to `offset + size`."""
+
+    offset: int
+    size: int
+    method: ClassVar[str] = "OTA.Write"
+    call_timeout: ClassVar[float] = 30.0  # a flash sector, an erase, a slow radio: seconds, not minutes
+
+    def params(self, data: bytes) -> dict[str, int | str]:
+        return {"offset": self.offset, "data": base64.b64encode(data).decode("ascii")}
+
+
+@attrs.frozen
+class End:
+    """Call `OTA.End`, without parameters."""
+
+    method: ClassVar[str] = "OTA.End"
+    call_timeout: ClassVar[float] = 60.0  # the device may read all it has written
+
+
+@attrs.frozen
+class Commit:
+    """Call `OTA.Commit`, without parameters."""
+
+    method: ClassVar[str] = "OTA.Commit"
+    call_timeout: ClassVar[float] = 15.0
+
+
+@attrs.frozen
+class Ask:
+    """Call `Sys.GetInfo` and `OTA.Status`, and tell both answers as one `BuildReported`.
+
+    Not every device has `OTA.Status`: what `Sys.GetInfo` said is then told alone. Only if neither
+    answered is it `CallFailed` or `CallTimedOut`, with the method of this step.
+    """
+
+    method: ClassVar[str] = "OTA.Status"
+    methods: ClassVar[tuple[str, ...]] = ("Sys.GetInfo", "OTA.Status")
+    call_timeout: ClassVar[float] = 15.0
+
+
+@attrs.frozen
+class Wait:
+    """Call nothing: the next event comes from elsewhere, or is the deadline."""
+
+    until: float | None = None
+    """When a pause ends, if it is one."""
+    method: ClassVar[None] = None
+
+
+Step: TypeAlias = Begin | Write | End | Commit | Ask | Wait
+
+
+def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
+    """What to do now; None when the update has ended.
+
+    `in_flight` is the number of bytes from `update.offset` on that are sent and not yet answered: with
+    `options.chunks_in_flight` above 1, the performer asks again with it until it is told to wait.
+    """
+    if update.ended:
+        return None
+    if update.state is State.QUEUED or not update.connected:
+        return Wait()
+    if update.state is State.UNCOMMITTED and update.commit_requested and not update.reconnected:
+        return Commit()
+    if update.not_before is not None:
+        return Wait(update.not_before)
+    if update.state is State.VERIFYING:
+        return End()
+    if update.state is not State.TRANSFERRING or update.session is Session.LOST:
+        return Ask()
+    options = update.options
+    if update.session is Session.NONE:
+        return Begin(update.image.size, options.timeout, options.commit_timeout)
+    offset = update.offset + in_flight
+    if in_flight >= options.chunks_in_flight * options.chunk_size or offset >= update.image.size:
+        return Wait()
+    return Write(offset, min(options.chunk_size, update.image.size - offset))
+
+
+@attrs.frozen
+class Limits:
+    idle: float
+    """Seconds without getting on."""
+    total: float
+    """Seconds in the state."""
+
+
+_MINUTE, _DAY = 60.0, 86_400.0
+
+LIMITS: Mapping[State, Limits] = {
+    # A device that nobody has seen for a week; one that comes and goes but never has its turn for a month.
+    State.QUEUED: Limits(7 * _DAY, 30 * _DAY),
+    # On top of `options.timeout`, after which the device has given up itself. 16 MB at one chunk a second
+    # take under 5 hours; a day is three attempts at that, with reconnects.
+    State.TRANSFERRING: Limits(5 * _MINUTE, _DAY),
+    # One call; what is over goes on to REBOOTING, where the device's report decides.
+    State.VERIFYING: Limits(2 * _MINUTE, 10 * _MINUTE),
+    # Boot, unpack a file system, find the network. Who takes over after an outage gets the idle limit anew.
+    State.REBOOTING: Limits(15 * _MINUTE, _DAY),
+    # On top of `options.commit_timeout`: the device rolls back by itself, reboots and reports.
+    State.UNCOMMITTED: Limits(5 * _MINUTE, 5 * _MINUTE),
+}
+
+
+def limits(update: Update) -> Limits | None:
+    """The limits of the state it is in, its own time-outs included; None for an end."""
+    base = LIMITS.get(update.state)
+    if base is None:
+        return None
+    options = update.options
+    own = {State.TRANSFERRING: options.timeout, State.UNCOMMITTED: options.commit_timeout}.get(
+        update.state, 0
+    )
+    return Limits(base.idle + own, base.total + own)
+
+
+def time_limit(update: Update) -> float | None:
+    """When the idle or the total limit of its state is reached, in Unix seconds; None for an end."""
+    limit = limits(update)
+    return None if limit is None else min(update.active + limit.idle, update.changed + limit.total)
+
+
+def awaited(update: Update) -> str | None:
+    """The method whose answer the update waits for; any other answer is late."""
+    step = next_step(update)
+    return None if step is None else step.method
+
+
+def next_deadline(update: Update) -> float | None:
+    """When to tell `DeadlinePassed`, in Unix seconds; None for an end."""
+    limit = time_limit(update)
+    if limit is None or update.not_before is None:
+        return limit
+    return min(limit, update.not_before)
+
+
+def commit_deadline(update: Update) -> float | None:
+    """When an uncommitted device is going to roll back by itself, at the latest."""
+    if update.state is not State.UNCOMMITTED or update.options.commit_timeout == 0:
+        return None
+    return update.changed + update.options.commit_timeout

@@ -1,0 +1,74 @@
+"""The present request, read the way this API reads it, and the one form of its answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from quart import Response, current_app, g, request
+
+from mdashcore import _json
+from mdashcore._errors import Forbidden, InvalidInput
+from mdashcore.server.auth import Principal
+from mdashcore.server.service import Service
+
+__all__ = ["admin", "answer", "body", "body_object", "members", "principal", "raw_body", "service", "time_text"]
+
+
+def service() -> Service:
+    """What the app was made for."""
+    return cast(Service, current_app.config["MDASH_SERVICE"])
+
+
+def principal() -> Principal:
+    """Who sent the request."""
+    return cast(Principal, g.principal)
+
+
+def admin() -> Principal:
+    """Who sent the request, if they may manage accounts. Raises `Forbidden`."""
+    found = principal()
+    if not found.admin:
+        raise Forbidden("only an admin, with user name and password, may do this")
+    return found
+
+
+async def raw_body() -> bytes:
+    """The body's bytes. Whatever the Content-Type says, a body is JSON: ``curl -d`` says it were a form."""
+    return cast(bytes, await request.get_data(cache=False, as_text=False))
+
+
+async def body() -> Any:
+    """The body as a value; None without one. Raises `InvalidInput`."""
+    data = await raw_body()
+    return _json.decode(data) if data.strip() else None
+
+
+async def body_object() -> dict[str, Any]:
+    """The body as an object; empty without one. Raises `InvalidInput`."""
+    value = await body()
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput("the body has to be a JSON object")
+    return value
+
+
+def members(value: dict[str, Any], *known: str) -> None:
+    """Refuse members that nothing would heed: a misspelt one must not be lost silently. Raises `InvalidInput`."""
+    unknown = [name for name in value if name not in known]
+    if unknown:
+        raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(known)}")
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """A JSON response; `bytes` are JSON already."""
+    data = value if isinstance(value, bytes) else _json.encode(value)
+    return Response(data, status, content_type="application/json")
+
+
+def time_text(seconds: float | None) -> str | None:
+    """Unix seconds as RFC 3339 in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,110 @@
+"""``/devices``: list, register, read, change, remove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, Response
+
+from mdashcore import identity
+from mdashcore._errors import InvalidInput
+from mdashcore.hub.presence import OFFLINE, PresenceRecord
+from mdashcore.identity import Device
+from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
+from mdashcore.shadow import Shadow
+
+routes = Blueprint("devices", __name__, url_prefix="/devices")
+
+_READ_ONLY = ("id", "online", "last_seen", "created_at")
+"""What a client that writes back what it has read may send, and what changes nothing."""
+
+
+@routes.get("")
+async def list_devices() -> Response:
+    """The account's devices, by id."""
+    account = principal().account
+    hub = service().hub
+    presence = await hub.presence.of(account)
+    shadows = await hub.shadows.of(account)
+    return answer(
+        [
+            _document(device, presence.get(device.id, OFFLINE), shadows.get(device.id, Shadow()))
+            for device in await hub.registry.of(account)
+        ]
+    )
+
+
+@routes.post("")
+async def create_device() -> Response:
+    """Register a device: ``{"id"?, "name"?}``. The answer holds its token, this once."""
+    value = await body_object()
+    if "token" in value:
+        raise InvalidInput("a token is generated, it cannot be chosen")
+    members(value, "id", "name")
+    created = await service().hub.create_device(principal().account, value.get("id"), value.get("name"))
+    document = _document(
+        created.device, OFFLINE, await service().hub.shadows.get(created.device.account, created.device.id)
+    )
+    return answer({**document, "token": created.token}, 201)
+
+
+@routes.get("/<id>")
+async def get_device(id: str) -> Response:
+    """One device."""
+    return answer(await _read(id))
+
+
+@routes.put("/<id>")
+@routes.post("/<id>")
+async def change_device(id: str) -> Response:
+    """Change a device: ``{"name"?, "shadow"?: {"state": …}}``; answers with the device."""
+    value = await body_object()
+    members(value, "name", "shadow", "shared_with", *_READ_ONLY)
+    if value.get("shared_with"):
+        raise InvalidInput("devices cannot be shared between users")
+    if value.get("id", id) != id:
+        raise InvalidInput("a device's id cannot be changed")
+    account = principal().account
+    hub = service().hub
+    await hub.registry.get(account, id)
+    if "name" in value:
+        identity.check_label(value["name"])  # before anything is changed
+    if "shadow" in value:
+        await hub.shadows.update(account, id, value["shadow"])
+    if "name" in value:
+        await hub.rename_device(account, id, value["name"])
+    return answer(await _read(id))
+
+
+@routes.delete("/<id>")
+async def remove_device(id: str) -> Response:
+    """Remove a device: its token and its connection end at once."""
+    await service().hub.remove_device(principal().account, id)
+    return answer(True)
+
+
+@routes.post("/<id>/token")
+async def renew_token(id: str) -> Response:
+    """Give a device a new token, in the answer; the old one and its connection end at once."""
+    created = await service().hub.registry.renew_token(principal().account, id)
+    return answer({"id": id, "token": created.token})
+
+
+async def _read(id: str) -> dict[str, Any]:
+    account = principal().account
+    hub = service().hub
+    device = await hub.registry.get(account, id)
+    return _document(device, await hub.presence.get(account, id), await hub.shadows.get(account, id))
+
+
+def _document(device: Device, presence: PresenceRecord, shadow: Shadow) -> dict[str, Any]:
+    heard = service().node.last_heard(device.account, device.id)
+    return {
+        "id": device.id,
+        "name": device.name,
+        "online": presence.online,
+        "last_seen": time_text(presence.last_seen if heard is None else heard),
+        "created_at": time_text(device.created_at),
+        "shared_with": [],
+        "shadow": shadow.document(),
+    }

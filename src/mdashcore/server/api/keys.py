@@ -1,0 +1,38 @@
+"""``/keys``: API keys, shown once and kept as hashes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, Response
+
+from mdashcore.identity import ApiKey
+from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
+
+routes = Blueprint("keys", __name__, url_prefix="/keys")
+
+
+@routes.get("")
+async def list_keys() -> Response:
+    """The account's keys, without their secrets."""
+    return answer([_document(key) for key in await service().hub.accounts.keys(principal().account)])
+
+
+@routes.post("")
+async def create_key() -> Response:
+    """Make a key: ``{"name"?}``. The answer holds it, this once."""
+    value = await body_object()
+    members(value, "name")
+    created = await service().hub.accounts.create_key(principal().account, value.get("name", ""))
+    return answer({**_document(created.key), "key": created.secret}, 201)
+
+
+@routes.delete("/<id>")
+async def remove_key(id: str) -> Response:
+    """Remove a key: from now on it opens nothing, and its sockets are closed."""
+    await service().hub.accounts.remove_key(principal().account, id)
+    return answer(True)
+
+
+def _document(key: ApiKey) -> dict[str, Any]:
+    return {"id": key.id, "name": key.name, "created_at": time_text(key.created_at)}

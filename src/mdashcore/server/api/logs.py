@@ -1,0 +1,43 @@
+"""``/logs``: the stored notifications."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, Response
+
+from mdashcore import jsonrpc
+from mdashcore._errors import InvalidInput
+from mdashcore.hub.feed import MAX_RESULTS, LogQuery
+from mdashcore.server.api._request import answer, body_object, members, principal, service
+
+routes = Blueprint("logs", __name__, url_prefix="/logs")
+
+
+@routes.post("")
+async def read_logs() -> Response:
+    """Stored notifications, oldest first: ``{"start"?, "limit"?, "id"?, "name"?}``."""
+    value = await body_object()
+    members(value, "start", "limit", "id", "name")
+    query = LogQuery(
+        start=_integer(value, "start", 0, 0, 2**63 - 1),
+        limit=_integer(value, "limit", 100, 1, MAX_RESULTS),
+        device=_text(value, "id"),
+        name=_text(value, "name"),
+    )
+    frames = await service().hub.feed.query(principal().account, query)
+    return answer(jsonrpc.encode_batch(frames))
+
+
+def _integer(value: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
+    number = value.get(name, default)
+    if type(number) is not int or not low <= number <= high:
+        raise InvalidInput(f"{name} is an integer from {low} to {high}")
+    return number
+
+
+def _text(value: dict[str, Any], name: str) -> str | None:
+    text = value.get(name)
+    if text is not None and not isinstance(text, str):
+        raise InvalidInput(f"{name} is text")
+    return text

@@ -1,0 +1,73 @@
+"""``/devices/:id/rpc``: the bridge between REST and a device's JSON-RPC."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import trio
+from quart import Blueprint, Response, request
+
+from mdashcore import _json, jsonrpc
+from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
+from mdashcore.jsonrpc import ErrorObject, Message, Request
+from mdashcore.server.api._request import answer, principal, raw_body, service
+
+routes = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
+
+MAX_BATCH = 25  # a Mongoose device queues 25 frames
+
+
+@routes.get("/<method>")
+@routes.post("/<method>")
+async def call(id: str, method: str) -> Response:
+    """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
+    params = (await raw_body()).strip()
+    if params:
+        _json.decode(params)
+    account = principal().account
+    timeout = service().call_timeout(request.args.get("timeout"))
+    wanted = params if params and params != b"null" else None
+    return answer(await service().node.call_for_user(account, id, method, wanted, timeout=timeout))
+
+
+@routes.post("")
+async def frame(id: str) -> Response:
+    """Pass on a whole JSON-RPC frame, or a batch; answers with a frame, errors included."""
+    account = principal().account
+    await service().hub.registry.get(account, id)
+    timeout = service().call_timeout(request.args.get("timeout"))
+    message = jsonrpc.decode(await raw_body())
+    if not isinstance(message, list):
+        status, reply = await _pass_on(account, id, message, timeout)
+        return Response(b"", HTTPStatus.NO_CONTENT) if reply is None else answer(reply, status)
+    if len(message) > MAX_BATCH:
+        raise InvalidInput(f"a batch has at most {MAX_BATCH} members")
+    replies: list[bytes | None] = [None] * len(message)
+
+    async def one(index: int, member: Message) -> None:
+        _, replies[index] = await _pass_on(account, id, member, timeout)
+
+    async with trio.open_nursery() as nursery:
+        for index, member in enumerate(message):
+            nursery.start_soon(one, index, member)
+    present = [reply for reply in replies if reply is not None]
+    return answer(jsonrpc.encode_batch(present)) if present else Response(b"", HTTPStatus.NO_CONTENT)
+
+
+async def _pass_on(account: str, id: str, message: Message, timeout: float) -> tuple[int, bytes | None]:
+    """A frame's HTTP status and reply; a notification has none. A device's own error is a reply like any other."""
+    if not isinstance(message, Request):
+        error = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: not a call")
+        error = getattr(message, "error", None) or error
+        return HTTPStatus.BAD_REQUEST, jsonrpc.encode_error(message.id, error)
+    try:
+        if message.id is None:
+            await service().node.notify_for_user(account, id, message.method, message.params)
+            return HTTPStatus.NO_CONTENT, None
+        result = await service().node.call_for_user(account, id, message.method, message.params, timeout=timeout)
+    except RpcError as exc:
+        data = None if exc.data is None else jsonrpc.dumps(exc.data)
+        return HTTPStatus.OK, jsonrpc.encode_error(message.id, ErrorObject(exc.code, exc.message, data))
+    except MdashError as exc:
+        return status_of(exc), jsonrpc.encode_error(message.id, ErrorObject(status_of(exc), str(exc)))
+    return HTTPStatus.OK, jsonrpc.encode_result(message.id, result)

@@ -1,0 +1,71 @@
+"""``/users`` and ``/me``: accounts, managed by admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, Response
+
+from mdashcore import identity
+from mdashcore._errors import InvalidInput, NotFound
+from mdashcore.identity import Account
+from mdashcore.server.api._request import admin, answer, body_object, members, principal, service, time_text
+
+routes = Blueprint("users", __name__)
+
+
+@routes.get("/me")
+async def get_me() -> Response:
+    """Who asks: the account's name, and whether this request may manage accounts."""
+    found = principal()
+    return answer({"name": found.account, "admin": found.admin})
+
+
+@routes.get("/users")
+async def list_users() -> Response:
+    """All accounts, by name."""
+    admin()
+    return answer([_document(account) for account in await service().hub.accounts.all()])
+
+
+@routes.post("/users")
+async def create_user() -> Response:
+    """Make an account: ``{"name", "password", "admin"?}``."""
+    admin()
+    value = await body_object()
+    members(value, "name", "password", "admin")
+    name = identity.check_account_name(value.get("name"))
+    digest = await service().passwords.hash(value.get("password"))
+    account = await service().hub.accounts.register(name, digest, admin=_flag(value) or False)
+    return answer(_document(account), 201)
+
+
+@routes.put("/users/<name>")
+async def change_user(name: str) -> Response:
+    """Give an account a new password: ``{"password", "admin"?}``."""
+    admin()
+    value = await body_object()
+    members(value, "password", "admin")
+    if await service().hub.accounts.get(name) is None:
+        raise NotFound(f"no user {name!r}")
+    digest = await service().passwords.hash(value.get("password"))
+    return answer(_document(await service().hub.accounts.set_password(name, digest, admin=_flag(value))))
+
+
+@routes.delete("/users/<name>")
+async def remove_user(name: str) -> Response:
+    """Remove an account with its devices and keys; whatever they had opened is closed."""
+    admin()
+    await service().hub.remove_account(name)
+    return answer(True)
+
+
+def _flag(value: dict[str, Any]) -> bool | None:
+    flag = value.get("admin")
+    if flag is not None and not isinstance(flag, bool):
+        raise InvalidInput("admin is true or false")
+    return flag
+
+
+def _document(account: Account) -> dict[str, Any]:
+    return {"name": account.name, "admin": account.admin, "created_at": time_text(account.created_at)}

@@ -1,0 +1,101 @@
+"""The REST app: Quart-Trio for the breadth, with the guard and the upload in front of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+from quart import Response, g, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from mdashcore._errors import MdashError, status_of
+from mdashcore.server import api, problems
+from mdashcore.server.api._request import answer
+from mdashcore.server.asgi import App, BodyGuard
+from mdashcore.server.service import Service
+from mdashcore.server.upload import UploadRoute
+
+__all__ = ["create_app", "create_quart_app"]
+
+_log = logging.getLogger(__name__)
+
+_SECURITY_HEADERS = {
+    "Cache-Control": "no-store",  # answers hold secrets, and are old at once
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",  # a URL may hold an access_token
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def create_app(service: Service) -> App:
+    """The whole REST API as an ASGI app, for any server that runs on Trio.
+
+    Its WebSockets are not in it: they are served by `mdashcore.server.gateway`.
+    """
+    settings = service.settings
+    guarded = BodyGuard(cast(App, create_quart_app(service)), limit=settings.max_body, timeout=settings.body_timeout)
+    return UploadRoute(service, guarded)
+
+
+def create_quart_app(service: Service) -> QuartTrio:
+    """The Quart part, without the guard: only to be put behind `BodyGuard`, or to be looked at."""
+    app = QuartTrio("mdashcore.server", static_folder=None)
+    app.config.update(
+        MDASH_SERVICE=service,
+        PROVIDE_AUTOMATIC_OPTIONS=False,
+        MAX_CONTENT_LENGTH=None,  # the guard counts
+        BODY_TIMEOUT=None,
+        RESPONSE_TIMEOUT=None,  # what is sent is small and complete; the stream has a time-out of its own
+    )
+    app.url_map.strict_slashes = False
+    app.register_blueprint(api.blueprint())
+
+    @app.before_request
+    async def authenticate() -> None:
+        if request.path.startswith("/api/"):
+            authorization = request.headers.get("Authorization")
+            query = request.query_string.decode("latin-1")
+            g.principal = await service.authenticator.authenticate(authorization, query)
+
+    @app.after_request
+    async def secure(response: Response) -> Response:
+        for name, value in _SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @app.errorhandler(MdashError)
+    async def our_error(error: MdashError) -> Response:
+        response = answer(problems.body(error), status_of(error))
+        response.headers.update(problems.headers(error))
+        return response
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        response = answer(problems.problem(status, error.description or ""), status)
+        if status == 405:
+            response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        return response
+
+    @app.errorhandler(Exception)
+    async def unexpected(error: Exception) -> Response:
+        _log.error("%s %s failed", request.method, request.path, exc_info=error)
+        return answer(problems.problem(500, "internal error"), 500)
+
+    @app.get("/healthz")
+    async def health() -> Response:
+        """Whether the server works; for load balancers and service managers."""
+        devices, listeners = service.node.connections
+        return answer({"status": "ok", "devices": devices, "listeners": listeners})
+
+    @app.get("/api/v2/rpc")
+    @app.get("/api/v2/notify")
+    async def socket_only() -> Response:
+        """What asks for a socket's address without a handshake, or late in a connection."""
+        response = answer(problems.problem(426, "a WebSocket, on a connection of its own, is expected here"), 426)
+        response.headers["Upgrade"] = "websocket"
+        response.headers["Connection"] = "close"
+        return response
+
+    return app

@@ -1,0 +1,134 @@
+"""The little ASGI that does not go through Quart, and the guard in front of what does.
+
+Quart reads a whole body into memory, however large, while a handler is busy or long gone; and Hypercorn leaves the
+next request of a connection hanging if a body was not read to its end. So no body reaches Quart before it is complete
+and within its limit, and an answer given before the end of a body closes the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
+
+import trio
+
+from mdashcore import _json
+from mdashcore._errors import MdashError, TooLarge, status_of
+from mdashcore.server import problems
+
+__all__ = [
+    "App",
+    "BodyGuard",
+    "ClientGone",
+    "Receive",
+    "Scope",
+    "Send",
+    "header",
+    "read_body",
+    "respond",
+    "respond_error",
+]
+
+Scope: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """The client went away before its request was complete. Nobody is left to be told."""
+
+
+class BodyTimeout(MdashError):
+    """The client lets its request's body be waited for too long."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A header's value, the first of that name; `name` in lower case."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), None)
+
+
+async def body_chunks(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> AsyncGenerator[bytes, None]:
+    """A request's body as it comes.
+
+    Args:
+        limit: bytes.
+        timeout: seconds to wait for each piece.
+
+    Raises:
+        TooLarge: it is larger, by its own account or in fact.
+        ClientGone: it ended in the middle.
+        BodyTimeout: nothing came for too long.
+    """
+    too_large = TooLarge(f"the body is larger than {limit} bytes")
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise too_large
+    size = 0
+    while True:
+        with trio.move_on_after(timeout) as timer:
+            message = await receive()
+        if timer.cancelled_caught:
+            raise BodyTimeout(f"nothing of the body came for {timeout:g} s")
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise too_large
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body", False):
+            return
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> bytes:
+    """A request's whole body. Raises as `body_chunks`."""
+    return b"".join([chunk async for chunk in body_chunks(scope, receive, limit=limit, timeout=timeout)])
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
+    """Send a JSON response."""
+    fields = [("content-type", "application/json"), ("content-length", str(len(body))), *headers]
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def respond_error(send: Send, error: MdashError, *, close: bool) -> None:
+    """Send an error; `close` where the request was not read to its end."""
+    status = 408 if isinstance(error, BodyTimeout) else status_of(error)
+    body = problems.problem(status, str(error)) if isinstance(error, BodyTimeout) else problems.body(error)
+    headers = [*problems.headers(error).items(), *([("connection", "close")] if close else [])]
+    await respond(send, status, _json.encode(body), headers)
+
+
+class BodyGuard:
+    """Gives an app only requests whose body is there, whole and within the limit.
+
+    Args:
+        limit: bytes of a body.
+        timeout: seconds to wait for each piece of it.
+    """
+
+    def __init__(self, app: App, *, limit: int, timeout: float) -> None:
+        self._app = app
+        self._limit = limit
+        self._timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(scope, receive, limit=self._limit, timeout=self._timeout)
+        except ClientGone:
+            return
+        except MdashError as exc:
+            await respond_error(send, exc, close=True)
+            return
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_whole() -> dict[str, Any]:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, receive_whole, send)

@@ -1,0 +1,110 @@
+"""The server's configuration: one value, from a TOML file, the environment and the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn
+
+from mdashcore._errors import InvalidInput
+
+__all__ = ["ServerConfig", "User", "load_config", "parse_bind", "parse_user"]
+
+
+@attrs.frozen
+class User:
+    """An account that is made, or updated, when the server starts."""
+
+    name: str
+    password: str = attrs.field(repr=False)
+    admin: bool = False
+
+
+@attrs.frozen
+class ServerConfig:
+    """Everything that ``mdash serve`` can be told."""
+
+    bind: str = "127.0.0.1:8080"
+    """HOST:PORT; an IPv6 host in brackets; port 0 takes a free one."""
+
+    store: str = "memory://"
+    """The URL of the storage backend."""
+
+    users: tuple[User, ...] = ()
+
+    certfile: Path | None = None
+    """PEM file with the certificate and its chain; with it the port speaks TLS only."""
+
+    keyfile: Path | None = None
+    """PEM file with the private key, if it is not in `certfile`."""
+
+
+def load_config(path: Path) -> ServerConfig:
+    """The configuration of a TOML file, whose keys are the fields of `ServerConfig`.
+
+    ::
+
+        bind = "0.0.0.0:8443"
+        certfile = "/etc/mdash/cert.pem"
+        keyfile = "/etc/mdash/key.pem"
+
+        [[users]]
+        name = "ops"
+        password = "…"
+        admin = true
+
+    Raises:
+        InvalidInput: it cannot be read, is no TOML, or has a key or a value that does not belong there.
+    """
+    try:
+        value = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise InvalidInput(f"{path}: {exc.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"{path}: {exc}") from None
+    try:
+        return _converter.structure(value, ServerConfig)
+    except cattrs.BaseValidationError as exc:
+        raise InvalidInput(f"{path}: {'; '.join(cattrs.transform_error(exc, path='config'))}") from None
+
+
+def _strict(kind: type) -> Any:
+    def structure(value: Any, _: type) -> Any:
+        if type(value) is not kind:
+            raise ValueError(f"expected {kind.__name__}, not {type(value).__name__}")
+        return value
+
+    return structure
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (str, bool):
+        converter.register_structure_hook(kind, _strict(kind))  # cattrs would make text of a number
+    for cls in (User, ServerConfig):
+        hook = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+        converter.register_structure_hook(cls, hook)
+    return converter
+
+
+_converter = _make_converter()
+
+
+def parse_bind(bind: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT. Raises `InvalidInput`."""
+    host, colon, port = bind.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"{bind!r} is no HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_user(text: str, *, admin: bool = False) -> User:
+    """The user of NAME:PASSWORD. Raises `InvalidInput`, whose text does not repeat the password."""
+    name, colon, password = text.partition(":")
+    if not colon or not name or not password:
+        raise InvalidInput("a user is given as NAME:PASSWORD")
+    return User(name, password, admin)

@@ -1,0 +1,239 @@
+"""One port for everything: sockets are served here, on the stream itself; the rest is handed to Hypercorn.
+
+Hypercorn's own WebSockets have no pong time-out, always compress, and buffer without a bound; and a stream that nobody
+reads keeps Hypercorn from ending. So the gateway keeps every stream in its own hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final, cast
+from urllib.parse import parse_qs, urlsplit
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+from mdashcore import _json
+from mdashcore._errors import InvalidInput, MdashError, status_of
+from mdashcore.server import problems
+from mdashcore.server.asgi import App
+from mdashcore.server.auth import bearer
+from mdashcore.server.service import Service
+from mdashcore.trio.notify import Listener
+from mdashcore.trio.websocket import SEND_TIMEOUT, Request, ServerWebSocket
+
+__all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
+
+_log = logging.getLogger(__name__)
+
+DEVICE_PATH: Final = "/api/v2/rpc"
+NOTIFY_PATH: Final = "/api/v2/notify"
+
+MAX_HEAD: Final = 2**14  # bytes of a request's head: as Hypercorn's own limit
+HEAD_TIMEOUT: Final = 10.0  # seconds for the head of the first request, and for a TLS handshake
+KEEP_ALIVE: Final = 65  # seconds of an idle connection: more than the 60 of usual proxies, who should close first
+GRACE: Final = 2.0  # seconds that running requests have when the server goes down
+
+
+class Gateway:
+    """Serves connections.
+
+    Args:
+        app: answers what is no socket; without one, that is 404.
+    """
+
+    def __init__(self, service: Service, app: App | None = None) -> None:
+        self._service = service
+        self._app = app
+        self._context = WorkerContext(None)
+        self._config = HypercornConfig()
+        self._config.keep_alive_timeout = KEEP_ALIVE
+        self._config.h11_max_incomplete_size = MAX_HEAD
+        self._config.include_server_header = False
+        self._config.ssl_handshake_timeout = HEAD_TIMEOUT
+        self._config.accesslog = None
+        self._config.errorlog = None
+        self._streams: set[trio.abc.Stream] = set()
+
+    async def serve(
+        self,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        stop: trio.Event,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `stop` is set; then end within seconds, whatever the clients do."""
+        async with trio.open_nursery() as guards:
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(_serve_listeners, self.handle, listeners, connections)
+                    task_status.started()
+                    await stop.wait()
+                    accepting.cancel_scope.cancel()
+                await self._context.terminated.set()  # Hypercorn: close idle connections, finish running requests
+                connections.cancel_scope.deadline = trio.current_time() + GRACE
+                guards.start_soon(self._cut_off, connections.cancel_scope.deadline)
+                await self._service.node.shut_down()
+            guards.cancel_scope.cancel()
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection, from its first byte to its end. Never raises but when cancelled."""
+        self._streams.add(stream)
+        try:
+            head = await self._read_head(stream)
+            if head:
+                await self._dispatch(stream, head)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError):
+            pass
+        except Exception:
+            _log.exception("a connection failed")
+        finally:
+            self._streams.discard(stream)
+            await trio.aclose_forcefully(stream)
+
+    async def _read_head(self, stream: trio.abc.Stream) -> bytes:
+        """The bytes that came until the first request's head was complete; nothing if none came."""
+        head = b""
+        with trio.fail_after(HEAD_TIMEOUT):
+            if isinstance(stream, trio.SSLStream):
+                await stream.do_handshake()
+                if stream.selected_alpn_protocol() == "h2":
+                    return b"PRI"  # what an HTTP/2 connection begins with
+            while b"\r\n\r\n" not in head and len(head) <= MAX_HEAD and not _is_ordinary(head):
+                data = await stream.receive_some(MAX_HEAD)
+                if not data:
+                    return b""
+                head += data
+        return head
+
+    async def _dispatch(self, stream: trio.abc.Stream, head: bytes) -> None:
+        if isinstance(stream, trio.SSLStream) and head == b"PRI":
+            await self._hand_over(stream, b"")
+            return
+        if _wants_socket(head):
+            ws = ServerWebSocket(stream)
+            request = ws.feed(head)
+            if request is not None:
+                await self._serve_socket(stream, ws, request)
+                return
+        await self._hand_over(stream, head)
+
+    async def _serve_socket(self, stream: trio.abc.Stream, ws: ServerWebSocket, request: Request) -> None:
+        url = urlsplit(request.path)
+        node = self._service.node
+        try:
+            if url.path == DEVICE_PATH:
+                device = await self._service.hub.registry.authenticate(bearer(request.headers))
+                if await ws.accept(request):
+                    await node.serve_device(device, ws)
+            else:
+                authorization = request.headers.get("Authorization")
+                principal = await self._service.authenticator.authenticate(authorization, url.query)
+                listener = Listener(
+                    self._service.hub.feed, principal.account, ws, key=principal.key, start=_start(url.query)
+                )
+                if await ws.accept(request):
+                    await node.serve_listener(listener)
+        except MdashError as exc:
+            await _refuse(stream, exc)
+
+    async def _hand_over(self, stream: trio.abc.Stream, head: bytes) -> None:
+        app = ASGIWrapper(cast(Any, self._app or _no_app))
+        replayed = cast(Any, _Replayed(stream, head))
+        await TCPServer(app, self._config, self._context, ConnectionState({}), replayed).run()
+
+    async def _cut_off(self, deadline: float) -> None:
+        """Close the streams under those who cannot be cancelled: Hypercorn shields its writing."""
+        await trio.sleep_until(deadline)
+        for stream in tuple(self._streams):
+            await trio.aclose_forcefully(stream)
+
+
+class _Replayed(trio.abc.HalfCloseableStream):
+    """A stream that gives again what was read from it already, and gives up on a peer that does not read."""
+
+    def __init__(self, stream: Any, head: bytes) -> None:
+        self._stream = stream
+        self._head = head
+
+    def __getattr__(self, name: str) -> Any:  # what Hypercorn looks at to see whether there is TLS
+        return getattr(self._stream, name)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        return cast(bytes, await self._stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with trio.move_on_after(SEND_TIMEOUT) as timer:
+            await self._stream.send_all(data)
+        if timer.cancelled_caught:
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError("the peer does not read")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _serve_listeners(handler: Any, listeners: Sequence[Any], connections: trio.Nursery) -> None:
+    await trio.serve_listeners(handler, list(listeners), handler_nursery=connections)
+
+
+def _is_ordinary(head: bytes) -> bool:
+    """Whether the first bytes tell already that Hypercorn has to judge them."""
+    return not (b"GET " + DEVICE_PATH.encode()).startswith(head[: len(DEVICE_PATH) + 4]) and not (
+        b"GET " + NOTIFY_PATH.encode()
+    ).startswith(head[: len(NOTIFY_PATH) + 4])
+
+
+def _wants_socket(head: bytes) -> bool:
+    line, _, fields = head.partition(b"\r\n")
+    path = line.split(b" ")[1].partition(b"?")[0] if line.startswith(b"GET ") else b""
+    return path in (DEVICE_PATH.encode(), NOTIFY_PATH.encode()) and b"\r\nupgrade:" in b"\r\n" + fields.lower()
+
+
+def _start(query: str) -> int | None:
+    values = parse_qs(query, max_num_fields=32).get("start")
+    if not values:
+        return None
+    if not values[0].isascii() or not values[0].isdigit() or len(values[0]) > 18:
+        raise InvalidInput("start is the offset of a notification")
+    return int(values[0])
+
+
+async def _refuse(stream: trio.abc.Stream, error: MdashError) -> None:
+    """Answer a handshake with an error: as little work as possible, for devices that dial in a busy loop."""
+    body = _json.encode(problems.body(error))
+    fields = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **problems.headers(error),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    with trio.fail_after(HEAD_TIMEOUT):
+        await stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
+        if isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+            await stream.receive_some(MAX_HEAD)  # until the client has it: a close with bytes unread would cut it off
+
+
+async def _no_app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        body = _json.encode(problems.problem(404, "only sockets are served here"))
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

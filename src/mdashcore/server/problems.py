@@ -1,0 +1,41 @@
+"""Errors on the wire: each is ``{"error": {"code", "message"}}``, with the status of `mdashcore._errors.STATUS`."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from mdashcore import _json
+from mdashcore._errors import Busy, MdashError, RpcError, Unauthenticated, status_of
+
+__all__ = ["body", "headers", "problem"]
+
+
+def body(error: MdashError) -> dict[str, Any]:
+    """What a client gets to read. A device's own error keeps its code, message and data."""
+    if isinstance(error, RpcError):
+        found: dict[str, Any] = {"code": error.code, "message": error.message}
+        if error.data is not None:
+            found["data"] = error.data
+        return {"error": found}
+    return problem(status_of(error), str(error))
+
+
+def problem(status: int, message: str) -> dict[str, Any]:
+    """The same for what is no error of ours: an unknown path, say."""
+    return {"error": {"code": status, "message": message or HTTPStatus(status).phrase}}
+
+
+def headers(error: MdashError) -> dict[str, str]:
+    """The headers that belong to an error."""
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": 'Bearer realm="mdash", Basic realm="mdash", charset="UTF-8"'}
+    if isinstance(error, Busy):
+        return {"Retry-After": str(math.ceil(error.retry_after))}
+    return {}
+
+
+def encoded(error: MdashError) -> bytes:
+    """`body`, as JSON."""
+    return _json.encode(body(error))

@@ -1,0 +1,152 @@
+"""The whole server: backend, hub, node and gateway on one port, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from mdashcore._errors import InvalidInput
+from mdashcore.hub import Hub
+from mdashcore.server.app import create_app
+from mdashcore.server.config import ServerConfig, parse_bind
+from mdashcore.server.gateway import Gateway
+from mdashcore.server.service import Service, ServiceSettings
+from mdashcore.storage import open_backend
+from mdashcore.trio.node import NodeSettings, open_node
+
+__all__ = ["RunningServer", "open_server", "serve"]
+
+_log = logging.getLogger(__name__)
+
+BACKLOG = 1024  # connections the system keeps for us: a fleet that comes back after a restart
+
+
+@attrs.frozen
+class RunningServer:
+    """A server that accepts connections."""
+
+    service: Service
+    host: str
+    port: int
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        """Where people find it: ``http://127.0.0.1:8080``."""
+        return f"http{'s' if self.tls else ''}://{self._netloc}"
+
+    @property
+    def device_url(self) -> str:
+        """What a device dials."""
+        return f"ws{'s' if self.tls else ''}://{self._netloc}/api/v2/rpc"
+
+    @property
+    def _netloc(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+@asynccontextmanager
+async def open_server(
+    config: ServerConfig,
+    *,
+    settings: ServiceSettings = ServiceSettings(),
+    node_settings: NodeSettings = NodeSettings(),
+) -> AsyncIterator[RunningServer]:
+    """A server that runs for as long as the context lasts; leaving it ends within five seconds.
+
+    Raises:
+        InvalidInput: the configuration cannot be used.
+        OSError: the address cannot be bound.
+        StorageError: the storage cannot be opened.
+    """
+    context = _tls(config)
+    sockets = await _bind(config.bind)
+    stop = trio.Event()
+    async with open_backend(config.store) as backend:
+        hub = Hub(backend, now=time.time, entropy=os.urandom)
+        async with open_node(hub, settings=node_settings) as node:
+            service = Service(node, settings)
+            for user in config.users:
+                await service.ensure_user(user.name, user.password, admin=user.admin)
+            gateway = Gateway(service, create_app(service))
+            listeners: list[trio.abc.Listener[Any]] = [trio.SocketListener(sock) for sock in sockets]
+            if context is not None:
+                listeners = [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
+            host, _ = parse_bind(config.bind)
+            running = RunningServer(service, host, sockets[0].getsockname()[1], context is not None)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(_start_gateway, gateway, listeners, stop)
+                try:
+                    yield running
+                finally:
+                    stop.set()
+
+
+async def _start_gateway(
+    gateway: Gateway,
+    listeners: list[trio.abc.Listener[Any]],
+    stop: trio.Event,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.CancelScope(shield=True):  # it ends by `stop`, in order, and within its own time
+        await gateway.serve(listeners, stop=stop, task_status=task_status)
+
+
+async def serve(config: ServerConfig, *, on_start: Any = None) -> None:
+    """Run until SIGTERM or SIGINT. `on_start` is awaited with the `RunningServer`."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_server(config) as server:
+            if on_start is not None:
+                await on_start(server)
+            async for number in signals:
+                _log.info("%s: going down", signal.Signals(number).name)
+                break
+
+
+def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+    if config.certfile is None:
+        if config.keyfile is not None:
+            raise InvalidInput("a keyfile is of no use without a certfile")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(config.certfile, config.keyfile)
+    except OSError as exc:
+        raise InvalidInput(f"the certificate cannot be loaded: {exc}") from None
+    return context
+
+
+async def _bind(bind: str) -> list[trio.socket.SocketType]:
+    """Listening sockets, every address of the host on the same port."""
+    host, port = parse_bind(bind)
+    infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[trio.socket.SocketType] = []
+    try:
+        for family, kind, proto, _, address in dict.fromkeys(infos):
+            sock = trio.socket.socket(family, kind, proto)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if len(sockets) > 1:
+                address = (address[0], sockets[0].getsockname()[1], *address[2:])
+            await sock.bind(address)
+            sock.listen(BACKLOG)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets

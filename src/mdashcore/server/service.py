@@ -1,0 +1,81 @@
+"""What the handlers of requests work with: one object, made once."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from mdashcore import identity
+from mdashcore._errors import Busy, InvalidInput
+from mdashcore.hub import Hub
+from mdashcore.server.auth import Authenticator
+from mdashcore.server.passwords import Passwords
+from mdashcore.trio.node import Node
+
+__all__ = ["Service", "ServiceSettings"]
+
+
+@attrs.frozen
+class ServiceSettings:
+    """The limits of the REST API."""
+
+    max_body: int = 2**20
+    """Bytes of a request's body: eight of the largest frames a device can be sent."""
+
+    max_image: int = 64 * 2**20
+    """Bytes of an uploaded firmware image: as `mdashcore.firmware.Limits`."""
+
+    max_uploads: int = 32
+    """Uploads at the same time, of all accounts."""
+
+    body_timeout: float = 30.0
+    """Seconds that a request's body, or the next piece of an upload, may let itself be waited for."""
+
+    call_timeout: float = 10.0
+    """Seconds that a device has for the answer to a call, where the request does not say otherwise."""
+
+    max_call_timeout: float = 120.0
+    """Seconds that a request may ask for."""
+
+
+class Service:
+    """Hub, node and authentication, put together."""
+
+    def __init__(self, node: Node, settings: ServiceSettings = ServiceSettings()) -> None:
+        self.node = node
+        self.hub: Hub = node.hub
+        self.settings = settings
+        self.passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
+        self.authenticator = Authenticator(self.hub, self.passwords)
+        self._uploads = 0
+
+    async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
+        """Make the account, or give it this password. Raises `InvalidInput`."""
+        digest = await self.passwords.hash(password)
+        if await self.hub.accounts.get(identity.check_account_name(name)) is None:
+            await self.hub.accounts.register(name, digest, admin=admin)
+        else:
+            await self.hub.accounts.set_password(name, digest, admin=admin)
+
+    def call_timeout(self, asked: str | None) -> float:
+        """The time-out of a call in seconds, as a request asks for it. Raises `InvalidInput`."""
+        if asked is None:
+            return self.settings.call_timeout
+        try:
+            seconds = float(asked)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds <= self.settings.max_call_timeout:
+            raise InvalidInput(f"timeout is a number of seconds, at most {self.settings.max_call_timeout:g}")
+        return seconds
+
+    def begin_upload(self) -> None:
+        """Count an upload; `end_upload` has to follow. Raises `Busy`."""
+        if self._uploads >= self.settings.max_uploads:
+            raise Busy(f"{self._uploads} uploads are going on")
+        self._uploads += 1
+
+    def end_upload(self) -> None:
+        """Forget an upload."""
+        self._uploads -= 1

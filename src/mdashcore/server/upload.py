@@ -1,0 +1,172 @@
+"""``POST /devices/:id/ota``: an image streams from the request into a blob, and from there into the device.
+
+Raw ASGI: the next piece of the body is asked for when the last one is stored, so memory does not grow with the image.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, BinaryIO, cast
+
+import multipart
+import trio
+
+from mdashcore import firmware, ota
+from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, InvalidFirmware, InvalidInput, MdashError, RpcError
+from mdashcore.hub.updates import blob_key
+from mdashcore.ota import State, Update
+from mdashcore.server.asgi import App, ClientGone, Receive, Scope, Send, body_chunks, header, respond, respond_error
+from mdashcore.server.service import Service
+from mdashcore.storage import BlobStore
+
+__all__ = ["UploadRoute"]
+
+_PATH = re.compile(r"/api/v2/devices/([^/]+)/ota", re.ASCII)
+
+_TAKEN = frozenset({State.REBOOTING, State.UNCOMMITTED, State.COMMITTED})
+"""The states in which the device has the whole image."""
+
+
+class UploadRoute:
+    """Takes the uploads out of an app's requests."""
+
+    def __init__(self, service: Service, app: App) -> None:
+        self._service = service
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if match is None:
+            await self._app(scope, receive, send)
+            return
+        reader = _Body(scope, receive, self._service)
+        try:
+            await self._update(scope, reader, match[1])
+        except ClientGone:
+            return
+        except MdashError as exc:
+            await respond_error(send, exc, close=not reader.complete)
+            return
+        await respond(send, 200, b"true")
+
+    async def _update(self, scope: Scope, reader: _Body, device: str) -> None:
+        """Store the image, and see it into the device. Raises what the client has to be told."""
+        service = self._service
+        query = scope["query_string"].decode("latin-1")
+        account = (await service.authenticator.authenticate(header(scope, b"authorization"), query)).account
+        await service.hub.registry.get(account, device)
+        if not service.node.is_connected(account, device):
+            raise DeviceOffline(f"device {device!r} is not connected")
+        updates = service.hub.updates
+        present = await updates.get(account, device)
+        if present is not None and not present.ended:
+            raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
+        id_ = updates.new_id()
+        key = blob_key(account, id_)
+        service.begin_upload()
+        try:
+            async with aclosing(reader.image()) as chunks:
+                size = await updates.blobs.put(key, chunks)
+            image = await trio.to_thread.run_sync(_read_image, updates.blobs, key, size, reader.filename)
+            await service.node.updater.start(account, device, id_, image, ota.Options())
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await updates.blobs.delete(key)
+            raise
+        finally:
+            service.end_upload()
+        update = await service.node.updater.wait(account, device, lambda update: update.state in _TAKEN)
+        if update.state not in _TAKEN:
+            raise _outcome(update)
+
+
+class _Body:
+    """The image in a request's body: the field ``file`` of a form, or the whole of it."""
+
+    def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
+        settings = service.settings
+        self._chunks = body_chunks(scope, receive, limit=settings.max_image, timeout=settings.body_timeout)
+        self._type, self._options = multipart.parse_options_header(header(scope, b"content-type") or "")
+        self.complete = False
+        """Whether the body was read to its end."""
+        self.filename = "image"
+
+    async def image(self) -> AsyncGenerator[bytes, None]:
+        """The image's bytes as they come."""
+        empty = True
+        async with aclosing(self._form() if self._type == "multipart/form-data" else self._all()) as chunks:
+            async for chunk in chunks:
+                empty = False
+                yield chunk
+        if empty:
+            raise InvalidFirmware("the image is empty, or not in the field 'file'")
+
+    async def _all(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._chunks) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        self.complete = True
+
+    async def _form(self) -> AsyncGenerator[bytes, None]:
+        wanted = found = False
+        try:
+            with multipart.PushMultipartParser(self._options.get("boundary", ""), max_segment_count=16) as parser:
+                async with aclosing(self._all()) as chunks:
+                    async for chunk in chunks:
+                        for event in parser.parse(chunk):
+                            if isinstance(event, multipart.MultipartSegment):
+                                wanted = event.name == "file" and not found
+                                found = found or wanted
+                                if wanted and event.filename:
+                                    self.filename = event.filename[:256]
+                            elif event and wanted:
+                                yield bytes(event)
+        except multipart.MultipartError as exc:
+            raise InvalidInput(f"the form cannot be read: {exc}") from None
+
+
+def _read_image(blobs: BlobStore, key: str, size: int, name: str) -> firmware.Image:
+    """In a thread: check the image as it lies in the store."""
+    file = io.BufferedReader(_BlobFile(blobs, key, size), buffer_size=2**16)
+    return firmware.read_image(cast(BinaryIO, file), name=name)
+
+
+class _BlobFile(io.RawIOBase):
+    """A blob as a file, for a thread that Trio started."""
+
+    def __init__(self, blobs: BlobStore, key: str, size: int) -> None:
+        self._blobs = blobs
+        self._key = key
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        data: bytes = trio.from_thread.run(self._blobs.read, self._key, self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _outcome(update: Update) -> MdashError:
+    """Why an update ended before the device had the image, as an error; in the device's own words if it had any."""
+    words = update.reason or f"the update ended as {update.state}"
+    if update.state is State.TIMED_OUT:
+        return CallTimeout(words)
+    if update.state in (State.FAILED, State.REJECTED):
+        return RpcError(-1, words)
+    return Conflict(words)

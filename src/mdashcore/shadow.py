@@ -1,0 +1,384 @@
+"""Device shadows: what a device was asked to be (`desired`) and what it says it is (`reported`).
+
+A `Shadow` is a frozen value. `Shadow.update` takes a decoded update and gives a new shadow and a `Change`,
+or raises and changes nothing. It means what the AWS IoT classic shadow means, and fails with its words;
+the sections merge as RFC 7396 says.
+
+Values are shared, not copied: a new shadow holds the untouched subtrees of the old one, and the arrays of
+the update. So whoever hands a value in, or is handed one, leaves it as it is.
+
+An update costs what the update weighs, not what the document weighs: merge, timestamps, delta, size and
+depth are worked out along the keys of the update only. Two costs come on top: each object on the way is
+copied one level deep, and a subtree that is removed or overwritten is weighed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from functools import cached_property
+from math import isfinite
+from typing import Final, Literal, TypeAlias, cast
+
+from attrs import Factory, field, frozen
+from attrs.validators import ge, le
+
+from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
+from mdashcore._json import encode
+from mdashcore._trees import (
+    JsonObject,
+    JsonValue,
+    Timestamps,
+    delta,
+    delta_after,
+    growth,
+    merge,
+    mirrors,
+    rendered,
+    size,
+    stamped,
+    values_equal,
+)
+
+__all__ = [
+    "CLEARED",
+    "Change",
+    "JsonObject",
+    "JsonValue",
+    "Limits",
+    "Patch",
+    "Shadow",
+    "delta",
+    "merge",
+    "values_equal",
+]
+
+
+class _Cleared(Enum):
+    CLEARED = "cleared"
+
+
+CLEARED: Final = _Cleared.CLEARED
+"""In the place of a patch: the whole section is removed (`null` on the wire)."""
+
+Patch: TypeAlias = JsonObject | Literal[_Cleared.CLEARED] | None
+"""What an update says of one section: an RFC 7396 patch, `CLEARED`, or None where it says nothing."""
+
+MAX_CLIENT_TOKEN_BYTES = 64  # AWS IoT's limit; in UTF-8
+_DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below the 64 levels we read of JSON
+
+
+@frozen
+class Limits:
+    """What a shadow may grow to. Both are checked on the merged document."""
+
+    max_bytes: int = field(default=32 * 1024, validator=ge(0))  # Azure IoT Hub's for a section; AWS: 8 KiB
+    """Bytes of `desired` and `reported` together, each as compact JSON in UTF-8; an absent one weighs 0.
+
+    An update after which the shadow is no larger is always accepted: a lowered limit locks nobody out.
+    """
+    max_depth: int = field(default=10, validator=[ge(1), le(_DEEPEST)])  # Azure IoT Hub's; AWS: 6
+    """Keys and array indices on the longest path below a section: `{"a": [5]}` has 2.
+
+    It is checked on the paths that an update touches.
+    """
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@frozen
+class _Section:
+    """`desired` or `reported`, with what is known of it. An absent section is `{}` and weighs 0."""
+
+    value: JsonObject
+    timestamps: Timestamps
+    size: int = Factory(lambda self: size(self.value) if self.value else 0, takes_self=True)
+
+    def resolved(self, patch: Patch) -> JsonObject:
+        """The patch as a plain one."""
+        if patch is None:
+            return {}
+        if patch is CLEARED:
+            return dict.fromkeys(self.value)
+        return patch
+
+    def merged(self, patch: JsonObject, timestamp: int) -> _Section:
+        if not patch:
+            return self
+        value = merge(self.value, patch)
+        if not value:
+            return _EMPTY
+        timestamps = Timestamps(merge(self.timestamps, stamped(patch, timestamp)))
+        return _Section(value, timestamps, (self.size or len("{}")) + growth(self.value, value, patch))
+
+
+_EMPTY: Final = _Section({}, Timestamps({}))
+
+
+def _as_section(value: JsonObject | _Section | None) -> _Section:
+    return value if isinstance(value, _Section) else _EMPTY.merged(value or {}, 0)
+
+
+@frozen(slots=False)  # no slots: a cached property needs the __dict__
+class Shadow:
+    """One device's shadow. `Shadow()` is brand-new; `Shadow(version=n)` that of a device created anew.
+
+    `desired` and `reported` are trusted, not checked, when given here; their values count as set at 0.
+    """
+
+    _desired: _Section = field(default=None, converter=_as_section)
+    _reported: _Section = field(default=None, converter=_as_section)
+    version: int = 0
+    """The number of accepted updates. For a device created anew it goes on from the deleted one's."""
+    timestamp: int = 0
+    """Unix seconds of the last accepted update."""
+
+    @property
+    def desired(self) -> JsonObject | None:
+        """What the device was asked to be. None where that is nothing, never `{}`."""
+        return self._desired.value or None
+
+    @property
+    def reported(self) -> JsonObject | None:
+        """What the device says it is. None where that is nothing, never `{}`."""
+        return self._reported.value or None
+
+    @property
+    def size(self) -> int:
+        """Bytes, counted as `Limits.max_bytes` says."""
+        return self._desired.size + self._reported.size
+
+    @cached_property
+    def delta(self) -> JsonObject | None:
+        """What of `desired` the device has not reported. None where that is nothing, never `{}`."""
+        return delta(self._desired.value, self._reported.value) or None
+
+    def update(
+        self, document: JsonValue, *, now: float, limits: Limits = DEFAULT_LIMITS
+    ) -> tuple[Shadow, Change]:
+        """The shadow after an update, and what the update did. `now` is in unix seconds.
+
+        `document` is `{"state": {"desired"?: {…} | null, "reported"?: {…} | null} | null, "version"?: int,
+        "clientToken"?: str}`. Other members beside `state` are ignored: what a GET gave may come back with
+        its `metadata`. Inside `state` they are an error, `delta` too. Inside an array, no null may stand at
+        any depth. A `version` has to be the current one; for a brand-new shadow 1 will do too.
+
+        Raises:
+            InvalidShadowUpdate: it is anything else, or nests deeper than `limits.max_depth`.
+            ShadowConflict: its `version` is not the current one.
+            TooLarge: the shadow would grow beyond `limits.max_bytes`.
+        """
+        state, version, client_token = _checked(document, limits)
+        if version is not None and version != self.version:
+            if self.version:
+                raise ShadowConflict("Version conflict")
+            if version != 1:  # what the first update makes; AWS Greengrass takes it for a new shadow's
+                raise InvalidShadowUpdate("Invalid version")
+
+        timestamp = int(now)
+        asked = self._desired.resolved(_patch_of(state, "desired"))
+        said = self._reported.resolved(_patch_of(state, "reported"))
+        desired = self._desired.merged(asked, timestamp)
+        reported = self._reported.merged(said, timestamp)
+        shadow = Shadow(desired, reported, self.version + 1, timestamp)
+        if shadow.size > limits.max_bytes and shadow.size > self.size:
+            raise TooLarge(f"The payload exceeds the maximum size allowed: {limits.max_bytes} bytes")
+
+        left = self.delta or {}
+        left = delta_after(left, asked, self._desired.value, desired.value, self._reported.value)
+        left = delta_after(left, said, self._reported.value, desired.value, reported.value)
+        vars(shadow)["delta"] = left or None  # where the cached property keeps what it computes
+        return shadow, Change(shadow=shadow, state=state, client_token=client_token)
+
+    def document(self) -> JsonObject:
+        """All of it, as a GET answers: `{"state", "metadata", "version", "timestamp"}`.
+
+        `state` holds `desired`, `reported` and `delta`, `metadata` the timestamps of the first two: those
+        that are not empty.
+        """
+        state: JsonObject = {name: section.value for name, section in self._sections()}
+        metadata: JsonObject = {name: rendered(s.value, s.timestamps) for name, s in self._sections()}
+        if self.delta is not None:
+            state["delta"] = self.delta
+        return {"state": state, "metadata": metadata, "version": self.version, "timestamp": self.timestamp}
+
+    def delta_document(self, *, metadata: bool = False) -> JsonObject | None:
+        """What a device is sent: `{"state": delta, "version", "timestamp"}`; None where there is no delta.
+
+        With `metadata` also the timestamps of those desired values. They weigh more than the values, and
+        small devices take frames of 4 KiB: hence not by default.
+        """
+        if self.delta is None:
+            return None
+        document: JsonObject = {"state": self.delta, "version": self.version, "timestamp": self.timestamp}
+        if metadata:
+            document["metadata"] = rendered(self.delta, self._desired.timestamps)
+        return document
+
+    def to_stored(self) -> JsonObject:
+        """As plain JSON, for storage: `{"version", "timestamp", "state", "timestamps"}`."""
+        return {
+            "version": self.version,
+            "timestamp": self.timestamp,
+            "state": {name: section.value for name, section in self._sections()},
+            "timestamps": {name: section.timestamps for name, section in self._sections()},
+        }
+
+    @classmethod
+    def from_stored(cls, stored: JsonValue) -> Shadow:
+        """The shadow that `to_stored` was asked of. Its delta and size are computed again.
+
+        Raises:
+            StorageError: it is damaged, for which whoever asks for the shadow now is not to blame.
+        """
+        try:
+            if not isinstance(stored, dict):
+                raise InvalidShadowUpdate("not an object")
+            state, version, timestamp = stored.get("state"), stored.get("version"), stored.get("timestamp")
+            _check_state(state, _DEEPEST, nulls=False)
+            if type(version) is not int or version < 0 or type(timestamp) is not int:
+                raise InvalidShadowUpdate("version or timestamp is no such number")
+            if not mirrors(state, stored.get("timestamps")):
+                raise InvalidShadowUpdate("its timestamps do not fit its values")
+        except InvalidShadowUpdate as exc:
+            raise StorageError(f"a stored shadow is damaged: {exc}") from None
+        stamps = cast(dict[str, Timestamps], stored["timestamps"])
+        values = cast(dict[str, JsonObject], state)
+        sections = {name: _Section(values[name], stamps[name]) for name in values}
+        return cls(version=version, timestamp=timestamp, **sections)
+
+    def _sections(self) -> Iterator[tuple[str, _Section]]:
+        """Those that are not empty."""
+        if self._desired.value:
+            yield "desired", self._desired
+        if self._reported.value:
+            yield "reported", self._reported
+
+
+@frozen(kw_only=True)
+class Change:
+    """What an accepted update did."""
+
+    shadow: Shadow
+    """The shadow after it."""
+    state: JsonObject | None
+    """The update's `state` as it was given."""
+    client_token: str | None = None
+
+    @property
+    def desired(self) -> Patch:
+        """What it said of `desired`."""
+        return _patch_of(self.state, "desired")
+
+    @property
+    def reported(self) -> Patch:
+        """What it said of `reported`."""
+        return _patch_of(self.state, "reported")
+
+    @property
+    def version(self) -> int:
+        """The version that it made."""
+        return self.shadow.version
+
+    @property
+    def timestamp(self) -> int:
+        """Unix seconds at which it was accepted."""
+        return self.shadow.timestamp
+
+    @property
+    def delta(self) -> JsonObject | None:
+        """The delta that is left: all that differs, touched by this update or not. None where nothing does."""
+        return self.shadow.delta
+
+    def delta_document(self, *, metadata: bool = False) -> JsonObject | None:
+        """As `Shadow.delta_document`, with the update's `clientToken` where it had one."""
+        document = self.shadow.delta_document(metadata=metadata)
+        return None if document is None else document | self._token()
+
+    def accepted_document(self) -> JsonObject:
+        """The answer to the update: its `state`, the `metadata` of that, `version`, `timestamp`, `clientToken`."""
+        document: JsonObject = {"state": self.state, "metadata": rendered(self.state, self.timestamp)}
+        return document | {"version": self.version, "timestamp": self.timestamp} | self._token()
+
+    def _token(self) -> JsonObject:
+        return {} if self.client_token is None else {"clientToken": self.client_token}
+
+
+def _patch_of(state: JsonObject | None, section: str) -> Patch:
+    """What a checked `state` says of one section."""
+    if state is None:
+        return CLEARED
+    if section not in state:
+        return None
+    patch = state[section]
+    return CLEARED if patch is None else cast(JsonObject, patch)
+
+
+def _checked(document: JsonValue, limits: Limits) -> tuple[JsonObject | None, int | None, str | None]:
+    """The state, version and client token of an update; an InvalidShadowUpdate for all that is not one."""
+    if not isinstance(document, dict):
+        raise InvalidShadowUpdate("Invalid JSON: an update must be an object")
+    if "state" not in document:
+        raise InvalidShadowUpdate("Missing required node: state")
+    state = document["state"]
+    if state is not None:
+        _check_state(state, limits.max_depth, nulls=True)
+    version = document.get("version", 0)  # null will not do: whoever asks for a lock must get one
+    if type(version) is not int or version < 0:
+        raise InvalidShadowUpdate("Invalid version")
+    token = document.get("clientToken", "")
+    if type(token) is not str or not _is_short_text(token):
+        raise InvalidShadowUpdate("Invalid clientToken")
+    return (
+        cast(JsonObject | None, state),
+        version if "version" in document else None,
+        token if "clientToken" in document else None,
+    )
+
+
+def _is_short_text(token: str) -> bool:
+    try:
+        return len(token.encode()) <= MAX_CLIENT_TOKEN_BYTES
+    except UnicodeEncodeError:  # half a surrogate pair: JSON can escape it, UTF-8 cannot hold it
+        return False
+
+
+def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
+    """Raises InvalidShadowUpdate unless it is what `_checked` takes; with `nulls`, null stands for removal."""
+    if not isinstance(state, dict):
+        raise InvalidShadowUpdate("State node must be an object")
+    for section, patch in state.items():
+        if section not in ("desired", "reported"):
+            raise InvalidShadowUpdate(f"State contains an invalid node: {section!r:.80}")
+        if isinstance(patch, dict):
+            _check_value(patch, section, max_depth, max_depth, nulls=nulls)
+        elif patch is not None or not nulls:
+            raise InvalidShadowUpdate(f"{section.capitalize()} node must be an object")
+    try:
+        encode(state)
+    except ValueError:  # half a surrogate pair, or an integer of more digits than Python writes
+        raise InvalidShadowUpdate("State contains a value that JSON in UTF-8 cannot hold") from None
+
+
+def _check_value(value: object, name: object, room: int, max_depth: int, *, nulls: bool) -> None:
+    """The same for the value called `name`, `room` levels above the deepest allowed: it recurses no further."""
+    members: Iterable[tuple[object, object]]
+    if isinstance(value, dict):
+        members = value.items()
+        if not all(isinstance(key, str) for key in value):
+            raise InvalidShadowUpdate(f"Not a JSON object: {name!r:.80}")
+    elif isinstance(value, list):
+        members, nulls = ((name, member) for member in value), False
+    elif type(value) in (str, bool, int) or (type(value) is float and isfinite(value)):
+        return
+    elif value is None:
+        raise InvalidShadowUpdate(f"An array must not contain null: {name!r:.80}")
+    else:
+        raise InvalidShadowUpdate(f"Not a JSON value: {name!r:.80}")
+    for key, member in members:
+        if member is None and nulls:
+            continue
+        if not room:
+            raise InvalidShadowUpdate(f"JSON contains too many levels of nesting; maximum is {max_depth}")
+        _check_value(member, key, room - 1, max_depth, nulls=nulls)

@@ -1,0 +1,216 @@
+"""What a storage backend is: the contract, for those who write one and those who use one.
+
+A backend gives four small things. They are independent and can be mixed: documents in one system, blobs in
+another. Everything that the service knows is built on them; none of them knows what a device is.
+
+**DocumentStore** keeps JSON documents under (collection, key). A key is any text of 1 to 512 characters; it
+must not be able to escape its collection, and two keys that differ in one code point (also only in case) are
+two keys. A document's *version* is an integer from 1. A `put` must give it a version greater than every version
+that key ever had, also before a `delete`. `put(expected=n)` is an atomic compare-and-set: of many concurrent
+writers with the same `expected` exactly one succeeds, the others get `VersionConflict` and have changed nothing.
+`expected=0` means that there is no such document. A `get` after a `put` has returned sees it, or a later one.
+The body is `bytes` and comes back as it was given; a backend may parse it and must not change its value.
+`scan` gives every document that exists from before the scan until after it, once; one that is written or
+deleted meanwhile may be given or not. It must not hold all of them in memory if the backend can avoid it.
+
+**LogStore** keeps append-only logs. The entries of one `append` get consecutive offsets; the first of a log is 0,
+and an offset is never used twice, also after a `trim`. An entry becomes visible only when all with smaller
+offsets are. `read` never waits for entries to come.
+
+**MessageBus** carries messages at most once. A subscription is live when its context has been entered:
+what is published after that arrives, in the order of each publisher, or, where the subscriber is slow, may be
+dropped. `publish` never waits for a subscriber, and a slow one never delays another. Nothing is kept for those who
+are not there. Users that need every message keep a log beside it and read what they missed.
+
+**BlobStore** keeps large bytes (firmware images). A blob becomes visible when `put` has seen the last chunk;
+before, and if the source fails, there is none. Memory use must not grow with the size of a blob, unless the
+backend keeps everything in memory.
+
+No verb ever raises a client library's error: failures are `StorageError` with the cause attached. A verb that was
+cancelled may or may not have happened, and never half. There are no TTLs: whoever reads judges by a stored time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol, runtime_checkable
+
+import attrs
+
+from mdashcore._errors import InvalidInput, StorageError
+
+__all__ = [
+    "DURABLE",
+    "ENTRY_POINT_GROUP",
+    "SHARED",
+    "Backend",
+    "BackendOpener",
+    "BlobStore",
+    "Document",
+    "DocumentStore",
+    "LogEntry",
+    "LogStore",
+    "MessageBus",
+    "backend_schemes",
+    "open_backend",
+]
+
+ENTRY_POINT_GROUP: Final = "mdashcore.backends"
+
+DURABLE: Final = "durable"
+"""Capability: a write that was acknowledged survives the end of the process, and a power cut."""
+
+SHARED: Final = "shared"
+"""Capability: several processes may use it at once and see each other's writes and messages."""
+
+MAX_KEY: Final = 512  # characters: an account's name and a device's id have 64 and 128
+
+
+@attrs.frozen
+class Document:
+    """One stored document."""
+
+    key: str
+    version: int
+    body: bytes
+    """JSON in UTF-8."""
+
+
+@attrs.frozen
+class LogEntry:
+    """One entry of a log."""
+
+    offset: int
+    time: float
+    """Unix seconds, as given to `append`."""
+    body: bytes
+    """JSON in UTF-8."""
+
+
+@runtime_checkable
+class DocumentStore(Protocol):
+    """Versioned JSON documents."""
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        """The document, or None."""
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        """Write, and return the new version.
+
+        Args:
+            expected: the version that must be there now; 0 for none; None writes whatever is there.
+
+        Raises:
+            VersionConflict: another version is there. Nothing was written.
+        """
+
+    async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
+        """Remove; False where there was none. `expected` as in `put`, from 1."""
+
+    def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+        """Every document whose key starts with `prefix`, in no particular order."""
+
+
+@runtime_checkable
+class LogStore(Protocol):
+    """Append-only logs, addressed by offset."""
+
+    async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
+        """Add entries, all or none; returns the offset of the first. `bodies` is not empty."""
+
+    async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
+        """At most `limit` entries with an offset of at least `start`, in their order."""
+
+    async def end(self, log: str) -> int:
+        """The offset that the next entry will get; 0 for a log that was never written."""
+
+    async def trim(self, log: str, keep: int) -> None:
+        """Remove all but the newest `keep` entries."""
+
+
+@runtime_checkable
+class MessageBus(Protocol):
+    """At-most-once messages between those who are there."""
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        """Give a message to every present subscriber of the topic, waiting for none of them."""
+
+    def subscribe(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The topic's messages, from the moment that the context is entered."""
+
+
+@runtime_checkable
+class BlobStore(Protocol):
+    """Large bytes, streamed in and read in pieces."""
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> int:
+        """Store a blob, replacing one of the same key; returns its size in bytes."""
+
+    async def read(self, key: str, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`; fewer only at the end.
+
+        Raises:
+            NotFound: there is no such blob.
+        """
+
+    async def size(self, key: str) -> int | None:
+        """Bytes, or None where there is no such blob."""
+
+    async def delete(self, key: str) -> bool:
+        """Remove; False where there was none."""
+
+    def scan(self, prefix: str = "") -> AsyncIterator[str]:
+        """The keys that start with `prefix`, in no particular order."""
+
+
+@attrs.frozen
+class Backend:
+    """The four stores that a service runs on."""
+
+    documents: DocumentStore
+    logs: LogStore
+    blobs: BlobStore
+    bus: MessageBus
+    capabilities: frozenset[str] = frozenset()
+
+
+class BackendOpener(Protocol):
+    """What an entry point of the group `mdashcore.backends` names; the scheme of the URL is its name."""
+
+    def __call__(self, url: str) -> AbstractAsyncContextManager[Backend]:
+        """Open the backend for as long as the context lasts.
+
+        Raises:
+            InvalidInput: the URL cannot be understood.
+            StorageError: there is nothing usable behind it.
+        """
+
+
+def backend_schemes() -> tuple[str, ...]:
+    """The URL schemes for which a backend is installed."""
+    from importlib.metadata import entry_points  # here: it loads socket, on some versions of Python
+
+    return tuple(sorted(entry_points(group=ENTRY_POINT_GROUP).names))
+
+
+def open_backend(url: str) -> AbstractAsyncContextManager[Backend]:
+    """The backend of a URL such as ``memory://``, to be entered with `async with`.
+
+    Raises:
+        InvalidInput: no installed backend has that scheme.
+        StorageError: the backend cannot be loaded: a library that it needs is missing.
+    """
+    from importlib.metadata import entry_points
+
+    scheme, separator, _ = url.partition("://")  # only the scheme is shown: the rest may hold a password
+    found = tuple(entry_points(group=ENTRY_POINT_GROUP, name=scheme)) if separator else ()
+    if not found:
+        known = ", ".join(f"{name}://" for name in backend_schemes()) or "none"
+        what = f"no storage backend for {scheme}://" if separator else "a storage URL starts with SCHEME://"
+        raise InvalidInput(f"{what}; installed: {known}")
+    try:
+        opener: BackendOpener = found[0].load()
+    except (ImportError, AttributeError) as exc:
+        raise StorageError(f"the storage backend for {scheme}:// cannot be loaded: {exc}") from exc
+    return opener(url)

@@ -1,0 +1,8 @@
+"""For the tests of those who build on mdashcore: nothing in here is needed to run a service.
+
+* `ConnectionPair`: two ends of a conversation, wired back to back, without a transport.
+"""
+
+from mdashcore.testing._pair import ConnectionPair
+
+__all__ = ["ConnectionPair"]

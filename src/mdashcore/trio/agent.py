@@ -1,0 +1,294 @@
+"""The device's end: dials a server, keeps the connection, and answers calls. Also for a gateway written in Python.
+
+::
+
+    async def handle(method: str, params: Any) -> Any:
+        if method == "GPIO.Toggle":
+            return {"value": toggle(params["pin"])}
+        raise RpcError(404, f"No handler for {method}")
+
+    async with open_agent("wss://mdash.example/api/v2/rpc", token, handle) as agent:
+        await agent.wait_connected()
+        agent.notify("Dash.Shadow.Update", {"state": {"reported": {"on": True}}})
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+import trio_websocket
+
+from mdashcore import jsonrpc
+from mdashcore._connection import ConnectionLimits
+from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError, Unauthenticated
+from mdashcore._events import RequestReceived
+from mdashcore.trio.link import Link, PeerEvent
+
+__all__ = ["Agent", "Backoff", "Handler", "open_agent"]
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[str, Any], Awaitable[Any]]
+"""Answers (method, params) with a JSON value, or raises `RpcError`."""
+
+CONNECT_TIMEOUT: Final = 20.0  # seconds: DNS, TCP, TLS and the handshake on a slow mobile link
+
+PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT gateways, which start at 60
+
+PING_TIMEOUT: Final = 20.0
+
+DISCONNECT_TIMEOUT: Final = 2.0  # seconds for goodbyes
+
+GOODBYE_TIMEOUT: Final = 0.1  # seconds: the goodbye goes out at once, and who is cancelled cannot read the answer
+
+
+@attrs.frozen
+class Backoff:
+    """How long to wait before the next dial: doubled after each failure, and spread at random.
+
+    The spread keeps a fleet that lost its server from coming back all at once.
+    """
+
+    first: float = 1.0
+    """Seconds."""
+    most: float = 60.0
+    """Seconds: what Mongoose OS devices use."""
+    stable: float = 10.0
+    """Seconds that a connection has to last for the next wait to be the first again."""
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row, the first being 1."""
+        longest = min(self.most, self.first * 2.0 ** min(failures - 1, 32))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+
+class _ClientStream:
+    """trio-websocket's connection as a `MessageStream`."""
+
+    def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
+        self._ws = ws
+        self._goodbye: tuple[int, str] | None = None
+        self._cancel = trio.CancelScope()
+        self.on_control: Callable[[], None] = lambda: None
+
+    @property
+    def control_pending(self) -> bool:
+        return self._goodbye is not None
+
+    async def receive(self) -> bytes | None:
+        with trio.CancelScope() as scope:
+            if self._cancel.cancel_called:
+                return None
+            self._cancel = scope
+            try:
+                message = await self._ws.get_message()
+            except trio_websocket.ConnectionClosed:
+                return None
+            return message.encode() if isinstance(message, str) else bytes(message)
+        return None
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        try:
+            for message in messages:
+                await self._ws.send_message(message.decode())
+            if self._goodbye is not None:
+                (code, reason), self._goodbye = self._goodbye, None
+                with trio.move_on_after(DISCONNECT_TIMEOUT):
+                    await self._ws.aclose(code, reason)
+                self.abort()
+        except (trio_websocket.ConnectionClosed, trio.ClosedResourceError) as exc:
+            raise trio.BrokenResourceError("the connection is closed") from exc
+
+    def close(self, code: int, reason: str) -> None:
+        self._goodbye = (code, reason)
+        self.on_control()
+
+    def abort(self) -> None:
+        self._cancel.cancel()
+
+
+class Agent:
+    """A device that stays connected. Make it with `open_agent`.
+
+    Args:
+        handle: answers the server's requests, each in a task of its own; at most
+            `ConnectionLimits.max_requests` at a time.
+        on_notification: takes the server's notifications, one after the other.
+        hello: the notifications to send first on every new connection.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        handle: Handler,
+        *,
+        on_notification: Handler | None = None,
+        hello: Callable[[], Iterable[tuple[str, Any]]] = tuple,
+        ssl_context: ssl.SSLContext | None = None,
+        backoff: Backoff = Backoff(),
+        limits: ConnectionLimits = ConnectionLimits(),
+    ) -> None:
+        if not url.startswith(("ws://", "wss://")):
+            raise InvalidInput(f"a device dials ws:// or wss://, not {url!r}")
+        self.url = url
+        self._token = token
+        self._handle = handle
+        self._on_notification = on_notification
+        self._hello = hello
+        self._ssl_context = ssl_context
+        self._backoff = backoff
+        self._limits = limits
+        self._link: Link | None = None
+        self._connected = trio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a live connection now."""
+        return self._link is not None
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a live connection."""
+        await self._connected.wait()
+
+    async def call(self, method: str, params: object = None, *, timeout: float = 10.0) -> Any:
+        """Call the server. Raises `DeviceOffline` without a connection, `RpcError`, `CallTimeout`."""
+        return jsonrpc.loads(await self._live().call(method, params, timeout=timeout))
+
+    def notify(self, method: str, params: object = None) -> None:
+        """Tell the server something. Raises `DeviceOffline` without a connection."""
+        self._live().notify(method, params)
+
+    def disconnect(self, reason: str = "") -> None:
+        """End the present connection, if there is one; the agent dials again."""
+        if self._link is not None:
+            self._link.close(1000, reason)
+
+    async def run(self) -> None:
+        """Dial, serve, and dial again, until cancelled.
+
+        Raises:
+            Unauthenticated: the server refuses the token.
+        """
+        failures = 0
+        while True:
+            started = trio.current_time()
+            why: list[BaseException] = []
+            try:
+                await self._session()
+            except* (OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as group:
+                why += _leaves(group)
+            if any(getattr(exc, "status_code", None) == 401 for exc in why):
+                raise Unauthenticated("the server refuses the token")
+            _log.info("no connection to %s: %s", self.url, "; ".join(map(str, why)) or "closed")
+            lasted = trio.current_time() - started
+            failures = 1 if lasted >= self._backoff.stable else failures + 1
+            await trio.sleep(self._backoff.delay(failures))
+
+    async def _session(self) -> None:
+        """One connection, from the dial to its end."""
+        async with _dial(self.url, self._token, self._ssl_context, self._limits) as ws:
+            async with trio.open_nursery() as nursery:
+                stream = _ClientStream(ws)
+                link = Link(stream, spawn=nursery.start_soon, limits=self._limits)
+                for method, params in self._hello():
+                    link.notify(method, params)
+                nursery.start_soon(_keep_alive, ws, link)
+                self._link = link
+                self._connected.set()
+                try:
+                    await link.run(lambda event: self._take(link, nursery, event))
+                finally:
+                    self._link = None
+                    self._connected = trio.Event()
+                nursery.cancel_scope.cancel()
+
+    async def _take(self, link: Link, nursery: trio.Nursery, event: PeerEvent) -> None:
+        if isinstance(event, RequestReceived):
+            nursery.start_soon(self._answer, link, event)
+        elif self._on_notification is not None:
+            try:
+                await self._on_notification(event.method, _value(event.params))
+            except MdashError as exc:
+                _log.warning("%s from the server: %s", event.method, exc)
+
+    async def _answer(self, link: Link, request: RequestReceived) -> None:
+        try:
+            result = await self._handle(request.method, _value(request.params))
+            link.reply(request.ref, result)
+        except RpcError as exc:
+            link.reply_error(request.ref, exc)
+        except MdashError as exc:
+            link.reply_error(request.ref, RpcError(jsonrpc.INTERNAL_ERROR, str(exc)))
+        except Exception:
+            _log.exception("the handler of %s failed", request.method)
+            link.reply_error(request.ref, RpcError(jsonrpc.INTERNAL_ERROR, "Internal error"))
+
+    def _live(self) -> Link:
+        if self._link is None:
+            raise DeviceOffline("not connected to the server")
+        return self._link
+
+
+@asynccontextmanager
+async def _dial(
+    url: str, token: str, ssl_context: ssl.SSLContext | None, limits: ConnectionLimits
+) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+    """A WebSocket to the server."""
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(CONNECT_TIMEOUT) as timeout:
+            ws = await trio_websocket.connect_websocket_url(
+                nursery,
+                url,
+                ssl_context,
+                extra_headers=[(b"Authorization", f"Bearer {token}".encode())],
+                max_message_size=limits.max_frame,
+            )
+        if timeout.cancelled_caught:
+            raise OSError("the server does not answer")
+        try:
+            yield ws
+        finally:
+            with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
+                await ws.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def _keep_alive(ws: trio_websocket.WebSocketConnection, link: Link) -> None:
+    while True:
+        await trio.sleep(PING_INTERVAL)
+        try:
+            with trio.fail_after(PING_TIMEOUT):
+                await ws.ping()
+        except (trio.TooSlowError, trio_websocket.ConnectionClosed):
+            link.abort()
+            return
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The exceptions of a group, without its structure."""
+    leaves: list[BaseException] = []
+    for exc in group.exceptions:
+        leaves += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return leaves
+
+
+def _value(params: bytes | None) -> Any:
+    return None if params is None else jsonrpc.loads(params)
+
+
+@asynccontextmanager
+async def open_agent(url: str, token: str, handle: Handler, **options: Any) -> AsyncIterator[Agent]:
+    """An agent that runs for as long as the context lasts; options as for `Agent`."""
+    agent = Agent(url, token, handle, **options)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(agent.run)
+        yield agent
+        nursery.cancel_scope.cancel()

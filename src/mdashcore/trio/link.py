@@ -1,0 +1,179 @@
+"""A `Connection` at work: one task reads, another writes while there is something to write, callers wait.
+
+The reader never waits for a caller, and a caller that is cancelled never leaves half a frame behind, because
+callers do not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._errors import CallTimeout, DeviceOffline, LocalProtocolError, RemoteProtocolError
+from mdashcore._events import (
+    ConnectionClosed,
+    NotificationReceived,
+    RequestReceived,
+    ResponseReceived,
+)
+from mdashcore.trio.stream import MessageStream
+
+__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "PeerEvent"]
+
+# Close codes of RFC 6455, section 7.4.1, and of its registry.
+GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+POLICY_VIOLATION: Final = 1008
+TRY_AGAIN_LATER: Final = 1013
+
+PeerEvent = RequestReceived | NotificationReceived
+"""What a link's handler is given."""
+
+
+class _Slot:
+    """Where one caller waits for one answer."""
+
+    __slots__ = ("_answered", "_outcome")
+
+    def __init__(self) -> None:
+        self._answered = trio.Event()
+        self._outcome: bytes | Exception = b""
+
+    def set(self, outcome: bytes | Exception) -> None:
+        self._outcome = outcome
+        self._answered.set()
+
+    async def wait(self) -> bytes:
+        await self._answered.wait()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+class Link:
+    """One live connection.
+
+    Args:
+        spawn: starts a task that outlives whoever asked for it: `nursery.start_soon`.
+    """
+
+    def __init__(
+        self,
+        stream: MessageStream,
+        *,
+        spawn: Callable[[Callable[[], Awaitable[None]]], object],
+        limits: ConnectionLimits = ConnectionLimits(),
+    ) -> None:
+        self.stream = stream
+        self.connection = Connection(limits)
+        self._spawn = spawn
+        self._writing = False
+        self._slots: dict[int, _Slot] = {}
+        stream.on_control = self._wake_writer
+
+    async def run(self, handler: Callable[[PeerEvent], Awaitable[None]]) -> None:
+        """Read until the connection ends. `handler` is awaited for each event before the next is taken."""
+        try:
+            while (message := await self.stream.receive()) is not None:
+                try:
+                    self.connection.receive_data(message)
+                except RemoteProtocolError as exc:
+                    self.stream.close(PROTOCOL_ERROR, exc.message)
+                for event in self.connection.events():
+                    if isinstance(event, ResponseReceived):
+                        self._settle(event.id, event.error or event.result)
+                    elif isinstance(event, RequestReceived | NotificationReceived):
+                        await handler(event)
+                    elif isinstance(event, ConnectionClosed):
+                        self._forsake(event)
+                self._wake_writer()
+        finally:
+            self.connection.close("the connection has ended")
+            for event in self.connection.events():
+                if isinstance(event, ConnectionClosed):
+                    self._forsake(event)
+
+    async def call(self, method: str, params: object = None, *, timeout: float) -> bytes:
+        """Call the peer and wait for its result, as raw JSON.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            RpcError: the peer's own error.
+            CallTimeout: no answer in time; one that comes later is ignored.
+            DeviceOffline: the connection ended first.
+            Busy, TooLarge, InvalidInput: nothing was sent; see `Connection.call`.
+        """
+        try:
+            id_ = self.connection.call(method, params)
+        except LocalProtocolError as exc:
+            raise DeviceOffline(str(exc)) from None
+        slot = self._slots[id_] = _Slot()
+        self._wake_writer()
+        try:
+            with trio.fail_after(timeout):
+                return await slot.wait()
+        except trio.TooSlowError:
+            raise CallTimeout(f"{method} was not answered within {timeout:g} s") from None
+        finally:
+            del self._slots[id_]
+            self.connection.abandon(id_)
+
+    def notify(self, method: str, params: object = None) -> None:
+        """Tell the peer something. Raises `DeviceOffline`, and as `call`."""
+        try:
+            self.connection.notify(method, params)
+        except LocalProtocolError as exc:
+            raise DeviceOffline(str(exc)) from None
+        self._wake_writer()
+
+    def reply(self, ref: int, result: object) -> None:
+        """Answer a request; see `Connection.reply`."""
+        self.connection.reply(ref, result)
+        self._wake_writer()
+
+    def reply_error(self, ref: int, error: Exception) -> None:
+        """Answer a request with an `RpcError`; see `Connection.reply_error`."""
+        self.connection.reply_error(ref, error)  # type: ignore[arg-type]
+        self._wake_writer()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye: `run` ends soon, callers are told at once, what was not sent yet is dropped."""
+        self.connection.close(reason)
+        self.stream.close(code, reason)
+        for event in self.connection.events():
+            if isinstance(event, ConnectionClosed):
+                self._forsake(event)
+
+    def abort(self) -> None:
+        """Cut the connection: `run` ends at once."""
+        self.stream.abort()
+
+    def _settle(self, id_: int, outcome: bytes | Exception) -> None:
+        if (slot := self._slots.get(id_)) is not None:
+            slot.set(outcome)
+
+    def _forsake(self, event: ConnectionClosed) -> None:
+        for id_ in event.calls:
+            self._settle(id_, DeviceOffline(event.reason))
+
+    def _wake_writer(self) -> None:
+        if not self._writing and (self.connection.has_data_to_send or self.stream.control_pending):
+            self._writing = True
+            self._spawn(self._write)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                frames = self.connection.data_to_send()
+                if not frames and not self.stream.control_pending:
+                    break
+                await self.stream.send(frames)
+        except trio.BrokenResourceError:
+            self.stream.abort()
+        finally:
+            self._writing = False

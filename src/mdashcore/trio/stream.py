@@ -1,0 +1,81 @@
+"""What a transport of messages has to offer, so that a `Link` can run over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Final, Protocol
+
+import trio
+
+__all__ = ["Keepalive", "MessageStream", "PingableStream"]
+
+
+class MessageStream(Protocol):
+    """Text messages, both ways, over one connection.
+
+    One task receives and one, at times, sends. Either end may go away at any moment: then `receive` gives None,
+    and `send` raises `trio.BrokenResourceError`.
+    """
+
+    on_control: Callable[[], None]
+    """Called when something beside messages (a pong, a close) waits to be sent: someone has to call `send`."""
+
+    @property
+    def control_pending(self) -> bool:
+        """Whether something beside messages waits to be sent."""
+
+    async def receive(self) -> bytes | None:
+        """The next message, in UTF-8; None when there will be no more."""
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages, and what waits beside them. Never from two tasks at once.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone, or the peer does not read.
+        """
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye: what was sent before still goes out, `receive` ends soon."""
+
+    def abort(self) -> None:
+        """Cut the connection now, without a word. `receive` ends at once."""
+
+
+class PingableStream(MessageStream, Protocol):
+    """A stream whose silence can be told from a dead connection."""
+
+    @property
+    def last_received(self) -> float:
+        """When the peer last sent anything at all, on Trio's clock."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life, which shows in `last_received`."""
+
+
+MAX_MISSED: Final = 2  # pings: one can be lost in a bad moment, two in a row mean a half-open connection
+
+
+class Keepalive:
+    """Finds out that a connection is dead although nobody said so."""
+
+    __slots__ = ("_missed", "_pinged_at", "_stream")
+
+    def __init__(self, stream: PingableStream) -> None:
+        self._stream = stream
+        self._missed = 0
+        self._pinged_at = -inf
+
+    def check(self) -> None:
+        """Ping; cut the connection if the last pings were not followed by anything from the peer.
+
+        To be called at regular intervals: a silent peer is cut off after `MAX_MISSED` + 1 of them at most.
+        """
+        if self._stream.last_received > self._pinged_at:
+            self._missed = 0
+        if self._missed >= MAX_MISSED:
+            self._stream.abort()
+            return
+        self._missed += 1
+        self._pinged_at = trio.current_time()
+        self._stream.ping()

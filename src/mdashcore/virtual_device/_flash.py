@@ -1,0 +1,43 @@
+"""What the device keeps over a power cut: small JSON files, each replaced as a whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from mdashcore import _json
+from mdashcore._errors import InvalidInput
+
+__all__ = ["read_json", "write_json"]
+
+MAX_FILE: Final = 2**20  # far above what a device writes itself; a bigger file is not one of ours
+
+
+def read_json(path: Path) -> Any:
+    """The value that `write_json` kept, or None where there is no such file.
+
+    Raises:
+        InvalidInput: the file is not JSON, or over 1 MiB. It is left as it is.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > MAX_FILE:
+        raise InvalidInput(f"{path}: longer than {MAX_FILE} bytes")
+    try:
+        return _json.decode(data)
+    except InvalidInput as exc:
+        raise InvalidInput(f"{path}: {exc}") from None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace the file. A process killed at any moment leaves the old file or the new one.
+
+    No fsync: the power cut that this device imitates is the end of its process, not of the machine.
+    """
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_bytes(_json.encode(value))
+    os.replace(temporary, path)

@@ -1,0 +1,63 @@
+"""The board that the services run on: its clock, timers, log, reports and reset line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from mdashcore.virtual_device.config import Config
+from mdashcore.virtual_device.outbox import Outbox
+from mdashcore.virtual_device.timers import Timers
+
+__all__ = ["ERROR", "INFO", "Board"]
+
+ERROR: Final = 0  # Mongoose OS's log levels; `debug.level` is the highest that is let through
+INFO: Final = 2
+
+STDERR: Final = 2  # where Mongoose OS logs to
+
+
+class Board:
+    """What a service may use of the device around it. `reset` is what the reset line does."""
+
+    def __init__(self, config: Config, *, now: Callable[[], float], reset: Callable[[], None]) -> None:
+        self.config = config
+        self.timers = Timers()
+        self.outbox = Outbox()
+        self._now = now
+        self._reset = reset
+
+    def power_on(self) -> None:
+        """Forget what was in RAM: timers, notifications not yet sent, the log's numbering."""
+        self.timers.clear()
+        self.outbox.clear()
+        self._started = trio.current_time()
+        self._seq = 0
+
+    def uptime(self) -> float:
+        """Seconds since the last boot."""
+        return trio.current_time() - self._started
+
+    def log(self, text: str, level: int = INFO) -> None:
+        """One line for the `Log` notification `{fd, data, t, seq}`; `t` is Unix time in seconds."""
+        if level > self.config["debug.level"] or not self.config["dash.send_logs"]:
+            return
+        line = {"fd": STDERR, "data": text, "t": round(self._now(), 3), "seq": self._seq}
+        self._seq += 1
+        self.outbox.put_log(("Log", line))
+
+    def report(self, reported: dict[str, Any]) -> None:
+        """Send an update of the shadow's reported state."""
+        self.outbox.put_report(shadow_update(reported))
+
+    def reset_after(self, seconds: float, why: str) -> None:
+        """Pull the reset line later; a second call before that moves it."""
+        self.log(f"rebooting in {seconds * 1000:.0f} ms: {why}")
+        self.timers.start("reset", seconds, self._reset)
+
+
+def shadow_update(reported: dict[str, Any]) -> tuple[str, Any]:
+    """The notification that reports state."""
+    return "Dash.Shadow.Update", {"state": {"reported": reported}}

@@ -1,0 +1,203 @@
+"""A Mongoose OS device made of software: everything behind its connection.
+
+The connection is somebody else's: it calls `handle` and `on_notification` with what arrives, sends what
+`hello` gives on every connect, and lends `run` a way to send and a way to be dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from mdashcore._errors import DeviceOffline, InvalidInput, RpcError
+from mdashcore.virtual_device.board import ERROR, Board, shadow_update
+from mdashcore.virtual_device.boot import BootLoader, Build
+from mdashcore.virtual_device.config import Config, ConfigService, default_config, overlay
+from mdashcore.virtual_device.fs import FS_SIZE, FileSystem
+from mdashcore.virtual_device.gpio import Gpio
+from mdashcore.virtual_device.ota import SLOT_SIZE, Updater
+from mdashcore.virtual_device.outbox import Notification
+from mdashcore.virtual_device.rpc import NOT_FOUND, SERVER_ERROR, Args, Method, RpcService, Service
+from mdashcore.virtual_device.state import State
+from mdashcore.virtual_device.system import System
+
+__all__ = ["VirtualDevice"]
+
+STATS_INTERVAL: Final = 10.0  # seconds; as the device library of mDash reports
+FACTORY_BUILD: Final = Build()
+LOG_INTERVAL: Final = 10.0  # seconds between heartbeat lines
+
+
+class VirtualDevice:
+    """One device, whose flash is a folder. Constructing it switches it on.
+
+    In the folder: `boot.json` (which build boots), `config.json` (what differs from the defaults),
+    `state.json` (what deltas made of it), `slot0.bin` and `slot1.bin` (images), `fs/` (the files of `FS.*`).
+    Dropping the object, or killing its process, is a power cut; a new object over the same folder boots.
+    No two objects may share a folder.
+
+    Durations are measured on Trio's clock. Files are small and local, and are read and written without
+    a thread: no call waits, so each request is done before the next begins.
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        folder: Path,
+        *,
+        build: Build = FACTORY_BUILD,
+        config: Mapping[str, Any] | None = None,
+        now: Callable[[], float] = time.time,
+        stats_interval: float = STATS_INTERVAL,
+        log_interval: float = LOG_INTERVAL,
+        fs_size: int = FS_SIZE,
+        slot_size: int = SLOT_SIZE,
+    ) -> None:
+        """Call it inside a Trio run.
+
+        Args:
+            device_id: The default of the configuration's `device.id`; MAC and addresses are made of it.
+            folder: Made if it is not there.
+            build: The factory's build; once `boot.json` exists, that counts.
+            config: Changes to the default configuration, for example `{"dash": {"server": …}}`.
+            now: Unix time in seconds, for log lines.
+            stats_interval: Seconds between reports of `stats`, from the boot on.
+            log_interval: Seconds between heartbeat log lines.
+            fs_size: Bytes of the file system.
+            slot_size: Bytes that an image can have.
+
+        Raises:
+            InvalidInput: a file in the folder is damaged, `config` does not fit, or a number is not above 0.
+        """
+        if min(stats_interval, log_interval, fs_size, slot_size) <= 0:
+            raise InvalidInput("intervals and sizes must be above 0")
+        self._stats_interval = stats_interval
+        self._log_interval = log_interval
+        self._rebooted = False
+
+        files = FileSystem(folder / "fs", fs_size)  # first: it makes the folder
+        self._config = Config(folder / "config.json", overlay(default_config(device_id), config or {}))
+        self._boot = BootLoader(folder / "boot.json", build)
+        self._state = State(folder / "state.json")
+        self._board = Board(self._config, now=now, reset=self._reset)
+        self._system = System(device_id, self._board, self._boot, files)
+        self._gpio = Gpio(self._board)
+        self._updater = Updater(folder, self._board, self._boot, self._report_ota, slot_size=slot_size)
+
+        self._table: dict[str, Method] = {}
+        services: tuple[Service, ...] = (
+            self._system,
+            ConfigService(self._config, self._board.reset_after),
+            files,
+            self._gpio,
+            self._updater,
+            RpcService(self._table),
+        )
+        for service in services:
+            self._table.update(service.methods())
+        self._power_on()
+
+    async def handle(self, method: str, params: Any) -> Any:
+        """Answer one decoded request.
+
+        Raises:
+            RpcError: as a Mongoose OS device answers; 404 for a method that is not in `RPC.List`.
+        """
+        await trio.lowlevel.checkpoint()
+        if method not in self._table:
+            raise RpcError(NOT_FOUND, f"No handler for {method[:100]}")
+        try:
+            return self._table[method].handler(Args(params))
+        except OSError as exc:  # of the folder: the flash is worn out, so to say
+            raise RpcError(SERVER_ERROR, f"flash: {exc.strerror}") from exc
+
+    async def on_notification(self, method: str, params: Any) -> None:
+        """Take a notification: `Shadow.Delta` `{"state": {…}, …}` is applied and reported, others ignored.
+
+        A delta that cannot be applied is logged, and not reported: it stays a delta.
+        """
+        await trio.lowlevel.checkpoint()
+        if method != "Shadow.Delta":
+            return
+        try:
+            applied = self._state.apply(params.get("state") if isinstance(params, dict) else None)
+        except (InvalidInput, OSError) as exc:
+            self._board.log(f"Shadow.Delta refused: {exc}", ERROR)
+            return
+        if applied:
+            self._board.report(applied)
+
+    def hello(self) -> list[Notification]:
+        """What the device sends on every connect: `reported.ota`, and its whole state if it has one."""
+        updates = [shadow_update({"ota": self._ota()})]
+        if self._state.tree:
+            updates.append(shadow_update(self._state.tree))
+        return updates
+
+    async def run(
+        self, notify: Callable[[str, Any], Awaitable[None]], reboot: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Live until cancelled, over any number of connections: one call for the life of the object.
+
+        `notify` sends, and without a connection drops what it is given or raises `DeviceOffline`: a device
+        that is offline still counts down to its roll-back. While `notify` waits, at most 25 reports and 25
+        log lines pile up. `reboot` drops the connection, promptly; the device has booted when it is called.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send, notify)
+            while True:
+                await self._board.timers.fire()
+                if self._rebooted:
+                    self._rebooted = False
+                    await reboot()
+
+    async def _send(self, notify: Callable[[str, Any], Awaitable[None]]) -> None:
+        while True:
+            method, params = await self._board.outbox.get()
+            try:
+                await notify(method, params)
+            except DeviceOffline:
+                pass
+
+    def _power_on(self) -> None:
+        self._board.power_on()
+        self._config.power_on()
+        self._boot.power_on()
+        self._system.power_on()
+        self._gpio.power_on()
+        self._updater.power_on()
+        self._board.timers.start("stats", self._stats_interval, self._report_stats)
+        self._board.timers.start("heartbeat", self._log_interval, self._heartbeat)
+        build = self._boot.running
+        self._board.log(
+            f"{build.app} {build.version} ({build.build_id}) booted from slot {self._boot.state.slot}"
+        )
+
+    def _reset(self) -> None:
+        self._power_on()
+        self._rebooted = True
+
+    def _ota(self) -> dict[str, Any]:
+        """The twelve fields of `reported.ota`."""
+        status = self._updater.status()
+        number = {"status": status.pop("state")}
+        return {"device_id": self._config["device.id"], **self._system.identity(), **number, **status}
+
+    def _report_ota(self) -> None:
+        self._board.report({"ota": self._ota()})
+
+    def _report_stats(self) -> None:
+        if self._config["dash.send_stats"]:
+            self._board.report({"stats": self._system.stats()})
+        self._board.timers.start("stats", self._stats_interval, self._report_stats)
+
+    def _heartbeat(self) -> None:
+        stats = self._system.stats()
+        self._board.log(
+            f"uptime: {self._board.uptime():.2f}, RAM: {stats['ram_total']}, {stats['ram_free']} free"
+        )
+        self._board.timers.start("heartbeat", self._log_interval, self._heartbeat)

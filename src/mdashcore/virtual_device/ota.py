@@ -1,0 +1,248 @@
+"""The `OTA.*` service: takes an image, checks it, boots it, and rolls back what nobody commits.
+
+`OTA.Begin`, `OTA.Write`…, `OTA.End`, reboot, `OTA.Commit` or `OTA.Revert`. The states, by the numbers that
+`OTA.Status` has for them:
+
+================  ===============================================  ===============
+state             left by                                          to
+================  ===============================================  ===============
+0 idle, 2 error   Begin, if the running build is committed         1 progress
+1 progress        no Write for `timeout` seconds                   0 idle
+1 progress        End, and the image is not one for this device    2 error
+1 progress        End, and it is                                   3 success
+3 success         the reboot, half a second later                  0 idle
+================  ===============================================  ===============
+
+What becomes of the new build then is the boot loader's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mdashcore._errors import InvalidFirmware, RpcError
+from mdashcore.firmware import Limits, read_image
+from mdashcore.virtual_device.board import ERROR, INFO, Board
+from mdashcore.virtual_device.boot import BootLoader, Build
+from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED, Args, Method
+
+__all__ = ["SLOT_SIZE", "Updater"]
+
+SLOT_SIZE: Final = 4 * 2**20
+"""Bytes of one slot: two fit the 8 MiB of a larger ESP32. An image of that size is checked in about 10 ms."""
+
+REBOOT_DELAY: Final = 0.5  # seconds from the answer to OTA.End, as devices wait
+REVERT_DELAY: Final = 0.1  # seconds from the answer to OTA.Revert
+PROGRESS_INTERVAL: Final = 1.0  # seconds between reports of progress: what a reader can follow
+DEFAULT_TIMEOUT: Final = 600  # seconds, where the caller and the configuration say 0
+MAX_TIMEOUT: Final = 2**31 - 1  # seconds; Mongoose OS reads a C int
+
+
+class State(IntEnum):
+    """Of the transfer, as `OTA.Status` counts; the table above says how they follow each other."""
+
+    IDLE = 0
+    PROGRESS = 1
+    ERROR = 2
+    SUCCESS = 3
+
+
+@attrs.define
+class Transfer:
+    """An image on its way in. The file is not kept open: a power cut leaves nothing to close."""
+
+    slot: Path
+    size: int
+    """Bytes announced; 0: not said."""
+    timeout: int
+    commit_timeout: int
+    written: int = 0
+    reported: float = 0.0
+    """When progress was last reported, on Trio's clock."""
+
+    @property
+    def percent(self) -> int:
+        return 100 * self.written // self.size if self.size else 0
+
+
+class Updater:
+    """The transfer in RAM, and the commit timer. `report` is called when `status` has changed."""
+
+    def __init__(
+        self, folder: Path, board: Board, boot: BootLoader, report: Callable[[], None], *, slot_size: int
+    ) -> None:
+        self._folder = folder
+        self._board = board
+        self._boot = boot
+        self._report = report
+        self._slot_size = slot_size
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "OTA.Begin": Method(self._begin, "{size: %d, timeout: %d, commit_timeout: %d}"),
+            "OTA.Write": Method(self._write, "{offset: %d, data: %V}"),
+            "OTA.End": Method(self._end),
+            "OTA.Status": Method(lambda args: self.status()),
+            "OTA.Commit": Method(self._commit),
+            "OTA.Revert": Method(self._revert),
+        }
+
+    def power_on(self) -> None:
+        """After the boot loader's: a transfer is forgotten, and an uncommitted build gets its time."""
+        self._transfer: Transfer | None = None
+        self._state, self._message = State.IDLE, "idle"
+        boot = self._boot.state
+        if not boot.committed:
+            self._board.timers.start("commit", boot.commit_timeout, self._commit_time_out)
+
+    def status(self) -> dict[str, Any]:
+        """The answer to `OTA.Status`."""
+        boot, transfer = self._boot.state, self._transfer
+        return {
+            "state": int(self._state),
+            "message": self._message,
+            "is_committed": boot.committed,
+            "progress_percent": transfer.percent if transfer else 0,
+            "commit_timeout": boot.commit_timeout,
+            "partition": boot.slot,
+        }
+
+    def _begin(self, args: Args) -> None:
+        if self._state in (State.PROGRESS, State.SUCCESS):
+            raise RpcError(FAILED, "Update already in progress")
+        if not self._boot.state.committed:
+            raise RpcError(FAILED, "Previous update has not been committed yet")
+        settings = self._board.config["update"]
+        transfer = Transfer(
+            slot=self._folder / f"slot{1 - self._boot.state.slot}.bin",
+            size=args.integer("size", 0),
+            timeout=_seconds(args, "timeout", settings["timeout"]) or DEFAULT_TIMEOUT,
+            commit_timeout=_seconds(args, "commit_timeout", settings["commit_timeout"]),
+        )
+        if not 0 <= transfer.size <= self._slot_size:
+            raise RpcError(FAILED, f"Image does not fit the slot of {self._slot_size} bytes")
+        transfer.slot.write_bytes(b"")
+        self._transfer = transfer
+        self._board.timers.start("transfer", transfer.timeout, self._transfer_time_out)
+        self._board.log(f"OTA: starting, {transfer.size} bytes, timeout {transfer.timeout} s")
+        self._enter(State.PROGRESS, "progress")
+
+    def _write(self, args: Args) -> None:
+        """A chunk that came before may come again: its answer was lost, and its caller repeats it."""
+        transfer = self._transfer
+        if transfer is None or self._state is not State.PROGRESS:
+            raise RpcError(FAILED, "No update in progress")
+        data, offset = args.data("data"), args.integer("offset", transfer.written)
+        if not 0 <= offset <= transfer.written:
+            raise RpcError(BAD_REQUEST, f"Invalid offset: {transfer.written} bytes are written")
+        if offset + len(data) > (transfer.size or self._slot_size):
+            raise RpcError(FAILED, "More data than announced, or than the slot holds")
+        with transfer.slot.open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+        transfer.written = max(transfer.written, offset + len(data))
+        self._board.timers.start("transfer", transfer.timeout, self._transfer_time_out)
+        if trio.current_time() - transfer.reported >= PROGRESS_INTERVAL:
+            transfer.reported = trio.current_time()
+            self._report()
+
+    def _end(self, args: Args) -> None:
+        transfer = self._transfer
+        if transfer is None or self._state is not State.PROGRESS or transfer.written < max(transfer.size, 1):
+            raise RpcError(FAILED, "Wrong state for finalize")
+        try:
+            build = self._checked(transfer.slot)
+        except InvalidFirmware as exc:
+            message = device_words(exc)
+            self._board.log(f"OTA: {exc}", ERROR)
+            self._stop(State.ERROR, message)
+            raise RpcError(FAILED, message) from None
+        self._boot.save(self._boot.state.install(build, transfer.commit_timeout))
+        self._board.timers.stop("transfer")
+        self._enter(State.SUCCESS, "Update applied, finalizing")
+        self._board.reset_after(REBOOT_DELAY, f"update to {build.version} ({build.build_id})")
+
+    def _checked(self, slot: Path) -> Build:
+        """The build that an image holds, if this device may run it. Of a bare image only the digest is known."""
+        with slot.open("rb") as file:
+            image = read_image(file, name=slot.name, limits=Limits(size=self._slot_size))
+        running, manifest = self._boot.running, image.manifest
+        if manifest is None:
+            build = Build(running.app, "unknown", image.sha256, running.platform)
+        else:
+            build = Build(manifest.name, manifest.version, manifest.build_id, manifest.platform)
+        if build.platform.lower() != running.platform.lower():
+            raise InvalidFirmware(f"{WRONG_PLATFORM}: want {running.platform}, got {build.platform}")
+        if (build.version, build.build_id) == (running.version, running.build_id):
+            raise InvalidFirmware(SAME_VERSION)
+        return build
+
+    def _commit(self, args: Args) -> None:
+        if self._boot.state.committed:
+            raise RpcError(FAILED, "Already committed")
+        self._boot.save(self._boot.state.commit())
+        self._board.timers.stop("commit")
+        self._board.log("OTA: committed")
+        self._report()
+
+    def _revert(self, args: Args) -> None:
+        if self._boot.state.committed:
+            raise RpcError(FAILED, "Already committed")
+        self._roll_back(REVERT_DELAY, "update reverted")
+
+    def _commit_time_out(self) -> None:
+        self._roll_back(0, "commit timeout expired, update reverted")
+
+    def _roll_back(self, delay: float, why: str) -> None:
+        self._boot.save(self._boot.state.revert())
+        self._board.timers.stop("commit")
+        self._board.reset_after(delay, why)
+
+    def _transfer_time_out(self) -> None:
+        self._board.log("OTA: update timed out", ERROR)
+        self._stop(State.IDLE, "idle")
+
+    def _stop(self, state: State, message: str) -> None:
+        self._transfer = None
+        self._board.timers.stop("transfer")
+        self._enter(state, message)
+
+    def _enter(self, state: State, message: str) -> None:
+        self._state, self._message = state, message
+        self._board.log(f"OTA: {message}", ERROR if state is State.ERROR else INFO)
+        if self._transfer is not None:
+            self._transfer.reported = trio.current_time()
+        self._report()
+
+
+def device_words(error: InvalidFirmware) -> str:
+    """What Mongoose OS says of an image in which the firmware reader found this error."""
+    text = str(error)
+    return next((words for sign, words in _DEVICE_WORDS if sign in text), "Malformed archive")
+
+
+WRONG_PLATFORM: Final = "Wrong platform"
+SAME_VERSION: Final = "Version is the same as current"
+
+_DEVICE_WORDS: Final = (
+    (WRONG_PLATFORM, WRONG_PLATFORM),
+    (SAME_VERSION, SAME_VERSION),
+    (" is compressed", "Cannot handle compressed .zip"),
+    (" is damaged: its CRC", "Invalid CRC"),
+    ("cs_sha1 should be", "Invalid CRC"),
+    ("cs_sha256 should be", "Invalid CRC"),
+    ("the required field", "Required manifest field missing"),
+)
+
+
+def _seconds(args: Args, name: str, default: int) -> int:
+    seconds = args.integer(name, default)
+    if not 0 <= seconds <= MAX_TIMEOUT:
+        raise RpcError(BAD_REQUEST, f"{name} is out of range")
+    return seconds
