@@ -2,11 +2,11 @@
 
     python benchmarks/shadow.py [--json]
 
-Documents are trees of 8 members an object, 16 bytes or so a leaf, in both sections; the sizes given are of
-both together. `update` reports one leaf at the bottom of the tree. Beside it stand the parts done the plain
-way, from the whole document: `merge` alone (along the patch as well), `delta` and `size` in full. `load` is
-`Shadow.from_stored`. `update` and `merge` are meant to stay flat, but for one level copied per object on the
-way; `delta`, `size` and `load` to grow with the document.
+Documents are trees of 8 members an object, in both sections; sizes are those of both together. `update`
+reports one leaf at the bottom of the tree; `flat` does so where all the leaves stand in one object, which
+is copied. `merge` is that part of `update`. `delta`, `size` and `load` (`Shadow.from_stored`) are computed
+from the whole, which `update` never does. `update` and `merge` are meant to stay level, the last three to
+grow with the document.
 """
 
 from __future__ import annotations
@@ -65,10 +65,14 @@ def measure(size: int) -> dict[str, float]:
     patch = leftmost(reported, "another value")
     document: Any = {"state": {"reported": patch}}
     stored = shadow.to_stored()
+    section = {f"key number {i:05}": i for i in range(leaves)}
+    flat, _ = Shadow().update({"state": {"desired": section, "reported": section}}, now=1, limits=ROOMY)
+    flat_document: Any = {"state": {"reported": {"key number 00000": "another value"}}}
     return {
         "bytes": shadow.size,
         "patch": len(encode(document)),
         "update": cost(lambda: shadow.update(document, now=2, limits=ROOMY)),
+        "flat": cost(lambda: flat.update(flat_document, now=2, limits=ROOMY)),
         "merge": cost(lambda: merge(reported, patch)),
         "delta": cost(lambda: delta(desired, reported)),
         "size": cost(lambda: len(encode(sections))),

@@ -64,6 +64,7 @@ CLEARED: Final = _Cleared.CLEARED
 Patch: TypeAlias = JsonObject | Literal[_Cleared.CLEARED] | None
 """What an update says of one section: an RFC 7396 patch, `CLEARED`, or None where it says nothing."""
 
+_SCALARS: Final = frozenset({str, int, float, bool})
 MAX_CLIENT_TOKEN_BYTES = 64  # AWS IoT's limit; in UTF-8
 _DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below the 64 levels we read of JSON
 
@@ -352,7 +353,7 @@ def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
         if section not in ("desired", "reported"):
             raise InvalidShadowUpdate(f"State contains an invalid node: {section!r:.80}")
         if isinstance(patch, dict):
-            _check_value(patch, section, max_depth, max_depth, nulls=nulls)
+            _check_members(patch, section, max_depth, max_depth, nulls=nulls)
         elif patch is not None or not nulls:
             raise InvalidShadowUpdate(f"{section.capitalize()} node must be an object")
     try:
@@ -361,24 +362,25 @@ def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
         raise InvalidShadowUpdate("State contains a value that JSON in UTF-8 cannot hold") from None
 
 
-def _check_value(value: object, name: object, room: int, max_depth: int, *, nulls: bool) -> None:
-    """The same for the value called `name`, `room` levels above the deepest allowed: it recurses no further."""
-    members: Iterable[tuple[object, object]]
+def _check_members(
+    value: JsonObject | list[JsonValue], name: str, room: int, limit: int, *, nulls: bool
+) -> None:
+    """The same for what is in the value called `name`, `room` of `limit` levels deep: it recurses no further."""
+    members: Iterable[tuple[str, object]]
     if isinstance(value, dict):
         members = value.items()
-        if not all(isinstance(key, str) for key in value):
-            raise InvalidShadowUpdate(f"Not a JSON object: {name!r:.80}")
-    elif isinstance(value, list):
-        members, nulls = ((name, member) for member in value), False
-    elif type(value) in (str, bool, int) or (type(value) is float and isfinite(value)):
-        return
-    elif value is None:
-        raise InvalidShadowUpdate(f"An array must not contain null: {name!r:.80}")
     else:
-        raise InvalidShadowUpdate(f"Not a JSON value: {name!r:.80}")
+        members, nulls = ((name, member) for member in value), False
     for key, member in members:
+        if type(key) is not str:
+            raise InvalidShadowUpdate(f"Not a JSON object: {name!r:.80}")
         if member is None and nulls:
             continue
         if not room:
-            raise InvalidShadowUpdate(f"JSON contains too many levels of nesting; maximum is {max_depth}")
-        _check_value(member, key, room - 1, max_depth, nulls=nulls)
+            raise InvalidShadowUpdate(f"JSON contains too many levels of nesting; maximum is {limit}")
+        if isinstance(member, (dict, list)):
+            _check_members(member, key, room - 1, limit, nulls=nulls)
+        elif member is None:
+            raise InvalidShadowUpdate(f"An array must not contain null: {key!r:.80}")
+        elif type(member) not in _SCALARS or (type(member) is float and not isfinite(member)):
+            raise InvalidShadowUpdate(f"Not a JSON value: {key!r:.80}")
