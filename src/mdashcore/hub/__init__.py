@@ -12,6 +12,7 @@ from typing import Protocol
 from mdashcore import _json, notifications
 from mdashcore._errors import NotFound
 from mdashcore.hub.accounts import Accounts, CreatedKey
+from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import Feed, FeedItem, LogQuery
 from mdashcore.hub.presence import Presence, PresenceRecord
 from mdashcore.hub.registry import CreatedDevice, Registry
@@ -25,6 +26,7 @@ __all__ = [
     "CreatedDevice",
     "CreatedKey",
     "DeviceCaller",
+    "DeviceSession",
     "FeedItem",
     "Hub",
     "HubListener",

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mdashcore import _json, jsonrpc, notifications
 from mdashcore._errors import InvalidInput, MdashError, RpcError, StorageError, status_of
+from mdashcore._events import Event, NotificationReceived, RequestReceived
 from mdashcore.ota import Build
 
 if TYPE_CHECKING:
     from mdashcore.hub import Hub
 
-__all__ = ["DEVICE_METHODS", "DeviceSession"]
+__all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
+
+
+class Peer(Protocol):
+    """Where answers go: a `Connection`, or what runs one."""
+
+    def reply(self, ref: int, result: object) -> None:
+        """As `Connection.reply`."""
+
+    def reply_error(self, ref: int, error: RpcError) -> None:
+        """As `Connection.reply_error`."""
 
 
 class DeviceSession:
@@ -25,6 +36,24 @@ class DeviceSession:
         self.id = id
         self.introduced = False
         """Whether the device has said in this session what it runs (`reported.ota`, or a heartbeat)."""
+
+    async def handle(self, event: Event, peer: Peer) -> None:
+        """Take an event of the device's connection: what it tells is stored, what it asks is answered on `peer`.
+
+        Other events than requests and notifications are passed over.
+
+        Raises:
+            StorageError: a notification was right, and is lost.
+        """
+        if isinstance(event, RequestReceived):
+            try:
+                peer.reply(event.ref, await self.request(event.method, event.params))
+            except RpcError as exc:
+                peer.reply_error(event.ref, exc)
+            except MdashError as exc:  # the result is too large for a frame
+                peer.reply_error(event.ref, RpcError(jsonrpc.INTERNAL_ERROR, str(exc)))
+        elif isinstance(event, NotificationReceived):
+            await self.notification(event.method, event.params)
 
     async def request(self, method: str, params: bytes | None) -> object:
         """Answer a request of the device: what to reply.

@@ -73,7 +73,7 @@ class Updates:
         Raises:
             Conflict: the device's present update has not ended.
         """
-        update = Update(id=id, image=ota.Image.of(image), created=self.now(), options=options)
+        update = Update.queued(id, ota.Image.of(image), now=self.now(), options=options)
 
         def change(found: Update | None) -> Update:
             if found is not None and not found.ended:

@@ -6,6 +6,7 @@ Raw ASGI: the next piece of the body is asked for when the last one is stored, s
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -23,6 +24,8 @@ from mdashcore.server.service import Service
 from mdashcore.storage import BlobStore
 
 __all__ = ["UploadRoute"]
+
+_log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/api/v2/devices/([^/]+)/ota", re.ASCII)
 
@@ -49,6 +52,10 @@ class UploadRoute:
             return
         except MdashError as exc:
             await respond_error(send, exc, close=not reader.complete)
+            return
+        except Exception:
+            _log.exception("an upload failed")
+            await respond_error(send, MdashError("internal error"), close=True)
             return
         await respond(send, 200, b"true")
 

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from mdashcore._connection import Connection, ConnectionLimits
-from mdashcore._errors import CallTimeout, DeviceOffline, LocalProtocolError, RemoteProtocolError
+from mdashcore._errors import CallTimeout, DeviceOffline, LocalProtocolError, RemoteProtocolError, RpcError
 from mdashcore._events import (
     ConnectionClosed,
     NotificationReceived,
@@ -136,9 +136,9 @@ class Link:
         self.connection.reply(ref, result)
         self._wake_writer()
 
-    def reply_error(self, ref: int, error: Exception) -> None:
-        """Answer a request with an `RpcError`; see `Connection.reply_error`."""
-        self.connection.reply_error(ref, error)  # type: ignore[arg-type]
+    def reply_error(self, ref: int, error: RpcError) -> None:
+        """Answer a request with an error; see `Connection.reply_error`."""
+        self.connection.reply_error(ref, error)
         self._wake_writer()
 
     def close(self, code: int, reason: str) -> None:

@@ -19,7 +19,6 @@ from mdashcore._errors import (
     RpcError,
     StorageError,
 )
-from mdashcore._events import RequestReceived
 from mdashcore.hub import Hub
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import TOPIC, Feed
@@ -266,23 +265,11 @@ class Node:
 
     async def _handle(self, connected: _Connected, event: PeerEvent) -> None:
         try:
-            if isinstance(event, RequestReceived):
-                await self._answer(connected, event)
-            else:
-                await connected.api.notification(event.method, event.params)
+            await connected.api.handle(event, connected.link)
         except StorageError as exc:
             # What it reported would be lost: better that it connects again and reports anew.
             _log.error("storage failed, closing %s: %s", connected.key, exc)
             connected.link.close(TRY_AGAIN_LATER, "storage is not available")
-
-    async def _answer(self, connected: _Connected, request: RequestReceived) -> None:
-        try:
-            result = await connected.api.request(request.method, request.params)
-            connected.link.reply(request.ref, result)
-        except RpcError as exc:
-            connected.link.reply_error(request.ref, exc)
-        except MdashError as exc:  # the result is too large for a frame
-            connected.link.reply_error(request.ref, RpcError(jsonrpc.INTERNAL_ERROR, str(exc)))
 
     def _push_delta(self, connected: _Connected, delta: dict[str, Any]) -> None:
         if delta["version"] <= connected.pushed:

@@ -1,0 +1,70 @@
+"""A device that does exactly what a test says, over a real WebSocket, and nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import trio_websocket
+
+from mdashcore import _json
+
+__all__ = ["ScriptedDevice", "connect_device"]
+
+PATIENCE = 5.0  # seconds for what a test expects: far above what it takes on a busy machine
+
+
+class ScriptedDevice:
+    """One connection; frames are dicts, or whatever text a test wants to send."""
+
+    def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
+        self.ws = ws
+
+    async def send(self, frame: object) -> None:
+        """Send a frame; text and bytes go out as they are (bytes as a binary message)."""
+        await self.ws.send_message(frame if isinstance(frame, str | bytes) else _json.encode(frame).decode())
+
+    async def receive(self) -> Any:
+        """The next frame from the server. Raises `trio.TooSlowError`, `trio_websocket.ConnectionClosed`."""
+        with trio.fail_after(PATIENCE):
+            message = await self.ws.get_message()
+        return _json.decode(message)
+
+    async def expect(self, method: str) -> Any:
+        """The next frame with that method; others are passed over."""
+        while True:
+            frame = await self.receive()
+            if frame.get("method") == method:
+                return frame
+
+    async def reply(self, request: Any, result: object = None) -> None:
+        """Answer a request."""
+        await self.send({"id": request["id"], "result": result})
+
+    async def reply_error(self, request: Any, code: int, message: str) -> None:
+        """Answer a request with an error."""
+        await self.send({"id": request["id"], "error": {"code": code, "message": message}})
+
+    async def wait_closed(self) -> tuple[int, str]:
+        """Wait until the server has closed the connection: the code and the reason that it gave."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                try:
+                    await self.ws.get_message()
+                except trio_websocket.ConnectionClosed as exc:
+                    reason = exc.reason
+                    return (reason.code, reason.reason or "") if reason else (1006, "")
+
+
+@asynccontextmanager
+async def connect_device(
+    url: str, token: str | None, *, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> AsyncIterator[ScriptedDevice]:
+    """A connected device. Raises `trio_websocket.ConnectionRejected` with the server's answer."""
+    fields = [] if token is None else [(b"Authorization", f"Bearer {token}".encode())]
+    async with trio_websocket.open_websocket_url(
+        url, extra_headers=[*fields, *headers], disconnect_timeout=1, max_message_size=2**22
+    ) as ws:
+        yield ScriptedDevice(ws)
