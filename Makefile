@@ -1,0 +1,33 @@
+# Two commands for a fresh machine with Python 3.11+, pip, make and apt:
+#   make demo    a running service with three live devices
+#   make test    everything that is checked before a change lands
+
+VENV   ?= .venv
+PYTHON ?= python3
+DEMO_ARGS ?=
+
+.PHONY: demo test check format clean
+
+# A stamp per environment: installed again only when the project's metadata changes.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --upgrade pip
+	$(VENV)/bin/pip install --quiet --editable '.[server]'
+	touch $@
+
+demo: $(VENV)/.installed
+	@exec $(VENV)/bin/mdash demo $(DEMO_ARGS)
+
+test:
+	@PYTHON="$(PYTHON)" tests/run
+
+check:
+	@PYTHON="$(PYTHON)" tests/run --only-static
+
+format: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --group dev
+	$(VENV)/bin/ruff check --fix src tests benchmarks
+	$(VENV)/bin/ruff format src tests benchmarks
+
+clean:
+	rm -rf .venv .venv-* node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
