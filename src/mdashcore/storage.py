@@ -9,7 +9,8 @@ two keys. A document's *version* is an integer from 1. A `put` must give it a ve
 that key ever had, also before a `delete`. `put(expected=n)` is an atomic compare-and-set: of many concurrent
 writers with the same `expected` exactly one succeeds, the others get `VersionConflict` and have changed nothing.
 `expected=0` means that there is no such document. A `get` after a `put` has returned sees it, or a later one.
-The body is `bytes` and comes back as it was given; a backend may parse it and must not change its value.
+The body is a JSON text and comes back as a text of the same value, its numbers exact and its keys in their order; a
+backend may write it in a form of its own, and must not keep a buffer that its caller could still change.
 `scan` gives every document that exists from before the scan until after it, once; one that is written or
 deleted meanwhile may be given or not. It must not hold all of them in memory if the backend can avoid it.
 

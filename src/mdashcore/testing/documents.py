@@ -1,0 +1,380 @@
+"""The conformance suite for document stores: every sentence of the contract in `mdashcore.storage`, as a test."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mdashcore import _json
+from mdashcore._errors import VersionConflict
+from mdashcore.storage import DURABLE, SHARED, Backend, Document, DocumentStore
+from mdashcore.testing._suite import ODD_KEYS, StorageSuite
+
+__all__ = ["DocumentStoreSuite"]
+
+WRITERS = 16  # concurrent tasks: enough for a race to show, few enough for a store that writes to disk
+ROUNDS = 5
+
+
+class DocumentStoreSuite(StorageSuite):
+    """Versions, compare-and-set, keys, scans."""
+
+    def test_what_was_put_comes_back(self) -> None:
+        """A put document comes back with its version, as the same JSON value; another key does not."""
+
+        async def test(documents: DocumentStore) -> None:
+            assert await documents.get("things", "k") is None
+            for value in VALUES:
+                version = await documents.put("things", "k", _json.encode(value))
+                found = await documents.get("things", "k")
+                assert found is not None
+                assert (found.key, found.version) == ("k", version)
+                _same(found.body, value)
+            assert await documents.get("things", "other") is None
+            assert await documents.get("others", "k") is None
+
+        self._run(test)
+
+    def test_versions_grow(self) -> None:
+        """Every put gives a greater version than any that the key had, also across a delete."""
+
+        async def test(documents: DocumentStore) -> None:
+            last = 0
+            for n in range(10):
+                version = await documents.put("things", "k", b"%d" % n)
+                assert version > last, f"version {version} after {last}"
+                last = version
+                if n % 3 == 2:
+                    assert await documents.delete("things", "k")
+
+        self._run(test)
+
+    def test_expected_is_heeded(self) -> None:
+        """`expected` has to be the present version, 0 where there is no document; else nothing is written."""
+
+        async def test(documents: DocumentStore) -> None:
+            await _conflict(documents.put("things", "k", b"1", expected=7), 7, 0)
+            assert await documents.get("things", "k") is None
+            first = await documents.put("things", "k", b"1", expected=0)
+            await _conflict(documents.put("things", "k", b"2", expected=0), 0, first)
+            second = await documents.put("things", "k", b"2", expected=first)
+            await _conflict(documents.put("things", "k", b"3", expected=first), first, second)
+            await _conflict(documents.delete("things", "k", expected=first), first, second)
+            assert await documents.get("things", "k") == Document("k", second, b"2")
+            assert await documents.delete("things", "k", expected=second)
+            await _conflict(documents.put("things", "k", b"4", expected=second), second, 0)
+            assert await documents.put("things", "k", b"5", expected=0) > second
+
+        self._run(test)
+
+    def test_delete(self) -> None:
+        """A deleted document is gone; deleting none is False."""
+
+        async def test(documents: DocumentStore) -> None:
+            assert not await documents.delete("things", "k")
+            await documents.put("things", "k", b"1")
+            assert await documents.delete("things", "k")
+            assert await documents.get("things", "k") is None
+            assert not await documents.delete("things", "k")
+
+        self._run(test)
+
+    def test_one_of_many_wins(self) -> None:
+        """Of concurrent puts with the same `expected`, exactly one succeeds, and it is the one that is stored."""
+
+        async def test(documents: DocumentStore) -> None:
+            version = 0
+            for _ in range(ROUNDS):
+                winners: list[tuple[int, int]] = []
+
+                async def write(n: int, expected: int, winners: list[tuple[int, int]]) -> None:
+                    try:
+                        winners.append((n, await documents.put("things", "k", b"%d" % n, expected=expected)))
+                    except VersionConflict:
+                        return
+
+                async with anyio.create_task_group() as tasks:
+                    for n in range(WRITERS):
+                        tasks.start_soon(write, n, version, winners)
+                assert len(winners) == 1, f"{len(winners)} writers succeeded with the same expected version"
+                version = winners[0][1]
+                assert await documents.get("things", "k") == Document("k", version, b"%d" % winners[0][0])
+
+        self._run(test)
+
+    def test_no_update_is_lost(self) -> None:
+        """Concurrent counters that compare and set never lose a count."""
+
+        async def test(documents: DocumentStore) -> None:
+            await documents.put("things", "k", b"0")
+
+            async def count() -> None:
+                for _ in range(ROUNDS):
+                    await _increment(documents)
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(WRITERS):
+                    tasks.start_soon(count)
+            found = await documents.get("things", "k")
+            assert found is not None
+            assert int(found.body) == WRITERS * ROUNDS
+
+        self._run(test)
+
+    def test_a_read_is_never_stale(self) -> None:
+        """Once a put has returned, no get gives anything older, whoever asks."""
+
+        async def test(documents: DocumentStore) -> None:
+            acknowledged = 0
+            done = anyio.Event()
+
+            async def read() -> None:
+                while not done.is_set():
+                    before = acknowledged
+                    found = await documents.get("things", "k")
+                    version = 0 if found is None else found.version
+                    assert version >= before, f"read version {version} after {before} was acknowledged"
+                    await anyio.lowlevel.checkpoint()
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(4):
+                    tasks.start_soon(read)
+                for n in range(WRITERS * ROUNDS):
+                    acknowledged = await documents.put("things", "k", b"%d" % n)
+                    found = await documents.get("things", "k")
+                    assert found is not None
+                    assert found.version >= acknowledged
+                    await anyio.lowlevel.checkpoint()
+                done.set()
+
+        self._run(test)
+
+    def test_a_body_is_not_shared(self) -> None:
+        """What the caller does to a buffer afterwards does not reach the store; what comes back is `bytes`."""
+
+        async def test(documents: DocumentStore) -> None:
+            buffer: Any = bytearray(b'{"a":1}')
+            await documents.put("things", "k", buffer)
+            buffer[5:6] = b"2"
+            found = await documents.get("things", "k")
+            assert found is not None
+            assert type(found.body) is bytes
+            _same(found.body, {"a": 1})
+
+        self._run(test)
+
+    def test_odd_keys(self) -> None:
+        """Every text is a key of its own: none escapes, none falls together with another."""
+
+        async def test(documents: DocumentStore) -> None:
+            for n, key in enumerate(ODD_KEYS):
+                await documents.put("things", key, b"%d" % n, expected=0)
+            for n, key in enumerate(ODD_KEYS):
+                found = await documents.get("things", key)
+                assert found is not None, f"{key!r} is gone"
+                assert (found.key, found.body) == (key, b"%d" % n)
+            keys = [document.key async for document in documents.scan("things")]
+            assert sorted(keys) == sorted(ODD_KEYS)
+            for key in ODD_KEYS:
+                assert await documents.delete("things", key)
+
+        self._run(test)
+
+    def test_scan_by_prefix(self) -> None:
+        """A scan gives what starts with the prefix, literally, of its collection only."""
+
+        async def test(documents: DocumentStore) -> None:
+            for key in ODD_KEYS:
+                await documents.put("things", key, b"1")
+                await documents.put("others", key, b"2")
+            for prefix in ("", "a", "a/", "%", "*", "[", "x" * 299, "none of them", "\u00e9"):
+                found = [(d.key, d.body) async for d in documents.scan("things", prefix)]
+                assert sorted(found) == sorted((key, b"1") for key in ODD_KEYS if key.startswith(prefix))
+
+        self._run(test)
+
+    def test_scan_while_writing(self) -> None:
+        """What exists all through a scan is given exactly once, whatever is written and deleted meanwhile."""
+
+        async def test(documents: DocumentStore) -> None:
+            stable = {f"stable-{n}" for n in range(60)}
+            for n, key in enumerate(sorted(stable)):
+                await documents.put("things", key, b"0")
+                await documents.put("things", f"fleeting-{n}", b"0")
+            done = anyio.Event()
+
+            async def disturb() -> None:
+                n = 0
+                while not done.is_set():
+                    await documents.put("things", f"stable-{n % 60}", b"%d" % n)
+                    await documents.delete("things", f"fleeting-{n % 60}")
+                    await documents.put("things", f"new-{n % 200}", b"%d" % n)
+                    n += 7
+                    await anyio.lowlevel.checkpoint()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(disturb)
+                for _ in range(ROUNDS):
+                    seen: list[str] = []
+                    async for document in documents.scan("things"):
+                        seen.append(document.key)
+                        await anyio.lowlevel.checkpoint()
+                    assert len(seen) == len(set(seen)), "a key was given twice"
+                    assert stable <= set(seen), f"missed: {sorted(stable - set(seen))}"
+                done.set()
+
+        self._run(test)
+
+    def test_a_large_document(self) -> None:
+        """A megabyte is no problem."""
+
+        async def test(documents: DocumentStore) -> None:
+            value = {"text": "\u00e9" * 2**19}
+            await documents.put("things", "k", _json.encode(value))
+            found = await documents.get("things", "k")
+            assert found is not None
+            _same(found.body, value)
+
+        self._run(test)
+
+    def test_a_cancelled_put_harms_nothing(self) -> None:
+        """A put that was cancelled has happened or not; the store goes on either way."""
+
+        async def test(documents: DocumentStore) -> None:
+            before = await documents.put("things", "k", b"1")
+            for _ in range(ROUNDS):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await documents.put("things", "k", b"2")
+                found = await documents.get("things", "k")
+                assert found is not None
+                assert (found.version == before) == (found.body == b"1")
+                before = await documents.put("things", "k", b"1", expected=found.version)
+
+        self._run(test)
+
+    def test_durable(self) -> None:
+        """What was acknowledged is there when the store is opened again, and versions go on."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as backend:
+                gone = await backend.documents.put("things", "gone", b"0")
+                await backend.documents.delete("things", "gone")
+                version = await backend.documents.put("things", "k", b'{"a":1}')
+            async with self.open(name) as backend:
+                found = await backend.documents.get("things", "k")
+                assert found is not None
+                assert found.version == version
+                _same(found.body, {"a": 1})
+                assert await backend.documents.get("things", "gone") is None
+                assert await backend.documents.put("things", "gone", b"1", expected=0) > gone
+                assert await backend.documents.put("things", "k", b"2", expected=version) > version
+
+        self.run_if(DURABLE, test)
+
+    def test_shared(self) -> None:
+        """Two that have the store open see each other's writes, and compare and set against each other."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as one, self.open(name) as two:
+                version = await one.documents.put("things", "k", b"1")
+                assert await two.documents.get("things", "k") == Document("k", version, b"1")
+                newer = await two.documents.put("things", "k", b"2", expected=version)
+                await _conflict(one.documents.put("things", "k", b"3", expected=version), version, newer)
+
+        self.run_if(SHARED, test)
+
+    def test_random_operations(self) -> None:
+        """Any sequence of operations does what it does to a plain dict."""
+
+        @given(st.lists(_OPERATIONS, max_size=30))
+        @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+        def replay(operations: list[tuple[Any, ...]]) -> None:
+            self._run(lambda documents: _replay(documents, operations))
+
+        replay()
+
+    def _run(self, test: Callable[[DocumentStore], Awaitable[None]]) -> None:
+        async def on_documents(backend: Backend) -> None:
+            await test(backend.documents)
+
+        self.run_open(on_documents)
+
+
+VALUES: tuple[Any, ...] = (
+    None, True, 0, -1, 1.5, 2**53 + 1, 10**30, "", "\u00e9\U0001f600\0", [], {}, [1, [2, {"a": None}]],
+    {"z": 1, "a": 2, "\u00e9": {"nested": [1.0, 1]}}, {"__proto__": 1},
+)  # fmt: skip
+
+_KEYS = st.sampled_from(["a", "A", "a/b", "\u00e9"])
+_OPERATIONS = st.one_of(
+    st.tuples(st.just("put"), _KEYS, st.integers(0, 9), st.sampled_from(["any", "right", "none", "wrong"])),
+    st.tuples(st.just("delete"), _KEYS, st.sampled_from(["any", "right", "wrong"])),
+    st.tuples(st.just("get"), _KEYS),
+    st.tuples(st.just("scan"), st.sampled_from(["", "a", "a/", "z"])),
+)
+
+
+async def _replay(documents: DocumentStore, operations: list[tuple[Any, ...]]) -> None:
+    """Do everything to the store and to a dict, and compare after each step."""
+    model: dict[str, Document] = {}
+    last: dict[str, int] = {}
+    for name, *arguments in operations:
+        key = arguments[0]
+        actual = model[key].version if key in model else 0
+        if name == "put":
+            expected = {"any": None, "right": actual, "none": 0, "wrong": actual + 1}[arguments[2]]
+            body = b"%d" % arguments[1]
+            try:
+                version = await documents.put("things", key, body, expected=expected)
+            except VersionConflict as exc:
+                assert expected is not None and expected != actual  # noqa: PT018
+                assert (exc.expected, exc.actual) == (expected, actual)
+            else:
+                assert expected in (None, actual)
+                assert version > last.get(key, 0)
+                model[key] = Document(key, version, body)
+                last[key] = version
+        elif name == "delete":
+            expected = {"any": None, "right": actual, "wrong": actual + 1}[arguments[1]]
+            try:
+                assert await documents.delete("things", key, expected=expected) == (key in model)
+                assert expected in (None, actual)
+                model.pop(key, None)
+            except VersionConflict:
+                assert expected not in (None, actual)
+        elif name == "get":
+            assert await documents.get("things", key) == model.get(key)
+        else:
+            found = {document.key: document async for document in documents.scan("things", key)}
+            assert found == {k: v for k, v in model.items() if k.startswith(key)}
+
+
+async def _increment(documents: DocumentStore) -> None:
+    while True:
+        found = await documents.get("things", "k")
+        assert found is not None
+        try:
+            await documents.put("things", "k", b"%d" % (int(found.body) + 1), expected=found.version)
+        except VersionConflict:
+            await anyio.lowlevel.checkpoint()
+            continue
+        return
+
+
+async def _conflict(operation: Awaitable[object], expected: int, actual: int) -> None:
+    try:
+        await operation
+    except VersionConflict as exc:
+        assert (exc.expected, exc.actual) == (expected, actual)
+        return
+    raise AssertionError(f"expected={expected} was not heeded")
+
+
+def _same(body: bytes, value: Any) -> None:
+    """The same JSON value: numbers exact and of their kind, keys in their order."""
+    assert repr(_json.decode(body)) == repr(value)

@@ -1,0 +1,223 @@
+"""The conformance suite for log stores: every sentence of the contract in `mdashcore.storage`, as a test."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mdashcore.storage import DURABLE, SHARED, Backend, LogEntry, LogStore
+from mdashcore.testing._suite import ODD_KEYS, StorageSuite
+
+__all__ = ["LogStoreSuite"]
+
+WRITERS = 8
+ROUNDS = 10
+
+
+class LogStoreSuite(StorageSuite):
+    """Offsets, order, trimming."""
+
+    def test_offsets_count_from_zero(self) -> None:
+        """The first entry has offset 0; entries of one append follow each other; `end` is the next offset."""
+
+        async def test(logs: LogStore) -> None:
+            assert await logs.end("l") == 0
+            assert list(await logs.read("l", 0, 10)) == []
+            assert await logs.append("l", 1.5, [b"0"]) == 0
+            assert await logs.append("l", 2.5, [b"1", b"2", b"3"]) == 1
+            assert await logs.end("l") == 4
+            times = [1.5, 2.5, 2.5, 2.5]
+            expected = [LogEntry(n, times[n], b"%d" % n) for n in range(4)]
+            assert list(await logs.read("l", 0, 10)) == expected
+
+        self._run(test)
+
+    def test_read_from_anywhere(self) -> None:
+        """A read gives the entries from an offset on, at most as many as asked for."""
+
+        async def test(logs: LogStore) -> None:
+            await logs.append("l", 1.0, [b"%d" % n for n in range(100)])
+            for start in (0, 1, 49, 50, 51, 98, 99, 100, 1000):
+                for limit in (1, 2, 99, 100, 1000):
+                    offsets = [entry.offset for entry in await logs.read("l", start, limit)]
+                    assert offsets == list(range(100))[start : start + limit]
+
+        self._run(test)
+
+    def test_logs_are_apart(self) -> None:
+        """Every text names a log of its own."""
+
+        async def test(logs: LogStore) -> None:
+            for n, name in enumerate(ODD_KEYS):
+                assert await logs.append(name, float(n), [b"%d" % n]) == 0
+            for n, name in enumerate(ODD_KEYS):
+                assert list(await logs.read(name, 0, 10)) == [LogEntry(0, float(n), b"%d" % n)]
+
+        self._run(test)
+
+    def test_trim_keeps_the_newest(self) -> None:
+        """After a trim the newest are there, under their offsets, and the next append goes on."""
+
+        async def test(logs: LogStore) -> None:
+            await logs.trim("l", 5)
+            await logs.append("l", 1.0, [b"%d" % n for n in range(20)])
+            await logs.trim("l", 100)
+            assert len(await logs.read("l", 0, 100)) == 20
+            await logs.trim("l", 5)
+            assert [entry.offset for entry in await logs.read("l", 0, 100)] == [15, 16, 17, 18, 19]
+            assert [entry.offset for entry in await logs.read("l", 3, 2)] == [15, 16]
+            assert await logs.append("l", 2.0, [b"20"]) == 20
+            await logs.trim("l", 0)
+            assert list(await logs.read("l", 0, 100)) == []
+            assert await logs.end("l") == 21
+            assert await logs.append("l", 3.0, [b"21"]) == 21
+            assert list(await logs.read("l", 0, 100)) == [LogEntry(21, 3.0, b"21")]
+
+        self._run(test)
+
+    def test_concurrent_appends(self) -> None:
+        """Offsets are neither skipped nor repeated, and the entries of one append stay together."""
+
+        async def test(logs: LogStore) -> None:
+            firsts: dict[int, int] = {}
+
+            async def write(writer: int) -> None:
+                for n in range(ROUNDS):
+                    bodies = [b"[%d,%d,%d]" % (writer, n, i) for i in range(3)]
+                    firsts[await logs.append("l", 1.0, bodies)] = writer * ROUNDS + n
+                    await anyio.lowlevel.checkpoint()
+
+            async with anyio.create_task_group() as tasks:
+                for writer in range(WRITERS):
+                    tasks.start_soon(write, writer)
+            total = WRITERS * ROUNDS * 3
+            assert sorted(firsts) == list(range(0, total, 3))
+            entries = await logs.read("l", 0, total + 1)
+            assert [entry.offset for entry in entries] == list(range(total))
+            for first, number in firsts.items():
+                for i in range(3):
+                    assert entries[first + i].body == b"[%d,%d,%d]" % (*divmod(number, ROUNDS), i)
+
+        self._run(test)
+
+    def test_visible_in_order(self) -> None:
+        """Who reads while others write never sees an entry before those with smaller offsets."""
+
+        async def test(logs: LogStore) -> None:
+            total = WRITERS * ROUNDS
+
+            async def write() -> None:
+                for _ in range(ROUNDS):
+                    await logs.append("l", 1.0, [b"1"])
+                    await anyio.lowlevel.checkpoint()
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(WRITERS):
+                    tasks.start_soon(write)
+                cursor = 0
+                while cursor < total:
+                    for entry in await logs.read("l", cursor, 7):
+                        assert entry.offset == cursor, f"{entry.offset} was visible before {cursor}"
+                        cursor += 1
+                    await anyio.lowlevel.checkpoint()
+
+        self._run(test)
+
+    def test_an_acknowledged_entry_is_there(self) -> None:
+        """Once an append has returned, a read from its offset gives it."""
+
+        async def test(logs: LogStore) -> None:
+            for n in range(WRITERS * ROUNDS):
+                offset = await logs.append("l", 1.0, [b"%d" % n])
+                assert [entry.body for entry in await logs.read("l", offset, 1)] == [b"%d" % n]
+                assert await logs.end("l") == offset + 1
+
+        self._run(test)
+
+    def test_many_and_large_entries(self) -> None:
+        """A thousand entries in one append, and one of a hundred kilobytes."""
+
+        async def test(logs: LogStore) -> None:
+            await logs.append("l", 1.0, [b"%d" % n for n in range(1000)])
+            large = b'"%b"' % (b"x" * 100_000)
+            assert await logs.append("l", 2.0, [large]) == 1000
+            assert list(await logs.read("l", 1000, 10)) == [LogEntry(1000, 2.0, large)]
+
+        self._run(test)
+
+    def test_durable(self) -> None:
+        """What was acknowledged is there when the store is opened again; offsets go on, also after a full trim."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as backend:
+                await backend.logs.append("l", 1.25, [b"0", b"1"])
+                await backend.logs.append("trimmed", 1.0, [b"0", b"1"])
+                await backend.logs.trim("trimmed", 0)
+            async with self.open(name) as backend:
+                assert list(await backend.logs.read("l", 0, 10)) == [LogEntry(0, 1.25, b"0"), LogEntry(1, 1.25, b"1")]
+                assert await backend.logs.append("l", 2.0, [b"2"]) == 2
+                assert await backend.logs.append("trimmed", 2.0, [b"2"]) == 2
+
+        self.run_if(DURABLE, test)
+
+    def test_shared(self) -> None:
+        """Two that have the store open append to one sequence."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as one, self.open(name) as two:
+                assert await one.logs.append("l", 1.0, [b"0"]) == 0
+                assert await two.logs.append("l", 1.0, [b"1"]) == 1
+                assert await one.logs.append("l", 1.0, [b"2"]) == 2
+                assert [entry.body for entry in await two.logs.read("l", 0, 10)] == [b"0", b"1", b"2"]
+
+        self.run_if(SHARED, test)
+
+    def test_random_operations(self) -> None:
+        """Any sequence of operations does what it does to a plain list."""
+
+        @given(st.lists(_OPERATIONS, max_size=30))
+        @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+        def replay(operations: list[tuple[Any, ...]]) -> None:
+            self._run(lambda logs: _replay(logs, operations))
+
+        replay()
+
+    def _run(self, test: Callable[[LogStore], Awaitable[None]]) -> None:
+        async def on_logs(backend: Backend) -> None:
+            await test(backend.logs)
+
+        self.run_open(on_logs)
+
+
+_LOGS = st.sampled_from(["a", "A", "a/b"])
+_OPERATIONS = st.one_of(
+    st.tuples(st.just("append"), _LOGS, st.integers(1, 5)),
+    st.tuples(st.just("read"), _LOGS, st.integers(0, 40), st.integers(1, 10)),
+    st.tuples(st.just("trim"), _LOGS, st.integers(0, 10)),
+    st.tuples(st.just("end"), _LOGS),
+)
+
+
+async def _replay(logs: LogStore, operations: list[tuple[Any, ...]]) -> None:
+    """Do everything to the store and to lists, and compare after each step."""
+    model: dict[str, list[LogEntry]] = {}
+    ends: dict[str, int] = {}
+    for name, log, *arguments in operations:
+        entries, end = model.setdefault(log, []), ends.setdefault(log, 0)
+        if name == "append":
+            bodies = [b"%d" % (end + i) for i in range(arguments[0])]
+            assert await logs.append(log, float(end), bodies) == end
+            entries += [LogEntry(end + i, float(end), body) for i, body in enumerate(bodies)]
+            ends[log] = end + len(bodies)
+        elif name == "read":
+            start, limit = arguments
+            assert list(await logs.read(log, start, limit)) == [e for e in entries if e.offset >= start][:limit]
+        elif name == "trim":
+            await logs.trim(log, arguments[0])
+            del entries[: max(0, len(entries) - arguments[0])]
+        else:
+            assert await logs.end(log) == end
