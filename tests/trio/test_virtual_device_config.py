@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +142,8 @@ async def until_reboot(device: VirtualDevice) -> None:
     async def reboot() -> None:
         rebooted.set()
 
-    run: Callable[..., Awaitable[None]] = device.run
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, ignore, reboot)
+        nursery.start_soon(device.run, ignore, reboot)
         await rebooted.wait()
         nursery.cancel_scope.cancel()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdashcore._errors import RpcError
@@ -195,13 +195,16 @@ async def test_links_and_folders_are_no_files(device: VirtualDevice, tmp_path: P
     os.mkfifo(fs / "pipe")
 
     assert await device.handle("FS.List", {}) == []
+    await put(device, "f", b"kept")
     for name in ("link", "dir", "pipe"):
         error = (400, f'failed to open file "{name}"')
         assert await refused(device, "FS.Get", {"filename": name}) == error
         assert await refused(device, "FS.Put", {"filename": name, "data": "eA=="}) == error
         assert await refused(device, "FS.Remove", {"filename": name}) == error
         assert await refused(device, "FS.Rename", {"src": name, "dst": "f"}) == error
+        assert await refused(device, "FS.Rename", {"src": "f", "dst": name}) == error
     assert secret.read_bytes() == b"secret"
+    assert await content(device, "f") == b"kept"
 
 
 async def test_only_the_root_lists(device: VirtualDevice) -> None:
@@ -253,6 +256,7 @@ steps = st.one_of(
 )
 
 
+@settings(deadline=None)  # it works on a disk
 @given(st.lists(steps, max_size=15))
 def test_it_behaves_like_a_dict_of_files(program: list[tuple[Any, ...]]) -> None:
     """After any puts, removes and renames, the listing and every file are those of a plain dict."""

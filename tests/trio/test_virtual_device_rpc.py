@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput, RpcError
 from mdashcore.virtual_device import Build, VirtualDevice
 
-METHODS = ["Sys.GetInfo", "Sys.Reboot", "Wifi.Scan", "Config.Get", "Config.Set", "Config.Save", "FS.List", "FS.ListExt", "FS.Get", "FS.Put", "FS.Remove", "FS.Rename", "GPIO.Read", "GPIO.Write", "GPIO.Toggle", "OTA.Begin", "OTA.Write", "OTA.End", "OTA.Status", "OTA.Commit", "OTA.Revert", "RPC.List", "RPC.Describe", "RPC.Ping"]
+METHODS = [
+    *("Sys.GetInfo", "Sys.Reboot", "Wifi.Scan", "Config.Get", "Config.Set", "Config.Save"),
+    *("FS.List", "FS.ListExt", "FS.Get", "FS.Put", "FS.Remove", "FS.Rename", "GPIO.Read", "GPIO.Write", "GPIO.Toggle"),
+    *("OTA.Begin", "OTA.Write", "OTA.End", "OTA.Status", "OTA.Commit", "OTA.Revert"),
+    *("RPC.List", "RPC.Describe", "RPC.Ping"),
+]
 
 
 @pytest.fixture
@@ -112,9 +117,7 @@ async def test_wifi_follows_the_configuration(device: VirtualDevice) -> None:
         assert re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", network["bssid"])
     assert [network["ssid"] for network in scan] == ["home", "guest"]
     assert (await device.handle("Sys.GetInfo", {}))["wifi"]["ssid"] == "home"
-    await device.handle(
-        "Config.Set", {"config": {"wifi": {"sta": {"enable": False}, "ap": {"enable": True}}}}
-    )
+    await device.handle("Config.Set", {"config": {"wifi": {"sta": {"enable": False}, "ap": {"enable": True}}}})
     assert (await device.handle("Sys.GetInfo", {}))["wifi"] == {
         "sta_ip": "",
         "ap_ip": "192.168.4.1",
@@ -150,6 +153,25 @@ async def test_reboot_comes_after_the_answer(
         nursery.cancel_scope.cancel()
 
 
+async def test_the_earliest_reboot_counts(device: VirtualDevice, autojump_clock: trio.testing.MockClock) -> None:
+    """A later one asked for does not put it off, and is forgotten with it."""
+    reboots: list[float] = []
+
+    async def reboot() -> None:
+        reboots.append(trio.current_time())
+
+    async def notify(method: str, params: Any) -> None:
+        pass
+
+    started = trio.current_time()
+    with trio.move_on_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(device.run, notify, reboot)
+            for delay_ms in (5000, 2000, 30_000):
+                await device.handle("Sys.Reboot", {"delay_ms": delay_ms})
+    assert reboots == [pytest.approx(started + 2)]
+
+
 async def test_a_disk_that_fails_is_an_error_of_the_device(device: VirtualDevice, tmp_path: Path) -> None:
     """An OSError from the folder becomes error 500; the device goes on."""
     (tmp_path / "fs").rmdir()
@@ -164,7 +186,18 @@ async def test_numbers_have_to_be_above_zero(tmp_path: Path, name: str) -> None:
         VirtualDevice("d1", tmp_path, **{name: 0})
 
 
-arguments = ["filename", "offset", "len", "data", "append", "src", "dst", "path", "key", "config", "save", "reboot", "pin", "value", "name", "size"]
+async def outcome(device: VirtualDevice, method: str, params: object) -> tuple[int, Any]:
+    """Code and message of an error, or 0 and the result."""
+    try:
+        return 0, await device.handle(method, params)
+    except RpcError as exc:
+        return exc.code, exc.message
+
+
+arguments = [
+    *("filename", "offset", "len", "data", "append", "src", "dst", "path", "key", "config", "save", "reboot"),
+    *("pin", "value", "name", "size", "timeout", "commit_timeout"),
+]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=40),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -173,6 +206,7 @@ json_values = st.recursive(
 anything = json_values | st.dictionaries(st.sampled_from(arguments), json_values, max_size=5)
 
 
+@settings(deadline=None)  # it works on a disk
 @given(st.lists(st.tuples(st.sampled_from(METHODS), anything), max_size=12))
 def test_no_params_break_the_device(calls: list[tuple[str, Any]]) -> None:
     """Any sequence of calls with any params gives JSON or an RpcError, and stays in the folder."""
@@ -181,13 +215,9 @@ def test_no_params_break_the_device(calls: list[tuple[str, Any]]) -> None:
         with tempfile.TemporaryDirectory() as outside:
             device = VirtualDevice("d1", Path(outside, "flash"))
             for method, params in calls:
-                try:
-                    result = await device.handle(method, params)
-                except RpcError as exc:
-                    assert exc.code in (-1, 400, 404, 500)
-                    assert exc.message
-                else:
-                    json.loads(_json.encode(result))
-            assert [path.name for path in Path(outside).iterdir()] == ["flash"]
+                code, answer = await outcome(device, method, params)
+                assert code in (0, -1, 400, 404, 500)
+                assert _json.decode(_json.encode(answer)) == answer
+            assert os.listdir(outside) == ["flash"]
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ class Board:
         self.timers.clear()
         self.outbox.clear()
         self._started = trio.current_time()
+        self._reset_at = math.inf
         self._seq = 0
 
     def uptime(self) -> float:
@@ -53,9 +55,12 @@ class Board:
         self.outbox.put_report(shadow_update(reported))
 
     def reset_after(self, seconds: float, why: str) -> None:
-        """Pull the reset line later; a second call before that moves it."""
+        """Pull the reset line later. Of several calls the earliest time counts."""
         self.log(f"rebooting in {seconds * 1000:.0f} ms: {why}")
-        self.timers.start("reset", seconds, self._reset)
+        at = trio.current_time() + seconds
+        if at < self._reset_at:
+            self._reset_at = at
+            self.timers.start("reset", seconds, self._reset)
 
 
 def shadow_update(reported: dict[str, Any]) -> tuple[str, Any]:

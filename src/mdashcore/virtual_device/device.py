@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from mdashcore._errors import DeviceOffline, InvalidInput, RpcError
+from mdashcore._errors import Busy, DeviceOffline, InvalidInput, RpcError
 from mdashcore.virtual_device.board import ERROR, Board, shadow_update
 from mdashcore.virtual_device.boot import BootLoader, Build
 from mdashcore.virtual_device.config import Config, ConfigService, default_config, overlay
@@ -28,8 +28,8 @@ from mdashcore.virtual_device.system import System
 __all__ = ["VirtualDevice"]
 
 STATS_INTERVAL: Final = 10.0  # seconds; as the device library of mDash reports
-FACTORY_BUILD: Final = Build()
 LOG_INTERVAL: Final = 10.0  # seconds between heartbeat lines
+FACTORY_BUILD: Final = Build()
 
 
 class VirtualDevice:
@@ -102,12 +102,12 @@ class VirtualDevice:
         self._power_on()
 
     async def handle(self, method: str, params: Any) -> Any:
-        """Answer one decoded request.
+        """Answer one decoded request. Requests are meant to come one by one, in the order of their arrival.
 
         Raises:
             RpcError: as a Mongoose OS device answers; 404 for a method that is not in `RPC.List`.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if method not in self._table:
             raise RpcError(NOT_FOUND, f"No handler for {method[:100]}")
         try:
@@ -138,14 +138,13 @@ class VirtualDevice:
             updates.append(shadow_update(self._state.tree))
         return updates
 
-    async def run(
-        self, notify: Callable[[str, Any], Awaitable[None]], reboot: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def run(self, notify: Callable[[str, Any], Awaitable[None]], reboot: Callable[[], Awaitable[None]]) -> None:
         """Live until cancelled, over any number of connections: one call for the life of the object.
 
-        `notify` sends, and without a connection drops what it is given or raises `DeviceOffline`: a device
-        that is offline still counts down to its roll-back. While `notify` waits, at most 25 reports and 25
-        log lines pile up. `reboot` drops the connection, promptly; the device has booted when it is called.
+        `notify` sends. Without a connection it drops what it is given, or raises `DeviceOffline`; on one that
+        is full, `Busy`: the notification is lost, and the next `hello` makes up for it. A device that is
+        offline still counts down to its roll-back. While `notify` waits, at most 25 reports and 25 log lines
+        pile up. `reboot` drops the connection, promptly; the device has booted when it is called.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send, notify)
@@ -160,7 +159,7 @@ class VirtualDevice:
             method, params = await self._board.outbox.get()
             try:
                 await notify(method, params)
-            except DeviceOffline:
+            except (DeviceOffline, Busy):
                 pass
 
     def _power_on(self) -> None:
@@ -173,9 +172,7 @@ class VirtualDevice:
         self._board.timers.start("stats", self._stats_interval, self._report_stats)
         self._board.timers.start("heartbeat", self._log_interval, self._heartbeat)
         build = self._boot.running
-        self._board.log(
-            f"{build.app} {build.version} ({build.build_id}) booted from slot {self._boot.state.slot}"
-        )
+        self._board.log(f"{build.app} {build.version} ({build.build_id}) booted from slot {self._boot.state.slot}")
 
     def _reset(self) -> None:
         self._power_on()
@@ -197,7 +194,5 @@ class VirtualDevice:
 
     def _heartbeat(self) -> None:
         stats = self._system.stats()
-        self._board.log(
-            f"uptime: {self._board.uptime():.2f}, RAM: {stats['ram_total']}, {stats['ram_free']} free"
-        )
+        self._board.log(f"uptime: {self._board.uptime():.2f}, RAM: {stats['ram_total']}, {stats['ram_free']} free")
         self._board.timers.start("heartbeat", self._log_interval, self._heartbeat)

@@ -106,7 +106,5 @@ class System:
         ]
         if own:
             router = self._serial[11:16].hex(":")
-            found.insert(
-                0, {"ssid": own, "bssid": f"02:{router}", "auth": AUTH_WPA2, "channel": 6, "rssi": -52}
-            )
+            found.insert(0, {"ssid": own, "bssid": f"02:{router}", "auth": AUTH_WPA2, "channel": 6, "rssi": -52})
         return found
