@@ -118,8 +118,9 @@ class Agent:
     """A device that stays connected. Make it with `open_agent`.
 
     Args:
-        handle: answers the server's requests, each in a task of its own; at most
-            `ConnectionLimits.max_requests` at a time.
+        handle: answers the server's requests.
+        workers: requests that are answered at a time. One keeps their order, as devices do, and as appending to a
+            file needs it; a gateway whose handlers wait for others may want more.
         on_notification: takes the server's notifications, one after the other.
         hello: the notifications to send first on every new connection.
     """
@@ -132,6 +133,7 @@ class Agent:
         *,
         on_notification: Handler | None = None,
         hello: Callable[[], Iterable[tuple[str, Any]]] = tuple,
+        workers: int = 1,
         ssl_context: ssl.SSLContext | None = None,
         backoff: Backoff = Backoff(),
         limits: ConnectionLimits = ConnectionLimits(),
@@ -143,6 +145,7 @@ class Agent:
         self._handle = handle
         self._on_notification = on_notification
         self._hello = hello
+        self._workers = workers
         self._ssl_context = ssl_context
         self._backoff = backoff
         self._limits = limits
@@ -201,23 +204,31 @@ class Agent:
                 for method, params in self._hello():
                     link.notify(method, params)
                 nursery.start_soon(_keep_alive, ws, link)
+                # The connection itself never lets more requests in than this has room for.
+                queue, requests = trio.open_memory_channel[RequestReceived](self._limits.max_requests)
+                for _ in range(self._workers):
+                    nursery.start_soon(self._work, link, requests)
                 self._link = link
                 self._connected.set()
                 try:
-                    await link.run(lambda event: self._take(link, nursery, event))
+                    await link.run(lambda event: self._take(queue, event))
                 finally:
                     self._link = None
                     self._connected = trio.Event()
                 nursery.cancel_scope.cancel()
 
-    async def _take(self, link: Link, nursery: trio.Nursery, event: PeerEvent) -> None:
+    async def _take(self, queue: trio.MemorySendChannel[RequestReceived], event: PeerEvent) -> None:
         if isinstance(event, RequestReceived):
-            nursery.start_soon(self._answer, link, event)
+            queue.send_nowait(event)
         elif self._on_notification is not None:
             try:
                 await self._on_notification(event.method, _value(event.params))
             except MdashError as exc:
                 _log.warning("%s from the server: %s", event.method, exc)
+
+    async def _work(self, link: Link, requests: trio.MemoryReceiveChannel[RequestReceived]) -> None:
+        async for request in requests:
+            await self._answer(link, request)
 
     async def _answer(self, link: Link, request: RequestReceived) -> None:
         try:

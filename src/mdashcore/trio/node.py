@@ -18,6 +18,8 @@ from mdashcore._errors import (
     MdashError,
     RpcError,
     StorageError,
+    TooLarge,
+    Unauthenticated,
 )
 from mdashcore.hub import Hub
 from mdashcore.hub.device_session import DeviceSession
@@ -38,6 +40,8 @@ PING_SLOTS: Final = 15  # connections are pinged in turns, so that a large fleet
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
 
 RETRY_DELAY: Final = 1.0  # seconds until the bus is tried again: it has to be back within 5
+
+_REVOKED: Final = "the credentials were revoked"
 
 _CALLS_THAT_COUNT: Final = {"OTA.Commit": ota.CommitAccepted(), "OTA.Revert": ota.RevertAccepted()}
 """What the success of a person's call means for the device's update."""
@@ -119,12 +123,20 @@ class Node:
             self._farewells += 1
             self.spawn(lambda: self._farewell(connected))
 
-    async def serve_listener(self, listener: Listener) -> None:
-        """Run an authenticated notification socket, until it ends."""
+    async def serve_listener(
+        self, listener: Listener, *, authenticate: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        """Run an authenticated notification socket, until it ends.
+
+        Args:
+            authenticate: raises `Unauthenticated` if its credentials were revoked before it was known here.
+        """
         listeners = self._listeners.setdefault(listener.account, set())
         listeners.add(listener)
         unwatch = self._watch(listener.keepalive)
         try:
+            if authenticate is not None:
+                await self._check(listener, authenticate)
             await listener.run()
         finally:
             unwatch()
@@ -155,8 +167,7 @@ class Node:
         self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float
     ) -> bytes:
         """`call`, on behalf of a person: it shows among the notifications, and what it changes is noticed."""
-        await self._link(account, id)
-        await self.hub.feed.emit(account, notifications.RPC_IN + method, id, params)
+        await self._show_call(account, id, method, params)
         result = await self.call(account, id, method, params, timeout=timeout)
         if (event := _CALLS_THAT_COUNT.get(method)) is not None:
             self.updater.tell(account, id, event)
@@ -164,8 +175,7 @@ class Node:
 
     async def notify_for_user(self, account: str, id: str, method: str, params: bytes | None = None) -> None:
         """Tell a device something, on behalf of a person. Raises as `call`, but for the device's answer."""
-        link = await self._link(account, id)
-        await self.hub.feed.emit(account, notifications.RPC_IN + method, id, params)
+        link = await self._show_call(account, id, method, params)
         link.notify(method, params)
 
     def last_heard(self, account: str, id: str) -> float | None:
@@ -203,7 +213,7 @@ class Node:
     def key_revoked(self, account: str, key: str | None) -> None:
         for listener in tuple(self._listeners.get(account, ())):
             if key is None or listener.key == key:
-                listener.stream.close(POLICY_VIOLATION, "the key was revoked")
+                listener.stream.close(POLICY_VIOLATION, _REVOKED)
 
     # Inside
 
@@ -213,6 +223,21 @@ class Node:
             await self.hub.registry.get(account, id)
             raise DeviceOffline(f"device {id!r} is not connected")
         return connected.link
+
+    async def _show_call(self, account: str, id: str, method: str, params: bytes | None) -> Link:
+        """Put a person's call among the notifications, if it can be made at all; the link for it."""
+        link = await self._link(account, id)
+        limit = link.connection.limits.max_frame
+        if params is not None and len(params) > limit:
+            raise TooLarge(f"params of {len(params)} bytes; a frame has at most {limit}")
+        await self.hub.feed.emit(account, notifications.RPC_IN + method, id, params)
+        return link
+
+    async def _check(self, listener: Listener, authenticate: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await authenticate()
+        except Unauthenticated:
+            listener.stream.close(POLICY_VIOLATION, _REVOKED)
 
     def _admit(self, connected: _Connected) -> bool:
         """Make this session the device's one; False if a newer one already is."""

@@ -7,6 +7,7 @@ from the log at its own speed, and delays nobody. One that reads nothing at all 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 import trio
@@ -20,13 +21,16 @@ __all__ = ["Listener"]
 
 MAX_QUEUE: Final = 1_000  # items: at 200 bytes, shared between listeners, next to nothing; a burst fits
 
+MAX_SEND: Final = 2**16  # bytes sent at once, or one frame: what a slow listener can take within the stream's time-out
+
 
 class Listener:
     """A notification socket.
 
     Args:
         key: the id of the API key that opened it, if one did.
-        start: the offset of the first notification wanted; None for what comes from now on.
+        start: the offset of the first notification wanted; None, or one that is beyond the end of the log, for what
+            comes from now on.
     """
 
     def __init__(
@@ -55,8 +59,8 @@ class Listener:
 
     async def run(self) -> None:
         """Send until the connection ends. Has to be registered for `offer` before."""
-        if self._cursor is None:
-            self._cursor = await self._feed.end(self.account)
+        end = await self._feed.end(self.account)
+        self._cursor = end if self._cursor is None else min(self._cursor, end)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, self._cursor)
@@ -71,16 +75,20 @@ class Listener:
             self._wakeup = trio.Event()
             try:
                 while page := await self._feed.page(self.account, cursor):
-                    await self.stream.send([item.frame for item in page])
+                    for frames in _portions(page):
+                        await self.stream.send(frames)
                     cursor = page[-1].offset + 1
             except StorageError:
                 self.stream.close(TRY_AGAIN_LATER, f"start={cursor}")
+                await self.stream.send([])
+                return
             while True:
-                frames = []
-                while self._queue and self._queue[0].offset <= cursor:
+                frames, size = [], 0
+                while self._queue and self._queue[0].offset <= cursor and size < MAX_SEND:
                     item = self._queue.popleft()
                     if item.offset == cursor:
                         frames.append(item.frame)
+                        size += len(item.frame)
                         cursor += 1
                 if frames or self.stream.control_pending:
                     await self.stream.send(frames)
@@ -89,3 +97,17 @@ class Listener:
                 else:
                     self._wakeup = trio.Event()
                     await self._wakeup.wait()
+
+
+def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:
+    """A page's frames, as many at a time as may be sent at once."""
+    frames: list[bytes] = []
+    size = 0
+    for item in page:
+        frames.append(item.frame)
+        size += len(item.frame)
+        if size >= MAX_SEND:
+            yield frames
+            frames, size = [], 0
+    if frames:
+        yield frames

@@ -54,9 +54,10 @@ class Updater:
 
     async def start(self, account: str, device: str, id: str, image: Image, options: ota.Options) -> None:
         """Begin to update a connected device, whose image is in the blob store. Raises `Conflict`."""
-        run = await self._hub.updates.create(account, device, id, image, options)
-        driver = self._drive(run)
-        driver.tell(ota.Started(await self._hub.updates.known_build(account, device)))
+        build = await self._hub.updates.known_build(account, device)
+        with trio.CancelScope(shield=True):  # once stored it has to be driven, whoever asked is still there or not
+            run = await self._hub.updates.create(account, device, id, image, options)
+            self._drive(run).tell(ota.Started(build))
 
     async def take_up_all(self) -> None:
         """Go on with what an earlier process of this node has left."""
@@ -74,12 +75,19 @@ class Updater:
             driver.tell(event)
 
     async def wait(self, account: str, device: str, until: Callable[[Update], bool]) -> Update:
-        """The device's update, once `until` says so or it has ended. Raises `NotFound`."""
+        """The device's update, once `until` says so or it has ended.
+
+        Raises:
+            NotFound: no update of it is driven here, or not any more: it was removed.
+        """
         driver = self._drivers.get((account, device))
+        while driver is not None and not until(driver.run.update) and not driver.run.update.ended:
+            if self._drivers.get((account, device)) is not driver:
+                driver = None
+            else:
+                await driver.changed.wait()
         if driver is None:
-            raise NotFound(f"no update of {device!r}")
-        while not until(driver.run.update) and not driver.run.update.ended:
-            await driver.changed.wait()
+            raise NotFound(f"no update of {device!r} any more")
         return driver.run.update
 
     def forget(self, account: str, device: str) -> None:
@@ -122,7 +130,10 @@ class Updater:
                 await driver.wakeup.wait()
             return ota.DeadlinePassed() if timer.cancelled_caught else None
         with trio.CancelScope() as driver.call:
-            return await driver.run.perform(step, self._caller)
+            try:
+                return await driver.run.perform(step, self._caller)
+            except (StorageError, Busy):  # the image cannot be read, or too many call the device: the same step again
+                await trio.sleep(RETRY_DELAY)
         return None
 
     async def _apply(self, driver: _Driver, event: ota.Event) -> None:
