@@ -297,6 +297,29 @@ class TestBadZips:
         """Which of the two is meant depends on the reader."""
         assert "same name" in refused(zipped(("manifest.json", b"{}"), ("a.bin", b"1"), ("a.bin", b"2")))
 
+    def test_two_sizes_of_a_stored_file_are_refused(self) -> None:
+        """What is not packed is as long as its packed form."""
+        data = bytearray(with_manifest(good(), app=b"data"))
+        data[18] -= 1
+        assert "two different sizes" in refused(bytes(data))
+
+    def test_a_directory_that_counts_wrongly_is_refused(self) -> None:
+        """Its last record says how many files there are."""
+        data = bytearray(with_manifest(good(), app=b"data"))
+        data[-12] = data[-14] = 3
+        assert "lists 3 files, the zip has 2" in refused(bytes(data))
+
+    def test_a_file_that_shrinks_while_it_is_read_is_refused(self) -> None:
+        """Somebody else writes to it."""
+
+        class Shrinking(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                self.truncate(10)
+                return super().read(size)
+
+        with pytest.raises(InvalidFirmware, match="shorter"):
+            read_image(Shrinking(image_bytes()), name="x")
+
     def test_a_zip64_size_is_refused(self) -> None:
         """A device reads sizes of 32 bits."""
         data = bytearray(with_manifest(good(), app=b"data"))

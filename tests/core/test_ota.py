@@ -8,9 +8,8 @@ from typing import Any, get_args
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
@@ -50,7 +49,6 @@ from mdashcore.ota import (
     advance,
     can_cancel,
     commit_deadline,
-    limits,
     next_deadline,
     next_step,
 )
@@ -68,7 +66,7 @@ NOW = 1000.0
 
 
 def queued(image: Image = ZIP, **options: Any) -> Update:
-    return Update(id="u1", image=image, created=NOW, options=Options(**options))
+    return Update.queued("u1", image, now=NOW, options=Options(**options))
 
 
 def after(update: Update, *events: Event, now: float = NOW) -> Update:
@@ -301,11 +299,6 @@ EFFECTS: dict[str, dict[str, State]] = {
 }
 
 
-def touched(before: Update, now: Update) -> bool:
-    """Whether more than a clock or a pause changed, or one of them did."""
-    return before != now
-
-
 class TestTheWholeWalk:
     def test_the_walk_leaves_out_no_state_and_no_kind_of_event(self) -> None:
         """Every state × every event."""
@@ -327,9 +320,570 @@ class TestTheWholeWalk:
         assert result == update or result.state in {arrow.to for arrow in arrows}
         expected = EFFECTS[situation].get(happening)
         if expected is None:
-            assert result.state is update.state
-            assert next_step(result) == next_step(update)
-            assert result is update or arrows[-1].quiet
+            assert result is update
         else:
             assert result.state is expected
             assert result != update
+
+
+class TestBeforeTheFirstByte:
+    def test_a_build_that_runs_already_is_not_sent(self) -> None:
+        """Unless it is only on trial, or asked for with force."""
+        assert after(queued(), Started(KEPT)).state is S.ALREADY_INSTALLED
+        assert "new" in after(queued(), Started(KEPT)).reason
+        assert after(queued(), Started(TRIAL)).state is S.TRANSFERRING
+        assert after(queued(force=True), Started(KEPT)).state is S.TRANSFERRING
+        assert after(queued(BARE), Started(KEPT)).state is S.TRANSFERRING
+
+    def test_an_image_for_another_platform_is_not_sent(self) -> None:
+        """Case does not matter; a device that does not say its platform gets the image."""
+        other = attrs.evolve(OLD, platform="stm32")
+        update = after(queued(), Started(other))
+        assert update.state is S.REJECTED
+        assert update.reason == "the image is for esp32, the device is stm32"
+        assert after(queued(force=True), Started(other)).state is S.TRANSFERRING
+        for platform in ("ESP32", None):
+            assert after(queued(), Started(attrs.evolve(OLD, platform=platform))).state is S.TRANSFERRING
+        assert after(queued(), Started(None)).state is S.TRANSFERRING
+
+    def test_a_device_that_comes_and_goes_does_not_start_anything(self) -> None:
+        """Whose turn it is, is not the machine's decision."""
+        assert next_step(after(queued(), *LOST_LINK)) == Wait()
+
+
+class TestTransfer:
+    def test_the_calls_of_a_good_transfer(self) -> None:
+        """Begin, every chunk once and in order, End; the parameters as devices want them."""
+        update, calls = after(queued(commit_timeout=60), Started(OLD)), []
+        while update.state in (S.TRANSFERRING, S.VERIFYING):
+            step = next_step(update)
+            match step:
+                case Begin():
+                    calls.append((step.method, step.params()))
+                    event: Event = BeginAccepted()
+                case Write(offset, size):
+                    calls.append((step.method, step.params(b"x" * size)))
+                    event = ChunkAccepted(offset, size)
+                case _:
+                    assert isinstance(step, End)
+                    calls.append((step.method, {}))
+                    event = EndAccepted()
+            update = advance(update, event, now=NOW)
+        assert calls == [
+            ("OTA.Begin", {"size": 2500, "timeout": 600, "commit_timeout": 60}),
+            *(
+                ("OTA.Write", {"offset": offset, "data": base64.b64encode(b"x" * size).decode()})
+                for offset, size in ((0, 1024), (1024, 1024), (2048, 452))
+            ),
+            ("OTA.End", {}),
+        ]
+        assert (update.state, update.offset, update.progress_percent) == (S.REBOOTING, 2500, 100)
+
+    def test_the_largest_chunk_fits_a_devices_frame(self) -> None:
+        """4096 bytes, with the longest id and offset there can be."""
+        write = Write(2**32, MAX_CHUNK_SIZE)
+        frame = {
+            "jsonrpc": "2.0",
+            "id": 2**53,
+            "method": write.method,
+            "params": write.params(b"x" * write.size),
+        }
+        assert len(_json.encode(frame)) < 4096
+
+    def test_a_chunk_is_tried_three_times(self) -> None:
+        """As `mos` does; the third failure ends it, in the device's own words."""
+        update = transferring()
+        for _ in range(2):
+            update = after(update, failed("OTA.Write", "flash is busy"))
+            assert next_step(update) == Write(0, 1024)
+        update = after(update, failed("OTA.Write", "flash is busy"))
+        assert (update.state, update.reason) == (S.FAILED, "OTA.Write: flash is busy (code -1)")
+
+    def test_a_chunk_that_gets_through_clears_the_count(self) -> None:
+        """Failures count in a row."""
+        update = transferring()
+        for chunk in CHUNKS:
+            update = after(update, failed("OTA.Write"), failed("OTA.Write"), chunk)
+        assert update.state is S.VERIFYING
+
+    def test_an_error_that_closes_the_transfer_is_not_repeated(self) -> None:
+        """The same chunk again would only bring other words."""
+        update = after(transferring(), failed("OTA.Write", "Malformed archive (invalid file header)"))
+        assert update.state is S.FAILED
+        assert "Malformed archive (invalid file header)" in update.reason
+
+    def test_a_busy_device_is_an_end_at_first(self) -> None:
+        """Somebody else is updating it, or the update before was not committed."""
+        for words in ("Update already in progress", "Previous update has not been committed yet"):
+            update = after(queued(), Started(OLD), failed("OTA.Begin", words))
+            assert (update.state, update.reason) == (S.FAILED, f"OTA.Begin: {words} (code -1)")
+
+    def test_a_device_that_still_holds_our_own_transfer_is_waited_for(self) -> None:
+        """There is no call to give a transfer up: the device forgets it after its time-out, then Begin works."""
+        update = after(transferring(), *LOST_LINK, BuildReported(OLD))
+        update = after(update, failed("OTA.Begin", "Update already in progress"))
+        assert next_step(update) == Wait(NOW + 610)
+        assert next_deadline(update) == NOW + 610
+        assert next_step(after(update, DeadlinePassed(), now=NOW + 609)) == Wait(NOW + 610)
+        assert isinstance(next_step(after(update, DeadlinePassed(), now=NOW + 610)), Begin)
+
+    def test_a_silent_device_is_tried_again_and_then_given_up(self) -> None:
+        """Three chunks of three transfers; it ends TIMED_OUT, because nobody said no."""
+        update, calls = after(queued(), Started(OLD)), 0
+        while not update.ended:
+            step = next_step(update)
+            if isinstance(step, Begin):
+                update = after(update, BeginAccepted())
+            else:
+                assert isinstance(step, Write)
+                calls += 1
+                update = after(update, CallTimedOut("OTA.Write"))
+        assert (update.state, calls, update.attempt) == (S.TIMED_OUT, 9, 3)
+
+    def test_an_error_after_a_doubtful_chunk_begins_the_transfer_again(self) -> None:
+        """Old firmware appends a repeated chunk; then its digests do not fit, and the image is not to blame."""
+        update = after(transferring(), CallTimedOut("OTA.Write"), *CHUNKS, failed("OTA.End", "Invalid CRC"))
+        assert (update.state, update.attempt, update.offset) == (S.TRANSFERRING, 2, 0)
+        assert isinstance(next_step(update), Begin)
+        assert after(verifying(), failed("OTA.End", "Invalid CRC")).state is S.FAILED
+
+    def test_a_bare_image_is_never_continued_in_doubt(self) -> None:
+        """No digest would notice a chunk taken twice: after a lost answer the transfer begins again."""
+        update = after(transferring(BARE), ChunkAccepted(0, 1024), CallTimedOut("OTA.Write"))
+        assert (update.offset, update.attempt) == (0, 2)
+        assert isinstance(next_step(update), Begin)
+
+    def test_late_answers_change_nothing(self) -> None:
+        """What answers a call that nobody waits for is ignored."""
+        update = transferring()
+        for late in (BeginAccepted(), EndAccepted(), failed("OTA.Begin"), CallTimedOut("OTA.End")):
+            assert after(update, late) is update
+        for late in (ChunkAccepted(1024, 1024), ChunkAccepted(0, 1), ChunkAccepted(-1, 1024)):
+            assert after(update, late) is update
+
+    def test_more_than_one_chunk_can_be_on_its_way(self) -> None:
+        """The performer asks with the bytes in flight until it is told to wait."""
+        update = transferring(chunks_in_flight=2)
+        assert next_step(update) == Write(0, 1024)
+        assert next_step(update, in_flight=1024) == Write(1024, 1024)
+        assert next_step(update, in_flight=2048) == Wait()
+        update = after(update, CHUNKS[0], CHUNKS[1])
+        assert next_step(update, in_flight=452) == Wait()
+
+
+class TestALinkThatDrops:
+    def test_the_transfer_goes_on_where_the_device_is(self) -> None:
+        """The percentage tells whether the chunk whose answer was lost has arrived."""
+        lost = after(transferring(), ChunkAccepted(0, 1024), *LOST_LINK)
+        assert isinstance(next_step(lost), Ask)
+        for percent, offset in ((40, 1024), (81, 2048)):
+            build = attrs.evolve(OLD, status=1, progress_percent=percent)
+            update = after(lost, BuildReported(build))
+            assert next_step(update) == Write(offset, min(1024, 2500 - offset))
+            assert (update.attempt, update.doubtful) == (1, False)
+
+    def test_a_device_that_has_it_all_is_told_so(self) -> None:
+        """Only the answer to the last chunk was lost."""
+        lost = after(transferring(), *CHUNKS[:2], *LOST_LINK)
+        update = after(lost, BuildReported(attrs.evolve(OLD, status=1, progress_percent=100)))
+        assert isinstance(next_step(update), End)
+
+    def test_in_doubt_a_zip_goes_on_and_a_bare_image_begins_again(self) -> None:
+        """A device that gives no percentage."""
+        build = attrs.evolve(OLD, status=1)
+        for image, step, attempt in ((ZIP, Write, 1), (BARE, Begin, 2)):
+            update = after(transferring(image), ChunkAccepted(0, 1024), *LOST_LINK, BuildReported(build))
+            assert isinstance(next_step(update), step)
+            assert update.attempt == attempt
+
+    def test_a_transfer_that_went_on_in_doubt_may_begin_again_for_an_error(self) -> None:
+        """The doubt is kept through a later, certain answer, and ends with the transfer."""
+        unsure = BuildReported(attrs.evolve(OLD, status=1))
+        sure = BuildReported(attrs.evolve(OLD, status=1, progress_percent=40))
+        update = after(transferring(), CHUNKS[0], *LOST_LINK, unsure, *LOST_LINK, sure)
+        assert update.doubtful
+        update = after(update, failed("OTA.Write", "Invalid CRC"))
+        assert (update.state, update.attempt, update.doubtful) == (S.TRANSFERRING, 2, False)
+        update = after(transferring(), CHUNKS[0], *LOST_LINK, sure, failed("OTA.Write", "Invalid CRC"))
+        assert update.state is S.FAILED
+
+    def test_a_device_that_lost_the_transfer_gets_it_again(self) -> None:
+        """A power cut: at most three transfers, and then it says how far it came."""
+        update = transferring()
+        for attempt in (2, 3):
+            update = after(update, CHUNKS[0], *LOST_LINK, BuildReported(OLD))
+            assert (update.attempt, next_step(update)) == (attempt, Begin(2500, 600, 300))
+            update = after(update, BeginAccepted())
+        update = after(update, *LOST_LINK, BuildReported(OLD))
+        assert (update.state, update.reason) == (
+            S.FAILED,
+            "the device dropped out, and does not hold the transfer any more",
+        )
+
+    def test_a_device_that_is_away_is_waited_for(self) -> None:
+        """Nothing is called without a link; the reason says where it stopped."""
+        update = after(transferring(), CHUNKS[0], DeviceDisconnected())
+        assert next_step(update) == Wait()
+        assert update.reason == "the device dropped out at 40 % of transfer 1 of 3"
+        assert next_deadline(update) == NOW + 900
+
+    def test_a_new_link_without_a_goodbye_counts_as_a_lost_one(self) -> None:
+        """The newest connection wins; the old one's end may never be told."""
+        update = after(transferring(), CHUNKS[0], DeviceConnected())
+        assert isinstance(next_step(update), Ask)
+
+    def test_begin_without_an_answer_costs_an_attempt(self) -> None:
+        """Whether the device took it cannot be known."""
+        update = after(queued(), Started(OLD))
+        for attempt in (2, 3):
+            update = after(update, *LOST_LINK)
+            assert (update.attempt, next_step(update)) == (attempt, Begin(2500, 600, 300))
+        assert after(update, DeviceDisconnected()).state is S.FAILED
+
+    def test_a_lost_answer_to_end_is_decided_by_the_build(self) -> None:
+        """It may have rebooted, or not have heard."""
+        update = after(verifying(), *LOST_LINK)
+        assert update.state is S.REBOOTING
+        assert after(update, BuildReported(TRIAL)).state is S.UNCOMMITTED
+        rolled_back = after(update, BuildReported(OLD))
+        assert rolled_back.state is S.ROLLED_BACK
+        assert "it is not known whether the device took OTA.End" in rolled_back.reason
+
+    def test_end_is_sent_again_to_a_device_that_did_not_hear_it(self) -> None:
+        """It came back without a reboot, with the whole image: as often as there are attempts."""
+        holding = BuildReported(attrs.evolve(OLD, status=1, progress_percent=100))
+        update = verifying()
+        for attempt in (2, 3):
+            update = after(update, *LOST_LINK, holding)
+            assert (update.state, update.attempt, next_step(update)) == (S.VERIFYING, attempt, End())
+        assert after(update, *LOST_LINK, holding).state is S.REBOOTING
+        paused = after(verifying(), *LOST_LINK, BuildReported(Build()), holding)
+        assert next_step(paused) == End()
+
+
+class TestAfterTheReboot:
+    def test_the_old_link_says_nothing_about_the_reboot(self) -> None:
+        """A device reports for half a second more after OTA.End; that it still runs the old build is no news."""
+        update = after(verifying(), EndAccepted())
+        for build in (OLD, attrs.evolve(OLD, status=3), KEPT, TRIAL):
+            assert after(update, BuildReported(build)).state is S.REBOOTING
+
+    def test_a_link_that_flickers_before_the_reboot_decides_nothing(self) -> None:
+        """`status` 3: about to reboot."""
+        update = after(rebooted(), BuildReported(attrs.evolve(OLD, status=3)))
+        assert update.state is S.REBOOTING
+        assert after(update, *LOST_LINK, BuildReported(TRIAL)).state is S.UNCOMMITTED
+
+    def test_an_old_error_is_not_held_against_a_build_that_runs(self) -> None:
+        """`status` 2 may be from an update before."""
+        assert after(rebooted(), BuildReported(attrs.evolve(KEPT, status=2))).state is S.COMMITTED
+
+    def test_a_device_that_says_too_little_is_asked_again_later(self) -> None:
+        """Every 30 seconds, and not for ever."""
+        update, now, asked = rebooted(), NOW, 0
+        while not update.ended:
+            if isinstance(next_step(update), Ask):
+                asked += 1
+                event: Event = BuildReported(Build()) if asked % 2 else CallTimedOut("OTA.Status")
+            else:
+                now, event = next_deadline(update) or now, DeadlinePassed()
+            update = advance(update, event, now=now)
+        assert (update.state, asked, now) == (S.TIMED_OUT, 30, NOW + 900)
+        assert "did not say in time what it runs" in update.reason
+
+    def test_new_build_but_no_word_of_commit_is_not_committed(self) -> None:
+        """It is never said without the device having said so."""
+        update = after(rebooted(), BuildReported(Build(id="new")))
+        assert update.state is S.REBOOTING
+
+    def test_versions_decide_where_there_is_no_build_id(self) -> None:
+        """`fw_version` alone, as simple devices send it."""
+        assert after(rebooted(), BuildReported(Build(version="2.0", is_committed=True))).state is S.COMMITTED
+        assert after(rebooted(), BuildReported(Build(version="1.0"))).state is S.ROLLED_BACK
+
+    def test_on_trial_until_committed(self) -> None:
+        """UNCOMMITTED shows until when; OTA.Commit, called by whomever, or a report of it, commits."""
+        update = uncommitted()
+        assert commit_deadline(update) == NOW + 300
+        assert commit_deadline(rebooted()) is None
+        assert commit_deadline(uncommitted(commit_timeout=0)) is None
+        later = after(rebooted(), BuildReported(TRIAL), now=NOW + 500)
+        assert (commit_deadline(later), next_deadline(later)) == (NOW + 800, NOW + 530)
+        assert after(update, CommitAccepted()).state is S.COMMITTED
+        assert after(update, BuildReported(KEPT)).state is S.COMMITTED
+
+    def test_a_wanted_commit_is_called_once_and_then_asked_about(self) -> None:
+        """An error may mean that it is committed already."""
+        update = after(uncommitted(), CommitRequested())
+        assert next_step(update) == Commit()
+        assert after(update, CommitAccepted()).state is S.COMMITTED
+        for trouble in (failed("OTA.Commit"), CallTimedOut("OTA.Commit")):
+            unsure = after(update, trouble)
+            assert next_step(unsure) == Ask()
+            assert after(unsure, BuildReported(KEPT)).state is S.COMMITTED
+            assert next_step(after(unsure, BuildReported(TRIAL))) == Wait(NOW + 30)
+
+    def test_after_a_lost_link_the_device_is_asked_before_it_is_committed(self) -> None:
+        """It may have rebooted, and rolled back; an old build that accepts OTA.Commit proves nothing."""
+        update = after(uncommitted(), CommitRequested(), *LOST_LINK)
+        assert next_step(update) == Ask()
+        assert after(update, CommitAccepted()) is update
+        assert after(update, BuildReported(OLD)).state is S.ROLLED_BACK
+        assert next_step(after(update, BuildReported(Build(id="new")))) == Wait(NOW + 30)
+        assert next_step(after(update, BuildReported(TRIAL))) == Commit()
+
+    def test_not_committed_in_time_is_rolled_back_when_the_device_says_so(self) -> None:
+        """And TIMED_OUT, with the truth in words, when it never comes back."""
+        update = uncommitted()
+        rolled_back = after(update, *LOST_LINK, BuildReported(OLD))
+        assert (rolled_back.state, rolled_back.reason) == (
+            S.ROLLED_BACK,
+            "not committed: the device went back to build old",
+        )
+        silent = after(update, DeviceDisconnected(), DeadlinePassed(), now=NOW + 700)
+        silent = after(silent, DeadlinePassed(), now=NOW + 700)
+        assert silent.state is S.TIMED_OUT
+        assert "has not said so" in silent.reason
+
+    @pytest.mark.parametrize(
+        ("reports", "state"),
+        [
+            ([Build(id="old", is_committed=False)], S.UNCOMMITTED),
+            ([Build(id="other", is_committed=True)], S.COMMITTED),
+            ([Build(id="other", is_committed=False)], S.UNCOMMITTED),
+            ([Build(id="old", partition=1, is_committed=True)], S.COMMITTED),
+            ([Build(id="old", partition=0, is_committed=True)], S.ROLLED_BACK),
+            ([Build(id="old")], S.ROLLED_BACK),
+            ([Build(is_committed=True)], S.REBOOTING),
+        ],
+    )
+    def test_a_bare_image_is_judged_by_what_changed(self, reports: list[Build], state: State) -> None:
+        """Its build is unknown: another build or partition, or being uncommitted, shows that it runs."""
+        update = rebooted(BARE)
+        for build in reports:
+            update = after(update, BuildReported(build))
+        assert update.state is state
+
+    @pytest.mark.parametrize("image", [BARE, attrs.evolve(ZIP, build_id="old")])
+    def test_the_same_build_again_is_followed_by_commit_and_reboot(self, image: Image) -> None:
+        """Nothing but being uncommitted tells them apart, and a reboot ends that."""
+        trial = Build(id="old", is_committed=False)
+        kept = attrs.evolve(trial, is_committed=True)
+        update = after(rebooted(image, force=True), BuildReported(trial))
+        assert update.state is S.UNCOMMITTED
+        assert after(update, BuildReported(kept)).state is S.COMMITTED
+        assert after(update, *LOST_LINK, BuildReported(kept)).state is S.ROLLED_BACK
+        assert after(update, *LOST_LINK, BuildReported(trial), BuildReported(kept)).state is S.COMMITTED
+
+    def test_the_same_build_that_commits_itself_is_committed(self) -> None:
+        """It runs the image's build, and says that it is committed."""
+        update = rebooted(attrs.evolve(ZIP, build_id="old"), force=True, commit_timeout=0)
+        assert after(update, BuildReported(OLD)).state is S.COMMITTED
+
+
+class TestWhatDevicesSend:
+    def test_a_report_and_the_answers_are_read_alike(self) -> None:
+        """`reported.ota` of a real device, and Sys.GetInfo with OTA.Status."""
+        report = {
+            "app": "app",
+            "arch": "esp32",
+            "commit_timeout": 0,
+            "device_id": "esp32_1",
+            "fw_id": "b1",
+            "fw_version": "1.0",
+            "is_committed": True,
+            "mac": "00",
+            "message": "idle",
+            "partition": 0,
+            "progress_percent": 0,
+            "status": 0,
+        }
+        info = {
+            "app": "app",
+            "arch": "esp32",
+            "fw_id": "b1",
+            "fw_version": "1.0",
+            "wifi": {"status": "got ip"},
+        }
+        status = {"state": 0, "message": "idle", "is_committed": True, "progress_percent": 0, "partition": 0}
+        assert Build.from_wire(report) == Build.from_wire(info, status)
+        assert Build.from_wire(report) == Build("b1", "1.0", "esp32", 0, True, 0, 0, "idle")
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(["fw_id", "is_committed", "partition", "status", "x"]),
+            st.from_type(type(None)) | st.booleans() | st.integers() | st.text() | st.lists(st.none()),
+        )
+    )
+    def test_whatever_a_device_says_makes_a_build(self, said: dict[str, object]) -> None:
+        """A wrong type counts as not said: True is no partition, 1 is no yes."""
+        build = Build.from_wire(said)
+        assert build.is_committed in (None, True, False)
+        for value in (build.partition, build.status):
+            assert value is None or type(value) is int
+
+    def test_texts_of_devices_are_kept_to_a_bound(self) -> None:
+        """A reason is for a person, and stored often."""
+        assert len(Build.from_wire({"message": "x" * 10_000}).message or "") == 500
+        assert len(after(transferring(), failed("OTA.Write", "Invalid CRC" + "x" * 10_000)).reason) < 600
+
+
+class TestStoring:
+    def test_a_stored_update_is_plain_json_that_reads_well(self) -> None:
+        """A person finds the state by name."""
+        stored = json.loads(json.dumps(uncommitted().to_stored()))
+        assert (stored["state"], stored["image"]["build_id"], stored["options"]["chunk_size"]) == (
+            "UNCOMMITTED",
+            "new",
+            1024,
+        )
+        assert Update.from_stored(stored) == uncommitted()
+
+    def test_older_and_newer_documents_can_be_read(self) -> None:
+        """What is missing has its default; what is unknown is ignored."""
+        times = {"created": 1, "changed": 1, "active": 1}
+        document = {"id": "u", "image": {"name": "a", "size": 1, "sha256": ""}, "novelty": 1} | times
+        update = Update.from_stored(document)
+        assert (update.state, update.changed, update.options) == (S.QUEUED, 1, Options())
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"state": "DONE"}, {"offset": "0"}, {"image": {}}, {"id": None}, {"options": {"chunk_size": 4096}}],
+    )
+    def test_a_damaged_document_is_refused(self, change: dict[str, object]) -> None:
+        """A clear error, no half-read update."""
+        with pytest.raises(InvalidInput, match="not a stored update"):
+            Update.from_stored(queued().to_stored() | change)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"chunk_size": 0},
+            {"chunk_size": MAX_CHUNK_SIZE + 1},
+            {"timeout": 0},
+            {"commit_timeout": -1},
+            {"max_attempts": 0},
+            {"chunk_attempts": 99},
+            {"chunks_in_flight": 0},
+        ],
+    )
+    def test_options_have_bounds(self, options: dict[str, int]) -> None:
+        """A setting that no device can stand is refused where it is made."""
+        with pytest.raises(ValueError, match=next(iter(options))):
+            Options(**options)
+
+
+# ------------------------------------------------------------------------------------------------ laws
+
+methods = st.sampled_from(["OTA.Begin", "OTA.Write", "OTA.End", "OTA.Status", "OTA.Commit", "Sys.GetInfo"])
+builds = st.builds(
+    Build,
+    id=st.sampled_from([None, "old", "new", "other"]),
+    version=st.sampled_from([None, "1.0", "2.0"]),
+    platform=st.sampled_from([None, "esp32"]),
+    partition=st.sampled_from([None, 0, 1]),
+    is_committed=st.sampled_from([None, True, False]),
+    status=st.sampled_from([None, 0, 1, 2, 3]),
+    progress_percent=st.sampled_from([None, 0, 40, 81, 100]),
+)
+words = st.sampled_from(["", "busy", "Update already in progress", "Wrong platform", "Invalid CRC"])
+events = st.one_of(
+    st.builds(Started, st.none() | builds),
+    st.builds(BeginAccepted),
+    st.sampled_from(CHUNKS),
+    st.builds(EndAccepted),
+    st.builds(CallFailed, methods, st.integers(), words),
+    st.builds(CallTimedOut, methods),
+    st.builds(DeviceConnected),
+    st.builds(DeviceDisconnected),
+    st.builds(BuildReported, builds),
+    st.builds(CommitRequested),
+    st.builds(CommitAccepted),
+    st.builds(RevertAccepted),
+    st.builds(CancelRequested),
+    st.builds(NewerUpdateQueued),
+    st.builds(DeadlinePassed),
+)
+starts = st.sampled_from([SITUATIONS[name] for name in SITUATIONS if name not in {end.value for end in ENDS}])
+LONGEST = sum(limit.total for limit in LIMITS.values()) * 3 + 600 * 4 + 300  # every state in all 3 attempts
+
+
+def deadlines_until_the_end(update: Update) -> int:
+    count = 0
+    while not update.ended:
+        deadline = next_deadline(update)
+        assert deadline is not None
+        update = advance(update, DeadlinePassed(), now=deadline)
+        count += 1
+        assert count <= 4, update
+    assert next_deadline(update) is None
+    return count
+
+
+class TestLaws:
+    @given(starts, st.lists(st.tuples(events, st.floats(0, 3600)), max_size=30))
+    def test_any_events_in_any_order(self, update: Update, happenings: list[tuple[Event, float]]) -> None:
+        """Bounds hold, ends hold, COMMITTED has its word, what is stored comes back, and it always ends."""
+        now = NOW
+        for event, passed in happenings:
+            before = update
+            deadline = next_deadline(update)
+            now = now + passed if deadline is None else min(now + passed, deadline)
+            update = advance(update, event, now=now)
+            if before.ended:
+                assert update is before
+            if update.state is S.COMMITTED and not before.ended:
+                said = isinstance(event, BuildReported) and event.build.is_committed
+                assert said or isinstance(event, CommitAccepted)
+            assert 0 <= update.offset <= update.image.size
+            assert 1 <= update.attempt <= update.options.max_attempts
+            assert update.ended == (next_step(update) is None) == (next_deadline(update) is None)
+            assert update.reason or not update.ended or update.state is S.COMMITTED
+            assert Update.from_stored(_json.decode(_json.encode(update.to_stored()))) == update
+            if now == next_deadline(update):
+                update = advance(update, DeadlinePassed(), now=now)
+        deadlines_until_the_end(update)
+
+    @given(starts, st.lists(events, max_size=40))
+    def test_a_write_follows_an_accepted_begin(self, update: Update, happenings: list[Event]) -> None:
+        """On this link; or on an older one, if the device said since that it still holds the transfer."""
+        may_write = isinstance(next_step(update), Write)
+        for event in happenings:
+            before, update = update, after(update, event)
+            match event:
+                case BeginAccepted() if next_step(before) == Begin(2500, 600, 300):
+                    may_write = True
+                case BuildReported(build) if isinstance(next_step(before), Ask):
+                    may_write = before.session is Session.LOST and build.status == 1
+                case DeviceConnected() | DeviceDisconnected():
+                    may_write = False
+            if update.attempt != before.attempt:
+                may_write = False
+            assert may_write or not isinstance(next_step(update), Write)
+
+    @given(starts, st.lists(events, max_size=40))
+    def test_a_deadline_told_too_early_ends_nothing(self, update: Update, happenings: list[Event]) -> None:
+        """A timer that fires early does no harm."""
+        update = after(update, *happenings)
+        deadline = next_deadline(update)
+        if deadline is not None:
+            assert advance(update, DeadlinePassed(), now=deadline - 0.001) is update
+
+    @given(starts, st.lists(events, min_size=1, max_size=8))
+    def test_no_device_keeps_an_update_alive_for_ever(self, update: Update, cycle: list[Event]) -> None:
+        """The same happenings again and again, just before each deadline: the total limits end it."""
+        now = NOW
+        for turn in range(100_000):
+            if update.ended:
+                break
+            deadline = next_deadline(update)
+            assert deadline is not None
+            now = max(now, deadline - 1)
+            for event in cycle:
+                update = advance(update, event, now=now)
+            due = next_deadline(update)
+            if due is not None and due == deadline:
+                now = due
+                update = advance(update, DeadlinePassed(), now=now)
+            assert now - NOW <= LONGEST, turn
+        assert update.ended

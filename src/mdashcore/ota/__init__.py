@@ -2,7 +2,7 @@
 
 The performer (a hub, a script, a test) goes round a loop; nothing here does I/O or knows the time::
 
-    update = Update(id="u1", image=Image.of(image), created=now)
+    update = Update.queued("u1", Image.of(image), now=now)
     update = advance(update, Started(build), now=now)
     while (step := next_step(update)) is not None:
         ...                                         # store `update`, then perform `step`

@@ -40,7 +40,7 @@ def _start(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def _open(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return {"session": Session.OPEN, "offset": 0, "chunk_failures": 0, "doubtful": False, "reason": ""}
+    return {"session": Session.OPEN, "reason": ""}
 
 
 def _take_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -354,4 +354,5 @@ def _take(update: Update, transition: Transition, event: Event, now: float) -> U
             changes |= {"reason": ""}
     if transition.do is not None:
         changes |= transition.do(update, event, now)
-    return attrs.evolve(update, **changes)
+    result = attrs.evolve(update, **changes)
+    return update if result == update else result

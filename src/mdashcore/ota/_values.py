@@ -160,17 +160,17 @@ class Options:
     """Send the image even if the platform differs or the build is installed already."""
 
 
-def _created(update: Update) -> float:
-    return update.created
-
-
 @attrs.frozen(kw_only=True)
 class Update:
-    """One image on its way into one device. Times are Unix seconds."""
+    """One image on its way into one device. Times are Unix seconds. Made by `Update.queued`."""
 
     id: str
     image: Image
     created: float
+    changed: float
+    """When it came into its state: the total limit counts from here."""
+    active: float
+    """When it last got on: the idle limit counts from here."""
     options: Options = Options()
     state: State = State.QUEUED
     reason: str = ""
@@ -194,10 +194,11 @@ class Update:
     """What the device ran when the transfer began."""
     started: float | None = None
     """When the transfer began; None in the queue."""
-    changed: float = attrs.Factory(_created, takes_self=True)
-    """When it came into its state: the total limit counts from here."""
-    active: float = attrs.Factory(_created, takes_self=True)
-    """When it last got on: the idle limit counts from here."""
+
+    @classmethod
+    def queued(cls, id: str, image: Image, *, now: float, options: Options = Options()) -> Update:
+        """A new update, waiting for its turn."""
+        return cls(id=id, image=image, created=now, changed=now, active=now, options=options)
 
     @property
     def ended(self) -> bool:

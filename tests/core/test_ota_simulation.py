@@ -1,0 +1,382 @@
+"""An update against a simulated device, which keeps the truth to compare with.
+
+The device behaves as Mongoose OS does: it keeps an open transfer when its link drops, forgets it after its
+time-out, checks the digests of a zip and not of a bare image, reboots half a second after `OTA.End`, and
+rolls back when it is not committed in time or reboots before. Links drop before and after a call is heard,
+answers get lost, power is cut, the server is replaced by another process, at any point.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from mdashcore import _json
+from mdashcore.ota import (
+    Ask,
+    Begin,
+    BeginAccepted,
+    Build,
+    BuildReported,
+    CallFailed,
+    CallTimedOut,
+    CancelRequested,
+    ChunkAccepted,
+    Commit,
+    CommitAccepted,
+    CommitRequested,
+    DeadlinePassed,
+    DeviceConnected,
+    DeviceDisconnected,
+    End,
+    EndAccepted,
+    Event,
+    Image,
+    NewerUpdateQueued,
+    Options,
+    RevertAccepted,
+    Started,
+    State,
+    Update,
+    Wait,
+    Write,
+    advance,
+    next_deadline,
+    next_step,
+)
+
+CHUNK = 2
+REBOOT_DELAY = 0.5  # seconds between the answer to OTA.End and the reboot
+
+
+class Refusal(Exception):
+    """The device answers with an error."""
+
+
+@attrs.define
+class Device:
+    image: bytes
+    checks_digests: bool
+    heeds_offset: bool
+    tells_percent: bool
+    runs: str = "old"
+    slot: int = 0
+    committed: bool = True
+    status: int = 0
+    received: bytearray | None = None
+    size: int = 0
+    timeout: float = 0.0
+    commit_timeout: float = 0.0
+    forgets_at: float = 0.0
+    reboots_at: float | None = None
+    reverts_at: float | None = None
+    began_since_boot: bool = False
+
+    def next_timer(self) -> float | None:
+        forgets = self.forgets_at if self.received is not None else None
+        timers = [t for t in (forgets, self.reboots_at, self.reverts_at) if t is not None]
+        return min(timers, default=None)
+
+    def pass_time(self, now: float) -> bool:
+        """Whether it rebooted."""
+        if self.received is not None and now >= self.forgets_at:
+            self.received, self.status = None, 0
+        if self.reboots_at is not None and now >= self.reboots_at:
+            self.boot(now)
+            return True
+        if self.reverts_at is not None and now >= self.reverts_at:
+            self.boot(now)
+            return True
+        return False
+
+    def boot(self, now: float) -> None:
+        self.received, self.status, self.began_since_boot = None, 0, False
+        if self.reboots_at is not None:
+            self.runs, self.slot = "new", 1 - self.slot
+            self.committed = self.commit_timeout == 0
+            self.reverts_at = None if self.committed else now + self.commit_timeout
+        elif not self.committed:
+            self.runs, self.slot, self.committed, self.reverts_at = "old", 1 - self.slot, True, None
+        self.reboots_at = None
+
+    def call(self, method: str, params: dict[str, Any], data: bytes, now: float) -> dict[str, Any]:
+        match method:
+            case "OTA.Begin":
+                if self.received is not None or self.reboots_at is not None:
+                    raise Refusal("Update already in progress")
+                if not self.committed:
+                    raise Refusal("Previous update has not been committed yet")
+                self.received, self.status, self.began_since_boot = bytearray(), 1, True
+                self.size, self.timeout = params["size"], params["timeout"]
+                self.commit_timeout = params["commit_timeout"]
+                self.forgets_at = now + self.timeout
+            case "OTA.Write":
+                if self.received is None:
+                    raise Refusal("No update in progress")
+                offset = params["offset"] if self.heeds_offset else len(self.received)
+                if offset > len(self.received):
+                    raise Refusal("Wrong offset")
+                self.received[offset:] = data
+                self.forgets_at = now + self.timeout
+            case "OTA.End":
+                if self.received is None:
+                    raise Refusal("No update in progress")
+                good, self.received = bytes(self.received) == self.image, None
+                assert good or self.checks_digests, "a device got a damaged image that it cannot check"
+                if not good:
+                    self.status = 2
+                    raise Refusal("Invalid CRC")
+                self.status, self.reboots_at = 3, now + REBOOT_DELAY
+            case "OTA.Commit":
+                if self.committed:
+                    raise Refusal("already committed")
+                self.committed, self.reverts_at = True, None
+            case "OTA.Revert":
+                if self.committed:
+                    raise Refusal("nothing to revert")
+                self.reverts_at = now + 0.1
+        return {}
+
+    def build(self) -> Build:
+        report: dict[str, Any] = {
+            "fw_id": self.runs,
+            "is_committed": self.committed,
+            "partition": self.slot,
+            "status": self.status,
+        }
+        if self.tells_percent and self.received is not None:
+            report["progress_percent"] = min(100, 100 * len(self.received) // self.size)
+        return Build.from_wire(report)
+
+
+TROUBLES = [
+    "time passes",
+    "answer lost",
+    "call lost",
+    "link drops, call heard",
+    "link drops, call not heard",
+    "link drops",
+    "link flickers",
+    "new link",
+    "report",
+    "power cut",
+    "another process",
+    "its turn",
+    "commit wanted",
+    "commit at the device",
+    "OTA.Commit",
+    "OTA.Revert",
+]
+
+
+class Simulation(RuleBasedStateMachine):
+    @initialize(
+        size=st.sampled_from([1, 5, 9, 301]),
+        bare=st.booleans(),
+        heeds_offset=st.booleans(),
+        tells_percent=st.booleans(),
+        commit_timeout=st.sampled_from([0, 60, 300]),
+        timeout=st.sampled_from([60, 600]),
+        head_start=st.integers(0, 12),
+    )
+    def begin(
+        self,
+        size: int,
+        bare: bool,
+        heeds_offset: bool,
+        tells_percent: bool,
+        commit_timeout: int,
+        timeout: int,
+        head_start: int,
+    ) -> None:
+        self.now = 1000.0
+        self.data = bytes(n % 251 for n in range(size))
+        self.device = Device(self.data, not bare, heeds_offset, tells_percent)
+        self.online = True
+        self.image = Image("fw", size, "", None if bare else "new", bare=bare)
+        options = Options(chunk_size=CHUNK, commit_timeout=commit_timeout, timeout=timeout)
+        self.update = Update.queued("u", self.image, now=self.now, options=options)
+        self.tell(DeviceConnected())
+        if head_start:
+            self.tell(Started(self.device.build()))
+            self.things_go_well(head_start if size < 301 else head_start * 20, True)
+
+    # ---- what the service does
+
+    def tell(self, event: Event) -> None:
+        """The update after an event, through the store; at an end, its claim is held against the device."""
+        before = self.update
+        self.update = advance(before, event, now=self.now)
+        self.update = Update.from_stored(_json.decode(_json.encode(self.update.to_stored())))
+        if before.ended:
+            assert self.update == before
+        elif self.update.state is State.COMMITTED:
+            assert (self.device.runs, self.device.committed) == ("new", True)
+        elif self.update.state is State.UNCOMMITTED is not before.state:
+            assert (self.device.runs, self.device.committed) == ("new", False)
+        elif self.update.state is State.ROLLED_BACK:
+            assert self.device.runs == "old" or isinstance(event, RevertAccepted)
+        elif self.update.state in (State.CANCELED, State.SUPERSEDED):
+            assert self.device.runs == "old"
+            assert self.device.reboots_at is None
+
+    def perform(self, *, heard: bool, answered: bool) -> None:
+        step = next_step(self.update)
+        if step is None or isinstance(step, Wait):
+            return
+        assert self.online, "a call to a device without a link"
+        params, data = {}, b""
+        if isinstance(step, Begin):
+            params = step.params()
+        if isinstance(step, Write):
+            data = self.data[step.offset : step.offset + step.size]
+            assert len(data) == step.size
+            params = step.params(data)
+            assert self.device.began_since_boot, "OTA.Write to a device that did not accept OTA.Begin"
+        event: Event = CallTimedOut(step.method)
+        if heard:
+            try:
+                self.device.call(step.method, params, data, self.now)
+                event = self.answer(step)
+            except Refusal as exc:
+                event = CallFailed(step.method, -1, str(exc))
+        if not answered:
+            event = CallTimedOut(step.method)
+        if self.online:
+            self.tell(event)
+
+    def answer(self, step: object) -> Event:
+        match step:
+            case Begin():
+                return BeginAccepted()
+            case Write(offset, size):
+                return ChunkAccepted(offset, size)
+            case End():
+                return EndAccepted()
+            case Commit():
+                return CommitAccepted()
+            case _:
+                assert isinstance(step, Ask)
+                return BuildReported(self.device.build())
+
+    # ---- what happens
+
+    @rule(turns=st.integers(1, 12), reports=st.booleans())
+    def things_go_well(self, turns: int, reports: bool) -> None:
+        """Who is away comes back, who is asked answers, who wants to reboot does."""
+        for _ in range(turns):
+            if not self.online:
+                self.connect(reports=reports)
+            elif self.device.reboots_at is not None:
+                self.time_passes(1.0)
+            else:
+                self.perform(heard=True, answered=True)
+
+    @rule(kind=st.sampled_from(TROUBLES), seconds=st.sampled_from([0.1, 20.0, 70.0, 400.0, 2000.0]))
+    def something_happens(self, kind: str, seconds: float) -> None:
+        match kind:
+            case "time passes":
+                self.time_passes(seconds)
+            case "answer lost":
+                self.perform(heard=True, answered=False)
+            case "call lost":
+                self.perform(heard=False, answered=False)
+            case "link drops, call heard" | "link drops, call not heard":
+                update = self.update
+                self.perform(heard=kind == "link drops, call heard", answered=False)
+                self.update = update  # nobody saw how the call ended
+                self.drop()
+            case "link drops":
+                self.drop()
+            case "link flickers":
+                self.drop()
+                self.connect(reports=True)
+            case "new link":
+                self.connect(reports=False)
+            case "report" if self.online:
+                self.tell(BuildReported(self.device.build()))
+            case "power cut":
+                self.device.boot(self.now)
+                self.drop()
+            case "another process":
+                self.tell(DeviceDisconnected())
+                if self.online:
+                    self.tell(DeviceConnected())
+            case "its turn" if self.online:
+                self.tell(Started(self.device.build()))
+            case "commit wanted":
+                self.tell(CommitRequested())
+            case "commit at the device" if not self.device.committed:
+                self.device.call("OTA.Commit", {}, b"", self.now)
+            case "OTA.Commit" | "OTA.Revert" if self.online:
+                try:
+                    self.device.call(kind, {}, b"", self.now)
+                except Refusal:
+                    return
+                self.tell(CommitAccepted() if kind == "OTA.Commit" else RevertAccepted())
+
+    @precondition(lambda self: self.now > 1300)
+    @rule(event=st.sampled_from([CancelRequested(), NewerUpdateQueued()]))
+    def somebody_changes_their_mind(self, event: Event) -> None:
+        self.tell(event)
+
+    def drop(self) -> None:
+        if self.online:
+            self.online = False
+            self.tell(DeviceDisconnected())
+
+    def connect(self, *, reports: bool) -> None:
+        self.online = True
+        self.tell(DeviceConnected())
+        if reports:
+            self.tell(BuildReported(self.device.build()))
+
+    def time_passes(self, seconds: float) -> None:
+        end = self.now + seconds
+        for _ in range(1000):
+            deadline = next_deadline(self.update)
+            timers = [end, *(t for t in (deadline, self.device.next_timer()) if t is not None)]
+            self.now = max(self.now, min(timers))
+            if self.device.pass_time(self.now):
+                self.drop()
+            if deadline is not None and self.now >= deadline:
+                self.tell(DeadlinePassed())
+            if self.now >= end:
+                return
+        raise AssertionError("time stands still")
+
+    def teardown(self) -> None:
+        """Nobody does anything any more: it ends."""
+        if not hasattr(self, "update"):
+            return
+        for _ in range(5):
+            deadline = next_deadline(self.update)
+            if deadline is None:
+                break
+            self.now = max(self.now, deadline)
+            self.update = advance(self.update, DeadlinePassed(), now=self.now)
+        assert self.update.ended
+
+
+TestSimulation = Simulation.TestCase
+TestSimulation.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize(("commits", "end"), [(True, State.COMMITTED), (False, State.ROLLED_BACK)])
+def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: State) -> None:
+    """It is no straw man: it commits when it is told to, and rolls back when it is not."""
+    course = Simulation()
+    course.begin(40, False, False, True, 300, 600, head_start=1)
+    course.things_go_well(25, True)
+    assert course.update.state is State.UNCOMMITTED
+    if commits:
+        course.something_happens("commit wanted", 0.0)
+    else:
+        course.time_passes(400.0)
+    course.things_go_well(3, True)
+    assert course.update.state is end
