@@ -51,7 +51,10 @@ class HubListener(Protocol):
         """A device does not exist any more."""
 
     def key_revoked(self, account: str, key: str | None) -> None:
-        """A key is not valid any more (None: none of the account's credentials is): what it opened has to be closed."""
+        """A key is not valid any more (None: any of the account's credentials may be the one).
+
+        What it opened has to be closed; who has another that is valid comes back.
+        """
 
 
 class Hub:
@@ -95,6 +98,7 @@ class Hub:
     async def create_device(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
         """Register a device and tell of it. Raises as `Registry.create`."""
         created = await self.registry.create(account, id, name)
+        await self._forget(account, created.device.id)  # what an earlier device of that id reported while it went
         data = _json.encode({"name": created.device.name})
         await self.feed.emit(account, notifications.CREATED, created.device.id, data)
         return created
@@ -107,12 +111,15 @@ class Hub:
     async def remove_device(self, account: str, id: str) -> None:
         """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`."""
         await self.registry.remove(account, id)
-        await self.shadows.forget(account, id)
-        await self.presence.forget(account, id)
-        await self.updates.forget(account, id)
+        await self._forget(account, id)
         for listener in self._listeners:
             listener.device_removed(account, id)
         await self.feed.emit(account, notifications.DELETED, id)
+
+    async def _forget(self, account: str, id: str) -> None:
+        await self.shadows.forget(account, id)
+        await self.presence.forget(account, id)
+        await self.updates.forget(account, id)
 
     async def remove_account(self, name: str) -> None:
         """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin."""
@@ -122,6 +129,7 @@ class Hub:
                 await self.remove_device(name, device.id)
             except NotFound:
                 continue  # somebody else was quicker
+        await self.feed.forget(name)
 
     # What the parts tell
 

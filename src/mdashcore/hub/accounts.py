@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import AlreadyExists, Conflict, NotFound, Unauthenticated, VersionConflict
+from mdashcore._errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unauthenticated, VersionConflict
 from mdashcore.hub._records import Records, scoped
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore
 
 __all__ = ["Accounts", "CreatedKey"]
+
+MAX_KEY_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
 
 
 @attrs.frozen
@@ -57,7 +60,7 @@ class Accounts:
 
     async def get(self, name: str) -> Account | None:
         """The account, or None."""
-        record = await self._accounts.get(name)
+        record = await self._accounts.get(name) if _possible(name) else None
         return None if record is None else record.value
 
     async def all(self) -> list[Account]:
@@ -74,7 +77,16 @@ class Accounts:
         return account
 
     async def set_password(self, name: str, password_hash: str, *, admin: bool | None = None) -> Account:
-        """Change an account's password, and `admin` unless None. Raises `NotFound`."""
+        """Change an account's password, and `admin` unless None; what was opened with the old one is closed.
+
+        Raises:
+            NotFound: there is no such account.
+            Conflict: the last admin would be none any more.
+        """
+        if await self.get(name) is None:
+            raise NotFound(f"no user {name!r}")
+        if admin is False:
+            await self._check_not_last_admin(name)
 
         def change(found: Account | None) -> Account:
             if found is None:
@@ -84,19 +96,22 @@ class Accounts:
 
         account = await self._accounts.change(name, change)
         assert account is not None  # noqa: S101 - for the type checker: `change` never returns None
+        self._on_revoked(name, None)
         return account
 
     async def remove(self, name: str) -> None:
         """Remove an account and its keys. Raises `NotFound`; `Conflict` for the last admin."""
-        accounts = await self.all()
-        if all(account.name != name for account in accounts):
+        if await self.get(name) is None:
             raise NotFound(f"no user {name!r}")
-        if not any(account.admin for account in accounts if account.name != name):
-            raise Conflict(f"{name!r} is the last admin")
+        await self._check_not_last_admin(name)
         for key in await self.keys(name):
             await self.remove_key(name, key.id)
         await self._accounts.delete(name)
         self._on_revoked(name, None)
+
+    async def _check_not_last_admin(self, name: str) -> None:
+        if {account.name for account in await self.all() if account.admin} == {name}:
+            raise Conflict(f"{name!r} is the last admin")
 
     # Keys
 
@@ -121,7 +136,7 @@ class Accounts:
 
     async def remove_key(self, account: str, id: str) -> None:
         """Revoke a key: from now on it opens nothing, and what it had opened is closed. Raises `NotFound`."""
-        record = await self._keys.get(scoped(account, id))
+        record = await self._keys.get(scoped(account, id)) if len(id) <= MAX_KEY_ID else None
         if record is None or not await self._keys.delete(scoped(account, id)):
             raise NotFound(f"no key {id!r}")
         await self._owners.delete(record.value.hash)
@@ -135,3 +150,12 @@ class Accounts:
         if key is None or key.value.hash != digest:
             raise Unauthenticated("the key is not valid")
         return key.value
+
+
+def _possible(name: str) -> bool:
+    """Whether an account can have that name: what can't must not reach a store as a key."""
+    try:
+        identity.check_account_name(name)
+    except InvalidInput:
+        return False
+    return True

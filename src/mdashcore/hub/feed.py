@@ -6,10 +6,12 @@ bus is ``ACCOUNT SP OFFSET SP FRAME``, encoded once for all listeners of all nod
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import attrs
+import msgspec
 
 from mdashcore import notifications
 from mdashcore.notifications import Notification
@@ -20,6 +22,10 @@ __all__ = ["TOPIC", "Feed", "FeedItem", "LogQuery"]
 TOPIC: Final = "feed"
 
 KEEP: Final = 100_000  # entries of an account's log: at 200 bytes each, 20 MB
+
+KEEP_BYTES: Final = 2**26  # of an account's log: a device that floods with its largest frames fills no memory
+
+MARKS: Final = 64  # pieces in which those bytes are counted: a log is never more than 2 % too large
 
 TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
 
@@ -56,13 +62,24 @@ class Feed:
     Args:
         now: Unix seconds.
         keep: notifications that are kept per account.
+        keep_bytes: of those, as far as this process has stored them.
     """
 
-    def __init__(self, logs: LogStore, bus: MessageBus, *, now: Callable[[], float], keep: int = KEEP) -> None:
+    def __init__(
+        self,
+        logs: LogStore,
+        bus: MessageBus,
+        *,
+        now: Callable[[], float],
+        keep: int = KEEP,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
         self._logs = logs
         self._bus = bus
         self._now = now
         self._keep = keep
+        self._keep_bytes = keep_bytes
+        self._gauges: dict[str, _Gauge] = {}
 
     async def emit(self, account: str, name: str, device: str, data: bytes | None = None) -> int:
         """Store a notification and tell it to the account's listeners; returns its offset.
@@ -75,9 +92,17 @@ class Feed:
         offset = await self._logs.append(_log(account), now, (stored,))
         frame = notifications.frame(stored, offset, now)
         await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
-        if offset % TRIM_EVERY == TRIM_EVERY - 1:
+        first = self._gauges.setdefault(account, _Gauge(self._keep_bytes)).add(offset, len(stored))
+        if first is not None:
+            await self._logs.trim(_log(account), min(self._keep, offset + 1 - first))
+        elif offset % TRIM_EVERY == TRIM_EVERY - 1:
             await self._logs.trim(_log(account), self._keep)
         return offset
+
+    async def forget(self, account: str) -> None:
+        """The account was removed: who gets its name later reads nothing of it. Offsets go on."""
+        self._gauges.pop(account, None)
+        await self._logs.trim(_log(account), 0)
 
     @staticmethod
     def parse(message: bytes) -> tuple[str, FeedItem]:
@@ -107,6 +132,36 @@ class Feed:
         return wanted[:limit]
 
 
+class _Gauge:
+    """Finds out when a log has grown too large: an offset for each piece of it that was filled."""
+
+    __slots__ = ("_marks", "_piece", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._piece = max(1, limit // MARKS)
+        self._size = 0
+        self._marks: deque[int] = deque()
+
+    def add(self, offset: int, size: int) -> int | None:
+        """Count an entry; the first offset to keep, if there is one to be trimmed to."""
+        self._size += size
+        if self._size < self._piece:
+            return None
+        self._size = 0
+        self._marks.append(offset)
+        return self._marks.popleft() + 1 if len(self._marks) > MARKS else None
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What a query looks at. The data are skipped: they may hold what is JSON and yet no value, as ``1e999``."""
+
+    name: str
+    id: str
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
 def _log(account: str) -> str:
     return f"notifications/{account}"
 
@@ -118,11 +173,11 @@ def _item(entry: LogEntry) -> FeedItem:
 def _selected(entry: LogEntry, query: LogQuery) -> bool:
     if query.device is None and query.name is None:
         return True
-    value = notifications.decode(entry.body)
-    if query.device is not None and value["id"] != query.device:
+    head = _decode_head(entry.body)
+    if query.device is not None and head.id != query.device:
         return False
     if query.name is None:
         return True
     if query.name.endswith("*"):
-        return bool(value["name"].startswith(query.name[:-1]))
-    return bool(value["name"] == query.name)
+        return head.name.startswith(query.name[:-1])
+    return head.name == query.name

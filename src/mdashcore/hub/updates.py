@@ -7,7 +7,7 @@ over one update at a time: everybody else hands it events. A node drives the run
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
@@ -24,7 +24,11 @@ __all__ = ["DeviceCaller", "UpdateRun", "Updates", "describe"]
 
 READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
 
-TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress, and between two stored offsets
+TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress
+
+
+_Call: TypeAlias = ota.Begin | ota.Write | ota.End | ota.Commit | ota.Ask
+"""The steps that call the device."""
 
 
 class DeviceCaller(Protocol):
@@ -147,7 +151,6 @@ class UpdateRun:
         self.device = device
         self._update = record.value
         self._version = record.version
-        self._stored = record.value
         self._told_at = 0.0
         self._block = b""
         self._block_start = 0
@@ -160,8 +163,6 @@ class UpdateRun:
     async def apply(self, event: ota.Event) -> None:
         """Take an event: what it changes is stored when this returns, and told.
 
-        Only the offset within a transfer is stored once a second: what is lost with it is sent again.
-
         Raises:
             StorageError: nothing has changed.
         """
@@ -169,20 +170,18 @@ class UpdateRun:
         update = ota.advance(self._update, event, now=now)
         if update is self._update:
             return
-        if not isinstance(event, ota.ChunkAccepted) or update.state is not State.TRANSFERRING:
-            await self._store(update)
-        elif now - self._told_at >= TELL_INTERVAL:
-            await self._store(update)
-            await self._tell_progress(update, now)
-        moved = update.state is not self._update.state
-        self._update = update
-        if moved:
+        key = scoped(self.account, self.device)
+        self._version = await self._updates.records.put(key, update, expected=self._version)
+        before, self._update = self._update, update
+        if update.state is not before.state:
             self._told_at = now
             await self._tell_state(update)
             if update.ended:
                 await self._updates.blobs.delete(blob_key(self.account, update.id))
+        elif update.offset != before.offset and now - self._told_at >= TELL_INTERVAL:
+            await self._tell_progress(update, now)
 
-    async def perform(self, step: ota.Step, caller: DeviceCaller) -> ota.Event:
+    async def perform(self, step: _Call, caller: DeviceCaller) -> ota.Event:
         """Make the call of a step; what came of it."""
         try:
             if isinstance(step, ota.Ask):
@@ -230,10 +229,6 @@ class UpdateRun:
             self._block = await self._updates.blobs.read(key, offset, max(size, READ_SIZE))
             self._block_start, start = offset, 0
         return self._block[start : start + size]
-
-    async def _store(self, update: Update) -> None:
-        key = scoped(self.account, self.device)
-        self._version = await self._updates.records.put(key, update, expected=self._version)
 
     async def _tell_state(self, update: Update) -> None:
         data = _json.encode(describe(update))

@@ -1,9 +1,42 @@
 """For the tests of those who build on mdashcore: nothing in here is needed to run a service.
 
 * `ConnectionPair`: two ends of a conversation, wired back to back, without a transport.
+* `BackendSuite`: everything that a storage backend has to do, as tests to be adopted by subclassing; or one part of
+  it, for one of the four stores (with the extra ``testing``).
 * `mdashcore.testing.device`: a scripted device on a real WebSocket (with the extra ``agent``).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from mdashcore.testing._pair import ConnectionPair
 
-__all__ = ["ConnectionPair"]
+if TYPE_CHECKING:
+    from mdashcore.testing.suites import (
+        BackendSuite,
+        BlobStoreSuite,
+        DocumentStoreSuite,
+        LogStoreSuite,
+        MessageBusSuite,
+        StorageSuite,
+    )
+
+__all__ = [
+    "BackendSuite",
+    "BlobStoreSuite",
+    "ConnectionPair",
+    "DocumentStoreSuite",
+    "LogStoreSuite",
+    "MessageBusSuite",
+    "StorageSuite",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The suites are loaded when asked for: they need hypothesis, and a `ConnectionPair` does not."""
+    if name in __all__:
+        from mdashcore.testing import suites
+
+        return getattr(suites, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ LARGE = 64  # pieces: 4 MB, the size of a real image
 class BlobStoreSuite(StorageSuite):
     """Streams in, pieces out."""
 
-    def test_what_was_put_comes_back(self) -> None:
+    def test_blob_what_was_put_comes_back(self) -> None:
         """A blob is read in any pieces; its size is known; an empty one is a blob too."""
 
         async def test(blobs: BlobStore) -> None:
@@ -34,9 +34,9 @@ class BlobStoreSuite(StorageSuite):
             assert await blobs.size("empty") == 0
             assert await blobs.read("empty", 0, 10) == b""
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_what_is_not_there(self) -> None:
+    def test_blob_what_is_not_there(self) -> None:
         """Of no blob there is no size and nothing to read."""
 
         async def test(blobs: BlobStore) -> None:
@@ -48,9 +48,9 @@ class BlobStoreSuite(StorageSuite):
                 return
             raise AssertionError("read what is not there")
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_a_large_blob(self) -> None:
+    def test_blob_a_large_blob(self) -> None:
         """Megabytes arrive whole."""
 
         async def test(blobs: BlobStore) -> None:
@@ -60,9 +60,9 @@ class BlobStoreSuite(StorageSuite):
             for n in reversed(range(LARGE)):
                 assert await blobs.read("b", n * PIECE, PIECE) == pieces[n]
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_nothing_until_it_is_complete(self) -> None:
+    def test_blob_nothing_until_it_is_complete(self) -> None:
         """While a blob is being put, the old one is there, or none."""
 
         async def test(blobs: BlobStore) -> None:
@@ -80,9 +80,9 @@ class BlobStoreSuite(StorageSuite):
                 assert await blobs.read("b", 0, 100) == b"new blob"
                 await blobs.delete("b")
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_a_failing_source_leaves_nothing(self) -> None:
+    def test_blob_a_failing_source_leaves_nothing(self) -> None:
         """If the source fails, or the put is cancelled, its error comes out and there is what was there before."""
 
         async def test(blobs: BlobStore) -> None:
@@ -110,9 +110,9 @@ class BlobStoreSuite(StorageSuite):
                 assert await blobs.size("b") == (None if before is None else len(before))
                 assert [key async for key in blobs.scan()] == ([] if before is None else ["b"])
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_replaced_and_deleted(self) -> None:
+    def test_blob_replaced_and_deleted(self) -> None:
         """A second put replaces; a deleted blob is gone."""
 
         async def test(blobs: BlobStore) -> None:
@@ -123,9 +123,9 @@ class BlobStoreSuite(StorageSuite):
             assert await blobs.size("b") is None
             assert not await blobs.delete("b")
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_two_at_once(self) -> None:
+    def test_blob_two_at_once(self) -> None:
         """Two puts of one key at the same time: one of them is there, whole."""
 
         async def test(blobs: BlobStore) -> None:
@@ -135,9 +135,9 @@ class BlobStoreSuite(StorageSuite):
             found = await blobs.read("k", 0, 200_000)
             assert found in (b"a" * 100_000, b"b" * 100_000)
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_odd_keys(self) -> None:
+    def test_blob_odd_keys(self) -> None:
         """Every text is a key of its own, and a scan gives them by prefix."""
 
         async def test(blobs: BlobStore) -> None:
@@ -151,9 +151,9 @@ class BlobStoreSuite(StorageSuite):
             for key in ODD_KEYS:
                 assert await blobs.delete(key)
 
-        self._run(test)
+        self._on_blobs(test)
 
-    def test_durable(self) -> None:
+    def test_blob_durable(self) -> None:
         """A blob that was put is there when the store is opened again."""
 
         async def test(name: str) -> None:
@@ -164,7 +164,7 @@ class BlobStoreSuite(StorageSuite):
 
         self.run_if(DURABLE, test)
 
-    def test_shared(self) -> None:
+    def test_blob_shared(self) -> None:
         """Two that have the store open see each other's blobs."""
 
         async def test(name: str) -> None:
@@ -174,11 +174,11 @@ class BlobStoreSuite(StorageSuite):
 
         self.run_if(SHARED, test)
 
-    def _run(self, test: Callable[[BlobStore], Awaitable[None]]) -> None:
-        async def on_blobs(backend: Backend) -> None:
+    def _on_blobs(self, test: Callable[[BlobStore], Awaitable[None]]) -> None:
+        async def opened(backend: Backend) -> None:
             await test(backend.blobs)
 
-        self.run_open(on_blobs)
+        self.run_open(opened)
 
 
 async def _source(data: bytes, size: int) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ class MessageBusSuite(StorageSuite):
     flood: ClassVar[int] = 6000
     """Messages past a subscriber that reads none: more than any queue for it can reasonably hold."""
 
-    def test_the_first_message_arrives(self) -> None:
+    def test_bus_the_first_message_arrives(self) -> None:
         """A subscription is live when it has been entered: the very next message comes."""
 
         async def test(bus: MessageBus) -> None:
@@ -31,9 +31,9 @@ class MessageBusSuite(StorageSuite):
                     with anyio.fail_after(PATIENCE):
                         assert await anext(messages) == b"%d" % n
 
-        self._run(test)
+        self._on_bus(test)
 
-    def test_nothing_is_kept(self) -> None:
+    def test_bus_nothing_is_kept(self) -> None:
         """Publishing to nobody succeeds, and who comes later gets only what comes later."""
 
         async def test(bus: MessageBus) -> None:
@@ -43,9 +43,9 @@ class MessageBusSuite(StorageSuite):
                 with anyio.fail_after(PATIENCE):
                     assert await anext(messages) == b"late"
 
-        self._run(test)
+        self._on_bus(test)
 
-    def test_order(self) -> None:
+    def test_bus_order(self) -> None:
         """The messages of one publisher arrive in their order, whatever their bytes and sizes."""
 
         async def test(bus: MessageBus) -> None:
@@ -56,9 +56,9 @@ class MessageBusSuite(StorageSuite):
                 with anyio.fail_after(PATIENCE):
                     assert [await anext(messages) for _ in sent] == sent
 
-        self._run(test)
+        self._on_bus(test)
 
-    def test_everybody_gets_it(self) -> None:
+    def test_bus_everybody_gets_it(self) -> None:
         """Every subscriber of a topic gets every message; nobody else does."""
 
         async def test(bus: MessageBus) -> None:
@@ -68,9 +68,9 @@ class MessageBusSuite(StorageSuite):
                 with anyio.fail_after(PATIENCE):
                     assert [await anext(one), await anext(two), await anext(other)] == [b"1", b"1", b"2"]
 
-        self._run(test)
+        self._on_bus(test)
 
-    def test_odd_topics(self) -> None:
+    def test_bus_odd_topics(self) -> None:
         """Every text is a topic of its own: none is a pattern for others."""
 
         async def test(bus: MessageBus) -> None:
@@ -81,9 +81,9 @@ class MessageBusSuite(StorageSuite):
                     with anyio.fail_after(PATIENCE):
                         assert (await anext(messages)).decode() == topic
 
-        self._run(test)
+        self._on_bus(test)
 
-    def test_who_leaves_is_gone(self) -> None:
+    def test_bus_who_leaves_is_gone(self) -> None:
         """After a subscription has ended, its topic goes on for the others, and can be subscribed to again."""
 
         async def test(bus: MessageBus) -> None:
@@ -99,9 +99,9 @@ class MessageBusSuite(StorageSuite):
                         assert await anext(comes) == b"3"
                         assert [await anext(stays) for _ in range(3)] == [b"1", b"2", b"3"]
 
-        self._run(test)
+        self._on_bus(test)
 
-    def test_a_slow_subscriber_delays_nobody(self) -> None:
+    def test_bus_a_slow_subscriber_delays_nobody(self) -> None:
         """A subscriber that reads nothing stops neither the publisher nor those who do read."""
 
         async def test(bus: MessageBus) -> None:
@@ -112,9 +112,9 @@ class MessageBusSuite(StorageSuite):
                         message = await anext(reads)
                     assert message.startswith(b"%d." % n)
 
-        self._run(test)
+        self._on_bus(test)
 
-    def test_shared(self) -> None:
+    def test_bus_shared(self) -> None:
         """What is published through one that has the store open arrives at another."""
 
         async def test(name: str) -> None:
@@ -125,8 +125,8 @@ class MessageBusSuite(StorageSuite):
 
         self.run_if(SHARED, test)
 
-    def _run(self, test: Callable[[MessageBus], Awaitable[None]]) -> None:
-        async def on_bus(backend: Backend) -> None:
+    def _on_bus(self, test: Callable[[MessageBus], Awaitable[None]]) -> None:
+        async def opened(backend: Backend) -> None:
             await test(backend.bus)
 
-        self.run_open(on_bus)
+        self.run_open(opened)

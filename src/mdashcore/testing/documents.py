@@ -23,7 +23,7 @@ ROUNDS = 5
 class DocumentStoreSuite(StorageSuite):
     """Versions, compare-and-set, keys, scans."""
 
-    def test_what_was_put_comes_back(self) -> None:
+    def test_documents_what_was_put_comes_back(self) -> None:
         """A put document comes back with its version, as the same JSON value; another key does not."""
 
         async def test(documents: DocumentStore) -> None:
@@ -37,9 +37,9 @@ class DocumentStoreSuite(StorageSuite):
             assert await documents.get("things", "other") is None
             assert await documents.get("others", "k") is None
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_versions_grow(self) -> None:
+    def test_documents_versions_grow(self) -> None:
         """Every put gives a greater version than any that the key had, also across a delete."""
 
         async def test(documents: DocumentStore) -> None:
@@ -51,9 +51,9 @@ class DocumentStoreSuite(StorageSuite):
                 if n % 3 == 2:
                     assert await documents.delete("things", "k")
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_expected_is_heeded(self) -> None:
+    def test_documents_expected_is_heeded(self) -> None:
         """`expected` has to be the present version, 0 where there is no document; else nothing is written."""
 
         async def test(documents: DocumentStore) -> None:
@@ -69,9 +69,9 @@ class DocumentStoreSuite(StorageSuite):
             await _conflict(documents.put("things", "k", b"4", expected=second), second, 0)
             assert await documents.put("things", "k", b"5", expected=0) > second
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_delete(self) -> None:
+    def test_documents_delete(self) -> None:
         """A deleted document is gone; deleting none is False."""
 
         async def test(documents: DocumentStore) -> None:
@@ -81,9 +81,9 @@ class DocumentStoreSuite(StorageSuite):
             assert await documents.get("things", "k") is None
             assert not await documents.delete("things", "k")
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_one_of_many_wins(self) -> None:
+    def test_documents_one_of_many_wins(self) -> None:
         """Of concurrent puts with the same `expected`, exactly one succeeds, and it is the one that is stored."""
 
         async def test(documents: DocumentStore) -> None:
@@ -104,9 +104,9 @@ class DocumentStoreSuite(StorageSuite):
                 version = winners[0][1]
                 assert await documents.get("things", "k") == Document("k", version, b"%d" % winners[0][0])
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_no_update_is_lost(self) -> None:
+    def test_documents_no_update_is_lost(self) -> None:
         """Concurrent counters that compare and set never lose a count."""
 
         async def test(documents: DocumentStore) -> None:
@@ -123,9 +123,9 @@ class DocumentStoreSuite(StorageSuite):
             assert found is not None
             assert int(found.body) == WRITERS * ROUNDS
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_a_read_is_never_stale(self) -> None:
+    def test_documents_a_read_is_never_stale(self) -> None:
         """Once a put has returned, no get gives anything older, whoever asks."""
 
         async def test(documents: DocumentStore) -> None:
@@ -151,9 +151,9 @@ class DocumentStoreSuite(StorageSuite):
                     await anyio.lowlevel.checkpoint()
                 done.set()
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_a_body_is_not_shared(self) -> None:
+    def test_documents_a_body_is_not_shared(self) -> None:
         """What the caller does to a buffer afterwards does not reach the store; what comes back is `bytes`."""
 
         async def test(documents: DocumentStore) -> None:
@@ -165,9 +165,9 @@ class DocumentStoreSuite(StorageSuite):
             assert type(found.body) is bytes
             _same(found.body, {"a": 1})
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_odd_keys(self) -> None:
+    def test_documents_odd_keys(self) -> None:
         """Every text is a key of its own: none escapes, none falls together with another."""
 
         async def test(documents: DocumentStore) -> None:
@@ -182,9 +182,9 @@ class DocumentStoreSuite(StorageSuite):
             for key in ODD_KEYS:
                 assert await documents.delete("things", key)
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_scan_by_prefix(self) -> None:
+    def test_documents_scan_by_prefix(self) -> None:
         """A scan gives what starts with the prefix, literally, of its collection only."""
 
         async def test(documents: DocumentStore) -> None:
@@ -195,9 +195,9 @@ class DocumentStoreSuite(StorageSuite):
                 found = [(d.key, d.body) async for d in documents.scan("things", prefix)]
                 assert sorted(found) == sorted((key, b"1") for key in ODD_KEYS if key.startswith(prefix))
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_scan_while_writing(self) -> None:
+    def test_documents_scan_while_writing(self) -> None:
         """What exists all through a scan is given exactly once, whatever is written and deleted meanwhile."""
 
         async def test(documents: DocumentStore) -> None:
@@ -227,9 +227,9 @@ class DocumentStoreSuite(StorageSuite):
                     assert stable <= set(seen), f"missed: {sorted(stable - set(seen))}"
                 done.set()
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_a_large_document(self) -> None:
+    def test_documents_a_large_document(self) -> None:
         """A megabyte is no problem."""
 
         async def test(documents: DocumentStore) -> None:
@@ -239,9 +239,9 @@ class DocumentStoreSuite(StorageSuite):
             assert found is not None
             _same(found.body, value)
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_a_cancelled_put_harms_nothing(self) -> None:
+    def test_documents_a_cancelled_put_harms_nothing(self) -> None:
         """A put that was cancelled has happened or not; the store goes on either way."""
 
         async def test(documents: DocumentStore) -> None:
@@ -255,9 +255,9 @@ class DocumentStoreSuite(StorageSuite):
                 assert (found.version == before) == (found.body == b"1")
                 before = await documents.put("things", "k", b"1", expected=found.version)
 
-        self._run(test)
+        self._on_documents(test)
 
-    def test_durable(self) -> None:
+    def test_documents_durable(self) -> None:
         """What was acknowledged is there when the store is opened again, and versions go on."""
 
         async def test(name: str) -> None:
@@ -276,7 +276,7 @@ class DocumentStoreSuite(StorageSuite):
 
         self.run_if(DURABLE, test)
 
-    def test_shared(self) -> None:
+    def test_documents_shared(self) -> None:
         """Two that have the store open see each other's writes, and compare and set against each other."""
 
         async def test(name: str) -> None:
@@ -288,21 +288,21 @@ class DocumentStoreSuite(StorageSuite):
 
         self.run_if(SHARED, test)
 
-    def test_random_operations(self) -> None:
+    def test_documents_random_operations(self) -> None:
         """Any sequence of operations does what it does to a plain dict."""
 
         @given(st.lists(_OPERATIONS, max_size=30))
         @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
         def replay(operations: list[tuple[Any, ...]]) -> None:
-            self._run(lambda documents: _replay(documents, operations))
+            self._on_documents(lambda documents: _replay(documents, operations))
 
         replay()
 
-    def _run(self, test: Callable[[DocumentStore], Awaitable[None]]) -> None:
-        async def on_documents(backend: Backend) -> None:
+    def _on_documents(self, test: Callable[[DocumentStore], Awaitable[None]]) -> None:
+        async def opened(backend: Backend) -> None:
             await test(backend.documents)
 
-        self.run_open(on_documents)
+        self.run_open(opened)
 
 
 VALUES: tuple[Any, ...] = (

@@ -21,7 +21,7 @@ ROUNDS = 10
 class LogStoreSuite(StorageSuite):
     """Offsets, order, trimming."""
 
-    def test_offsets_count_from_zero(self) -> None:
+    def test_log_offsets_count_from_zero(self) -> None:
         """The first entry has offset 0; entries of one append follow each other; `end` is the next offset."""
 
         async def test(logs: LogStore) -> None:
@@ -34,9 +34,9 @@ class LogStoreSuite(StorageSuite):
             expected = [LogEntry(n, times[n], b"%d" % n) for n in range(4)]
             assert list(await logs.read("l", 0, 10)) == expected
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_read_from_anywhere(self) -> None:
+    def test_log_read_from_anywhere(self) -> None:
         """A read gives the entries from an offset on, at most as many as asked for."""
 
         async def test(logs: LogStore) -> None:
@@ -46,9 +46,9 @@ class LogStoreSuite(StorageSuite):
                     offsets = [entry.offset for entry in await logs.read("l", start, limit)]
                     assert offsets == list(range(100))[start : start + limit]
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_logs_are_apart(self) -> None:
+    def test_log_logs_are_apart(self) -> None:
         """Every text names a log of its own."""
 
         async def test(logs: LogStore) -> None:
@@ -57,9 +57,9 @@ class LogStoreSuite(StorageSuite):
             for n, name in enumerate(ODD_KEYS):
                 assert list(await logs.read(name, 0, 10)) == [LogEntry(0, float(n), b"%d" % n)]
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_trim_keeps_the_newest(self) -> None:
+    def test_log_trim_keeps_the_newest(self) -> None:
         """After a trim the newest are there, under their offsets, and the next append goes on."""
 
         async def test(logs: LogStore) -> None:
@@ -77,9 +77,9 @@ class LogStoreSuite(StorageSuite):
             assert await logs.append("l", 3.0, [b"21"]) == 21
             assert list(await logs.read("l", 0, 100)) == [LogEntry(21, 3.0, b"21")]
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_concurrent_appends(self) -> None:
+    def test_log_concurrent_appends(self) -> None:
         """Offsets are neither skipped nor repeated, and the entries of one append stay together."""
 
         async def test(logs: LogStore) -> None:
@@ -102,9 +102,9 @@ class LogStoreSuite(StorageSuite):
                 for i in range(3):
                     assert entries[first + i].body == b"[%d,%d,%d]" % (*divmod(number, ROUNDS), i)
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_visible_in_order(self) -> None:
+    def test_log_visible_in_order(self) -> None:
         """Who reads while others write never sees an entry before those with smaller offsets."""
 
         async def test(logs: LogStore) -> None:
@@ -125,9 +125,9 @@ class LogStoreSuite(StorageSuite):
                         cursor += 1
                     await anyio.lowlevel.checkpoint()
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_an_acknowledged_entry_is_there(self) -> None:
+    def test_log_an_acknowledged_entry_is_there(self) -> None:
         """Once an append has returned, a read from its offset gives it."""
 
         async def test(logs: LogStore) -> None:
@@ -136,9 +136,9 @@ class LogStoreSuite(StorageSuite):
                 assert [entry.body for entry in await logs.read("l", offset, 1)] == [b"%d" % n]
                 assert await logs.end("l") == offset + 1
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_many_and_large_entries(self) -> None:
+    def test_log_many_and_large_entries(self) -> None:
         """A thousand entries in one append, and one of a hundred kilobytes."""
 
         async def test(logs: LogStore) -> None:
@@ -147,9 +147,9 @@ class LogStoreSuite(StorageSuite):
             assert await logs.append("l", 2.0, [large]) == 1000
             assert list(await logs.read("l", 1000, 10)) == [LogEntry(1000, 2.0, large)]
 
-        self._run(test)
+        self._on_logs(test)
 
-    def test_durable(self) -> None:
+    def test_log_durable(self) -> None:
         """What was acknowledged is there when the store is opened again; offsets go on, also after a full trim."""
 
         async def test(name: str) -> None:
@@ -164,7 +164,7 @@ class LogStoreSuite(StorageSuite):
 
         self.run_if(DURABLE, test)
 
-    def test_shared(self) -> None:
+    def test_log_shared(self) -> None:
         """Two that have the store open append to one sequence."""
 
         async def test(name: str) -> None:
@@ -176,21 +176,21 @@ class LogStoreSuite(StorageSuite):
 
         self.run_if(SHARED, test)
 
-    def test_random_operations(self) -> None:
+    def test_log_random_operations(self) -> None:
         """Any sequence of operations does what it does to a plain list."""
 
         @given(st.lists(_OPERATIONS, max_size=30))
         @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
         def replay(operations: list[tuple[Any, ...]]) -> None:
-            self._run(lambda logs: _replay(logs, operations))
+            self._on_logs(lambda logs: _replay(logs, operations))
 
         replay()
 
-    def _run(self, test: Callable[[LogStore], Awaitable[None]]) -> None:
-        async def on_logs(backend: Backend) -> None:
+    def _on_logs(self, test: Callable[[LogStore], Awaitable[None]]) -> None:
+        async def opened(backend: Backend) -> None:
             await test(backend.logs)
 
-        self.run_open(on_logs)
+        self.run_open(opened)
 
 
 _LOGS = st.sampled_from(["a", "A", "a/b"])

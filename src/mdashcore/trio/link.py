@@ -76,6 +76,7 @@ class Link:
 
     async def run(self, handler: Callable[[PeerEvent], Awaitable[None]]) -> None:
         """Read until the connection ends. `handler` is awaited for each event before the next is taken."""
+        self._wake_writer()  # for what came with the handshake
         try:
             while (message := await self.stream.receive()) is not None:
                 try:

@@ -43,7 +43,10 @@ RETRY_DELAY: Final = 1.0  # seconds until the bus is tried again: it has to be b
 
 _REVOKED: Final = "the credentials were revoked"
 
-_CALLS_THAT_COUNT: Final = {"OTA.Commit": ota.CommitAccepted(), "OTA.Revert": ota.RevertAccepted()}
+_CALLS_THAT_COUNT: Final[dict[str, ota.Event]] = {
+    "OTA.Commit": ota.CommitAccepted(),
+    "OTA.Revert": ota.RevertAccepted(),
+}
 """What the success of a person's call means for the device's update."""
 
 
@@ -113,11 +116,13 @@ class Node:
             if not self._admit(connected):
                 link.close(POLICY_VIOLATION, "a newer connection has replaced this one")
             else:
+                self.updater.tell(*connected.key, ota.DeviceConnected())  # before anything that the device says now
                 self.spawn(lambda: self._greet(connected))
             await link.run(lambda event: self._handle(connected, event))
         finally:
             if self._devices.get(connected.key) is connected:
                 del self._devices[connected.key]
+                self.updater.tell(*connected.key, ota.DeviceDisconnected())
             unwatch()
             # Not here: this task may be cancelled already, and then no await would succeed.
             self._farewells += 1
@@ -257,9 +262,8 @@ class Node:
         except MdashError:
             current = None
         if current is None or current.token_hash != connected.device.token_hash:
-            self.device_revoked(account, id)  # revoked between the handshake and now
+            connected.link.close(POLICY_VIOLATION, "the device token was revoked")  # since the handshake
             return
-        self.updater.tell(account, id, ota.DeviceConnected())
         await self.hub.feed.emit(account, notifications.ONLINE, id)
         delta = (await self.hub.shadows.get(account, id)).delta_document()
         if delta is not None:
@@ -282,7 +286,6 @@ class Node:
             last_seen = self._wall_clock(connected.stream.last_received)
             if await self.hub.presence.release(account, id, connected.session, last_seen):
                 await self.hub.feed.emit(account, notifications.OFFLINE, id)
-                self.updater.tell(account, id, ota.DeviceDisconnected())
         finally:
             self._farewells -= 1
             if not self._farewells:

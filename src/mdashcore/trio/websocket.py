@@ -44,6 +44,7 @@ class ServerWebSocket:
     def __init__(self, stream: trio.abc.Stream, *, max_message: int = ConnectionLimits().max_frame) -> None:
         self._stream = stream
         self._protocol = ServerProtocol(extensions=None, max_size=max_message, logger=_logger)
+        self._early = b""  # frames that came with the request
         self._fragments = bytearray()
         self._messages: deque[bytes] = deque()
         self._control: list[bytes] = []
@@ -51,14 +52,16 @@ class ServerWebSocket:
         self._receiving = trio.CancelScope()
         self._deadline = inf  # of all receiving, once one side has said goodbye
         self._aborted = False
+        self._deaf = False  # this side has ended the conversation: what the peer has sent since is not taken
         self.last_received = trio.current_time()
         self.on_control = _nobody
 
     # The handshake
 
     def feed(self, data: bytes) -> Request | None:
-        """Take the bytes of the handshake request; returns the request once it is complete."""
-        self._protocol.receive_data(data)
+        """Take the head of the handshake request, whole, with what came behind it; None if it cannot be read."""
+        head, end, self._early = data.partition(b"\r\n\r\n")
+        self._protocol.receive_data(head + end)  # the rest later: the library answers frames before the handshake
         if self._protocol.handshake_exc is not None:
             self._protocol.data_to_send()
             return None
@@ -72,8 +75,11 @@ class ServerWebSocket:
         response = self._protocol.accept(request)
         self._protocol.send_response(response)
         await self._send_all(b"".join(self._protocol.data_to_send()))
-        self._take_events()  # frames that came with the request
-        return self._protocol.state is State.OPEN
+        if self._protocol.state is not State.OPEN:
+            return False
+        self._protocol.receive_data(self._early)
+        self._take_events()
+        return True
 
     # PingableStream
 
@@ -113,6 +119,7 @@ class ServerWebSocket:
     def close(self, code: int, reason: str) -> None:
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
+            self._deaf = True
             self._messages.clear()
             self._closing()
 
@@ -135,7 +142,7 @@ class ServerWebSocket:
         for frame in self._protocol.events_received():
             assert isinstance(frame, Frame)  # noqa: S101 - the request came first, and once
             if frame.opcode is Opcode.BINARY:
-                self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
+                self._fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
             elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
                 self._fragments += frame.data
                 if frame.fin:
@@ -148,14 +155,18 @@ class ServerWebSocket:
     def _finish_message(self) -> None:
         message = bytes(self._fragments)
         self._fragments.clear()
-        if self._protocol.state is not State.OPEN:
-            return  # this side has said goodbye: what comes now was sent before the peer knew
+        if self._deaf:
+            return
         try:
             message.decode()
         except UnicodeDecodeError:
-            self._protocol.fail(CloseCode.INVALID_DATA, "not UTF-8")
+            self._fail(CloseCode.INVALID_DATA, "not UTF-8")
         else:
             self._messages.append(message)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        self._deaf = True
+        self._protocol.fail(code, reason)
 
     def _closing(self) -> None:
         """One side has said goodbye: the other gets a moment to do so too."""

@@ -1,0 +1,29 @@
+"""The conformance suites together."""
+
+from __future__ import annotations
+
+from mdashcore.testing._suite import StorageSuite
+from mdashcore.testing.blobs import BlobStoreSuite
+from mdashcore.testing.bus import MessageBusSuite
+from mdashcore.testing.documents import DocumentStoreSuite
+from mdashcore.testing.logs import LogStoreSuite
+
+__all__ = [
+    "BackendSuite",
+    "BlobStoreSuite",
+    "DocumentStoreSuite",
+    "LogStoreSuite",
+    "MessageBusSuite",
+    "StorageSuite",
+]
+
+
+class BackendSuite(DocumentStoreSuite, LogStoreSuite, BlobStoreSuite, MessageBusSuite):
+    """Every suite for a backend that has all four stores.
+
+    ::
+
+        class TestMyBackend(BackendSuite):
+            def open(self, name):
+                return open_my_backend(f"my://{FOLDER}/{name}")
+    """
