@@ -336,5 +336,4 @@ def _call_id(raw: RawJson | None) -> int | None:
     if raw is None:
         return None
     digits = raw.strip(b'"')
-    # 18 digits: more than a connection can count to, and no work for int()
-    return int(digits) if digits.isdigit() and len(digits) <= 18 else None
+    return int(digits) if digits.isdigit() else None  # MAX_ID bounds the work

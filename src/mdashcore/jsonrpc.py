@@ -263,7 +263,7 @@ def _read_error(raw: RawJson) -> ErrorObject:
     try:
         error = _decode_error(raw)
         code = int(error.code)
-    except (*_json.DECODE_ERRORS, OverflowError, ValueError):
+    except _json.DECODE_ERRORS:
         return ErrorObject(APPLICATION_ERROR, raw.decode(errors="replace"))
     return ErrorObject(code, error.message, None if error.data is msgspec.UNSET else bytes(error.data))
 

@@ -296,7 +296,7 @@ async def test_scan_while_writing(backend: Backend) -> None:
         seen.append(document.key)
         n = len(seen)
         await documents.put("c", f"new{n}", b"new")
-        await documents.put("c", f"{n % 50}", b"changed")
+        await documents.put("c", f"{n % 30}", b"changed")
         if n == 10:
             for gone in range(40, 50):
                 await documents.delete("c", f"{gone}")

@@ -174,6 +174,22 @@ def test_params_that_have_no_json_form() -> None:
 # --- requests of the peer
 
 
+@pytest.mark.parametrize("frame", ['{"method":"N","params":"ä"}', '{"method":"N","params":"ä"}'.encode()])
+def test_frames_are_text_or_bytes(frame: bytes | str) -> None:
+    """A transport may hand over a text message as it has it, decoded or not."""
+    connection = Connection()
+    connection.receive_data(frame)
+    assert connection.events() == [NotificationReceived("N", '"ä"'.encode())]
+
+
+def test_text_with_a_lone_surrogate() -> None:
+    """A text that UTF-8 cannot hold is a parse error, as its bytes would be."""
+    connection = Connection()
+    connection.receive_data('{"method":"\ud800"}')
+    assert connection.events() == []
+    assert [frame["error"]["code"] for frame in frames(connection)] == [jsonrpc.PARSE_ERROR]
+
+
 def test_duplicate_request_ids() -> None:
     """A peer that uses an id twice gets each request answered, by its own ref."""
     connection = Connection()
