@@ -15,8 +15,8 @@ backend may write it in a form of its own, and must not keep a buffer that its c
 deleted meanwhile may be given or not. It must not hold all of them in memory if the backend can avoid it.
 
 **LogStore** keeps append-only logs. The entries of one `append` get consecutive offsets; the first of a log is 0,
-and an offset is never used twice, also after a `trim`. An entry becomes visible only when all with smaller
-offsets are. `read` never waits for entries to come.
+and an offset is never used twice, also after a `trim`. An entry's body comes back byte for byte. An entry becomes
+visible only when all with smaller offsets are. `read` never waits for entries to come.
 
 **MessageBus** carries messages at most once. A subscription is live when its context has been entered:
 what is published after that arrives, in the order of each publisher, or, where the subscriber is slow, may be

@@ -99,5 +99,7 @@ class Records(Generic[T]):
     def _record(self, key: str, body: bytes, version: int) -> Record[T]:
         try:
             return Record(self._load(_json.decode(body)), version)
+        except StorageError as exc:
+            raise StorageError(f"{self._collection}/{key}: {exc}") from exc
         except (cattrs.BaseValidationError, InvalidInput, ValueError, TypeError, KeyError, AttributeError) as exc:
             raise StorageError(f"{self._collection}/{key} is damaged: {exc}") from exc

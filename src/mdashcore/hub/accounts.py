@@ -27,7 +27,7 @@ class CreatedKey:
 
 
 @attrs.frozen
-class _KeyOwner:
+class KeyOwner:
     """What the index of secrets knows: where the key is."""
 
     account: str
@@ -53,7 +53,7 @@ class Accounts:
     ) -> None:
         self._accounts = Records(documents, "accounts", Account)
         self._keys = Records(documents, "keys", ApiKey)
-        self._owners = Records(documents, "key_owners", _KeyOwner)
+        self._owners = Records(documents, "key_owners", KeyOwner)
         self._now = now
         self._entropy = entropy
         self._on_revoked = on_revoked
@@ -126,7 +126,7 @@ class Accounts:
             self._now(),
         )
         await self._keys.put(scoped(account, key.id), key, expected=0)
-        await self._owners.put(key.hash, _KeyOwner(account, key.id))
+        await self._owners.put(key.hash, KeyOwner(account, key.id))
         return CreatedKey(key, secret)
 
     async def keys(self, account: str) -> list[ApiKey]:

@@ -24,7 +24,7 @@ class CreatedDevice:
 
 
 @attrs.frozen
-class _TokenOwner:
+class TokenOwner:
     """What the index of tokens knows: where the device is."""
 
     account: str
@@ -49,7 +49,7 @@ class Registry:
         on_revoked: Callable[[str, str], None],
     ) -> None:
         self._devices = Records(documents, "devices", Device)
-        self._owners = Records(documents, "token_owners", _TokenOwner)
+        self._owners = Records(documents, "token_owners", TokenOwner)
         self._now = now
         self._entropy = entropy
         self._on_revoked = on_revoked
@@ -69,7 +69,7 @@ class Registry:
             await self._devices.put(scoped(account, id), device, expected=0)
         except VersionConflict:
             raise AlreadyExists(f"there is a device {id!r} already") from None
-        await self._owners.put(device.token_hash, _TokenOwner(account, id))
+        await self._owners.put(device.token_hash, TokenOwner(account, id))
         return CreatedDevice(device, token)
 
     async def get(self, account: str, id: str) -> Device:
@@ -93,7 +93,7 @@ class Registry:
         """Give the device a new token; the old one stops working at once. Raises `NotFound`."""
         token = self._new_token()
         old = await self.get(account, id)
-        await self._owners.put(identity.hash_token(token), _TokenOwner(account, id))
+        await self._owners.put(identity.hash_token(token), TokenOwner(account, id))
         device = await self._change(
             account, id, lambda device: attrs.evolve(device, token_hash=identity.hash_token(token))
         )

@@ -1,0 +1,286 @@
+"""Everything that a service keeps, as JSON lines: for backups, for moving to another backend, and for checking.
+
+Each line is one object::
+
+    {"format": "mdashcore", "version": 1}
+    {"collection": "devices", "key": "alice/d1", "body": {…}}
+    {"log": "notifications/alice", "offset": 7, "time": 1700000000.0, "body": {…}}
+    {"blob": "alice/ota_…", "offset": 0, "data": "base64…"}
+    {"end": true, "documents": 12, "entries": 40, "blobs": 1}
+
+An export of a service that is running is right document by document. What belongs together (a device and the index of
+its token) is written before and removed after what points to it, so an import can put right what was caught in between.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from mdashcore import _json
+from mdashcore._errors import AlreadyExists, InvalidInput, MdashError, NotFound
+from mdashcore.hub._records import Records
+from mdashcore.hub.accounts import KeyOwner
+from mdashcore.hub.presence import PresenceRecord
+from mdashcore.hub.registry import TokenOwner
+from mdashcore.hub.updates import blob_key
+from mdashcore.identity import Account, ApiKey, Device
+from mdashcore.ota import Update
+from mdashcore.shadow import Shadow
+from mdashcore.storage import Backend
+
+__all__ = ["Counts", "check_store", "export_store", "import_store"]
+
+FORMAT: Final = "mdashcore"
+VERSION: Final = 1
+
+PAGE: Final = 500  # log entries read at once
+PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
+MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, nothing else comes near
+
+_TYPES: Final[dict[str, tuple[type, dict[str, Any]]]] = {
+    "accounts": (Account, {}),
+    "keys": (ApiKey, {}),
+    "key_owners": (KeyOwner, {}),
+    "devices": (Device, {}),
+    "token_owners": (TokenOwner, {}),
+    "presence": (PresenceRecord, {}),
+    "shadows": (Shadow, {"load": Shadow.from_stored, "dump": Shadow.to_stored}),
+    "updates": (Update, {"load": Update.from_stored, "dump": Update.to_stored}),
+}
+"""Every collection that the hub keeps, and what is in it."""
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Any line of an export."""
+
+    format: str | None = None
+    version: int | None = None
+    collection: str | None = None
+    key: str | None = None
+    log: str | None = None
+    blob: str | None = None
+    offset: int = 0
+    time: float = 0.0
+    body: msgspec.Raw = msgspec.Raw(b"")
+    data: str = ""
+    end: bool = False
+    documents: int = 0
+    entries: int = 0
+    blobs: int = 0
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+@attrs.define
+class Counts:
+    """How much there was."""
+
+    documents: int = 0
+    entries: int = 0
+    blobs: int = 0
+
+
+async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
+    """Everything, line by line, without line ends. Memory does not grow with the store.
+
+    Raises:
+        StorageError: the store cannot be read; the lines so far have no end, and will not be imported.
+    """
+    counts = Counts()
+    yield _json.encode({"format": FORMAT, "version": VERSION})
+    accounts: list[str] = []
+    for collection in _TYPES:
+        async for document in backend.documents.scan(collection):
+            if collection == "accounts":
+                accounts.append(document.key)
+            line = {"collection": collection, "key": document.key, "body": msgspec.Raw(document.body)}
+            yield _json.encode(line)
+            counts.documents += 1
+    for account in accounts:
+        log, start = f"notifications/{account}", 0
+        while entries := await backend.logs.read(log, start, PAGE):
+            for entry in entries:
+                body = msgspec.Raw(entry.body)
+                yield _json.encode({"log": log, "offset": entry.offset, "time": entry.time, "body": body})
+                counts.entries += 1
+            start = entries[-1].offset + 1
+    async for key in backend.blobs.scan():
+        offset = 0
+        while piece := await _piece(backend, key, offset):
+            yield _json.encode({"blob": key, "offset": offset, "data": base64.b64encode(piece).decode()})
+            offset += len(piece)
+        counts.blobs += offset > 0
+    yield _json.encode({"end": True, **attrs.asdict(counts)})
+
+
+async def _piece(backend: Backend, key: str, offset: int) -> bytes:
+    try:
+        return await backend.blobs.read(key, offset, PIECE)
+    except NotFound:  # its update has ended meanwhile
+        return b""
+
+
+async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> Counts:
+    """Put an export into an empty store.
+
+    Raises:
+        InvalidInput: a line is not what an export consists of, or the export has no end; the text names the line.
+        AlreadyExists: the store is not empty.
+    """
+    if [document async for document in backend.documents.scan("accounts")]:
+        raise AlreadyExists("the store is not empty: an import needs a new one")
+    importer = _Importer(backend)
+    number = 0
+    async with aclosing(lines):
+        async for line in lines:
+            number += 1
+            try:
+                if len(line) > MAX_LINE:
+                    raise InvalidInput(f"longer than {MAX_LINE} bytes")
+                await importer.take(_decode_line(line), first=number == 1)
+            except _json.DECODE_ERRORS as exc:
+                raise InvalidInput(f"line {number}: not valid JSON, or not a line of an export: {exc}") from None
+            except (InvalidInput, ValueError) as exc:
+                raise InvalidInput(f"line {number}: {exc}") from None
+    if not importer.ended:
+        raise InvalidInput("the export is cut off: it has no last line")
+    return importer.counts
+
+
+class _Importer:
+    """Takes line after line."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._log: list[tuple[float, bytes]] = []
+        self._log_name: str | None = None
+        self._log_start = 0
+        self._blob: str | None = None
+        self._pieces: list[bytes] = []
+        self.counts = Counts()
+        self.ended = False
+
+    async def take(self, line: _Line, *, first: bool) -> None:
+        if self.ended:
+            raise InvalidInput("something follows the last line")
+        if first:
+            if (line.format, line.version) != (FORMAT, VERSION):
+                raise InvalidInput(f"not an export of {FORMAT} in version {VERSION}")
+            return
+        if line.log != self._log_name or len(self._log) >= PAGE:
+            await self._write_log()
+        if line.blob != self._blob:
+            await self._write_blob()
+        if line.collection is not None and line.key is not None:
+            if line.collection not in _TYPES:
+                raise InvalidInput(f"unknown collection {line.collection!r}")
+            await self._backend.documents.put(line.collection, line.key, bytes(line.body), expected=0)
+            self.counts.documents += 1
+        elif line.log is not None:
+            if not self._log:
+                self._log_name, self._log_start = line.log, line.offset
+            self._log.append((line.time, bytes(line.body)))
+            self.counts.entries += 1
+        elif line.blob is not None:
+            self._blob = line.blob
+            self._pieces.append(base64.b64decode(line.data, validate=True))
+        elif line.end:
+            promised = Counts(line.documents, line.entries, line.blobs)
+            if self.counts != promised:
+                raise InvalidInput(f"the export had {promised}, and these came: {self.counts}")
+            self.ended = True
+        else:
+            raise InvalidInput("no document, log entry, blob or end")
+
+    async def _write_log(self) -> None:
+        """Entries under the offsets that they had: cursors of listeners stay right."""
+        if not self._log:
+            return
+        entries, self._log = self._log, []
+        logs, name = self._backend.logs, self._log_name
+        assert name is not None  # noqa: S101 - for the type checker: entries have a log
+        end = await logs.end(name)
+        while end < self._log_start:  # what was trimmed away before the export is filled up, and trimmed again below
+            missing = min(self._log_start - end, PAGE)
+            await logs.append(name, 0.0, [b"null"] * missing)
+            end += missing
+            if end == self._log_start:
+                await logs.trim(name, 0)
+        for time, body in entries:
+            await logs.append(name, time, (body,))
+
+    async def _write_blob(self) -> None:
+        if not self._pieces:
+            return
+        pieces, self._pieces = self._pieces, []
+        key = self._blob
+        assert key is not None  # noqa: S101 - for the type checker: pieces have a blob
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+
+        await self._backend.blobs.put(key, chunks())
+        self.counts.blobs += 1
+        self._blob = None
+
+
+async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
+    """Read everything, and compare what belongs together: how much there is, and what is wrong with it."""
+    counts, problems = Counts(), []
+    found: dict[str, dict[str, Any]] = {}
+    for collection, (kind, codec) in _TYPES.items():
+        records: Records[Any] = Records(backend.documents, collection, kind, **codec)
+        values = found[collection] = {}
+        async for document in backend.documents.scan(collection):
+            counts.documents += 1
+            try:
+                record = await records.get(document.key)
+            except MdashError as exc:
+                problems.append(str(exc))
+            else:
+                values[document.key] = None if record is None else record.value
+    problems += _loose_ends(found)
+    for account in found["accounts"]:
+        log, start = f"notifications/{account}", 0
+        try:
+            while entries := await backend.logs.read(log, start, PAGE):
+                for entry in entries:
+                    if start and entry.offset != start:
+                        problems.append(f"{log}: offset {entry.offset} follows {start - 1}")
+                    start = entry.offset + 1
+                    counts.entries += 1
+                    _json.decode(entry.body)
+        except MdashError as exc:
+            problems.append(f"{log}: {exc}")
+    async for _ in backend.blobs.scan():
+        counts.blobs += 1
+    for key, update in found["updates"].items():
+        account = key.partition("/")[0]
+        if update is not None and not update.ended and await backend.blobs.size(blob_key(account, update.id)) is None:
+            problems.append(f"updates/{key} has not ended, and its image is gone")
+    return counts, problems
+
+
+def _loose_ends(found: dict[str, dict[str, Any]]) -> list[str]:
+    """What points to nothing, or is pointed to by nothing."""
+    problems = []
+    for things, owners, secret in (("devices", "token_owners", "token_hash"), ("keys", "key_owners", "hash")):
+        problems += [
+            f"{things}/{key} cannot be found by its secret"
+            for key, value in found[things].items()
+            if value is not None and getattr(value, secret) not in found[owners]
+        ]
+        problems += [
+            f"{things}/{key} belongs to no account"
+            for key in found[things]
+            if key.partition("/")[0] not in found["accounts"]
+        ]
+    return problems
