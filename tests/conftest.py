@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+import base64
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import argon2
@@ -11,16 +13,45 @@ import attrs
 import httpx
 import pytest
 import trio
+from httpx import Response
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
 
+from mdashcore import _json
 from mdashcore.hub.feed import TOPIC, Feed, LogQuery
 from mdashcore.notifications import decode
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.testing.device import PATIENCE, ScriptedDevice, connect_device
+from mdashcore.trio.node import NodeSettings
 
 PASSWORD = "correct horse"
-CHEAP_HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
-"""Of `PASSWORD`, made with so little work that every test can have its own accounts."""
+CHEAP_HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+"""So little work that every test can have its own accounts."""
+CHEAP_HASH = CHEAP_HASHER.hash(PASSWORD)
+
+
+def open_client(server: RunningServer, headers: Mapping[str, str]) -> httpx.AsyncClient:
+    """A client of the API; TLS is not set up, which would take longer than most tests."""
+    return httpx.AsyncClient(base_url=f"{server.url}/api/v2", headers=headers, timeout=20, verify=False)  # noqa: S501
+
+
+class Ear:
+    """A notification socket that is listened to."""
+
+    def __init__(self, socket: ScriptedDevice) -> None:
+        self.socket = socket
+
+    async def hear(self) -> dict[str, Any]:
+        """The next notification."""
+        return decode(_json.encode(await self.socket.receive()))
+
+    async def expect(self, name: str, device: str | None = None) -> dict[str, Any]:
+        """The next notification of that name; others are passed over."""
+        while True:
+            heard = await self.hear()
+            if heard["name"] == name and device in (None, heard["id"]):
+                return heard
 
 
 @attrs.define
@@ -43,6 +74,38 @@ class Person:
         """Register a device and connect it: ``async with await person.connect("d1") as device``."""
         return connect_device(self.server.device_url, await self.register(id))
 
+    @asynccontextmanager
+    async def listen(self, start: int | None = None) -> AsyncIterator[Ear]:
+        """A notification socket, from now on or from an offset on."""
+        query = "" if start is None else f"?start={start}"
+        url = f"ws{self.server.url.removeprefix('http')}/api/v2/notify{query}"
+        async with connect_device(url, self.key) as socket:
+            yield Ear(socket)
+
+    def as_user(self, password: str = PASSWORD) -> httpx.AsyncClient:
+        """A client that uses the name and a password."""
+        credentials = base64.b64encode(f"{self.name}:{password}".encode()).decode()
+        return open_client(self.server, {"Authorization": f"Basic {credentials}"})
+
+    @asynccontextmanager
+    async def calling(self, method: str, url: str, **options: Any) -> AsyncIterator[Callable[[], Awaitable[Response]]]:
+        """A request beside the test: ``async with person.calling(…) as response: …; await response()``."""
+        async with trio.open_nursery() as nursery:
+            done = trio.Event()
+            responses: list[Response] = []
+
+            async def run() -> None:
+                responses.append(await self.http.request(method, url, **options))
+                done.set()
+
+            async def response() -> Response:
+                with trio.fail_after(PATIENCE):
+                    await done.wait()
+                return responses[0]
+
+            nursery.start_soon(run)
+            yield response
+
     async def told(self, name: str, device: str | None = None) -> dict[str, Any]:
         """The newest notification of that name, waiting for the first."""
         hub = self.server.service.hub
@@ -62,9 +125,16 @@ MakePerson = Callable[[str], Awaitable[Person]]
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[RunningServer]:
+def node_settings() -> NodeSettings:
+    """Those of `server`; a test may give others by parametrizing with this name."""
+    return NodeSettings()
+
+
+@pytest.fixture
+async def server(node_settings: NodeSettings) -> AsyncIterator[RunningServer]:
     """A server without accounts, on a free port."""
-    async with open_server(ServerConfig(bind="127.0.0.1:0")) as running:
+    async with open_server(ServerConfig(bind="127.0.0.1:0"), node_settings=node_settings) as running:
+        running.service.passwords._hasher = CHEAP_HASHER
         yield running
 
 
@@ -77,9 +147,7 @@ async def make_person(server: RunningServer) -> AsyncIterator[MakePerson]:
             accounts = server.service.hub.accounts
             await accounts.register(name, CHEAP_HASH, admin=name == "root")
             key = (await accounts.create_key(name)).secret
-            client = httpx.AsyncClient(
-                base_url=f"{server.url}/api/v2", headers={"Authorization": f"Bearer {key}"}, timeout=20
-            )
+            client = open_client(server, {"Authorization": f"Bearer {key}"})
             return Person(name, key, await stack.enter_async_context(client), server)
 
         yield make
@@ -103,7 +171,163 @@ async def root(make_person: MakePerson) -> Person:
     return await make_person("root")
 
 
+@pytest.fixture
+async def anyone(server: RunningServer) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without credentials."""
+    async with open_client(server, {}) as client:
+        yield client
+
+
+@pytest.fixture
+def server_log(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Everything that is logged, to the last detail, except by the tests' own clients."""
+    caplog.set_level(logging.DEBUG)
+    clients = ("httpx", "httpcore", "trio-websocket")
+
+    def read() -> str:
+        return "\n".join(
+            f"{record.name}: {record.getMessage()} {record.exc_text or ''}"
+            for record in caplog.records
+            if not record.name.startswith(clients)
+        )
+
+    return read
+
+
 @pytest.fixture(scope="session")
 def password() -> str:
     """Every test account's password."""
     return PASSWORD
+
+
+@attrs.frozen
+class RawResponse:
+    """An HTTP response as it stood on the wire."""
+
+    status: int
+    headers: dict[str, str]
+    """By lower-case name."""
+    body: bytes
+
+
+class RawSocket:
+    """A connection on which a test writes whatever bytes it likes, when it likes, or none at all."""
+
+    KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+    def __init__(self, stream: trio.abc.Stream, host: str, patience: float) -> None:
+        self.stream = stream
+        self._host = host
+        self._patience = patience
+        self._reader = StreamReader()
+
+    async def send(self, data: bytes) -> None:
+        """Write bytes."""
+        with trio.fail_after(self._patience):
+            await self.stream.send_all(data)
+
+    async def response(self) -> RawResponse:
+        """The next HTTP response; the body by its Content-Length."""
+        head = [bytes(await self._read(self._reader.read_line(2**14, AssertionError))).rstrip(b"\r\n")]
+        while head[-1]:
+            head.append(bytes(await self._read(self._reader.read_line(2**14, AssertionError))).rstrip(b"\r\n"))
+        fields = [line.decode("latin-1").split(":", 1) for line in head[1:-1]]
+        headers = {name.strip().lower(): value.strip() for name, value in fields}
+        body = await self._read(self._reader.read_exact(int(headers.get("content-length", 0))))
+        return RawResponse(int(head[0].split(b" ")[1]), headers, bytes(body))
+
+    def handshake_bytes(self, path: str, token: str | None, *fields: str) -> bytes:
+        """The request of a handshake; `fields` are whole header lines, which stand before the usual ones."""
+        lines = [f"GET {path} HTTP/1.1", *fields]
+        lines += [f"Authorization: Bearer {token}"] if token else []
+        lines += [] if any(field.startswith("Host:") for field in fields) else [f"Host: {self._host}"]
+        lines += ["Upgrade: websocket", "Connection: Upgrade"]
+        lines += [f"Sec-WebSocket-Key: {self.KEY}", "Sec-WebSocket-Version: 13", "", ""]
+        return "\r\n".join(lines).encode()
+
+    async def handshake(self, token: str | None, *fields: str, path: str = "/api/v2/rpc") -> RawResponse:
+        """Ask for a WebSocket; the server's answer, whatever it is."""
+        await self.send(self.handshake_bytes(path, token, *fields))
+        return await self.response()
+
+    async def frame(self) -> Frame | None:
+        """The next WebSocket frame; None at the end of the stream."""
+        if await self._read(self._reader.at_eof()):
+            return None
+        return await self._read(Frame.parse(self._reader.read_exact, mask=False))
+
+    async def text(self) -> bytes:
+        """The next text message; control frames are passed over."""
+        while True:
+            frame = await self.frame()
+            assert frame is not None, "the server has closed the connection"
+            if frame.opcode is Opcode.TEXT:
+                return bytes(frame.data)
+
+    async def receive(self) -> Any:
+        """The value of the next text message."""
+        return _json.decode(await self.text())
+
+    async def close_code(self) -> int | None:
+        """Read on until the server says goodbye: its code; None where it cuts the connection without a word."""
+        try:
+            while (frame := await self.frame()) is not None:
+                if frame.opcode is Opcode.CLOSE:
+                    return int.from_bytes(frame.data[:2], "big")
+        except trio.BrokenResourceError:
+            pass
+        return None
+
+    async def rest(self) -> bytes:
+        """Everything until the end of the stream, which has to come."""
+        try:
+            while not self._reader.eof:
+                await self._fill()
+        except trio.BrokenResourceError:
+            pass
+        return bytes(self._reader.buffer)
+
+    async def _read(self, parser: Generator[None, None, Any]) -> Any:
+        """Run one of the parsers of `websockets`, which pause for more data."""
+        while True:
+            try:
+                next(parser)
+            except StopIteration as done:
+                return done.value
+            await self._fill()
+
+    async def _fill(self) -> None:
+        with trio.fail_after(self._patience):
+            data = await self.stream.receive_some(2**16)
+        if data:
+            self._reader.feed_data(data)
+        elif not self._reader.eof:
+            self._reader.feed_eof()
+
+
+OpenRaw = Callable[..., AbstractAsyncContextManager[RawSocket]]
+
+
+@pytest.fixture(scope="session")
+def open_raw() -> OpenRaw:
+    """Opens a `RawSocket` to a server: ``async with open_raw(server) as raw``."""
+
+    @asynccontextmanager
+    async def open_(server: RunningServer, *, patience: float = 10) -> AsyncIterator[RawSocket]:
+        stream = await trio.open_tcp_stream(server.host, server.port)
+        try:
+            yield RawSocket(stream, f"{server.host}:{server.port}", patience)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    return open_
+
+
+@pytest.fixture(scope="session")
+def frame_bytes() -> Callable[..., bytes]:
+    """Encodes a client's frame: ``frame_bytes(Opcode.TEXT, b"{}", fin=True)``."""
+
+    def encode(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+        return Frame(opcode, data, fin).serialize(mask=True)
+
+    return encode

@@ -75,6 +75,7 @@ class Hub:
     ) -> None:
         documents = backend.documents
         self.now = now
+        self.backend = backend
         self.bus = backend.bus
         self.blobs = backend.blobs
         self._listeners: list[HubListener] = []

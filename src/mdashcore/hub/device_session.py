@@ -43,13 +43,15 @@ class DeviceSession:
         Other events than requests and notifications are passed over.
 
         Raises:
-            StorageError: a notification was right, and is lost.
+            StorageError: the event is lost, and a request not answered.
         """
         if isinstance(event, RequestReceived):
             try:
                 peer.reply(event.ref, await self.request(event.method, event.params))
             except RpcError as exc:
                 peer.reply_error(event.ref, exc)
+            except StorageError:
+                raise
             except MdashError as exc:  # the result is too large for a frame
                 peer.reply_error(event.ref, RpcError(jsonrpc.INTERNAL_ERROR, str(exc)))
         elif isinstance(event, NotificationReceived):
@@ -60,13 +62,14 @@ class DeviceSession:
 
         Raises:
             RpcError: what to reply instead.
+            StorageError: what it told may be lost.
         """
         handler = DEVICE_METHODS.get(method)
         if handler is None:
             raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"No handler for {method}")
         try:
             return await handler(self, params)
-        except RpcError:
+        except (RpcError, StorageError):
             raise
         except MdashError as exc:
             raise RpcError(status_of(exc), str(exc)) from exc

@@ -6,7 +6,7 @@ may release it, so the end of an old connection, however late it is noticed, nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import attrs
@@ -83,6 +83,14 @@ class Presence:
             return PresenceRecord(session, None, now, last_seen)
 
         return await self._records.change(scoped(account, id), change) is not None
+
+    async def sweep(self, node: str) -> AsyncIterator[tuple[str, str]]:
+        """Release what an earlier process of that node has left behind: (account, device id) of each."""
+        left = [(key, record) async for key, record in self._records.scan() if record.node == node]
+        for key, record in left:
+            account, _, id = key.partition("/")
+            if await self.release(account, id, record.session, record.last_seen or self._now()):
+                yield account, id
 
     async def forget(self, account: str, id: str) -> None:
         """The device was removed. The session counter goes on, should it be created anew."""

@@ -37,7 +37,7 @@ from mdashcore.storage import Backend
 __all__ = ["Counts", "check_store", "export_store", "import_store"]
 
 FORMAT: Final = "mdashcore"
-VERSION: Final = 1
+VERSION: Final = 1  # of the format
 
 PAGE: Final = 500  # log entries read at once
 PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64

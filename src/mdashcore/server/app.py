@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import cast
 
+import trio
 from quart import Response, g, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from mdashcore._errors import MdashError, status_of
+from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, problems
 from mdashcore.server.api._request import answer
 from mdashcore.server.asgi import App, BodyGuard
@@ -19,6 +20,8 @@ from mdashcore.server.upload import UploadRoute
 __all__ = ["create_app", "create_quart_app"]
 
 _log = logging.getLogger(__name__)
+
+HEALTH_TIMEOUT = 3.0  # seconds: what asks every few has its own time-out, and should hear ours
 
 _SECURITY_HEADERS = {
     "Cache-Control": "no-store",  # answers hold secrets, and are old at once
@@ -49,6 +52,7 @@ def create_quart_app(service: Service) -> QuartTrio:
         RESPONSE_TIMEOUT=None,  # what is sent is small and complete; the stream has a time-out of its own
     )
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # it would answer with redirects, which no client of an API follows
     app.register_blueprint(api.blueprint())
 
     @app.before_request
@@ -66,6 +70,8 @@ def create_quart_app(service: Service) -> QuartTrio:
 
     @app.errorhandler(MdashError)
     async def our_error(error: MdashError) -> Response:
+        if isinstance(error, StorageError):
+            _log.error("%s %s failed: %s", request.method, request.path, error)
         response = answer(problems.body(error), status_of(error))
         response.headers.update(problems.headers(error))
         return response
@@ -85,9 +91,14 @@ def create_quart_app(service: Service) -> QuartTrio:
 
     @app.get("/healthz")
     async def health() -> Response:
-        """Whether the server works; for load balancers and service managers."""
-        devices, listeners = service.node.connections
-        return answer({"status": "ok", "devices": devices, "listeners": listeners})
+        """Whether the server works, and its storage; for load balancers and service managers."""
+        try:
+            with trio.fail_after(HEALTH_TIMEOUT):
+                await service.hub.accounts.get("nobody")  # the question is whether there is an answer
+        except (StorageError, trio.TooSlowError) as exc:
+            _log.error("the storage is not well: %s", str(exc) or "no answer")
+            return answer({"status": "storage unavailable", **problems.body(StorageError())}, 503)
+        return answer({"status": "ok"})
 
     @app.get("/api/v2/rpc")
     @app.get("/api/v2/notify")

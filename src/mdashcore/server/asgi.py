@@ -8,7 +8,7 @@ and within its limit, and an answer given before the end of a body closes the co
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -25,6 +25,7 @@ __all__ = [
     "Send",
     "header",
     "read_body",
+    "refuse_socket",
     "respond",
     "respond_error",
 ]
@@ -33,6 +34,11 @@ Scope: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets an early answer
+
+NO_SOCKET: Final = "a WebSocket, on a connection of its own, is expected at /api/v2/rpc and /api/v2/notify"
 
 
 class ClientGone(Exception):
@@ -88,18 +94,60 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: floa
 
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
     """Send a JSON response."""
+    await _send(send, status, body, headers, more_body=False)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]], *, more_body: bool) -> None:
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), *headers]
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
     await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": more_body})
 
 
-async def respond_error(send: Send, error: MdashError, *, close: bool) -> None:
-    """Send an error; `close` where the request was not read to its end."""
+async def respond_error(receive: Receive, send: Send, error: MdashError, *, unread: bool) -> None:
+    """Send an error; `unread` where the request was not read to its end, which closes the connection."""
     status = 408 if isinstance(error, BodyTimeout) else status_of(error)
     body = problems.problem(status, str(error)) if isinstance(error, BodyTimeout) else problems.body(error)
-    headers = [*problems.headers(error).items(), *([("connection", "close")] if close else [])]
-    await respond(send, status, _json.encode(body), headers)
+    headers = problems.headers(error).items()
+    if unread:
+        await _respond_early(receive, send, status, _json.encode(body), [*headers, ("connection", "close")])
+    else:
+        await respond(send, status, _json.encode(body), headers)
+
+
+async def _respond_early(
+    receive: Receive, send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]]
+) -> None:
+    """Answer while the request still comes in.
+
+    Its rest is thrown away: for a while, because a client that writes it all before it reads would find a reset
+    connection in place of the answer; and to the last moment, because Hypercorn ends no request whose queue is full.
+    """
+    await _send(send, status, body, headers, more_body=True)
+    async with trio.open_nursery() as nursery:
+        complete = trio.Event()
+        nursery.start_soon(_discard, receive, complete)
+        with trio.move_on_after(LINGER):
+            await complete.wait()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        nursery.cancel_scope.cancel()
+
+
+async def _discard(receive: Receive, complete: trio.Event) -> None:
+    more = True
+    while more:
+        message = await receive()
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    complete.set()
+
+
+async def refuse_socket(receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket that did not come to the gateway: late in a connection, over HTTP/2, on another path."""
+    await receive()
+    body = _json.encode(problems.problem(426, NO_SOCKET))
+    fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "websocket.http.response.start", "status": 426, "headers": fields})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
 class BodyGuard:
@@ -116,6 +164,9 @@ class BodyGuard:
         self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await refuse_socket(receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -124,11 +175,17 @@ class BodyGuard:
         except ClientGone:
             return
         except MdashError as exc:
-            await respond_error(send, exc, close=True)
+            await respond_error(receive, send, exc, unread=True)
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_whole() -> dict[str, Any]:
             return messages.pop() if messages else await receive()
 
-        await self._app(scope, receive_whole, send)
+        async def send_whole(message: dict[str, Any]) -> None:
+            # Hypercorn, when it has the last of an answer, tells Quart that the request is over; Quart cancels what
+            # it does; and that is Hypercorn, about to close the connection.
+            with trio.CancelScope(shield=True):
+                await send(message)
+
+        await self._app(scope, receive_whole, send_whole)

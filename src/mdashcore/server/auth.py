@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from typing import Final
 from urllib.parse import parse_qs
 
 import attrs
 
-from mdashcore._errors import Unauthenticated
+from mdashcore._errors import InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
 from mdashcore.server.passwords import Passwords
 
-__all__ = ["Authenticator", "Principal", "bearer"]
+__all__ = ["Authenticator", "Principal", "bearer", "query_value"]
+
+MAX_FIELDS: Final = 32  # of a query: nothing here has more than three
 
 
 @attrs.frozen
@@ -64,16 +66,24 @@ class Authenticator:
         return Principal(key.account, key=key.id)
 
 
-def bearer(headers: Mapping[str, str]) -> str:
+def bearer(authorization: str | None) -> str:
     """The token of a request that can only be authenticated by one: a device's. Raises `Unauthenticated`."""
-    scheme, _, value = headers.get("Authorization", "").strip().partition(" ")
+    scheme, _, value = (authorization or "").strip().partition(" ")
     if scheme.lower() != "bearer" or not value.strip():
         raise Unauthenticated("a device connects with Authorization: Bearer TOKEN")
     return value.strip()
 
 
 def _access_token(query: str) -> str | None:
-    values = parse_qs(query, max_num_fields=32).get("access_token") if "access_token=" in query else None
+    return query_value(query, "access_token") if "access_token=" in query else None
+
+
+def query_value(query: str, name: str) -> str | None:
+    """The first value of that name in a query string. Raises `InvalidInput` for far too many fields."""
+    try:
+        values = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_FIELDS).get(name)
+    except ValueError:
+        raise InvalidInput(f"the query has more than {MAX_FIELDS} fields") from None
     return values[0] if values else None
 
 

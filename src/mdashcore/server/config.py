@@ -12,7 +12,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from mdashcore._errors import InvalidInput
 
-__all__ = ["ServerConfig", "User", "load_config", "parse_bind", "parse_user"]
+__all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "parse_user"]
 
 
 @attrs.frozen
@@ -108,3 +108,25 @@ def parse_user(text: str, *, admin: bool = False) -> User:
     if not colon or not name or not password:
         raise InvalidInput("a user is given as NAME:PASSWORD")
     return User(name, password, admin)
+
+
+def load_users(path: Path) -> tuple[User, ...]:
+    """The users of a file: NAME:PASSWORD on each line; empty lines and those that begin with ``#`` are passed over.
+
+    Raises:
+        InvalidInput: it cannot be read, or a line is no user; the text names the line, and does not repeat it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # a password may hold what else ends a line
+    except OSError as exc:
+        raise InvalidInput(f"{path}: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
+        raise InvalidInput(f"{path}: not UTF-8: {exc.reason}") from None
+    users = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.startswith("#"):
+            try:
+                users.append(parse_user(line))
+            except InvalidInput as exc:
+                raise InvalidInput(f"{path}, line {number}: {exc}") from None
+    return tuple(users)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, cast
-from urllib.parse import parse_qs, urlsplit
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -20,11 +20,12 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from mdashcore import _json
-from mdashcore._errors import InvalidInput, MdashError, status_of
+from mdashcore._errors import InvalidInput, MdashError, NotFound, status_of
 from mdashcore.server import problems
-from mdashcore.server.asgi import App
-from mdashcore.server.auth import bearer
+from mdashcore.server.asgi import App, Receive, Scope, Send, refuse_socket, respond_error
+from mdashcore.server.auth import bearer, query_value
 from mdashcore.server.service import Service
+from mdashcore.trio.link import TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
 from mdashcore.trio.websocket import SEND_TIMEOUT, Request, ServerWebSocket
 
@@ -58,7 +59,7 @@ class Gateway:
         self._config.include_server_header = False
         self._config.ssl_handshake_timeout = HEAD_TIMEOUT
         self._config.accesslog = None
-        self._config.errorlog = None
+        self._config.errorlog = _log
         self._streams: set[trio.abc.Stream] = set()
 
     async def serve(
@@ -125,23 +126,34 @@ class Gateway:
         await self._hand_over(stream, head)
 
     async def _serve_socket(self, stream: trio.abc.Stream, ws: ServerWebSocket, request: Request) -> None:
-        url = urlsplit(request.path)
-        node = self._service.node
+        path, _, query = request.path.partition("?")
         try:
-            if url.path == DEVICE_PATH:
-                device = await self._service.hub.registry.authenticate(bearer(request.headers))
-                if await ws.accept(request):
-                    await node.serve_device(device, ws)
-            else:
-                authorization = request.headers.get("Authorization")
-                principal = await self._service.authenticator.authenticate(authorization, url.query)
-                listener = Listener(
-                    self._service.hub.feed, principal.account, ws, key=principal.key, start=_start(url.query)
-                )
-                if await ws.accept(request):
-                    await node.serve_listener(listener)
+            serve = await (self._device(ws, request) if path == DEVICE_PATH else self._listener(ws, request, query))
         except MdashError as exc:
             await _refuse(stream, exc)
+            return
+        if await ws.accept(request):
+            try:
+                await serve()
+            except MdashError as exc:
+                _log.error("a socket failed: %s", exc)
+                ws.close(TRY_AGAIN_LATER, "storage is not available")
+                await ws.send([])
+
+    async def _device(self, ws: ServerWebSocket, request: Request) -> Callable[[], Awaitable[None]]:
+        device = await self._service.hub.registry.authenticate(bearer(_authorization(request)))
+        return partial(self._service.node.serve_device, device, ws)
+
+    async def _listener(self, ws: ServerWebSocket, request: Request, query: str) -> Callable[[], Awaitable[None]]:
+        credentials = _authorization(request), query
+        authenticate = partial(self._service.authenticator.authenticate, *credentials)
+        principal = await authenticate()
+        feed = self._service.hub.feed
+        start = _start(query)
+        if start is None:
+            start = await feed.end(principal.account)  # before the client is told that it listens
+        listener = Listener(feed, principal.account, ws, key=principal.key, start=start)
+        return partial(self._service.node.serve_listener, listener, authenticate=authenticate)
 
     async def _hand_over(self, stream: trio.abc.Stream, head: bytes) -> None:
         app = ASGIWrapper(cast(Any, self._app or _no_app))
@@ -205,13 +217,18 @@ def _wants_socket(head: bytes) -> bool:
     return path in (DEVICE_PATH.encode(), NOTIFY_PATH.encode()) and b"\r\nupgrade:" in b"\r\n" + fields.lower()
 
 
+def _authorization(request: Request) -> str | None:
+    """The header's value; of several, their list (RFC 9110, section 5.3), which is valid for nothing."""
+    return ", ".join(request.headers.get_all("Authorization")) or None
+
+
 def _start(query: str) -> int | None:
-    values = parse_qs(query, max_num_fields=32).get("start")
-    if not values:
+    value = query_value(query, "start")
+    if value is None:
         return None
-    if not values[0].isascii() or not values[0].isdigit() or len(values[0]) > 18:
+    if not value.isascii() or not value.isdigit() or len(value) > 18:
         raise InvalidInput("start is the offset of a notification")
-    return int(values[0])
+    return int(value)
 
 
 async def _refuse(stream: trio.abc.Stream, error: MdashError) -> None:
@@ -231,9 +248,8 @@ async def _refuse(stream: trio.abc.Stream, error: MdashError) -> None:
             await stream.receive_some(MAX_HEAD)  # until the client has it: a close with bytes unread would cut it off
 
 
-async def _no_app(scope: Any, receive: Any, send: Any) -> None:
+async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        body = _json.encode(problems.problem(404, "only sockets are served here"))
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 404, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await respond_error(receive, send, NotFound("only sockets are served here"), unread=True)
+    elif scope["type"] == "websocket":
+        await refuse_socket(receive, send)

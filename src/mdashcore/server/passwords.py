@@ -26,14 +26,15 @@ THREADS: Final = 2  # checks at a time: 128 MB, and the event loop keeps a core
 MAX_WAITING: Final = 64  # checks that wait for a thread: the last waits about a second
 
 REMEMBER: Final = 300.0  # seconds that a right password is known without a new check
-MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED: Final = 1024  # right passwords: far more than people who log in within those seconds
 
 MAX_FAILURES: Final = 10  # wrong passwords for one name; then it is locked
 LOCK: Final = 60.0  # seconds: 10 guesses a minute search nothing
 MAX_TRACKED: Final = 4096  # names with failures
+MAX_NAME: Final = 64  # characters: no account has a longer name, and names with failures are kept
 
 MAX_PASSWORD: Final = 1024  # characters: more is no password, and hashing it is work
-MIN_PASSWORD: Final = 1
+MIN_PASSWORD: Final = 1  # character: what is a good password, those who choose it judge
 
 
 @attrs.define
@@ -72,6 +73,8 @@ class Passwords:
             Unauthenticated: no such account, or another password; which, takes equally long to say.
             Busy: too many wrong passwords for this name lately, or too many checks at once.
         """
+        if len(name) > MAX_NAME:
+            raise Unauthenticated("the user name or the password is wrong")
         self._check_lock(name)
         account = await self._accounts.get(name)
         digest = self._digest(name, password, account)
@@ -83,6 +86,7 @@ class Passwords:
         if len(password) > MAX_PASSWORD or not await self._verify(account, password) or account is None:
             self._fail(name)
             raise Unauthenticated("the user name or the password is wrong")
+        self._check_lock(name)  # of many guesses at the same time, too, only the first few count
         self._failures.pop(name, None)
         self._remembered[digest] = trio.current_time() + REMEMBER
         if len(self._remembered) > MAX_REMEMBERED:

@@ -7,9 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 from mdashcore import _json
-from mdashcore._errors import Busy, MdashError, RpcError, Unauthenticated, status_of
+from mdashcore._errors import Busy, MdashError, RpcError, StorageError, Unauthenticated, status_of
 
-__all__ = ["body", "headers", "problem"]
+__all__ = ["body", "headers", "message", "problem"]
 
 
 def body(error: MdashError) -> dict[str, Any]:
@@ -19,7 +19,12 @@ def body(error: MdashError) -> dict[str, Any]:
         if error.data is not None:
             found["data"] = error.data
         return {"error": found}
-    return problem(status_of(error), str(error))
+    return problem(status_of(error), message(error))
+
+
+def message(error: MdashError) -> str:
+    """What a client is told of an error: its text, but of the storage only that it fails, not where and how it is."""
+    return "the storage is not available" if isinstance(error, StorageError) else str(error)
 
 
 def problem(status: int, message: str) -> dict[str, Any]:

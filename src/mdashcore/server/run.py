@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,11 +24,15 @@ from mdashcore.server.service import Service, ServiceSettings
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import NodeSettings, open_node
 
-__all__ = ["RunningServer", "open_server", "serve"]
+__all__ = ["BindError", "RunningServer", "open_server", "serve"]
 
 _log = logging.getLogger(__name__)
 
 BACKLOG = 1024  # connections the system keeps for us: a fleet that comes back after a restart
+
+
+class BindError(OSError):
+    """The address cannot be listened on; the text says which it is, and why."""
 
 
 @attrs.frozen
@@ -67,7 +71,7 @@ async def open_server(
 
     Raises:
         InvalidInput: the configuration cannot be used.
-        OSError: the address cannot be bound.
+        BindError: the address cannot be bound.
         StorageError: the storage cannot be opened.
     """
     context = _tls(config)
@@ -103,15 +107,20 @@ async def _start_gateway(
         await gateway.serve(listeners, stop=stop, task_status=task_status)
 
 
-async def serve(config: ServerConfig, *, on_start: Any = None) -> None:
-    """Run until SIGTERM or SIGINT. `on_start` is awaited with the `RunningServer`."""
+async def serve(config: ServerConfig, *, on_start: Callable[[RunningServer], Awaitable[object]] | None = None) -> None:
+    """Run until SIGTERM or SIGINT. Raises as `open_server`.
+
+    Args:
+        on_start: runs beside the server, from when it accepts connections; cancelled first when it goes down.
+    """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_server(config) as server:
+        async with open_server(config) as server, trio.open_nursery() as nursery:
             if on_start is not None:
-                await on_start(server)
+                nursery.start_soon(on_start, server)
             async for number in signals:
                 _log.info("%s: going down", signal.Signals(number).name)
                 break
+            nursery.cancel_scope.cancel()
 
 
 def _tls(config: ServerConfig) -> ssl.SSLContext | None:
@@ -125,16 +134,18 @@ def _tls(config: ServerConfig) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(config.certfile, config.keyfile)
     except OSError as exc:
-        raise InvalidInput(f"the certificate cannot be loaded: {exc}") from None
+        fits = "they have to be PEM, and belong together" if isinstance(exc, ssl.SSLError) else exc.strerror
+        files = f"{config.certfile} and key {config.keyfile or 'in the same file'}"
+        raise InvalidInput(f"certificate {files}: {fits}") from None
     return context
 
 
 async def _bind(bind: str) -> list[trio.socket.SocketType]:
     """Listening sockets, every address of the host on the same port."""
     host, port = parse_bind(bind)
-    infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[trio.socket.SocketType] = []
     try:
+        infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, proto, _, address in dict.fromkeys(infos):
             sock = trio.socket.socket(family, kind, proto)
             sockets.append(sock)
@@ -145,8 +156,11 @@ async def _bind(bind: str) -> list[trio.socket.SocketType]:
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
             await sock.bind(address)
             sock.listen(BACKLOG)
-    except BaseException:
+    except BaseException as exc:
         for sock in sockets:
             sock.close()
+        if isinstance(exc, OSError | UnicodeError):  # no host, no such address here, taken, not allowed
+            reason = getattr(exc, "strerror", None) or exc
+            raise BindError(f"cannot listen on {bind}: {reason}") from exc
         raise
     return sockets

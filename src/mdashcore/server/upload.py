@@ -27,7 +27,7 @@ __all__ = ["UploadRoute"]
 
 _log = logging.getLogger(__name__)
 
-_PATH = re.compile(r"/api/v2/devices/([^/]+)/ota", re.ASCII)
+_PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
 
 _TAKEN = frozenset({State.REBOOTING, State.UNCOMMITTED, State.COMMITTED})
 """The states in which the device has the whole image."""
@@ -51,11 +51,11 @@ class UploadRoute:
         except ClientGone:
             return
         except MdashError as exc:
-            await respond_error(send, exc, close=not reader.complete)
+            await respond_error(receive, send, exc, unread=not reader.complete)
             return
         except Exception:
             _log.exception("an upload failed")
-            await respond_error(send, MdashError("internal error"), close=True)
+            await respond_error(receive, send, MdashError("internal error"), unread=not reader.complete)
             return
         await respond(send, 200, b"true")
 

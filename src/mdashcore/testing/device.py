@@ -64,7 +64,12 @@ async def connect_device(
 ) -> AsyncIterator[ScriptedDevice]:
     """A connected device. Raises `trio_websocket.ConnectionRejected` with the server's answer."""
     fields = [] if token is None else [(b"Authorization", f"Bearer {token}".encode())]
-    async with trio_websocket.open_websocket_url(
-        url, extra_headers=[*fields, *headers], disconnect_timeout=1, max_message_size=2**22
-    ) as ws:
-        yield ScriptedDevice(ws)
+    ws = None
+    try:
+        async with trio_websocket.open_websocket_url(
+            url, extra_headers=[*fields, *headers], disconnect_timeout=1, max_message_size=2**22
+        ) as ws:
+            yield ScriptedDevice(ws)
+    finally:
+        if ws is not None:
+            await trio.aclose_forcefully(ws._stream)  # left open by the library where the server said goodbye first

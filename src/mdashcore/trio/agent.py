@@ -19,6 +19,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
@@ -29,6 +30,7 @@ from mdashcore import jsonrpc
 from mdashcore._connection import ConnectionLimits
 from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError, Unauthenticated
 from mdashcore._events import RequestReceived
+from mdashcore.trio.dial import Refused, open_socket
 from mdashcore.trio.link import Link, PeerEvent
 
 __all__ = ["Agent", "Backoff", "Handler", "open_agent"]
@@ -38,15 +40,11 @@ _log = logging.getLogger(__name__)
 Handler = Callable[[str, Any], Awaitable[Any]]
 """Answers (method, params) with a JSON value, or raises `RpcError`."""
 
-CONNECT_TIMEOUT: Final = 20.0  # seconds: DNS, TCP, TLS and the handshake on a slow mobile link
-
 PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT gateways, which start at 60
 
-PING_TIMEOUT: Final = 20.0
+PING_TIMEOUT: Final = 20.0  # seconds for the pong: a slow mobile link, as in dialling
 
 DISCONNECT_TIMEOUT: Final = 2.0  # seconds for goodbyes
-
-GOODBYE_TIMEOUT: Final = 0.1  # seconds: the goodbye goes out at once, and who is cancelled cannot read the answer
 
 
 @attrs.frozen
@@ -75,6 +73,8 @@ class _ClientStream:
     def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
         self._ws = ws
         self._goodbye: tuple[int, str] | None = None
+        self.peer_reason = ""
+        """Why the peer closed, in its words."""
         self._cancel = trio.CancelScope()
         self.on_control: Callable[[], None] = lambda: None
 
@@ -89,7 +89,8 @@ class _ClientStream:
             self._cancel = scope
             try:
                 message = await self._ws.get_message()
-            except trio_websocket.ConnectionClosed:
+            except trio_websocket.ConnectionClosed as exc:
+                self.peer_reason = (exc.reason and exc.reason.reason) or ""
                 return None
             return message.encode() if isinstance(message, str) else bytes(message)
         return None
@@ -184,20 +185,26 @@ class Agent:
         while True:
             started = trio.current_time()
             why: list[BaseException] = []
+            reason = ""
             try:
-                await self._session()
-            except* (OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as group:
+                reason = await self._session()
+            except* (OSError, trio_websocket.ConnectionClosed) as group:
                 why += _leaves(group)
-            if any(getattr(exc, "status_code", None) == 401 for exc in why):
+            if any(isinstance(exc, Refused) and exc.status == HTTPStatus.UNAUTHORIZED for exc in why):
                 raise Unauthenticated("the server refuses the token")
-            _log.info("no connection to %s: %s", self.url, "; ".join(map(str, why)) or "closed")
+            _log.info("no connection to %s: %s", self.url, "; ".join(map(str, why)) or reason or "closed")
             lasted = trio.current_time() - started
             failures = 1 if lasted >= self._backoff.stable else failures + 1
             await trio.sleep(self._backoff.delay(failures))
 
-    async def _session(self) -> None:
-        """One connection, from the dial to its end."""
-        async with _dial(self.url, self._token, self._ssl_context, self._limits) as ws:
+    async def _session(self) -> str:
+        """One connection, from the dial to its end; the reason that the server gave for it, if any."""
+        async with open_socket(
+            self.url,
+            f"Bearer {self._token}",
+            max_message=self._limits.max_frame,
+            ssl_context=self._ssl_context,
+        ) as ws:
             async with trio.open_nursery() as nursery:
                 stream = _ClientStream(ws)
                 link = Link(stream, spawn=nursery.start_soon, limits=self._limits)
@@ -216,6 +223,7 @@ class Agent:
                     self._link = None
                     self._connected = trio.Event()
                 nursery.cancel_scope.cancel()
+        return stream.peer_reason
 
     async def _take(self, queue: trio.MemorySendChannel[RequestReceived], event: PeerEvent) -> None:
         if isinstance(event, RequestReceived):
@@ -246,30 +254,6 @@ class Agent:
         if self._link is None:
             raise DeviceOffline("not connected to the server")
         return self._link
-
-
-@asynccontextmanager
-async def _dial(
-    url: str, token: str, ssl_context: ssl.SSLContext | None, limits: ConnectionLimits
-) -> AsyncIterator[trio_websocket.WebSocketConnection]:
-    """A WebSocket to the server."""
-    async with trio.open_nursery() as nursery:
-        with trio.move_on_after(CONNECT_TIMEOUT) as timeout:
-            ws = await trio_websocket.connect_websocket_url(
-                nursery,
-                url,
-                ssl_context,
-                extra_headers=[(b"Authorization", f"Bearer {token}".encode())],
-                max_message_size=limits.max_frame,
-            )
-        if timeout.cancelled_caught:
-            raise OSError("the server does not answer")
-        try:
-            yield ws
-        finally:
-            with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
-                await ws.aclose()
-            nursery.cancel_scope.cancel()
 
 
 async def _keep_alive(ws: trio_websocket.WebSocketConnection, link: Link) -> None:

@@ -284,12 +284,31 @@ class Node:
         try:
             account, id = connected.key
             last_seen = self._wall_clock(connected.stream.last_received)
-            if await self.hub.presence.release(account, id, connected.session, last_seen):
-                await self.hub.feed.emit(account, notifications.OFFLINE, id)
+            await self._persist(lambda: self._release(account, id, connected.session, last_seen))
         finally:
             self._farewells -= 1
             if not self._farewells:
                 self._quiet.set()
+
+    async def _release(self, account: str, id: str, session: int, last_seen: float) -> None:
+        if await self.hub.presence.release(account, id, session, last_seen):
+            await self.hub.feed.emit(account, notifications.OFFLINE, id)
+
+    async def _persist(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Do what must not be left undone, as soon as the storage lets us; for as long as this process lives."""
+        while True:
+            try:
+                await function()
+            except StorageError as exc:
+                _log.warning("storage failed, trying again: %s", exc)
+                await trio.sleep(RETRY_DELAY)
+            else:
+                return
+
+    async def _sweep(self) -> None:
+        """Tell what the end of an earlier process could not: that its devices are offline."""
+        async for account, id in self.hub.presence.sweep(self.id):
+            await self.hub.feed.emit(account, notifications.OFFLINE, id)
 
     async def _handle(self, connected: _Connected, event: PeerEvent) -> None:
         try:
@@ -340,7 +359,7 @@ class Node:
             try:
                 async with self.hub.bus.subscribe(TOPIC) as messages:
                     for listener in self._all_listeners():
-                        listener.poke()
+                        listener.catch_up()
                     async for message in messages:
                         account, item = Feed.parse(message)
                         for listener in tuple(self._listeners.get(account, ())):
@@ -377,6 +396,7 @@ async def open_node(hub: Hub, *, id: str = "node", settings: NodeSettings = Node
         hub.add_listener(node)
         nursery.start_soon(node._ping)
         nursery.start_soon(node._pump_feed)
+        await node._sweep()
         await node.updater.take_up_all()
         try:
             yield node

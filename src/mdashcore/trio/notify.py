@@ -24,6 +24,9 @@ MAX_QUEUE: Final = 1_000  # items: at 200 bytes, shared between listeners, next 
 MAX_SEND: Final = 2**16  # bytes sent at once, or one frame: what a slow listener can take within the stream's time-out
 
 
+RECHECK: Final = 15.0  # seconds: a bus may lose the last of a burst, and nothing after it would show that
+
+
 class Listener:
     """A notification socket.
 
@@ -43,8 +46,9 @@ class Listener:
         self._feed = feed
         self._cursor = start
         self._queue: deque[FeedItem] = deque()
+        self._behind = False
         self._wakeup = trio.Event()
-        stream.on_control = self.poke
+        stream.on_control = lambda: self._wakeup.set()
 
     def offer(self, item: FeedItem) -> None:
         """Take a new notification; never waits."""
@@ -53,8 +57,9 @@ class Listener:
         self._queue.append(item)
         self._wakeup.set()
 
-    def poke(self) -> None:
-        """Look whether there is anything to send."""
+    def catch_up(self) -> None:
+        """Something may not have been offered: look into the log."""
+        self._behind = True
         self._wakeup.set()
 
     async def run(self) -> None:
@@ -72,7 +77,8 @@ class Listener:
 
     async def _send(self, cursor: int) -> None:
         while True:
-            self._wakeup = trio.Event()
+            self._behind = False
+            oldest = self._queue[0].offset if self._queue else cursor
             try:
                 while page := await self._feed.page(self.account, cursor):
                     for frames in _portions(page):
@@ -82,6 +88,7 @@ class Listener:
                 self.stream.close(TRY_AGAIN_LATER, f"start={cursor}")
                 await self.stream.send([])
                 return
+            cursor = max(cursor, oldest)  # what was before it is not in the log any more
             while True:
                 frames, size = [], 0
                 while self._queue and self._queue[0].offset <= cursor and size < MAX_SEND:
@@ -92,11 +99,13 @@ class Listener:
                         cursor += 1
                 if frames or self.stream.control_pending:
                     await self.stream.send(frames)
-                elif self._queue:
+                elif self._queue or self._behind:
                     break  # a gap before the next: the log has what is missing
                 else:
                     self._wakeup = trio.Event()
-                    await self._wakeup.wait()
+                    with trio.move_on_after(RECHECK) as timer:
+                        await self._wakeup.wait()
+                    self._behind |= timer.cancelled_caught
 
 
 def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:

@@ -31,12 +31,13 @@ class _Driver:
         self.wakeup = trio.Event()
         self.changed = trio.Event()
         self.call = trio.CancelScope()
+        self.asking = False
 
     def tell(self, event: ota.Event) -> None:
         self.events.append(event)
         self.wakeup.set()
-        if isinstance(event, ota.CancelRequested) and ota.can_cancel(self.run.update):
-            self.call.cancel()  # its answer would change nothing any more
+        if self.asking or (isinstance(event, ota.CancelRequested) and ota.can_cancel(self.run.update)):
+            self.call.cancel()  # its answer would change nothing any more, or is there already
 
 
 class Updater:
@@ -129,6 +130,7 @@ class Updater:
             with trio.move_on_after(max(left, 0.0)) as timer:
                 await driver.wakeup.wait()
             return ota.DeadlinePassed() if timer.cancelled_caught else None
+        driver.asking = isinstance(step, ota.Ask)
         with trio.CancelScope() as driver.call:
             try:
                 return await driver.run.perform(step, self._caller)

@@ -88,6 +88,8 @@ class ServerWebSocket:
         return bool(self._control)
 
     async def receive(self) -> bytes | None:
+        if self._messages:
+            await trio.lowlevel.checkpoint()  # a read full of tiny messages does not keep everybody else waiting
         while not self._messages:
             data = b"" if self._aborted else await self._receive_some()
             if not data:

@@ -9,7 +9,8 @@ from quart import Blueprint, Response, request
 
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
-from mdashcore.jsonrpc import ErrorObject, Message, Request
+from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
+from mdashcore.server import problems
 from mdashcore.server.api._request import answer, principal, raw_body, service
 
 routes = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
@@ -23,7 +24,9 @@ async def call(id: str, method: str) -> Response:
     """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
     params = (await raw_body()).strip()
     if params:
-        _json.decode(params)
+        _json.decode(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around them is a level too
+    if len(method) > jsonrpc.MAX_METHOD:
+        raise InvalidInput(f"a method's name has at most {jsonrpc.MAX_METHOD} characters")
     account = principal().account
     timeout = service().call_timeout(request.args.get("timeout"))
     wanted = params if params and params != b"null" else None
@@ -57,8 +60,8 @@ async def frame(id: str) -> Response:
 async def _pass_on(account: str, id: str, message: Message, timeout: float) -> tuple[int, bytes | None]:
     """A frame's HTTP status and reply; a notification has none. A device's own error is a reply like any other."""
     if not isinstance(message, Request):
-        error = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: not a call")
-        error = getattr(message, "error", None) or error
+        not_a_call = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: not a call")
+        error = message.error if isinstance(message, Invalid) else not_a_call
         return HTTPStatus.BAD_REQUEST, jsonrpc.encode_error(message.id, error)
     try:
         if message.id is None:
@@ -69,5 +72,6 @@ async def _pass_on(account: str, id: str, message: Message, timeout: float) -> t
         data = None if exc.data is None else jsonrpc.dumps(exc.data)
         return HTTPStatus.OK, jsonrpc.encode_error(message.id, ErrorObject(exc.code, exc.message, data))
     except MdashError as exc:
-        return status_of(exc), jsonrpc.encode_error(message.id, ErrorObject(status_of(exc), str(exc)))
+        status = status_of(exc)
+        return status, jsonrpc.encode_error(message.id, ErrorObject(status, problems.message(exc)))
     return HTTPStatus.OK, jsonrpc.encode_result(message.id, result)

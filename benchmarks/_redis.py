@@ -1,0 +1,66 @@
+"""What a document costs in the Redis backend, against a bare SET through coredis, on the same server.
+
+A put is a script that checks the version, counts, writes the document and keeps the index; a SET writes. Both sides
+have as many callers, and take turns in one run, so that a machine that slows down meanwhile slows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from statistics import median
+from time import perf_counter
+
+import anyio
+from coredis import Redis
+
+from mdashcore.storage import open_backend
+
+CALLERS = 64
+CALLS = 100  # of each caller in a turn: half a second, long enough for the clock
+TURNS = 5  # of each side
+BODY = b'{"state":{"reported":{"on":true,"text":"%b"}}}' % (b"x" * 2450)  # 2.5 KB: a usual shadow
+
+Call = Callable[[int, int], Awaitable[object]]
+
+
+async def compare(url: str) -> dict[str, float]:
+    """Measure both, and remove what was written.
+
+    Args:
+        url: ``redis://HOST:PORT/DB``, without options.
+
+    Returns:
+        `put_per_second` and `set_per_second`, the medians of the turns, and `ratio`, the one over the other.
+    """
+    async with open_backend(f"{url}?prefix=benchmark&timeout=10") as backend, Redis.from_url(url) as bare:
+
+        async def put(caller: int, call: int) -> None:
+            await backend.documents.put("shadows", f"account/device-{caller}-{call}", BODY)
+
+        async def set_(caller: int, call: int) -> None:
+            await bare.set(f"benchmark-bare/device-{caller}-{call}", BODY)
+
+        await _turn(put), await _turn(set_)  # connections are made, scripts are known, keys exist
+        rates: dict[str, list[float]] = {"put": [], "set": []}
+        for _ in range(TURNS):
+            rates["put"].append(await _turn(put))
+            rates["set"].append(await _turn(set_))
+        for pattern in ("{benchmark:*", "benchmark-bare/*"):
+            async for key in bare.scan_iter(match=pattern, count=1000):
+                await bare.unlink([key])
+    puts, sets = median(rates["put"]), median(rates["set"])
+    return {"put_per_second": puts, "set_per_second": sets, "ratio": puts / sets}
+
+
+async def _turn(call: Call) -> float:
+    """Calls per second, with all callers at once."""
+
+    async def caller(number: int) -> None:
+        for n in range(CALLS):
+            await call(number, n)
+
+    start = perf_counter()
+    async with anyio.create_task_group() as tasks:
+        for number in range(CALLERS):
+            tasks.start_soon(caller, number)
+    return CALLERS * CALLS / (perf_counter() - start)

@@ -1,0 +1,195 @@
+"""Storage backends: what a durable update costs, alone and in company, with few and with many devices stored.
+
+    python -m benchmarks.backends [--long] [--json FILE]
+
+Two ways are measured in turns, A B A B, in one run on one machine; read the ratios, not the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import trio
+
+from mdashcore.server.config import ServerConfig
+from mdashcore.server.run import open_server
+from mdashcore.storage import Backend, open_backend
+
+WRITERS = 64
+BODY = 2500  # bytes: a shadow with its timestamps
+TURNS = 5
+
+Row = dict[str, Any]
+
+
+def body(n: int) -> bytes:
+    """A document that differs with n: SQLite would skip an update that changes nothing."""
+    return b'{"n":%d,"pad":"%b"}' % (n, b"x" * (BODY - 30))
+
+
+async def group_commit(writes: int) -> Row:
+    """Durable updates per second: the SQLite backend with 64 writers, against one commit for each write."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        plain = sqlite3.connect(Path(folder) / "plain.db", isolation_level=None, check_same_thread=False)
+        plain.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+        plain.execute("CREATE TABLE documents (key TEXT PRIMARY KEY, version INTEGER, body BLOB) WITHOUT ROWID")
+        async with open_backend(f"sqlite://{Path(folder).absolute()}/store") as backend:
+            counter = iter(range(10**9))
+
+            def one_by_one() -> None:
+                for _ in range(writes):
+                    n = next(counter)
+                    plain.execute("REPLACE INTO documents VALUES (?, ?, ?)", (f"k{n % WRITERS}", n, body(n)))
+
+            async def write(key: str, count: int) -> None:
+                for _ in range(count):
+                    await backend.documents.put("shadows", key, body(next(counter)))
+
+            async def together() -> None:
+                async with anyio.create_task_group() as tasks:
+                    for n in range(WRITERS):
+                        tasks.start_soon(write, f"k{n}", writes // WRITERS)
+
+            async def alone() -> None:
+                await anyio.to_thread.run_sync(one_by_one)
+
+            ours, theirs = await in_turns(together, alone)
+        plain.close()
+    return row("SQLite, 64 writers : one commit per write", writes / ours, writes / theirs, goal=3.0)
+
+
+async def growth(scheme: str, few: int, many: int, updates: int) -> Row:
+    """The cost of one update with many devices stored, against few."""
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(filled(scheme, size)) for size in (few, many)]
+        counter = iter(range(10**9))
+
+        async def update(backend: Backend) -> None:
+            for _ in range(updates):
+                n = next(counter)
+                key = f"alice/d{n * 7919 % few}"
+                found = await backend.documents.get("shadows", key)
+                assert found is not None
+                await backend.documents.put("shadows", key, body(n), expected=found.version)
+                await backend.logs.append("notifications/alice", 1.0, (b'{"name":"updated"}',))
+
+        large, small = await in_turns(lambda: update(stores[1]), lambda: update(stores[0]))
+    name = f"{scheme}: cost of an update with {many} devices : with {few}"
+    return row(name, large / updates * 1e6, small / updates * 1e6, goal=1.2, most=True, unit="µs")
+
+
+@asynccontextmanager
+async def filled(scheme: str, devices: int) -> AsyncIterator[Backend]:
+    """A store with that many shadows."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        url = "memory://" if scheme == "memory" else f"{scheme}://{Path(folder).absolute()}/store"
+        async with open_backend(url) as backend:
+            await fill(backend, "shadows", ((f"alice/d{n}", body(n)) for n in range(devices)))
+            yield backend
+
+
+async def fill(backend: Backend, collection: str, documents: Any) -> None:
+    """Put many documents, as concurrently as it pays."""
+
+    async def work() -> None:
+        for key, value in documents:
+            await backend.documents.put(collection, key, value)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(256):
+            tasks.start_soon(work)
+
+
+async def start_up(devices: int) -> Row:
+    """Seconds from nothing to listening, with that many devices in the SQLite store."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        url = f"sqlite://{Path(folder).absolute()}/store"
+        async with open_backend(url) as backend:
+            for collection, value in (
+                ("devices", '{"account":"a","id":"d%d","name":"d","token_hash":"%064d","created_at":1.0}'),
+                ("presence", '{"session":%d,"node":null,"since":1.0,"last_seen":1.0}'),
+                (
+                    "shadows",
+                    '{"version":%d,"timestamp":1,"state":{"reported":{"t":1}},"timestamps":{"reported":{"t":1}}}',
+                ),
+            ):
+                arguments = value.count("%")
+                items = ((f"a/d{n}", (value % ((n,) * arguments)).encode()) for n in range(devices))
+                await fill(backend, collection, items)
+        started = time.perf_counter()
+        async with open_server(ServerConfig(bind="127.0.0.1:0", store=url)):
+            seconds = time.perf_counter() - started
+    return row(f"start-up with {devices} devices, seconds", seconds, 1.0, goal=5.0, most=True, unit="s")
+
+
+async def in_turns(one: Callable[[], Awaitable[object]], other: Callable[[], Awaitable[object]]) -> tuple[float, float]:
+    """The median seconds of each, run in turns after one turn to warm up."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(TURNS + 1):
+        for function, found in zip((one, other), times, strict=True):
+            started = time.perf_counter()
+            await function()
+            if turn:
+                found.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def row(name: str, ours: float, theirs: float, *, goal: float, most: bool = False, unit: str = "/s") -> Row:
+    """One line of the table."""
+    ratio = ours / theirs
+    return {
+        "what": name, "a": round(ours, 3), "b": round(theirs, 3), "unit": unit, "ratio": round(ratio, 2),
+        "goal": f"{'≤' if most else '≥'} {goal:g}", "met": ratio <= goal if most else ratio >= goal,
+    }  # fmt: skip
+
+
+async def run(*, long: bool) -> list[Row]:
+    """Everything; the long form with a hundred thousand devices, the short one with a tenth of them."""
+    many = 100_000 if long else 10_000
+    rows = [await group_commit(6400 if long else 1920)]
+    for scheme in ("memory", "sqlite", "file"):
+        rows.append(await growth(scheme, 100, many, 200 if long else 50))
+    rows.append(await start_up(many))
+    if url := os.environ.get("MDASH_BENCH_REDIS"):
+        from benchmarks._redis import compare
+
+        found = await compare(url)
+        rows.append(row("Redis backend, 64 writers : bare coredis SET", found["ours"], found["bare"], goal=0.5))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """Rows as Markdown."""
+    lines = ["| what | A | B | ratio | goal | |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r['what']} | {r['a']:g} {r['unit']} | {r['b']:g} {r['unit']} | {r['ratio']:g} | {r['goal']} | "
+        f"{'met' if r['met'] else 'MISSED'} |"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true", help="the real one, with 100 000 devices")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there too")
+    arguments = parser.parse_args()
+    rows = trio.run(lambda: run(long=arguments.long))
+    print(table(rows))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

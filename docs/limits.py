@@ -1,0 +1,148 @@
+"""Writes the tables of limits in discussion/security.md from the code: each bound with the reason beside it.
+
+::
+
+    python docs/limits.py            write them
+    python docs/limits.py --check    fail if they are not what would be written
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "discussion" / "security.md"
+PACKAGE = ROOT / "src" / "mdashcore"
+
+OTHER_FOLDERS = {"cli", "testing", "virtual_device"}  # clients and test tools: they bound nothing of a service
+
+NOT_LIMITS = {"TOO_MANY_REQUESTS", "VERSION"}  # numbers of protocols and formats
+
+SETTINGS = (
+    "mdashcore._connection.ConnectionLimits",
+    "mdashcore.shadow.Limits",
+    "mdashcore.firmware.Limits",
+    "mdashcore.ota._values.Options",
+    "mdashcore.trio.node.NodeSettings",
+    "mdashcore.trio.agent.Backoff",
+    "mdashcore.server.service.ServiceSettings",
+)
+
+
+def settings() -> Iterator[str]:
+    """A row for each field that is a number and has a docstring."""
+    for path in SETTINGS:
+        module, _, name = path.rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        source = importlib.import_module(module).__file__ or ""
+        tree = ast.parse(Path(source).read_text(encoding="utf-8"))
+        body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+        reasons = {
+            field.target.id: " ".join(str(doc.value.value).split("\n\n")[0].split())
+            for field, doc in pairwise(body)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(doc, ast.Expr)
+            and isinstance(doc.value, ast.Constant)
+        }
+        for field in attrs.fields(cls):
+            if type(field.default) in (int, float) and field.name in reasons:
+                yield f"| `{_short(path)}.{field.name}` | {field.default} | {_cell(reasons[field.name])} |"
+
+
+def constants() -> Iterator[str]:
+    """A row for each constant that is a number, from the comment at the end of its line.
+
+    Codes of protocols have their comment above, or a docstring below: they are no limits.
+    """
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if OTHER_FOLDERS & set(path.parts):
+            continue
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for name, line in _assigned(ast.parse("\n".join(lines))):
+            value = getattr(importlib.import_module(module), name)
+            if type(value) not in (int, float) or name in NOT_LIMITS:
+                continue
+            _, mark, comment = lines[line].partition("  # ")
+            if not mark:
+                if not _explained_elsewhere(lines, line):
+                    raise SystemExit(f"{path.relative_to(ROOT)}:{line + 1}: {name} has no reason beside it")
+                continue
+            while line + 1 < len(lines) and lines[line + 1].startswith("# "):
+                line += 1
+                comment += lines[line].removeprefix("#")
+            yield f"| `{_short(module)}.{name}` | {value} | {_cell(comment)} |"
+
+
+def _assigned(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Public constants of a module, each with the index of its last line."""
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign | ast.Assign):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name) and target.id.isupper() and not target.id.startswith("_"):
+                yield target.id, (node.end_lineno or node.lineno) - 1
+
+
+def _explained_elsewhere(lines: list[str], line: int) -> bool:
+    if line + 1 < len(lines) and lines[line + 1].startswith('"""'):
+        return True
+    while line > 0 and lines[line - 1].strip():
+        line -= 1
+        if lines[line].startswith("#"):
+            return True
+    return False
+
+
+def _short(path: str) -> str:
+    """As it is found below `mdashcore`; what the package exports itself is called so."""
+    short = path.removeprefix("mdashcore.")
+    return short.removeprefix("_connection.") if short.startswith("_connection.Connection") else short
+
+
+def _cell(text: str) -> str:
+    return text.strip().rstrip(".").replace("|", "\\|")
+
+
+def tables() -> str:
+    """What stands between the marks."""
+    parts = [
+        "### Settings",
+        "",
+        "| Field | Default | Meaning, and reason |",
+        "|---|---|---|",
+        *settings(),
+        "",
+        "### Constants",
+        "",
+        "| Constant | Value | Meaning, and reason |",
+        "|---|---|---|",
+        *constants(),
+    ]
+    return "\n".join(parts)
+
+
+def written(page: str) -> str:
+    """The page with its tables as the code has them."""
+    marks = r"(<!-- limits: begin [^\n]*-->\n).*?(<!-- limits: end -->)"
+    return re.sub(marks, lambda match: f"{match[1]}{tables()}\n{match[2]}", page, flags=re.DOTALL)
+
+
+def main() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    new = written(page)
+    if sys.argv[1:] == ["--check"]:
+        sys.exit("the limits in docs/discussion/security.md are old: run python docs/limits.py" if new != page else 0)
+    PAGE.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

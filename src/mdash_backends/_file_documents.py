@@ -1,0 +1,160 @@
+"""Documents as files: one for each, which a person can read, and edit while the service is stopped.
+
+::
+
+    {
+      "key": "alice/d1",
+      "version": 17,
+      "body": {
+        "name": "kitchen"
+      }
+    }
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Final
+
+import msgspec
+
+from mdash_backends._files import Files, damaged, json_text, read_file
+from mdash_backends._key_files import KeyFiles, file_name
+from mdashcore import _json
+from mdashcore._errors import StorageError, VersionConflict
+from mdashcore.storage import Document
+
+__all__ = ["FileDocuments"]
+
+SUFFIX: Final = ".json"
+
+PAGE: Final = 64  # documents read in one call of a thread: the call costs as much as reading a few
+PAGE_BYTES: Final = 2**20  # after which such a page ends: the memory of a scan
+
+
+class FileDocuments:
+    """A document store: `DocumentStore` in `mdashcore.storage`, for one process at a time.
+
+    Args:
+        folder: below that of `files`; each collection is a folder in it.
+        next_version: gives a version greater than its argument and than any that it gave before. Called in threads.
+    """
+
+    def __init__(self, files: Files, folder: str, next_version: Callable[[int], int]) -> None:
+        self._files = files
+        self._folder = folder
+        self._next_version = next_version
+        self._collections: dict[str, KeyFiles] = {}  # their names are in the code: a dozen
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        keys = self._keys(collection)
+        found = await self._files.run(keys.folder, _read, keys, keys.path(key))
+        await keys.settled(key)  # what was read may not be on disk yet: nobody hears of it before it is
+        return found
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        text = json_text(bytes(body), indent=2)
+        keys = self._keys(collection)
+        async with keys.hold(key) as path:
+            check = partial(_check, collection, key, expected)
+            version = await self._files.run(path, self._write, keys, path, key, text, check)
+            await self._files.sync(os.path.dirname(path))
+        return version
+
+    async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
+        keys = self._keys(collection)
+        async with keys.hold(key) as path:
+            check = None if expected is None else partial(_check, collection, key, expected)
+            found = await self._files.run(path, _remove, keys, path, check)
+            if found:
+                await self._files.sync(os.path.dirname(path))
+        return found
+
+    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+        keys = self._keys(collection)
+        async with aclosing(keys.by_folder(prefix)) as folders:
+            async for found in folders:
+                paths = iter(found)
+                while page := await self._files.run(keys.folder, _read_page, keys, paths):
+                    for document in page:
+                        if document.key.startswith(prefix):
+                            yield document
+
+    def _keys(self, collection: str) -> KeyFiles:
+        keys = self._collections.get(collection)
+        if keys is None:
+            keys = KeyFiles(self._files, os.path.join(self._folder, file_name(collection)), SUFFIX)
+            self._collections[collection] = keys
+        return keys
+
+    def _write(self, keys: KeyFiles, path: str, key: str, text: bytes, check: Callable[[int], None]) -> int:
+        found = _read(keys, path)
+        present = 0 if found is None else found.version
+        check(present)
+        version = self._next_version(present)
+        self._files.replace(path, _render(key, version, text))
+        return version
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    body: msgspec.Raw
+
+
+_decode = msgspec.json.Decoder(_File).decode
+
+
+def _render(key: str, version: int, text: bytes) -> bytes:
+    # no string of JSON has a raw line break in it
+    body = text.replace(b"\n", b"\n  ")
+    return b'{\n  "key": %b,\n  "version": %d,\n  "body": %b\n}\n' % (_json.encode(key), version, body)
+
+
+def _check(collection: str, key: str, expected: int | None, present: int) -> None:
+    if expected is not None and expected != present:
+        raise VersionConflict(collection, key, expected=expected, actual=present)
+
+
+def _read(keys: KeyFiles, path: str) -> Document | None:
+    data = read_file(path)
+    if data is None:
+        return None
+    try:
+        data.decode()
+        file = _decode(data)
+        body = json_text(bytes(file.body), indent=-1)
+    except _json.DECODE_ERRORS as exc:
+        raise damaged(path, data, exc) from exc
+    if keys.path(file.key) != path:
+        raise StorageError(f"{path} is not where it belongs: it is the document {file.key!r}")
+    return Document(file.key, file.version, body)
+
+
+def _read_page(keys: KeyFiles, paths: Iterator[str]) -> list[Document]:
+    """The next documents that are still there; none at the end."""
+    page: list[Document] = []
+    size = 0
+    for path in paths:
+        document = _read(keys, path)
+        if document is not None:
+            page.append(document)
+            size += len(document.body)
+            if len(page) >= PAGE or size >= PAGE_BYTES:
+                break
+    return page
+
+
+def _remove(keys: KeyFiles, path: str, check: Callable[[int], None] | None) -> bool:
+    """Remove a document; one that is damaged too, where nobody asks for its version."""
+    if check is not None:
+        found = _read(keys, path)
+        check(0 if found is None else found.version)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,169 @@
+"""Logs as folders of JSON lines. `_log_segments` says what is in a folder; here is who may do what, and when.
+
+Who appends to a log while another append is being written waits, and all who wait are written together, with one fsync.
+Readers wait for nobody: they see a log as it was when its last append was on disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import attrs
+
+from mdash_backends import _log_segments
+from mdash_backends._files import Files, failed, json_text
+from mdash_backends._key_files import KeyFiles
+from mdash_backends._log_segments import State
+from mdashcore._errors import InvalidInput, StorageError
+from mdashcore.storage import LogEntry
+
+__all__ = ["FileLogs"]
+
+SUFFIX: Final = ".log"
+
+KEPT_STATES: Final = 1024  # logs of which it is remembered where they begin and end; others are looked up again
+
+GROUP_BYTES: Final = 2**20  # that are written together: by then an fsync is a small part of the work
+
+
+@attrs.define(eq=False)
+class _Append:
+    """One caller's entries, and what became of them."""
+
+    time: float
+    bodies: Sequence[bytes]
+    size: int
+    first: int | None = None
+    error: StorageError | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        return self.first is None and self.error is None
+
+
+@attrs.define(eq=False)
+class _Log:
+    name: str
+    folder: str
+    state: State | None = None
+    """What is on disk. Replaced by whoever has the lock, in one assignment."""
+    lock: anyio.Lock = attrs.field(factory=anyio.Lock)
+    waiting: deque[_Append] = attrs.field(factory=deque)
+    users: int = 0
+
+
+class FileLogs:
+    """A log store: `LogStore` in `mdashcore.storage`, for one process at a time.
+
+    Args:
+        folder: below that of `files`.
+    """
+
+    def __init__(self, files: Files, folder: str) -> None:
+        self._files = files
+        self._folders = KeyFiles(files, folder, SUFFIX)
+        self._logs: OrderedDict[str, _Log] = OrderedDict()
+
+    async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
+        if not math.isfinite(time):
+            raise InvalidInput("a log entry's time is a finite number")
+        if not bodies:
+            raise InvalidInput("an append has at least one entry")
+        texts = [json_text(bytes(body), indent=-1) for body in bodies]
+        request = _Append(float(time), texts, sum(map(len, texts)))
+        async with self._use(log) as used:
+            used.waiting.append(request)
+            try:
+                async with used.lock:
+                    if request.is_pending:
+                        await self._write_waiting(used)
+            finally:
+                if request in used.waiting:
+                    used.waiting.remove(request)
+        if request.first is None:
+            cause = request.error or StorageError(f"{used.folder}: the append was not written")
+            raise StorageError(str(cause)) from cause.__cause__
+        return request.first
+
+    async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
+        async with self._use(log) as used:
+            while True:
+                state = _state(used)
+                try:
+                    return await self._files.run(used.folder, _log_segments.read, state, start, limit)
+                except StorageError as exc:
+                    gone = isinstance(exc.__cause__, FileNotFoundError)
+                    if not gone or _state(used).starts[:1] == state.starts[:1]:
+                        raise
+                    # trimmed meanwhile: what is left is to be read anew
+
+    async def end(self, log: str) -> int:
+        async with self._use(log) as used:
+            return _state(used).end
+
+    async def trim(self, log: str, keep: int) -> None:
+        async with self._use(log) as used, used.lock:
+            await self._files.run(used.folder, self._trim, used, keep)
+
+    @asynccontextmanager
+    async def _use(self, name: str) -> AsyncIterator[_Log]:
+        """A log whose state is known, for as long as it is used."""
+        log = self._logs.get(name)
+        if log is None:
+            log = self._logs[name] = _Log(name, self._folders.path(name))
+        self._logs.move_to_end(name)
+        log.users += 1
+        try:
+            if log.state is None:
+                async with log.lock:
+                    if log.state is None:  # else another one has looked while we waited
+                        log.state = await self._files.run(log.folder, _log_segments.load, log.folder, name)
+            yield log
+        finally:
+            log.users -= 1
+            if len(self._logs) > KEPT_STATES:
+                oldest = next((log for log in self._logs.values() if not log.users), None)
+                if oldest is not None:
+                    del self._logs[oldest.name]
+
+    async def _write_waiting(self, log: _Log) -> None:
+        group: list[_Append] = []
+        size = 0
+        while log.waiting and size < GROUP_BYTES:
+            group.append(log.waiting.popleft())
+            size += group[-1].size
+        try:
+            await self._files.run(log.folder, self._write, log, group)
+        finally:
+            log.waiting.extendleft(request for request in reversed(group) if request.is_pending)  # it never began
+
+    def _write(self, log: _Log, group: Sequence[_Append]) -> None:
+        """Write, and note how it went: the caller who began it may not be there any more to do so."""
+        before = _state(log)
+        try:
+            log.state = _log_segments.append(self._files, before, [(each.time, each.bodies) for each in group])
+        except (OSError, StorageError) as exc:
+            error = failed(log.folder, exc) if isinstance(exc, OSError) else exc
+            for request in group:
+                request.error = error
+            return
+        offset = before.end
+        for request in group:
+            request.first = offset
+            offset += len(request.bodies)
+
+    def _trim(self, log: _Log, keep: int) -> None:
+        before = _state(log)
+        log.state = _log_segments.trim(self._files, before, keep)
+        _log_segments.remove_trimmed(before, log.state)
+
+
+def _state(log: _Log) -> State:
+    if log.state is None:
+        raise StorageError(f"the state of {log.folder} is not known")
+    return log.state

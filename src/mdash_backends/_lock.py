@@ -1,0 +1,117 @@
+"""The folder that a backend keeps its data in: what its URL says, and the lock that makes one process its owner.
+
+The lock is the operating system's (flock(2) on the file ``lock`` of the folder), which ends with the process however
+that ends. What the file says about its holder is for people, and for the error that the next one gets.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from mdashcore._errors import InvalidInput, StorageError
+
+__all__ = ["folder_of", "hold_folder", "sync_folder"]
+
+LOCK_FILE: Final = "lock"
+MAX_HOLDER: Final = 512  # bytes: the line about the holder; more is not what this module wrote
+
+
+def folder_of(url: str) -> Path:
+    """The folder of ``scheme:///absolute/path``, or of ``scheme://./relative/path``; percent escapes are decoded.
+
+    Raises:
+        InvalidInput: it names no folder, or says more than a folder.
+    """
+    scheme, separator, path = url.partition("://")
+    usage = f"write {scheme}:///absolute/path or {scheme}://./relative/path"
+    if not separator:
+        raise InvalidInput(f"a storage URL starts with SCHEME://: {usage}")
+    if "?" in path or "#" in path:
+        raise InvalidInput(f"{scheme}:// takes no options; a ? or # in the path is written %3F or %23")
+    if not path.startswith(("/", "./", "../")):
+        raise InvalidInput(f"{scheme}:// names a folder, not a host: {usage}")
+    try:
+        folder = Path(unquote(path, errors="strict"))
+    except UnicodeDecodeError:
+        raise InvalidInput(f"the path of {scheme}:// is not UTF-8") from None
+    if "\0" in str(folder):
+        raise InvalidInput(f"the path of {scheme}:// has a NUL in it")
+    if not folder.name or folder.name == "..":
+        raise InvalidInput(f"{scheme}:// names no folder of its own: {usage}")
+    return folder.absolute()
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Own a folder while the context lasts; a missing one is made, for its owner's eyes only.
+
+    Raises:
+        StorageError: another process owns it, or this one already; or it cannot be made or locked.
+    """
+    try:
+        _make(folder)
+        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StorageError(f"{folder} cannot be used: {exc.strerror or exc}") from exc
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise StorageError(f"{folder} is in use by {_holder(lock)}") from exc
+        except OSError as exc:
+            raise StorageError(f"{folder} cannot be locked: {exc.strerror or exc}") from exc
+        _write(lock, _this_process())
+        try:
+            yield
+        finally:
+            _write(lock, "")
+    finally:
+        os.close(lock)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on disk: what was created, renamed or removed in it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def _write(lock: int, holder: str) -> None:
+    with suppress(OSError):  # a full disk is no reason not to open what is there
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, holder.encode(errors="replace"), 0)
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} ({_command(sys.argv)}), since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The program, and a subcommand such as ``serve``; nothing else, as it could be a secret."""
+    program = Path(arguments[0]) if arguments else Path()
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    subcommand = [word for word in arguments[1:2] if word.isalpha()]
+    return " ".join(["python" if name in ("", "-c") else name, *subcommand])
+
+
+def _holder(lock: int) -> str:
+    """What the holder wrote; it may not have come to that yet."""
+    said = os.pread(lock, MAX_HOLDER, 0).decode(errors="replace").strip()
+    return said if said.startswith("process ") and said.isprintable() else "another process"

@@ -1,0 +1,277 @@
+"""A log on disk: a folder of segments, each a file of JSON lines that is named by the offset of its first line.
+
+::
+
+    log.json                  {"log": "notifications/alice", "first": 3}
+    0000000000000000.jsonl    {"offset":0,"time":1700000000.25,"body":{…}}
+                              {"offset":1,"last":2,"time":1700000001.5,"body":{…}}
+                              {"offset":2,"last":2,"time":1700000001.5,"body":{…}}
+    0000000000000003.jsonl    …
+
+Line n of a file is the entry with the file's offset + n. ``last`` is the offset of the last entry of the same append,
+where there are several: so an append of which only a part came to the disk is known. ``first`` is the offset of the
+first entry that was not trimmed; what is before it is removed a file at a time.
+
+Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgspec
+
+from mdash_backends._files import Files, damaged, read_file, write_all
+from mdash_backends._lock import sync_folder
+from mdashcore import _json
+from mdashcore._errors import StorageError
+from mdashcore.storage import LogEntry
+
+__all__ = ["State", "append", "load", "read", "remove_trimmed", "trim"]
+
+HEADER: Final = "log.json"
+SEGMENT_BYTES: Final = 2**20  # of a file; the next append begins another. A read goes through a whole one: some 2 ms
+
+_SEGMENT = re.compile(r"([0-9]{16,})\.jsonl")
+
+_logger = logging.getLogger("mdash_backends.filesystem")
+
+
+@attrs.frozen
+class State:
+    """What is in a log's folder, all of it on disk."""
+
+    folder: str
+    name: str
+    exists: bool = False
+    first: int = 0
+    """The offset of the first entry that was not trimmed."""
+    end: int = 0
+    starts: tuple[int, ...] = ()
+    """The offsets of the first lines of the segments, in their order."""
+    size: int = 0
+    """Bytes of the last segment."""
+
+
+class _Header(msgspec.Struct):
+    log: str
+    first: int
+
+
+class _Line(msgspec.Struct, frozen=True):
+    offset: int
+    time: float
+    body: msgspec.Raw
+    last: int | None = None
+
+
+_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def load(folder: str, name: str) -> State:
+    """Look at a log's folder, and cut off what an append that was never acknowledged has left at its end.
+
+    Raises:
+        StorageError: it is damaged; the text names the file and the line.
+    """
+    path = os.path.join(folder, HEADER)
+    data = read_file(path)
+    if data is None:
+        if os.path.isdir(folder) and _segments(folder):
+            raise StorageError(f"{path} is missing")
+        return State(folder, name)
+    try:
+        header = _decode_header(data)
+    except _json.DECODE_ERRORS as exc:
+        raise damaged(path, data, exc) from exc
+    if header.log != name:
+        raise StorageError(f"{path} is not where it belongs: it is of the log {header.log!r}")
+    starts = _segments(folder)
+    size, end = _recover(_path(folder, starts[-1]), starts[-1]) if starts else (0, header.first)
+    found = State(folder, name, True, header.first, end, tuple(starts), size)
+    state = _without(found, header.first)
+    remove_trimmed(found, state)
+    return state
+
+
+def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[bytes]]]) -> State:
+    """Write appends, each a time and JSON texts on one line; return when they are on disk.
+
+    Raises:
+        OSError: nothing was added.
+        StorageError: the log was changed by somebody else.
+    """
+    lines, end = _lines(state.end, group)
+    if not state.exists:
+        files.make(state.folder)
+        _write_header(files, state)
+    fresh = not state.starts or state.size >= SEGMENT_BYTES
+    starts = (*state.starts, state.end) if fresh else state.starts
+    size = 0 if fresh else state.size
+    path = _path(state.folder, starts[-1])
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT if fresh else 0), 0o666)
+    try:
+        present = os.fstat(descriptor).st_size
+        if present < size:
+            raise StorageError(f"{path} has {present} bytes, and had {size}: it was changed by somebody else")
+        os.ftruncate(descriptor, size)  # takes away what an append that failed has left
+        os.lseek(descriptor, size, os.SEEK_SET)
+        try:
+            write_all(descriptor, lines)
+            os.fsync(descriptor)
+            if fresh:
+                sync_folder(Path(state.folder))
+        except BaseException:
+            with suppress(OSError):  # otherwise the next append does it
+                os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+    return attrs.evolve(state, exists=True, end=end, starts=starts, size=size + len(lines))
+
+
+def read(state: State, start: int, limit: int) -> list[LogEntry]:
+    """At most `limit` entries from an offset on.
+
+    Raises:
+        StorageError: a file is damaged; the text names it and the line. Or it is missing: then the cause says so.
+    """
+    entries: list[LogEntry] = []
+    offset = max(start, state.first)
+    stop = min(state.end, offset + limit)
+    while offset < stop:
+        number = bisect_right(state.starts, offset)
+        if not number:
+            raise StorageError(f"{state.folder}: the file with offset {offset} is missing")
+        begin = state.starts[number - 1]
+        is_last = number == len(state.starts)
+        path = _path(state.folder, begin)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                lines = _split(file.read(state.size) if is_last else file.read())
+        except FileNotFoundError as exc:
+            raise StorageError(f"{path} is missing") from exc
+        until = stop if is_last else min(stop, state.starts[number])
+        for n in range(offset - begin, until - begin):
+            line = _line(path, lines, n, begin)
+            entries.append(LogEntry(line.offset, line.time, bytes(line.body)))
+        offset = until
+    return entries
+
+
+def trim(files: Files, state: State, keep: int) -> State:
+    """Write down that only the newest `keep` entries are left; no file is removed yet."""
+    after = _without(state, state.end - max(0, keep))
+    if after.first != state.first:
+        _write_header(files, after)
+    return after
+
+
+def remove_trimmed(before: State, after: State) -> None:
+    """Remove the files that one state has, and the later one has not."""
+    for start in before.starts[: len(before.starts) - len(after.starts)]:
+        os.unlink(_path(before.folder, start))
+
+
+def _without(state: State, first: int) -> State:
+    """The log with nothing before `first`, and without the files that hold nothing else."""
+    first = max(first, state.first)
+    ends = (*state.starts[1:], state.end)
+    left = tuple(start for start, end in zip(state.starts, ends, strict=False) if end > first)
+    return attrs.evolve(state, first=first, end=max(first, state.end), starts=left, size=state.size if left else 0)
+
+
+def _write_header(files: Files, state: State) -> None:
+    header = b'{\n  "log": %b,\n  "first": %d\n}\n' % (_json.encode(state.name), state.first)
+    files.replace(os.path.join(state.folder, HEADER), header)
+    sync_folder(Path(state.folder))
+
+
+def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple[bytes, int]:
+    """The lines of some appends from an offset on, and the next offset."""
+    lines: list[bytes] = []
+    for time, bodies in group:
+        stamp = _json.encode(time)
+        several = b'"last":%d,' % (offset + len(bodies) - 1) if len(bodies) > 1 else b""
+        for body in bodies:
+            lines.append(b'{"offset":%d,%b"time":%b,"body":%b}\n' % (offset, several, stamp, body))
+            offset += 1
+    return b"".join(lines), offset
+
+
+def _recover(path: str, begin: int) -> tuple[int, int]:
+    """The size of a log's last file, and the offset after its last line, once its torn end has been cut off.
+
+    Torn is what ends without a line break, what has NULs in it (a file can grow on disk before its bytes get there),
+    and the lines of an append of which the last one is not there.
+    """
+    data = read_file(path) or b""
+    lines = _split(data)
+    whole = len(lines)
+    while whole:
+        if b"\0" not in lines[whole - 1]:
+            line = _last_line(path, lines[:whole], begin)
+            if line.last is None or line.last == line.offset:
+                break
+        whole -= 1
+    size = sum(len(line) + 1 for line in lines[:whole])
+    if size < len(data):
+        _logger.warning(
+            "%s: cut off %d bytes from byte %d on, an append that was never acknowledged", path, len(data) - size, size
+        )
+        with open(path, "rb+", buffering=0) as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
+    return size, begin + whole
+
+
+def _last_line(path: str, lines: Sequence[bytes], begin: int) -> _Line:
+    try:
+        return _line(path, lines, len(lines) - 1, begin)
+    except StorageError:
+        for number in range(len(lines)):  # it may be wrong only because of an earlier one: that is the one to name
+            _line(path, lines, number, begin)
+        raise
+
+
+def _line(path: str, lines: Sequence[bytes], number: int, begin: int) -> _Line:
+    """A line of a file, counted from 0."""
+    if number >= len(lines):
+        raise StorageError(f"{path} is damaged: it ends after line {len(lines)}, and there were more")
+    try:
+        lines[number].decode()
+        line = _decode_line(lines[number])
+    except _json.DECODE_ERRORS as exc:
+        raise StorageError(f"{_where(path, lines, number)}: {_json.reason(exc)}") from exc
+    if line.offset != begin + number:
+        raise StorageError(f"{_where(path, lines, number)}: offset {line.offset} instead of {begin + number}")
+    return line
+
+
+def _where(path: str, lines: Sequence[bytes], number: int) -> str:
+    return f"{path} is damaged in line {number + 1}, from byte {sum(len(line) + 1 for line in lines[:number])}"
+
+
+def _split(data: bytes) -> list[bytes]:
+    """The lines that have an end."""
+    lines = data.split(b"\n")
+    lines.pop()
+    return lines
+
+
+def _segments(folder: str) -> list[int]:
+    """The offsets that the files of a folder are named by."""
+    return sorted(int(match[1]) for name in os.listdir(folder) if (match := _SEGMENT.fullmatch(name)))
+
+
+def _path(folder: str, start: int) -> str:
+    return os.path.join(folder, f"{start:016d}.jsonl")

@@ -1,0 +1,242 @@
+"""The message bus on Redis' pub/sub: one connection listens for all subscribers of a process.
+
+When that connection is lost, the bus makes another and subscribes anew by itself. What was published meanwhile is
+lost, so every subscriber gets one `StorageError` from its iterator, at the place of the gap: after the messages from
+before, and when the subscription is live again. Who then reads what was missed has missed nothing. The iterator goes
+on after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+from anyio import CapacityLimiter
+from anyio.abc import TaskGroup
+from coredis import TCPConnection
+from coredis.exceptions import RedisError
+
+from mdash_backends._redis_client import ANY_SLOT, FAILURES, Client, Target
+from mdashcore._errors import StorageError
+
+__all__ = ["RedisBus"]
+
+_log = logging.getLogger(__name__)
+
+BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; then they are dropped, as the contract allows
+
+RETRY_DELAY: Final = 0.5  # seconds between two tries to connect: all has to work 5 seconds after the server is back
+
+PING_INTERVAL: Final = 1.0  # seconds of silence, after which a connection has to show that it is alive
+
+
+class RedisBus:
+    """Topics as channels. Channels do not belong to a database: their names hold its number."""
+
+    def __init__(self, client: Client, tasks: TaskGroup, prefix: str) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._prefix = f"{prefix}:bus:{client.target.db}:"
+        self._channels: dict[bytes, set[_Subscription]] = {}
+        self._connection: TCPConnection | None = None
+        self._asked: defaultdict[bytes, deque[_Subscription]] = defaultdict(deque)
+        self._listening = False
+        self._heard = 0.0
+        self._reason = "no connection"
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        await self._client.call(ANY_SLOT, b"PUBLISH", self._name(topic), bytes(message))
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        name = self._name(topic)
+        subscription = _Subscription()
+        self._channels.setdefault(name, set()).add(subscription)
+        try:
+            self._listen_on()
+            self._ask(name, subscription)
+            await self._until_live(subscription)
+            yield subscription
+        finally:
+            self._leave(name, subscription)
+
+    def _name(self, topic: str) -> bytes:
+        return (self._prefix + topic).encode("utf-8", "surrogatepass")
+
+    async def _until_live(self, subscription: _Subscription) -> None:
+        try:
+            with anyio.fail_after(self._client.target.timeout):
+                await subscription.live.wait()
+        except TimeoutError as exc:
+            raise StorageError(f"{self._client.target}: not subscribed in time: {self._reason}") from exc
+
+    def _ask(self, name: bytes, subscription: _Subscription) -> None:
+        """Have Redis acknowledge a subscription, where there is a connection; a new one asks for all.
+
+        Also of a channel that is subscribed to: what was published before still comes in front of the answer.
+        """
+        if self._send(b"SUBSCRIBE", name):
+            self._asked[name].append(subscription)
+
+    def _leave(self, name: bytes, subscription: _Subscription) -> None:
+        others = self._channels[name]
+        others.discard(subscription)
+        if not others:
+            del self._channels[name]
+            self._send(b"UNSUBSCRIBE", name)
+
+    def _send(self, command: bytes, name: bytes) -> bool:
+        if self._connection is None or not self._connection.usable:
+            return False
+        try:
+            self._connection.send_command(command, name)
+        except FAILURES:
+            return False
+        return True
+
+    # The connection
+
+    def _listen_on(self) -> None:
+        if not self._listening:
+            try:
+                self._tasks.start_soon(self._listen)
+            except RuntimeError as exc:  # the group has ended
+                raise StorageError("the backend is closed") from exc
+            self._listening = True
+
+    async def _listen(self) -> None:
+        """Keep a connection subscribed, for as long as anybody wants it."""
+        try:
+            while self._channels:
+                try:
+                    await self._hear()
+                except* FAILURES as errors:
+                    self._lost(errors)
+                await anyio.sleep(RETRY_DELAY)
+        finally:
+            self._listening = False
+            for subscription in self._subscriptions():  # the backend is closed
+                subscription.end()
+
+    async def _hear(self) -> None:
+        """Subscribe to everything on a new connection, and give out what comes, until it is lost."""
+        gate = CapacityLimiter(1)
+        connection = self._client.target.connection(gate)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(connection.run)
+            self._connection = connection
+            self._asked.clear()
+            tasks.start_soon(self._ping, connection)
+            tasks.start_soon(_refused, connection)
+            for name, subscriptions in self._channels.items():
+                for subscription in subscriptions:
+                    self._ask(name, subscription)
+            async with aclosing(connection.push_messages) as messages:
+                await self._give_out(messages, connection, gate)
+
+    async def _give_out(self, messages: AsyncIterator[Any], connection: TCPConnection, gate: CapacityLimiter) -> None:
+        held = False
+        async for kind, name, value in messages:
+            # coredis puts what it has parsed in a queue without a bound, and fills it more quickly than it is
+            # emptied. So nothing more is parsed until it is empty; Redis waits, and in the end cuts us off.
+            if not held:
+                await gate.acquire()
+                held = True
+            self._take(kind, name, value)
+            if connection.reusable:  # "usable, and nothing is left in its buffers"
+                gate.release()
+                held = False
+
+    def _take(self, kind: bytes, name: bytes, value: bytes) -> None:
+        self._heard = anyio.current_time()
+        if kind == b"message":
+            for subscription in self._channels.get(name, ()):
+                subscription.offer(value)
+        elif kind == b"subscribe":
+            asked = self._asked[name]
+            asked.popleft().begin(self._client.target)  # the answers have the order of the questions
+            if not asked:
+                del self._asked[name]
+
+    async def _ping(self, connection: TCPConnection) -> None:
+        while True:
+            await anyio.sleep(PING_INTERVAL)
+            if anyio.current_time() - self._heard >= PING_INTERVAL:
+                await connection.create_request(b"PING")  # raises, where no answer comes in time
+
+    def _lost(self, errors: BaseExceptionGroup[Exception]) -> None:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        self._connection = None
+        self._reason = str(error)
+        for subscription in self._subscriptions():
+            subscription.interrupt()
+        _log.warning("%s: subscriptions are interrupted: %s", self._client.target, error)
+
+    def _subscriptions(self) -> list[_Subscription]:
+        return [subscription for channel in self._channels.values() for subscription in channel]
+
+
+async def _refused(connection: TCPConnection) -> None:
+    """Raise the first answer that is no push message: an error, such as that the user may not subscribe."""
+    async with aclosing(connection.streamed_messages) as answers:
+        async for answer in answers:
+            raise answer if isinstance(answer, RedisError) else RedisError(f"unexpected: {answer!r}")
+
+
+class _Subscription:
+    """One subscriber's messages, with an error at the place of each gap that a lost connection has left."""
+
+    def __init__(self) -> None:
+        self.live = anyio.Event()
+        self._interrupted = False
+        self._items: deque[bytes | StorageError] = deque()  # at most BUS_QUEUE messages, and a gap after each
+        self._news = anyio.Event()
+        self._ended = False
+
+    def __aiter__(self) -> _Subscription:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await anyio.lowlevel.checkpoint()  # who reads a busy topic does not keep the loop to itself
+        while not self._items:
+            if self._ended:
+                raise StopAsyncIteration
+            self._news = anyio.Event()
+            await self._news.wait()
+        item = self._items.popleft()
+        if isinstance(item, StorageError):
+            raise item
+        return item
+
+    def begin(self, target: Target) -> None:
+        """What is published from now on arrives."""
+        self.live.set()
+        if self._interrupted:
+            self._interrupted = False
+            if not (self._items and isinstance(self._items[-1], StorageError)):
+                self._items.append(StorageError(f"{target}: the connection was lost, and messages with it"))
+                self._news.set()
+
+    def interrupt(self) -> None:
+        """What is published from now on does not arrive."""
+        if self.live.is_set():
+            self.live = anyio.Event()
+            self._interrupted = True
+
+    def offer(self, message: bytes) -> None:
+        """Take a message, or drop it: it is from before the subscription, or there are too many."""
+        if self.live.is_set() and len(self._items) < BUS_QUEUE:
+            self._items.append(message)
+            self._news.set()
+
+    def end(self) -> None:
+        """Nothing will come any more."""
+        self._ended = True
+        self._news.set()

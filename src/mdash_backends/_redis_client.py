@@ -1,0 +1,227 @@
+"""How the Redis backend talks to its servers: one pipelined connection for each node, dialled when it is needed.
+
+coredis speaks the protocol. Its pool is not used: with coredis 6.9 a place in it is lost for ever when a subscriber's
+connection dies and, on asyncio, when a caller is cancelled while its connection is being made, until nobody gets one.
+Commands are short here, so one connection can carry them all: what concurrent callers send goes out together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from binascii import crc_hqx
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import attrs
+from anyio import BrokenResourceError, CancelScope, CapacityLimiter, ClosedResourceError
+from anyio.abc import TaskGroup, TaskStatus
+from coredis import TCPConnection
+from coredis.connection import TCPLocation
+from coredis.exceptions import ConnectionError as ConnectionLost
+from coredis.exceptions import MovedError, NoScriptError, RedisError
+
+from mdashcore._errors import StorageError
+
+__all__ = ["ANY_SLOT", "FAILURES", "Client", "Script", "Target", "background_tasks", "slot_of"]
+
+MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothing beyond, and memory stays bounded
+
+MAX_REDIRECTS: Final = 5  # of one call in a cluster: more than a change of its topology causes
+
+SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
+
+ANY_SLOT: Final = -1  # of a command without keys: the node that the URL names does it
+
+FAILURES: Final = (RedisError, OSError, BrokenResourceError, ClosedResourceError)
+"""What coredis and anyio raise when something cannot be done; `TimeoutError` is an `OSError`."""
+
+
+def slot_of(tag: bytes) -> int:
+    """The cluster slot of the keys that have this hash tag, given without its braces."""
+    return crc_hqx(tag, 0) % SLOTS
+
+
+@attrs.frozen
+class Target:
+    """A server, and how to get in."""
+
+    host: str
+    port: int
+    db: int = 0
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    timeout: float = 2.0
+    """Seconds that a call may take."""
+
+    def __str__(self) -> str:
+        return f"redis at {self.host}:{self.port}"
+
+    def connection(self, gate: CapacityLimiter | None = None) -> TCPConnection:
+        """A connection that has yet to be run.
+
+        Args:
+            gate: coredis acquires it before it parses what was not asked for.
+        """
+        return TCPConnection(
+            TCPLocation(self.host, self.port),
+            db=self.db,
+            username=self.username,
+            password=self.password,
+            ssl_context=self.tls,
+            connect_timeout=self.timeout,
+            stream_timeout=self.timeout,
+            decode_responses=False,
+            processing_budget=gate or CapacityLimiter(1),
+        )
+
+
+class Script:
+    """A Lua script: it runs as one step, and in one round trip as soon as the server knows it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.encode()
+        self.sha = hashlib.sha1(self.source).hexdigest().encode()  # noqa: S324 - the name that Redis gives it
+
+
+class Client:
+    """Calls to a server, or to the nodes of a cluster. Every failure is a `StorageError`."""
+
+    def __init__(self, target: Target, tasks: TaskGroup) -> None:
+        self.target = target
+        self._tasks = tasks
+        self._home = _Wire(target, tasks)
+        self._wires = {(target.host, target.port): self._home}
+        self._owners: dict[int, _Wire] = {}  # of the slots that another node than the URL's has: at most SLOTS
+
+    async def call(self, slot: int, *command: bytes | int) -> Any:
+        """Send a command; its answer, with texts as bytes.
+
+        Args:
+            slot: that of its keys, or `ANY_SLOT`.
+        """
+        wire = self._owners.get(slot, self._home)
+        try:
+            for _ in range(MAX_REDIRECTS):
+                try:
+                    return await wire.call(*command)
+                except MovedError as exc:
+                    wire = self._owners[slot] = self._wire(exc.host or wire.target.host, exc.port)
+        except FAILURES as exc:
+            if wire.lost:
+                self._owners.pop(slot, None)  # a cluster without that node knows who has taken over
+            raise StorageError(f"{wire.target}: {exc or type(exc).__name__}") from exc
+        raise StorageError(f"{self.target}: the cluster's nodes send each other's callers round in circles")
+
+    async def run(self, script: Script, slot: int, keys: Sequence[bytes], *arguments: bytes | int) -> Any:
+        """Run a script on keys that all have this slot."""
+        try:
+            return await self.call(slot, b"EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except StorageError as exc:
+            if not isinstance(exc.__cause__, NoScriptError):
+                raise
+        return await self.call(slot, b"EVAL", script.source, len(keys), *keys, *arguments)
+
+    def _wire(self, host: str, port: int) -> _Wire:
+        if (wire := self._wires.get((host, port))) is None:
+            wire = self._wires[host, port] = _Wire(attrs.evolve(self.target, host=host, port=port), self._tasks)
+        return wire
+
+
+class _Wire:
+    """One node's connection, which all callers share."""
+
+    def __init__(self, target: Target, tasks: TaskGroup) -> None:
+        self.target = target
+        self._tasks = tasks
+        self._room = anyio.Semaphore(MAX_IN_FLIGHT, fast_acquire=True)
+        self._connection: TCPConnection | None = None
+        self._dial: _Dial | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no connection at the moment."""
+        return self._connection is None or not self._connection.usable
+
+    async def call(self, *command: bytes | int) -> Any:
+        """Send a command and give its answer, or raise one of `FAILURES`, in time."""
+        connection = None
+        try:
+            with anyio.fail_after(self.target.timeout):
+                async with self._room:
+                    connection = await self._connected()
+                    return await connection.create_request(*command)  # type: ignore[arg-type]
+        except TimeoutError as exc:
+            if connection is not None:
+                connection.invalidate()  # the server or the way to it is gone: others need not wait for it
+            raise TimeoutError(f"no answer within {self.target.timeout:g} s") from exc
+
+    async def _connected(self) -> TCPConnection:
+        if self._connection is not None and self._connection.usable:
+            return self._connection
+        if self._dial is None:
+            dial = _Dial(self.target.connection())
+            try:
+                self._tasks.start_soon(self._connect, dial)
+            except RuntimeError as exc:  # the group has ended
+                raise ConnectionLost("the backend is closed") from exc
+            self._dial = dial
+        dial = self._dial  # one for all who need it; it goes on when one of them is cancelled
+        await dial.done.wait()
+        if dial.error is not None:
+            raise ConnectionLost(str(dial.error)) from dial.error
+        return dial.connection
+
+    async def _connect(self, dial: _Dial) -> None:
+        try:
+            await self._tasks.start(dial.connection.run)
+            self._connection = dial.connection
+        except RedisError as exc:  # what `run` raises, whatever it was
+            dial.error = exc
+        finally:
+            self._dial = None
+            dial.done.set()
+
+
+@attrs.define(eq=False)
+class _Dial:
+    """A connection that is being made."""
+
+    connection: TCPConnection
+    done: anyio.Event = attrs.field(factory=anyio.Event)
+    error: RedisError | None = None
+
+
+@asynccontextmanager
+async def background_tasks() -> AsyncIterator[TaskGroup]:
+    """Tasks that run until the body has ended, also while it is being cancelled: its last writes need them.
+
+    An error of the body comes out as it is, in no group.
+    """
+
+    async def host(*, task_status: TaskStatus[TaskGroup]) -> None:
+        with CancelScope(shield=True):
+            async with anyio.create_task_group() as shielded:
+                task_status.started(shielded)
+                await anyio.sleep_forever()
+
+    try:
+        async with anyio.create_task_group() as group:
+            tasks = await group.start(host)
+            try:
+                yield tasks
+            finally:
+                tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) > 1:
+            raise
+        error = errors.exceptions[0]
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # not this group
+            del error, errors

@@ -1,0 +1,213 @@
+"""Reads and writes of one SQLite database, from one event loop: group commit, and readers that never wait for it.
+
+**Writes.** One task takes what waits in the queue, does it in one transaction, in one call of a thread, and then
+tells everybody how it went. While one group is being committed, the next one gathers. So a single fsync serves
+as many writers as there are, and a write that stands alone waits for nobody.
+
+**Reads.** Each borrows a connection of its own, in a thread. With the write-ahead log it sees the last commit, and
+so every write that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import anyio
+import attrs
+from anyio import CapacityLimiter, to_thread
+
+from mdash_backends._sqlite_schema import prepare
+from mdashcore._errors import MdashError, StorageError
+
+__all__ = ["Engine", "open_engine"]
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+READERS: Final = 4  # a read is short; more threads would only wait for each other, and for the interpreter
+WRITE_QUEUE: Final = 1024  # writes that wait for the next group; whoever comes then waits to be let in
+MAX_GROUP: Final = 256  # writes in one commit: by then an fsync costs each next to nothing, and the first has to wait
+BUSY: Final = 1.0  # seconds to wait for a lock: only a person's own SQLite shell can be in the way
+
+READER = ("PRAGMA query_only = ON",)
+WRITER = (
+    "PRAGMA synchronous = FULL",  # a commit has returned when it is on disk
+    "PRAGMA cache_size = -16384",  # KiB: the inner pages of a database of gigabytes
+)
+
+
+class _Connection:
+    """A connection that is made when it is needed, and thrown away after any error: so nothing stays half done."""
+
+    def __init__(self, path: Path, pragmas: Sequence[str], *, mode: str = "rw") -> None:
+        self._path = path
+        self._uri = f"{path.as_uri()}?mode={mode}"
+        self._pragmas = pragmas
+        self._db: sqlite3.Connection | None = None
+        self._retired = False
+
+    def run(self, work: Work[T]) -> T:
+        """Raises: what `work` raises, and `sqlite3.Error`; StorageError once it is retired."""
+        if self._retired:
+            raise StorageError(f"{self._path} is closed")
+        try:
+            if self._db is None:
+                self._db = sqlite3.connect(
+                    self._uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
+                )
+                for pragma in self._pragmas:
+                    self._db.execute(pragma)
+            return work(self._db)
+        except BaseException:
+            self._drop()  # which also rolls back
+            raise
+
+    def retire(self) -> None:
+        self._retired = True
+        self._drop()
+
+    def _drop(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+
+@attrs.define(eq=False)
+class _Write:
+    work: Work[Any]
+    done: anyio.Event = attrs.field(factory=anyio.Event)
+    result: Any = None
+    error: MdashError | None = None
+
+
+class Engine:
+    """One database. `read` and `write` are for any task of the event loop it was opened in."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = _Connection(path, WRITER, mode="rwc")
+        self._writer_thread = CapacityLimiter(1)  # limiters of our own: the threads of the others could all be taken
+        self._send, self._receive = anyio.create_memory_object_stream[_Write](WRITE_QUEUE)
+        self._readers: queue.LifoQueue[_Connection] = queue.LifoQueue()  # the last one used has the warmest cache
+        self._reader_threads = CapacityLimiter(READERS)
+        for _ in range(READERS):
+            self._readers.put(_Connection(path, READER))
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` in a thread, on a connection that sees every acknowledged write.
+
+        Raises:
+            StorageError: SQLite failed, or the engine is closed.
+        """
+        try:
+            return await to_thread.run_sync(self._borrow, work, limiter=self._reader_threads)
+        except sqlite3.Error as exc:
+            raise self._failure(exc) from exc
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in the next transaction, and return when that is on disk.
+
+        `work` may raise an `MdashError` as long as it has changed nothing. Any other error of one is the error of
+        all in its group, as the transaction cannot go on: so its arguments have to be such that SQLite can bind them.
+
+        Raises:
+            MdashError: what `work` raised.
+            StorageError: SQLite failed, and the whole group was rolled back; or the engine is closed.
+        """
+        write = _Write(work)
+        try:
+            await self._send.send(write)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            raise StorageError(f"{self._path} is closed") from None
+        await write.done.wait()
+        if write.error is not None:
+            raise write.error
+        result: T = write.result
+        return result
+
+    async def _run(self) -> None:
+        """The writer task: commit what comes, group by group, until the engine closes; then what is left."""
+        with anyio.CancelScope(shield=True), self._receive:  # those who are being cancelled may still have to write
+            async for first in self._receive:
+                group = [first, *self._waiting()]
+                try:
+                    await to_thread.run_sync(self._writer.run, partial(_commit, group), limiter=self._writer_thread)
+                except Exception as exc:  # of whatever kind: those who come later still need this task
+                    for write in group:
+                        write.error = self._failure(exc)
+                        write.error.__cause__ = exc
+                for write in group:
+                    write.done.set()
+            await to_thread.run_sync(self._retire, limiter=self._writer_thread)
+
+    async def _prepare(self) -> None:
+        try:
+            await to_thread.run_sync(self._writer.run, prepare, limiter=self._writer_thread)
+        except sqlite3.Error as exc:
+            raise self._failure(exc) from exc
+        except StorageError as exc:
+            raise StorageError(f"{self._path}: {exc}") from None
+
+    def _waiting(self) -> Iterator[_Write]:
+        for _ in range(MAX_GROUP - 1):
+            try:
+                yield self._receive.receive_nowait()
+            except (anyio.WouldBlock, anyio.EndOfStream):
+                return
+
+    def _borrow(self, work: Work[T]) -> T:
+        reader = self._readers.get()  # taken and given back in the thread: no cancellation can come between
+        try:
+            return reader.run(work)
+        finally:
+            self._readers.put(reader)
+
+    def _retire(self) -> None:
+        readers = [self._readers.get() for _ in range(READERS)]  # waits for those who are still reading
+        for reader in readers:
+            reader.retire()
+            self._readers.put(reader)  # for those who come too late, to be told so
+        self._writer.retire()  # the last connection: SQLite moves the write-ahead log into the database
+
+    def _failure(self, exc: Exception) -> StorageError:
+        damaged = getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        return StorageError(f"{self._path} is damaged: {exc}" if damaged else f"{self._path}: {exc}")
+
+
+@asynccontextmanager
+async def open_engine(path: Path) -> AsyncIterator[Engine]:
+    """A database, made or brought to today's schema. On the way out every write that was accepted is committed.
+
+    Raises:
+        StorageError: it is damaged, or another program's, or too new; or the disk fails.
+    """
+    engine = Engine(path)
+    failure: BaseException | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine._run)
+        try:
+            await engine._prepare()
+            yield engine
+        except BaseException as exc:
+            failure = exc  # raised below: a task group would wrap it, and an error in here is the caller's own
+        finally:
+            engine._send.close()
+    if failure is not None:
+        raise failure
+
+
+def _commit(group: Sequence[_Write], db: sqlite3.Connection) -> None:
+    """Do a group of writes in one transaction, each with its own outcome, which counts once this has returned."""
+    db.execute("BEGIN IMMEDIATE")
+    for write in group:
+        try:
+            write.result = write.work(db)
+        except MdashError as exc:
+            write.error = exc
+    db.execute("COMMIT")

@@ -1,0 +1,188 @@
+"""``redis://`` and ``rediss://``: several processes share what they know through a Redis or Valkey server.
+
+    redis://[USER[:PASSWORD]@]HOST[:PORT][/DB][?OPTION=VALUE&...]
+
+Every part is percent-decoded. ``rediss`` is TLS, with the server's certificate and name always checked. Options:
+
+    prefix        what every key and channel starts with, ``mdash`` by default: services with different prefixes can
+                  share a database. Letters, digits, ``_ . : -``, at most 64.
+    timeout       seconds that a call may take before it fails; 2 by default
+    durable       ``1`` says that the server has every write on disk before it answers, and claims `DURABLE`
+    ssl_ca_certs  PEM file of the authorities to trust, instead of the system's (``rediss`` only)
+    ssl_certfile, ssl_keyfile
+                  PEM files of a client certificate (``rediss`` only)
+
+Whether a write survives a power cut is the server's setting (``appendonly yes`` and ``appendfsync always``), which
+it may not show to everybody. So the URL has to say it, and what can be seen of the settings must not contradict it.
+
+Redis from 6.0 (the protocol RESP3). In a cluster the URL names one node; calls follow the redirections to the others,
+and fail while the slot of their keys is being moved. A user of the server needs the keys ``PREFIX`` in braces and the
+channels: ``ACL SETUSER mdash on >PASSWORD ~{mdash:* &mdash:bus:* +@all -@dangerous +info``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import attrs
+from coredis.exceptions import ResponseError
+
+from mdash_backends._redis_bus import RedisBus
+from mdash_backends._redis_client import ANY_SLOT, Client, Target, background_tasks
+from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
+from mdashcore._errors import InvalidInput, StorageError
+from mdashcore.storage import DURABLE, SHARED, Backend
+
+__all__ = ["open_redis"]
+
+PORT: Final = 6379  # the registered one
+
+MAX_TIMEOUT: Final = 60.0  # seconds: a caller that waits longer has gone
+
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+_OPTIONS: Final = ("prefix", "timeout", "durable")
+
+_TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+@asynccontextmanager
+async def open_redis(url: str) -> AsyncIterator[Backend]:
+    """Open the backend; see the module for its URLs.
+
+    Raises:
+        InvalidInput: the URL cannot be understood.
+        StorageError: the server cannot be reached, does not let us in, or would forget what it is told.
+    """
+    config = _parse(url)
+    async with background_tasks() as tasks:
+        client = Client(config.target, tasks)
+        await _check_server(client, durable=config.durable)
+        yield Backend(
+            documents=RedisDocuments(client, config.prefix),
+            logs=RedisLogs(client, config.prefix),
+            blobs=RedisBlobs(client, config.prefix),
+            bus=RedisBus(client, tasks, config.prefix),
+            capabilities=frozenset({SHARED, DURABLE} if config.durable else {SHARED}),
+        )
+
+
+@attrs.frozen
+class _Config:
+    target: Target
+    prefix: str
+    durable: bool
+
+
+def _parse(url: str) -> _Config:
+    """Understand a URL. No error shows the URL: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, PORT if parts.port is None else parts.port
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise InvalidInput("the Redis URL is not well-formed; percent-encode what is special in a password") from None
+    if not host:
+        raise InvalidInput("a Redis URL names a host: redis://HOST[:PORT][/DB]")
+    if parts.fragment:
+        raise InvalidInput("a Redis URL has no fragment; write # as %23")
+    known = _OPTIONS + (_TLS_OPTIONS if parts.scheme == "rediss" else ())
+    options = dict(pairs)
+    for name, _ in pairs:
+        if name in _TLS_OPTIONS and name not in known:
+            raise InvalidInput(f"the option {name} is for rediss:// URLs")
+        if name not in known:
+            raise InvalidInput(f"no option {name!r} in a Redis URL; there are: {', '.join(known)}")
+    if len(options) != len(pairs):
+        raise InvalidInput("an option stands twice in the Redis URL")
+    return _Config(
+        Target(
+            host,
+            port,
+            db=_database(parts),
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            tls=_tls(options) if parts.scheme == "rediss" else None,
+            timeout=_timeout(options.get("timeout", "2")),
+        ),
+        prefix=_prefix(options.get("prefix", "mdash")),
+        durable=_flag("durable", options.get("durable", "0")),
+    )
+
+
+def _database(parts: SplitResult) -> int:
+    text = parts.path.removeprefix("/")
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        raise InvalidInput("the path of a Redis URL is the number of a database, as in redis://HOST/0")
+    return int(text)
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise InvalidInput(f"timeout in a Redis URL is a number of seconds, at most {MAX_TIMEOUT:g}")
+    return seconds
+
+
+def _prefix(text: str) -> str:
+    if not _PREFIX.fullmatch(text):
+        raise InvalidInput("prefix in a Redis URL is 1 to 64 letters, digits and _ . : -")
+    return text
+
+
+def _flag(name: str, text: str) -> bool:
+    if text not in ("0", "1"):
+        raise InvalidInput(f"{name} in a Redis URL is 0 or 1")
+    return text == "1"
+
+
+def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
+    authorities, certificate, key = map(options.get, _TLS_OPTIONS)
+    if key and not certificate:
+        raise InvalidInput("ssl_keyfile in a Redis URL needs ssl_certfile")
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+        if certificate:
+            context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as exc:
+        raise InvalidInput(f"the certificates that the Redis URL names cannot be loaded: {exc}") from exc
+    return context
+
+
+async def _check_server(client: Client, *, durable: bool) -> None:
+    """See that the server is there, and that nothing which it tells about itself is at odds with keeping data."""
+    info = await _tell(client, b"INFO")
+    if info.get("maxmemory_policy", "").startswith("allkeys-") and info.get("maxmemory") != "0":
+        policy = info["maxmemory_policy"]
+        raise StorageError(f"{client.target}: with maxmemory-policy {policy} it forgets keys; noeviction is needed")
+    if not durable:
+        return
+    settings = await _tell(client, b"CONFIG GET", b"appendfsync")
+    if info.get("aof_enabled", "1") != "1" or settings.get("appendfsync", "always") != "always":
+        raise StorageError(
+            f"{client.target}: the URL says durable=1, and the server has not appendonly yes and appendfsync always"
+        )
+
+
+async def _tell(client: Client, *command: bytes) -> dict[str, str]:
+    """What the server says about itself; nothing where we may not ask."""
+    try:
+        answer = await client.call(ANY_SLOT, *command)
+    except StorageError as exc:
+        if isinstance(exc.__cause__, ResponseError):
+            return {}
+        raise
+    if isinstance(answer, dict):
+        return {name.decode(): value.decode() for name, value in answer.items()}
+    return dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)

@@ -1,0 +1,225 @@
+"""``sqlite:///var/lib/mdash``: a folder with a database, for one process. What is acknowledged is on disk.
+
+The folder holds ``mdash.db`` (documents and logs), ``blobs/`` (each a file) and ``lock``. The bus is in this process,
+as is everybody who could listen.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from typing import Any, Final
+
+from mdash_backends._blob_files import BlobFiles
+from mdash_backends._files import Files
+from mdash_backends._lock import folder_of, hold_folder
+from mdash_backends._sqlite_engine import Engine, open_engine
+from mdash_backends.memory import MemoryBus
+from mdashcore._errors import InvalidInput, TooLarge, VersionConflict
+from mdashcore.storage import DURABLE, Backend, Document, LogEntry
+
+__all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
+
+PAGE: Final = 500  # documents that a scan has in memory at once,
+PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
+MAX_BODY: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
+MAX_INTEGER: Final = 2**63 - 1  # SQLite's largest
+
+
+DATABASE: Final = "mdash.db"
+BLOBS: Final = "blobs"
+
+
+class Sql:
+    """Every statement that is ever run on the tables. Each finds its rows by a key."""
+
+    GET = "SELECT version, CAST(body AS BLOB) FROM documents WHERE collection = ? AND key = ?"
+    VERSION = "SELECT version FROM documents WHERE collection = ? AND key = ?"
+    UPDATE = "UPDATE documents SET version = version + 1, body = ? WHERE collection = ? AND key = ? AND version = ?"
+    FIRST_VERSION = "SELECT version + 1 FROM deleted"
+    INSERT = "INSERT INTO documents (collection, key, version, body) VALUES (?, ?, ?, ?)"
+    DELETE = "DELETE FROM documents WHERE collection = ? AND key = ?"
+    DELETED = "UPDATE deleted SET version = max(version, ?)"
+    SCAN = """
+        SELECT key, version, CAST(body AS BLOB) FROM documents WHERE collection = ? AND key >= ? ORDER BY key LIMIT ?
+    """
+
+    LOG = "SELECT id, next FROM logs WHERE name = ?"
+    NEW_LOG = "INSERT INTO logs (name, next) VALUES (?, 0)"
+    APPEND = "INSERT INTO entries (log, position, time, body) VALUES (?, ?, ?, ?)"
+    ADVANCE = "UPDATE logs SET next = ? WHERE id = ?"
+    READ = """
+        SELECT position, time, CAST(body AS BLOB) FROM entries
+        WHERE log = (SELECT id FROM logs WHERE name = ?) AND position >= ? ORDER BY position LIMIT ?
+    """
+    END = "SELECT next FROM logs WHERE name = ?"
+    TRIM = "DELETE FROM entries WHERE log = ? AND position < ?"
+
+
+class SqliteDocuments:
+    """Documents in a table."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        found = await self._engine.read(partial(_row, Sql.GET, (_text(collection), _text(key))))
+        return None if found is None else Document(key, *found)
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        return await self._engine.write(partial(_put, _text(collection), _text(key), _body(body), expected))
+
+    async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
+        return await self._engine.write(partial(_delete, _text(collection), _text(key), expected))
+
+    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+        _text(collection)
+        start = _text(prefix)
+        while documents := await self._engine.read(partial(_page, collection, start)):
+            for document in documents:
+                if not document.key.startswith(prefix):
+                    return  # keys are in the order of their code points: those with the prefix lie together
+                yield document
+            start = documents[-1].key + "\0"  # the text that comes right after it
+
+
+class SqliteLogs:
+    """Logs in two tables: where each one ends, and the entries of all."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
+        if math.isnan(time):
+            raise InvalidInput("the time of a log entry is a number")  # SQLite has no NaN
+        return await self._engine.write(partial(_append, _text(log), time, [_body(body) for body in bodies]))
+
+    async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
+        return await self._engine.read(partial(_read, _text(log), _integer(start), _integer(limit)))
+
+    async def end(self, log: str) -> int:
+        found = await self._engine.read(partial(_row, Sql.END, (_text(log),)))
+        return 0 if found is None else found[0]
+
+    async def trim(self, log: str, keep: int) -> None:
+        await self._engine.write(partial(_trim, _text(log), _integer(keep)))
+
+
+def _put(collection: str, key: str, body: bytes, expected: int | None, db: sqlite3.Connection) -> int:
+    if expected and _update(collection, key, body, expected, db):
+        return expected + 1  # the usual case: one statement
+    actual = _checked_version(collection, key, expected, db)
+    if actual:
+        _update(collection, key, body, actual, db)
+        return actual + 1
+    first: int = db.execute(Sql.FIRST_VERSION).fetchall()[0][0]
+    db.execute(Sql.INSERT, (collection, key, first, body))
+    return first
+
+
+def _update(collection: str, key: str, body: bytes, version: int, db: sqlite3.Connection) -> bool:
+    return db.execute(Sql.UPDATE, (body, collection, key, _integer(version))).rowcount == 1
+
+
+def _delete(collection: str, key: str, expected: int | None, db: sqlite3.Connection) -> bool:
+    actual = _checked_version(collection, key, expected, db)
+    if not actual:
+        return False
+    db.execute(Sql.DELETE, (collection, key))
+    db.execute(Sql.DELETED, (actual,))
+    return True
+
+
+def _checked_version(collection: str, key: str, expected: int | None, db: sqlite3.Connection) -> int:
+    """The version that is there, 0 for none, if it is as expected."""
+    found = _row(Sql.VERSION, (collection, key), db)
+    actual = 0 if found is None else found[0]
+    if expected not in (None, actual):
+        raise VersionConflict(collection, key, expected=expected, actual=actual)
+    return actual
+
+
+def _page(collection: str, start: str, db: sqlite3.Connection) -> list[Document]:
+    documents: list[Document] = []
+    size = 0
+    with closing(db.execute(Sql.SCAN, (collection, start, PAGE))) as rows:
+        for row in rows:
+            documents.append(Document(*row))
+            size += len(documents[-1].body)
+            if size > PAGE_BYTES:
+                break
+    return documents
+
+
+def _append(log: str, time: float, bodies: Sequence[bytes], db: sqlite3.Connection) -> int:
+    found = _row(Sql.LOG, (log,), db)
+    number: int
+    first: int
+    number, first = (db.execute(Sql.NEW_LOG, (log,)).lastrowid, 0) if found is None else found
+    db.executemany(Sql.APPEND, [(number, first + n, time, body) for n, body in enumerate(bodies)])
+    db.execute(Sql.ADVANCE, (first + len(bodies), number))
+    return first
+
+
+def _read(log: str, start: int, limit: int, db: sqlite3.Connection) -> list[LogEntry]:
+    return [LogEntry(*row) for row in db.execute(Sql.READ, (log, start, limit))]
+
+
+def _trim(log: str, keep: int, db: sqlite3.Connection) -> None:
+    found = _row(Sql.LOG, (log,), db)
+    if found is not None:
+        number, end = found
+        db.execute(Sql.TRIM, (number, end - keep))
+
+
+def _row(statement: str, values: Sequence[object], db: sqlite3.Connection) -> tuple[Any, ...] | None:
+    """The row of a statement that gives one or none."""
+    rows = db.execute(statement, values).fetchall()  # to the end: a statement that is not done holds its snapshot
+    return rows[0] if rows else None
+
+
+def _text(key: str) -> str:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("a key is text, and half of a surrogate pair is none") from None
+    return key
+
+
+def _body(body: bytes) -> bytes:
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"a document or log entry has at most {MAX_BODY} bytes here")
+    return bytes(body)  # the caller's buffer may change before it is written
+
+
+def _integer(number: int) -> int:
+    """A count or an offset as SQLite can bind it: beyond its largest there is nothing anyway."""
+    return min(max(number, 0), MAX_INTEGER)
+
+
+@asynccontextmanager
+async def open_sqlite(url: str) -> AsyncIterator[Backend]:
+    """Open the folder of a ``sqlite://`` URL, for as long as the context lasts. A folder that is missing is made.
+
+    Raises:
+        InvalidInput: the URL does not name a folder.
+        StorageError: another process has it open; or the database is damaged, too new, or cannot be written.
+    """
+    folder = folder_of(url)
+    with hold_folder(folder):
+        files = Files(folder / BLOBS)
+        try:
+            await files.run(files.path, files.prepare)
+            async with open_engine(folder / DATABASE) as engine:
+                yield Backend(
+                    SqliteDocuments(engine),
+                    SqliteLogs(engine),
+                    BlobFiles(folder / BLOBS, files),
+                    MemoryBus(),
+                    frozenset({DURABLE}),
+                )
+        finally:
+            await files.close()

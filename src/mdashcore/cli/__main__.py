@@ -1,0 +1,7 @@
+"""``python -m mdashcore.cli``."""
+
+import sys
+
+from mdashcore.cli import main
+
+sys.exit(main())

@@ -1,0 +1,150 @@
+"""``mdash demo``: a server with devices, for those who want to see what this is."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import click
+
+from mdashcore import _json
+from mdashcore._errors import AlreadyExists
+from mdashcore.cli.client import DEFAULT_SERVER
+from mdashcore.cli.process import log_level_option, set_up_process
+from mdashcore.cli.serve import run_server
+from mdashcore.cli.text import examples
+
+if TYPE_CHECKING:
+    from mdashcore.hub import Hub
+    from mdashcore.server.run import RunningServer
+
+__all__ = ["DEVICES", "demo", "register", "renew_key"]
+
+ACCOUNT: Final = "demo"
+KEY_NAME: Final = "demo"
+PASSWORD_BYTES: Final = 12  # 96 random bits, in 16 characters
+
+
+@attrs.frozen
+class DemoDevice:
+    id: str
+    name: str
+    desired: dict[str, Any]
+    """What it is told to be when it first connects, so that there is something to look at."""
+
+
+DEVICES: Final = (
+    DemoDevice("lamp", "Lamp in the hall", {"on": False, "brightness": 60}),
+    DemoDevice("meter", "Water meter", {"interval": 30}),
+    DemoDevice("pump", "Garden pump", {"running": False}),
+)
+
+
+@click.command(
+    short_help="Start a server with three virtual devices to try.",
+    epilog=examples("mdash demo", "mdash demo --bind 127.0.0.1:0", "mdash demo --folder ./devices"),
+)
+@click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:8080", show_default=True, help="Where to listen.")
+@click.option("--store", metavar="URL", default="memory://", show_default=True, help="Where to keep everything.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the devices keep their files.  [default: a temporary folder, removed at the end]",
+)
+@log_level_option("warning")
+def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
+    """Start a server with three virtual devices, and say what to try.
+
+    The devices are connected over real sockets, as any device would be. The login is a new one at every start.
+    Ctrl-C ends it.
+    """
+    from mdashcore.server.config import ServerConfig, User
+
+    password = secrets.token_urlsafe(PASSWORD_BYTES)
+    config = ServerConfig(bind=bind, store=store, users=(User(ACCOUNT, password, admin=True),))
+    set_up_process(log_level)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdash-demo-")))
+        where = folder
+        run_server(config, lambda server: _run_demo(server, where, password))
+
+
+async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
+    import trio
+
+    from mdashcore.virtual_device import Build, VirtualDevice
+    from mdashcore.virtual_device.connect import run_virtual_device
+
+    hub = server.service.hub
+    async with trio.open_nursery() as nursery:
+        for each in DEVICES:
+            device = VirtualDevice(each.id, folder / each.id, build=Build(app=each.id))
+            token = await register(hub, each)
+            await nursery.start(partial(run_virtual_device, device, server.device_url, token, name=each.id))
+        click.echo(_welcome(server.url, password, await renew_key(hub)))
+
+
+async def register(hub: Hub, device: DemoDevice) -> str:
+    """The device's token: a new one, where the store remembers the device."""
+    try:
+        created = await hub.create_device(ACCOUNT, device.id, device.name)
+    except AlreadyExists:
+        return (await hub.registry.renew_token(ACCOUNT, device.id)).token
+    await hub.shadows.update(ACCOUNT, device.id, {"state": {"desired": device.desired}})
+    return created.token
+
+
+async def renew_key(hub: Hub) -> str:
+    """A new API key; that of an earlier start, where the store remembers it, ends."""
+    for key in await hub.accounts.keys(ACCOUNT):
+        if key.name == KEY_NAME:
+            await hub.accounts.remove_key(ACCOUNT, key.id)
+    return (await hub.accounts.create_key(ACCOUNT, KEY_NAME)).secret
+
+
+def _welcome(url: str, password: str, key: str) -> str:
+    """What to try, in lines that can be pasted as they are."""
+    lamp = f"{url}/api/v2/devices/lamp"
+    get_shadow = _curl(key, f"{lamp}/shadow")
+    set_shadow = _curl(key, f"{lamp}/shadow", {"state": {"desired": {"on": True}}})
+    settings = {"MDASH_KEY": key, **({} if url == DEFAULT_SERVER else {"MDASH_SERVER": url})}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    return f"""\
+mdash is running at {url} with three virtual devices: {", ".join(each.id for each in DEVICES)}.
+
+  admin login  {ACCOUNT} / {password}
+  API key      {key}
+
+List the devices:
+
+  {_curl(key, f"{url}/api/v2/devices")}
+
+Call a device, here to toggle a pin of the lamp:
+
+  {_curl(key, f"{lamp}/rpc/GPIO.Toggle", {"pin": 2})}
+
+Switch the lamp on by its shadow, and see a second later that it reports to be on:
+
+  {set_shadow} && sleep 1 && {get_shadow}
+
+The same with this command, in another terminal:
+
+  export {exports}
+  mdash devices list
+  mdash shadow set lamp '{{"brightness":100}}'
+  mdash notify
+
+Ctrl-C ends it."""
+
+
+def _curl(key: str, url: str, body: object = None) -> str:
+    """A command that prints the answer on a line."""
+    words = ["curl", "-sS", "-w", "\\n", "-H", f"Authorization: Bearer {key}", url]
+    return shlex.join(words if body is None else [*words, "-d", _json.encode(body).decode()])

@@ -1,0 +1,91 @@
+"""``mdash device``: one virtual device."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from ssl import SSLContext
+
+import click
+
+from mdashcore.cli.client import DEFAULT_SERVER, device_url, tls_context
+from mdashcore.cli.options import DEVICE, EXISTING_FILE, SECRET, SERVER
+from mdashcore.cli.process import set_up_process
+from mdashcore.cli.text import examples
+
+__all__ = ["device"]
+
+
+@click.command(
+    epilog=examples(
+        "mdash devices add lamp",
+        "mdash device --token TOKEN",
+        "MDASH_TOKEN=TOKEN mdash device --server wss://mdash.example --id lamp --folder ./lamp",
+    )
+)
+@click.option(
+    "--server",
+    type=SERVER,
+    default=DEFAULT_SERVER,
+    show_default=True,
+    envvar="MDASH_SERVER",
+    show_envvar=True,
+    help="Where to connect to: ws://HOST:PORT, or the server's http URL.",
+)
+@click.option(
+    "--token",
+    type=SECRET,
+    metavar="TOKEN",
+    required=True,
+    envvar="MDASH_TOKEN",
+    show_envvar=True,
+    help="The device's token, as `mdash devices add` shows it.",
+)
+@click.option(
+    "--id", "device_id", type=DEVICE, metavar="ID", help="What it calls itself.  [default: one made of the token]"
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where it keeps its files, settings and firmware.  [default: a temporary folder, removed at the end]",
+)
+@click.option(
+    "--cafile", type=EXISTING_FILE, envvar="MDASH_CAFILE", show_envvar=True, help="Trust this certificate (PEM)."
+)
+@click.option("--quiet", is_flag=True, help="Write warnings only, not every connect and request.")
+def device(
+    *, server: str, token: str, device_id: str | None, folder: Path | None, cafile: Path | None, quiet: bool
+) -> None:
+    """Be a virtual Mongoose OS device until Ctrl-C.
+
+    It has files, settings, pins, a shadow and over-the-air updates, as real hardware has, and connects again when
+    the connection is lost. What it does is written to stderr. The server knows a device by its token alone.
+    """
+    import trio
+
+    set_up_process("warning" if quiet else "info")
+    device_id = device_id or f"virtual-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
+    ssl_context = tls_context(server, cafile)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdash-device-")))
+        trio.run(_run, device_id, folder, device_url(server), token, ssl_context)
+
+
+async def _run(device_id: str, folder: Path, url: str, token: str, ssl_context: SSLContext | None) -> None:
+    import trio
+
+    from mdashcore.virtual_device import VirtualDevice
+    from mdashcore.virtual_device.connect import run_virtual_device
+
+    device = VirtualDevice(device_id, folder)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run_virtual_device, device, url, token, name=device_id, ssl_context=ssl_context))
+            async for _ in signals:
+                break
+            nursery.cancel_scope.cancel()

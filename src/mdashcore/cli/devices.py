@@ -1,0 +1,102 @@
+"""``mdash devices``: the devices of a user."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from mdashcore.cli.client import Remote
+from mdashcore.cli.options import DEVICE, Group, json_option, remote_options
+from mdashcore.cli.text import examples, show_json, show_table
+
+__all__ = ["devices"]
+
+
+@click.group(cls=Group, epilog=examples("mdash devices list", "mdash devices add lamp --name 'Lamp in the hall'"))
+def devices() -> None:
+    """Manage your devices."""
+
+
+@devices.command("list", epilog=examples("mdash devices list", "mdash devices list --json"))
+@json_option
+@remote_options()
+def list_devices(remote: Remote, *, as_json: bool) -> None:
+    """List your devices."""
+    found = remote.get("devices")
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (each["id"], each["name"], "yes" if each["online"] else "no", each["last_seen"], _firmware(each))
+        for each in found
+    ]
+    show_table(("id", "name", "online", "last seen", "firmware"), rows)
+
+
+@devices.command(
+    "add",
+    short_help="Register a device, and show its token.",
+    epilog=examples("mdash devices add", "mdash devices add lamp --name 'Lamp in the hall'"),
+)
+@click.argument("id", type=DEVICE, metavar="[ID]", required=False)
+@click.option("--name", help="A name for people.  [default: the id]")
+@json_option
+@remote_options()
+def add_device(remote: Remote, *, id: str | None, name: str | None, as_json: bool) -> None:
+    """Register a device, and write its id and its token to stdout. Without an ID, it gets one."""
+    wanted = {"id": id, "name": name}
+    created = remote.post("devices", json={key: value for key, value in wanted.items() if value is not None})
+    _show_token(remote, created, as_json=as_json)
+
+
+@devices.command(
+    "rename",
+    short_help="Give a device another name.",
+    epilog=examples("mdash devices rename lamp 'Lamp in the kitchen'"),
+)
+@click.argument("id", type=DEVICE, metavar="ID")
+@click.argument("name")
+@remote_options()
+def rename_device(remote: Remote, *, id: str, name: str) -> None:
+    """Give a device another name. Its id stays."""
+    remote.put("devices", id, json={"name": name})
+
+
+@devices.command("remove", epilog=examples("mdash devices remove lamp"))
+@click.argument("id", type=DEVICE, metavar="ID")
+@remote_options()
+def remove_device(remote: Remote, *, id: str) -> None:
+    """Remove a device: its connection and its token end at once."""
+    remote.delete("devices", id)
+
+
+@devices.command(
+    "token", short_help="Give a device a new token, and show it.", epilog=examples("mdash devices token lamp")
+)
+@click.argument("id", type=DEVICE, metavar="ID")
+@json_option
+@remote_options()
+def renew_token(remote: Remote, *, id: str, as_json: bool) -> None:
+    """Give a device a new token, and write it to stdout. The old one stops working at once."""
+    _show_token(remote, remote.post("devices", id, "token"), as_json=as_json)
+
+
+def _show_token(remote: Remote, document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(document)
+        return
+    show_table(("id", "token"), [(document["id"], document["token"])])
+    if sys.stdout.isatty():
+        words = ["mdash", "device", "--server", remote.server, "--id", document["id"], "--token", document["token"]]
+        click.echo("Keep the token: it cannot be shown again. A virtual device that uses it:", err=True)
+        click.echo(f"  {shlex.join(words)}", err=True)
+
+
+def _firmware(device: dict[str, Any]) -> str:
+    """What the device last said it runs; a device may say anything."""
+    reported = device["shadow"]["state"].get("reported", {}).get("ota")
+    said = reported if isinstance(reported, dict) else {}
+    return " ".join(str(said[field]) for field in ("app", "fw_version") if said.get(field))

@@ -1,0 +1,113 @@
+"""How a command ends: the one table of exit codes, and the one line that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Final
+
+import click
+
+from mdashcore._errors import InvalidInput, MdashError, StorageError, status_of
+from mdashcore.cli.text import printable
+
+__all__ = ["MEANING", "CliError", "Exit", "describe", "exit_of_status"]
+
+
+class Exit(IntEnum):
+    """What a process tells the shell; `MEANING` says it in words."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    UNAUTHENTICATED = 4
+    NOT_NOW = 5
+    INTERRUPTED = 130
+
+
+MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
+    {
+        Exit.OK: "it is done; or the service was asked to stop, and has",
+        Exit.FAILED: "the server or the device answered with an error",
+        Exit.USAGE: "wrong usage: an argument, an option or a file given with one",
+        Exit.UNREACHABLE: "cannot connect to the server, bind the address or open the storage",
+        Exit.UNAUTHENTICATED: "the credentials are refused, or do not allow this",
+        Exit.NOT_NOW: "the device is offline or silent, or the server is busy: try again later",
+        Exit.INTERRUPTED: "interrupted by Ctrl-C",
+    }
+)
+"""Shown by ``mdash --help``. 1 and 2 are what most commands use them for; 130 is the shell's number for SIGINT."""
+
+_STATUS: Final[Mapping[int, Exit]] = MappingProxyType(
+    {
+        401: Exit.UNAUTHENTICATED,
+        403: Exit.UNAUTHENTICATED,
+        429: Exit.NOT_NOW,
+        503: Exit.NOT_NOW,
+        504: Exit.NOT_NOW,
+    }
+)
+
+
+class CliError(Exception):
+    """Ends the command with a line and a code."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def exit_of_status(status: int) -> Exit:
+    """The exit code for an HTTP status that is no success."""
+    return _STATUS.get(status, Exit.FAILED)
+
+
+def describe(error: BaseException) -> tuple[str, Exit] | None:
+    """The line for an error, empty if there is nothing to say, and the exit code; None for a defect of ours.
+
+    Of a group that Trio made, the first error that can be described counts, unless there is a defect among them.
+    """
+    found = [_describe(leaf) for leaf in _leaves(error)]
+    if None in found:
+        return None
+    return next((one for one in found if one is not None), None)
+
+
+def _describe(error: BaseException) -> tuple[str, Exit] | None:
+    match error:
+        case CliError():
+            return _line(str(error)), error.code
+        case click.UsageError():
+            path = error.ctx.command_path if error.ctx else "mdash"
+            return _line(f"{error.format_message()} (see {path} --help)"), Exit.USAGE
+        case click.ClickException():
+            return _line(error.format_message()), Exit.USAGE
+        case click.Abort() | KeyboardInterrupt():
+            return "", Exit.INTERRUPTED
+        case BrokenPipeError():
+            return "", Exit.FAILED  # who read our output has gone, and wants to hear nothing
+        case InvalidInput():
+            return _line(str(error)), Exit.USAGE
+        case StorageError():
+            return _line(str(error)), Exit.UNREACHABLE
+        case MdashError():
+            return _line(str(error)), exit_of_status(status_of(error))
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            return _line(f"{where}{error.strerror or error}"), Exit.FAILED
+    return None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error
+
+
+def _line(text: str) -> str:
+    """Text as one line, whatever it holds."""
+    return printable(" ".join(text.split()))

@@ -1,0 +1,58 @@
+"""``mdash key``: API keys."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mdashcore.cli.client import Remote
+from mdashcore.cli.options import KEY_ID, Group, json_option, remote_options
+from mdashcore.cli.text import examples, show_json, show_table
+
+__all__ = ["key"]
+
+
+@click.group(cls=Group, epilog=examples("mdash key add laptop --user alice", "mdash key list"))
+def key() -> None:
+    """Manage API keys.
+
+    A key acts for its user, but cannot manage users. It is shown once, when it is made.
+    """
+
+
+@key.command("list", epilog=examples("mdash key list --user alice", "mdash key list --json"))
+@json_option
+@remote_options()
+def list_keys(remote: Remote, *, as_json: bool) -> None:
+    """List your keys, without their secrets."""
+    found = remote.get("keys")
+    if as_json:
+        show_json(found)
+    else:
+        show_table(("id", "name", "created"), [(each["id"], each["name"], each["created_at"]) for each in found])
+
+
+@key.command("add", epilog=examples("mdash key add laptop --user alice", "export MDASH_KEY=$(mdash key add ci)"))
+@click.argument("name", default="")
+@json_option
+@remote_options()
+def add_key(remote: Remote, *, name: str, as_json: bool) -> None:
+    """Make a key and write it to stdout. NAME is for you, to know it again."""
+    created = remote.post("keys", json={"name": name})
+    if as_json:
+        show_json(created)
+        return
+    click.echo(created["key"])
+    if sys.stdout.isatty():
+        click.echo(f"Its id is {created['id']}. Keep it: it cannot be shown again.", err=True)
+
+
+@key.command(
+    "remove", short_help="Remove a key: it stops working at once.", epilog=examples("mdash key remove key_aaaaaaaaaaaa")
+)
+@click.argument("id", type=KEY_ID, metavar="ID")
+@remote_options()
+def remove_key(remote: Remote, *, id: str) -> None:
+    """Remove a key: it stops working at once, and what it has open is closed."""
+    remote.delete("keys", id)

@@ -1,0 +1,200 @@
+"""What the commands have in common on the command line."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from mdashcore import _json, identity
+from mdashcore._errors import InvalidInput
+from mdashcore.cli.client import DEFAULT_SERVER, Credentials, Remote, parse_server
+from mdashcore.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from mdashcore.server.config import User
+
+__all__ = [
+    "DEVICE",
+    "EXISTING_FILE",
+    "JSON",
+    "KEY_ID",
+    "SECRET",
+    "SERVER",
+    "USER_NAME",
+    "Checked",
+    "Group",
+    "UserType",
+    "json_option",
+    "new_password",
+    "remote_options",
+]
+
+
+MAX_JSON: Final = 2**20  # bytes read from stdin: the server takes no more
+
+
+class Group(click.Group):
+    """A group that, called without a command, shows its help and says that this was wrong usage."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(Exit.USAGE)
+        return super().parse_args(ctx, args)
+
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # generic since click 8.4 only
+
+
+class Checked(_ParamType):
+    """Text that a function accepts, by raising no `InvalidInput`, and may make something else of."""
+
+    def __init__(self, name: str, check: Callable[[str], Any]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._check(value) if isinstance(value, str) else value
+        except InvalidInput as exc:
+            self.fail(str(exc), param, ctx)
+
+
+class UserType(Checked):
+    """NAME:PASSWORD; in the environment one a line, as a password may have spaces."""
+
+    def __init__(self, *, admin: bool) -> None:
+        def parse(text: str) -> User:
+            from mdashcore.server.config import parse_user
+
+            return parse_user(text, admin=admin)
+
+        super().__init__("NAME:PASSWORD", parse)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        return [line for line in rv.split("\n") if line.strip()]
+
+
+def _secret(text: str) -> str:
+    text = text.strip()  # of a file, often with a line's end
+    if not re.fullmatch("[!-~]+", text):
+        raise InvalidInput("it has characters that no key or token has")
+    return text
+
+
+def _json_text(text: str) -> bytes:
+    data = sys.stdin.buffer.read(MAX_JSON) if text == "-" else text.encode("utf-8", "replace")
+    _json.decode(data)
+    return data
+
+
+def _key_id(text: str) -> str:
+    if not re.fullmatch("key_[a-z2-7]{1,64}", text):  # a key itself must not get into a URL
+        raise InvalidInput("a key is removed by its id, as `mdash key list` shows it: key_ and more")
+    return text
+
+
+DEVICE: Final = Checked("DEVICE", identity.check_device_id)
+KEY_ID: Final = Checked("ID", _key_id)
+USER_NAME: Final = Checked("NAME", identity.check_account_name)
+SECRET: Final = Checked("SECRET", _secret)
+SERVER: Final = Checked("URL", parse_server)
+JSON: Final = Checked("JSON", _json_text)
+"""Gives checked JSON as `bytes`, exactly as it was written; ``-`` reads it from stdin."""
+EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+
+
+def remote_options(*, keys: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options of a command that talks to a server; the command gets a `Remote` as its first argument.
+
+    Args:
+        keys: whether an API key will do.
+    """
+    options = [
+        click.option(
+            "--server",
+            type=SERVER,
+            default=DEFAULT_SERVER,
+            show_default=True,
+            envvar="MDASH_SERVER",
+            show_envvar=True,
+            help="Where the server is.",
+        ),
+        *([_key_option] if keys else []),
+        click.option(
+            "--user",
+            metavar="NAME[:PASSWORD]",
+            envvar="MDASH_USER",
+            show_envvar=True,
+            help="Act as this user; without a password, it is asked for.",
+        ),
+        click.option(
+            "--cafile",
+            type=EXISTING_FILE,
+            envvar="MDASH_CAFILE",
+            show_envvar=True,
+            help="Trust this certificate (PEM), for https with one of your own.",
+        ),
+    ]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(*, server: str, user: str | None, cafile: Path | None, key: str | None = None, **rest: Any) -> None:
+            function(Remote(server, _credentials(key, user, keys=keys), cafile), **rest)
+
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_key_option = click.option(
+    "--key", type=SECRET, metavar="KEY", envvar="MDASH_KEY", show_envvar=True, help="Act with this API key."
+)
+
+
+def _credentials(key: str | None, user: str | None, *, keys: bool) -> Credentials:
+    """What was typed wins over the environment; there, a key wins, as it costs the server less."""
+    context = click.get_current_context()
+    typed = {name for name in ("key", "user") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if typed == {"key", "user"}:
+        raise click.UsageError("Give --key or --user, not both.")
+    if key is not None and (user is None or "user" not in typed):
+        return Credentials.of_key(key)
+    if user is not None:
+        name, colon, password = user.partition(":")
+        return Credentials.of_user(name, password if colon else _ask(f"Password of {name}", "--user NAME:PASSWORD"))
+    if keys:
+        raise click.UsageError("Missing credentials: give --key or --user, or set MDASH_KEY or MDASH_USER.")
+    raise click.UsageError("Missing credentials: give --user, or set MDASH_USER; a key cannot manage users.")
+
+
+def new_password(given: str | None) -> str:
+    """A password for somebody: as given, else typed twice, else the first line of a stdin that is no terminal."""
+    if given is not None:
+        return given
+    if sys.stdin.isatty():
+        return str(click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True))
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise click.UsageError("Missing password: give --password, or a line on stdin.")
+    return password
+
+
+def _ask(prompt: str, option: str) -> str:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"Missing password: give {option}; there is no terminal to ask on.")
+    return str(click.prompt(prompt, hide_input=True, err=True))

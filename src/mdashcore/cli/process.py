@@ -1,0 +1,60 @@
+"""What a long-running command sets up in its process: logging and file descriptors."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from mdashcore.cli.text import printable, time_text
+
+__all__ = ["LOG_LEVELS", "log_level_option", "set_up_process"]
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_OURS: Final = ("mdashcore", "mdash_backends")
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def log_level_option(default: str) -> Callable[[_Function], _Function]:
+    """``--log-level``."""
+    return click.option(
+        "--log-level",
+        type=click.Choice(LOG_LEVELS, case_sensitive=False),
+        default=default,
+        show_default=True,
+        envvar="MDASH_LOG_LEVEL",
+        show_envvar=True,
+        help="How much to write to stderr.",
+    )
+
+
+def set_up_process(log_level: str) -> None:
+    """Log to stderr, and allow as many open sockets as the system lets this process have."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    # Libraries keep to warnings: at DEBUG those of HTTP and WebSockets write headers, and so secrets.
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(log_level.upper())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # where the hard limit is "unlimited", some systems do not mean it: the soft one stays
+
+
+class _OneLine(logging.Formatter):
+    """A line for each record: what came from outside cannot make a second, and a traceback stays in one piece."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        return time_text(record.created)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))

@@ -1,0 +1,144 @@
+"""``mdash serve``: the server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mdashcore.cli.exits import CliError, Exit
+from mdashcore.cli.options import EXISTING_FILE, UserType
+from mdashcore.cli.process import log_level_option, set_up_process
+from mdashcore.cli.text import examples
+
+if TYPE_CHECKING:
+    from mdashcore.server.config import ServerConfig, User
+    from mdashcore.server.run import RunningServer
+
+__all__ = ["run_server", "serve"]
+
+_log = logging.getLogger(__name__)
+
+
+@click.command(
+    epilog=examples(
+        "mdash serve --register-admin root:SECRET",
+        "mdash serve --bind 0.0.0.0:8443 --certfile cert.pem --keyfile key.pem --register-user-file users",
+        "MDASH_REGISTER_ADMIN=root:SECRET mdash serve --config /etc/mdash.toml",
+    )
+)
+@click.option(
+    "--bind",
+    metavar="HOST:PORT",
+    envvar="MDASH_BIND",
+    show_envvar=True,
+    help="Where to listen; port 0 takes a free one.  [default: 127.0.0.1:8080]",
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    envvar="MDASH_STORE",
+    show_envvar=True,
+    help="Where to keep everything; memory:// forgets it at the end.  [default: memory://]",
+)
+@click.option(
+    "--register-user",
+    "users",
+    type=UserType(admin=False),
+    multiple=True,
+    envvar="MDASH_REGISTER_USER",
+    show_envvar=True,
+    help="Make this user, or set the password; can be repeated. In the environment, one a line.",
+)
+@click.option(
+    "--register-admin",
+    "admins",
+    type=UserType(admin=True),
+    multiple=True,
+    envvar="MDASH_REGISTER_ADMIN",
+    show_envvar=True,
+    help="The same for a user who may manage users.",
+)
+@click.option(
+    "--register-user-file",
+    "user_file",
+    type=EXISTING_FILE,
+    envvar="MDASH_REGISTER_USER_FILE",
+    show_envvar=True,
+    help="A file of users, NAME:PASSWORD on each line; # begins a comment. Nobody sees it in a list of processes.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=EXISTING_FILE,
+    envvar="MDASH_CONFIG",
+    show_envvar=True,
+    help="A TOML file: bind, store, certfile, keyfile, [[users]] with name, password, admin.",
+)
+@click.option(
+    "--certfile",
+    type=EXISTING_FILE,
+    envvar="MDASH_CERTFILE",
+    show_envvar=True,
+    help="The certificate and its chain (PEM): the port then speaks TLS only.",
+)
+@click.option(
+    "--keyfile",
+    type=EXISTING_FILE,
+    envvar="MDASH_KEYFILE",
+    show_envvar=True,
+    help="The certificate's private key (PEM), if it is in a file of its own.",
+)
+@log_level_option("info")
+def serve(
+    *,
+    users: Sequence[User],
+    admins: Sequence[User],
+    user_file: Path | None,
+    config_file: Path | None,
+    log_level: str,
+    **given: Any,
+) -> None:
+    """Run the server until Ctrl-C or SIGTERM.
+
+    Once it accepts connections, it writes one line with its URL to stdout. What is given here wins over the
+    environment, which wins over the --config file; users are made from all of them.
+    """
+    config = _configure(config_file, user_file, [*users, *admins], given)
+    set_up_process(log_level)
+    run_server(config, _announce)
+
+
+def _configure(
+    config_file: Path | None, user_file: Path | None, users: Sequence[User], given: dict[str, Any]
+) -> ServerConfig:
+    import attrs
+
+    from mdashcore.server.config import ServerConfig, load_config, load_users
+
+    config = ServerConfig() if config_file is None else load_config(config_file)
+    from_file = () if user_file is None else load_users(user_file)
+    by_name = {user.name: user for user in (*config.users, *from_file, *users)}  # of one name, the last
+    options = {name: value for name, value in given.items() if value is not None}
+    return attrs.evolve(config, users=tuple(by_name.values()), **options)
+
+
+async def _announce(server: RunningServer) -> None:
+    click.echo(f"Listening on {server.url}")
+    if not await server.service.hub.accounts.all():
+        _log.warning("nobody can log in: there is no user; give one with --register-admin NAME:PASSWORD")
+
+
+def run_server(config: ServerConfig, on_start: Callable[[RunningServer], Awaitable[object]]) -> None:
+    """Run a server until SIGINT or SIGTERM; `on_start` runs beside it, from when it accepts connections."""
+    import trio
+
+    from mdashcore.server import run
+
+    try:
+        trio.run(lambda: run.serve(config, on_start=on_start))
+    except run.BindError as exc:
+        raise CliError(f"{exc}; choose another address with --bind HOST:PORT", Exit.UNREACHABLE) from None

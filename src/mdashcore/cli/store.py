@@ -1,0 +1,163 @@
+"""``mdash store``: what a service keeps, checked, moved and saved."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from mdashcore._errors import InvalidInput
+from mdashcore.cli.client import Remote
+from mdashcore.cli.exits import CliError, Exit
+from mdashcore.cli.options import EXISTING_FILE, Group, remote_options
+from mdashcore.cli.text import examples, printable
+
+if TYPE_CHECKING:
+    from mdashcore.hub.transfer import Counts
+    from mdashcore.storage import Backend
+
+__all__ = ["store"]
+
+MAX_SHOWN = 100  # problems: who has more wants a backup, not a longer list
+
+
+@click.group(
+    cls=Group,
+    epilog=examples(
+        "mdash store check sqlite:///var/lib/mdash",
+        "mdash store backup mdash.jsonl --user root",
+        "mdash store import redis://localhost mdash.jsonl",
+    ),
+)
+def store() -> None:
+    """Check, move and save what a service keeps.
+
+    A storage folder can be opened by one process at a time: "check", "export" and "import" are for a service that
+    is stopped, "backup" is for one that runs. Exports hold hashes of passwords and tokens: keep them safe.
+    """
+
+
+@store.command(epilog=examples("mdash store check file:///var/lib/mdash"))
+@click.argument("url", metavar="URL")
+def check(url: str) -> None:
+    """Read everything in a store, and say what is wrong with it."""
+    from mdashcore.hub.transfer import check_store
+
+    counts, problems = _with_backend(url, check_store)
+    for problem in problems[:MAX_SHOWN]:
+        click.echo(printable(problem), err=True)
+    if problems:
+        raise CliError(f"{len(problems)} problems in {_told(counts)}")
+    click.echo(f"No problems in {_told(counts)}.")
+
+
+@store.command(
+    "export",
+    short_help="Write everything in a store to a file.",
+    epilog=examples("mdash store export sqlite:///var/lib/mdash mdash.jsonl"),
+)
+@click.argument("url", metavar="URL")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+def export(url: str, file: Path) -> None:
+    """Write everything in a store to FILE, as JSON lines; "-" is stdout."""
+    from mdashcore.hub.transfer import export_store
+
+    async def write(backend: Backend, out: BinaryIO) -> None:
+        async for line in export_store(backend):
+            out.write(line + b"\n")
+
+    _write(file, lambda out: _with_backend(url, lambda backend: write(backend, out)))
+
+
+@store.command(
+    "import",
+    short_help="Put an export or a backup into an empty store.",
+    epilog=examples("mdash store import file:///var/lib/mdash mdash.jsonl"),
+)
+@click.argument("url", metavar="URL")
+@click.argument("file", metavar="FILE", type=EXISTING_FILE)
+def import_(url: str, file: Path) -> None:
+    """Put an export or a backup into a store, of any kind, that is empty."""
+    from mdashcore.hub.transfer import MAX_LINE, import_store
+
+    async def lines(source: BinaryIO) -> AsyncGenerator[bytes, None]:
+        while line := source.readline(MAX_LINE + 2):
+            yield line
+
+    with file.open("rb") as source:
+        counts = _with_backend(url, lambda backend: import_store(backend, lines(source)))
+    click.echo(f"Imported {_told(counts)}.")
+
+
+@store.command(
+    short_help="Save everything that a running service keeps.",
+    epilog=examples("mdash store backup mdash.jsonl --user root", "mdash store backup - | gzip > mdash.gz"),
+)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@remote_options()
+def backup(remote: Remote, *, file: Path) -> None:
+    """Write everything that a running service keeps to FILE, while it goes on serving. For admins."""
+    import httpx
+
+    last = b""
+
+    def fetch(out: BinaryIO) -> None:
+        nonlocal last
+        timeout = httpx.Timeout(60.0)
+        with (
+            remote.reaching(),
+            httpx.Client(verify=remote.verify(), timeout=timeout, headers=remote.headers) as client,
+            client.stream("GET", remote.url(("backup",))) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                remote.checked(response)
+            for chunk in response.iter_bytes():
+                out.write(chunk)
+                last = (last + chunk)[-200:]
+        if b'{"end":true' not in last:
+            raise CliError("the backup was cut off; what was written is of no use", Exit.UNREACHABLE)
+
+    _write(file, fetch)
+
+
+def _with_backend(url: str, work: Callable[[Backend], Any]) -> Any:
+    """What `work` gives for the backend of a URL."""
+    import trio
+
+    from mdashcore.storage import open_backend
+
+    if url.startswith("memory:"):
+        raise InvalidInput("memory:// is empty, and gone at the end")
+
+    async def run() -> Any:
+        async with open_backend(url) as backend:
+            return await work(backend)
+
+    return trio.run(run)
+
+
+def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:
+    """Let `work` write a file that is there, readable by its owner only, when it is complete and on the disk."""
+    if str(file) == "-":
+        work(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            work(out)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _told(counts: Counts) -> str:
+    return f"{counts.documents} documents, {counts.entries} notifications and {counts.blobs} images"

@@ -1,0 +1,84 @@
+"""The stream of notifications, as a client sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+import trio_websocket
+
+from mdashcore.cli.client import CONNECT_TIMEOUT, Remote, refusal, tls_context
+from mdashcore.cli.exits import CliError, Exit
+from mdashcore.trio.dial import Refused, open_socket
+
+__all__ = ["open_notifications"]
+
+PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT gateways, which start at 60
+PING_TIMEOUT: Final = 20.0
+MAX_MESSAGE: Final = 2**20  # bytes: a frame of a device has at most an eighth
+POLICY_VIOLATION: Final = 1008  # what the server closes with when a key is revoked
+
+
+@asynccontextmanager
+async def open_notifications(remote: Remote, start: int | None = None) -> AsyncIterator[AsyncIterator[str]]:
+    """The frames of the notification stream; once entered, none is missed.
+
+    Args:
+        start: the offset of the first one wanted; without it, from now on.
+
+    Raises:
+        CliError: the server cannot be reached, refuses, or ends the stream.
+    """
+    url = remote.notify_url if start is None else f"{remote.notify_url}?start={start}"
+    try:
+        async with open_socket(
+            url,
+            remote.credentials.header,
+            max_message=MAX_MESSAGE,
+            ssl_context=tls_context(remote.server, remote.cafile),
+            timeout=CONNECT_TIMEOUT,
+        ) as ws:
+            if start is None:  # with a start nothing is missed, and what it brings stands in front of the answer
+                await _ping(remote, ws)  # its answer comes from who has begun to listen to the feed for us
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_keep_alive, remote, ws)
+                yield _frames(remote, ws)
+                nursery.cancel_scope.cancel()
+    except Refused as exc:  # what is raised inside comes as a group, and passes
+        raise refusal(exc.status, exc.body) from None
+    except OSError as exc:
+        raise remote.unreachable(exc) from None
+
+
+async def _frames(remote: Remote, ws: trio_websocket.WebSocketConnection) -> AsyncIterator[str]:
+    while True:
+        try:
+            message = await ws.get_message()
+        except trio_websocket.ConnectionClosed as exc:
+            raise _ended(remote, exc) from None
+        yield message if isinstance(message, str) else message.decode("utf-8", "replace")
+
+
+async def _ping(remote: Remote, ws: trio_websocket.WebSocketConnection) -> None:
+    try:
+        with trio.fail_after(PING_TIMEOUT):
+            await ws.ping()
+    except trio.TooSlowError:
+        raise CliError(f"{remote.server} does not answer any more", Exit.UNREACHABLE) from None
+    except trio_websocket.ConnectionClosed as exc:
+        raise _ended(remote, exc) from None
+
+
+async def _keep_alive(remote: Remote, ws: trio_websocket.WebSocketConnection) -> None:
+    while True:
+        await trio.sleep(PING_INTERVAL)
+        await _ping(remote, ws)
+
+
+def _ended(remote: Remote, closed: trio_websocket.ConnectionClosed) -> CliError:
+    reason = closed.reason
+    why = (reason.reason if reason is not None else None) or "the connection is lost"
+    refused = reason is not None and reason.code == POLICY_VIOLATION
+    return CliError(f"{remote.server}: {why}", Exit.UNAUTHENTICATED if refused else Exit.UNREACHABLE)

@@ -1,0 +1,70 @@
+"""``mdash user``: accounts."""
+
+from __future__ import annotations
+
+import click
+
+from mdashcore.cli.client import Remote
+from mdashcore.cli.options import USER_NAME, Group, json_option, new_password, remote_options
+from mdashcore.cli.text import examples, show_json, show_table
+
+__all__ = ["user"]
+
+_password_option = click.option(
+    "--password", metavar="PASSWORD", help="Better left out: then it is asked for, or read from stdin."
+)
+
+
+@click.group(cls=Group, epilog=examples("mdash user list --user root:SECRET", "mdash user add alice --user root"))
+def user() -> None:
+    """Manage users, as an admin.
+
+    Each user has devices and keys that no other user sees. An admin manages users, by name and password; a key
+    cannot. The first admin is made with "mdash serve --register-admin NAME:PASSWORD".
+    """
+
+
+@user.command("list", epilog=examples("mdash user list --user root:SECRET", "mdash user list --user root --json"))
+@json_option
+@remote_options(keys=False)
+def list_users(remote: Remote, *, as_json: bool) -> None:
+    """List all users."""
+    found = remote.get("users")
+    if as_json:
+        show_json(found)
+    else:
+        rows = [(each["name"], "admin" if each["admin"] else "user", each["created_at"]) for each in found]
+        show_table(("name", "role", "created"), rows)
+
+
+@user.command(
+    "add", epilog=examples("mdash user add alice --user root", "echo SECRET | mdash user add alice --user root:SECRET")
+)
+@click.argument("name", type=USER_NAME)
+@_password_option
+@click.option("--admin", is_flag=True, help="May manage users.")
+@remote_options(keys=False)
+def add_user(remote: Remote, *, name: str, password: str | None, admin: bool) -> None:
+    """Make a user."""
+    remote.post("users", json={"name": name, "password": new_password(password), "admin": admin})
+
+
+@user.command("password", epilog=examples("mdash user password alice --user root"))
+@click.argument("name", type=USER_NAME)
+@_password_option
+@remote_options(keys=False)
+def change_password(remote: Remote, *, name: str, password: str | None) -> None:
+    """Give a user a new password."""
+    remote.put("users", name, json={"password": new_password(password)})
+
+
+@user.command(
+    "remove",
+    short_help="Remove a user with all devices and keys.",
+    epilog=examples("mdash user remove alice --user root"),
+)
+@click.argument("name", type=USER_NAME)
+@remote_options(keys=False)
+def remove_user(remote: Remote, *, name: str) -> None:
+    """Remove a user with all devices and keys: what they have open is closed."""
+    remote.delete("users", name)

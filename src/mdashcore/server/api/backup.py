@@ -1,0 +1,32 @@
+"""``/backup``: everything that the service keeps, while it serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from quart import Blueprint, Response
+
+from mdashcore.hub.transfer import export_store
+from mdashcore.server.api._request import admin, service
+
+routes = Blueprint("backup", __name__, url_prefix="/backup")
+
+BATCH = 2**16  # bytes sent at a time: a line is often shorter than its own envelope on the wire
+
+
+@routes.get("")
+async def get_backup() -> Response:
+    """An export as JSON lines, for admins. It is whole if its last line says ``"end": true``."""
+    admin()
+    return Response(_batches(), content_type="application/jsonl")
+
+
+async def _batches() -> AsyncGenerator[bytes, None]:
+    batch = bytearray()
+    async for line in export_store(service().hub.backend):
+        batch += line
+        batch += b"\n"
+        if len(batch) >= BATCH:
+            yield bytes(batch)
+            batch.clear()
+    yield bytes(batch)

@@ -1,0 +1,146 @@
+"""A WebSocket to a server: trio-websocket, with errors that say what failed.
+
+By itself the library waits for ever for a peer that hangs up instead of answering, such as one whose certificate is
+not trusted, and raises what went wrong out of a background task.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import trio
+import trio_websocket
+
+from mdashcore._errors import InvalidInput
+
+__all__ = ["CONNECT_TIMEOUT", "Refused", "open_socket"]
+
+CONNECT_TIMEOUT: Final = 20.0  # seconds: DNS, TCP, TLS and the handshake on a slow mobile link
+
+GOODBYE_TIMEOUT: Final = 0.1  # seconds: the goodbye goes out at once, and who is cancelled cannot read the answer
+
+
+_Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+class Refused(OSError):
+    """The server answers the handshake with another HTTP status than 101."""
+
+    def __init__(self, status: int, body: bytes | None) -> None:
+        super().__init__(f"the server answers with status {status}")
+        self.status = status
+        self.body = body
+
+
+@asynccontextmanager
+async def open_socket(
+    url: str,
+    authorization: str,
+    *,
+    max_message: int,
+    ssl_context: ssl.SSLContext | None = None,
+    timeout: float = CONNECT_TIMEOUT,
+) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+    """A WebSocket, for as long as the context lasts.
+
+    Args:
+        url: ws or wss.
+        authorization: the value of that header.
+        max_message: bytes; more, in one message, closes the connection with 1009.
+        ssl_context: the certificates to trust, for wss; the system's, without one.
+        timeout: seconds, until the handshake is done.
+
+    Raises:
+        InvalidInput: that is no such URL.
+        Refused: the server does not want to.
+        OSError: there is no server, or none that can be trusted or understood; the text says why.
+    """
+    target = urlsplit(url)
+    if target.scheme not in ("ws", "wss") or not target.hostname:
+        raise InvalidInput(f"a WebSocket's URL begins with ws:// or wss://, not {url!r}")
+    if target.scheme == "wss" and ssl_context is None:
+        ssl_context = ssl.create_default_context()
+    refused: OSError | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            with trio.move_on_after(timeout) as timer:
+                stream = await _connect(target.hostname, target.port, ssl_context if target.scheme == "wss" else None)
+                ws = await _shake_hands(
+                    nursery,
+                    stream,
+                    host=target.netloc,
+                    path=f"{target.path or '/'}{'?' * bool(target.query)}{target.query}",
+                    extra_headers=[(b"Authorization", authorization.encode())],
+                    max_message_size=max_message,
+                )
+            if timer.cancelled_caught:
+                refused = OSError(f"the server does not answer within {timeout:g} s")
+        except OSError as exc:
+            refused = exc
+        if refused is None:
+            try:
+                yield ws
+            finally:
+                with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
+                    await ws.aclose()
+        nursery.cancel_scope.cancel()
+    if refused is not None:  # here: out of the nursery it would come as a group
+        raise refused
+
+
+async def _connect(host: str, port: int | None, ssl_context: ssl.SSLContext | None) -> _Stream:
+    try:
+        stream = await trio.open_tcp_stream(host, port or (443 if ssl_context else 80))
+    except OSError as exc:
+        raise OSError(_reason(exc)) from exc
+    if ssl_context is None:
+        return stream
+    tls = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
+    try:
+        await tls.do_handshake()
+    except (trio.BrokenResourceError, ssl.SSLError) as exc:
+        await trio.aclose_forcefully(stream)
+        raise OSError(f"TLS: {exc.__cause__ or exc}") from exc
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return tls
+
+
+def _reason(error: BaseException) -> str:
+    """Why no connection came about: Trio keeps the system's words in the cause, one for each address."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(map(_reason, error.exceptions)))
+    if error.__cause__ is not None:
+        return _reason(error.__cause__)
+    known = isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno
+    return os.strerror(known) if known else str(getattr(error, "strerror", None) or error)
+
+
+async def _shake_hands(nursery: trio.Nursery, stream: _Stream, **options: Any) -> trio_websocket.WebSocketConnection:
+    rejections: list[trio_websocket.ConnectionRejected] = []
+
+    async def read(task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except trio_websocket.ConnectionRejected as exc:
+            rejections.append(exc)
+        finally:
+            await trio.aclose_forcefully(stream)
+            waiting.cancel()  # nobody is left who could end the wait
+
+    watched = cast(trio.Nursery, SimpleNamespace(start_soon=lambda task: nursery.start_soon(read, task)))
+    with trio.CancelScope() as waiting:
+        return await trio_websocket.wrap_client_stream(
+            watched, stream, options.pop("host"), options.pop("path"), **options
+        )
+    if rejections:
+        raise Refused(rejections[0].status_code, rejections[0].body)
+    raise OSError("the server hangs up instead of answering")

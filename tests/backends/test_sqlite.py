@@ -1,0 +1,929 @@
+"""The SQLite backend: the contract, and what it promises beyond: group commit, one owner, and to survive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from mdash_backends import _lock, _sqlite_engine, _sqlite_schema, sqlite
+from mdash_backends._sqlite_engine import open_engine
+from mdash_backends.sqlite import Sql, SqliteDocuments
+from mdashcore._errors import InvalidInput, StorageError, TooLarge, VersionConflict
+from mdashcore.storage import DURABLE, Backend, Document, LogEntry, open_backend
+from mdashcore.testing import BackendSuite, DocumentStoreSuite
+
+LOOPS = pytest.mark.parametrize("loop", ["trio", "asyncio"])
+
+
+class TestSqlite(BackendSuite):
+    """The whole contract."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
+        return open_backend(f"sqlite://{self.folder}/{name}")
+
+
+class TestScansOfManyPages(DocumentStoreSuite):
+    """The contract of documents, with so small pages that every scan needs many."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = tmp_path
+        monkeypatch.setattr(sqlite, "PAGE", 3)
+
+    def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
+        return open_backend(f"sqlite://{self.folder}/{name}")
+
+
+def on_both_loops(scenario: Callable[[Path], Awaitable[None]]) -> Callable[..., None]:
+    """A test out of a scenario that is given an empty folder."""
+
+    @LOOPS
+    def test(loop: str, tmp_path: Path) -> None:
+        async def main() -> None:
+            with anyio.fail_after(30):
+                await scenario(tmp_path / "store")
+
+        anyio.run(main, backend=loop)
+
+    test.__doc__ = scenario.__doc__
+    return test
+
+
+def opened(folder: Path) -> AbstractAsyncContextManager[Backend]:
+    return open_backend(f"sqlite://{folder}")
+
+
+@contextmanager
+def shell(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The database in the hands of somebody else."""
+    with closing(sqlite3.connect(folder / "mdash.db", isolation_level=None, check_same_thread=False)) as db:
+        yield db
+
+
+@contextmanager
+def commits_held(folder: Path) -> Iterator[None]:
+    """While this lasts, no commit can begin: what is written waits, at most for `BUSY`."""
+    with shell(folder) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test on a busy machine may hold commits for longer than a service should wait."""
+    monkeypatch.setattr(_sqlite_engine, "BUSY", 20.0)
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every statement that any connection made from now on runs."""
+    seen: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*args, **options)
+        db.set_trace_callback(seen.append)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return seen
+
+
+async def contents(folder: Path) -> tuple[dict[str, Document], dict[str, list[LogEntry]]]:
+    """The documents of the collection "things", and the logs "a" to "d", as far as there is something in them."""
+    async with opened(folder) as backend:
+        documents = {document.key: document async for document in backend.documents.scan("things")}
+        logs = {name: list(await backend.logs.read(name, 0, 10**9)) for name in "abcd"}
+        return documents, {name: entries for name, entries in logs.items() if entries}
+
+
+async def chunks(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+# --- URL and folder
+
+
+@on_both_loops
+async def test_what_is_in_the_folder(folder: Path) -> None:
+    """A missing folder is made, for its owner's eyes only; it holds a database, blobs as files, and the lock."""
+    async with opened(folder / "a" / "b") as backend:
+        assert backend.capabilities == {DURABLE}
+        await backend.blobs.put("fw", chunks(b"image"))
+        assert {"mdash.db", "blobs", "lock"} <= {path.name for path in (folder / "a" / "b").iterdir()}
+    assert stat.S_IMODE((folder / "a" / "b").stat().st_mode) == 0o700
+    assert [path.read_bytes() for path in (folder / "a" / "b" / "blobs").iterdir() if path.is_file()] == [b"image"]
+
+
+@pytest.mark.parametrize(
+    ("url", "folder"),
+    [
+        ("sqlite:///var/lib/mdash", "/var/lib/mdash"),
+        ("sqlite:///var/lib/mdash/", "/var/lib/mdash"),
+        ("sqlite:///a%20b%3F%25/ä", "/a b?%/ä"),
+        ("sqlite://./data/mdash", "{cwd}/data/mdash"),
+        ("sqlite://../data", "{cwd}/../data"),
+    ],
+)
+def test_url_of_a_folder(url: str, folder: str) -> None:
+    """An absolute or a relative path, with the escapes of a URL."""
+    assert str(_lock.folder_of(url)) == folder.format(cwd=Path.cwd())
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite://", "not a host"),
+        ("sqlite://var/lib/mdash", "not a host"),
+        ("sqlite://.", "not a host"),
+        ("sqlite:///", "no folder of its own"),
+        ("sqlite://./", "no folder of its own"),
+        ("sqlite:///a/..", "no folder of its own"),
+        ("sqlite:///data?timeout=5", "no options"),
+        ("sqlite:///data#1", "no options"),
+        ("sqlite:///a%00b", "NUL"),
+        ("sqlite:///a%ff", "not UTF-8"),
+        ("sqlite:data", "SCHEME://"),
+    ],
+)
+async def test_url_of_no_folder(url: str, reason: str) -> None:
+    """Anything else is refused with a text that says what to write."""
+    with pytest.raises(InvalidInput, match=reason):
+        async with sqlite.open_sqlite(url):
+            pass
+
+
+async def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """A file in the way is an error of the storage, which names it."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StorageError, match=f"{path} cannot be used"):
+            async with opened(path):
+                pass
+
+
+# --- one owner
+
+HOLDER = """
+import sys, trio
+from mdashcore.storage import open_backend
+
+async def main():
+    async with open_backend(sys.argv[2]):
+        print("open", flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+def test_second_process(tmp_path: Path) -> None:
+    """Who comes second is told who holds the folder; the death of the holder, however sudden, frees it."""
+    program = tmp_path / "mdash"
+    program.write_text(HOLDER)
+    folder = tmp_path / "store"
+    with subprocess.Popen([sys.executable, program, "serve", f"sqlite://{folder}"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        who = rf"{folder} is in use by process {holder.pid} \(mdash serve\), since 20..-..-.. ..:..:.. UTC"
+        with pytest.raises(StorageError, match=f"^{who}$"):
+            trio.run(contents, folder)
+        holder.kill()
+    assert trio.run(contents, folder) == ({}, {})
+
+
+@on_both_loops
+async def test_second_in_this_process(folder: Path) -> None:
+    """The same process cannot open it twice either, and the first goes on; after it was closed one can."""
+    async with opened(folder) as backend:
+        with pytest.raises(StorageError, match=f"in use by process {os.getpid()} "):
+            async with opened(folder):
+                pass
+        await backend.documents.put("things", "k", b"1")
+    async with opened(folder) as backend:
+        assert await backend.documents.get("things", "k") == Document("k", 1, b"1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["/usr/bin/mdash", "serve", "--admin", "joe:hunter2"], "mdash serve"),
+        (["/usr/bin/mdash", "--admin=joe:hunter2"], "mdash"),
+        (["/lib/mdashcore/cli/__main__.py", "demo"], "cli demo"),
+        (["-c"], "python"),
+        ([], "python"),
+    ],
+)
+def test_what_is_told_of_a_holder(arguments: list[str], told: str) -> None:
+    """The program and its subcommand: other words could be secrets."""
+    assert _lock._command(arguments) == told
+
+
+def test_holder_that_says_nothing(tmp_path: Path) -> None:
+    """Whatever stands in the lock file, it is locked or not."""
+    with _lock.hold_folder(tmp_path):
+        for said in (b"", b"\xff\x00\x1b[2J", b"process 1\n\x1b[2J"):
+            (tmp_path / "lock").write_bytes(said)
+            with pytest.raises(StorageError, match=r"is in use by another process$"), _lock.hold_folder(tmp_path):
+                pass
+    with _lock.hold_folder(tmp_path):
+        pass
+
+
+# --- group commit
+
+
+@LOOPS
+def test_many_writers_share_a_commit(loop: str, tmp_path: Path, statements: list[str]) -> None:
+    """What 64 writers have waiting is committed together; a write that is alone is committed at once."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as backend:
+            documents = backend.documents
+            statements.clear()
+            for n in range(5):
+                await documents.put("things", "alone", b"%d" % n)
+            assert statements.count("COMMIT") == 5
+            statements.clear()
+
+            async def write(writer: int) -> None:
+                for n in range(10):
+                    assert await documents.put("things", f"{writer}", b"%d" % n, expected=n) == n + 1
+
+            async with anyio.create_task_group() as tasks:
+                for writer in range(64):
+                    tasks.start_soon(write, writer)
+            assert statements.count("COMMIT") <= 640 / 8
+            found = [document async for document in documents.scan("things")]
+            assert [(d.version, d.body) for d in found if d.key != "alone"] == [(10, b"9")] * 64
+
+    anyio.run(main, backend=loop)
+
+
+@LOOPS
+def test_each_in_a_group_has_its_own_outcome(loop: str, tmp_path: Path, statements: list[str]) -> None:
+    """In one commit each write sees those before it; one that conflicts changes nothing and fails nobody else."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as backend:
+            documents = backend.documents
+            await documents.put("things", "k", b"1")
+            await documents.put("things", "other", b"1")
+            outcomes: dict[int, Any] = {}
+
+            async def do(number: int, operation: Awaitable[Any]) -> None:
+                try:
+                    outcomes[number] = await operation
+                except VersionConflict as exc:
+                    outcomes[number] = exc.expected, exc.actual
+
+            operations = [
+                (documents.put("things", "k", b"2", expected=1), 2),
+                (documents.put("things", "k", b"3", expected=1), (1, 2)),
+                (documents.put("things", "k", b"4"), 3),
+                (documents.delete("things", "other", expected=7), (7, 1)),
+                (documents.delete("things", "other", expected=1), True),
+                (documents.delete("things", "other"), False),
+                (documents.put("things", "other", b"5", expected=1), (1, 0)),
+                (documents.put("things", "other", b"6", expected=0), 2),
+                (backend.logs.append("l", 1.0, [b"a", b"b"]), 0),
+                (backend.logs.append("l", 1.0, [b"c"]), 2),
+                (backend.logs.trim("l", 1), None),
+            ]
+            async with anyio.create_task_group() as tasks:
+                with commits_held(tmp_path):
+                    tasks.start_soon(documents.put, "things", "first", b"1")
+                    await until(lambda: "BEGIN IMMEDIATE" in statements[-1:])
+                    for number, (operation, _) in enumerate(operations):
+                        tasks.start_soon(do, number, operation)
+                        await anyio.wait_all_tasks_blocked()
+                    statements.clear()
+            assert statements.count("COMMIT") == 2
+            assert outcomes == {number: outcome for number, (_, outcome) in enumerate(operations)}
+            assert await documents.get("things", "k") == Document("k", 3, b"4")
+            assert list(await backend.logs.read("l", 0, 9)) == [LogEntry(2, 1.0, b"c")]
+
+    anyio.run(main, backend=loop)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens in a thread, where no event tells."""
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.001)
+
+
+@on_both_loops
+async def test_reads_do_not_wait_for_a_commit(folder: Path) -> None:
+    """While a commit cannot go on, reads give what was acknowledged before it."""
+    async with opened(folder) as backend:
+        await backend.documents.put("things", "k", b"1")
+        await backend.logs.append("l", 1.0, [b"1"])
+        async with anyio.create_task_group() as tasks:
+            with commits_held(folder):
+                tasks.start_soon(backend.documents.put, "things", "k", b"2")
+                for _ in range(10):
+                    assert await backend.documents.get("things", "k") == Document("k", 1, b"1")
+                    assert [document.version async for document in backend.documents.scan("things")] == [1]
+                    assert await backend.logs.end("l") == 1
+        assert await backend.documents.get("things", "k") == Document("k", 2, b"2")
+
+
+@LOOPS
+def test_an_error_is_everybodys(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a commit fails, each of its writers gets an error of its own, with the cause; those who come later do not."""
+    monkeypatch.setattr(_sqlite_engine, "BUSY", 0.05)
+
+    async def main() -> None:
+        async with opened(tmp_path) as backend:
+            errors: list[StorageError] = []
+
+            async def write(n: int) -> None:
+                with pytest.raises(StorageError, match=r"mdash\.db: database is locked") as caught:
+                    await backend.documents.put("things", f"{n}", b"1")
+                errors.append(caught.value)
+
+            with commits_held(tmp_path):
+                async with anyio.create_task_group() as tasks:
+                    for n in range(5):
+                        tasks.start_soon(write, n)
+            assert len(set(map(id, errors))) == 5
+            assert all(isinstance(error.__cause__, sqlite3.OperationalError) for error in errors)
+            assert [document async for document in backend.documents.scan("things")] == []
+            assert await backend.documents.put("things", "0", b"2") == 1
+
+    anyio.run(main, backend=loop)
+
+
+@LOOPS
+def test_the_queue_is_bounded(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More writers than the queue has places wait for their turn, and all get it."""
+    monkeypatch.setattr(_sqlite_engine, "WRITE_QUEUE", 4)
+    monkeypatch.setattr(_sqlite_engine, "MAX_GROUP", 3)
+
+    async def main() -> None:
+        async with open_engine(tmp_path / "mdash.db") as engine:
+            documents = SqliteDocuments(engine)
+            async with anyio.create_task_group() as tasks:
+                with commits_held(tmp_path):
+                    for n in range(50):
+                        tasks.start_soon(documents.put, "things", f"{n}", b"1")
+                    await anyio.wait_all_tasks_blocked()
+                    waiting = engine._receive.statistics()
+                    assert waiting.current_buffer_used == 4
+                    assert waiting.tasks_waiting_send >= 50 - 4 - 3
+            assert len([document async for document in documents.scan("things")]) == 50
+
+    anyio.run(main, backend=loop)
+
+
+@on_both_loops
+async def test_a_commit_is_synced(folder: Path) -> None:
+    """Writes run in WAL mode with synchronous=FULL: a commit has returned when it is on disk."""
+    folder.mkdir()
+    async with open_engine(folder / "mdash.db") as engine:
+        for pragma, setting in (("journal_mode", "wal"), ("synchronous", 2)):
+            assert await engine.write(lambda db, pragma=pragma: db.execute(f"PRAGMA {pragma}").fetchall()) == [
+                (setting,)
+            ]
+
+
+# --- cancellation and closing
+
+
+@on_both_loops
+async def test_a_cancelled_write_happens_or_not(folder: Path) -> None:
+    """Who is cancelled while a write waits or is committed does not wait for it; others are not concerned."""
+    async with opened(folder) as backend:
+        documents = backend.documents
+        async with anyio.create_task_group() as stays:
+            with commits_held(folder):
+                async with anyio.create_task_group() as leaves:
+                    for n in range(5):
+                        leaves.start_soon(documents.put, "things", f"left-{n}", b"[1,2]")
+                        stays.start_soon(documents.put, "things", f"stayed-{n}", b"[1,2]")
+                    await anyio.wait_all_tasks_blocked()
+                    leaves.cancel_scope.cancel()
+        found = {document.key: document.body async for document in documents.scan("things")}
+        assert found.keys() >= {f"stayed-{n}" for n in range(5)}
+        assert set(found.values()) == {b"[1,2]"}
+        assert await documents.put("things", "next", b"1")
+
+
+async def cancelled_by_asyncio(folder: Path) -> None:
+    async with opened(folder) as backend:
+        tasks = [asyncio.ensure_future(backend.documents.put("things", f"{n}", b"1")) for n in range(20)]
+        tasks += [asyncio.ensure_future(backend.documents.get("things", f"{n}")) for n in range(20)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for n in range(20):
+            version = await backend.documents.put("things", f"{n}", b"2")
+            assert await backend.documents.get("things", f"{n}") == Document(f"{n}", version, b"2")
+
+
+def test_asyncio_cancels_in_its_own_way(tmp_path: Path) -> None:
+    """The cancellation of an asyncio task, which leaves its thread to itself, disturbs neither readers nor writers."""
+    asyncio.run(cancelled_by_asyncio(tmp_path))
+
+
+@on_both_loops
+async def test_what_was_accepted_is_committed_on_the_way_out(folder: Path) -> None:
+    """Closing commits what waits and moves the write-ahead log into the database; it is not hurried by cancellation."""
+    outcomes: list[int] = []
+
+    async def write(backend: Backend, n: int) -> None:
+        outcomes.append(await backend.documents.put("things", f"{n}", b"1"))
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            async with opened(folder) as backend:
+                with commits_held(folder):
+                    for n in range(400):
+                        tasks.start_soon(write, backend, n)
+                    await anyio.wait_all_tasks_blocked()
+                    scope.cancel()
+    assert outcomes == [1] * 400
+    assert not (folder / "mdash.db-wal").exists()
+    async with opened(folder) as backend:
+        assert len([document async for document in backend.documents.scan("things")]) == 400
+
+
+@on_both_loops
+async def test_after_it_was_closed(folder: Path) -> None:
+    """Whoever still has a closed backend in hand is told so by every verb."""
+    async with opened(folder) as backend:
+        await backend.blobs.put("fw", chunks(b"image"))
+    for verb in (
+        lambda: backend.documents.get("things", "k"),
+        lambda: backend.documents.put("things", "k", b"1"),
+        lambda: backend.documents.delete("things", "k"),
+        lambda: anext(backend.documents.scan("things")),
+        lambda: backend.logs.append("l", 1.0, [b"1"]),
+        lambda: backend.logs.read("l", 0, 1),
+        lambda: backend.logs.end("l"),
+        lambda: backend.logs.trim("l", 1),
+        lambda: backend.blobs.read("fw", 0, 1),
+    ):
+        with pytest.raises(StorageError, match="is closed"):
+            await verb()
+
+
+@on_both_loops
+async def test_the_callers_error_is_the_callers(folder: Path) -> None:
+    """What is raised while the backend is open comes out as it is, and the backend is closed properly."""
+    with pytest.raises(ZeroDivisionError):
+        async with opened(folder) as backend:
+            await backend.documents.put("things", "k", b"1")
+            raise ZeroDivisionError
+    async with opened(folder) as backend:
+        assert await backend.documents.get("things", "k") == Document("k", 1, b"1")
+
+
+# --- arguments
+
+
+@on_both_loops
+async def test_what_sqlite_cannot_store_is_refused(folder: Path) -> None:
+    """What no database takes is refused before it could fail the writes of others; nothing has changed."""
+    async with opened(folder) as backend:
+        documents, logs = backend.documents, backend.logs
+        for refused in (
+            lambda: documents.put("things", "\ud800", b"1"),
+            lambda: documents.put("\ud800", "k", b"1"),
+            lambda: documents.get("things", "\ud800"),
+            lambda: documents.delete("things", "\ud800"),
+            lambda: anext(documents.scan("things", "\ud800")),
+            lambda: anext(documents.scan("\ud800")),
+            lambda: logs.append("\ud800", 1.0, [b"1"]),
+            lambda: logs.append("l", float("nan"), [b"1"]),
+            lambda: logs.read("\ud800", 0, 1),
+            lambda: logs.end("\ud800"),
+            lambda: logs.trim("\ud800", 1),
+        ):
+            with pytest.raises(InvalidInput):
+                await refused()
+        too_large = bytes(sqlite.MAX_BODY + 1)
+        for refused in (
+            lambda: documents.put("things", "k", too_large),
+            lambda: logs.append("l", 1.0, [b"1", too_large]),
+        ):
+            with pytest.raises(TooLarge):
+                await refused()
+        assert [document async for document in documents.scan("things")] == []
+        assert await logs.end("l") == 0
+
+
+@on_both_loops
+async def test_numbers_beyond_64_bits(folder: Path) -> None:
+    """A version, offset or count that SQLite could not hold is as good as any that is not there."""
+    async with opened(folder) as backend:
+        documents, logs = backend.documents, backend.logs
+        version = await documents.put("things", "k", b"1")
+        for expected in (2**63 - 1, 2**63, 2**70, -1, -(2**70)):
+            for write in (
+                documents.put("things", "k", b"2", expected=expected),
+                documents.delete("things", "k", expected=expected),
+            ):
+                with pytest.raises(VersionConflict) as caught:
+                    await write
+                assert (caught.value.expected, caught.value.actual) == (expected, version)
+        await logs.append("l", 1.0, [b"1", b"2", b"3"])
+        await logs.trim("l", 2**70)
+        assert [entry.offset for entry in await logs.read("l", -(2**70), 2**70)] == [0, 1, 2]
+        assert list(await logs.read("l", 2**70, 10)) == []
+        assert list(await logs.read("l", 0, 0)) == []
+
+
+@on_both_loops
+async def test_a_document_edited_by_hand(folder: Path) -> None:
+    """A body that somebody has set in SQLite's own shell, as text, comes back as bytes like any other."""
+    async with opened(folder) as backend:
+        await backend.documents.put("things", "k", b"1")
+        with shell(folder) as db:
+            db.execute('UPDATE documents SET body = \'{"a": "\u00e9"}\', version = version + 1')
+        assert await backend.documents.get("things", "k") == Document("k", 2, '{"a": "\u00e9"}'.encode())
+
+
+@on_both_loops
+async def test_versions_after_a_delete(folder: Path) -> None:
+    """A document that is made anew goes on after the highest version of any that was deleted, also much later."""
+    async with opened(folder) as backend:
+        for _ in range(5):
+            await backend.documents.put("things", "k", b"1")
+        await backend.documents.put("things", "other", b"1")
+        await backend.documents.delete("things", "k")
+        await backend.documents.delete("things", "other")
+    async with opened(folder) as backend:
+        assert await backend.documents.put("things", "k", b"2", expected=0) == 6
+        assert await backend.documents.put("others", "never seen", b"2", expected=0) == 6
+
+
+# --- cost
+
+
+def test_every_statement_has_an_index(tmp_path: Path) -> None:
+    """No statement looks at more rows than it is about: SQLite's own plans say so."""
+    statements = {name: text for name, text in vars(Sql).items() if name.isupper()}
+    assert len(statements) == 15
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as db:
+        _sqlite_schema.prepare(db)
+        for name, text in statements.items():
+            plan = db.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?")).fetchall()
+            steps = [step for *_, step in plan]
+            if name in ("FIRST_VERSION", "DELETED"):
+                assert steps == ["SCAN deleted"], "a table of one row"
+            elif text.startswith("INSERT"):
+                assert steps == []
+            else:
+                assert steps
+                for step in steps:
+                    assert step.startswith(("SEARCH", "SCALAR SUBQUERY")), f"{name}: {step}"
+
+
+@on_both_loops
+async def test_cost_does_not_grow(folder: Path) -> None:
+    """What SQLite does for one operation, in steps of its machine, is the same with 10 and with 3000 stored."""
+    folder.mkdir()
+    async with open_engine(folder / "mdash.db") as engine:
+        documents, logs = SqliteDocuments(engine), sqlite.SqliteLogs(engine)
+
+        async def fill(start: int, end: int) -> None:
+            async with anyio.create_task_group() as tasks:
+                for n in range(start, end):
+                    tasks.start_soon(documents.put, "things", f"{n:05}", b"1")
+                    tasks.start_soon(logs.append, "l", 1.0, [b"1"])
+                    tasks.start_soon(logs.append, f"{n:05}", 1.0, [b"1"])
+
+        async def costs() -> list[int]:
+            end = await logs.end("l")
+            [oldest] = await logs.read("l", 0, 1)
+            return [
+                await _steps(engine.read, sqlite._row, Sql.GET, ("things", "00005")),
+                await _steps(engine.write, sqlite._put, "things", "00005", b"2", None),
+                await _steps(engine.write, sqlite._put, "things", f"new-{end}", b"2", 0),
+                await _steps(engine.write, sqlite._delete, "things", f"new-{end}", None),
+                await _steps(engine.read, sqlite._read, "l", end - 5, 5),
+                await _steps(engine.read, sqlite._row, Sql.END, ("l",)),
+                await _steps(engine.write, sqlite._append, "l", 1.0, [b"1"]),
+                await _steps(engine.write, sqlite._trim, "l", end - oldest.offset),
+            ]
+
+        await fill(0, 10)
+        few = await costs()
+        await fill(10, 3000)
+        assert await costs() == few
+
+
+async def _steps(run: Callable[..., Awaitable[Any]], work: Callable[..., Any], *args: Any) -> int:
+    """The steps of SQLite's virtual machine that a piece of work takes."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    def counted(db: sqlite3.Connection) -> None:
+        db.set_progress_handler(step, 1)
+        try:
+            work(*args, db)
+        finally:
+            db.set_progress_handler(None, 1)
+
+    await run(counted)
+    return steps
+
+
+@on_both_loops
+async def test_a_scan_holds_a_bounded_part(folder: Path) -> None:
+    """A scan reads large documents a few at a time, and small ones in pages."""
+    async with opened(folder) as backend:
+        large = b'"%b"' % (b"x" * (sqlite.PAGE_BYTES // 3))
+        for n in range(8):
+            await backend.documents.put("large", f"{n}", large)
+        with shell(folder) as db:
+            assert len(sqlite._page("large", "", db)) == 3
+        assert [d.key async for d in backend.documents.scan("large")] == [f"{n}" for n in range(8)]
+
+
+# --- schema
+
+
+@on_both_loops
+async def test_an_older_schema_is_migrated(folder: Path) -> None:
+    """A database of an older version is brought to today's, step by step, and keeps what is in it."""
+    async with opened(folder) as backend:
+        await backend.documents.put("things", "k", b"1")
+    with pytest.MonkeyPatch.context() as patch:
+        added = (
+            ("ALTER TABLE documents ADD COLUMN note TEXT", "UPDATE documents SET note = 'old'"),
+            ("CREATE INDEX documents_note ON documents (note)",),
+        )
+        patch.setattr(_sqlite_schema, "MIGRATIONS", (*_sqlite_schema.MIGRATIONS, *added))
+        for _ in range(2):  # the second time there is nothing to do
+            async with opened(folder) as backend:
+                assert await backend.documents.get("things", "k") == Document("k", 1, b"1")
+        with shell(folder) as db:
+            assert db.execute("PRAGMA user_version").fetchall() == [(3,)]
+            assert db.execute("SELECT note FROM documents").fetchall() == [("old",)]
+    with pytest.raises(StorageError, match=r"mdash\.db: .* schema version 3, .* none after 1: a newer mdash"):
+        async with opened(folder):
+            pass
+
+
+@on_both_loops
+async def test_a_migration_is_whole(folder: Path) -> None:
+    """A step that fails leaves the database as it was before that step, for the program that knew it."""
+    async with opened(folder) as backend:
+        await backend.documents.put("things", "k", b"1")
+    with pytest.MonkeyPatch.context() as patch:
+        broken = ("DELETE FROM documents", "no SQL at all")
+        patch.setattr(_sqlite_schema, "MIGRATIONS", (*_sqlite_schema.MIGRATIONS, broken))
+        with pytest.raises(StorageError, match=r"mdash\.db: .*syntax error"):
+            async with opened(folder):
+                pass
+    async with opened(folder) as backend:
+        assert await backend.documents.get("things", "k") == Document("k", 1, b"1")
+
+
+@on_both_loops
+async def test_database_of_another_program(folder: Path) -> None:
+    """A database that is not ours is refused and left alone."""
+    folder.mkdir()
+    for statement in ("CREATE TABLE documents (a)", "PRAGMA user_version = 1"):
+        with shell(folder) as db:
+            db.execute(statement)
+        before = (folder / "mdash.db").read_bytes()
+        with pytest.raises(StorageError, match=r"mdash\.db: this is a database of another program"):
+            async with opened(folder):
+                pass
+        assert (folder / "mdash.db").read_bytes() == before
+        (folder / "mdash.db").unlink()
+
+
+# --- damage
+
+
+@on_both_loops
+async def test_what_is_no_database(folder: Path) -> None:
+    """A file that is not SQLite's is an error that names it; it is not overwritten, and nothing is left open."""
+    folder.mkdir()
+    (folder / "mdash.db").write_bytes(b"garbage" * 1000)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=f"^{folder}/mdash.db is damaged: ") as caught:
+            async with opened(folder):
+                pass
+        assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
+    assert (folder / "mdash.db").read_bytes() == b"garbage" * 1000
+
+
+@on_both_loops
+async def test_damaged_pages(folder: Path) -> None:
+    """What a damaged page concerns is an error that names the file; what it does not concern goes on."""
+    async with opened(folder) as backend:
+        for n in range(200):
+            await backend.documents.put("things", f"{n:03}", b'"%b"' % (b"x" * 1000))
+    size = (folder / "mdash.db").stat().st_size
+    with (folder / "mdash.db").open("r+b") as file:
+        file.seek(size - 20 * 4096)
+        file.write(b"\xff" * 10 * 4096)
+    failed = []
+    async with opened(folder) as backend:
+        for n in range(200):
+            try:
+                found = await backend.documents.get("things", f"{n:03}")
+                assert found is not None
+                assert len(found.body) == 1002
+            except StorageError as exc:
+                failed.append(str(exc))
+        with pytest.raises(StorageError, match="is damaged"):
+            assert [document async for document in backend.documents.scan("things")]
+        assert await backend.documents.put("others", "k", b"1")
+    assert 20 <= len(failed) <= 100
+    assert {text.partition(":")[0] for text in failed} == {f"{folder}/mdash.db is damaged"}
+
+
+@on_both_loops
+async def test_a_truncated_database(folder: Path) -> None:
+    """A file that is shorter than it says is damaged."""
+    async with opened(folder) as backend:
+        for n in range(100):
+            await backend.documents.put("things", f"{n}", b'"%b"' % (b"x" * 1000))
+    os.truncate(folder / "mdash.db", 5 * 4096)
+    with pytest.raises(StorageError, match=f"^{folder}/mdash.db is damaged: "):
+        async with opened(folder):
+            pass
+
+
+# --- faults
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("a small file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@LOOPS
+def test_disk_full(loop: str, small_disk: Path) -> None:
+    """A full disk is an error for those who write; reads go on, nothing acknowledged is lost, and room heals it."""
+    folder = small_disk / "store"
+    ballast = small_disk / "ballast"
+    body = b'"%b"' % (b"x" * 5000)
+    acknowledged: dict[str, int] = {}
+    errors: list[StorageError] = []
+
+    async def write(backend: Backend, writer: int) -> None:
+        for n in range(100):
+            try:
+                acknowledged[f"{writer}-{n}"] = await backend.documents.put("things", f"{writer}-{n}", body)
+            except StorageError as exc:
+                errors.append(exc)
+                return
+
+    async def main() -> None:
+        ballast.write_bytes(b"x" * 2**20)
+        async with opened(folder) as backend:
+            async with anyio.create_task_group() as tasks:
+                for writer in range(8):
+                    tasks.start_soon(write, backend, writer)
+            assert len(errors) == 8
+            assert all(str(error).startswith(f"{folder}/mdash.db: ") for error in errors)
+            assert all(isinstance(error.__cause__, sqlite3.OperationalError) for error in errors)
+            found = {document.key: document.version async for document in backend.documents.scan("things")}
+            assert found == acknowledged
+            assert len(found) > 20
+            ballast.unlink()
+            await write(backend, 9)
+            assert len(errors) == 8
+        documents, _ = await contents(folder)
+        assert {document.key: document.version for document in documents.values()} == acknowledged
+        assert {document.body for document in documents.values()} == {body}
+
+    anyio.run(main, backend=loop)
+
+
+LIMITED = """
+import resource, sys, trio
+from mdashcore._errors import StorageError
+from mdashcore.storage import open_backend
+
+async def main():
+    async with open_backend(sys.argv[1]) as backend:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, hard))
+        stored = 0
+        try:
+            while True:
+                await backend.documents.put("things", str(stored), b'"' + b"x" * 5000 + b'"')
+                stored += 1
+        except StorageError as exc:
+            print(type(exc.__cause__).__name__)
+        assert stored > 10
+        assert await backend.documents.get("things", str(stored)) is None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert await backend.documents.put("things", str(stored), b"1") == 1
+        print(stored + 1)
+
+trio.run(main)
+"""
+
+
+def test_no_more_room_in_a_file(tmp_path: Path) -> None:
+    """The same, where it is not the disk that is full, but a file that may not grow."""
+    folder = tmp_path / "store"
+    child = subprocess.run(
+        [sys.executable, "-c", LIMITED, f"sqlite://{folder}"], capture_output=True, text=True, check=False
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    error, stored = child.stdout.split()
+    assert error == "OperationalError"
+    documents, _ = trio.run(contents, folder)
+    assert documents.keys() == {f"{n}" for n in range(int(stored))}
+
+
+WRITER = """
+import os, sys, trio
+from mdashcore.storage import open_backend
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+async def update(backend, key):
+    found = await backend.documents.get("things", key)
+    version = 0 if found is None else found.version
+    while True:
+        body = b'"%d %s"' % (version + 1, b"x" * 1000)
+        version = await backend.documents.put("things", key, body, expected=version)
+        say("document", key, version)
+
+async def append(backend, log):
+    while True:
+        end = await backend.logs.end(log)
+        say("log", log, await backend.logs.append(log, 1.0, [b"%d" % end, b"%d" % (end + 1)]))
+
+async def main():
+    async with open_backend(sys.argv[1]) as backend, trio.open_nursery() as nursery:
+        for n in range(8):
+            nursery.start_soon(update, backend, f"k{n}")
+        for log in "abcd":
+            nursery.start_soon(append, backend, log)
+
+trio.run(main)
+"""
+
+
+def test_killed_in_the_middle(tmp_path: Path) -> None:
+    """After kill -9, ten times over, every acknowledged write is there, and none by half."""
+    folder = tmp_path / "store"
+    moments = random.Random(7)
+    for _ in range(10):
+        said: list[bytes] = []
+        with subprocess.Popen([sys.executable, "-c", WRITER, f"sqlite://{folder}"], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            for _ in range(moments.randint(1, 400)):
+                said.append(child.stdout.readline())
+            child.kill()
+            said += child.stdout.readlines()
+        documents, logs = trio.run(contents, folder)
+        for line in said:
+            kind, name, number = line.decode().split()
+            if kind == "document":
+                assert documents[name].version >= int(number), line
+            else:
+                assert len(logs[name]) >= int(number) + 2, line
+        for document in documents.values():
+            assert document.body == b'"%d %b"' % (document.version, b"x" * 1000)
+        for entries in logs.values():
+            assert len(entries) % 2 == 0
+            assert entries == [LogEntry(n, 1.0, b"%d" % n) for n in range(len(entries))]

@@ -1,0 +1,217 @@
+"""The command as people run it: real processes whose output is waited for, and one demo for all who need a server."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from mdashcore.cli import main
+
+MDASH = Path(sys.executable).with_name("mdash")
+PATIENCE = 20.0  # seconds for a line that has to come: far above what it takes on a busy machine
+CLEAN_ENV = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
+
+
+@attrs.frozen
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Process:
+    """A running ``mdash``; what it writes is kept, and can be waited for."""
+
+    def __init__(self, *args: str, env: Mapping[str, str] | None = None, wrapper: tuple[str, ...] = ()) -> None:
+        self.process = subprocess.Popen(
+            [*wrapper, str(MDASH), *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=CLEAN_ENV | dict(env or {}),
+        )
+        self._lines: dict[str, list[str]] = {"out": [], "err": []}
+        self._ended: set[str] = set()
+        self._news = threading.Condition()
+        streams = {"out": self.process.stdout, "err": self.process.stderr}
+        self._readers = [threading.Thread(target=self._read, args=item, daemon=True) for item in streams.items()]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def out(self) -> str:
+        """What it has written to stdout so far."""
+        return "".join(self._lines["out"])
+
+    @property
+    def err(self) -> str:
+        return "".join(self._lines["err"])
+
+    def wait_for(self, pattern: str, stream: str = "out", *, count: int = 1) -> re.Match[str]:
+        """Wait until so many lines of a stream match; the last of them."""
+
+        def found() -> list[re.Match[str]]:
+            matches = [re.search(pattern, line) for line in self._lines[stream]]
+            return [match for match in matches if match]
+
+        with self._news:
+            self._news.wait_for(lambda: len(found()) >= count or stream in self._ended, PATIENCE)
+            matches = found()
+        assert len(matches) >= count, f"{pattern!r} not found in {self.out!r} {self.err!r}"
+        return matches[count - 1]
+
+    def end(self, number: int = signal.SIGTERM, *, timeout: float = 5.0) -> int:
+        """Send a signal, and wait for the end: its exit code."""
+        self.process.send_signal(number)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait until it ends by itself: its exit code."""
+        code = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return code
+
+    def close(self) -> None:
+        """Whatever happened: leave nothing behind."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _read(self, name: str, stream: Any) -> None:
+        for line in stream:
+            with self._news:
+                self._lines[name].append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended.add(name)
+            self._news.notify_all()
+
+
+Spawn = Callable[..., Process]
+Mdash = Callable[..., Done]
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Starts processes; those that still run at the end of the test are killed."""
+    processes: list[Process] = []
+
+    def start(*args: str, **options: Any) -> Process:
+        processes.append(Process(*args, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.close()
+
+
+@pytest.fixture(scope="session")
+def run() -> Mdash:
+    """Runs a command in a process of its own, to its end."""
+
+    def run(*args: str, env: Mapping[str, str] | None = None, input: str = "") -> Done:
+        done = subprocess.run(
+            [str(MDASH), *args],
+            capture_output=True,
+            text=True,
+            env=CLEAN_ENV | dict(env or {}),
+            input=input,
+            timeout=60,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def mdash(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Mdash:
+    """Runs a command within this process, which is quick; what it talks to is real all the same."""
+
+    def call(*args: str, env: Mapping[str, str] | None = None, input: bytes = b"") -> Done:
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("MDASH_")]:
+                patch.delenv(name)
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input)))
+            code = main(args)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return call
+
+
+@attrs.frozen
+class Demo:
+    """A running ``mdash demo``, and what it says."""
+
+    process: Process
+    url: str
+    password: str
+    key: str
+    curls: tuple[str, ...]
+    cpu: float
+    """Seconds of processor time until it was up."""
+
+    @property
+    def by_key(self) -> dict[str, str]:
+        """The environment for a command that uses its key."""
+        return {"MDASH_SERVER": self.url, "MDASH_KEY": self.key}
+
+    @property
+    def by_admin(self) -> dict[str, str]:
+        """The environment for a command that uses its login."""
+        return {"MDASH_SERVER": self.url, "MDASH_USER": f"demo:{self.password}"}
+
+
+StartDemo = Callable[..., Demo]
+
+
+def read_demo(process: Process) -> Demo:
+    process.wait_for("Ctrl-C ends it")
+    user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return Demo(
+        process,
+        process.wait_for("running at (http://[0-9.:]+)")[1],
+        process.wait_for("admin login +demo / (.+)")[1],
+        process.wait_for("API key +(mdk_.+)")[1],
+        tuple(re.findall("^  (curl .+)$", process.out, re.MULTILINE)),
+        (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"),
+    )
+
+
+@pytest.fixture
+def start_demo(spawn: Spawn) -> StartDemo:
+    """Starts a demo of the test's own."""
+    return lambda *args, **options: read_demo(spawn("demo", "--bind", "127.0.0.1:0", *args, **options))
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Demo]:
+    """One demo for all tests that leave its devices as they are; who changes something registers a device."""
+    process = Process("demo", "--bind", "127.0.0.1:0")
+    try:
+        yield read_demo(process)
+    finally:
+        process.close()

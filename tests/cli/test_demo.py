@@ -1,0 +1,139 @@
+"""``mdash demo``, as somebody meets it who has never seen it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mdashcore import Unauthenticated
+from mdashcore.cli.demo import DEVICES, register, renew_key
+
+THREE = ["lamp", "meter", "pump"]
+
+
+def paste(line: str) -> str:
+    """What a shell prints for a line."""
+    assert shutil.which("curl"), "these tests need curl"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, ""), line
+    return done.stdout
+
+
+def test_three_devices_are_connected_when_it_says_so(demo):
+    """Its first line names URL and devices, which are online and have said what they run."""
+    assert demo.process.out.startswith(
+        f"mdash is running at {demo.url} with three virtual devices: lamp, meter, pump.\n"
+    )
+    devices = httpx.get(f"{demo.url}/api/v2/devices", headers={"Authorization": f"Bearer {demo.key}"}).json()
+    assert [device["id"] for device in devices] == THREE
+    assert all(device["online"] for device in devices)
+    assert [device["shadow"]["state"]["reported"]["ota"]["app"] for device in devices] == THREE
+
+
+def test_it_is_up_soon(demo):
+    """Starting takes less than 3 s of the processor, which is what it takes on an idle machine."""
+    assert demo.cpu < 3
+
+
+def test_curl_lists_the_devices(demo):
+    """The first line lists them."""
+    assert [device["id"] for device in json.loads(paste(demo.curls[0]))] == THREE
+
+
+def test_curl_calls_a_device(demo):
+    """The second line toggles a pin: pasted twice, it is as it was."""
+    values = [json.loads(paste(demo.curls[1]))["value"] for _ in range(2)]
+    assert sorted(values) == [0, 1]
+
+
+def test_curl_sets_a_shadow_and_sees_it_reported(demo):
+    """The third line switches the lamp on, and shows that the lamp reports to be on."""
+    accepted, shadow = map(json.loads, paste(demo.curls[2]).splitlines())
+    assert accepted["state"] == {"desired": {"on": True}}
+    assert shadow["state"]["reported"]["on"] is True
+    assert "delta" not in shadow["state"]
+
+
+def test_there_are_three_curl_lines(demo):
+    """No more, no fewer, each on a line of its own."""
+    assert len(demo.curls) == 3
+
+
+def test_the_other_lines_work_as_well(demo):
+    """After the `export` line, the `mdash` lines need nothing else."""
+    export = re.search("^  (export .+)$", demo.process.out, re.MULTILINE)[1]
+    mdash = Path(sys.executable).with_name("mdash")
+    lines = [line for line in re.findall("^  (mdash .+)$", demo.process.out, re.MULTILINE) if "notify" not in line]
+    assert len(lines) == 2
+    for line in lines:
+        out = paste(f"{export}; {line.replace('mdash', shlex.quote(str(mdash)), 1)}")
+        assert "lamp" in out or "brightness" in out
+
+
+def test_the_login_is_an_admins(demo, mdash):
+    """With the printed password one may manage users."""
+    done = mdash("user", "list", env=demo.by_admin)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("demo\tadmin\t")
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+def test_a_taken_port(demo, run, command):
+    """Says which address is taken, and what to do, in one line; the exit code is 3."""
+    address = demo.url.removeprefix("http://")
+    done = run(command, "--bind", address)
+    assert (done.code, done.out) == (3, "")
+    assert done.err == (
+        f"Error: cannot listen on {address}: Address already in use; choose another address with --bind HOST:PORT\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_cleanly(start_demo, spawn, tmp_path, number):
+    """On SIGTERM or Ctrl-C it ends in under 5 s with code 0 and without a word, also while somebody listens to it;
+    the devices' folder is gone."""
+    demo = start_demo(env={"TMPDIR": str(tmp_path)})
+    assert [path.name for path in tmp_path.glob("mdash-demo-*/*/fs")] == ["fs"] * 3
+    listener = spawn("notify", env=demo.by_key)
+    listener.wait_for("Listening", "err")
+    assert demo.process.end(number) == 0
+    assert demo.process.err == ""
+    assert list(tmp_path.iterdir()) == []
+    assert listener.wait() == 3
+    assert "the server is going down" in listener.err
+
+
+def test_a_folder_keeps_the_devices(start_demo, mdash, tmp_path):
+    """With --folder the devices are what they were when they start again; the login is another one."""
+    first = start_demo("--folder", str(tmp_path))
+    assert mdash("call", "lamp", "FS.Put", '{"filename":"note","data":"aGk="}', env=first.by_key).code == 0
+    assert first.process.end() == 0
+    second = start_demo("--folder", str(tmp_path))
+    assert mdash("call", "lamp", "FS.List", env=second.by_key).out == '["note"]\n'
+    assert (first.password, first.key) != (second.password, second.key)
+
+
+async def test_a_store_that_remembers(server):
+    """Started again over the same store, the demo gives its devices new tokens and has one key; what the devices
+    are told to be stays as people left it."""
+    hub, (lamp, *_) = server.service.hub, DEVICES
+    await server.service.ensure_user("demo", "x", admin=True)
+    old_token, old_key = await register(hub, lamp), await renew_key(hub)
+    await hub.shadows.update("demo", "lamp", {"state": {"desired": {"on": True}}})
+    new_token, new_key = await register(hub, lamp), await renew_key(hub)
+    assert (await hub.registry.authenticate(new_token)).id == "lamp"
+    with pytest.raises(Unauthenticated):
+        await hub.registry.authenticate(old_token)
+    assert (await hub.accounts.authenticate_key(new_key)).account == "demo"
+    with pytest.raises(Unauthenticated):
+        await hub.accounts.authenticate_key(old_key)
+    assert (await hub.shadows.get("demo", "lamp")).desired == {"on": True, "brightness": 60}

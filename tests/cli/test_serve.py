@@ -1,0 +1,203 @@
+"""``mdash serve``: where its settings come from, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+ANY_PORT = ("--bind", "127.0.0.1:0")
+
+
+def serve(spawn, *args, **options):
+    """A server on a free port, and its URL."""
+    process = spawn("serve", *args, **options)
+    return process, process.wait_for("Listening on (.+)")[1]
+
+
+@pytest.fixture(scope="module")
+def login():
+    """What a login is answered with: the status, and whether it is an admin's."""
+    with httpx.Client() as client:
+
+        def ask(url, name, password):
+            response = client.get(f"{url}/api/v2/me", auth=(name, password))
+            return response.status_code, response.json().get("admin")
+
+        yield ask
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_where_it_is_and_ends_when_told(spawn, number):
+    """One line on stdout, once it accepts connections; a signal ends it in under 5 s with code 0, though a device is
+    connected."""
+    process, url = serve(spawn, *ANY_PORT, "--register-admin", "root:pw")
+    created = httpx.post(f"{url}/api/v2/devices", auth=("root", "pw"), json={"id": "d1"})
+    device = spawn("device", "--server", url, env={"MDASH_TOKEN": created.json()["token"]})
+    device.wait_for("connected", "err")
+    assert process.end(number) == 0
+    assert process.out == f"Listening on {url}\n"
+    assert f"{number.name}: going down" in process.err
+    device.wait_for("the server is going down", "err")
+
+
+def test_where_users_come_from(spawn, login, tmp_path):
+    """Users of the TOML file, of a file of users, and of the command line are all there; of one name, the command
+    line's password counts."""
+    config, users = tmp_path / "mdash.toml", tmp_path / "users"
+    config.write_text('bind = "127.0.0.1:0"\n[[users]]\nname = "toml"\npassword = "t"\nadmin = true\n')
+    users.write_text("# who may log in\nfile:a:b c#\n\ntwice:file\n")
+    arguments = ("--register-user", "line:l", "--register-user", "twice:line", "--register-admin", "root:r")
+    _, url = serve(spawn, "--config", str(config), "--register-user-file", str(users), *arguments)
+    admins = {"toml": ("t", True), "file": ("a:b c#", False), "line": ("l", False), "root": ("r", True)}
+    for name, (password, admin) in admins.items():
+        assert login(url, name, password) == (200, admin), name
+    assert login(url, "twice", "line") == (200, False)
+    assert login(url, "twice", "file") == (401, None)
+
+
+def test_the_environment(spawn, login, tmp_path):
+    """Every option is in the environment too, several users one a line; it wins over the file, and loses to the
+    command line."""
+    config = tmp_path / "mdash.toml"
+    config.write_text('bind = "127.0.0.1:1"\nstore = "nowhere://"\n')
+    env = {
+        "MDASH_CONFIG": str(config),
+        "MDASH_BIND": "127.0.0.2:1",
+        "MDASH_STORE": "memory://",
+        "MDASH_REGISTER_USER": "a:pass word\nb:x\n",
+        "MDASH_REGISTER_ADMIN": "c:y",
+    }
+    _, url = serve(spawn, *ANY_PORT, env=env)
+    assert url.startswith("http://127.0.0.1:")
+    assert login(url, "a", "pass word") == login(url, "b", "x") == (200, False)
+    assert login(url, "c", "y") == (200, True)
+
+
+def test_tls(spawn, mdash, tmp_path):
+    """With a certificate the port speaks TLS, and the commands trust it by --cafile, and only then."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    certificate, key, trusted = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(trusted)
+    files = ("--certfile", str(certificate), "--keyfile", str(key))
+    _, url = serve(spawn, *ANY_PORT, *files, "--register-admin", "root:pw")
+    assert url.startswith("https://127.0.0.1:")
+    env = {"MDASH_SERVER": url, "MDASH_USER": "root:pw"}
+    trusting = env | {"MDASH_CAFILE": str(trusted)}
+    token = mdash("devices", "add", "d1", env=trusting).out.split()[1]
+    for command in (("devices", "list"), ("notify",)):
+        refused = mdash(*command, env=env)
+        assert refused.code == 3
+        assert "CERTIFICATE_VERIFY_FAILED" in refused.err
+        assert "--cafile" in refused.err
+    device = spawn("device", env={"MDASH_TOKEN": token, **trusting})
+    device.wait_for("connected to wss://", "err")
+    assert mdash("call", "d1", "RPC.Ping", env=trusting).out == '{"channel_info":"websocket"}\n'
+    doubtful = spawn("device", env={"MDASH_TOKEN": token, "MDASH_SERVER": url})
+    doubtful.wait_for("no connection to wss://.*CERTIFICATE_VERIFY_FAILED", "err")
+    plain = mdash("notify", env=env | {"MDASH_SERVER": url.replace("https", "http")})
+    assert (plain.code, "hangs up" in plain.err) == (3, True)
+
+
+def test_without_users(spawn):
+    """A server that nobody can log in to says so."""
+    process, _ = serve(spawn, *ANY_PORT)
+    process.wait_for("nobody can log in.*--register-admin", "err")
+
+
+def wrong(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
+    """Wrong starts: arguments, exit code, and what the line has to say."""
+    toml, users, pem = tmp_path / "c.toml", tmp_path / "users", tmp_path / "x.pem"
+    toml.write_text('bnd = "x"\n')
+    users.write_text("a:x\nSECRET\n")
+    pem.write_text("nothing")
+    return {
+        "no port": (["--bind", "localhost"], 2, "'localhost' is no HOST:PORT"),
+        "unknown host": (["--bind", "nosuch.invalid:0"], 3, "cannot listen on nosuch.invalid:0"),
+        "not ours": (["--bind", "203.0.113.1:0"], 3, "Cannot assign requested address"),
+        "unknown store": (["--store", "nosuch://x"], 2, "no storage backend for nosuch://; installed: "),
+        "no store": (["--store", "nosuch"], 2, "a storage URL starts with SCHEME://"),
+        "no password": (["--register-user", "SECRET"], 2, "NAME:PASSWORD"),
+        "bad name": (["--register-user", "a b:SECRET"], 2, "a user name has"),
+        "bad file": (["--register-user-file", str(users)], 2, f"{users}, line 2: a user is given as NAME:PASSWORD"),
+        "bad TOML key": (["--config", str(toml)], 2, f"{toml}: extra fields found (bnd)"),
+        "no TOML": (["--config", str(tmp_path / "nosuch")], 2, "does not exist"),
+        "no PEM": (["--certfile", str(pem)], 2, f"certificate {pem}"),
+        "only a key": (["--keyfile", str(pem)], 2, "of no use without a certfile"),
+        "unknown option": (["--bnd", "x"], 2, "Did you mean '--bind'?"),
+        "unknown level": (["--log-level", "loud"], 2, "'loud' is not one of"),
+    }
+
+
+FOUND_EARLY = {"no password", "bad file", "bad TOML key", "no TOML", "unknown option", "unknown level"}
+"""What ends the command before it has set up the process that it runs in."""
+
+
+@pytest.mark.parametrize("case", wrong(Path("/tmp")))  # noqa: S108 - for the names only
+def test_wrong_starts(run, mdash, tmp_path, case):
+    """A wrong start is told in one line, with the exit code for it, without a traceback and without a password."""
+    args, code, words = wrong(tmp_path)[case]
+    done = (mdash if case in FOUND_EARLY else run)("serve", *(() if "--bind" in args else ANY_PORT), *args)
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
+    assert done.err.startswith("Error: ")
+    assert words in done.err
+    assert "SECRET" not in done.err
+
+
+def test_no_secret_is_logged(spawn, mdash):
+    """At the highest level, through logins good and bad, calls and streams, no password, key or token is written."""
+    process, url = serve(spawn, *ANY_PORT, "--log-level", "debug", "--register-admin", "root:hunter2-secret")
+    by_user = {"MDASH_SERVER": url, "MDASH_USER": "root:hunter2-secret"}
+    token = mdash("devices", "add", "d1", env=by_user).out.split()[1]
+    key = mdash("key", "add", env=by_user).out.strip()
+    by_key = {"MDASH_SERVER": url, "MDASH_KEY": key}
+    assert mdash("devices", "list", env=by_key | {"MDASH_KEY": "mdk_wrong-secret"}).code == 4
+    assert mdash("devices", "list", env=by_user | {"MDASH_USER": "root:wrong-secret"}).code == 4
+    assert httpx.get(f"{url}/api/v2/devices?access_token={key}").status_code == 200
+    device = spawn("device", env={"MDASH_SERVER": url, "MDASH_TOKEN": token})
+    device.wait_for("connected", "err")
+    assert spawn("device", env={"MDASH_SERVER": url, "MDASH_TOKEN": "mdd_wrong-secret"}).wait() == 4
+    listener = spawn("notify", env=by_key)
+    listener.wait_for("Listening", "err")
+    assert process.end() == 0
+    for written in (process.out, process.err, device.err, listener.err):
+        assert "secret" not in written
+        assert key not in written
+        assert token not in written
+
+
+def test_open_files(spawn):
+    """The soft limit of open files, which is low by default, is raised to the hard one."""
+    lowered = ("sh", "-c", 'ulimit -S -n 100; exec "$@"', "sh")
+    process, _ = serve(spawn, *ANY_PORT, wrapper=lowered)
+    line = next(line for line in Path(f"/proc/{process.pid}/limits").read_text().splitlines() if "open files" in line)
+    soft, hard = line.split()[3:5]
+    assert soft == hard != "100"
+
+
+def test_a_log_record_is_one_line():
+    """Neither what came from outside nor a traceback makes a second line, or steers the terminal."""
+    program = """
+        import logging
+        from mdashcore.cli.process import set_up_process
+        set_up_process("info")
+        try:
+            raise ValueError("a\\nb")
+        except ValueError:
+            logging.getLogger("mdashcore.test").exception("device %s", "x\\x1b[2J\\r\\ny")
+        logging.getLogger("mdashcore.test").debug("too low")
+        logging.getLogger("httpx").info("Authorization: Bearer")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=30)
+    assert done.stderr.count("\n") == 1
+    assert r"ERROR mdashcore.test: device x\x1b[2J\r\ny\nTraceback" in done.stderr
+    assert "\x1b" not in done.stderr

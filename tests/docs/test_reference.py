@@ -1,0 +1,305 @@
+"""The reference: nothing in it that is not there, and nothing there that is not in it. Its examples are executed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import attrs
+import click
+import pytest
+
+from mdashcore import _errors, notifications, ota
+from mdashcore._errors import STATUS
+from mdashcore.cli import cli
+from mdashcore.cli.exits import MEANING
+from mdashcore.hub.device_session import DEVICE_METHODS
+from mdashcore.server.app import create_quart_app
+from mdashcore.server.config import ServerConfig, User
+from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
+from mdashcore.server.service import ServiceSettings
+from mdashcore.server.upload import _PATH as UPLOAD_PATH
+
+SOURCE = Path(__file__).parents[2] / "src" / "mdashcore"
+
+
+@pytest.fixture(scope="module")
+def rest(page):
+    return page("docs/reference/rest_api.md")
+
+
+@pytest.fixture(scope="module")
+def device_rpc(page):
+    return page("docs/reference/device_rpc.md")
+
+
+@pytest.fixture(scope="module")
+def told(page):
+    return page("docs/reference/notifications.md")
+
+
+@pytest.fixture(scope="module")
+def configuration(page):
+    return page("docs/reference/configuration.md")
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a text's tables, without headings."""
+    lines = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)
+    found = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
+    return [row for row in found if not set("".join(row)) <= set("-|")]
+
+
+def first_column(text: str) -> set[str]:
+    """What stands in backticks in the first column of the tables."""
+    return {name for row in rows(text) for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+# Endpoints
+
+
+async def test_every_endpoint_is_documented_and_no_other(rest, server):
+    """The endpoints are those of the app's URL map, and those that are served in front of it."""
+    there = {
+        f"{method} {rule.rule.replace('<', ':').replace('>', '')}"
+        for rule in create_quart_app(server.service).url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert UPLOAD_PATH.fullmatch("/api/v2/devices/lamp/ota")
+    there |= {"POST /api/v2/devices/:id/ota", f"GET {DEVICE_PATH}", f"GET {NOTIFY_PATH}"}
+    documented = re.findall(r"^### `(\w+ /\S+)`$", rest.text, re.MULTILINE)
+    assert len(documented) == len(set(documented))
+    assert set(documented) == there
+
+
+def test_every_endpoint_has_an_example(rest):
+    """Of its own method and path; only the sockets have theirs elsewhere."""
+    for heading in re.findall(r"^### `(\w+ /\S+)`$", rest.text, re.MULTILINE):
+        method, path = heading.split()
+        if path in (DEVICE_PATH, NOTIFY_PATH):
+            continue
+        example = re.search(r"```sh\ncurl (.*?)\n```", rest.section(f"### `{heading}`"), re.DOTALL)
+        assert example, heading
+        called = example[1].replace("$URL", "/api/v2").replace("${URL%/api/v2}", "").split()[-1].split("?")[0]
+        assert re.fullmatch(re.sub(r":\w+", "[^/]+", path), called), heading
+        sent = re.search(r"-X (\w+)", example[1])
+        assert (sent[1] if sent else "POST" if re.search(r" -[dF] ", example[1]) else "GET") == method, heading
+
+
+def test_examples_of_the_rest_api(rest, demo, run, tmp_path):
+    """Each is executed on a demo, and answered with the status and the members that the page shows."""
+    _write_firmware(tmp_path / "fw.zip")
+    blocks = rest.blocks("curl")
+    assert len(blocks) > 20
+    for block in blocks:
+        wanted = block.mark.partition(" ")[2] or "2"
+        *body, status = run(block.code, env=demo.variables, cwd=tmp_path).stdout.strip().splitlines()
+        assert status.startswith(wanted), (block.code, status, body)
+        shown = re.match(r"\s*```(jsonl?)\n(.*?)```", block.after, re.DOTALL)
+        assert shown, block.code
+        answered = body[0] if shown[1] == "jsonl" else "\n".join(body)
+        _check_shape(json.loads(shown[2]), json.loads(answered), block.code)
+
+
+def _write_firmware(path: Path) -> None:
+    from mdashcore import firmware
+
+    manifest = {"name": "lamp", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
+    with path.open("w+b") as file:
+        firmware.write_image(file, manifest, {"app": bytes(20_000)})
+
+
+def _check_shape(shown: Any, answered: Any, where: str) -> None:
+    """Every member that is shown is in the answer, with a value of that type."""
+    if isinstance(shown, dict):
+        for name, value in shown.items():
+            assert name in answered, (name, where, answered)
+            _check_shape(value, answered[name], f"{where}: {name}")
+    elif isinstance(shown, list):
+        if shown:
+            assert answered, where
+            _check_shape(shown[0], answered[0], where)
+    else:
+        assert isinstance(answered, type(shown)) or {type(shown), type(answered)} <= {int, float}, (where, answered)
+
+
+def test_the_status_table_is_the_code_s(rest):
+    """Each class of the one table, with its number; and every error has a number through one of them."""
+    shown = {row[0].strip("`"): int(row[1]) for row in rows(rest.section("## Errors")) if row[0].startswith("`")}
+    assert shown == {cls.__name__: status for cls, status in STATUS.items()}
+    errors = [getattr(_errors, name) for name in _errors.__all__ if name != "STATUS"]
+    assert all(any(base.__name__ in shown for base in error.__mro__) for error in errors)
+
+
+def test_the_limits_table_is_the_settings_(rest):
+    """Each field of the settings with its default."""
+    shown = {row[0].strip("`"): float(row[1]) for row in rows(rest.section("## Limits")) if row[0].startswith("`")}
+    assert shown == {field.name: field.default for field in attrs.fields(ServiceSettings)}
+
+
+# Notifications
+
+
+def test_every_notification_is_documented_and_no_other(told):
+    """The names are the constants of `mdashcore.notifications`, and those of updates."""
+    constants = {getattr(notifications, name) for name in notifications.__all__ if name.isupper()}
+    names = {f"{name}METHOD" if name.endswith(".") else name for name in constants}
+    assert first_column(told.section("## Names")) == names | _emitted_names()
+
+
+def _emitted_names() -> set[str]:
+    """What else is given to `feed.emit`: text in the source."""
+    found = set()
+    for call in _calls("emit"):
+        for argument in call.args:
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                found.add(argument.value)
+            elif isinstance(argument, ast.JoinedStr):
+                found.add("".join(part.value if isinstance(part, ast.Constant) else "STATE" for part in argument.values))
+    assert {"ota.STATE", "ota.progress"} <= found
+    return found
+
+
+def test_every_state_of_an_update_is_documented(told):
+    """With a mark for those that are ends."""
+    shown = {row[0].strip("`"): row[2] == "✓" for row in rows(told.section("## Firmware updates")) if "`" in row[0]}
+    assert shown == {state.value: state in ota.ENDS for state in ota.State}
+
+
+def test_the_program_that_reads_notifications_works(told, demo, start):
+    """It prints what has happened since the beginning."""
+    with start(demo.here(told.code("notify")), python=True, env=demo.variables) as process:
+        process.expect("^created lamp$")
+        process.expect("^online lamp$")
+
+
+# Devices
+
+
+def test_every_method_of_devices_is_documented_and_no_other(device_rpc):
+    """The methods are those of the one table."""
+    assert first_column(device_rpc.section("## What a device may call")) == set(DEVICE_METHODS)
+
+
+def test_every_call_to_devices_is_documented_and_no_other(device_rpc):
+    """The methods are those of the updates' steps, and those that stand in a call in the source."""
+    there = set()
+    for step in get_args(ota.Step):
+        there |= set(getattr(step, "methods", ())) or ({step.method} if step.method else set())
+    for call in [*_calls("call"), *_calls("notify")]:
+        there |= {
+            argument.value
+            for argument in call.args
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and "." in argument.value
+        }
+    assert {"Shadow.Delta", "Sys.GetInfo", "OTA.Begin"} <= there
+    assert first_column(device_rpc.section("## What the server calls")) == there
+
+
+def _calls(method: str) -> list[ast.Call]:
+    """Every call of a method of that name, in the parts that a server is made of."""
+    return [
+        node
+        for folder in ("hub", "trio", "server")
+        for path in sorted((SOURCE / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
+    ]
+
+
+# Configuration and command line
+
+
+@pytest.mark.parametrize(("cls", "heading"), [(ServerConfig, "## The configuration file"), (User, "`[[users]]`:")])
+def test_every_key_of_the_configuration_is_documented(configuration, cls, heading):
+    """Of both tables; nothing else is in them."""
+    section = configuration.section("## The configuration file")
+    server, user = section.split("`[[users]]`:")
+    assert first_column(server if cls is ServerConfig else user) - _values_shown(section) == {
+        field.name for field in attrs.fields(cls)
+    }
+
+
+def _values_shown(section: str) -> set[str]:
+    """What stands in backticks beside the names: in other columns only."""
+    return {name for row in rows(section) for cell in row[1:] for name in re.findall(r"`([^`]+)`", cell)} - {
+        row[0].strip("`") for row in rows(section)
+    }
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> dict[str, click.Command]:
+    """The commands that do something, by what is typed."""
+    if not isinstance(command, click.Group):
+        return {" ".join(path): command}
+    found: dict[str, click.Command] = {}
+    for name, member in command.commands.items():
+        found |= _commands(member, (*path, name))
+    return found
+
+
+def test_every_command_and_option_is_documented_and_no_other(configuration):
+    """With their environment variables; the options that commands have in common once."""
+    talking = configuration.section("## Commands that talk to a server")
+    common = _options_of(talking)
+    shown = {
+        name: _options_of(configuration.section(f"### `{name}`"))
+        for name in ("mdash serve", "mdash demo", "mdash device")
+    }
+    for section, shared in ((talking, common), (configuration.section("## Commands that work on a store"), {})):
+        for command, options, *_ in rows(section):
+            if command.startswith("`mdash "):
+                name = " ".join(word for word in command.strip("`").split() if word.islower())
+                shown[name] = shared | dict.fromkeys(re.findall(r"--[a-z-]+", options))
+                if name.startswith("mdash user "):
+                    del shown[name]["--key"]
+    there = {name: _options_there(command) for name, command in _commands(cli, ("mdash",)).items()}
+    assert shown.keys() == there.keys()
+    for name, options in shown.items():
+        assert options == there[name], name
+
+
+def _options_of(text: str) -> dict[str, str | None]:
+    """The options of a table, each with its environment variable."""
+    found = {}
+    for row in rows(text):
+        if option := re.match(r"`(--[a-z-]+)", row[0]):
+            found[option[1]] = row[1].strip("`") or None
+    return found
+
+
+def _options_there(command: click.Command) -> dict[str, str | None]:
+    return {
+        max(option.opts, key=len): option.envvar if isinstance(option.envvar, str) else None
+        for option in command.params
+        if isinstance(option, click.Option)
+    }
+
+
+def test_every_exit_code_is_documented(configuration):
+    """In the words that the command has for them."""
+    shown = {int(code): meaning for code, meaning in rows(configuration.section("## Exit codes")) if code.isdigit()}
+    assert shown == {int(code): meaning for code, meaning in MEANING.items()}
+
+
+# Python
+
+
+def test_every_public_name_is_documented_and_no_other(page):
+    """Each module of the page, with exactly the names that it exports."""
+    api = page("docs/reference/python_api.md")
+    modules = re.findall(r"^## `(mdash\S+)`$", api.text, re.MULTILINE)
+    assert {"mdashcore", "mdashcore.hub", "mdashcore.storage"} <= set(modules)
+    for name in modules:
+        section = rows(api.section(f"## `{name}`"))
+        assert {row[0].strip("`") for row in section if row[0].startswith("`")} == set(
+            importlib.import_module(name).__all__
+        ), name
+
+
+def test_the_limits_are_the_code_s(run):
+    """The tables of the security page are what `docs/limits.py` writes."""
+    run("python3 docs/limits.py --check", cwd=SOURCE.parents[1])

@@ -1,0 +1,143 @@
+"""kill -9 of a real server under load: whatever it had acknowledged is there after the restart, and nothing is half.
+
+`MDASH_FAULT_ROUNDS` says how many rounds; `make faults` does two hundred.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import attrs
+import httpx
+import pytest
+import trio
+
+ROUNDS = int(os.environ.get("MDASH_FAULT_ROUNDS", "3"))
+SEED = int(os.environ.get("MDASH_FAULT_SEED", "1"))
+
+DEVICES = 6
+LOAD = (0.02, 0.4)  # seconds of load before the kill
+
+
+@attrs.define
+class Acknowledged:
+    """What the server has said is done."""
+
+    versions: dict[str, int] = attrs.Factory(dict)
+    """Of each device's shadow."""
+    values: dict[tuple[str, int], int] = attrs.Factory(dict)
+    """What was desired with a version."""
+    devices: set[str] = attrs.Factory(set)
+    keys: dict[str, str] = attrs.Factory(dict)
+
+
+@asynccontextmanager
+async def server(url: str):
+    """A server process over a store, and an admin's client for it. Killed at the end."""
+    command = [
+        sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--store", url, "--log-level", "error",
+    ]  # fmt: skip
+    environment = {**os.environ, "MDASH_REGISTER_ADMIN": "root:secret"}
+    async with trio.open_nursery() as nursery:
+        start = functools.partial(trio.run_process, command, stdout=subprocess.PIPE, env=environment, check=False)
+        process = await nursery.start(start)
+        try:
+            line = b""
+            with trio.fail_after(20):
+                while not line.endswith(b"\n"):
+                    data = await process.stdout.receive_some()
+                    assert data, "the server did not start"
+                    line += data
+            address = line.decode().split()[-1]
+            async with httpx.AsyncClient(base_url=f"{address}/api/v2", auth=("root", "secret"), timeout=20) as client:
+                yield process, client
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+async def load(client: httpx.AsyncClient, known: Acknowledged, worker: int) -> None:
+    """Update, register and make keys until the server is gone, and remember what was acknowledged."""
+    count = 0
+    try:
+        while True:
+            count += 1
+            device = f"d{(worker + count) % DEVICES}"
+            value = random.getrandbits(40)
+            response = await client.post(
+                f"/devices/{device}/shadow", json={"state": {"desired": {"n": value, "pad": "x" * 500}}}
+            )
+            if response.status_code == 200:
+                version = response.json()["version"]
+                known.values[device, version] = value
+                known.versions[device] = max(version, known.versions.get(device, 0))
+            if count % 7 == worker % 7:
+                name = f"new-{random.getrandbits(60):x}"
+                if (await client.post("/devices", json={"id": name})).status_code == 201:
+                    known.devices.add(name)
+            if count % 11 == worker % 11:
+                response = await client.post("/keys", json={"name": "k"})
+                if response.status_code == 201:
+                    known.keys[response.json()["id"]] = response.json()["key"]
+    except (httpx.TransportError, json.JSONDecodeError):
+        return
+
+
+async def verify(client: httpx.AsyncClient, known: Acknowledged) -> None:
+    """Everything acknowledged is there, and what is there is whole."""
+    devices = {device["id"]: device for device in (await client.get("/devices")).json()}
+    assert known.devices <= devices.keys()
+    for device, version in known.versions.items():
+        shadow = devices[device]["shadow"]
+        assert shadow["version"] >= version, (
+            f"{device}: version {version} was acknowledged, {shadow['version']} is there"
+        )
+        value = known.values.get((device, shadow["version"]))
+        if value is not None:
+            assert shadow["state"]["desired"]["n"] == value
+        assert shadow["state"]["desired"]["pad"] == "x" * 500
+    for key in list(known.keys.values())[-5:]:
+        response = await client.get("/me", headers={"Authorization": f"Bearer {key}"}, auth=lambda request: request)
+        assert response.json()["name"] == "root"
+    assert known.keys.keys() <= {key["id"] for key in (await client.get("/keys")).json()}
+    told: dict[tuple[str, int], int] = {}
+    offset = 0
+    while page := (await client.post("/logs", json={"start": offset, "limit": 1000})).json():
+        for entry in page:
+            assert entry["offset"] == offset
+            offset += 1
+            change = entry.get("data", {}).get("shadow")
+            if entry["name"] == "updated" and change:
+                told[entry["id"], change["version"]] = change["state"]["desired"]["n"]
+    for place, value in known.values.items():
+        assert told[place] == value, f"the notification of {place} is lost"
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "file"])
+async def test_nothing_acknowledged_is_lost(scheme, tmp_path):
+    """Killed at random moments under load, restarted, and looked at: again and again on the same folder."""
+    random.seed(SEED)
+    url = f"{scheme}://{tmp_path / 'store'}"
+    known = Acknowledged()
+    async with server(url) as (_, client):
+        for n in range(DEVICES):
+            assert (await client.post("/devices", json={"id": f"d{n}"})).status_code == 201
+            known.devices.add(f"d{n}")
+    for _ in range(ROUNDS):
+        async with server(url) as (process, client):
+            await verify(client, known)
+            with trio.move_on_after(30), trio.CancelScope():
+                async with trio.open_nursery() as nursery:
+                    for worker in range(8):
+                        nursery.start_soon(load, client, known, worker)
+                    await trio.sleep(random.uniform(*LOAD))
+                    process.send_signal(signal.SIGKILL)
+    async with server(url) as (_, client):
+        await verify(client, known)
+    assert len(known.values) > ROUNDS

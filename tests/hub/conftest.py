@@ -1,0 +1,123 @@
+"""The hub without a loop: its coroutines are run by hand, one step after the other, in whatever order a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from itertools import count
+from typing import Any
+
+import attrs
+import pytest
+
+from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
+from mdashcore._errors import VersionConflict
+from mdashcore.storage import Backend, Document
+
+
+class Pause:
+    """Gives the word to the others."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class SteppedDocuments:
+    """A store in memory that pauses before and after every verb, as one at the other end of a network does.
+
+    Before the verbs that `conflicts` names, somebody else is quicker, so many times.
+    """
+
+    def __init__(self) -> None:
+        self.inner = MemoryDocuments()
+        self.conflicts = 0
+        self.puts = 0
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        await Pause()
+        found = await self.inner.get(collection, key)
+        await Pause()
+        return found
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        await Pause()
+        self.puts += 1
+        if self.conflicts and expected is not None:
+            self.conflicts -= 1
+            raise VersionConflict(collection, key, expected=expected, actual=expected + 1)
+        version = await self.inner.put(collection, key, body, expected=expected)
+        await Pause()
+        return version
+
+    async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
+        await Pause()
+        deleted = await self.inner.delete(collection, key, expected=expected)
+        await Pause()
+        return deleted
+
+    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+        async for document in self.inner.scan(collection, prefix):
+            await Pause()
+            yield document
+
+
+@attrs.define
+class Outcome:
+    """What a coroutine came to."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end; what it returns or raises."""
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as done:
+            return done.value
+
+
+def interleave(coroutines: Sequence[Coroutine[Any, Any, Any]], choices: Sequence[int]) -> list[Outcome]:
+    """Run coroutines side by side: each number of `choices` gives one of those that are left its next step."""
+    outcomes = [Outcome() for _ in coroutines]
+    left = list(range(len(coroutines)))
+    numbers = iter(choices)
+    while left:
+        chosen = left[next(numbers, 0) % len(left)]
+        try:
+            coroutines[chosen].send(None)
+        except StopIteration as done:
+            outcomes[chosen].value = done.value
+            left.remove(chosen)
+        except Exception as exc:
+            outcomes[chosen].error = exc
+            left.remove(chosen)
+    return outcomes
+
+
+@attrs.define
+class Tools:
+    """What the tests of the hub are made with. A fixture, and made anew by each example of a property."""
+
+    run: Callable[[Coroutine[Any, Any, Any]], Any] = run
+    interleave: Callable[..., list[Outcome]] = interleave
+    pause: Callable[[], Awaitable[None]] = Pause
+
+    def documents(self) -> SteppedDocuments:
+        """An empty store."""
+        return SteppedDocuments()
+
+    def backend(self) -> Backend:
+        """An empty backend on such a store."""
+        return Backend(SteppedDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())
+
+    def entropy(self) -> Callable[[int], bytes]:
+        """Random bytes that are all different, and the same in each run."""
+        numbers = count(1)
+        return lambda size: next(numbers).to_bytes(8, "little").ljust(size, b"\0")[:size]
+
+
+@pytest.fixture(scope="session")
+def tools() -> Tools:
+    """As `Tools` says."""
+    return Tools()

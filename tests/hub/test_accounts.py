@@ -1,0 +1,151 @@
+"""Accounts and their keys."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdashcore._errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unauthenticated
+from mdashcore.hub.accounts import Accounts
+
+
+@pytest.fixture(scope="session")
+def make(tools):
+    """Makes accounts on a new store: them, the store, and what was revoked."""
+
+    def build():
+        documents, revoked = tools.documents(), []
+        accounts = Accounts(
+            documents, now=lambda: 1000.0, entropy=tools.entropy(), on_revoked=lambda *key: revoked.append(key)
+        )
+        return accounts, documents, revoked
+
+    return build
+
+
+def valid(tools, accounts, secret):
+    try:
+        return tools.run(accounts.authenticate_key(secret)).account
+    except Unauthenticated:
+        return None
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 65, "a:b", "-a", "a\n", "\ud800", "é"])
+def test_a_name_that_none_may_have(tools, make, name):
+    """Is refused for a new account, and is nobody's: it never reaches the store as a key."""
+    accounts, documents, _ = make()
+    with pytest.raises(InvalidInput):
+        tools.run(accounts.register(name, "hash"))
+    assert tools.run(accounts.get(name)) is None
+    for coroutine in (accounts.set_password(name, "hash"), accounts.remove(name)):
+        with pytest.raises(NotFound):
+            tools.run(coroutine)
+    assert not documents.inner._collections.get("accounts")
+
+
+def test_accounts_are_listed_by_name(tools, make):
+    """With what they may."""
+    accounts, _, _ = make()
+    for name in ("bob", "alice"):
+        tools.run(accounts.register(name, "hash", admin=name == "bob"))
+    assert [(a.name, a.admin, a.created_at) for a in tools.run(accounts.all())] == [
+        ("alice", False, 1000.0),
+        ("bob", True, 1000.0),
+    ]
+
+
+@given(choices=st.lists(st.integers(0, 2), max_size=20))
+def test_of_many_registrations_of_a_name_one_succeeds(tools, make, choices):
+    """The others are told; the password is the winner's."""
+    accounts, _, _ = make()
+    outcomes = tools.interleave([accounts.register("alice", f"hash{n}") for n in range(3)], choices)
+    (won,) = [outcome.value for outcome in outcomes if outcome.value]
+    assert sum(isinstance(outcome.error, AlreadyExists) for outcome in outcomes) == 2
+    assert tools.run(accounts.get("alice")) == won
+
+
+def test_a_new_password_revokes_what_the_old_one_opened(tools, make):
+    """Also where only `admin` changes with it."""
+    accounts, _, revoked = make()
+    tools.run(accounts.register("alice", "old"))
+    account = tools.run(accounts.set_password("alice", "new"))
+    assert (account.password_hash, account.admin) == ("new", False)
+    assert tools.run(accounts.set_password("alice", "new", admin=True)).admin
+    assert revoked == [("alice", None)] * 2
+
+
+def test_the_last_admin_stays_one(tools, make):
+    """Neither removed nor demoted; and where there is no admin, any account may still be removed."""
+    accounts, _, _ = make()
+    for name in ("alice", "bob", "carol"):
+        tools.run(accounts.register(name, "hash", admin=name == "alice"))
+    with pytest.raises(Conflict):
+        tools.run(accounts.remove("alice"))
+    with pytest.raises(Conflict):
+        tools.run(accounts.set_password("alice", "x", admin=False))
+    tools.run(accounts.set_password("bob", "hash", admin=True))
+    tools.run(accounts.set_password("alice", "x", admin=False))
+    with pytest.raises(Conflict):
+        tools.run(accounts.remove("bob"))
+    tools.run(accounts.remove("alice"))
+    no_admin, _, _ = make()
+    tools.run(no_admin.register("dave", "hash"))
+    tools.run(no_admin.remove("dave"))
+    assert tools.run(no_admin.all()) == []
+
+
+def test_a_key_is_kept_as_a_hash(tools, make):
+    """Its secret is in the answer that made it, and in no document and no `repr`."""
+    accounts, documents, _ = make()
+    created = tools.run(accounts.create_key("alice", "ci"))
+    assert valid(tools, accounts, created.secret) == "alice"
+    for secret in ("", created.secret[:-1], created.key.hash, created.key.id, "\ud800"):
+        assert valid(tools, accounts, secret) is None
+    assert created.secret not in repr(created)
+    for documents_of in documents.inner._collections.values():
+        for document in documents_of.values():
+            assert created.secret not in f"{document.key} {document.body}"
+
+
+def test_a_removed_key_is_revoked(tools, make):
+    """It, and no other; by its own account only."""
+    accounts, documents, revoked = make()
+    one, other = (tools.run(accounts.create_key("alice")) for _ in range(2))
+    for account, id in (("bob", one.key.id), ("alice", "key_none"), ("alice", "x" * 4000)):
+        with pytest.raises(NotFound):
+            tools.run(accounts.remove_key(account, id))
+    tools.run(accounts.remove_key("alice", one.key.id))
+    assert revoked == [("alice", one.key.id)]
+    assert (valid(tools, accounts, one.secret), valid(tools, accounts, other.secret)) == (None, "alice")
+    assert [key.id for key in tools.run(accounts.keys("alice"))] == [other.key.id]
+    assert len(documents.inner._collections["key_owners"]) == 1
+
+
+def test_a_removed_account_has_no_keys(tools, make):
+    """All are revoked, and then the account; another's stay."""
+    accounts, _, revoked = make()
+    secrets = {}
+    for name in ("al", "alice"):
+        tools.run(accounts.register(name, "hash"))
+        secrets[name] = tools.run(accounts.create_key(name)).secret
+    tools.run(accounts.remove("al"))
+    assert [key is None for _, key in revoked] == [False, True]
+    assert (valid(tools, accounts, secrets["al"]), valid(tools, accounts, secrets["alice"])) == (None, "alice")
+
+
+@given(choices=st.lists(st.integers(0, 3), max_size=40))
+def test_a_key_that_is_removed_twice_at_the_same_time(tools, make, choices):
+    """One of them has done it, the other finds nothing; the key opens nothing in between or afterwards."""
+    accounts, _, revoked = make()
+    created = tools.run(accounts.create_key("alice"))
+
+    async def use():
+        return await accounts.authenticate_key(created.secret)
+
+    coroutines = [accounts.remove_key("alice", created.key.id) for _ in range(2)] + [use(), use()]
+    outcomes = tools.interleave(coroutines, choices)
+    assert sorted(type(outcome.error).__name__ for outcome in outcomes[:2]) == ["NoneType", "NotFound"]
+    assert revoked == [("alice", created.key.id)]
+    assert all(outcome.error is None or isinstance(outcome.error, Unauthenticated) for outcome in outcomes[2:])
+    assert valid(tools, accounts, created.secret) is None

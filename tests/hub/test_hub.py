@@ -1,0 +1,224 @@
+"""The hub as a whole: what concerns more than one of its parts, and what it tells those who hold connections."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdashcore import _json
+from mdashcore._connection import Connection
+from mdashcore._errors import Conflict, NotFound, RpcError, StorageError
+from mdashcore.hub import Hub, LogQuery
+from mdashcore.hub.device_session import DEVICE_METHODS, DeviceSession
+from mdashcore.testing import ConnectionPair
+
+
+@attrs.define
+class Recorder:
+    """A listener that writes down what it is told."""
+
+    told: list = attrs.Factory(list)
+
+    def shadow_changed(self, account, id, change):
+        self.told.append(("shadow_changed", account, id, change.version))
+
+    def device_revoked(self, account, id):
+        self.told.append(("device_revoked", account, id))
+
+    def build_reported(self, account, id, build):
+        self.told.append(("build_reported", account, id, build.id))
+
+    def device_removed(self, account, id):
+        self.told.append(("device_removed", account, id))
+
+    def key_revoked(self, account, key):
+        self.told.append(("key_revoked", account, key))
+
+
+@pytest.fixture(scope="session")
+def make(tools):
+    """Makes a hub on a new store, and its listener."""
+
+    def build():
+        hub, recorder = Hub(tools.backend(), now=lambda: 1000.0, entropy=tools.entropy()), Recorder()
+        hub.add_listener(recorder)
+        return hub, recorder
+
+    return build
+
+
+def log(tools, hub, account="alice"):
+    frames = tools.run(hub.feed.query(account, LogQuery(limit=1000)))
+    return [(note["name"], note["id"]) for note in map(_json.decode, frames)]
+
+
+def desired(**state):
+    return {"state": {"desired": state}}
+
+
+def test_the_life_of_a_device(tools, make):
+    """What is told, to those who hold connections and to people, from its registration to its removal."""
+    hub, recorder = make()
+    token = tools.run(hub.create_device("alice", "d1", "Pump")).token
+    tools.run(hub.rename_device("alice", "d1", "Lamp"))
+    tools.run(hub.shadows.update("alice", "d1", desired(on=True)))
+    tools.run(hub.registry.renew_token("alice", "d1"))
+    tools.run(hub.remove_device("alice", "d1"))
+    assert recorder.told == [
+        ("shadow_changed", "alice", "d1", 1),
+        ("device_revoked", "alice", "d1"),
+        ("device_revoked", "alice", "d1"),
+        ("device_removed", "alice", "d1"),
+    ]
+    assert log(tools, hub) == [("created", "d1"), ("updated", "d1"), ("updated", "d1"), ("deleted", "d1")]
+    assert token not in str(tools.run(hub.feed.query("alice", LogQuery())))
+    hub.remove_listener(recorder)
+    tools.run(hub.create_device("alice", "d2"))
+    tools.run(hub.remove_device("alice", "d2"))
+    assert len(recorder.told) == 4
+
+
+def test_what_was_refused_is_not_told(tools, make):
+    """No notification of what did not happen."""
+    hub, recorder = make()
+    tools.run(hub.create_device("alice", "d1"))
+    for coroutine in (
+        hub.create_device("alice", "d1"),
+        hub.rename_device("alice", "d2", "n"),
+        hub.rename_device("alice", "d1", "x" * 300),
+        hub.remove_device("alice", "d2"),
+        hub.remove_account("alice"),
+    ):
+        with pytest.raises(Exception, match=r"already|no device|no user|at most"):
+            tools.run(coroutine)
+    assert log(tools, hub) == [("created", "d1")]
+    assert recorder.told == []
+
+
+@given(choices=st.lists(st.integers(0, 2), max_size=80))
+def test_a_device_created_anew_is_empty(tools, make, choices):
+    """Whatever the old one was still reporting while it was removed: neither its shadow nor its presence is seen."""
+    hub, _ = make()
+    tools.run(hub.create_device("alice", "d1"))
+    session = tools.run(hub.presence.claim("alice", "d1", "node"))
+    tools.interleave(
+        [
+            hub.remove_device("alice", "d1"),
+            hub.shadows.update("alice", "d1", desired(on=True)),
+            hub.presence.claim("alice", "d1", "node"),
+            hub.presence.release("alice", "d1", session, 999.0),
+        ],
+        choices,
+    )
+    tools.run(hub.create_device("alice", "d1"))
+    shadow = tools.run(hub.shadows.get("alice", "d1"))
+    assert (shadow.desired, shadow.reported) == (None, None)
+    record = tools.run(hub.presence.get("alice", "d1"))
+    assert (record.online, record.last_seen) == (False, None)
+
+
+def test_a_removed_account_leaves_nothing(tools, make):
+    """No device, key or notification, and nobody else's is touched; who takes the name starts from nothing."""
+    hub, recorder = make()
+    tokens = {}
+    for name in ("al", "alice"):
+        tools.run(hub.accounts.register(name, "hash"))
+        tools.run(hub.accounts.create_key(name))
+        tokens[name] = tools.run(hub.create_device(name, "d1")).token
+        tools.run(hub.shadows.update(name, "d1", desired(on=name)))
+    tools.run(hub.remove_account("al"))
+    assert recorder.told[-1] == ("device_removed", "al", "d1")
+    assert ("key_revoked", "al", None) in recorder.told
+    assert not [told for told in recorder.told[2:] if told[1] == "alice"]
+    tools.run(hub.accounts.register("al", "hash"))
+    assert log(tools, hub, "al") == []
+    assert tools.run(hub.registry.of("al")) == tools.run(hub.accounts.keys("al")) == []
+    assert tools.run(hub.shadows.get("al", "d1")).desired is None
+    assert tools.run(hub.registry.authenticate(tokens["alice"])).account == "alice"
+    assert len(log(tools, hub, "alice")) == 2
+    with pytest.raises(NotFound):
+        tools.run(hub.remove_account("nobody"))
+    tools.run(hub.accounts.set_password("al", "hash", admin=True))
+    with pytest.raises(Conflict):
+        tools.run(hub.remove_account("al"))
+    assert tools.run(hub.accounts.get("al")) is not None
+
+
+# A device's session
+
+
+class Talk:
+    """A device's connection and the service's side of it, without a transport."""
+
+    def __init__(self, tools, hub):
+        self.tools = tools
+        self.session = DeviceSession(hub, "alice", "d1")
+        self.pair = ConnectionPair(Connection(), Connection())
+
+    def say(self, method, params=None, *, call=True):
+        """What the service answers: a result, an `RpcError`, or None to a notification."""
+        device, service = self.pair.left, self.pair.right
+        if call:
+            device.call(method, params)
+        else:
+            device.notify(method, params)
+        _, events = self.pair.pump()
+        for event in events:
+            self.tools.run(self.session.handle(event, service))
+        answers, _ = self.pair.pump()
+        return [answer.error or _json.decode(answer.result) for answer in answers]
+
+
+@pytest.fixture
+def talk(tools, make):
+    """A registered device's session, its hub and listener."""
+    hub, recorder = make()
+    tools.run(hub.create_device("alice", "d1"))
+    return Talk(tools, hub), hub, recorder
+
+
+@pytest.mark.parametrize("method", DEVICE_METHODS)
+@pytest.mark.parametrize("params", [b"null", b"7", b"[]", b"{}", b'{"state":7}', b'"' + b"x" * 40_000 + b'"'])
+def test_every_method_answers_anything(talk, method, params):
+    """A request gets exactly one answer, a notification none, whatever the parameters are."""
+    talk, _, _ = talk
+    assert len(talk.say(method, params)) == 1
+    assert talk.say(method, params, call=False) == []
+
+
+def test_a_build_is_told_to_who_waits_for_it(talk, tools):
+    """From a report and from a heartbeat; what a person writes into the shadow is nobody's report."""
+    talk, hub, recorder = talk
+    assert not talk.session.introduced
+    tools.run(hub.shadows.update("alice", "d1", {"state": {"reported": {"ota": {"fw_id": "person"}}}}))
+    assert not talk.session.introduced
+    talk.say("Dash.Shadow.Update", b'{"state":{"reported":{"ota":{"fw_id":"a"}}}}', call=False)
+    assert talk.session.introduced
+    talk.say("Dash.Heartbeat", b'{"fw_id":"b"}')
+    talk.say("Dash.Shadow.Update", b'{"state":{"reported":{"stats":{}}}}', call=False)
+    assert [told[3] for told in recorder.told if told[0] == "build_reported"] == ["a", "b"]
+
+
+def test_an_unknown_method(talk, tools):
+    """A request is refused, and told to nobody; a notification is told."""
+    talk, hub, _ = talk
+    (error,) = talk.say("No.Such")
+    assert isinstance(error, RpcError)
+    assert error.code == -32601
+    talk.say("No.Such", b"[1]", call=False)
+    assert log(tools, hub)[1:] == [("rpc.out.No.Such", "d1")]
+
+
+def test_a_storage_that_fails_is_no_answer(talk, tools, monkeypatch):
+    """The error goes to who runs the session: a device that hears nothing of it reports again."""
+    talk, hub, _ = talk
+
+    async def fail(*args, **options):
+        raise StorageError("redis://10.0.0.7 is down")
+
+    monkeypatch.setattr(hub.backend.documents, "put", fail)
+    for call in (True, False):
+        with pytest.raises(StorageError):
+            talk.say("Dash.Shadow.Update", b'{"state":{"reported":{"a":1}}}', call=call)

@@ -1,0 +1,102 @@
+"""Presence: whoever connected last decides whether a device is online."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdashcore.hub.presence import OFFLINE, Presence
+
+
+def make(tools):
+    return Presence(tools.documents(), now=count(1000).__next__)
+
+
+def test_a_device_that_never_connected(tools):
+    """Offline, and never seen."""
+    presence = make(tools)
+    assert tools.run(presence.get("alice", "d1")) == OFFLINE
+    assert tools.run(presence.of("alice")) == {}
+    assert (OFFLINE.online, OFFLINE.last_seen, OFFLINE.session) == (False, None, 0)
+
+
+def test_a_connection_comes_and_goes(tools):
+    """Online at its node from the claim on; offline from the release on, and when it was seen last."""
+    presence = make(tools)
+    session = tools.run(presence.claim("alice", "d1", "node-a"))
+    record = tools.run(presence.get("alice", "d1"))
+    assert (record.online, record.node, record.session) == (True, "node-a", session)
+    assert tools.run(presence.release("alice", "d1", session, 1234.5))
+    record = tools.run(presence.get("alice", "d1"))
+    assert (record.online, record.node, record.last_seen) == (False, None, 1234.5)
+    assert not tools.run(presence.release("alice", "d1", session, 1235.0))  # once
+    assert tools.run(presence.get("alice", "d1")) == record
+
+
+def test_a_late_offline_is_none(tools):
+    """The end of an older connection, noticed after a newer one began, changes nothing."""
+    presence = make(tools)
+    old = tools.run(presence.claim("alice", "d1", "node-a"))
+    new = tools.run(presence.claim("alice", "d1", "node-b"))
+    assert new == old + 1
+    assert not tools.run(presence.release("alice", "d1", old, 0.0))
+    record = tools.run(presence.get("alice", "d1"))
+    assert (record.online, record.node) == (True, "node-b")
+
+
+@given(
+    releases=st.lists(st.booleans(), min_size=1, max_size=5),
+    choices=st.lists(st.integers(0, 4), max_size=80),
+)
+def test_the_newest_session_wins_in_every_interleaving(tools, releases, choices):
+    """Connections that come and go at the same time, in any order of their reads and writes.
+
+    The device is online afterwards if, and only if, its newest connection is still there; and of all the ends of
+    connections exactly one is told as "offline" then.
+    """
+    presence = make(tools)
+
+    async def connection(number, ends):
+        session = await presence.claim("alice", "d1", f"node-{number}")
+        for _ in range(number):
+            await tools.pause()
+        return session, ends and await presence.release("alice", "d1", session, 0.0)
+
+    outcomes = tools.interleave([connection(n, ends) for n, ends in enumerate(releases)], choices)
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    sessions = [outcome.value[0] for outcome in outcomes]
+    assert sorted(sessions) == [*range(1, len(releases) + 1)]
+    newest = sessions.index(max(sessions))
+    record = tools.run(presence.get("alice", "d1"))
+    assert record.session == max(sessions)
+    assert record.online == (not releases[newest])
+    assert record.node == (None if releases[newest] else f"node-{newest}")
+    assert bool(outcomes[newest].value[1]) == releases[newest]
+
+
+@given(choices=st.lists(st.integers(0, 2), max_size=40))
+def test_sessions_go_on_after_a_removal(tools, choices):
+    """A device that is removed while connections come is offline, or online by a session that is newer than any."""
+    presence = make(tools)
+    first = tools.run(presence.claim("alice", "d1", "a"))
+    coroutines = [
+        presence.forget("alice", "d1"),
+        presence.claim("alice", "d1", "b"),
+        presence.release("alice", "d1", first, 0.0),
+    ]
+    outcomes = tools.interleave(coroutines, choices)
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    assert outcomes[1].value == first + 1
+    record = tools.run(presence.get("alice", "d1"))
+    assert record.session == first + 1
+    assert tools.run(presence.claim("alice", "d1", "c")) == first + 2
+
+
+def test_accounts_are_apart(tools):
+    """The same id in two accounts, and a name that begins like another."""
+    presence = make(tools)
+    for account in ("al", "alice"):
+        tools.run(presence.claim(account, "d1", f"node-{account}"))
+    assert {id: record.node for id, record in tools.run(presence.of("al")).items()} == {"d1": "node-al"}

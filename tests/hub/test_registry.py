@@ -1,0 +1,139 @@
+"""The registry: one device per id, one token per device."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdashcore._errors import AlreadyExists, InvalidInput, NotFound, Unauthenticated
+from mdashcore.hub.registry import Registry
+
+
+def make(tools):
+    """A registry, its store, and who was revoked."""
+    revoked = []
+    documents = tools.documents()
+    registry = Registry(
+        documents, now=lambda: 1000.0, entropy=tools.entropy(), on_revoked=lambda *device: revoked.append(device)
+    )
+    return registry, documents, revoked
+
+
+def valid(tools, registry, token):
+    try:
+        return tools.run(registry.authenticate(token)).id
+    except Unauthenticated:
+        return None
+
+
+def stored(documents, collection):
+    return documents.inner._collections.get(collection, {})
+
+
+def test_a_device_is_found_by_its_token(tools):
+    """And only by that; what is kept of it is a hash."""
+    registry, documents, _ = make(tools)
+    created = tools.run(registry.create("alice", "d1", "Pump"))
+    assert tools.run(registry.authenticate(created.token)) == created.device == tools.run(registry.get("alice", "d1"))
+    assert (created.device.name, created.device.created_at) == ("Pump", 1000.0)
+    for token in (
+        "",
+        created.token[:-1],
+        created.token + "x",
+        created.token.lower(),
+        "\ud800",
+        created.device.token_hash,
+    ):
+        assert valid(tools, registry, token) is None
+    text = b"".join(document.body for document in stored(documents, "devices").values()).decode()
+    assert created.token not in text
+    assert created.token not in repr(created)
+
+
+def test_an_unknown_device(tools):
+    """`NotFound` for what is not there, also for what cannot be, which never reaches the store."""
+    registry, documents, _ = make(tools)
+    tools.run(registry.create("alice", "d1"))
+    for account, id in (("alice", "d2"), ("bob", "d1"), ("alice", "../alice/d1"), ("alice", ""), ("alice", "x" * 4000)):
+        for coroutine in (
+            registry.get(account, id),
+            registry.remove(account, id),
+            registry.rename(account, id, "n"),
+            registry.renew_token(account, id),
+        ):
+            with pytest.raises(NotFound):
+                tools.run(coroutine)
+    assert len(stored(documents, "devices")) == 1
+
+
+@pytest.mark.parametrize("id", ["", "a/b", "..", "x" * 129, 7, None])
+def test_an_id_that_none_may_have(tools, id):
+    """Nothing is stored; None means that one is made up."""
+    registry, documents, _ = make(tools)
+    if id is None:
+        assert tools.run(registry.create("alice", None)).device.id.startswith("dev_")
+        return
+    with pytest.raises(InvalidInput):
+        tools.run(registry.create("alice", id))
+    assert not stored(documents, "devices")
+    assert not stored(documents, "token_owners")
+
+
+def test_a_removed_device_leaves_nothing(tools):
+    """Neither itself nor its token; and the connection is told of at once."""
+    registry, documents, revoked = make(tools)
+    created = tools.run(registry.create("alice", "d1"))
+    tools.run(registry.remove("alice", "d1"))
+    assert revoked == [("alice", "d1")]
+    assert valid(tools, registry, created.token) is None
+    assert not stored(documents, "devices")
+    assert not stored(documents, "token_owners")
+
+
+def test_devices_are_listed_by_account(tools):
+    """By id; no name of an account is taken for the beginning of another."""
+    registry, _, _ = make(tools)
+    for account, id in (("al", "b"), ("alice", "c"), ("al", "a")):
+        tools.run(registry.create(account, id))
+    assert [device.id for device in tools.run(registry.of("al"))] == ["a", "b"]
+
+
+@given(choices=st.lists(st.integers(0, 3), max_size=40))
+def test_of_many_registrations_of_an_id_one_succeeds(tools, choices):
+    """Whoever comes at the same time is told so, and has no token."""
+    registry, documents, _ = make(tools)
+    outcomes = tools.interleave([registry.create("alice", "d1", f"n{n}") for n in range(4)], choices)
+    won = [outcome.value for outcome in outcomes if outcome.value]
+    assert len(won) == 1
+    assert sum(isinstance(outcome.error, AlreadyExists) for outcome in outcomes) == 3
+    assert valid(tools, registry, won[0].token) == "d1"
+    assert len(stored(documents, "token_owners")) == 1
+
+
+@given(choices=st.lists(st.integers(0, 3), max_size=60), remove=st.booleans())
+def test_at_most_one_token_is_valid(tools, choices, remove):
+    """Renewals at the same time as each other and as a removal: the old token never survives, nor do two new ones."""
+    registry, _, revoked = make(tools)
+    old = tools.run(registry.create("alice", "d1")).token
+    coroutines = [registry.renew_token("alice", "d1") for _ in range(3)]
+    if remove:
+        coroutines.append(registry.remove("alice", "d1"))
+    outcomes = tools.interleave(coroutines, choices)
+    assert all(outcome.error is None or isinstance(outcome.error, NotFound) for outcome in outcomes)
+    tokens = [outcome.value.token for outcome in outcomes[:3] if outcome.value]
+    assert valid(tools, registry, old) is None
+    assert sum(valid(tools, registry, token) is not None for token in tokens) == (0 if remove else 1)
+    assert revoked == [("alice", "d1")] * sum(outcome.error is None for outcome in outcomes)
+
+
+@given(choices=st.lists(st.integers(0, 4), max_size=60), conflicts=st.integers(0, 5))
+def test_changes_at_the_same_time_are_both_kept(tools, choices, conflicts):
+    """A new name and a new token, whoever writes first, and however often somebody else is quicker."""
+    registry, documents, _ = make(tools)
+    tools.run(registry.create("alice", "d1"))
+    documents.conflicts = conflicts
+    outcomes = tools.interleave([registry.rename("alice", "d1", "Pump"), registry.renew_token("alice", "d1")], choices)
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    assert tools.run(registry.get("alice", "d1")).name == "Pump"
+    assert valid(tools, registry, outcomes[1].value.token) == "d1"

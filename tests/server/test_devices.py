@@ -1,0 +1,284 @@
+"""``/devices``: registered, listed, renamed, removed; and their tokens, which are shown once."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from mdashcore import _json
+from mdashcore.testing.device import connect_device
+
+
+@pytest.fixture
+def refused(server, open_raw):
+    """Tells whether the server answers a device token with 401."""
+
+    async def ask(token):
+        async with open_raw(server) as raw:
+            return (await raw.handshake(token)).status == 401
+
+    return ask
+
+
+def parsed(text):
+    """RFC 3339, in UTC, as Unix seconds."""
+    assert text.endswith("Z")
+    return datetime.fromisoformat(text).astimezone(UTC).timestamp()
+
+
+# Registration
+
+
+async def test_a_device_gets_an_id_and_a_token(alice):
+    """Without an id a device gets one, which is its name too, and a token that nobody can guess."""
+    response = await alice.http.post("/devices")
+    device = response.json()
+    assert response.status_code == 201
+    assert device["id"].startswith("dev_")
+    assert device["name"] == device["id"]
+    assert device["token"].startswith("mdd_")
+    assert len(device["token"]) >= 47  # 256 bits
+    assert (device["online"], device["last_seen"], device["shared_with"]) == (False, None, [])
+    assert device["shadow"] == {"state": {}, "metadata": {}, "version": 0, "timestamp": 0}
+    assert abs(parsed(device["created_at"]) - time.time()) < 60
+    assert (await alice.http.post("/devices", content=b"{}")).json()["id"] != device["id"]
+
+
+@pytest.mark.parametrize("id", ["d", "esp32_0A1B2C", "a.b~c:d@e+f=g-h", "0", "d" * 128, "...", "DELETE"])
+async def test_an_id_can_be_chosen(alice, id):
+    """An id is whatever can stand in a URL as it is, and the URL with it works."""
+    response = await alice.http.post("/devices", json={"id": id, "name": "Küche ☕"})
+    assert (response.status_code, response.json()["id"], response.json()["name"]) == (201, id, "Küche ☕")
+    # `httpx` would take "..." as it is, and so does the server.
+    assert (await alice.http.get(f"/devices/{id}")).json()["id"] == id
+
+
+@pytest.mark.parametrize("id", ["", " ", "a b", "a/b", "é", ".", "..", "d" * 129, "a\n", "a?b", "a#b", "a%", 7, ["a"]])
+async def test_an_id_that_no_url_can_hold_is_refused(alice, id):
+    """No device is made, and the answer says what an id may be."""
+    response = await alice.http.post("/devices", json={"id": id})
+    assert response.status_code == 400
+    assert "1 to 128 characters" in response.json()["error"]["message"]
+    assert (await alice.http.get("/devices")).json() == []
+
+
+async def test_an_id_is_taken_once(alice):
+    """The second registration is refused, and the first one's token goes on working."""
+    token = await alice.register("d1")
+    response = await alice.http.post("/devices", json={"id": "d1", "name": "another"})
+    assert (response.status_code, response.json()["error"]["code"]) == (409, 409)
+    assert (await alice.http.get("/devices/d1")).json()["name"] == "d1"
+    async with connect_device(alice.server.device_url, token):
+        pass
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"token": "mdd_mine"},
+        {"id": "d1", "token": None},
+        {"id": "d1", "nmae": "typo"},
+        {"id": "d1", "online": True},
+        {"name": "x" * 257},
+        {"name": 7},
+        [],
+        "d1",
+    ],
+)
+async def test_what_cannot_be_registered_is_refused_whole(alice, body):
+    """A chosen token, a misspelt member, a name that is none: 400, and there is no device."""
+    response = await alice.http.post("/devices", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, 400)
+    assert (await alice.http.get("/devices")).json() == []
+
+
+# The token
+
+
+async def test_a_token_is_shown_once_and_never_again(alice, root, server_log):
+    """Not by any GET, list, log, notification, error or log line of the server; the store holds a hash of it only."""
+    created = (await alice.http.post("/devices", json={"id": "d1"})).json()
+    renewed = (await alice.http.post("/devices/d1/token")).json()
+    assert renewed == {"id": "d1", "token": renewed["token"]}
+    async with alice.listen(start=0) as ear:
+        async with connect_device(alice.server.device_url, renewed["token"]) as device:
+            await device.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"on": True}}}})
+            updated = await ear.expect("updated")
+        await ear.expect("offline")
+        shown = [
+            _json.encode(updated).decode(),
+            (await alice.http.get("/devices")).text,
+            (await alice.http.get("/devices/d1")).text,
+            (await alice.http.put("/devices/d1", json={"name": "n"})).text,
+            (await alice.http.post("/devices/d1", json={"name": "n"})).text,
+            (await alice.http.post("/devices", json={"id": "d1"})).text,
+            (await alice.http.get("/devices/d1/shadow")).text,
+            (await alice.http.post("/logs", json={"limit": 1000})).text,
+            (await alice.http.get("/keys")).text,
+            (await root.http.get("/devices/d1")).text,
+            server_log(),
+        ]
+        for collection in ("devices", "token_owners", "shadows", "presence"):
+            shown += [
+                f"{document.key} {document.body.decode()}"
+                async for document in alice.server.service.hub.registry._devices._documents.scan(collection)
+            ]
+    assert len(shown) > 13
+    for token in (created["token"], renewed["token"]):
+        assert not [text for text in shown if token.removeprefix("mdd_") in text]
+
+
+async def test_a_new_token_ends_the_old_one_at_once(alice, refused):
+    """The socket that was opened with the old token is closed, and only the new token opens another."""
+    old = await alice.register("d1")
+    async with connect_device(alice.server.device_url, old) as device:
+        new = (await alice.http.post("/devices/d1/token")).json()["token"]
+        code, reason = await device.wait_closed()
+    assert (code, "revoked" in reason) == (1008, True)
+    assert new != old
+    assert await refused(old)
+    async with connect_device(alice.server.device_url, new):
+        await alice.told("online", "d1")
+        assert (await alice.http.get("/devices/d1")).json()["online"]
+
+
+async def test_a_device_token_is_no_api_key(alice, bob, refused):
+    """Each secret opens what it is for, and nothing else."""
+    token = await alice.register("d1")
+    assert (await alice.http.get("/devices", headers={"Authorization": f"Bearer {token}"})).status_code == 401
+    assert await refused(alice.key)
+    assert await refused(bob.key)
+
+
+# Presence
+
+
+async def test_a_connected_device_is_online(alice):
+    """A registered device is offline; connected, it is online; disconnected, offline again, and when it was seen."""
+    before = time.time()
+    async with alice.listen() as ear:
+        async with await alice.connect("d1") as device:
+            await ear.expect("online", "d1")
+            (listed,) = (await alice.http.get("/devices")).json()
+            assert (listed["id"], listed["online"]) == ("d1", True)
+            await device.send({"id": 1, "method": "Dash.Shadow.Get"})
+            await device.receive()
+            heard = time.time()
+            seen = (await alice.http.get("/devices/d1")).json()["last_seen"]
+            assert before - 0.01 <= parsed(seen) <= heard + 0.01
+        await ear.expect("offline", "d1")
+    after = (await alice.http.get("/devices/d1")).json()
+    assert not after["online"]
+    assert parsed(seen) - 0.01 <= parsed(after["last_seen"]) <= time.time() + 0.01
+
+
+async def test_the_newest_connection_wins(alice):
+    """A second connection with the same token closes the first, and the device stays online throughout."""
+    token = await alice.register("d1")
+    async with connect_device(alice.server.device_url, token) as first:
+        await alice.told("online", "d1")
+        async with alice.listen() as ear, connect_device(alice.server.device_url, token) as second:
+            code, reason = await first.wait_closed()
+            assert (code, "newer" in reason) == (1008, True)
+            assert (await ear.hear())["name"] == "online"
+            await second.send({"id": 1, "method": "Dash.Shadow.Get"})
+            assert (await second.receive())["result"] == {}
+            assert (await alice.http.get("/devices/d1")).json()["online"]
+            await alice.http.put("/devices/d1", json={"name": "mark"})
+            assert (await ear.hear())["name"] == "updated"  # and no "offline" before it
+
+
+# Lists and changes
+
+
+async def test_the_list_is_a_bare_array_by_id(alice):
+    """Every device with the same members as alone: its shadow, and whether it is online."""
+    for id in ("b", "a", "c"):
+        await alice.register(id)
+    await alice.http.post("/devices/b/shadow", json={"state": {"desired": {"on": True}}})
+    listed = (await alice.http.get("/devices")).json()
+    assert [device["id"] for device in listed] == ["a", "b", "c"]
+    assert listed == [(await alice.http.get(f"/devices/{id}")).json() for id in ("a", "b", "c")]
+    assert listed[1]["shadow"]["state"]["delta"] == {"on": True}
+    assert set(listed[0]) == {"id", "name", "online", "last_seen", "created_at", "shared_with", "shadow"}
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_a_device_is_renamed_and_its_shadow_updated(alice, method):
+    """By PUT, and by POST as the later form of the API: the answer is the device as it is now."""
+    await alice.register("d1")
+    async with alice.listen() as ear:
+        change = {"name": "Pump", "shadow": {"state": {"desired": {"on": True}}}}
+        response = await alice.http.request(method, "/devices/d1", json=change)
+        assert response.status_code == 200
+        assert response.json() == (await alice.http.get("/devices/d1")).json()
+        assert response.json()["name"] == "Pump"
+        assert response.json()["shadow"]["state"]["desired"] == {"on": True}
+        told = [await ear.expect("updated"), await ear.expect("updated")]
+    assert [sorted(notification["data"]) for notification in told] == [["shadow"], ["name"]]
+    assert told[1]["data"] == {"name": "Pump"}
+
+
+async def test_what_was_read_can_be_written_back(alice):
+    """A client that changes one member of the device that it got, and sends all of it, changes that member."""
+    await alice.register("d1")
+    device = (await alice.http.get("/devices/d1")).json()
+    device["name"] = "Pump"
+    del device["shadow"]
+    assert (await alice.http.put("/devices/d1", json=device)).json()["name"] == "Pump"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": 7},
+        {"name": "x" * 257},
+        {"name": "Pump", "shadow": {"state": {"delta": {}}}},
+        {"name": "Pump", "shadow": {}},
+        {"name": "Pump", "id": "d2"},
+        {"name": "Pump", "token": "mdd_mine"},
+        {"name": "Pump", "shared_with": ["bob"]},
+        {"name": 7, "shadow": {"state": {"desired": {"on": True}}}},
+        [],
+    ],
+)
+async def test_a_change_that_is_refused_changes_nothing(alice, change):
+    """Also the part of it that would have been right."""
+    await alice.register("d1")
+    before = (await alice.http.get("/devices/d1")).json()
+    assert (await alice.http.put("/devices/d1", json=change)).status_code == 400
+    assert (await alice.http.get("/devices/d1")).json() == before
+
+
+async def test_a_deleted_device_is_gone_at_once(alice, refused):
+    """Its socket is closed, its token opens nothing, and it is in no list; the answer is `true`."""
+    token = await alice.register("d1")
+    await alice.register("d2")
+    async with connect_device(alice.server.device_url, token) as device:
+        await alice.told("online", "d1")
+        async with alice.listen() as ear:
+            response = await alice.http.delete("/devices/d1")
+            assert (response.status_code, response.json()) == (200, True)
+            assert (await device.wait_closed())[0] == 1008
+            assert (await ear.hear())["name"] == "deleted"
+    assert await refused(token)
+    assert [device["id"] for device in (await alice.http.get("/devices")).json()] == ["d2"]
+    assert (await alice.http.get("/devices/d1")).status_code == 404
+    assert (await alice.http.delete("/devices/d1")).status_code == 404
+
+
+async def test_a_device_of_the_same_id_is_a_new_one(alice, refused):
+    """It has another token and an empty shadow, whose versions go on from the deleted one's."""
+    old = await alice.register("d1")
+    for value in (1, 2, 3):
+        await alice.http.post("/devices/d1/shadow", json={"state": {"reported": {"n": value}}})
+    await alice.http.delete("/devices/d1")
+    created = (await alice.http.post("/devices", json={"id": "d1"})).json()
+    assert created["token"] != old
+    assert await refused(old)
+    assert (created["shadow"]["state"], created["shadow"]["version"]) == ({}, 3)
+    assert (created["online"], created["last_seen"]) == (False, None)
+    updated = (await alice.http.post("/devices/d1/shadow", json={"state": {"reported": {"n": 4}}})).json()
+    assert updated["version"] == 4

@@ -1,0 +1,583 @@
+"""The gateway: which handshakes it takes, what it refuses and how cheaply, and what it hands on to the REST app."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import hypercorn.trio
+import pytest
+import trio
+import trio_websocket
+import trustme
+from hypercorn.config import Config
+from websockets.frames import Opcode
+
+from mdashcore import _json
+from mdashcore.hub import Hub
+from mdashcore.server.app import create_app
+from mdashcore.server.config import ServerConfig
+from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE, Gateway
+from mdashcore.server.run import RunningServer, open_server
+from mdashcore.server.service import Service
+from mdashcore.storage import open_backend
+from mdashcore.testing.device import PATIENCE, connect_device
+from mdashcore.trio.node import open_node
+
+SWITCHING = 101
+
+FrameBytes = Callable[..., bytes]
+
+CALL = b'{"id":77,"method":"Dash.Shadow.Get"}'
+
+
+async def answered(receive: Callable[[], Awaitable[Any]]) -> None:
+    """Wait for the answer to `CALL`; the server's own calls are passed over."""
+    while (await receive()).get("id") != 77:
+        pass
+
+
+@pytest.fixture
+async def token(alice: Any) -> str:
+    """The token of a device that is registered and not connected."""
+    return str(await alice.register("d1"))
+
+
+# Handshakes
+
+
+@pytest.mark.parametrize(
+    "subprotocols",
+    [None, "json-rpc", "clubby.cesanta.com", "dash.mongoose-os.com", "json-rpc, clubby.cesanta.com", "mqtt"],
+)
+async def test_any_subprotocol_or_none_is_taken_and_none_is_answered(
+    server: RunningServer, open_raw: Any, token: str, subprotocols: str | None
+) -> None:
+    """Devices name many sub-protocols and check none: each is let in, and none is chosen."""
+    fields = [] if subprotocols is None else [f"Sec-WebSocket-Protocol: {subprotocols}"]
+    async with open_raw(server) as raw:
+        response = await raw.handshake(token, *fields)
+    assert response.status == SWITCHING
+    assert "sec-websocket-protocol" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "origin", [None, "https://mongoose-os.com", "https://api.cesanta.com/", "ws://127.0.0.1/api/v2/rpc", "null"]
+)
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+async def test_any_origin_is_taken(
+    server: RunningServer, open_raw: Any, alice: Any, token: str, origin: str | None, path: str
+) -> None:
+    """What authenticates is a token, never a cookie: where a page came from does not matter."""
+    fields = [] if origin is None else [f"Origin: {origin}"]
+    async with open_raw(server) as raw:
+        response = await raw.handshake(token if path.endswith("rpc") else alice.key, *fields, path=path)
+    assert response.status == SWITCHING
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "mdash.example", "mdash.example:443"])
+async def test_a_host_header_may_lack_the_port(server: RunningServer, open_raw: Any, token: str, host: str) -> None:
+    """Old firmware sends a Host without its port; a proxy sends another one."""
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(token, f"Host: {host}")).status == SWITCHING
+
+
+@pytest.mark.parametrize(
+    "offer", ["permessage-deflate", "permessage-deflate; client_max_window_bits, x-webkit-deflate"]
+)
+async def test_no_extension_is_accepted(server: RunningServer, open_raw: Any, token: str, offer: str) -> None:
+    """Whatever a client offers, nothing will be compressed."""
+    async with open_raw(server) as raw:
+        response = await raw.handshake(token, f"Sec-WebSocket-Extensions: {offer}")
+    assert response.status == SWITCHING
+    assert "sec-websocket-extensions" not in response.headers
+
+
+@pytest.mark.parametrize("query", ["access_token={key}", "x=1&access_token={key}&start=0"])
+async def test_a_listener_may_give_its_key_in_the_query(
+    server: RunningServer, open_raw: Any, alice: Any, query: str
+) -> None:
+    """Browsers cannot set headers on a WebSocket."""
+    async with open_raw(server) as raw:
+        path = f"/api/v2/notify?{query.format(key=alice.key)}"
+        assert (await raw.handshake(None, path=path)).status == SWITCHING
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        ["Authorization: Bearer "],
+        ["Authorization: Bearer mdd_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        ["Authorization: Basic YWxpY2U6Y29ycmVjdCBob3JzZQ=="],
+        ["Authorization: Bearer \u00ff\u00fe"],
+        ["Authorization: Bearer one", "Authorization: Bearer two"],
+    ],
+    ids=["missing", "empty", "unknown", "password", "not ASCII", "two"],
+)
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+async def test_credentials_that_are_not_valid_are_refused_with_401(
+    server: RunningServer, open_raw: Any, path: str, fields: list[str]
+) -> None:
+    """The handshake is answered with 401 and a problem in JSON, and the connection is closed."""
+    async with open_raw(server) as raw:
+        response = await raw.handshake(None, *fields, path=path)
+        assert response.status == 401
+        assert _json.decode(response.body)["error"]["code"] == 401
+        assert response.headers["www-authenticate"].startswith("Bearer")
+        assert await raw.rest() == b""
+
+
+async def test_a_revoked_token_is_refused(server: RunningServer, open_raw: Any, alice: Any, token: str) -> None:
+    """A token that was renewed, or whose device was deleted, opens nothing."""
+    renewed = (await alice.http.post("/devices/d1/token")).json()["token"]
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(token)).status == 401
+    await alice.http.delete("/devices/d1")
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(renewed)).status == 401
+
+
+async def test_a_key_is_no_device_token_and_a_device_token_is_no_key(
+    server: RunningServer, open_raw: Any, alice: Any, token: str
+) -> None:
+    """The secrets of people and of devices do not open each other's sockets."""
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(alice.key)).status == 401
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(token, path="/api/v2/notify")).status == 401
+
+
+async def test_a_refusal_is_cheap(server: RunningServer, open_raw: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A device without a valid token that dials in a busy loop costs well under 10 ms of work a try, and no log."""
+    tries = 200
+    caplog.set_level(logging.INFO)
+    before = time.process_time()  # of client and server together
+    for _ in range(tries):
+        async with open_raw(server) as raw:
+            assert (await raw.handshake("mdd_nobody")).status == 401
+    assert (time.process_time() - before) / tries < 0.01
+    assert not [record for record in caplog.records if record.name.startswith("mdashcore")]
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /api/v2/rpc HTTP/1.1\r\n{auth}Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 400),
+        (b"GET /api/v2/rpc HTTP/1.1\r\n{auth}{key}Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n", 426),
+        (b"GET /api/v2/rpc HTTP/1.1\r\n{auth}{key}Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 426),
+        (
+            b"GET /api/v2/rpc HTTP/1.1\r\n{auth}{key}Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 8\r\n\r\n",
+            400,
+        ),
+    ],
+    ids=["no key", "no Connection", "another protocol", "an old version"],
+)
+async def test_a_handshake_that_is_none_is_refused(
+    server: RunningServer, open_raw: Any, token: str, request_head: bytes, status: int
+) -> None:
+    """What asks for a WebSocket in a wrong way is told so, and the connection is closed."""
+    head = request_head.replace(b"{auth}", f"Host: x\r\nAuthorization: Bearer {token}\r\n".encode())
+    head = head.replace(b"{key}", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+    async with open_raw(server) as raw:
+        await raw.send(head)
+        assert (await raw.response()).status == status
+        assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize("query", ["start=x", "start=-1", "start=" + "9" * 19, "&".join(f"a{i}=1" for i in range(40))])
+async def test_a_query_that_cannot_be_read_is_refused_with_400(
+    server: RunningServer, open_raw: Any, alice: Any, query: str
+) -> None:
+    """A wrong offset, or far too many parameters, is the client's mistake and no crash."""
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(alice.key, path=f"/api/v2/notify?{query}")).status == 400
+
+
+async def test_far_too_many_parameters_hide_no_key(server: RunningServer, open_raw: Any, alice: Any) -> None:
+    """A key behind forty other parameters is not looked for, on a socket or over REST."""
+    query = "&".join(f"a{i}=1" for i in range(40)) + f"&access_token={alice.key}"
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(None, path=f"/api/v2/notify?{query}")).status == 400
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{server.url}/api/v2/devices?{query}")).status_code == 400
+
+
+# How bytes arrive
+
+
+async def test_a_head_may_arrive_byte_by_byte(server: RunningServer, open_raw: Any, token: str) -> None:
+    """TCP keeps no borders: a handshake and a REST request are understood one byte at a time."""
+    async with open_raw(server) as raw:
+        for byte in raw.handshake_bytes("/api/v2/rpc", token):
+            await raw.send(bytes([byte]))
+        assert (await raw.response()).status == SWITCHING
+    for target in (b"/healthz", b"/api/v2/rpc/"):
+        async with open_raw(server) as raw:
+            for byte in b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n":
+                await raw.send(bytes([byte]))
+            assert (await raw.response()).status == (200 if target == b"/healthz" else 401)
+
+
+async def test_frames_may_come_with_the_head(
+    server: RunningServer, open_raw: Any, frame_bytes: FrameBytes, token: str
+) -> None:
+    """A client that does not wait for the answer loses nothing: its call is answered."""
+    async with open_raw(server) as raw:
+        await raw.send(raw.handshake_bytes("/api/v2/rpc", token) + frame_bytes(Opcode.TEXT, CALL))
+        assert (await raw.response()).status == SWITCHING
+        await answered(raw.receive)
+
+
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+async def test_a_ping_that_comes_with_the_head_is_answered(
+    server: RunningServer, open_raw: Any, frame_bytes: FrameBytes, alice: Any, token: str, path: str
+) -> None:
+    """The pong is sent at once, not beside the next message."""
+    async with open_raw(server) as raw:
+        secret = token if path.endswith("rpc") else alice.key
+        await raw.send(raw.handshake_bytes(path, secret) + frame_bytes(Opcode.PING, b"early"))
+        assert (await raw.response()).status == SWITCHING
+        frame = await raw.frame()
+        assert frame is not None
+        assert (frame.opcode, bytes(frame.data)) == (Opcode.PONG, b"early")
+
+
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+async def test_a_goodbye_that_comes_with_the_head_is_answered(
+    server: RunningServer, open_raw: Any, frame_bytes: FrameBytes, alice: Any, token: str, path: str
+) -> None:
+    """A connection that is over as soon as it is open is closed in order."""
+    async with open_raw(server) as raw:
+        secret = token if path.endswith("rpc") else alice.key
+        await raw.send(raw.handshake_bytes(path, secret) + frame_bytes(Opcode.CLOSE, b"\x03\xe8"))
+        assert (await raw.response()).status == SWITCHING
+        assert await raw.close_code() == 1000
+
+
+@pytest.mark.parametrize("target", ["/api/v2/rpc", "/healthz"])
+@pytest.mark.parametrize("line", ["X: " + "x" * 2**18, "\r\n".join(f"X-{i}: {'x' * 200}" for i in range(1000))])
+async def test_a_head_that_is_too_large_is_refused(
+    server: RunningServer, open_raw: Any, token: str, target: str, line: str
+) -> None:
+    """Of a head without an end little is kept; then it is refused, and the connection closed."""
+    async with open_raw(server) as raw:
+        try:
+            await raw.send(raw.handshake_bytes(target, token)[:-2] + line.encode())
+            assert (await raw.response()).status in (400, 431)
+        except (trio.BrokenResourceError, EOFError):
+            pass  # it was closed while it still came in
+        await raw.rest()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "patience"),
+    [
+        (b"", HEAD_TIMEOUT),
+        (b"GET /api/v2/rpc HTTP/1.1\r\nUpgrade: web", HEAD_TIMEOUT),
+        (b"POST /api/v2/devices HTTP/1.1\r\n", KEEP_ALIVE),
+    ],
+    ids=["nothing", "half a handshake", "half a request"],
+)
+async def test_a_slow_head_times_out(
+    autojump_clock: Any, server: RunningServer, open_raw: Any, beginning: bytes, patience: float
+) -> None:
+    """Who connects and does not ask for anything is sent away."""
+    autojump_clock.autojump_threshold = 0.02  # what is sent to a socket is there within that
+    async with open_raw(server, patience=100) as raw:
+        started = trio.current_time()
+        await raw.send(beginning)
+        await raw.rest()
+        assert trio.current_time() - started == pytest.approx(patience, abs=2)
+
+
+# What is no socket
+
+
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+async def test_a_plain_get_of_a_socket_path_is_told_to_upgrade(alice: Any, path: str) -> None:
+    """426, with the protocol that is expected."""
+    response = await alice.http.get(path.removeprefix("/api/v2"))
+    assert response.status_code == 426
+    assert response.headers["Upgrade"] == "websocket"
+
+
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify", "/api/v2/devices", "/nowhere"])
+async def test_an_upgrade_late_in_a_connection_is_refused_and_not_hung(
+    server: RunningServer, open_raw: Any, alice: Any, path: str
+) -> None:
+    """After a first request the connection belongs to the REST app, which has no WebSockets at all."""
+    async with open_raw(server) as raw:
+        await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await raw.response()).status == 200
+        response = await raw.handshake(alice.key, path=path)
+        assert response.status == 426
+        assert _json.decode(response.body)["error"]["code"] == 426
+        assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "fields", [["Content-Length: 5"], [f"X-{i}: 1" for i in range(130)]], ids=["a body", "headers"]
+)
+async def test_a_handshake_that_only_the_rest_server_would_take_is_refused(
+    server: RunningServer, open_raw: Any, token: str, fields: list[str]
+) -> None:
+    """Two parsers that differ in a detail open no way around the bounds of the sockets."""
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(token, *fields)).status in (400, 426)
+        assert await raw.rest() == b""
+
+
+async def test_an_upgrade_of_another_path_is_refused(server: RunningServer, open_raw: Any, alice: Any) -> None:
+    """There are two WebSockets, and no third."""
+    async with open_raw(server) as raw:
+        assert (await raw.handshake(alice.key, path="/api/v2/devices")).status == 426
+        assert await raw.rest() == b""
+
+
+async def test_a_connection_serves_one_request_after_the_other(server: RunningServer, open_raw: Any) -> None:
+    """HTTP/1.1 connections are kept alive."""
+    async with open_raw(server) as raw:
+        for _ in range(3):
+            await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await raw.response()).status == 200
+
+
+async def test_pipelined_requests_are_answered_in_order(server: RunningServer, open_raw: Any, alice: Any) -> None:
+    """What was read with the first head is handed on with it, byte for byte."""
+    for id in ("a", "b", "c"):
+        await alice.register(id)
+    async with open_raw(server) as raw:
+        fields = f"Host: x\r\nAuthorization: Bearer {alice.key}\r\n"
+        await raw.send("".join(f"GET /api/v2/devices/{id} HTTP/1.1\r\n{fields}\r\n" for id in "abc").encode())
+        assert [_json.decode((await raw.response()).body)["id"] for _ in "abc"] == ["a", "b", "c"]
+
+
+async def test_a_body_that_comes_with_the_head_is_handed_on(server: RunningServer, open_raw: Any, alice: Any) -> None:
+    """A whole request in one packet, and a second one behind it."""
+    async with open_raw(server) as raw:
+        for id in ("a", "b"):
+            body = b'{"id":"%b"}' % id.encode()
+            await raw.send(
+                f"POST /api/v2/devices HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.key}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            assert (await raw.response()).status == 201
+
+
+async def test_http_1_0_is_served(server: RunningServer, open_raw: Any) -> None:
+    """Old tools get an answer, and the end of the connection."""
+    async with open_raw(server) as raw:
+        await raw.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert (await raw.response()).status == 200
+        assert await raw.rest() == b""
+
+
+# TLS, HTTP/2, IPv6
+
+
+@asynccontextmanager
+async def tls_server(folder: Path) -> AsyncIterator[tuple[RunningServer, Callable[[], ssl.SSLContext]]]:
+    """A server with a certificate, and what makes a client's context that trusts it."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(folder / "cert.pem")
+
+    def client_context() -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        return context
+
+    async with open_server(ServerConfig(bind="127.0.0.1:0", certfile=folder / "cert.pem")) as server:
+        yield server, client_context
+
+
+async def register_alice(server: RunningServer) -> tuple[str, str]:
+    """An account with a device "d1": its API key and the device's token."""
+    hub = server.service.hub
+    await hub.accounts.register("alice", "no password")
+    return (await hub.accounts.create_key("alice")).secret, (await hub.create_device("alice", "d1")).token
+
+
+async def test_http_2_reaches_the_rest_app(tmp_path: Path) -> None:
+    """It is chosen by ALPN, and many requests share one connection."""
+    async with tls_server(tmp_path) as (server, client_context):
+        key, _ = await register_alice(server)
+        async with httpx.AsyncClient(
+            http2=True, verify=client_context(), base_url=server.url, headers={"Authorization": f"Bearer {key}"}
+        ) as client:
+            statuses: list[tuple[str, int]] = []
+
+            async def ask() -> None:
+                response = await client.get("/api/v2/devices")
+                statuses.append((response.http_version, response.status_code))
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(ask)
+            assert statuses == [("HTTP/2", 200)] * 5
+            created = await client.post("/api/v2/devices", json={"id": "d2"})
+            assert (created.http_version, created.status_code) == ("HTTP/2", 201)
+            large = await client.post("/api/v2/devices", content=b"x" * (server.service.settings.max_body + 1))
+            assert large.status_code == 413
+            assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_http_1_1_works_over_tls(tmp_path: Path) -> None:
+    """For clients that do not ask for HTTP/2."""
+    async with tls_server(tmp_path) as (server, client_context):
+        async with httpx.AsyncClient(verify=client_context(), base_url=server.url) as client:
+            response = await client.get("/healthz")
+            assert (response.http_version, response.status_code) == ("HTTP/1.1", 200)
+
+
+@asynccontextmanager
+async def secure_websocket(url: str, context: ssl.SSLContext, token: str) -> AsyncIterator[Any]:
+    """A client's WebSocket over TLS."""
+    bearer = [(b"Authorization", f"Bearer {token}".encode())]
+    async with trio_websocket.open_websocket_url(url, ssl_context=context, extra_headers=bearer) as ws:
+        yield ws
+    await trio.aclose_forcefully(ws._stream)  # left open by the library where the server said goodbye first
+
+
+async def test_sockets_work_over_tls(tmp_path: Path) -> None:
+    """A device and a listener, with calls, notifications, and goodbyes from either side."""
+    async with tls_server(tmp_path) as (server, client_context):
+        key, token = await register_alice(server)
+        accounts = server.service.hub.accounts
+        notify_url = f"wss://127.0.0.1:{server.port}/api/v2/notify"
+        with trio.fail_after(2 * PATIENCE):
+            async with secure_websocket(notify_url, client_context(), key) as listener:
+                async with secure_websocket(server.device_url, client_context(), token) as device:
+                    await device.send_message(CALL.decode())
+                    assert _json.decode(await device.get_message())["id"] == 77
+                    assert _json.decode(await listener.get_message())["name"] == "online"
+                assert _json.decode(await listener.get_message())["name"] == "offline"
+                await accounts.remove_key("alice", (await accounts.keys("alice"))[0].id)
+                with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+                    await listener.get_message()
+                assert closed.value.reason.code == 1008
+
+
+async def test_plain_http_on_a_tls_port_harms_nobody(
+    tmp_path: Path, open_raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is dropped, without a word in the log that anyone could flood."""
+    async with tls_server(tmp_path) as (server, client_context):
+        async with open_raw(server) as raw:
+            await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert not (await raw.rest()).startswith(b"HTTP")
+        async with httpx.AsyncClient(verify=client_context()) as client:
+            assert (await client.get(f"{server.url}/healthz")).status_code == 200
+    assert not [record for record in caplog.records if record.name.startswith("mdashcore")]
+
+
+async def test_a_tls_handshake_that_stops_times_out(autojump_clock: Any, tmp_path: Path, open_raw: Any) -> None:
+    """Half a ClientHello holds a connection no longer than half a head."""
+    autojump_clock.autojump_threshold = 0.02
+    async with tls_server(tmp_path) as (server, _):
+        async with open_raw(server, patience=100) as raw:
+            started = trio.current_time()
+            await raw.send(bytes.fromhex("16030100c8"))
+            await raw.rest()
+            assert trio.current_time() - started == pytest.approx(HEAD_TIMEOUT, abs=2)
+
+
+async def test_ipv6_is_served() -> None:
+    """A host in brackets; sockets and REST."""
+    try:
+        server_context = open_server(ServerConfig(bind="[::1]:0"))
+        server = await server_context.__aenter__()
+    except OSError as exc:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"THIS MACHINE HAS NO IPv6: {exc}")
+    try:
+        _, token = await register_alice(server)
+        assert server.url.startswith("http://[::1]:")
+        async with connect_device(server.device_url, token) as device, httpx.AsyncClient() as client:
+            await device.send(CALL.decode())
+            await answered(device.receive)
+            assert (await client.get(f"{server.url}/healthz")).status_code == 200
+    finally:
+        await server_context.__aexit__(None, None, None)
+
+
+# Embedding
+
+
+@asynccontextmanager
+async def bare_service() -> AsyncIterator[Service]:
+    """A service that nobody serves yet."""
+    async with open_backend("memory://") as backend:
+        async with open_node(Hub(backend, now=time.time, entropy=os.urandom)) as node:
+            yield Service(node)
+
+
+@asynccontextmanager
+async def serving(gateway: Gateway) -> AsyncIterator[int]:
+    """A gateway at work; its port."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def serve(task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+            await gateway.serve(listeners, stop=stop, task_status=task_status)
+
+        await nursery.start(serve)
+        yield listeners[0].socket.getsockname()[1]
+        stop.set()
+
+
+async def test_an_embedder_may_mount_only_the_sockets() -> None:
+    """A gateway without an app serves devices and listeners; whatever else is asked is not found."""
+    async with bare_service() as service, serving(Gateway(service)) as port:
+        await service.hub.accounts.register("alice", "no password")
+        token = (await service.hub.create_device("alice", "d1")).token
+        async with connect_device(f"ws://127.0.0.1:{port}/api/v2/rpc", token) as device:
+            await device.send(CALL.decode())
+            await answered(device.receive)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for response in (
+                await client.get("/api/v2/devices"),
+                await client.post("/api/v2/devices", content=b"x" * 2_000_000),
+                await client.get("/api/v2/rpc"),
+            ):
+                assert response.status_code == 404
+                assert response.json()["error"]["code"] == 404
+
+
+async def test_an_embedder_may_mount_only_the_app(open_raw: Any) -> None:
+    """The REST API runs under Hypercorn itself, which has no sockets then."""
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.accesslog = config.errorlog = None
+    stop = trio.Event()
+    async with bare_service() as service, trio.open_nursery() as nursery:
+        await service.hub.accounts.register("alice", "no password")
+        key = (await service.hub.accounts.create_key("alice")).secret
+
+        async def serve(task_status: Any) -> None:
+            app: Any = create_app(service)
+            await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
+
+        binds = await nursery.start(serve)
+        port = int(binds[0].rpartition(":")[2])
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}
+        ) as client:
+            assert (await client.post("/api/v2/devices", json={"id": "d1"})).status_code == 201
+            assert [device["id"] for device in (await client.get("/api/v2/devices")).json()] == ["d1"]
+        server = RunningServer(service, "127.0.0.1", port, tls=False)
+        async with open_raw(server) as raw:
+            assert (await raw.handshake(key, path="/api/v2/notify")).status == 426
+        stop.set()

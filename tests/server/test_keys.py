@@ -1,0 +1,121 @@
+"""``/keys``: shown once, kept as hashes, gone at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdashcore.testing.device import connect_device
+
+
+def bearer(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+async def key(alice):
+    """Another key of alice's: its id and secret."""
+    created = (await alice.http.post("/keys", json={"name": "ci"})).json()
+    return created["id"], created["key"]
+
+
+async def test_a_key_is_shown_once(alice):
+    """In the answer that made it; a list has names, and no secret."""
+    response = await alice.http.post("/keys", json={"name": "Büro ☕"})
+    created = response.json()
+    assert response.status_code == 201
+    assert set(created) == {"id", "name", "created_at", "key"}
+    assert (created["key"].startswith("mdk_"), created["name"]) == (True, "Büro ☕")
+    listed = (await alice.http.get("/keys")).json()
+    assert [set(key) for key in listed] == [{"id", "name", "created_at"}] * 2
+    assert created["id"] in [key["id"] for key in listed]
+    assert created["key"].removeprefix("mdk_") not in (await alice.http.get("/keys")).text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"name":""}'])
+async def test_a_key_needs_no_name(alice, content):
+    """Every key is another one, and works."""
+    created = [(await alice.http.post("/keys", content=content)).json() for _ in range(2)]
+    assert created[0]["key"] != created[1]["key"]
+    for key in created:
+        assert (await alice.http.get("/me", headers=bearer(key["key"]))).json() == {"name": "alice", "admin": False}
+
+
+@pytest.mark.parametrize("body", [{"name": 7}, {"name": "x" * 257}, {"key": "mdk_mine"}, {"id": "mine"}, [], "ci"])
+async def test_what_is_no_key_is_refused(alice, body):
+    """A chosen secret too; nothing is made."""
+    response = await alice.http.post("/keys", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, 400)
+    assert len((await alice.http.get("/keys")).json()) == 1
+
+
+async def test_keys_are_kept_as_hashes(alice, key, anyone, server_log):
+    """Whoever reads the whole store, or the server's log, cannot act with what is there."""
+    _, secret = key
+    await alice.http.get("/devices", headers=bearer(secret))
+    assert (await anyone.get(f"/devices?access_token={secret}")).status_code == 200
+    async with connect_device(f"ws{alice.server.url[4:]}/api/v2/notify?access_token={secret}", None):
+        pass
+    documents = alice.server.service.hub.accounts._keys._documents
+    stored = [
+        f"{document.key} {document.body.decode()}"
+        for collection in ("accounts", "keys", "key_owners")
+        async for document in documents.scan(collection)
+    ]
+    assert len(stored) >= 5  # an account, two keys, two entries of the index
+    for text in (*stored, server_log()):
+        assert secret.removeprefix("mdk_") not in text
+
+
+async def test_a_deleted_key_opens_nothing(alice, key, anyone):
+    """From the answer on; the others go on working."""
+    id, secret = key
+    assert (await alice.http.get("/devices", headers=bearer(secret))).status_code == 200
+    response = await alice.http.delete(f"/keys/{id}")
+    assert (response.status_code, response.json()) == (200, True)
+    assert (await alice.http.get("/devices", headers=bearer(secret))).status_code == 401
+    assert (await anyone.get(f"/devices?access_token={secret}")).status_code == 401
+    assert (await alice.http.get("/devices")).status_code == 200
+    assert len((await alice.http.get("/keys")).json()) == 1
+    assert (await alice.http.delete(f"/keys/{id}")).status_code == 404
+
+
+async def test_a_deleted_key_closes_its_sockets(alice, key, open_raw):
+    """Those that it opened, at once; the ones of other keys stay, and it opens no new one."""
+    id, secret = key
+    url = f"ws{alice.server.url[4:]}/api/v2/notify"
+    async with (
+        alice.listen() as ear,
+        connect_device(url, secret) as one,
+        connect_device(f"{url}?access_token={secret}", None) as two,
+    ):
+        await alice.http.delete(f"/keys/{id}")
+        for socket in (one, two):
+            code, reason = await socket.wait_closed()
+            assert (code, "revoked" in reason) == (1008, True)
+        await alice.register("d1")
+        assert (await ear.hear())["name"] == "created"
+    async with open_raw(alice.server) as raw:
+        assert (await raw.handshake(secret, path="/api/v2/notify")).status == 401
+
+
+async def test_a_key_may_delete_itself(alice):
+    """The answer still comes; the next request is refused."""
+    (listed,) = (await alice.http.get("/keys")).json()
+    assert (await alice.http.delete(f"/keys/{listed['id']}")).json() is True
+    assert (await alice.http.get("/keys")).status_code == 401
+
+
+@pytest.mark.parametrize("id", ["key_unknown", "x" * 5000, "ü", "..", "%00"])
+async def test_a_key_that_is_not_there(alice, id):
+    """404, whatever the path holds."""
+    response = await alice.http.delete(f"/keys/{id}")
+    assert response.status_code in (404, 405)  # a client makes of "/keys/.." what is no path of a key
+    assert response.json()["error"]["code"] == response.status_code
+
+
+async def test_keys_are_listed_oldest_first(alice):
+    """In the order in which they were made."""
+    names = ["c", "a", "b"]
+    for name in names:
+        await alice.http.post("/keys", json={"name": name})
+    assert [key["name"] for key in (await alice.http.get("/keys")).json()] == ["", *names]

@@ -1,0 +1,176 @@
+"""``/users``: accounts, managed by admins with their passwords."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdashcore.testing.device import connect_device
+
+
+@pytest.fixture
+async def admin(root):
+    """The admin root, with name and password."""
+    async with root.as_user() as http:
+        yield http
+
+
+async def test_an_admin_makes_accounts(admin, alice, anyone):
+    """With a password, which is nowhere shown; the new account works at once, and has nothing of anybody's."""
+    await alice.register("d1")
+    answer = await admin.post("/users", json={"name": "carol", "password": "pw ☕"})
+    assert (answer.status_code, set(answer.json())) == (201, {"name", "admin", "created_at"})
+    assert (answer.json()["name"], answer.json()["admin"]) == ("carol", False)
+    listed = (await admin.get("/users")).json()
+    assert [(user["name"], user["admin"]) for user in listed] == [("alice", False), ("carol", False), ("root", True)]
+    assert "argon2" not in (await admin.get("/users")).text
+    assert (await anyone.get("/me", auth=("carol", "pw ☕"))).json() == {"name": "carol", "admin": False}
+    assert (await anyone.get("/devices", auth=("carol", "pw ☕"))).json() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": "carol"},
+        {"password": "x"},
+        {"name": "carol", "password": ""},
+        {"name": "carol", "password": 7},
+        {"name": "carol", "password": "x" * 1025},
+        {"name": "ca:rol", "password": "x"},
+        {"name": "ca/rol", "password": "x"},
+        {"name": "", "password": "x"},
+        {"name": "-carol", "password": "x"},
+        {"name": "x" * 65, "password": "x"},
+        {"name": ["carol"], "password": "x"},
+        {"name": "carol", "password": "x", "admin": "yes"},
+        {"name": "carol", "password": "x", "amdin": True},
+        [],
+    ],
+)
+async def test_what_is_no_account(admin, body):
+    """400, and nobody was made."""
+    answer = await admin.post("/users", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
+    assert [user["name"] for user in (await admin.get("/users")).json()] == ["root"]
+
+
+async def test_a_name_is_taken_once(admin, alice):
+    """409; the account keeps its password."""
+    assert (await admin.post("/users", json={"name": "alice", "password": "x"})).status_code == 409
+    async with alice.as_user() as http:
+        assert (await http.get("/me")).status_code == 200
+
+
+REQUESTS = [
+    ("GET", "/users", None),
+    ("POST", "/users", {"name": "carol", "password": "x"}),
+    ("PUT", "/users/alice", {"password": "x"}),
+    ("PUT", "/users/nobody", {"password": "x"}),
+    ("DELETE", "/users/root", None),
+    ("DELETE", "/users/nobody", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+async def test_only_admins_administrate(alice, root, method, path, body):
+    """403 for anybody else, whether what is asked for exists or not; nothing has changed."""
+    async with alice.as_user() as http:
+        answer = await http.request(method, path, json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, 403)
+        assert (await http.get("/me")).status_code == 200
+    async with root.as_user() as http:
+        assert [user["name"] for user in (await http.get("/users")).json()] == ["alice", "root"]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+async def test_keys_cannot_administrate(root, method, path, body):
+    """A key that leaks, also an admin's, makes and removes no account."""
+    assert (await root.http.request(method, path, json=body)).status_code == 403
+    assert (await root.http.get("/me")).json() == {"name": "root", "admin": False}
+
+
+async def test_a_new_password_ends_the_old_one(admin, alice, anyone, password):
+    """At once, also where it was just used; and the sockets that were opened with it are closed. Keys stay."""
+    assert (await anyone.get("/me", auth=("alice", password))).status_code == 200
+    credentials = alice.as_user().headers["Authorization"].encode()
+    url = f"ws{alice.server.url[4:]}/api/v2/notify"
+    async with connect_device(url, None, headers=[(b"Authorization", credentials)]) as socket:
+        answer = await admin.put("/users/alice", json={"password": "new"})
+        assert (answer.status_code, answer.json()["admin"]) == (200, False)
+        assert (await socket.wait_closed())[0] == 1008
+    assert (await anyone.get("/me", auth=("alice", password))).status_code == 401
+    assert (await anyone.get("/me", auth=("alice", "new"))).status_code == 200
+    assert (await alice.http.get("/me")).status_code == 200
+
+
+async def test_an_admin_makes_and_unmakes_admins(admin, alice):
+    """With a password in the same request; without `admin` it stays as it is."""
+    async with alice.as_user("new") as http:
+        assert (await admin.put("/users/alice", json={"password": "new", "admin": True})).json()["admin"]
+        assert (await http.get("/users")).status_code == 200
+        assert (await admin.put("/users/alice", json={"password": "new"})).json()["admin"]
+        assert not (await admin.put("/users/alice", json={"password": "new", "admin": False})).json()["admin"]
+        assert (await http.get("/users")).status_code == 403
+
+
+@pytest.mark.parametrize("body", [{}, {"password": ""}, {"admin": True}, {"password": "x", "admin": 1}, {"name": "x"}])
+async def test_what_is_no_change(admin, alice, body):
+    """400; the password stays."""
+    assert (await admin.put("/users/alice", json=body)).status_code == 400
+    async with alice.as_user() as http:
+        assert (await http.get("/me")).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["nobody", "x" * 3000, "%00", "ü", "a%20b"])
+async def test_an_account_that_is_not_there(admin, name):
+    """404, whatever the path holds."""
+    assert (await admin.put(f"/users/{name}", json={"password": "x"})).status_code == 404
+    assert (await admin.delete(f"/users/{name}")).status_code == 404
+
+
+async def test_the_last_admin_stays(admin, alice, password):
+    """Neither removed nor made an ordinary user, or nobody could ever administrate again; anybody else may go."""
+    assert (await admin.delete("/users/root")).status_code == 409
+    assert (await admin.put("/users/root", json={"password": "x", "admin": False})).status_code == 409
+    assert (await admin.get("/users")).status_code == 200
+    assert (await admin.delete("/users/alice")).status_code == 200
+    assert (await admin.post("/users", json={"name": "other", "password": password, "admin": True})).status_code == 201
+    assert (await admin.delete("/users/root")).status_code == 200
+    assert (await admin.get("/users")).status_code == 401
+
+
+async def test_a_removed_account_is_gone_with_everything(admin, alice, bob, anyone, password, open_raw):
+    """Password, keys, devices and sockets end at once, nobody else's do; who gets the name later finds nothing."""
+    token = await alice.register("d1")
+    await alice.http.post("/devices/d1/shadow", json={"state": {"desired": {"secret": 1}}})
+    async with (
+        connect_device(alice.server.device_url, token) as device,
+        alice.listen() as ear,
+        connect_device(
+            f"ws{alice.server.url[4:]}/api/v2/notify",
+            None,
+            headers=[(b"Authorization", alice.as_user().headers["Authorization"].encode())],
+        ) as by_password,
+        await bob.connect("d1") as other,
+    ):
+        answer = await admin.delete("/users/alice")
+        assert (answer.status_code, answer.json()) == (200, True)
+        for socket in (device, ear.socket, by_password):
+            assert (await socket.wait_closed())[0] == 1008
+        await other.send({"id": 1, "method": "Dash.Shadow.Get"})
+        assert (await other.receive())["id"] == 1
+    for auth in (None, ("alice", password)):
+        assert (await anyone.get("/me", auth=auth)).status_code == 401
+    assert (await alice.http.get("/devices")).status_code == 401
+    async with open_raw(alice.server) as raw:
+        assert (await raw.handshake(token)).status == 401
+    assert [device["id"] for device in (await bob.http.get("/devices")).json()] == ["d1"]
+
+    await admin.post("/users", json={"name": "alice", "password": "another"})
+    async with alice.as_user("another") as http:
+        for path in ("/devices", "/keys"):
+            assert (await http.get(path)).json() == []
+        assert (await http.post("/logs")).json() == []
+        created = (await http.post("/devices", json={"id": "d1"})).json()
+        assert created["shadow"]["state"] == {}
+    assert (await alice.http.get("/devices")).status_code == 401
