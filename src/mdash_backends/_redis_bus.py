@@ -18,10 +18,10 @@ import anyio
 import anyio.lowlevel
 from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
-from coredis import TCPConnection
+from coredis.connection import BaseConnection
 from coredis.exceptions import RedisError
 
-from mdash_backends._redis_client import ANY_SLOT, FAILURES, Client, Target
+from mdash_backends._redis_client import ANY_SLOT, FAILURES, Client, Target, reason
 from mdashcore._errors import StorageError
 
 __all__ = ["RedisBus"]
@@ -43,7 +43,7 @@ class RedisBus:
         self._tasks = tasks
         self._prefix = f"{prefix}:bus:{client.target.db}:"
         self._channels: dict[bytes, set[_Subscription]] = {}
-        self._connection: TCPConnection | None = None
+        self._connection: BaseConnection | None = None
         self._asked: defaultdict[bytes, deque[_Subscription]] = defaultdict(deque)
         self._listening = False
         self._heard = 0.0
@@ -126,7 +126,7 @@ class RedisBus:
     async def _hear(self) -> None:
         """Subscribe to everything on a new connection, and give out what comes, until it is lost."""
         gate = CapacityLimiter(1)
-        connection = self._client.target.connection(gate)
+        connection = await self._client.target.connect(gate)
         async with anyio.create_task_group() as tasks:
             await tasks.start(connection.run)
             self._connection = connection
@@ -139,7 +139,7 @@ class RedisBus:
             async with aclosing(connection.push_messages) as messages:
                 await self._give_out(messages, connection, gate)
 
-    async def _give_out(self, messages: AsyncIterator[Any], connection: TCPConnection, gate: CapacityLimiter) -> None:
+    async def _give_out(self, messages: AsyncIterator[Any], connection: BaseConnection, gate: CapacityLimiter) -> None:
         held = False
         async for kind, name, value in messages:
             # coredis puts what it has parsed in a queue without a bound, and fills it more quickly than it is
@@ -163,7 +163,7 @@ class RedisBus:
             if not asked:
                 del self._asked[name]
 
-    async def _ping(self, connection: TCPConnection) -> None:
+    async def _ping(self, connection: BaseConnection) -> None:
         while True:
             await anyio.sleep(PING_INTERVAL)
             if anyio.current_time() - self._heard >= PING_INTERVAL:
@@ -174,16 +174,16 @@ class RedisBus:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         self._connection = None
-        self._reason = str(error)
+        self._reason = reason(error)
         for subscription in self._subscriptions():
             subscription.interrupt()
-        _log.warning("%s: subscriptions are interrupted: %s", self._client.target, error)
+        _log.warning("%s: subscriptions are interrupted: %s", self._client.target, self._reason)
 
     def _subscriptions(self) -> list[_Subscription]:
         return [subscription for channel in self._channels.values() for subscription in channel]
 
 
-async def _refused(connection: TCPConnection) -> None:
+async def _refused(connection: BaseConnection) -> None:
     """Raise the first answer that is no push message: an error, such as that the user may not subscribe."""
     async with aclosing(connection.streamed_messages) as answers:
         async for answer in answers:

@@ -12,20 +12,19 @@ import ssl
 from binascii import crc_hqx
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import anyio
 import attrs
-from anyio import BrokenResourceError, CancelScope, CapacityLimiter, ClosedResourceError
-from anyio.abc import TaskGroup, TaskStatus
-from coredis import TCPConnection
-from coredis.connection import TCPLocation
+from anyio import BrokenResourceError, CancelScope, CapacityLimiter, ClosedResourceError, EndOfStream
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
+from coredis.connection import BaseConnection, BaseConnectionParams, TCPLocation
 from coredis.exceptions import ConnectionError as ConnectionLost
 from coredis.exceptions import MovedError, NoScriptError, RedisError
 
 from mdashcore._errors import StorageError
 
-__all__ = ["ANY_SLOT", "FAILURES", "Client", "Script", "Target", "background_tasks", "slot_of"]
+__all__ = ["ANY_SLOT", "FAILURES", "Client", "Script", "Target", "background_tasks", "reason", "slot_of"]
 
 MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothing beyond, and memory stays bounded
 
@@ -35,8 +34,20 @@ SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
 
 ANY_SLOT: Final = -1  # of a command without keys: the node that the URL names does it
 
-FAILURES: Final = (RedisError, OSError, BrokenResourceError, ClosedResourceError)
+FAILURES: Final = (RedisError, OSError, BrokenResourceError, ClosedResourceError, EndOfStream)
 """What coredis and anyio raise when something cannot be done; `TimeoutError` is an `OSError`."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, and what has caused it."""
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause) or type(cause).__name__
+        if text not in said:
+            said.append(text)
+        cause = cause.__cause__
+    return ": ".join(said)
 
 
 def slot_of(tag: bytes) -> int:
@@ -60,23 +71,48 @@ class Target:
     def __str__(self) -> str:
         return f"redis at {self.host}:{self.port}"
 
-    def connection(self, gate: CapacityLimiter | None = None) -> TCPConnection:
-        """A connection that has yet to be run.
+    async def connect(self, gate: CapacityLimiter | None = None) -> BaseConnection:
+        """A connection that has yet to be run, or one of `FAILURES`, in time.
 
         Args:
             gate: coredis acquires it before it parses what was not asked for.
         """
-        return TCPConnection(
+        try:
+            with anyio.fail_after(self.timeout):
+                stream = await self._open_stream()
+        except TimeoutError as exc:
+            raise TimeoutError(f"no connection within {self.timeout:g} s") from exc
+        return _Connection(
             TCPLocation(self.host, self.port),
+            stream,
             db=self.db,
             username=self.username,
             password=self.password,
-            ssl_context=self.tls,
-            connect_timeout=self.timeout,
             stream_timeout=self.timeout,
             decode_responses=False,
             processing_budget=gate or CapacityLimiter(1),
         )
+
+    async def _open_stream(self) -> ByteStream:
+        if self.tls is None:
+            return await anyio.connect_tcp(self.host, self.port)
+        return await anyio.connect_tcp(
+            self.host, self.port, tls=True, ssl_context=self.tls, tls_standard_compatible=False
+        )
+
+
+class _Connection(BaseConnection):
+    """coredis' connection over a stream that is there: where it has to make one and cannot, it leaks its queues."""
+
+    def __init__(self, location: TCPLocation, stream: ByteStream, **options: Unpack[BaseConnectionParams]) -> None:
+        super().__init__(location, **options)
+        self._given = stream
+
+    async def _connect(self) -> ByteStream:
+        return self._given
+
+    def describe(self) -> str:
+        return f"Connection<{self.location}>"
 
 
 class Script:
@@ -113,7 +149,7 @@ class Client:
         except FAILURES as exc:
             if wire.lost:
                 self._owners.pop(slot, None)  # a cluster without that node knows who has taken over
-            raise StorageError(f"{wire.target}: {exc or type(exc).__name__}") from exc
+            raise StorageError(f"{wire.target}: {reason(exc)}") from exc
         raise StorageError(f"{self.target}: the cluster's nodes send each other's callers round in circles")
 
     async def run(self, script: Script, slot: int, keys: Sequence[bytes], *arguments: bytes | int) -> Any:
@@ -138,7 +174,7 @@ class _Wire:
         self.target = target
         self._tasks = tasks
         self._room = anyio.Semaphore(MAX_IN_FLIGHT, fast_acquire=True)
-        self._connection: TCPConnection | None = None
+        self._connection: BaseConnection | None = None
         self._dial: _Dial | None = None
 
     @property
@@ -159,27 +195,28 @@ class _Wire:
                 connection.invalidate()  # the server or the way to it is gone: others need not wait for it
             raise TimeoutError(f"no answer within {self.target.timeout:g} s") from exc
 
-    async def _connected(self) -> TCPConnection:
+    async def _connected(self) -> BaseConnection:
         if self._connection is not None and self._connection.usable:
             return self._connection
         if self._dial is None:
-            dial = _Dial(self.target.connection())
+            dial = _Dial()
             try:
-                self._tasks.start_soon(self._connect, dial)
+                self._tasks.start_soon(self._make, dial)
             except RuntimeError as exc:  # the group has ended
                 raise ConnectionLost("the backend is closed") from exc
             self._dial = dial
         dial = self._dial  # one for all who need it; it goes on when one of them is cancelled
         await dial.done.wait()
-        if dial.error is not None:
-            raise ConnectionLost(str(dial.error)) from dial.error
+        if dial.connection is None:
+            raise ConnectionLost("no connection") from dial.error
         return dial.connection
 
-    async def _connect(self, dial: _Dial) -> None:
+    async def _make(self, dial: _Dial) -> None:
         try:
-            await self._tasks.start(dial.connection.run)
-            self._connection = dial.connection
-        except RedisError as exc:  # what `run` raises, whatever it was
+            connection = await self.target.connect()
+            await self._tasks.start(connection.run)
+            self._connection = dial.connection = connection
+        except FAILURES as exc:
             dial.error = exc
         finally:
             self._dial = None
@@ -190,9 +227,9 @@ class _Wire:
 class _Dial:
     """A connection that is being made."""
 
-    connection: TCPConnection
     done: anyio.Event = attrs.field(factory=anyio.Event)
-    error: RedisError | None = None
+    connection: BaseConnection | None = None
+    error: Exception | None = None
 
 
 @asynccontextmanager

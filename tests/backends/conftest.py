@@ -7,19 +7,25 @@ machine without root; that one has no TLS. Without any, the tests are skipped; w
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 READY = b"Ready to accept connections"
+READY_CLUSTER = re.compile(rb"cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\n")
+TRIES = 5  # to start a server on a port that nobody else takes in the same moment
 PATIENCE = 20.0  # seconds for an answer of a server that runs
 
 
@@ -32,7 +38,8 @@ def find_redis() -> str | None:
     if spec is None or spec.origin is None:
         return None
     program = Path(spec.origin).with_name("bin") / "redis-server"
-    program.chmod(0o755)
+    if not os.access(program, os.X_OK):
+        program.chmod(0o755)
     return str(program)
 
 
@@ -56,8 +63,9 @@ class RedisServer:
         self.program = program
         self.folder = folder
         self.options = options
-        self.port = free_port()
+        self.port = unused_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -67,8 +75,7 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         """Run it, and return when it accepts connections."""
-        options = {"bind": self.host, "dir": str(self.folder), "save": "", "daemonize": "no", **self.options}
-        options.setdefault("port", str(self.port))
+        options = {"bind": self.host, "port": str(self.port), "dir": str(self.folder), "save": "", **self.options}
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         process = subprocess.Popen([self.program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.process = process
@@ -77,8 +84,10 @@ class RedisServer:
         for line in process.stdout:
             told.append(line)
             if READY in line:
-                threading.Thread(target=_drain, args=[process.stdout], daemon=True).start()
+                self._reader = threading.Thread(target=_drain, args=[process.stdout], daemon=True)
+                self._reader.start()
                 return self
+        process.stdout.close()
         self.kill()
         raise RuntimeError("the Redis server did not start:\n" + b"".join(told).decode(errors="replace"))
 
@@ -88,6 +97,9 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+        if self._reader is not None:
+            self._reader.join()
+            self._reader = None
 
     def stop(self) -> None:
         """SIGSTOP: its sockets stay open, and nothing is answered."""
@@ -108,15 +120,29 @@ class RedisServer:
             link.sendall(_packed(*words))
             return _answer(answers)
 
+    @contextmanager
+    def monitor(self) -> Iterator[Callable[[], list[str]]]:
+        """Watches clients; what it gives tells the commands that came since it was last asked, without scripts' own."""
+        with socket.create_connection((self.host, self.port), PATIENCE) as link, link.makefile("rb") as lines:
+            link.sendall(_packed("MONITOR"))
+            _answer(lines)
 
-def free_port() -> int:
-    """A port that nobody uses now, far enough from the end that a cluster's bus port (+10000) exists too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((RedisServer.host, 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
-            return port
+            def seen() -> list[str]:
+                self.command("ECHO", "that is all")
+                found = iter(lambda: _answer(lines).decode(errors="replace"), None)
+                return [
+                    line for line in takewhile(lambda line: "that is all" not in line, found) if " lua]" not in line
+                ]
+
+            yield seen
+
+
+def unused_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind((RedisServer.host, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _drain(pipe: Any) -> None:
@@ -147,6 +173,12 @@ def _answer(lines: Any) -> Any:
 StartRedis = Callable[..., RedisServer]
 
 
+@pytest.fixture
+def free_port() -> int:
+    """A port where nobody listens."""
+    return unused_port()
+
+
 @pytest.fixture(scope="session")
 def redis_program() -> str:
     """The server's program."""
@@ -164,9 +196,16 @@ def start_redis(redis_program: str, tmp_path_factory: pytest.TempPathFactory) ->
 
     def start(**options: str) -> RedisServer:
         given = {name.replace("_", "-"): value for name, value in options.items()}
-        server = RedisServer(redis_program, tmp_path_factory.mktemp("redis"), given)
-        servers.append(server)
-        return server.start()
+        for tries_left in reversed(range(TRIES)):
+            server = RedisServer(redis_program, tmp_path_factory.mktemp("redis"), given)
+            try:
+                servers.append(server.start())
+            except RuntimeError as exc:
+                if not tries_left or "already in use" not in str(exc):
+                    raise
+            else:
+                break
+        return server
 
     yield start
     for server in servers:
@@ -186,10 +225,36 @@ def durable_redis(start_redis: StartRedis) -> RedisServer:
 
 
 @pytest.fixture(scope="session")
+def start_redis_cluster(start_redis: StartRedis) -> Callable[[], list[RedisServer]]:
+    """Starts clusters of two nodes, each with half of the slots."""
+
+    def start() -> list[RedisServer]:
+        options = {"cluster_enabled": "yes", "cluster_require_full_coverage": "no"}
+        ports = [str(unused_port()) for _ in range(2)]
+        nodes = [start_redis(cluster_port=port, **options) for port in ports]
+        for number, node in enumerate(nodes):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+            node.command("CLUSTER", "ADDSLOTSRANGE", *(("0", "8191") if number == 0 else ("8192", "16383")))
+        nodes[0].command("CLUSTER", "MEET", nodes[1].host, str(nodes[1].port), ports[1])
+        deadline = time.monotonic() + PATIENCE
+        while not all(READY_CLUSTER.match(node.command("CLUSTER", "INFO")) for node in nodes):
+            assert time.monotonic() < deadline, "the nodes do not find each other"
+        return nodes
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(start_redis_cluster: Callable[[], list[RedisServer]]) -> list[RedisServer]:
+    """A cluster for all tests that leave it as it is."""
+    return start_redis_cluster()
+
+
+@pytest.fixture(scope="session")
 def redis_with_tls(redis_program: str) -> None:
     """For tests that need a server with TLS: those of Debian have it, the wheel's has not."""
     told = subprocess.run(
-        [redis_program, "--port", "0", "--tls-port", str(free_port())], capture_output=True, timeout=PATIENCE
+        [redis_program, "--port", "0", "--tls-port", str(unused_port())], capture_output=True, timeout=PATIENCE
     ).stdout
     if b"Failed finding TLS support" in told or b"Bad directive" in told:
         unavailable(f"{redis_program} was built without TLS")

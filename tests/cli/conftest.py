@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import logging
 import os
 import re
 import signal
@@ -10,11 +13,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from websockets.sync.client import connect
 
 from mdashcore.cli import main
 
@@ -112,13 +117,19 @@ Spawn = Callable[..., Process]
 Mdash = Callable[..., Done]
 
 
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment for processes that may be killed, and leave their temporary folders behind."""
+    return {"TMPDIR": str(tmp_path_factory.mktemp("scratch"))}
+
+
 @pytest.fixture
-def spawn() -> Iterator[Spawn]:
+def spawn(scratch: dict[str, str]) -> Iterator[Spawn]:
     """Starts processes; those that still run at the end of the test are killed."""
     processes: list[Process] = []
 
-    def start(*args: str, **options: Any) -> Process:
-        processes.append(Process(*args, **options))
+    def start(*args: str, env: Mapping[str, str] | None = None, **options: Any) -> Process:
+        processes.append(Process(*args, env={**scratch, **(env or {})}, **options))
         return processes[-1]
 
     yield start
@@ -144,6 +155,19 @@ def run() -> Mdash:
     return run
 
 
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """A command sets up logging for its process; this one is not its own."""
+    loggers = [logging.getLogger(name) for name in (None, "mdashcore", "mdash_backends")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+
+
 @pytest.fixture
 def mdash(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Mdash:
     """Runs a command within this process, which is quick; what it talks to is real all the same."""
@@ -155,11 +179,29 @@ def mdash(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input)))
-            code = main(args)
+            with logging_restored():
+                code = main(args)
         captured = capsys.readouterr()
         return Done(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def wait_told() -> Callable[[Mapping[str, str], str, str], None]:
+    """Waits for a notification of a device, that it is "online" say: the device itself knows it a moment before."""
+
+    def wait(env: Mapping[str, str], name: str, id: str) -> None:
+        key, user = env.get("MDASH_KEY"), env.get("MDASH_USER", "").encode()
+        header = f"Bearer {key}" if key else f"Basic {base64.b64encode(user).decode()}"
+        url = f"ws{env['MDASH_SERVER'].removeprefix('http')}/api/v2/notify?start=0"
+        with connect(url, additional_headers={"Authorization": header}) as socket:
+            while True:
+                notification = json.loads(socket.recv(PATIENCE))
+                if (notification["name"], notification["id"]) == (name, id):
+                    return
+
+    return wait
 
 
 @attrs.frozen
@@ -208,9 +250,9 @@ def start_demo(spawn: Spawn) -> StartDemo:
 
 
 @pytest.fixture(scope="session")
-def demo() -> Iterator[Demo]:
+def demo(scratch: dict[str, str]) -> Iterator[Demo]:
     """One demo for all tests that leave its devices as they are; who changes something registers a device."""
-    process = Process("demo", "--bind", "127.0.0.1:0")
+    process = Process("demo", "--bind", "127.0.0.1:0", env=scratch)
     try:
         yield read_demo(process)
     finally:

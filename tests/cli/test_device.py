@@ -19,51 +19,47 @@ def name_of(request):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_is_a_device(demo, spawn, mdash, number):
+def test_it_is_a_device(demo, spawn, mdash, wait_told, number):
     """It connects, answers, shows what it is asked, and ends when told, with code 0; its files are gone then."""
     token = mdash("devices", "add", f"one-{number.name}", env=demo.by_key).out.split()[1]
     device = spawn("device", "--server", demo.url.replace("http", "ws"), "--token", token, "--id", "one")
     device.wait_for("INFO .*: one: connected to ws://.*/api/v2/rpc", "err")
+    wait_told(demo.by_key, "online", f"one-{number.name}")
     done = mdash("call", f"one-{number.name}", "Config.Get", '{"key":"device.id"}', env=demo.by_key)
     assert done.out == '"one"\n'
     device.wait_for("one: Config.Get", "err")
     assert device.end(number) == 0
     assert device.out == ""
-    (found,) = [
-        each
-        for each in json.loads(mdash("devices", "list", "--json", env=demo.by_key).out)
-        if each["id"] == f"one-{number.name}"
-    ]
-    assert found["online"] is False
+    wait_told(demo.by_key, "offline", f"one-{number.name}")
 
 
 @pytest.mark.parametrize("token", ["mdd_wrong", "mdk_wrong", "x"])
-def test_a_wrong_token(demo, run, token):
+def test_a_wrong_token(demo, mdash, token):
     """A token that the server refuses ends it with one line and code 4; it does not try again for ever."""
-    done = run("device", "--quiet", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
+    done = mdash("device", "--quiet", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
     assert (done.code, done.out, done.err) == (4, "", "Error: the server refuses the token\n")
 
 
-def test_a_revoked_token(demo, spawn, mdash, token, request):
+def test_a_revoked_token(demo, spawn, mdash, token, request, wait_told):
     """A device whose token is replaced loses its connection, and ends with code 4."""
     device = spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
-    device.wait_for("connected", "err")
+    wait_told(demo.by_key, "online", name_of(request))
     assert mdash("devices", "token", name_of(request), env=demo.by_key).code == 0
     assert device.wait() == 4
     assert "the device token was revoked" in device.err
     assert device.err.endswith("Error: the server refuses the token\n")
 
 
-def test_a_reboot(demo, spawn, mdash, token, request):
+def test_a_reboot(demo, spawn, mdash, token, request, wait_told):
     """Rebooting drops the connection, and another follows."""
     device = spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
-    device.wait_for("connected", "err")
+    wait_told(demo.by_key, "online", name_of(request))
     assert mdash("call", name_of(request), "Sys.Reboot", env=demo.by_key).out == "null\n"
     device.wait_for("rebooting", "err")
     device.wait_for("connected", "err", count=2)
 
 
-def test_a_server_that_comes_late(spawn, run, mdash):
+def test_a_server_that_comes_late(spawn):
     """Without a server it tries again until there is one."""
     server = spawn("serve", "--bind", "127.0.0.1:0", "--register-admin", "root:pw")
     url = server.wait_for("Listening on (.+)")[1]

@@ -15,18 +15,22 @@ from __future__ import annotations
 import os
 import queue
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 import pytest
+
+from mdashcore.cli import main
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds for what a process is expected to say: far above what it takes on a busy machine
@@ -85,9 +89,10 @@ class Process:
 
     def expect(self, pattern: str) -> re.Match[str]:
         """Wait for what matches, in all that it has said so far."""
+        deadline = time.monotonic() + PATIENCE
         while (found := re.search(pattern, self.said, re.MULTILINE)) is None:
             try:
-                line = self._lines.get(timeout=PATIENCE)
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 line = None
             assert line is not None, f"never said {pattern!r}, but:\n{self.said}"
@@ -201,6 +206,24 @@ def run(environment: dict[str, str]) -> Run:
         )
         assert done.returncode == status, f"exit code {done.returncode} of\n{code}\n{done.stdout}{done.stderr}"
         return done
+
+    return ran
+
+
+@pytest.fixture
+def mdash(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a line of `mdash` in this process, which saves the start of an interpreter; what it wrote to stdout."""
+
+    def ran(line: str, *, env: Mapping[str, str], status: int = 0) -> str:
+        program, *arguments = shlex.split(line)
+        assert program == "mdash"
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        code = main(arguments)
+        said = capfd.readouterr()
+        assert code == status, f"exit code {code} of {line}\n{said.out}{said.err}"
+        return said.out
 
     return ran
 

@@ -79,6 +79,15 @@ def test_in_an_asyncio_server(embedded, dial):
     assert "Traceback" not in server.said
 
 
+def test_the_virtual_device_connects_to_it(guide, embedded, start, free_address):
+    """With the command of the page."""
+    with embedded("asyncio") as server:
+        token = server.expect(r"^mdd_\S+$")[0]
+        command = guide.code("device").replace("127.0.0.1:8080", free_address).replace("TOKEN", token)
+        with start(f"exec {command}"):
+            server.expect('^Sys.GetInfo {"app":"virtual-device"')
+
+
 def test_in_a_synchronous_loop(embedded, connected):
     """The same over a line of a blocking socket; a call that is not answered is given up by the clock."""
     with embedded("sync") as server:

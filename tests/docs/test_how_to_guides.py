@@ -15,6 +15,7 @@ import trustme
 
 from mdashcore.cli import cli
 from mdashcore.server.config import load_config
+from mdashcore.storage import backend_schemes
 
 ROOT = Path(__file__).parents[2]
 ADMIN = "admin:SECRET"  # as the pages say
@@ -35,18 +36,13 @@ def as_admin(served):
     return {"MDASH_SERVER": f"http://{served}", "MDASH_USER": ADMIN}
 
 
-def token_of(run, environment, id: str) -> str:
-    """Registers a device."""
-    return run(f"mdash devices add {id}", env=environment).stdout.split()[1]
-
-
 # Run the server
 
 
-def test_users_are_made_as_the_page_says(page, run, as_admin):
+def test_users_are_made_as_the_page_says(page, mdash, served):
     """A user, a key of theirs, and the list."""
-    commands = page("docs/how_to_guides/run_the_server.md").code("users")
-    said = run(commands, env={"MDASH_SERVER": as_admin["MDASH_SERVER"]}).stdout
+    commands = page("docs/how_to_guides/run_the_server.md").code("users").splitlines()
+    said = "".join(mdash(command, env={"MDASH_SERVER": f"http://{served}"}) for command in commands)
     assert re.search(r"^mdk_\S+$", said, re.MULTILINE)
     assert re.search(r"^alice\tuser\t", said, re.MULTILINE)
 
@@ -97,6 +93,25 @@ def test_the_unit_starts_what_there_is(page, tmp_path):
     assert set(re.findall(r"MDASH_\w+", page("docs/how_to_guides/run_the_server.md").text)) <= read
 
 
+def test_every_kind_of_storage_is_named(page):
+    """By the scheme of its URL."""
+    section = page("docs/how_to_guides/run_the_server.md").section("## Storage")
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {scheme for cell in cells for scheme in re.findall(r"`(\w+)://", cell)} == set(backend_schemes())
+
+
+def test_a_backup_goes_into_another_storage(page, mdash, start, as_admin, tmp_path, monkeypatch):
+    """As the page says; the server that runs on it knows the users."""
+    monkeypatch.chdir(tmp_path)
+    *commands, serve = page("docs/how_to_guides/run_the_server.md").code("backup").splitlines()
+    for command in commands:
+        mdash(command.replace("/var/lib/mdash", str(tmp_path / "store")), env=as_admin)
+    serve = serve.replace("/var/lib/mdash", str(tmp_path / "store"))
+    with start(f"exec {serve} --bind 127.0.0.1:0") as process:
+        url = process.expect(r"^Listening on (\S+)$")[1]
+        assert "admin" in mdash("mdash user list", env={**as_admin, "MDASH_SERVER": url})
+
+
 def test_an_upgrade_on_a_used_connection_is_426(served):
     """What the page warns proxies of: only the first request of a connection can become a WebSocket."""
     host, _, port = served.partition(":")
@@ -121,29 +136,29 @@ def test_an_upgrade_on_a_used_connection_is_426(served):
 # Connect a device
 
 
-def test_a_virtual_device_connects(page, run, start, as_admin, served):
+def test_a_virtual_device_connects(page, mdash, start, as_admin, served):
     """Registered by the page's command, connected by the next one."""
     guide = page("docs/how_to_guides/connect_a_device.md")
-    token = run(guide.code("add"), env=as_admin).stdout.split()[1]
+    token = mdash(guide.code("add"), env=as_admin).split()[1]
     command = guide.code("virtual").replace("127.0.0.1:8080", served).replace("TOKEN", token)
     with start(f"exec {command}") as device:
         device.expect("connected")
-        assert "virtual-device" in run("mdash call lamp Sys.GetInfo", env=as_admin).stdout
+        assert "virtual-device" in mdash("mdash call lamp Sys.GetInfo", env=as_admin)
 
 
-def test_a_python_gateway_is_a_device(page, run, start, as_admin, served, tmp_path):
+def test_a_python_gateway_is_a_device(page, mdash, start, as_admin, served, tmp_path):
     """It answers calls, refuses others, and does what its shadow says."""
     guide = page("docs/how_to_guides/connect_a_device.md")
-    token = token_of(run, as_admin, "gateway")
+    token = mdash("mdash devices add gateway", env=as_admin).split()[1]
     (tmp_path / "gateway.py").write_text(guide.code("agent"))
     command = guide.code("run-agent").replace("127.0.0.1:8080", served).replace("=TOKEN", f"={token}")
     with start(command, cwd=tmp_path) as gateway:
         gateway.expect("'reported': {'on': False}")
-        assert json.loads(run("mdash call gateway Relay.Toggle", env=as_admin).stdout) == {"on": True}
-        run("mdash call gateway Make.Coffee", env=as_admin, status=1)
-        run("""mdash shadow set gateway '{"on":false}'""", env=as_admin)
+        assert json.loads(mdash("mdash call gateway Relay.Toggle", env=as_admin)) == {"on": True}
+        mdash("mdash call gateway Make.Coffee", env=as_admin, status=1)
+        mdash("""mdash shadow set gateway '{"on":false}'""", env=as_admin)
         with start("exec mdash notify --start 0", env=as_admin) as stream:
-            stream.expect(r'"name":"updated","id":"gateway".*"reported":\{"on":false\}\},"version":3')
+            stream.expect(r'"name":"updated","id":"gateway".*"reported":\{"on":false\}\},"version":4')
 
 
 # Mount the app
@@ -202,7 +217,8 @@ def test_every_command_is_executed_or_says_that_it_is_not(pages):
 def test_every_link_leads_somewhere(pages):
     """To a file that exists, and to a heading in it."""
     for each in pages:
-        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", each.text, flags=re.DOTALL | re.MULTILINE)):
+        prose = re.sub(r"^```.*?^```$", "", each.text, flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose):
             if target.startswith(("https://", "http://")):
                 continue
             path, _, anchor = target.partition("#")

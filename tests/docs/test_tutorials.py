@@ -14,8 +14,9 @@ def tutorial(page):
     return page("docs/tutorials/first_device.md")
 
 
-def test_your_first_device(tutorial, start, welcome, run, tmp_path):
+def test_your_first_device(tutorial, start, welcome, run, mdash, tmp_path, monkeypatch):
     """Every step succeeds, or fails as the page says, and the device ends with the new firmware, committed."""
+    monkeypatch.chdir(tmp_path)
     blocks = iter(tutorial.blocks())
     assert next(blocks).mark == "install"  # this environment has been installed
     started = next(blocks)
@@ -25,7 +26,7 @@ def test_your_first_device(tutorial, start, welcome, run, tmp_path):
         environment = dict(demo.variables)
         setup = next(blocks)
         assert set(re.findall(r"export (\w+)=", setup.code)) - {"PATH"} <= environment.keys()
-        said = _go_through(blocks, start, run, environment, tmp_path)
+        said = _go_through(blocks, start, run, mdash, environment, tmp_path)
     assert "ota.UNCOMMITTED" in said["mdash logs --device thermostat --name 'ota.*'"]
     assert "ota.COMMITTED" in said["mdash logs --device thermostat --name 'ota.*'"]
     shadow = [json.loads(text) for text in said["mdash shadow get thermostat"].splitlines()]
@@ -35,7 +36,7 @@ def test_your_first_device(tutorial, start, welcome, run, tmp_path):
     assert [answer["fw_version"] for answer in info] == ["1.0", "1.1"]
 
 
-def _go_through(blocks, start, run, environment, folder) -> dict[str, str]:
+def _go_through(blocks, start, run, mdash, environment, folder) -> dict[str, str]:
     """Do what each block says; what every `mdash` command said, by its text."""
     said: dict[str, str] = {}
     device = None
@@ -55,12 +56,15 @@ def _go_through(blocks, start, run, environment, folder) -> dict[str, str]:
                 device.__exit__(None, None, None)
             for line in block.code.splitlines():
                 status = int(rest.removeprefix("exit ")) if rest.startswith("exit") else 0
-                done = run(line, env=environment, cwd=folder, status=status)
-                said[line] = said.get(line, "") + done.stdout
+                if line.startswith("mdash "):
+                    answer = mdash(line, env=environment, status=status)
+                else:
+                    answer = run(line, env=environment, cwd=folder, status=status).stdout
+                said[line] = said.get(line, "") + answer
                 if line.startswith("curl"):
-                    assert done.stdout.split()[-1].startswith("2"), line
+                    assert answer.split()[-1].startswith("2"), line
             if rest == "token":
-                environment["MDASH_TOKEN"] = done.stdout.split()[1]
+                environment["MDASH_TOKEN"] = answer.split()[1]
     device.__exit__(None, None, None)
     return said
 

@@ -6,10 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+SOURCE = str(Path(__file__).parents[2] / "src")
+IN_MEMORY = {"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {}  # noqa: S108 - the toy syncs with every write
 PAGE = Path(__file__).parents[2] / "docs/how_to_guides/write_a_backend.md"
 
 
@@ -23,10 +26,11 @@ def blocks() -> tuple[str, str]:
 def run_suite(folder: Path, backend: str, only: str = "test") -> subprocess.CompletedProcess[str]:
     (folder / "onefile.py").write_text(backend)
     (folder / "test_onefile.py").write_text(blocks()[1])
+    options = ["-q", "-p", "no:trio", "-p", "no:cacheprovider", "-k", only]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:trio", "-p", "no:cacheprovider", "-k", only, "test_onefile.py"],
+        [sys.executable, "-m", "pytest", *options, "test_onefile.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), SOURCE]), **IN_MEMORY},
         capture_output=True,
         text=True,
         timeout=120,
@@ -55,3 +59,33 @@ def test_a_broken_toy_is_caught(tmp_path, right, wrong, caught_by):
     done = run_suite(tmp_path, code.replace(right, wrong), only=caught_by)
     assert done.returncode == 1
     assert f"::{caught_by}" in done.stdout
+
+
+def test_the_entry_point_is_found(tmp_path):
+    """Installed as the page says, it is opened by its URL."""
+    page = PAGE.read_text()
+    (toml,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    ((group, names),) = tomllib.loads(toml)["project"]["entry-points"].items()
+    (tmp_path / "onefile.py").write_text(blocks()[0])
+    metadata = tmp_path / "onefile-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: onefile\nVersion: 1\n")
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in names.items())]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    code = """
+import anyio, sys
+from mdashcore.storage import open_backend
+async def main():
+    async with open_backend(f"onefile://{sys.argv[1]}/store.json") as backend:
+        print(await backend.documents.put("c", "k", b"{}", expected=0))
+anyio.run(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), SOURCE])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "1", done.stderr
+    assert (tmp_path / "store.json").exists()

@@ -98,6 +98,7 @@ def test_the_last_admin_stays_one(tools, make):
 def test_a_key_is_kept_as_a_hash(tools, make):
     """Its secret is in the answer that made it, and in no document and no `repr`."""
     accounts, documents, _ = make()
+    tools.run(accounts.register("alice", "hash"))
     created = tools.run(accounts.create_key("alice", "ci"))
     assert valid(tools, accounts, created.secret) == "alice"
     for secret in ("", created.secret[:-1], created.key.hash, created.key.id, "\ud800"):
@@ -111,6 +112,7 @@ def test_a_key_is_kept_as_a_hash(tools, make):
 def test_a_removed_key_is_revoked(tools, make):
     """It, and no other; by its own account only."""
     accounts, documents, revoked = make()
+    tools.run(accounts.register("alice", "hash"))
     one, other = (tools.run(accounts.create_key("alice")) for _ in range(2))
     for account, id in (("bob", one.key.id), ("alice", "key_none"), ("alice", "x" * 4000)):
         with pytest.raises(NotFound):
@@ -138,6 +140,7 @@ def test_a_removed_account_has_no_keys(tools, make):
 def test_a_key_that_is_removed_twice_at_the_same_time(tools, make, choices):
     """One of them has done it, the other finds nothing; the key opens nothing in between or afterwards."""
     accounts, _, revoked = make()
+    tools.run(accounts.register("alice", "hash"))
     created = tools.run(accounts.create_key("alice"))
 
     async def use():
@@ -149,3 +152,21 @@ def test_a_key_that_is_removed_twice_at_the_same_time(tools, make, choices):
     assert revoked == [("alice", created.key.id)]
     assert all(outcome.error is None or isinstance(outcome.error, Unauthenticated) for outcome in outcomes[2:])
     assert valid(tools, accounts, created.secret) is None
+
+
+@given(choices=st.lists(st.integers(0, 2), max_size=60))
+def test_no_key_outlives_its_account(tools, make, choices):
+    """Not even one that is being made while the account is removed: none is valid afterwards, and none is left."""
+    accounts, documents, _ = make()
+    tools.run(accounts.register("alice", "hash"))
+    tools.run(accounts.create_key("alice"))
+    outcomes = tools.interleave(
+        [accounts.remove("alice"), accounts.create_key("alice"), accounts.create_key("alice")], choices
+    )
+    assert all(outcome.error is None or isinstance(outcome.error, NotFound) for outcome in outcomes)
+    for outcome in outcomes[1:]:
+        assert outcome.value is None or valid(tools, accounts, outcome.value.secret) is None
+    for collection in ("accounts", "keys", "key_owners"):
+        assert not documents.inner._collections.get(collection)
+    with pytest.raises(NotFound):
+        tools.run(accounts.create_key("alice"))

@@ -100,3 +100,29 @@ def test_accounts_are_apart(tools):
     for account in ("al", "alice"):
         tools.run(presence.claim(account, "d1", f"node-{account}"))
     assert {id: record.node for id, record in tools.run(presence.of("al")).items()} == {"d1": "node-al"}
+
+
+async def collect(iterator):
+    return [each async for each in iterator]
+
+
+@given(choices=st.lists(st.integers(0, 3), max_size=60))
+def test_what_a_process_left_behind_is_swept(tools, choices):
+    """The devices of a node that ended without a word are offline; other nodes', and those that have come back, not."""
+    presence = make(tools)
+    for id, node in (("d1", "a"), ("d2", "a"), ("d3", "b"), ("d4", "a"), ("d5", "a")):
+        session = tools.run(presence.claim("alice", id, node))
+    tools.run(presence.release("alice", "d5", session, 5.0))
+    swept = collect(presence.sweep("a"))
+    outcomes = tools.interleave(
+        [swept, presence.claim("alice", "d1", "b"), presence.release("alice", "d2", 1, 7.0)], choices
+    )
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    online = {id: record.node for id, record in tools.run(presence.of("alice")).items() if record.online}
+    assert online == {"d1": "b", "d3": "b"}
+    told = outcomes[0].value
+    assert ("alice", "d4") in told
+    assert set(told) <= {("alice", "d1"), ("alice", "d2"), ("alice", "d4")}
+    assert (("alice", "d2") in told) != outcomes[2].value  # told offline by one of them, and only by one
+    record = tools.run(presence.get("alice", "d4"))
+    assert record.last_seen is not None

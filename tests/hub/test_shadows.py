@@ -49,6 +49,10 @@ def make(tools):
     return build
 
 
+async def listed(shadows):
+    return {id: shadow async for id, shadow in shadows}
+
+
 def desired(**state):
     return {"state": {"desired": state}}
 
@@ -57,7 +61,7 @@ def test_a_new_shadow(tools, make):
     """Is empty, and in no store."""
     desk = make()
     assert tools.run(desk.one.get("alice", "d1")) == Shadow()
-    assert tools.run(desk.one.of("alice")) == {}
+    assert tools.run(listed(desk.one.of("alice"))) == {}
 
 
 def test_an_update_is_stored_and_told(tools, make):
@@ -186,12 +190,35 @@ def test_what_is_remembered_is_bounded(tools, make, monkeypatch):
     assert tools.run(desk.one.update("alice", "d2", desired(m=1))).version == 2
 
 
+def test_what_is_remembered_is_bounded_in_bytes(tools, make, monkeypatch):
+    """A few large shadows push out what many small ones would not; and what is forgotten is not counted any more."""
+    monkeypatch.setattr(module, "MAX_CACHED_BYTES", 1000)
+    desk = make()
+    for n in range(10):
+        tools.run(desk.one.update("alice", f"d{n}", desired(n=n)))
+    assert len(desk.one._cache) == 10
+    tools.run(desk.one.update("alice", "big", desired(a="x" * 950)))
+    assert list(desk.one._cache) == [*(f"alice/d{n}" for n in range(4, 10)), "alice/big"]
+    tools.run(desk.one.update("alice", "big", desired(a=None)))
+    tools.run(desk.one.update("alice", "d9", desired(n="x" * 100)))
+    tools.run(desk.one.forget("alice", "d8"))
+    assert desk.one._cached_bytes == sum(record.value.size for record in desk.one._cache.values()) < 200
+    tools.run(desk.one.update("alice", "huge", desired(a="x" * 2000)))
+    assert (desk.one._cached_bytes, list(desk.one._cache)) == (0, [])
+    assert tools.run(desk.one.update("alice", "huge", desired(a=None))).version == 2
+
+
 @pytest.mark.parametrize("body", [b"7", b"{}", b'{"version":"x"}', b"{", b'{"state":{"desired":{"a":null}}}'])
 def test_a_damaged_shadow_is_the_store_s_fault(tools, make, body):
     """Not the client's; the error names the document."""
     desk = make()
     tools.run(desk.documents.put("shadows", "alice/d1", body))
-    for coroutine in (desk.one.get("alice", "d1"), desk.one.update("alice", "d1", desired(n=1)), desk.one.of("alice")):
+    shadows = desk.one
+    for coroutine in (
+        shadows.get("alice", "d1"),
+        shadows.update("alice", "d1", desired(n=1)),
+        listed(shadows.of("alice")),
+    ):
         with pytest.raises(StorageError, match="shadows/alice/d1"):
             tools.run(coroutine)
 
@@ -201,4 +228,4 @@ def test_shadows_are_listed_by_account(tools, make):
     desk = make()
     for account, id in (("al", "d1"), ("alice", "d2")):
         tools.run(desk.one.update(account, id, desired(n=1)))
-    assert list(tools.run(desk.one.of("al"))) == ["d1"]
+    assert list(tools.run(listed(desk.one.of("al")))) == ["d1"]

@@ -12,6 +12,8 @@ from mdashcore._errors import STATUS, MdashError, RpcError, StorageError, status
 from mdashcore.server import problems
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.service import ServiceSettings
+from mdashcore.testing.device import connect_device
+from mdashcore.trio import node
 
 ERRORS = {
     "MdashError": (MdashError("internal error"), 500, "internal error"),
@@ -53,24 +55,22 @@ def test_the_table_has_every_error():
     assert set(STATUS) <= {getattr(_errors, name) for name in public}
 
 
-@pytest.mark.parametrize("name", ERRORS)
-async def test_every_error_has_a_status_and_a_form(server, name):
+async def test_every_error_has_a_status_and_a_form(server):
     """The status is the code in the body; the message is for people."""
-    error, status, message = ERRORS[name]
-    assert status_of(error) == status
-    assert problems.body(error) == {"error": {"code": status, "message": message}}
     app = create_quart_app(server.service)
 
-    @app.get("/raise")
-    async def fail():
-        raise error
+    @app.get("/raise/<name>")
+    async def fail(name):
+        raise ERRORS[name][0]
 
-    answer = await app.test_client().get("/raise")
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    assert json.loads(await answer.get_data()) == {"error": {"code": status, "message": message}}
-    assert ("www-authenticate" in answer.headers) == (status == 401)
-    assert answer.headers.get("retry-after") == ("3" if status == 429 else None)
+    for name, (error, status, message) in ERRORS.items():
+        body = {"error": {"code": status, "message": message}}
+        assert (name, status_of(error), problems.body(error)) == (name, status, body)
+        answer = await app.test_client().get(f"/raise/{name}")
+        assert (name, answer.status_code, json.loads(await answer.get_data())) == (name, status, body)
+        assert answer.headers["content-type"] == "application/json"
+        assert ("www-authenticate" in answer.headers) == (status == 401)
+        assert answer.headers.get("retry-after") == ("3" if status == 429 else None)
 
 
 @pytest.mark.parametrize("data", [None, {"pin": 7}, [], 0, ""])
@@ -111,22 +111,21 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "content", "status"), REQUESTS)
-async def test_what_can_go_wrong_with_a_request(alice, method, path, content, status):
+async def test_what_can_go_wrong_with_a_request(alice):
     """JSON in the one form, whatever it is; and the connection answers the next request."""
     await alice.register("d1")
-    url = f"{alice.server.url}/api/v2{path}"
-    answer = await alice.http.request(method, url, content=content)
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    assert set(answer.json()) == {"error"}
-    assert set(answer.json()["error"]) == {"code", "message"}
-    assert answer.json()["error"]["code"] == status
-    assert answer.json()["error"]["message"]
-    if status == 405:
-        assert method not in answer.headers["allow"]
-        assert answer.headers["allow"]
-    assert (await alice.http.get("/devices")).status_code == 200
+    for method, path, content, status in REQUESTS:
+        answer = await alice.http.request(method, f"{alice.server.url}/api/v2{path}", content=content)
+        assert (method, path, answer.status_code) == (method, path, status)
+        assert answer.headers["content-type"] == "application/json"
+        assert set(answer.json()) == {"error"}
+        assert set(answer.json()["error"]) == {"code", "message"}
+        assert answer.json()["error"]["code"] == status
+        assert answer.json()["error"]["message"]
+        if status == 405:
+            assert method not in answer.headers["allow"]
+            assert answer.headers["allow"]
+        assert (await alice.http.get("/devices")).status_code == 200
 
 
 async def test_a_path_outside_the_api(anyone, server):
@@ -190,3 +189,73 @@ async def test_a_trailing_slash_is_the_same_path(alice):
     assert (await alice.http.get("/devices/")).json() == (await alice.http.get("/devices")).json()
     assert (await alice.http.get("/devices/d1/shadow/")).status_code == 200
     assert (await alice.http.post("/devices/d1/ota/", content=b"x")).status_code == 503
+
+
+# Sockets, when the storage fails
+
+
+async def fail(*args, **options):
+    raise StorageError(SECRET)
+
+
+@pytest.mark.parametrize("part", ["presence.claim", "registry.get", "shadows.get", "feed.emit"])
+async def test_a_device_whose_connection_cannot_be_stored_comes_again(alice, monkeypatch, part):
+    """It is told to try again later: what waits for it would not be pushed, and nobody would know that it is online."""
+    monkeypatch.setattr(node, "RETRY_DELAY", 0.01)
+    token = await alice.register("d1")
+    name, _, verb = part.partition(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(alice.server.service.hub, name), verb, fail)
+        async with connect_device(alice.server.device_url, token) as device:
+            code, reason = await device.wait_closed()
+    assert (code, SECRET in reason) == (1013, False)
+    async with connect_device(alice.server.device_url, token):
+        await alice.told("online", "d1")
+
+
+@pytest.mark.parametrize("part", ["presence.release", "feed.emit"])
+async def test_that_a_device_is_gone_is_told_when_the_storage_is_back(alice, monkeypatch, part):
+    """It is tried until then: once told, and offline in the list."""
+    monkeypatch.setattr(node, "RETRY_DELAY", 0.01)
+    name, _, verb = part.partition(".")
+    async with alice.listen() as ear:
+        async with await alice.connect("d1"):
+            await ear.expect("online")
+            target = getattr(alice.server.service.hub, name)
+            works, failures = getattr(target, verb), iter([True] * 3)
+
+            async def sometimes(*args, **options):
+                return await (fail() if next(failures, False) else works(*args, **options))
+
+            monkeypatch.setattr(target, verb, sometimes)
+        assert (await ear.hear())["name"] == "offline"
+        assert not (await alice.http.get("/devices/d1")).json()["online"]
+        await alice.http.put("/devices/d1", json={"name": "mark"})
+        assert (await ear.hear())["name"] == "updated"
+
+
+@pytest.mark.parametrize("frame", [{"method": "Log"}, {"id": 1, "method": "Log"}])
+async def test_what_a_device_says_is_not_lost_silently(alice, monkeypatch, frame):
+    """It is told to come again, and says then what it says to a new connection."""
+    async with await alice.connect("d1") as device:
+        await alice.told("online", "d1")
+        with monkeypatch.context() as patch:
+            patch.setattr(alice.server.service.hub.feed, "emit", fail)
+            await device.send(frame)
+            code, reason = await device.wait_closed()
+    assert (code, SECRET in reason) == (1013, False)
+
+
+@pytest.mark.parametrize("verb", ["end", "page"])
+async def test_a_listener_whose_log_cannot_be_read_comes_again(alice, monkeypatch, verb):
+    """With the offset at which to go on, where it is known; a listener that is refused reads an error."""
+    feed = alice.server.service.hub.feed
+    for _ in range(3):
+        await feed.emit("alice", "n", "d1")
+    url = f"ws{alice.server.url[4:]}/api/v2/notify?start=1"
+    with monkeypatch.context() as patch:
+        patch.setattr(feed, verb, fail)
+        async with connect_device(url, alice.key) as socket:
+            code, reason = await socket.wait_closed()
+    assert (code, SECRET in reason) == (1013, False)
+    assert verb == "end" or reason == "start=1"

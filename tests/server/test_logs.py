@@ -105,31 +105,31 @@ async def test_no_data_spoil_a_log(alice, data):
     assert text == f"[{message}]"
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"start": -1},
-        {"start": "0"},
-        {"start": 1.0},
-        {"start": True},
-        {"start": None},
-        {"start": 2**63},
-        {"limit": 0},
-        {"limit": 1001},
-        {"limit": "10"},
-        {"id": 7},
-        {"name": ["a"]},
-        {"device": "d1"},
-        [],
-        7,
-    ],
-)
-async def test_what_is_no_query_is_refused(alice, query):
+NO_QUERIES = [
+    {"start": -1},
+    {"start": "0"},
+    {"start": 1.0},
+    {"start": True},
+    {"start": None},
+    {"start": 2**63},
+    {"limit": 0},
+    {"limit": 1001},
+    {"limit": "10"},
+    {"id": 7},
+    {"name": ["a"]},
+    {"device": "d1"},
+    [],
+    7,
+]
+
+
+async def test_what_is_no_query_is_refused(alice):
     """400, and the message names the member."""
-    response = await alice.http.post("/logs", json=query)
-    assert (response.status_code, response.json()["error"]["code"]) == (400, 400)
-    if isinstance(query, dict):
-        assert next(iter(query)) in response.json()["error"]["message"]
+    for query in NO_QUERIES:
+        response = await alice.http.post("/logs", json=query)
+        assert (query, response.status_code, response.json()["error"]["code"]) == (query, 400, 400)
+        if isinstance(query, dict):
+            assert next(iter(query)) in response.json()["error"]["message"]
 
 
 async def test_a_log_outlives_its_device(alice, read):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 
-import pytest
 import trio
 import trio.lowlevel
 import trio.testing
@@ -109,15 +108,15 @@ async def test_every_kind_of_credentials(alice, password, open_raw):
             assert (await socket.receive())["name"] == "hello"
 
 
-@pytest.mark.parametrize("start", ["x", "-1", "1.5", "", "9" * 19, "%D9%A3", "1e3", "0x10", " 1"])
-async def test_a_bad_start_is_refused(alice, open_raw, start):
+async def test_a_bad_start_is_refused(alice, open_raw):
     """400 in place of the handshake, with a reason; and 401 comes first."""
-    async with open_raw(alice.server) as raw:
-        path = f"/api/v2/notify?start={start.replace(' ', '%20')}"
-        response = await raw.handshake(alice.key, path=path)
-        assert (response.status, json.loads(response.body)["error"]["code"]) == (400, 400)
-    async with open_raw(alice.server) as raw:
-        assert (await raw.handshake("mdk_wrong", path=path)).status == 401
+    for start in ("x", "-1", "1.5", "", "9" * 19, "%D9%A3", "1e3", "0x10", "%201"):
+        path = f"/api/v2/notify?start={start}"
+        async with open_raw(alice.server) as raw:
+            response = await raw.handshake(alice.key, path=path)
+            assert (start, response.status, json.loads(response.body)["error"]["code"]) == (start, 400, 400)
+        async with open_raw(alice.server) as raw:
+            assert (await raw.handshake("mdk_wrong", path=path)).status == 401
 
 
 # Resuming
@@ -280,7 +279,6 @@ def test_a_cursor_law(before, start, after, delays, queue, page):
                     _, item = feed.parse(await messages.__anext__())
                     if not lost:
                         listener.offer(item)
-            listener.poke()
             await feed.emit("alice", "n", "d1")  # the last one arrives, and shows every gap before it
             listener.offer((await feed.page("alice", await feed.end("alice") - 1))[0])
             await trio.sleep(200)

@@ -13,8 +13,10 @@ import trio
 import trio.testing
 
 from mdashcore import firmware, ota
+from mdashcore._errors import StorageError
 from mdashcore.hub import updates
 from mdashcore.testing.device import connect_device
+from mdashcore.trio import updater
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import Build, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
@@ -286,13 +288,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD)
-async def test_an_image_that_no_device_should_get(alice, taker, blobs, bad):
+async def test_an_image_that_no_device_should_get(alice, taker, blobs):
     """400 with the reason; the device hears nothing of it, nothing is kept, and the next upload is taken."""
-    answer = await alice.http.post("/devices/d1/ota", content=BAD[bad])
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
-    assert await blobs() == []
-    assert (await alice.http.get("/devices/d1/ota")).status_code == 404
+    for name, bad in BAD.items():
+        answer = await alice.http.post("/devices/d1/ota", content=bad)
+        assert (name, answer.status_code, answer.json()["error"]["code"]) == (name, 400, 400)
+        assert await blobs() == []
+        assert (await alice.http.get("/devices/d1/ota")).status_code == 404
     async with alice.calling("POST", "/devices/d1/ota", content=image()) as response:
         await taker.take()
         assert (await response()).content == b"true"
@@ -302,26 +304,26 @@ async def test_an_image_that_no_device_should_get(alice, taker, blobs, bad):
 FIELD = b'--x\r\nContent-Disposition: form-data; name="%b"; filename="f"\r\n\r\n'
 
 
-@pytest.mark.parametrize(
-    ("boundary", "body"),
-    [
-        ("x", b""),
-        ("x", b"garbage"),
-        ("x", FIELD % b"file" + b"data"),
-        ("x", FIELD % b"other" + b"data\r\n--x--\r\n"),
-        ("x", FIELD % b"file" + b"\r\n--x--\r\n"),
-        ("", FIELD % b"file" + b"data\r\n--x--\r\n"),
-        ("y", FIELD % b"file" + b"data\r\n--x--\r\n"),
-        ("x", (FIELD % b"other" + b"d\r\n") * 20 + FIELD % b"file" + b"data\r\n--x--\r\n"),
-        ("x", b"--x\r\n" + b"A" * 100_000),
-    ],
-)
-async def test_a_form_that_cannot_be_read(alice, taker, blobs, boundary, body):
+NO_FORMS = [
+    ("x", b""),
+    ("x", b"garbage"),
+    ("x", FIELD % b"file" + b"data"),
+    ("x", FIELD % b"other" + b"data\r\n--x--\r\n"),
+    ("x", FIELD % b"file" + b"\r\n--x--\r\n"),
+    ("", FIELD % b"file" + b"data\r\n--x--\r\n"),
+    ("y", FIELD % b"file" + b"data\r\n--x--\r\n"),
+    ("x", (FIELD % b"other" + b"d\r\n") * 20 + FIELD % b"file" + b"data\r\n--x--\r\n"),
+    ("x", b"--x\r\n" + b"A" * 100_000),
+]
+
+
+async def test_a_form_that_cannot_be_read(alice, taker, blobs):
     """400, and nothing is kept."""
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    answer = await alice.http.post("/devices/d1/ota", content=body, headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
-    assert await blobs() == []
+    for boundary, body in NO_FORMS:
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        answer = await alice.http.post("/devices/d1/ota", content=body, headers=headers)
+        assert (body, answer.status_code, answer.json()["error"]["code"]) == (body, 400, 400)
+        assert await blobs() == []
 
 
 async def test_an_image_has_a_limit(alice, taker, blobs):
@@ -432,6 +434,30 @@ async def test_a_stalled_upload_ends(alice, taker, blobs, open_raw):
         await raw.send(f"{head}Content-Length: 1000\r\n\r\n".encode() + b"x")
         assert (await raw.response()).status == 408
     assert await blobs() == []
+
+
+async def test_a_storage_that_fails_delays_an_update(alice, taker, monkeypatch):
+    """The step is tried again until the storage is back: nothing is sent twice or left out."""
+    monkeypatch.setattr(updater, "RETRY_DELAY", 0.01)
+    hub = alice.server.service.hub
+    read, put, failures = hub.blobs.read, hub.backend.documents.put, iter([True, False, True, True, False, True, True])
+
+    def failing(verb):
+        async def fail(*args, **options):
+            if next(failures, False):
+                raise StorageError("down")
+            return await verb(*args, **options)
+
+        return fail
+
+    async with alice.calling("POST", "/devices/d1/ota", content=image()) as response:
+        await taker.take("OTA.Begin")
+        monkeypatch.setattr(hub.blobs, "read", failing(read))
+        monkeypatch.setattr(hub.backend.documents, "put", failing(put))
+        await taker.take()
+        assert (await response()).content == b"true"
+    assert taker.image == image()
+    assert next(failures, None) is None
 
 
 async def test_a_device_that_is_deleted_ends_its_update(alice, taker, blobs):

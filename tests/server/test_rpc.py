@@ -28,33 +28,32 @@ async def device(alice):
 # Results
 
 
-@pytest.mark.parametrize(
-    "result",
-    [
-        "null",
-        "true",
-        '"GPIO \\u00fc ü ☕ \\/ \\ud83d\\ude00"',
-        "123456789012345678901234567890",
-        "-0.0",
-        "1.0",
-        "1e400",
-        "0.1000000000000000055511151231257827",
-        '{"z":1,"a":{"y":[ 1, 2 ],"b":1E+2},"z":2}',
-        "[]",
-        "{ }",
-        "[" * 60 + "]" * 60,
-    ],
-)
-async def test_the_result_comes_back_byte_for_byte(alice, device, result):
+RESULTS = [
+    "null",
+    "true",
+    '"GPIO \\u00fc ü ☕ \\/ \\ud83d\\ude00"',
+    "123456789012345678901234567890",
+    "-0.0",
+    "1.0",
+    "1e400",
+    "0.1000000000000000055511151231257827",
+    '{"z":1,"a":{"y":[ 1, 2 ],"b":1E+2},"z":2}',
+    "[]",
+    "{ }",
+    "[" * 60 + "]" * 60,
+]
+
+
+async def test_the_result_comes_back_byte_for_byte(alice, device):
     """Not one digit, key or blank of what the device wrote is changed: big integers, floats and key order stay."""
-    async with alice.calling("POST", "/devices/d1/rpc/GPIO.Toggle", content=b'{"pin":2}') as response:
-        request = await device.expect("GPIO.Toggle")
-        assert request["params"] == {"pin": 2}
-        await device.send(f'{{"id":{request["id"]},"result":{result}}}')
-        answer = await response()
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.content == result.encode()
+    for result in RESULTS:
+        async with alice.calling("POST", "/devices/d1/rpc/GPIO.Toggle", content=b'{"pin":2}') as response:
+            request = await device.expect("GPIO.Toggle")
+            assert request["params"] == {"pin": 2}
+            await device.send(f'{{"id":{request["id"]},"result":{result}}}')
+            answer = await response()
+        assert (answer.status_code, answer.content) == (200, result.encode())
+        assert answer.headers["content-type"] == "application/json"
 
 
 async def test_an_answer_without_a_result_is_null(alice, device):
@@ -95,64 +94,62 @@ async def test_get_calls_without_params(alice, device):
         assert (await response()).json() == {"app": "demo"}
 
 
-@pytest.mark.parametrize(
-    "content_type", [None, "application/json", "application/x-www-form-urlencoded", "text/plain", "multipart/form-data"]
-)
-async def test_params_are_json_whatever_the_content_type_says(alice, device, content_type):
+async def test_params_are_json_whatever_the_content_type_says(alice, device):
     """``curl -d '{…}'`` says that it were a form."""
-    headers = {} if content_type is None else {"Content-Type": content_type}
-    async with alice.calling("POST", "/devices/d1/rpc/X", content=b' {"a":1}\n', headers=headers) as response:
-        request = await device.expect("X")
-        assert request["params"] == {"a": 1}
-        await device.reply(request)
-        assert (await response()).status_code == 200
+    for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""):
+        headers = {"Content-Type": kind} if kind else {}
+        async with alice.calling("POST", "/devices/d1/rpc/X", content=b' {"a":1}\n', headers=headers) as response:
+            request = await device.expect("X")
+            assert (kind, request["params"]) == (kind, {"a": 1})
+            await device.reply(request)
+            assert (await response()).status_code == 200
 
 
-@pytest.mark.parametrize("params", ["[1,2]", '"text"', "7", "false", "{}", "[]", "1" * 100, '{"z":1,"a":2}'])
-async def test_params_of_any_kind_reach_the_device_unchanged(alice, device, params):
+async def test_params_of_any_kind_reach_the_device_unchanged(alice, device):
     """They are read to be checked, never written anew."""
-    async with alice.calling("POST", "/devices/d1/rpc/X", content=params) as response:
-        with trio.fail_after(5):
-            frame = await device.ws.get_message()
-        assert frame.endswith(f'"params":{params}}}')
-        await device.reply(json.loads(frame))
-        assert (await response()).status_code == 200
+    for params in ("[1,2]", '"text"', "7", "false", "{}", "[]", "1" * 100, '{"z":1,"a":2}', "1.0", "-0"):
+        async with alice.calling("POST", "/devices/d1/rpc/X", content=params) as response:
+            with trio.fail_after(5):
+                frame = await device.ws.get_message()
+            assert frame.endswith(f'"params":{params}}}')
+            await device.reply(json.loads(frame))
+            assert (await response()).status_code == 200
 
 
-@pytest.mark.parametrize("body", ["", "  \n", "null"])
-async def test_no_params_are_no_params(alice, device, body):
+async def test_no_params_are_no_params(alice, device):
     """An empty body, and null, call the method without any."""
-    async with alice.calling("POST", "/devices/d1/rpc/X", content=body) as response:
-        request = await device.expect("X")
-        assert "params" not in request
-        await device.reply(request)
-        assert (await response()).status_code == 200
+    for body in ("", "  \n", "null"):
+        async with alice.calling("POST", "/devices/d1/rpc/X", content=body) as response:
+            request = await device.expect("X")
+            assert (body, "params" in request) == (body, False)
+            await device.reply(request)
+            assert (await response()).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"{",
-        b"{'a':1}",
-        b"pin=2",
-        b'{"a":NaN}',
-        b"Infinity",
-        b"1e999",
-        b'{"a":"\xff\xfe"}',
-        b'"\\ud800"',
-        b"[" * 64 + b"]" * 64,
-        b"[" * 100_000 + b"]" * 100_000,
-        b"1 2",
-        b"\xef\xbb\xbf{}",
-        b'{"a":1}\x00',
-    ],
-)
-async def test_params_that_are_no_json_are_refused(alice, device, body):
+NO_JSON = [
+    b"{",
+    b"{'a':1}",
+    b"pin=2",
+    b'{"a":NaN}',
+    b"Infinity",
+    b"1e999",
+    b'{"a":"\xff\xfe"}',
+    b'"\\ud800"',
+    b"[" * 64 + b"]" * 64,
+    b"[" * 100_000 + b"]" * 100_000,
+    b"1 2",
+    b"\xef\xbb\xbf{}",
+    b'{"a":1}\x00',
+]
+
+
+async def test_params_that_are_no_json_are_refused(alice, device):
     """With 400 and a reason; the device hears nothing of it, and neither does anybody else."""
     async with alice.listen() as ear:
-        answer = await alice.http.post("/devices/d1/rpc/X", content=body)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
-        assert "JSON" in answer.json()["error"]["message"]
+        for body in NO_JSON:
+            answer = await alice.http.post("/devices/d1/rpc/X", content=body)
+            assert (body, answer.status_code, answer.json()["error"]["code"]) == (body, 400, 400)
+            assert "JSON" in answer.json()["error"]["message"]
         await alice.http.put("/devices/d1", json={"name": "mark"})
         assert (await ear.hear())["name"] == "updated"
 
@@ -221,11 +218,13 @@ async def test_a_late_answer_harms_nothing(alice, device):
         assert (await response()).json() == "in time"
 
 
-@pytest.mark.parametrize("timeout", ["0", "-1", "121", "nan", "inf", "soon", ""])
-async def test_a_timeout_is_a_number_of_seconds(alice, device, timeout):
+async def test_a_timeout_is_a_number_of_seconds(alice, device):
     """Up to two minutes; anything else is refused before the device is called."""
-    answer = await alice.http.post(f"/devices/d1/rpc/X?timeout={timeout}")
-    assert (answer.status_code, "timeout" in answer.json()["error"]["message"]) == (400, True)
+    for timeout in ("0", "-1", "121", "nan", "inf", "soon", ""):
+        answer = await alice.http.post(f"/devices/d1/rpc/X?timeout={timeout}")
+        assert (timeout, answer.status_code) == (timeout, 400)
+        assert "timeout" in answer.json()["error"]["message"]
+    assert (await alice.http.post("/logs", json={"name": "rpc.in.*"})).json() == []
 
 
 async def test_a_device_that_disconnects_mid_call_is_offline(alice):
@@ -362,29 +361,29 @@ async def test_a_batch_of_notifications_has_no_answer(alice, device):
     assert {(await device.receive())["method"] for _ in range(2)} == {"A", "B"}
 
 
-@pytest.mark.parametrize(
-    ("frame", "code"),
-    [
-        (b"{", -32700),
-        (b"", -32700),
-        (b'{"method":"X","params":NaN}', -32700),
-        (b'{"id":1,"method":"\xff"}', -32700),
-        (b"[" * 65 + b"]" * 65, -32700),
-        (b"[]", -32600),
-        (b"{}", -32600),
-        (b"7", -32600),
-        (b'{"id":1,"method":7}', -32600),
-        (b'{"id":{},"method":"X"}', -32600),
-        (b'{"id":1,"result":true}', -32600),
-        (b'{"id":1,"error":{"code":5,"message":"mine"}}', -32600),
-        (b"[" + b'{"method":"X"},' * 100 + b"{}]", -32600),
-    ],
-)
-async def test_a_frame_that_is_none_is_refused_with_a_frame(alice, device, frame, code):
+NO_FRAMES = [
+    (b"{", -32700),
+    (b"", -32700),
+    (b'{"method":"X","params":NaN}', -32700),
+    (b'{"id":1,"method":"\xff"}', -32700),
+    (b"[" * 65 + b"]" * 65, -32700),
+    (b"[]", -32600),
+    (b"{}", -32600),
+    (b"7", -32600),
+    (b'{"id":1,"method":7}', -32600),
+    (b'{"id":{},"method":"X"}', -32600),
+    (b'{"id":1,"result":true}', -32600),
+    (b'{"id":1,"error":{"code":5,"message":"mine"}}', -32600),
+    (b"[" + b'{"method":"X"},' * 100 + b"{}]", -32600),
+]
+
+
+async def test_a_frame_that_is_none_is_refused_with_a_frame(alice, device):
     """400, with the code that JSON-RPC has for it."""
-    answer = await alice.http.post("/devices/d1/rpc", content=frame)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
-    assert answer.json()["jsonrpc"] == "2.0"
+    for frame, code in NO_FRAMES:
+        answer = await alice.http.post("/devices/d1/rpc", content=frame)
+        assert (frame, answer.status_code, answer.json()["error"]["code"]) == (frame, 400, code)
+        assert answer.json()["jsonrpc"] == "2.0"
 
 
 async def test_a_batch_is_bounded(alice, device):

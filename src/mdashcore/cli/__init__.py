@@ -9,7 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    raise ModuleNotFoundError("the command needs more than the core: pip install 'mdashcore[server]'") from None
 
 from mdashcore import __version__
 from mdashcore.cli.call import call, shadow

@@ -30,7 +30,7 @@ class Exit(IntEnum):
 MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
     {
         Exit.OK: "it is done; or the service was asked to stop, and has",
-        Exit.FAILED: "the server or the device answered with an error",
+        Exit.FAILED: "the server or the device answered with an error, or a file cannot be used",
         Exit.USAGE: "wrong usage: an argument, an option or a file given with one",
         Exit.UNREACHABLE: "cannot connect to the server, bind the address or open the storage",
         Exit.UNAUTHENTICATED: "the credentials are refused, or do not allow this",

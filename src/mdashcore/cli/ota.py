@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -80,6 +81,7 @@ class _Display:
 
     def __init__(self) -> None:
         self._state = ""
+        self._changed = 0.0
         self._bar: Any = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -98,12 +100,21 @@ class _Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, state: str, percent: int) -> None:
+    def show(self, update: Mapping[str, Any]) -> None:
+        """Take an update as the server describes it; one that is older than the last is passed over."""
+        if update["changed"] < self._changed:
+            return
+        state, self._changed = update["state"], update["changed"]
         if self._bar is not None:
-            self._bar.update(self._task, description=printable(state), completed=percent)
+            self._bar.update(self._task, description=printable(state), completed=update["progress_percent"])
         elif state != self._state:
             click.echo(printable(state), err=True)
         self._state = state
+
+    def progress(self, percent: int) -> None:
+        """Take what has been sent so far."""
+        if self._bar is not None and self._state == State.TRANSFERRING:
+            self._bar.update(self._task, completed=percent)
 
 
 class _Watch:
@@ -120,9 +131,9 @@ class _Watch:
             if said["id"] != self._device or not said["name"].startswith("ota."):
                 continue
             if said["name"] == "ota.progress":
-                self._display.show(State.TRANSFERRING, said["data"]["progress_percent"])
+                self._display.progress(said["data"]["progress_percent"])
                 continue
-            self._display.show(said["data"]["state"], said["data"]["progress_percent"])
+            self._display.show(said["data"])
             self.changed.set()
             self.changed = _event()
 
@@ -151,13 +162,13 @@ async def _update(remote: Remote, device: str, path: Path, commit: bool, display
 
         with remote.reaching(), path.open("rb") as file:
             response = await http.post(remote.url(("devices", device, "ota")), files={"file": (path.name, file)})
-        if response.status_code != CONFLICT or (update := await look())["state"] != State.ALREADY_INSTALLED:
+        if response.status_code != HTTPStatus.CONFLICT or (update := await look())["state"] != State.ALREADY_INSTALLED:
             remote.checked(response)
         committing = False
         while True:
             changed = watch.changed  # before the look: what happens after it is not missed
             update = await look()
-            display.show(update["state"], update["progress_percent"])
+            display.show(update)
             if commit and not committing and update["state"] == State.UNCOMMITTED:
                 committing = True
                 with remote.reaching():
@@ -168,6 +179,3 @@ async def _update(remote: Remote, device: str, path: Path, commit: bool, display
                 await changed.wait()
         nursery.cancel_scope.cancel()
     return update
-
-
-CONFLICT: Final = 409

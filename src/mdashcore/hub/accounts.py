@@ -104,9 +104,9 @@ class Accounts:
         if await self.get(name) is None:
             raise NotFound(f"no user {name!r}")
         await self._check_not_last_admin(name)
-        for key in await self.keys(name):
-            await self.remove_key(name, key.id)
+        await self._remove_keys(name)
         await self._accounts.delete(name)
+        await self._remove_keys(name)  # one may have been made meanwhile; from now on none is
         self._on_revoked(name, None)
 
     async def _check_not_last_admin(self, name: str) -> None:
@@ -116,7 +116,7 @@ class Accounts:
     # Keys
 
     async def create_key(self, account: str, name: str = "") -> CreatedKey:
-        """Make an API key; its secret is in the answer, and nowhere else."""
+        """Make an API key; its secret is in the answer, and nowhere else. Raises `NotFound`, `InvalidInput`."""
         secret = identity.make_token(identity.KEY_PREFIX, self._entropy(identity.ENTROPY_BYTES))
         key = ApiKey(
             account,
@@ -125,8 +125,11 @@ class Accounts:
             identity.hash_token(secret),
             self._now(),
         )
-        await self._keys.put(scoped(account, key.id), key, expected=0)
         await self._owners.put(key.hash, KeyOwner(account, key.id))
+        await self._keys.put(scoped(account, key.id), key, expected=0)  # last: who removes it finds both
+        if await self.get(account) is None:  # asked last: it may have been removed meanwhile
+            await self._remove_keys(account)
+            raise NotFound(f"no user {account!r}")
         return CreatedKey(key, secret)
 
     async def keys(self, account: str) -> list[ApiKey]:
@@ -141,6 +144,13 @@ class Accounts:
             raise NotFound(f"no key {id!r}")
         await self._owners.delete(record.value.hash)
         self._on_revoked(account, id)
+
+    async def _remove_keys(self, account: str) -> None:
+        for key in await self.keys(account):
+            try:
+                await self.remove_key(account, key.id)
+            except NotFound:
+                continue  # somebody else was quicker
 
     async def authenticate_key(self, secret: str) -> ApiKey:
         """The key of a secret. Raises `Unauthenticated`."""

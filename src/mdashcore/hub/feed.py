@@ -7,7 +7,7 @@ bus is ``ACCOUNT SP OFFSET SP FRAME``, encoded once for all listeners of all nod
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import attrs
@@ -120,16 +120,17 @@ class Feed:
 
     async def query(self, account: str, query: LogQuery) -> list[bytes]:
         """The frames that a query selects, oldest first."""
-        wanted: list[bytes] = []
-        limit = max(1, min(query.limit, MAX_RESULTS))
+        return [frame async for page in self.select(account, query) for frame in page]
+
+    async def select(self, account: str, query: LogQuery) -> AsyncIterator[list[bytes]]:
+        """The same in pieces, some of them empty: a log is long, and between two of them others may have their turn."""
+        left = max(1, min(query.limit, MAX_RESULTS))
         start = max(0, query.start)
-        while len(wanted) < limit:
-            entries = await self._logs.read(_log(account), start, PAGE)
-            if not entries:
-                break
-            wanted += [_item(entry).frame for entry in entries if _selected(entry, query)]
+        while left and (entries := await self._logs.read(_log(account), start, PAGE)):
+            found = [_item(entry).frame for entry in entries if _selected(entry, query)][:left]
+            yield found
+            left -= len(found)
             start = entries[-1].offset + 1
-        return wanted[:limit]
 
 
 class _Gauge:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from mdashcore import _json, notifications
@@ -15,7 +15,9 @@ from mdashcore.storage import DocumentStore
 
 __all__ = ["Shadows"]
 
-MAX_CACHED: Final = 4096  # shadows kept decoded: at 8 KB each, 32 MB; the active part of a fleet
+MAX_CACHED: Final = 4096  # shadows kept decoded: the active part of a fleet
+
+MAX_CACHED_BYTES: Final = 2**23  # of those, as JSON; decoded they take about ten times as much memory
 
 
 class Shadows:
@@ -44,15 +46,20 @@ class Shadows:
         self._on_change = on_change
         self._limits = limits
         self._cache: OrderedDict[str, Record[Shadow]] = OrderedDict()
+        self._cached_bytes = 0
 
     async def get(self, account: str, id: str) -> Shadow:
         """The device's shadow; a new one where nothing was ever stored."""
         return (await self._read(scoped(account, id))).value
 
-    async def of(self, account: str) -> dict[str, Shadow]:
-        """The shadows of an account's devices, by device id."""
+    async def of(self, account: str) -> AsyncIterator[tuple[str, Shadow]]:
+        """Device id and shadow of every device of an account, and of some that it had; in no particular order.
+
+        One at a time, as reading one takes a while: between two of them others may have their turn.
+        """
         prefix = scoped(account, "")
-        return {key.removeprefix(prefix): shadow async for key, shadow in self._records.scan(prefix)}
+        async for key, shadow in self._records.scan(prefix):
+            yield key.removeprefix(prefix), shadow
 
     async def update(self, account: str, id: str, document: Any) -> Change:
         """Apply an update, store it, and tell it to everybody.
@@ -91,13 +98,21 @@ class Shadows:
         """The device was removed: only its version stays, so that a device created anew goes on from it."""
         key = scoped(account, id)
         await self._records.change(key, lambda found: None if found is None else Shadow(version=found.version))
-        self._cache.pop(key, None)
+        self._drop(key)
 
     async def _read(self, key: str) -> Record[Shadow]:
         return await self._records.get(key) or Record(Shadow(), 0)
 
     def _remember(self, key: str, record: Record[Shadow]) -> None:
-        newest = self._cache.pop(key, record)
-        self._cache[key] = record if record.version >= newest.version else newest
-        if len(self._cache) > MAX_CACHED:
-            self._cache.popitem(last=False)
+        previous = self._drop(key)
+        newest = record if previous is None or record.version >= previous.version else previous
+        self._cache[key] = newest
+        self._cached_bytes += newest.value.size
+        while len(self._cache) > MAX_CACHED or self._cached_bytes > MAX_CACHED_BYTES:
+            self._drop(next(iter(self._cache)))
+
+    def _drop(self, key: str) -> Record[Shadow] | None:
+        record = self._cache.pop(key, None)
+        if record is not None:
+            self._cached_bytes -= record.value.size
+        return record

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -61,6 +62,7 @@ class Gateway:
         self._config.accesslog = None
         self._config.errorlog = _log
         self._streams: set[trio.abc.Stream] = set()
+        self._heads: set[trio.CancelScope] = set()
 
     async def serve(
         self,
@@ -78,6 +80,8 @@ class Gateway:
                     await stop.wait()
                     accepting.cancel_scope.cancel()
                 await self._context.terminated.set()  # Hypercorn: close idle connections, finish running requests
+                for head in self._heads:
+                    head.cancel()
                 connections.cancel_scope.deadline = trio.current_time() + GRACE
                 guards.start_soon(self._cut_off, connections.cancel_scope.deadline)
                 await self._service.node.shut_down()
@@ -101,7 +105,7 @@ class Gateway:
     async def _read_head(self, stream: trio.abc.Stream) -> bytes:
         """The bytes that came until the first request's head was complete; nothing if none came."""
         head = b""
-        with trio.fail_after(HEAD_TIMEOUT):
+        with trio.fail_after(HEAD_TIMEOUT) as scope, _member(self._heads, scope):
             if isinstance(stream, trio.SSLStream):
                 await stream.do_handshake()
                 if stream.selected_alpn_protocol() == "h2":
@@ -198,6 +202,16 @@ class _Replayed(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+@contextmanager
+def _member(group: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator[None]:
+    """Have a scope in a set for as long as it is in use."""
+    group.add(scope)
+    try:
+        yield
+    finally:
+        group.discard(scope)
 
 
 async def _serve_listeners(handler: Any, listeners: Sequence[Any], connections: trio.Nursery) -> None:

@@ -75,9 +75,8 @@ async def open_server(
         StorageError: the storage cannot be opened.
     """
     context = _tls(config)
-    sockets = await _bind(config.bind)
     stop = trio.Event()
-    async with open_backend(config.store) as backend:
+    async with _listening(config.bind) as sockets, open_backend(config.store) as backend:
         hub = Hub(backend, now=time.time, entropy=os.urandom)
         async with open_node(hub, settings=node_settings) as node:
             service = Service(node, settings)
@@ -140,27 +139,31 @@ def _tls(config: ServerConfig) -> ssl.SSLContext | None:
     return context
 
 
-async def _bind(bind: str) -> list[trio.socket.SocketType]:
-    """Listening sockets, every address of the host on the same port."""
+@asynccontextmanager
+async def _listening(bind: str) -> AsyncIterator[list[trio.socket.SocketType]]:
+    """Listening sockets, every address of the host on the same port; closed at the end, whatever happened."""
     host, port = parse_bind(bind)
     sockets: list[trio.socket.SocketType] = []
     try:
-        infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, proto, _, address in dict.fromkeys(infos):
-            sock = trio.socket.socket(family, kind, proto)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if len(sockets) > 1:
-                address = (address[0], sockets[0].getsockname()[1], *address[2:])
-            await sock.bind(address)
-            sock.listen(BACKLOG)
-    except BaseException as exc:
+        try:
+            await _bind(host, port, sockets)
+        except (OSError, UnicodeError) as exc:  # no such host, not an address of this one, taken, not allowed
+            raise BindError(f"cannot listen on {bind}: {getattr(exc, 'strerror', None) or exc}") from exc
+        yield sockets
+    finally:
         for sock in sockets:
             sock.close()
-        if isinstance(exc, OSError | UnicodeError):  # no host, no such address here, taken, not allowed
-            reason = getattr(exc, "strerror", None) or exc
-            raise BindError(f"cannot listen on {bind}: {reason}") from exc
-        raise
-    return sockets
+
+
+async def _bind(host: str, port: int, sockets: list[trio.socket.SocketType]) -> None:
+    infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, proto, _, address in dict.fromkeys(infos):
+        sock = trio.socket.socket(family, kind, proto)
+        sockets.append(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if len(sockets) > 1:
+            address = (address[0], sockets[0].getsockname()[1], *address[2:])
+        await sock.bind(address)
+        sock.listen(BACKLOG)

@@ -16,7 +16,16 @@ import multipart
 import trio
 
 from mdashcore import firmware, ota
-from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, InvalidFirmware, InvalidInput, MdashError, RpcError
+from mdashcore._errors import (
+    CallTimeout,
+    Conflict,
+    DeviceOffline,
+    InvalidFirmware,
+    InvalidInput,
+    MdashError,
+    RpcError,
+    StorageError,
+)
 from mdashcore.hub.updates import blob_key
 from mdashcore.ota import State, Update
 from mdashcore.server.asgi import App, ClientGone, Receive, Scope, Send, body_chunks, header, respond, respond_error
@@ -51,6 +60,8 @@ class UploadRoute:
         except ClientGone:
             return
         except MdashError as exc:
+            if isinstance(exc, StorageError):
+                _log.error("an upload failed: %s", exc)
             await respond_error(receive, send, exc, unread=not reader.complete)
             return
         except Exception:

@@ -20,6 +20,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final
 
 import attrs
@@ -152,6 +153,7 @@ class Agent:
         self._limits = limits
         self._link: Link | None = None
         self._connected = trio.Event()
+        self._since = inf  # when the present connection came about: a long dial is no stable connection
 
     @property
     def connected(self) -> bool:
@@ -183,7 +185,7 @@ class Agent:
         """
         failures = 0
         while True:
-            started = trio.current_time()
+            self._since = inf
             why: list[BaseException] = []
             reason = ""
             try:
@@ -193,7 +195,7 @@ class Agent:
             if any(isinstance(exc, Refused) and exc.status == HTTPStatus.UNAUTHORIZED for exc in why):
                 raise Unauthenticated("the server refuses the token")
             _log.info("no connection to %s: %s", self.url, "; ".join(map(str, why)) or reason or "closed")
-            lasted = trio.current_time() - started
+            lasted = trio.current_time() - self._since
             failures = 1 if lasted >= self._backoff.stable else failures + 1
             await trio.sleep(self._backoff.delay(failures))
 
@@ -205,6 +207,7 @@ class Agent:
             max_message=self._limits.max_frame,
             ssl_context=self._ssl_context,
         ) as ws:
+            self._since = trio.current_time()
             async with trio.open_nursery() as nursery:
                 stream = _ClientStream(ws)
                 link = Link(stream, spawn=nursery.start_soon, limits=self._limits)
@@ -233,6 +236,8 @@ class Agent:
                 await self._on_notification(event.method, _value(event.params))
             except MdashError as exc:
                 _log.warning("%s from the server: %s", event.method, exc)
+            except Exception:
+                _log.exception("the handler of %s failed", event.method)
 
     async def _work(self, link: Link, requests: trio.MemoryReceiveChannel[RequestReceived]) -> None:
         async for request in requests:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import trio
@@ -16,6 +16,7 @@ from mdashcore._errors import (
     DeviceOffline,
     InvalidInput,
     MdashError,
+    NotFound,
     RpcError,
     StorageError,
     TooLarge,
@@ -35,6 +36,8 @@ __all__ = ["Node", "NodeSettings", "open_node"]
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PING_SLOTS: Final = 15  # connections are pinged in turns, so that a large fleet does not answer all at once
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
@@ -42,6 +45,8 @@ SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service
 RETRY_DELAY: Final = 1.0  # seconds until the bus is tried again: it has to be back within 5
 
 _REVOKED: Final = "the credentials were revoked"
+
+_GOING_DOWN: Final = "the server is going down"
 
 _CALLS_THAT_COUNT: Final[dict[str, ota.Event]] = {
     "OTA.Commit": ota.CommitAccepted(),
@@ -74,7 +79,7 @@ class _Connected:
     stream: PingableStream
     api: DeviceSession
     pushed: int = -1
-    """The version of the last delta that was sent."""
+    """The version of the newest delta that was sent, or need not be."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -105,7 +110,8 @@ class Node:
     async def serve_device(self, device: Device, stream: PingableStream) -> None:
         """Run the connection of an authenticated device, until it ends."""
         if self._closing:
-            stream.close(GOING_AWAY, "the server is going down")
+            stream.close(GOING_AWAY, _GOING_DOWN)
+            await stream.send([])
             return
         session = await self.hub.presence.claim(device.account, device.id, self.id)
         link = Link(stream, spawn=self.spawn)
@@ -201,8 +207,12 @@ class Node:
 
     def shadow_changed(self, account: str, id: str, change: Change) -> None:
         connected = self._devices.get((account, id))
-        if connected is not None and (delta := change.delta_document()) is not None:
+        if connected is None:
+            return
+        if (delta := change.delta_document()) is not None:
             self._push_delta(connected, delta)
+        else:
+            connected.pushed = max(connected.pushed, change.version)  # an older delta, told later, is none any more
 
     def device_revoked(self, account: str, id: str) -> None:
         connected = self._devices.pop((account, id), None)
@@ -252,14 +262,22 @@ class Node:
         self._devices[connected.key] = connected
         if previous is not None:
             previous.link.close(POLICY_VIOLATION, "a newer connection has replaced this one")
+        if self._closing:  # since it asked to come in
+            connected.link.close(GOING_AWAY, _GOING_DOWN)
         return True
 
     async def _greet(self, connected: _Connected) -> None:
         """What a new connection brings about: `online`, the delta that waits, and the question what it runs."""
+        try:
+            await self._introduce(connected)
+        except StorageError as exc:
+            self._give_up(connected, exc)
+
+    async def _introduce(self, connected: _Connected) -> None:
         account, id = connected.key
         try:
             current = await self.hub.registry.get(account, id)
-        except MdashError:
+        except NotFound:
             current = None
         if current is None or current.token_hash != connected.device.token_hash:
             connected.link.close(POLICY_VIOLATION, "the device token was revoked")  # since the handshake
@@ -284,26 +302,22 @@ class Node:
         try:
             account, id = connected.key
             last_seen = self._wall_clock(connected.stream.last_received)
-            await self._persist(lambda: self._release(account, id, connected.session, last_seen))
+            presence, feed = self.hub.presence, self.hub.feed
+            if await self._persist(lambda: presence.release(account, id, connected.session, last_seen)):
+                await self._persist(lambda: feed.emit(account, notifications.OFFLINE, id))
         finally:
             self._farewells -= 1
             if not self._farewells:
                 self._quiet.set()
 
-    async def _release(self, account: str, id: str, session: int, last_seen: float) -> None:
-        if await self.hub.presence.release(account, id, session, last_seen):
-            await self.hub.feed.emit(account, notifications.OFFLINE, id)
-
-    async def _persist(self, function: Callable[[], Awaitable[None]]) -> None:
+    async def _persist(self, function: Callable[[], Awaitable[T]]) -> T:
         """Do what must not be left undone, as soon as the storage lets us; for as long as this process lives."""
         while True:
             try:
-                await function()
+                return await function()
             except StorageError as exc:
                 _log.warning("storage failed, trying again: %s", exc)
                 await trio.sleep(RETRY_DELAY)
-            else:
-                return
 
     async def _sweep(self) -> None:
         """Tell what the end of an earlier process could not: that its devices are offline."""
@@ -314,9 +328,12 @@ class Node:
         try:
             await connected.api.handle(event, connected.link)
         except StorageError as exc:
-            # What it reported would be lost: better that it connects again and reports anew.
-            _log.error("storage failed, closing %s: %s", connected.key, exc)
-            connected.link.close(TRY_AGAIN_LATER, "storage is not available")
+            self._give_up(connected, exc)
+
+    def _give_up(self, connected: _Connected, error: StorageError) -> None:
+        """What it reported, or was to be told, is lost: better that it connects again, and both begin anew."""
+        _log.error("storage failed, closing %s: %s", connected.key, error)
+        connected.link.close(TRY_AGAIN_LATER, "storage is not available")
 
     def _push_delta(self, connected: _Connected, delta: dict[str, Any]) -> None:
         if delta["version"] <= connected.pushed:
@@ -376,9 +393,9 @@ class Node:
         self._closing = True
         with trio.move_on_after(SHUTDOWN_TIMEOUT):
             for connected in tuple(self._devices.values()):
-                connected.link.close(GOING_AWAY, "the server is going down")
+                connected.link.close(GOING_AWAY, _GOING_DOWN)
             for listener in self._all_listeners():
-                listener.stream.close(GOING_AWAY, "the server is going down")
+                listener.stream.close(GOING_AWAY, _GOING_DOWN)
             while self._devices or self._farewells:
                 await self._quiet.wait()
                 self._quiet = trio.Event()

@@ -21,6 +21,8 @@ __all__ = ["Listener"]
 
 MAX_QUEUE: Final = 1_000  # items: at 200 bytes, shared between listeners, next to nothing; a burst fits
 
+NEVER: Final = 2**62  # no notification has this offset
+
 MAX_SEND: Final = 2**16  # bytes sent at once, or one frame: what a slow listener can take within the stream's time-out
 
 
@@ -86,8 +88,7 @@ class Listener:
                     cursor = page[-1].offset + 1
             except StorageError:
                 self.stream.close(TRY_AGAIN_LATER, f"start={cursor}")
-                await self.stream.send([])
-                return
+                cursor = NEVER  # what is still to be sent is the goodbye
             cursor = max(cursor, oldest)  # what was before it is not in the log any more
             while True:
                 frames, size = [], 0

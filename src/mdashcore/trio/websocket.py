@@ -195,9 +195,11 @@ class ServerWebSocket:
             raise trio.BrokenResourceError("the peer is gone, or does not read") from exc
 
     async def _send_eof(self) -> None:
-        if not isinstance(self._stream, trio.abc.HalfCloseableStream):
-            self.abort()  # TLS cannot be closed by half
+        if self._protocol.close_rcvd is not None:
+            self.abort()  # both have said goodbye: the server closes at once (RFC 6455, section 7.1.1)
             return
+        if not isinstance(self._stream, trio.abc.HalfCloseableStream):
+            return  # TLS cannot be closed by half
         try:
             await self._stream.send_eof()
         except trio.ClosedResourceError as exc:

@@ -8,6 +8,7 @@ from quart import Blueprint, Response
 
 from mdashcore.hub.transfer import export_store
 from mdashcore.server.api._request import admin, service
+from mdashcore.storage import Backend
 
 routes = Blueprint("backup", __name__, url_prefix="/backup")
 
@@ -18,12 +19,13 @@ BATCH = 2**16  # bytes sent at a time: a line is often shorter than its own enve
 async def get_backup() -> Response:
     """An export as JSON lines, for admins. It is whole if its last line says ``"end": true``."""
     admin()
-    return Response(_batches(), content_type="application/jsonl")
+    return Response(_batches(service().hub.backend), content_type="application/jsonl")
 
 
-async def _batches() -> AsyncGenerator[bytes, None]:
+async def _batches(backend: Backend) -> AsyncGenerator[bytes, None]:
+    """Sent when the request's context is gone already."""
     batch = bytearray()
-    async for line in export_store(service().hub.backend):
+    async for line in export_store(backend):
         batch += line
         batch += b"\n"
         if len(batch) >= BATCH:

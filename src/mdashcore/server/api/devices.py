@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
 from quart import Blueprint, Response
 
-from mdashcore import identity
+from mdashcore import _json, identity, jsonrpc
 from mdashcore._errors import InvalidInput
 from mdashcore.hub.presence import OFFLINE, PresenceRecord
 from mdashcore.identity import Device
@@ -25,13 +26,19 @@ async def list_devices() -> Response:
     account = principal().account
     hub = service().hub
     presence = await hub.presence.of(account)
-    shadows = await hub.shadows.of(account)
-    return answer(
-        [
-            _document(device, presence.get(device.id, OFFLINE), shadows.get(device.id, Shadow()))
-            for device in await hub.registry.of(account)
-        ]
-    )
+    devices = {device.id: device for device in await hub.registry.of(account)}
+    parts = dict.fromkeys(devices, b"")
+
+    def put(id: str, shadow: Shadow) -> None:
+        parts[id] = _json.encode(_document(devices[id], presence.get(id, OFFLINE), shadow))
+
+    async for id, shadow in hub.shadows.of(account):
+        await trio.lowlevel.checkpoint()  # a large fleet takes seconds, and must not stop everybody else for so long
+        if id in devices:
+            put(id, shadow)
+    for id in [id for id, part in parts.items() if not part]:
+        put(id, Shadow())
+    return answer(jsonrpc.encode_batch(parts.values()))
 
 
 @routes.post("")

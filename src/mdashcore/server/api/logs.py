@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
 from quart import Blueprint, Response
 
 from mdashcore import jsonrpc
@@ -25,7 +26,10 @@ async def read_logs() -> Response:
         device=_text(value, "id"),
         name=_text(value, "name"),
     )
-    frames = await service().hub.feed.query(principal().account, query)
+    frames: list[bytes] = []
+    async for page in service().hub.feed.select(principal().account, query):
+        frames += page
+        await trio.lowlevel.checkpoint()
     return answer(jsonrpc.encode_batch(frames))
 
 

@@ -1,0 +1,422 @@
+"""What the Redis backend does when its server is killed, stopped, slow or full, and when it is back."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from mdash_backends import _redis_bus
+from mdashcore._errors import StorageError, VersionConflict
+from mdashcore.storage import Backend, open_backend
+
+PATIENCE = 20  # seconds for what has to come
+BACK = 5.0  # seconds after the server's return, in which everything has to work
+TIMEOUT = 0.5  # seconds that a call may take, in tests with a server that does not answer
+IN_TIME = 4 * TIMEOUT  # seconds that it does take at most, on a machine that is busy
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.fixture(params=["trio", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs an async test on an event loop: every test that takes it runs on both."""
+
+    async def limited(test: Callable[[], Awaitable[None]]) -> None:
+        with anyio.fail_after(60):
+            await test()
+
+    return lambda test: anyio.run(limited, test, backend=request.param)
+
+
+@pytest.fixture
+def server(start_redis: Any) -> Any:
+    """A server of the test's own, which has every write on disk before it answers."""
+    server = start_redis(appendonly="yes", appendfsync="always")
+    yield server
+    server.kill()
+
+
+async def works_again(call: Callable[[], Awaitable[object]]) -> None:
+    """Call until it works, which has to be soon."""
+    with anyio.fail_after(BACK):
+        while True:
+            try:
+                await call()
+            except StorageError:
+                await anyio.lowlevel.checkpoint()
+            else:
+                return
+
+
+async def fails_in_time(call: Awaitable[object], limit: float) -> None:
+    """Await what has to fail as an unreachable store does, and soon."""
+    start = anyio.current_time()
+    with pytest.raises(StorageError) as caught:
+        await call
+    assert not isinstance(caught.value, VersionConflict)
+    assert anyio.current_time() - start < limit
+
+
+class Writer:
+    """Counts in one document by compare-and-set, and writes each count into a log, whatever comes between.
+
+    `tried` is the last count that may be stored; `acknowledged`, `version` and `entries` are what has to be.
+    """
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self.backend = backend
+        self.name = name
+        self.tried = 0
+        self.failures = 0
+        self.acknowledged = 0
+        self.version = 0
+        self.entries: dict[int, bytes] = {}
+        self.slowest = 0.0
+
+    async def write(self) -> None:
+        """Count one on, if the store can be reached."""
+        start = anyio.current_time()
+        try:
+            found = await self.backend.documents.get("counts", self.name)
+            body = b"%d" % (self.tried + 1)
+            version = await self.backend.documents.put(
+                "counts", self.name, body, expected=found.version if found else 0
+            )
+            self.tried += 1
+            self.acknowledged, self.version = self.tried, version
+            offset = await self.backend.logs.append(self.name, 1.0, [body])
+            self.entries[offset] = body
+        except VersionConflict:
+            raise AssertionError("nobody else writes here") from None
+        except StorageError:
+            self.failures += 1
+            self.tried += 1  # it may have happened
+        self.slowest = max(self.slowest, anyio.current_time() - start)
+
+    async def check(self) -> None:
+        """See that nothing which was acknowledged is lost, and nothing there is half; also while it goes on writing."""
+        acknowledged, version, expected = self.acknowledged, self.version, dict(self.entries)
+        found = await self.backend.documents.get("counts", self.name)
+        assert found is not None
+        assert acknowledged <= int(found.body) <= self.tried + 1
+        assert found.version >= version
+        entries = await self.backend.logs.read(self.name, 0, 10**6)
+        assert [entry.offset for entry in entries] == list(range(len(entries)))
+        counts = [int(entry.body) for entry in entries]
+        assert counts == sorted(set(counts)), "an entry was written twice"
+        assert {offset: entries[offset].body for offset in expected} == expected
+
+
+def test_killed_in_the_middle_of_updates(server: Any, run: Run) -> None:
+    """Nothing that was acknowledged is lost when the server is killed under load, time after time.
+
+    Calls in between fail at once; all work again when the server is back, without anybody doing anything.
+    """
+
+    async def test() -> None:
+        async with open_backend(f"{server.url}?durable=1") as backend, anyio.create_task_group() as tasks:
+            writers = [Writer(backend, f"w{n}") for n in range(16)]
+            written = anyio.Event()
+
+            async def keep_writing(writer: Writer) -> None:
+                while True:
+                    await writer.write()
+                    written.set()
+                    await anyio.lowlevel.checkpoint()
+
+            for writer in writers:
+                tasks.start_soon(keep_writing, writer)
+            for _ in range(4):
+                before = sum(writer.acknowledged for writer in writers)
+                while sum(writer.acknowledged for writer in writers) < before + 500:
+                    written = anyio.Event()
+                    await written.wait()
+                server.kill()
+                await fails_in_time(backend.documents.put("things", "k", b"1"), IN_TIME)
+                await anyio.to_thread.run_sync(server.start)
+                await works_again(lambda: backend.documents.put("things", "k", b"1"))
+                for writer in writers:
+                    await writer.check()
+            tasks.cancel_scope.cancel()
+        assert sum(writer.failures for writer in writers) >= 16
+        assert max(writer.slowest for writer in writers) < 2 + IN_TIME
+
+    run(test)
+
+
+def test_subscriptions_are_healed(server: Any, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """After a restart every subscription goes on: an error where the gap is, then everything that comes after.
+
+    Whoever publishes when the error has come out is heard. What came before the kill comes before the error.
+    """
+
+    async def test() -> None:
+        async with open_backend(server.url) as backend:
+            async with (
+                backend.bus.subscribe("a") as one,
+                backend.bus.subscribe("a") as two,
+                backend.bus.subscribe("b") as three,
+            ):
+                for round in range(4):
+                    await backend.bus.publish("a", b"before %d" % round)
+                    await backend.bus.publish("b", b"before %d" % round)
+                    assert await anext(two) == b"before %d" % round
+                    assert await anext(three) == b"before %d" % round
+                    server.kill()
+                    await anyio.to_thread.run_sync(server.start)
+                    with anyio.fail_after(BACK):
+                        assert await anext(one) == b"before %d" % round
+                        for messages in (one, two, three):
+                            with pytest.raises(StorageError, match="connection was lost"):
+                                await anext(messages)
+                    await works_again(lambda n=round: backend.bus.publish("a", b"after %d" % n))
+                    await backend.bus.publish("b", b"after %d" % round)
+                    with anyio.fail_after(PATIENCE):
+                        for messages in (one, two, three):
+                            assert await anext(messages) == b"after %d" % round
+
+    with caplog.at_level(logging.WARNING, "mdash_backends"):
+        run(test)
+    assert "subscriptions are interrupted" in caplog.text
+
+
+def test_who_subscribes_while_the_server_is_away(server: Any, run: Run) -> None:
+    """It fails in time as long as the server is away, and succeeds soon after its return."""
+
+    async def hear(backend: Backend) -> None:
+        async with backend.bus.subscribe("t") as messages:
+            await backend.bus.publish("t", b"hello")
+            with anyio.fail_after(PATIENCE):
+                assert await anext(messages) == b"hello"
+
+    async def test() -> None:
+        async with open_backend(f"{server.url}?timeout={TIMEOUT}") as backend:
+            await hear(backend)
+            server.kill()
+            for _ in range(3):
+                await fails_in_time(hear(backend), IN_TIME)
+            await anyio.to_thread.run_sync(server.start)
+            await works_again(lambda: hear(backend))
+
+    run(test)
+
+
+def test_a_server_that_is_stopped(server: Any, run: Run) -> None:
+    """A server that keeps its connections and answers nothing: every call fails in time, however many there are."""
+
+    async def test() -> None:
+        async with open_backend(f"{server.url}?timeout={TIMEOUT}") as backend:
+            await backend.documents.put("things", "k", b"1")
+            server.stop()
+            for _ in range(2):
+                async with anyio.create_task_group() as tasks:
+                    for n in range(1000):
+                        tasks.start_soon(fails_in_time, backend.documents.get("things", f"{n}"), IN_TIME)
+            server.go_on()
+            await works_again(lambda: backend.documents.get("things", "k"))
+
+    run(test)
+
+
+def test_subscriptions_to_a_server_that_is_stopped(server: Any, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """A subscription that has gone silent is found out, although nothing is ever sent on it, and healed."""
+
+    async def test() -> None:
+        async with (
+            open_backend(f"{server.url}?timeout={TIMEOUT}") as backend,
+            backend.bus.subscribe("t") as messages,
+        ):
+            noticed = anyio.Event()
+            handler = logging.Handler()
+            handler.emit = lambda record: noticed.set()  # type: ignore[method-assign]
+            logger = logging.getLogger(_redis_bus.__name__)
+            logger.addHandler(handler)
+            try:
+                server.stop()
+                with anyio.fail_after(_redis_bus.PING_INTERVAL + IN_TIME):
+                    await noticed.wait()
+            finally:
+                logger.removeHandler(handler)
+                server.go_on()
+            with anyio.fail_after(BACK):
+                with pytest.raises(StorageError, match="connection was lost"):
+                    await anext(messages)
+            await works_again(lambda: backend.bus.publish("t", b"hello"))
+            with anyio.fail_after(PATIENCE):
+                assert await anext(messages) == b"hello"
+
+    with caplog.at_level(logging.WARNING, "mdash_backends"):
+        run(test)
+
+
+class Relay:
+    """A way to the server on which connections can go dead without a word, as behind a router that restarts."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._dead = anyio.Event()
+
+    def cut(self) -> None:
+        """Carry nothing more on the connections that there are, and close none; new ones work."""
+        self._dead.set()
+        self._dead = anyio.Event()
+
+    async def serve(self, near: anyio.abc.ByteStream) -> None:
+        """Carry a connection."""
+        dead = self._dead
+        async with near, await anyio.connect_tcp(self._server.host, self._server.port) as far:
+            async with anyio.create_task_group() as tasks:
+                for source, sink in ((near, far), (far, near)):
+                    tasks.start_soon(self._carry, source, sink, dead)
+
+    async def _carry(self, source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream, dead: anyio.Event) -> None:
+        try:
+            async for data in source:
+                if not dead.is_set():
+                    await sink.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        if not dead.is_set():
+            await sink.aclose()
+
+
+def test_connections_that_have_gone_dead(server: Any, run: Run) -> None:
+    """A connection that carries nothing any more is given up after one time-out, for commands and for the bus."""
+
+    async def test() -> None:
+        relay = Relay(server)
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listener.serve, relay.serve)
+                async with (
+                    open_backend(f"redis://127.0.0.1:{port}?timeout={TIMEOUT}") as backend,
+                    backend.bus.subscribe("t") as messages,
+                ):
+                    for _ in range(2):
+                        await backend.documents.put("things", "k", b"1")
+                        relay.cut()
+                        await fails_in_time(backend.documents.put("things", "k", b"1"), IN_TIME)
+                        await backend.documents.put("things", "k", b"1")
+                        with anyio.fail_after(BACK), pytest.raises(StorageError, match="connection was lost"):
+                            await anext(messages)
+                        await backend.bus.publish("t", b"hello")
+                        with anyio.fail_after(PATIENCE):
+                            assert await anext(messages) == b"hello"
+                tasks.cancel_scope.cancel()
+
+    run(test)
+
+
+def test_callers_that_give_up(server: Any, run: Run) -> None:
+    """Callers that are cancelled while the server does not answer, or is away, take nothing with them."""
+
+    async def test() -> None:
+        async def give_up(n: int) -> None:
+            with anyio.move_on_after(0.01 * (n % 5)):
+                try:
+                    await backend.documents.get("things", "k")
+                except StorageError:
+                    pass
+
+        async with open_backend(f"{server.url}?timeout={TIMEOUT}") as backend:
+            for away, back in ((server.stop, server.go_on), (server.kill, server.start)):
+                away()
+                for _ in range(20):
+                    async with anyio.create_task_group() as tasks:
+                        for n in range(50):
+                            tasks.start_soon(give_up, n)
+                await anyio.to_thread.run_sync(back)
+                await works_again(lambda: backend.documents.get("things", "k"))
+
+    run(test)
+
+
+def test_connections_are_cut(server: Any, run: Run) -> None:
+    """Connections that the server closes are made again, for commands and for the bus."""
+
+    async def test() -> None:
+        async with open_backend(server.url) as backend, backend.bus.subscribe("t") as messages:
+            for kind in ("normal", "pubsub") * 3:
+                await backend.bus.publish("t", b"1")
+                assert await anext(messages) == b"1"
+                server.command("CLIENT", "KILL", "TYPE", kind)
+                if kind == "pubsub":
+                    with anyio.fail_after(BACK), pytest.raises(StorageError, match="connection was lost"):
+                        await anext(messages)
+                await works_again(lambda: backend.bus.publish("t", b"2"))
+                assert await anext(messages) == b"2"
+
+    run(test)
+
+
+def test_a_server_without_room(start_redis: Any, run: Run) -> None:
+    """Where there is no memory left, a write is an error that says so and changes nothing; reads go on."""
+    server = start_redis()
+
+    async def test() -> None:
+        async with open_backend(server.url) as backend:
+            version = await backend.documents.put("things", "k", b"1")
+            await backend.logs.append("l", 1.0, [b"0"])
+            used = int(server.command("INFO", "memory").split(b"used_memory:")[1].split(b"\r")[0])
+            server.command("CONFIG", "SET", "maxmemory", str(used // 2))
+            for write in (
+                backend.documents.put("things", "k", b"2", expected=version),
+                backend.documents.put("things", "new", b"2"),
+                backend.logs.append("l", 1.0, [b"1", b"2"]),
+            ):
+                with pytest.raises(StorageError, match="maxmemory"):
+                    await write
+            found = await backend.documents.get("things", "k")
+            assert found is not None
+            assert (found.version, found.body) == (version, b"1")
+            assert [document.key async for document in backend.documents.scan("things")] == ["k"]
+            assert await backend.logs.end("l") == 1
+            server.command("CONFIG", "SET", "maxmemory", "0")
+            assert await backend.logs.append("l", 1.0, [b"1"]) == 1
+
+    run(test)
+    server.kill()
+
+
+def test_a_flood_of_messages_takes_no_memory(redis_server: Any, run: Run) -> None:
+    """A subscriber that is flooded reads no faster than it can give out: nothing piles up inside the library."""
+
+    def flood() -> None:
+        burst = b"PUBLISH test:bus:0:t %b\r\n" % (b"x" * 50) * 100
+        with socket.create_connection((redis_server.host, redis_server.port)) as link, link.makefile("rb") as answers:
+            for _ in range(300):
+                link.sendall(burst)
+                for _ in range(100):
+                    assert answers.readline() == b":1\r\n"
+
+    async def test() -> None:
+        ended = False
+
+        async def publish() -> None:
+            await anyio.to_thread.run_sync(flood)
+            while not ended:  # it may be dropped
+                await backend.bus.publish("t", b"end")
+
+        async with open_backend(f"{redis_server.url}?prefix=test") as backend, anyio.create_task_group() as tasks:
+            async with backend.bus.subscribe("t") as messages:
+                tasks.start_soon(publish)
+                peak = received = 0
+                async for message in messages:
+                    received += 1
+                    queue = backend.bus._connection._push_message_buffer_in  # type: ignore[attr-defined]
+                    peak = max(peak, queue.statistics().current_buffer_used)
+                    if message == b"end":
+                        break
+                ended = True
+        assert received > 1000
+        assert peak < 6000, "a few reads of 64 KiB, with 90 bytes a message"
+
+    run(test)

@@ -1,0 +1,196 @@
+"""SIGTERM to a real server process: it says goodbye and is gone within five seconds, whatever its clients do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+import trio
+from websockets.frames import Opcode
+
+from mdashcore import _json
+from mdashcore.testing.device import PATIENCE, connect_device
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+
+LIMIT = 5.0  # seconds from the signal to the end
+
+SERVER = """
+import json, logging, trio
+from mdash_backends.memory import MemoryDocuments
+from mdashcore.server.config import ServerConfig
+from mdashcore.server.run import serve
+
+class Broken(MemoryDocuments):
+    async def put(self, collection, key, body, *, expected=None):
+        if collection == "shadows" and key.endswith("crash"):
+            raise RuntimeError("a bug in a backend")
+        return await MemoryDocuments.put(self, collection, key, body, expected=expected)
+
+async def started(server):
+    hub = server.service.hub
+    await hub.accounts.register("alice", "no password")
+    key = (await hub.accounts.create_key("alice")).secret
+    tokens = {id: (await hub.create_device("alice", id)).token for id in ("d1", "d2", "crash")}
+    for _ in range(1000):
+        await hub.feed.emit("alice", "rpc.out.Log", "d1", json.dumps("x" * 4000).encode())
+    print(json.dumps({"port": server.port, "key": key, "tokens": tokens}), flush=True)
+
+logging.basicConfig(level=logging.WARNING)
+import mdash_backends.memory
+mdash_backends.memory.MemoryDocuments = Broken
+trio.run(lambda: serve(ServerConfig(bind="127.0.0.1:0"), on_start=started))
+"""
+
+
+@attrs.define
+class Child:
+    """A server in a process of its own."""
+
+    process: trio.Process
+    port: int
+    key: str
+    tokens: dict[str, str]
+    host: str = "127.0.0.1"
+
+    @property
+    def device_url(self) -> str:
+        return f"ws://{self.host}:{self.port}/api/v2/rpc"
+
+    def client(self) -> httpx.AsyncClient:
+        """A client of its API."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.AsyncClient(base_url=f"http://{self.host}:{self.port}/api/v2", headers=headers, timeout=20)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[float, str]:
+        """Send a signal, and wait: the seconds until its end, and what it wrote as errors. It has to succeed."""
+        started = trio.current_time()
+        self.process.send_signal(number)
+        with trio.fail_after(4 * LIMIT):
+            await self.process.wait()
+        took = trio.current_time() - started
+        assert self.process.stderr is not None
+        errors = b"".join([chunk async for chunk in self.process.stderr]).decode()
+        assert self.process.returncode == 0, errors
+        return took, errors
+
+
+@asynccontextmanager
+async def child_server() -> AsyncIterator[Child]:
+    """A server that runs, and accepts connections."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        line = b""
+        with trio.fail_after(4 * PATIENCE):
+            assert process.stdout is not None
+            while not line.endswith(b"\n"):
+                line += await process.stdout.receive_some()
+        yield Child(process, **_json.decode(line))
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None
+                await pipe.aclose()
+
+
+async def request(raw: Any, child: Child, method: str, path: str, body: bytes = b"", length: int | None = None) -> None:
+    """Send a request whose body may be announced longer than it is."""
+    await raw.send(
+        f"{method} /api/v2{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {child.key}\r\n"
+        f"Content-Length: {len(body) if length is None else length}\r\n\r\n".encode()
+        + body
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_at_rest_ends_at_once(open_raw: Any, number: signal.Signals) -> None:
+    """Connections that are idle, or answer a goodbye as they should, hold nothing up."""
+    async with child_server() as child, open_raw(child) as idle, open_raw(child) as silent:
+        await request(idle, child, "GET", "/devices")
+        assert (await idle.response()).status == 200
+        assert silent is not idle
+        async with connect_device(child.device_url, child.tokens["d1"]) as device, trio.open_nursery() as nursery:
+
+            async def be_told() -> None:
+                assert (await device.wait_closed())[0] == 1001
+
+            nursery.start_soon(be_told)
+            took, errors = await child.end(number)
+        assert took < 1.5
+        assert errors == ""
+        assert await idle.rest() == b""
+
+
+async def test_a_server_under_stress_ends_in_time(open_raw: Any, frame_bytes: Callable[..., bytes]) -> None:
+    """Clients that read nothing, an upload in the middle, calls that hang, devices that do not say goodbye."""
+    async with child_server() as child, AsyncExitStack() as clients:
+
+        async def connect() -> Any:
+            return await clients.enter_async_context(open_raw(child))
+
+        idle = await connect()
+        await request(idle, child, "GET", "/devices")
+        assert (await idle.response()).status == 200
+        deaf = await connect()
+        for _ in range(10):
+            await request(deaf, child, "POST", "/logs", b'{"limit":1000}')  # 40 MB of answers
+        for _ in range(3):
+            listener = await connect()
+            assert (await listener.handshake(child.key, path="/api/v2/notify?start=0")).status == 101
+        rude, polite = await connect(), await connect()
+        await rude.handshake(child.tokens["d1"])  # it will not say goodbye
+        await polite.handshake(child.tokens["d2"])
+        hanging = await connect()
+        await request(hanging, child, "POST", "/devices/d1/rpc/Never?timeout=60", b"{}")
+        while (await rude.receive()).get("method") != "Never":
+            pass
+        upload = await connect()
+        await request(upload, child, "POST", "/devices/d2/ota", os.urandom(2**20), length=2**24)
+        head = await connect()
+        await head.send(b"POST /api/v2/devices HTTP/1.1\r\nHost")
+        async with trio.open_nursery() as nursery:
+
+            async def be_told() -> None:
+                assert await polite.close_code() == 1001
+                await polite.send(frame_bytes(Opcode.CLOSE, b"\x03\xe9"))
+
+            nursery.start_soon(be_told)
+            took, errors = await child.end()
+        assert took < LIMIT
+        assert "Traceback" not in errors
+        assert await rude.close_code() == 1001
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream(child.host, child.port)
+
+
+async def test_a_crash_of_one_handler_leaves_the_process_alive() -> None:
+    """Whoever runs into a bug loses a connection; the others do not notice, and the server still ends in order."""
+    async with child_server() as child, child.client() as client:
+        async with connect_device(child.device_url, child.tokens["d1"]) as whole:
+            for _ in range(3):
+                async with connect_device(child.device_url, child.tokens["crash"]) as device:
+                    await device.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"x": 1}}}})
+                    assert (await device.wait_closed())[0] == 1006
+            assert (
+                await client.post("/devices/crash/shadow", json={"state": {"desired": {"x": 1}}})
+            ).status_code == 500
+            await whole.send({"id": 77, "method": "Dash.Shadow.Get"})
+            while (await whole.receive()).get("id") != 77:
+                pass
+            assert (await client.get("/devices/d1")).json()["online"] is True
+        assert child.process.returncode is None
+        _, errors = await child.end()
+        assert errors.count("RuntimeError: a bug in a backend") == 4

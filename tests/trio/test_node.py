@@ -1,0 +1,654 @@
+"""A node: presence, greetings, deltas, pings and goodbyes, over memory and in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
+from mdashcore._errors import CallTimeout, DeviceOffline, NotFound, StorageError
+from mdashcore.hub import Hub
+from mdashcore.identity import Device
+from mdashcore.notifications import decode
+from mdashcore.shadow import Change, Shadow
+from mdashcore.storage import Backend
+from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
+from mdashcore.trio.notify import MAX_QUEUE, RECHECK, Listener
+
+EPOCH = 1_700_000_000.0
+"""The wall clock when a test begins."""
+
+SETTINGS = NodeSettings()
+
+
+class Documents(MemoryDocuments):
+    """Documents that can fail."""
+
+    failing = False
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        await trio.lowlevel.checkpoint()
+        if self.failing:
+            raise StorageError("the store is away")
+        return await super().put(collection, key, body, expected=expected)
+
+
+class Bus(MemoryBus):
+    """A bus that can lose messages, and break."""
+
+    losing = False
+    broken: trio.Event | None = None
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        if not self.losing:
+            await super().publish(topic, message)
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.broken = trio.Event()
+        async with super().subscribe(topic) as messages:
+            yield self._until_broken(messages, self.broken)
+
+    async def _until_broken(self, messages: AsyncIterator[bytes], broken: trio.Event) -> AsyncIterator[bytes]:
+        while True:
+            message: bytes | None = None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_when, broken, nursery.cancel_scope)
+                message = await anext(messages)
+                nursery.cancel_scope.cancel()
+            if message is None:
+                raise StorageError("the bus is away")
+            yield message
+
+    @staticmethod
+    async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+        await event.wait()
+        scope.cancel()
+
+
+@attrs.define
+class Fleet:
+    """A node, with devices and listeners that connect to it."""
+
+    node: Node
+    hub: Hub
+    documents: Documents
+    bus: Bus
+    nursery: trio.Nursery
+    open_pair: Any
+
+    async def register(self, id: str = "d1") -> Device:
+        """A device that may connect."""
+        return (await self.hub.registry.create("alice", id)).device
+
+    async def connect(self, device: Device) -> Any:
+        """Its connection: the client's end. Nobody reads it but the test."""
+        ws, client = await self.open_pair()
+
+        async def serve() -> None:  # as the gateway does
+            try:
+                await self.node.serve_device(device, ws)
+            except StorageError:
+                pass
+            await trio.aclose_forcefully(client.server_end)
+
+        self.nursery.start_soon(serve)
+        return client
+
+    async def listen(self, start: int | None = None) -> Any:
+        """A listener's connection: the client's end."""
+        ws, client = await self.open_pair()
+        listener = Listener(self.hub.feed, "alice", ws, start=start)
+
+        async def serve() -> None:
+            await self.node.serve_listener(listener)
+            await trio.aclose_forcefully(client.server_end)
+
+        self.nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        return client
+
+    def attend(self, client: Any) -> None:
+        """Have a client read, and answer pings, from now on."""
+
+        async def pump() -> None:
+            while await client.pump():
+                pass
+
+        self.nursery.start_soon(pump)
+
+    async def emit(self, count: int) -> None:
+        """Something to listen to."""
+        for _ in range(count):
+            await self.hub.feed.emit("alice", "rpc.out.Log", "d1")
+            await trio.lowlevel.checkpoint()
+
+    async def told(self) -> list[str]:
+        """The names of what happened to devices, but for shadows."""
+        names = [decode(item.frame)["name"] for item in await self.hub.feed.page("alice", 0)]
+        return [name for name in names if name in ("online", "offline")]
+
+
+@asynccontextmanager
+async def open_fleet(open_pair: Any, settings: NodeSettings = SETTINGS) -> AsyncIterator[Fleet]:
+    """A node on memory."""
+    documents, bus = Documents(), Bus()
+    start = trio.current_time()
+    hub = Hub(
+        Backend(documents, MemoryLogs(), MemoryBlobs(), bus),
+        now=lambda: EPOCH + trio.current_time() - start,
+        entropy=os.urandom,
+    )
+    async with trio.open_nursery() as nursery:
+        async with open_node(hub, settings=settings) as node:
+            yield Fleet(node, hub, documents, bus, nursery, open_pair)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def fleet(autojump_clock: Any, open_pair: Any) -> AsyncIterator[Fleet]:
+    """`open_fleet`."""
+    async with open_fleet(open_pair) as opened:
+        yield opened
+
+
+def virtual(function: Callable[[], Awaitable[None]]) -> None:
+    """Run in virtual time: waiting costs none."""
+    trio.run(function, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+# Presence
+
+
+async def test_a_device_is_online_while_it_is_connected(fleet: Fleet) -> None:
+    """Its record says so, and one notification tells of each change."""
+    device = await fleet.register()
+    assert not fleet.node.is_connected("alice", "d1")
+    client = await fleet.connect(device)
+    await client.expect("Sys.GetInfo")
+    record = await fleet.hub.presence.get("alice", "d1")
+    assert (record.online, record.node, record.session) == (True, "node", 1)
+    assert fleet.node.is_connected("alice", "d1")
+    assert fleet.node.connections == (1, 0)
+    await client.close()
+    assert await client.close_code() == 1000
+    await trio.testing.wait_all_tasks_blocked()
+    assert not (await fleet.hub.presence.get("alice", "d1")).online
+    assert fleet.node.connections == (0, 0)
+    assert await fleet.told() == ["online", "offline"]
+
+
+async def test_last_seen_is_when_it_was_last_heard(fleet: Fleet) -> None:
+    """Not when it was found out that it is gone; and while it is connected, it is what the stream knows."""
+    client = await fleet.connect(await fleet.register())
+    await trio.sleep(10)
+    await client.send({"method": "Log"})
+    await trio.testing.wait_all_tasks_blocked()
+    heard = fleet.hub.now()
+    await trio.sleep(5)
+    assert fleet.node.last_heard("alice", "d1") == pytest.approx(heard)
+    await trio.sleep(100)
+    record = await fleet.hub.presence.get("alice", "d1")
+    assert record.last_seen == pytest.approx(heard)
+    assert record.since is not None
+    assert record.since > heard + SETTINGS.ping_interval
+    assert fleet.node.last_heard("alice", "d1") is None
+
+
+async def test_the_newest_connection_wins(fleet: Fleet) -> None:
+    """The older ones are told why they are closed; the device is online all the time, and goes offline once."""
+    device = await fleet.register()
+    old = [await fleet.connect(device) for _ in range(3)]
+    new = await fleet.connect(device)
+    await new.expect("Sys.GetInfo")
+    for client in old:
+        assert await client.close_code() == 1008
+    assert (await fleet.hub.presence.get("alice", "d1")).online
+    assert "offline" not in await fleet.told()
+    await new.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await fleet.told()).count("offline") == 1
+
+
+async def test_an_old_connection_that_ends_late_hides_nothing(fleet: Fleet) -> None:
+    """A replaced connection whose peer says no goodbye ends seconds later: the device stays online."""
+    device = await fleet.register()
+    await fleet.connect(device)  # reads nothing, answers nothing
+    await trio.testing.wait_all_tasks_blocked()
+    new = await fleet.connect(device)
+    fleet.attend(new)
+    await trio.sleep(100)
+    assert fleet.node.connections == (1, 0)
+    assert (await fleet.hub.presence.get("alice", "d1")).session == 2
+    assert (await fleet.hub.presence.get("alice", "d1")).online
+    assert "offline" not in await fleet.told()
+
+
+async def test_a_revoked_device_is_closed_out(fleet: Fleet) -> None:
+    """By deleting it or renewing its token, at once; also when that was between its handshake and its greeting."""
+    device = await fleet.register()
+    client = await fleet.connect(device)
+    await client.expect("Sys.GetInfo")
+    await fleet.hub.registry.renew_token("alice", "d1")
+    assert await client.close_code() == 1008
+    late = await fleet.connect(device)
+    assert await late.close_code() == 1008
+    await trio.testing.wait_all_tasks_blocked()
+    assert not fleet.node.is_connected("alice", "d1")
+
+
+# Greetings
+
+
+async def test_a_device_is_asked_what_it_runs(fleet: Fleet) -> None:
+    """A moment after it has connected; its answer is kept under `reported.ota`."""
+    client = await fleet.connect(await fleet.register())
+    started = trio.current_time()
+    question = await client.expect("Sys.GetInfo")
+    assert trio.current_time() - started == pytest.approx(SETTINGS.introduction_delay)
+    assert question["params"] == {"utc_time": int(fleet.hub.now())}
+    await client.send({"id": question["id"], "result": {"app": "demo", "fw_version": "1.0", "gone": None}})
+    await trio.testing.wait_all_tasks_blocked()
+    shadow = await fleet.hub.shadows.get("alice", "d1")
+    assert shadow.document()["state"]["reported"]["ota"] == {"app": "demo", "fw_version": "1.0"}
+
+
+@pytest.mark.parametrize("method", ["Dash.Shadow.Update", "Dash.Heartbeat"])
+async def test_a_device_that_introduces_itself_is_not_asked(fleet: Fleet, method: str) -> None:
+    """The real library reports `ota` by itself, the oldest send a heartbeat."""
+    client = await fleet.connect(await fleet.register())
+    info = {"app": "demo", "fw_version": "1.0"}
+    params = info if method == "Dash.Heartbeat" else {"state": {"reported": {"ota": info}}}
+    await client.send({"id": 77, "method": method, "params": params})
+    assert (await client.receive())["id"] == 77
+    with trio.move_on_after(60):
+        assert not await client.receive(), "there is nothing left to ask"
+
+
+@pytest.mark.parametrize("answer", [{"error": {"code": 404, "message": "No handler"}}, {"result": 7}, {"result": {}}])
+async def test_a_device_that_cannot_say_what_it_runs_is_left_alone(fleet: Fleet, answer: dict[str, Any]) -> None:
+    """Not every JSON-RPC device knows the method."""
+    client = await fleet.connect(await fleet.register())
+    question = await client.expect("Sys.GetInfo")
+    await client.send({"id": question["id"], **answer})
+    fleet.attend(client)
+    await trio.sleep(100)
+    assert fleet.node.is_connected("alice", "d1")
+    assert (await fleet.hub.shadows.get("alice", "d1")).version == 0
+
+
+async def test_a_delta_waits_for_the_device(fleet: Fleet) -> None:
+    """What was desired while it was away is the first that it hears; without a delta it hears of none."""
+    device = await fleet.register()
+    await fleet.hub.shadows.update("alice", "d1", {"state": {"desired": {"on": True}}})
+    client = await fleet.connect(device)
+    delta = await client.receive()
+    assert (delta["method"], delta["params"]["state"], delta["params"]["version"]) == ("Shadow.Delta", {"on": True}, 1)
+    assert "id" not in delta
+    await client.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"on": True}}}})
+    assert (await client.receive())["method"] == "Sys.GetInfo"
+
+
+# Deltas
+
+
+patches = st.fixed_dictionaries({}, optional={name: st.sampled_from([None, 1, 2]) for name in "ab"})
+
+updates = st.fixed_dictionaries({}, optional={"desired": patches, "reported": patches})
+
+
+@given(
+    st.lists(updates, min_size=1, max_size=8).flatmap(
+        lambda found: st.tuples(st.just(found), st.permutations(range(len(found))))
+    )
+)
+def test_delta_versions_never_go_backwards(open_pair: Any, given_: tuple[list[dict[str, Any]], list[int]]) -> None:
+    """Changes that the node hears of in the wrong order are pushed only if nothing newer is known: a delta that is
+    outdated never reaches the device, and the newest state always does."""
+    documents, order = given_
+
+    async def main() -> None:
+        async with open_fleet(open_pair, NodeSettings(introduction_delay=1e6)) as fleet:
+            client = await fleet.connect(await fleet.register())
+            await trio.testing.wait_all_tasks_blocked()
+            shadow = Shadow()
+            changes: list[Change] = []
+            for document in documents:
+                shadow, change = shadow.update({"state": document}, now=EPOCH)
+                changes.append(change)
+            newest = -1
+            wanted = []
+            for index in order:
+                fleet.node.shadow_changed("alice", "d1", changes[index])
+                if changes[index].version > newest and changes[index].delta_document() is not None:
+                    wanted.append(changes[index].version)
+                newest = max(newest, changes[index].version)
+            versions = []
+            with trio.move_on_after(1):
+                while True:
+                    versions.append((await client.expect("Shadow.Delta"))["params"]["version"])
+            assert versions == wanted
+            assert all(a < b for a, b in itertools.pairwise(versions))
+            if shadow.delta_document() is not None:
+                assert versions[-1] == shadow.version
+
+    virtual(main)
+
+
+async def test_a_device_is_told_of_changes_while_it_is_connected(fleet: Fleet) -> None:
+    """At once, with what is still missing; its own report may leave a delta, too."""
+    client = await fleet.connect(await fleet.register())
+    await client.expect("Sys.GetInfo")
+    await fleet.hub.shadows.update("alice", "d1", {"state": {"desired": {"a": 1, "b": 2}}})
+    assert (await client.receive())["params"]["state"] == {"a": 1, "b": 2}
+    await client.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"a": 1}}}})
+    assert (await client.receive())["params"]["state"] == {"b": 2}
+    await fleet.hub.shadows.update("alice", "other", {"state": {"desired": {"a": 1}}})
+    with trio.move_on_after(10):
+        assert not await client.receive()
+
+
+# Pings
+
+
+async def test_a_half_open_connection_is_found(fleet: Fleet) -> None:
+    """A device that answers no ping is gone after two to three intervals."""
+    await fleet.connect(await fleet.register())
+    await trio.sleep(2 * SETTINGS.ping_interval - 1)
+    assert fleet.node.is_connected("alice", "d1")
+    await trio.sleep(2 * SETTINGS.ping_interval)
+    assert not fleet.node.is_connected("alice", "d1")
+    assert await fleet.told() == ["online", "offline"]
+
+
+async def test_a_listener_that_is_gone_is_found(fleet: Fleet) -> None:
+    """In the same way."""
+    await fleet.listen()
+    assert fleet.node.connections == (0, 1)
+    await trio.sleep(4 * SETTINGS.ping_interval)
+    assert fleet.node.connections == (0, 0)
+
+
+async def test_who_answers_pings_stays(fleet: Fleet) -> None:
+    """For ever, without saying anything else."""
+    fleet.attend(await fleet.connect(await fleet.register()))
+    fleet.attend(await fleet.listen())
+    await trio.sleep(3600)
+    assert fleet.node.connections == (1, 1)
+
+
+async def test_who_talks_need_not_answer_pings(fleet: Fleet) -> None:
+    """Anything from the peer is a sign of life: the pongs may be stuck behind a long message."""
+    client = await fleet.connect(await fleet.register())
+    for _ in range(100):
+        await trio.sleep(SETTINGS.ping_interval)
+        await client.stream.send_all(b"\x8a\x80mask")
+    assert fleet.node.is_connected("alice", "d1")
+
+
+async def test_pings_are_spread(autojump_clock: Any, open_pair: Any) -> None:
+    """A fleet is not pinged, and does not answer, all at once; each device once in an interval."""
+    async with open_fleet(open_pair) as fleet:
+        clients = [await fleet.connect(await fleet.register(f"d{i}")) for i in range(30)]
+        times: dict[int, list[float]] = {i: [] for i in range(30)}
+
+        async def pump(i: int, client: Any) -> None:
+            while (frame := await client.frame()) is not None:
+                if frame.opcode.name == "PING":
+                    times[i].append(trio.current_time())
+
+        for i, client in enumerate(clients):
+            fleet.nursery.start_soon(pump, i, client)
+        await trio.sleep(4 * SETTINGS.ping_interval)
+        at_once = [sum(moment in pinged for pinged in times.values()) for moment in set().union(*times.values())]
+        assert max(at_once) == 2
+        for pinged in times.values():
+            assert len(pinged) in (3, 4)
+            assert all(b - a == pytest.approx(SETTINGS.ping_interval) for a, b in itertools.pairwise(pinged))
+
+
+# Calls
+
+
+async def test_calls_find_their_device(fleet: Fleet) -> None:
+    """Unknown, offline, silent: each has its error; and who answers, answers."""
+    device = await fleet.register()
+    with pytest.raises(NotFound):
+        await fleet.node.call("alice", "nobody", "X")
+    with pytest.raises(NotFound):
+        await fleet.node.call("bob", "d1", "X")
+    with pytest.raises(DeviceOffline):
+        await fleet.node.call("alice", "d1", "X")
+    client = await fleet.connect(device)
+    await client.expect("Sys.GetInfo")
+    started = trio.current_time()
+    with pytest.raises(CallTimeout):
+        await fleet.node.call("alice", "d1", "X")
+    assert trio.current_time() - started == SETTINGS.call_timeout
+    async with trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            while (request := await client.expect("Y"))["params"] != {"n": 1}:
+                pass
+            await client.send({"id": request["id"], "result": [2]})
+
+        nursery.start_soon(answer)
+        assert await fleet.node.call("alice", "d1", "Y", b'{"n":1}') == b"[2]"
+
+
+async def test_a_call_ends_with_its_connection(fleet: Fleet) -> None:
+    """Not with its time-out."""
+    client = await fleet.connect(await fleet.register())
+    await client.expect("Sys.GetInfo")
+    async with trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            with pytest.raises(DeviceOffline):
+                await fleet.node.call("alice", "d1", "X", timeout=1e6)
+
+        nursery.start_soon(call)
+        await client.expect("X")
+        await client.close()
+    assert trio.current_time() < 60
+
+
+# Listeners
+
+
+async def test_a_listener_hears_what_happens_from_now_on(fleet: Fleet) -> None:
+    """Or from an offset on; one beyond the end of the log is now."""
+    await fleet.emit(5)
+    now, then, beyond = await fleet.listen(), await fleet.listen(3), await fleet.listen(1000)
+    await fleet.emit(2)
+    assert [(await now.receive())["offset"] for _ in range(2)] == [5, 6]
+    assert [(await then.receive())["offset"] for _ in range(4)] == [3, 4, 5, 6]
+    assert [(await beyond.receive())["offset"] for _ in range(2)] == [5, 6]
+
+
+async def test_a_listener_that_falls_behind_misses_nothing(fleet: Fleet) -> None:
+    """More than its queue holds, while it reads nothing: the log has the rest."""
+    client = await fleet.listen()
+    await fleet.emit(3 * MAX_QUEUE)
+    assert [(await client.receive())["offset"] for _ in range(3 * MAX_QUEUE)] == list(range(3 * MAX_QUEUE))
+
+
+async def test_what_a_bus_has_lost_is_read_from_the_log(fleet: Fleet) -> None:
+    """With the next notification, if there is one; otherwise within `RECHECK`."""
+    client = await fleet.listen()
+    fleet.bus.losing = True
+    await fleet.emit(3)
+    fleet.bus.losing = False
+    await fleet.emit(1)
+    started = trio.current_time()
+    assert [(await client.receive())["offset"] for _ in range(4)] == [0, 1, 2, 3]
+    assert trio.current_time() == started
+    fleet.bus.losing = True
+    await fleet.emit(2)
+    assert [(await client.receive())["offset"] for _ in range(2)] == [4, 5]
+    assert trio.current_time() - started <= RECHECK
+
+
+async def test_a_bus_that_breaks_delays_and_loses_nothing(fleet: Fleet) -> None:
+    """As soon as there is one again, listeners look into the log."""
+    client = await fleet.listen()
+    fleet.bus.losing = True
+    assert fleet.bus.broken is not None
+    fleet.bus.broken.set()
+    await fleet.emit(2)
+    fleet.bus.losing = False
+    started = trio.current_time()
+    assert [(await client.receive())["offset"] for _ in range(2)] == [0, 1]
+    assert trio.current_time() - started < 2
+    await fleet.emit(1)
+    assert (await client.receive())["offset"] == 2
+
+
+async def test_what_was_trimmed_is_not_waited_for(fleet: Fleet) -> None:
+    """A listener behind the beginning of the log goes on from there, also where the log is empty."""
+    await fleet.emit(10)
+    fleet.bus.losing = True
+    client = await fleet.listen()
+    await fleet.emit(5)
+    await fleet.hub.feed.forget("alice")
+    fleet.bus.losing = False
+    offset = await fleet.hub.feed.emit("alice", "rpc.out.Log", "d1")
+    await fleet.hub.feed.forget("alice")
+    with trio.move_on_after(60):
+        await client.receive()
+    assert await fleet.hub.feed.emit("alice", "rpc.out.Log", "d1") == offset + 1
+    while (await client.receive())["offset"] != offset + 1:
+        pass
+
+
+async def test_a_revoked_key_closes_what_it_opened(fleet: Fleet) -> None:
+    """And nothing else."""
+    pairs = [await fleet.open_pair() for _ in range(3)]
+    for key, (ws, _) in zip(("one", "two", None), pairs, strict=True):
+        listener = Listener(fleet.hub.feed, "alice", ws, key=key)
+        fleet.nursery.start_soon(fleet.node.serve_listener, listener)
+    await trio.testing.wait_all_tasks_blocked()
+    fleet.node.key_revoked("alice", "one")
+    assert await pairs[0][1].close_code() == 1008
+    await trio.testing.wait_all_tasks_blocked()
+    assert fleet.node.connections == (0, 2)
+    fleet.node.key_revoked("alice", None)
+    assert await pairs[1][1].close_code() == 1008
+    assert await pairs[2][1].close_code() == 1008
+
+
+# What goes wrong
+
+
+async def test_storage_that_fails_sends_the_device_away(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """1013: it connects again later, and reports anew; and it is shown offline once that can be stored."""
+    client = await fleet.connect(await fleet.register())
+    await client.expect("Sys.GetInfo")
+    fleet.documents.failing = True
+    await client.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"x": 1}}}})
+    assert await client.close_code() == 1013
+    await trio.sleep(30)
+    assert await fleet.told() == ["online"]
+    fleet.documents.failing = False
+    await trio.sleep(5)
+    assert await fleet.told() == ["online", "offline"]
+    assert not (await fleet.hub.presence.get("alice", "d1")).online
+
+
+async def test_a_background_task_that_crashes_harms_nobody(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged."""
+
+    async def crash() -> None:
+        raise RuntimeError("a bug")
+
+    client = await fleet.connect(await fleet.register())
+    fleet.node.spawn(crash)
+    await client.expect("Sys.GetInfo")
+    assert "a bug" in caplog.text
+
+
+async def test_what_is_spawned_outlives_who_spawned_it(fleet: Fleet) -> None:
+    """The node's nursery is not the handler's."""
+    done = trio.Event()
+
+    async def work() -> None:
+        await trio.sleep(10)
+        done.set()
+
+    with trio.CancelScope() as handler:
+        fleet.node.spawn(work)
+        handler.cancel()
+        await trio.lowlevel.checkpoint()
+    await done.wait()
+
+
+# The end
+
+
+async def test_leaving_says_goodbye_to_everybody(autojump_clock: Any, open_pair: Any) -> None:
+    """1001 for devices and listeners; who answers holds nothing up, and every device is stored as offline."""
+    async with open_fleet(open_pair) as fleet:
+        clients = [await fleet.connect(await fleet.register(f"d{i}")) for i in range(5)]
+        clients.append(await fleet.listen())
+        codes: list[int | None] = []
+
+        async def be_told(client: Any) -> None:
+            codes.append(await client.close_code())
+
+        for client in clients:
+            fleet.nursery.start_soon(be_told, client)
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        await fleet.node.shut_down()
+        assert trio.current_time() == started
+        assert not any([record.online for record in (await fleet.hub.presence.of("alice")).values()])
+        assert (await fleet.told()).count("offline") == 5
+        await trio.testing.wait_all_tasks_blocked()
+        assert codes == [1001] * 6
+
+
+async def test_leaving_does_not_wait_for_the_rude(autojump_clock: Any, open_pair: Any) -> None:
+    """Devices that say no goodbye are waited for no longer than `SHUTDOWN_TIMEOUT`, and stored as offline too."""
+    async with open_fleet(open_pair) as fleet:
+        for i in range(3):
+            await fleet.connect(await fleet.register(f"d{i}"))
+        await fleet.listen()
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        await fleet.node.shut_down()
+        assert trio.current_time() - started <= SHUTDOWN_TIMEOUT
+        assert not any([record.online for record in (await fleet.hub.presence.of("alice")).values()])
+
+
+async def test_who_comes_while_it_goes_down_is_sent_away(autojump_clock: Any, open_pair: Any) -> None:
+    """1001, whether the handshake was done before or after."""
+    async with open_fleet(open_pair) as fleet:
+        before, after = await fleet.register("before"), await fleet.register("after")
+        early = await fleet.connect(before)  # its presence is not stored yet
+        await fleet.node.shut_down()
+        late = await fleet.connect(after)
+        assert await early.close_code() == 1001
+        assert await late.close_code() == 1001
+
+
+async def test_devices_of_a_process_that_died_are_offline(autojump_clock: Any) -> None:
+    """A node that starts tells what its predecessor could not."""
+    backend = Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())
+    hub = Hub(backend, now=lambda: EPOCH, entropy=os.urandom)
+    await hub.registry.create("alice", "d1")
+    await hub.presence.claim("alice", "d1", "node")
+    await hub.presence.claim("alice", "d2", "another node")
+    async with open_node(hub):
+        assert not (await hub.presence.get("alice", "d1")).online
+        assert (await hub.presence.get("alice", "d2")).online
+        names = [decode(item.frame)["name"] for item in await hub.feed.page("alice", 0)]
+        assert names == ["offline"]

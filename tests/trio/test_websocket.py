@@ -1,0 +1,434 @@
+"""A WebSocket's server side, against the client of `websockets`, over memory and in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from mdashcore.trio.websocket import CLOSE_TIMEOUT, MAX_CONTROL, SEND_TIMEOUT, ServerWebSocket
+
+texts = st.text(max_size=300).map(str.encode)
+
+sizes = st.lists(st.integers(1, 40), min_size=1, max_size=8)
+"""Of the pieces in which bytes arrive."""
+
+
+def virtual(function: Callable[[], Awaitable[None]]) -> None:
+    """Run in virtual time: waiting costs none."""
+    trio.run(function, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def received(ws: ServerWebSocket) -> list[bytes]:
+    """Every message until the end."""
+    messages = []
+    while (message := await ws.receive()) is not None:
+        messages.append(message)
+    return messages
+
+
+async def write(ws: ServerWebSocket) -> None:
+    """Send what waits, whenever something does: what a link does."""
+    while True:
+        wakeup = trio.Event()
+        ws.on_control = wakeup.set
+        while ws.control_pending:
+            await ws.send([])
+        await wakeup.wait()
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    """A text in fragments; cutting in the middle of a character is allowed."""
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+# Messages
+
+
+@given(st.lists(st.tuples(texts, st.lists(st.integers(0, 400), max_size=3), st.binary(max_size=20))), sizes)
+def test_what_is_sent_arrives_however_it_is_cut(
+    open_pair: Any, messages: list[tuple[bytes, list[int], bytes]], pieces: list[int]
+) -> None:
+    """Messages in fragments, with pings between those, in packets of any size: all arrive whole, in order; each ping
+    is answered, in order."""
+
+    async def main() -> None:
+        ws, client = await open_pair(sizes=pieces)
+        pings = []
+        for text, cuts, ping in messages:
+            parts = split(text, cuts)
+            for i, part in enumerate(parts):
+                if i == 0:
+                    client.protocol.send_text(part, fin=len(parts) == 1)
+                else:
+                    client.protocol.send_continuation(part, fin=i == len(parts) - 1)
+                client.protocol.send_ping(ping)
+                pings.append(ping)
+        client.protocol.send_close(1000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, ws)
+            nursery.start_soon(client.flush)
+            assert await received(ws) == [text for text, _, _ in messages]
+            nursery.cancel_scope.cancel()
+        await client.server_end.aclose()
+        while await client.pump():
+            pass
+        assert [bytes(frame.data) for frame in client.frames if frame.opcode is Opcode.PONG] == pings
+        assert client.protocol.close_code == 1000
+
+    virtual(main)
+
+
+@given(st.lists(st.lists(texts, max_size=5), max_size=5))
+def test_what_the_server_sends_arrives(open_pair: Any, batches: list[list[bytes]]) -> None:
+    """One frame for each message, in order, whatever is sent together."""
+
+    async def main() -> None:
+        ws, client = await open_pair()
+        for batch in batches:
+            await ws.send(batch)
+        for text in (text for batch in batches for text in batch):
+            frame = await client.frame()
+            assert frame is not None
+            assert (frame.opcode, frame.fin, bytes(frame.data)) == (Opcode.TEXT, True, text)
+
+    virtual(main)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=400), sizes)
+def test_any_bytes_give_messages_or_the_end(open_pair: Any, data: bytes, pieces: list[int]) -> None:
+    """Nothing that a peer can send raises, and the connection ends soon after it."""
+
+    async def main() -> None:
+        ws, client = await open_pair(sizes=pieces)
+        await client.stream.send_all(data)
+        await client.stream.send_eof()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, ws)
+            with trio.fail_after(2 * CLOSE_TIMEOUT):
+                for message in await received(ws):
+                    message.decode()
+            nursery.cancel_scope.cancel()
+
+    virtual(main)
+
+
+@given(st.integers(1, 200), st.integers(1, 400), st.lists(st.integers(0, 400), max_size=4), sizes)
+def test_the_limit_is_of_messages_not_of_frames(
+    open_pair: Any, limit: int, size: int, cuts: list[int], pieces: list[int]
+) -> None:
+    """A message of at most `max_message` bytes arrives; a larger one closes with 1009, in one frame or in many."""
+
+    async def main() -> None:
+        ws, client = await open_pair(sizes=pieces, max_message=limit)
+        text = b"x" * size
+        parts = split(text, cuts)
+        for i, part in enumerate(parts):
+            client.protocol.send_frame(Frame(Opcode.CONT if i else Opcode.TEXT, part, fin=i == len(parts) - 1))
+        await client.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, ws)
+            if size <= limit:
+                assert await ws.receive() == text
+            else:
+                assert await received(ws) == []
+                assert await client.close_code() == 1009
+            nursery.cancel_scope.cancel()
+
+    virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (Frame(Opcode.BINARY, b"{}").serialize(mask=True), 1003),
+        (Frame(Opcode.TEXT, b"\xff").serialize(mask=True), 1007),
+        (
+            Frame(Opcode.TEXT, b"\xc3", fin=False).serialize(mask=True)
+            + Frame(Opcode.CONT, b"\x28").serialize(mask=True),
+            1007,
+        ),
+        (Frame(Opcode.TEXT, b"{}").serialize(mask=False), 1002),
+        (Frame(Opcode.CONT, b"{}").serialize(mask=True), 1002),
+        (Frame(Opcode.TEXT, b"{}", fin=False).serialize(mask=True) * 2, 1002),
+        (b"\x83\x80mask", 1002),
+        (b"\xc1\x80mask", 1002),
+        (b"\x09\x80mask", 1002),
+        (b"\x89\xfe\x00\x80mask" + bytes(128), 1002),
+        (Frame(Opcode.CLOSE, b"\x03\xed").serialize(mask=True), 1002),
+        (Frame(Opcode.CLOSE, b"\x03").serialize(mask=True), 1002),
+        (b"\x81\xff" + b"\x7f" * 8 + b"mask", 1009),
+    ],
+    ids=[
+        "binary",
+        "not UTF-8",
+        "not UTF-8 across fragments",
+        "not masked",
+        "continuation of nothing",
+        "a text within a text",
+        "reserved opcode",
+        "reserved bit",
+        "control in fragments",
+        "control too large",
+        "reserved close code",
+        "half a close code",
+        "a length beyond all limits",
+    ],
+)
+async def test_a_wrong_frame_closes_the_connection(autojump_clock: Any, open_pair: Any, data: bytes, code: int) -> None:
+    """RFC 6455 has a close code for each mistake. What came before it was right, and what comes after is not taken."""
+    ws, client = await open_pair()
+    before, after = (Frame(Opcode.TEXT, text).serialize(mask=True) for text in (b"before", b"after"))
+    await client.stream.send_all(before + data + after)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        assert await received(ws) == [b"before"]
+        assert await client.close_code() == code
+        nursery.cancel_scope.cancel()
+
+
+# The end
+
+
+async def test_the_client_says_goodbye(autojump_clock: Any, open_pair: Any) -> None:
+    """It is answered with its own code, and the connection ends at once; what it sent before is not lost."""
+    ws, client = await open_pair()
+    client.protocol.send_text(b"last words")
+    await client.close(4001)
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        assert await received(ws) == [b"last words"]
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == started
+    assert await client.close_code() == 4001
+
+
+async def test_the_server_says_goodbye(autojump_clock: Any, open_pair: Any) -> None:
+    """Code and reason arrive; when the client has answered, the connection ends at once."""
+    ws, client = await open_pair()
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        ws.close(1008, "the token was revoked")
+        frame = await client.frame()
+        assert (frame.opcode, bytes(frame.data)) == (Opcode.CLOSE, b"\x03\xf0the token was revoked")
+        assert await ws.receive() is None
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == started
+
+
+async def test_both_say_goodbye_at_once(autojump_clock: Any, open_pair: Any) -> None:
+    """Neither waits for what has crossed."""
+    ws, client = await open_pair()
+    started = trio.current_time()
+    client.protocol.send_close(1000)
+    ws.close(1001, "")
+    await client.flush()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        assert await ws.receive() is None
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == started
+    assert await client.close_code() == 1001
+
+
+async def test_a_goodbye_that_is_not_answered(autojump_clock: Any, open_pair: Any) -> None:
+    """After `CLOSE_TIMEOUT` the server waits no more, though the peer goes on sending; nothing of it is taken."""
+    ws, client = await open_pair()
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        await client.send(b"before")
+        ws.close(1001, "")
+
+        async def go_on() -> None:
+            while True:
+                await client.stream.send_all(Frame(Opcode.TEXT, b"after").serialize(mask=True))
+                await trio.sleep(0.3)
+
+        nursery.start_soon(go_on)
+        assert await received(ws) == []
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - started == CLOSE_TIMEOUT
+
+
+async def test_a_second_goodbye_is_none(open_pair: Any) -> None:
+    """Closing is idempotent: the first reason is the one that is told."""
+    ws, client = await open_pair()
+    ws.close(1001, "first")
+    ws.close(1008, "second")
+    await ws.send([b"not sent"])
+    frame = await client.frame()
+    assert (frame.opcode, bytes(frame.data[2:])) == (Opcode.CLOSE, b"first")
+
+
+@pytest.mark.parametrize("eof", [True, False], ids=["an end", "a reset"])
+async def test_a_peer_that_is_gone(open_pair: Any, eof: bool) -> None:
+    """`receive` ends, and goes on being ended; `send` raises, or has nothing left to send."""
+    ws, client = await open_pair()
+    if eof:
+        await client.stream.send_eof()
+    else:
+        await trio.aclose_forcefully(client.stream)
+    assert await ws.receive() is None
+    assert await ws.receive() is None
+    ws.ping()
+    ws.close(1000, "")
+    try:
+        await ws.send([b"to nobody"])
+    except trio.BrokenResourceError:
+        assert not eof
+
+
+async def test_abort_ends_what_is_waited_for(autojump_clock: Any, open_pair: Any) -> None:
+    """A receive that waits gives None at once, and so does every later one."""
+    ws, _ = await open_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def receive() -> None:
+            assert await ws.receive() is None
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        ws.abort()
+    assert await ws.receive() is None
+
+
+async def test_abort_before_anything_is_waited_for(open_pair: Any) -> None:
+    """It is not forgotten; messages that are there already are still given."""
+    ws, client = await open_pair()
+    await client.send(b"one", b"two")
+    assert await ws.receive() == b"one"
+    ws.abort()
+    assert await received(ws) == [b"two"]
+
+
+# Bounds
+
+
+async def test_pongs_that_cannot_be_sent_are_held_up_to_a_bound(autojump_clock: Any, open_pair: Any) -> None:
+    """A peer that floods with pings, and lets nothing be sent, is cut off."""
+    ws, client = await open_pair()
+    ping = Frame(Opcode.PING, bytes(125)).serialize(mask=True)
+    await client.stream.send_all(ping * (MAX_CONTROL // 127))  # a pong has two bytes more than its data
+    with trio.move_on_after(1):
+        await ws.receive()
+        raise AssertionError("these are not yet too many")
+    await client.stream.send_all(ping)
+    with trio.fail_after(1):
+        assert await ws.receive() is None
+
+
+async def test_pongs_that_are_sent_do_not_add_up(open_pair: Any) -> None:
+    """The bound is of what waits, not of what was ever sent."""
+    ws, client = await open_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        nursery.start_soon(received, ws)
+        for i in range(3 * MAX_CONTROL // 125):
+            client.protocol.send_ping(b"%0125d" % i)
+            await client.flush()
+            frame = await client.frame()
+            assert bytes(frame.data) == b"%0125d" % i
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_does_not_read_is_given_up(autojump_clock: Any, open_pair: Any) -> None:
+    """After `SEND_TIMEOUT` a write has failed."""
+    ws, _ = await open_pair(lockstep=True)
+    started = trio.current_time()
+    with pytest.raises(trio.BrokenResourceError):
+        await ws.send([b"unread"])
+    assert trio.current_time() - started == SEND_TIMEOUT
+
+
+async def test_many_messages_in_one_read_leave_room_for_others(open_pair: Any) -> None:
+    """Each `receive` lets other tasks run, also where it need not wait."""
+    ws, client = await open_pair()
+    await client.send(*[b"x"] * 1000)
+    turns = 0
+    async with trio.open_nursery() as nursery:
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(other)
+        for _ in range(1000):
+            await ws.receive()
+        nursery.cancel_scope.cancel()
+    assert turns > 500
+
+
+# Signs of life
+
+
+async def test_whatever_arrives_is_a_sign_of_life(autojump_clock: Any, open_pair: Any) -> None:
+    """`last_received` is when anything came, be it half a frame."""
+    ws, client = await open_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(received, ws)
+        await trio.sleep(10)
+        assert trio.current_time() - ws.last_received == 10
+        await client.stream.send_all(b"\x81")
+        await trio.testing.wait_all_tasks_blocked()
+        assert ws.last_received == trio.current_time()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_ping_asks_for_one(open_pair: Any) -> None:
+    """It reaches the client, whose pong comes back; on a connection that closes there is none."""
+    ws, client = await open_pair()
+    ws.ping()
+    assert ws.control_pending
+    await ws.send([])
+    assert not ws.control_pending
+    assert (await client.frame()).opcode is Opcode.PING
+    ws.close(1000, "")
+    ws.ping()
+    await ws.send([])
+    assert (await client.frame()).opcode is Opcode.CLOSE
+
+
+# Handshakes
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\x00\xff\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nnot a field\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 200 + b"\r\n",
+    ],
+)
+async def test_a_head_that_cannot_be_read_is_no_request(head: bytes) -> None:
+    """`feed` says so, and raises nothing: somebody else may make sense of it."""
+    _, end = trio.testing.memory_stream_pair()
+    assert ServerWebSocket(end).feed(head) is None
+
+
+async def test_a_request_that_is_no_handshake_is_refused() -> None:
+    """`accept` answers it itself, and says that there is no connection."""
+    client_end, server_end = trio.testing.memory_stream_pair()
+    ws = ServerWebSocket(server_end)
+    request = ws.feed(b"GET /api/v2/rpc HTTP/1.1\r\nHost: x\r\n\r\n" + b"\x81\x80mask")
+    assert request is not None
+    assert not await ws.accept(request)
+    assert bytes(await client_end.receive_some(2**16)).startswith(b"HTTP/1.1 426")
