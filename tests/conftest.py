@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import functools
+import importlib.metadata
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -11,6 +13,7 @@ from typing import Any
 import argon2
 import attrs
 import httpx
+import hypothesis
 import pytest
 import trio
 from httpx import Response
@@ -25,10 +28,16 @@ from mdashcore.server.run import RunningServer, open_server
 from mdashcore.testing.device import PATIENCE, ScriptedDevice, connect_device
 from mdashcore.trio.node import NodeSettings
 
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("unhurried")
+
 PASSWORD = "correct horse"
 CHEAP_HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 """So little work that every test can have its own accounts."""
 CHEAP_HASH = CHEAP_HASHER.hash(PASSWORD)
+
+entry_points_once = functools.cache(importlib.metadata.entry_points)
+"""To look for backends takes as long as all else that a server needs to start."""
 
 
 def open_client(server: RunningServer, headers: Mapping[str, str]) -> httpx.AsyncClient:
@@ -133,9 +142,11 @@ def node_settings() -> NodeSettings:
 @pytest.fixture
 async def server(node_settings: NodeSettings) -> AsyncIterator[RunningServer]:
     """A server without accounts, on a free port."""
-    async with open_server(ServerConfig(bind="127.0.0.1:0"), node_settings=node_settings) as running:
-        running.service.passwords._hasher = CHEAP_HASHER
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "entry_points", entry_points_once)
+        async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://"), node_settings=node_settings) as running:
+            running.service.passwords._hasher = CHEAP_HASHER
+            yield running
 
 
 @pytest.fixture

@@ -153,14 +153,13 @@ def read(state: State, start: int, limit: int) -> list[LogEntry]:
         if not number:
             raise StorageError(f"{state.folder}: the file with offset {offset} is missing")
         begin = state.starts[number - 1]
-        is_last = number == len(state.starts)
         path = _path(state.folder, begin)
         try:
             with open(path, "rb", buffering=0) as file:
-                lines = _split(file.read(state.size) if is_last else file.read())
+                lines = _split(file.read())
         except FileNotFoundError as exc:
             raise StorageError(f"{path} is missing") from exc
-        until = stop if is_last else min(stop, state.starts[number])
+        until = min([stop, *state.starts[number : number + 1]])
         for n in range(offset - begin, until - begin):
             line = _line(path, lines, n, begin)
             entries.append(LogEntry(line.offset, line.time, bytes(line.body)))

@@ -23,14 +23,13 @@ from mdashcore.storage import DURABLE, Backend, Document, LogEntry
 
 __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
 
+DATABASE: Final = "mdash.db"
+BLOBS: Final = "blobs"
+
 PAGE: Final = 500  # documents that a scan has in memory at once,
 PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
 MAX_BODY: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
 MAX_INTEGER: Final = 2**63 - 1  # SQLite's largest
-
-
-DATABASE: Final = "mdash.db"
-BLOBS: Final = "blobs"
 
 
 class Sql:

@@ -192,17 +192,13 @@ def _entry_at(file: BinaryIO, position: int, end: int) -> _Entry | None:
     if header[:4] == _CENTRAL_MAGIC:
         return None
     if len(header) < _LOCAL.size or header[:4] != _LOCAL_MAGIC:
-        raise InvalidFirmware(
-            f"the zip is broken at byte {position}: a file or the directory should begin there"
-        )
+        raise InvalidFirmware(f"the zip is broken at byte {position}: a file or the directory should begin there")
     _, _, flags, method, _, _, crc, packed, size, name_size, extra_size = _LOCAL.unpack(header)
     path = _path(file.read(name_size), utf8=bool(flags & _UTF8))
     if flags & _ENCRYPTED:
         raise InvalidFirmware(f"{path} is encrypted")
     if method != 0:
-        raise InvalidFirmware(
-            f"{path} is compressed: devices cannot unpack compressed zips; store the files (zip -0)"
-        )
+        raise InvalidFirmware(f"{path} is compressed: devices cannot unpack compressed zips; store the files (zip -0)")
     if flags & _SIZES_BEHIND:
         raise InvalidFirmware(f"{path} has its size behind its data: devices need it in front")
     if flags & ~(_UTF8 | _DEFLATE_HINTS) or packed == 0xFFFFFFFF:
@@ -251,8 +247,7 @@ def _check_directory(file: BinaryIO, position: int, size: int, entries: list[_En
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, EOFError) as exc:
         raise InvalidFirmware(f"the zip's directory is broken: {exc}") from None
     facts = [
-        (i.filename, i.header_offset, i.file_size, i.compress_size, i.CRC, i.flag_bits, i.compress_type)
-        for i in listed
+        (i.filename, i.header_offset, i.file_size, i.compress_size, i.CRC, i.flag_bits, i.compress_type) for i in listed
     ]
     if sorted(facts) != sorted((e.path, e.start, e.size, e.size, e.crc, e.flags, 0) for e in entries):
         raise InvalidFirmware("the zip's directory and its files contradict each other")
@@ -338,23 +333,17 @@ def _check_part(part: Part, entry: _Entry | None, digests: Mapping[str, str]) ->
     if entry is None:
         raise InvalidFirmware(f"part {part.name!r}: the zip has no file {part.src!r}")
     if part.size is not None and part.size != entry.size:
-        raise InvalidFirmware(
-            f"part {part.name!r} should have {part.size} bytes, {part.src} has {entry.size}"
-        )
+        raise InvalidFirmware(f"part {part.name!r} should have {part.size} bytes, {part.src} has {entry.size}")
     for key, digest in digests.items():
         wanted = getattr(part, key)
         if wanted is not None and wanted.lower() != digest:
-            raise InvalidFirmware(
-                f"part {part.name!r}: {key} should be {wanted[:64]}, {part.src} has {digest}"
-            )
+            raise InvalidFirmware(f"part {part.name!r}: {key} should be {wanted[:64]}, {part.src} has {digest}")
 
 
 # --------------------------------------------------------------------------------------------- writing
 
 
-def write_image(
-    file: BinaryIO, manifest: Mapping[str, Any], parts: Mapping[str, bytes], *, folder: str = ""
-) -> None:
+def write_image(file: BinaryIO, manifest: Mapping[str, Any], parts: Mapping[str, bytes], *, folder: str = "") -> None:
     """Write a firmware zip that `read_image` and devices accept, at the start of an empty, seekable file.
 
     Args:

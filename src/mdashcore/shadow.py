@@ -155,9 +155,7 @@ class Shadow:
         """What of `desired` the device has not reported. None where that is nothing, never `{}`."""
         return delta(self._desired.value, self._reported.value) or None
 
-    def update(
-        self, document: JsonValue, *, now: float, limits: Limits = DEFAULT_LIMITS
-    ) -> tuple[Shadow, Change]:
+    def update(self, document: JsonValue, *, now: float, limits: Limits = DEFAULT_LIMITS) -> tuple[Shadow, Change]:
         """The shadow after an update, and what the update did. `now` is in unix seconds.
 
         `document` is `{"state": {"desired"?: {…} | null, "reported"?: {…} | null} | null, "version"?: int,
@@ -362,9 +360,7 @@ def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
         raise InvalidShadowUpdate("State contains a value that JSON in UTF-8 cannot hold") from None
 
 
-def _check_members(
-    value: JsonObject | list[JsonValue], name: str, room: int, limit: int, *, nulls: bool
-) -> None:
+def _check_members(value: JsonObject | list[JsonValue], name: str, room: int, limit: int, *, nulls: bool) -> None:
     """The same for what is in the value called `name`, `room` of `limit` levels deep: it recurses no further."""
     members: Iterable[tuple[str, object]]
     if isinstance(value, dict):

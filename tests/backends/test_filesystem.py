@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -384,46 +384,100 @@ async def test_many_versions(folder: Path) -> None:
 # --- scans
 
 
-class _Entries(list[Any]):
-    def __enter__(self) -> Iterator[Any]:
-        return iter(self)
+class Entries(list[os.DirEntry[str]]):
+    """What `os.scandir` returns."""
+
+    def __enter__(self) -> Entries:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        self.clear()
+
+
+class Listing:
+    """Makes the first listing of a folder wait, and leave out what is rewritten meanwhile, as btrfs does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._folder = str(folder)
+        self._begun, self._end = threading.Event(), threading.Event()
+        self._rewritten: set[str] = set()
+        self._scandir, self._rename = os.scandir, os.rename
+        patch.setattr(os, "scandir", self.scandir)
+        patch.setattr(os, "rename", self.rename)
+
+    def scandir(self, path: str) -> Entries:
+        with self._scandir(path) as entries:
+            found = list(entries)
+        if path == self._folder and not self._begun.is_set():
+            self._begun.set()
+            assert self._end.wait(PATIENCE)
+            found = [entry for entry in found if entry.path not in self._rewritten]
+        return Entries(found)
+
+    def rename(self, source: str, target: str) -> None:
+        if self._begun.is_set():
+            self._rewritten.add(target)
+        self._rename(source, target)
+
+    async def begun(self) -> None:
+        assert await anyio.to_thread.run_sync(self._begun.wait, PATIENCE)
+
+    def end(self) -> None:
+        self._end.set()
 
 
 @on_both_loops
 async def test_a_listing_that_misses_what_is_renamed(folder: Path) -> None:
-    """A scan gives a document that is rewritten while its folder is listed, though btrfs then leaves out its name."""
-    listed, proceed = threading.Event(), threading.Event()
-    scandir = os.scandir
-
-    def like_btrfs(path: str) -> Any:
-        with scandir(path) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        if not path.endswith("/c"):
-            return _Entries(found)
-        listed.set()
-        assert proceed.wait(PATIENCE)
-        return _Entries(entry for entry in found if entry.name != "k1.json")
-
+    """A scan gives a document that is rewritten while its folder is listed, though some file systems miss its name."""
+    keys: list[str] = []
     async with store(folder) as backend:
         for n in range(3):
             await backend.documents.put("c", f"k{n}", b"1")
-        keys: list[str] = []
 
         async def scan() -> None:
             keys.extend([document.key async for document in backend.documents.scan("c", "k")])
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "scandir", like_btrfs)
+            listing = Listing(patch, folder / "documents" / "c")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(scan)
-                assert await anyio.to_thread.run_sync(listed.wait, PATIENCE)
-                await backend.documents.put("c", "k1", b"2")
-                await backend.documents.put("c", "k2", b"2")
-                await backend.documents.put("c", "other", b"2")
-                proceed.set()
+                await listing.begun()
+                assert len(await every(backend.documents.scan("c"))) == 3  # another one, which ends before
+                for key in ("k1", "k2", "other"):
+                    await backend.documents.put("c", key, b"2")
+                listing.end()
+    assert sorted(keys) == ["k0", "k1", "k2"]
+
+
+@on_both_loops
+async def test_a_listing_that_misses_what_is_being_written(folder: Path) -> None:
+    """The same for a document whose writing has begun before the scan."""
+    keys: list[str] = []
+    ready, go_on = threading.Event(), threading.Event()
+    async with store(folder) as backend:
+        for n in range(3):
+            await backend.documents.put("c", f"k{n}", b"1")
+
+        async def scan() -> None:
+            keys.extend([document.key async for document in backend.documents.scan("c")])
+
+        with pytest.MonkeyPatch.context() as patch:
+            listing = Listing(patch, folder / "documents" / "c")
+
+            def slow_rename(source: str, target: str) -> None:
+                ready.set()
+                assert go_on.wait(PATIENCE)
+                listing.rename(source, target)
+
+            patch.setattr(os, "rename", slow_rename)
+            async with anyio.create_task_group() as scanning:
+                async with anyio.create_task_group() as writing:
+                    writing.start_soon(backend.documents.put, "c", "k1", b"2")
+                    assert await anyio.to_thread.run_sync(ready.wait, PATIENCE)
+                    scanning.start_soon(scan)
+                    await listing.begun()
+                    go_on.set()
+                listing.end()
     assert sorted(keys) == ["k0", "k1", "k2"]
 
 

@@ -26,6 +26,7 @@ from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import Backend, Document, LogEntry
 
 PATIENCE = 20  # seconds for a test: what hangs fails
+LOG = Path("logs/l.log/0000000000000000.jsonl")
 BOTH_LOOPS = pytest.mark.parametrize("loop", ["trio", "asyncio"])
 
 
@@ -172,7 +173,7 @@ def test_a_folder_is_synced_for_many(disk: Disk, tmp_path: Path, loop: str) -> N
 @BOTH_LOOPS
 def test_appends_share_an_fsync(disk: Disk, tmp_path: Path, loop: str) -> None:
     """Appends that come while one is being written are written together."""
-    path = tmp_path / "logs" / "l.log" / "0000000000000000.jsonl"
+    path = tmp_path / LOG
 
     async def scenario() -> None:
         async with store(tmp_path) as backend:
@@ -233,6 +234,7 @@ def test_a_disk_that_fails(disk: Disk, tmp_path: Path) -> None:
             version = await backend.documents.put("c", "k", b"1")
             await backend.logs.append("l", 1.0, [b"0"])
             await backend.blobs.put("b", chunks(b"old"))
+            size = os.stat(tmp_path / LOG).st_size
 
             def fail(path: str) -> None:
                 raise OSError(5, "Input/output error")
@@ -250,6 +252,7 @@ def test_a_disk_that_fails(disk: Disk, tmp_path: Path) -> None:
                     await verb
                 assert str(tmp_path) in str(caught.value)
                 assert isinstance(caught.value.__cause__, OSError)
+            assert os.stat(tmp_path / LOG).st_size == size
             disk.fail = lambda path: None
             assert await backend.documents.get("c", "k") == Document("k", version, b"1")
             assert await backend.documents.get("c", "new") is None
@@ -260,6 +263,34 @@ def test_a_disk_that_fails(disk: Disk, tmp_path: Path) -> None:
             assert list(await backend.logs.read("l", 0, 9)) == [LogEntry(0, 1.0, b"0"), LogEntry(1, 2.0, b"3")]
             assert list(await backend.logs.read("new", 0, 9)) == [LogEntry(0, 2.0, b"4")]
         assert list((tmp_path / ".tmp").iterdir()) == []
+
+    run("trio", scenario)
+
+
+def test_a_disk_that_fails_twice(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failed append has left in the file, where it could not be taken away at once, is nobody's entry."""
+
+    async def scenario() -> None:
+        async with store(tmp_path) as backend:
+            await backend.logs.append("l", 1.0, [b"0"])
+
+            def fail(*_: object) -> None:
+                raise OSError(5, "Input/output error")
+
+            with monkeypatch.context() as patch:
+                disk.fail = fail
+                patch.setattr(os, "truncate", fail)
+                ftruncate = os.ftruncate
+                patch.setattr(os, "ftruncate", lambda fd, size: None if os.fstat(fd).st_size == size else fail())
+                with pytest.raises(StorageError, match="Input/output error"):
+                    await backend.logs.append("l", 1.0, [b"1", b"2"])
+                patch.setattr(os, "ftruncate", ftruncate)
+                disk.fail = lambda path: None
+            assert len((tmp_path / LOG).read_bytes().splitlines()) == 3
+            assert len(await backend.logs.read("l", 0, 9)) == 1
+            assert await backend.logs.append("l", 2.0, [b"3"]) == 1
+        async with store(tmp_path) as backend:
+            assert [entry.body for entry in await backend.logs.read("l", 0, 9)] == [b"0", b"3"]
 
     run("trio", scenario)
 
@@ -329,7 +360,7 @@ def test_asyncios_own_cancellation(disk: Disk, tmp_path: Path) -> None:
 @BOTH_LOOPS
 def test_cancelled_appends(disk: Disk, tmp_path: Path, loop: str) -> None:
     """An append that is cancelled while it waits has not happened; one that is being written has happened."""
-    path = tmp_path / "logs" / "l.log" / "0000000000000000.jsonl"
+    path = tmp_path / LOG
 
     async def scenario() -> None:
         async with store(tmp_path) as backend:
@@ -357,6 +388,40 @@ def test_cancelled_appends(disk: Disk, tmp_path: Path, loop: str) -> None:
 
 
 @BOTH_LOOPS
+def test_a_cancelled_append_that_led_others(
+    disk: Disk, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was to write for others, and is cancelled while there is no thread for it, leaves the work to them."""
+    monkeypatch.setattr("mdash_backends._files.THREADS", 1)
+
+    async def scenario() -> None:
+        async with store(tmp_path) as backend:
+            await backend.logs.append("l", 1.0, [b"0"])
+            await backend.documents.put("c", "k", b"1")
+            disk.fail = gate = Gate(tmp_path / ".tmp")
+            scope = anyio.CancelScope()
+
+            async def lead() -> None:
+                with scope:
+                    await backend.logs.append("l", 1.0, [b"1"])
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(backend.documents.put, "c", "k", b"2")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(lead)
+                for body in (b"2", b"3"):
+                    tasks.start_soon(backend.logs.append, "l", 1.0, [body])
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+                await anyio.wait_all_tasks_blocked()
+                gate.open()
+            bodies = {entry.body for entry in await backend.logs.read("l", 0, 9)}
+            assert bodies - {b"1"} == {b"0", b"2", b"3"}  # trio starts tasks in any order: another may have led it
+
+    run(loop, scenario)
+
+
+@BOTH_LOOPS
 def test_after_the_end(tmp_path: Path, loop: str) -> None:
     """A store whose context has ended answers with an error: its folder may belong to another process by now."""
 
@@ -378,7 +443,6 @@ def test_after_the_end(tmp_path: Path, loop: str) -> None:
 # --- torn ends
 
 
-LOG = Path("logs/l.log/0000000000000000.jsonl")
 SINGLE = [b'{"n":0}', b'{"n":1}', b'{"text":"\xc3\xa9"}']
 
 

@@ -137,3 +137,15 @@ async def test_a_store_that_remembers(server):
     with pytest.raises(Unauthenticated):
         await hub.accounts.authenticate_key(old_key)
     assert (await hub.shadows.get("demo", "lamp")).desired == {"on": True, "brightness": 60}
+
+
+def test_it_goes_on_where_it_ended(tmp_path, start_demo):
+    """By itself it keeps its state in a folder: started again, the lamp is what it was told to be before."""
+    kept = {"MDASH_STORE": f"sqlite://{tmp_path}/store"}
+    folder = ("--folder", str(tmp_path / "devices"))
+    first = start_demo(*folder, env=kept)
+    paste(first.curls[2])
+    assert first.process.end() == 0
+    second = start_demo(*folder, env=kept)
+    response = httpx.get(f"{second.url}/api/v2/devices/lamp/shadow", headers={"Authorization": f"Bearer {second.key}"})
+    assert response.json()["state"]["desired"]["on"] is True

@@ -47,7 +47,7 @@ async def started(server):
 logging.basicConfig(level=logging.WARNING)
 import mdash_backends.memory
 mdash_backends.memory.MemoryDocuments = Broken
-trio.run(lambda: serve(ServerConfig(bind="127.0.0.1:0"), on_start=started))
+trio.run(lambda: serve(ServerConfig(bind="127.0.0.1:0", store="memory://"), on_start=started))
 """
 
 

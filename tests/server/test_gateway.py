@@ -397,7 +397,7 @@ async def tls_server(folder: Path) -> AsyncIterator[tuple[RunningServer, Callabl
         authority.configure_trust(context)
         return context
 
-    async with open_server(ServerConfig(bind="127.0.0.1:0", certfile=folder / "cert.pem")) as server:
+    async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://", certfile=folder / "cert.pem")) as server:
         yield server, client_context
 
 
@@ -495,7 +495,7 @@ async def test_a_tls_handshake_that_stops_times_out(autojump_clock: Any, tmp_pat
 async def test_ipv6_is_served() -> None:
     """A host in brackets; sockets and REST."""
     try:
-        server_context = open_server(ServerConfig(bind="[::1]:0"))
+        server_context = open_server(ServerConfig(bind="[::1]:0", store="memory://"))
         server = await server_context.__aenter__()
     except OSError as exc:
         if os.environ.get("CI"):

@@ -60,15 +60,17 @@ async def test_a_peer_that_hangs_up():
             await dial(f"ws://127.0.0.1:{port}/")
 
 
-async def test_a_peer_that_says_something_else():
+@pytest.mark.parametrize("words", [b"220 mail.example ESMTP\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"\r\n\r\n\0"])
+async def test_a_peer_that_says_something_else(words):
     """A server that does not speak HTTP."""
 
     async def greet(stream):
-        await stream.send_all(b"220 mail.example ESMTP\r\n")
-        await hang_up(stream)
+        await stream.receive_some()
+        await stream.send_all(words)
+        await stream.aclose()
 
     async with answering(greet) as port:
-        with trio.fail_after(5), pytest.raises(OSError, match="instead of answering"):
+        with trio.fail_after(5), pytest.raises(OSError, match=r"instead of answering|is not understood"):
             await dial(f"ws://127.0.0.1:{port}/")
 
 

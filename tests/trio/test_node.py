@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import attrs
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore._errors import CallTimeout, DeviceOffline, NotFound, StorageError
 from mdashcore.hub import Hub
+from mdashcore.hub.feed import TOPIC
 from mdashcore.identity import Device
 from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
@@ -47,33 +48,25 @@ class Bus(MemoryBus):
     """A bus that can lose messages, and break."""
 
     losing = False
-    broken: trio.Event | None = None
 
     async def publish(self, topic: str, message: bytes) -> None:
         if not self.losing:
             await super().publish(topic, message)
 
+    async def break_down(self) -> None:
+        """End every subscription."""
+        await super().publish(TOPIC, b"")
+
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        self.broken = trio.Event()
-        async with super().subscribe(topic) as messages:
-            yield self._until_broken(messages, self.broken)
+        async def until_broken() -> AsyncIterator[bytes]:
+            async for message in messages:
+                if not message:
+                    raise StorageError("the bus is away")
+                yield message
 
-    async def _until_broken(self, messages: AsyncIterator[bytes], broken: trio.Event) -> AsyncIterator[bytes]:
-        while True:
-            message: bytes | None = None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._cancel_when, broken, nursery.cancel_scope)
-                message = await anext(messages)
-                nursery.cancel_scope.cancel()
-            if message is None:
-                raise StorageError("the bus is away")
-            yield message
-
-    @staticmethod
-    async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-        await event.wait()
-        scope.cancel()
+        async with super().subscribe(topic) as messages, aclosing(until_broken()) as watched:
+            yield watched
 
 
 @attrs.define
@@ -156,8 +149,8 @@ async def open_fleet(open_pair: Any, settings: NodeSettings = SETTINGS) -> Async
 
 
 @pytest.fixture
-async def fleet(autojump_clock: Any, open_pair: Any) -> AsyncIterator[Fleet]:
-    """`open_fleet`."""
+async def fleet(open_pair: Any) -> AsyncIterator[Fleet]:
+    """`open_fleet`; its test has to ask for `autojump_clock` itself."""
     async with open_fleet(open_pair) as opened:
         yield opened
 
@@ -170,7 +163,7 @@ def virtual(function: Callable[[], Awaitable[None]]) -> None:
 # Presence
 
 
-async def test_a_device_is_online_while_it_is_connected(fleet: Fleet) -> None:
+async def test_a_device_is_online_while_it_is_connected(autojump_clock: Any, fleet: Fleet) -> None:
     """Its record says so, and one notification tells of each change."""
     device = await fleet.register()
     assert not fleet.node.is_connected("alice", "d1")
@@ -188,7 +181,7 @@ async def test_a_device_is_online_while_it_is_connected(fleet: Fleet) -> None:
     assert await fleet.told() == ["online", "offline"]
 
 
-async def test_last_seen_is_when_it_was_last_heard(fleet: Fleet) -> None:
+async def test_last_seen_is_when_it_was_last_heard(autojump_clock: Any, fleet: Fleet) -> None:
     """Not when it was found out that it is gone; and while it is connected, it is what the stream knows."""
     client = await fleet.connect(await fleet.register())
     await trio.sleep(10)
@@ -205,7 +198,7 @@ async def test_last_seen_is_when_it_was_last_heard(fleet: Fleet) -> None:
     assert fleet.node.last_heard("alice", "d1") is None
 
 
-async def test_the_newest_connection_wins(fleet: Fleet) -> None:
+async def test_the_newest_connection_wins(autojump_clock: Any, fleet: Fleet) -> None:
     """The older ones are told why they are closed; the device is online all the time, and goes offline once."""
     device = await fleet.register()
     old = [await fleet.connect(device) for _ in range(3)]
@@ -220,7 +213,7 @@ async def test_the_newest_connection_wins(fleet: Fleet) -> None:
     assert (await fleet.told()).count("offline") == 1
 
 
-async def test_an_old_connection_that_ends_late_hides_nothing(fleet: Fleet) -> None:
+async def test_an_old_connection_that_ends_late_hides_nothing(autojump_clock: Any, fleet: Fleet) -> None:
     """A replaced connection whose peer says no goodbye ends seconds later: the device stays online."""
     device = await fleet.register()
     await fleet.connect(device)  # reads nothing, answers nothing
@@ -234,7 +227,7 @@ async def test_an_old_connection_that_ends_late_hides_nothing(fleet: Fleet) -> N
     assert "offline" not in await fleet.told()
 
 
-async def test_a_revoked_device_is_closed_out(fleet: Fleet) -> None:
+async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet) -> None:
     """By deleting it or renewing its token, at once; also when that was between its handshake and its greeting."""
     device = await fleet.register()
     client = await fleet.connect(device)
@@ -250,7 +243,7 @@ async def test_a_revoked_device_is_closed_out(fleet: Fleet) -> None:
 # Greetings
 
 
-async def test_a_device_is_asked_what_it_runs(fleet: Fleet) -> None:
+async def test_a_device_is_asked_what_it_runs(autojump_clock: Any, fleet: Fleet) -> None:
     """A moment after it has connected; its answer is kept under `reported.ota`."""
     client = await fleet.connect(await fleet.register())
     started = trio.current_time()
@@ -264,7 +257,7 @@ async def test_a_device_is_asked_what_it_runs(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("method", ["Dash.Shadow.Update", "Dash.Heartbeat"])
-async def test_a_device_that_introduces_itself_is_not_asked(fleet: Fleet, method: str) -> None:
+async def test_a_device_that_introduces_itself_is_not_asked(autojump_clock: Any, fleet: Fleet, method: str) -> None:
     """The real library reports `ota` by itself, the oldest send a heartbeat."""
     client = await fleet.connect(await fleet.register())
     info = {"app": "demo", "fw_version": "1.0"}
@@ -276,7 +269,9 @@ async def test_a_device_that_introduces_itself_is_not_asked(fleet: Fleet, method
 
 
 @pytest.mark.parametrize("answer", [{"error": {"code": 404, "message": "No handler"}}, {"result": 7}, {"result": {}}])
-async def test_a_device_that_cannot_say_what_it_runs_is_left_alone(fleet: Fleet, answer: dict[str, Any]) -> None:
+async def test_a_device_that_cannot_say_what_it_runs_is_left_alone(
+    autojump_clock: Any, fleet: Fleet, answer: dict[str, Any]
+) -> None:
     """Not every JSON-RPC device knows the method."""
     client = await fleet.connect(await fleet.register())
     question = await client.expect("Sys.GetInfo")
@@ -287,7 +282,7 @@ async def test_a_device_that_cannot_say_what_it_runs_is_left_alone(fleet: Fleet,
     assert (await fleet.hub.shadows.get("alice", "d1")).version == 0
 
 
-async def test_a_delta_waits_for_the_device(fleet: Fleet) -> None:
+async def test_a_delta_waits_for_the_device(autojump_clock: Any, fleet: Fleet) -> None:
     """What was desired while it was away is the first that it hears; without a delta it hears of none."""
     device = await fleet.register()
     await fleet.hub.shadows.update("alice", "d1", {"state": {"desired": {"on": True}}})
@@ -345,7 +340,7 @@ def test_delta_versions_never_go_backwards(open_pair: Any, given_: tuple[list[di
     virtual(main)
 
 
-async def test_a_device_is_told_of_changes_while_it_is_connected(fleet: Fleet) -> None:
+async def test_a_device_is_told_of_changes_while_it_is_connected(autojump_clock: Any, fleet: Fleet) -> None:
     """At once, with what is still missing; its own report may leave a delta, too."""
     client = await fleet.connect(await fleet.register())
     await client.expect("Sys.GetInfo")
@@ -361,7 +356,7 @@ async def test_a_device_is_told_of_changes_while_it_is_connected(fleet: Fleet) -
 # Pings
 
 
-async def test_a_half_open_connection_is_found(fleet: Fleet) -> None:
+async def test_a_half_open_connection_is_found(autojump_clock: Any, fleet: Fleet) -> None:
     """A device that answers no ping is gone after two to three intervals."""
     await fleet.connect(await fleet.register())
     await trio.sleep(2 * SETTINGS.ping_interval - 1)
@@ -371,7 +366,7 @@ async def test_a_half_open_connection_is_found(fleet: Fleet) -> None:
     assert await fleet.told() == ["online", "offline"]
 
 
-async def test_a_listener_that_is_gone_is_found(fleet: Fleet) -> None:
+async def test_a_listener_that_is_gone_is_found(autojump_clock: Any, fleet: Fleet) -> None:
     """In the same way."""
     await fleet.listen()
     assert fleet.node.connections == (0, 1)
@@ -379,7 +374,7 @@ async def test_a_listener_that_is_gone_is_found(fleet: Fleet) -> None:
     assert fleet.node.connections == (0, 0)
 
 
-async def test_who_answers_pings_stays(fleet: Fleet) -> None:
+async def test_who_answers_pings_stays(autojump_clock: Any, fleet: Fleet) -> None:
     """For ever, without saying anything else."""
     fleet.attend(await fleet.connect(await fleet.register()))
     fleet.attend(await fleet.listen())
@@ -387,7 +382,7 @@ async def test_who_answers_pings_stays(fleet: Fleet) -> None:
     assert fleet.node.connections == (1, 1)
 
 
-async def test_who_talks_need_not_answer_pings(fleet: Fleet) -> None:
+async def test_who_talks_need_not_answer_pings(autojump_clock: Any, fleet: Fleet) -> None:
     """Anything from the peer is a sign of life: the pongs may be stuck behind a long message."""
     client = await fleet.connect(await fleet.register())
     for _ in range(100):
@@ -420,7 +415,7 @@ async def test_pings_are_spread(autojump_clock: Any, open_pair: Any) -> None:
 # Calls
 
 
-async def test_calls_find_their_device(fleet: Fleet) -> None:
+async def test_calls_find_their_device(autojump_clock: Any, fleet: Fleet) -> None:
     """Unknown, offline, silent: each has its error; and who answers, answers."""
     device = await fleet.register()
     with pytest.raises(NotFound):
@@ -446,7 +441,7 @@ async def test_calls_find_their_device(fleet: Fleet) -> None:
         assert await fleet.node.call("alice", "d1", "Y", b'{"n":1}') == b"[2]"
 
 
-async def test_a_call_ends_with_its_connection(fleet: Fleet) -> None:
+async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet) -> None:
     """Not with its time-out."""
     client = await fleet.connect(await fleet.register())
     await client.expect("Sys.GetInfo")
@@ -465,7 +460,7 @@ async def test_a_call_ends_with_its_connection(fleet: Fleet) -> None:
 # Listeners
 
 
-async def test_a_listener_hears_what_happens_from_now_on(fleet: Fleet) -> None:
+async def test_a_listener_hears_what_happens_from_now_on(autojump_clock: Any, fleet: Fleet) -> None:
     """Or from an offset on; one beyond the end of the log is now."""
     await fleet.emit(5)
     now, then, beyond = await fleet.listen(), await fleet.listen(3), await fleet.listen(1000)
@@ -475,14 +470,14 @@ async def test_a_listener_hears_what_happens_from_now_on(fleet: Fleet) -> None:
     assert [(await beyond.receive())["offset"] for _ in range(2)] == [5, 6]
 
 
-async def test_a_listener_that_falls_behind_misses_nothing(fleet: Fleet) -> None:
+async def test_a_listener_that_falls_behind_misses_nothing(autojump_clock: Any, fleet: Fleet) -> None:
     """More than its queue holds, while it reads nothing: the log has the rest."""
     client = await fleet.listen()
     await fleet.emit(3 * MAX_QUEUE)
     assert [(await client.receive())["offset"] for _ in range(3 * MAX_QUEUE)] == list(range(3 * MAX_QUEUE))
 
 
-async def test_what_a_bus_has_lost_is_read_from_the_log(fleet: Fleet) -> None:
+async def test_what_a_bus_has_lost_is_read_from_the_log(autojump_clock: Any, fleet: Fleet) -> None:
     """With the next notification, if there is one; otherwise within `RECHECK`."""
     client = await fleet.listen()
     fleet.bus.losing = True
@@ -498,12 +493,11 @@ async def test_what_a_bus_has_lost_is_read_from_the_log(fleet: Fleet) -> None:
     assert trio.current_time() - started <= RECHECK
 
 
-async def test_a_bus_that_breaks_delays_and_loses_nothing(fleet: Fleet) -> None:
+async def test_a_bus_that_breaks_delays_and_loses_nothing(autojump_clock: Any, fleet: Fleet) -> None:
     """As soon as there is one again, listeners look into the log."""
     client = await fleet.listen()
     fleet.bus.losing = True
-    assert fleet.bus.broken is not None
-    fleet.bus.broken.set()
+    await fleet.bus.break_down()
     await fleet.emit(2)
     fleet.bus.losing = False
     started = trio.current_time()
@@ -513,7 +507,7 @@ async def test_a_bus_that_breaks_delays_and_loses_nothing(fleet: Fleet) -> None:
     assert (await client.receive())["offset"] == 2
 
 
-async def test_what_was_trimmed_is_not_waited_for(fleet: Fleet) -> None:
+async def test_what_was_trimmed_is_not_waited_for(autojump_clock: Any, fleet: Fleet) -> None:
     """A listener behind the beginning of the log goes on from there, also where the log is empty."""
     await fleet.emit(10)
     fleet.bus.losing = True
@@ -530,7 +524,7 @@ async def test_what_was_trimmed_is_not_waited_for(fleet: Fleet) -> None:
         pass
 
 
-async def test_a_revoked_key_closes_what_it_opened(fleet: Fleet) -> None:
+async def test_a_revoked_key_closes_what_it_opened(autojump_clock: Any, fleet: Fleet) -> None:
     """And nothing else."""
     pairs = [await fleet.open_pair() for _ in range(3)]
     for key, (ws, _) in zip(("one", "two", None), pairs, strict=True):
@@ -549,7 +543,9 @@ async def test_a_revoked_key_closes_what_it_opened(fleet: Fleet) -> None:
 # What goes wrong
 
 
-async def test_storage_that_fails_sends_the_device_away(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+async def test_storage_that_fails_sends_the_device_away(
+    autojump_clock: Any, fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
     """1013: it connects again later, and reports anew; and it is shown offline once that can be stored."""
     client = await fleet.connect(await fleet.register())
     await client.expect("Sys.GetInfo")
@@ -564,7 +560,9 @@ async def test_storage_that_fails_sends_the_device_away(fleet: Fleet, caplog: py
     assert not (await fleet.hub.presence.get("alice", "d1")).online
 
 
-async def test_a_background_task_that_crashes_harms_nobody(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_background_task_that_crashes_harms_nobody(
+    autojump_clock: Any, fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is logged."""
 
     async def crash() -> None:
@@ -576,7 +574,7 @@ async def test_a_background_task_that_crashes_harms_nobody(fleet: Fleet, caplog:
     assert "a bug" in caplog.text
 
 
-async def test_what_is_spawned_outlives_who_spawned_it(fleet: Fleet) -> None:
+async def test_what_is_spawned_outlives_who_spawned_it(autojump_clock: Any, fleet: Fleet) -> None:
     """The node's nursery is not the handler's."""
     done = trio.Event()
 
@@ -610,7 +608,8 @@ async def test_leaving_says_goodbye_to_everybody(autojump_clock: Any, open_pair:
         started = trio.current_time()
         await fleet.node.shut_down()
         assert trio.current_time() == started
-        assert not any([record.online for record in (await fleet.hub.presence.of("alice")).values()])
+        records = await fleet.hub.presence.of("alice")
+        assert not any(record.online for record in records.values())
         assert (await fleet.told()).count("offline") == 5
         await trio.testing.wait_all_tasks_blocked()
         assert codes == [1001] * 6
@@ -626,7 +625,8 @@ async def test_leaving_does_not_wait_for_the_rude(autojump_clock: Any, open_pair
         started = trio.current_time()
         await fleet.node.shut_down()
         assert trio.current_time() - started <= SHUTDOWN_TIMEOUT
-        assert not any([record.online for record in (await fleet.hub.presence.of("alice")).values()])
+        records = await fleet.hub.presence.of("alice")
+        assert not any(record.online for record in records.values())
 
 
 async def test_who_comes_while_it_goes_down_is_sent_away(autojump_clock: Any, open_pair: Any) -> None:

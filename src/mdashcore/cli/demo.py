@@ -51,18 +51,26 @@ DEVICES: Final = (
     epilog=examples("mdash demo", "mdash demo --bind 127.0.0.1:0", "mdash demo --folder ./devices"),
 )
 @click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:8080", show_default=True, help="Where to listen.")
-@click.option("--store", metavar="URL", default="memory://", show_default=True, help="Where to keep everything.")
+@click.option(
+    "--store",
+    metavar="URL",
+    default="sqlite://./mdash-demo/store",
+    show_default=True,
+    envvar="MDASH_STORE",
+    show_envvar=True,
+    help="Where to keep everything; memory:// forgets it at the end.",
+)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the devices keep their files.  [default: a temporary folder, removed at the end]",
+    help="Where the devices keep their files.  [default: ./mdash-demo/devices; with memory://, a temporary one]",
 )
 @log_level_option("warning")
 def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
     """Start a server with three virtual devices, and say what to try.
 
-    The devices are connected over real sockets, as any device would be. The login is a new one at every start.
-    Ctrl-C ends it.
+    The devices are connected over real sockets, as any device would be. The login is a new one at every start; what
+    the service keeps is there again. Ctrl-C ends it.
     """
     from mdashcore.server.config import ServerConfig, User
 
@@ -70,7 +78,9 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
     config = ServerConfig(bind=bind, store=store, users=(User(ACCOUNT, password, admin=True),))
     set_up_process(log_level)
     with ExitStack() as stack:
-        if folder is None:
+        if folder is None and store != "memory://":
+            folder = Path("mdash-demo", "devices")
+        elif folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdash-demo-")))
         where = folder
         run_server(config, lambda server: _run_demo(server, where, password))

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
     metavar="URL",
     envvar="MDASH_STORE",
     show_envvar=True,
-    help="Where to keep everything; memory:// forgets it at the end.  [default: memory://]",
+    help="Where to keep everything; memory:// forgets it at the end.  [default: sqlite://./mdash-data]",
 )
 @click.option(
     "--register-user",

@@ -97,9 +97,7 @@ def taken(update: Update, build: Build) -> list[int]:
 def installed(u: Update, e: Any, now: float) -> bool:
     """runs this build already"""
     build = e.build or Build()
-    return (
-        not u.options.force and build.is_committed is not False and same(build.id, u.image.build_id) is True
-    )
+    return not u.options.force and build.is_committed is not False and same(build.id, u.image.build_id) is True
 
 
 def other_platform(u: Update, e: Any, now: float) -> bool:

@@ -158,9 +158,7 @@ def _roll_back(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 def _run_another(u: Update, e: Any, now: float) -> dict[str, Any]:
     wanted = _name(Build(id=u.image.build_id, version=u.image.version))
-    return {
-        "reason": f"the device runs {_name(e.build)}: neither the image's {wanted} nor what it ran before"
-    }
+    return {"reason": f"the device runs {_name(e.build)}: neither the image's {wanted} nor what it ran before"}
 
 
 def _run_out(u: Update, e: Any, now: float) -> dict[str, Any]:

@@ -137,9 +137,7 @@ def limits(update: Update) -> Limits | None:
     if base is None:
         return None
     options = update.options
-    own = {State.TRANSFERRING: options.timeout, State.UNCOMMITTED: options.commit_timeout}.get(
-        update.state, 0
-    )
+    own = {State.TRANSFERRING: options.timeout, State.UNCOMMITTED: options.commit_timeout}.get(update.state, 0)
     return Limits(base.idle + own, base.total + own)
 
 

@@ -31,7 +31,7 @@ class ServerConfig:
     bind: str = "127.0.0.1:8080"
     """HOST:PORT; an IPv6 host in brackets; port 0 takes a free one."""
 
-    store: str = "memory://"
+    store: str = "sqlite://./mdash-data"
     """The URL of the storage backend."""
 
     users: tuple[User, ...] = ()

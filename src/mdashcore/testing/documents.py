@@ -347,11 +347,10 @@ async def _replay(documents: DocumentStore, operations: list[tuple[Any, ...]]) -
                 model.pop(key, None)
             except VersionConflict:
                 assert expected not in (None, actual)
-        elif name == "get":
-            assert await documents.get("things", key) == model.get(key)
-        else:
+        elif name == "scan":
             found = {document.key: document async for document in documents.scan("things", key)}
             assert found == {k: v for k, v in model.items() if k.startswith(key)}
+        assert await documents.get("things", key) == model.get(key)
 
 
 async def _increment(documents: DocumentStore) -> None:

@@ -6,6 +6,7 @@ not trusted, and raises what went wrong out of a background task.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
@@ -21,6 +22,8 @@ import trio_websocket
 from mdashcore._errors import InvalidInput
 
 __all__ = ["CONNECT_TIMEOUT", "Refused", "open_socket"]
+
+_log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 20.0  # seconds: DNS, TCP, TLS and the handshake on a slow mobile link
 
@@ -125,13 +128,18 @@ def _reason(error: BaseException) -> str:
 
 
 async def _shake_hands(nursery: trio.Nursery, stream: _Stream, **options: Any) -> trio_websocket.WebSocketConnection:
-    rejections: list[trio_websocket.ConnectionRejected] = []
+    failures: list[OSError] = []
 
     async def read(task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
         except trio_websocket.ConnectionRejected as exc:
-            rejections.append(exc)
+            failures.append(Refused(exc.status_code, exc.body))
+        except Exception as exc:
+            # What is no HTTP at all ends the library's reader in more than one way. Whoever reads messages
+            # is told that the connection has ended, by the library's own clean-up.
+            _log.debug("a connection's reader failed", exc_info=exc)
+            failures.append(OSError(f"the server's answer is not understood: {exc}"))
         finally:
             await trio.aclose_forcefully(stream)
             waiting.cancel()  # nobody is left who could end the wait
@@ -141,6 +149,4 @@ async def _shake_hands(nursery: trio.Nursery, stream: _Stream, **options: Any) -
         return await trio_websocket.wrap_client_stream(
             watched, stream, options.pop("host"), options.pop("path"), **options
         )
-    if rejections:
-        raise Refused(rejections[0].status_code, rejections[0].body)
-    raise OSError("the server hangs up instead of answering")
+    raise failures[0] if failures else OSError("the server hangs up instead of answering")

@@ -71,7 +71,7 @@ class Keepalive:
 
         To be called at regular intervals: a silent peer is cut off after `MAX_MISSED` + 1 of them at most.
         """
-        if self._stream.last_received > self._pinged_at:
+        if self._stream.last_received >= self._pinged_at:
             self._missed = 0
         if self._missed >= MAX_MISSED:
             self._stream.abort()
