@@ -1,0 +1,81 @@
+"""``mdash store``: checked, moved and saved, as an operator does it."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import httpx
+import pytest
+
+
+@pytest.fixture
+def filled(tmp_path, start_demo):
+    """A folder with what a demo has kept, after its end."""
+    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_STORE": f"sqlite://{tmp_path}/store"})
+    assert demo.process.end() == 0
+    return f"sqlite://{tmp_path}/store"
+
+
+def test_a_sound_store_is_told(mdash, filled):
+    """Checked, it has no problems, and says how much is in it."""
+    done = mdash("store", "check", filled)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("No problems in ")
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_a_store_moves_to_another_backend(mdash, filled, tmp_path, scheme):
+    """Exported from one kind and imported into another, it is the same; the export is for its owner's eyes."""
+    export = tmp_path / "export.jsonl"
+    assert mdash("store", "export", filled, str(export)).code == 0
+    assert stat.S_IMODE(export.stat().st_mode) == 0o600
+    moved = f"{scheme}://{tmp_path}/moved"
+    assert mdash("store", "import", moved, str(export)).out.startswith("Imported ")
+    assert mdash("store", "check", moved).code == 0
+    again = tmp_path / "again.jsonl"
+    assert mdash("store", "export", moved, str(again)).code == 0
+    assert sorted(again.read_bytes().splitlines()) == sorted(export.read_bytes().splitlines())
+    refused = mdash("store", "import", moved, str(export))
+    assert (refused.code, refused.out) == (1, "")
+    assert "not empty" in refused.err
+
+
+def test_a_store_in_use_names_its_holder(mdash, tmp_path, start_demo):
+    """What a server holds cannot be opened beside it; the error says who has it."""
+    url = f"sqlite://{tmp_path}/store"
+    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_STORE": url})
+    done = mdash("store", "check", url)
+    assert done.code == 3
+    assert str(demo.process.pid) in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_running_server_is_backed_up(mdash, tmp_path, start_demo):
+    """The backup of a server that serves is whole, and can be imported; a plain key may not take one."""
+    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_STORE": f"sqlite://{tmp_path}/store"})
+    backup = tmp_path / "backup.jsonl"
+    done = mdash("store", "backup", str(backup), env=demo.by_admin)
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(backup.read_bytes().splitlines()[-1])["end"] is True
+    assert mdash("store", "import", f"file://{tmp_path}/restored", str(backup)).code == 0
+    assert mdash("store", "check", f"file://{tmp_path}/restored").code == 0
+    refused = mdash("store", "backup", str(tmp_path / "no.jsonl"), env=demo.by_key)
+    assert refused.code == 4
+    assert not (tmp_path / "no.jsonl").exists()
+    response = httpx.get(f"{demo.url}/api/v2/backup", headers={"Authorization": f"Bearer {demo.key}"})
+    assert response.status_code == 403
+
+
+def test_wrong_arguments_are_said_in_a_line(mdash, tmp_path):
+    """An unknown scheme, a file that is no export, the memory backend."""
+    (tmp_path / "no.jsonl").write_text("{}\n")
+    for arguments, words in (
+        (("check", "nosuch://x"), "nosuch"),
+        (("check", "memory://"), "memory"),
+        (("import", f"file://{tmp_path}/s", str(tmp_path / "no.jsonl")), "line 1"),
+    ):
+        done = mdash("store", *arguments)
+        assert done.code == 2, done.err
+        assert words in done.err
+        assert len(done.err.splitlines()) == 1
