@@ -144,7 +144,9 @@ async def server(node_settings: NodeSettings) -> AsyncIterator[RunningServer]:
     """A server without accounts, on a free port."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.metadata, "entry_points", entry_points_once)
-        async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://"), node_settings=node_settings) as running:
+        async with open_server(
+            ServerConfig(bind="127.0.0.1:0", store="memory://"), node_settings=node_settings
+        ) as running:
             running.service.passwords._hasher = CHEAP_HASHER
             yield running
 

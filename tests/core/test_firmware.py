@@ -24,9 +24,7 @@ FIELDS = {"name": "app", "platform": "esp32", "version": "1.0", "build_id": "201
 PARTS = {"boot": b"boot" * 500, "app": bytes(range(256)) * 20}
 
 
-def image_bytes(
-    fields: Mapping[str, Any] = FIELDS, parts: Mapping[str, bytes] = PARTS, *, folder: str = ""
-) -> bytes:
+def image_bytes(fields: Mapping[str, Any] = FIELDS, parts: Mapping[str, bytes] = PARTS, *, folder: str = "") -> bytes:
     file = io.BytesIO()
     write_image(file, fields, parts, folder=folder)
     return file.getvalue()
@@ -254,18 +252,14 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
         "a link",
     ),
     "device node": (
-        lambda: zipped(
-            ("manifest.json", json.dumps(good()).encode()), (link("app.bin", stat.S_IFBLK), b"data")
-        ),
+        lambda: zipped(("manifest.json", json.dumps(good()).encode()), (link("app.bin", stat.S_IFBLK), b"data")),
         "special file",
     ),
     "encrypted": (lambda: flagged(0x1), "encrypted"),
     "sizes behind the data": (streamed, "size behind its data"),
     "unknown flag": (lambda: flagged(0x20), "feature"),
     "not UTF-8 name": (
-        lambda: flagged(
-            0x800, data=with_manifest(good(), app=b"data").replace(b"manifest", b"m\xff\xfefest")
-        ),
+        lambda: flagged(0x800, data=with_manifest(good(), app=b"data").replace(b"manifest", b"m\xff\xfefest")),
         "not UTF-8",
     ),
     "damaged data": (lambda: replaced(b"data", b"dada"), "damaged"),
@@ -351,9 +345,7 @@ class TestBadZips:
         assert refused(b"") == "the image is empty"
 
 
-MISSING = [
-    {k: v for k, v in good().items() if k != key} for key in ("platform", "version", "build_id", "parts")
-]
+MISSING = [{k: v for k, v in good().items() if k != key} for key in ("platform", "version", "build_id", "parts")]
 BAD_MANIFESTS: list[tuple[object, str]] = [
     *((manifest, "required field") for manifest in MISSING),
     (b"{", "not valid JSON"),
@@ -424,9 +416,7 @@ class TestAnyBytes:
         st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6),
         st.sampled_from([image_bytes(parts={"a": b"x" * 30}), zip64_directory(), streamed()]),
     )
-    def test_a_mutated_zip_gives_an_image_or_a_refusal(
-        self, changes: list[tuple[int, int]], data: bytes
-    ) -> None:
+    def test_a_mutated_zip_gives_an_image_or_a_refusal(self, changes: list[tuple[int, int]], data: bytes) -> None:
         """Single bytes changed anywhere: lengths, offsets, flags, names, JSON."""
         raw = bytearray(data)
         for at, value in changes:

@@ -43,8 +43,7 @@ with_version = st.fixed_dictionaries({"state": states, "version": st.integers(0,
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: (
-        st.lists(inner)
-        | st.dictionaries(st.text() | st.sampled_from(["state", "desired", "reported"]), inner)
+        st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["state", "desired", "reported"]), inner)
     ),
     max_leaves=20,
 )
@@ -177,11 +176,7 @@ class Model:
 
 
 @settings(max_examples=300)
-@given(
-    st.lists(
-        updates | updates | with_version | st.sampled_from(["report the delta", "want what is"]), max_size=10
-    )
-)
+@given(st.lists(updates | updates | with_version | st.sampled_from(["report the delta", "want what is"]), max_size=10))
 @example([{"state": {"desired": {"a": {"b": 1}}, "reported": {"a": {}}}}, "report the delta"])
 def test_kept_along_is_what_the_whole_gives(sequence: list[Any]) -> None:
     """After any updates, delta, size, metadata and version are what a full recomputation says."""

@@ -297,7 +297,10 @@ def child_processes() -> set[str]:
 async def test_everything_runs_in_one_process() -> None:
     """Trap: kill -9 of one of Hypercorn's workers takes them all down. Here there are none to kill."""
     before = child_processes()
-    async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://")) as server, httpx.AsyncClient() as client:
+    async with (
+        open_server(ServerConfig(bind="127.0.0.1:0", store="memory://")) as server,
+        httpx.AsyncClient() as client,
+    ):
         assert (await client.get(f"{server.url}/healthz")).status_code == 200
         assert child_processes() == before
 
