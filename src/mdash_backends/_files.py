@@ -121,7 +121,7 @@ class Files:
         """Refuse what comes from now on, and wait for what is being done."""
         self._closed = True
         with CancelScope(shield=True):
-            for _ in range(THREADS):
+            for _ in range(int(self._threads.total_tokens)):
                 await self._threads.acquire_on_behalf_of(object())
 
     def prepare(self) -> None:

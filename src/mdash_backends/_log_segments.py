@@ -24,7 +24,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import attrs
 import msgspec
@@ -38,7 +38,9 @@ from mdashcore.storage import LogEntry
 __all__ = ["State", "append", "load", "read", "remove_trimmed", "trim"]
 
 HEADER: Final = "log.json"
-SEGMENT_BYTES: Final = 2**20  # of a file; the next append begins another. A read goes through a whole one: some 2 ms
+SEGMENT_BYTES: Final = (
+    2**20
+)  # of a file; the next append begins another. A read goes through a whole one, in about 1 ms
 
 _SEGMENT = re.compile(r"([0-9]{16,})\.jsonl")
 
@@ -63,7 +65,7 @@ class State:
 
 class _Header(msgspec.Struct):
     log: str
-    first: int
+    first: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -79,6 +81,8 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 def load(folder: str, name: str) -> State:
     """Look at a log's folder, and cut off what an append that was never acknowledged has left at its end.
+
+    What a process that died before this one has left is on disk afterwards, as what is built upon it will be.
 
     Raises:
         StorageError: it is damaged; the text names the file and the line.
@@ -100,6 +104,7 @@ def load(folder: str, name: str) -> State:
     found = State(folder, name, True, header.first, end, tuple(starts), size)
     state = _without(found, header.first)
     remove_trimmed(found, state)
+    sync_folder(Path(folder))
     return state
 
 
@@ -227,9 +232,9 @@ def _recover(path: str, begin: int) -> tuple[int, int]:
         _logger.warning(
             "%s: cut off %d bytes from byte %d on, an append that was never acknowledged", path, len(data) - size, size
         )
-        with open(path, "rb+", buffering=0) as file:
-            file.truncate(size)
-            os.fsync(file.fileno())
+    with open(path, "rb+", buffering=0) as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
     return size, begin + whole
 
 

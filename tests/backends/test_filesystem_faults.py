@@ -146,6 +146,18 @@ def test_a_write_is_on_disk_before_the_answer(disk: Disk, tmp_path: Path) -> Non
     run("trio", scenario)
 
 
+def test_what_a_process_that_died_has_written(disk: Disk, tmp_path: Path) -> None:
+    """The end of a log that is found at the start is on disk before anybody reads it, or adds to it."""
+    write_log(tmp_path, SINGLE)
+
+    async def scenario(backend: Backend) -> None:
+        disk.calls.clear()
+        assert await backend.logs.end("l") == 3
+        assert disk.calls == [("fsync", str(tmp_path / LOG)), ("fsync", str(tmp_path / LOG.parent))]
+
+    with_store(tmp_path, scenario)
+
+
 @BOTH_LOOPS
 def test_a_folder_is_synced_for_many(disk: Disk, tmp_path: Path, loop: str) -> None:
     """Of 32 documents that are written at once, the first has its folder synced, and the others share one more."""

@@ -86,6 +86,8 @@ class TestRedis(BackendSuite):
 class TestRedisCluster(BackendSuite):
     """The contract, on a cluster of two nodes: each refuses a script whose keys have not one slot, and that its own."""
 
+    flood = 1000  # a cluster's node carries messages no differently
+
     @pytest.fixture(autouse=True)
     def _server(self, redis_cluster: Any) -> None:
         self.url = redis_cluster[0].url
@@ -329,15 +331,16 @@ def test_prefixes_and_databases_are_apart(redis_server: Any, run: Run) -> None:
 def test_odd_collections(url: str, run: Run) -> None:
     """Every text is a collection of its own, and no key reaches into another; half a surrogate is a text too."""
     texts = (*ODD_KEYS, "\ud800", "a}:value:b", "}:value:", "%7D", "}")
+    keys = ("a", "}:value:a", "b}:value:a", "\udfff")
 
     async def test() -> None:
         async with open_backend(url) as backend:
             for collection in texts:
-                for key in ("a", "}:value:a", "b", "\udfff"):
+                for key in keys:
                     await backend.documents.put(collection, key, b"%d" % texts.index(collection), expected=0)
             for number, collection in enumerate(texts):
                 found = {document.key: document.body async for document in backend.documents.scan(collection)}
-                assert found == dict.fromkeys(("a", "}:value:a", "b", "\udfff"), b"%d" % number)
+                assert found == dict.fromkeys(keys, b"%d" % number)
 
     run(test)
 
@@ -418,6 +421,47 @@ def test_offsets_that_no_log_has(url: str, run: Run) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 20, 35])
+def test_scans_go_page_by_page(url: str, run: Run, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Every document and blob is given once, however many pages they fill, while others come and go."""
+    monkeypatch.setattr(_redis_stores, "PAGE", 10)
+    keys = [f"key-{n:03}" for n in range(count)]
+
+    async def test() -> None:
+        async with open_backend(url) as backend:
+            for key in keys:
+                await backend.documents.put("things", key, b"1")
+                await backend.blobs.put(key, source(b"1"))
+            found = []
+            async for document in backend.documents.scan("things", "key-"):
+                found.append(document.key)
+                await backend.documents.put("things", document.key, b"2")
+                await backend.documents.put("things", f"before-{document.key}", b"2")
+                await backend.documents.put("things", f"other-{document.key}", b"2")
+            assert found == keys
+            assert [key async for key in backend.blobs.scan("key-")] == keys
+
+    run(test)
+
+
+def test_what_is_deleted_leaves_a_number(redis_server: Any, url: str, run: Run) -> None:
+    """Of deleted documents and trimmed logs the counters stay: no version and no offset comes again."""
+
+    async def test() -> None:
+        async with open_backend(url) as backend:
+            for key in ("a", "b"):
+                await backend.documents.put("things", key, b"1")
+            for key in ("a", "b"):
+                await backend.documents.delete("things", key)
+            await backend.logs.append("l", 1.0, [b"1"])
+            await backend.logs.trim("l", 0)
+
+    run(test)
+    left = {b"{test:documents:things}:version", b"{test:log:l}:end", b"{test:log:l}:entries"}
+    assert set(redis_server.command("KEYS", "*")) == left
+    assert redis_server.command("XLEN", "{test:log:l}:entries") == 0
+
+
 # Blobs
 
 
@@ -468,15 +512,14 @@ def test_a_blob_that_nobody_finishes_expires(redis_server: Any, url: str, run: R
     assert redis_server.command("TTL", key) == -1
 
 
-@pytest.mark.parametrize("more", [b"x" * 300_000, b""])
-def test_a_blob_that_took_too_long(redis_server: Any, url: str, run: Run, more: bytes) -> None:
+@pytest.mark.parametrize("sizes", [(300_000, 300_000), (300_000,), (_redis_stores.PIECE,)])
+def test_a_blob_that_took_too_long(redis_server: Any, url: str, run: Run, sizes: tuple[int, ...]) -> None:
     """A blob whose beginning has expired before its end came is an error, and the one from before stays."""
 
     async def slow() -> AsyncIterator[bytes]:
-        yield b"x" * 300_000
-        redis_server.command("DEL", *redis_server.command("KEYS", "*:data:*"))
-        if more:
-            yield more
+        for size in sizes:
+            yield b"x" * size
+            redis_server.command("DEL", "nothing", *redis_server.command("KEYS", "*:data:*"))
 
     async def test() -> None:
         async with open_backend(url) as backend:
@@ -529,8 +572,8 @@ def test_a_blob_is_replaced_while_it_is_read(url: str, run: Run) -> None:
     run(test)
 
 
-def test_a_blob_is_deleted_while_it_is_replaced(url: str, run: Run) -> None:
-    """Whoever comes last wins: what is found afterwards is one blob, whole, or none."""
+def test_a_blob_is_deleted_while_it_is_replaced(redis_server: Any, url: str, run: Run) -> None:
+    """Whoever comes last wins: what is found afterwards is one blob, whole, or none; and nothing of the others."""
 
     async def test() -> None:
         async with open_backend(url) as backend:
@@ -540,6 +583,7 @@ def test_a_blob_is_deleted_while_it_is_replaced(url: str, run: Run) -> None:
                         tasks.start_soon(backend.blobs.put, "b", source(b"%d" % n * 1000))
                         tasks.start_soon(backend.blobs.delete, "b")
                 keys = [key async for key in backend.blobs.scan()]
+                assert len(redis_server.command("KEYS", "*:data:*")) == len(keys)
                 if (size := await backend.blobs.size("b")) is None:
                     assert keys == []
                     with pytest.raises(NotFound):
@@ -647,6 +691,26 @@ def test_connections_are_few(redis_server: Any, url: str, run: Run) -> None:
 
             for n in range(500):
                 tasks.start_soon(use, n)
+
+    run(test)
+
+
+def test_who_leaves_is_sent_nothing(redis_server: Any, url: str, run: Run) -> None:
+    """When the last subscriber of a topic has left, the server knows of none; while one stays, it hears on."""
+
+    def listeners() -> list[Any]:
+        found: list[Any] = redis_server.command("PUBSUB", "NUMSUB", "test:bus:0:a", "test:bus:0:b")
+        return found[1::2]
+
+    async def test() -> None:
+        async with open_backend(url) as backend:
+            async with backend.bus.subscribe("a"), backend.bus.subscribe("b"):
+                async with backend.bus.subscribe("b"):
+                    assert listeners() == [1, 1]
+                async with backend.bus.subscribe("c"):  # when this is known, so is what was said before
+                    assert listeners() == [1, 1]
+            async with backend.bus.subscribe("c"):
+                assert listeners() == [0, 0]
 
     run(test)
 

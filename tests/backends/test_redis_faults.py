@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 from mdash_backends import _redis_bus
+from mdash_backends._redis_client import MAX_IN_FLIGHT
 from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import Backend, open_backend
 
@@ -262,29 +264,39 @@ class Relay:
     def __init__(self, server: Any) -> None:
         self._server = server
         self._dead = anyio.Event()
+        self.carried = 0
+        """Bytes that came from clients."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        """Its URL, for as long as it is there."""
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listener.serve, self._serve)
+                yield f"redis://127.0.0.1:{port}?timeout={TIMEOUT}"
+                tasks.cancel_scope.cancel()
 
     def cut(self) -> None:
         """Carry nothing more on the connections that there are, and close none; new ones work."""
         self._dead.set()
         self._dead = anyio.Event()
 
-    async def serve(self, near: anyio.abc.ByteStream) -> None:
-        """Carry a connection."""
+    async def _serve(self, near: anyio.abc.ByteStream) -> None:
         dead = self._dead
+
+        async def carry(source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream) -> None:
+            with suppress(anyio.BrokenResourceError):
+                async for data in source:
+                    self.carried += len(data) if source is near else 0
+                    if not dead.is_set():
+                        await sink.send(data)
+            tasks.cancel_scope.cancel()
+
         async with near, await anyio.connect_tcp(self._server.host, self._server.port) as far:
             async with anyio.create_task_group() as tasks:
-                for source, sink in ((near, far), (far, near)):
-                    tasks.start_soon(self._carry, source, sink, dead)
-
-    async def _carry(self, source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream, dead: anyio.Event) -> None:
-        try:
-            async for data in source:
-                if not dead.is_set():
-                    await sink.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
-        if not dead.is_set():
-            await sink.aclose()
+                tasks.start_soon(carry, near, far)
+                tasks.start_soon(carry, far, near)
 
 
 def test_connections_that_have_gone_dead(server: Any, run: Run) -> None:
@@ -292,25 +304,34 @@ def test_connections_that_have_gone_dead(server: Any, run: Run) -> None:
 
     async def test() -> None:
         relay = Relay(server)
-        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-            port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+        async with relay.open() as url, open_backend(url) as backend, backend.bus.subscribe("t") as messages:
+            await backend.documents.put("things", "k", b"1")
+            relay.cut()
+            await fails_in_time(backend.documents.put("things", "k", b"1"), IN_TIME)
+            await backend.documents.put("things", "k", b"1")
+            with anyio.fail_after(BACK), pytest.raises(StorageError, match="connection was lost"):
+                await anext(messages)
+            await backend.bus.publish("t", b"hello")
+            with anyio.fail_after(PATIENCE):
+                assert await anext(messages) == b"hello"
+
+    run(test)
+
+
+def test_what_waits_for_an_answer_is_bounded(server: Any, run: Run) -> None:
+    """However many call while nothing is answered, only so much is sent, and kept in memory for it."""
+    body = b'"%b"' % (b"x" * 1000)
+
+    async def test() -> None:
+        relay = Relay(server)
+        async with relay.open() as url, open_backend(url) as backend:
+            await backend.documents.put("things", "k", body)
+            server.stop()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(listener.serve, relay.serve)
-                async with (
-                    open_backend(f"redis://127.0.0.1:{port}?timeout={TIMEOUT}") as backend,
-                    backend.bus.subscribe("t") as messages,
-                ):
-                    for _ in range(2):
-                        await backend.documents.put("things", "k", b"1")
-                        relay.cut()
-                        await fails_in_time(backend.documents.put("things", "k", b"1"), IN_TIME)
-                        await backend.documents.put("things", "k", b"1")
-                        with anyio.fail_after(BACK), pytest.raises(StorageError, match="connection was lost"):
-                            await anext(messages)
-                        await backend.bus.publish("t", b"hello")
-                        with anyio.fail_after(PATIENCE):
-                            assert await anext(messages) == b"hello"
-                tasks.cancel_scope.cancel()
+                for n in range(4 * MAX_IN_FLIGHT):
+                    tasks.start_soon(fails_in_time, backend.documents.put("things", f"{n}", body), IN_TIME)
+            server.go_on()
+            assert MAX_IN_FLIGHT * len(body) < relay.carried < 2 * MAX_IN_FLIGHT * len(body)
 
     run(test)
 

@@ -141,7 +141,7 @@ async def test_a_store_that_remembers(server):
 
 def test_it_goes_on_where_it_ended(tmp_path, start_demo):
     """By itself it keeps its state in a folder: started again, the lamp is what it was told to be before."""
-    kept = {"MDASH_STORE": f"sqlite://{tmp_path}/store"}
+    kept = {"MDASH_DEMO_STORE": f"sqlite://{tmp_path}/store"}
     folder = ("--folder", str(tmp_path / "devices"))
     first = start_demo(*folder, env=kept)
     paste(first.curls[2])

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def filled(tmp_path, start_demo):
     """A folder with what a demo has kept, after its end."""
-    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_STORE": f"sqlite://{tmp_path}/store"})
+    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_DEMO_STORE": f"sqlite://{tmp_path}/store"})
     assert demo.process.end() == 0
     return f"sqlite://{tmp_path}/store"
 
@@ -44,7 +44,7 @@ def test_a_store_moves_to_another_backend(mdash, filled, tmp_path, scheme):
 def test_a_store_in_use_names_its_holder(mdash, tmp_path, start_demo):
     """What a server holds cannot be opened beside it; the error says who has it."""
     url = f"sqlite://{tmp_path}/store"
-    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_STORE": url})
+    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_DEMO_STORE": url})
     done = mdash("store", "check", url)
     assert done.code == 3
     assert str(demo.process.pid) in done.err
@@ -53,7 +53,7 @@ def test_a_store_in_use_names_its_holder(mdash, tmp_path, start_demo):
 
 def test_a_running_server_is_backed_up(mdash, tmp_path, start_demo):
     """The backup of a server that serves is whole, and can be imported; a plain key may not take one."""
-    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_STORE": f"sqlite://{tmp_path}/store"})
+    demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_DEMO_STORE": f"sqlite://{tmp_path}/store"})
     backup = tmp_path / "backup.jsonl"
     done = mdash("store", "backup", str(backup), env=demo.by_admin)
     assert (done.code, done.err) == (0, "")

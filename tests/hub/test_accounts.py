@@ -76,15 +76,17 @@ def test_a_new_password_revokes_what_the_old_one_opened(tools, make):
 
 
 def test_the_last_admin_stays_one(tools, make):
-    """Neither removed nor demoted; and where there is no admin, any account may still be removed."""
+    """It is not removed, and a demotion can ask first; where there is no admin, every account may be removed."""
     accounts, _, _ = make()
     for name in ("alice", "bob", "carol"):
         tools.run(accounts.register(name, "hash", admin=name == "alice"))
     with pytest.raises(Conflict):
         tools.run(accounts.remove("alice"))
     with pytest.raises(Conflict):
-        tools.run(accounts.set_password("alice", "x", admin=False))
+        tools.run(accounts.check_not_last_admin("alice"))
+    tools.run(accounts.check_not_last_admin("bob"))
     tools.run(accounts.set_password("bob", "hash", admin=True))
+    tools.run(accounts.check_not_last_admin("alice"))
     tools.run(accounts.set_password("alice", "x", admin=False))
     with pytest.raises(Conflict):
         tools.run(accounts.remove("bob"))

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import h2.connection
+import h2.events
 import httpx
 import hypercorn.trio
 import pytest
@@ -429,7 +431,37 @@ async def test_http_2_reaches_the_rest_app(tmp_path: Path) -> None:
             assert (created.http_version, created.status_code) == ("HTTP/2", 201)
             large = await client.post("/api/v2/devices", content=b"x" * (server.service.settings.max_body + 1))
             assert large.status_code == 413
+            assert (await client.get("/api/v2/rpc")).status_code == 426
             assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_websocket_over_http_2_is_refused(tmp_path: Path) -> None:
+    """RFC 8441 would lead to Hypercorn's own WebSockets, past all bounds of these."""
+    async with tls_server(tmp_path) as (server, client_context):
+        key, _ = await register_alice(server)
+        context = client_context()
+        context.set_alpn_protocols(["h2"])
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port, ssl_context=context)
+        client = h2.connection.H2Connection()
+        client.initiate_connection()
+        head = {
+            ":method": "CONNECT",
+            ":protocol": "websocket",
+            ":scheme": "https",
+            ":path": "/api/v2/notify",
+            ":authority": "127.0.0.1",
+            "authorization": f"Bearer {key}",
+            "sec-websocket-version": "13",
+        }
+        client.send_headers(1, list(head.items()))
+        await stream.send_all(client.data_to_send())
+        answers: list[h2.events.ResponseReceived] = []
+        with trio.fail_after(PATIENCE):
+            while not answers:
+                events = client.receive_data(bytes(await stream.receive_some()))
+                answers += [event for event in events if isinstance(event, h2.events.ResponseReceived)]
+        assert dict(answers[0].headers)[b":status"] == b"426"
+        await trio.aclose_forcefully(stream)
 
 
 async def test_http_1_1_works_over_tls(tmp_path: Path) -> None:

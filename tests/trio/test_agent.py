@@ -143,7 +143,10 @@ async def scripted_server(answer: Answer = take) -> AsyncIterator[ScriptedServer
             return
         head = b""
         while b"\r\n\r\n" not in head:
-            head += await stream.receive_some()
+            data = await stream.receive_some()
+            if not data:
+                return
+            head += data
         ws = ServerWebSocket(stream)
         request = ws.feed(head)
         assert request is not None
@@ -240,10 +243,11 @@ async def test_a_server_that_is_none_is_dialled_again(autojump_clock: Any, words
     talk = True
 
     async def answer(stream: trio.SocketStream) -> bool:
-        if talk:
-            await stream.receive_some()
-            await stream.send_all(words)
-        return not talk
+        if not talk:
+            return True
+        await stream.receive_some()
+        await stream.send_all(words)
+        return False
 
     async with scripted_server(answer) as server, open_agent(url(server.port), "token", no_handler) as agent:
         await server.wait_dialled(3)

@@ -56,7 +56,7 @@ DEVICES: Final = (
     metavar="URL",
     default="sqlite://./mdash-demo/store",
     show_default=True,
-    envvar="MDASH_STORE",
+    envvar="MDASH_DEMO_STORE",  # not that of serve: no demo in a store that is meant
     show_envvar=True,
     help="Where to keep everything; memory:// forgets it at the end.",
 )

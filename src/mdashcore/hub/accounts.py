@@ -81,12 +81,9 @@ class Accounts:
 
         Raises:
             NotFound: there is no such account.
-            Conflict: the last admin would be none any more.
         """
         if await self.get(name) is None:
             raise NotFound(f"no user {name!r}")
-        if admin is False:
-            await self._check_not_last_admin(name)
 
         def change(found: Account | None) -> Account:
             if found is None:
@@ -103,13 +100,14 @@ class Accounts:
         """Remove an account and its keys. Raises `NotFound`; `Conflict` for the last admin."""
         if await self.get(name) is None:
             raise NotFound(f"no user {name!r}")
-        await self._check_not_last_admin(name)
+        await self.check_not_last_admin(name)
         await self._remove_keys(name)
         await self._accounts.delete(name)
         await self._remove_keys(name)  # one may have been made meanwhile; from now on none is
         self._on_revoked(name, None)
 
-    async def _check_not_last_admin(self, name: str) -> None:
+    async def check_not_last_admin(self, name: str) -> None:
+        """Raises `Conflict` if without this account nobody could manage accounts any more."""
         if {account.name for account in await self.all() if account.admin} == {name}:
             raise Conflict(f"{name!r} is the last admin")
 

@@ -48,8 +48,11 @@ async def change_user(name: str) -> Response:
     members(value, "password", "admin")
     if await service().hub.accounts.get(name) is None:
         raise NotFound(f"no user {name!r}")
+    flag = _flag(value)
+    if flag is False:
+        await service().hub.accounts.check_not_last_admin(name)
     digest = await service().passwords.hash(value.get("password"))
-    return answer(_document(await service().hub.accounts.set_password(name, digest, admin=_flag(value))))
+    return answer(_document(await service().hub.accounts.set_password(name, digest, admin=flag)))
 
 
 @routes.delete("/users/<name>")
