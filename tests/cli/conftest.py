@@ -26,7 +26,9 @@ from mdashcore.cli import main
 MDASH = Path(sys.executable).with_name("mdash")
 PATIENCE = 20.0  # seconds for a line that has to come: far above what it takes on a busy machine
 CLEAN_ENV = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
-CLEAN_ENV |= dict.fromkeys(["MDASH_STORE", "MDASH_DEMO_STORE"], "memory://")  # nothing stays in the folder where the tests run
+CLEAN_ENV |= dict.fromkeys(
+    ["MDASH_STORE", "MDASH_DEMO_STORE"], "memory://"
+)  # nothing stays in the folder where the tests run
 
 
 @attrs.frozen

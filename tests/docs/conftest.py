@@ -151,7 +151,9 @@ def environment(commands: Path) -> dict[str, str]:
     """The environment of a reader's terminal."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
     python_path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    kept |= dict.fromkeys(["MDASH_STORE", "MDASH_DEMO_STORE"], "memory://")  # nothing stays in the folder where the tests run
+    kept |= dict.fromkeys(
+        ["MDASH_STORE", "MDASH_DEMO_STORE"], "memory://"
+    )  # nothing stays in the folder where the tests run
     return {**kept, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": python_path}
 
 

@@ -130,7 +130,7 @@ async def test_what_can_go_wrong_with_a_request(alice):
 
 async def test_a_path_outside_the_api(anyone, server):
     """Also JSON; it needs no credentials, because there is nothing."""
-    for path in ("/", "/index.html", "/api", "/apiv2/devices"):
+    for path in ("/index.html", "/api", "/apiv2/devices"):
         answer = await anyone.get(server.url + path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, 404)
 

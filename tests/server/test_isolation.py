@@ -60,6 +60,7 @@ ROUTES = {
     "PUT /api/v2/users/<name>": Request({"password": "x"}, 403, admin=True),
     "DELETE /api/v2/users/<name>": Request(None, 403, admin=True),
     "GET /api/v2/backup": Request(None, 403, admin=True),
+    "GET /": Request(),
     "GET /healthz": Request(),
     "GET /api/v2/rpc": Request(None, 426),
     "GET /api/v2/notify": Request(None, 426),

@@ -10,6 +10,7 @@ from quart import Response, g, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from mdashcore import __version__
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, problems
 from mdashcore.server.api._request import answer
@@ -79,7 +80,8 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        response = answer(problems.problem(status, error.description or ""), status)
+        words = f"nothing is served at {request.path}" if status == 404 else error.description or ""
+        response = answer(problems.problem(status, words), status)
         if status == 405:
             response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
         return response
@@ -88,6 +90,11 @@ def create_quart_app(service: Service) -> QuartTrio:
     async def unexpected(error: Exception) -> Response:
         _log.error("%s %s failed", request.method, request.path, exc_info=error)
         return answer(problems.problem(500, "internal error"), 500)
+
+    @app.get("/")
+    async def root() -> Response:
+        """What this is, for whoever opens the address in a browser."""
+        return answer({"name": "mdashcore", "version": __version__, "api": "/api/v2", "health": "/healthz"})
 
     @app.get("/healthz")
     async def health() -> Response:
