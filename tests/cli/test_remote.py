@@ -191,7 +191,7 @@ FAILURES = {
     "no host": (("devices", "list", "--server", "http://nosuch.invalid"), 3, "cannot connect to http://nosuch.invalid"),
     "no URL": (("devices", "list", "--server", "localhost:8080"), 2, "a server is given as http://HOST:PORT"),
     "a user in the URL": (("devices", "list", "--server", "http://a:b@h"), 2, "a server's URL holds no user"),
-    "another path": (("devices", "list", "--server", "{url}/nosuch"), 1, "not found"),
+    "another path": (("devices", "list", "--server", "{url}/nosuch"), 1, "nothing is served"),
     "no argument": (("call", "meter"), 2, "Missing argument 'METHOD'"),
 }
 

@@ -31,7 +31,7 @@ from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import open_backend
 from mdashcore.testing.device import PATIENCE, connect_device
-from mdashcore.trio.node import open_node
+from mdashcore.trio.node import NodeSettings, open_node
 
 SWITCHING = 101
 
@@ -239,6 +239,7 @@ async def test_frames_may_come_with_the_head(
         await answered(raw.receive)
 
 
+@pytest.mark.parametrize("node_settings", [NodeSettings(introduction_delay=60)])  # nothing else is sent
 @pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
 async def test_a_ping_that_comes_with_the_head_is_answered(
     server: RunningServer, open_raw: Any, frame_bytes: FrameBytes, alice: Any, token: str, path: str

@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
@@ -33,15 +33,19 @@ SETTINGS = NodeSettings()
 
 
 class Documents(MemoryDocuments):
-    """Documents that can fail."""
+    """Documents that can fail, and be slow to say that they have stored something."""
 
     failing = False
+    gate: trio.Event | None = None
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
         await trio.lowlevel.checkpoint()
         if self.failing:
             raise StorageError("the store is away")
-        return await super().put(collection, key, body, expected=expected)
+        version = await super().put(collection, key, body, expected=expected)
+        if self.gate is not None:
+            await self.gate.wait()
+        return version
 
 
 class Bus(MemoryBus):
@@ -227,6 +231,22 @@ async def test_an_old_connection_that_ends_late_hides_nothing(autojump_clock: An
     assert "offline" not in await fleet.told()
 
 
+async def test_a_connection_that_is_overtaken_is_closed(autojump_clock: Any, fleet: Fleet) -> None:
+    """The numbers of the sessions decide which is the newest, not the order in which the store lets them go on."""
+    device = await fleet.register()
+    fleet.documents.gate = gate = trio.Event()
+    first = await fleet.connect(device)
+    await trio.testing.wait_all_tasks_blocked()
+    fleet.documents.gate = None
+    second = await fleet.connect(device)
+    await second.expect("Sys.GetInfo")
+    gate.set()
+    assert await first.close_code() == 1008
+    await trio.testing.wait_all_tasks_blocked()
+    assert fleet.node.is_connected("alice", "d1")
+    assert await fleet.told() == ["online"]
+
+
 async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet) -> None:
     """By deleting it or renewing its token, at once; also when that was between its handshake and its greeting."""
     device = await fleet.register()
@@ -297,20 +317,24 @@ async def test_a_delta_waits_for_the_device(autojump_clock: Any, fleet: Fleet) -
 # Deltas
 
 
-patches = st.fixed_dictionaries({}, optional={name: st.sampled_from([None, 1, 2]) for name in "ab"})
+patches = st.dictionaries(st.sampled_from("ab"), st.sampled_from([None, 1]), max_size=2)
 
 updates = st.fixed_dictionaries({}, optional={"desired": patches, "reported": patches})
 
 
-@given(
-    st.lists(updates, min_size=1, max_size=8).flatmap(
-        lambda found: st.tuples(st.just(found), st.permutations(range(len(found))))
-    )
-)
-def test_delta_versions_never_go_backwards(open_pair: Any, given_: tuple[list[dict[str, Any]], list[int]]) -> None:
+@st.composite
+def disordered(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
+    """Updates of a shadow, and the order in which they are told of."""
+    documents = draw(st.lists(updates, min_size=1, max_size=8))
+    return documents, draw(st.permutations(range(len(documents))))
+
+
+@given(disordered())
+@example(([{"desired": {"a": 1}}, {"desired": {"a": None}}], [1, 0]))
+def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict[str, Any]], list[int]]) -> None:
     """Changes that the node hears of in the wrong order are pushed only if nothing newer is known: a delta that is
     outdated never reaches the device, and the newest state always does."""
-    documents, order = given_
+    documents, order = told
 
     async def main() -> None:
         async with open_fleet(open_pair, NodeSettings(introduction_delay=1e6)) as fleet:
@@ -630,11 +654,14 @@ async def test_leaving_does_not_wait_for_the_rude(autojump_clock: Any, open_pair
 
 
 async def test_who_comes_while_it_goes_down_is_sent_away(autojump_clock: Any, open_pair: Any) -> None:
-    """1001, whether the handshake was done before or after."""
+    """1001, whether it began to connect before or after."""
     async with open_fleet(open_pair) as fleet:
         before, after = await fleet.register("before"), await fleet.register("after")
-        early = await fleet.connect(before)  # its presence is not stored yet
+        fleet.documents.gate = gate = trio.Event()
+        early = await fleet.connect(before)
+        await trio.testing.wait_all_tasks_blocked()
         await fleet.node.shut_down()
+        gate.set()
         late = await fleet.connect(after)
         assert await early.close_code() == 1001
         assert await late.close_code() == 1001
