@@ -25,6 +25,7 @@ from websockets.frames import Opcode
 from mdashcore import _json
 from mdashcore.hub import Hub
 from mdashcore.server.app import create_app
+from mdashcore.server.asgi import LINGER
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE, Gateway
 from mdashcore.server.run import RunningServer, open_server
@@ -167,6 +168,21 @@ async def test_a_refusal_is_cheap(server: RunningServer, open_raw: Any, caplog: 
             assert (await raw.handshake("mdd_nobody")).status == 401
     assert (time.process_time() - before) / tries < 0.01
     assert not [record for record in caplog.records if record.name.startswith("mdashcore")]
+
+
+async def test_who_was_refused_and_stays_is_closed(autojump_clock: Any, server: RunningServer, open_raw: Any) -> None:
+    """A refusal holds a connection no longer than its answer needs."""
+    autojump_clock.autojump_threshold = 0.02
+    async with open_raw(server) as raw:
+        assert (await raw.handshake("mdd_nobody")).status == 401
+        started = trio.current_time()
+        try:
+            while trio.current_time() - started < HEAD_TIMEOUT:
+                await trio.sleep(1)
+                await raw.send(b"\x81\x80mask")
+        except trio.BrokenResourceError:
+            pass
+        assert trio.current_time() - started <= LINGER + 2
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mdashcore._errors import MdashError, TooLarge, status_of
 from mdashcore.server import problems
 
 __all__ = [
+    "LINGER",
     "App",
     "BodyGuard",
     "ClientGone",

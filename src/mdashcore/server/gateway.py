@@ -23,7 +23,7 @@ from hypercorn.typing import ConnectionState
 from mdashcore import _json
 from mdashcore._errors import InvalidInput, MdashError, NotFound, status_of
 from mdashcore.server import problems
-from mdashcore.server.asgi import App, Receive, Scope, Send, refuse_socket, respond_error
+from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, refuse_socket, respond_error
 from mdashcore.server.auth import bearer, query_value
 from mdashcore.server.service import Service
 from mdashcore.trio.link import TRY_AGAIN_LATER
@@ -38,8 +38,8 @@ DEVICE_PATH: Final = "/api/v2/rpc"
 NOTIFY_PATH: Final = "/api/v2/notify"
 
 MAX_HEAD: Final = 2**14  # bytes of a request's head: as Hypercorn's own limit
-HEAD_TIMEOUT: Final = 10.0  # seconds for the head of the first request, and for a TLS handshake
-KEEP_ALIVE: Final = 65  # seconds of an idle connection: more than the 60 of usual proxies, who should close first
+HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a handshake, and for TLS
+KEEP_ALIVE: Final = 65  # seconds of a connection without a whole head: usual proxies close first, after 60
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
 
@@ -255,7 +255,7 @@ async def _refuse(stream: trio.abc.Stream, error: MdashError) -> None:
         **problems.headers(error),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    with trio.fail_after(HEAD_TIMEOUT):
+    with trio.fail_after(LINGER):
         await stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
         if isinstance(stream, trio.abc.HalfCloseableStream):
             await stream.send_eof()

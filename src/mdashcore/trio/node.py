@@ -378,7 +378,10 @@ class Node:
                     for listener in self._all_listeners():
                         listener.catch_up()
                     async for message in messages:
-                        account, item = Feed.parse(message)
+                        try:
+                            account, item = Feed.parse(message)
+                        except ValueError:
+                            continue  # not ours: a shared bus may carry what others publish there
                         for listener in tuple(self._listeners.get(account, ())):
                             listener.offer(item)
             except StorageError as exc:
