@@ -10,6 +10,7 @@ DEMO_ARGS ?=
 
 # A stamp per environment: installed again only when the project's metadata changes.
 $(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/run --install-venv
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet --editable '.[server]'

@@ -280,3 +280,20 @@ async def test_passwords_are_argon2id_with_the_library_s_cost():
     """As OWASP recommends it: 64 MB, three passes."""
     digest = await Passwords((await make(Hasher()))[0], bytes(32)).hash("x")
     assert digest.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+
+
+async def test_a_body_without_credentials_is_not_waited_for(server, open_raw):
+    """Who is nobody gets 401 as soon as the head is there: no memory is given to the body."""
+    async with open_raw(server) as raw:
+        await raw.send(b"POST /api/v2/devices HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
+        assert (await raw.response()).status == 401
+
+
+async def test_guesses_do_not_shut_out_who_is_in(alice, anyone, password):
+    """A login that was right a moment ago goes on while somebody's guesses lock the name."""
+    url = f"{alice.server.url}/api/v2/me"
+    assert (await anyone.get(url, auth=("alice", password))).status_code == 200
+    for guess in range(12):
+        refused = await anyone.get(url, auth=("alice", f"guess {guess}"))
+    assert refused.status_code == 429
+    assert (await anyone.get(url, auth=("alice", password))).status_code == 200

@@ -367,7 +367,7 @@ async def test_one_update_at_a_time(alice, taker, blobs):
 
 
 async def test_two_at_the_same_time(alice, taker, blobs):
-    """Where both come before either is queued, one goes through, and of the other nothing stays."""
+    """Of two for one device the second is refused while the first still comes in, and nothing of it stays."""
     gate = trio.Event()
 
     async def slow(data):
@@ -379,7 +379,7 @@ async def test_two_at_the_same_time(alice, taker, blobs):
         alice.calling("POST", "/devices/d1/ota", content=slow(b"one" * 100)) as one,
         alice.calling("POST", "/devices/d1/ota", content=slow(b"two" * 100)) as two,
     ):
-        await settled(lambda: _uploads(alice, 2))
+        await settled(lambda: _uploads(alice, 1))
         gate.set()
         await taker.take()
         answers = sorted([(await one()).status_code, (await two()).status_code])
@@ -389,7 +389,7 @@ async def test_two_at_the_same_time(alice, taker, blobs):
 
 
 async def _uploads(person, count):
-    return person.server.service._uploads == count
+    return len(person.server.service._uploads) == count
 
 
 @pytest.mark.parametrize("form", ["raw", "chunked", "multipart"])
@@ -570,3 +570,22 @@ async def test_a_virtual_device_refuses_what_is_not_for_it(alice, virtual):
         assert (answer.status_code, "cc3200" in answer.json()["error"]["message"]) == (422, True)
         await ear.expect("ota.REJECTED")
     assert await info(alice) == OLD
+
+
+async def test_one_account_cannot_take_every_place(alice, bob, blobs, open_raw):
+    """An account has a share of the uploads; beyond it 429, and others are served."""
+    service = alice.server.service
+    service.settings = attrs.evolve(service.settings, max_uploads=2, max_uploads_per_account=1)
+    async with await alice.connect("d1"), await alice.connect("d2"), await bob.connect("d1"):
+        heads = [
+            f"POST /api/v2/devices/{id}/ota HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who.key}\r\n".encode()
+            for who, id in ((alice, "d1"), (alice, "d2"), (bob, "d1"))
+        ]
+        async with open_raw(alice.server) as first, open_raw(alice.server) as second, open_raw(alice.server) as third:
+            await first.send(heads[0] + b"Content-Length: 1000\r\n\r\nx")
+            await settled(lambda: _uploads(alice, 1))
+            await second.send(heads[1] + b"Content-Length: 1000\r\n\r\nx")
+            assert (await second.response()).status == 429
+            await third.send(heads[2] + b"Content-Length: 1000\r\n\r\nx")
+            await settled(lambda: _uploads(alice, 2))
+        await settled(lambda: _uploads(alice, 0))

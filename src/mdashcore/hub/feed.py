@@ -31,6 +31,9 @@ TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than
 
 PAGE: Final = 500  # entries read at once: bounds the memory of a reader, whatever it asks for
 
+PAGE_BYTES: Final = 2**18  # of a listener's page, which is held for as long as the client does not read
+PAGE_STEP: Final = 16  # entries read at once for it: of the largest, 2 MB too many at most
+
 MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
 
 
@@ -115,8 +118,18 @@ class Feed:
         return await self._logs.end(_log(account))
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
-        """The next stored notifications from an offset: at most `PAGE` of them, none at the end."""
-        return [_item(entry) for entry in await self._logs.read(_log(account), start, PAGE)]
+        """The next stored notifications from an offset: about `PAGE_BYTES` of them, none at the end."""
+        page: list[FeedItem] = []
+        size = 0
+        while len(page) < PAGE and size < PAGE_BYTES:
+            step = min(PAGE_STEP, PAGE - len(page))
+            entries = await self._logs.read(_log(account), start, step)
+            page += [_item(entry) for entry in entries]
+            size += sum(len(entry.body) for entry in entries)
+            if len(entries) < step:
+                break
+            start = entries[-1].offset + 1
+        return page
 
     async def query(self, account: str, query: LogQuery) -> list[bytes]:
         """The frames that a query selects, oldest first."""

@@ -12,7 +12,16 @@ from typing import Any, Final, Protocol, TypeAlias
 import attrs
 
 from mdashcore import _json, identity, ota
-from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, InvalidInput, MdashError, NotFound, RpcError
+from mdashcore._errors import (
+    CallTimeout,
+    Conflict,
+    DeviceOffline,
+    InvalidInput,
+    MdashError,
+    NotFound,
+    RpcError,
+    VersionConflict,
+)
 from mdashcore.firmware import Image
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
@@ -78,14 +87,15 @@ class Updates:
             Conflict: the device's present update has not ended.
         """
         update = Update.queued(id, ota.Image.of(image), now=self.now(), options=options)
-
-        def change(found: Update | None) -> Update:
-            if found is not None and not found.ended:
-                raise Conflict(f"an update of {device!r} is going on already, it is {found.state}")
-            return update
-
-        await self.records.change(scoped(account, device), change)
-        return await self.take_up(account, device)
+        key = scoped(account, device)
+        found = await self.records.get(key)
+        if found is not None and not found.value.ended:
+            raise Conflict(f"an update of {device!r} is going on already, it is {found.value.state}")
+        try:
+            version = await self.records.put(key, update, expected=0 if found is None else found.version)
+        except VersionConflict:
+            raise Conflict(f"another update of {device!r} was quicker") from None
+        return UpdateRun(self, account, device, Record(update, version))
 
     async def take_up(self, account: str, device: str) -> UpdateRun:
         """The device's update, to be driven. Raises `NotFound`."""
@@ -152,6 +162,7 @@ class UpdateRun:
         self._update = record.value
         self._version = record.version
         self._told_at = 0.0
+        self._untold = False
         self._block = b""
         self._block_start = 0
 
@@ -164,9 +175,11 @@ class UpdateRun:
         """Take an event: what it changes is stored when this returns, and told.
 
         Raises:
-            StorageError: nothing has changed.
+            StorageError: it is not all done; the same event again does the rest.
         """
         now = self._updates.now()
+        if self._untold:
+            await self._tell()
         update = ota.advance(self._update, event, now=now)
         if update is self._update:
             return
@@ -175,11 +188,18 @@ class UpdateRun:
         before, self._update = self._update, update
         if update.state is not before.state:
             self._told_at = now
-            await self._tell_state(update)
-            if update.ended:
-                await self._updates.blobs.delete(blob_key(self.account, update.id))
+            self._untold = True
+            await self._tell()
         elif update.offset != before.offset and now - self._told_at >= TELL_INTERVAL:
             await self._tell_progress(update, now)
+
+    async def _tell(self) -> None:
+        """Tell the state that was stored, and let go of an image that is not needed any more."""
+        update = self._update
+        await self._tell_state(update)
+        if update.ended:
+            await self._updates.blobs.delete(blob_key(self.account, update.id))
+        self._untold = False
 
     async def perform(self, step: _Call, caller: DeviceCaller) -> ota.Event:
         """Make the call of a step; what came of it."""

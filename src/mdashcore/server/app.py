@@ -14,13 +14,15 @@ from mdashcore import __version__
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, problems
 from mdashcore.server.api._request import answer
-from mdashcore.server.asgi import App, BodyGuard
+from mdashcore.server.asgi import App, BodyGuard, Scope, header
 from mdashcore.server.service import Service
 from mdashcore.server.upload import UploadRoute
 
 __all__ = ["create_app", "create_quart_app"]
 
 _log = logging.getLogger(__name__)
+
+PRINCIPAL = "mdashcore.principal"  # in a scope: who sent the request, where that is known already
 
 HEALTH_TIMEOUT = 3.0  # seconds: what asks every few has its own time-out, and should hear ours
 
@@ -38,7 +40,19 @@ def create_app(service: Service) -> App:
     Its WebSockets are not in it: they are served by `mdashcore.server.gateway`.
     """
     settings = service.settings
-    guarded = BodyGuard(cast(App, create_quart_app(service)), limit=settings.max_body, timeout=settings.body_timeout)
+
+    async def authenticate(scope: Scope) -> None:
+        if scope["path"].startswith("/api/"):
+            query = scope["query_string"].decode("latin-1")
+            principal = await service.authenticator.authenticate(header(scope, b"authorization"), query)
+            scope[PRINCIPAL] = principal
+
+    guarded = BodyGuard(
+        cast(App, create_quart_app(service)),
+        limit=settings.max_body,
+        timeout=settings.body_timeout,
+        authenticate=authenticate,
+    )
     return UploadRoute(service, guarded)
 
 
@@ -58,7 +72,9 @@ def create_quart_app(service: Service) -> QuartTrio:
 
     @app.before_request
     async def authenticate() -> None:
-        if request.path.startswith("/api/"):
+        if (known := cast(Scope, request.scope).get(PRINCIPAL)) is not None:
+            g.principal = known
+        elif request.path.startswith("/api/"):
             authorization = request.headers.get("Authorization")
             query = request.query_string.decode("latin-1")
             g.principal = await service.authenticator.authenticate(authorization, query)

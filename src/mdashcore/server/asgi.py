@@ -20,6 +20,7 @@ __all__ = [
     "LINGER",
     "App",
     "BodyGuard",
+    "BodyTimeout",
     "ClientGone",
     "Receive",
     "Scope",
@@ -151,16 +152,25 @@ async def refuse_socket(receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
+def _has_body(scope: Scope) -> bool:
+    """Whether a request announces a body. Without one, the app's own authentication comes early enough."""
+    return header(scope, b"transfer-encoding") is not None or header(scope, b"content-length") not in (None, "0")
+
+
 class BodyGuard:
     """Gives an app only requests whose body is there, whole and within the limit.
 
     Args:
         limit: bytes of a body.
-        timeout: seconds to wait for each piece of it.
+        timeout: seconds to wait for each piece of it; all of it has twice as long.
+        authenticate: raises for a request that nobody valid has sent: its body is not even read.
     """
 
-    def __init__(self, app: App, *, limit: int, timeout: float) -> None:
+    def __init__(
+        self, app: App, *, limit: int, timeout: float, authenticate: Callable[[Scope], Awaitable[object]] | None = None
+    ) -> None:
         self._app = app
+        self._authenticate = authenticate
         self._limit = limit
         self._timeout = timeout
 
@@ -172,7 +182,12 @@ class BodyGuard:
             await self._app(scope, receive, send)
             return
         try:
-            body = await read_body(scope, receive, limit=self._limit, timeout=self._timeout)
+            if self._authenticate is not None and _has_body(scope):
+                await self._authenticate(scope)
+            with trio.move_on_after(2 * self._timeout) as timer:
+                body = await read_body(scope, receive, limit=self._limit, timeout=self._timeout)
+            if timer.cancelled_caught:
+                raise BodyTimeout(f"the body did not come within {2 * self._timeout:g} s")
         except ClientGone:
             return
         except MdashError as exc:

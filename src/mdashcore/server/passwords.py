@@ -75,12 +75,12 @@ class Passwords:
         """
         if len(name) > MAX_NAME:
             raise Unauthenticated("the user name or the password is wrong")
-        self._check_lock(name)
         account = await self._accounts.get(name)
         digest = self._digest(name, password, account)
         now = trio.current_time()
         if account is not None and self._remembered.get(digest, 0.0) > now:
-            return account
+            return account  # also while the name is locked: who guesses must not shut out who is in already
+        self._check_lock(name)
         if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
             raise Busy("too many logins at once")
         if len(password) > MAX_PASSWORD or not await self._verify(account, password) or account is None:

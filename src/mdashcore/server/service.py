@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import Busy, InvalidInput
+from mdashcore._errors import Busy, Conflict, InvalidInput
 from mdashcore.hub import Hub
 from mdashcore.server.auth import Authenticator
 from mdashcore.server.passwords import Passwords
@@ -29,6 +31,9 @@ class ServiceSettings:
     max_uploads: int = 32
     """Uploads at the same time, of all accounts."""
 
+    max_uploads_per_account: int = 8
+    """Of those, of one account: nobody can take all."""
+
     body_timeout: float = 30.0
     """Seconds that a request's body, or the next piece of an upload, may let itself be waited for."""
 
@@ -48,7 +53,7 @@ class Service:
         self.settings = settings
         self.passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
         self.authenticator = Authenticator(self.hub, self.passwords)
-        self._uploads = 0
+        self._uploads: set[tuple[str, str]] = set()
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
         """Make the account, or give it this password. Raises `InvalidInput`."""
@@ -70,12 +75,16 @@ class Service:
             raise InvalidInput(f"timeout is a number of seconds, at most {self.settings.max_call_timeout:g}")
         return seconds
 
-    def begin_upload(self) -> None:
-        """Count an upload; `end_upload` has to follow. Raises `Busy`."""
-        if self._uploads >= self.settings.max_uploads:
-            raise Busy(f"{self._uploads} uploads are going on")
-        self._uploads += 1
-
-    def end_upload(self) -> None:
-        """Forget an upload."""
-        self._uploads -= 1
+    @contextmanager
+    def uploading(self, account: str, device: str) -> Iterator[None]:
+        """While an upload comes in. Raises `Conflict` for a second one of a device, `Busy` for too many."""
+        if (account, device) in self._uploads:
+            raise Conflict(f"an image for {device!r} is being uploaded already")
+        own = sum(1 for other, _ in self._uploads if other == account)
+        if len(self._uploads) >= self.settings.max_uploads or own >= self.settings.max_uploads_per_account:
+            raise Busy(f"{own} uploads of yours are going on, {len(self._uploads)} together")
+        self._uploads.add((account, device))
+        try:
+            yield
+        finally:
+            self._uploads.discard((account, device))

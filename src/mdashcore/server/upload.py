@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 
 import multipart
 import trio
@@ -28,7 +28,18 @@ from mdashcore._errors import (
 )
 from mdashcore.hub.updates import blob_key
 from mdashcore.ota import State, Update
-from mdashcore.server.asgi import App, ClientGone, Receive, Scope, Send, body_chunks, header, respond, respond_error
+from mdashcore.server.asgi import (
+    App,
+    BodyTimeout,
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    body_chunks,
+    header,
+    respond,
+    respond_error,
+)
 from mdashcore.server.service import Service
 from mdashcore.storage import BlobStore
 
@@ -37,6 +48,8 @@ __all__ = ["UploadRoute"]
 _log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
+
+UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 64 MiB at 36 kB/s; who sends slower holds a place too long
 
 _TAKEN = frozenset({State.REBOOTING, State.UNCOMMITTED, State.COMMITTED})
 """The states in which the device has the whole image."""
@@ -84,18 +97,19 @@ class UploadRoute:
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()
         key = blob_key(account, id_)
-        service.begin_upload()
-        try:
-            async with aclosing(reader.image()) as chunks:
-                size = await updates.blobs.put(key, chunks)
-            image = await trio.to_thread.run_sync(_read_image, updates.blobs, key, size, reader.filename)
-            await service.node.updater.start(account, device, id_, image, ota.Options())
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await updates.blobs.delete(key)
-            raise
-        finally:
-            service.end_upload()
+        with service.uploading(account, device):
+            try:
+                with trio.move_on_after(UPLOAD_TIMEOUT) as timer:
+                    async with aclosing(reader.image()) as chunks:
+                        size = await updates.blobs.put(key, chunks)
+                if timer.cancelled_caught:
+                    raise BodyTimeout(f"the image did not come within {UPLOAD_TIMEOUT:g} s")
+                image = await trio.to_thread.run_sync(_read_image, updates.blobs, key, size, reader.filename)
+                await service.node.updater.start(account, device, id_, image, ota.Options())
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await updates.blobs.delete(key)
+                raise
         update = await service.node.updater.wait(account, device, lambda update: update.state in _TAKEN)
         if update.state not in _TAKEN:
             raise _outcome(update)

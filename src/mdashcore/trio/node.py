@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -78,6 +79,8 @@ class _Connected:
     link: Link
     stream: PingableStream
     api: DeviceSession
+    told: trio.Event = attrs.field(factory=trio.Event)
+    """Set when `online` has been told, or never will be: `offline` comes after it."""
     pushed: int = -1
     """The version of the newest delta that was sent, or need not be."""
 
@@ -103,6 +106,7 @@ class Node:
         self._farewells = 0
         self._quiet = trio.Event()
         self._closing = False
+        self._shutdown_deadline = inf
         self.updater = Updater(hub, self, self.spawn)
 
     # Connections
@@ -121,6 +125,10 @@ class Node:
         try:
             if not self._admit(connected):
                 link.close(POLICY_VIOLATION, "a newer connection has replaced this one")
+                connected.told.set()
+            elif not await self._is_valid(device):
+                link.close(POLICY_VIOLATION, "the device token was revoked")  # since the handshake
+                connected.told.set()
             else:
                 self.updater.tell(*connected.key, ota.DeviceConnected())  # before anything that the device says now
                 self.spawn(lambda: self._greet(connected))
@@ -272,17 +280,21 @@ class Node:
             await self._introduce(connected)
         except StorageError as exc:
             self._give_up(connected, exc)
+        finally:
+            connected.told.set()
+
+    async def _is_valid(self, device: Device) -> bool:
+        """Whether the token that a connection came with still is the device's."""
+        try:
+            current = await self.hub.registry.get(device.account, device.id)
+        except NotFound:
+            return False
+        return current.token_hash == device.token_hash
 
     async def _introduce(self, connected: _Connected) -> None:
         account, id = connected.key
-        try:
-            current = await self.hub.registry.get(account, id)
-        except NotFound:
-            current = None
-        if current is None or current.token_hash != connected.device.token_hash:
-            connected.link.close(POLICY_VIOLATION, "the device token was revoked")  # since the handshake
-            return
         await self.hub.feed.emit(account, notifications.ONLINE, id)
+        connected.told.set()
         delta = (await self.hub.shadows.get(account, id)).delta_document()
         if delta is not None:
             self._push_delta(connected, delta)
@@ -303,6 +315,7 @@ class Node:
             account, id = connected.key
             last_seen = self._wall_clock(connected.stream.last_received)
             presence, feed = self.hub.presence, self.hub.feed
+            await connected.told.wait()
             if await self._persist(lambda: presence.release(account, id, connected.session, last_seen)):
                 await self._persist(lambda: feed.emit(account, notifications.OFFLINE, id))
         finally:
@@ -393,8 +406,10 @@ class Node:
 
     async def shut_down(self) -> None:
         """Say goodbye to everybody, and see the last presence written."""
-        self._closing = True
-        with trio.move_on_after(SHUTDOWN_TIMEOUT):
+        if not self._closing:
+            self._closing = True
+            self._shutdown_deadline = trio.current_time() + SHUTDOWN_TIMEOUT
+        with trio.CancelScope(deadline=self._shutdown_deadline):  # one for all who ask, the first of them counts
             for connected in tuple(self._devices.values()):
                 connected.link.close(GOING_AWAY, _GOING_DOWN)
             for listener in self._all_listeners():
