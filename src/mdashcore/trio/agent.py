@@ -74,14 +74,18 @@ class _ClientStream:
     def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
         self._ws = ws
         self._goodbye: tuple[int, str] | None = None
-        self.peer_reason = ""
-        """Why the peer closed, in its words."""
         self._cancel = trio.CancelScope()
         self.on_control: Callable[[], None] = lambda: None
 
     @property
     def control_pending(self) -> bool:
         return self._goodbye is not None
+
+    @property
+    def peer_reason(self) -> str:
+        """Why the peer closed, in its words, whoever noticed it first: the reader or the writer."""
+        closed = self._ws.closed
+        return (closed and closed.reason) or ""
 
     async def receive(self) -> bytes | None:
         with trio.CancelScope() as scope:
@@ -90,8 +94,7 @@ class _ClientStream:
             self._cancel = scope
             try:
                 message = await self._ws.get_message()
-            except trio_websocket.ConnectionClosed as exc:
-                self.peer_reason = (exc.reason and exc.reason.reason) or ""
+            except trio_websocket.ConnectionClosed:
                 return None
             return message.encode() if isinstance(message, str) else bytes(message)
         return None
