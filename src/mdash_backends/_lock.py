@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from mdashcore._errors import InvalidInput, StorageError
 
-__all__ = ["folder_of", "hold_folder", "sync_folder"]
+__all__ = ["folder_of", "hold_folder", "refuse_folder", "sync_folder"]
 
 LOCK_FILE: Final = "lock"
 MAX_HOLDER: Final = 512  # bytes: the line about the holder; more is not what this module wrote
@@ -115,3 +115,9 @@ def _holder(lock: int) -> str:
     """What the holder wrote; it may not have come to that yet."""
     said = os.pread(lock, MAX_HOLDER, 0).decode(errors="replace").strip()
     return said if said.startswith("process ") and said.isprintable() else "another process"
+
+
+def refuse_folder(folder: Path, name: str, what: str) -> None:
+    """Raise `StorageError` if a folder holds the store of another backend, which `name` in it shows."""
+    if (folder / name).exists():
+        raise StorageError(f"{folder} holds {what}")

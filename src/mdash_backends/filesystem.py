@@ -31,7 +31,7 @@ from mdash_backends._blob_files import BlobFiles
 from mdash_backends._file_documents import FileDocuments
 from mdash_backends._file_logs import FileLogs
 from mdash_backends._files import Files, damaged, read_file
-from mdash_backends._lock import folder_of, hold_folder, sync_folder
+from mdash_backends._lock import folder_of, hold_folder, refuse_folder, sync_folder
 from mdash_backends.memory import MemoryBus
 from mdashcore import _json
 from mdashcore._errors import StorageError
@@ -52,6 +52,7 @@ async def open_filesystem(url: str) -> AsyncIterator[Backend]:
         StorageError: the folder cannot be used, is in use by another process, or is damaged.
     """
     folder = folder_of(url)
+    refuse_folder(folder, "mdash.db", "an SQLite store: its URL begins with sqlite://")
     with hold_folder(folder):
         files = Files(folder)
         documents, logs, blobs = (str(folder / name) for name in ("documents", "logs", "blobs"))

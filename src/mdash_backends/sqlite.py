@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from mdash_backends._blob_files import BlobFiles
 from mdash_backends._files import Files
-from mdash_backends._lock import folder_of, hold_folder
+from mdash_backends._lock import folder_of, hold_folder, refuse_folder
 from mdash_backends._sqlite_engine import Engine, open_engine
 from mdash_backends.memory import MemoryBus
 from mdashcore._errors import InvalidInput, TooLarge, VersionConflict
@@ -208,6 +208,7 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
         StorageError: another process has it open; or the database is damaged, too new, or cannot be written.
     """
     folder = folder_of(url)
+    refuse_folder(folder, "store.json", "a store of plain files: its URL begins with file://")
     with hold_folder(folder):
         files = Files(folder / BLOBS)
         try:

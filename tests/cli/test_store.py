@@ -79,3 +79,38 @@ def test_wrong_arguments_are_said_in_a_line(mdash, tmp_path):
         assert done.code == 2, done.err
         assert words in done.err
         assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "export"])
+def test_a_store_that_is_not_there_is_not_made(mdash, tmp_path, command):
+    """A mistyped URL is an error: no new store, and an older export stays as it was."""
+    export = tmp_path / "export.jsonl"
+    export.write_text("precious")
+    arguments = (str(export),) if command == "export" else ()
+    for scheme in ("file", "sqlite"):
+        done = mdash("store", command, f"{scheme}://{tmp_path}/mistyped", *arguments)
+        assert done.code == 3
+        assert "no store" in done.err
+    assert not (tmp_path / "mistyped").exists()
+    assert export.read_text() == "precious"
+
+
+def test_a_folder_of_another_kind_is_refused(mdash, filled):
+    """The folder of one backend is not taken for an empty one by another."""
+    done = mdash("store", "check", filled.replace("sqlite", "file"))
+    assert done.code == 3
+    assert "SQLite" in done.err
+
+
+def test_an_import_that_failed_is_not_served(mdash, filled, tmp_path, spawn):
+    """Cut off in the middle, it leaves a store that says so to everybody who opens it."""
+    export = tmp_path / "export.jsonl"
+    assert mdash("store", "export", filled, str(export)).code == 0
+    export.write_bytes(export.read_bytes()[:700])
+    half = f"sqlite://{tmp_path}/half"
+    assert mdash("store", "import", half, str(export)).code == 2
+    for done in (mdash("store", "check", half), mdash("store", "import", half, str(export))):
+        assert done.code == 1, done.err
+    server = spawn("serve", "--bind", "127.0.0.1:0", "--store", half)
+    assert server.wait() == 3
+    assert "not finished" in server.err

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote
 
 import click
 
@@ -47,7 +48,7 @@ def check(url: str) -> None:
     """Read everything in a store, and say what is wrong with it."""
     from mdashcore.hub.transfer import check_store
 
-    counts, problems = _with_backend(url, check_store)
+    counts, problems = _with_backend(url, check_store, there=True)
     for problem in problems[:MAX_SHOWN]:
         click.echo(printable(problem), err=True)
     if problems:
@@ -70,7 +71,7 @@ def export(url: str, file: Path) -> None:
         async for line in export_store(backend):
             out.write(line + b"\n")
 
-    _write(file, lambda out: _with_backend(url, lambda backend: write(backend, out)))
+    _write(file, lambda out: _with_backend(url, lambda backend: write(backend, out), there=True))
 
 
 @store.command(
@@ -89,7 +90,7 @@ def import_(url: str, file: Path) -> None:
             yield line
 
     with file.open("rb") as source:
-        counts = _with_backend(url, lambda backend: import_store(backend, lines(source)))
+        counts = _with_backend(url, lambda backend: import_store(backend, lines(source)), there=False)
     click.echo(f"Imported {_told(counts)}.")
 
 
@@ -125,20 +126,30 @@ def backup(remote: Remote, *, file: Path) -> None:
     _write(file, fetch)
 
 
-def _with_backend(url: str, work: Callable[[Backend], Any]) -> Any:
-    """What `work` gives for the backend of a URL."""
+def _with_backend(url: str, work: Callable[[Backend], Any], *, there: bool) -> Any:
+    """What `work` gives for the backend of a URL; with `there`, opening must not make a new store."""
     import trio
 
     from mdashcore.storage import open_backend
 
     if url.startswith("memory:"):
         raise InvalidInput("memory:// is empty, and gone at the end")
+    if there:
+        _look_for(url)
 
     async def run() -> Any:
         async with open_backend(url) as backend:
             return await work(backend)
 
     return trio.run(run)
+
+
+def _look_for(url: str) -> None:
+    """Refuse the URL of a folder that is not there, or empty: a mistyped one must not look like a sound store."""
+    scheme, _, rest = url.partition("://")
+    folder = Path(unquote(rest))
+    if scheme in ("file", "sqlite") and not (folder.is_dir() and any(folder.iterdir())):
+        raise CliError(f"there is no store in {folder}", Exit.UNREACHABLE)
 
 
 def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:

@@ -23,7 +23,7 @@ import attrs
 import msgspec
 
 from mdashcore import _json
-from mdashcore._errors import AlreadyExists, InvalidInput, MdashError, NotFound
+from mdashcore._errors import AlreadyExists, InvalidInput, MdashError, NotFound, StorageError
 from mdashcore.hub._records import Records
 from mdashcore.hub.accounts import KeyOwner
 from mdashcore.hub.presence import PresenceRecord
@@ -34,10 +34,14 @@ from mdashcore.ota import Update
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Backend
 
-__all__ = ["Counts", "check_store", "export_store", "import_store"]
+__all__ = ["UNFINISHED", "Counts", "check_store", "export_store", "import_store", "is_unfinished"]
 
 FORMAT: Final = "mdashcore"
 VERSION: Final = 1  # of the format
+
+UNFINISHED: Final = "an import into this store was not finished: remove the store, and import again"
+
+_MARK: Final = ("imports", "unfinished")  # collection and key of what is there while an import goes on
 
 PAGE: Final = 500  # log entries read at once
 PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
@@ -134,8 +138,9 @@ async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> 
         InvalidInput: a line is not what an export consists of, or the export has no end; the text names the line.
         AlreadyExists: the store is not empty.
     """
-    if [document async for document in backend.documents.scan("accounts")]:
+    if [document async for document in backend.documents.scan("accounts")] or await is_unfinished(backend):
         raise AlreadyExists("the store is not empty: an import needs a new one")
+    await backend.documents.put(*_MARK, b"true")
     importer = _Importer(backend)
     number = 0
     async with aclosing(lines):
@@ -151,7 +156,13 @@ async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> 
                 raise InvalidInput(f"line {number}: {exc}") from None
     if not importer.ended:
         raise InvalidInput("the export is cut off: it has no last line")
+    await backend.documents.delete(*_MARK)
     return importer.counts
+
+
+async def is_unfinished(backend: Backend) -> bool:
+    """Whether an import into the store has failed or was interrupted: nothing should be served from it."""
+    return await backend.documents.get(*_MARK) is not None
 
 
 class _Importer:
@@ -235,18 +246,23 @@ class _Importer:
 async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
     """Read everything, and compare what belongs together: how much there is, and what is wrong with it."""
     counts, problems = Counts(), []
+    if await is_unfinished(backend):
+        problems.append(UNFINISHED)
     found: dict[str, dict[str, Any]] = {}
     for collection, (kind, codec) in _TYPES.items():
         records: Records[Any] = Records(backend.documents, collection, kind, **codec)
         values = found[collection] = {}
-        async for document in backend.documents.scan(collection):
-            counts.documents += 1
-            try:
-                record = await records.get(document.key)
-            except MdashError as exc:
-                problems.append(str(exc))
-            else:
-                values[document.key] = None if record is None else record.value
+        try:
+            async for document in backend.documents.scan(collection):
+                counts.documents += 1
+                try:
+                    record = await records.get(document.key)
+                except MdashError as exc:
+                    problems.append(str(exc))
+                else:
+                    values[document.key] = None if record is None else record.value
+        except StorageError as exc:  # the backend itself cannot read on
+            problems.append(str(exc))
     problems += _loose_ends(found)
     for account in found["accounts"]:
         log, start = f"notifications/{account}", 0

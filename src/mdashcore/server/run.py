@@ -15,8 +15,9 @@ from typing import Any
 import attrs
 import trio
 
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub import Hub
+from mdashcore.hub.transfer import UNFINISHED, is_unfinished
 from mdashcore.server.app import create_app
 from mdashcore.server.config import ServerConfig, parse_bind
 from mdashcore.server.gateway import Gateway
@@ -77,6 +78,8 @@ async def open_server(
     context = _tls(config)
     stop = trio.Event()
     async with _listening(config.bind) as sockets, open_backend(config.store) as backend:
+        if await is_unfinished(backend):
+            raise StorageError(UNFINISHED)
         hub = Hub(backend, now=time.time, entropy=os.urandom)
         async with open_node(hub, settings=node_settings) as node:
             service = Service(node, settings)
