@@ -30,9 +30,11 @@ _log = logging.getLogger(__name__)
 
 BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; then they are dropped, as the contract allows
 
-RETRY_DELAY: Final = 0.5  # seconds between two tries to connect: all has to work 5 seconds after the server is back
+RETRY_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
 
 PING_INTERVAL: Final = 1.0  # seconds of silence, after which a connection has to show that it is alive
+
+_NO_ANSWER: Final = "no answer"
 
 
 class RedisBus:
@@ -47,7 +49,7 @@ class RedisBus:
         self._asked: defaultdict[bytes, deque[_Subscription]] = defaultdict(deque)
         self._listening = False
         self._heard = 0.0
-        self._reason = "no connection"
+        self._reason = _NO_ANSWER
 
     async def publish(self, topic: str, message: bytes) -> None:
         await self._client.call(ANY_SLOT, b"PUBLISH", self._name(topic), bytes(message))
@@ -141,27 +143,28 @@ class RedisBus:
 
     async def _give_out(self, messages: AsyncIterator[Any], connection: BaseConnection, gate: CapacityLimiter) -> None:
         held = False
-        async for kind, name, value in messages:
+        async for message in messages:
             # coredis puts what it has parsed in a queue without a bound, and fills it more quickly than it is
             # emptied. So nothing more is parsed until it is empty; Redis waits, and in the end cuts us off.
             if not held:
                 await gate.acquire()
                 held = True
-            self._take(kind, name, value)
+            self._take(message)
             if connection.reusable:  # "usable, and nothing is left in its buffers"
                 gate.release()
                 held = False
 
-    def _take(self, kind: bytes, name: bytes, value: bytes) -> None:
+    def _take(self, message: list[Any]) -> None:
         self._heard = anyio.current_time()
-        if kind == b"message":
-            for subscription in self._channels.get(name, ()):
-                subscription.offer(value)
-        elif kind == b"subscribe":
-            asked = self._asked[name]
-            asked.popleft().begin(self._client.target)  # the answers have the order of the questions
-            if not asked:
-                del self._asked[name]
+        match message:
+            case [b"message", name, value]:
+                for subscription in self._channels.get(name, ()):
+                    subscription.offer(value)
+            case [b"subscribe", name, _] if asked := self._asked[name]:
+                asked.popleft().begin(self._client.target)  # the answers have the order of the questions
+                self._reason = _NO_ANSWER
+                if not asked:
+                    del self._asked[name]
 
     async def _ping(self, connection: BaseConnection) -> None:
         while True:
@@ -174,10 +177,11 @@ class RedisBus:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         self._connection = None
-        self._reason = reason(error)
         for subscription in self._subscriptions():
             subscription.interrupt()
-        _log.warning("%s: subscriptions are interrupted: %s", self._client.target, self._reason)
+        if (why := reason(error)) != self._reason:  # told once, however long it lasts
+            self._reason = why
+            _log.warning("%s: subscriptions are interrupted: %s", self._client.target, why)
 
     def _subscriptions(self) -> list[_Subscription]:
         return [subscription for channel in self._channels.values() for subscription in channel]
@@ -196,7 +200,7 @@ class _Subscription:
     def __init__(self) -> None:
         self.live = anyio.Event()
         self._interrupted = False
-        self._items: deque[bytes | StorageError] = deque()  # at most BUS_QUEUE messages, and a gap after each
+        self._items: deque[bytes | StorageError] = deque()  # at most BUS_QUEUE, and one more for a gap
         self._news = anyio.Event()
         self._ended = False
 

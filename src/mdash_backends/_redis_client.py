@@ -34,8 +34,8 @@ SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
 
 ANY_SLOT: Final = -1  # of a command without keys: the node that the URL names does it
 
-FAILURES: Final = (RedisError, OSError, BrokenResourceError, ClosedResourceError, EndOfStream)
-"""What coredis and anyio raise when something cannot be done; `TimeoutError` is an `OSError`."""
+FAILURES: Final = (RedisError, OSError, UnicodeError, BrokenResourceError, ClosedResourceError, EndOfStream)
+"""What is raised when something cannot be done: `TimeoutError` is an `OSError`, a bad host name a `UnicodeError`."""
 
 
 def reason(error: BaseException) -> str:
@@ -186,7 +186,7 @@ class _Wire:
         """Send a command and give its answer, or raise one of `FAILURES`, in time."""
         connection = None
         try:
-            with anyio.fail_after(self.target.timeout):
+            with anyio.fail_after(self.target.timeout):  # with the wait for room and for a connection
                 async with self._room:
                     connection = await self._connected()
                     return await connection.create_request(*command)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from mdashcore.storage import Document, LogEntry
 
 __all__ = ["RedisBlobs", "RedisDocuments", "RedisLogs"]
 
-PAGE: Final = 256  # keys that a scan has in memory, with their documents: 8 MB where each has 32 KiB
+PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB where each has 32 KiB
 
 PIECE: Final = 2**18  # bytes of a blob in one command: it delays the commands behind it by a millisecond or two
 

@@ -14,10 +14,12 @@ Every part is percent-decoded. ``rediss`` is TLS, with the server's certificate 
 
 Whether a write survives a power cut is the server's setting (``appendonly yes`` and ``appendfsync always``), which
 it may not show to everybody. So the URL has to say it, and what can be seen of the settings must not contradict it.
+Even then a replica that takes over has only what had reached it: Redis does not wait for replicas.
 
-Redis from 6.0 (the protocol RESP3). In a cluster the URL names one node; calls follow the redirections to the others,
-and fail while the slot of their keys is being moved. A user of the server needs the keys ``PREFIX`` in braces and the
-channels: ``ACL SETUSER mdash on >PASSWORD ~{mdash:* &mdash:bus:* +@all -@dangerous +info``.
+The server is Redis from 6.0, or Valkey. It must not be one that throws keys away: ``maxmemory-policy`` is
+``noeviction`` (or ``volatile-...``: only unfinished blobs have a time to live). In a cluster the URL names one node;
+calls follow the redirections to the others, and fail while the slot of their keys is being moved. A user needs no
+more than ``ACL SETUSER mdash on >PASSWORD ~{mdash:* &mdash:bus:* +@all -@dangerous +info``.
 """
 
 from __future__ import annotations
@@ -154,7 +156,7 @@ def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=authorities)
         if certificate:
-            context.load_cert_chain(certificate, key)
+            context.load_cert_chain(certificate, key, password="")  # else it would ask the terminal
     except (OSError, ssl.SSLError) as exc:
         raise InvalidInput(f"the certificates that the Redis URL names cannot be loaded: {exc}") from exc
     return context

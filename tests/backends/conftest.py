@@ -14,18 +14,20 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 READY = b"Ready to accept connections"
 READY_CLUSTER = re.compile(rb"cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\n")
 TRIES = 5  # to start a server on a port that nobody else takes in the same moment
+TIME_LIMIT = 60.0  # seconds for one test: what hangs is a failure with a name
 PATIENCE = 20.0  # seconds for an answer of a server that runs
 
 
@@ -171,6 +173,18 @@ def _answer(lines: Any) -> Any:
 
 
 StartRedis = Callable[..., RedisServer]
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.fixture(params=["trio", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs an async test on an event loop: every test that takes it runs on both."""
+
+    async def limited(test: Callable[[], Awaitable[None]]) -> None:
+        with anyio.fail_after(TIME_LIMIT):
+            await test()
+
+    return lambda test: anyio.run(limited, test, backend=request.param)
 
 
 @pytest.fixture

@@ -27,19 +27,8 @@ PATIENCE = 20  # seconds for what has to come
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs an async test on an event loop: every test that takes it runs on both."""
-
-    async def limited(test: Callable[[], Awaitable[None]]) -> None:
-        with anyio.fail_after(60):
-            await test()
-
-    return lambda test: anyio.run(limited, test, backend=request.param)
-
-
 @pytest.fixture
-def url(redis_server: Any, request: pytest.FixtureRequest) -> str:
+def url(redis_server: Any) -> str:
     """A URL of an empty store; options are appended with ``&``."""
     redis_server.command("FLUSHALL")
     return f"{redis_server.url}/0?prefix=test"
@@ -192,6 +181,9 @@ def test_nothing_there(free_port: int, run: Run) -> None:
     async def test() -> None:
         with pytest.raises(StorageError, match=f"redis at 127.0.0.1:{free_port}"):
             async with open_backend(f"redis://127.0.0.1:{free_port}"):
+                pass
+        with pytest.raises(StorageError, match=re.escape("redis at a..b:6379")):
+            async with open_backend("redis://a..b"):
                 pass
 
     run(test)
