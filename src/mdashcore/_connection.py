@@ -67,14 +67,17 @@ class Connection:
     Receiving raises `RemoteProtocolError` or nothing, whatever bytes arrive; after it the connection is
     closed. What a peer merely did wrong (bad JSON, an invalid request) is answered as the specification
     says, by the connection itself.
+
+    Args:
+        first_id: the id of the first call.
     """
 
-    def __init__(self, limits: ConnectionLimits = ConnectionLimits()) -> None:
+    def __init__(self, limits: ConnectionLimits = ConnectionLimits(), *, first_id: int = 1) -> None:
         self.limits = limits
         self._inbox: list[Event] = []
         self._outbox: list[bytes] = []
         self._outbox_size = 0
-        self._next_id = 1  # Mongoose OS wants integers; mDash counted from 1 on every connection
+        self._next_id = first_id  # Mongoose OS wants integers; mDash counted from 1 on every connection
         self._calls: dict[int, str] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._next_ref = 1
@@ -85,6 +88,11 @@ class Connection:
     def closed(self) -> bool:
         """Whether the conversation has ended, from either side."""
         return self._closed
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next call: where to go on, if another connection follows this one on the same way."""
+        return self._next_id
 
     # In
 

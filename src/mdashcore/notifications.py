@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
+import msgspec
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
 
-__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "RPC_IN", "RPC_OUT", "UPDATED", "Notification"]
+__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "RPC_IN", "RPC_OUT", "UPDATED", "Head", "Notification"]
 
 ONLINE: Final = "online"
 OFFLINE: Final = "offline"
@@ -49,6 +50,17 @@ def frame(stored: bytes, offset: int, time: float) -> bytes:
         time: Unix seconds; milliseconds are kept.
     """
     return b'%b,"offset":%d,"time":%.3f}' % (stored[:-1], offset, time)
+
+
+class Head(msgspec.Struct, gc=False):
+    """What a frame is about. The data are skipped: they may hold what is JSON and yet no value, as ``1e999``."""
+
+    name: str
+    id: str
+
+
+head = msgspec.json.Decoder(Head).decode
+"""The `Head` of a frame, or of its stored form, as this module makes them."""
 
 
 def decode(text: bytes) -> dict[str, Any]:

@@ -113,7 +113,11 @@ def test_what_a_process_left_behind_is_swept(tools, choices):
     for id, node in (("d1", "a"), ("d2", "a"), ("d3", "b"), ("d4", "a"), ("d5", "a")):
         session = tools.run(presence.claim("alice", id, node))
     tools.run(presence.release("alice", "d5", session, 5.0))
-    swept = collect(presence.sweep("a"))
+
+    async def alive():
+        return {"b"}
+
+    swept = collect(presence.sweep(alive))
     outcomes = tools.interleave(
         [swept, presence.claim("alice", "d1", "b"), presence.release("alice", "d2", 1, 7.0)], choices
     )

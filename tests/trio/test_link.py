@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore import _json, jsonrpc
-from mdashcore._connection import ConnectionLimits
+from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import Busy, CallTimeout, DeviceOffline, InvalidInput, RpcError, TooLarge
 from mdashcore._events import NotificationReceived, RequestReceived
 from mdashcore.trio.link import Link, PeerEvent
@@ -85,7 +85,9 @@ class Pair:
         self.left_stream = MemoryStream(to_right, from_right)
         self.right_stream = MemoryStream(to_left, from_left)
         check: list[MessageStream] = [self.left_stream, self.right_stream]
-        self.left, self.right = (Link(stream, spawn=nursery.start_soon, limits=limits) for stream in check)
+        self.left, self.right = (
+            Link(stream, spawn=nursery.start_soon, connection=Connection(limits)) for stream in check
+        )
         self.wire = to_left
         """What the right one writes to: a test may put something of its own in."""
 

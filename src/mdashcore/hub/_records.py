@@ -73,6 +73,11 @@ class Records(Generic[T]):
         async for document in self._documents.scan(self._collection, prefix):
             yield document.key, self._record(document.key, document.body, document.version).value
 
+    async def versions(self) -> AsyncIterator[tuple[str, int]]:
+        """Every key and the version of its document."""
+        async for document in self._documents.scan(self._collection):
+            yield document.key, document.version
+
     async def change(self, key: str, function: Callable[[T | None], T | None]) -> T | None:
         """Replace a record by what `function` makes of it, atomically; None leaves it as it is.
 

@@ -6,7 +6,7 @@ may release it, so the end of an old connection, however late it is noticed, nev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Final
 
 import attrs
@@ -84,10 +84,17 @@ class Presence:
 
         return await self._records.change(scoped(account, id), change) is not None
 
-    async def sweep(self, node: str) -> AsyncIterator[tuple[str, str]]:
-        """Release what an earlier process of that node has left behind: (account, device id) of each."""
-        left = [(key, record) async for key, record in self._records.scan() if record.node == node]
-        for key, record in left:
+    async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> AsyncIterator[tuple[str, str]]:
+        """Release what nodes that live no more have left behind: (account, device id) of each.
+
+        Args:
+            alive: the nodes that live. Asked after the records were read: who has written one lived by then.
+        """
+        online = [(key, record) async for key, record in self._records.scan() if record.online]
+        living = await alive() if online else ()
+        for key, record in online:
+            if record.node in living:
+                continue
             account, _, id = key.partition("/")
             if await self.release(account, id, record.session, record.last_seen or self._now()):
                 yield account, id

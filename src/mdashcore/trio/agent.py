@@ -28,7 +28,7 @@ import trio
 import trio_websocket
 
 from mdashcore import jsonrpc
-from mdashcore._connection import ConnectionLimits
+from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError, Unauthenticated
 from mdashcore._events import RequestReceived
 from mdashcore.trio.dial import Refused, open_socket
@@ -213,7 +213,7 @@ class Agent:
             self._since = trio.current_time()
             async with trio.open_nursery() as nursery:
                 stream = _ClientStream(ws)
-                link = Link(stream, spawn=nursery.start_soon, limits=self._limits)
+                link = Link(stream, spawn=nursery.start_soon, connection=Connection(self._limits))
                 for method, params in self._hello():
                     link.notify(method, params)
                 nursery.start_soon(_keep_alive, ws, link)

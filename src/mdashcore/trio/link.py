@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._connection import Connection
 from mdashcore._errors import CallTimeout, DeviceOffline, LocalProtocolError, RemoteProtocolError, RpcError
 from mdashcore._events import (
     ConnectionClosed,
@@ -58,6 +58,7 @@ class Link:
 
     Args:
         spawn: starts a task that outlives whoever asked for it: `nursery.start_soon`.
+        connection: a new one, where the usual limits do not fit.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ class Link:
         stream: MessageStream,
         *,
         spawn: Callable[[Callable[[], Awaitable[None]]], object],
-        limits: ConnectionLimits = ConnectionLimits(),
+        connection: Connection | None = None,
     ) -> None:
         self.stream = stream
-        self.connection = Connection(limits)
+        self.connection = connection or Connection()
         self._spawn = spawn
         self._writing = False
         self._slots: dict[int, _Slot] = {}

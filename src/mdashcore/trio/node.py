@@ -1,51 +1,48 @@
-"""A node: the live connections of one process, and everything that has to outlive the handler of a connection."""
+"""A node: the live connections of one process, and everything that has to outlive the handler of a connection.
+
+Several nodes may share one store. A device is connected to one of them; each can call it for people, and hears of
+what the others do.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import attrs
+import msgspec
 import trio
 
-from mdashcore import jsonrpc, notifications, ota
-from mdashcore._errors import (
-    CallTimeout,
-    DeviceOffline,
-    InvalidInput,
-    MdashError,
-    NotFound,
-    RpcError,
-    StorageError,
-    TooLarge,
-    Unauthenticated,
-)
+from mdashcore import notifications, ota
+from mdashcore._errors import MdashError, NotFound, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import TOPIC, Feed
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
-from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEvent
-from mdashcore.trio.notify import Listener
-from mdashcore.trio.stream import Keepalive, PingableStream
+from mdashcore.storage import SHARED
+from mdashcore.trio import relay
+from mdashcore.trio.calls import Calls, Here
+from mdashcore.trio.cluster import Cluster
+from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice
+from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link
+from mdashcore.trio.notify import Authenticate, Listener, Listeners
+from mdashcore.trio.peers import Peers
+from mdashcore.trio.relay import CALL
+from mdashcore.trio.retry import listen
+from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
 from mdashcore.trio.updater import Updater
 
 __all__ = ["Node", "NodeSettings", "open_node"]
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-PING_SLOTS: Final = 15  # connections are pinged in turns, so that a large fleet does not answer all at once
-
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
 
-RETRY_DELAY: Final = 1.0  # seconds until the bus is tried again: it has to be back within 5
-
-_REVOKED: Final = "the credentials were revoked"
+_REVOKE: Final = "Credentials.Revoked"
 
 _GOING_DOWN: Final = "the server is going down"
 
@@ -54,6 +51,13 @@ _CALLS_THAT_COUNT: Final[dict[str, ota.Event]] = {
     "OTA.Revert": ota.RevertAccepted(),
 }
 """What the success of a person's call means for the device's update."""
+
+_ABOUT_UPDATES: Final = b'{"name":"ota.'
+
+_ABOUT_DEVICES: Final = tuple(
+    b'{"name":"%b"' % name.encode() for name in (notifications.ONLINE, notifications.UPDATED, notifications.DELETED)
+)
+"""How the frames begin from which a node learns what others have done to its devices."""
 
 
 @attrs.frozen
@@ -70,29 +74,36 @@ class NodeSettings:
     """Seconds for a call that the node makes on its own."""
 
 
-@attrs.define(eq=False)
-class _Connected:
-    """One device's live session on this node."""
+class _Revoked(msgspec.Struct):
+    """What a node tells the others: the token of a device (`id`), a key, or any of the account's credentials."""
 
-    device: Device
-    session: int
-    link: Link
-    stream: PingableStream
-    api: DeviceSession
-    told: trio.Event = attrs.field(factory=trio.Event)
-    """Set when `online` has been told, or never will be: `offline` comes after it."""
-    pushed: int = -1
-    """The version of the newest delta that was sent, or need not be."""
+    account: str
+    id: str | None = None
+    key: str | None = None
 
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.device.account, self.device.id
+
+class _Shadow(msgspec.Struct, gc=False):
+    version: int
+
+
+class _Update(msgspec.Struct, gc=False):
+    shadow: _Shadow | None = None
+
+
+class _News(msgspec.Struct, gc=False):
+    """What a node looks at in what it hears of its devices."""
+
+    id: str
+    data: _Update | None = None
+
+
+_read_news = msgspec.json.Decoder(_News).decode
 
 
 class Node:
     """The devices and listeners that are connected to this process. Make it with `open_node`.
 
-    Implements `mdashcore.hub.HubListener`.
+    Implements `mdashcore.hub.HubListener`, and `mdashcore.trio.peers.PeerHandler`.
     """
 
     def __init__(self, hub: Hub, id: str, settings: NodeSettings, nursery: trio.Nursery) -> None:
@@ -100,14 +111,16 @@ class Node:
         self.id = id
         self.settings = settings
         self._nursery = nursery
-        self._devices: dict[tuple[str, str], _Connected] = {}
-        self._listeners: dict[str, set[Listener]] = {}
-        self._watched: list[set[Keepalive]] = [set() for _ in range(PING_SLOTS)]
+        self._devices: dict[tuple[str, str], ConnectedDevice] = {}
+        self._listeners = Listeners()
+        self._pinger = Pinger(settings.ping_interval)
         self._farewells = 0
         self._quiet = trio.Event()
         self._closing = False
         self._shutdown_deadline = inf
-        self.updater = Updater(hub, self, self.spawn)
+        self._peers = Peers(hub.bus, id, self, self.spawn) if SHARED in hub.backend.capabilities else None
+        self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
+        self.updater = Updater(hub, Here(self.calls), self.spawn)
 
     # Connections
 
@@ -119,49 +132,31 @@ class Node:
             return
         session = await self.hub.presence.claim(device.account, device.id, self.id)
         link = Link(stream, spawn=self.spawn)
-        api = DeviceSession(self.hub, device.account, device.id)
-        connected = _Connected(device, session, link, stream, api)
-        unwatch = self._watch(Keepalive(stream))
+        connected = ConnectedDevice(self.hub, device, session, link, stream)
+        unwatch = self._pinger.watch(Keepalive(stream))
         try:
-            if not self._admit(connected):
-                link.close(POLICY_VIOLATION, "a newer connection has replaced this one")
-                connected.told.set()
-            elif not await self._is_valid(device):
-                link.close(POLICY_VIOLATION, "the device token was revoked")  # since the handshake
-                connected.told.set()
-            else:
-                self.updater.tell(*connected.key, ota.DeviceConnected())  # before anything that the device says now
-                self.spawn(lambda: self._greet(connected))
-            await link.run(lambda event: self._handle(connected, event))
+            await self._welcome(connected)
+            await link.run(connected.handle)
         finally:
             if self._devices.get(connected.key) is connected:
                 del self._devices[connected.key]
-                self.updater.tell(*connected.key, ota.DeviceDisconnected())
+                self.updater.disconnected(*connected.key)
             unwatch()
             # Not here: this task may be cancelled already, and then no await would succeed.
             self._farewells += 1
             self.spawn(lambda: self._farewell(connected))
 
-    async def serve_listener(
-        self, listener: Listener, *, authenticate: Callable[[], Awaitable[object]] | None = None
-    ) -> None:
+    async def serve_listener(self, listener: Listener, *, authenticate: Authenticate | None = None) -> None:
         """Run an authenticated notification socket, until it ends.
 
         Args:
             authenticate: raises `Unauthenticated` if its credentials were revoked before it was known here.
         """
-        listeners = self._listeners.setdefault(listener.account, set())
-        listeners.add(listener)
-        unwatch = self._watch(listener.keepalive)
+        unwatch = self._pinger.watch(listener.keepalive)
         try:
-            if authenticate is not None:
-                await self._check(listener, authenticate)
-            await listener.run()
+            await self._listeners.run(listener, authenticate)
         finally:
             unwatch()
-            listeners.discard(listener)
-            if not listeners:
-                self._listeners.pop(listener.account, None)
 
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run something that no handler waits for. What it raises is logged and ends nothing else."""
@@ -172,35 +167,26 @@ class Node:
     async def call(
         self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float | None = None
     ) -> bytes:
-        """Call a device; its result as raw JSON.
-
-        Raises:
-            NotFound: the account has no such device.
-            DeviceOffline: it is not connected.
-            RpcError, CallTimeout, Busy, TooLarge: as `Link.call`.
-        """
-        link = await self._link(account, id)
-        return await link.call(method, params, timeout=self.settings.call_timeout if timeout is None else timeout)
+        """`Calls.call`: a device, whichever node it is connected to; its result as raw JSON."""
+        return await self.calls.call(account, id, method, params, timeout=timeout)
 
     async def call_for_user(
         self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float
     ) -> bytes:
         """`call`, on behalf of a person: it shows among the notifications, and what it changes is noticed."""
-        await self._show_call(account, id, method, params)
-        result = await self.call(account, id, method, params, timeout=timeout)
+        result = await self.calls.call_shown(account, id, method, params, timeout=timeout)
         if (event := _CALLS_THAT_COUNT.get(method)) is not None:
             self.updater.tell(account, id, event)
         return result
 
     async def notify_for_user(self, account: str, id: str, method: str, params: bytes | None = None) -> None:
         """Tell a device something, on behalf of a person. Raises as `call`, but for the device's answer."""
-        link = await self._show_call(account, id, method, params)
-        link.notify(method, params)
+        await self.calls.notify_shown(account, id, method, params)
 
     def last_heard(self, account: str, id: str) -> float | None:
         """Unix seconds when a device that is connected here last sent anything; None for any other."""
         connected = self._devices.get((account, id))
-        return None if connected is None else self._wall_clock(connected.stream.last_received)
+        return None if connected is None else connected.last_heard
 
     def is_connected(self, account: str, id: str) -> bool:
         """Whether the device is connected to this node."""
@@ -209,23 +195,20 @@ class Node:
     @property
     def connections(self) -> tuple[int, int]:
         """How many devices and listeners are connected."""
-        return len(self._devices), sum(map(len, self._listeners.values()))
+        return len(self._devices), len(self._listeners)
 
     # What the hub tells
 
     def shadow_changed(self, account: str, id: str, change: Change) -> None:
-        connected = self._devices.get((account, id))
-        if connected is None:
-            return
-        if (delta := change.delta_document()) is not None:
-            self._push_delta(connected, delta)
-        else:
-            connected.pushed = max(connected.pushed, change.version)  # an older delta, told later, is none any more
+        if (connected := self._devices.get((account, id))) is not None:
+            connected.shadow_changed(change)
 
     def device_revoked(self, account: str, id: str) -> None:
         connected = self._devices.pop((account, id), None)
         if connected is not None:
-            connected.link.close(POLICY_VIOLATION, "the device token was revoked")
+            connected.link.close(POLICY_VIOLATION, REVOKED)
+        if self._peers is not None:
+            self._peers.tell_all(_REVOKE, _Revoked(account, id=id))
 
     def build_reported(self, account: str, id: str, build: ota.Build) -> None:
         self.updater.tell(account, id, ota.BuildReported(build))
@@ -234,132 +217,94 @@ class Node:
         self.updater.forget(account, id)
 
     def key_revoked(self, account: str, key: str | None) -> None:
-        for listener in tuple(self._listeners.get(account, ())):
-            if key is None or listener.key == key:
-                listener.stream.close(POLICY_VIOLATION, _REVOKED)
+        self._listeners.revoke(account, key)
+        if self._peers is not None:
+            self._peers.tell_all(_REVOKE, _Revoked(account, key=key))
+
+    # What other nodes ask and tell
+
+    async def answer_peer(self, method: str, params: bytes | None) -> bytes:
+        if method != CALL:
+            raise NotFound(f"no method {method} between nodes")
+        return await relay.answer(params, self.calls.do_here)
+
+    def hear_peer(self, method: str, params: bytes | None) -> None:
+        if method != _REVOKE:
+            return
+        revoked = msgspec.json.decode(params or b"null", type=_Revoked)
+        if revoked.id is None:
+            self._listeners.revoke(revoked.account, revoked.key)
+        elif (connected := self._devices.get((revoked.account, revoked.id))) is not None:
+            self.spawn(connected.check)
+
+    def hear_again(self) -> None:
+        self.spawn(self._check_all)
 
     # Inside
 
-    async def _link(self, account: str, id: str) -> Link:
+    def _link(self, account: str, id: str) -> Link | None:
         connected = self._devices.get((account, id))
-        if connected is None:
-            await self.hub.registry.get(account, id)
-            raise DeviceOffline(f"device {id!r} is not connected")
-        return connected.link
+        return None if connected is None else connected.link
 
-    async def _show_call(self, account: str, id: str, method: str, params: bytes | None) -> Link:
-        """Put a person's call among the notifications, if it can be made at all; the link for it."""
-        link = await self._link(account, id)
-        limit = link.connection.limits.max_frame
-        if params is not None and len(params) > limit:
-            raise TooLarge(f"params of {len(params)} bytes; a frame has at most {limit}")
-        await self.hub.feed.emit(account, notifications.RPC_IN + method, id, params)
-        return link
-
-    async def _check(self, listener: Listener, authenticate: Callable[[], Awaitable[object]]) -> None:
+    async def _welcome(self, connected: ConnectedDevice) -> None:
+        """Let a device in, or send it away."""
         try:
-            await authenticate()
-        except Unauthenticated:
-            listener.stream.close(POLICY_VIOLATION, _REVOKED)
+            if not self._admit(connected):
+                connected.link.close(POLICY_VIOLATION, REPLACED)
+            elif not await connected.is_valid():
+                connected.link.close(POLICY_VIOLATION, REVOKED)  # since the handshake
+            else:
+                await self.updater.connected(*connected.key)  # before anything that the device says now
+                self.spawn(lambda: self._greet(connected))
+                return
+        except StorageError as exc:
+            connected.give_up(exc)
+        connected.told.set()
 
-    def _admit(self, connected: _Connected) -> bool:
+    def _admit(self, connected: ConnectedDevice) -> bool:
         """Make this session the device's one; False if a newer one already is."""
         previous = self._devices.get(connected.key)
         if previous is not None and previous.session > connected.session:
             return False
         self._devices[connected.key] = connected
         if previous is not None:
-            previous.link.close(POLICY_VIOLATION, "a newer connection has replaced this one")
+            previous.link.close(POLICY_VIOLATION, REPLACED)
         if self._closing:  # since it asked to come in
             connected.link.close(GOING_AWAY, _GOING_DOWN)
         return True
 
-    async def _greet(self, connected: _Connected) -> None:
-        """What a new connection brings about: `online`, the delta that waits, and the question what it runs."""
-        try:
-            await self._introduce(connected)
-        except StorageError as exc:
-            self._give_up(connected, exc)
-        finally:
-            connected.told.set()
+    async def _greet(self, connected: ConnectedDevice) -> None:
+        settings = self.settings
+        await connected.greet(introduction_delay=settings.introduction_delay, call_timeout=settings.call_timeout)
 
-    async def _is_valid(self, device: Device) -> bool:
-        """Whether the token that a connection came with still is the device's."""
+    async def _farewell(self, connected: ConnectedDevice) -> None:
         try:
-            current = await self.hub.registry.get(device.account, device.id)
-        except NotFound:
-            return False
-        return current.token_hash == device.token_hash
-
-    async def _introduce(self, connected: _Connected) -> None:
-        account, id = connected.key
-        await self.hub.feed.emit(account, notifications.ONLINE, id)
-        connected.told.set()
-        delta = (await self.hub.shadows.get(account, id)).delta_document()
-        if delta is not None:
-            self._push_delta(connected, delta)
-        await trio.sleep(self.settings.introduction_delay)
-        if not connected.api.introduced and not connected.link.connection.closed:
-            await self._ask_introduction(connected)
-
-    async def _ask_introduction(self, connected: _Connected) -> None:
-        params = jsonrpc.dumps({"utc_time": int(self.hub.now())})
-        try:
-            result = await connected.link.call("Sys.GetInfo", params, timeout=self.settings.call_timeout)
-            await connected.api.introduce(jsonrpc.loads(result))
-        except (RpcError, CallTimeout, DeviceOffline, InvalidInput):
-            pass  # not every JSON-RPC device knows the method: it is simply not known what it runs
-
-    async def _farewell(self, connected: _Connected) -> None:
-        try:
-            account, id = connected.key
-            last_seen = self._wall_clock(connected.stream.last_received)
-            presence, feed = self.hub.presence, self.hub.feed
-            await connected.told.wait()
-            if await self._persist(lambda: presence.release(account, id, connected.session, last_seen)):
-                await self._persist(lambda: feed.emit(account, notifications.OFFLINE, id))
+            await connected.take_leave()
         finally:
             self._farewells -= 1
             if not self._farewells:
                 self._quiet.set()
 
-    async def _persist(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Do what must not be left undone, as soon as the storage lets us; for as long as this process lives."""
-        while True:
-            try:
-                return await function()
-            except StorageError as exc:
-                _log.warning("storage failed, trying again: %s", exc)
-                await trio.sleep(RETRY_DELAY)
-
     async def _sweep(self) -> None:
-        """Tell what the end of an earlier process could not: that its devices are offline."""
-        async for account, id in self.hub.presence.sweep(self.id):
+        """Tell what nodes that are dead could not: that their devices are offline. Then go on with their work."""
+
+        async def alive() -> set[str]:
+            return {self.id} if self._peers is None else await self.hub.nodes.ids()
+
+        async for account, id in self.hub.presence.sweep(alive):
             await self.hub.feed.emit(account, notifications.OFFLINE, id)
+        await self.updater.take_up_all()
 
-    async def _handle(self, connected: _Connected, event: PeerEvent) -> None:
-        try:
-            await connected.api.handle(event, connected.link)
-        except StorageError as exc:
-            self._give_up(connected, exc)
+    def _reconnect_all(self) -> None:
+        """Others took this node for dead, and its devices for offline: have them come again."""
+        for connected in tuple(self._devices.values()):
+            connected.link.close(TRY_AGAIN_LATER, "connect again")
 
-    def _give_up(self, connected: _Connected, error: StorageError) -> None:
-        """What it reported, or was to be told, is lost: better that it connects again, and both begin anew."""
-        _log.error("storage failed, closing %s: %s", connected.key, error)
-        connected.link.close(TRY_AGAIN_LATER, "storage is not available")
-
-    def _push_delta(self, connected: _Connected, delta: dict[str, Any]) -> None:
-        if delta["version"] <= connected.pushed:
-            return  # two changes at once, and the newer one was first
-        connected.pushed = delta["version"]
-        try:
-            connected.link.notify("Shadow.Delta", jsonrpc.dumps(delta))
-        except MdashError:
-            connected.link.abort()  # it does not read: after its next connect it gets the delta of then
-
-    def _wall_clock(self, time: float) -> float:
-        """A time of Trio's clock in Unix seconds."""
-        return self.hub.now() - (trio.current_time() - time)
+    async def _check_all(self) -> None:
+        """Look at what may have been missed: revoked credentials, newer connections, changed shadows."""
+        for connected in tuple(self._devices.values()):
+            await connected.check()
+        await self._listeners.check()
 
     async def _guarded(self, function: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -369,40 +314,28 @@ class Node:
         except Exception:
             _log.exception("a background task failed")
 
-    async def _ping(self) -> None:
-        slot = 0
-        while True:
-            await trio.sleep(self.settings.ping_interval / PING_SLOTS)
-            slot = (slot + 1) % PING_SLOTS
-            for keepalive in tuple(self._watched[slot]):
-                keepalive.check()
+    def _hear(self, message: bytes) -> None:
+        """Take a notification, of this node or another."""
+        try:
+            account, item = Feed.parse(message)
+        except ValueError:
+            return  # not ours: a shared bus may carry what others publish there
+        self._listeners.offer(account, item)
+        if item.frame.startswith(_ABOUT_UPDATES):
+            head = notifications.head(item.frame)
+            self.updater.heard(account, head.id, head.name)
+        elif self._peers is not None and item.frame.startswith(_ABOUT_DEVICES):
+            news = _read_news(item.frame)
+            connected = self._devices.get((account, news.id))
+            shadow = news.data.shadow if news.data is not None else None
+            if connected is not None and (shadow is None or shadow.version > connected.pushed):
+                self.spawn(connected.check)
 
-    def _watch(self, keepalive: Keepalive) -> Callable[[], None]:
-        """Have a connection pinged; returns what ends that."""
-        slot = min(self._watched, key=len)
-        slot.add(keepalive)
-        return lambda: slot.discard(keepalive)
-
-    async def _pump_feed(self) -> None:
-        """Give what comes over the bus to the listeners; after a failure of the bus they look into the log."""
-        while True:
-            try:
-                async with self.hub.bus.subscribe(TOPIC) as messages:
-                    for listener in self._all_listeners():
-                        listener.catch_up()
-                    async for message in messages:
-                        try:
-                            account, item = Feed.parse(message)
-                        except ValueError:
-                            continue  # not ours: a shared bus may carry what others publish there
-                        for listener in tuple(self._listeners.get(account, ())):
-                            listener.offer(item)
-            except StorageError as exc:
-                _log.warning("notifications are delayed: %s", exc)
-            await trio.sleep(RETRY_DELAY)
-
-    def _all_listeners(self) -> list[Listener]:
-        return [listener for listeners in self._listeners.values() for listener in listeners]
+    def _catch_up(self) -> None:
+        """Notifications may have been missed."""
+        self._listeners.catch_up()
+        if self._peers is not None:
+            self.spawn(self._check_all)
 
     async def shut_down(self) -> None:
         """Say goodbye to everybody, and see the last presence written."""
@@ -412,31 +345,49 @@ class Node:
         with trio.CancelScope(deadline=self._shutdown_deadline):  # one for all who ask, the first of them counts
             for connected in tuple(self._devices.values()):
                 connected.link.close(GOING_AWAY, _GOING_DOWN)
-            for listener in self._all_listeners():
-                listener.stream.close(GOING_AWAY, _GOING_DOWN)
+            self._listeners.close(GOING_AWAY, _GOING_DOWN)
             while self._devices or self._farewells:
                 await self._quiet.wait()
                 self._quiet = trio.Event()
 
 
 @asynccontextmanager
-async def open_node(hub: Hub, *, id: str = "node", settings: NodeSettings = NodeSettings()) -> AsyncIterator[Node]:
+async def open_node(hub: Hub, *, id: str | None = None, settings: NodeSettings = NodeSettings()) -> AsyncIterator[Node]:
     """A running node, for as long as the context lasts; leaving it says goodbye to every connection.
 
     Args:
-        id: names this process in presence records: unique among the nodes that share a backend.
+        id: names this process in presence records: unique among the nodes that share a backend. None makes one.
+
+    Raises:
+        StorageError: what an earlier process has left behind cannot be read.
     """
     async with trio.open_nursery() as nursery:
-        node = Node(hub, id, settings, nursery)
+        node = Node(hub, id or hub.new_node_id(), settings, nursery)
         hub.add_listener(node)
-        nursery.start_soon(node._ping)
-        nursery.start_soon(node._pump_feed)
-        await node._sweep()
-        await node.updater.take_up_all()
-        try:
-            yield node
-        finally:
-            with trio.CancelScope(shield=True):
-                await node.shut_down()
-            hub.remove_listener(node)
-            nursery.cancel_scope.cancel()
+        nursery.start_soon(node._pinger.run)
+        nursery.start_soon(partial(listen, hub.bus, TOPIC, node._hear, live=node._catch_up))
+        async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
+            await node._sweep()
+            try:
+                yield node
+            finally:
+                with trio.CancelScope(shield=True):
+                    await node.shut_down()
+                hub.remove_listener(node)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _clustered(node: Node, peers: Peers) -> AsyncIterator[None]:
+    """The node is one of several on its store."""
+    cluster = Cluster(
+        node.hub.nodes, node.id, on_gone=peers.forget, on_dead=node._sweep, on_expelled=node._reconnect_all
+    )
+    await cluster.join()
+    node._nursery.start_soon(cluster.run)
+    node._nursery.start_soon(peers.run)
+    try:
+        yield
+    finally:
+        with trio.CancelScope(deadline=node._shutdown_deadline, shield=True):
+            await cluster.leave()

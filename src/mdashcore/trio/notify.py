@@ -1,4 +1,4 @@
-"""One listener to an account's notifications: a cursor in the log, and a queue of what is new.
+"""Who listens to notifications. A listener is a cursor in its account's log, and a queue of what is new.
 
 A listener that keeps up is fed from memory. One that falls behind loses its queue, not a notification: it reads on
 from the log at its own speed, and delays nobody. One that reads nothing at all is cut off by the stream.
@@ -7,17 +7,24 @@ from the log at its own speed, and delays nobody. One that reads nothing at all 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Final, TypeAlias
 
 import trio
 
-from mdashcore._errors import StorageError
+from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
-from mdashcore.trio.link import TRY_AGAIN_LATER
+from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
+from mdashcore.trio.retry import persist
 from mdashcore.trio.stream import Keepalive, PingableStream
 
-__all__ = ["Listener"]
+__all__ = ["Authenticate", "Listener", "Listeners"]
+
+Authenticate: TypeAlias = Callable[[], Awaitable[object]]
+"""Raises `Unauthenticated` if the credentials that a listener came with are not valid any more."""
+
+REVOKED: Final = "the credentials were revoked"
 
 MAX_QUEUE: Final = 1_000  # items: at 200 bytes, shared between listeners, next to nothing; a burst fits
 
@@ -33,7 +40,7 @@ class Listener:
     """A notification socket.
 
     Args:
-        key: the id of the API key that opened it, if one did.
+        key: the id of the API key or of the session that opened it, if one did.
         start: the offset of the first notification wanted; None, or one that is beyond the end of the log, for what
             comes from now on.
     """
@@ -121,3 +128,62 @@ def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:
             frames, size = [], 0
     if frames:
         yield frames
+
+
+class Listeners:
+    """All listeners of a node."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, dict[Listener, Authenticate | None]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._accounts.values()))
+
+    async def run(self, listener: Listener, authenticate: Authenticate | None) -> None:
+        """Give a listener what is offered, until its connection ends."""
+        others = self._accounts.setdefault(listener.account, {})
+        others[listener] = authenticate
+        try:
+            await _check(listener, authenticate)  # since the handshake they may have been revoked
+            await listener.run()
+        finally:
+            del others[listener]
+            if not others and self._accounts.get(listener.account) is others:
+                del self._accounts[listener.account]
+
+    def offer(self, account: str, item: FeedItem) -> None:
+        """A new notification; never waits."""
+        for listener in self._accounts.get(account, ()):
+            listener.offer(item)
+
+    def catch_up(self) -> None:
+        """Something may not have been offered."""
+        for listener, _ in self._all():
+            listener.catch_up()
+
+    def revoke(self, account: str, key: str | None) -> None:
+        """Close what a key has opened; None: whatever is the account's."""
+        for listener in self._accounts.get(account, ()):
+            if key is None or listener.key == key:
+                listener.stream.close(POLICY_VIOLATION, REVOKED)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close all."""
+        for listener, _ in self._all():
+            listener.stream.close(code, reason)
+
+    async def check(self) -> None:
+        """Close those whose credentials are not valid any more, as soon as the storage knows."""
+        for listener, authenticate in self._all():
+            await persist(partial(_check, listener, authenticate))
+
+    def _all(self) -> list[tuple[Listener, Authenticate | None]]:
+        return [each for listeners in self._accounts.values() for each in listeners.items()]
+
+
+async def _check(listener: Listener, authenticate: Authenticate | None) -> None:
+    try:
+        if authenticate is not None:
+            await authenticate()
+    except Unauthenticated:
+        listener.stream.close(POLICY_VIOLATION, REVOKED)

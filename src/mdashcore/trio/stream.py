@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import trio
 
-__all__ = ["Keepalive", "MessageStream", "PingableStream"]
+__all__ = ["Keepalive", "MessageStream", "PingableStream", "Pinger"]
 
 
 class MessageStream(Protocol):
@@ -79,3 +79,29 @@ class Keepalive:
         self._missed += 1
         self._pinged_at = trio.current_time()
         self._stream.ping()
+
+
+PING_SLOTS: Final = 15  # connections are pinged in turns, so that a large fleet does not answer all at once
+
+
+class Pinger:
+    """Checks many connections, each once in an interval."""
+
+    def __init__(self, interval: float) -> None:
+        self._pause = interval / PING_SLOTS
+        self._slots: list[set[Keepalive]] = [set() for _ in range(PING_SLOTS)]
+
+    def watch(self, keepalive: Keepalive) -> Callable[[], None]:
+        """Check a connection from now on; returns what ends that."""
+        slot = min(self._slots, key=len)
+        slot.add(keepalive)
+        return lambda: slot.discard(keepalive)
+
+    async def run(self) -> None:
+        """Check, for ever."""
+        turn = 0
+        while True:
+            await trio.sleep(self._pause)
+            turn = (turn + 1) % PING_SLOTS
+            for keepalive in tuple(self._slots[turn]):
+                keepalive.check()

@@ -1,0 +1,88 @@
+"""Which nodes share the store: one document for each, rewritten at intervals as a sign of life.
+
+Nobody compares clocks: a node is dead when its document has kept one version for long enough on the clock of
+whoever watches. Who declares it dead deletes the document by compare-and-set, so a node that was only slow finds
+out at its next sign of life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from mdashcore._errors import VersionConflict
+from mdashcore.hub._records import Records
+from mdashcore.storage import DocumentStore
+
+__all__ = ["BEAT_INTERVAL", "DEAD_AFTER", "NodeRecord", "Nodes"]
+
+BEAT_INTERVAL: Final = 3.0  # seconds between two signs of life: a write each, which any store can bear
+
+DEAD_AFTER: Final = 15.0  # seconds without one: five were missed, and a store that restarts is back before that
+
+
+@attrs.frozen
+class NodeRecord:
+    """A node that runs, or did until a moment ago."""
+
+    started: float
+    """Unix seconds."""
+
+
+class Nodes:
+    """The nodes of a store, as one of them sees them.
+
+    Args:
+        now: Unix seconds.
+    """
+
+    def __init__(self, documents: DocumentStore, *, now: Callable[[], float]) -> None:
+        self._records = Records(documents, "nodes", NodeRecord)
+        self._now = now
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    async def join(self, id: str) -> int:
+        """Be one of them from now on; the version for the first `beat`."""
+        return await self._records.put(id, NodeRecord(self._now()))
+
+    async def beat(self, id: str, version: int) -> int:
+        """A sign of life; the version for the next. Raises `VersionConflict` if the node was declared dead."""
+        return await self._records.put(id, NodeRecord(self._now()), expected=version)
+
+    async def leave(self, id: str) -> None:
+        """Be none of them any more."""
+        await self._records.delete(id)
+
+    async def look(self, time: float) -> tuple[set[str], set[str]]:
+        """The nodes that live, and those that this call, and no other's, has declared dead.
+
+        Args:
+            time: seconds, on a monotonic clock.
+        """
+        seen, dead = {}, set()
+        async for id, version in self._records.versions():
+            known, since = self._seen.get(id, (version, time))
+            if known != version:
+                since = time
+            if time - since < DEAD_AFTER:
+                seen[id] = version, since
+            elif await self._bury(id, version):
+                dead.add(id)
+        self._seen = seen
+        return set(seen), dead
+
+    async def ids(self) -> set[str]:
+        """Those that were not declared dead."""
+        return {id async for id, _ in self._records.versions()}
+
+    def look_away(self) -> None:
+        """Nothing could be seen for a while: what stood still meanwhile need not be dead."""
+        self._seen.clear()
+
+    async def _bury(self, id: str, version: int) -> bool:
+        try:
+            return await self._records.delete(id, expected=version)
+        except VersionConflict:
+            return False  # it lives, or somebody else was quicker

@@ -1,0 +1,124 @@
+"""Calls of devices, whichever node they are connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from mdashcore import notifications
+from mdashcore._connection import ConnectionLimits
+from mdashcore._errors import DeviceOffline, TooLarge
+from mdashcore.hub import Hub
+from mdashcore.jsonrpc import RawJson
+from mdashcore.trio import relay
+from mdashcore.trio.link import Link
+from mdashcore.trio.peers import Peers
+from mdashcore.trio.relay import DeviceCall
+
+__all__ = ["Calls", "Here"]
+
+MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: params that could never be sent
+
+
+class Calls:
+    """How to reach a device.
+
+    Args:
+        node: the id of this node.
+        link: finds the link of a device that is connected here.
+        peers: the other nodes, if there can be any.
+        default_timeout: seconds for a call that does not say.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        node: str,
+        link: Callable[[str, str], Link | None],
+        peers: Peers | None,
+        *,
+        default_timeout: float,
+    ) -> None:
+        self._hub = hub
+        self._node = node
+        self._link = link
+        self._peers = peers
+        self.default_timeout = default_timeout
+
+    async def call(
+        self, account: str, id: str, method: str, params: RawJson | None = None, *, timeout: float | None = None
+    ) -> RawJson:
+        """Call a device; its result.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            NotFound: the account has no such device.
+            DeviceOffline: it is not connected.
+            RpcError, CallTimeout, Busy, TooLarge: as `Link.call`.
+        """
+        node = await self._whereabouts(account, id)
+        return await self._do(node, self._request(account, id, method, params, timeout))
+
+    async def call_shown(
+        self, account: str, id: str, method: str, params: RawJson | None = None, *, timeout: float | None = None
+    ) -> RawJson:
+        """`call`, and show it among the notifications if it can be made at all."""
+        node = await self._show(account, id, method, params)
+        return await self._do(node, self._request(account, id, method, params, timeout))
+
+    async def notify_shown(self, account: str, id: str, method: str, params: RawJson | None = None) -> None:
+        """Tell a device something, and show it. Raises as `call`, but for the device's answer."""
+        node = await self._show(account, id, method, params)
+        await self._do(node, DeviceCall.of(account, id, method, params, None))
+
+    async def do_here(self, call: DeviceCall) -> RawJson:
+        """Make a call to a device that is connected to this node; for any other it raises `DeviceOffline`."""
+        link = self._link(call.account, call.id)
+        if link is None:
+            raise DeviceOffline(f"device {call.id!r} is not connected")
+        if call.timeout is not None:
+            return await link.call(call.method, call.raw_params, timeout=call.timeout)
+        link.notify(call.method, call.raw_params)
+        return b"true"
+
+    async def _whereabouts(self, account: str, id: str) -> str:
+        """The node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
+        if self._link(account, id) is not None:
+            return self._node
+        if self._peers is not None:
+            node = (await self._hub.presence.get(account, id)).node
+            if node is not None:
+                return node
+        await self._hub.registry.get(account, id)
+        raise DeviceOffline(f"device {id!r} is not connected")
+
+    def _request(self, account: str, id: str, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
+        return DeviceCall.of(account, id, method, params, self.default_timeout if timeout is None else timeout)
+
+    async def _do(self, node: str, call: DeviceCall) -> RawJson:
+        if node == self._node or self._peers is None:
+            return await self.do_here(call)
+        return await relay.ask(self._peers, node, call)
+
+    async def _show(self, account: str, id: str, method: str, params: RawJson | None) -> str:
+        node = await self._whereabouts(account, id)
+        if params is not None and len(params) > MAX_PARAMS:
+            raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
+        await self._hub.feed.emit(account, notifications.RPC_IN + method, id, params)
+        return node
+
+
+class Here:
+    """The `DeviceCaller` of updates: a node moves on those of its own devices only."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def call(
+        self, account: str, id: str, method: str, params: RawJson | None = None, *, timeout: float | None = None
+    ) -> RawJson:
+        """Call a device that is connected here; any other is `DeviceOffline`."""
+        timeout = self._calls.default_timeout if timeout is None else timeout
+        return await self._calls.do_here(DeviceCall.of(account, id, method, params, timeout))

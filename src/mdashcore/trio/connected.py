@@ -1,0 +1,158 @@
+"""One device that is connected: what its connection brings about, from `online` to `offline`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mdashcore import jsonrpc, notifications
+from mdashcore._errors import CallTimeout, DeviceOffline, InvalidInput, MdashError, NotFound, RpcError, StorageError
+from mdashcore.hub import Hub
+from mdashcore.hub.device_session import DeviceSession
+from mdashcore.identity import Device
+from mdashcore.shadow import Change
+from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEvent
+from mdashcore.trio.retry import persist
+from mdashcore.trio.stream import PingableStream
+
+__all__ = ["REPLACED", "REVOKED", "ConnectedDevice"]
+
+_log = logging.getLogger(__name__)
+
+REVOKED: Final = "the device token was revoked"
+
+REPLACED: Final = "a newer connection has replaced this one"
+
+
+@attrs.define(eq=False)
+class ConnectedDevice:
+    """A device's live session on this node."""
+
+    hub: Hub
+    device: Device
+    session: int
+    link: Link
+    stream: PingableStream
+    api: DeviceSession = attrs.field(init=False)
+    told: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when `online` has been told, or never will be: `offline` comes after it."""
+    pushed: int = attrs.field(init=False, default=-1)
+    """The version of the newest delta that was sent, or need not be."""
+    _checking: bool = attrs.field(init=False, default=False)
+    _check_again: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.api = DeviceSession(self.hub, self.device.account, self.device.id)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Account and device id."""
+        return self.device.account, self.device.id
+
+    @property
+    def last_heard(self) -> float:
+        """Unix seconds when the device last sent anything."""
+        return self.hub.now() - (trio.current_time() - self.stream.last_received)
+
+    async def is_valid(self) -> bool:
+        """Whether the token that the connection came with still is the device's."""
+        try:
+            current = await self.hub.registry.get(*self.key)
+        except NotFound:
+            return False
+        return current.token_hash == self.device.token_hash
+
+    async def greet(self, *, introduction_delay: float, call_timeout: float) -> None:
+        """Tell `online`, push the delta that waits, and ask what the device runs unless it says so by itself."""
+        try:
+            account, id = self.key
+            await self.hub.feed.emit(account, notifications.ONLINE, id)
+            self.told.set()
+            await self._push_waiting()
+            await trio.sleep(introduction_delay)
+            if not self.api.introduced and not self.link.connection.closed:
+                await self._ask_introduction(call_timeout)
+        except StorageError as exc:
+            self.give_up(exc)
+        finally:
+            self.told.set()
+
+    async def handle(self, event: PeerEvent) -> None:
+        """Take what the device tells or asks."""
+        try:
+            await self.api.handle(event, self.link)
+        except StorageError as exc:
+            self.give_up(exc)
+
+    async def take_leave(self) -> None:
+        """The connection has ended: the device is offline, if no newer one has come."""
+        account, id = self.key
+        last_seen = self.last_heard
+        await self.told.wait()
+        if await persist(lambda: self.hub.presence.release(account, id, self.session, last_seen)):
+            await persist(lambda: self.hub.feed.emit(account, notifications.OFFLINE, id))
+
+    def shadow_changed(self, change: Change) -> None:
+        """Push the delta that a change has left, if any."""
+        if (delta := change.delta_document()) is not None:
+            self._push(delta)
+        else:
+            self.pushed = max(self.pushed, change.version)  # an older delta, told later, is none any more
+
+    def give_up(self, error: StorageError) -> None:
+        """What it reported, or was to be told, is lost: better that it connects again, and both begin anew."""
+        _log.error("storage failed, closing %s: %s", self.key, error)
+        self.link.close(TRY_AGAIN_LATER, "storage is not available")
+
+    async def check(self) -> None:
+        """Look at everything that another node may have changed: the token, a newer connection, the shadow.
+
+        One look at a time; what happens during one is looked at by the next.
+        """
+        self._check_again = True
+        if self._checking:
+            return
+        self._checking = True
+        try:
+            while self._check_again and not self.link.connection.closed:
+                self._check_again = False
+                await persist(self._check)
+        finally:
+            self._checking = False
+
+    async def _check(self) -> None:
+        if not await self.is_valid():
+            self.link.close(POLICY_VIOLATION, REVOKED)
+            return
+        presence = await self.hub.presence.get(*self.key)
+        if presence.session > self.session:
+            self.link.close(POLICY_VIOLATION, REPLACED)
+        elif not presence.online:  # others took this node for dead, and said so
+            self.link.close(TRY_AGAIN_LATER, "connect again")
+        else:
+            await self._push_waiting()
+
+    async def _push_waiting(self) -> None:
+        delta = (await self.hub.shadows.get(*self.key)).delta_document()
+        if delta is not None:
+            self._push(delta)
+
+    def _push(self, delta: dict[str, Any]) -> None:
+        if delta["version"] <= self.pushed:
+            return  # two changes at once, and the newer one was first
+        self.pushed = delta["version"]
+        try:
+            self.link.notify("Shadow.Delta", jsonrpc.dumps(delta))
+        except MdashError:
+            self.link.abort()  # it does not read: after its next connect it gets the delta of then
+
+    async def _ask_introduction(self, call_timeout: float) -> None:
+        params = jsonrpc.dumps({"utc_time": int(self.hub.now())})
+        try:
+            result = await self.link.call("Sys.GetInfo", params, timeout=call_timeout)
+            await self.api.introduce(jsonrpc.loads(result))
+        except (RpcError, CallTimeout, DeviceOffline, InvalidInput):
+            pass  # not every JSON-RPC device knows the method: it is simply not known what it runs

@@ -1,0 +1,191 @@
+"""Nodes that share a store talk to each other: JSON-RPC over the bus, one `Link` per peer.
+
+A message on the bus is ``SENDER SP FRAME``. Frames to one node go to its own topic, those to all to one that all
+listen to. The bus may lose any of them: a call then times out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from mdashcore import jsonrpc
+from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._errors import (
+    STATUS,
+    Busy,
+    CallTimeout,
+    DeviceOffline,
+    InvalidInput,
+    MdashError,
+    NotFound,
+    RpcError,
+    StorageError,
+    TooLarge,
+    status_of,
+)
+from mdashcore._events import RequestReceived
+from mdashcore.jsonrpc import Request
+from mdashcore.storage import MessageBus
+from mdashcore.trio.link import GOING_AWAY, Link, PeerEvent
+from mdashcore.trio.retry import listen, persist
+
+__all__ = ["PeerHandler", "Peers"]
+
+EVERYBODY: Final = "nodes"
+
+MAX_INBOX: Final = 4096  # frames from one peer not yet taken; the bus may lose what comes then
+
+LIMITS: Final = ConnectionLimits(
+    max_frame=2**18,  # the largest frame of a device, in an envelope
+    max_calls=4096,  # all people's calls to all devices of a peer at once
+    max_requests=4096,
+    max_outbox=2**24,
+)
+
+_ERRORS: Final[dict[int, type[MdashError]]] = {
+    STATUS[error]: error for error in (InvalidInput, NotFound, TooLarge, Busy, DeviceOffline, CallTimeout)
+}
+"""What a peer's error means here: it has raised the same."""
+
+
+class PeerHandler(Protocol):
+    """Who answers peers: the node."""
+
+    async def answer_peer(self, method: str, params: bytes | None) -> bytes:
+        """Answer a request of a peer, with raw JSON. Raises `MdashError`."""
+
+    def hear_peer(self, method: str, params: bytes | None) -> None:
+        """Take what a peer has told everybody; never waits."""
+
+    def hear_again(self) -> None:
+        """What peers told everybody until now may not have been heard."""
+
+
+class Peers:
+    """The other nodes.
+
+    Args:
+        id: this node's.
+        spawn: starts a task that outlives whoever asked for it.
+    """
+
+    def __init__(
+        self, bus: MessageBus, id: str, handler: PeerHandler, spawn: Callable[[Callable[[], Awaitable[None]]], None]
+    ) -> None:
+        self._bus = bus
+        self._id = id.encode()
+        self._handler = handler
+        self._spawn = spawn
+        self._links: dict[str, tuple[Link, _BusStream]] = {}
+
+    async def run(self) -> None:
+        """Listen, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen, _topic(self._id.decode()), self._hear, lambda: None)
+            nursery.start_soon(self._listen, EVERYBODY, self._hear_all, self._handler.hear_again)
+
+    async def call(self, node: str, method: str, params: bytes, *, timeout: float) -> bytes:
+        """Call a peer; its result as raw JSON.
+
+        Raises:
+            CallTimeout, MdashError: no answer in time; what the peer has raised.
+        """
+        link, _ = self._link(node)
+        try:
+            return await link.call(method, params, timeout=timeout)
+        except RpcError as exc:
+            raise _ERRORS.get(exc.code, MdashError)(exc.message) from None
+
+    def tell_all(self, method: str, params: object) -> None:
+        """Tell all nodes something, this one too, as soon as the bus takes it."""
+        message = b"%b %b" % (self._id, jsonrpc.encode_request(method, jsonrpc.to_raw(params)))
+        self._spawn(lambda: persist(lambda: self._bus.publish(EVERYBODY, message)))
+
+    def forget(self, node: str) -> None:
+        """A peer is gone: who waits for it need not wait any longer."""
+        if (found := self._links.pop(node, None)) is not None:
+            found[0].close(GOING_AWAY, "the node that held the device is gone")
+
+    async def _listen(self, topic: str, hear: Callable[[bytes], None], live: Callable[[], None]) -> None:
+        await listen(self._bus, topic, hear, live=live)
+
+    def _hear(self, message: bytes) -> None:
+        sender, _, frame = message.partition(b" ")
+        try:
+            node = sender.decode("ascii")
+        except UnicodeDecodeError:
+            return  # not ours: a shared bus may carry what others publish there
+        self._link(node)[1].offer(frame)
+
+    def _hear_all(self, message: bytes) -> None:
+        request = jsonrpc.decode(message.partition(b" ")[2])
+        if isinstance(request, Request):
+            self._handler.hear_peer(request.method, request.params)
+
+    def _link(self, node: str) -> tuple[Link, _BusStream]:
+        found = self._links.get(node)
+        if found is None or found[0].connection.closed:
+            stream = _BusStream(self._bus, _topic(node), self._id)
+            # An answer to a call of an earlier link must not be taken for one to this link's.
+            first = 1 if found is None else found[0].connection.next_id
+            link = Link(stream, spawn=self._spawn, connection=Connection(LIMITS, first_id=first))
+            found = self._links[node] = link, stream
+            self._spawn(lambda: link.run(lambda event: self._handle(link, event)))
+        return found
+
+    async def _handle(self, link: Link, event: PeerEvent) -> None:
+        if isinstance(event, RequestReceived):
+            self._spawn(lambda: self._answer(link, event))  # at most `max_requests`: the connection counts
+
+    async def _answer(self, link: Link, request: RequestReceived) -> None:
+        try:
+            link.reply(request.ref, await self._handler.answer_peer(request.method, request.params))
+        except MdashError as exc:
+            link.reply_error(request.ref, RpcError(status_of(exc), str(exc)))
+
+
+class _BusStream:
+    """A `MessageStream` to one peer."""
+
+    control_pending = False
+
+    def __init__(self, bus: MessageBus, topic: str, sender: bytes) -> None:
+        self.on_control: Callable[[], None] = lambda: None
+        self._bus = bus
+        self._topic = topic
+        self._head = sender + b" "
+        self._outlet, self._inbox = trio.open_memory_channel[bytes](MAX_INBOX)
+
+    def offer(self, frame: bytes) -> None:
+        """Take a frame of the peer; never waits."""
+        try:
+            self._outlet.send_nowait(frame)
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            pass  # at most once: its caller's time runs out
+
+    async def receive(self) -> bytes | None:
+        try:
+            return await self._inbox.receive()
+        except trio.EndOfChannel:
+            return None
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            try:
+                await self._bus.publish(self._topic, self._head + message)
+            except StorageError:
+                pass  # likewise
+
+    def close(self, code: int, reason: str) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        self._outlet.close()
+
+
+def _topic(node: str) -> str:
+    """Where the frames to a node go."""
+    return f"node.{node}"

@@ -1,0 +1,82 @@
+"""Calls for a device that another node holds: what one node asks, and the other answers.
+
+``Device.Call`` has the device, the method, its params and the time-out; its result is the device's result or the
+device's own error, as raw JSON. What the node itself has to say is a JSON-RPC error with the number of `STATUS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from mdashcore._errors import InvalidInput, RpcError
+from mdashcore.jsonrpc import RawJson
+from mdashcore.trio.peers import Peers
+
+__all__ = ["CALL", "DeviceCall", "answer", "ask"]
+
+CALL: Final = "Device.Call"
+
+GRACE: Final = 2.0  # seconds more than the device has: the node that holds it is to give up first
+
+
+class DeviceCall(msgspec.Struct, gc=False):
+    """What one node asks another to do."""
+
+    account: str
+    id: str
+    method: str
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    timeout: float | None = None
+    """Seconds; None for a notification, which is not answered by the device."""
+
+    @property
+    def raw_params(self) -> RawJson | None:
+        return bytes(self.params) if isinstance(self.params, msgspec.Raw) else None
+
+    @classmethod
+    def of(cls, account: str, id: str, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
+        """The same from params that may be none."""
+        return cls(account, id, method, msgspec.UNSET if params is None else msgspec.Raw(params), timeout)
+
+
+class _DeviceError(msgspec.Struct, gc=False):
+    code: int
+    message: str
+    data: object = None
+
+
+class _Answer(msgspec.Struct, gc=False, omit_defaults=True):
+    """What the device answered: the result counts only without an error."""
+
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: _DeviceError | None = None
+
+
+async def ask(peers: Peers, node: str, call: DeviceCall) -> RawJson:
+    """Have another node do it; the device's result.
+
+    Raises:
+        RpcError: the device's own error.
+        MdashError: as the other node has raised it; `CallTimeout` if it did not answer at all.
+    """
+    request = msgspec.json.encode(call)
+    raw = await peers.call(node, CALL, request, timeout=(call.timeout or 0.0) + GRACE)
+    reply = msgspec.json.decode(raw, type=_Answer)
+    if (error := reply.error) is not None:
+        raise RpcError(error.code, error.message, error.data)
+    return bytes(reply.result)
+
+
+async def answer(params: RawJson | None, perform: Callable[[DeviceCall], Awaitable[RawJson]]) -> RawJson:
+    """Do what another node asks; the answer for it. Raises what `perform` does, but for the device's own error."""
+    try:
+        call = msgspec.json.decode(params or b"null", type=DeviceCall)
+    except msgspec.MsgspecError as exc:
+        raise InvalidInput(f"not a call: {exc}") from None
+    try:
+        return msgspec.json.encode(_Answer(result=msgspec.Raw(await perform(call))))
+    except RpcError as exc:
+        return msgspec.json.encode(_Answer(error=_DeviceError(exc.code, exc.message, exc.data)))

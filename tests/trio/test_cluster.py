@@ -1,0 +1,412 @@
+"""Several nodes on one store: two of them over shared memory, in virtual time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
+from mdashcore import _json
+from mdashcore._errors import CallTimeout, DeviceOffline, NotFound, RpcError, StorageError, TooLarge, Unauthenticated
+from mdashcore.hub import Hub
+from mdashcore.hub.nodes import BEAT_INTERVAL, DEAD_AFTER
+from mdashcore.identity import Device
+from mdashcore.notifications import decode
+from mdashcore.storage import SHARED, Backend
+from mdashcore.trio.calls import MAX_PARAMS
+from mdashcore.trio.node import Node, open_node
+from mdashcore.trio.notify import Listener
+
+EPOCH = 1_700_000_000.0
+
+
+class Documents(MemoryDocuments):
+    """Documents that can be away."""
+
+    away = False
+
+    async def get(self, collection: str, key: str) -> Any:
+        self._check()
+        return await super().get(collection, key)
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        self._check()
+        return await super().put(collection, key, body, expected=expected)
+
+    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Any]:
+        self._check()
+        async for document in super().scan(collection, prefix):
+            yield document
+
+    def _check(self) -> None:
+        if self.away:
+            raise StorageError("the store is away")
+
+
+class Bus(MemoryBus):
+    """A bus that can be away: what is told meanwhile is lost, and subscriptions end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self._heard: set[str] = set()
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        if not self.away:
+            await super().publish(topic, message)
+
+    async def go_away(self) -> None:
+        """End every subscription, and take nothing more."""
+        self.away = True
+        for topic in self._heard:
+            await super().publish(topic, b"")
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def until_away() -> AsyncIterator[bytes]:
+            async for message in messages:
+                if not message:
+                    raise StorageError("the bus is away")
+                yield message
+
+        if self.away:
+            raise StorageError("the bus is away")
+        self._heard.add(topic)
+        async with super().subscribe(topic) as messages, aclosing(until_away()) as watched:
+            yield watched
+
+
+@attrs.define
+class Cluster:
+    """Nodes, each with a hub of its own, and what connects to them."""
+
+    documents: Documents
+    bus: Bus
+    backend: Backend
+    nursery: trio.Nursery
+    open_pair: Any
+    stack: AsyncExitStack
+    nodes: list[Node] = attrs.field(factory=list)
+
+    async def add(self) -> Node:
+        """One more node."""
+        start = trio.current_time()
+        hub = Hub(self.backend, now=lambda: EPOCH + trio.current_time() - start, entropy=os.urandom)
+        node = await self.stack.enter_async_context(open_node(hub))
+        self.nodes.append(node)
+        return node
+
+    async def register(self, id: str = "d1") -> Device:
+        """A device that may connect."""
+        return (await self.nodes[0].hub.registry.create("alice", id)).device
+
+    async def connect(self, node: Node, device: Device) -> Any:
+        """A connection to that node, introduced: the client's end. Nobody reads it but the test."""
+        ws, client = await self.open_pair()
+
+        async def serve() -> None:
+            try:
+                await node.serve_device(device, ws)
+            except StorageError:
+                pass
+            await trio.aclose_forcefully(client.server_end)
+
+        self.nursery.start_soon(serve)
+        question = await client.expect("Sys.GetInfo")
+        await client.send({"id": question["id"], "result": {"fw_id": "1"}})
+        await trio.testing.wait_all_tasks_blocked()
+        return client
+
+    async def listen(self, node: Node, key: str, authenticate: Any = None) -> Any:
+        """A listener's connection to that node: the client's end."""
+        ws, client = await self.open_pair()
+        listener = Listener(node.hub.feed, "alice", ws, key=key)
+
+        async def serve() -> None:
+            await node.serve_listener(listener, authenticate=authenticate)
+            await trio.aclose_forcefully(client.server_end)
+
+        self.nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        return client
+
+    def answer(self, client: Any, method: str, **answer: Any) -> None:
+        """Have the device answer the next call of that method."""
+
+        async def run() -> None:
+            request = await client.expect(method)
+            await client.send({"id": request["id"], **answer})
+
+        self.nursery.start_soon(run)
+
+    def attend(self, client: Any) -> None:
+        """Have a client read, and answer pings, from now on."""
+
+        async def pump() -> None:
+            while await client.pump():
+                pass
+
+        self.nursery.start_soon(pump)
+
+    async def told(self) -> list[str]:
+        """Online and offline, as they were told."""
+        names = [decode(item.frame)["name"] for item in await self.nodes[0].hub.feed.page("alice", 0)]
+        return [name for name in names if name in ("online", "offline")]
+
+
+@pytest.fixture
+async def cluster(open_pair: Any) -> AsyncIterator[Cluster]:
+    """Two nodes."""
+    documents, bus = Documents(), Bus()
+    backend = Backend(documents, MemoryLogs(), MemoryBlobs(), bus, frozenset({SHARED}))
+    async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack:
+            cluster = Cluster(documents, bus, backend, nursery, open_pair, stack)
+            await cluster.add()
+            await cluster.add()
+            yield cluster
+        nursery.cancel_scope.cancel()
+
+
+async def test_any_node_can_call_any_device(autojump_clock: Any, cluster: Cluster) -> None:
+    """Params and result pass through unchanged, and the call is shown once."""
+    here, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    cluster.answer(client, "Add", result={"sum": 12345678901234567890, "float": 1.50})
+    result = await here.call_for_user("alice", "d1", "Add", b'{"a": 1.0}', timeout=5)
+    assert result == b'{"sum":12345678901234567890,"float":1.5}'
+    names = [decode(item.frame)["name"] for item in await here.hub.feed.page("alice", 0)]
+    assert names.count("rpc.in.Add") == 1
+
+
+async def test_a_notification_goes_to_the_device_of_another_node(autojump_clock: Any, cluster: Cluster) -> None:
+    """As to one that is connected here."""
+    here, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    await here.notify_for_user("alice", "d1", "Blink", b'{"n":3}')
+    assert (await client.expect("Blink"))["params"] == {"n": 3}
+
+
+async def test_what_goes_wrong_elsewhere_is_the_same_error(autojump_clock: Any, cluster: Cluster) -> None:
+    """The device's own error with its data, no answer in time, too much, no such device, nobody connected."""
+    here, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    cluster.answer(client, "Bad", error={"code": -5, "message": "no", "data": [1]})
+    with pytest.raises(RpcError) as caught:
+        await here.call("alice", "d1", "Bad")
+    assert (caught.value.code, caught.value.message, caught.value.data) == (-5, "no", [1])
+    cluster.attend(client)
+    began = trio.current_time()
+    with pytest.raises(CallTimeout, match="Silence was not answered within 3 s"):
+        await here.call("alice", "d1", "Silence", timeout=3)
+    assert trio.current_time() - began == pytest.approx(3, abs=0.1)
+    with pytest.raises(TooLarge):
+        await here.call("alice", "d1", "X", b'"%b"' % (b"x" * MAX_PARAMS))
+    with pytest.raises(NotFound):
+        await here.call("alice", "nobody", "X")
+    with pytest.raises(NotFound):
+        await here.call("bob", "d1", "X")
+    await client.close()
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(DeviceOffline):
+        await here.call("alice", "d1", "X")
+
+
+async def test_many_calls_at_once_keep_their_answers(autojump_clock: Any, cluster: Cluster) -> None:
+    """From both nodes to devices of both: nobody gets the answer to another's question."""
+    clients = []
+    for n, node in enumerate(cluster.nodes):
+        clients.append(await cluster.connect(node, await cluster.register(f"d{n}")))
+
+    async def echo(client: Any) -> None:
+        while True:
+            request = await client.receive()
+            if "id" in request:
+                await client.send({"id": request["id"], "result": request["params"]})
+
+    async def call(node: Node, id: str, n: int) -> None:
+        assert _json.decode(await node.call("alice", id, "Echo", b"[%d]" % n)) == [n]
+
+    async with trio.open_nursery() as devices:
+        for client in clients:
+            devices.start_soon(echo, client)
+        async with trio.open_nursery() as nursery:
+            for n in range(60):
+                nursery.start_soon(call, cluster.nodes[n % 2], f"d{n % 3 % 2}", n)
+        devices.cancel_scope.cancel()
+
+
+async def test_a_delta_reaches_the_device_of_another_node(autojump_clock: Any, cluster: Cluster) -> None:
+    """Its desired state was changed here; it is told once, and by its own node."""
+    here, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    await here.hub.shadows.update("alice", "d1", {"state": {"desired": {"on": True}}})
+    delta = await client.expect("Shadow.Delta")
+    assert delta["params"]["state"] == {"on": True}
+    cluster.answer(client, "Last", result=1)
+    await here.call("alice", "d1", "Last")
+
+
+async def test_a_device_that_changes_the_node_stays_online(autojump_clock: Any, cluster: Cluster) -> None:
+    """The older connection is closed at its node, and calls go to the newer one."""
+    here, there = cluster.nodes
+    device = await cluster.register()
+    old = await cluster.connect(there, device)
+    new = await cluster.connect(here, device)
+    assert await old.close_code() == 1008
+    await trio.testing.wait_all_tasks_blocked()
+    assert await cluster.told() == ["online", "online"]
+    cluster.answer(new, "Where", result="here")
+    assert await there.call("alice", "d1", "Where") == b'"here"'
+
+
+async def test_a_token_that_was_revoked_elsewhere_closes_the_connection(autojump_clock: Any, cluster: Cluster) -> None:
+    """At once; and so does the removal of the device."""
+    here, there = cluster.nodes
+    rotated = await cluster.connect(there, await cluster.register("d1"))
+    removed = await cluster.connect(there, await cluster.register("d2"))
+    await here.hub.registry.renew_token("alice", "d1")
+    assert await rotated.close_code() == 1008
+    await here.hub.remove_device("alice", "d2")
+    assert await removed.close_code() == 1008
+
+
+async def test_a_key_that_was_revoked_elsewhere_closes_its_listeners(autojump_clock: Any, cluster: Cluster) -> None:
+    """And nobody else's."""
+    here, there = cluster.nodes
+    revoked, other = await cluster.listen(there, "k1"), await cluster.listen(there, "k2")
+    here.key_revoked("alice", "k1")
+    assert await revoked.close_code() == 1008
+    await trio.testing.wait_all_tasks_blocked()
+    assert there.connections == (0, 1)
+    here.key_revoked("alice", None)
+    assert await other.close_code() == 1008
+
+
+async def test_what_was_told_while_the_bus_was_away_is_found_out(autojump_clock: Any, cluster: Cluster) -> None:
+    """A revoked token, a revoked key, a changed shadow, a newer connection: all count once the bus is back."""
+    here, there = cluster.nodes
+    revoked = await cluster.connect(there, await cluster.register("revoked"))
+    changed = await cluster.connect(there, await cluster.register("changed"))
+    moved_device = await cluster.register("moved")
+    moved = await cluster.connect(there, moved_device)
+
+    async def refuse() -> None:
+        if here.hub.now() > EPOCH + 5:
+            raise Unauthenticated("revoked")
+
+    listener = await cluster.listen(there, "k1", refuse)
+    await trio.sleep(6)
+    await cluster.bus.go_away()
+    await here.hub.registry.renew_token("alice", "revoked")
+    await here.hub.shadows.update("alice", "changed", {"state": {"desired": {"on": True}}})
+    here.key_revoked("alice", "k1")
+    await cluster.connect(here, moved_device)
+    await trio.testing.wait_all_tasks_blocked()
+    assert there.connections == (3, 1)
+    cluster.bus.away = False
+    assert await revoked.close_code() == 1008
+    assert await moved.close_code() == 1008
+    assert await listener.close_code() == 1008
+    assert (await changed.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
+
+
+async def test_devices_of_a_dead_node_go_offline(autojump_clock: Any, cluster: Cluster) -> None:
+    """Some seconds after its last sign of life, told by one of those that live; a call to it does not wait for ever."""
+    here, _ = cluster.nodes
+    await cluster.register()
+    await here.hub.nodes.join("ghost")
+    await here.hub.presence.claim("alice", "d1", "ghost")
+    with pytest.raises(CallTimeout):
+        await here.call("alice", "d1", "X", timeout=3)
+    await trio.sleep(DEAD_AFTER - 3 - BEAT_INTERVAL)
+    assert (await here.hub.presence.get("alice", "d1")).online
+    await trio.sleep(2 * BEAT_INTERVAL + 1)
+    assert not (await here.hub.presence.get("alice", "d1")).online
+    assert await cluster.told() == ["offline"]
+    assert "ghost" not in await here.hub.nodes.ids()
+    assert await here.hub.nodes.ids() == {node.id for node in cluster.nodes}
+
+
+async def test_a_caller_hears_at_once_that_the_node_is_gone(autojump_clock: Any, cluster: Cluster) -> None:
+    """Who waits for a device of a node that is declared dead meanwhile is told so."""
+    here, _ = cluster.nodes
+    await cluster.register()
+    await here.hub.nodes.join("ghost")
+    await here.hub.presence.claim("alice", "d1", "ghost")
+    began = trio.current_time()
+    with pytest.raises(DeviceOffline):
+        await here.call("alice", "d1", "X", timeout=100)
+    assert trio.current_time() - began < DEAD_AFTER + 2 * BEAT_INTERVAL
+
+
+async def test_a_node_that_starts_sweeps_for_nobody_else(autojump_clock: Any, cluster: Cluster) -> None:
+    """What nodes that live hold stays online; what a node left behind that is unknown does not."""
+    _, there = cluster.nodes
+    await cluster.connect(there, await cluster.register("d1"))
+    await cluster.register("d2")
+    await there.hub.presence.claim("alice", "d2", "unknown")
+    async with open_node(Hub(cluster.backend, now=lambda: EPOCH, entropy=os.urandom)):
+        assert (await there.hub.presence.get("alice", "d1")).online
+        assert not (await there.hub.presence.get("alice", "d2")).online
+
+
+async def test_nobody_is_dead_because_the_store_was_away(autojump_clock: Any, cluster: Cluster) -> None:
+    """For long: once it is back, everybody lives, and their devices have stayed online."""
+    here, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    cluster.attend(client)
+    cluster.documents.away = True
+    await trio.sleep(10 * DEAD_AFTER)
+    cluster.documents.away = False
+    await trio.sleep(2 * DEAD_AFTER)
+    assert await here.hub.nodes.ids() == {here.id, there.id}
+    assert (await here.hub.presence.get("alice", "d1")).online
+    assert await cluster.told() == ["online"]
+
+
+async def test_a_node_that_was_taken_for_dead_has_its_devices_connect_again(
+    autojump_clock: Any, cluster: Cluster
+) -> None:
+    """Others may have told that they are offline: only a new connection makes that true again."""
+    here, there = cluster.nodes
+    device = await cluster.register()
+    client = await cluster.connect(there, device)
+    await here.hub.nodes.leave(there.id)
+    assert await client.close_code() == 1013
+    await trio.testing.wait_all_tasks_blocked()
+    await cluster.connect(there, device)
+    assert await here.hub.nodes.ids() == {here.id, there.id}
+    assert await cluster.told() == ["online", "offline", "online"]
+
+
+async def test_a_node_that_goes_down_says_so(autojump_clock: Any, cluster: Cluster) -> None:
+    """Its devices are offline at once, and it is not waited for."""
+    here, _ = cluster.nodes
+    async with open_node(Hub(cluster.backend, now=lambda: EPOCH, entropy=os.urandom)) as third:
+        client = await cluster.connect(third, await cluster.register())
+        cluster.attend(client)
+        assert third.id in await here.hub.nodes.ids()
+    assert third.id not in await here.hub.nodes.ids()
+    assert await cluster.told() == ["online", "offline"]
+
+
+async def test_rubbish_between_nodes_harms_nobody(autojump_clock: Any, cluster: Cluster) -> None:
+    """A shared bus may carry what others publish: it is passed over, and calls go on."""
+    here, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    for topic in ("nodes", "feed", f"node.{there.id}", f"node.{here.id}"):
+        for rubbish in (b"x", b"\xff \xff", b"a {}", b"", b" ", b"x [1,", f"{here.id} [[".encode()):
+            if rubbish:
+                await cluster.bus.publish(topic, rubbish)
+    for frame in (b'{"id":1,"method":"Nothing"}', b'{"id":2,"method":"Device.Call","params":{"account":1}}'):
+        await cluster.bus.publish(f"node.{there.id}", b"stranger " + frame)
+    cluster.answer(client, "Still", result=True)
+    assert await here.call("alice", "d1", "Still") == b"true"
