@@ -6,6 +6,7 @@ import base64
 import functools
 import importlib.metadata
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from mdashcore.hub.feed import TOPIC, Feed, LogQuery
 from mdashcore.notifications import decode
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import RunningServer, open_server
+from mdashcore.server.service import ServiceSettings
 from mdashcore.testing.device import PATIENCE, ScriptedDevice, connect_device
 from mdashcore.trio.node import NodeSettings
 
@@ -140,12 +142,18 @@ def node_settings() -> NodeSettings:
 
 
 @pytest.fixture
-async def server(node_settings: NodeSettings) -> AsyncIterator[RunningServer]:
+def settings() -> ServiceSettings:
+    """The limits of `server`; a test may give others by parametrizing with this name."""
+    return ServiceSettings()
+
+
+@pytest.fixture
+async def server(node_settings: NodeSettings, settings: ServiceSettings) -> AsyncIterator[RunningServer]:
     """A server without accounts, on a free port."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.metadata, "entry_points", entry_points_once)
         async with open_server(
-            ServerConfig(bind="127.0.0.1:0", store="memory://"), node_settings=node_settings
+            ServerConfig(bind="127.0.0.1:0", store="memory://"), settings=settings, node_settings=node_settings
         ) as running:
             running.service.passwords._hasher = CHEAP_HASHER
             yield running
@@ -248,6 +256,15 @@ class RawSocket:
         headers = {name.strip().lower(): value.strip() for name, value in fields}
         body = await self._read(self._reader.read_exact(int(headers.get("content-length", 0))))
         return RawResponse(int(head[0].split(b" ")[1]), headers, bytes(body))
+
+    async def response_arrived(self) -> None:
+        """Wait until the next HTTP response is there, whole, without taking it; or the end of the stream."""
+        while not self._reader.eof:
+            head, end, body = bytes(self._reader.buffer).partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)\ncontent-length: *([0-9]+)", head)
+            if end and (length is None or len(body) >= int(length[1])):
+                return
+            await self._fill()
 
     def handshake_bytes(self, path: str, token: str | None, *fields: str) -> bytes:
         """The request of a handshake; `fields` are whole header lines, which stand before the usual ones."""

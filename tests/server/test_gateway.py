@@ -27,7 +27,7 @@ from mdashcore.hub import Hub
 from mdashcore.server.app import create_app
 from mdashcore.server.asgi import LINGER
 from mdashcore.server.config import ServerConfig
-from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE, Gateway
+from mdashcore.server.gateway import HEAD_TIMEOUT, Gateway
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import open_backend
@@ -302,7 +302,7 @@ async def test_a_head_that_is_too_large_is_refused(
     [
         (b"", HEAD_TIMEOUT),
         (b"GET /api/v2/rpc HTTP/1.1\r\nUpgrade: web", HEAD_TIMEOUT),
-        (b"POST /api/v2/devices HTTP/1.1\r\n", KEEP_ALIVE),
+        (b"POST /api/v2/devices HTTP/1.1\r\n", HEAD_TIMEOUT),
     ],
     ids=["nothing", "half a handshake", "half a request"],
 )

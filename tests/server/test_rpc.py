@@ -8,7 +8,14 @@ import pytest
 import trio
 import trio.testing
 
+from mdashcore.server.service import ServiceSettings
 from mdashcore.trio.node import NodeSettings
+
+
+@pytest.fixture(params=[True, False], ids=["fast lane", "slow lane"])
+def settings(request):
+    """Everything here is so in either lane."""
+    return ServiceSettings(fast_lane=request.param)
 
 
 @pytest.fixture

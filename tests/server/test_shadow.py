@@ -8,9 +8,16 @@ import time
 import pytest
 import trio
 
+from mdashcore.server.service import ServiceSettings
 from mdashcore.shadow import merge
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.node import NodeSettings
+
+
+@pytest.fixture(params=[True, False], ids=["fast lane", "slow lane"])
+def settings(request):
+    """Everything here is so in either lane."""
+    return ServiceSettings(fast_lane=request.param)
 
 
 @pytest.fixture

@@ -14,8 +14,11 @@ from mdashcore import __version__
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, problems
 from mdashcore.server.api._request import answer
-from mdashcore.server.asgi import App, BodyGuard, Scope, header
+from mdashcore.server.asgi import App, BodyGuard, Scope, is_from_page
+from mdashcore.server.lane import SECURITY_HEADERS
+from mdashcore.server.rollout_upload import RolloutRoute
 from mdashcore.server.service import Service
+from mdashcore.server.static import StaticFiles
 from mdashcore.server.upload import UploadRoute
 
 __all__ = ["create_app", "create_quart_app"]
@@ -26,12 +29,8 @@ PRINCIPAL = "mdashcore.principal"  # in a scope: who sent the request, where tha
 
 HEALTH_TIMEOUT = 3.0  # seconds: what asks every few has its own time-out, and should hear ours
 
-_SECURITY_HEADERS = {
-    "Cache-Control": "no-store",  # answers hold secrets, and are old at once
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",  # a URL may hold an access_token
-    "X-Content-Type-Options": "nosniff",
-}
+LOGIN_PATHS = ("/api/v2/login", "/api/v2/session")
+"""What answers also those who are not logged in."""
 
 
 def create_app(service: Service) -> App:
@@ -42,10 +41,8 @@ def create_app(service: Service) -> App:
     settings = service.settings
 
     async def authenticate(scope: Scope) -> None:
-        if scope["path"].startswith("/api/"):
-            query = scope["query_string"].decode("latin-1")
-            principal = await service.authenticator.authenticate(header(scope, b"authorization"), query)
-            scope[PRINCIPAL] = principal
+        if needs_login(scope["path"]):
+            scope[PRINCIPAL] = await service.authenticator.of_request(scope)
 
     guarded = BodyGuard(
         cast(App, create_quart_app(service)),
@@ -53,7 +50,12 @@ def create_app(service: Service) -> App:
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )
-    return UploadRoute(service, guarded)
+    return StaticFiles(UploadRoute(service, RolloutRoute(service, guarded)))
+
+
+def needs_login(path: str) -> bool:
+    """Whether only known people may ask for this path."""
+    return path.startswith("/api/") and path.rstrip("/") not in LOGIN_PATHS
 
 
 def create_quart_app(service: Service) -> QuartTrio:
@@ -72,16 +74,15 @@ def create_quart_app(service: Service) -> QuartTrio:
 
     @app.before_request
     async def authenticate() -> None:
-        if (known := cast(Scope, request.scope).get(PRINCIPAL)) is not None:
+        scope = cast(Scope, request.scope)
+        if (known := scope.get(PRINCIPAL)) is not None:
             g.principal = known
-        elif request.path.startswith("/api/"):
-            authorization = request.headers.get("Authorization")
-            query = request.query_string.decode("latin-1")
-            g.principal = await service.authenticator.authenticate(authorization, query)
+        elif needs_login(request.path):
+            g.principal = await service.authenticator.of_request(scope)
 
     @app.after_request
     async def secure(response: Response) -> Response:
-        for name, value in _SECURITY_HEADERS.items():
+        for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         return response
 
@@ -90,7 +91,7 @@ def create_quart_app(service: Service) -> QuartTrio:
         if isinstance(error, StorageError):
             _log.error("%s %s failed: %s", request.method, request.path, error)
         response = answer(problems.body(error), status_of(error))
-        response.headers.update(problems.headers(error))
+        response.headers.update(problems.headers(error, from_page=is_from_page(cast(Scope, request.scope))))
         return response
 
     @app.errorhandler(HTTPException)

@@ -18,6 +18,7 @@ from mdashcore.server import problems
 
 __all__ = [
     "LINGER",
+    "PAGE_HEADER",
     "App",
     "BodyGuard",
     "BodyTimeout",
@@ -26,6 +27,7 @@ __all__ = [
     "Scope",
     "Send",
     "header",
+    "is_from_page",
     "read_body",
     "refuse_socket",
     "respond",
@@ -39,6 +41,9 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets an early answer
+
+PAGE_HEADER: Final = b"x-requested-with"
+"""A request that has it comes from a script of a page: it is not offered Basic (see `problems.headers`)."""
 
 NO_SOCKET: Final = "a WebSocket, on a connection of its own, is expected at /api/v2/rpc and /api/v2/notify"
 
@@ -54,6 +59,11 @@ class BodyTimeout(MdashError):
 def header(scope: Scope, name: bytes) -> str | None:
     """A header's value, the first of that name; `name` in lower case."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), None)
+
+
+def is_from_page(scope: Scope) -> bool:
+    """Whether a script of a page has sent the request, and says so."""
+    return header(scope, PAGE_HEADER) is not None
 
 
 async def body_chunks(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> AsyncGenerator[bytes, None]:
@@ -106,11 +116,13 @@ async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[st
     await send({"type": "http.response.body", "body": body, "more_body": more_body})
 
 
-async def respond_error(receive: Receive, send: Send, error: MdashError, *, unread: bool) -> None:
+async def respond_error(
+    receive: Receive, send: Send, error: MdashError, *, unread: bool, from_page: bool = False
+) -> None:
     """Send an error; `unread` where the request was not read to its end, which closes the connection."""
     status = 408 if isinstance(error, BodyTimeout) else status_of(error)
     body = problems.problem(status, str(error)) if isinstance(error, BodyTimeout) else problems.body(error)
-    headers = problems.headers(error).items()
+    headers = problems.headers(error, from_page=from_page).items()
     if unread:
         await _respond_early(receive, send, status, _json.encode(body), [*headers, ("connection", "close")])
     else:
@@ -191,7 +203,7 @@ class BodyGuard:
         except ClientGone:
             return
         except MdashError as exc:
-            await respond_error(receive, send, exc, unread=True)
+            await respond_error(receive, send, exc, unread=True, from_page=is_from_page(scope))
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 

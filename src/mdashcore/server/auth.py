@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
 
 import attrs
 
-from mdashcore._errors import InvalidInput, Unauthenticated
+from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
+from mdashcore.hub.sessions import Session
+from mdashcore.server.asgi import Scope, header
 from mdashcore.server.passwords import Passwords
 
-__all__ = ["Authenticator", "Principal", "bearer", "query_value"]
+__all__ = ["SESSION_COOKIE", "Authenticator", "Browser", "Principal", "bearer", "query_value"]
+
+SESSION_COOKIE: Final = "mdash_session"
 
 MAX_FIELDS: Final = 32  # of a query: nothing here has more than three
 
@@ -27,28 +32,85 @@ class Principal:
     """Only for people with a password: a key cannot manage accounts."""
     key: str | None = None
     """The id of the API key, if it was one."""
+    session: Session | None = None
+    """The browser session, if it was one."""
+
+    @property
+    def revocable(self) -> str | None:
+        """What to ask for when a socket that this one opened has to be closed: the key's id, or the session's."""
+        return self.key if self.session is None else self.session.id
+
+
+@attrs.frozen
+class Browser:
+    """What a browser adds to a request by itself: its cookie, and where the page is that sends it.
+
+    A cookie comes with every request, whoever's page made the browser send it. So it counts for nothing that can
+    change or tell anything across origins, unless the browser itself says that the page is one of ours.
+    """
+
+    cookie: str | None = None
+    """The session's secret."""
+    safe: bool = False
+    """Whether the request only reads, and its answer is kept from other origins by the browser."""
+    origin: str | None = None
+    fetch_site: str | None = None
+    """The header ``Sec-Fetch-Site``."""
+    host: str | None = None
+
+    @classmethod
+    def of(cls, get: Callable[[str], str | None], *, safe: bool) -> Browser:
+        """From a request's headers; `get` knows their lower-case names."""
+        return cls(_cookie(get("cookie")), safe, get("origin"), get("sec-fetch-site"), get("host"))
+
+    def check_not_foreign(self) -> None:
+        """Raises `Forbidden` for a request that a page of another origin has sent; what is no browser may pass."""
+        if (self.fetch_site is not None or self.origin is not None) and not self._is_own():
+            raise Forbidden("a page of another origin has sent this request")
+
+    def check_own_page(self) -> None:
+        """Raises `Forbidden` unless the browser says that a page of ours has sent the request."""
+        self.check_not_foreign()
+        if not self._is_own():
+            raise Forbidden("with a session cookie, a request that changes something needs Origin or Sec-Fetch-Site")
+
+    def _is_own(self) -> bool:
+        """Whether the browser knows it, or the origin is the host that was asked: both are out of a page's reach."""
+        if self.fetch_site == "same-origin":
+            return True  # also where a proxy has changed the host
+        scheme, _, netloc = (self.origin or "").partition("://")
+        return scheme in ("http", "https") and netloc != "" and netloc.lower() == (self.host or "").lower()
 
 
 class Authenticator:
-    """Knows people by ``Bearer`` key, ``Basic`` user and password, or ``?access_token=``."""
+    """Knows people by ``Bearer`` key, ``Basic`` user and password, ``?access_token=``, or the session cookie."""
 
     def __init__(self, hub: Hub, passwords: Passwords) -> None:
         self._hub = hub
         self._passwords = passwords
 
-    async def authenticate(self, authorization: str | None, query: str = "") -> Principal:
+    async def of_request(self, scope: Scope) -> Principal:
+        """Who sent an HTTP request. Raises as `authenticate`."""
+        query = scope["query_string"].decode("latin-1")
+        return await self.authenticate(header(scope, b"authorization"), query, browser_of(scope))
+
+    async def authenticate(self, authorization: str | None, query: str = "", browser: Browser = Browser()) -> Principal:
         """Who sent a request.
 
         Args:
             authorization: the value of that header, if there is one.
             query: the query string as it was sent.
+            browser: heeded where neither of the two names anybody.
 
         Raises:
             Unauthenticated: nobody valid.
+            Forbidden: the cookie is valid, but a page of another origin sends it.
             Busy: too many wrong passwords.
         """
         if authorization is None:
             token = _access_token(query)
+            if token is None and browser.cookie is not None:
+                return await self._by_session(browser, browser.cookie)
             if token is None:
                 raise Unauthenticated("authentication is required: a Bearer API key, or Basic user and password")
             return await self._by_key(token)
@@ -61,9 +123,23 @@ class Authenticator:
             return Principal(account.name, admin=account.admin)
         raise Unauthenticated("authentication is required: a Bearer API key, or Basic user and password")
 
+    async def _by_session(self, browser: Browser, secret: str) -> Principal:
+        session, account = await self._hub.sessions.authenticate(secret)
+        if not browser.safe:
+            browser.check_own_page()
+        elif browser.fetch_site != "none":  # which means: a person asked for it, no page did
+            browser.check_not_foreign()
+        return Principal(account.name, admin=account.admin, session=session)
+
     async def _by_key(self, secret: str) -> Principal:
         key = await self._hub.accounts.authenticate_key(secret)
         return Principal(key.account, key=key.id)
+
+
+def browser_of(scope: Scope) -> Browser:
+    """What a browser added to an HTTP request."""
+    reads = scope["method"] in ("GET", "HEAD") and "/rpc/" not in scope["path"]  # calls to devices come as GET, too
+    return Browser.of(lambda name: header(scope, name.encode()), safe=reads)
 
 
 def bearer(authorization: str | None) -> str:
@@ -72,6 +148,15 @@ def bearer(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not value.strip():
         raise Unauthenticated("a device connects with Authorization: Bearer TOKEN")
     return value.strip()
+
+
+def _cookie(header: str | None) -> str | None:
+    """The session's secret among a request's cookies, the first of that name."""
+    for pair in (header or "").split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == SESSION_COOKIE and value:
+            return value
+    return None
 
 
 def _access_token(query: str) -> str | None:

@@ -42,6 +42,9 @@ class ServerConfig:
     keyfile: Path | None = None
     """PEM file with the private key, if it is not in `certfile`."""
 
+    log_retention_days: float = 30.0
+    """How old a notification may become, above 0; ``inf`` for any age. It is bounded in number and in bytes too."""
+
 
 def load_config(path: Path) -> ServerConfig:
     """The configuration of a TOML file, whose keys are the fields of `ServerConfig`.
@@ -81,10 +84,17 @@ def _strict(kind: type) -> Any:
     return structure
 
 
+def _positive(value: Any, _: type) -> float:
+    if type(value) not in (int, float) or not value > 0:
+        raise ValueError("expected a number above 0")
+    return float(value)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (str, bool):
         converter.register_structure_hook(kind, _strict(kind))  # cattrs would make text of a number
+    converter.register_structure_hook(float, _positive)
     for cls in (User, ServerConfig):
         hook = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
         converter.register_structure_hook(cls, hook)

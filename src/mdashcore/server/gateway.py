@@ -7,10 +7,12 @@ reads keeps Hypercorn from ending. So the gateway keeps every stream in its own 
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from typing import Any, Final, cast
 
 import trio
@@ -21,12 +23,13 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from mdashcore import _json
-from mdashcore._errors import InvalidInput, MdashError, NotFound, status_of
+from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
 from mdashcore.server import problems
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, refuse_socket, respond_error
-from mdashcore.server.auth import bearer, query_value
+from mdashcore.server.auth import Browser, Principal, bearer, query_value
+from mdashcore.server.lane import Conversation, Lane, Next
 from mdashcore.server.service import Service
-from mdashcore.trio.link import TRY_AGAIN_LATER
+from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
 from mdashcore.trio.websocket import SEND_TIMEOUT, Request, ServerWebSocket
 
@@ -39,7 +42,10 @@ NOTIFY_PATH: Final = "/api/v2/notify"
 
 MAX_HEAD: Final = 2**14  # bytes of a request's head: as Hypercorn's own limit
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a handshake, and for TLS
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_HEAD_START: Final = re.compile(rb"[A-Z]{0,20}(?: |\Z)")  # what is no method is Hypercorn's to refuse, at once
 KEEP_ALIVE: Final = 65  # seconds of a connection without a whole head: usual proxies close first, after 60
+SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
 
@@ -63,6 +69,7 @@ class Gateway:
         self._config.errorlog = _log
         self._streams: set[trio.abc.Stream] = set()
         self._heads: set[trio.CancelScope] = set()
+        self._lane = Lane(service, lambda value: service.authenticator.authenticate(value))
 
     async def serve(
         self,
@@ -73,12 +80,14 @@ class Gateway:
     ) -> None:
         """Serve until `stop` is set; then end within seconds, whatever the clients do."""
         async with trio.open_nursery() as guards:
+            guards.start_soon(self._lane.watch)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(_serve_listeners, self.handle, listeners, connections)
                     task_status.started()
                     await stop.wait()
                     accepting.cancel_scope.cancel()
+                self._lane.closing = True
                 await self._context.terminated.set()  # Hypercorn: close idle connections, finish running requests
                 for head in self._heads:
                     head.cancel()
@@ -91,9 +100,7 @@ class Gateway:
         """Serve one connection, from its first byte to its end. Never raises but when cancelled."""
         self._streams.add(stream)
         try:
-            head = await self._read_head(stream)
-            if head:
-                await self._dispatch(stream, head)
+            await self._converse(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError):
             pass
         except Exception:
@@ -102,39 +109,63 @@ class Gateway:
             self._streams.discard(stream)
             await trio.aclose_forcefully(stream)
 
-    async def _read_head(self, stream: trio.abc.Stream) -> bytes:
-        """The bytes that came until the first request's head was complete; nothing if none came."""
-        head = b""
-        with trio.fail_after(HEAD_TIMEOUT) as scope, _member(self._heads, scope):
+    async def _converse(self, stream: trio.abc.Stream) -> None:
+        """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it."""
+        data, judge, is_first = b"", Next.READ, True
+        with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
             if isinstance(stream, trio.SSLStream):
-                await stream.do_handshake()
+                with _member(self._heads, scope):
+                    await stream.do_handshake()
                 if stream.selected_alpn_protocol() == "h2":
-                    return b"PRI"  # what an HTTP/2 connection begins with
-            while b"\r\n\r\n" not in head and len(head) <= MAX_HEAD and not _is_ordinary(head):
+                    judge = Next.ELSEWHERE
+            conversation = Conversation(stream, scope)
+            while judge is Next.READ:
+                data = await self._read_head(stream, data, scope, idle=HEAD_TIMEOUT if is_first else KEEP_ALIVE)
+                if not data:
+                    return
+                if is_first and _wants_socket(data):
+                    scope.deadline = inf
+                    if await self._try_socket(stream, data):
+                        return
+                data, judge = await self._lane.take(conversation, data)
+                is_first = False
+            scope.deadline = inf
+            await (self._hand_over(stream, data) if judge is Next.ELSEWHERE else _part(stream))
+
+    async def _read_head(self, stream: trio.abc.Stream, head: bytes, scope: trio.CancelScope, *, idle: float) -> bytes:
+        """The bytes that came until a request's head was complete, or could not become one; nothing if none came.
+
+        Args:
+            head: those that are there already.
+            idle: seconds for the first byte.
+        """
+        scope.deadline = trio.current_time() + (HEAD_TIMEOUT if head else idle)
+        with _member(self._heads, scope):
+            if self._lane.closing:
+                return b""
+            while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
                 data = await stream.receive_some(MAX_HEAD)
                 if not data:
                     return b""
+                if not head:
+                    scope.deadline = trio.current_time() + HEAD_TIMEOUT
                 head += data
         return head
 
-    async def _dispatch(self, stream: trio.abc.Stream, head: bytes) -> None:
-        if isinstance(stream, trio.SSLStream) and head == b"PRI":
-            await self._hand_over(stream, b"")
-            return
-        if _wants_socket(head):
-            ws = ServerWebSocket(stream)
-            request = ws.feed(head)
-            if request is not None:
-                await self._serve_socket(stream, ws, request)
-                return
-        await self._hand_over(stream, head)
+    async def _try_socket(self, stream: trio.abc.Stream, head: bytes) -> bool:
+        """Serve the socket that a connection begins with; False if what it begins with is no handshake."""
+        ws = ServerWebSocket(stream)
+        request = ws.feed(head)
+        if request is not None:
+            await self._serve_socket(stream, ws, request)
+        return request is not None
 
     async def _serve_socket(self, stream: trio.abc.Stream, ws: ServerWebSocket, request: Request) -> None:
         path, _, query = request.path.partition("?")
         try:
             serve = await (self._device(ws, request) if path == DEVICE_PATH else self._listener(ws, request, query))
         except MdashError as exc:
-            await _refuse(stream, exc)
+            await _refuse(stream, exc, from_page="Origin" in request.headers)
             return
         if await ws.accept(request):
             try:
@@ -149,15 +180,17 @@ class Gateway:
         return partial(self._service.node.serve_device, device, ws)
 
     async def _listener(self, ws: ServerWebSocket, request: Request, query: str) -> Callable[[], Awaitable[None]]:
-        credentials = _authorization(request), query
+        browser = Browser.of(lambda name: ", ".join(request.headers.get_all(name)) or None, safe=False)
+        credentials = _authorization(request), query, browser
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
         principal = await authenticate()
         feed = self._service.hub.feed
         start = _start(query)
         if start is None:
             start = await feed.end(principal.account)  # before the client is told that it listens
-        listener = Listener(feed, principal.account, ws, key=principal.key, start=start)
-        return partial(self._service.node.serve_listener, listener, authenticate=authenticate)
+        listener = Listener(feed, principal.account, ws, key=principal.revocable, start=start)
+        serve = partial(self._service.node.serve_listener, listener, authenticate=authenticate)
+        return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
 
     async def _hand_over(self, stream: trio.abc.Stream, head: bytes) -> None:
         app = ASGIWrapper(cast(Any, self._app or _no_app))
@@ -218,13 +251,6 @@ async def _serve_listeners(handler: Any, listeners: Sequence[Any], connections: 
     await trio.serve_listeners(handler, list(listeners), handler_nursery=connections)
 
 
-def _is_ordinary(head: bytes) -> bool:
-    """Whether the first bytes tell already that Hypercorn has to judge them."""
-    return not (b"GET " + DEVICE_PATH.encode()).startswith(head[: len(DEVICE_PATH) + 4]) and not (
-        b"GET " + NOTIFY_PATH.encode()
-    ).startswith(head[: len(NOTIFY_PATH) + 4])
-
-
 def _wants_socket(head: bytes) -> bool:
     line, _, fields = head.partition(b"\r\n")
     path = line.split(b" ")[1].partition(b"?")[0] if line.startswith(b"GET ") else b""
@@ -245,21 +271,50 @@ def _start(query: str) -> int | None:
     return int(value)
 
 
-async def _refuse(stream: trio.abc.Stream, error: MdashError) -> None:
+async def _with_session(
+    serve: Callable[[], Awaitable[None]], authenticate: Callable[[], Awaitable[Principal]], ws: ServerWebSocket
+) -> None:
+    """Serve for as long as the session goes on: its time may be over while the socket is open."""
+
+    async def watch() -> None:
+        while True:
+            await trio.sleep(SESSION_CHECK)
+            try:
+                await authenticate()
+            except Unauthenticated:
+                ws.close(POLICY_VIOLATION, "the session has ended")
+                return
+            except MdashError as exc:
+                _log.warning("a session could not be checked, trying again: %s", exc)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await serve()
+        nursery.cancel_scope.cancel()
+
+
+async def _refuse(stream: trio.abc.Stream, error: MdashError, *, from_page: bool) -> None:
     """Answer a handshake with an error: as little work as possible, for devices that dial in a busy loop."""
     body = _json.encode(problems.body(error))
     fields = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
-        **problems.headers(error),
+        **problems.headers(error, from_page=from_page),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     with trio.fail_after(LINGER):
         await stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
-        if isinstance(stream, trio.abc.HalfCloseableStream):
+    await _part(stream)
+
+
+async def _part(stream: trio.abc.Stream) -> None:
+    """Have the client take the last answer before the connection is closed: bytes left unread would cut it off."""
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        with trio.move_on_after(LINGER):
             await stream.send_eof()
-            await stream.receive_some(MAX_HEAD)  # until the client has it: a close with bytes unread would cut it off
+            while await stream.receive_some(MAX_HEAD):
+                pass
 
 
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from mdashcore import _json
 from mdashcore._errors import Busy, MdashError, RpcError, StorageError, Unauthenticated, status_of
@@ -32,10 +32,18 @@ def problem(status: int, message: str) -> dict[str, Any]:
     return {"error": {"code": status, "message": message or HTTPStatus(status).phrase}}
 
 
-def headers(error: MdashError) -> dict[str, str]:
-    """The headers that belong to an error."""
+BEARER: Final = 'Bearer realm="mdash"'
+BASIC: Final = 'Basic realm="mdash", charset="UTF-8"'
+
+
+def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
+    """The headers that belong to an error.
+
+    Args:
+        from_page: a web page asks, which has a login of its own: an offer of Basic would make the browser open another.
+    """
     if isinstance(error, Unauthenticated):
-        return {"WWW-Authenticate": 'Bearer realm="mdash", Basic realm="mdash", charset="UTF-8"'}
+        return {"WWW-Authenticate": BEARER if from_page else f"{BEARER}, {BASIC}"}
     if isinstance(error, Busy):
         return {"Retry-After": str(math.ceil(error.retry_after))}
     return {}

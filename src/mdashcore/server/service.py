@@ -43,6 +43,9 @@ class ServiceSettings:
     max_call_timeout: float = 120.0
     """Seconds that a request may ask for."""
 
+    fast_lane: bool = True
+    """Whether the hot requests are answered without a framework. False is for comparing: the answers are the same."""
+
 
 class Service:
     """Hub, node and authentication, put together."""

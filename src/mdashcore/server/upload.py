@@ -1,5 +1,7 @@
 """``POST /devices/:id/ota``: an image streams from the request into a blob, and from there into the device.
 
+What can be asked for is in `mdashcore.server.update_request`.
+
 Raw ASGI: the next piece of the body is asked for when the last one is stored, so memory does not grow with the image.
 """
 
@@ -15,7 +17,7 @@ from typing import Any, BinaryIO, Final, cast
 import multipart
 import trio
 
-from mdashcore import firmware, ota
+from mdashcore import _json, firmware
 from mdashcore._errors import (
     CallTimeout,
     Conflict,
@@ -26,7 +28,7 @@ from mdashcore._errors import (
     RpcError,
     StorageError,
 )
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub.updates import blob_key, describe
 from mdashcore.ota import State, Update
 from mdashcore.server.asgi import (
     App,
@@ -37,10 +39,12 @@ from mdashcore.server.asgi import (
     Send,
     body_chunks,
     header,
+    is_from_page,
     respond,
     respond_error,
 )
 from mdashcore.server.service import Service
+from mdashcore.server.update_request import UpdateRequest
 from mdashcore.storage import BlobStore
 
 __all__ = ["UploadRoute"]
@@ -50,6 +54,9 @@ _log = logging.getLogger(__name__)
 _PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
 
 UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 64 MiB at 36 kB/s; who sends slower holds a place too long
+
+START_TIMEOUT: Final = 30.0  # seconds until an update has to have begun that was not meant for the queue: a new link's
+# introduction, or the way to another node, take less
 
 _TAKEN = frozenset({State.REBOOTING, State.UNCOMMITTED, State.COMMITTED})
 """The states in which the device has the whole image."""
@@ -69,31 +76,34 @@ class UploadRoute:
             return
         reader = _Body(scope, receive, self._service)
         try:
-            await self._update(scope, reader, match[1])
+            status, body = await self._update(scope, reader, match[1])
         except ClientGone:
             return
         except MdashError as exc:
             if isinstance(exc, StorageError):
                 _log.error("an upload failed: %s", exc)
-            await respond_error(receive, send, exc, unread=not reader.complete)
+            await respond_error(receive, send, exc, unread=not reader.complete, from_page=is_from_page(scope))
             return
         except Exception:
             _log.exception("an upload failed")
             await respond_error(receive, send, MdashError("internal error"), unread=not reader.complete)
             return
-        await respond(send, 200, b"true")
+        await respond(send, status, body)
 
-    async def _update(self, scope: Scope, reader: _Body, device: str) -> None:
-        """Store the image, and see it into the device. Raises what the client has to be told."""
+    async def _update(self, scope: Scope, reader: _Body, device: str) -> tuple[int, bytes]:
+        """Store the image, and see it into the device: status and body of the answer.
+
+        Raises what the client has to be told instead.
+        """
         service = self._service
-        query = scope["query_string"].decode("latin-1")
-        account = (await service.authenticator.authenticate(header(scope, b"authorization"), query)).account
+        account = (await service.authenticator.of_request(scope)).account
+        request = UpdateRequest.of(scope["query_string"].decode("latin-1"))
         await service.hub.registry.get(account, device)
-        if not service.node.is_connected(account, device):
+        if not request.queue and not await self._is_online(account, device):
             raise DeviceOffline(f"device {device!r} is not connected")
         updates = service.hub.updates
         present = await updates.get(account, device)
-        if present is not None and not present.ended:
+        if present is not None and not present.ended and present.state is not State.QUEUED:
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()
         key = blob_key(account, id_)
@@ -104,13 +114,37 @@ class UploadRoute:
                         size = await updates.blobs.put(key, chunks)
                 if timer.cancelled_caught:
                     raise BodyTimeout(f"the image did not come within {UPLOAD_TIMEOUT:g} s")
-                image = await trio.to_thread.run_sync(_read_image, updates.blobs, key, size, reader.filename)
-                await service.node.updater.start(account, device, id_, image, ota.Options())
+                limits = firmware.Limits(size=service.settings.max_image)
+                image = await trio.to_thread.run_sync(_read_image, updates.blobs, key, size, reader.filename, limits)
+                update = await service.node.updater.start(account, device, id_, image, request.options)
             except BaseException:
                 with trio.CancelScope(shield=True):
                     await updates.blobs.delete(key)
                 raise
-        update = await service.node.updater.wait(account, device, lambda update: update.state in _TAKEN)
+        if request.queue:
+            return 202, _json.encode(describe(update, now=service.hub.now()))
+        await self._see_taken(account, device, id_)
+        return 200, b"true"
+
+    async def _is_online(self, account: str, device: str) -> bool:
+        """Whether the device is connected, to this node or another."""
+        if self._service.node.is_connected(account, device):
+            return True
+        return (await self._service.hub.presence.get(account, device)).online
+
+    async def _see_taken(self, account: str, device: str, id: str) -> None:
+        """Wait until the device has the whole image. Raises why it has not."""
+        updater = self._service.node.updater
+        with trio.move_on_after(START_TIMEOUT) as timer:
+            await updater.wait(account, device, lambda update: update.state is not State.QUEUED, id=id)
+        if timer.cancelled_caught:
+            try:
+                await updater.cancel(account, device)
+            except Conflict:
+                pass  # it has begun at the last moment
+            else:
+                raise DeviceOffline(f"device {device!r} has gone before the update began")
+        update = await updater.wait(account, device, lambda update: update.state in _TAKEN, id=id)
         if update.state not in _TAKEN:
             raise _outcome(update)
 
@@ -160,10 +194,10 @@ class _Body:
             raise InvalidInput(f"the form cannot be read: {exc}") from None
 
 
-def _read_image(blobs: BlobStore, key: str, size: int, name: str) -> firmware.Image:
+def _read_image(blobs: BlobStore, key: str, size: int, name: str, limits: firmware.Limits) -> firmware.Image:
     """In a thread: check the image as it lies in the store."""
     file = io.BufferedReader(_BlobFile(blobs, key, size), buffer_size=2**16)
-    return firmware.read_image(cast(BinaryIO, file), name=name)
+    return firmware.read_image(cast(BinaryIO, file), name=name, limits=limits)
 
 
 class _BlobFile(io.RawIOBase):

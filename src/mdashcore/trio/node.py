@@ -33,6 +33,7 @@ from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import CALL
 from mdashcore.trio.retry import listen
+from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
 from mdashcore.trio.updater import Updater
 
@@ -368,6 +369,7 @@ async def open_node(hub: Hub, *, id: str | None = None, settings: NodeSettings =
         nursery.start_soon(partial(listen, hub.bus, TOPIC, node._hear, live=node._catch_up))
         async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
             await node._sweep()
+            node.spawn(RolloutDriver(hub, NodeHands(node)).run)
             try:
                 yield node
             finally:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
-from mdashcore import _json, identity, jsonrpc
+from mdashcore import _json, identity, jsonrpc, selection
 from mdashcore._errors import InvalidInput
 from mdashcore.hub.presence import OFFLINE, PresenceRecord
+from mdashcore.hub.rollouts import facts
 from mdashcore.identity import Device
 from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
 from mdashcore.shadow import Shadow
@@ -22,7 +23,8 @@ _READ_ONLY = ("id", "online", "last_seen", "created_at")
 
 @routes.get("")
 async def list_devices() -> Response:
-    """The account's devices, by id."""
+    """The account's devices, by id; with ``?filter=`` those for which every given term holds."""
+    wanted = selection.parse(request.args.getlist("filter"))
     account = principal().account
     hub = service().hub
     presence = await hub.presence.of(account)
@@ -30,7 +32,11 @@ async def list_devices() -> Response:
     parts = dict.fromkeys(devices, b"")
 
     def put(id: str, shadow: Shadow) -> None:
-        parts[id] = _json.encode(_document(devices[id], presence.get(id, OFFLINE), shadow))
+        device, record = devices[id], presence.get(id, OFFLINE)
+        if wanted.matches(facts(device, record, shadow)):
+            parts[id] = _json.encode(_document(device, record, shadow))
+        else:
+            del parts[id]
 
     async for id, shadow in hub.shadows.of(account):
         await trio.lowlevel.checkpoint()  # a large fleet takes seconds, and must not stop everybody else for so long

@@ -35,4 +35,9 @@ async def remove_key(id: str) -> Response:
 
 
 def _document(key: ApiKey) -> dict[str, Any]:
-    return {"id": key.id, "name": key.name, "created_at": time_text(key.created_at)}
+    return {
+        "id": key.id,
+        "name": key.name,
+        "created_at": time_text(key.created_at),
+        "last_used": time_text(key.used_at),
+    }

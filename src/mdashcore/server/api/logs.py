@@ -17,20 +17,24 @@ routes = Blueprint("logs", __name__, url_prefix="/logs")
 
 @routes.post("")
 async def read_logs() -> Response:
-    """Stored notifications, oldest first: ``{"start"?, "limit"?, "id"?, "name"?}``."""
+    """Stored notifications, oldest first: ``{"start"?, "before"?, "limit"?, "id"?, "name"?}``."""
     value = await body_object()
-    members(value, "start", "limit", "id", "name")
+    members(value, "start", "before", "limit", "id", "name")
+    newest_first = "before" in value
     query = LogQuery(
         start=_integer(value, "start", 0, 0, 2**63 - 1),
         limit=_integer(value, "limit", 100, 1, MAX_RESULTS),
         device=_text(value, "id"),
         name=_text(value, "name"),
+        before=_integer(value, "before", 0, 0, 2**63 - 1) if newest_first else None,
     )
-    frames: list[bytes] = []
+    pages: list[list[bytes]] = []
     async for page in service().hub.feed.select(principal().account, query):
-        frames += page
+        pages.append(page)
         await trio.lowlevel.checkpoint()
-    return answer(jsonrpc.encode_batch(frames))
+    if newest_first:
+        pages.reverse()
+    return answer(jsonrpc.encode_batch([frame for page in pages for frame in page]))
 
 
 def _integer(value: dict[str, Any], name: str, default: int, low: int, high: int) -> int:

@@ -7,10 +7,10 @@ from http import HTTPStatus
 import trio
 from quart import Blueprint, Response, request
 
-from mdashcore import _json, jsonrpc
+from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
 from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
-from mdashcore.server import problems
+from mdashcore.server import hot, problems
 from mdashcore.server.api._request import answer, principal, raw_body, service
 
 routes = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
@@ -22,15 +22,8 @@ MAX_BATCH = 25  # a Mongoose device queues 25 frames
 @routes.post("/<method>")
 async def call(id: str, method: str) -> Response:
     """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
-    params = (await raw_body()).strip()
-    if params:
-        _json.decode(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around them is a level too
-    if len(method) > jsonrpc.MAX_METHOD:
-        raise InvalidInput(f"a method's name has at most {jsonrpc.MAX_METHOD} characters")
-    account = principal().account
-    timeout = service().call_timeout(request.args.get("timeout"))
-    wanted = params if params and params != b"null" else None
-    return answer(await service().node.call_for_user(account, id, method, wanted, timeout=timeout))
+    timeout = request.args.get("timeout")
+    return answer(await hot.call(service(), principal().account, id, method, await raw_body(), timeout))
 
 
 @routes.post("")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from mdashcore.server.api._request import answer, body, principal, service
+from mdashcore.server import hot
+from mdashcore.server.api._request import answer, principal, raw_body, service
 
 routes = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
 
@@ -12,15 +13,10 @@ routes = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
 @routes.get("")
 async def get_shadow(id: str) -> Response:
     """The shadow: ``{"state", "metadata", "version", "timestamp"}``."""
-    account = principal().account
-    await service().hub.registry.get(account, id)
-    return answer((await service().hub.shadows.get(account, id)).document())
+    return answer(await hot.read_shadow(service(), principal().account, id))
 
 
 @routes.post("")
 async def update_shadow(id: str) -> Response:
     """Update it: ``{"state", "version"?, "clientToken"?}``; answers with what was accepted and the new version."""
-    account = principal().account
-    await service().hub.registry.get(account, id)
-    change = await service().hub.shadows.update(account, id, await body())
-    return answer(change.accepted_document())
+    return answer(await hot.update_shadow(service(), principal().account, id, await raw_body()))

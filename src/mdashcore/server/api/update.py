@@ -1,4 +1,7 @@
-"""``/devices/:id/ota``: how a firmware update stands. The upload itself is in `mdashcore.server.upload`."""
+"""``/devices/:id/ota``: how a firmware update stands, and taking it back.
+
+The upload itself is in `mdashcore.server.upload`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,24 @@ routes = Blueprint("update", __name__, url_prefix="/devices/<id>/ota")
 
 @routes.get("")
 async def get_update(id: str) -> Response:
-    """The device's newest update."""
+    """The device's newest update, and those before it."""
     account = principal().account
-    await service().hub.registry.get(account, id)
-    update = await service().hub.updates.get(account, id)
+    hub = service().hub
+    await hub.registry.get(account, id)
+    update = await hub.updates.get(account, id)
     if update is None:
         raise NotFound(f"device {id!r} was never updated")
-    return answer(describe(update))
+    history = await hub.updates.history(account, id)
+    if update.ended:  # also where whoever ended it was stopped before it was remembered
+        history = history.with_(update)
+    return answer({**describe(update, now=hub.now()), "history": history.describe()})
+
+
+@routes.delete("")
+async def cancel_update(id: str) -> Response:
+    """Take the device's update back; the answer is how it ended."""
+    account = principal().account
+    hub = service().hub
+    await hub.registry.get(account, id)
+    update = await service().node.updater.cancel(account, id)
+    return answer(describe(update, now=hub.now()))

@@ -1,0 +1,142 @@
+"""Browser sessions: what a person has after logging in, until they log out, stay away or change the password.
+
+A session holds a digest of the password's hash. So a changed password, and an account that was removed or made anew,
+end every session at once and by themselves, also one that is being opened at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from mdashcore import identity
+from mdashcore._errors import Unauthenticated, VersionConflict
+from mdashcore.hub._records import Record, Records, scoped
+from mdashcore.hub.accounts import Accounts
+from mdashcore.identity import Account
+from mdashcore.storage import DocumentStore
+
+__all__ = ["CreatedSession", "Session", "Sessions"]
+
+IDLE: Final = 86_400.0  # seconds without a request: who comes back every day stays logged in
+TOTAL: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
+TOUCH: Final = 300.0  # seconds between two writes of when a session was used: no write for every request
+MAX_SESSIONS: Final = 32  # of an account: more browsers than a person has; one more ends the oldest
+
+
+@attrs.frozen
+class Session:
+    """A session of an account. Its secret is with the browser only."""
+
+    account: str
+    id: str
+    """No secret; names the session to who holds sockets that it opened."""
+    hash: str
+    credential: str
+    """SHA-256 of the account's password hash when the session was opened."""
+    created_at: float
+    """Unix seconds."""
+    used_at: float
+    """Unix seconds, late by `TOUCH` at most."""
+
+
+@attrs.frozen
+class CreatedSession:
+    """A new session together with its secret, which exists only here."""
+
+    session: Session
+    secret: str = attrs.field(repr=False)
+    """``ACCOUNT:mds_…``: fit for a cookie as it is."""
+
+
+class Sessions:
+    """The sessions of all accounts.
+
+    Args:
+        now: Unix seconds.
+        entropy: that many random bytes.
+        on_revoked: called with (account, session id) when a session was ended.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        accounts: Accounts,
+        *,
+        now: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        on_revoked: Callable[[str, str], None],
+    ) -> None:
+        self._records = Records(documents, "sessions", Session)
+        self._accounts = accounts
+        self._now = now
+        self._entropy = entropy
+        self._on_revoked = on_revoked
+
+    async def create(self, account: Account) -> CreatedSession:
+        """Open a session for somebody whose password was right; `account` as it was found then."""
+        token = identity.make_token(identity.SESSION_PREFIX, self._entropy(identity.ENTROPY_BYTES))
+        now = self._now()
+        id = identity.make_id("ses", self._entropy(8))
+        session = Session(account.name, id, identity.hash_token(token), _credential(account), now, now)
+        await self._make_room(account)
+        await self._records.put(scoped(account.name, session.hash), session, expected=0)
+        return CreatedSession(session, f"{account.name}:{token}")
+
+    async def authenticate(self, secret: str) -> tuple[Session, Account]:
+        """The session of a secret, and its account as it is now. Raises `Unauthenticated`."""
+        name, _, token = secret.partition(":")
+        account = await self._accounts.get(name)
+        record = None
+        if account is not None:
+            record = await self._records.get(scoped(name, identity.hash_token(token)))
+        if account is None or record is None or not self._is_valid(record.value, account):
+            raise Unauthenticated("the session has ended; log in again")
+        await self._touch(record)
+        return record.value, account
+
+    async def end(self, session: Session) -> None:
+        """End a session: what it had opened is closed."""
+        await self._records.delete(scoped(session.account, session.hash))
+        self._on_revoked(session.account, session.id)
+
+    async def forget(self, account: str) -> None:
+        """End all sessions of an account."""
+        for session in await self._of(account):
+            await self.end(session)
+
+    async def _of(self, account: str) -> list[Session]:
+        return [session async for _, session in self._records.scan(scoped(account, ""))]
+
+    async def _make_room(self, account: Account) -> None:
+        """Remove what has ended by itself, and the oldest where there are too many."""
+        valid = []
+        for session in await self._of(account.name):
+            if self._is_valid(session, account):
+                valid.append(session)
+            else:
+                await self.end(session)
+        valid.sort(key=lambda session: session.used_at)
+        for session in valid[: max(0, len(valid) + 1 - MAX_SESSIONS)]:
+            await self.end(session)
+
+    async def _touch(self, record: Record[Session]) -> None:
+        session, now = record.value, self._now()
+        if now - session.used_at < TOUCH:
+            return
+        try:
+            used = attrs.evolve(session, used_at=now)
+            await self._records.put(scoped(session.account, session.hash), used, expected=record.version)
+        except VersionConflict:
+            pass  # another request has just done so, or the session was ended
+
+    def _is_valid(self, session: Session, account: Account) -> bool:
+        now = self._now()
+        current = session.credential == _credential(account)
+        return current and now - session.used_at < IDLE and now - session.created_at < TOTAL
+
+
+def _credential(account: Account) -> str:
+    return identity.hash_token(account.password_hash)

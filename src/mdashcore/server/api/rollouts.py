@@ -1,0 +1,101 @@
+"""``/rollouts``: how they stand, and what people want of them. Making one is in `mdashcore.server.rollout_upload`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+from quart import Blueprint, Response, request
+
+from mdashcore._errors import InvalidInput, NotFound
+from mdashcore.hub.rollouts import Rollouts, describe
+from mdashcore.rollout import Member, Outcome, Rollout
+from mdashcore.server.api._request import answer, principal, service
+
+routes = Blueprint("rollouts", __name__, url_prefix="/rollouts")
+
+MAX_PAGE = 1000  # members in one answer: 200 KB
+
+_Action = Callable[[Rollouts, str, str], Awaitable[Rollout]]
+
+_ACTIONS: Mapping[str, _Action] = {
+    "approve": Rollouts.approve,
+    "pause": Rollouts.pause,
+    "resume": Rollouts.resume,
+    "retry": Rollouts.retry,
+    "abort": Rollouts.abort,
+}
+
+
+@routes.get("")
+async def list_rollouts() -> Response:
+    """The account's rollouts, the newest first."""
+    return answer([describe(each) for each in await service().hub.rollouts.of(principal().account)])
+
+
+@routes.get("/<id>")
+async def get_rollout(id: str) -> Response:
+    """One rollout."""
+    return answer(describe(await service().hub.rollouts.get(principal().account, id)))
+
+
+@routes.get("/<id>/members")
+async def list_members(id: str) -> Response:
+    """Its devices in order, in pages: ``?start=0&limit=100&outcome=FAILED``."""
+    start, limit = _number("start", 0, 0, 2**31), _number("limit", 100, 1, MAX_PAGE)
+    outcome = request.args.get("outcome")
+    if outcome is not None and outcome not in set(Outcome):
+        raise InvalidInput(f"outcome is one of {', '.join(Outcome)}")
+    account, rollouts = principal().account, service().hub.rollouts
+    present = await rollouts.get(account, id)
+    members: dict[str, Member] = {}
+    async for member in rollouts.touched(account, id):
+        await trio.lowlevel.checkpoint()  # a large rollout takes a while, and must not stop everybody else for so long
+        members[member.device] = member
+    found: list[dict[str, Any]] = []
+    phase = 0
+    devices = await rollouts.devices(account, id)
+    for place in range(start, len(devices)):
+        while place >= present.ends[phase]:
+            phase += 1
+        described = _describe(present, phase, devices[place], members.get(devices[place]))
+        if outcome in (None, described["outcome"]):
+            if len(found) == limit:
+                return answer({"members": found, "next": place})
+            found.append(described)
+    return answer({"members": found, "next": None})
+
+
+@routes.post("/<id>/<action>")
+async def change_rollout(id: str, action: str) -> Response:
+    """Approve, pause, resume, retry or abort it; answers with the rollout."""
+    if action not in _ACTIONS:
+        raise NotFound(f"nothing is served at {request.path}")
+    return answer(describe(await _ACTIONS[action](service().hub.rollouts, principal().account, id)))
+
+
+@routes.delete("/<id>")
+async def remove_rollout(id: str) -> Response:
+    """Remove one that has ended."""
+    await service().hub.rollouts.remove(principal().account, id)
+    return answer(True)
+
+
+def _describe(present: Rollout, phase: int, device: str, member: Member | None) -> dict[str, Any]:
+    member = member or Member(device=device)
+    return {
+        "device": device,
+        "phase": phase,
+        "outcome": present.outcome(member),
+        "attempt": member.attempt,
+        "reason": member.reason,
+        "changed": member.changed or None,
+    }
+
+
+def _number(name: str, default: int, low: int, high: int) -> int:
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high):
+        raise InvalidInput(f"{name} is an integer from {low} to {high}")
+    return int(text)

@@ -1,0 +1,96 @@
+"""``/login``, ``/logout``, ``/session``: what the dashboard has in place of a key; and ``/me/password``."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from quart import Blueprint, Response, request
+
+from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
+from mdashcore.hub.sessions import TOTAL
+from mdashcore.server.api._request import answer, body_object, members, principal, service
+from mdashcore.server.asgi import Scope, header
+from mdashcore.server.auth import SESSION_COOKIE, browser_of
+
+routes = Blueprint("sessions", __name__)
+
+
+@routes.post("/login")
+async def login() -> Response:
+    """Open a session: ``{"user", "password"}``; the cookie is in the answer."""
+    browser_of(_scope()).check_not_foreign()  # or another page could log somebody in as somebody else
+    value = await body_object()
+    members(value, "user", "password")
+    name, password = value.get("user"), value.get("password")
+    if not isinstance(name, str) or not isinstance(password, str):
+        raise InvalidInput("user and password are text")
+    account = await service().passwords.check(name, password)
+    created = await service().hub.sessions.create(account)
+    response = answer({"user": account.name, "admin": account.admin})
+    _set_cookie(response, created.secret, round(TOTAL))
+    return response
+
+
+@routes.post("/logout")
+async def logout() -> Response:
+    """End the session that the request came with, and close what it had opened; ``{"everywhere": true}``: all."""
+    session = principal().session
+    if session is None:
+        raise InvalidInput("there is no session to end: the request came with a key or a password")
+    value = await body_object()
+    members(value, "everywhere")
+    everywhere = value.get("everywhere", False)
+    if not isinstance(everywhere, bool):
+        raise InvalidInput("everywhere is true or false")
+    if everywhere:
+        await service().hub.sessions.forget(session.account)
+    else:
+        await service().hub.sessions.end(session)
+    response = answer(True)
+    _set_cookie(response, "", 0)
+    return response
+
+
+@routes.get("/session")
+async def get_session() -> Response:
+    """Who is logged in; ``"user": null`` if nobody is, which is no error for who wants to know just that."""
+    try:
+        found = await service().authenticator.of_request(_scope())
+    except Unauthenticated:
+        return answer({"user": None, "admin": False})
+    return answer({"user": found.account, "admin": found.admin})
+
+
+@routes.put("/me/password")
+async def change_password() -> Response:
+    """Change one's own password: ``{"old", "new"}``. All sessions end; who came with one gets another."""
+    found = principal()
+    if found.key is not None:
+        raise Forbidden("a key cannot change the password; log in, or use the user name and the password")
+    value = await body_object()
+    members(value, "old", "new")
+    if not isinstance(value.get("old"), str):
+        raise InvalidInput("old is text: the password so far")
+    passwords, accounts = service().passwords, service().hub.accounts
+    try:
+        await passwords.check(found.account, value["old"])
+    except Unauthenticated:
+        raise Forbidden("the old password is wrong") from None  # a 401 would say that the session has ended
+    account = await accounts.set_password(found.account, await passwords.hash(value.get("new")))
+    response = answer({"name": account.name, "admin": account.admin})
+    if found.session is not None:
+        created = await service().hub.sessions.create(account)
+        _set_cookie(response, created.secret, round(TOTAL))
+    return response
+
+
+def _scope() -> Scope:
+    return cast(Scope, request.scope)
+
+
+def _set_cookie(response: Response, value: str, max_age: int) -> None:
+    """Set the cookie; only for TLS where the connection has it, here or at the proxy in front."""
+    secure = "https" in (_scope()["scheme"], header(_scope(), b"x-forwarded-proto"))
+    response.set_cookie(
+        SESSION_COOKIE, value, max_age=max_age, path="/", httponly=True, samesite="Strict", secure=secure
+    )

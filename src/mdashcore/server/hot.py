@@ -1,0 +1,43 @@
+"""The few requests that most of the traffic is made of, without a framework: both lanes answer them with this."""
+
+from __future__ import annotations
+
+from mdashcore import _json, jsonrpc
+from mdashcore._errors import InvalidInput
+from mdashcore.server.service import Service
+
+__all__ = ["call", "read_shadow", "update_shadow"]
+
+
+async def call(service: Service, account: str, id: str, method: str, body: bytes, timeout: str | None) -> bytes:
+    """Call a method of a device: its bare result, exactly as the device wrote it.
+
+    Args:
+        body: the params as JSON; empty, or ``null``, for none.
+        timeout: seconds, as the request gave them.
+
+    Raises:
+        InvalidInput: the params, the method's name or the time-out.
+        MdashError: as `Node.call_for_user`.
+    """
+    params = body.strip()
+    if params:
+        _json.decode(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around them is a level too
+    if len(method) > jsonrpc.MAX_METHOD:
+        raise InvalidInput(f"a method's name has at most {jsonrpc.MAX_METHOD} characters")
+    seconds = service.call_timeout(timeout)
+    wanted = params if params and params != b"null" else None
+    return await service.node.call_for_user(account, id, method, wanted, timeout=seconds)
+
+
+async def read_shadow(service: Service, account: str, id: str) -> bytes:
+    """The shadow: ``{"state", "metadata", "version", "timestamp"}``. Raises `NotFound`."""
+    await service.hub.registry.get(account, id)
+    return _json.encode((await service.hub.shadows.get(account, id)).document())
+
+
+async def update_shadow(service: Service, account: str, id: str, body: bytes) -> bytes:
+    """Update it: what was accepted, with the new version. Raises `NotFound`, and as `Shadows.update`."""
+    await service.hub.registry.get(account, id)
+    document = _json.decode(body) if body.strip() else None
+    return _json.encode((await service.hub.shadows.update(account, id, document)).accepted_document())

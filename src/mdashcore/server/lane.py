@@ -1,0 +1,281 @@
+"""The fast lane: the hot requests of an HTTP/1.1 connection are answered right on the stream.
+
+It takes only what is plain: a request line and fields of the strictest grammar, an `Authorization` that is valid, a
+body of a given length that is there. Whatever is odd in any way, or wrong before its body is read, is left to Hypercorn
+with every byte that came, so that there is one judge of odd requests and not two.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import select
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
+from enum import Enum, auto
+from functools import lru_cache
+from http import HTTPStatus
+from math import inf
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+import trio
+
+from mdashcore import _json
+from mdashcore._errors import MdashError, StorageError, status_of
+from mdashcore.server import hot, problems
+from mdashcore.server.auth import Principal
+from mdashcore.server.service import Service
+from mdashcore.trio.websocket import SEND_TIMEOUT
+
+__all__ = ["SECURITY_HEADERS", "Conversation", "Lane", "Next", "PlainRequest"]
+
+_log = logging.getLogger(__name__)
+
+WATCH_INTERVAL: Final = 0.5  # seconds between two looks whether those who wait for an answer are still there
+
+MAX_READ: Final = 2**16  # bytes taken from a socket at once
+
+SECURITY_HEADERS: Final = {
+    "Cache-Control": "no-store",  # answers hold secrets, and are old at once
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",  # a URL may hold an access_token
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer, in either lane."""
+
+_HEAD: Final = re.compile(
+    rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+))"
+    rb"(?:\?timeout=([0-9.]+))? HTTP/1\.1\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[!-~](?:[\t -~]*[!-~])?[ \t]*\r\n){1,64})\r\n"
+)
+"""A head that the lane takes (RFC 9112, sections 3 and 5): no space, escape or byte that could be read in two ways."""
+
+_ONCE: Final = frozenset({b"host", b"content-length", b"authorization"})
+"""Fields of which a second one makes a request odd."""
+
+_ODD: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
+"""Fields that make one odd."""
+
+_LENGTH: Final = re.compile(rb"[0-9]{1,9}")
+
+
+@attrs.frozen
+class PlainRequest:
+    """A request that the lane can answer."""
+
+    post: bool
+    device: str
+    method: str | None
+    """The device's method; None for its shadow."""
+    timeout: str | None
+    authorization: str
+    """A Bearer key. Passwords take a while anyway, and are counted where they are wrong."""
+    body_start: int
+    body_end: int
+    """Where its body is in the bytes that it was read from, and where the next request begins."""
+    close: bool
+    """Whether the client wants the connection to be closed after the answer."""
+
+    @classmethod
+    def read(cls, data: bytes) -> PlainRequest | None:
+        """The request at the beginning of `data`, whose head is complete; None for what is not plain."""
+        match = _HEAD.match(data)
+        if match is None:
+            return None
+        fields: dict[bytes, bytes] = {}
+        for line in match[5].split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name in _ODD or (name in _ONCE and name in fields):
+                return None
+            if name == b"connection" and name in fields:
+                return None
+            fields[name] = value.strip()
+        length = fields.get(b"content-length", b"0")
+        connection = fields.get(b"connection", b"keep-alive").lower()
+        authorization = fields.get(b"authorization")
+        if (
+            authorization is None
+            or authorization[:7].lower() != b"bearer "
+            or b"host" not in fields
+            or not _LENGTH.fullmatch(length)
+        ):
+            return None
+        if connection not in (b"keep-alive", b"close"):
+            return None
+        start = match.end()
+        return cls(
+            post=match[1] == b"POST",
+            device=match[2].decode(),
+            method=None if match[3] is None else match[3].decode(),
+            timeout=None if match[4] is None else match[4].decode(),
+            authorization=authorization.decode(),
+            body_start=start,
+            body_end=start + int(length),
+            close=connection == b"close",
+        )
+
+
+class Next(Enum):
+    """What has to happen with a connection."""
+
+    READ = auto()
+    """What is left is the beginning of a request, or nothing: read on."""
+    ELSEWHERE = auto()
+    """What is left begins with a request that is not plain: Hypercorn has to go on."""
+    END = auto()
+    """Nothing more is wanted."""
+
+
+_FIXED: Final = "".join(f"{name.lower()}: {value}\r\n" for name, value in SECURITY_HEADERS.items()).encode()
+
+
+@attrs.frozen
+class _Answer:
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def encode(self, *, close: bool) -> bytes:
+        """As it goes onto the stream."""
+        more = "".join(f"{name.lower()}: {value}\r\n" for name, value in self.headers.items()).encode()
+        return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b%b\r\n%b" % (
+            _status_line(self.status),
+            len(self.body),
+            _FIXED,
+            more,
+            _date(int(time.time())),
+            b"connection: close\r\n" if close else b"",
+            self.body,
+        )
+
+
+@attrs.define(eq=False)
+class Conversation:
+    """One connection, as the lane and the gateway share it."""
+
+    stream: trio.abc.Stream
+    scope: trio.CancelScope
+    """Around all that is done for it; its deadline moves with what is waited for."""
+
+
+class Lane:
+    """Answers plain requests.
+
+    Args:
+        authenticate: from the value of `Authorization`; what it raises makes a request not plain.
+    """
+
+    def __init__(self, service: Service, authenticate: Callable[[str], Awaitable[Principal]]) -> None:
+        self._service = service
+        self._authenticate = authenticate
+        self._open = service.settings.fast_lane
+        self._max_body = service.settings.max_body
+        self._body_timeout = service.settings.body_timeout
+        self._answering: set[Conversation] = set()
+        self.closing = False
+        """Whether every answer is to be the last of its connection."""
+
+    async def watch(self) -> None:
+        """Forget, for ever, the calls of clients that have left: a device may take long to answer."""
+        while True:
+            await trio.sleep(WATCH_INTERVAL)
+            for conversation in tuple(self._answering):
+                if _has_left(conversation.stream):
+                    conversation.scope.cancel()
+
+    async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
+        """Answer the plain requests at the beginning of `data`, which begins with a whole head.
+
+        Returns:
+            what is left of `data` and of what was read after it, and what has to happen next.
+        """
+        stream, scope = conversation.stream, conversation.scope
+        while True:
+            request = PlainRequest.read(data) if self._open else None
+            if request is None or request.body_end - request.body_start > self._max_body:
+                return data, Next.ELSEWHERE
+            try:
+                principal = await self._authenticate(request.authorization)
+            except MdashError:
+                return data, Next.ELSEWHERE
+            if len(data) < request.body_end:
+                rest = await self._read(stream, request.body_end - len(data), scope)
+                if rest is None:
+                    return data, Next.END
+                data += rest
+            scope.deadline = inf  # a call has a time-out of its own
+            body = data[request.body_start : request.body_end]
+            self._answering.add(conversation)
+            try:
+                answer = await self._answer(request, principal.account, body)
+            finally:
+                self._answering.discard(conversation)
+            close = request.close or self.closing
+            scope.deadline = trio.current_time() + SEND_TIMEOUT
+            await stream.send_all(answer.encode(close=close))
+            data = data[request.body_end :]
+            if close:
+                return data, Next.END
+            if b"\r\n\r\n" not in data:
+                return data, Next.READ
+
+    async def _read(self, stream: trio.abc.Stream, size: int, scope: trio.CancelScope) -> bytes | None:
+        """At least the next `size` bytes; None if they do not come, and the client has been told."""
+        scope.deadline = inf
+        parts: list[bytes | bytearray] = []
+        with trio.move_on_after(2 * self._body_timeout) as whole:
+            while size > 0:
+                with trio.move_on_after(self._body_timeout) as piece:
+                    part = await stream.receive_some(MAX_READ)
+                if piece.cancelled_caught:
+                    break
+                if not part:
+                    return None
+                parts.append(part)
+                size -= len(part)
+        if whole.cancelled_caught or size > 0:
+            late = problems.problem(408, "the request's body was waited for too long")
+            scope.deadline = trio.current_time() + SEND_TIMEOUT
+            await stream.send_all(_Answer(408, _json.encode(late)).encode(close=True))
+            return None
+        return b"".join(parts)
+
+    async def _answer(self, request: PlainRequest, account: str, body: bytes) -> _Answer:
+        service, device = self._service, request.device
+        try:
+            if request.method is not None:
+                return _Answer(200, await hot.call(service, account, device, request.method, body, request.timeout))
+            if request.post:
+                return _Answer(200, await hot.update_shadow(service, account, device, body))
+            return _Answer(200, await hot.read_shadow(service, account, device))
+        except MdashError as exc:
+            if isinstance(exc, StorageError):
+                _log.error("a request failed: %s", exc)
+            return _Answer(status_of(exc), problems.encoded(exc), problems.headers(exc))
+        except Exception:
+            _log.exception("a request failed")
+            return _Answer(500, _json.encode(problems.problem(500, "internal error")))
+
+
+@lru_cache(maxsize=64)  # as many statuses as there are errors
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+
+
+def _has_left(stream: trio.abc.Stream) -> bool:
+    """Whether the client has closed the connection; only where the system can tell without reading from it (Linux)."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(transport, trio.SocketStream) or not hasattr(select, "POLLRDHUP"):
+        return False
+    poll = select.poll()
+    poll.register(transport.socket.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -1,0 +1,135 @@
+"""``POST /rollouts``: what is asked for and the image, in one form; the image streams into a blob.
+
+Raw ASGI, as for the image of one device, and for the same reasons.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import multipart
+import trio
+
+from mdashcore import _json, firmware, rollout
+from mdashcore._errors import InvalidInput, MdashError, StorageError, TooLarge
+from mdashcore.hub.rollouts import describe
+from mdashcore.hub.updates import blob_key
+from mdashcore.server.asgi import (
+    App,
+    BodyTimeout,
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    is_from_page,
+    respond,
+    respond_error,
+)
+from mdashcore.server.service import Service
+from mdashcore.server.upload import UPLOAD_TIMEOUT, _Body, _read_image
+
+__all__ = ["RolloutRoute"]
+
+_log = logging.getLogger(__name__)
+
+_PATH = "/api/v2/rollouts"
+
+
+class RolloutRoute:
+    """Takes new rollouts out of an app's requests."""
+
+    def __init__(self, service: Service, app: App) -> None:
+        self._service = service
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].rstrip("/") != _PATH:
+            await self._app(scope, receive, send)
+            return
+        form = _Form(scope, receive, self._service)
+        try:
+            made = await self._create(scope, form)
+        except ClientGone:
+            return
+        except MdashError as exc:
+            if isinstance(exc, StorageError):
+                _log.error("a rollout could not be made: %s", exc)
+            await respond_error(receive, send, exc, unread=not form.complete, from_page=is_from_page(scope))
+            return
+        except Exception:
+            _log.exception("a rollout could not be made")
+            await respond_error(receive, send, MdashError("internal error"), unread=not form.complete)
+            return
+        await respond(send, 201, _json.encode(describe(made)))
+
+    async def _create(self, scope: Scope, form: _Form) -> rollout.Rollout:
+        service = self._service
+        account = (await service.authenticator.of_request(scope)).account
+        rollouts = service.hub.rollouts
+        await rollouts.check_room(account)
+        id = rollouts.new_id()
+        key = blob_key(account, id)
+        with service.uploading(account, id):
+            try:
+                with trio.move_on_after(UPLOAD_TIMEOUT) as timer:
+                    async with aclosing(form.image()) as chunks:
+                        size = await rollouts.blobs.put(key, chunks)
+                if timer.cancelled_caught:
+                    raise BodyTimeout(f"the image did not come within {UPLOAD_TIMEOUT:g} s")
+                request = form.request()
+                limits = firmware.Limits(size=service.settings.max_image)
+                image = await trio.to_thread.run_sync(_read_image, rollouts.blobs, key, size, form.filename, limits)
+                with trio.CancelScope(shield=True):  # once stored it goes on, whoever asked is still there or not
+                    return await rollouts.create(account, id, request, image)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await rollouts.tidy(account, id)
+                raise
+
+
+class _Form(_Body):
+    """A form with the fields ``rollout`` and ``file``, in any order; a bad ``rollout`` in front is told at once."""
+
+    def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
+        super().__init__(scope, receive, service)
+        self._limit = service.settings.max_body
+        self._text = bytearray()
+
+    def request(self) -> rollout.Request:
+        """What was asked for. Raises `InvalidInput`."""
+        if not self._text:
+            raise InvalidInput("what the rollout is to be is missing: the field 'rollout', with JSON")
+        return rollout.parse_request(_json.decode(bytes(self._text)))
+
+    async def _all(self) -> AsyncGenerator[bytes, None]:
+        if self._type != "multipart/form-data":
+            raise InvalidInput("a rollout is a form (multipart/form-data) with the fields 'rollout' and 'file'")
+        async with aclosing(super()._all()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _form(self) -> AsyncGenerator[bytes, None]:
+        name = None
+        seen = set()
+        try:
+            with multipart.PushMultipartParser(self._options.get("boundary", ""), max_segment_count=16) as parser:
+                async with aclosing(self._all()) as chunks:
+                    async for chunk in chunks:
+                        for event in parser.parse(chunk):
+                            if isinstance(event, multipart.MultipartSegment):
+                                name = None if event.name in seen else event.name
+                                seen.add(event.name)
+                                if name == "file":
+                                    self.filename = (event.filename or self.filename)[:256]
+                                    if self._text:
+                                        self.request()
+                            elif event and name == "file":
+                                yield bytes(event)
+                            elif event and name == "rollout":
+                                self._text += event
+                                if len(self._text) > self._limit:
+                                    raise TooLarge(f"the field 'rollout' is larger than {self._limit} bytes")
+        except multipart.MultipartError as exc:
+            raise InvalidInput(f"the form cannot be read: {exc}") from None

@@ -1,0 +1,109 @@
+"""The dashboard's files: read once from the installed package, and answered from memory."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Iterator, Mapping
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
+from typing import Final
+
+import attrs
+
+from mdashcore.server.asgi import App, Receive, Scope, Send, header
+
+__all__ = ["PREFIX", "StaticFiles", "read_files"]
+
+PREFIX: Final = "/ui/"
+
+INDEX: Final = "index.html"
+
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+"""What is served; anything else in the folder is not."""
+
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",  # no text becomes markup or code, whatever a script does
+        "trusted-types 'none'",
+    )
+)
+
+_HEADERS: Final = (
+    (b"cache-control", b"no-cache"),  # kept, and asked for again: a new version shows at once
+    (b"content-security-policy", _POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+@attrs.frozen
+class File:
+    """A file as it is sent."""
+
+    body: bytes
+    type: str
+    etag: str
+
+
+class StaticFiles:
+    """Answers ``GET /ui/…``, and ``GET /`` for browsers, in front of an app.
+
+    A path is looked up in a table of the files that there are, so none can lead out of the folder.
+    """
+
+    def __init__(self, app: App, files: Mapping[str, File] | None = None) -> None:
+        self._app = app
+        self._files = read_files() if files is None else files
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        file = self._find(scope) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
+        if file is None:
+            await self._app(scope, receive, send)
+            return
+        fields = [(b"etag", file.etag.encode()), (b"vary", b"Accept"), *_HEADERS]
+        if file.etag in (header(scope, b"if-none-match") or ""):
+            await _send(send, 304, fields, b"")
+            return
+        fields += [(b"content-type", file.type.encode()), (b"content-length", b"%d" % len(file.body))]
+        await _send(send, 200, fields, b"" if scope["method"] == "HEAD" else file.body)
+
+    def _find(self, scope: Scope) -> File | None:
+        path: str = scope["path"]
+        if path == "/" and "text/html" in (header(scope, b"accept") or ""):
+            return self._files.get(INDEX)
+        return self._files.get(path.removeprefix(PREFIX)) if path.startswith(PREFIX) else None
+
+
+def read_files() -> dict[str, File]:
+    """The files of the dashboard, by their path in its folder."""
+    return dict(_walk(importlib.resources.files("mdashcore.server").joinpath("ui"), ""))
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, File]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        elif (type_ := _TYPES.get(PurePosixPath(entry.name).suffix)) is not None:
+            body = entry.read_bytes()
+            yield prefix + entry.name, File(body, type_, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+async def _send(send: Send, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

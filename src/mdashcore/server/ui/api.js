@@ -1,0 +1,108 @@
+// The one place that talks to the server.
+
+const BASE = "/api/v2";
+
+const PAGE = {"X-Requested-With": "mdash"}; // the server then keeps the browser's own login box shut
+
+const WAIT = 130_000; // ms for an answer: a call may ask for 120 s
+
+export class ApiError extends Error {
+  // What went wrong, in words for a person.
+  constructor(status, code, message, {data, retryAfter} = {}) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status; // HTTP; 0 where there was no answer
+    this.code = code; // the device's own where status is 422
+    this.data = data;
+    this.retryAfter = retryAfter; // seconds, where the server named them
+  }
+}
+
+// Called when a request finds that nobody is logged in any more.
+let onLoggedOut = () => {};
+export function whenLoggedOut(listener) {
+  onLoggedOut = listener;
+}
+
+// request("POST", "/devices", {body: {id: "lamp"}, query: {timeout: 5}, signal}): the decoded answer, or ApiError.
+export async function request(method, path, {body, query, signal} = {}) {
+  const limit = AbortSignal.timeout(WAIT);
+  const init = {method, headers: {...PAGE}, signal: signal ? AbortSignal.any([signal, limit]) : limit};
+  if (body !== undefined) {
+    init.body = JSON.stringify(body);
+    init.headers["Content-Type"] = "application/json";
+  }
+  let response, text;
+  try {
+    response = await fetch(address(path, query), init);
+    text = await response.text();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, 0, error.name === "TimeoutError" ? "the server did not answer in time" : "the server cannot be reached");
+  }
+  return settle(response.status, text, response.headers.get("Retry-After"), path);
+}
+
+export const get = (path, query, options) => request("GET", path, {query, ...options});
+export const post = (path, body, options) => request("POST", path, {body, ...options});
+export const put = (path, body, options) => request("PUT", path, {body, ...options});
+export const del = (path, options) => request("DELETE", path, options);
+
+// devicePath("lamp", "rpc", "Sys.GetInfo"): a path with its parts encoded.
+export const devicePath = (id, ...rest) => ["/devices", ...[id, ...rest].map(encodeURIComponent)].join("/");
+
+// Calls a method of a device; its result.
+export function call(id, method, params, {timeout, signal} = {}) {
+  return request("POST", devicePath(id, "rpc", method), {body: params, query: {timeout}, signal});
+}
+
+// Sends a File or Blob as the field `file`; onProgress(fraction 0…1). Only XMLHttpRequest tells how far it is.
+export function upload(path, file, {onProgress, signal} = {}) {
+  return new Promise((resolve, reject) => {
+    const xhr = new XMLHttpRequest();
+    const form = new FormData();
+    form.append("file", file, file.name);
+    const failed = (words) => reject(new ApiError(0, 0, words));
+    xhr.upload.addEventListener("progress", (event) => {
+      if (event.lengthComputable) onProgress?.(event.loaded / event.total);
+    });
+    xhr.addEventListener("load", () => {
+      try {
+        resolve(settle(xhr.status, xhr.responseText, xhr.getResponseHeader("Retry-After"), path));
+      } catch (error) {
+        reject(error);
+      }
+    });
+    xhr.addEventListener("error", () => failed("the connection broke during the upload"));
+    xhr.addEventListener("abort", () => failed("the upload was stopped"));
+    signal?.addEventListener("abort", () => xhr.abort(), {once: true});
+    xhr.open("POST", address(path));
+    for (const [name, value] of Object.entries(PAGE)) xhr.setRequestHeader(name, value);
+    xhr.send(form);
+  });
+}
+
+function address(path, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+  const text = new URLSearchParams(given).toString();
+  return BASE + path + (text && `?${text}`);
+}
+
+function settle(status, text, retryAfter, path) {
+  let value;
+  try {
+    value = text ? JSON.parse(text) : undefined;
+  } catch {
+    throw new ApiError(status, status, `the server gave an answer that cannot be read (status ${status})`);
+  }
+  if (status >= 200 && status < 300) return value;
+  const {code = status, message = `status ${status}`, data} = value?.error ?? {};
+  if (status === 401 && path !== "/login") onLoggedOut();
+  throw new ApiError(status, code, message, {data, retryAfter: retryAfter ? Number(retryAfter) : undefined});
+}
+
+// Sessions
+
+export const whoAmI = () => get("/session");
+export const login = (user, password) => post("/login", {user, password});
+export const logout = () => post("/logout");

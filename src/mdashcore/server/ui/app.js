@@ -1,0 +1,173 @@
+// The shell: who is logged in, where one is, what is shown.
+
+import * as api from "./api.js";
+import {announce, toast} from "./dialog.js";
+import {fill, h, setText} from "./dom.js";
+import * as live from "./live.js";
+import {go, link, match, otherwise, route} from "./router.js";
+
+// Views. Each module's default export is a view: see router.js. They are loaded when they are first shown.
+
+const view = (load) => async (...args) => (await load()).default(...args);
+
+route("/login", view(() => import("./views/login.js")), {public: true});
+route("/devices", view(() => import("./views/devices.js")), {nav: "devices"});
+route("/device/:id/:tab?", view(() => import("./views/device.js")), {nav: "devices"});
+route("/rollouts/:id?", view(() => import("./views/rollouts.js")), {nav: "rollouts"});
+route("/notifications", view(() => import("./views/notifications.js")), {nav: "notifications"});
+route("/keys", view(() => import("./views/keys.js")), {nav: "keys"});
+route("/users", view(() => import("./views/users.js")), {nav: "users"});
+route("/profile", view(() => import("./views/profile.js")), {nav: "profile"});
+otherwise(() => ({
+  title: "Nothing here",
+  element: h("div", {class: "empty"}, h("h1", {}, "Nothing here"), h("p", {}, "This address leads to no view."),
+    h("a", {class: "button", href: "#/devices"}, "To the devices")),
+}));
+
+const NAV = [
+  ["devices", "Devices"],
+  ["rollouts", "Rollouts"],
+  ["notifications", "Notifications"],
+  ["keys", "Keys"],
+  ["users", "Users", (who) => who.admin],
+];
+
+const main = document.getElementById("main");
+const bar = document.getElementById("bar");
+const connection = document.getElementById("connection");
+
+let who = null; // {user, admin}, or null
+let present = null; // {found, view}
+let showing = 0; // counts navigations: what a slow older one brings is thrown away
+
+// Logging in and out
+
+function enter(found) {
+  who = found;
+  live.start({onLoggedOut: () => leave("The session has ended. Log in again.")});
+  drawBar();
+}
+
+function leave(words) {
+  if (who === null) return;
+  who = null;
+  live.stop();
+  drawBar();
+  if (words) toast(words);
+  askToLogIn();
+}
+
+function askToLogIn() {
+  const here = location.hash;
+  const back = here && !here.startsWith("#/login") ? `?to=${encodeURIComponent(here)}` : "";
+  go(`#/login${back}`, {replace: true});
+}
+
+api.whenLoggedOut(() => leave("The session has ended. Log in again."));
+
+async function logOut() {
+  try {
+    await api.logout();
+  } catch (error) {
+    if (error.status !== 401) {
+      toast(`You are still logged in: ${error.message}`, {error: true});
+      return;
+    }
+  }
+  who = null;
+  live.stop();
+  drawBar();
+  go("#/login");
+}
+
+// The bar
+
+function drawBar() {
+  document.body.classList.toggle("logged-in", who !== null);
+  bar.querySelector("nav")?.remove();
+  bar.querySelector(".who")?.remove();
+  if (who === null) return;
+  bar.append(
+    h("nav", {"aria-label": "Main"}, NAV.filter(([, , may]) => !may || may(who)).map(([name, label]) =>
+      h("a", {href: link(name), "data-nav": name}, label))),
+    h("div", {class: "who"}, h("a", {href: "#/profile", "data-nav": "profile", "aria-label": `Profile of ${who.user}`}, who.user),
+      h("button", {type: "button", class: "quiet", onclick: logOut}, "Log out")));
+  markNav();
+}
+
+function markNav() {
+  for (const anchor of bar.querySelectorAll("[data-nav]")) {
+    if (anchor.dataset.nav === present?.found.nav) anchor.setAttribute("aria-current", "page");
+    else anchor.removeAttribute("aria-current");
+  }
+}
+
+// The connection
+
+live.onState((state) => {
+  connection.hidden = state !== "reconnecting";
+  setText(connection, state === "reconnecting" ? "Reconnecting… what you see may be old." : "");
+});
+
+// Views
+
+async function show() {
+  const found = match();
+  if (found.path === "/") return go("#/devices", {replace: true});
+  if (who === null && !found.public) return askToLogIn();
+  if (who !== null && found.path === "/login") return go(found.query.to || "#/devices", {replace: true});
+  if (present?.found.view === found.view && present.view.update?.(found.params, found.query)) {
+    present.found = found;
+    settle(present.view);
+    return undefined;
+  }
+  const mine = ++showing;
+  let next;
+  try {
+    next = await found.view({...found.params, query: found.query, session: who, enter});
+  } catch (error) {
+    if (!(error instanceof api.ApiError)) console.error(error); // a fault of ours
+    next = {title: "Error", element: h("div", {class: "empty"}, h("h1", {}, "This did not work"), h("p", {}, error.message),
+      h("button", {type: "button", onclick: show}, "Try again"))};
+  }
+  if (mine !== showing) {
+    next.destroy?.();
+    return undefined;
+  }
+  present?.view.destroy?.();
+  const first = present === null;
+  present = {found, view: next};
+  fill(main, next.element);
+  main.scrollTop = 0;
+  settle(next);
+  if (next.focus) next.focus();
+  else if (!first) main.focus({preventScroll: true});
+  return undefined;
+}
+
+function settle(shown) {
+  document.title = `${shown.title} · mdash`;
+  announce(shown.title);
+  markNav();
+}
+
+document.querySelector(".skip-link").addEventListener("click", (event) => {
+  event.preventDefault(); // the fragment is where one is
+  main.focus();
+});
+
+addEventListener("hashchange", show);
+
+async function boot() {
+  try {
+    const found = await api.whoAmI();
+    if (found.user !== null) enter(found);
+  } catch (error) {
+    fill(main, h("div", {class: "empty"}, h("h1", {}, "No connection"), h("p", {}, error.message),
+      h("button", {type: "button", onclick: boot}, "Try again")));
+    return;
+  }
+  await show();
+}
+
+boot();

@@ -1,0 +1,107 @@
+// Builds elements. Text only ever becomes a text node or an attribute, never markup: what a device calls itself
+// cannot become part of the page. There is no other way to make elements in this dashboard.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+// h("button", {class: "primary", onclick: save, disabled: busy}, "Save", icon)
+// props: on… are listeners; `class`, `for` and aria-…/data-… as in HTML; true is a bare attribute; false, null and
+// undefined are left out; `value`, `checked`, `selected`, `indeterminate` are set as properties.
+// children: nodes, text, numbers, lists of them; false, null and undefined are left out.
+export function h(tag, props = {}, ...children) {
+  return build(document.createElement(tag), props, children);
+}
+
+// The same for SVG.
+export function s(tag, props = {}, ...children) {
+  return build(document.createElementNS(SVG, tag), props, children);
+}
+
+const PROPERTIES = new Set(["value", "checked", "selected", "indeterminate"]);
+
+function build(element, props, children) {
+  for (const [name, value] of Object.entries(props ?? {})) set(element, name, value);
+  append(element, children);
+  return element;
+}
+
+function set(element, name, value) {
+  if (name.startsWith("on")) {
+    if (value) element.addEventListener(name.slice(2), value);
+  } else if (PROPERTIES.has(name)) {
+    if (value !== undefined) element[name] = value;
+  } else if (value === true) {
+    element.setAttribute(name, "");
+  } else if (value !== false && value !== null && value !== undefined) {
+    element.setAttribute(name, value);
+  }
+}
+
+function append(element, children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === false || child === null || child === undefined) continue;
+    element.append(child instanceof Node ? child : String(child));
+  }
+}
+
+// Replaces what is in an element.
+export function fill(element, ...children) {
+  element.replaceChildren();
+  append(element, children);
+  return element;
+}
+
+// Sets an element's text only where it is another one: what a screen reader follows must not chatter.
+export function setText(element, text) {
+  if (element.textContent !== String(text)) element.textContent = String(text);
+}
+
+let lastId = 0;
+
+// An id that nothing else on the page has, to bind labels to fields.
+export function uniqueId(prefix = "id") {
+  return `${prefix}-${++lastId}`;
+}
+
+// A labelled form field: field("Name", h("input", {name: "name"}), "for people").
+export function field(label, input, hint) {
+  input.id ||= uniqueId("field");
+  const note = hint ? h("small", {class: "hint", id: `${input.id}-hint`}, hint) : null;
+  if (note) input.setAttribute("aria-describedby", note.id);
+  return h("div", {class: "field"}, h("label", {for: input.id}, label), input, note);
+}
+
+// Text that came from outside, kept from changing the order of what is around it.
+export function foreign(text, props = {}) {
+  return h("bdi", props, text);
+}
+
+const RELATIVE = new Intl.RelativeTimeFormat("en", {numeric: "auto", style: "short"});
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
+
+// "3 min. ago" for a Date, RFC 3339 text or Unix seconds; "never" for null.
+export function ago(time) {
+  if (time === null || time === undefined) return "never";
+  const seconds = (toDate(time) - Date.now()) / 1000;
+  for (const [unit, size] of UNITS) {
+    if (Math.abs(seconds) >= size) return RELATIVE.format(Math.trunc(seconds / size), unit);
+  }
+  return "just now";
+}
+
+// <time> that says when, with the exact time in its title.
+export function timeTag(time) {
+  if (time === null || time === undefined) return h("span", {class: "muted"}, "never");
+  const date = toDate(time);
+  return h("time", {datetime: date.toISOString(), title: date.toLocaleString()}, ago(date));
+}
+
+function toDate(time) {
+  return typeof time === "number" ? new Date(time * 1000) : new Date(time);
+}
+
+// 20475 as "20.0 KiB".
+export function bytes(count) {
+  if (count < 1024) return `${count} B`;
+  const unit = count < 2 ** 20 ? ["KiB", 1024] : ["MiB", 2 ** 20];
+  return `${(count / unit[1]).toFixed(1)} ${unit[0]}`;
+}

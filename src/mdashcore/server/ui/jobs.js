@@ -1,0 +1,182 @@
+// The same act for many devices: how each of them fares, and what went wrong with which.
+//
+// startJob({title, devices, width, run}): begins at once, `width` devices at a time; `run(device, {signal, onProgress})` may
+// return words. A job goes on while one looks elsewhere: onJobs tells of it, showJob brings its dialog back.
+
+import {inWords, open, progress, toast} from "./dialog.js";
+import {foreign, h, setText} from "./dom.js";
+import {table} from "./table.js";
+
+const TRIES = 6; // of one device, while the server says that it is busy
+const LONGEST_WAIT = 30; // s between two of them
+const REPAINT = 100; // ms
+
+export const jobs = []; // the newest last; one that has ended stays until its dialog is closed
+
+const listeners = new Set();
+
+export function onJobs(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+const tellAll = () => {
+  for (const listener of [...listeners]) listener();
+};
+
+// A page that is closed takes its jobs with it.
+addEventListener("beforeunload", (event) => {
+  if (jobs.some((job) => !job.ended)) event.preventDefault();
+});
+
+export function forgetJobs() {
+  for (const job of jobs) job.stop();
+  jobs.length = 0;
+  tellAll();
+}
+
+export function startJob({title, devices, width, run}) {
+  const stopping = new AbortController();
+  const rows = devices.map(({id, name}) => ({id, name, state: "waiting", words: "", fraction: null}));
+  const job = {
+    title,
+    rows,
+    ended: false,
+    shown: null,
+    changed: () => {},
+    count: (...states) => rows.filter(({state}) => states.includes(state)).length,
+    stop: () => stopping.abort(),
+    again: () => startJob({title, devices: rows.filter(({state}) => state === "failed" || state === "stopped"), width, run}),
+  };
+  let next = 0;
+  let timer = 0;
+
+  function repaint() {
+    timer ||= setTimeout(() => {
+      timer = 0;
+      job.changed();
+      tellAll();
+    }, REPAINT);
+  }
+
+  async function one(row) {
+    row.state = "running";
+    repaint();
+    try {
+      const words = await patiently(() => run(row, {signal: stopping.signal, onProgress: (fraction, text = "") => {
+        Object.assign(row, {fraction, words: text});
+        repaint();
+      }}), stopping.signal);
+      Object.assign(row, {state: "done", words: words ?? ""});
+    } catch (error) {
+      const stopped = stopping.signal.aborted && error.status === undefined;
+      Object.assign(row, {state: stopped ? "stopped" : "failed", words: stopped ? "" : inWords(error)});
+    }
+    repaint();
+  }
+
+  async function worker() {
+    while (next < rows.length && !stopping.signal.aborted) await one(rows[next++]);
+  }
+
+  Promise.all(Array.from({length: Math.min(width, rows.length)}, worker)).then(() => {
+    for (const row of rows) if (row.state === "waiting") row.state = "stopped";
+    job.ended = true;
+    job.changed();
+    tellAll();
+    if (job.shown) return;
+    const failed = job.count("failed");
+    toast(`${title}: ${inTotal(job)}`, {error: failed > 0, action: {label: "Show", run: () => showJob(job)}});
+  });
+  jobs.push(job);
+  tellAll();
+  return job;
+}
+
+// Waits where the server asks for it; what else is thrown is the caller's.
+async function patiently(run, signal) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await run();
+    } catch (error) {
+      if (error.status !== 429 || tries === TRIES || signal.aborted) throw error;
+      const wait = Math.min(error.retryAfter ?? tries, LONGEST_WAIT);
+      await new Promise((done) => setTimeout(done, 1000 * wait * (0.75 + Math.random() / 2)));
+    }
+  }
+}
+
+// "38 of 40 done, 2 failed"
+export function inTotal(job) {
+  const [done, failed, stopped] = [job.count("done"), job.count("failed"), job.count("stopped")];
+  return [`${done} of ${job.rows.length} done`, failed && `${failed} failed`, stopped && `${stopped} not begun`].filter(Boolean).join(", ");
+}
+
+const STATES = {waiting: "Waiting", running: "Running", done: "Done", failed: "Failed", stopped: "Not done"};
+const RANK = ["failed", "running", "waiting", "stopped", "done"];
+
+export function showJob(job) {
+  if (job.shown) return;
+  const bar = progress(job.title);
+  const list = table({
+    label: "Devices",
+    rowKey: (row) => row.id,
+    sort: {key: "state", down: false},
+    columns: [
+      {key: "name", title: "Device", width: "minmax(7rem, 1fr)", sort: (row) => row.name, cell: (row) => foreign(row.name, {title: row.name})},
+      {key: "state", title: "State", width: "5.5rem", sort: (row) => RANK.indexOf(row.state), cell: stateCell},
+      {key: "words", title: "Result", width: "minmax(0, 2fr)", cell: (row) => foreign(row.words, {title: row.words})},
+    ],
+    onOpen: (row) => row.words && open(row.name, h("pre", {class: "code whole", tabindex: 0}, foreign(row.words))),
+  });
+  const stop = h("button", {type: "button", onclick: () => { job.stop(); setText(hint, "Stopping: what was begun is waited for."); }}, "Stop");
+  const again = h("button", {type: "button", onclick: () => {
+    dialog.close();
+    showJob(job.again());
+  }}, "Try the others again");
+  const close = h("button", {type: "button", class: "primary", onclick: () => dialog.close()});
+  const hint = h("p", {class: "muted", role: "status"});
+
+  job.changed = () => {
+    const settled = job.count("done", "failed", "stopped");
+    bar.set(settled / job.rows.length, job.ended ? inTotal(job) : `${settled} of ${job.rows.length}`);
+    list.touch(job.rows.map((row) => row.id));
+    stop.hidden = job.ended;
+    again.hidden = !job.ended || job.count("failed", "stopped") === 0;
+    setText(close, job.ended ? "Close" : "Hide");
+    if (job.ended) setText(hint, inTotal(job));
+  };
+  const dialog = open(job.title, h("div", {class: "stack"}, bar.element, h("div", {class: "job-table"}, list.element), hint,
+    h("div", {class: "actions"}, again, stop, close)), () => {
+    job.shown = null;
+    job.changed = () => {};
+    if (job.ended && jobs.includes(job)) jobs.splice(jobs.indexOf(job), 1);
+    tellAll();
+  });
+  dialog.classList.add("wide");
+  job.shown = dialog;
+  setText(hint, "You can hide this: it goes on for as long as this page is open.");
+  list.set(job.rows);
+  job.changed();
+  close.focus();
+}
+
+function stateCell(row) {
+  if (row.state === "running" && row.fraction !== null) {
+    return h("progress", {max: 1, value: row.fraction, "aria-label": `Progress of ${row.name}`});
+  }
+  return h("span", {class: `job-${row.state}`}, STATES[row.state]);
+}
+
+// A strip for each job that is not in a dialog: where one is.
+export function jobStrip() {
+  const element = h("div", {class: "stack tight job-strip"});
+  const draw = () => {
+    element.hidden = !jobs.some((job) => !job.shown);
+    element.replaceChildren(...jobs.filter((job) => !job.shown).map((job) =>
+      h("div", {class: "banner calm"}, h("span", {}, `${job.title}: ${job.ended ? inTotal(job) : `${job.count("done", "failed", "stopped")} of ${job.rows.length}…`}`),
+        h("button", {type: "button", onclick: () => showJob(job)}, "Show"))));
+  };
+  draw();
+  return {element, destroy: onJobs(draw)};
+}

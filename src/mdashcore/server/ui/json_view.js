@@ -1,0 +1,43 @@
+// A JSON value to be read: nested lines, with marks.
+
+import {foreign, h} from "./dom.js";
+import {isObject} from "./live.js";
+import {jsonText, keyOf} from "./tree.js";
+
+const MOST = 2000; // lines drawn: a shadow of 32 KiB has fewer, a longer answer is not read line by line
+const LONGEST = 2000; // characters of one value: more than a screen has
+const KEY = 200; // of one key
+
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text);
+
+// jsonView(value, {label, marks}): `marks` is a Map from keyOf(path) to a word that stands behind the line.
+export function jsonView(value, {label, marks = new Map()} = {}) {
+  const lines = [];
+
+  function line(depth, path, ...children) {
+    const mark = marks.get(keyOf(path));
+    const element = h("div", {class: mark ? "json-line marked" : "json-line"}, children, mark && h("span", {class: "tag warn"}, mark));
+    element.style.paddingInlineStart = `${0.6 + 1.2 * Math.min(depth, 12)}rem`;
+    lines.push(element);
+  }
+
+  function walk(inner, path, depth, name) {
+    if (lines.length > MOST) return;
+    if (isObject(inner) && Object.keys(inner).length) {
+      if (name) line(depth, path, name);
+      for (const [key, member] of Object.entries(inner)) {
+        walk(member, [...path, key], name ? depth + 1 : depth, [h("span", {class: "json-key"}, foreign(cut(jsonText(key).slice(1, -1), KEY))), ": "]);
+      }
+    } else {
+      const kind = inner === null ? "null" : typeof inner;
+      line(depth, path, name, h("span", {class: `json-${kind}`}, foreign(cut(jsonText(inner), LONGEST))));
+    }
+  }
+
+  walk(value, [], 0, null);
+  if (lines.length > MOST) lines.push(h("div", {class: "json-line muted"}, "… and more"));
+  return h("div", {class: "json-view code", tabindex: 0, role: "group", "aria-label": label}, lines);
+}
+
+// The same as plain text, to be copied: for what a device answered.
+export const jsonBlock = (value, label) => h("pre", {class: "json-block", tabindex: 0, role: "group", "aria-label": label}, jsonText(value, 2));

@@ -1,0 +1,230 @@
+// A table of any length: only the rows that can be seen are in the document.
+//
+// table({label, columns, rowKey, onOpen, selectable, onSelect, sort, empty})
+//   columns: [{key, title, width, cell(row) → node or text, sort?(row) → text or number, hide?: "phone", end?: true}]
+//            `width` is a grid track such as "2fr", "8rem", "minmax(10rem, 3fr)"
+//   onOpen(row): Enter or a click on the row.   onSelect(set of keys)
+//   empty: a node to show in place of no rows.
+// returns {element, set(rows), touch(keys), selection, clearSelection(), focus()}
+//   set: other rows, in any order; touch: the rows of these keys have other values.
+//
+// Keys: up, down, page up/down, home, end move; Enter opens; Space selects.
+
+import {fill, h} from "./dom.js";
+
+const OVERSCAN = 8; // rows above and below what can be seen, so that quick scrolling shows no gaps
+
+const collator = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
+
+export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, empty}) {
+  let rows = [];
+  let order = []; // rows, sorted
+  let sorting = sort ?? {key: columns.find((column) => column.sort)?.key, down: false};
+  let active = 0; // index of the row that has the tab stop
+  let anchor = null; // the key of that row, which stays the active one when the order changes
+  const selection = new Set();
+  const shown = new Map(); // key → {element, index, stale}
+
+  const tracks = [selectable && "2.5rem", ...columns.map(({width}) => width ?? "1fr")].filter(Boolean).join(" ");
+  const phoneTracks = [selectable && "2.5rem", ...columns.filter(({hide}) => hide !== "phone").map(({phone, width}) => phone ?? width ?? "1fr")]
+    .filter(Boolean).join(" ");
+
+  const all = selectable && h("input", {type: "checkbox", "aria-label": "Select all", onchange: () => {
+    if (all.checked) for (const row of order) selection.add(rowKey(row));
+    else selection.clear();
+    selected();
+  }});
+  const head = h("div", {class: "table-row table-head", role: "row", "aria-rowindex": 1},
+    selectable && h("div", {role: "columnheader", class: "check"}, all),
+    columns.map((column) => heading(column)));
+  const space = h("div", {class: "table-space", role: "rowgroup"});
+  const element = h("div", {class: "table", role: "grid", "aria-label": label, "aria-multiselectable": selectable ? "true" : null, onkeydown: keys},
+    h("div", {role: "rowgroup", class: "table-top"}, head), space);
+  const nothing = h("div", {class: "table-empty", hidden: true}, empty);
+  const box = h("div", {class: "table-box"}, element, nothing);
+  element.style.setProperty("--tracks", tracks);
+  element.style.setProperty("--phone-tracks", phoneTracks);
+
+  let frame = 0;
+  const later = () => {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      render();
+    });
+  };
+  element.addEventListener("scroll", later, {passive: true});
+  element.addEventListener("focusin", (event) => { // however a row came to the focus, it is where one is now
+    const index = Number(event.target.closest(".table-space .table-row")?.getAttribute("aria-rowindex")) - 2;
+    if (index >= 0 && index !== active) {
+      active = index;
+      anchor = rowKey(order[active]);
+      later();
+    }
+  });
+  new ResizeObserver(later).observe(element);
+
+  function heading(column) {
+    const content = column.sort
+      ? h("button", {type: "button", class: "sort", onclick: () => {
+          sorting = {key: column.key, down: sorting.key === column.key && !sorting.down};
+          arrange();
+          render(true);
+        }}, column.title, h("span", {class: "arrow", "aria-hidden": "true"}))
+      : column.title;
+    return h("div", {role: "columnheader", class: classes(column), "data-key": column.key}, content);
+  }
+
+  function classes({hide, end}) {
+    return [hide && `hide-${hide}`, end && "end"].filter(Boolean).join(" ") || null;
+  }
+
+  function arrange() {
+    const column = columns.find(({key}) => key === sorting.key);
+    order = [...rows];
+    if (column?.sort) {
+      const sign = sorting.down ? -1 : 1;
+      const keyed = order.map((row) => [column.sort(row), row]);
+      keyed.sort(([a], [b]) => sign * compare(a, b));
+      order = keyed.map(([, row]) => row);
+    }
+    for (const cell of head.querySelectorAll("[data-key]")) {
+      const mine = cell.dataset.key === sorting.key;
+      if (mine) cell.setAttribute("aria-sort", sorting.down ? "descending" : "ascending");
+      else cell.removeAttribute("aria-sort");
+    }
+    const found = anchor === null ? -1 : order.findIndex((row) => rowKey(row) === anchor);
+    active = found >= 0 ? found : Math.max(0, Math.min(active, order.length - 1));
+  }
+
+  function rowHeight() {
+    return parseFloat(getComputedStyle(element).getPropertyValue("--row-height")) || 44;
+  }
+
+  function render(stale = false) {
+    const height = rowHeight();
+    const first = Math.max(0, Math.floor(element.scrollTop / height) - OVERSCAN);
+    const last = Math.min(order.length, Math.ceil((element.scrollTop + element.clientHeight) / height) + OVERSCAN);
+    space.style.height = `${order.length * height}px`;
+    element.setAttribute("aria-rowcount", order.length + 1);
+    element.hidden = order.length === 0 && empty !== undefined;
+    nothing.hidden = !element.hidden;
+    const wanted = new Set();
+    const indices = [];
+    for (let i = first; i < last; i += 1) indices.push(i);
+    if (active < first || active >= last) if (order[active] && shown.get(anchor)?.element.contains(document.activeElement)) indices.push(active);
+    for (const i of indices) {
+      const key = rowKey(order[i]);
+      wanted.add(key);
+      const known = shown.get(key);
+      if (known && !known.stale && !stale && known.row === order[i]) place(known, i, height);
+      else draw(key, order[i], i, height, known);
+    }
+    for (const [key, {element: node}] of shown) {
+      if (!wanted.has(key)) {
+        node.remove();
+        shown.delete(key);
+      }
+    }
+    if (all) {
+      all.checked = selection.size > 0 && selection.size >= order.length;
+      all.indeterminate = selection.size > 0 && selection.size < order.length;
+    }
+  }
+
+  function draw(key, row, index, height, known) {
+    const cells = columns.map((column) => h("div", {role: "gridcell", class: classes(column)}, column.cell(row)));
+    const check = selectable && h("div", {role: "gridcell", class: "check"}, h("input", {
+      type: "checkbox", tabindex: -1, checked: selection.has(key), "aria-label": `Select ${key}`, onchange: () => toggle(key)}));
+    const entry = known ?? {element: h("div", {class: "table-row", role: "row", onclick: (event) => clicked(event, key)})};
+    const inside = entry.element.contains(document.activeElement) && document.activeElement !== entry.element;
+    if (inside) return void Object.assign(entry, {stale: true}); // who is at work in a row keeps it
+    fill(entry.element, check, cells);
+    Object.assign(entry, {row, stale: false});
+    place(entry, index, height);
+    if (!known) {
+      shown.set(key, entry);
+      space.append(entry.element);
+    }
+  }
+
+  function place(entry, index, height) {
+    const node = entry.element;
+    node.style.transform = `translateY(${index * height}px)`;
+    node.setAttribute("aria-rowindex", index + 2);
+    node.tabIndex = index === active ? 0 : -1;
+    if (selectable) node.setAttribute("aria-selected", selection.has(rowKey(order[index])));
+  }
+
+  function clicked(event, key) {
+    if (event.target.closest("a, button, input, .check")) return;
+    const index = order.findIndex((row) => rowKey(row) === key);
+    move(index);
+    onOpen?.(order[index]);
+  }
+
+  function toggle(key) {
+    if (!selection.delete(key)) selection.add(key);
+    selected();
+  }
+
+  function selected() {
+    for (const [key, {element: node}] of shown) {
+      node.setAttribute("aria-selected", selection.has(key));
+      const box = node.querySelector(".check input");
+      if (box) box.checked = selection.has(key);
+    }
+    render();
+    onSelect?.(selection);
+  }
+
+  function move(index) {
+    active = Math.max(0, Math.min(index, order.length - 1));
+    anchor = order[active] ? rowKey(order[active]) : null;
+    const height = rowHeight();
+    const top = active * height, visible = element.clientHeight - head.offsetHeight;
+    if (top < element.scrollTop) element.scrollTop = top;
+    else if (top + height > element.scrollTop + visible) element.scrollTop = top + height - visible;
+    render();
+    shown.get(anchor)?.element.focus({preventScroll: true});
+  }
+
+  function keys(event) {
+    if (!event.target.matches(".table-row[role=row]:not(.table-head)")) return;
+    const page = Math.max(1, Math.floor(element.clientHeight / rowHeight()) - 2);
+    const to = {ArrowDown: active + 1, ArrowUp: active - 1, PageDown: active + page, PageUp: active - page, Home: 0, End: order.length - 1}[event.key];
+    if (to !== undefined) move(to);
+    else if (event.key === "Enter") onOpen?.(order[active]);
+    else if (event.key === " " && selectable) toggle(rowKey(order[active]));
+    else return;
+    event.preventDefault();
+  }
+
+  return {
+    element: box,
+    set: (next) => {
+      rows = [...next];
+      const keys = new Set(rows.map(rowKey));
+      const before = selection.size;
+      for (const key of selection) if (!keys.has(key)) selection.delete(key);
+      arrange();
+      render(true);
+      if (selection.size !== before) onSelect?.(selection);
+    },
+    touch: (changed) => {
+      for (const key of changed) if (shown.has(key)) shown.get(key).stale = true;
+      arrange();
+      render();
+    },
+    selection,
+    clearSelection: () => {
+      selection.clear();
+      selected();
+    },
+    focus: () => move(active),
+  };
+}
+
+function compare(a, b) {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  return collator.compare(a ?? "", b ?? "");
+}

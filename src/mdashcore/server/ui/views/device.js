@@ -1,0 +1,105 @@
+// One device: what it is, and its tabs.
+//
+// A tab's default export is (device, context) => {element, update?(device), destroy?}. `update` is called with the device
+// after each change; `context.session` is who is logged in, `context.query` what stands behind the "?".
+
+import {fill, foreign, h, setText, timeTag} from "../dom.js";
+import {empty, inWords} from "../dialog.js";
+import * as live from "../live.js";
+import {link} from "../router.js";
+
+export const TABS = [
+  ["overview", "Overview", () => import("./device/overview.js")],
+  ["shadow", "Shadow", () => import("./device/shadow.js")],
+  ["rpc", "RPC", () => import("./device/rpc.js")],
+  ["files", "Files", () => import("./device/files.js")],
+  ["config", "Config", () => import("./device/config.js")],
+  ["ota", "OTA", () => import("./device/ota.js")],
+  ["log", "Log", () => import("./device/log.js")],
+];
+
+export default async function view({id, tab, query, session}) {
+  const device = live.devices.get(id) ?? (await live.refresh(id));
+  if (device === undefined) return gone(id);
+  let current = null; // {name, view}
+  let wanted = 0;
+
+  const name = h("h1", {}, foreign(device.name));
+  const status = h("span", {});
+  const details = h("p", {class: "device-line"});
+  const nav = h("nav", {class: "tabs", "aria-label": "Device"}, TABS.map(([key, label]) =>
+    h("a", {href: link("device", id, key), "data-tab": key}, label)));
+  const panel = h("div", {class: "panel"});
+  const element = h("section", {class: "page device-page"},
+    h("a", {class: "back", href: "#/devices"}, "← Devices"),
+    h("header", {class: "device-head"}, name, status), details, nav, panel);
+
+  function draw(now) {
+    setText(name.firstChild, now.name);
+    fill(status, onlineTag(now));
+    fill(details, h("code", {}, foreign(now.id)), " · last seen ", timeTag(now.last_seen));
+  }
+
+  async function open(key, search) {
+    const found = TABS.find(([other]) => other === key) ?? TABS[0];
+    const mine = ++wanted;
+    for (const anchor of nav.children) {
+      if (anchor.dataset.tab === found[0]) {
+        anchor.setAttribute("aria-current", "page");
+        anchor.scrollIntoView?.({block: "nearest", inline: "nearest"});
+      } else {
+        anchor.removeAttribute("aria-current");
+      }
+    }
+    let made;
+    try {
+      const module = await found[2]();
+      made = await module.default(live.devices.get(id) ?? device, {session, query: search});
+    } catch (error) {
+      if (error.status === undefined) console.error(error); // a fault of ours
+      made = {element: empty("This did not work", inWords(error), h("button", {type: "button", onclick: () => open(key, search)}, "Try again"))};
+    }
+    if (mine !== wanted) return made.destroy?.();
+    current?.destroy?.();
+    current = made;
+    shown.title = `${found[1]} of ${device.name}`;
+    fill(panel, made.element);
+    return undefined;
+  }
+
+  const unsubscribe = live.onDevice(id, (now) => {
+    if (now === undefined) {
+      if (live.isLoaded()) fill(element, gone(id).element.childNodes);
+      return;
+    }
+    draw(now);
+    current?.update?.(now);
+  });
+
+  draw(device);
+  const shown = {
+    title: device.name,
+    element,
+    update: (params, search) => {
+      if (params.id !== id) return false;
+      open(params.tab, search);
+      return true;
+    },
+    destroy: () => {
+      wanted += 1;
+      unsubscribe();
+      current?.destroy?.();
+    },
+  };
+  await open(tab, query);
+  return shown;
+}
+
+const gone = (id) => ({
+  title: "No such device",
+  element: h("section", {class: "page"}, empty("No such device", `There is no device ${id}. It may have been removed.`,
+    h("a", {class: "button", href: "#/devices"}, "To the devices"))),
+});
+
+export const onlineTag = ({online}) =>
+  h("span", {class: online ? "status online" : "status offline"}, h("span", {class: "dot", "aria-hidden": "true"}), online ? "Online" : "Offline");

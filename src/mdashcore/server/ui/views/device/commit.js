@@ -1,0 +1,94 @@
+// The firmware that runs, and has not been committed: how long it may stay, and the two ways on.
+
+import {call, devicePath, get} from "../../api.js";
+import {ask, errorLine, act, toast} from "../../dialog.js";
+import {fill, foreign, h, setText} from "../../dom.js";
+import * as live from "../../live.js";
+import {duration} from "./parts.js";
+
+const TICK = 1000; // ms between two drawings of the time left
+
+export const firmware = (device) => device.shadow.state.reported?.ota ?? {};
+
+// {element, update(device), destroy()}: hidden while the firmware is committed.
+export function commitBanner(device) {
+  let present = device;
+  let ends = null; // ms by this browser's clock, when the device goes back by itself; null where it is not known
+  let asked = null; // the build that was asked about
+  let timer = null;
+  const words = h("p", {});
+  const left = h("p", {class: "time-left"});
+  const error = errorLine();
+  const commit = h("button", {type: "button", class: "primary", onclick: doCommit}, "Commit");
+  const back = h("button", {type: "button", onclick: doRollBack}, "Roll back");
+  const element = h("section", {class: "banner commit-banner", "aria-label": "Uncommitted firmware", hidden: true},
+    h("div", {}, words, left), h("div", {class: "actions"}, back, commit), error.element);
+
+  function doCommit() {
+    return act(commit, error, async () => {
+      await call(device.id, "OTA.Commit");
+      toast("Committed: the firmware stays.");
+      await live.refresh(device.id);
+    });
+  }
+
+  async function doRollBack() {
+    const {fw_version: version} = firmware(present);
+    const done = await ask({
+      title: "Roll back to the firmware before?",
+      lost: `The device restarts with the firmware that it had before. ${version ? `Version ${version} is` : "The new one is"} gone from it, and has to be sent again to be tried again.`,
+      action: "Roll back",
+      danger: true,
+      onConfirm: () => call(device.id, "OTA.Revert").then(() => true),
+    });
+    if (done) toast("The device rolls back and restarts.");
+  }
+
+  async function askWhen(build) {
+    asked = build;
+    ends = null;
+    try {
+      const {commit_seconds_left: seconds} = await get(devicePath(device.id, "ota"));
+      if (asked === build && typeof seconds === "number") ends = Date.now() + 1000 * seconds;
+    } catch (problem) {
+      if (problem.status === undefined) console.error(problem);
+      // without an answer the time is not known, which is said
+    }
+    tick();
+  }
+
+  function tick() {
+    const seconds = ends === null ? null : (ends - Date.now()) / 1000;
+    setText(left, seconds === null ? "Unless it is committed, the next restart brings the old one back."
+      : seconds > 0 ? `Rolls back by itself in ${duration(seconds)}.` : "The time to commit is over: it rolls back.");
+  }
+
+  function update(now) {
+    present = now;
+    const {is_committed: committed, fw_version: version, fw_id: build} = firmware(now);
+    element.hidden = committed !== false;
+    if (element.hidden) {
+      asked = null;
+      clearInterval(timer);
+      timer = null;
+      error.clear();
+      return;
+    }
+    timer ??= setInterval(tick, TICK);
+    const key = `${build} ${now.online}`;
+    if (asked !== key) askWhen(key);
+    fill(words, h("strong", {}, "This firmware is on trial: "), foreign(String(version ?? "a version without a name")), " is not committed. ",
+      now.online ? "Commit it if the device works as it should." : "The device is offline: it can be committed once it is back.");
+    for (const button of [commit, back]) if (!button.hasAttribute("aria-busy")) button.disabled = !now.online;
+  }
+
+  update(device);
+  return {
+    element,
+    update,
+    destroy: () => {
+      clearInterval(timer);
+      asked = null;
+    },
+  };
+}

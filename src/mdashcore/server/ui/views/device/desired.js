@@ -1,0 +1,173 @@
+// The desired state of a device, edited as a form of leaves or as JSON.
+//
+// `base` is the desired state that the draft was made of. While it is the present one, saving sends what differs, locked to the
+// shadow's version. Reports of the device raise the version too; only another desired state is a conflict, which the person solves.
+
+import {devicePath, post} from "../../api.js";
+import {act, errorLine, toast} from "../../dialog.js";
+import {fill, foreign, h, setText} from "../../dom.js";
+import {jsonEditor} from "../../json_editor.js";
+import * as live from "../../live.js";
+import {changes, keyOf, leaves, patch, shortJson, shortPath, withoutNulls} from "../../tree.js";
+import {leafForm} from "./leaf_form.js";
+
+const TRIES = 5; // saves that meet a newer version, of which none changed the desired state: a device reports every second at most
+const ROWS = 50; // changes that are listed before they are sent
+
+const {isObject, merge, same} = live;
+const desiredOf = (device) => device.shadow.state.desired ?? {};
+
+export function desiredEditor(device) {
+  let present = device;
+  let base = desiredOf(device);
+  let draft = base;
+  let mode = "form";
+  let valid = true;
+  const error = errorLine();
+
+  const form = leafForm({onChange: (next, ok) => changed(next, ok)});
+  const editor = jsonEditor({label: "Desired state as JSON", value: {}, rows: 14, onChange: () => {
+    if (mode !== "json") return;
+    let next = null;
+    try {
+      next = JSON.parse(editor.area.value.trim() || "{}");
+    } catch {
+      return void changed(draft, false); // the editor says where it is wrong
+    }
+    if (!isObject(next)) setText(notObject, "The desired state is an object: {…}");
+    notObject.hidden = isObject(next);
+    changed(isObject(next) ? next : draft, isObject(next));
+  }});
+  const notObject = h("p", {class: "json-status", hidden: true, role: "alert"});
+  const jsonBox = h("div", {class: "stack tight", hidden: true}, editor.element, notObject,
+    h("p", {class: "hint"}, "A key that is taken out, or set to null, is deleted."));
+
+  const switches = ["form", "json"].map((key) => h("button", {type: "button", "aria-pressed": key === mode, "data-mode": key, onclick: () => show(key)},
+    key === "form" ? "Form" : "JSON"));
+  const preview = h("ul", {class: "changes"});
+  const previewBox = h("div", {class: "stack tight", hidden: true}, h("h3", {}, "What will be sent"), preview);
+  const conflict = h("section", {class: "conflict stack tight", "aria-label": "Conflict", role: "alert", hidden: true});
+  const save = h("button", {type: "submit", class: "primary"}, "Save");
+  const discard = h("button", {type: "button", onclick: () => restart(desiredOf(present))}, "Discard");
+
+  const element = h("form", {class: "card stack", "aria-label": "Desired", novalidate: true, onsubmit: (event) => {
+    event.preventDefault();
+    if (!save.disabled) act(save, error, send).then(draw);
+  }}, h("header", {class: "section-head"}, h("h2", {}, "Desired"), h("div", {class: "switch", role: "group", "aria-label": "Edit as"}, switches)),
+  conflict, form.element, jsonBox, previewBox, error.element, h("div", {class: "actions"}, discard, save));
+
+  // The draft
+
+  function changed(next, ok) {
+    draft = next;
+    valid = ok;
+    draw();
+  }
+
+  function show(next) {
+    if (next === mode) return;
+    if (!valid) {
+      error.show(new Error("Mend what is marked first, or discard it"));
+      return;
+    }
+    error.clear();
+    mode = next;
+    fillIn();
+  }
+
+  function fillIn() {
+    for (const button of switches) button.setAttribute("aria-pressed", button.dataset.mode === mode);
+    form.element.hidden = mode !== "form";
+    jsonBox.hidden = mode !== "json";
+    notObject.hidden = true;
+    valid = true;
+    if (mode === "form") form.set(withoutNulls(draft), present.shadow.state.reported);
+    else editor.set(draft);
+    draw();
+  }
+
+  function restart(from) {
+    base = draft = from;
+    error.clear();
+    fillIn();
+  }
+
+  const wanted = () => patch(base, draft);
+
+  function draw() {
+    const sent = wanted();
+    const touched = sent !== undefined || !valid;
+    const other = !same(base, desiredOf(present));
+    save.disabled = sent === undefined || !valid || other || save.hasAttribute("aria-busy");
+    discard.disabled = !touched;
+    previewBox.hidden = sent === undefined;
+    if (sent) {
+      const all = changes(base, withoutNulls(draft));
+      fill(preview, all.slice(0, ROWS).map(describe), all.length > ROWS && h("li", {class: "muted"}, `… and ${all.length - ROWS} more`));
+    }
+    drawConflict(other && touched);
+  }
+
+  // Somebody else changed what is being edited
+
+  function drawConflict(is) {
+    if (!is) {
+      conflict.hidden = true;
+      return;
+    }
+    const theirs = desiredOf(present);
+    const mine = new Set(changes(base, withoutNulls(draft)).map(({path}) => keyOf(path)));
+    const list = changes(base, theirs);
+    fill(conflict, h("h3", {}, "It was changed elsewhere meanwhile"), h("p", {}, `Version ${present.shadow.version} has another desired state than the one that you began with:`),
+      h("ul", {class: "changes"}, list.slice(0, ROWS).map((change) => describe(change, mine.has(keyOf(change.path))))),
+      h("div", {class: "actions"},
+        h("button", {type: "button", onclick: () => restart(theirs)}, "Discard my changes"),
+        h("button", {type: "button", class: "primary", disabled: !valid, onclick: () => {
+          draft = merge(theirs, wanted() ?? {});
+          base = theirs;
+          fillIn();
+        }}, "Put my changes on top")));
+    conflict.hidden = false;
+  }
+
+  async function send() {
+    const sent = wanted();
+    for (let tries = TRIES; ; tries -= 1) {
+      try {
+        await post(devicePath(device.id, "shadow"), {state: {desired: sent}, version: present.shadow.version});
+        break;
+      } catch (problem) {
+        if (problem.status !== 409) throw problem;
+        present = (await live.refresh(device.id)) ?? present;
+        if (!same(base, desiredOf(present))) return; // drawn as a conflict
+        if (tries === 0) throw new Error("the shadow changes faster than this could be saved; try again");
+      }
+    }
+    base = merge(base, sent);
+    draft = base;
+    present = (await live.refresh(device.id)) ?? present;
+    toast(present.online ? "Saved: the device is told now." : "Saved: the device is told when it connects.");
+    restart(desiredOf(present));
+  }
+
+  restart(base);
+  return {
+    element,
+    update: (now) => {
+      present = now;
+      const untouched = wanted() === undefined && valid;
+      if (untouched && !save.hasAttribute("aria-busy") && !same(base, desiredOf(now))) restart(desiredOf(now));
+      else draw();
+      form.suggest(now.shadow.state.reported);
+    },
+    destroy: () => {},
+  };
+}
+
+const shown = (value) => (value === undefined ? h("span", {class: "muted"}, "nothing") : h("span", {class: "code"}, foreign(shortJson(value))));
+
+function describe({path, before, after}, alsoMine = false) {
+  return h("li", {}, h("span", {class: "code"}, foreign(shortPath(path))), ": ",
+    after === undefined ? ["deleted", " (was ", shown(before), ")"] : [shown(before), " → ", shown(after)],
+    alsoMine === true && h("span", {class: "tag warn"}, "you changed it too"));
+}

@@ -1,0 +1,5 @@
+// The tab "log" of a device.
+
+import {empty} from "../../dialog.js";
+
+export default () => ({element: empty("Nothing here yet", "This tab is not in the dashboard yet.")});

@@ -1,0 +1,87 @@
+// What several tabs of a device share.
+
+import {errorLine} from "../../dialog.js";
+import {fill, h, timeTag} from "../../dom.js";
+
+// A note that shows while the device is offline: {element, update(device)}.
+export function offlineNote(words) {
+  const element = h("p", {class: "note offline-note", role: "status"});
+  return {
+    element,
+    update: ({online, last_seen: seen}) => {
+      element.hidden = online;
+      fill(element, !online && [h("strong", {}, "The device is offline."), " ", seen ? ["It was last heard of ", timeTag(seen), ". "] : "It has never been connected. ", words]);
+    },
+  };
+}
+
+// What has to be read from the device before it can be shown.
+//
+// fromDevice(device, {what, offline, load(signal) → value, show(value) → node, online?(is)}):
+// {element, update(device), reload(), destroy()}. It is read when the device is there, and again by `reload`; while it is away, what
+// was read stays, with a note.
+export function fromDevice(device, {what, offline, load, show, onOnline}) {
+  let online = device.online;
+  let loaded = false;
+  let controller = null;
+  const note = offlineNote(offline);
+  const error = errorLine();
+  const retry = h("button", {type: "button", onclick: reload}, "Try again");
+  const failure = h("div", {class: "stack failure", hidden: true}, error.element, h("div", {}, retry));
+  const wait = h("p", {class: "muted waiting", role: "status"});
+  const body = h("div", {class: "from-device", hidden: true});
+
+  async function reload() {
+    controller?.abort();
+    const mine = controller = new AbortController();
+    failure.hidden = true;
+    wait.hidden = false;
+    fill(wait, h("span", {class: "spinner", "aria-hidden": "true"}), loaded ? `Reading ${what} again…` : `Reading ${what} from the device…`);
+    try {
+      const value = await load(mine.signal);
+      if (mine.signal.aborted) return;
+      fill(body, show(value));
+      loaded = true;
+      body.hidden = false;
+    } catch (problem) {
+      if (mine.signal.aborted) return;
+      if (problem.status === undefined) console.error(problem); // a fault of ours
+      if (!online) return; // the note says it
+      error.show(problem);
+      failure.hidden = false;
+    } finally {
+      if (mine === controller) wait.hidden = true;
+    }
+  }
+
+  wait.hidden = true;
+  note.update(device);
+  if (online) reload();
+  return {
+    element: h("div", {class: "stack"}, note.element, wait, failure, body),
+    reload,
+    isLoaded: () => loaded,
+    update: (now) => {
+      note.update(now);
+      if (now.online === online) return;
+      online = now.online;
+      if (!online) failure.hidden = true;
+      else if (!loaded) reload();
+      else onOnline?.();
+    },
+    destroy: () => controller?.abort(),
+  };
+}
+
+// <dl> of [[term, node or text], …]; what is null or undefined is left out.
+export const facts = (pairs) => h("dl", {class: "facts"}, pairs.filter(([, value]) => value !== null && value !== undefined).map(([term, value]) =>
+  h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+
+// "4 min 05 s"
+export function duration(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  if (whole < 86_400) return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
+  return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
+}

@@ -1,0 +1,167 @@
+// When a device was there: a strip, made of the stored notifications.
+
+import {post} from "../../api.js";
+import {errorLine} from "../../dialog.js";
+import {fill, h, s, setText} from "../../dom.js";
+import * as live from "../../live.js";
+import {duration} from "./parts.js";
+
+const PAGE = 1000; // notifications in one answer: the most that the server gives
+const KEPT = 2000; // changes kept: more than the strip has pixels
+const TICK = 10_000; // ms between two drawings, so that the strip moves on
+const [WIDTH, HEIGHT] = [600, 44];
+
+const SPANS = [["hour", "Last hour", 3600], ["day", "Last 24 hours", 86_400], ["week", "Last 7 days", 7 * 86_400], ["month", "Last 30 days", 30 * 86_400]];
+let chosen = "day"; // stays for the next device
+
+// The times are Unix seconds. Between `from` and `to`: [{online: true | false | null, from, to}, …]; null is not known.
+export function segments(changes, from, to) {
+  const found = [];
+  let state = null, since = from;
+  const add = (until) => {
+    if (until <= since) return;
+    if (found.at(-1)?.online === state) found.at(-1).to = until;
+    else found.push({online: state, from: since, to: until});
+    since = until;
+  };
+  for (const {time, online} of changes) {
+    if (time >= to) break;
+    add(Math.max(from, time));
+    state = online;
+  }
+  add(to);
+  return found;
+}
+
+const WORDS = new Map([[true, "Online"], [false, "Offline"], [null, "Not known"]]);
+const NAMES = new Map([[true, "online"], [false, "offline"], [null, "unknown"]]);
+
+export function presenceStrip(device) {
+  let changes = [];
+  let ready = false;
+  let shown = [];
+  let active = null;
+  const controller = new AbortController();
+  const error = errorLine();
+  const marks = s("g", {});
+  const cursor = s("rect", {class: "cursor", y: 0, height: HEIGHT, visibility: "hidden"});
+  const svg = s("svg", {class: "strip", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: 0,
+    onpointermove: (event) => {
+      const box = svg.getBoundingClientRect();
+      const time = shown.length ? shown[0].from + ((event.clientX - box.left) / box.width) * (shown.at(-1).to - shown[0].from) : 0;
+      point(shown.findIndex(({to}) => time <= to));
+    },
+    onpointerleave: () => point(null),
+    onblur: () => point(null),
+    onkeydown: (event) => {
+      const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+      if (!step || !shown.length) return;
+      event.preventDefault();
+      point(Math.max(0, Math.min(shown.length - 1, active === null ? shown.length - 1 : active + step)));
+    }}, marks, cursor);
+  const readout = h("output", {class: "readout"});
+  const start = h("span", {}), end = h("span", {}, "now");
+  const select = h("select", {"aria-label": "Period", onchange: () => {
+    chosen = select.value;
+    point(null);
+    draw();
+  }}, SPANS.map(([key, label]) => h("option", {value: key, selected: key === chosen}, label)));
+  const element = h("figure", {class: "presence"},
+    h("figcaption", {}, h("h2", {}, "Presence"), readout, select),
+    svg, h("div", {class: "strip-scale muted", "aria-hidden": "true"}, start, h("span", {class: "strip-legend"},
+      [...WORDS].map(([state, words]) => h("span", {class: `key ${NAMES.get(state)}`}, words))), end), error.element);
+
+  function point(index) {
+    active = index === -1 ? null : index;
+    const segment = active === null ? null : shown[active];
+    cursor.setAttribute("visibility", segment ? "visible" : "hidden");
+    if (segment) {
+      const [x, width] = place(segment);
+      cursor.setAttribute("x", x);
+      cursor.setAttribute("width", width);
+    }
+    setText(readout, segment ? `${WORDS.get(segment.online)} for ${duration(segment.to - segment.from)}, from ${clock(segment.from)} to ${clock(segment.to)}` : summary());
+  }
+
+  function place({from, to}) {
+    const [first, last] = [shown[0].from, shown.at(-1).to];
+    const x = ((from - first) / (last - first)) * WIDTH;
+    return [x, Math.max(1, ((to - from) / (last - first)) * WIDTH)]; // an outage of seconds is seen on a month
+  }
+
+  function summary() {
+    if (!ready) return "Reading the log…";
+    const known = shown.filter(({online}) => online !== null);
+    if (!known.length) return "It has not been connected in this time";
+    const sum = (parts) => parts.reduce((total, {from, to}) => total + to - from, 0);
+    const share = (100 * sum(known.filter(({online}) => online))) / sum(known);
+    const outages = known.filter(({online}, i) => !online && i > 0).length;
+    const percent = share > 99.9 && share < 100 ? "over 99.9" : share >= 10 ? Math.round(share) : share.toFixed(1);
+    return `Online ${percent} % of the time${outages ? `, ${outages} ${outages === 1 ? "interruption" : "interruptions"}` : ""}`;
+  }
+
+  function clock(time) {
+    const date = new Date(time * 1000);
+    const today = date.toDateString() === new Date().toDateString();
+    return today ? date.toLocaleTimeString() : date.toLocaleString(undefined, {day: "numeric", month: "short", hour: "2-digit", minute: "2-digit"});
+  }
+
+  function draw() {
+    const seconds = SPANS.find(([key]) => key === chosen)[2];
+    const to = Date.now() / 1000;
+    shown = segments(changes, to - seconds, Math.max(to, changes.at(-1)?.time ?? to));
+    marks.replaceChildren(...shown.map((segment) => {
+      const [x, width] = place(segment);
+      const [y, height] = segment.online ? [0, HEIGHT] : segment.online === false ? [HEIGHT - 10, 10] : [HEIGHT - 2, 2];
+      return s("rect", {class: NAMES.get(segment.online), x, width, y, height});
+    }));
+    setText(start, clock(to - seconds));
+    svg.setAttribute("aria-label", `Presence, ${SPANS.find(([key]) => key === chosen)[1].toLowerCase()}: ${summary()}`);
+    point(active !== null && shown[active] ? active : null);
+  }
+
+  async function read(name) {
+    const found = [];
+    let offset = 0;
+    for (;;) {
+      const page = await post("/logs", {start: offset, limit: PAGE, id: device.id, name}, {signal: controller.signal});
+      for (const note of page) found.push({time: note.time, online: note.name === "online"});
+      if (found.length > KEPT) found.splice(0, found.length - KEPT);
+      if (page.length < PAGE) return found;
+      offset = page.at(-1).offset + 1;
+    }
+  }
+
+  async function load() {
+    error.clear();
+    try {
+      const stored = (await Promise.all([read("online"), read("offline")])).flat();
+      const times = new Set(stored.map(({time}) => time));
+      changes = [...stored, ...changes.filter(({time}) => !times.has(time))].sort((a, b) => a.time - b.time).slice(-KEPT);
+      ready = true;
+      draw();
+    } catch (problem) {
+      if (controller.signal.aborted) return;
+      error.show(problem);
+      setText(readout, "");
+    }
+  }
+
+  const unsubscribe = live.onNotification(({name, time}) => {
+    if (name !== "online" && name !== "offline") return;
+    changes.push({time, online: name === "online"});
+    if (changes.length > KEPT) changes.shift();
+    draw();
+  }, {id: device.id});
+  const timer = setInterval(draw, TICK);
+  draw();
+  load();
+  return {
+    element,
+    destroy: () => {
+      controller.abort();
+      unsubscribe();
+      clearInterval(timer);
+    },
+  };
+}

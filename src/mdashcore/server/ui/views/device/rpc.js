@@ -1,0 +1,246 @@
+// The tab "rpc" of a device: call its methods.
+
+import {call} from "../../api.js";
+import {announce, copyButton, inWords} from "../../dialog.js";
+import {field, fill, foreign, h, setText, timeTag, uniqueId} from "../../dom.js";
+import {jsonEditor} from "../../json_editor.js";
+import {jsonBlock} from "../../json_view.js";
+import {isObject} from "../../live.js";
+import {jsonText, shortJson} from "../../tree.js";
+import {argumentsOf} from "./arguments.js";
+import {offlineNote} from "./parts.js";
+
+const KEPT = 50; // calls in the history of a device
+const MOST = 300; // methods drawn; the filter finds the others
+const LONGEST = 120; // s that a call may take: the most that the server allows
+const USUAL = 10; // s: what the server takes without a word
+const TICK = 100; // ms between two drawings of the time that a call takes
+
+const histories = new Map(); // "user/id" → calls, newest first; gone with the page: parameters can be secrets
+
+const NO_METHOD = new Set([404, -32601]); // what devices answer to a call of what they do not have
+
+export default function rpc(device, {session}) {
+  const key = `${session.user}/${device.id}`;
+  if (!histories.has(key)) histories.set(key, []);
+  const calls = histories.get(key);
+  let methods = null;
+  let described = null; // the method whose arguments are shown
+  let running = null;
+  const ended = new AbortController(); // of the view
+
+  // Methods
+
+  const note = offlineNote("It can be called once it is back.");
+  const method = h("input", {class: "code", autocomplete: "off", spellcheck: "false", autocapitalize: "none", maxlength: 256, required: true,
+    placeholder: "Sys.GetInfo", oninput: () => { drawMethods(method.value); fill(hints); described = null; }, onchange: () => describe(method.value.trim())});
+  const list = h("ul", {class: "methods", "aria-label": "Methods", tabindex: -1});
+  const listState = h("p", {class: "muted", role: "status"});
+
+  function drawMethods(filter = "") {
+    const wanted = filter.trim().toLowerCase();
+    const found = (methods ?? []).filter((name) => name.toLowerCase().includes(wanted));
+    const shown = found.length || !wanted ? found : methods ?? [];
+    fill(list, shown.slice(0, MOST).map((name) => h("li", {}, h("button", {type: "button", class: "quiet method", "data-method": name, onclick: () => choose(name)}, foreign(name)))));
+    mark();
+  }
+
+  function mark() {
+    for (const button of list.querySelectorAll("button")) button.setAttribute("aria-pressed", button.dataset.method === method.value);
+  }
+
+  async function readMethods() {
+    setText(listState, "Asking the device for its methods…");
+    try {
+      const found = await call(device.id, "RPC.List", undefined, {signal: ended.signal});
+      methods = Array.isArray(found) ? found.filter((name) => typeof name === "string").sort() : [];
+      setText(listState, methods.length ? "" : "The device lists no methods: write the name of one.");
+    } catch (error) {
+      if (ended.signal.aborted) return;
+      if (error.status === undefined) console.error(error);
+      setText(listState, NO_METHOD.has(error.code) ? "The device does not tell its methods: write the name of one." : `Its methods could not be read: ${error.message}.`);
+    }
+    listState.hidden = !listState.textContent;
+    drawMethods(described ? "" : method.value);
+  }
+
+  function choose(name, params) {
+    method.value = name;
+    editor.set(params);
+    mark();
+    describe(name);
+  }
+
+  // Arguments
+
+  const hints = h("div", {class: "hints"});
+
+  async function describe(name) {
+    if (!name || name === described || !present.online) return;
+    described = name;
+    fill(hints);
+    let found;
+    try {
+      found = await call(device.id, "RPC.Describe", {name}, {signal: ended.signal});
+    } catch (error) {
+      if (error.status === undefined && !ended.signal.aborted) console.error(error);
+      return; // hints are a help, and there are devices without
+    }
+    if (described !== name) return;
+    const format = typeof found?.args_fmt === "string" ? found.args_fmt : "";
+    const known = argumentsOf(format);
+    if (!known.length) fill(hints, h("p", {class: "muted"}, format ? ["Arguments: ", h("code", {}, foreign(jsonText(format).slice(1, -1)))] : "It says that it takes no arguments."));
+    else fill(hints, h("span", {class: "muted"}, "Takes"), known.map(({name: argument, type, example}) =>
+      h("button", {type: "button", class: "chip", title: `Put ${argument} into the parameters`, onclick: () => insert(argument, example)},
+        h("span", {class: "code"}, foreign(argument)), h("small", {}, type))));
+  }
+
+  function insert(argument, example) {
+    let params;
+    try {
+      params = editor.value ?? {};
+    } catch {
+      return; // the editor says what is wrong
+    }
+    if (!isObject(params)) params = {};
+    if (!Object.hasOwn(params, argument)) editor.set({...params, [argument]: example});
+    const place = editor.area.value.indexOf(`${JSON.stringify(argument)}: `) + JSON.stringify(argument).length + 2;
+    editor.area.focus();
+    editor.area.setSelectionRange(place, place + JSON.stringify(example).length);
+  }
+
+  // The call
+
+  const editor = jsonEditor({label: "Parameters as JSON", rows: 5, optional: true});
+  const timeout = h("input", {inputmode: "numeric", autocomplete: "off", value: String(USUAL), class: "short"});
+  const go = h("button", {type: "submit", class: "primary"}, "Call");
+  const stop = h("button", {type: "button", hidden: true, onclick: () => running?.abort()}, "Stop waiting");
+  const wrong = h("p", {class: "error-line", role: "alert", hidden: true});
+  const result = h("div", {class: "result", "aria-live": "polite"});
+  const form = h("form", {class: "card", "aria-label": "Call", novalidate: true, onsubmit: (event) => {
+    event.preventDefault();
+    submit();
+  }}, field("Method", method), hints, editor.element,
+  h("div", {class: "call-row"}, field("Wait at most, in seconds", timeout), h("div", {class: "actions"}, stop, go)), wrong, result);
+
+  function complain(words) {
+    wrong.hidden = !words;
+    setText(wrong, words ?? "");
+  }
+
+  function submit() {
+    complain(null);
+    const name = method.value.trim(), seconds = Number(timeout.value);
+    if (!name) return refuse(method, "Write or choose a method first.");
+    if (!(seconds > 0 && seconds <= LONGEST)) return refuse(timeout, `The device can be waited for up to ${LONGEST} s.`);
+    let params;
+    try {
+      params = editor.value;
+    } catch {
+      return complain("The parameters are no JSON yet.");
+    }
+    return run(name, params, seconds);
+  }
+
+  function refuse(input, words) {
+    complain(words);
+    input.focus();
+  }
+
+  async function run(name, params, seconds = USUAL) {
+    if (running) return;
+    running = new AbortController();
+    const mine = running, started = performance.now();
+    const since = () => Math.round(performance.now() - started);
+    const clock = h("span", {}), timer = setInterval(() => setText(clock, `${(since() / 1000).toFixed(1)} s`), TICK);
+    fill(result, h("p", {class: "muted waiting"}, h("span", {class: "spinner", "aria-hidden": "true"}), "Waiting for ", foreign(name), "… ", clock));
+    buttons();
+    const entry = {name, params, seconds, time: Date.now() / 1000};
+    try {
+      entry.result = await call(device.id, name, params, {timeout: seconds, signal: AbortSignal.any([mine.signal, ended.signal])});
+      entry.ok = true;
+    } catch (error) {
+      if (error.status === undefined && !mine.signal.aborted && !ended.signal.aborted) console.error(error);
+      entry.error = mine.signal.aborted || ended.signal.aborted ? {words: "You stopped waiting. The device may have done it all the same."} : explain(error, name);
+    } finally {
+      clearInterval(timer);
+      running = null;
+    }
+    entry.ms = since();
+    calls.unshift(entry);
+    calls.length = Math.min(calls.length, KEPT);
+    buttons();
+    show(entry);
+    drawHistory();
+  }
+
+  function buttons() {
+    go.disabled = running !== null || !present.online;
+    stop.hidden = running === null;
+    for (const button of history.querySelectorAll("[data-again]")) button.disabled = go.disabled;
+  }
+
+  function show(entry) {
+    const took = `${entry.ms} ms`;
+    if (entry.ok) {
+      const head = h("p", {class: "result-head"}, h("strong", {class: "good"}, "✓ Answered"), ` in ${took}`, copyButton(() => JSON.stringify(entry.result, null, 2) ?? ""));
+      fill(result, head, entry.result === null || entry.result === undefined ? h("p", {class: "muted"}, "Without a value (null): it is done.") : jsonBlock(entry.result, "Result"));
+    } else {
+      const {words, data, code} = entry.error;
+      fill(result, h("p", {class: "result-head"}, h("strong", {class: "bad"}, code === undefined ? "✗ No answer" : `✗ The device answered with error ${code}`), ` after ${took}`),
+        h("p", {}, foreign(words)), data !== undefined && jsonBlock(data, "Data of the error"));
+    }
+    announce(entry.ok ? `Answered in ${took}` : entry.error.words);
+  }
+
+  // History
+
+  const history = h("ol", {class: "history"});
+  const noHistory = h("p", {class: "muted"}, "Calls that you make are listed here, to be run again.");
+  const historyId = uniqueId("history");
+
+  function drawHistory() {
+    noHistory.hidden = calls.length > 0;
+    fill(history, calls.map((entry) => h("li", {},
+      h("span", {class: entry.ok ? "good" : "bad", role: "img", "aria-label": entry.ok ? "Answered" : "Failed"}, entry.ok ? "✓" : "✗"),
+      h("div", {class: "history-what"}, h("button", {type: "button", class: "quiet method", title: "Put it into the form", onclick: () => { choose(entry.name, entry.params); show(entry); method.focus(); }}, foreign(entry.name)),
+        h("span", {class: "code muted"}, entry.params === undefined ? "" : foreign(shortJson(entry.params, 100)))),
+      h("span", {class: "muted history-when"}, `${entry.ms} ms · `, timeTag(entry.time)),
+      h("button", {type: "button", "data-again": "", disabled: running !== null || !present.online, "aria-label": `Run ${entry.name} again`, onclick: () => {
+        choose(entry.name, entry.params);
+        run(entry.name, entry.params, entry.seconds);
+      }}, "Run again"))));
+  }
+
+  let present = device;
+
+  function update(now) {
+    const came = now.online && !present.online;
+    present = now;
+    note.update(now);
+    buttons();
+    if (came && methods === null) readMethods();
+  }
+
+  drawHistory();
+  update(device);
+  if (device.online) readMethods();
+  return {
+    element: h("div", {class: "stack"}, note.element, h("div", {class: "columns rpc"},
+      h("section", {class: "card stack tight methods-card", "aria-label": "Methods of the device"}, h("h2", {}, "Methods"), listState, list),
+      h("div", {class: "stack"}, form, h("section", {class: "card stack tight", "aria-labelledby": historyId}, h("h2", {id: historyId}, "History"), noHistory, history)))),
+    update,
+    destroy: () => ended.abort(),
+  };
+}
+
+// An error of a call, in words: {words, code?, data?}; `code` only where the device itself answered.
+function explain(error, name) {
+  if (error.status === 422) {
+    const unknown = NO_METHOD.has(error.code) ? ` It seems not to have ${name}.` : "";
+    return {words: inWords(error) + unknown, code: error.code, data: error.data};
+  }
+  if (error.status === 504) return {words: "The device did not answer in time. It may have done it all the same; wait longer if the method is slow."};
+  if (error.status === 503) return {words: "The device is not connected: nothing was sent to it."};
+  return {words: inWords(error)};
+}

@@ -1,0 +1,57 @@
+// The tab "shadow" of a device: what it was asked to be, what it says it is, and what differs.
+
+import {fill, foreign, h, setText, timeTag} from "../../dom.js";
+import {jsonView} from "../../json_view.js";
+import {link} from "../../router.js";
+import {at, keyOf, leaves, shortJson, shortPath} from "../../tree.js";
+import {desiredEditor} from "./desired.js";
+import {offlineNote} from "./parts.js";
+
+const ROWS = 200; // differing paths that are listed: more is not read one by one
+
+export default function shadow(device) {
+  const note = offlineNote("It gets what is desired as soon as it connects.");
+  const version = h("p", {class: "muted"});
+  const state = h("p", {class: "delta-state", role: "status"});
+  const rows = h("tbody", {});
+  const table = h("div", {class: "scroll", tabindex: 0, role: "group", "aria-label": "Differences"}, h("table", {class: "plain delta"},
+    h("thead", {}, h("tr", {}, ["Path", "Desired", "Reported"].map((title) => h("th", {scope: "col"}, title)))), rows));
+  const reported = h("div", {});
+  const editor = desiredEditor(device);
+
+  function update(now) {
+    const {state: sections, version: number, timestamp} = now.shadow;
+    note.update(now);
+    fill(version, `Version ${number}`, timestamp > 0 && [", changed ", timeTag(timestamp)]);
+    const different = leaves(sections.delta);
+    drawDelta(different, sections, now.online);
+    const marks = new Map(different.map(([path]) => [keyOf(path), "differs"]));
+    const scroll = reported.firstElementChild?.scrollTop ?? 0;
+    fill(reported, sections.reported ? jsonView(sections.reported, {label: "Reported state", marks})
+      : h("p", {class: "muted"}, "Nothing yet. What the device says about itself comes here as soon as it connects."));
+    reported.firstElementChild.scrollTop = scroll;
+    editor.update(now);
+  }
+
+  function drawDelta(different, sections, online) {
+    table.hidden = different.length === 0;
+    state.className = different.length ? "delta-state differs" : "delta-state";
+    const many = different.length === 1 ? "One value differs" : `${different.length} values differ`;
+    setText(state, different.length ? `${many}: ${online ? "the device was told, and has not reported them yet." : "the device is told when it connects."}`
+      : sections.desired ? "No delta: the device reports all that is desired." : "No delta: nothing is desired yet.");
+    fill(rows, different.slice(0, ROWS).map(([path, wanted]) => {
+      const is = at(sections.reported, path);
+      return h("tr", {}, h("th", {scope: "row", class: "code"}, foreign(shortPath(path))), h("td", {class: "code"}, foreign(shortJson(wanted))),
+        h("td", {class: "code"}, is === undefined ? h("span", {class: "muted"}, "not there") : foreign(shortJson(is))));
+    }), different.length > ROWS && h("tr", {}, h("td", {colspan: 3, class: "muted"}, `… and ${different.length - ROWS} more`)));
+  }
+
+  const element = h("div", {class: "stack"}, note.element,
+    h("section", {class: "card stack", "aria-label": "Delta"}, h("header", {class: "section-head"}, h("h2", {}, "Delta"), version), state, table),
+    h("div", {class: "columns"},
+      editor.element,
+      h("section", {class: "card stack", "aria-label": "Reported"}, h("header", {class: "section-head"}, h("h2", {}, "Reported"),
+        h("a", {href: link("device", device.id, "overview"), class: "small"}, "Plots")), reported)));
+  update(device);
+  return {element, update, destroy: editor.destroy};
+}

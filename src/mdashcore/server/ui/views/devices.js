@@ -1,0 +1,212 @@
+// All devices, live.
+
+import {empty, errorLine, open} from "../dialog.js";
+import {foreign, h, setText, timeTag} from "../dom.js";
+import {EXAMPLES, parseFilter} from "../filter.js";
+import {jobStrip} from "../jobs.js";
+import * as live from "../live.js";
+import {menuButton} from "../menu.js";
+import {go, link} from "../router.js";
+import {sparkline} from "../spark.js";
+import {table} from "../table.js";
+import {onlineTag} from "./device.js";
+import {callMethod, register, remove, rename, renewToken, update} from "./devices/acts.js";
+
+const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
+
+const firmware = (device) => {
+  const found = device.shadow.state.reported?.ota;
+  return live.isObject(found) ? found : {};
+};
+
+const isUncommitted = (device) => firmware(device).is_committed === false;
+
+const COLUMNS = [
+  {key: "online", title: "Status", width: "5.6rem", phone: "5.6rem", cell: onlineTag, sort: (device) => (device.online ? 0 : 1)},
+  {key: "name", title: "Name", width: "minmax(8rem, 2.2fr)", phone: "1fr", cell: nameCell, sort: (device) => device.name},
+  {key: "id", title: "Id", width: "minmax(6rem, 1.3fr)", hide: "phone", cell: (device) => h("code", {}, foreign(device.id, {title: device.id})), sort: (device) => device.id},
+  {key: "arch", title: "Arch", width: "4.5rem", hide: "phone", cell: (device) => text(firmware(device).arch), sort: (device) => firmware(device).arch},
+  {key: "version", title: "Firmware", width: "minmax(6rem, 1.2fr)", hide: "phone", cell: firmwareCell, sort: (device) => firmware(device).fw_version},
+  {key: "committed", title: "Committed", width: "6.6rem", hide: "phone", cell: committedCell, sort: (device) => ({false: 0, true: 2})[firmware(device).is_committed] ?? 1},
+  {key: "ram", title: "Free RAM", width: "8.3rem", hide: "phone", cell: ramCell, sort: (device) => device.ram.at(-1) ?? -1},
+  {key: "seen", title: "Last seen", width: "6.6rem", phone: "5.2rem", end: true, cell: (device) => timeTag(device.last_seen), sort: (device) => device.last_seen ?? ""},
+  {key: "menu", title: h("span", {class: "visually-hidden"}, "Actions"), width: "36px", phone: "36px", end: true, cell: menuCell},
+];
+
+const text = (value) => (typeof value === "string" && value ? foreign(value, {title: value}) : h("span", {class: "muted"}, "–"));
+
+function nameCell(device) {
+  return h("span", {class: "two-lines"},
+    h("a", {href: link("device", device.id), tabindex: -1, title: device.name}, foreign(device.name || device.id)),
+    device.name !== device.id && h("small", {class: "only-phone"}, foreign(device.id)));
+}
+
+function firmwareCell(device) {
+  const {fw_version: version, fw_id: build} = firmware(device);
+  return h("span", {class: "two-lines"}, text(version), typeof build === "string" && h("small", {}, foreign(build, {title: build})));
+}
+
+function committedCell(device) {
+  const {is_committed: committed} = firmware(device);
+  if (committed === false) return h("span", {class: "tag warn"}, "uncommitted");
+  return committed === true ? "yes" : h("span", {class: "muted"}, "–");
+}
+
+function ramCell(device) {
+  const free = device.ram.at(-1);
+  if (free === undefined) return h("span", {class: "muted"}, "–");
+  const words = `${Math.round(free / 1024)} KiB`;
+  return h("span", {class: "ram"}, device.ram.length > 1 && sparkline(device.ram, {label: `Free RAM, now ${words}`, width: 60}), h("span", {}, words));
+}
+
+const menuCell = (device) => menuButton(`Actions for ${device.name || device.id}`, () => [
+  {label: "Rename…", run: () => rename(device)},
+  {label: "New token…", run: () => renewToken(device)},
+  {label: "Delete…", run: () => remove([device]), danger: true},
+], {tabindex: -1});
+
+const STATUS = {
+  all: ["All", () => true],
+  online: ["Online", (device) => device.online],
+  offline: ["Offline", (device) => !device.online],
+  uncommitted: ["Uncommitted", isUncommitted],
+};
+
+// Who comes back from a device finds the list as it was.
+const kept = {sort: {key: "name", down: false}, top: 0};
+
+export default function view({query}) {
+  const count = h("p", {class: "muted count", role: "status"});
+  const wrong = errorLine();
+  const search = h("input", {type: "search", placeholder: "Name, id, arch=esp32, …", "aria-label": "Filter devices", value: query.q ?? "", oninput: refilter, spellcheck: "false", autocapitalize: "none"});
+  const status = h("select", {"aria-label": "Status", onchange: refilter}, Object.entries(STATUS).map(([value, [label]]) => h("option", {value}, label)));
+  status.value = query.status in STATUS ? query.status : "all";
+  const list = table({
+    label: "Devices",
+    columns: COLUMNS,
+    rowKey: (device) => device.id,
+    onOpen: (device) => go(link("device", device.id)),
+    selectable: true,
+    onSelect: drawActions,
+    sort: kept.sort,
+    onSort: (sort) => { kept.sort = sort; },
+    empty: h("div", {}),
+  });
+  const scroller = list.element.querySelector(".table");
+  const nothing = list.element.querySelector(".table-empty");
+  const strip = jobStrip();
+
+  // What is selected
+
+  const chosen = () => [...list.selection].map((id) => live.devices.get(id)).filter(Boolean);
+  const act = (label, run, props) => h("button", {type: "button", onclick: () => run(chosen()), ...props}, label);
+  const howMany = h("b", {role: "status"});
+  const one = act("Rename…", ([device]) => rename(device), {class: "hide-phone"});
+  const actions = h("div", {class: "selection", role: "toolbar", "aria-label": "Selected devices", hidden: true}, howMany,
+    h("button", {type: "button", class: "quiet", onclick: () => list.clearSelection()}, "Clear"),
+    h("span", {class: "gap"}), one, act("Update firmware…", update), act("Call a method…", callMethod), act("Delete…", remove, {class: "bad"}));
+
+  function drawActions(selection) {
+    actions.hidden = selection.size === 0;
+    one.hidden = selection.size !== 1;
+    setText(howMany, `${selection.size} selected`);
+  }
+
+  // What is shown
+
+  let matches = () => true;
+
+  function refilter() {
+    const asked = {...(search.value.trim() && {q: search.value}), ...(status.value !== "all" && {status: status.value})};
+    const address = new URLSearchParams(asked).toString();
+    history.replaceState(null, "", `#/devices${address && `?${address}`}`);
+    try {
+      ({matches} = parseFilter(search.value));
+      wrong.clear();
+      search.removeAttribute("aria-invalid");
+    } catch (error) {
+      wrong.show(error);
+      search.setAttribute("aria-invalid", "true");
+      return; // what was found before stays
+    }
+    refresh();
+  }
+
+  const isFiltered = () => search.value.trim() !== "" || status.value !== "all";
+
+  function refresh() {
+    const right = STATUS[status.value][1];
+    const found = [...live.devices.values()].filter((device) => right(device) && matches(device));
+    list.set(found);
+    explain(found.length);
+  }
+
+  function explain(found) {
+    const all = live.devices.size;
+    let online = 0;
+    for (const device of live.devices.values()) online += device.online;
+    setText(count, !live.isLoaded() ? "Loading…" : isFiltered() ? `${found} of ${all} devices` : `${all} devices, ${online} online`);
+    if (found > 0) return;
+    nothing.replaceChildren(
+      !live.isLoaded() ? h("p", {class: "muted"}, "Loading…")
+        : all === 0 ? empty("No devices yet", "Register a device: you get the token that it connects with.", registerButton("Register the first device"))
+          : empty("No device matches", "Try fewer letters, or another status.", h("button", {type: "button", onclick: () => {
+            search.value = "";
+            status.value = "all";
+            refilter();
+            search.focus();
+          }}, "Clear the filter")));
+  }
+
+  // What came or went changes the rows; else only those that can be seen are drawn again.
+  let known = live.devices.size;
+  const unsubscribe = live.onDevices((ids) => {
+    const size = live.devices.size;
+    if (ids === null || size !== known || isFiltered() || [...ids].some((id) => !live.devices.has(id))) refresh();
+    else {
+      list.touch(ids);
+      explain(size);
+    }
+    known = size;
+  });
+  const clock = setInterval(() => list.touch(live.devices.keys()), REFRESH);
+  refilter();
+  scroller.addEventListener("scroll", () => { kept.top = scroller.scrollTop; }, {passive: true});
+
+  return {
+    title: "Devices",
+    element: h("section", {class: "page fill", "aria-label": "Devices"},
+      h("header", {class: "page-head"}, h("h1", {}, "Devices"), count, h("div", {class: "tools"}, search, status,
+        h("button", {type: "button", class: "icon", "aria-label": "How to filter", title: "How to filter", onclick: help}, "?"), registerButton("Register"))),
+      wrong.element, strip.element, list.element, actions),
+    shown: () => { scroller.scrollTop = kept.top; },
+    update: (_, next) => {
+      if ((next.q ?? "") !== search.value || (next.status ?? "all") !== status.value) {
+        search.value = next.q ?? "";
+        status.value = next.status in STATUS ? next.status : "all";
+        refilter();
+      }
+      return true;
+    },
+    destroy: () => {
+      unsubscribe();
+      clearInterval(clock);
+      strip.destroy();
+    },
+  };
+
+  function help() {
+    const dialog = open("How to filter", h("div", {class: "stack"},
+      h("p", {}, "Words are looked for in ids and names. All that you type has to hold."),
+      h("dl", {class: "examples"}, EXAMPLES.map(([example, words]) => [
+        h("dt", {}, h("button", {type: "button", class: "quiet code", onclick: () => {
+          search.value = `${search.value} ${example}`.trim();
+          dialog.close();
+          refilter();
+          search.focus();
+        }}, example)), h("dd", {}, words)])),
+      h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))));
+  }
+}
+
+const registerButton = (label) => h("button", {type: "button", class: "primary", onclick: register}, label);

@@ -1,0 +1,161 @@
+// What one does with devices: register, rename, a new token, delete, update, call.
+
+import {call, del, devicePath, post, put, upload} from "../../api.js";
+import {ask, copyButton, errorLine, open} from "../../dialog.js";
+import {bytes, field, foreign, h, setText} from "../../dom.js";
+import {showJob, startJob} from "../../jobs.js";
+import {jsonEditor} from "../../json_editor.js";
+import * as live from "../../live.js";
+
+const NAMED = 5; // devices that a confirmation names; the others are counted
+
+const WIDTH = {delete: 8, update: 4, call: 16}; // devices at a time; the server takes 8 uploads of an account at once
+
+const MANY = 50; // devices from which on a rollout is the better way to update
+
+export async function register() {
+  const id = h("input", {name: "id", maxlength: 128, autocomplete: "off", autocapitalize: "none", spellcheck: "false"});
+  const name = h("input", {name: "name", maxlength: 256, autocomplete: "off"});
+  const created = await ask({
+    title: "Register a device",
+    body: [field("Id", id, "A-Z a-z 0-9 . _ ~ : @ + = - and no space; leave it empty for a generated one"), field("Name", name, "for people; the id if empty")],
+    action: "Register",
+    onConfirm: () => post("/devices", {...(id.value && {id: id.value}), ...(name.value && {name: name.value})}),
+  });
+  if (created) showToken("Registered", created);
+}
+
+function showToken(title, {id, token}) {
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}`;
+  const lines = [
+    ["Try it with a virtual device", `mdash device --server ${url} --token ${token}`],
+    ["Mongoose OS, over a cable", `mos config-set dash.enable=true dash.server=${url}/api/v2/rpc dash.token=${token}`],
+  ];
+  const copyable = (text, props) => h("div", {class: "secret"}, h("code", props, text), copyButton(() => text));
+  const dialog = open(title, h("div", {class: "stack"},
+    h("p", {}, "This is the token of ", h("code", {}, foreign(id)), ", with which it connects. It is shown this once: copy it now."),
+    copyable(token, {class: "token"}),
+    lines.map(([label, line]) => h("div", {class: "stack tight"}, h("h3", {}, label), copyable(line))),
+    h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))));
+}
+
+export async function rename({id, name: before}) {
+  const name = h("input", {name: "name", maxlength: 256, autocomplete: "off", value: before, required: true});
+  const asked = ask({
+    title: "Rename",
+    body: [field("Name", name), h("p", {class: "hint"}, "The id stays ", h("code", {}, foreign(id)), ".")],
+    action: "Rename",
+    onConfirm: async () => {
+      await put(devicePath(id), {name: name.value});
+    },
+  });
+  name.select();
+  return asked;
+}
+
+export async function renewToken({id, name}) {
+  const created = await ask({
+    title: h("span", {}, "A new token for ", foreign(name)),
+    lost: "The token that it has now stops working at once, and its connection is closed. It comes back only with the new one.",
+    action: "Make a new token",
+    danger: true,
+    onConfirm: () => post(devicePath(id, "token")),
+  });
+  if (created) showToken("The new token", created);
+}
+
+// Names of some devices: "a, b and 12 more".
+function names(devices) {
+  const some = devices.slice(0, NAMED).map(({name}, i) => [i > 0 && ", ", h("b", {class: "name"}, foreign(name))]);
+  return h("span", {}, some, devices.length > NAMED && ` and ${devices.length - NAMED} more`);
+}
+
+const these = (devices) => (devices.length === 1 ? "1 device" : `${devices.length} devices`);
+
+export async function remove(devices) {
+  const one = devices.length === 1;
+  const sure = await ask({
+    title: one ? h("span", {}, "Delete ", foreign(devices[0].name), "?") : `Delete ${these(devices)}?`,
+    body: h("div", {class: "stack tight"}, !one && h("p", {}, names(devices)),
+      h("p", {}, one ? "Its token and its connection end at once. Its shadow and its firmware updates are lost."
+        : "Their tokens and connections end at once. Their shadows and firmware updates are lost."),
+      h("p", {class: "muted"}, "What is in the log stays there. This cannot be undone.")),
+    action: one ? "Delete" : `Delete ${these(devices)}`,
+    danger: true,
+    onConfirm: one ? () => del(devicePath(devices[0].id)) : undefined,
+  });
+  if (!sure || one) return;
+  showJob(startJob({
+    title: `Deleting ${these(devices)}`,
+    devices,
+    width: WIDTH.delete,
+    run: async ({id}) => {
+      try {
+        await del(devicePath(id));
+      } catch (error) {
+        if (error.status !== 404) throw error; // somebody else was quicker
+      }
+    },
+  }));
+}
+
+export async function update(devices) {
+  const offline = devices.filter(({id}) => !live.devices.get(id)?.online).length;
+  const chosen = h("p", {class: "muted"}, "A firmware .zip of Mongoose OS");
+  const file = h("input", {type: "file", required: true, onchange: () => setText(chosen, file.files[0] ? bytes(file.files[0].size) : "")});
+  const commit = h("input", {type: "checkbox", checked: true, id: "bulk-commit"});
+  const sure = await ask({
+    title: `Update the firmware of ${these(devices)}`,
+    body: [
+      h("p", {}, names(devices)),
+      offline > 0 && h("p", {class: "banner"}, offline === devices.length ? "None of them is online now: the update waits for them."
+        : `${offline} of them ${offline === 1 ? "is" : "are"} offline now: the update waits for them.`),
+      devices.length > MANY && h("p", {class: "banner"}, "For so many, a rollout is safer: it goes in phases, and stops when devices fail."),
+      field("Image", file), chosen,
+      h("div", {class: "check-line"}, commit, h("label", {for: "bulk-commit"}, "Commit when a device is back online with the new firmware; or each goes back to the old one, unless you commit by hand")),
+    ],
+    action: "Update",
+    onConfirm: () => {},
+  });
+  if (!sure) return;
+  const [image] = file.files;
+  const query = new URLSearchParams({queue: 1, ...(commit.checked && {commit: "auto"})});
+  showJob(startJob({
+    title: `Sending ${image.name} to ${these(devices)}`,
+    devices,
+    width: WIDTH.update,
+    run: async ({id}, {signal, onProgress}) => {
+      await upload(`${devicePath(id, "ota")}?${query}`, image, {signal, onProgress: (fraction) => onProgress(fraction, "sending")});
+      return live.devices.get(id)?.online ? "handed over: the device's OTA tab shows how it goes on" : "waits until the device is online";
+    },
+  }));
+}
+
+export async function callMethod(devices) {
+  const known = h("datalist", {id: "bulk-methods"});
+  const method = h("input", {name: "method", required: true, maxlength: 256, list: known.id, autocomplete: "off", autocapitalize: "none", spellcheck: "false", placeholder: "Sys.GetInfo"});
+  const params = jsonEditor({label: "Parameters (JSON, or nothing)", rows: 4, optional: true});
+  const hint = errorLine();
+  const online = devices.find(({id}) => live.devices.get(id)?.online);
+  if (online) {
+    call(online.id, "RPC.List").then((list) => {
+      if (Array.isArray(list)) known.append(...list.filter((name) => typeof name === "string").map((value) => h("option", {value})));
+    }, () => {}); // it only saves typing
+  }
+  let wanted;
+  const sure = await ask({
+    title: `Call a method of ${these(devices)}`,
+    body: [h("p", {}, names(devices)), known, field("Method", method), params.element, hint.element],
+    action: "Call",
+    onConfirm: () => {
+      wanted = {method: method.value.trim(), params: params.value};
+    },
+  });
+  if (!sure) return;
+  showJob(startJob({
+    title: `Calling ${wanted.method} of ${these(devices)}`,
+    devices,
+    width: WIDTH.call,
+    run: async ({id}, {signal}) => JSON.stringify(await call(id, wanted.method, wanted.params, {signal}), null, 1),
+  }));
+}

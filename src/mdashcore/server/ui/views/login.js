@@ -1,0 +1,64 @@
+// User and password.
+
+import {login} from "../api.js";
+import {act, errorLine} from "../dialog.js";
+import {field, h, setText} from "../dom.js";
+import {go} from "../router.js";
+
+export default function view({query, enter}) {
+  const user = h("input", {name: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false", required: true});
+  const password = h("input", {name: "password", type: "password", autocomplete: "current-password", required: true});
+  const button = h("button", {type: "submit", class: "primary"}, "Log in");
+  const error = errorLine();
+  let countdown = null;
+
+  async function submit(event) {
+    event.preventDefault();
+    const found = await act(button, error, async () => {
+      try {
+        return await login(user.value, password.value);
+      } catch (problem) {
+        if (problem.retryAfter) lock(problem.retryAfter);
+        throw problem;
+      }
+    });
+    if (found) {
+      enter(found);
+      go(target(query.to), {replace: true});
+    } else if (countdown) {
+      button.disabled = true;
+    } else {
+      password.select();
+    }
+  }
+
+  // The button says how long the lock lasts, and opens by itself.
+  function lock(seconds) {
+    let left = seconds;
+    clearInterval(countdown);
+    const tick = () => {
+      setText(button, left > 0 ? `Locked for ${left} s` : "Log in");
+      if (left > 0) {
+        left -= 1;
+        return;
+      }
+      clearInterval(countdown);
+      countdown = null;
+      button.disabled = false;
+      error.clear();
+    };
+    countdown = setInterval(tick, 1000);
+    tick();
+  }
+
+  return {
+    title: "Log in",
+    element: h("div", {class: "login"}, h("form", {class: "card", onsubmit: submit},
+      h("h1", {}, "Log in"), field("User", user), field("Password", password), error.element, button)),
+    focus: () => user.focus(),
+    destroy: () => clearInterval(countdown),
+  };
+}
+
+// Only to a view of ours, whatever the address says.
+const target = (to) => (to?.startsWith("#/") ? to : "#/devices");

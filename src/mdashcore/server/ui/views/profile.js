@@ -1,0 +1,5 @@
+// Oneself.
+
+import {soon} from "./soon.js";
+
+export default () => soon("Profile", "Your profile is not in the dashboard yet.");

@@ -1,0 +1,5 @@
+// Staged updates of many devices.
+
+import {soon} from "./soon.js";
+
+export default () => soon("Rollouts", "Rollouts are not in the dashboard yet.");

@@ -1,0 +1,95 @@
+"""What a request for an update asks for: the query of ``POST /devices/:id/ota``, read and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+
+import attrs
+
+from mdashcore import ota
+from mdashcore._errors import InvalidInput
+
+__all__ = ["PARAMETERS", "UpdateRequest"]
+
+MAX_FIELDS: Final = 32  # parameters of a query: three times as many as there are
+
+
+@attrs.frozen
+class UpdateRequest:
+    """An update as it is asked for."""
+
+    queue: bool = False
+    """Answer at once, and let the update wait for a device that is offline."""
+    options: ota.Options = ota.Options()
+
+    @classmethod
+    def of(cls, query: str) -> UpdateRequest:
+        """From a query string. Raises `InvalidInput` for what nothing would heed; the text names the parameter."""
+        try:
+            given = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+        except ValueError:
+            raise InvalidInput(f"the query is not valid, or has more than {MAX_FIELDS} parameters") from None
+        values: dict[str, Any] = {}
+        for name, text in given:
+            if name == "access_token":
+                continue
+            if name not in PARAMETERS:
+                raise InvalidInput(f"unknown parameter {name[:64]!r}; known are {', '.join(PARAMETERS)}")
+            field, read = PARAMETERS[name]
+            if field in values:
+                raise InvalidInput(f"{name} is given twice")
+            values[field] = read(name, text)
+        queue = values.pop("queue", False)
+        if "commit_after" in values and not values.get("auto_commit"):
+            raise InvalidInput("commit_after is for commit=auto")
+        try:
+            return cls(queue, ota.Options(**values))
+        except ValueError as exc:
+            raise InvalidInput(_words(exc)) from None
+
+
+def _flag(name: str, text: str) -> bool:
+    found = {"1": True, "true": True, "0": False, "false": False}.get(text.lower())
+    if found is None:
+        raise InvalidInput(f"{name} is 1 or 0, not {text[:64]!r}")
+    return found
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):  # a billion is beyond every bound
+        raise InvalidInput(f"{name} is a whole number, not {text[:64]!r}")
+    return int(text)
+
+
+def _commit(name: str, text: str) -> bool:
+    if text not in ("auto", "manual"):
+        raise InvalidInput(f"{name} is auto or manual, not {text[:64]!r}")
+    return text == "auto"
+
+
+_Reader: TypeAlias = Callable[[str, str], Any]
+
+PARAMETERS: Final[Mapping[str, tuple[str, _Reader]]] = MappingProxyType(
+    {
+        "queue": ("queue", _flag),
+        "force": ("force", _flag),
+        "commit": ("auto_commit", _commit),
+        "commit_after": ("commit_after", _number),
+        "commit_timeout": ("commit_timeout", _number),
+        "chunk_size": ("chunk_size", _number),
+        "attempts": ("chunk_attempts", _number),
+        "in_flight": ("chunks_in_flight", _number),
+    }
+)
+"""The parameters by name: the field that each becomes, and how it is read."""
+
+
+def _words(error: ValueError) -> str:
+    """A broken bound, with the parameter's name in place of the field's."""
+    words = str(error.args[0] if error.args else error)
+    for name, (field, _) in PARAMETERS.items():
+        words = words.replace(f"'{field}'", name)
+    return words

@@ -1,0 +1,300 @@
+"""Login by password for browsers: a cookie, how long it holds, and from which pages it counts."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+
+import pytest
+import trio
+
+from mdashcore._errors import Unauthenticated
+from mdashcore.hub.sessions import IDLE, MAX_SESSIONS, TOTAL, TOUCH
+from mdashcore.server import gateway
+from mdashcore.server.auth import SESSION_COOKIE
+from mdashcore.server.passwords import LOCK, MAX_FAILURES
+from mdashcore.testing.device import connect_device
+
+
+@pytest.fixture
+def origin(server):
+    """What a browser says of a page of ours."""
+    return {"Origin": server.url}
+
+
+async def log_in(anyone, name, password, **headers):
+    """Log in; the cookie as a header. The client itself keeps none."""
+    response = await anyone.post("/login", json={"user": name, "password": password}, headers=headers)
+    assert response.status_code == 200, response.text
+    anyone.cookies.clear()
+    return {"Cookie": f"{SESSION_COOKIE}={set_cookie(response).value}"}
+
+
+def set_cookie(response):
+    """The cookie that a response sets."""
+    return SimpleCookie(response.headers["set-cookie"])[SESSION_COOKIE]
+
+
+async def who(anyone, cookie):
+    """Whom the server takes the cookie's browser for."""
+    return (await anyone.get("/session", headers=cookie)).json()["user"]
+
+
+def notify(server, **headers):
+    """The notification socket, opened with these headers."""
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return connect_device(f"ws{server.url[4:]}/api/v2/notify", None, headers=fields)
+
+
+async def test_a_session_is_its_user(alice, anyone, password):
+    """Who logs in reads what is theirs, as with a key; who is not logged in is told so without an error."""
+    await alice.register("d1")
+    cookie = await log_in(anyone, "alice", password)
+    assert (await anyone.get("/session", headers=cookie)).json() == {"user": "alice", "admin": False}
+    assert (await anyone.get("/me", headers=cookie)).json() == {"name": "alice", "admin": False}
+    assert [device["id"] for device in (await anyone.get("/devices", headers=cookie)).json()] == ["d1"]
+    assert (await anyone.get("/session")).json() == {"user": None, "admin": False}
+
+
+async def test_an_admin_s_session_manages_users(root, alice, anyone, password, origin):
+    """A session comes from a password, so it may what the password may; an ordinary user's may not."""
+    cookie = await log_in(anyone, "root", password)
+    assert (await anyone.get("/session", headers=cookie)).json() == {"user": "root", "admin": True}
+    body = {"name": "carol", "password": "x"}
+    assert (await anyone.post("/users", json=body, headers=cookie | origin)).status_code == 201
+    assert (await anyone.get("/users", headers=await log_in(anyone, "alice", password))).status_code == 403
+
+
+async def test_the_cookie_s_attributes(alice, anyone, password):
+    """Out of reach of scripts and of other sites; only for TLS where there is TLS, here or at the proxy in front."""
+    body = {"user": "alice", "password": password}
+    cookie = set_cookie(await anyone.post("/login", json=body))
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (True, "Strict", "/", "")
+    assert cookie["max-age"] == str(round(TOTAL))
+    assert not cookie["secure"]
+    behind_tls = await anyone.post("/login", json=body, headers={"X-Forwarded-Proto": "https"})
+    assert set_cookie(behind_tls)["secure"]
+
+
+async def test_the_secret_is_kept_as_a_hash(alice, anyone, password):
+    """256 random bits, different each time, and nowhere in the store; nor are sessions in its copies."""
+    first, second = [(await log_in(anyone, "alice", password))["Cookie"].partition(":")[2] for _ in range(2)]
+    assert first != second
+    assert len(first.removeprefix("mds_")) == 43  # 32 bytes in base64
+    documents = alice.server.service.hub.backend.documents
+    kept = [document.body async for document in documents.scan("sessions")]
+    assert len(kept) == 2
+    assert not [body for body in kept if first.encode() in body or second.encode() in body]
+
+
+@pytest.mark.parametrize(
+    "secret", ["", ":", "alice", "alice:", "alice:mds_x", "nobody:mds_x", "../x:y", "ü:" + "x" * 99]
+)
+async def test_what_is_no_session(alice, anyone, secret):
+    """401 for whatever else stands in the cookie, without an offer of Basic to a script."""
+    headers = {"Cookie": f"{SESSION_COOKIE}={secret}".encode(), "X-Requested-With": "mdash"}
+    answer = await anyone.get("/devices", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="mdash"'
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "OWN"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://outside.example"}, 200),  # a proxy has changed the host
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 403),
+    ],
+)
+async def test_only_our_own_pages_change_things(alice, anyone, password, open_raw, headers, status):
+    """With a cookie, every unsafe request and every socket needs the browser's word that the page is ours."""
+    headers = {name: value.replace("OWN", alice.server.url) for name, value in headers.items()}
+    await alice.register("d1")
+    cookie = await log_in(anyone, "alice", password)
+    for method, path, body in (
+        ("POST", "/devices/d1", {"name": "new"}),
+        ("PUT", "/devices/d1", {"name": "new"}),
+        ("POST", "/devices/d1/ota", {}),
+    ):
+        answer = await anyone.request(method, path, json=body, headers=cookie | headers)
+        assert (method, path, answer.status_code == 403) == (method, path, status == 403)
+    assert (await alice.http.get("/devices/d1")).json()["name"] == ("d1" if status == 403 else "new")
+    reads = await anyone.get("/devices", headers=cookie | headers)
+    asked_by_a_person = headers in ({}, {"Sec-Fetch-Site": "none"})
+    assert reads.status_code == (200 if status == 200 or asked_by_a_person else 403)
+    called = await anyone.get(
+        "/devices/d1/rpc/Sys.Reboot", headers=cookie | headers
+    )  # reads nothing, though it is a GET
+    assert called.status_code == (503 if status == 200 else 403)
+    fields = [f"{name}: {value}" for name, value in (cookie | headers).items()]
+    async with open_raw(alice.server) as raw:
+        assert (await raw.handshake(None, *fields, path="/api/v2/notify")).status == (403 if status == 403 else 101)
+
+
+async def test_a_foreign_page_cannot_log_in(alice, anyone, password):
+    """Or it could make a browser work for an account of its own choice."""
+    body = {"user": "alice", "password": password}
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = await anyone.post("/login", json=body, headers=headers)
+        assert answer.status_code == 403
+        assert "set-cookie" not in answer.headers
+
+
+async def test_a_key_goes_before_a_cookie(alice, bob, anyone, password):
+    """Who sends Authorization means it, and needs no page."""
+    cookie = await log_in(anyone, "alice", password)
+    assert (await bob.http.get("/me", headers=cookie)).json()["name"] == "bob"
+    assert (await bob.http.post("/devices", json={"id": "d2"}, headers=cookie)).status_code == 201
+
+
+async def test_logout_ends_one_session(alice, anyone, password, origin):
+    """Its cookie opens nothing any more and is taken back, and the socket it had opened is closed; others go on."""
+    first, second = [await log_in(anyone, "alice", password) for _ in range(2)]
+    async with notify(alice.server, **first, **origin) as mine, notify(alice.server, **second, **origin) as other:
+        answer = await anyone.post("/logout", headers=first | origin)
+        assert answer.json() is True
+        assert set_cookie(answer)["max-age"] == "0"
+        assert (await mine.wait_closed())[0] == 1008
+        await alice.register("d1")
+        assert (await other.receive())["name"] == "created"
+    assert (await who(anyone, first), await who(anyone, second)) == (None, "alice")
+    assert (await anyone.post("/logout", headers=first | origin)).status_code == 401
+    assert (await alice.http.post("/logout")).status_code == 400
+
+
+async def test_a_new_password_ends_every_session(alice, root, anyone, password, origin):
+    """Also the same password given again; and their sockets. Another account's sessions go on."""
+    cookies = [await log_in(anyone, "alice", password) for _ in range(2)]
+    roots = await log_in(anyone, "root", password)
+    async with notify(alice.server, **cookies[0], **origin) as socket:
+        answer = await anyone.put("/users/alice", json={"password": password}, headers=roots | origin)
+        assert answer.status_code == 200
+        assert (await socket.wait_closed())[0] == 1008
+    assert [await who(anyone, cookie) for cookie in (*cookies, roots)] == [None, None, "root"]
+
+
+async def test_a_removed_user_s_sessions_are_gone(alice, root, anyone, password, origin):
+    """With the account; who gets its name later gets none of them."""
+    cookie, roots = await log_in(anyone, "alice", password), await log_in(anyone, "root", password)
+    assert (await anyone.delete("/users/alice", headers=roots | origin)).status_code == 200
+    keys = [document.key async for document in alice.server.service.hub.backend.documents.scan("sessions")]
+    assert [key.partition("/")[0] for key in keys] == ["root"]
+    await anyone.post("/users", json={"name": "alice", "password": password}, headers=roots | origin)
+    assert await who(anyone, cookie) is None
+
+
+async def test_who_guesses_is_locked_out(alice, anyone, password):
+    """After some failures even the right password is not looked at, and the answer says when it will be."""
+    for _ in range(MAX_FAILURES):
+        assert (await anyone.post("/login", json={"user": "alice", "password": "no"})).status_code == 401
+    answer = await anyone.post("/login", json={"user": "alice", "password": password})
+    assert answer.status_code == 429
+    assert LOCK - 10 <= int(answer.headers["Retry-After"]) <= LOCK
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"user": "alice"}, {"user": 1, "password": "x"}, {"user": "a", "password": "b", "c": 1}]
+)
+async def test_what_is_no_login(anyone, body):
+    """400, not 401: no account was asked for."""
+    assert (await anyone.post("/login", json=body)).status_code == 400
+
+
+async def test_a_session_ends_with_time(alice, anyone, password, monkeypatch):
+    """Unused for `IDLE` seconds, or after `TOTAL` however much it is used; use is written down now and then."""
+    hub = alice.server.service.hub
+    account = await hub.accounts.get("alice")
+    time = 1_000_000.0
+    monkeypatch.setattr(hub.sessions, "_now", lambda: time)
+    idle, used = [(await hub.sessions.create(account)).secret for _ in range(2)]
+    start = time
+    while time + IDLE / 2 - start < TOTAL:
+        time += IDLE / 2
+        session, _ = await hub.sessions.authenticate(used)
+        assert time - session.used_at >= TOUCH
+        assert (await hub.sessions.authenticate(used))[0].used_at == time
+    with pytest.raises(Unauthenticated):
+        await hub.sessions.authenticate(idle)
+    time = start + TOTAL
+    with pytest.raises(Unauthenticated):
+        await hub.sessions.authenticate(used)
+
+
+async def test_an_account_has_only_so_many_sessions(alice):
+    """One more ends the one that was not used for longest; what has ended by itself takes no place."""
+    hub = alice.server.service.hub
+    account = await hub.accounts.get("alice")
+    secrets = [(await hub.sessions.create(account)).secret for _ in range(MAX_SESSIONS + 1)]
+    with pytest.raises(Unauthenticated):
+        await hub.sessions.authenticate(secrets[0])
+    for secret in secrets[1:]:
+        await hub.sessions.authenticate(secret)
+    assert len([document async for document in hub.backend.documents.scan("sessions")]) == MAX_SESSIONS
+
+
+async def test_a_socket_ends_with_its_session(alice, anyone, password, origin, monkeypatch):
+    """Also where time ends it, which nobody tells: the gateway looks now and then."""
+    monkeypatch.setattr(gateway, "SESSION_CHECK", 0.05)
+    cookie = await log_in(anyone, "alice", password)
+    hub = alice.server.service.hub
+    async with notify(alice.server, **cookie, **origin) as socket:
+        now = hub.now() + TOTAL
+        monkeypatch.setattr(hub.sessions, "_now", lambda: now)
+        with trio.fail_after(10):
+            assert (await socket.wait_closed())[0] == 1008
+
+
+async def test_logging_out_everywhere(alice, bob, anyone, password, origin):
+    """Ends all sessions of the account and what they opened, and nobody else's; what is no request for it, none."""
+    mine, other = [await log_in(anyone, "alice", password) for _ in range(2)]
+    stranger = await log_in(anyone, "bob", password)
+    for body in ({"everywhere": 1}, {"every": True}):
+        assert (await anyone.post("/logout", json=body, headers=mine | origin)).status_code == 400
+    async with notify(alice.server, **other, **origin) as socket:
+        answer = await anyone.post("/logout", json={"everywhere": True}, headers=mine | origin)
+        assert (answer.status_code, answer.json(), set_cookie(answer).value) == (200, True, "")
+        assert (await socket.wait_closed())[0] == 1008
+    assert [await who(anyone, cookie) for cookie in (mine, other, stranger)] == [None, None, "bob"]
+    assert (await alice.http.get("/me")).status_code == 200
+
+
+async def test_changing_one_s_password(alice, anyone, password, origin):
+    """The browser that does it stays logged in, by another cookie; every other session and socket ends. Keys stay."""
+    mine, other = [await log_in(anyone, "alice", password) for _ in range(2)]
+    async with notify(alice.server, **other, **origin) as socket:
+        body = {"old": password, "new": "another one"}
+        answer = await anyone.put("/me/password", json=body, headers=mine | origin)
+        assert (answer.status_code, answer.json()) == (200, {"name": "alice", "admin": False})
+        assert (await socket.wait_closed())[0] == 1008
+    anyone.cookies.clear()
+    fresh = {"Cookie": f"{SESSION_COOKIE}={set_cookie(answer).value}"}
+    assert [await who(anyone, cookie) for cookie in (mine, other, fresh)] == [None, None, "alice"]
+    assert (await anyone.get("/me", auth=("alice", password))).status_code == 401
+    assert (await anyone.get("/me", auth=("alice", "another one"))).status_code == 200
+    assert (await alice.http.get("/me")).status_code == 200
+
+
+async def test_a_password_is_changed_by_who_knows_it(alice, anyone, password, origin):
+    """No key changes it, and no other page; a wrong old one does not end the session, and counts as a guess."""
+    body = {"old": password, "new": "new"}
+    assert (await alice.http.put("/me/password", json=body)).status_code == 403
+    cookie = await log_in(anyone, "alice", password)
+    assert (await anyone.put("/me/password", json=body, headers=cookie)).status_code == 403
+    for wrong in ({}, {"old": password}, {"old": 7, "new": "x"}, {"old": password, "new": ""}, {**body, "admin": True}):
+        answer = await anyone.put("/me/password", json=wrong, headers=cookie | origin)
+        assert (wrong, answer.status_code) == (wrong, 400)
+    async with alice.as_user() as http:
+        assert (await http.put("/me/password", json=body)).json() == {"name": "alice", "admin": False}
+    assert (await anyone.get("/me", auth=("alice", "new"))).status_code == 200
+    cookie = await log_in(anyone, "alice", "new")
+    statuses = []
+    for _ in range(MAX_FAILURES + 1):
+        answer = await anyone.put("/me/password", json={"old": "guess", "new": "x"}, headers=cookie | origin)
+        statuses.append(answer.status_code)
+    assert statuses == [403] * MAX_FAILURES + [429]
+    assert await who(anyone, cookie) == "alice"

@@ -1,0 +1,112 @@
+"""The dashboard's files: from the installed package, with a strict policy, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mdashcore.server.static import read_files
+
+UI = Path(str(importlib.resources.files("mdashcore.server"))) / "ui"
+NAMES = sorted(
+    str(path.relative_to(UI)) for path in UI.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+)
+
+
+async def get(anyone, server, path, **headers):
+    """A request for a path from the server's root on."""
+    return await anyone.get(f"{server.url}{path}", headers=headers)
+
+
+async def test_a_browser_gets_the_page_and_a_client_gets_json(anyone, server):
+    """At the same address, by what it accepts."""
+    page = await get(anyone, server, "/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text == (UI / "index.html").read_text()
+    for accept in ("*/*", "application/json"):
+        answer = await get(anyone, server, "/", Accept=accept)
+        assert answer.json()["api"] == "/api/v2"
+    assert page.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_file_is_served(anyone, server, name):
+    """As it is, with its type and the policy; and from the browser's memory as long as it is the same."""
+    answer = await get(anyone, server, f"/ui/{name}")
+    assert answer.status_code == 200
+    assert answer.content == (UI / name).read_bytes()
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert {
+        "default-src 'none'",
+        "script-src 'self'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    } <= {part.strip() for part in policy.split(";")}
+    again = await get(anyone, server, f"/ui/{name}", **{"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    head = await anyone.head(f"{server.url}/ui/{name}")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(answer.content)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/ui/", "/ui", "/ui/none.js", "/ui/../static.py", "/ui/%2e%2e/static.py", "/ui/..%2fstatic.py"),
+        *("/ui//style.css", "/ui/views", "/ui/views/", "/ui/./style.css", "/ui//etc/passwd", "/ui/style.css%00"),
+        "/ui/__init__.py",
+    ],
+)
+async def test_nothing_else_is_served(server, open_raw, path):
+    """404 for whatever is no name of a file of ours, however it is written."""
+    async with open_raw(server) as raw:
+        await raw.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await raw.response()).status == 404
+
+
+async def test_files_are_only_read(anyone, server):
+    """Other methods are the app's, which has no such path."""
+    assert (await anyone.post(f"{server.url}/ui/style.css")).status_code == 404
+
+
+def test_no_markup_is_made_from_text():
+    """The scripts use none of what would, load nothing from elsewhere, and the page has nothing inline."""
+    for name in NAMES:
+        text = (UI / name).read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), (
+            name
+        )
+        assert not re.search(r"(?:src|href|from|import|url)\s*[(=]?\s*[\"']?(?:https?:)?//", text), name
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", (UI / "index.html").read_text())
+
+
+def test_what_is_imported_is_there():
+    """Every module that a module names, and every file that the page names."""
+    for name in NAMES:
+        for target in re.findall(r"(?:from|import)\s*\(?\s*\"(\.[^\"]+)\"", (UI / name).read_text()):
+            assert (UI / name).parent.joinpath(target).resolve().is_file(), (name, target)
+    for target in re.findall(r"(?:src|href)=\"/ui/([^\"]+)\"", (UI / "index.html").read_text()):
+        assert target in NAMES
+
+
+def test_the_table_is_the_folder():
+    """What is read at start is what lies there."""
+    assert sorted(read_files()) == NAMES
+
+
+def test_a_wheel_has_the_files(tmp_path):
+    """Or whoever installs it would find an empty page."""
+    root = Path(__file__).parents[2]
+    code = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True, capture_output=True, timeout=60)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    assert {f"mdashcore/server/ui/{name}" for name in NAMES} <= names

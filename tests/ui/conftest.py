@@ -1,0 +1,339 @@
+"""A person in front of a browser: real Chromium, a real server in its own process, virtual devices on real sockets.
+
+What a page throws, says on its console as an error, or asks for against its Content-Security-Policy fails the test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+import trio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device.connect import run_virtual_device
+
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+PASSWORD = "correct horse"
+
+PATIENCE = 10_000  # ms that a page has for what a test waits for: far above what it takes on a busy machine
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 800}
+
+NOISE = re.compile(r"Failed to load resource|WebSocket connection to .* failed|WebSocket is closed before")
+"""What Chromium itself writes for answers with an error status and for connections that break: no fault of a page."""
+
+WATCH = """
+document.addEventListener("securitypolicyviolation", (event) => {
+  console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`);
+});
+"""
+
+
+def needs(there: object, what: str) -> None:
+    """Skip without what has to be installed; with CI=true that is a failure."""
+    if not there:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is not installed: see tests/run")
+
+
+# The server
+
+
+@attrs.frozen
+class Server:
+    """A running ``mdash serve``, with an admin called "root"."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def client(self, name: str, password: str = PASSWORD) -> httpx.Client:
+        """A client of the REST API."""
+        return httpx.Client(base_url=f"{self.url}/api/v2", auth=(name, password), timeout=20)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One for all tests: each has an account of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
+    command = [sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--store", "memory://"]
+    command += ["--register-admin", f"root:{PASSWORD}", "--log-level", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        found = re.search(r"http://[\d.]+:\d+", said)
+        assert found, f"the server does not start: {said}"
+        yield Server(found[0], process)
+        process.terminate()
+
+
+# People and devices
+
+
+@attrs.frozen
+class Person:
+    """An account, and a REST client for what a test has to prepare or to look up."""
+
+    name: str
+    password: str
+    http: httpx.Client
+    server: Server
+
+    def register(self, id: str, name: str | None = None) -> str:
+        """Register a device; its token."""
+        response = self.http.post("/devices", json={"id": id, **({"name": name} if name else {})})
+        assert response.status_code == 201, response.text
+        return str(response.json()["token"])
+
+
+@pytest.fixture
+def make_person(server: Server) -> Iterator[Callable[..., Person]]:
+    """Makes accounts: ``make_person()``, ``make_person(admin=True)``."""
+    clients = []
+    with server.client("root") as root:
+
+        def make(name: str | None = None, *, admin: bool = False) -> Person:
+            name = name or f"user{secrets.token_hex(4)}"
+            answer = root.post("/users", json={"name": name, "password": PASSWORD, "admin": admin})
+            assert answer.status_code == 201, answer.text
+            clients.append(server.client(name))
+            return Person(name, PASSWORD, clients[-1], server)
+
+        yield make
+        for client in clients:
+            client.close()
+
+
+@pytest.fixture
+def person(make_person: Callable[..., Person]) -> Person:
+    """An account of this test alone."""
+    return make_person()
+
+
+@attrs.frozen
+class Connected:
+    """A virtual device that runs."""
+
+    device: VirtualDevice
+    token: str
+    running: Future[Any]
+
+    def stop(self) -> None:
+        """Take it off the network, as a power cut would."""
+        self.running.cancel()
+        try:
+            self.running.result(timeout=10)
+        except CancelledError:
+            pass
+
+
+class Fleet:
+    """Virtual devices of a person, each on a socket of its own."""
+
+    def __init__(self, portal: BlockingPortal, folder: Path, person: Person) -> None:
+        self._portal = portal
+        self._folder = folder
+        self._person = person
+        self._running: list[Connected] = []
+
+    def connect(self, id: str, *, name: str | None = None, token: str | None = None, **options: Any) -> Connected:
+        """Register a device (unless there is a `token`) and have it online.
+
+        Args:
+            options: of `VirtualDevice`.
+        """
+        token = token or self._person.register(id, name)
+        options.setdefault("build", Build(app=id))
+        device = self._portal.call(partial(VirtualDevice, id, self._folder / id, **options))
+        url = f"ws{self._person.server.url.removeprefix('http')}/api/v2/rpc"
+        running, _ = self._portal.start_task(partial(run_virtual_device, device, url, token, name=id))
+        connected = Connected(device, token, running)
+        self._running.append(connected)
+        return connected
+
+    def stop(self) -> None:
+        """Take all off the network."""
+        for connected in self._running:
+            if not connected.running.done():
+                connected.stop()
+
+
+@pytest.fixture(scope="session")
+def portal() -> Iterator[BlockingPortal]:
+    """Where Trio runs, beside the tests."""
+    with start_blocking_portal("trio") as portal:
+        yield portal
+
+
+@pytest.fixture
+def fleet(portal: BlockingPortal, tmp_path: Path, person: Person) -> Iterator[Fleet]:
+    """Virtual devices of `person`: ``fleet.connect("lamp")``."""
+    fleet = Fleet(portal, tmp_path / "devices", person)
+    yield fleet
+    fleet.stop()
+
+
+class Cable:
+    """What lies between a browser and the server: it can be cut, and mended.
+
+    ``open_page(person, cable=cable)`` goes through it.
+    """
+
+    def __init__(self, portal: BlockingPortal, server: Server) -> None:
+        self._portal = portal
+        self._target = int(server.url.rpartition(":")[2])
+        self._streams: set[trio.SocketStream] = set()
+        self._whole = True
+        self._running, port = portal.start_task(self._run)
+        self.url = f"http://127.0.0.1:{port}"
+
+    def cut(self) -> None:
+        """Break every connection, and let none through."""
+        self._whole = False
+        self._portal.call(self._break)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._whole = True
+
+    def remove(self) -> None:
+        """End it."""
+        self._running.cancel()
+
+    async def _run(self, *, task_status: trio.TaskStatus[int]) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        task_status.started(listeners[0].socket.getsockname()[1])
+        await trio.serve_listeners(self._pass_on, listeners)
+
+    async def _pass_on(self, client: trio.SocketStream) -> None:
+        if not self._whole:
+            await trio.aclose_forcefully(client)
+            return
+        async with await trio.open_tcp_stream("127.0.0.1", self._target) as server, trio.open_nursery() as nursery:
+            self._streams |= {client, server}
+            for source, target in ((client, server), (server, client)):
+                nursery.start_soon(self._pump, source, target, nursery.cancel_scope)
+        self._streams -= {client, server}
+        await trio.aclose_forcefully(client)
+
+    async def _pump(self, source: trio.SocketStream, target: trio.SocketStream, both: trio.CancelScope) -> None:
+        try:
+            async for data in source:
+                await target.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        both.cancel()
+
+    async def _break(self) -> None:
+        for stream in tuple(self._streams):
+            await trio.aclose_forcefully(stream)
+
+
+@pytest.fixture
+def cable(portal: BlockingPortal, server: Server) -> Iterator[Cable]:
+    """A connection that a test can cut."""
+    cable = Cable(portal, server)
+    yield cable
+    cable.remove()
+
+
+# The browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window."""
+    needs(CHROMIUM, "chromium")
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # tests may run as root
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def problems() -> Iterator[list[str]]:
+    """What pages complain of. A test that means a complaint takes it out."""
+    found: list[str] = []
+    yield found
+    assert not found, "\n".join(found)
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: Server, problems: list[str]) -> Iterator[Callable[..., Page]]:
+    """Opens a page in a browser of its own: ``open_page(person, "#/devices", viewport=…, color_scheme="dark")``."""
+    contexts = []
+
+    def open_(person: Person | None = None, route: str = "#/devices", **options: Any) -> Page:
+        cable = options.pop("cable", server)
+        options = {"viewport": DESKTOP, "locale": "en-GB", "reduced_motion": "reduce", **options}
+        context = browser.new_context(base_url=cable.url, **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script(WATCH)
+        if person is not None:
+            body = {"user": person.name, "password": person.password}
+            assert context.request.post("/api/v2/login", data=body).ok
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"thrown: {error}"))
+        page.on("console", lambda message: complain(message.type, message.text))
+        page.goto(f"/{route}")
+        expect(page.get_by_role("main").locator("h1")).to_be_visible()
+        return page
+
+    def complain(kind: str, text: str) -> None:
+        if kind in ("error", "warning") and not NOISE.search(text):
+            problems.append(f"{kind}: {text}")
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page], person: Person) -> Page:
+    """A page of `person`, who is logged in, on the devices."""
+    return open_page(person)
+
+
+@pytest.fixture
+def axe() -> Callable[[Page], None]:
+    """Checks a page by all rules of axe-core: ``axe(page)``."""
+    needs(AXE.exists(), "the npm package axe-core")
+
+    def check(page: Page) -> None:
+        # By the debugger's protocol, which is not subject to the page's policy.
+        session = page.context.new_cdp_session(page)
+        session.send("Runtime.evaluate", {"expression": AXE.read_text()})
+        answer = session.send(
+            "Runtime.evaluate",
+            {
+                "expression": "axe.run().then(({violations}) => violations.map(({id, help, nodes}) => "
+                "`${id}: ${help}\\n  ` + nodes.map(({html, failureSummary}) => html.slice(0, 200) + ' ' "
+                "+ failureSummary).join('\\n  ')))",
+                "awaitPromise": True,
+                "returnByValue": True,
+            },
+        )
+        session.detach()
+        assert "exceptionDetails" not in answer, answer
+        assert not answer["result"]["value"], "\n".join(answer["result"]["value"])
+
+    return check

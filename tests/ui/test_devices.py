@@ -1,0 +1,141 @@
+"""The list of devices, live."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+
+def row(page, name):
+    """A device's row."""
+    return page.get_by_role("grid", name="Devices").get_by_role("row").filter(has_text=name)
+
+
+def test_a_device_turns_green(page, fleet, axe):
+    """Registered in the browser, it shows as offline; when it connects with its token, as online, by itself."""
+    expect(page.get_by_role("heading", name="No devices yet")).to_be_visible()
+    axe(page)
+    page.get_by_role("button", name="Register the first device").click()
+    page.get_by_label("Id").fill("lamp")
+    page.get_by_label("Name").fill("Lamp in the hall")
+    axe(page)
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Registered")
+    token = dialog.locator("code.token").inner_text()
+    axe(page)
+    dialog.get_by_role("button", name="Done").click()
+    expect(row(page, "Lamp in the hall")).to_contain_text("Offline")
+    lamp = fleet.connect("lamp", token=token)
+    expect(row(page, "Lamp in the hall")).to_contain_text("Online")
+    expect(row(page, "Lamp in the hall")).to_contain_text("1.0")
+    axe(page)
+    lamp.stop()
+    expect(row(page, "Lamp in the hall")).to_contain_text("Offline")
+
+
+def test_a_lost_connection_is_said_and_made_good(open_page, person, fleet, cable):
+    """What happened meanwhile shows once the connection is there again, and the page says how things are."""
+    lamp = fleet.connect("lamp")
+    page = open_page(person, cable=cable)
+    expect(row(page, "lamp")).to_contain_text("Online")
+    cable.cut()
+    expect(page.get_by_role("status").filter(has_text="Reconnecting")).to_be_visible()
+    lamp.stop()
+    person.register("fan", "Fan in the cellar")
+    person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
+    cable.mend()
+    expect(row(page, "Lamp by the door")).to_contain_text("Offline")
+    expect(row(page, "Fan in the cellar")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Reconnecting")).to_be_hidden()
+
+
+def test_names_from_outside_stay_text(page, person, axe):
+    """Whatever a device is called: no script runs, no markup shows, and the row keeps its place."""
+    names = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
+    for n, name in enumerate(names):
+        person.register(f"d{n}", name)
+    for name in names:
+        expect(row(page, name).get_by_role("link")).to_have_text(name)
+    boxes = [row(page, name).bounding_box() for name in names]
+    assert {(box["x"], box["width"], box["height"]) for box in boxes} == {
+        (boxes[0]["x"], boxes[0]["width"], boxes[0]["height"])
+    }
+    axe(page)
+
+
+def test_working_by_keyboard(page, person):
+    """One stop of Tab for the rows; the arrows move, Enter opens, and the way back leads to the list."""
+    for n in range(60):
+        person.register(f"d{n}", f"Device {n}")
+    expect(page.get_by_text("60 devices")).to_be_visible()
+    page.get_by_role("button", name="Last seen").focus()
+    page.keyboard.press("Tab")
+    expect(row(page, "Device 0")).to_be_focused()
+    page.keyboard.press("End")
+    expect(row(page, "Device 59")).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(row(page, "Device 58")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Device 58")).to_be_visible()
+    expect(page.get_by_role("main")).to_be_focused()
+
+
+def test_five_thousand_devices_stay_smooth(open_page, person):
+    """Only rows that can be seen are in the document; to filter, sort and scroll takes no visible time."""
+    for n in range(5000):
+        person.register(f"d{n}", f"Device {n}")
+    page = open_page(person)
+    expect(page.get_by_text("5000 devices")).to_be_visible()
+    assert page.locator(".table-row").count() < 60
+    longest = page.evaluate(
+        """async () => {
+          const table = document.querySelector(".table"), search = document.querySelector("input[type=search]");
+          const acts = [
+            ...[9, 99, 999, 1].map((part) => () => table.scrollTo(0, table.scrollHeight / part)),
+            () => document.querySelector("[data-key=seen] button").click(),
+            () => document.querySelector("[data-key=name] button").click(),
+            ...["4", "49", "499", ""].map((text) => () => {
+              search.value = text;
+              search.dispatchEvent(new Event("input"));
+            }),
+          ];
+          const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+          let longest = 0;
+          for (const act of acts) {
+            await frame();
+            const start = performance.now();
+            act();
+            await frame();
+            longest = Math.max(longest, performance.now() - start);
+          }
+          return longest;
+        }"""
+    )
+    assert longest < 250, "ms; on a free machine it is about 30"
+    expect(row(page, "Device 0")).to_be_visible()
+
+
+def test_the_first_paint_is_quick(page):
+    """On loopback, from the request to the first paint; scripts come after it."""
+    page.reload()
+    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
+    paints = "performance.getEntriesByName('first-paint').map(({startTime}) => startTime)"
+    assert page.evaluate(paints)[0] < 300, "ms; on a free machine it is below 100"
+
+
+@pytest.mark.parametrize(
+    "look",
+    [{"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}, {"forced_colors": "active"}],
+    ids=str,
+)
+def test_every_look_is_accessible(open_page, person, fleet, axe, look):
+    """Dark, on a phone and with the system's own colours; on a phone, nothing is wider than the screen."""
+    fleet.connect("lamp", name="Lamp in the hall")
+    page = open_page(person, **look)
+    expect(row(page, "Lamp in the hall")).to_contain_text("Online")
+    axe(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    row(page, "Lamp in the hall").click()
+    expect(page.get_by_role("heading", name="Lamp in the hall")).to_be_visible()
+    axe(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
