@@ -78,6 +78,8 @@ class ApiKey:
     hash: str
     created_at: float
     """Unix seconds."""
+    used_at: float | None = None
+    """Unix seconds, late by an hour at most; None: never."""
 
 
 def make_token(prefix: str, entropy: bytes) -> str:

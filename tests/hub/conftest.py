@@ -31,8 +31,10 @@ class SteppedDocuments:
         self.inner = MemoryDocuments()
         self.conflicts = 0
         self.puts = 0
+        self.gets = 0
 
     async def get(self, collection: str, key: str) -> Document | None:
+        self.gets += 1
         await Pause()
         found = await self.inner.get(collection, key)
         await Pause()

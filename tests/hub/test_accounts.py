@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdashcore._errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unauthenticated
-from mdashcore.hub.accounts import Accounts
+from mdashcore._errors import AlreadyExists, Conflict, InvalidInput, NotFound, StorageError, Unauthenticated
+from mdashcore.hub.accounts import TOUCH, Accounts
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +111,33 @@ def test_a_key_is_kept_as_a_hash(tools, make):
             assert created.secret not in f"{document.key} {document.body}"
 
 
+def test_a_key_knows_when_it_was_used(tools):
+    """To the hour, and with one write in it at most; where the store does not take it, the key opens all the same."""
+    documents, clock = tools.documents(), [1000.0]
+    accounts = Accounts(documents, now=lambda: clock[0], entropy=tools.entropy(), on_revoked=lambda *key: None)
+    tools.run(accounts.register("alice", "hash"))
+    created = tools.run(accounts.create_key("alice"))
+
+    def used():
+        return [key.used_at for key in tools.run(accounts.keys("alice"))]
+
+    assert used() == [None]
+    before = documents.puts
+    for now, seen, puts in ((1000, 1000, 1), (1000 + TOUCH - 1, 1000, 1), (1000 + TOUCH, 1000 + TOUCH, 2), (5, 5, 3)):
+        clock[0] = now
+        assert valid(tools, accounts, created.secret) == "alice"
+        assert (used(), documents.puts - before) == ([seen], puts)
+    clock[0] = 10 * TOUCH
+    documents.conflicts = 1
+    assert (valid(tools, accounts, created.secret), used()) == ("alice", [5])
+
+    async def full(*args, **kwargs):
+        raise StorageError("the disk is full")
+
+    documents.put = full
+    assert (valid(tools, accounts, created.secret), used()) == ("alice", [5])
+
+
 def test_a_removed_key_is_revoked(tools, make):
     """It, and no other; by its own account only."""
     accounts, documents, revoked = make()
@@ -154,6 +181,7 @@ def test_a_key_that_is_removed_twice_at_the_same_time(tools, make, choices):
     assert revoked == [("alice", created.key.id)]
     assert all(outcome.error is None or isinstance(outcome.error, Unauthenticated) for outcome in outcomes[2:])
     assert valid(tools, accounts, created.secret) is None
+    assert tools.run(accounts.keys("alice")) == []  # also not brought back by having been used
 
 
 @given(choices=st.lists(st.integers(0, 2), max_size=60))
@@ -172,3 +200,44 @@ def test_no_key_outlives_its_account(tools, make, choices):
         assert not documents.inner._collections.get(collection)
     with pytest.raises(NotFound):
         tools.run(accounts.create_key("alice"))
+
+
+@given(choices=st.lists(st.integers(0, 3), max_size=40), whole=st.booleans(), due=st.booleans())
+def test_a_key_that_was_removed_is_not_remembered(tools, choices, whole, due):
+    """However its use and its removal, or that of the account, cross each other: afterwards it opens nothing."""
+    times = iter([1000.0] * 3 + [1000.0 + due * 2 * TOUCH] * 1000)
+    accounts = Accounts(
+        tools.documents(),
+        now=lambda: next(times),
+        entropy=tools.entropy(),
+        on_revoked=lambda *_: None,
+        exclusive=True,
+    )
+    tools.run(accounts.register("root", "hash", admin=True))
+    tools.run(accounts.register("alice", "hash"))
+    key = tools.run(accounts.create_key("alice"))
+    assert valid(tools, accounts, key.secret) == "alice"
+    removal = accounts.remove("alice") if whole else accounts.remove_key("alice", key.key.id)
+    uses = [accounts.authenticate_key(key.secret) for _ in range(3)]
+    outcomes = tools.interleave([removal, *uses], choices)
+    assert outcomes[0].error is None
+    assert valid(tools, accounts, key.secret) is None
+
+
+def test_a_key_that_is_in_use_is_not_read_each_time(tools):
+    """Where nobody else writes to the store; where somebody does, it is."""
+    for exclusive, reads in ((True, 0), (False, 2)):
+        documents = tools.documents()
+        accounts = Accounts(
+            documents,
+            now=lambda: 1000.0,
+            entropy=tools.entropy(),
+            on_revoked=lambda *_: None,
+            exclusive=exclusive,
+        )
+        tools.run(accounts.register("alice", "hash"))
+        secret = tools.run(accounts.create_key("alice")).secret
+        assert valid(tools, accounts, secret) == "alice"
+        before = documents.gets
+        assert valid(tools, accounts, secret) == "alice"
+        assert documents.gets - before == reads

@@ -92,6 +92,35 @@ def test_a_query_law(tools, log, start, limit, device, name, page, keep):
     assert [note["offset"] for note in found] == expected
 
 
+@given(
+    log=st.lists(st.tuples(names, devices), max_size=30),
+    start=st.integers(-2, 35),
+    before=st.integers(0, 35),
+    limit=st.integers(-1, 12),
+    device=st.none() | devices,
+    page=st.integers(1, 7),
+    window=st.integers(1, 9),
+    keep=st.integers(0, 40),
+)
+def test_a_query_backwards_law(tools, log, start, before, limit, device, page, window, keep):
+    """Of what is kept before an offset, the newest that fits, oldest first, as many as were asked for."""
+    feed = Feed(MemoryLogs(), MemoryBus(), now=lambda: 0.0)
+    read = feed._logs.read
+    feed._logs.read = lambda log, start, limit: read(log, start, min(limit, page))
+    for each in log:
+        emit(tools, feed, *each)
+    tools.run(feed._logs.trim("notifications/alice", keep))
+    expected = [
+        offset
+        for offset, (_, each_device) in enumerate(log)
+        if max(start, len(log) - keep) <= offset < before and device in (None, each_device)
+    ][-max(1, limit) :]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PAGE", window)
+        found = query(tools, feed, start=start, before=before, limit=limit, device=device)
+    assert [note["offset"] for note in found] == expected
+
+
 def test_an_answer_is_bounded(tools, feed):
     """Whatever is asked for."""
     for _ in range(MAX_RESULTS + 5):
@@ -144,6 +173,108 @@ def test_large_notifications_are_few(tools):
         emit(tools, feed, "n", data=b'"%b"' % (b"x" * 2**17))
     assert len(feed._logs._logs["notifications/alice"]) <= module.MARKS + 1
     assert [note["offset"] for note in query(tools, feed, limit=1000)][-1] == 999
+
+
+class Clock:
+    """Seconds, as a test says."""
+
+    def __init__(self, now=10**6):
+        self.now = now
+
+    def __call__(self):
+        return float(self.now)
+
+
+def stored(feed, account="alice"):
+    return [entry.offset for entry in feed._logs._logs[f"notifications/{account}"]]
+
+
+@given(
+    pauses=st.lists(st.sampled_from([0, 0, 1, 10, 30, 99, 100, 101, 500]), max_size=120),
+    steps=st.integers(1, 3),
+    step=st.integers(1, 4),
+)
+def test_a_log_is_bounded_in_age(tools, pauses, steps, step):
+    """Nothing young is ever removed; what is too old goes with the next notifications, a few steps of reading each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LOOK_STEPS", steps)
+        patch.setattr(module, "PAGE_STEP", step)
+        clock = Clock()
+        feed = Feed(MemoryLogs(), MemoryBus(), now=clock, keep_seconds=100.0)
+        times = []
+        for pause in pauses:
+            clock.now += pause
+            times.append(clock.now)
+            before = stored(feed) if len(times) > 1 else []
+            emit(tools, feed, "n")
+            young = [n for n, time in enumerate(times) if time >= clock.now - 100]
+            assert stored(feed)[-len(young) :] == young
+            if pause and young[0] > 0:  # it looked, so as much went as one look finds
+                old = [n for n in before if n < young[0]]
+                assert stored(feed) == [n for n in before if n not in old[: steps * step]] + [len(times) - 1]
+        for _ in times:
+            emit(tools, feed, "n")
+        if times:
+            assert stored(feed) == [*range(young[0], 2 * len(times))]
+
+
+def test_looking_for_age_costs_next_to_nothing(tools):
+    """A hundred reads in the time that entries are kept, however many notifications come."""
+    clock = Clock()
+    feed = Feed(MemoryLogs(), MemoryBus(), now=clock, keep_seconds=1000.0)
+    reads = 0
+    read = feed._logs.read
+
+    def counted(*arguments):
+        nonlocal reads
+        reads += 1
+        return read(*arguments)
+
+    feed._logs.read = counted
+    for n in range(5000):
+        clock.now = 10**6 + n / 5
+        emit(tools, feed, "n")
+    assert 95 <= reads <= 101
+
+
+def test_a_clock_that_was_wrong_costs_no_young_notification(tools):
+    """Before it was set the clock stood at 0: what is behind such entries is not taken for old with them."""
+    clock = Clock()
+    feed = Feed(MemoryLogs(), MemoryBus(), now=clock, keep_seconds=100.0)
+    for now in (10**6, 0, 1, 10**6 + 10, 10**6 + 50):
+        clock.now = now
+        emit(tools, feed, "n")
+    assert stored(feed) == [0, 1, 2, 3, 4]
+    clock.now = 10**6 + 105
+    emit(tools, feed, "n")
+    assert stored(feed) == [3, 4, 5]
+
+
+def test_notifications_may_be_kept_at_any_age(tools):
+    """With no bound."""
+    clock = Clock()
+    feed = Feed(MemoryLogs(), MemoryBus(), now=clock, keep_seconds=float("inf"))
+    for _ in range(3):
+        clock.now += 10**9
+        emit(tools, feed, "n")
+    assert stored(feed) == [0, 1, 2]
+
+
+def test_what_comes_while_a_log_is_trimmed_stays(tools):
+    """Somebody else appends between the look and the trim: their entry, and the young one before it, are there."""
+    clock = Clock()
+    feed = Feed(MemoryLogs(), MemoryBus(), now=clock, keep_seconds=100.0)
+    emit(tools, feed, "n")
+    trim = feed._logs.trim
+
+    async def late(log, keep, *, before=None):
+        await feed._logs.append(log, float(clock.now), [b"{}"])
+        await trim(log, keep, before=before)
+
+    feed._logs.trim = late
+    clock.now += 1000
+    emit(tools, feed, "n")
+    assert stored(feed) == [1, 2]
 
 
 def test_a_forgotten_log_is_empty(tools, feed):

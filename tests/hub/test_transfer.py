@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import AsyncGenerator
 
+import attrs
 import pytest
 
 from mdashcore import _json, firmware, ota
@@ -145,3 +146,73 @@ async def test_a_lost_image_is_named(backend):
     await populate(backend)
     await backend.blobs.delete(blob_key("alice", "ota_1"))
     assert (await check_store(backend))[1] == ["updates/alice/d1 has not ended, and its image is gone"]
+
+
+ODD_DATA = [
+    b"1e999",
+    b"9" * 5000,
+    b'{"a": [1e-999, {"b": -%b}]}' % (b"7" * 4400),
+    b"[" * 64 + b"]" * 64,
+    b'{\n  "pretty" : [\r\n\t1.0 ]\n}',
+    b'{"a":1,"a":1E5,"b":-0}',
+    '"\\u00e9é\u2028"'.encode(),
+]
+"""JSON that a device may send, and that no parser and encoder gives back as it was."""
+
+
+def _url(scheme, folder):
+    return "memory://" if scheme == "memory" else f"{scheme}://{folder}"
+
+
+@pytest.mark.parametrize("target", ["memory", "sqlite", "file"])
+@pytest.mark.parametrize("source", ["memory", "sqlite", "file"])
+async def test_notifications_move_byte_for_byte(tmp_path, source, target):
+    """Whatever JSON is in them: numbers that no computer holds, line breaks, keys that stand twice. A check has no
+    objection, and what is exported again is the same."""
+    async with open_backend(_url(source, tmp_path / "one")) as one, open_backend(_url(target, tmp_path / "two")) as two:
+        hub = Hub(one, now=lambda: 1_700_000_000.25, entropy=os.urandom)
+        await hub.accounts.register("alice", "hash", admin=True)
+        for data in ODD_DATA:
+            await hub.feed.emit("alice", "rpc.out.Odd", "d1", data)
+        lines = [line async for line in export_store(one)]
+        assert not any(b"\n" in line for line in lines)
+        counts = await import_store(two, _lines([line + b"\n" for line in lines]))
+        assert counts.entries == len(ODD_DATA)
+        for store in (one, two):
+            assert (await check_store(store))[1] == []
+            entries = await store.logs.read("notifications/alice", 0, 100)
+            assert [entry.body for entry in entries] == [
+                b'{"name":"rpc.out.Odd","id":"d1","data":%b}' % data for data in ODD_DATA
+            ]
+        assert [line async for line in export_store(two)] == lines
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"name":1,"id":"d"}', b'{"name":"n","id":"d","data":"\xff"}', b"[]"])
+async def test_an_entry_that_is_no_notification_is_named(backend, body):
+    """By its log and offset; the rest of the log is looked at all the same."""
+    await populate(backend)
+    end = await backend.logs.append("notifications/alice", 1.0, [body, b"true"])
+    _, problems = await check_store(backend)
+    assert [problem.partition(": ")[2].partition(" is")[0] for problem in problems] == [
+        f"offset {end}",
+        f"offset {end + 1}",
+    ]
+
+
+@pytest.mark.parametrize("line", [b'{"log":"l","time":1.0}', b'{"log":"l","body":1,"text":"1"}'])
+async def test_an_entry_without_a_body_is_refused(backend, other, line):
+    """A line of an export that holds none, or two."""
+    await populate(backend)
+    lines = [line async for line in export_store(backend)]
+    with pytest.raises(InvalidInput, match="line 2: it has neither a body nor a text"):
+        await import_store(other, _lines([lines[0], line, *lines[1:]]))
+
+
+async def test_what_a_backend_finds_itself_is_a_problem(backend):
+    """A check asks the backend first."""
+    await populate(backend)
+
+    async def found():
+        return ["page 7 is damaged"]
+
+    assert (await check_store(attrs.evolve(backend, check=found)))[1] == ["page 7 is damaged"]

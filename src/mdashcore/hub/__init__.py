@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from mdashcore import _json, notifications
+from mdashcore import _json, identity, notifications
 from mdashcore._errors import NotFound
 from mdashcore.hub.accounts import Accounts, CreatedKey
 from mdashcore.hub.device_session import DeviceSession
-from mdashcore.hub.feed import Feed, FeedItem, LogQuery
+from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem, LogQuery
+from mdashcore.hub.nodes import Nodes
 from mdashcore.hub.presence import Presence, PresenceRecord
 from mdashcore.hub.registry import CreatedDevice, Registry
+from mdashcore.hub.rollouts import Rollouts
+from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates import DeviceCaller, Updates
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
-from mdashcore.storage import Backend
+from mdashcore.storage import SHARED, Backend
 
 __all__ = [
     "CreatedDevice",
@@ -51,7 +54,7 @@ class HubListener(Protocol):
         """A device does not exist any more."""
 
     def key_revoked(self, account: str, key: str | None) -> None:
-        """A key is not valid any more (None: any of the account's credentials may be the one).
+        """A key or session is not valid any more (None: any of the account's credentials may be the one).
 
         What it opened has to be closed; who has another that is valid comes back.
         """
@@ -63,6 +66,7 @@ class Hub:
     Args:
         now: the wall clock, in Unix seconds: what is stored and shown.
         entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
+        keep_log_seconds: as `Feed` has it: how old a notification may become.
     """
 
     def __init__(
@@ -72,19 +76,35 @@ class Hub:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         shadow_limits: Limits = DEFAULT_LIMITS,
+        keep_log_seconds: float = KEEP_SECONDS,
     ) -> None:
         documents = backend.documents
         self.now = now
         self.backend = backend
         self.bus = backend.bus
         self.blobs = backend.blobs
+        self._entropy = entropy
         self._listeners: list[HubListener] = []
-        self.feed = Feed(backend.logs, backend.bus, now=now)
-        self.accounts = Accounts(documents, now=now, entropy=entropy, on_revoked=self._key_revoked)
+        self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds)
+        exclusive = SHARED not in backend.capabilities
+        self.accounts = Accounts(documents, now=now, entropy=entropy, on_revoked=self._key_revoked, exclusive=exclusive)
+        self.sessions = Sessions(documents, self.accounts, now=now, entropy=entropy, on_revoked=self._key_revoked)
         self.registry = Registry(documents, now=now, entropy=entropy, on_revoked=self._device_revoked)
         self.presence = Presence(documents, now=now)
+        self.nodes = Nodes(documents, now=now)
         self.shadows = Shadows(documents, self.feed, now=now, on_change=self._shadow_changed, limits=shadow_limits)
         self.updates = Updates(documents, backend.blobs, self.feed, self.shadows, now=now, entropy=entropy)
+        self.rollouts = Rollouts(
+            documents,
+            backend.blobs,
+            self.feed,
+            self.updates,
+            self.registry,
+            self.presence,
+            self.shadows,
+            now=now,
+            entropy=entropy,
+        )
 
     def add_listener(self, listener: HubListener) -> None:
         """Tell `listener` from now on."""
@@ -93,6 +113,10 @@ class Hub:
     def remove_listener(self, listener: HubListener) -> None:
         """Tell `listener` no more."""
         self._listeners.remove(listener)
+
+    def new_node_id(self) -> str:
+        """A name for a process that holds connections, as no other has it."""
+        return identity.make_id("node", self._entropy(8))
 
     # What concerns more than one part
 
@@ -125,6 +149,8 @@ class Hub:
     async def remove_account(self, name: str) -> None:
         """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin."""
         await self.accounts.remove(name)
+        await self.sessions.forget(name)
+        await self.rollouts.forget(name)
         for device in await self.registry.of(name):
             try:
                 await self.remove_device(name, device.id)

@@ -8,14 +8,26 @@ from typing import Final
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unauthenticated, VersionConflict
-from mdashcore.hub._records import Records, scoped
+from mdashcore._errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    StorageError,
+    Unauthenticated,
+    VersionConflict,
+)
+from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore
 
 __all__ = ["Accounts", "CreatedKey"]
 
 MAX_KEY_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
+
+MAX_KNOWN: Final = 4096  # keys remembered, at 500 bytes each: those that are in use
+
+TOUCH: Final = 3600.0  # seconds between two writes of when a key was used: "this week or last year" is what people ask
 
 
 @attrs.frozen
@@ -41,6 +53,7 @@ class Accounts:
         now: Unix seconds.
         entropy: that many random bytes.
         on_revoked: called with (account, key id) when a key stops being valid; with None for every key.
+        exclusive: whether nobody else writes to the store, so that keys may be remembered.
     """
 
     def __init__(
@@ -50,6 +63,7 @@ class Accounts:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         on_revoked: Callable[[str, str | None], None],
+        exclusive: bool = False,
     ) -> None:
         self._accounts = Records(documents, "accounts", Account)
         self._keys = Records(documents, "keys", ApiKey)
@@ -57,6 +71,9 @@ class Accounts:
         self._now = now
         self._entropy = entropy
         self._on_revoked = on_revoked
+        self._exclusive = exclusive
+        self._known: dict[str, ApiKey] = {}
+        self._removals = 0
 
     async def get(self, name: str) -> Account | None:
         """The account, or None."""
@@ -101,9 +118,12 @@ class Accounts:
         if await self.get(name) is None:
             raise NotFound(f"no user {name!r}")
         await self.check_not_last_admin(name)
-        await self._remove_keys(name)
-        await self._accounts.delete(name)
-        await self._remove_keys(name)  # one may have been made meanwhile; from now on none is
+        try:
+            await self._remove_keys(name)
+            await self._accounts.delete(name)
+            await self._remove_keys(name)  # one may have been made meanwhile; from now on none is
+        finally:
+            self._forget_known()
         self._on_revoked(name, None)
 
     async def check_not_last_admin(self, name: str) -> None:
@@ -138,8 +158,11 @@ class Accounts:
     async def remove_key(self, account: str, id: str) -> None:
         """Revoke a key: from now on it opens nothing, and what it had opened is closed. Raises `NotFound`."""
         record = await self._keys.get(scoped(account, id)) if len(id) <= MAX_KEY_ID else None
-        if record is None or not await self._keys.delete(scoped(account, id)):
-            raise NotFound(f"no key {id!r}")
+        try:
+            if record is None or not await self._keys.delete(scoped(account, id)):
+                raise NotFound(f"no key {id!r}")
+        finally:
+            self._forget_known()
         await self._owners.delete(record.value.hash)
         self._on_revoked(account, id)
 
@@ -153,11 +176,41 @@ class Accounts:
     async def authenticate_key(self, secret: str) -> ApiKey:
         """The key of a secret. Raises `Unauthenticated`."""
         digest = identity.hash_token(secret)
+        known = self._known.get(digest)
+        if known is not None and not self._is_due(known):
+            return known
+        removals = self._removals
         owner = await self._owners.get(digest)
         key = None if owner is None else await self._keys.get(scoped(owner.value.account, owner.value.id))
         if key is None or key.value.hash != digest:
             raise Unauthenticated("the key is not valid")
-        return key.value
+        used = await self._touch(key)
+        if self._exclusive and removals == self._removals:  # else it may be one of those that were removed meanwhile
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[digest] = used
+        return used
+
+    def _forget_known(self) -> None:
+        """A key was removed, perhaps: what is remembered has to be looked up again."""
+        self._removals += 1
+        self._known.clear()
+
+    def _is_due(self, key: ApiKey) -> bool:
+        """Whether the use of a key has to be noted."""
+        return key.used_at is None or abs(self._now() - key.used_at) >= TOUCH
+
+    async def _touch(self, record: Record[ApiKey]) -> ApiKey:
+        """Note that a key is used. It never fails a request, and never brings back a key that is being removed."""
+        key = record.value
+        if not self._is_due(key):
+            return key
+        used = attrs.evolve(key, used_at=self._now())
+        try:
+            await self._keys.put(scoped(key.account, key.id), used, expected=record.version)
+        except (VersionConflict, StorageError):
+            pass  # another request has just done so, the key was removed, or the store only reads
+        return used
 
 
 def _possible(name: str) -> bool:

@@ -1,0 +1,150 @@
+"""Rollouts as they are stored: selected, moved to another backend, checked; and what two people want at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from mdashcore import ota
+from mdashcore._errors import Conflict, InvalidInput, NotFound
+from mdashcore.hub import Hub, rollouts
+from mdashcore.hub.transfer import check_store, export_store, import_store
+from mdashcore.hub.updates import blob_key
+from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
+from mdashcore.storage import open_backend
+
+NOW = 1_700_000_000.0
+IMAGE = ota.Image(name="fw.zip", size=3, sha256="00")
+
+
+@pytest.fixture
+async def backend():
+    """An empty store."""
+    async with open_backend("memory://") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hub(backend):
+    """Alice with ten devices, bob with one of the same id."""
+    hub = Hub(backend, now=lambda: NOW, entropy=os.urandom)
+    for account, ids in (("alice", [f"d{n}" for n in range(10)]), ("bob", ["d1"])):
+        await hub.accounts.register(account, "hash", admin=True)
+        for id in ids:
+            await hub.create_device(account, id)
+    return hub
+
+
+async def pieces(data: bytes) -> AsyncGenerator[bytes, None]:
+    yield data
+
+
+async def roll_out(hub, account="alice", **asked):
+    id = hub.rollouts.new_id()
+    await hub.blobs.put(blob_key(account, id), pieces(b"fw."))
+    return await hub.rollouts.create(account, id, parse_request({"filter": [], **asked}), IMAGE)
+
+
+async def test_devices_are_selected(hub):
+    """By what is known of them now; in the order of the hash, of the account alone."""
+    await hub.presence.claim("alice", "d3", "node")
+    for id, version in (("d3", "1.0"), ("d4", "1.0"), ("d5", "2.0")):
+        await hub.shadows.update("alice", id, {"state": {"reported": {"ota": {"fw_version": version}}}})
+
+    async def chosen(terms=(), devices=None):
+        request = parse_request({"filter": list(terms), "devices": devices})
+        return sorted(await hub.rollouts.select("alice", request.selection))
+
+    assert len(await chosen()) == 10
+    assert await chosen(["fw_version=1.0"]) == ["d3", "d4"]
+    assert await chosen(["fw_version=1.0", "online"]) == ["d3"]
+    assert await chosen(["offline"], ["d3", "d9"]) == ["d9"]
+    with pytest.raises(NotFound, match="no device 'd77'"):
+        await chosen(devices=["d1", "d77"])
+    made = await roll_out(hub)
+    assert await hub.rollouts.devices("alice", made.id) == ordered("alice", [f"d{n}" for n in range(10)])
+
+
+async def test_a_large_rollout_is_kept_in_pieces(hub, monkeypatch):
+    """Its devices come out in the order in which they went in."""
+    monkeypatch.setattr(rollouts, "PIECE", 3)
+    made = await roll_out(hub)
+    assert len([key async for key, _ in hub.rollouts.rosters.scan()]) == 4
+    assert await hub.rollouts.devices("alice", made.id) == ordered("alice", [f"d{n}" for n in range(10)])
+
+
+async def test_what_no_device_is_in_is_not_made(hub):
+    """And nothing of it is stored."""
+    with pytest.raises(InvalidInput, match="no devices"):
+        await roll_out(hub, filter=["online"])
+    assert await hub.rollouts.of("alice") == []
+    assert not [key async for key, _ in hub.rollouts.rosters.scan()]
+
+
+async def test_a_resume_forgives_what_has_failed_until_then(hub):
+    """Counted anew at that moment, not as of the last report."""
+    made = await roll_out(hub, phases=[100])
+    await hub.rollouts.pause("alice", made.id)
+    failed = Member(device="d1", outcome=Outcome.FAILED, attempt=1)
+    await hub.rollouts.members.put(f"alice/{made.id}/d1", failed)
+    resumed = await hub.rollouts.resume("alice", made.id)
+    assert resumed.state is State.RUNNING
+    assert [(each.failed, each.pending) for each in resumed.forgiven] == [(1, 9)]
+
+
+async def test_two_people_at_once(tools):
+    """Of two who pause, one does; of one who aborts and one who resumes, each sees what the other has done."""
+    backend = tools.backend()
+    hub = Hub(backend, now=lambda: NOW, entropy=tools.entropy())
+    tools.run(hub.accounts.register("alice", "hash"))
+    tools.run(hub.create_device("alice", "d1"))
+    made = tools.run(roll_out(hub))
+    for choices in ([0, 1] * 40, [0] * 9 + [1] * 80):
+        done = tools.interleave([hub.rollouts.pause("alice", made.id) for _ in range(2)], choices)
+        assert sorted(isinstance(each.error, Conflict) for each in done) == [False, True]
+        tools.run(hub.rollouts.resume("alice", made.id))
+    done = tools.interleave([hub.rollouts.abort("alice", made.id), hub.rollouts.retry("alice", made.id)], [0, 1] * 40)
+    assert done[0].error is None
+    assert tools.run(hub.rollouts.get("alice", made.id)).state is State.ABORTING
+
+
+async def test_a_rollout_moves_with_its_store(hub, backend):
+    """Exported and imported, it goes on where it was."""
+    made = await roll_out(hub)
+    await hub.rollouts.members.put(f"alice/{made.id}/d1", Member(device="d1", outcome=Outcome.SUCCEEDED, attempt=1))
+    lines = [line async for line in export_store(backend)]
+
+    async def again():
+        for line in lines:
+            yield line
+
+    async with open_backend("memory://") as other:
+        await import_store(other, again())
+        assert sorted([line async for line in export_store(other)]) == sorted(lines)
+        moved = Hub(other, now=lambda: NOW, entropy=os.urandom)
+        assert await moved.rollouts.get("alice", made.id) == made
+        assert [member.device async for member in moved.rollouts.touched("alice", made.id)] == ["d1"]
+        assert (await check_store(other))[1] == []
+
+
+async def test_damage_is_named(hub, backend):
+    """What a rollout that goes on needs, and is not there."""
+    made = await roll_out(hub)
+    await hub.blobs.delete(blob_key("alice", made.id))
+    await hub.rollouts.rosters.delete(f"alice/{made.id}/0000")
+    assert (await check_store(backend))[1] == [
+        f"rollouts/alice/{made.id} has not ended, and its image is gone",
+        f"rollouts/alice/{made.id} has not ended, and does not know its devices",
+    ]
+
+
+async def test_a_removed_account_leaves_no_rollout(hub, backend):
+    """Of another, everything stays."""
+    await roll_out(hub)
+    kept = await roll_out(hub, "bob")
+    await hub.remove_account("alice")
+    assert await hub.rollouts.of("alice") == []
+    assert [key async for key in hub.blobs.scan()] == [blob_key("bob", kept.id)]
+    assert [key async for key, _ in hub.rollouts.rosters.scan()] == [f"bob/{kept.id}/0000"]
