@@ -20,6 +20,10 @@ class Recorder:
     """A listener that writes down what it is told."""
 
     told: list = attrs.Factory(list)
+    frames: list = attrs.Factory(list)
+
+    def notified(self, account, item):
+        self.frames.append(item.frame)
 
     def shadow_changed(self, account, id, change):
         self.told.append(("shadow_changed", account, id, change.version))
@@ -73,6 +77,7 @@ def test_the_life_of_a_device(tools, make):
         ("device_removed", "alice", "d1"),
     ]
     assert log(tools, hub) == [("created", "d1"), ("updated", "d1"), ("updated", "d1"), ("deleted", "d1")]
+    assert recorder.frames == tools.run(hub.feed.query("alice", LogQuery()))
     assert token not in str(tools.run(hub.feed.query("alice", LogQuery())))
     hub.remove_listener(recorder)
     tools.run(hub.create_device("alice", "d2"))

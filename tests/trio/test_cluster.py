@@ -354,6 +354,7 @@ async def test_a_node_that_starts_sweeps_for_nobody_else(autojump_clock: Any, cl
     await cluster.register("d2")
     await there.hub.presence.claim("alice", "d2", "unknown")
     async with open_node(Hub(cluster.backend, now=lambda: EPOCH, entropy=os.urandom)):
+        await trio.testing.wait_all_tasks_blocked()
         assert (await there.hub.presence.get("alice", "d1")).online
         assert not (await there.hub.presence.get("alice", "d2")).online
 

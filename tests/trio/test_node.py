@@ -22,7 +22,7 @@ from mdashcore.hub.feed import TOPIC
 from mdashcore.identity import Device
 from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
-from mdashcore.storage import Backend
+from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
 from mdashcore.trio.notify import MAX_QUEUE, RECHECK, Listener
 
@@ -137,12 +137,14 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet(open_pair: Any, settings: NodeSettings = SETTINGS) -> AsyncIterator[Fleet]:
+async def open_fleet(
+    open_pair: Any, settings: NodeSettings = SETTINGS, *, capabilities: frozenset[str] = frozenset()
+) -> AsyncIterator[Fleet]:
     """A node on memory."""
     documents, bus = Documents(), Bus()
     start = trio.current_time()
     hub = Hub(
-        Backend(documents, MemoryLogs(), MemoryBlobs(), bus),
+        Backend(documents, MemoryLogs(), MemoryBlobs(), bus, capabilities),
         now=lambda: EPOCH + trio.current_time() - start,
         entropy=os.urandom,
     )
@@ -156,6 +158,13 @@ async def open_fleet(open_pair: Any, settings: NodeSettings = SETTINGS) -> Async
 async def fleet(open_pair: Any) -> AsyncIterator[Fleet]:
     """`open_fleet`; its test has to ask for `autojump_clock` itself."""
     async with open_fleet(open_pair) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def shared_fleet(open_pair: Any) -> AsyncIterator[Fleet]:
+    """The same on a store that others may share: what is told comes over the bus."""
+    async with open_fleet(open_pair, capabilities=frozenset({SHARED})) as opened:
         yield opened
 
 
@@ -501,8 +510,9 @@ async def test_a_listener_that_falls_behind_misses_nothing(autojump_clock: Any, 
     assert [(await client.receive())["offset"] for _ in range(3 * MAX_QUEUE)] == list(range(3 * MAX_QUEUE))
 
 
-async def test_what_a_bus_has_lost_is_read_from_the_log(autojump_clock: Any, fleet: Fleet) -> None:
+async def test_what_a_bus_has_lost_is_read_from_the_log(autojump_clock: Any, shared_fleet: Fleet) -> None:
     """With the next notification, if there is one; otherwise within `RECHECK`."""
+    fleet = shared_fleet
     client = await fleet.listen()
     fleet.bus.losing = True
     await fleet.emit(3)
@@ -517,8 +527,9 @@ async def test_what_a_bus_has_lost_is_read_from_the_log(autojump_clock: Any, fle
     assert trio.current_time() - started <= RECHECK
 
 
-async def test_a_bus_that_breaks_delays_and_loses_nothing(autojump_clock: Any, fleet: Fleet) -> None:
+async def test_a_bus_that_breaks_delays_and_loses_nothing(autojump_clock: Any, shared_fleet: Fleet) -> None:
     """As soon as there is one again, listeners look into the log."""
+    fleet = shared_fleet
     client = await fleet.listen()
     fleet.bus.losing = True
     await fleet.bus.break_down()
@@ -531,8 +542,9 @@ async def test_a_bus_that_breaks_delays_and_loses_nothing(autojump_clock: Any, f
     assert (await client.receive())["offset"] == 2
 
 
-async def test_what_was_trimmed_is_not_waited_for(autojump_clock: Any, fleet: Fleet) -> None:
+async def test_what_was_trimmed_is_not_waited_for(autojump_clock: Any, shared_fleet: Fleet) -> None:
     """A listener behind the beginning of the log goes on from there, also where the log is empty."""
+    fleet = shared_fleet
     await fleet.emit(10)
     fleet.bus.losing = True
     client = await fleet.listen()
@@ -674,6 +686,7 @@ async def test_devices_of_a_process_that_died_are_offline(autojump_clock: Any) -
     await hub.registry.create("alice", "d1")
     await hub.presence.claim("alice", "d1", "predecessor")
     async with open_node(hub):
+        await trio.testing.wait_all_tasks_blocked()
         assert not (await hub.presence.get("alice", "d1")).online
         names = [decode(item.frame)["name"] for item in await hub.feed.page("alice", 0)]
         assert names == ["offline"]

@@ -12,6 +12,12 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.utils import apply_mask
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, TextMessage
+from wsproto.utilities import RemoteProtocolError
 
 from mdashcore.trio.websocket import CLOSE_TIMEOUT, MAX_CONTROL, SEND_TIMEOUT, ServerWebSocket
 
@@ -432,3 +438,127 @@ async def test_a_request_that_is_no_handshake_is_refused() -> None:
     assert request is not None
     assert not await ws.accept(request)
     assert bytes(await client_end.receive_some(2**16)).startswith(b"HTTP/1.1 426")
+
+
+# Against the libraries, byte for byte
+
+MAX_MESSAGE = 400
+
+
+@st.composite
+def frames(draw: Any) -> bytes:
+    """A frame, mostly right: any opcode, length in any form, masked or not, with and without reserved bits."""
+    opcode = draw(st.sampled_from([1, 1, 1, 1, 0, 0, 2, 8, 9, 10, 3, 15]))
+    fin = draw(st.sampled_from([0x80, 0x80, 0x80, 0]))
+    reserved = draw(st.sampled_from([0] * 12 + [0x40, 0x10]))
+    text = st.text(max_size=150).map(str.encode)
+    payload = draw(
+        text | text | st.binary(max_size=150) | st.sampled_from([b"x" * MAX_MESSAGE, b"x" * (MAX_MESSAGE + 1)])
+    )
+    if opcode == 8:
+        payload = draw(st.sampled_from([b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03", b"\x03\xed", b"\x03\xe8\xff"]))
+    size = len(payload)
+    forms = [draw(st.sampled_from([0, 0, 0, 0, 126, 127]))] if size < 126 else [126, 127]
+    form = draw(st.sampled_from(forms))
+    length = {
+        0: bytes([size]) if size < 126 else b"",
+        126: b"\x7e" + size.to_bytes(2, "big"),
+        127: b"\x7f" + size.to_bytes(8, "big"),
+    }
+    head = bytearray(bytes([fin | reserved | opcode]) + length[form])
+    if draw(st.sampled_from([True] * 15 + [False])):
+        head[1] |= 0x80
+        mask = draw(st.binary(min_size=4, max_size=4))
+        return bytes(head) + mask + apply_mask(payload, mask)
+    return bytes(head) + payload
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def by_websockets(data: bytes) -> tuple[list[bytes], int | None]:
+    """The text messages, and the code of the goodbye, that the library alone makes of bytes after a handshake."""
+    protocol = ServerProtocol(extensions=None, max_size=MAX_MESSAGE)
+    protocol.receive_data(HANDSHAKE)
+    (request,) = protocol.events_received()
+    assert isinstance(request, Request)
+    protocol.send_response(protocol.accept(request))
+    protocol.data_to_send()
+    protocol.receive_data(data)
+    messages, parts, code = [], b"", None
+    for frame in protocol.events_received():
+        assert isinstance(frame, Frame)
+        if frame.opcode is Opcode.BINARY:
+            return messages, 1003
+        if frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            parts += frame.data
+            if frame.fin:
+                try:
+                    parts.decode()
+                except UnicodeDecodeError:
+                    return messages, 1007
+                messages.append(parts)
+                parts = b""
+    code = protocol.close_sent.code if protocol.close_sent is not None else None
+    return messages, code
+
+
+def by_wsproto(data: bytes) -> tuple[list[bytes], bool]:
+    """The text messages that another library makes of them, and whether it found something wrong."""
+    connection = WSConnection(ConnectionType.SERVER)
+    connection.receive_data(HANDSHAKE)
+    list(connection.events())
+    connection.send(AcceptConnection())
+    messages, text = [], ""
+    try:
+        connection.receive_data(data)
+        for event in connection.events():
+            if isinstance(event, BytesMessage):
+                return messages, True
+            if isinstance(event, TextMessage):
+                text += event.data
+                if len(text.encode()) > MAX_MESSAGE:
+                    return messages, True
+                if event.message_finished:
+                    messages.append(text.encode())
+                    text = ""
+            if isinstance(event, CloseConnection):
+                return messages, event.code not in (1000, 1005)
+    except RemoteProtocolError:
+        return messages, True
+    return messages, False
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(frames(), max_size=8).map(b"".join), sizes, st.integers(0, 3))
+def test_any_bytes_are_taken_as_the_libraries_take_them(
+    open_pair: Any, data: bytes, pieces: list[int], lacking: int
+) -> None:
+    """Whole or in pieces, right or wrong: the messages and the goodbye are those of `websockets`; the messages also
+    those of `wsproto`, as far as it goes before it finds something wrong."""
+    data = data[: len(data) - lacking]
+
+    async def main() -> None:
+        ws, client = await open_pair(sizes=pieces, max_message=MAX_MESSAGE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, ws)
+            await client.stream.send_all(data)
+            await client.stream.send_eof()
+            messages = await received(ws)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await client.server_end.aclose()
+        while answer := await client.stream.receive_some(2**16):
+            client.protocol.receive_data(bytes(answer))
+        goodbye = client.protocol.close_rcvd
+        code = None if goodbye is None else goodbye.code
+        expected, expected_code = by_websockets(data)
+        assert messages == expected
+        assert (code or None) == (expected_code or None)
+        others, is_wrong = by_wsproto(data)
+        assert others == messages[: len(others)] if is_wrong else others[: len(messages)] == messages
+
+    virtual(main)

@@ -47,6 +47,9 @@ class HubListener(Protocol):
     def device_revoked(self, account: str, id: str) -> None:
         """A device's token is not valid any more: its connection has to be closed."""
 
+    def notified(self, account: str, item: FeedItem) -> None:
+        """A notification was stored by this process. Of one that shares its store, the bus tells too."""
+
     def build_reported(self, account: str, id: str, build: Build) -> None:
         """A device said what it runs: an update of it may have been waiting for that."""
 
@@ -85,7 +88,7 @@ class Hub:
         self.blobs = backend.blobs
         self._entropy = entropy
         self._listeners: list[HubListener] = []
-        self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds)
+        self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
         exclusive = SHARED not in backend.capabilities
         self.accounts = Accounts(documents, now=now, entropy=entropy, on_revoked=self._key_revoked, exclusive=exclusive)
         self.sessions = Sessions(documents, self.accounts, now=now, entropy=entropy, on_revoked=self._key_revoked)
@@ -164,6 +167,10 @@ class Hub:
         """A device said what it runs."""
         for listener in self._listeners:
             listener.build_reported(account, id, build)
+
+    def _told(self, account: str, item: FeedItem) -> None:
+        for listener in self._listeners:
+            listener.notified(account, item)
 
     def _shadow_changed(self, account: str, id: str, change: Change) -> None:
         for listener in self._listeners:

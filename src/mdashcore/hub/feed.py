@@ -7,11 +7,11 @@ bus is ``ACCOUNT SP OFFSET SP FRAME``, encoded once for all listeners of all nod
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from math import inf
 from typing import Final
 
 import attrs
-import msgspec
 
 from mdashcore import notifications
 from mdashcore.notifications import Notification
@@ -28,6 +28,12 @@ KEEP_BYTES: Final = 2**26  # of an account's log: a device that floods with its 
 MARKS: Final = 64  # pieces in which those bytes are counted: a log is never more than 2 % too large
 
 TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
+
+KEEP_SECONDS: Final = 30 * 86_400.0  # of an account's log, unless the operator says otherwise: a month to look back
+
+LOOKS: Final = 100  # for what is too old, in that time: an entry stays at most 1 % longer, in a log that is written to
+
+LOOK_STEPS: Final = 8  # reads of one look: what finds nothing else is too old; more of it is left to the next one
 
 PAGE: Final = 500  # entries read at once: bounds the memory of a reader, whatever it asks for
 
@@ -57,6 +63,8 @@ class LogQuery:
     device: str | None = None
     name: str | None = None
     """A notification's name, or its beginning where it ends with ``*``."""
+    before: int | None = None
+    """Only smaller offsets, and of those the newest `limit`, in place of the oldest; beyond the end: the newest."""
 
 
 class Feed:
@@ -66,6 +74,9 @@ class Feed:
         now: Unix seconds.
         keep: notifications that are kept per account.
         keep_bytes: of those, as far as this process has stored them.
+        keep_seconds: how old a notification may become; `math.inf` for any age. What is older is removed when
+            the account gets its next one: an account of which nothing is heard any more keeps what it has.
+        on_told: called with the account and each notification that this process has stored, before the bus has it.
     """
 
     def __init__(
@@ -76,12 +87,16 @@ class Feed:
         now: Callable[[], float],
         keep: int = KEEP,
         keep_bytes: int = KEEP_BYTES,
+        keep_seconds: float = KEEP_SECONDS,
+        on_told: Callable[[str, FeedItem], None] = lambda account, item: None,
     ) -> None:
         self._logs = logs
         self._bus = bus
         self._now = now
         self._keep = keep
         self._keep_bytes = keep_bytes
+        self._keep_seconds = keep_seconds
+        self._on_told = on_told
         self._gauges: dict[str, _Gauge] = {}
 
     async def emit(self, account: str, name: str, device: str, data: bytes | None = None) -> int:
@@ -94,13 +109,31 @@ class Feed:
         stored = Notification(name, device, data).encode()
         offset = await self._logs.append(_log(account), now, (stored,))
         frame = notifications.frame(stored, offset, now)
+        self._on_told(account, FeedItem(offset, frame))
         await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
-        first = self._gauges.setdefault(account, _Gauge(self._keep_bytes)).add(offset, len(stored))
-        if first is not None:
-            await self._logs.trim(_log(account), min(self._keep, offset + 1 - first))
-        elif offset % TRIM_EVERY == TRIM_EVERY - 1:
-            await self._logs.trim(_log(account), self._keep)
+        gauge = self._gauges.setdefault(account, _Gauge(self._keep_bytes))
+        first = gauge.add(offset, len(stored))
+        if offset % TRIM_EVERY == TRIM_EVERY - 1:
+            first = max(first, offset + 1 - self._keep)
+        if gauge.may_look(now, self._keep_seconds / LOOKS):
+            first = max(first, await self._first_young(account, gauge, now - self._keep_seconds))
+        if first > 0:
+            await self._logs.trim(_log(account), 0, before=first)
         return offset
+
+    async def _first_young(self, account: str, gauge: _Gauge, oldest: float) -> int:
+        """The offset before which everything is too old, as far as one look goes.
+
+        It ends at the first that is not: where a clock was wrong, rather too much is kept than too little.
+        """
+        start = 0
+        for _ in range(LOOK_STEPS):
+            for entry in await self._logs.read(_log(account), start, PAGE_STEP):
+                if entry.time >= oldest:
+                    return entry.offset
+                start = entry.offset + 1
+        gauge.look_again()
+        return start
 
     async def forget(self, account: str) -> None:
         """The account was removed: who gets its name later reads nothing of it. Offsets go on."""
@@ -133,47 +166,73 @@ class Feed:
 
     async def query(self, account: str, query: LogQuery) -> list[bytes]:
         """The frames that a query selects, oldest first."""
-        return [frame async for page in self.select(account, query) for frame in page]
+        pages = [page async for page in self.select(account, query)]
+        return [frame for page in (pages if query.before is None else reversed(pages)) for frame in page]
 
     async def select(self, account: str, query: LogQuery) -> AsyncIterator[list[bytes]]:
-        """The same in pieces, some of them empty: a log is long, and between two of them others may have their turn."""
+        """The same in pieces, some of them empty: a log is long, and between two of them others may have their turn.
+
+        With `before`, the newest piece comes first.
+        """
         left = max(1, min(query.limit, MAX_RESULTS))
         start = max(0, query.start)
+        if query.before is not None:
+            end = min(query.before, await self.end(account))
+            while left and end > start:
+                first = max(start, end - PAGE)
+                entries = await self._between(account, first, end)
+                if not entries:
+                    return  # what is older is not kept
+                found = [_item(entry).frame for entry in entries if _selected(entry, query)][-left:]
+                yield found
+                left -= len(found)
+                end = first
+            return
         while left and (entries := await self._logs.read(_log(account), start, PAGE)):
             found = [_item(entry).frame for entry in entries if _selected(entry, query)][:left]
             yield found
             left -= len(found)
             start = entries[-1].offset + 1
 
+    async def _between(self, account: str, first: int, end: int) -> Sequence[LogEntry]:
+        """The stored entries from one offset until before another: at most `PAGE`."""
+        found: list[LogEntry] = []
+        while first < end and (entries := await self._logs.read(_log(account), first, end - first)):
+            found += [entry for entry in entries if entry.offset < end]
+            first = entries[-1].offset + 1
+        return found
+
 
 class _Gauge:
-    """Finds out when a log has grown too large: an offset for each piece of it that was filled."""
+    """Finds out when a log has grown too large: an offset for each piece of it that was filled; or may be too old."""
 
-    __slots__ = ("_marks", "_piece", "_size")
+    __slots__ = ("_looked", "_marks", "_piece", "_size")
 
     def __init__(self, limit: int) -> None:
         self._piece = max(1, limit // MARKS)
         self._size = 0
         self._marks: deque[int] = deque()
+        self._looked = -inf
 
-    def add(self, offset: int, size: int) -> int | None:
-        """Count an entry; the first offset to keep, if there is one to be trimmed to."""
+    def add(self, offset: int, size: int) -> int:
+        """Count an entry; the first offset to keep, 0 where nothing is too much."""
         self._size += size
         if self._size < self._piece:
-            return None
+            return 0
         self._size = 0
         self._marks.append(offset)
-        return self._marks.popleft() + 1 if len(self._marks) > MARKS else None
+        return self._marks.popleft() + 1 if len(self._marks) > MARKS else 0
 
+    def may_look(self, now: float, pause: float) -> bool:
+        """Whether it is time to look for what is too old: True once in each pause, also where the clock was set."""
+        if abs(now - self._looked) < pause:
+            return False
+        self._looked = now
+        return True
 
-class _Head(msgspec.Struct, gc=False):
-    """What a query looks at. The data are skipped: they may hold what is JSON and yet no value, as ``1e999``."""
-
-    name: str
-    id: str
-
-
-_decode_head = msgspec.json.Decoder(_Head).decode
+    def look_again(self) -> None:
+        """Do so with the next entry: there was more than one look finds."""
+        self._looked = -inf
 
 
 def _log(account: str) -> str:
@@ -187,7 +246,7 @@ def _item(entry: LogEntry) -> FeedItem:
 def _selected(entry: LogEntry, query: LogQuery) -> bool:
     if query.device is None and query.name is None:
         return True
-    head = _decode_head(entry.body)
+    head = notifications.head(entry.body)
     if query.device is not None and head.id != query.device:
         return False
     if query.name is None:

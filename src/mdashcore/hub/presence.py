@@ -6,7 +6,7 @@ may release it, so the end of an old connection, however late it is noticed, nev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import attrs
@@ -84,20 +84,18 @@ class Presence:
 
         return await self._records.change(scoped(account, id), change) is not None
 
-    async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> AsyncIterator[tuple[str, str]]:
-        """Release what nodes that live no more have left behind: (account, device id) of each.
+    async def left_behind(
+        self, alive: Callable[[], Awaitable[Collection[str]]]
+    ) -> list[tuple[str, str, PresenceRecord]]:
+        """What nodes that live no more have not released: account, device id and record of each.
 
         Args:
             alive: the nodes that live. Asked after the records were read: who has written one lived by then.
         """
         online = [(key, record) async for key, record in self._records.scan() if record.online]
         living = await alive() if online else ()
-        for key, record in online:
-            if record.node in living:
-                continue
-            account, _, id = key.partition("/")
-            if await self.release(account, id, record.session, record.last_seen or self._now()):
-                yield account, id
+        left = [(key.partition("/"), record) for key, record in online if record.node not in living]
+        return [(account, id, record) for (account, _, id), record in left]
 
     async def forget(self, account: str, id: str) -> None:
         """The device was removed. The session counter goes on, should it be created anew."""

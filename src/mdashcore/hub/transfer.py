@@ -5,8 +5,11 @@ Each line is one object::
     {"format": "mdashcore", "version": 1}
     {"collection": "devices", "key": "alice/d1", "body": {…}}
     {"log": "notifications/alice", "offset": 7, "time": 1700000000.0, "body": {…}}
+    {"log": "notifications/alice", "offset": 8, "time": 1700000001.0, "text": "{\\n…}"}
     {"blob": "alice/ota_…", "offset": 0, "data": "base64…"}
     {"end": true, "documents": 12, "entries": 40, "blobs": 1}
+
+A body is written as it is stored, byte for byte; one with a line break in it as a string, in ``text``.
 
 An export of a service that is running is right document by document. What belongs together (a device and the index of
 its token) is written before and removed after what points to it, so an import can put right what was caught in between.
@@ -28,9 +31,12 @@ from mdashcore.hub._records import Records
 from mdashcore.hub.accounts import KeyOwner
 from mdashcore.hub.presence import PresenceRecord
 from mdashcore.hub.registry import TokenOwner
+from mdashcore.hub.rollouts import Roster
+from mdashcore.hub.update_report import History
 from mdashcore.hub.updates import blob_key
 from mdashcore.identity import Account, ApiKey, Device
 from mdashcore.ota import Update
+from mdashcore.rollout import Member, Rollout
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Backend
 
@@ -56,6 +62,10 @@ _TYPES: Final[dict[str, tuple[type, dict[str, Any]]]] = {
     "presence": (PresenceRecord, {}),
     "shadows": (Shadow, {"load": Shadow.from_stored, "dump": Shadow.to_stored}),
     "updates": (Update, {"load": Update.from_stored, "dump": Update.to_stored}),
+    "update_histories": (History, {}),
+    "rollouts": (Rollout, {"load": Rollout.from_stored, "dump": Rollout.to_stored}),
+    "rollout_rosters": (Roster, {}),
+    "rollout_members": (Member, {}),
 }
 """Every collection that the hub keeps, and what is in it."""
 
@@ -72,13 +82,30 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     offset: int = 0
     time: float = 0.0
     body: msgspec.Raw = msgspec.Raw(b"")
+    text: str | None = None
     data: str = ""
     end: bool = False
     documents: int = 0
     entries: int = 0
     blobs: int = 0
 
+    @property
+    def content(self) -> bytes:
+        """The body, however it is written."""
+        if (self.text is None) == (not self.body):
+            raise InvalidInput("it has neither a body nor a text, or both")
+        return bytes(self.body) if self.text is None else self.text.encode()
 
+
+class _Notification(msgspec.Struct):
+    """What has to be in a log's entry. The data may be what is JSON and yet no value, as ``1e999``."""
+
+    name: str
+    id: str
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_notification = msgspec.json.Decoder(_Notification).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
@@ -104,15 +131,13 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
         async for document in backend.documents.scan(collection):
             if collection == "accounts":
                 accounts.append(document.key)
-            line = {"collection": collection, "key": document.key, "body": msgspec.Raw(document.body)}
-            yield _json.encode(line)
+            yield _json.encode({"collection": collection, "key": document.key, **_content(document.body)})
             counts.documents += 1
     for account in accounts:
         log, start = f"notifications/{account}", 0
         while entries := await backend.logs.read(log, start, PAGE):
             for entry in entries:
-                body = msgspec.Raw(entry.body)
-                yield _json.encode({"log": log, "offset": entry.offset, "time": entry.time, "body": body})
+                yield _json.encode({"log": log, "offset": entry.offset, "time": entry.time, **_content(entry.body)})
                 counts.entries += 1
             start = entries[-1].offset + 1
     async for key in backend.blobs.scan():
@@ -122,6 +147,13 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
             offset += len(piece)
         counts.blobs += offset > 0
     yield _json.encode({"end": True, **attrs.asdict(counts)})
+
+
+def _content(body: bytes) -> dict[str, object]:
+    """A stored body as a member of its line."""
+    if b"\n" in body or body.strip(b" \t\r") != body:
+        return {"text": body.decode()}
+    return {"body": msgspec.Raw(body)}
 
 
 async def _piece(backend: Backend, key: str, offset: int) -> bytes:
@@ -192,12 +224,12 @@ class _Importer:
         if line.collection is not None and line.key is not None:
             if line.collection not in _TYPES:
                 raise InvalidInput(f"unknown collection {line.collection!r}")
-            await self._backend.documents.put(line.collection, line.key, bytes(line.body), expected=0)
+            await self._backend.documents.put(line.collection, line.key, line.content, expected=0)
             self.counts.documents += 1
         elif line.log is not None:
             if not self._log:
                 self._log_name, self._log_start = line.log, line.offset
-            self._log.append((line.time, bytes(line.body)))
+            self._log.append((line.time, line.content))
             self.counts.entries += 1
         elif line.blob is not None:
             self._blob = line.blob
@@ -245,7 +277,7 @@ class _Importer:
 
 async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
     """Read everything, and compare what belongs together: how much there is, and what is wrong with it."""
-    counts, problems = Counts(), []
+    counts, problems = Counts(), list(await backend.check()) if backend.check is not None else []
     if await is_unfinished(backend):
         problems.append(UNFINISHED)
     found: dict[str, dict[str, Any]] = {}
@@ -273,16 +305,38 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
                         problems.append(f"{log}: offset {entry.offset} follows {start - 1}")
                     start = entry.offset + 1
                     counts.entries += 1
-                    _json.decode(entry.body)
-        except MdashError as exc:
+                    if what := _wrong_with(entry.body):
+                        problems.append(f"{log}: offset {entry.offset} is no notification: {what}")
+        except StorageError as exc:
             problems.append(f"{log}: {exc}")
     async for _ in backend.blobs.scan():
         counts.blobs += 1
     for key, update in found["updates"].items():
         account = key.partition("/")[0]
-        if update is not None and not update.ended and await backend.blobs.size(blob_key(account, update.id)) is None:
+        if (
+            update is not None
+            and not update.ended
+            and await backend.blobs.size(blob_key(account, update.blob_id)) is None
+        ):
             problems.append(f"updates/{key} has not ended, and its image is gone")
+    for key, rollout in found["rollouts"].items():
+        if rollout is None or rollout.ended:
+            continue
+        if await backend.blobs.size(blob_key(*key.split("/"))) is None:
+            problems.append(f"rollouts/{key} has not ended, and its image is gone")
+        rosters = [each for name, each in found["rollout_rosters"].items() if name.startswith(f"{key}/")]
+        if sum(len(each.devices) for each in rosters if each is not None) != rollout.members:
+            problems.append(f"rollouts/{key} has not ended, and does not know its devices")
     return counts, problems
+
+
+def _wrong_with(body: bytes) -> str | None:
+    try:
+        body.decode()  # the data are skipped over, not read: nobody else looks at their UTF-8
+        _decode_notification(body)
+    except _json.DECODE_ERRORS as exc:
+        return _json.reason(exc)
+    return None
 
 
 def _loose_ends(found: dict[str, dict[str, Any]]) -> list[str]:

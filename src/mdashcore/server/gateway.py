@@ -31,6 +31,7 @@ from mdashcore.server.lane import Conversation, Lane, Next
 from mdashcore.server.service import Service
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
+from mdashcore.trio.stream import receive_some
 from mdashcore.trio.websocket import SEND_TIMEOUT, Request, ServerWebSocket
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
@@ -144,7 +145,7 @@ class Gateway:
             if self._lane.closing:
                 return b""
             while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
-                data = await stream.receive_some(MAX_HEAD)
+                data = await receive_some(stream, MAX_HEAD)
                 if not data:
                     return b""
                 if not head:

@@ -28,6 +28,7 @@ from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
 from mdashcore.server.service import Service
+from mdashcore.trio.stream import write_now
 from mdashcore.trio.websocket import SEND_TIMEOUT
 
 __all__ = ["SECURITY_HEADERS", "Conversation", "Lane", "Next", "PlainRequest"]
@@ -215,8 +216,10 @@ class Lane:
             finally:
                 self._answering.discard(conversation)
             close = request.close or self.closing
-            scope.deadline = trio.current_time() + SEND_TIMEOUT
-            await stream.send_all(answer.encode(close=close))
+            encoded = answer.encode(close=close)
+            if (sent := write_now(stream, encoded)) < len(encoded):
+                scope.deadline = trio.current_time() + SEND_TIMEOUT
+                await stream.send_all(encoded[sent:])
             data = data[request.body_end :]
             if close:
                 return data, Next.END

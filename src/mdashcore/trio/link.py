@@ -19,7 +19,7 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore.trio.stream import MessageStream
+from mdashcore.trio.stream import EagerStream, MessageStream
 
 __all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "PeerEvent"]
 
@@ -71,6 +71,7 @@ class Link:
         self.stream = stream
         self.connection = connection or Connection()
         self._spawn = spawn
+        self._eager = stream if isinstance(stream, EagerStream) else None
         self._writing = False
         self._slots: dict[int, _Slot] = {}
         stream.on_control = self._wake_writer
@@ -117,13 +118,12 @@ class Link:
         slot = self._slots[id_] = _Slot()
         self._wake_writer()
         try:
-            with trio.fail_after(timeout):
+            with trio.CancelScope(deadline=trio.current_time() + timeout):
                 return await slot.wait()
-        except trio.TooSlowError:
-            raise CallTimeout(f"{method} was not answered within {timeout:g} s") from None
         finally:
             del self._slots[id_]
             self.connection.abandon(id_)
+        raise CallTimeout(f"{method} was not answered within {timeout:g} s")
 
     def notify(self, method: str, params: object = None) -> None:
         """Tell the peer something. Raises `DeviceOffline`, and as `call`."""
@@ -164,7 +164,9 @@ class Link:
             self._settle(id_, DeviceOffline(event.reason))
 
     def _wake_writer(self) -> None:
-        if not self._writing and (self.connection.has_data_to_send or self.stream.control_pending):
+        if self._writing or not (self.connection.has_data_to_send or self.stream.control_pending):
+            return
+        if self._eager is None or not self._eager.send_nowait(self.connection.data_to_send()):
             self._writing = True
             self._spawn(self._write)
 

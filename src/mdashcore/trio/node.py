@@ -20,7 +20,7 @@ import trio
 from mdashcore import notifications, ota
 from mdashcore._errors import MdashError, NotFound, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.feed import TOPIC, Feed
+from mdashcore.hub.feed import TOPIC, Feed, FeedItem
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
 from mdashcore.storage import SHARED
@@ -32,7 +32,7 @@ from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, L
 from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import CALL
-from mdashcore.trio.retry import listen
+from mdashcore.trio.retry import listen, persist
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
 from mdashcore.trio.updater import Updater
@@ -40,6 +40,8 @@ from mdashcore.trio.updater import Updater
 __all__ = ["Node", "NodeSettings", "open_node"]
 
 _log = logging.getLogger(__name__)
+
+SWEEPERS: Final = 32  # records released at once: a store that commits in groups is then several times as quick
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
 
@@ -211,6 +213,10 @@ class Node:
         if self._peers is not None:
             self._peers.tell_all(_REVOKE, _Revoked(account, id=id))
 
+    def notified(self, account: str, item: FeedItem) -> None:
+        if self._peers is None:  # else the bus tells, in the order that all nodes hear
+            self._notice(account, item)
+
     def build_reported(self, account: str, id: str, build: ota.Build) -> None:
         self.updater.tell(account, id, ota.BuildReported(build))
 
@@ -292,9 +298,20 @@ class Node:
         async def alive() -> set[str]:
             return {self.id} if self._peers is None else await self.hub.nodes.ids()
 
-        async for account, id in self.hub.presence.sweep(alive):
-            await self.hub.feed.emit(account, notifications.OFFLINE, id)
-        await self.updater.take_up_all()
+        left = await persist(lambda: self.hub.presence.left_behind(alive))
+
+        async def release() -> None:
+            presence, feed = self.hub.presence, self.hub.feed
+            while left:
+                account, id, record = left.pop()
+                seen = record.last_seen or self.hub.now()
+                if await persist(partial(presence.release, account, id, record.session, seen)):
+                    await persist(partial(feed.emit, account, notifications.OFFLINE, id))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(SWEEPERS):
+                nursery.start_soon(release)
+        await persist(self.updater.take_up_all)
 
     def _reconnect_all(self) -> None:
         """Others took this node for dead, and its devices for offline: have them come again."""
@@ -316,11 +333,15 @@ class Node:
             _log.exception("a background task failed")
 
     def _hear(self, message: bytes) -> None:
-        """Take a notification, of this node or another."""
+        """Take a message of the bus."""
         try:
             account, item = Feed.parse(message)
         except ValueError:
             return  # not ours: a shared bus may carry what others publish there
+        self._notice(account, item)
+
+    def _notice(self, account: str, item: FeedItem) -> None:
+        """Take a notification, of this node or another."""
         self._listeners.offer(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
@@ -335,8 +356,7 @@ class Node:
     def _catch_up(self) -> None:
         """Notifications may have been missed."""
         self._listeners.catch_up()
-        if self._peers is not None:
-            self.spawn(self._check_all)
+        self.spawn(self._check_all)
 
     async def shut_down(self) -> None:
         """Say goodbye to everybody, and see the last presence written."""
@@ -358,15 +378,11 @@ async def open_node(hub: Hub, *, id: str | None = None, settings: NodeSettings =
 
     Args:
         id: names this process in presence records: unique among the nodes that share a backend. None makes one.
-
-    Raises:
-        StorageError: what an earlier process has left behind cannot be read.
     """
     async with trio.open_nursery() as nursery:
         node = Node(hub, id or hub.new_node_id(), settings, nursery)
         hub.add_listener(node)
         nursery.start_soon(node._pinger.run)
-        nursery.start_soon(partial(listen, hub.bus, TOPIC, node._hear, live=node._catch_up))
         async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
             await node._sweep()
             node.spawn(RolloutDriver(hub, NodeHands(node)).run)
@@ -386,6 +402,7 @@ async def _clustered(node: Node, peers: Peers) -> AsyncIterator[None]:
         node.hub.nodes, node.id, on_gone=peers.forget, on_dead=node._sweep, on_expelled=node._reconnect_all
     )
     await cluster.join()
+    node._nursery.start_soon(partial(listen, node.hub.bus, TOPIC, node._hear, live=node._catch_up))
     node._nursery.start_soon(cluster.run)
     node._nursery.start_soon(peers.run)
     try:

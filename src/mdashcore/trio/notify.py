@@ -17,7 +17,7 @@ from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.retry import persist
-from mdashcore.trio.stream import Keepalive, PingableStream
+from mdashcore.trio.stream import EagerStream, Keepalive, PingableStream
 
 __all__ = ["Authenticate", "Listener", "Listeners"]
 
@@ -57,10 +57,17 @@ class Listener:
         self._queue: deque[FeedItem] = deque()
         self._behind = False
         self._wakeup = trio.Event()
+        self._eager = stream if isinstance(stream, EagerStream) else None
+        self._next: int | None = None  # the offset to be sent next, while the sender waits for it
         stream.on_control = lambda: self._wakeup.set()
 
     def offer(self, item: FeedItem) -> None:
         """Take a new notification; never waits."""
+        if item.offset == self._next and self._eager is not None and not self.stream.control_pending:
+            self._next += 1
+            if not self._eager.send_nowait((item.frame,)):
+                self._wakeup.set()  # the sender sends the rest
+            return
         if len(self._queue) >= MAX_QUEUE:
             self._queue.clear()  # the log has them
         self._queue.append(item)
@@ -111,8 +118,10 @@ class Listener:
                     break  # a gap before the next: the log has what is missing
                 else:
                     self._wakeup = trio.Event()
+                    self._next = cursor
                     with trio.move_on_after(RECHECK) as timer:
                         await self._wakeup.wait()
+                    cursor, self._next = self._next, None
                     self._behind |= timer.cancelled_caught
 
 
@@ -139,6 +148,9 @@ class Listeners:
     def __len__(self) -> int:
         return sum(map(len, self._accounts.values()))
 
+    def __iter__(self) -> Iterator[Listener]:
+        return iter([listener for listener, _ in self._all()])
+
     async def run(self, listener: Listener, authenticate: Authenticate | None) -> None:
         """Give a listener what is offered, until its connection ends."""
         others = self._accounts.setdefault(listener.account, {})
@@ -158,7 +170,7 @@ class Listeners:
 
     def catch_up(self) -> None:
         """Something may not have been offered."""
-        for listener, _ in self._all():
+        for listener in self:
             listener.catch_up()
 
     def revoke(self, account: str, key: str | None) -> None:
@@ -169,7 +181,7 @@ class Listeners:
 
     def close(self, code: int, reason: str) -> None:
         """Close all."""
-        for listener, _ in self._all():
+        for listener in self:
             listener.stream.close(code, reason)
 
     async def check(self) -> None:

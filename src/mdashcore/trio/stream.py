@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import trio
 
-__all__ = ["Keepalive", "MessageStream", "PingableStream", "Pinger"]
+__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "receive_some", "write_now"]
 
 
 class MessageStream(Protocol):
@@ -40,6 +41,41 @@ class MessageStream(Protocol):
 
     def abort(self) -> None:
         """Cut the connection now, without a word. `receive` ends at once."""
+
+
+@runtime_checkable
+class EagerStream(MessageStream, Protocol):
+    """A stream that can often send at once. Most of what a message costs is the waking of a task to send it."""
+
+    def send_nowait(self, messages: Sequence[bytes]) -> bool:
+        """Send messages, and what waits beside them, as far as that needs no waiting.
+
+        Not while a `send` is under way. False: a rest waits, and someone has to call `send` for it, first of all.
+        """
+
+
+def write_now(stream: trio.abc.Stream, data: bytes) -> int:
+    """How many of these bytes the system took at once. None where it cannot be tried, or fails: a later write tells."""
+    if isinstance(stream, trio.SocketStream):
+        try:
+            return os.write(stream.socket.fileno(), data)
+        except OSError:
+            pass
+    return 0
+
+
+async def receive_some(stream: trio.abc.Stream, size: int) -> bytes:
+    """As the stream's own, for who expects to wait: without a first try, which costs a system call."""
+    if not isinstance(stream, trio.SocketStream):
+        return bytes(await stream.receive_some(size))
+    while True:
+        await trio.lowlevel.wait_readable(stream.socket)
+        try:
+            return os.read(stream.socket.fileno(), size)
+        except BlockingIOError:
+            continue
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
 
 
 class PingableStream(MessageStream, Protocol):

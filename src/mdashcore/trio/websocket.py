@@ -1,10 +1,14 @@
-"""A WebSocket's server side on a Trio stream: `websockets`' sans-IO protocol and the bounds around it."""
+"""A WebSocket's server side on a Trio stream: `websockets`' sans-IO protocol and the bounds around it.
+
+Nearly every frame is a whole text message. Those are read and written here; every other frame, and everything that is
+wrong, is left to the library.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final
 
@@ -14,7 +18,13 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # where there was no compiler
+    from websockets.utils import apply_mask
+
 from mdashcore._connection import ConnectionLimits
+from mdashcore.trio.stream import receive_some, write_now
 
 __all__ = ["Request", "ServerWebSocket"]
 
@@ -25,6 +35,10 @@ SEND_TIMEOUT: Final = 30.0  # seconds one write may take: a peer that reads noth
 CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's goodbye; shutdown has to be done in 5
 
 MAX_CONTROL: Final = 2**16  # bytes of pongs not sent yet: the peer floods with pings and does not read
+
+_WHOLE_TEXT: Final = 0x81  # the first byte of a frame: FIN, no extension, text
+
+_LENGTH_SIZE: Final = {126: 2, 127: 8}  # bytes of the length, where the second byte of a frame does not hold it
 
 _logger = logging.getLogger("mdashcore.websocket")
 _logger.setLevel(logging.WARNING)  # at DEBUG the library writes whole request lines, tokens included
@@ -44,11 +58,14 @@ class ServerWebSocket:
     def __init__(self, stream: trio.abc.Stream, *, max_message: int = ConnectionLimits().max_frame) -> None:
         self._stream = stream
         self._protocol = ServerProtocol(extensions=None, max_size=max_message, logger=_logger)
-        self._early = b""  # frames that came with the request
+        self._max_message = max_message
+        self._buffer = b""  # what came of frames that are not complete; frames that came with the request
+        self._in_fragments = False
         self._fragments = bytearray()
         self._messages: deque[bytes] = deque()
         self._control: list[bytes] = []
         self._control_size = 0
+        self._rest = b""  # of what was begun to be sent
         self._receiving = trio.CancelScope()
         self._deadline = inf  # of all receiving, once one side has said goodbye
         self._aborted = False
@@ -60,7 +77,7 @@ class ServerWebSocket:
 
     def feed(self, data: bytes) -> Request | None:
         """Take the head of the handshake request, whole, with what came behind it; None if it cannot be read."""
-        head, end, self._early = data.partition(b"\r\n\r\n")
+        head, end, self._buffer = data.partition(b"\r\n\r\n")
         self._protocol.receive_data(head + end)  # the rest later: the library answers frames before the handshake
         if self._protocol.handshake_exc is not None:
             self._protocol.data_to_send()
@@ -77,15 +94,14 @@ class ServerWebSocket:
         await self._send_all(b"".join(self._protocol.data_to_send()))
         if self._protocol.state is not State.OPEN:
             return False
-        self._protocol.receive_data(self._early)
-        self._take_events()
+        self._take(b"")
         return True
 
     # PingableStream
 
     @property
     def control_pending(self) -> bool:
-        return bool(self._control)
+        return bool(self._control or self._rest)
 
     async def receive(self) -> bytes | None:
         if self._messages:
@@ -93,25 +109,30 @@ class ServerWebSocket:
         while not self._messages:
             data = b"" if self._aborted else await self._receive_some()
             if not data:
+                if self._buffer:
+                    self._protocol.receive_data(self._buffer)
+                    self._buffer = b""
                 self._protocol.receive_eof()
                 self._queue_control()
                 return None
             self.last_received = trio.current_time()
-            self._protocol.receive_data(data)
-            self._take_events()
+            self._take(data)
         return self._messages.popleft()
 
     async def send(self, messages: Sequence[bytes]) -> None:
-        parts = self._control
-        self._control = []
-        self._control_size = 0
-        if messages and self._protocol.state is State.OPEN:
-            for message in messages:
-                self._protocol.send_text(message)
-            parts += self._protocol.data_to_send()
+        parts = [self._rest, *self._control, *self._encode(messages)]
+        is_end = b"" in self._control  # the protocol's sign for the end of what we send
+        self._rest, self._control, self._control_size = b"", [], 0
         await self._send_all(b"".join(parts))
-        if b"" in parts:  # the protocol's sign for the end of what we send
+        if is_end:
             await self._send_eof()
+
+    def send_nowait(self, messages: Sequence[bytes]) -> bool:
+        self._rest += b"".join(self._encode(messages))
+        if self._control:
+            return False  # rare, and perhaps a goodbye, after which the stream has to be closed
+        self._rest = self._rest[write_now(self._stream, self._rest) :]
+        return not self._rest
 
     def ping(self) -> None:
         if self._protocol.state is State.OPEN:
@@ -131,11 +152,45 @@ class ServerWebSocket:
 
     # Inside
 
+    def _encode(self, messages: Sequence[bytes]) -> Iterable[bytes]:
+        return map(_text_frame, messages) if self._protocol.state is State.OPEN else ()
+
+    def _take(self, data: bytes) -> None:
+        """Take bytes: whole text messages right here, each other frame by way of the library."""
+        data = self._buffer + data
+        start = 0
+        while len(data) - start >= 2:
+            first, second = data[start], data[start + 1]
+            length = second & 0x7F
+            head = start + 2 + _LENGTH_SIZE.get(length, 0)
+            if len(data) < head:
+                break
+            is_minimal = True
+            if length > 125:
+                least = 126 if length == 126 else 2**16
+                length = int.from_bytes(data[start + 2 : head], "big")
+                is_minimal = length >= least
+            if second < 0x80 or length > self._max_message:
+                self._protocol.receive_data(data[start:])  # which ends the connection
+                self._take_events()
+                start = len(data)
+                break
+            end = head + 4 + length
+            if len(data) < end:
+                break
+            if first == _WHOLE_TEXT and is_minimal and not self._in_fragments and self._protocol.state is State.OPEN:
+                self._finish_message(apply_mask(data[head + 4 : end], data[head : head + 4]))
+            else:
+                self._protocol.receive_data(data[start:end])
+                self._take_events()
+            start = end
+        self._buffer = data[start:]
+
     async def _receive_some(self) -> bytes:
         """What the peer sent; nothing when it is gone, when this side aborts, or when no goodbye comes."""
         with trio.CancelScope(deadline=self._deadline) as self._receiving:
             try:
-                return bytes(await self._stream.receive_some(READ_SIZE))
+                return await receive_some(self._stream, READ_SIZE)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
         return b""
@@ -146,23 +201,25 @@ class ServerWebSocket:
             if frame.opcode is Opcode.BINARY:
                 self._fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
             elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
+                self._in_fragments = not frame.fin
                 self._fragments += frame.data
                 if frame.fin:
-                    self._finish_message()
+                    message = bytes(self._fragments)
+                    self._fragments.clear()
+                    self._finish_message(message)
         if self._protocol.state is State.OPEN:
             self._queue_control()
         else:
             self._closing()
 
-    def _finish_message(self) -> None:
-        message = bytes(self._fragments)
-        self._fragments.clear()
+    def _finish_message(self, message: bytes) -> None:
         if self._deaf:
             return
         try:
             message.decode()
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_DATA, "not UTF-8")
+            self._closing()
         else:
             self._messages.append(message)
 
@@ -189,10 +246,12 @@ class ServerWebSocket:
 
     async def _send_all(self, data: bytes) -> None:
         try:
-            with trio.fail_after(SEND_TIMEOUT):
+            with trio.CancelScope(deadline=trio.current_time() + SEND_TIMEOUT) as scope:
                 await self._stream.send_all(data)
-        except (trio.ClosedResourceError, trio.TooSlowError) as exc:
-            raise trio.BrokenResourceError("the peer is gone, or does not read") from exc
+        except trio.ClosedResourceError as exc:
+            raise trio.BrokenResourceError("the peer is gone") from exc
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("the peer does not read")
 
     async def _send_eof(self) -> None:
         if self._protocol.close_rcvd is not None:
@@ -204,6 +263,16 @@ class ServerWebSocket:
             await self._stream.send_eof()
         except trio.ClosedResourceError as exc:
             raise trio.BrokenResourceError from exc
+
+
+def _text_frame(message: bytes) -> bytes:
+    """A whole, unmasked text frame (RFC 6455, section 5.2)."""
+    size = len(message)
+    if size < 126:
+        return b"%c%c%b" % (_WHOLE_TEXT, size, message)
+    if size < 2**16:
+        return b"%c\x7e%b%b" % (_WHOLE_TEXT, size.to_bytes(2, "big"), message)
+    return b"%c\x7f%b%b" % (_WHOLE_TEXT, size.to_bytes(8, "big"), message)
 
 
 def _nobody() -> None:

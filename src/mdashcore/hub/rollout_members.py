@@ -1,0 +1,193 @@
+"""The devices of a rollout that is being driven: how each of them stands, and how many stand how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from mdashcore import rollout
+from mdashcore._errors import NotFound, VersionConflict
+from mdashcore.hub._records import Record, scoped
+from mdashcore.hub.rollouts import Rollouts, count
+from mdashcore.ota import Update
+from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
+
+__all__ = ["Members"]
+
+
+class Members:
+    """Every change of a member is a compare-and-set; what somebody else was quicker with is taken over."""
+
+    def __init__(self, rollouts: Rollouts, account: str, present: Rollout) -> None:
+        self._rollouts = rollouts
+        self._account = account
+        self._present = present
+        self._devices: list[str] = []
+        self._phases: dict[str, int] = {}
+        self._known: dict[str, Record[Member]] = {}
+        self._counts: list[Counts] = []
+        self.unbegun: dict[str, float] = {}
+        """Devices that are stored as UPDATING without having an update, and since when, in Unix seconds."""
+
+    async def load(self) -> None:
+        """Read which devices there are."""
+        self._devices = await self._rollouts.devices(self._account, self._present.id)
+        start = 0
+        for phase, end in enumerate(self._present.ends):
+            self._phases |= dict.fromkeys(self._devices[start:end], phase)
+            start = end
+
+    async def refresh(self) -> list[str]:
+        """Read all that is stored of them; the devices that are UPDATING."""
+        stored = [member async for member in self._rollouts.touched(self._account, self._present.id)]
+        for member in stored:
+            if self.get(member.device) != member and member.device in self._phases:
+                await self.read(member.device)
+        self._count()
+        return self.updating()
+
+    def follow(self, present: Rollout) -> None:
+        """The rollout has changed."""
+        before, self._present = self._present, present
+        if before.round != present.round:
+            self._count()
+
+    # How they stand
+
+    def __contains__(self, device: str) -> bool:
+        return device in self._phases
+
+    @property
+    def counts(self) -> tuple[Counts, ...]:
+        """How many devices of each phase have which outcome."""
+        return tuple(self._counts)
+
+    def phase(self, device: str) -> int:
+        """The index of a device's phase."""
+        return self._phases[device]
+
+    def of_phase(self, phase: int) -> Iterator[str]:
+        """The devices of a phase, in order."""
+        start = self._present.ends[phase - 1] if phase else 0
+        yield from self._devices[start : self._present.ends[phase]]
+
+    def get(self, device: str) -> Member | None:
+        """What is known of a device; None before its turn."""
+        record = self._known.get(device)
+        return None if record is None else record.value
+
+    def outcome(self, device: str) -> Outcome:
+        """How a device stands in the present round."""
+        return self._present.outcome(self.get(device))
+
+    def waits(self, device: str) -> bool:
+        """Whether a device may still begin."""
+        return self.outcome(device) is Outcome.PENDING or device in self.unbegun
+
+    def updating(self) -> list[str]:
+        """The devices that are UPDATING."""
+        return [device for device in self._known if self.outcome(device) is Outcome.UPDATING]
+
+    def update_id(self, device: str) -> str:
+        """The id of the device's present update."""
+        member = self.get(device)
+        return update_id(self._present.id, device, member.attempt if member is not None else 0)
+
+    # Changing them
+
+    async def read(self, device: str) -> Outcome:
+        """Look at what is stored of a device: its outcome."""
+        record = await self._rollouts.members.get(self._key(device))
+        if record is not None:
+            self._remember(device, record)
+        return self.outcome(device)
+
+    async def begin(self, device: str) -> bool:
+        """Store that a device's update begins; False where somebody else was quicker."""
+        now = self._rollouts.now()
+        member = self.get(device) or Member(device=device)
+        begun = attrs.evolve(
+            member,
+            outcome=Outcome.UPDATING,
+            attempt=member.attempt + 1,
+            round=self._present.round,
+            reason="",
+            changed=now,
+        )
+        if await self._put(begun):
+            self.unbegun[device] = now
+            return True
+        return False
+
+    async def postpone(self, device: str) -> None:
+        """Its update could not begin: its turn comes again."""
+        await self._end(device, Outcome.PENDING, "")
+
+    async def skip(self, device: str, reason: str) -> None:
+        """Let a device be."""
+        await self._end(device, Outcome.SKIPPED, reason)
+
+    async def settle(self, device: str) -> Update | None:
+        """See what has become of the update of a device that is UPDATING; the update, if it has not ended."""
+        self.unbegun.pop(device, None)
+        member = self.get(device)
+        if member is None or self.outcome(device) is not Outcome.UPDATING:
+            return None
+        id = self.update_id(device)
+        updates = self._rollouts.updates
+        update = await updates.get(self._account, device)
+        if update is not None and update.id == id and not update.ended:
+            return update
+        ended: Ended | None = update if update is not None and update.id == id else None
+        if ended is None:
+            past = (await updates.history(self._account, device)).past
+            ended = next((each for each in past if each.id == id), None)
+        if ended is not None:
+            await self._put(rollout.settled(member, ended, self._present.state, now=self._rollouts.now()))
+        elif not await self.exists(device):
+            await self.skip(device, "the device was removed")
+        elif update is not None and update.created >= member.changed:
+            await self.skip(device, "another update took its place")
+        else:
+            self.unbegun[device] = member.changed
+        return None
+
+    async def exists(self, device: str) -> bool:
+        """Whether the device is still registered."""
+        try:
+            await self._rollouts.registry.get(self._account, device)
+        except NotFound:
+            return False
+        return True
+
+    def _key(self, device: str) -> str:
+        return f"{scoped(self._account, self._present.id)}/{device}"
+
+    def _count(self) -> None:
+        self._counts = count(self._present, self._devices, self.get)
+
+    def _remember(self, device: str, record: Record[Member]) -> None:
+        before = self.outcome(device)
+        self._known[device] = record
+        after = self.outcome(device)
+        if before is not after and self._counts:
+            phase = self._phases[device]
+            self._counts[phase] = self._counts[phase].plus(before, -1).plus(after)
+
+    async def _end(self, device: str, outcome: Outcome, reason: str) -> None:
+        member = self.get(device) or Member(device=device)
+        present, now = self._present, self._rollouts.now()
+        await self._put(attrs.evolve(member, outcome=outcome, reason=reason, round=present.round, changed=now))
+        self.unbegun.pop(device, None)
+
+    async def _put(self, member: Member) -> bool:
+        known = self._known.get(member.device)
+        expected = 0 if known is None else known.version
+        try:
+            version = await self._rollouts.members.put(self._key(member.device), member, expected=expected)
+        except VersionConflict:
+            await self.read(member.device)
+            return False
+        self._remember(member.device, Record(member, version))
+        return True

@@ -1,0 +1,324 @@
+"""One rollout being driven: what its devices' updates have come to is judged, and acted upon.
+
+Several processes may drive the same rollout, each for the devices that are connected to it. What keeps them from
+harm: a decision is a compare-and-set of the rollout, a device's turn one of its member; who loses looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, Protocol
+
+import attrs
+
+from mdashcore import ota, rollout
+from mdashcore._errors import Busy, Conflict, DeviceOffline, NotFound, VersionConflict
+from mdashcore.hub._records import Record, scoped
+from mdashcore.hub.rollout_members import Members
+from mdashcore.hub.rollouts import Rollouts
+from mdashcore.hub.updates import blob_key
+from mdashcore.rollout import Outcome, Rollout, State
+
+__all__ = ["Hands", "RolloutRun"]
+
+TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress, each of which is stored
+
+SKIP_BATCH: Final = 256  # devices that are skipped before others have their turn: 0.1 s of writing to disk
+
+GRACE: Final = 60.0  # seconds in which whoever has stored that an update begins does begin it, or is not there any more
+
+
+class Hands(Protocol):
+    """Who has the devices: a node's updater, or an embedder's own."""
+
+    def is_connected(self, account: str, device: str) -> bool:
+        """Whether this process can begin an update of the device."""
+
+    async def start(
+        self, account: str, device: str, id: str, image: ota.Image, options: ota.Options, *, blob: str
+    ) -> object:
+        """Begin an update; raises `Conflict`, `DeviceOffline`, `NotFound`, `Busy`."""
+
+    async def cancel(self, account: str, device: str) -> object:
+        """Take an update back; raises `Conflict` where that is too late, `NotFound`."""
+
+
+class RolloutRun:
+    """One rollout being driven. For one task; made by `load`."""
+
+    def __init__(self, rollouts: Rollouts, hands: Hands, account: str, record: Record[Rollout]) -> None:
+        self._rollouts = rollouts
+        self._hands = hands
+        self._account = account
+        self._rollout = record.value
+        self._version = record.version
+        self._members = Members(rollouts, account, record.value)
+        self._ready: dict[str, None] = {}
+        """Devices whose turn it may be, in order."""
+        self._late: dict[int, list[str]] = {}
+        """Of phases whose devices are not waited for any more: those that have to be looked at."""
+        self._to_hold: dict[str, None] = {}
+        """Devices whose update may have to be taken back."""
+        self._queued_for: tuple[object, ...] = ()
+        self._held_since: float | None = None
+        self._told_at = -TELL_INTERVAL
+        self.gone = False
+        """Whether there is nothing to drive any more: it has ended, or was removed."""
+
+    @classmethod
+    async def load(cls, rollouts: Rollouts, hands: Hands, account: str, id: str) -> RolloutRun:
+        """Take up a rollout as it is stored. Raises `NotFound` for one that is not there, or has ended."""
+        record = await rollouts.records.get(scoped(account, id))
+        if record is None or record.value.ended:
+            raise NotFound(f"no rollout {id!r} that goes on")
+        run = cls(rollouts, hands, account, record)
+        await run._members.load()
+        await run.refresh()
+        return run
+
+    def __contains__(self, device: str) -> bool:
+        return device in self._members
+
+    async def refresh(self) -> None:
+        """Look at everything again: what was told meanwhile was not heard."""
+        await self.reload()
+        for device in await self._members.refresh():
+            await self._settle(device)
+        self._queued_for = ()
+
+    async def reload(self) -> None:
+        """Somebody has changed the rollout, or removed it."""
+        record = await self._rollouts.records.get(self._key)
+        if record is None:
+            self.gone = True
+        else:
+            self._take_over(record.value, record.version)
+
+    async def look(self, device: str) -> None:
+        """Something has happened to a device, or to its update."""
+        outcome = await self._members.read(device)
+        if outcome is Outcome.UPDATING:
+            await self._settle(device)
+        elif self._is_away(device) and not await self._members.exists(device):
+            await self._members.skip(device, "the device was removed")
+        self._queue(device)
+
+    async def step(self) -> float | None:
+        """Do all that is due: when there is more to do although nothing happens; None at the end.
+
+        Raises:
+            StorageError: it is not all done; calling it again does the rest.
+        """
+        await self._judge()
+        if not self.gone:
+            await self._hold()
+            await self._begin_due()
+            await self._skip_late()
+            await self._judge()
+        if self._rollout.ended and not self.gone:
+            await self._rollouts.blobs.delete(blob_key(self._account, self._rollout.id))
+            self.gone = True
+        return None if self.gone else await self._tell_progress(self._next_look())
+
+    # Deciding
+
+    @property
+    def _key(self) -> str:
+        return scoped(self._account, self._rollout.id)
+
+    def _take_over(self, present: Rollout, version: int) -> None:
+        self._rollout, self._version = present, version
+        self._members.follow(present)
+
+    async def _judge(self) -> None:
+        while not self.gone:
+            judged = rollout.judge(self._rollout, self._members.counts, self._rollouts.now())
+            if judged is self._rollout or await self._store(judged):
+                return
+
+    async def _store(self, changed: Rollout) -> bool:
+        """Store a decision and tell it; False, and what is there taken over, where somebody else was quicker."""
+        before, rollouts = self._rollout, self._rollouts
+        try:
+            version = await rollouts.records.put(self._key, changed, expected=self._version)
+        except VersionConflict:
+            await self.reload()
+            return False
+        self._take_over(changed, version)
+        if changed.phase != before.phase:
+            await rollouts.tell_phase(self._account, changed)
+        if changed.state is not before.state:
+            await rollouts.tell(self._account, changed)
+        return True
+
+    async def _tell_progress(self, next_look: float) -> float:
+        counts = self._members.counts
+        if self._rollout.counts == counts:
+            return next_look
+        now = self._rollouts.now()
+        if now < self._told_at + TELL_INTERVAL:
+            return min(next_look, self._told_at + TELL_INTERVAL)
+        if not await self._store(attrs.evolve(self._rollout, counts=counts)):
+            return now
+        self._told_at = now
+        await self._rollouts.tell_progress(self._account, self._rollout)
+        return next_look
+
+    def _next_look(self) -> float:
+        present, counts, now = self._rollout, self._members.counts, self._rollouts.now()
+        if any(self._late.values()):
+            return now
+        # If the window or the rate keeps a device from beginning, only time helps; of anything else is heard.
+        active = sum(each.updating for each in counts)
+        times = [rollout.next_look(present, counts, now, ready=bool(self._ready) and active < present.plan.max_active)]
+        if present.state is State.ABORTING:
+            times += [since + GRACE for since in self._members.unbegun.values()]
+        return min(times)
+
+    # Beginning
+
+    def _queue(self, device: str) -> None:
+        members = self._members
+        if members.phase(device) <= self._rollout.phase and members.waits(device) and self._is_here(device):
+            self._ready[device] = None
+
+    def _queue_all(self) -> None:
+        """Queue the devices of the phases that have begun, after anything that concerns them all has changed."""
+        present = self._rollout
+        wanted = (present.phase, present.round, present.phase_started)
+        if wanted == self._queued_for:
+            return
+        self._queued_for = wanted
+        self._ready.clear()
+        self._late.clear()
+        for phase in range(present.phase + 1):
+            for device in self._members.of_phase(phase):
+                self._queue(device)
+
+    async def _begin_due(self) -> None:
+        """Let as many devices begin as may; the rollout is stored before the first of them."""
+        while not self.gone and self._rollout.state is State.RUNNING:
+            self._queue_all()
+            now, counts = self._rollouts.now(), self._members.counts
+            free = rollout.budget(self._rollout, counts, now)
+            again = await self._take(min(len(self._members.unbegun), rollout.BATCH), self._members.unbegun)
+            first = await self._take(free, self._ready)
+            if not again and not first:
+                return
+            self._ready = dict.fromkeys([*again, *first, *self._ready])  # until it is stored, none has had its turn
+            if not await self._store(attrs.evolve(rollout.claim(self._rollout, len(first), now), counts=counts)):
+                continue
+            for device in (*again, *first):
+                await self._begin(device)
+                self._ready.pop(device, None)
+
+    async def _take(self, number: int, among: Collection[str]) -> list[str]:
+        """Take devices out of the queue that may begin."""
+        taken: list[str] = []
+        if not number:
+            return taken
+        for device in [each for each in self._ready if each in among]:
+            if len(taken) == number:
+                break
+            if await self._may_begin(device):
+                taken.append(device)
+            self._ready.pop(device, None)
+        return taken
+
+    async def _may_begin(self, device: str) -> bool:
+        if device in self._members.unbegun:
+            await self._settle(device)  # whoever has stored that it begins may have begun it now
+        if not self._members.waits(device):
+            return False
+        if not self._is_here(device):
+            await self._skip_if_late(device, "its turn came, and it was offline")
+            return False
+        present = await self._rollouts.updates.get(self._account, device)
+        if present is not None and not present.ended:
+            await self._skip_if_late(device, "its turn came, and another update of it was going on")
+            return False
+        return True
+
+    async def _begin(self, device: str) -> None:
+        """Begin the update of a device. Doing it twice does no harm."""
+        members, present = self._members, self._rollout
+        if device not in members.unbegun and not await members.begin(device):
+            return
+        id = members.update_id(device)
+        try:
+            await self._hands.start(self._account, device, id, present.image, present.plan.options, blob=present.id)
+        except (Conflict, DeviceOffline, NotFound, Busy):
+            update = await self._rollouts.updates.get(self._account, device)
+            if update is None or update.id != id:
+                await members.postpone(device)
+        members.unbegun.pop(device, None)
+
+    def _is_here(self, device: str) -> bool:
+        return self._hands.is_connected(self._account, device)
+
+    # Those that are not there
+
+    def _is_away(self, device: str) -> bool:
+        return self._members.waits(device) and not self._is_here(device)
+
+    def _may_skip(self, device: str) -> bool:
+        deadline = rollout.offline_deadline(self._rollout, self._members.phase(device))
+        return self._rollout.state is State.RUNNING and self._rollouts.now() >= deadline
+
+    async def _is_online(self, device: str) -> bool:
+        """Whether the device is connected, to this process or another."""
+        return self._is_here(device) or (await self._rollouts.presence.get(self._account, device)).online
+
+    async def _skip_if_late(self, device: str, why: str) -> None:
+        if self._may_skip(device):
+            await self._members.skip(device, why)
+
+    async def _skip_late(self) -> None:
+        """Skip those that did not come online in time, some at once."""
+        present, now, left = self._rollout, self._rollouts.now(), SKIP_BATCH
+        if self.gone or present.state is not State.RUNNING:
+            return
+        for phase in range(present.phase + 1):
+            if phase not in self._late and now >= rollout.offline_deadline(present, phase):
+                self._late[phase] = [device for device in self._members.of_phase(phase) if self._is_away(device)]
+            late = self._late.get(phase, [])
+            while late and left:
+                left -= 1
+                device = late.pop()
+                if self._is_away(device) and not await self._is_online(device):
+                    await self._members.skip(device, "it did not come online in time")
+
+    # Taking back
+
+    async def _settle(self, device: str) -> None:
+        """See what has become of a device's update."""
+        if await self._members.settle(device) is not None:
+            self._to_hold[device] = None
+
+    async def _hold(self) -> None:
+        """Take back what must not begin any more."""
+        present = self._rollout
+        if self._held_since != present.changed:
+            self._to_hold |= dict.fromkeys(self._members.updating())
+            self._held_since = present.changed
+        while self._to_hold:
+            device = next(iter(self._to_hold))
+            if await self._must_go(device):
+                try:
+                    await self._hands.cancel(self._account, device)
+                except (Conflict, NotFound, Busy):
+                    pass  # it got on meanwhile, and ends by itself
+            self._to_hold.pop(device, None)
+        if present.state is State.ABORTING:
+            now = self._rollouts.now()
+            for device in [each for each, since in self._members.unbegun.items() if now >= since + GRACE]:
+                await self._members.skip(device, "the rollout was aborted before it began")
+
+    async def _must_go(self, device: str) -> bool:
+        """At an abort, all that can; before, what waits in a queue for a device that has gone."""
+        update = await self._rollouts.updates.get(self._account, device)
+        if update is None or update.id != self._members.update_id(device) or not ota.can_cancel(update):
+            return False
+        if self._rollout.state is State.ABORTING or update.state is not ota.State.QUEUED:
+            return self._rollout.state is State.ABORTING
+        return self._rollout.state is State.PAUSED or (self._may_skip(device) and not await self._is_online(device))

@@ -1,0 +1,332 @@
+"""Rollouts: made, kept, and changed on request.
+
+The machine is `mdashcore.rollout`. Four things are stored of a rollout: the rollout itself, the ids of its devices
+(in order, in pieces, written once), a member for each device whose turn has come, and the image's blob, which all
+updates of the rollout share. A `RolloutRun` drives it; requests of people only change what is stored, and whoever
+drives it hears of that from the feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from mdashcore import _json, ota, rollout
+from mdashcore._errors import Busy, Conflict, NotFound, VersionConflict
+from mdashcore.hub._records import MAX_TRIES, Record, Records, scoped
+from mdashcore.hub.feed import Feed
+from mdashcore.hub.presence import OFFLINE, Presence, PresenceRecord
+from mdashcore.hub.registry import Registry
+from mdashcore.hub.shadows import Shadows
+from mdashcore.hub.updates import Updates, blob_key
+from mdashcore.identity import Device, make_id
+from mdashcore.rollout import Counts, Event, Member, Outcome, Rollout
+from mdashcore.selection import Facts, Selection
+from mdashcore.shadow import Shadow
+from mdashcore.storage import BlobStore, DocumentStore
+
+__all__ = ["PREFIX", "Rollouts", "Roster", "describe", "facts"]
+
+PREFIX: Final = "rol"  # of ids
+
+MAX_KEPT: Final = 200  # rollouts of an account, ended ones too: who has more has forgotten some
+MAX_OPEN: Final = 16  # of those, that have not ended: each has an image in the store, and its devices in memory
+
+PIECE: Final = 1000  # ids in one document: 128 KB at most
+MAX_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
+
+
+@attrs.frozen
+class Roster:
+    """A piece of a rollout's devices, in order."""
+
+    devices: tuple[str, ...]
+
+
+def facts(device: Device, presence: PresenceRecord, shadow: Shadow) -> Facts:
+    """What a filter looks at."""
+
+    def state() -> dict[str, Any]:
+        return {"desired": shadow.desired, "reported": shadow.reported, "delta": shadow.delta}
+
+    return Facts(device.id, device.name, presence.online, state)
+
+
+class Rollouts:
+    """The rollouts of every account.
+
+    Args:
+        now: Unix seconds.
+        entropy: that many random bytes.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        blobs: BlobStore,
+        feed: Feed,
+        updates: Updates,
+        registry: Registry,
+        presence: Presence,
+        shadows: Shadows,
+        *,
+        now: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.records = Records(documents, "rollouts", Rollout, load=Rollout.from_stored, dump=Rollout.to_stored)
+        self.rosters = Records(documents, "rollout_rosters", Roster)
+        self.members = Records(documents, "rollout_members", Member)
+        self.blobs = blobs
+        self.feed = feed
+        self.updates = updates
+        self.registry = registry
+        self.presence = presence
+        self.now = now
+        self._shadows = shadows
+        self._entropy = entropy
+
+    # Making one
+
+    def new_id(self) -> str:
+        """An id for a rollout, and for its image's blob."""
+        return make_id(PREFIX, self._entropy(8))
+
+    async def check_room(self, account: str) -> None:
+        """Raises `Busy` where the account has as many rollouts as it may."""
+        kept = await self.of(account)
+        if len(kept) >= MAX_KEPT:
+            raise Busy(f"you have {len(kept)} rollouts: remove some that have ended")
+        if sum(not each.ended for each in kept) >= MAX_OPEN:
+            raise Busy(f"{MAX_OPEN} rollouts of yours have not ended: wait for one, or abort it")
+
+    async def select(self, account: str, selection: Selection) -> list[str]:
+        """The ids of the devices that a selection means now. Raises `NotFound` for a device that is not there."""
+        devices = {device.id: device for device in await self.registry.of(account)}
+        for id in sorted(selection.devices or ()):
+            if id not in devices:
+                raise NotFound(f"no device {id!r}")
+        presence = await self.presence.of(account)
+        shadows: dict[str, Shadow] = {}
+        if selection.reads_shadows:
+            shadows = {id: shadow async for id, shadow in self._shadows.of(account) if id in devices}
+        return [
+            id
+            for id, device in devices.items()
+            if selection.matches(facts(device, presence.get(id, OFFLINE), shadows.get(id, Shadow())))
+        ]
+
+    async def create(self, account: str, id: str, request: rollout.Request, image: ota.ImageFacts) -> Rollout:
+        """Make a rollout whose image is in the blob `blob_key(account, id)`; whoever drives rollouts begins it.
+
+        Raises:
+            InvalidInput: the selection has no devices, or too many.
+            NotFound: a device that was named is not there.
+            Busy: as `check_room`.
+        """
+        await self.check_room(account)
+        devices = rollout.ordered(account, await self.select(account, request.selection))
+        terms = [term.text for term in request.selection.terms]
+        made = Rollout.begun(
+            id,
+            request.name or image.name,
+            ota.Image.of(image),
+            request.plan,
+            terms,
+            len(devices),
+            now=self.now(),
+        )
+        for piece in range(0, len(devices), PIECE):
+            roster = Roster(tuple(devices[piece : piece + PIECE]))
+            await self.rosters.put(f"{scoped(account, id)}/{piece // PIECE:04}", roster)
+        await self.records.put(scoped(account, id), made, expected=0)
+        await self.tell(account, made)
+        return made
+
+    # Looking at them
+
+    async def get(self, account: str, id: str) -> Rollout:
+        """The account's rollout. Raises `NotFound`."""
+        return (await self._record(account, id)).value
+
+    async def of(self, account: str) -> list[Rollout]:
+        """The account's rollouts, the newest first."""
+        found = [each async for _, each in self.records.scan(scoped(account, ""))]
+        return sorted(found, key=lambda each: (-each.created, each.id))
+
+    async def devices(self, account: str, id: str) -> list[str]:
+        """The ids of a rollout's devices, in order."""
+        prefix = f"{scoped(account, id)}/"
+        pieces = [(key, roster) async for key, roster in self.rosters.scan(prefix)]
+        return [device for _, roster in sorted(pieces) for device in roster.devices]
+
+    async def touched(self, account: str, id: str) -> AsyncIterator[Member]:
+        """The members that are stored, in no particular order: all but those whose turn has not come."""
+        async for _, member in self.members.scan(f"{scoped(account, id)}/"):
+            yield member
+
+    async def counts(self, account: str, present: Rollout) -> tuple[Counts, ...]:
+        """How many devices of each phase have which outcome now."""
+        members = {member.device: member async for member in self.touched(account, present.id)}
+        devices = await self.devices(account, present.id)
+        return tuple(count(present, devices, members.get))
+
+    async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
+        """(account, id) of every rollout that has not ended: what a node takes up when it starts."""
+        async for key, each in self.records.scan():
+            if not each.ended:
+                account, _, id = key.partition("/")
+                yield account, id
+
+    # Changing them
+
+    async def approve(self, account: str, id: str) -> Rollout:
+        """Let the first phase begin. Raises `NotFound`; `Conflict` where that was not waited for."""
+        return await self._request(account, id, "approved", rollout.Approved())
+
+    async def pause(self, account: str, id: str) -> Rollout:
+        """Let no more devices begin; those that have go on. Raises `NotFound`, `Conflict`."""
+        return await self._request(account, id, "paused", rollout.PauseRequested())
+
+    async def resume(self, account: str, id: str) -> Rollout:
+        """Go on, and forgive what has failed so far. Raises `NotFound`, `Conflict`."""
+        return await self._request(account, id, "resumed", None)
+
+    async def retry(self, account: str, id: str) -> Rollout:
+        """Give the devices that failed another try; a paused rollout goes on. Raises `NotFound`, `Conflict`."""
+        return await self._request(account, id, "retried", rollout.RetryRequested())
+
+    async def abort(self, account: str, id: str) -> Rollout:
+        """End it: what can still be taken back is. Raises `NotFound`, `Conflict`."""
+        return await self._request(account, id, "aborted", rollout.AbortRequested())
+
+    async def _request(self, account: str, id: str, wanted: str, event: Event | None) -> Rollout:
+        for _ in range(MAX_TRIES):
+            record = await self._record(account, id)
+            told = event or rollout.ResumeRequested(await self.counts(account, record.value))
+            changed = rollout.advance(record.value, told, now=self.now())
+            if changed is record.value:
+                raise Conflict(f"the rollout {id!r} is {changed.state}, it cannot be {wanted}")
+            try:
+                await self.records.put(scoped(account, id), changed, expected=record.version)
+            except VersionConflict:
+                continue
+            await self.tell(account, changed)
+            return changed
+        raise Busy(f"the rollout {id!r} is being changed by too many at once")
+
+    async def tell(self, account: str, changed: Rollout) -> None:
+        """Tell the state that was stored."""
+        await self.feed.emit(account, f"rollout.{changed.state}", changed.id, _json.encode(describe(changed)))
+
+    async def tell_phase(self, account: str, changed: Rollout) -> None:
+        """Tell that the next phase has begun."""
+        await self.feed.emit(account, "rollout.phase", changed.id, _json.encode(describe(changed)))
+
+    async def tell_progress(self, account: str, changed: Rollout) -> None:
+        """Tell how many devices have come how far."""
+        data = {"phase": changed.phase, "counts": attrs.asdict(rollout.added(changed.counts))}
+        await self.feed.emit(account, "rollout.progress", changed.id, _json.encode(data))
+
+    async def remove(self, account: str, id: str) -> None:
+        """Remove a rollout that has ended. Raises `NotFound`; `Conflict` for one that has not."""
+        present = await self.get(account, id)
+        if not present.ended:
+            raise Conflict(f"the rollout {id!r} is {present.state}: abort it first")
+        await self._erase(account, id)
+
+    async def forget(self, account: str) -> None:
+        """The account was removed: its rollouts go too, wherever they stand."""
+        for each in await self.of(account):
+            await self._erase(account, each.id)
+
+    async def _erase(self, account: str, id: str) -> None:
+        """The rollout itself goes last: what was stopped in between can be done again."""
+        key = scoped(account, id)
+        await self.blobs.delete(blob_key(account, id))
+        await self._erase_parts(f"{key}/")
+        await self.records.delete(key)
+
+    async def _erase_parts(self, prefix: str) -> None:
+        for parts in (self.members, self.rosters):
+            for key in [key async for key, _ in parts.scan(prefix)]:
+                await parts.delete(key)
+
+    # Tidying
+
+    async def orphans(self) -> set[tuple[str, str]]:
+        """(account, id) of rollouts that are not there, or have ended, and of which there is an image or a part.
+
+        Some may just be on their way into the store: only who is still among them an hour later is one.
+        """
+        found = {key.partition("/")[::2] async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
+        for parts in (self.members, self.rosters):
+            found |= {tuple(key.split("/")[:2]) async for key, _ in parts.scan()}  # type: ignore[misc]
+        kept = {key.partition("/")[::2] async for key, _ in self.records.scan()}
+        ended = {key.partition("/")[::2] async for key, each in self.records.scan() if each.ended}
+        images = {key.partition("/")[::2] async for key in self.blobs.scan()}
+        return (found - kept) | (ended & images)
+
+    async def tidy(self, account: str, id: str) -> None:
+        """Remove what is left of a rollout that is not there, or the image of one that has ended."""
+        record = await self.records.get(scoped(account, id))
+        if record is None or record.value.ended:
+            await self.blobs.delete(blob_key(account, id))
+        if record is None:
+            await self._erase_parts(f"{scoped(account, id)}/")
+
+    async def _record(self, account: str, id: str) -> Record[Rollout]:
+        record = await self.records.get(scoped(account, id)) if _possible(id) else None
+        if record is None:
+            raise NotFound(f"no rollout {id!r}")
+        return record
+
+
+def count(present: Rollout, devices: Sequence[str], member: Callable[[str], Member | None]) -> list[Counts]:
+    """How many devices of each phase have which outcome."""
+    found = []
+    start = 0
+    for end in present.ends:
+        numbers = dict.fromkeys(Outcome, 0)
+        for device in devices[start:end]:
+            numbers[present.outcome(member(device))] += 1
+        found.append(Counts(**{outcome.value.lower(): number for outcome, number in numbers.items()}))
+        start = end
+    return found
+
+
+def describe(present: Rollout) -> dict[str, Any]:
+    """A rollout as plain values. Times are Unix seconds."""
+    return {
+        "id": present.id,
+        "name": present.name,
+        "state": present.state,
+        "reason": present.reason,
+        "round": present.round,
+        "created": present.created,
+        "changed": present.changed,
+        "deadline": None if present.ended else rollout.deadline(present),
+        "phase": present.phase,
+        "phases": [_describe_phase(present, index) for index in range(len(present.ends))],
+        "counts": attrs.asdict(rollout.added(present.counts)),
+        "filter": list(present.filter),
+        "plan": rollout.describe_plan(present.plan),
+        "image": attrs.asdict(present.image),
+    }
+
+
+def _describe_phase(present: Rollout, index: int) -> dict[str, Any]:
+    started = present.phase_started[index] if index < len(present.phase_started) else None
+    counts = present.counts[index]
+    return {
+        "percent": present.plan.phases[index],
+        "devices": counts.total,
+        "started": started,
+        "counts": attrs.asdict(counts),
+    }
+
+
+def _possible(id: str) -> bool:
+    """Whether a rollout can have that id: what can't must not reach a store as a key."""
+    return 0 < len(id) <= MAX_ID and id.isascii() and id.replace("_", "").isalnum()

@@ -1,0 +1,239 @@
+"""One update being moved on: what happens to it is stored, then told; what it needs is asked of the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from mdashcore import _json, ota
+from mdashcore._errors import (
+    CallTimeout,
+    DeviceOffline,
+    InvalidInput,
+    MdashError,
+    NotFound,
+    RpcError,
+    VersionConflict,
+)
+from mdashcore.hub._records import Record, scoped
+from mdashcore.hub.update_report import describe
+from mdashcore.ota import State, Update
+
+if TYPE_CHECKING:
+    from mdashcore.hub.updates import Updates
+
+__all__ = ["CallStep", "DeviceCaller", "UpdateRun", "blob_key"]
+
+READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
+
+TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress: what a reader can follow
+
+CallStep: TypeAlias = ota.Begin | ota.Write | ota.End | ota.Commit | ota.Ask
+"""The steps that call the device."""
+
+
+class DeviceCaller(Protocol):
+    """Who can call devices: `mdashcore.trio.Node`, or an embedder's own."""
+
+    async def call(
+        self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float | None = None
+    ) -> bytes:
+        """Call a device; raises `RpcError`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
+
+
+def blob_key(account: str, id: str) -> str:
+    """Where the image with the id `Update.blob_id` is."""
+    return scoped(account, id)
+
+
+class UpdateRun:
+    """One update being driven: events for one task at a time; calls, side by side.
+
+    Args:
+        untold: its state was stored just now, and nobody told.
+    """
+
+    def __init__(
+        self, updates: Updates, account: str, device: str, record: Record[Update], *, untold: bool = False
+    ) -> None:
+        self._updates = updates
+        self.account = account
+        self.device = device
+        self._update = record.value
+        self._version = record.version
+        self._told_at = 0.0
+        self._untold = untold
+        self._tried: tuple[ota.Event, Update] | None = None  # what is written: it may be there, whatever the store says
+        self._block = 0, b""
+
+    @property
+    def update(self) -> Update:
+        """How it stands."""
+        return self._update
+
+    @property
+    def version(self) -> int:
+        """Of its document."""
+        return self._version
+
+    @property
+    def key(self) -> str:
+        """Of its document."""
+        return scoped(self.account, self.device)
+
+    async def apply(self, event: ota.Event) -> None:
+        """Take an event: what it changes is stored when this returns, and told.
+
+        Raises:
+            VersionConflict: somebody else has changed the update; see `reload`.
+            StorageError: it is not all done; the same event again does the rest.
+        """
+        await self.tell()
+        now = self._updates.now()
+        tried, update = self._tried or (None, self._update)
+        if tried is not event:
+            update = ota.advance(self._update, event, now=now)
+        if update is self._update:
+            return
+        self._tried = event, update
+        self._version = await self._put(update)
+        self._tried = None
+        before, self._update = self._update, update
+        if update.state is not before.state:
+            self._told_at = now
+            self._untold = True
+            self._updates.changed(self.account, self.device, update)
+            await self.tell()
+        elif update.offset != before.offset and now - self._told_at >= TELL_INTERVAL:
+            await self._tell_progress(update, now)
+
+    async def _put(self, update: Update) -> int:
+        try:
+            return await self._updates.records.put(self.key, update, expected=self._version)
+        except VersionConflict:
+            found = await self._updates.records.get(self.key)
+            if found is not None and found.value == update:  # it was written, and the store's answer was lost
+                return found.version
+            raise
+
+    async def reload(self) -> bool:
+        """Read the update again: whether somebody else has changed it.
+
+        Raises:
+            NotFound: it is not there any more; another one may be.
+        """
+        record = await self._updates.records.get(self.key)
+        if record is None or record.value.id != self._update.id:
+            raise NotFound(f"no update {self._update.id} of {self.device!r} any more")
+        if record.version == self._version:
+            return False
+        self._tried = None
+        self._update, self._version, self._untold = record.value, record.version, False
+        return True
+
+    async def tell(self) -> None:
+        """Tell a state that was stored and not told yet, and settle what has ended. Raises `StorageError`."""
+        if not self._untold:
+            return
+        update = self._update
+        if update.ended:
+            await self.settle()
+        await self._tell_state(update)
+        self._untold = False
+
+    async def settle(self) -> None:
+        """Put an update that has ended into the history, and let go of its image. Twice does no harm."""
+        await self._updates.remember(self.account, self.device, self._update)
+        if self._update.owns_blob:
+            await self._updates.blobs.delete(blob_key(self.account, self._update.blob_id))
+
+    async def params(self, step: CallStep) -> bytes | None:
+        """The parameters of a step's call. Raises `NotFound` where the image is gone."""
+        if isinstance(step, ota.Begin):
+            return _json.encode(step.params())
+        if isinstance(step, ota.Write):
+            return _json.encode(step.params(await self._read(step.offset, step.size)))
+        return None
+
+    async def perform(self, step: CallStep, params: bytes | None, caller: DeviceCaller) -> ota.Event:
+        """Make the call of a step, with its `params`; what came of it."""
+        try:
+            if isinstance(step, ota.Ask):
+                return await self._ask(step, caller)
+            await caller.call(self.account, self.device, step.method, params, timeout=step.call_timeout)
+        except RpcError as exc:
+            return ota.CallFailed(step.method, exc.code, exc.message)
+        except CallTimeout:
+            return ota.CallTimedOut(step.method)
+        except (DeviceOffline, NotFound):
+            return ota.DeviceDisconnected()
+        if isinstance(step, ota.Begin):
+            return ota.BeginAccepted()
+        if isinstance(step, ota.Write):
+            return ota.ChunkAccepted(step.offset, step.size)
+        return ota.EndAccepted() if isinstance(step, ota.End) else ota.CommitAccepted()
+
+    async def _ask(self, step: ota.Ask, caller: DeviceCaller) -> ota.Event:
+        answers: list[dict[str, object]] = []
+        answered = False
+        failure: ota.Event = ota.CallTimedOut(step.method)
+        for method in step.methods:
+            try:
+                answer = _json.decode(await caller.call(self.account, self.device, method, timeout=step.call_timeout))
+                if isinstance(answer, dict):
+                    answers.append(answer)
+                    answered = answered or method == ota.Ask.methods[0]
+            except RpcError as exc:
+                failure = ota.CallFailed(step.method, exc.code, exc.message)
+            except (CallTimeout, InvalidInput):
+                pass
+        return ota.BuildReported(ota.Build.from_wire(*answers), answered) if answers else failure
+
+    async def _read(self, offset: int, size: int) -> bytes:
+        """Bytes of the image, through a block in memory."""
+        start, block = self._block
+        if not 0 <= offset - start <= len(block) - size:
+            key = blob_key(self.account, self._update.blob_id)
+            start, block = offset, await self._updates.blobs.read(key, offset, max(size, READ_SIZE))
+            self._block = start, block
+        return block[offset - start : offset - start + size]
+
+    async def _tell_state(self, update: Update) -> None:
+        data = _json.encode(describe(update, now=self._updates.now()))
+        await self._updates.feed.emit(self.account, f"ota.{update.state}", self.device, data)
+        report = _REPORTS.get(update.state)
+        if report is not None:
+            report = {"message": update.reason or _MESSAGES.get(update.state, str(update.state)), **report}
+            await self._report(report)
+
+    async def _tell_progress(self, update: Update, now: float) -> None:
+        self._told_at = now
+        progress = {"id": update.id, "progress_percent": update.progress_percent, "offset": update.offset}
+        data = _json.encode({**progress, "size": update.image.size})
+        await self._updates.feed.emit(self.account, "ota.progress", self.device, data)
+        await self._report({"status": 1, "progress_percent": update.progress_percent})
+
+    async def _report(self, fields: dict[str, Any]) -> None:
+        """Keep `reported.ota` true for devices that do not report while they are being updated."""
+        try:
+            await self._updates.shadows.update(self.account, self.device, {"state": {"reported": {"ota": fields}}})
+        except MdashError:  # a full shadow is no reason to stop an update
+            return
+
+
+_REPORTS: Final[dict[State, dict[str, Any]]] = {
+    State.TRANSFERRING: {"status": 1, "progress_percent": 0},
+    State.REBOOTING: {"status": 3, "progress_percent": 100},
+    State.UNCOMMITTED: {"is_committed": False},
+    State.COMMITTED: {"is_committed": True},
+    State.FAILED: {"status": 2},
+    State.REJECTED: {"status": 2},
+    State.TIMED_OUT: {"status": 2},
+}
+"""What a state means in the fields of `reported.ota`; the other states say nothing about the device."""
+
+_MESSAGES: Final[dict[State, str]] = {
+    State.TRANSFERRING: "receiving the image",
+    State.REBOOTING: "image taken, rebooting",
+    State.UNCOMMITTED: "waiting for the commit",
+    State.COMMITTED: "committed",
+}

@@ -1,0 +1,624 @@
+"""Rollouts over a fleet of simulated devices, in virtual time, with the real hub, node and updater."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from mdashcore import _json, ota
+from mdashcore._errors import Conflict, NotFound, StorageError
+from mdashcore.hub import Hub
+from mdashcore.hub.feed import TOPIC, LogQuery
+from mdashcore.hub.updates import blob_key
+from mdashcore.identity import Device
+from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
+from mdashcore.storage import Backend, open_backend
+from mdashcore.trio.node import Node, NodeSettings, open_node
+from mdashcore.trio.rollouts import TIDY_DELAY, NodeHands, RolloutDriver
+
+EPOCH = 1_700_000_000.0
+OLD, NEW = "1.0", "2.0"
+BYTES = b"an image, as far as these devices care. " * 40
+IMAGE = ota.Image(name="fw.zip", size=len(BYTES), sha256="00", build_id=NEW, version=NEW)
+SETTINGS = NodeSettings(ping_interval=86_400.0)  # in virtual time, silence is no sign of anything
+
+
+class SimStream:
+    """The server's end of a device's connection: what is sent is answered by the device itself, at once."""
+
+    on_control: Callable[[], None] = staticmethod(lambda: None)
+    control_pending = False
+
+    def __init__(self, device: SimDevice) -> None:
+        self._device = device
+        self._inbox: deque[bytes] = deque()
+        self._news = trio.Event()
+        self.ended = False
+
+    @property
+    def last_received(self) -> float:
+        return trio.current_time()
+
+    def ping(self) -> None:
+        pass
+
+    def tell(self, frame: object) -> None:
+        self._inbox.append(_json.encode(frame))
+        self._news.set()
+
+    async def receive(self) -> bytes | None:
+        while not self._inbox and not self.ended:
+            self._news = trio.Event()
+            await self._news.wait()
+        await trio.lowlevel.checkpoint()
+        return self._inbox.popleft() if self._inbox else None
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.ended:
+            raise trio.BrokenResourceError
+        for message in messages:
+            self._device.hear(_json.decode(message), self)
+
+    def close(self, code: int, reason: str) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        self.ended = True
+        self._news.set()
+
+
+@attrs.define(eq=False)
+class SimDevice:
+    """A device that takes updates as Mongoose OS does.
+
+    `fate` is what becomes of a new image: "good", "dead" (it never comes back), "reverts" (it does not start, and
+    the old one comes back) or "refused".
+    """
+
+    device: Device
+    fate: str = "good"
+    runs: str = OLD
+    committed: bool = True
+    began: list[float] = attrs.Factory(list)
+    """When it was sent an image."""
+    taken: bytearray = attrs.Factory(bytearray)
+    has_had_it: bool = False
+    stream: SimStream | None = None
+    rebooting: trio.Event = attrs.Factory(trio.Event)
+    reverts_at: float = 0.0
+    online: bool = True
+    """Whether it connects at all."""
+
+    @property
+    def id(self) -> str:
+        return self.device.id
+
+    def build(self) -> dict[str, Any]:
+        return {"fw_id": self.runs, "fw_version": self.runs, "is_committed": self.committed, "status": 0}
+
+    def hear(self, frame: dict[str, Any], stream: SimStream) -> None:
+        if "id" not in frame:
+            return
+        method, params = frame["method"], frame.get("params") or {}
+        result: object = None
+        match method:
+            case "OTA.Begin":
+                self.began.append(trio.current_time())
+                self.taken.clear()
+                if self.fate == "refused":
+                    stream.tell({"id": frame["id"], "error": {"code": -1, "message": "no space left"}})
+                    return
+            case "OTA.Write":
+                self.taken += base64.b64decode(params["data"])
+            case "OTA.End":
+                assert bytes(self.taken) == BYTES
+                self.has_had_it = True
+                self.rebooting.set()
+            case "OTA.Commit":
+                self.committed = True
+            case "Sys.GetInfo" | "OTA.Status":
+                result = self.build()
+        stream.tell({"id": frame["id"], "result": result})
+
+    async def live(self, fleet: Fleet) -> None:
+        """Connect, again and again; reboot after each image."""
+        while self.online:
+            self.rebooting = trio.Event()
+            self.stream = stream = SimStream(self)
+            stream.tell({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"ota": self.build()}}}})
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._reboot, stream)
+                nursery.start_soon(self._roll_back, stream)
+                try:
+                    await fleet.node.serve_device(self.device, stream)
+                except StorageError:
+                    pass
+                nursery.cancel_scope.cancel()
+            if self.rebooting.is_set() and self.fate == "dead":
+                return
+            if self.rebooting.is_set() and self.fate == "good":
+                self.runs, self.committed, self.reverts_at = NEW, False, trio.current_time() + 300
+            await trio.sleep(3)
+
+    async def _reboot(self, stream: SimStream) -> None:
+        await self.rebooting.wait()
+        await trio.sleep(0.5)
+        stream.abort()
+
+    async def _roll_back(self, stream: SimStream) -> None:
+        if not self.committed:
+            await trio.sleep_until(self.reverts_at)
+            if not self.committed:
+                self.runs, self.committed = OLD, True
+                stream.abort()
+
+    def go(self) -> None:
+        """Lose the connection, and stay away."""
+        self.online = False
+        if self.stream is not None:
+            self.stream.abort()
+
+
+class Mortal:
+    """The documents as one process sees them. After its death it changes nothing any more."""
+
+    def __init__(self, inner: Any, writes: float = inf) -> None:
+        self.inner = inner
+        self.alive = True
+        self.writes = writes
+        """How many are left until it dies."""
+        self.dying = trio.Event()
+
+    async def get(self, collection: str, key: str) -> Any:
+        return await self.inner.get(collection, key)
+
+    def scan(self, collection: str, prefix: str = "") -> Any:
+        return self.inner.scan(collection, prefix)
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        self._count()
+        return int(await self.inner.put(collection, key, body, expected=expected))
+
+    async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
+        self._count()
+        return bool(await self.inner.delete(collection, key, expected=expected))
+
+    def _count(self) -> None:
+        self.writes -= 1
+        if self.writes < 0:
+            self.alive = False
+            self.dying.set()
+        if not self.alive:
+            raise StorageError("this process is dead")
+
+
+def make_hub(backend: Backend) -> Hub:
+    """A hub whose clock is Trio's."""
+    return Hub(backend, now=lambda: EPOCH + trio.current_time(), entropy=os.urandom)
+
+
+@attrs.define(eq=False)
+class Fleet:
+    """Devices of alice, and a node that they connect to; another one takes its place after `crash`."""
+
+    hub: Hub
+    backend: Backend
+    documents: Mortal
+    nursery: trio.Nursery
+    devices: dict[str, SimDevice] = attrs.Factory(dict)
+    node: Node = None  # type: ignore[assignment]
+    _scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    _down: trio.Event = attrs.Factory(trio.Event)
+
+    async def start(self) -> None:
+        """Bring a node up."""
+        self._down = trio.Event()
+        await self.nursery.start(self._serve)
+
+    async def crash(self) -> None:
+        """End the process without a word: nothing that it does from now on reaches the store. Another takes over."""
+        self.documents.alive = False
+        self._scope.cancel()
+        await self._down.wait()
+        self.documents = Mortal(self.documents.inner)
+        self.hub = make_hub(attrs.evolve(self.backend, documents=self.documents))
+        await self.start()
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as self._scope:
+            async with open_node(self.hub, id="node", settings=SETTINGS) as self.node:
+                task_status.started()
+                await trio.sleep_forever()
+        self._down.set()
+
+    async def add(self, number: int, **fields: Any) -> list[SimDevice]:
+        """Register devices, and let them connect."""
+        made = []
+        for n in range(number):
+            created = await self.hub.registry.create("alice", f"d{len(self.devices) + n}")
+            made.append(SimDevice(created.device, **fields))
+        for device in made:
+            self.devices[device.id] = device
+            if device.online:
+                self.nursery.start_soon(device.live, self)
+        return made
+
+    async def connected(self) -> None:
+        """Wait until everybody who means to be is there."""
+        await trio.testing.wait_all_tasks_blocked()
+        assert self.node.connections[0] == sum(device.online for device in self.devices.values())
+
+    async def roll_out(self, **asked: Any) -> Rollout:
+        """Make a rollout, to all unless something else is said."""
+        id = self.hub.rollouts.new_id()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield BYTES
+
+        await self.hub.blobs.put(blob_key("alice", id), chunks())
+        return await self.hub.rollouts.create("alice", id, parse_request({"filter": [], **asked}), IMAGE)
+
+    async def told(self, id: str, *states: State, within: float = 40 * 86_400.0) -> Rollout:
+        """Wait until the rollout is in one of some states."""
+        with trio.fail_after(within):
+            async with self.hub.bus.subscribe(TOPIC) as messages:
+                while (rollout := await self.hub.rollouts.get("alice", id)).state not in states:
+                    while b'"rollout.' not in await anext(messages):
+                        pass
+        return rollout
+
+    async def outcomes(self, id: str) -> dict[str, Any]:
+        """The members that have had their turn, by device."""
+        return {member.device: member async for member in self.hub.rollouts.touched("alice", id)}
+
+    async def names(self, prefix: str = "rollout.") -> list[str]:
+        """The notifications of that kind."""
+        frames = await self.hub.feed.query("alice", LogQuery(name=f"{prefix}*", limit=1000))
+        return [_json.decode(frame)["name"] for frame in frames]
+
+    def with_image(self) -> list[str]:
+        """The devices that have ever taken the image."""
+        return [device.id for device in self.devices.values() if device.has_had_it]
+
+
+@asynccontextmanager
+async def open_fleet() -> AsyncIterator[Fleet]:
+    """A node without devices."""
+    async with open_backend("memory://") as backend, trio.open_nursery() as nursery:
+        documents = Mortal(backend.documents)
+        hub = make_hub(attrs.evolve(backend, documents=documents))
+        await hub.accounts.register("alice", "hash", admin=True)
+        fleet = Fleet(hub, backend, documents, nursery)
+        await fleet.start()
+        yield fleet
+        for device in fleet.devices.values():
+            device.go()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def fleet(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Fleet]:
+    """A node without devices, in virtual time."""
+    async with open_fleet() as opened:
+        yield opened
+
+
+# A thousand devices
+
+
+@pytest.mark.parametrize("fate", ["dead", "reverts", "refused"])
+async def test_a_bad_image_stops_by_itself(fleet, autojump_clock, fate):
+    """Of a thousand devices, less than 2 % have ever had it, when the rollout waits for a person."""
+    await fleet.add(1000, fate=fate)
+    await fleet.connected()
+    rollout = await fleet.roll_out()
+    paused = await fleet.told(rollout.id, State.PAUSED)
+    assert "failed: more than 10 %, the error threshold" in paused.reason
+    await trio.sleep(86_400)
+    began = [device.id for device in fleet.devices.values() if device.began]
+    assert 5 <= len(began) < 20
+    assert set(began) <= set(ordered("alice", fleet.devices)[:10]), "the same devices are always first"
+    assert fleet.with_image() == ([] if fate == "refused" else began)
+    assert await fleet.names() == ["rollout.RUNNING", "rollout.PAUSED"] or "rollout.progress" in await fleet.names()
+    aborted = await fleet.hub.rollouts.abort("alice", rollout.id)
+    assert aborted.state is State.ABORTING
+    assert (await fleet.told(rollout.id, State.ABORTED)).reason == "aborted on request"
+
+
+async def test_a_good_image_reaches_everybody(fleet, autojump_clock):
+    """All run it, committed; phase after phase, at the rate; the image is not kept any longer."""
+    devices = await fleet.add(400)
+    await fleet.connected()
+    rollout = await fleet.roll_out(rate=600, max_active=200)
+    done = await fleet.told(rollout.id, State.COMPLETED)
+    assert done.reason == "400 of 400 devices succeeded, 0 failed"
+    assert {(device.runs, device.committed, len(device.began)) for device in devices} == {(NEW, True, 1)}
+    first, second, last = (
+        [fleet.devices[id].began[0] for id in ordered("alice", fleet.devices)[start:end]]
+        for start, end in ((0, 4), (4, 40), (40, 400))
+    )
+    assert max(first) < min(second)
+    assert max(second) < min(last)
+    assert max(last) - min(last) >= 34, "600 a minute"
+    await trio.testing.wait_all_tasks_blocked()
+    assert await fleet.hub.blobs.size(blob_key("alice", rollout.id)) is None
+    names = [name for name in await fleet.names() if name != "rollout.progress"]
+    assert names == ["rollout.RUNNING", "rollout.phase", "rollout.phase", "rollout.COMPLETED"]
+
+
+# Processes
+
+
+@pytest.mark.parametrize("writes", range(1, 80))
+async def test_any_process_can_go_on(fleet, autojump_clock, writes):
+    """Killed at any write, and taken up by another: all end well, no device begins more often than it was cut off."""
+    devices = await fleet.add(4)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[25, 100], max_active=1)
+    fleet.documents.writes = writes
+    with trio.move_on_after(600):
+        await fleet.documents.dying.wait()
+    await fleet.crash()
+    done = await fleet.told(rollout.id, State.COMPLETED)
+    assert done.reason == "4 of 4 devices succeeded, 0 failed"
+    assert {(device.runs, device.committed) for device in devices} == {(NEW, True)}
+    assert all(len(device.began) <= 2 for device in devices)
+    assert {each.outcome for each in (await fleet.outcomes(rollout.id)).values()} == {Outcome.SUCCEEDED}
+
+
+async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
+    """Both drive the same rollout: each device begins once, each phase after the one before."""
+    devices = await fleet.add(60)
+    await fleet.connected()
+    fleet.node.spawn(RolloutDriver(fleet.hub, NodeHands(fleet.node)).run)
+    rollout = await fleet.roll_out(phases=[10, 100], rate=600, max_active=20)
+    await fleet.told(rollout.id, State.COMPLETED)
+    assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}
+    order = [fleet.devices[id].began[0] for id in ordered("alice", fleet.devices)]
+    assert max(order[:6]) < min(order[6:])
+    names = [name for name in await fleet.names() if name != "rollout.progress"]
+    assert names == ["rollout.RUNNING", "rollout.phase", "rollout.COMPLETED"]
+
+
+async def test_what_the_bus_loses_is_found(fleet, autojump_clock):
+    """Messages come at most once: without any, a rollout goes on all the same, a little later."""
+
+    async def lose(topic: str, message: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    await fleet.add(3)
+    await fleet.connected()
+    fleet.backend.bus.publish = lose
+    rollout = await fleet.roll_out(phases=[100])
+    await trio.sleep(600)
+    done = await fleet.hub.rollouts.get("alice", rollout.id)
+    assert (done.state, done.reason) == (State.COMPLETED, "3 of 3 devices succeeded, 0 failed")
+
+
+async def test_a_failing_store_delays(fleet, autojump_clock):
+    """What could not be stored is done when the store is back."""
+    await fleet.add(3)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100])
+    await trio.sleep(5)
+    fleet.documents.alive = False
+    await trio.sleep(20)
+    fleet.documents.alive = True
+    assert (await fleet.told(rollout.id, State.COMPLETED)).reason == "3 of 3 devices succeeded, 0 failed"
+
+
+# People
+
+
+async def test_approval(fleet, autojump_clock):
+    """Nothing begins before somebody approves, and that is asked for once."""
+    devices = await fleet.add(3)
+    await fleet.connected()
+    rollout = await fleet.roll_out(approval=True, phases=[100])
+    await trio.sleep(3600)
+    assert not any(device.began for device in devices)
+    assert await fleet.names() == ["rollout.AWAITING_APPROVAL"]
+    await fleet.hub.rollouts.approve("alice", rollout.id)
+    with pytest.raises(Conflict, match="is RUNNING, it cannot be approved"):
+        await fleet.hub.rollouts.approve("alice", rollout.id)
+    await fleet.told(rollout.id, State.COMPLETED)
+
+
+async def test_what_nobody_approves_ends(fleet, autojump_clock):
+    """At the deadline of the whole; the image goes too."""
+    await fleet.add(1)
+    rollout = await fleet.roll_out(approval=True, timeout=3600)
+    ended = await fleet.told(rollout.id, State.ABORTED, within=3700)
+    assert ended.reason == "not done in time (3600 s); it was AWAITING_APPROVAL"
+    await trio.testing.wait_all_tasks_blocked()
+    assert await fleet.hub.blobs.size(blob_key("alice", rollout.id)) is None
+
+
+async def test_pause_resume(fleet, autojump_clock):
+    """Those that have begun go on, nobody else begins, until it goes on."""
+    devices = await fleet.add(10)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100], rate=6)
+    await trio.sleep(15)
+    await fleet.hub.rollouts.pause("alice", rollout.id)
+    began = [device for device in devices if device.began]
+    assert 1 <= len(began) <= 4
+    await trio.sleep(3600)
+    assert [device for device in devices if device.began] == began
+    assert all(device.runs == NEW for device in began)
+    await fleet.hub.rollouts.resume("alice", rollout.id)
+    await fleet.told(rollout.id, State.COMPLETED)
+    assert all(device.runs == NEW for device in devices)
+
+
+async def test_retry(fleet, autojump_clock):
+    """What has failed begins again, what has succeeded does not."""
+    good = await fleet.add(5)
+    bad = await fleet.add(5, fate="reverts")
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100])
+    paused = await fleet.told(rollout.id, State.PAUSED)
+    await trio.sleep(600)
+    for device in bad:
+        device.fate = "good"
+    await fleet.hub.rollouts.retry("alice", paused.id)
+    done = await fleet.told(rollout.id, State.COMPLETED)
+    assert (done.reason, done.round) == ("10 of 10 devices succeeded, 0 failed", 2)
+    assert {len(device.began) for device in good} == {1}
+    assert {len(device.began) for device in bad} == {2}
+
+
+async def test_abort(fleet, autojump_clock):
+    """What can be taken back is, the rest ends by itself, and then the whole has ended."""
+    await fleet.add(10)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100], rate=30)
+    await trio.sleep(9)
+    await fleet.hub.rollouts.abort("alice", rollout.id)
+    with pytest.raises(Conflict, match="abort it first"):
+        await fleet.hub.rollouts.remove("alice", rollout.id)
+    await fleet.told(rollout.id, State.ABORTED)
+    counts = await fleet.hub.rollouts.counts("alice", await fleet.hub.rollouts.get("alice", rollout.id))
+    assert counts[0].updating == 0
+    assert counts[0].succeeded == len(fleet.with_image()) > 0
+    assert counts[0].pending > 0
+    await fleet.hub.rollouts.remove("alice", rollout.id)
+    assert not [key async for key, _ in fleet.hub.rollouts.members.scan()]
+    assert not [key async for key, _ in fleet.hub.rollouts.rosters.scan()]
+    with pytest.raises(NotFound):
+        await fleet.hub.rollouts.get("alice", rollout.id)
+
+
+# Devices that are not there
+
+
+async def test_an_offline_device_is_waited_for(fleet, autojump_clock):
+    """It begins when it comes online."""
+    await fleet.add(2)
+    (late,) = await fleet.add(1, online=False)
+    rollout = await fleet.roll_out(phases=[100])
+    await trio.sleep(86_400)
+    assert (await fleet.hub.rollouts.get("alice", rollout.id)).state is State.RUNNING
+    late.online = True
+    fleet.nursery.start_soon(late.live, fleet)
+    assert (await fleet.told(rollout.id, State.COMPLETED, within=600)).reason == "3 of 3 devices succeeded, 0 failed"
+
+
+@pytest.mark.parametrize("wait", [0, 3600])
+async def test_who_does_not_come_is_skipped(fleet, autojump_clock, wait):
+    """At once, or after the time to wait; and it does not begin when it comes later."""
+    await fleet.add(2)
+    (late,) = await fleet.add(1, online=False)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100], offline_wait=wait)
+    done = await fleet.told(rollout.id, State.COMPLETED, within=wait + 600)
+    assert done.reason == "2 of 3 devices succeeded, 0 failed, 1 skipped"
+    assert trio.current_time() >= wait
+    skipped = (await fleet.outcomes(rollout.id))[late.id]
+    assert (skipped.outcome, skipped.reason) == (Outcome.SKIPPED, "it did not come online in time")
+
+
+async def test_a_phase_of_absent_devices_is_no_proof(fleet, autojump_clock):
+    """All of the first phase skipped: a person has to say that it goes on."""
+    devices = await fleet.add(10, online=False)
+    first = ordered("alice", [device.id for device in devices])[0]
+    for device in devices:
+        if device.id != first:
+            device.online = True
+            fleet.nursery.start_soon(device.live, fleet)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[10, 100], offline_wait=0)
+    paused = await fleet.told(rollout.id, State.PAUSED)
+    assert paused.reason == "no device of phase 1 had the chance to take the image, 1 were skipped"
+    await fleet.hub.rollouts.resume("alice", rollout.id)
+    assert (await fleet.told(rollout.id, State.COMPLETED)).counts[1].succeeded == 9
+
+
+async def test_removed_devices_are_skipped(fleet, autojump_clock):
+    """Before their turn and after; the rollout does not wait for them."""
+    devices = await fleet.add(3)
+    (late,) = await fleet.add(1, online=False)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100])
+    await trio.sleep(5)
+    (begun, *_) = [device for device in devices if device.began]
+    begun.online = False
+    for device in (begun, late):
+        await fleet.hub.remove_device("alice", device.id)
+    done = await fleet.told(rollout.id, State.COMPLETED, within=600)
+    assert done.reason == "2 of 4 devices succeeded, 0 failed, 2 skipped"
+    outcomes = await fleet.outcomes(rollout.id)
+    assert {outcomes[device.id].reason for device in (begun, late)} == {"the device was removed"}
+
+
+async def test_a_device_that_is_busy_has_its_turn_later(fleet, autojump_clock):
+    """Its present update is not disturbed; nobody else waits for it."""
+    devices = await fleet.add(2)
+    await fleet.connected()
+    busy = devices[0]
+    await fleet.hub.blobs.put(blob_key("alice", "own"), pieces(BYTES))
+    await fleet.node.updater.start("alice", busy.id, "own", IMAGE, ota.Options())
+    rollout = await fleet.roll_out(phases=[100])
+    await trio.sleep(120)
+    outcomes = await fleet.outcomes(rollout.id)
+    assert outcomes.get(busy.id) is None or outcomes[busy.id].outcome is Outcome.PENDING
+    assert outcomes[devices[1].id].outcome is Outcome.SUCCEEDED
+    assert (await fleet.told(rollout.id, State.COMPLETED)).reason == "2 of 2 devices succeeded, 0 failed"
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def test_a_maintenance_window(fleet, autojump_clock):
+    """Outside of it nobody begins; EPOCH is 22:13:20 in UTC."""
+    devices = await fleet.add(3)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100], window={"start": "02:00", "end": "03:00"})
+    await fleet.told(rollout.id, State.COMPLETED)
+    opens = (26 * 60 - 22 * 60 - 13) * 60 - 20
+    assert all(opens <= device.began[0] < opens + 60 for device in devices)
+
+
+# Accounts, and what is left behind
+
+
+async def test_the_rollouts_of_a_removed_account(fleet, autojump_clock):
+    """Go with it: nothing of them is left, and nothing is begun any more."""
+    await fleet.hub.accounts.register("root", "hash", admin=True)
+    devices = await fleet.add(5)
+    await fleet.connected()
+    await fleet.roll_out(phases=[100], rate=6)
+    await trio.sleep(1)
+    await fleet.hub.remove_account("alice")
+    for device in devices:
+        device.online = False
+    began = sum(len(device.began) for device in devices)
+    await trio.sleep(2 * TIDY_DELAY)
+    assert sum(len(device.began) for device in devices) == began
+    assert not [key async for key in fleet.hub.blobs.scan()]
+    for records in (fleet.hub.rollouts.records, fleet.hub.rollouts.rosters):
+        assert not [key async for key, _ in records.scan()]
+
+
+async def test_what_a_killed_process_has_left_is_removed(fleet, autojump_clock):
+    """An image without its rollout, an hour later; images of rollouts that go on stay."""
+    await fleet.add(1, online=False)
+    kept = await fleet.roll_out()
+    await fleet.hub.blobs.put(blob_key("alice", "rol_lost"), pieces(BYTES))
+    await fleet.crash()
+    await trio.sleep(TIDY_DELAY / 2)
+    assert len([key async for key in fleet.hub.blobs.scan()]) == 2
+    await trio.sleep(TIDY_DELAY)
+    assert [key async for key in fleet.hub.blobs.scan()] == [blob_key("alice", kept.id)]

@@ -1,0 +1,800 @@
+"""Updates as nodes drive them, of virtual devices, in virtual time; also of several nodes that share a store."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
+from mdashcore import _json, firmware, ota
+from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, NotFound, RpcError, StorageError
+from mdashcore.hub import Hub, LogQuery
+from mdashcore.hub.device_session import DeviceSession
+from mdashcore.hub.feed import TOPIC, Feed
+from mdashcore.hub.updates import blob_key
+from mdashcore.notifications import decode
+from mdashcore.ota import Options, State
+from mdashcore.storage import Backend
+from mdashcore.trio.updater import Updater
+from mdashcore.virtual_device import Build, VirtualDevice
+
+EPOCH = 1_700_000_000.0
+OLD, NEW = "20180501-000000/old", "20180601-120000/new"
+KEY = ("alice", "d1")
+DAY = 86_400.0
+
+
+class Documents(MemoryDocuments):
+    """Documents that can lose the answer to a write that they have made."""
+
+    losing = False
+
+    async def put(self, collection, key, body, *, expected=None):
+        version = await super().put(collection, key, body, expected=expected)
+        if self.losing and collection == "updates":
+            self.losing = False
+            raise StorageError("the connection broke")
+        return version
+
+
+class Bus(MemoryBus):
+    """A bus that can lose messages."""
+
+    losing = False
+
+    async def publish(self, topic, message):
+        if not self.losing:
+            await super().publish(topic, message)
+
+
+def zip_of(size=5000, **fields):
+    """A firmware zip, and what the reader says of it."""
+    file = io.BytesIO()
+    manifest = {"name": "ccm", "platform": "esp32", "version": "2.0", "build_id": NEW} | fields
+    firmware.write_image(file, manifest, {"app": random.Random(size).randbytes(size)})
+    return file.getvalue(), firmware.read_image(file, name="fw.zip")
+
+
+@attrs.define(eq=False)
+class Lamp:
+    """A virtual device with a link to one node at most. What it is called is kept; it can be deaf to a method."""
+
+    folder: object
+    device: VirtualDevice
+    node: object = None
+    calls: list = attrs.Factory(list)
+    deaf: set = attrs.Factory(set)
+    called: trio.Event = attrs.Factory(trio.Event)
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+
+    async def handle(self, method, params):
+        self.calls.append(method)
+        self.called.set()
+        if method in self.deaf:
+            await trio.sleep_forever()
+        return await self.device.handle(method, params)
+
+    def count(self, method):
+        return self.calls.count(method)
+
+    async def chunks(self, count):
+        """Wait until it was sent so many."""
+        while self.count("OTA.Write") < count:
+            self.called = trio.Event()
+            await self.called.wait()
+
+    async def run(self):
+        """Live; after a reboot it comes back to its node in a second."""
+
+        async def notify(method, params):
+            if self.node is None:
+                raise DeviceOffline("no link")
+            await self.node.hear(method, params)
+
+        async def reboot():
+            node = self.node
+            if node is not None:
+                await self.leave()
+                await trio.sleep(1)
+                if self.node is None and not node.dead:
+                    await self.join(node)
+
+        await self.device.run(notify, reboot)
+
+    async def join(self, node):
+        """Connect, and say what it runs."""
+        self.node, node.lamp = node, self
+        node.session = await node.hub.presence.claim(*KEY, node.name)
+        await node.updater.connected(*KEY)
+        for method, params in self.device.hello():
+            await node.hear(method, params)
+
+    async def leave(self):
+        """Drop the link."""
+        node, self.node = self.node, None
+        node.lamp = None
+        for call in node.calls:
+            call.cancel()
+        node.updater.disconnected(*KEY)
+        await node.hub.presence.release(*KEY, node.session, 0.0)
+
+
+class Ears:
+    """Hears from the hub what concerns updates, and nothing else."""
+
+    def __init__(self, updater):
+        self.device_removed = updater.forget
+        self.build_reported = lambda account, id, build: updater.tell(account, id, ota.BuildReported(build))
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+class Node:
+    """What a node is to its updater: calls go to the lamp that is connected here, reports and news come in."""
+
+    def __init__(self, name, site):
+        self.name = name
+        self.lamp = None
+        self.calls = set()
+        self.session = 0
+        self.dead = False
+        self.nursery = None
+        self.hub = Hub(site.backend, now=lambda: EPOCH + trio.current_time(), entropy=os.urandom)
+        self.updater = Updater(self.hub, self, lambda function: self.nursery.start_soon(function))
+        self.hub.add_listener(Ears(self.updater))
+
+    async def run(self, task_status):
+        """Live until cancelled."""
+        async with trio.open_nursery() as self.nursery, self.hub.bus.subscribe(TOPIC) as messages:
+            task_status.started()
+            async for message in messages:
+                account, item = Feed.parse(message)
+                note = decode(item.frame)
+                if note["name"].startswith("ota."):
+                    self.updater.heard(account, note["id"], note["name"])
+
+    async def call(self, account, id, method, params=None, *, timeout=None):
+        if self.lamp is None or (account, id) != KEY:
+            raise DeviceOffline("not here")
+        result = None
+        with trio.CancelScope() as link, trio.move_on_after(timeout) as timer:
+            self.calls.add(link)
+            try:
+                result = await self.lamp.handle(method, None if params is None else _json.decode(params))
+            except RpcError:
+                await trio.lowlevel.checkpoint()
+                raise
+            finally:
+                self.calls.discard(link)
+        if timer.cancelled_caught:
+            raise CallTimeout(method)
+        if link.cancelled_caught or self.lamp is None:
+            raise DeviceOffline("gone")
+        return _json.encode(result)
+
+    async def hear(self, method, params):
+        await DeviceSession(self.hub, *KEY).notification(method, _json.encode(params))
+
+    async def stands(self):
+        return (await self.hub.updates.get(*KEY)).state
+
+    async def ends(self):
+        """The update, when it has ended."""
+        return await self.updater.wait(*KEY, lambda update: False)
+
+    async def comes_to(self, state):
+        return await self.updater.wait(*KEY, lambda update: update.state is state)
+
+
+class Site:
+    """A store, nodes on it, and a lamp."""
+
+    def __init__(self, folder, nursery):
+        self.documents, self.bus, self.blobs = Documents(), Bus(), MemoryBlobs()
+        self.backend = Backend(self.documents, MemoryLogs(), self.blobs, self.bus)
+        self.nursery = nursery
+        self.folder = folder
+
+    @asynccontextmanager
+    async def node(self, name):
+        async with trio.open_nursery() as nursery:
+            node = Node(name, self)
+            await nursery.start(node.run)
+            yield node
+            nursery.cancel_scope.cancel()
+
+    async def lamp(self, **options):
+        device = VirtualDevice("d1", self.folder, build=Build("ccm", "1.0", OLD, "esp32"), **options)
+        lamp = Lamp(self.folder, device)
+        self.nursery.start_soon(lamp.run)
+        return lamp
+
+    async def start(self, node, options=Options(), *, blob=None, **fields):
+        """Put an image into the store, and have it installed."""
+        data, image = zip_of(**fields)
+        id = node.hub.updates.new_id()
+
+        async def chunks():
+            yield data
+
+        await self.blobs.put(blob_key("alice", blob or id), chunks())
+        return await node.updater.start(*KEY, id, image, options, blob=blob)
+
+    async def images(self):
+        return [key async for key in self.blobs.scan()]
+
+    async def told(self, node):
+        """The states that were told, in their order."""
+        frames = await node.hub.feed.query("alice", LogQuery(limit=1000, name="ota.*"))
+        names = [decode(frame)["name"].removeprefix("ota.") for frame in frames]
+        return [name for name in names if name != "progress"]
+
+
+@pytest.fixture
+async def site(tmp_path):
+    async with trio.open_nursery() as nursery:
+        yield Site(tmp_path, nursery)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def here(site):
+    """The node of those who have one."""
+    async with site.node("here") as node:
+        yield node
+
+
+@pytest.fixture
+async def there(site):
+    """Another node."""
+    async with site.node("there") as node:
+        yield node
+
+
+AUTO = Options(auto_commit=True, commit_after=20)
+COURSE = ["QUEUED", "TRANSFERRING", "VERIFYING", "REBOOTING", "UNCOMMITTED", "COMMITTED"]
+
+
+# One node
+
+
+async def test_a_connected_device_is_updated_and_committed(autojump_clock, site, here):
+    """Through every state, each told once; nobody has to do anything, and the image goes."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    changes = []
+    here.hub.updates.on_change.append(lambda account, device, update: changes.append((account, device, update.state)))
+    began = trio.current_time()
+    queued = await site.start(here, AUTO)
+    assert queued.state is State.QUEUED
+    assert (await here.ends()).state is State.COMMITTED
+    assert 20 < trio.current_time() - began < 60
+    assert await site.told(here) == COURSE
+    assert changes == [(*KEY, state) for state in COURSE]
+    assert (lamp.count("OTA.Begin"), lamp.count("OTA.Commit")) == (1, 1)
+    assert (await lamp.device.handle("Sys.GetInfo", None))["fw_id"] == NEW
+    assert await site.images() == []
+
+
+async def test_a_device_that_does_not_answer_is_not_healthy(autojump_clock, site, here):
+    """It is there, and deaf to Sys.GetInfo: not committed, and it rolls back."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    lamp.deaf.add("Sys.GetInfo")
+    await site.start(here, attrs.evolve(AUTO, commit_timeout=120))
+    update = await here.ends()
+    assert (update.state, lamp.count("OTA.Commit")) == (State.ROLLED_BACK, 0)
+    assert lamp.count("Sys.GetInfo") >= 2
+
+
+async def test_an_offline_device_gets_its_update_when_it_comes(autojump_clock, site, here):
+    """It begins when the device has said what it runs, and is that of the newest report."""
+    await site.start(here, AUTO)
+    await trio.sleep(3 * DAY)
+    assert await here.stands() is State.QUEUED
+    lamp = await site.lamp()
+    await lamp.join(here)
+    update = await here.ends()
+    assert (update.state, update.previous_build.id) == (State.COMMITTED, OLD)
+    assert update.started - update.created == pytest.approx(3 * DAY, abs=1)
+
+
+async def test_a_silent_device_gets_its_update_all_the_same(autojump_clock, site, here):
+    """Not every device says what it runs: after a while the transfer begins."""
+    await site.start(here)
+    lamp = await site.lamp()
+    lamp.device.hello = list
+    await lamp.join(here)
+    update = await here.comes_to(State.TRANSFERRING)
+    assert 10 < update.started - update.created < 20
+
+
+async def test_nobody_comes(autojump_clock, site, here):
+    """A week in the queue without the device: TIMED_OUT, said so, and the image goes."""
+    await site.start(here)
+    update = await here.ends()
+    assert (update.state, trio.current_time()) == (State.TIMED_OUT, pytest.approx(7 * DAY, abs=5))
+    assert await site.told(here) == ["QUEUED", "TIMED_OUT"]
+    assert await site.images() == []
+
+
+@pytest.mark.parametrize("method", ["OTA.Begin", "OTA.Write", "OTA.End"])
+async def test_a_device_that_falls_silent(autojump_clock, site, here, method):
+    """It ends, with what was waited for as the reason."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    lamp.deaf.add(method)
+    await site.start(here)
+    update = await here.ends()
+    assert (update.state, method in update.reason) == (State.TIMED_OUT, True)
+    assert trio.current_time() < DAY
+
+
+async def test_a_link_that_drops_costs_nothing(autojump_clock, site, here):
+    """The transfer goes on at the offset: one OTA.Begin, and no chunk twice but those that were on their way."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    data, _ = zip_of(20_000)
+    lamp.deaf.add("OTA.Write")
+    await site.start(here, AUTO, size=20_000)
+    for _ in range(3):
+        await trio.sleep(1)
+        lamp.deaf.clear()
+        chunks = lamp.count("OTA.Write") + 5
+        await lamp.chunks(chunks)
+        lamp.deaf.add("OTA.Write")
+        await lamp.leave()
+        await trio.sleep(60)
+        await lamp.join(here)
+    lamp.deaf.clear()
+    await lamp.leave()
+    await lamp.join(here)
+    assert (await here.ends()).state is State.COMMITTED
+    assert lamp.count("OTA.Begin") == 1
+    assert lamp.count("OTA.Write") <= -(-len(data) // 1024) + 10
+
+
+async def test_several_chunks_in_flight(autojump_clock, site, here):
+    """So many at once and no more, and the image is right: its digests are checked by the device."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    most, now = 0, 0
+    handle = lamp.device.handle
+
+    async def slow(method, params):
+        nonlocal most, now
+        now += method == "OTA.Write"
+        most = max(most, now)
+        try:
+            if method == "OTA.Write":
+                await trio.sleep(0.01 * (lamp.count(method)))
+            return await handle(method, params)
+        finally:
+            now -= method == "OTA.Write"
+
+    lamp.device.handle = slow
+    await site.start(here, attrs.evolve(AUTO, chunks_in_flight=4, chunk_size=512), size=20_000)
+    assert (await here.ends()).state is State.COMMITTED
+    assert most == 4
+
+
+async def test_an_image_that_the_store_has_lost(autojump_clock, site, here):
+    """The update fails, and says why."""
+    await site.start(here)
+    for key in await site.images():
+        await site.blobs.delete(key)
+    lamp = await site.lamp()
+    await lamp.join(here)
+    update = await here.ends()
+    assert (update.state, "not in the store any more" in update.reason) == (State.FAILED, True)
+
+
+async def test_a_shared_image_stays(autojump_clock, site, here):
+    """It is deleted by who shared it, not by the update's end."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    await site.start(here, AUTO, blob="rollout_1")
+    assert (await here.ends()).state is State.COMMITTED
+    assert await site.images() == [blob_key("alice", "rollout_1")]
+
+
+async def test_a_write_whose_answer_was_lost_is_no_conflict(autojump_clock, site, here):
+    """The store had taken it: nothing is told twice or left out, at any point of the course."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+
+    def lose(*args):
+        site.documents.losing = True
+
+    await site.start(here, AUTO)
+    here.hub.updates.on_change.append(lose)
+    assert (await here.ends()).state is State.COMMITTED
+    assert await site.told(here) == COURSE
+
+
+async def test_cancel(autojump_clock, site, here):
+    """In the queue and in the transfer; then no call is made any more. After OTA.End it is refused."""
+    with pytest.raises(NotFound):
+        await here.updater.cancel(*KEY)
+    await site.start(here)
+    assert (await here.updater.cancel(*KEY)).reason == "canceled in the queue"
+    assert await site.images() == []
+    lamp = await site.lamp()
+    await lamp.join(here)
+    lamp.deaf.add("OTA.Write")
+    await site.start(here)
+    await trio.sleep(1)
+    assert (await here.updater.cancel(*KEY)).state is State.CANCELED
+    calls = len(lamp.calls)
+    await trio.sleep(2000)
+    assert len(lamp.calls) == calls
+    lamp.deaf = {"OTA.End"}
+    await site.start(here)
+    for state in (State.VERIFYING, State.REBOOTING, State.UNCOMMITTED):
+        await here.comes_to(state)
+        with pytest.raises(Conflict, match=r"taken back|OTA\.Revert"):
+            await here.updater.cancel(*KEY)
+        if state is State.VERIFYING:
+            await lamp.device.handle("OTA.End", None)  # heard, and the answer is lost
+
+
+async def test_a_newer_update_takes_the_place_of_a_queued_one(autojump_clock, site, here):
+    """Told, its image freed, and remembered; one that is being performed is not disturbed."""
+    first = await site.start(here)
+    waited = []
+
+    async def wait():
+        with pytest.raises(Conflict, match="taken the place"):
+            await here.updater.wait(*KEY, lambda update: False, id=first.id)
+        waited.append(True)
+
+    site.nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    second = await site.start(here, version="3.0")
+    await trio.sleep(20)
+    assert waited
+    assert await site.images() == [blob_key("alice", second.id)]
+    assert await site.told(here) == ["QUEUED", "SUPERSEDED", "QUEUED"]
+    (past,) = (await here.hub.updates.history(*KEY)).past
+    assert (past.id, past.state) == (first.id, State.SUPERSEDED)
+    lamp = await site.lamp()
+    lamp.deaf.add("OTA.Write")
+    await lamp.join(here)
+    await here.comes_to(State.TRANSFERRING)
+    with pytest.raises(Conflict, match="TRANSFERRING"):
+        await site.start(here)
+    assert (await here.hub.updates.get(*KEY)).id == second.id
+
+
+async def test_the_history_has_an_end(autojump_clock, site, here):
+    """The newest twenty, newest first; a device that is removed leaves none."""
+    ids = []
+    for _ in range(23):
+        ids.append((await site.start(here, size=10)).id)
+        await here.updater.cancel(*KEY)
+    history = await here.hub.updates.history(*KEY)
+    assert [past.id for past in history.past] == ids[:-21:-1]
+    await here.hub.updates.forget(*KEY)
+    assert (await here.hub.updates.history(*KEY)).past == ()
+
+
+async def test_a_removed_device_has_no_update(autojump_clock, site, here):
+    """Who waits is told, and nobody drives anything."""
+    await here.hub.registry.create("alice", "d1")
+    await site.start(here)
+    site.nursery.start_soon(here.hub.remove_device, *KEY)
+    with pytest.raises(NotFound):
+        await here.ends()
+    assert await site.images() == []
+
+
+async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, here):
+    """It was stopped when it had stored the end, and had not let go of the image: the next one does, at its start."""
+    update = await site.start(here)
+    here.updater.forget(*KEY)
+    run = await here.hub.updates.take_up(*KEY)
+    ended = ota.advance(run.update, ota.CancelRequested(), now=EPOCH)
+    await here.hub.updates.records.put(run.key, ended)
+    assert await site.images() == [blob_key("alice", update.id)]
+    await here.updater.take_up_all()
+    assert await site.images() == []
+    assert [past.state for past in (await here.hub.updates.history(*KEY)).past] == [State.CANCELED]
+
+
+# Several nodes
+
+
+async def test_queued_on_one_node_and_driven_by_another(autojump_clock, site, here, there):
+    """The device comes to another node than that which took the image; who waits at the first learns all of it."""
+    await site.start(here, AUTO)
+    lamp = await site.lamp()
+    await lamp.join(there)
+    assert (await here.ends()).state is State.COMMITTED
+    assert await site.told(here) == COURSE
+    assert lamp.count("OTA.Begin") == 1
+    assert (here.updater._drivers, there.updater._drivers) == ({}, {})
+
+
+async def test_a_device_that_is_there_already(autojump_clock, site, here, there):
+    """The node that holds it hears of the update, and begins at once."""
+    lamp = await site.lamp()
+    await lamp.join(there)
+    await trio.sleep(100)
+    began = trio.current_time()
+    await site.start(here, AUTO)
+    await here.comes_to(State.TRANSFERRING)
+    assert trio.current_time() - began < 1
+    assert (await here.ends()).state is State.COMMITTED
+
+
+async def test_a_device_that_moves_to_another_node(autojump_clock, site, here, there):
+    """In the middle of the transfer: the other node goes on at the offset, the first lets go."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    await site.start(here, AUTO, size=20_000)
+    await lamp.chunks(8)
+    lamp.deaf.add("OTA.Write")
+    await trio.sleep(1)
+    lamp.deaf.clear()
+    await lamp.leave()
+    await lamp.join(there)
+    assert (await here.ends()).state is State.COMMITTED
+    assert lamp.count("OTA.Begin") == 1
+    assert here.updater._drivers == {}
+
+
+async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_clock, site, here, there):
+    """The old node does not know yet that its link is dead: no chunk goes astray, and the update ends as any."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    lamp.deaf.add("OTA.Write")
+    await site.start(here, AUTO, size=20_000)
+    await trio.sleep(1)
+    lamp.deaf.clear()
+    await lamp.join(there)
+    update = await there.ends()
+    assert update.state is State.COMMITTED
+    here.updater.disconnected(*KEY)
+    await trio.sleep(60)
+    assert here.updater._drivers == {}
+
+
+async def test_cancel_from_another_node(autojump_clock, site, here, there):
+    """The driver hears of it, and calls no more."""
+    lamp = await site.lamp()
+    await lamp.join(there)
+    lamp.deaf.add("OTA.Write")
+    await site.start(there)
+    await there.comes_to(State.TRANSFERRING)
+    await here.updater.cancel(*KEY)
+    await trio.sleep(1)
+    assert there.updater._drivers == {}
+    calls = len(lamp.calls)
+    await trio.sleep(1000)
+    assert len(lamp.calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("event", "end"), [(ota.CommitAccepted(), State.COMMITTED), (ota.RevertAccepted(), State.ROLLED_BACK)]
+)
+async def test_a_commit_by_way_of_another_node(autojump_clock, site, here, there, event, end):
+    """Somebody's call went over a node that does not drive the update: it counts all the same."""
+    lamp = await site.lamp()
+    await lamp.join(there)
+    await site.start(there)
+    await here.comes_to(State.UNCOMMITTED)
+    here.updater.tell(*KEY, event)
+    assert (await here.ends()).state is end
+    await trio.sleep(1)
+    assert there.updater._drivers == {}
+
+
+async def test_a_waiter_that_hears_nothing(autojump_clock, site, here, there):
+    """The bus loses everything: who waits looks into the store now and then."""
+    lamp = await site.lamp()
+    await lamp.join(there)
+    site.bus.losing = True
+    await site.start(there, AUTO)
+    assert (await here.ends()).state is State.COMMITTED
+
+
+async def test_a_node_that_dies(autojump_clock, site, here):
+    """Another one takes its updates up: the device goes on there at the offset, and a deadline holds if it does not."""
+    lamp = await site.lamp()
+    async with site.node("doomed") as doomed:
+        await lamp.join(doomed)
+        await site.start(doomed, AUTO, size=20_000)
+        await lamp.chunks(8)
+        lamp.deaf.add("OTA.Write")
+        await trio.sleep(1)
+    lamp.node = None
+    lamp.deaf.clear()
+    await here.updater.take_up_all()
+    assert here.updater._drivers == {}  # somebody seems to hold the device
+    await here.hub.presence.release(*KEY, doomed.session, 0.0)
+    await here.updater.take_up_all()
+    assert list(here.updater._drivers) == [KEY]
+    await lamp.join(here)
+    assert (await here.ends()).state is State.COMMITTED
+    assert lamp.count("OTA.Begin") == 1
+
+
+async def test_deadlines_outlive_the_device(autojump_clock, site, here):
+    """It leaves in the middle and never comes back: its node ends the update."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    lamp.deaf.add("OTA.Write")
+    await site.start(here)
+    await trio.sleep(1)
+    await lamp.leave()
+    update = await here.ends()
+    assert (update.state, "stopped taking the image" in update.reason) == (State.TIMED_OUT, True)
+
+
+# Whatever happens
+
+
+class Chaos:
+    """Two nodes and a lamp to which things happen; what is told is held against the lamp."""
+
+    def __init__(self, site):
+        self.site = site
+        self.nodes = {}
+        self.lamp = None
+
+    async def begin(self):
+        for name in ("here", "there"):
+            await self.start_node(name)
+        await self.power_on()
+
+    async def start_node(self, name):
+        """A process; one that takes over after another takes up what that has left."""
+        node = Node(name, self.site)
+        node.scope = trio.CancelScope()
+        ended = node.ended = trio.Event()
+
+        async def run(task_status):
+            with node.scope:
+                await node.run(task_status)
+            ended.set()
+
+        await self.site.nursery.start(run)
+        self.nodes[name] = node
+        node.hub.updates.on_change.append(self.check)
+
+    async def power_on(self):
+        build, quiet = Build("ccm", "1.0", OLD, "esp32"), {"stats_interval": DAY, "log_interval": DAY}
+        device = VirtualDevice("d1", self.site.folder, build=build, **quiet)
+        lamp = self.lamp = Lamp(self.site.folder, device)
+
+        async def run():
+            with lamp.scope:
+                await lamp.run()
+
+        self.site.nursery.start_soon(run)
+
+    async def power_cut(self):
+        """The device boots; the node of its link notices."""
+        if self.lamp.node is not None:
+            await self.lamp.leave()
+        self.lamp.scope.cancel()
+        await self.power_on()
+
+    async def kill(self, name):
+        """A process dies with its links; its successor cleans up after it."""
+        node = self.nodes[name]
+        held = self.lamp.node is node
+        if held:
+            self.lamp.node = None
+        node.dead = True
+        node.scope.cancel()
+        await node.ended.wait()
+        await self.start_node(name)
+        if held:
+            await self.nodes[name].hub.presence.release(*KEY, node.session, 0.0)
+        await self.nodes[name].updater.take_up_all()
+
+    async def join(self, name):
+        node = self.nodes[name]
+        if self.lamp.node is node:
+            return
+        if self.lamp.node is not None:
+            await self.lamp.leave()
+        await self.lamp.join(node)
+
+    def check(self, account, device, update):
+        """What is said to be so, is so."""
+        boot = self.lamp.device._boot.state
+        runs = self.lamp.device._boot.running.build_id
+        if update.state is State.COMMITTED:
+            assert (runs, boot.committed) == (NEW, True)
+        elif update.state in (State.ROLLED_BACK, State.CANCELED):
+            assert runs == OLD
+
+    async def happen(self, what):
+        lamp = self.lamp
+        match what:
+            case "here" | "there":
+                await self.join(what)
+            case "leave" if lamp.node is not None:
+                await lamp.leave()
+            case "power cut":
+                await self.power_cut()
+            case "kill here" | "kill there":
+                await self.kill(what.removeprefix("kill "))
+            case "lost write":
+                self.site.documents.losing = True
+            case "bus away" | "bus back":
+                self.site.bus.losing = what == "bus away"
+            case "hears":
+                lamp.deaf.clear()
+            case "cancel":
+                try:
+                    await self.nodes["there"].updater.cancel(*KEY)
+                except (Conflict, StorageError):
+                    pass
+            case str() if what.startswith("deaf to "):
+                lamp.deaf.add(what.removeprefix("deaf to "))
+
+
+HAPPENINGS = st.sampled_from(
+    [
+        *["here", "there", "leave", "hears"] * 2,
+        "power cut",
+        "kill here",
+        "kill there",
+        "lost write",
+        "bus away",
+        "bus back",
+        "deaf to OTA.Begin",
+        "deaf to OTA.Write",
+        "deaf to OTA.End",
+        "deaf to OTA.Commit",
+        "deaf to Sys.GetInfo",
+        "cancel",
+    ]
+)
+PAUSES = st.sampled_from([0, 0.001, 0.3, 0.6, 1.5, 20, 40, 400])
+
+
+@given(
+    course=st.lists(st.tuples(HAPPENINGS, PAUSES), max_size=12),
+    calm=st.integers(0, 8),
+    in_flight=st.sampled_from([1, 3]),
+)
+@settings(max_examples=100)
+def test_whatever_happens(tmp_path_factory, course, calm, in_flight):
+    """To the device, its link, the nodes and the store: the update ends, and nothing was said that is not so."""
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            site = Site(tmp_path_factory.mktemp("lamp"), nursery)
+            chaos = Chaos(site)
+            await chaos.begin()
+            await chaos.join("here")
+            await site.start(chaos.nodes["here"], attrs.evolve(AUTO, chunks_in_flight=in_flight, chunk_size=1000))
+            await chaos.lamp.chunks(min(calm, 5))
+            for what, pause in course:
+                await chaos.happen(what)
+                await trio.sleep(pause)
+            for what in ("bus back", "hears", "leave", "here"):
+                await chaos.happen(what)
+            began = trio.current_time()
+            update = await chaos.nodes["here"].ends()
+            assert trio.current_time() - began < 2 * DAY, update
+            await trio.sleep(700)  # the last to hear of it looks by itself
+            assert all(node.updater._drivers == {} for node in chaos.nodes.values())
+            assert await site.images() == []
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
