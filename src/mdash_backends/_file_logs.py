@@ -10,13 +10,14 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
 import attrs
 
 from mdash_backends import _log_segments
-from mdash_backends._files import Files, failed, json_text
+from mdash_backends._files import Files, failed
 from mdash_backends._key_files import KeyFiles
 from mdash_backends._log_segments import State
 from mdashcore._errors import InvalidInput, StorageError
@@ -36,7 +37,7 @@ class _Append:
     """One caller's entries, and what became of them."""
 
     time: float
-    bodies: Sequence[bytes]
+    members: Sequence[bytes]
     size: int
     first: int | None = None
     error: StorageError | None = None
@@ -68,14 +69,20 @@ class FileLogs:
         self._files = files
         self._folders = KeyFiles(files, folder, SUFFIX)
         self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._repair = True
+
+    async def only_look(self) -> Sequence[str]:
+        """Tell of torn ends from now on, and leave them as they are. Nothing is looked at yet."""
+        self._repair = False
+        return ()
 
     async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
         if not math.isfinite(time):
             raise InvalidInput("a log entry's time is a finite number")
         if not bodies:
             raise InvalidInput("an append has at least one entry")
-        texts = [json_text(bytes(body), indent=-1) for body in bodies]
-        request = _Append(float(time), texts, sum(map(len, texts)))
+        members = [_log_segments.member(bytes(body)) for body in bodies]
+        request = _Append(float(time), members, sum(map(len, members)))
         async with self._use(log) as used:
             used.waiting.append(request)
             try:
@@ -106,9 +113,9 @@ class FileLogs:
         async with self._use(log) as used:
             return _state(used).end
 
-    async def trim(self, log: str, keep: int) -> None:
+    async def trim(self, log: str, keep: int, *, before: int | None = None) -> None:
         async with self._use(log) as used, used.lock:
-            await self._files.run(used.folder, self._trim, used, keep)
+            await self._files.run(used.folder, self._trim, used, keep, before)
 
     @asynccontextmanager
     async def _use(self, name: str) -> AsyncIterator[_Log]:
@@ -122,7 +129,8 @@ class FileLogs:
             if log.state is None:
                 async with log.lock:
                     if log.state is None:  # else another one has looked while we waited
-                        log.state = await self._files.run(log.folder, _log_segments.load, log.folder, name)
+                        load = partial(_log_segments.load, log.folder, name, repair=self._repair)
+                        log.state = await self._files.run(log.folder, load)
             yield log
         finally:
             log.users -= 1
@@ -146,7 +154,7 @@ class FileLogs:
         """Write, and note how it went: the caller who began it may not be there any more to do so."""
         before = _state(log)
         try:
-            log.state = _log_segments.append(self._files, before, [(each.time, each.bodies) for each in group])
+            log.state = _log_segments.append(self._files, before, [(each.time, each.members) for each in group])
         except (OSError, StorageError) as exc:
             error = failed(log.folder, exc) if isinstance(exc, OSError) else exc
             for request in group:
@@ -155,12 +163,13 @@ class FileLogs:
         offset = before.end
         for request in group:
             request.first = offset
-            offset += len(request.bodies)
+            offset += len(request.members)
 
-    def _trim(self, log: _Log, keep: int) -> None:
-        before = _state(log)
-        log.state = _log_segments.trim(self._files, before, keep)
-        _log_segments.remove_trimmed(before, log.state)
+    def _trim(self, log: _Log, keep: int, before: int | None) -> None:
+        old = _state(log)
+        first = old.end - max(0, keep)
+        log.state = _log_segments.trim(self._files, old, first if before is None else min(first, before))
+        _log_segments.remove_trimmed(old, log.state)
 
 
 def _state(log: _Log) -> State:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,10 @@ from urllib.parse import unquote
 
 from mdashcore._errors import InvalidInput, StorageError
 
-__all__ = ["folder_of", "hold_folder", "refuse_folder", "sync_folder"]
+__all__ = ["folder_of", "hold_folder", "refuse_folder", "refuse_other_files", "sync_folder"]
 
 LOCK_FILE: Final = "lock"
+MAX_SHOWN: Final = 3  # names of files in an error: enough to recognise the folder
 MAX_HOLDER: Final = 512  # bytes: the line about the holder; more is not what this module wrote
 
 
@@ -121,3 +122,18 @@ def refuse_folder(folder: Path, name: str, what: str) -> None:
     """Raise `StorageError` if a folder holds the store of another backend, which `name` in it shows."""
     if (folder / name).exists():
         raise StorageError(f"{folder} holds {what}")
+
+
+def refuse_other_files(folder: Path, own: Container[str]) -> None:
+    """Raise `StorageError` if a folder that is to become a store has files in it that no store has."""
+    try:
+        others = sorted(name for name in os.listdir(folder) if name not in own)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StorageError(f"{folder} cannot be used: {exc.strerror or exc}") from exc
+    if others:
+        shown = ", ".join(map(repr, others[:MAX_SHOWN])) + (" and others" if len(others) > MAX_SHOWN else "")
+        raise StorageError(
+            f"{folder} is no store, and not empty: there is {shown}; a new store needs a folder of its own"
+        )

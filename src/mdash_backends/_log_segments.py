@@ -8,7 +8,8 @@
                               {"offset":2,"last":2,"time":1700000001.5,"body":{…}}
     0000000000000003.jsonl    …
 
-Line n of a file is the entry with the file's offset + n. ``last`` is the offset of the last entry of the same append,
+Line n of a file is the entry with the file's offset + n. A body that does not fit on a line, or has space around it, is
+a string instead, in ``text``: it comes back byte for byte. ``last`` is the offset of the last entry of the same append,
 where there are several: so an append of which only a part came to the disk is known. ``first`` is the offset of the
 first entry that was not trimmed; what is before it is removed a file at a time.
 
@@ -29,13 +30,13 @@ from typing import Annotated, Final
 import attrs
 import msgspec
 
-from mdash_backends._files import Files, damaged, read_file, write_all
+from mdash_backends._files import Files, damaged, json_text, read_file, write_all
 from mdash_backends._lock import sync_folder
 from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.storage import LogEntry
 
-__all__ = ["State", "append", "load", "read", "remove_trimmed", "trim"]
+__all__ = ["State", "append", "load", "member", "read", "remove_trimmed", "trim"]
 
 HEADER: Final = "log.json"
 SEGMENT_BYTES: Final = (
@@ -71,18 +72,31 @@ class _Header(msgspec.Struct):
 class _Line(msgspec.Struct, frozen=True):
     offset: int
     time: float
-    body: msgspec.Raw
+    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
     last: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.body is msgspec.UNSET) == (self.text is msgspec.UNSET):
+            raise ValueError("a line has either a body or a text")
+
+    @property
+    def entry(self) -> LogEntry:
+        body = self.text.encode() if isinstance(self.text, str) else bytes(self.body or b"")
+        return LogEntry(self.offset, self.time, body)
 
 
 _decode_header = msgspec.json.Decoder(_Header).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
-def load(folder: str, name: str) -> State:
+def load(folder: str, name: str, *, repair: bool) -> State:
     """Look at a log's folder, and cut off what an append that was never acknowledged has left at its end.
 
     What a process that died before this one has left is on disk afterwards, as what is built upon it will be.
+
+    Args:
+        repair: otherwise nothing is cut off or removed, only told.
 
     Raises:
         StorageError: it is damaged; the text names the file and the line.
@@ -100,16 +114,25 @@ def load(folder: str, name: str) -> State:
     if header.log != name:
         raise StorageError(f"{path} is not where it belongs: it is of the log {header.log!r}")
     starts = _segments(folder)
-    size, end = _recover(_path(folder, starts[-1]), starts[-1]) if starts else (0, header.first)
+    size, end = _recover(_path(folder, starts[-1]), starts[-1], repair=repair) if starts else (0, header.first)
     found = State(folder, name, True, header.first, end, tuple(starts), size)
     state = _without(found, header.first)
-    remove_trimmed(found, state)
-    sync_folder(Path(folder))
+    if repair:
+        remove_trimmed(found, state)
+        sync_folder(Path(folder))
     return state
 
 
+def member(body: bytes) -> bytes:
+    """A body as a member of its line. Raises `InvalidInput` for what is not JSON."""
+    json_text(body, indent=-1)
+    if b"\n" in body or body.strip(b" \t\r") != body:
+        return b'"text":%b' % _json.encode(body.decode())
+    return b'"body":%b' % body
+
+
 def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[bytes]]]) -> State:
-    """Write appends, each a time and JSON texts on one line; return when they are on disk.
+    """Write appends, each a time and what `member` has given; return when they are on disk.
 
     Raises:
         OSError: nothing was added.
@@ -167,14 +190,14 @@ def read(state: State, start: int, limit: int) -> list[LogEntry]:
         until = min([stop, *state.starts[number : number + 1]])
         for n in range(offset - begin, until - begin):
             line = _line(path, lines, n, begin)
-            entries.append(LogEntry(line.offset, line.time, bytes(line.body)))
+            entries.append(line.entry)
         offset = until
     return entries
 
 
-def trim(files: Files, state: State, keep: int) -> State:
-    """Write down that only the newest `keep` entries are left; no file is removed yet."""
-    after = _without(state, state.end - max(0, keep))
+def trim(files: Files, state: State, first: int) -> State:
+    """Write down that there is nothing before an offset any more; no file is removed yet."""
+    after = _without(state, first)
     if after.first != state.first:
         _write_header(files, after)
     return after
@@ -203,17 +226,17 @@ def _write_header(files: Files, state: State) -> None:
 def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple[bytes, int]:
     """The lines of some appends from an offset on, and the next offset."""
     lines: list[bytes] = []
-    for time, bodies in group:
+    for time, members in group:
         stamp = _json.encode(time)
-        several = b'"last":%d,' % (offset + len(bodies) - 1) if len(bodies) > 1 else b""
-        for body in bodies:
-            lines.append(b'{"offset":%d,%b"time":%b,"body":%b}\n' % (offset, several, stamp, body))
+        several = b'"last":%d,' % (offset + len(members) - 1) if len(members) > 1 else b""
+        for body in members:
+            lines.append(b'{"offset":%d,%b"time":%b,%b}\n' % (offset, several, stamp, body))
             offset += 1
     return b"".join(lines), offset
 
 
-def _recover(path: str, begin: int) -> tuple[int, int]:
-    """The size of a log's last file, and the offset after its last line, once its torn end has been cut off.
+def _recover(path: str, begin: int, *, repair: bool) -> tuple[int, int]:
+    """The size of a log's last file, and the offset after its last line, without its torn end, which is cut off.
 
     Torn is what ends without a line break, what has NULs in it (a file can grow on disk before its bytes get there),
     and the lines of an append of which the last one is not there.
@@ -229,12 +252,14 @@ def _recover(path: str, begin: int) -> tuple[int, int]:
         whole -= 1
     size = sum(len(line) + 1 for line in lines[:whole])
     if size < len(data):
+        cut = "cut off" if repair else "the next start will cut off"
         _logger.warning(
-            "%s: cut off %d bytes from byte %d on, an append that was never acknowledged", path, len(data) - size, size
+            "%s: %s %d bytes from byte %d on, an append that was never acknowledged", path, cut, len(data) - size, size
         )
-    with open(path, "rb+", buffering=0) as file:
-        file.truncate(size)
-        os.fsync(file.fileno())
+    if repair:
+        with open(path, "rb+", buffering=0) as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
     return size, begin + whole
 
 

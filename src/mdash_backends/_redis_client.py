@@ -8,6 +8,7 @@ Commands are short here, so one connection can carry them all: what concurrent c
 from __future__ import annotations
 
 import hashlib
+import logging
 import ssl
 from binascii import crc_hqx
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +26,9 @@ from coredis.exceptions import MovedError, NoScriptError, RedisError
 from mdashcore._errors import StorageError
 
 __all__ = ["ANY_SLOT", "FAILURES", "Client", "Script", "Target", "background_tasks", "reason", "slot_of"]
+
+# It writes a line for every try that fails, without the cause. What fails is raised here, and told by who catches it.
+logging.getLogger("coredis").setLevel(logging.CRITICAL)
 
 MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothing beyond, and memory stays bounded
 

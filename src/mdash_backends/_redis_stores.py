@@ -42,6 +42,8 @@ STAGING: Final = 3600  # seconds after which a blob that nobody finished is gone
 
 MAX_TRIES: Final = 32  # of what others may come between: more of them at once are a flood
 
+MAX_EXACT: Final = 2**53  # a script's numbers are doubles
+
 MAX_OFFSET: Final = 2**63 - 1  # a stream's ids are unsigned 64-bit numbers; Redis' counters are signed
 
 NAMES: Final = 4096  # collections and logs whose key names are remembered
@@ -81,6 +83,12 @@ for i = 2, #ARGV do
 end
 redis.call('INCRBY', KEYS[2], #ARGV - 1)
 return first
+""")
+
+# KEYS: entries, end; ARGV: entries to keep, offset from which on none is removed. MINID would need Redis 6.2.
+_TRIM = Script("""
+local after = tonumber(redis.call('GET', KEYS[2]) or '0') - tonumber(ARGV[2])
+return redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', string.format('%.0f', math.max(tonumber(ARGV[1]), after)))
 """)
 
 # KEYS: data; ARGV: bytes, seconds to live. How many bytes there are now.
@@ -228,9 +236,11 @@ class RedisLogs:
         family = self._keys(log)
         return int(await self._client.call(family.slot, b"GET", family(b"end")) or 0)
 
-    async def trim(self, log: str, keep: int) -> None:
+    async def trim(self, log: str, keep: int, *, before: int | None = None) -> None:
         family = self._keys(log)
-        await self._client.call(family.slot, b"XTRIM", family(b"entries"), b"MAXLEN", b"=", max(0, keep))
+        keys = (family(b"entries"), family(b"end"))
+        numbers = (min(max(0, number), MAX_EXACT) for number in (keep, MAX_EXACT if before is None else before))
+        await self._client.run(_TRIM, family.slot, keys, *numbers)
 
     def _keys(self, log: str) -> _Family:
         return _family(self._prefix, "log", log)

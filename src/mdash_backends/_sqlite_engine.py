@@ -33,6 +33,7 @@ Work = Callable[[sqlite3.Connection], T]
 READERS: Final = 4  # a read is short; more threads would only wait for each other, and for the interpreter
 WRITE_QUEUE: Final = 1024  # writes that wait for the next group; whoever comes then waits to be let in
 MAX_GROUP: Final = 256  # writes in one commit: by then an fsync costs each next to nothing, and the first has to wait
+MAX_DAMAGE: Final = 10  # lines about one table: a single bad page has a line for each of its rows
 BUSY: Final = 1.0  # seconds to wait for a lock: only a person's own SQLite shell can be in the way
 
 READER = ("PRAGMA query_only = ON",)
@@ -131,6 +132,10 @@ class Engine:
         result: T = write.result
         return result
 
+    async def check(self) -> list[str]:
+        """What SQLite itself finds damaged, by table."""
+        return [f"{self._path} is damaged: {what}" for what in await self.read(_damage)]
+
     async def _run(self) -> None:
         """The writer task: commit what comes, group by group, until the engine closes; then what is left."""
         with anyio.CancelScope(shield=True), self._receive:  # those who are being cancelled may still have to write
@@ -211,3 +216,21 @@ def _commit(group: Sequence[_Write], db: sqlite3.Connection) -> None:
         except MdashError as exc:
             write.error = exc
     db.execute("COMMIT")
+
+
+def _damage(db: sqlite3.Connection) -> list[str]:
+    found = _quick_check("PRAGMA quick_check(1)", db)  # of the whole file: also of what belongs to no table
+    if not found:
+        return []
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    by_table = [(table, _quick_check(f"PRAGMA quick_check('{table}')", db)) for table in tables]
+    return [f"table {table}: {what}" for table, damage in by_table for what in damage[:MAX_DAMAGE]] or found
+
+
+def _quick_check(pragma: str, db: sqlite3.Connection) -> list[str]:
+    """The lines of an answer; none where nothing is damaged."""
+    try:
+        lines = [line for (text,) in db.execute(pragma) for line in text.splitlines()]
+    except sqlite3.DatabaseError as exc:  # so much damaged that it cannot be looked at
+        return [str(exc)]
+    return [line for line in lines if line != "ok" and not line.startswith("***")]

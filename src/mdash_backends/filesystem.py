@@ -30,8 +30,8 @@ from anyio import CancelScope, to_thread
 from mdash_backends._blob_files import BlobFiles
 from mdash_backends._file_documents import FileDocuments
 from mdash_backends._file_logs import FileLogs
-from mdash_backends._files import Files, damaged, read_file
-from mdash_backends._lock import folder_of, hold_folder, refuse_folder, sync_folder
+from mdash_backends._files import TEMPORARY, Files, damaged, read_file
+from mdash_backends._lock import LOCK_FILE, folder_of, hold_folder, refuse_folder, refuse_other_files, sync_folder
 from mdash_backends.memory import MemoryBus
 from mdashcore import _json
 from mdashcore._errors import StorageError
@@ -39,7 +39,11 @@ from mdashcore.storage import DURABLE, Backend
 
 __all__ = ["open_filesystem"]
 
+FOLDERS: Final = ("documents", "logs", "blobs")
 FORMAT: Final = 1
+STORE_FILE: Final = "store.json"
+FIRST_FILES: Final = frozenset({LOCK_FILE, TEMPORARY, *FOLDERS, "lost+found"})
+"""What may be there before the store file: left by a first start that was interrupted, or by the file system."""
 VERSION_BLOCK: Final = 1024  # versions for one write of store.json: it then costs a put next to nothing
 
 
@@ -53,21 +57,25 @@ async def open_filesystem(url: str) -> AsyncIterator[Backend]:
     """
     folder = folder_of(url)
     refuse_folder(folder, "mdash.db", "an SQLite store: its URL begins with sqlite://")
+    if not (folder / STORE_FILE).exists():
+        refuse_other_files(folder, FIRST_FILES)
     with hold_folder(folder):
         files = Files(folder)
-        documents, logs, blobs = (str(folder / name) for name in ("documents", "logs", "blobs"))
+        documents, logs, blobs = (str(folder / name) for name in FOLDERS)
         versions = _Versions(files)
         try:
             await files.run(files.path, files.prepare)
             await files.run(files.path, versions.open, documents)
             for name in (documents, logs, blobs):
                 await files.run(name, files.make, name)
+            file_logs = FileLogs(files, logs)
             yield Backend(
                 FileDocuments(files, documents, versions.next),
-                FileLogs(files, logs),
+                file_logs,
                 BlobFiles(Path(blobs), files),
                 MemoryBus(),
                 frozenset({DURABLE}),
+                file_logs.only_look,
             )
         finally:
             await files.close()
@@ -88,7 +96,7 @@ class _Versions:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._path = os.path.join(files.path, "store.json")
+        self._path = os.path.join(files.path, STORE_FILE)
         self._lock = threading.Lock()
         self._last = 0
         self._reserved: int | None = None

@@ -84,9 +84,9 @@ class MemoryLogs:
     async def end(self, log: str) -> int:
         return self._ends.get(log, 0)
 
-    async def trim(self, log: str, keep: int) -> None:
+    async def trim(self, log: str, keep: int, *, before: int | None = None) -> None:
         entries = self._logs.get(log)
-        while entries and len(entries) > keep:
+        while entries and len(entries) > keep and (before is None or entries[0].offset < before):
             entries.popleft()
 
 

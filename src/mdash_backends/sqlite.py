@@ -103,8 +103,9 @@ class SqliteLogs:
         found = await self._engine.read(partial(_row, Sql.END, (_text(log),)))
         return 0 if found is None else found[0]
 
-    async def trim(self, log: str, keep: int) -> None:
-        await self._engine.write(partial(_trim, _text(log), _integer(keep)))
+    async def trim(self, log: str, keep: int, *, before: int | None = None) -> None:
+        limit = MAX_INTEGER if before is None else _integer(before)
+        await self._engine.write(partial(_trim, _text(log), _integer(keep), before=limit))
 
 
 def _put(collection: str, key: str, body: bytes, expected: int | None, db: sqlite3.Connection) -> int:
@@ -167,11 +168,11 @@ def _read(log: str, start: int, limit: int, db: sqlite3.Connection) -> list[LogE
     return [LogEntry(*row) for row in db.execute(Sql.READ, (log, start, limit))]
 
 
-def _trim(log: str, keep: int, db: sqlite3.Connection) -> None:
+def _trim(log: str, keep: int, db: sqlite3.Connection, *, before: int = MAX_INTEGER) -> None:
     found = _row(Sql.LOG, (log,), db)
     if found is not None:
         number, end = found
-        db.execute(Sql.TRIM, (number, end - keep))
+        db.execute(Sql.TRIM, (number, min(end - keep, before)))
 
 
 def _row(statement: str, values: Sequence[object], db: sqlite3.Connection) -> tuple[Any, ...] | None:
@@ -220,6 +221,7 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
                     BlobFiles(folder / BLOBS, files),
                     MemoryBus(),
                     frozenset({DURABLE}),
+                    engine.check,
                 )
         finally:
             await files.close()

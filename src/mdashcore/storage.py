@@ -16,7 +16,8 @@ deleted meanwhile may be given or not. It must not hold all of them in memory if
 
 **LogStore** keeps append-only logs. The entries of one `append` get consecutive offsets; the first of a log is 0,
 and an offset is never used twice, also after a `trim`. An entry's body comes back byte for byte. An entry becomes
-visible only when all with smaller offsets are. `read` never waits for entries to come.
+visible only when all with smaller offsets are. `read` never waits for entries to come. `trim` keeps the newest; its
+caller, who knows what the entries are, decides how many those are, by number, size or age.
 
 **MessageBus** carries messages at most once. A subscription is live when its context has been entered:
 what is published after that arrives, in the order of each publisher, or, where the subscriber is slow, may be
@@ -33,7 +34,7 @@ cancelled may or may not have happened, and never half. There are no TTLs: whoev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, runtime_checkable
 
@@ -126,8 +127,12 @@ class LogStore(Protocol):
     async def end(self, log: str) -> int:
         """The offset that the next entry will get; 0 for a log that was never written."""
 
-    async def trim(self, log: str, keep: int) -> None:
-        """Remove all but the newest `keep` entries."""
+    async def trim(self, log: str, keep: int, *, before: int | None = None) -> None:
+        """Remove all but the newest `keep` entries.
+
+        Args:
+            before: an offset: what has it, or a greater one, stays too, also if it is appended while this runs.
+        """
 
 
 @runtime_checkable
@@ -174,6 +179,9 @@ class Backend:
     blobs: BlobStore
     bus: MessageBus
     capabilities: frozenset[str] = frozenset()
+    check: Callable[[], Awaitable[Sequence[str]]] | None = None
+    """For a backend that can know of damage which reading everything does not show: find it, and say what it is, in
+    one text for each. From then on until it is closed the backend repairs nothing by itself: it only tells."""
 
 
 class BackendOpener(Protocol):

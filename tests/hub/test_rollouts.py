@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 
+import attrs
 import pytest
 
 from mdashcore import ota
 from mdashcore._errors import Conflict, InvalidInput, NotFound
 from mdashcore.hub import Hub, rollouts
+from mdashcore.hub.rollout_run import RolloutRun
 from mdashcore.hub.transfer import check_store, export_store, import_store
 from mdashcore.hub.updates import blob_key
 from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
@@ -17,6 +19,17 @@ from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0
 IMAGE = ota.Image(name="fw.zip", size=3, sha256="00")
+
+
+@attrs.define
+class Clock:
+    now: float = NOW
+
+
+@pytest.fixture
+def clock():
+    """What the hub goes by."""
+    return Clock()
 
 
 @pytest.fixture
@@ -27,9 +40,9 @@ async def backend():
 
 
 @pytest.fixture
-async def hub(backend):
+async def hub(backend, clock):
     """Alice with ten devices, bob with one of the same id."""
-    hub = Hub(backend, now=lambda: NOW, entropy=os.urandom)
+    hub = Hub(backend, now=lambda: clock.now, entropy=os.urandom)
     for account, ids in (("alice", [f"d{n}" for n in range(10)]), ("bob", ["d1"])):
         await hub.accounts.register(account, "hash", admin=True)
         for id in ids:
@@ -108,6 +121,90 @@ async def test_two_people_at_once(tools):
     done = tools.interleave([hub.rollouts.abort("alice", made.id), hub.rollouts.retry("alice", made.id)], [0, 1] * 40)
     assert done[0].error is None
     assert tools.run(hub.rollouts.get("alice", made.id)).state is State.ABORTING
+
+
+class Slow:
+    """Hands whose devices have always gone when their update has been queued."""
+
+    def __init__(self, hub):
+        self.hub = hub
+        self.here = True
+
+    def is_connected(self, account, device):
+        return self.here
+
+    async def start(self, account, device, id, image, options, *, blob):
+        self.here = False
+        return await self.hub.updates.create(account, device, id, image, options, blob=blob)
+
+    async def cancel(self, account, device):
+        return await self.hub.updates.cancel(account, device)
+
+
+@pytest.fixture
+async def run(hub):
+    """A rollout to one device that is being driven by slow hands, one step after the other."""
+    made = await roll_out(hub, devices=["d1"], phases=[100], offline_wait=60)
+    run = await RolloutRun.load(hub.rollouts, Slow(hub), "alice", made.id)
+    run.id = made.id
+    await run.step()
+    assert (await hub.updates.get("alice", "d1")).state is ota.State.QUEUED
+    return run
+
+
+async def member(hub, run):
+    await run.look("d1")
+    (found,) = [each async for each in hub.rollouts.touched("alice", run.id)]
+    return found
+
+
+async def test_a_pause_takes_back_what_waits_in_a_queue(hub, run):
+    """It has its turn again after the pause, with an update of another id."""
+    assert (await member(hub, run)).outcome is Outcome.UPDATING
+    first = (await hub.updates.get("alice", "d1")).id
+    await hub.rollouts.pause("alice", run.id)
+    await run.reload()
+    await run.step()
+    assert (await hub.updates.get("alice", "d1")).state is ota.State.CANCELED
+    assert (await member(hub, run)).outcome is Outcome.PENDING
+    await hub.rollouts.resume("alice", run.id)
+    await run.reload()
+    run._hands.here = True
+    await run.step()
+    again = await hub.updates.get("alice", "d1")
+    assert (again.state, again.id != first) == (ota.State.QUEUED, True)
+    assert (await member(hub, run)).attempt == 2
+
+
+async def test_a_device_that_went_before_its_update_began_is_waited_for_in_vain(hub, run, clock):
+    """Until the deadline for those that are offline; then its update is taken back, and it is skipped."""
+    clock.now += 30
+    await run.refresh()
+    await run.step()
+    assert (await member(hub, run)).outcome is Outcome.UPDATING
+    clock.now += 31
+    await run.refresh()
+    await run.step()
+    skipped = await member(hub, run)
+    assert (skipped.outcome, skipped.reason) == (Outcome.SKIPPED, "CANCELED: canceled in the queue")
+    assert await run.step() is None
+    assert (await hub.rollouts.get("alice", run.id)).state is State.COMPLETED
+
+
+async def test_an_update_that_took_the_place_of_a_rollout_s(hub, run, clock):
+    """The device is skipped: what it has now is another image."""
+    clock.now += 1
+    await hub.updates.create("alice", "d1", "ota_other", IMAGE)
+    skipped = await member(hub, run)
+    assert (skipped.outcome, skipped.reason) == (Outcome.SKIPPED, "SUPERSEDED: a newer update was queued")
+
+
+async def test_an_end_that_nobody_heard_of_is_in_the_history(hub, run, clock):
+    """Also where another update has begun since."""
+    await hub.updates.cancel("alice", "d1")
+    clock.now += 1
+    await hub.updates.create("alice", "d1", "ota_other", IMAGE)
+    assert (await member(hub, run)).reason == "CANCELED: canceled in the queue"
 
 
 async def test_a_rollout_moves_with_its_store(hub, backend):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -42,13 +43,24 @@ def store() -> None:
     """
 
 
-@store.command(epilog=examples("mdash store check file:///var/lib/mdash"))
+@store.command(
+    short_help="Read everything in a store, and say what is wrong.",
+    epilog=examples("mdash store check file:///var/lib/mdash"),
+)
 @click.argument("url", metavar="URL")
 def check(url: str) -> None:
-    """Read everything in a store, and say what is wrong with it."""
+    """Read everything in a store, and say what is wrong with it; change nothing.
+
+    What the service would mend by itself at its next start is a note, and no problem.
+    """
     from mdashcore.hub.transfer import check_store
 
-    counts, problems = _with_backend(url, check_store, there=True)
+    notes = _Notes()
+    logging.getLogger("mdash_backends").addHandler(notes)
+    try:
+        counts, problems = _with_backend(url, check_store, there=True)
+    finally:
+        logging.getLogger("mdash_backends").removeHandler(notes)
     for problem in problems[:MAX_SHOWN]:
         click.echo(printable(problem), err=True)
     if problems:
@@ -99,9 +111,9 @@ def import_(url: str, file: Path) -> None:
     epilog=examples("mdash store backup mdash.jsonl --user root", "mdash store backup - | gzip > mdash.gz"),
 )
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@remote_options()
+@remote_options(keys=False)
 def backup(remote: Remote, *, file: Path) -> None:
-    """Write everything that a running service keeps to FILE, while it goes on serving. For admins."""
+    """Write everything that a running service keeps to FILE, while it goes on serving. For admins, by password."""
     import httpx
 
     last = b""
@@ -124,6 +136,13 @@ def backup(remote: Remote, *, file: Path) -> None:
             raise CliError("the backup was cut off; what was written is of no use", Exit.UNREACHABLE)
 
     _write(file, fetch)
+
+
+class _Notes(logging.Handler):
+    """Writes what a backend warns of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"Note: {printable(record.getMessage())}", err=True)
 
 
 def _with_backend(url: str, work: Callable[[Backend], Any], *, there: bool) -> Any:

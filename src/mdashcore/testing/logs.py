@@ -14,6 +14,19 @@ from mdashcore.testing._suite import ODD_KEYS, StorageSuite
 
 __all__ = ["LogStoreSuite"]
 
+ODD_BODIES = [
+    b'{ "b" : [ ] ,\t"a": 1.0 }',
+    b'{\n  "a": [\r\n    1\n  ]\n}\n',
+    b" 1 ",
+    b'{"a":1,"a":2}',
+    b"1e999",
+    b"-0",
+    b"1E5",
+    b"9" * 5000,
+    b'"\\u00e9\\/\xc3\xa9 \xe2\x80\xa8\\n"',
+]
+"""JSON that a parser and an encoder do not give back as it was."""
+
 WRITERS = 8
 ROUNDS = 10
 
@@ -76,6 +89,24 @@ class LogStoreSuite(StorageSuite):
             assert await logs.end("l") == 21
             assert await logs.append("l", 3.0, [b"21"]) == 21
             assert list(await logs.read("l", 0, 100)) == [LogEntry(21, 3.0, b"21")]
+
+        self._on_logs(test)
+
+    def test_log_trim_spares_what_comes_meanwhile(self) -> None:
+        """With `before`, no entry from that offset on goes, however many have been appended since it was chosen."""
+
+        async def test(logs: LogStore) -> None:
+            await logs.trim("l", 0, before=3)
+            await logs.append("l", 1.0, [b"%d" % n for n in range(10)])
+            await logs.trim("l", 8, before=5)
+            assert [entry.offset for entry in await logs.read("l", 0, 100)] == list(range(2, 10))
+            await logs.trim("l", 0, before=5)
+            assert [entry.offset for entry in await logs.read("l", 0, 100)] == list(range(5, 10))
+            await logs.trim("l", 0, before=2)
+            assert [entry.offset for entry in await logs.read("l", 0, 100)] == list(range(5, 10))
+            await logs.trim("l", 0, before=100)
+            assert list(await logs.read("l", 0, 100)) == []
+            assert await logs.append("l", 2.0, [b"10"]) == 10
 
         self._on_logs(test)
 
@@ -149,6 +180,15 @@ class LogStoreSuite(StorageSuite):
 
         self._on_logs(test)
 
+    def test_log_bodies_come_back_byte_for_byte(self) -> None:
+        """With the spaces and line breaks, the order and the numbers that they were given with, whatever their size."""
+
+        async def test(logs: LogStore) -> None:
+            await logs.append("l", 1.0, ODD_BODIES)
+            assert [entry.body for entry in await logs.read("l", 0, 100)] == ODD_BODIES
+
+        self._on_logs(test)
+
     def test_log_durable(self) -> None:
         """What was acknowledged is there when the store is opened again; offsets go on, also after a full trim."""
 
@@ -197,7 +237,7 @@ _LOGS = st.sampled_from(["a", "A", "a/b"])
 _OPERATIONS = st.one_of(
     st.tuples(st.just("append"), _LOGS, st.integers(1, 5)),
     st.tuples(st.just("read"), _LOGS, st.integers(0, 40), st.integers(1, 10)),
-    st.tuples(st.just("trim"), _LOGS, st.integers(0, 10)),
+    st.tuples(st.just("trim"), _LOGS, st.integers(0, 10), st.none() | st.integers(0, 40)),
     st.tuples(st.just("end"), _LOGS),
 )
 
@@ -217,7 +257,9 @@ async def _replay(logs: LogStore, operations: list[tuple[Any, ...]]) -> None:
             start, limit = arguments
             assert list(await logs.read(log, start, limit)) == [e for e in entries if e.offset >= start][:limit]
         elif name == "trim":
-            await logs.trim(log, arguments[0])
-            del entries[: max(0, len(entries) - arguments[0])]
+            keep, before = arguments
+            await logs.trim(log, keep, before=before)
+            old = [e for e in entries[: max(0, len(entries) - keep)] if before is None or e.offset < before]
+            del entries[: len(old)]
         else:
             assert await logs.end(log) == end
