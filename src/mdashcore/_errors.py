@@ -111,6 +111,11 @@ class InvalidShadowUpdate(InvalidInput):
 class InvalidFirmware(InvalidInput):
     """A firmware image that no device should be given."""
 
+    def __init__(self, message: str, *, device_words: str = "Malformed archive") -> None:
+        super().__init__(message)
+        self.device_words = device_words
+        """What Mongoose OS says of such an image: less than this error does, and known to its users."""
+
 
 class TooLarge(MdashError):
     """More bytes than the limit, which the text names."""

@@ -198,7 +198,10 @@ def _entry_at(file: BinaryIO, position: int, end: int) -> _Entry | None:
     if flags & _ENCRYPTED:
         raise InvalidFirmware(f"{path} is encrypted")
     if method != 0:
-        raise InvalidFirmware(f"{path} is compressed: devices cannot unpack compressed zips; store the files (zip -0)")
+        raise InvalidFirmware(
+            f"{path} is compressed: devices cannot unpack compressed zips; store the files (zip -0)",
+            device_words="Cannot handle compressed .zip",
+        )
     if flags & _SIZES_BEHIND:
         raise InvalidFirmware(f"{path} has its size behind its data: devices need it in front")
     if flags & ~(_UTF8 | _DEFLATE_HINTS) or packed == 0xFFFFFFFF:
@@ -264,7 +267,9 @@ def _digests(file: BinaryIO, entry: _Entry) -> dict[str, str]:
         sha1.update(block)
         sha256.update(block)
     if crc != entry.crc:
-        raise InvalidFirmware(f"{entry.path} is damaged: its CRC is {crc:08x}, the zip says {entry.crc:08x}")
+        raise InvalidFirmware(
+            f"{entry.path} is damaged: its CRC is {crc:08x}, the zip says {entry.crc:08x}", device_words="Invalid CRC"
+        )
     return {"cs_sha1": sha1.hexdigest(), "cs_sha256": sha256.hexdigest()}
 
 
@@ -294,10 +299,12 @@ def _parse(fields: object) -> Manifest:
         raise InvalidFirmware(f"{MANIFEST} is not an object")
     for key in ("platform", "version", "build_id"):
         if not fields.get(key):
-            raise InvalidFirmware(f"{MANIFEST}: the required field {key!r} is missing")
+            raise InvalidFirmware(f"{MANIFEST}: the required field {key!r} is missing", device_words=_FIELD_MISSING)
     parts = fields.get("parts")
     if not isinstance(parts, dict) or not parts:
-        raise InvalidFirmware(f"{MANIFEST}: the required field 'parts' is missing, or not an object")
+        raise InvalidFirmware(
+            f"{MANIFEST}: the required field 'parts' is missing, or not an object", device_words=_FIELD_MISSING
+        )
     return Manifest(
         name=_field(MANIFEST, fields, "name", str) or "",
         platform=_field(MANIFEST, fields, "platform", str),
@@ -319,6 +326,7 @@ def _part(name: str, fields: object) -> Part:
     return Part(name=name, other={k: v for k, v in fields.items() if k not in _PART_KEYS}, **known)
 
 
+_FIELD_MISSING = "Required manifest field missing"
 _PART_KEYS = {"type": str, "src": str, "size": int, "cs_sha1": str, "cs_sha256": str}
 
 
@@ -337,7 +345,10 @@ def _check_part(part: Part, entry: _Entry | None, digests: Mapping[str, str]) ->
     for key, digest in digests.items():
         wanted = getattr(part, key)
         if wanted is not None and wanted.lower() != digest:
-            raise InvalidFirmware(f"part {part.name!r}: {key} should be {wanted[:64]}, {part.src} has {digest}")
+            raise InvalidFirmware(
+                f"part {part.name!r}: {key} should be {wanted[:64]}, {part.src} has {digest}",
+                device_words="Invalid CRC",
+            )
 
 
 # --------------------------------------------------------------------------------------------- writing

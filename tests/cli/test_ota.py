@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 
 import pytest
+from websockets.sync.client import connect
 
 from mdashcore.cli.ota import OUTCOMES
 from mdashcore.firmware import write_image
@@ -76,11 +78,57 @@ def test_an_offline_device(demo, mdash, image):
     assert (done.code, done.err) == (5, "Error: device 'away' is not connected\n")
 
 
+def test_an_update_for_later(demo, mdash, image, spawn, wait_told):
+    """With --queue an offline device is no error: it gets the image when it comes, and is committed by the server."""
+    token = mdash("devices", "add", "later", env=demo.by_key).out.split()[1]
+    done = mdash("ota", "later", image("2.0"), "--queue", "--commit", "auto", env=demo.by_key)
+    assert (done.code, done.out) == (0, "QUEUED: later is offline, and gets it when it comes\n")
+    newer = mdash("ota", "later", image("3.0"), "--queue", "--json", env=demo.by_key)
+    assert json.loads(newer.out)["state"] == "QUEUED"
+    spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
+    wait_told(demo.by_key, "ota.UNCOMMITTED", "later")
+    shown = mdash("ota", "later", "--status", env=demo.by_key)
+    lines = [line.split("\t") for line in shown.out.splitlines()]
+    assert shown.code == 0
+    assert lines[0] == ["state", "UNCOMMITTED"]
+    assert {name for name, _ in lines} >= {"image", "progress", "started", "deadline", "commit_by"}
+    assert "SUPERSEDED 2.0.zip 2.0 a newer update was queued" in dict(lines)["ended"]
+
+
+def test_an_image_that_is_forced(demo, mdash, device, image):
+    """The platform is not compared here; the device still has its own word."""
+    done = mdash("ota", device, image("2.0", platform="esp8266"), "--force", env=demo.by_key)
+    assert (done.code, "Wrong platform" in done.err) == (1, True)
+
+
+def test_ctrl_c_leaves_the_update_going(demo, mdash, image, spawn, request):
+    """The command ends with 130 and says so; the update can be looked at, and taken back."""
+    id = request.node.name
+    token = mdash("devices", "add", id, env=demo.by_key).out.split()[1]
+    url = f"ws{demo.url.removeprefix('http')}/api/v2/rpc"
+    with connect(url, additional_headers={"Authorization": f"Bearer {token}"}):  # a device that answers nothing
+        watching = spawn("ota", id, image("2.0"), env=demo.by_key)
+        watching.wait_for("TRANSFERRING", "err")
+        assert watching.end(signal.SIGINT) == 130
+        assert watching.err.endswith(f"The update goes on: mdash ota {id} --status shows it, --cancel takes it back.\n")
+        assert json.loads(mdash("ota", id, "--status", "--json", env=demo.by_key).out)["state"] == "TRANSFERRING"
+        canceled = mdash("ota", id, "--cancel", env=demo.by_key)
+        assert (canceled.code, canceled.out.startswith("CANCELED: canceled at 0 %")) == (0, True)
+        again = mdash("ota", id, "--cancel", env=demo.by_key)
+        assert (again.code, "has ended already: CANCELED" in again.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
         (("ota", "lamp", "/nosuch"), 2, "does not exist"),
         (("ota", "lamp"), 2, "Missing argument 'FILE'"),
+        (("ota", "lamp", "--status", "--cancel"), 2, "go with a DEVICE alone"),
+        (("ota", "lamp", __file__, "--status"), 2, "go with a DEVICE alone"),
+        (("ota", "lamp", __file__, "--queue", "--commit"), 2, "give --commit auto"),
+        (("ota", "lamp", __file__, "--commit", "later"), 2, "'later' is not one of"),
+        (("ota", "nosuch", "--status"), 1, "no device 'nosuch'"),
+        (("ota", "nosuch", "--cancel"), 1, "no device 'nosuch'"),
         (("ota", "nosuch", __file__), 1, "no device 'nosuch'"),
         (("ota", "lamp", __file__, "--key", "mdk_x"), 4, "the key is not valid"),
         (("ota", "lamp", __file__, "--server", "http://127.0.0.1:1"), 3, "Connection refused"),
@@ -95,4 +143,4 @@ def test_failures(demo, mdash, args, code, words):
 
 def test_every_end_has_an_exit_code():
     """No state in which an update can stay leaves the command without an answer."""
-    assert set(OUTCOMES) == ENDS | {State.UNCOMMITTED}
+    assert set(OUTCOMES) == ENDS | {State.UNCOMMITTED, State.QUEUED}

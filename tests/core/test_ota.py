@@ -138,6 +138,7 @@ SITUATIONS: dict[str, Update] = {
     "after the reboot": rebooted(),
     "on trial": uncommitted(),
     "on trial, reconnected": after(uncommitted(), *LOST_LINK),
+    "on trial, healthy": after(uncommitted(auto_commit=True, commit_after=1), DeadlinePassed(), now=NOW + 1),
     **{end.value: attrs.evolve(queued(), state=end) for end in sorted(ENDS)},
 }
 HAPPENINGS: dict[str, Event] = {
@@ -173,6 +174,7 @@ HAPPENINGS: dict[str, Event] = {
     "new": BuildReported(attrs.evolve(TRIAL, is_committed=None)),
     "another": BuildReported(attrs.evolve(OLD, id="other")),
     "says nothing": BuildReported(Build()),
+    "answers: new, on trial": BuildReported(TRIAL, answered=True),
     "commit wanted": CommitRequested(),
     "commit ok": CommitAccepted(),
     "revert ok": RevertAccepted(),
@@ -226,6 +228,7 @@ EFFECTS: dict[str, dict[str, State]] = {
                 "error, old",
                 "about to reboot",
                 "new, on trial",
+                "answers: new, on trial",
                 "new, committed",
                 "new",
                 "another",
@@ -256,6 +259,7 @@ EFFECTS: dict[str, dict[str, State]] = {
         "error, old": S.FAILED,
         "about to reboot": S.REBOOTING,
         "new, on trial": S.UNCOMMITTED,
+        "answers: new, on trial": S.UNCOMMITTED,
         "new, committed": S.COMMITTED,
         "new": S.REBOOTING,
         "another": S.FAILED,
@@ -284,6 +288,7 @@ EFFECTS: dict[str, dict[str, State]] = {
             S.ROLLED_BACK,
         ),
         "new, on trial": S.UNCOMMITTED,
+        "answers: new, on trial": S.UNCOMMITTED,
         "new, committed": S.COMMITTED,
         "new": S.UNCOMMITTED,
         "says nothing": S.UNCOMMITTED,
@@ -291,6 +296,22 @@ EFFECTS: dict[str, dict[str, State]] = {
         "status error": S.UNCOMMITTED,
         "status silent": S.UNCOMMITTED,
         "commit wanted": S.UNCOMMITTED,
+        "revert ok": S.ROLLED_BACK,
+        **dict.fromkeys(LINK, S.UNCOMMITTED),
+        "deadline": S.TIMED_OUT,
+    },
+    "on trial, healthy": {
+        **dict.fromkeys(
+            ("idle, old", "receiving, 40 %", "receiving, 100 %", "error, old", "about to reboot"),
+            S.ROLLED_BACK,
+        ),
+        **dict.fromkeys(("new, on trial", "answers: new, on trial", "new", "says nothing"), S.UNCOMMITTED),
+        "new, committed": S.COMMITTED,
+        "another": S.FAILED,
+        "status error": S.UNCOMMITTED,
+        "status silent": S.UNCOMMITTED,
+        "commit wanted": S.UNCOMMITTED,
+        "commit ok": S.COMMITTED,
         "revert ok": S.ROLLED_BACK,
         **dict.fromkeys(LINK, S.UNCOMMITTED),
         "deadline": S.TIMED_OUT,
@@ -681,6 +702,102 @@ class TestAfterTheReboot:
         assert after(update, BuildReported(OLD)).state is S.COMMITTED
 
 
+def on_trial(**options: Any) -> Update:
+    """Came back at NOW with the new build, to be committed by itself after 60 s of health."""
+    return uncommitted(auto_commit=True, commit_after=60, **options)
+
+
+ANSWER = BuildReported(TRIAL, answered=True)
+
+
+class TestTheHealthCheck:
+    def test_a_healthy_device_is_committed(self) -> None:
+        """There without a break for as long as was asked for, and answering then: OTA.Commit."""
+        update = on_trial()
+        for due in (30, 60):
+            assert next_deadline(update) == NOW + due
+            update = after(update, DeadlinePassed(), now=NOW + due)
+            assert next_step(update) == Ask()
+            update = after(update, ANSWER, now=NOW + due)
+        assert next_step(update) == Commit()
+        assert after(update, CommitAccepted()).state is S.COMMITTED
+
+    def test_without_auto_commit_nobody_commits(self) -> None:
+        """However healthy."""
+        update = after(uncommitted(), DeadlinePassed(), now=NOW + 30)
+        assert next_step(after(update, ANSWER, now=NOW + 200)) == Wait(NOW + 230)
+
+    def test_what_a_device_says_by_itself_is_no_answer(self) -> None:
+        """It may send without hearing."""
+        update = after(on_trial(), DeadlinePassed(), now=NOW + 70)
+        said = after(update, BuildReported(TRIAL), now=NOW + 70)
+        assert not said.commit_requested
+        assert next_step(said) == Wait(NOW + 100)
+        silent = after(update, CallTimedOut("OTA.Status"), now=NOW + 70)
+        assert (silent.commit_requested, next_step(silent)) == (False, Wait(NOW + 100))
+
+    def test_a_break_begins_the_check_again(self) -> None:
+        """The time counts from the newest link, and not at all without one."""
+        update = after(on_trial(), DeviceDisconnected(), now=NOW + 50)
+        assert after(update, ANSWER, now=NOW + 61).commit_requested is False
+        update = after(update, DeviceConnected(), now=NOW + 55)
+        update = after(update, ANSWER, now=NOW + 61)
+        assert (update.commit_requested, next_deadline(update)) == (False, NOW + 91)
+        update = after(update, DeadlinePassed(), now=NOW + 91)
+        update = after(update, ANSWER, now=NOW + 91)
+        assert next_deadline(update) == NOW + 115
+        update = after(update, DeadlinePassed(), now=NOW + 115)
+        assert next_step(after(update, ANSWER, now=NOW + 115)) == Commit()
+
+    def test_after_a_break_it_has_to_say_that_it_is_on_trial_still(self) -> None:
+        """It may have rebooted, and an old build accepts OTA.Commit with an error at most."""
+        update = after(on_trial(), *LOST_LINK)
+        update = after(update, BuildReported(Build(id="new"), answered=True), now=NOW + 61)
+        assert update.commit_requested is False
+
+    def test_a_commit_that_fails_begins_the_check_again(self) -> None:
+        """No loop of calls: after an error the device is asked, and gets its time anew."""
+        update = after(on_trial(), DeadlinePassed(), now=NOW + 60)
+        update = after(update, ANSWER, failed("OTA.Commit"), now=NOW + 60)
+        assert next_step(update) == Ask()
+        assert after(update, BuildReported(KEPT, answered=True)).state is S.COMMITTED
+        update = after(update, ANSWER, now=NOW + 61)
+        assert (update.commit_requested, next_step(update)) == (False, Wait(NOW + 91))
+
+    def test_a_health_check_longer_than_the_device_waits_is_refused(self) -> None:
+        """It would never commit anything; a device that commits itself does not wait."""
+        with pytest.raises(ValueError, match="'commit_after' must be < 'commit_timeout'"):
+            Options(auto_commit=True, commit_after=300)
+        Options(auto_commit=True, commit_after=300, commit_timeout=0)
+        Options(commit_after=300)
+
+
+class TestHowFast:
+    def test_the_rate_is_that_of_the_present_transfer(self) -> None:
+        """From the accepted OTA.Begin to the last chunk that was taken; nothing before, nothing of an older one."""
+        update = after(queued(), Started(OLD), BeginAccepted())
+        assert update.rate is None
+        update = after(update, CHUNKS[0], now=NOW + 2)
+        assert update.rate == 512
+        update = after(update, CHUNKS[1], now=NOW + 8)
+        assert update.rate == 256
+        again = after(update, *LOST_LINK, BuildReported(OLD), now=NOW + 20)
+        assert (again.attempt, again.rate) == (2, None)
+        again = after(again, BeginAccepted(), now=NOW + 30)
+        assert after(again, CHUNKS[0], now=NOW + 31).rate == 1024
+        done = after(update, CHUNKS[2], EndAccepted(), now=NOW + 10)
+        assert after(done, *LOST_LINK, BuildReported(TRIAL), now=NOW + 99).rate == 250
+
+
+class TestTheImage:
+    def test_an_image_is_the_update_s_own_unless_it_is_shared(self) -> None:
+        """Its blob has the update's id; a shared one is of use to others after the end."""
+        own, shared = queued(), Update.queued("u1", ZIP, now=NOW, blob="rollout_1")
+        assert (own.blob_id, own.owns_blob) == ("u1", True)
+        assert (shared.blob_id, shared.owns_blob) == ("rollout_1", False)
+        assert Update.from_stored(json.loads(json.dumps(shared.to_stored()))) == shared
+
+
 class TestWhatDevicesSend:
     def test_a_report_and_the_answers_are_read_alike(self) -> None:
         """`reported.ota` of a real device, and Sys.GetInfo with OTA.Status."""
@@ -796,7 +913,7 @@ events = st.one_of(
     st.builds(CallTimedOut, methods),
     st.builds(DeviceConnected),
     st.builds(DeviceDisconnected),
-    st.builds(BuildReported, builds),
+    st.builds(BuildReported, builds, st.booleans()),
     st.builds(CommitRequested),
     st.builds(CommitAccepted),
     st.builds(RevertAccepted),

@@ -182,6 +182,7 @@ class Simulation(RuleBasedStateMachine):
         tells_percent=st.booleans(),
         commit_timeout=st.sampled_from([0, 60, 300]),
         timeout=st.sampled_from([60, 600]),
+        auto_commit=st.booleans(),
         head_start=st.integers(0, 12),
     )
     def begin(
@@ -192,6 +193,7 @@ class Simulation(RuleBasedStateMachine):
         tells_percent: bool,
         commit_timeout: int,
         timeout: int,
+        auto_commit: bool,
         head_start: int,
     ) -> None:
         self.now = 1000.0
@@ -199,7 +201,14 @@ class Simulation(RuleBasedStateMachine):
         self.device = Device(self.data, not bare, heeds_offset, tells_percent)
         self.online = True
         self.image = Image("fw", size, "", None if bare else "new", bare=bare)
-        options = Options(chunk_size=CHUNK, commit_timeout=commit_timeout, timeout=timeout)
+        self.asked_to_commit = False
+        options = Options(
+            chunk_size=CHUNK,
+            commit_timeout=commit_timeout,
+            timeout=timeout,
+            auto_commit=auto_commit,
+            commit_after=20,
+        )
         self.update = Update.queued("u", self.image, now=self.now, options=options)
         self.tell(DeviceConnected())
         if head_start:
@@ -233,6 +242,8 @@ class Simulation(RuleBasedStateMachine):
         params, data = {}, b""
         if isinstance(step, Begin):
             params = step.params()
+        if isinstance(step, Commit):
+            assert self.asked_to_commit or self.update.options.auto_commit, "OTA.Commit that nobody wanted"
         if isinstance(step, Write):
             data = self.data[step.offset : step.offset + step.size]
             assert len(data) == step.size
@@ -262,7 +273,7 @@ class Simulation(RuleBasedStateMachine):
                 return CommitAccepted()
             case _:
                 assert isinstance(step, Ask)
-                return BuildReported(self.device.build())
+                return BuildReported(self.device.build(), answered=True)
 
     # ---- what happens
 
@@ -310,6 +321,7 @@ class Simulation(RuleBasedStateMachine):
             case "its turn" if self.online:
                 self.tell(Started(self.device.build()))
             case "commit wanted":
+                self.asked_to_commit = True
                 self.tell(CommitRequested())
             case "commit at the device" if not self.device.committed:
                 self.device.call("OTA.Commit", {}, b"", self.now)
@@ -371,7 +383,7 @@ TestSimulation.settings = settings(max_examples=100, stateful_step_count=40, dea
 def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: State) -> None:
     """It is no straw man: it commits when it is told to, and rolls back when it is not."""
     course = Simulation()
-    course.begin(40, False, False, True, 300, 600, head_start=1)
+    course.begin(40, False, False, True, 300, 600, False, head_start=1)
     course.things_go_well(25, True)
     assert course.update.state is State.UNCOMMITTED
     if commits:
@@ -380,3 +392,18 @@ def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: St
         course.time_passes(400.0)
     course.things_go_well(3, True)
     assert course.update.state is end
+
+
+def test_a_healthy_device_is_committed_without_a_word_from_anybody() -> None:
+    """Where that was asked for; and the same device, cut off before its time, rolls back."""
+    for breaks, end in ((False, State.COMMITTED), (True, State.ROLLED_BACK)):
+        course = Simulation()
+        course.begin(40, False, False, True, 60, 600, True, head_start=1)
+        course.things_go_well(25, True)
+        assert course.update.state is State.UNCOMMITTED
+        if breaks:
+            course.drop()
+            course.time_passes(70.0)
+        course.time_passes(25.0)
+        course.things_go_well(4, True)
+        assert course.update.state is end

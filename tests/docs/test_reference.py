@@ -14,7 +14,7 @@ import click
 import pytest
 
 import mdashcore
-from mdashcore import _errors, notifications, ota
+from mdashcore import _errors, notifications, ota, rollout
 from mdashcore._errors import STATUS
 from mdashcore.cli import cli
 from mdashcore.cli.exits import MEANING
@@ -71,7 +71,7 @@ async def test_every_endpoint_is_documented_and_no_other(rest, server):
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     assert UPLOAD_PATH.fullmatch("/api/v2/devices/lamp/ota")
-    there |= {"POST /api/v2/devices/:id/ota", f"GET {DEVICE_PATH}", f"GET {NOTIFY_PATH}"}
+    there |= {"POST /api/v2/devices/:id/ota", "POST /api/v2/rollouts", f"GET {DEVICE_PATH}", f"GET {NOTIFY_PATH}"}
     documented = re.findall(r"^### `(\w+ /\S*)`$", rest.text, re.MULTILINE)
     assert len(documented) == len(set(documented))
     assert set(documented) == there
@@ -170,6 +170,23 @@ def test_every_state_of_an_update_is_documented(told):
     """With a mark for those that are ends."""
     shown = {row[0].strip("`"): row[2] == "✓" for row in rows(told.section("## Firmware updates")) if "`" in row[0]}
     assert shown == {state.value: state in ota.ENDS for state in ota.State}
+
+
+def test_every_state_of_a_rollout_is_documented(told):
+    """With a mark for those that are ends."""
+    shown = {row[0].strip("`"): row[2] == "✓" for row in rows(told.section("## Rollouts")) if "`" in row[0]}
+    assert shown == {state.value: state in rollout.ENDS for state in rollout.State}
+
+
+def test_every_member_of_a_rollout_s_request_is_documented(rest):
+    """With its default, and no other."""
+    section = rest.section("### `POST /api/v2/rollouts`").split("Answers 201")[0]
+    shown = {name for row in rows(section) for name in re.findall(r"`(\w+)`", row[0])}
+    asked = rollout.describe_plan(rollout.parse_request({"filter": []}).plan)
+    assert shown == {*asked, "name", "filter", "devices"}
+    for row in rows(section):
+        if (name := row[0].strip("`")) in asked:
+            assert json.loads(row[1].strip("`")) == (list(asked[name]) if name == "phases" else asked[name]), name
 
 
 def test_the_program_that_reads_notifications_works(told, demo, start):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import random
-from functools import partial
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
-from mdashcore import firmware, ota
+from mdashcore import firmware
 from mdashcore._errors import StorageError
-from mdashcore.hub import updates
+from mdashcore.hub import update_run
 from mdashcore.testing.device import connect_device
-from mdashcore.trio import updater
+from mdashcore.trio import update_driver
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import Build, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
@@ -176,7 +175,7 @@ async def test_a_large_image_streams_through(alice, taker):
 
 async def test_progress_is_told_and_reported(alice, taker, monkeypatch):
     """As notifications, and in `reported.ota`, which the server keeps for a device that says nothing itself."""
-    monkeypatch.setattr(updates, "TELL_INTERVAL", 0)
+    monkeypatch.setattr(update_run, "TELL_INTERVAL", 0)
     async with alice.listen() as ear:
         async with alice.calling("POST", "/devices/d1/ota", content=image()) as response:
             await taker.take()
@@ -185,7 +184,7 @@ async def test_progress_is_told_and_reported(alice, taker, monkeypatch):
         while not heard or heard[-1]["name"] != "ota.REBOOTING":
             heard.append(await ear.hear())
     states = [note["name"] for note in heard if note["name"].startswith("ota.") and note["name"] != "ota.progress"]
-    assert states == ["ota.TRANSFERRING", "ota.VERIFYING", "ota.REBOOTING"]
+    assert states == ["ota.QUEUED", "ota.TRANSFERRING", "ota.VERIFYING", "ota.REBOOTING"]
     progress = [note["data"] for note in heard if note["name"] == "ota.progress"]
     assert [note["offset"] for note in progress] == [*range(1024, len(image()), 1024)]
     assert [note["progress_percent"] for note in progress] == [n["offset"] * 100 // len(image()) for n in progress]
@@ -438,7 +437,7 @@ async def test_a_stalled_upload_ends(alice, taker, blobs, open_raw):
 
 async def test_a_storage_that_fails_delays_an_update(alice, taker, monkeypatch):
     """The step is tried again until the storage is back: nothing is sent twice or left out."""
-    monkeypatch.setattr(updater, "RETRY_DELAY", 0.01)
+    monkeypatch.setattr(update_driver, "RETRY_DELAY", 0.01)
     hub = alice.server.service.hub
     read, put, failures = hub.blobs.read, hub.backend.documents.put, iter([True, False, True, True, False, True, True])
 
@@ -546,12 +545,11 @@ async def test_a_virtual_device_is_updated_and_committed(alice, virtual, blobs):
 
 
 @pytest.mark.parametrize("cause", ["time", "reboot", "revert"])
-async def test_a_virtual_device_rolls_back(alice, virtual, monkeypatch, cause):
+async def test_a_virtual_device_rolls_back(alice, virtual, cause):
     """Nobody commits in time, or it reboots before, or is told to: it runs the old build again, and says so."""
-    if cause == "time":
-        monkeypatch.setattr("mdashcore.server.upload.ota.Options", partial(ota.Options, commit_timeout=1))
+    query = "?commit_timeout=1" if cause == "time" else ""
     async with alice.listen() as ear:
-        assert (await alice.http.post("/devices/d1/ota", content=image())).content == b"true"
+        assert (await alice.http.post(f"/devices/d1/ota{query}", content=image())).content == b"true"
         await ear.expect("ota.UNCOMMITTED")
         if cause != "time":
             method = {"reboot": "Sys.Reboot", "revert": "OTA.Revert"}[cause]

@@ -97,6 +97,8 @@ class SimDevice:
     stream: SimStream | None = None
     rebooting: trio.Event = attrs.Factory(trio.Event)
     reverts_at: float = 0.0
+    home: Node | None = None
+    """The node that it connects to, if not the fleet's."""
     online: bool = True
     """Whether it connects at all."""
 
@@ -141,7 +143,7 @@ class SimDevice:
                 nursery.start_soon(self._reboot, stream)
                 nursery.start_soon(self._roll_back, stream)
                 try:
-                    await fleet.node.serve_device(self.device, stream)
+                    await (self.home or fleet.node).serve_device(self.device, stream)
                 except StorageError:
                     pass
                 nursery.cancel_scope.cancel()
@@ -389,6 +391,23 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     assert max(order[:6]) < min(order[6:])
     names = [name for name in await fleet.names() if name != "rollout.progress"]
     assert names == ["rollout.RUNNING", "rollout.phase", "rollout.COMPLETED"]
+
+
+async def test_two_nodes_share_a_rollout(fleet, autojump_clock):
+    """Each begins the devices that are connected to it; phases are kept, and each device begins once."""
+    other = make_hub(attrs.evolve(fleet.backend, documents=Mortal(fleet.documents.inner)))
+    async with open_node(other, id="other", settings=SETTINGS) as home:
+        devices = [*await fleet.add(20), *await fleet.add(20, home=home)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert [fleet.node.connections[0], home.connections[0]] == [20, 20]
+        rollout = await fleet.roll_out(phases=[10, 100], rate=600)
+        done = await fleet.told(rollout.id, State.COMPLETED)
+        assert done.reason == "40 of 40 devices succeeded, 0 failed"
+        assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}
+        order = [fleet.devices[id].began[0] for id in ordered("alice", fleet.devices)]
+        assert max(order[:4]) < min(order[4:])
+        names = [name for name in await fleet.names() if name != "rollout.progress"]
+        assert names == ["rollout.RUNNING", "rollout.phase", "rollout.COMPLETED"]
 
 
 async def test_what_the_bus_loses_is_found(fleet, autojump_clock):

@@ -466,7 +466,7 @@ def frames(draw: Any) -> bytes:
         127: b"\x7f" + size.to_bytes(8, "big"),
     }
     head = bytearray(bytes([fin | reserved | opcode]) + length[form])
-    if draw(st.sampled_from([True] * 15 + [False])):
+    if draw(st.sampled_from([True, True, True, False])):
         head[1] |= 0x80
         mask = draw(st.binary(min_size=4, max_size=4))
         return bytes(head) + mask + apply_mask(payload, mask)

@@ -62,6 +62,7 @@ from mdashcore.ota._steps import (
     limits,
     next_deadline,
     next_step,
+    time_limit,
 )
 from mdashcore.ota._values import (
     CHUNK_SIZE,
@@ -120,4 +121,5 @@ __all__ = [
     "limits",
     "next_deadline",
     "next_step",
+    "time_limit",
 ]

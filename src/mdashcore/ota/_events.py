@@ -74,11 +74,13 @@ class BuildReported:
     """
 
     build: Build
+    answered: bool = False
+    """The device answered `Sys.GetInfo` just now: it is not only there, it also works."""
 
 
 @attrs.frozen
 class CommitRequested:
-    """Somebody, or a health check, wants the update committed."""
+    """Somebody wants the update committed."""
 
 
 @attrs.frozen

@@ -202,6 +202,14 @@ def new_committed(u: Update, e: Any, now: float) -> bool:
     return runs(u, e.build) is Runs.NEW and e.build.is_committed is True
 
 
+def healthy(u: Update, e: Any, now: float) -> bool:
+    """auto-commit: there for long enough, and answers"""
+    if not u.options.auto_commit or u.online_since is None or not e.answered:
+        return False
+    is_on_trial = e.build.is_committed is False or not u.reconnected
+    return is_on_trial and runs(u, e.build) is Runs.NEW and now >= u.online_since + u.options.commit_after
+
+
 def old_build(u: Update, e: Any, now: float) -> bool:
     """the build it had"""
     return runs(u, e.build) is Runs.OLD

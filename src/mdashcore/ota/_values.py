@@ -20,6 +20,7 @@ MAX_IN_FLIGHT = 16  # chunks; a device queues 25 frames
 DEVICE_TIMEOUT = 600  # seconds; without progress for so long, the device forgets a transfer: as `mos`
 COMMIT_TIMEOUT = 300  # seconds after the reboot in which to commit: as `mos`
 MAX_TIMEOUT = 86_400  # seconds, of both: a day
+COMMIT_AFTER = 30  # seconds of health before an automatic commit: a crash loop shows within one boot
 MAX_TEXT = 500  # characters kept of what a device says of itself: real names and messages have under 100
 
 
@@ -158,6 +159,14 @@ class Options:
     """Seconds to commit in, after the reboot; 0: the device commits by itself."""
     force: bool = False
     """Send the image even if the platform differs or the build is installed already."""
+    auto_commit: bool = False
+    """Commit after a health check: the device there without a break for `commit_after`, and answering."""
+    commit_after: int = attrs.field(default=COMMIT_AFTER, validator=_within(1, MAX_TIMEOUT))
+    """Seconds of health before an automatic commit; below `commit_timeout`, or the device rolls back before."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.auto_commit and 0 < self.commit_timeout <= self.commit_after:
+            raise ValueError(f"'commit_after' must be < 'commit_timeout', which is {self.commit_timeout}")
 
 
 @attrs.frozen(kw_only=True)
@@ -172,6 +181,8 @@ class Update:
     active: float
     """When it last got on: the idle limit counts from here."""
     options: Options = Options()
+    blob: str | None = None
+    """The id of the image's blob, if the update shares it with others; None: it has one of its own, under its id."""
     state: State = State.QUEUED
     reason: str = ""
     """Why it is where it is, for a person; in the device's own words where it gave some."""
@@ -187,18 +198,26 @@ class Update:
     connected: bool = False
     reconnected: bool = False
     """In REBOOTING: a link newer than `OTA.End`. In UNCOMMITTED: newer than the report that it is."""
+    online_since: float | None = None
+    """In UNCOMMITTED: since when the device is there without a break; None while it is away."""
     commit_requested: bool = False
     not_before: float | None = None
     """A pause: no call until then."""
     previous_build: Build | None = None
     """What the device ran when the transfer began."""
     started: float | None = None
-    """When the transfer began; None in the queue."""
+    """When the update's turn came; None in the queue."""
+    begun: float | None = None
+    """When the device accepted `OTA.Begin` of the present transfer."""
+    taken: float | None = None
+    """When the device took the last chunk of the present transfer so far."""
 
     @classmethod
-    def queued(cls, id: str, image: Image, *, now: float, options: Options = Options()) -> Update:
+    def queued(
+        cls, id: str, image: Image, *, now: float, options: Options = Options(), blob: str | None = None
+    ) -> Update:
         """A new update, waiting for its turn."""
-        return cls(id=id, image=image, created=now, changed=now, active=now, options=options)
+        return cls(id=id, image=image, created=now, changed=now, active=now, options=options, blob=blob)
 
     @property
     def ended(self) -> bool:
@@ -209,6 +228,23 @@ class Update:
     def progress_percent(self) -> int:
         """How much of the image the device has taken, 0 to 100, rounded down."""
         return self.offset * 100 // self.image.size
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second, over the present transfer so far, pauses included; None where nothing was taken yet."""
+        if self.begun is None or self.taken is None or self.taken <= self.begun:
+            return None
+        return self.offset / (self.taken - self.begun)
+
+    @property
+    def blob_id(self) -> str:
+        """The id of the image's blob."""
+        return self.id if self.blob is None else self.blob
+
+    @property
+    def owns_blob(self) -> bool:
+        """Whether the image is of no use to others when this update has ended."""
+        return self.blob_id == self.id
 
     def to_stored(self) -> dict[str, Any]:
         """Plain JSON values, for a document store."""

@@ -209,6 +209,7 @@ class Node:
     def device_revoked(self, account: str, id: str) -> None:
         connected = self._devices.pop((account, id), None)
         if connected is not None:
+            self.updater.disconnected(account, id)
             connected.link.close(POLICY_VIOLATION, REVOKED)
         if self._peers is not None:
             self._peers.tell_all(_REVOKE, _Revoked(account, id=id))

@@ -165,11 +165,8 @@ class ServerWebSocket:
             head = start + 2 + _LENGTH_SIZE.get(length, 0)
             if len(data) < head:
                 break
-            is_minimal = True
             if length > 125:
-                least = 126 if length == 126 else 2**16
                 length = int.from_bytes(data[start + 2 : head], "big")
-                is_minimal = length >= least
             if second < 0x80 or length > self._max_message:
                 self._protocol.receive_data(data[start:])  # which ends the connection
                 self._take_events()
@@ -178,7 +175,7 @@ class ServerWebSocket:
             end = head + 4 + length
             if len(data) < end:
                 break
-            if first == _WHOLE_TEXT and is_minimal and not self._in_fragments and self._protocol.state is State.OPEN:
+            if first == _WHOLE_TEXT and not self._in_fragments and self._protocol.state is State.OPEN:
                 self._finish_message(apply_mask(data[head + 4 : end], data[head : head + 4]))
             else:
                 self._protocol.receive_data(data[start:end])

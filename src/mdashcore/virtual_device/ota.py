@@ -37,6 +37,9 @@ __all__ = ["SLOT_SIZE", "Updater"]
 SLOT_SIZE: Final = 4 * 2**20
 """Bytes of one slot: two fit the 8 MiB of a larger ESP32. An image of that size is checked in about 10 ms."""
 
+WRONG_PLATFORM: Final = "Wrong platform"
+SAME_VERSION: Final = "Version is the same as current"
+
 REBOOT_DELAY: Final = 0.5  # seconds from the answer to OTA.End, as devices wait
 REVERT_DELAY: Final = 0.1  # seconds from the answer to OTA.Revert
 PROGRESS_INTERVAL: Final = 1.0  # seconds between reports of progress: what a reader can follow
@@ -159,7 +162,7 @@ class Updater:
         try:
             build = self._checked(transfer.slot)
         except InvalidFirmware as exc:
-            message = device_words(exc)
+            message = exc.device_words
             self._board.log(f"OTA: {exc}", ERROR)
             self._stop(State.ERROR, message)
             raise RpcError(FAILED, message) from None
@@ -178,9 +181,10 @@ class Updater:
         else:
             build = Build(manifest.name, manifest.version, manifest.build_id, manifest.platform)
         if build.platform.lower() != running.platform.lower():
-            raise InvalidFirmware(f"{WRONG_PLATFORM}: want {running.platform}, got {build.platform}")
+            words = f"{WRONG_PLATFORM}: want {running.platform}, got {build.platform}"
+            raise InvalidFirmware(words, device_words=WRONG_PLATFORM)
         if (build.version, build.build_id) == (running.version, running.build_id):
-            raise InvalidFirmware(SAME_VERSION)
+            raise InvalidFirmware(SAME_VERSION, device_words=SAME_VERSION)
         return build
 
     def _commit(self, args: Args) -> None:
@@ -219,26 +223,6 @@ class Updater:
         if self._transfer is not None:
             self._transfer.reported = trio.current_time()
         self._report()
-
-
-def device_words(error: InvalidFirmware) -> str:
-    """What Mongoose OS says of an image in which the firmware reader found this error."""
-    text = str(error)
-    return next((words for sign, words in _DEVICE_WORDS if sign in text), "Malformed archive")
-
-
-WRONG_PLATFORM: Final = "Wrong platform"
-SAME_VERSION: Final = "Version is the same as current"
-
-_DEVICE_WORDS: Final = (
-    (WRONG_PLATFORM, WRONG_PLATFORM),
-    (SAME_VERSION, SAME_VERSION),
-    (" is compressed", "Cannot handle compressed .zip"),
-    (" is damaged: its CRC", "Invalid CRC"),
-    ("cs_sha1 should be", "Invalid CRC"),
-    ("cs_sha256 should be", "Invalid CRC"),
-    ("the required field", "Required manifest field missing"),
-)
 
 
 def _seconds(args: Args, name: str, default: int) -> int:

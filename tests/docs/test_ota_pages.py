@@ -1,0 +1,121 @@
+"""What is written of firmware updates: the machine as it is, and commands that do what the guide says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mdashcore import firmware
+from mdashcore.cli.ota import OUTCOMES
+from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, State
+from mdashcore.ota._guards import Verdict, judge
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script that writes the machine into the page."""
+    spec = importlib.util.spec_from_file_location("ota_machine", ROOT / "docs" / "ota_machine.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_machine_on_the_page_is_the_code_s(script):
+    """Its drawing, its arrows and its limits are what `docs/ota_machine.py` writes."""
+    page = script.PAGE.read_text()
+    assert page == script.written(page), "run python docs/ota_machine.py"
+
+
+def test_the_drawing_leaves_nothing_out(script, page):
+    """Every pair of states with an arrow between them, every end, and every row of the table."""
+    text = page("docs/discussion/ota.md").text
+    drawn = set(re.findall(r"^    (\w+) --> (\w+): ", text, re.MULTILINE))
+    there = {(state.value, arrow.to.value) for (state, _), cell in TRANSITIONS.items() for arrow in cell}
+    assert drawn == {(one, other) for one, other in there if one != other}
+    assert set(re.findall(r"^    (\w+) --> \[\*\]$", text, re.MULTILINE)) == {state.value for state in ENDS}
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*) \| (?:stays|`\w+`) \|$", text, re.MULTILINE)
+    assert len(rows) == sum(map(len, TRANSITIONS.values()))
+    assert all(re.search(rf"^\| `{state}` \| \d+ (d|min) \| \d+ (d|min) \|$", text, re.MULTILINE) for state in LIMITS)
+
+
+def test_what_happens_at_a_power_cut_is_said_for_each_state(page):
+    """Of the device and of the server, for each state in which there is something to lose."""
+    section = page("docs/discussion/ota.md").section("## What happens at a power cut")
+    device, server = section.split("Of the **server**")
+    for state in set(State) - ENDS:
+        assert f"`{state}`" in device
+        assert f"`{state}`" in server
+
+
+def test_how_the_command_ends(page):
+    """The table of the configuration page is the command's."""
+    section = page("docs/reference/configuration.md").section("### How `mdash ota` ends")
+    shown = {}
+    for names, code in re.findall(r"^\| (`.*?) \| (\d+) \|$", section, re.MULTILINE):
+        shown |= dict.fromkeys(re.findall(r"`([A-Z_]+)`", names), int(code))
+    assert shown == {state.value: int(code) for state, code in OUTCOMES.items()}
+
+
+def test_the_errors_of_the_guide_are_those_of_devices(page):
+    """What the guide says of an error is decided by the same words."""
+    text = page("docs/how_to_guides/update_the_firmware.md").text
+    assert "already in progress" in text
+    assert judge("Update already in progress") is Verdict.BUSY
+    assert {state for state in ENDS if f"`{state}`" in text.split("## When it does not work")[1]} >= {
+        "REJECTED",
+        "ALREADY_INSTALLED",
+        "FAILED",
+        "ROLLED_BACK",
+        "TIMED_OUT",
+    }
+
+
+@pytest.fixture
+def lamp(demo, start, mdash, tmp_path, monkeypatch):
+    """A device of the test's own, called as the guide calls it there; the environment, and a writer of images."""
+    monkeypatch.chdir(tmp_path)
+    name = f"guide-{tmp_path.name[-12:]}".replace("_", "-")
+    token = mdash(f"mdash devices add {name}", env=demo.variables).split()[1]
+
+    def write(version):
+        manifest = {"name": "lamp", "platform": "esp32", "version": version, "build_id": version}
+        with (tmp_path / "fw.zip").open("w+b") as file:
+            firmware.write_image(file, manifest, {"app": bytes(5000)})
+
+    with start(f"exec mdash device --token {token}", env=demo.variables, cwd=tmp_path) as device:
+        device.expect("connected")
+        yield name, write
+    mdash(f"mdash devices remove {name}", env=demo.variables)  # the demo is everybody's
+
+
+def _stands(mdash, demo, name):
+    return json.loads(mdash(f"mdash ota {name} --status --json", env=demo.variables))
+
+
+def test_the_commands_of_the_guide(lamp, page, demo, run, start, mdash):
+    """On trial and committed; committed by the server; queued, looked at and taken back; in other chunks."""
+    guide, (name, write) = page("docs/how_to_guides/update_the_firmware.md"), lamp
+
+    def here(mark):
+        return re.sub(r"\blamp\b", name, guide.code(mark)).replace("commit_after=60", "commit_after=1")
+
+    write("2.0")
+    assert mdash(here("try").strip(), env=demo.variables).startswith("UNCOMMITTED: ")
+    mdash(here("commit").strip(), env=demo.variables)
+    assert _stands(mdash, demo, name)["state"] == "COMMITTED"
+    write("3.0")
+    assert run(here("auto"), env=demo.variables).stdout.split()[-1] == "202"
+    with start("exec mdash notify --start 0", env=demo.variables) as stream:
+        stream.expect(rf'"name":"ota.COMMITTED","id":"{name}".*"commit":"auto".*"version":"3.0"')
+    write("4.0")
+    assert run(here("tune"), env=demo.variables).stdout.split() == ["true", "200"]
+    mdash("mdash devices add away", env=demo.variables)
+    said = [mdash(line, env=demo.variables) for line in guide.code("queue").splitlines()]
+    assert [text.split()[0].rstrip(":") for text in said] == ["QUEUED", "state", "CANCELED"]
+    mdash("mdash devices remove away", env=demo.variables)

@@ -1,0 +1,200 @@
+"""Updates and the processes that perform them: one that is killed in the middle, and how much memory one takes."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from mdashcore.firmware import write_image
+from mdashcore.testing.device import connect_device
+from mdashcore.trio.agent import Backoff
+from mdashcore.virtual_device import VirtualDevice
+from mdashcore.virtual_device.connect import run_virtual_device
+
+PATIENCE = 20.0  # seconds for what takes one
+
+PROGRAM = """
+import sys, trio
+from mdashcore.server.config import ServerConfig, User
+from mdashcore.server.run import open_server
+from mdashcore.server.service import ServiceSettings
+
+async def main():
+    config = ServerConfig(bind=sys.argv[1], store=sys.argv[2], users=(User("root", "secret", admin=True),))
+    async with open_server(config, settings=ServiceSettings(max_image=2**28)) as server:
+        print("listening on", server.url, flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@asynccontextmanager
+async def server(store, bind="127.0.0.1:0"):
+    """A server process, and an admin's client. It is killed at the end."""
+    async with trio.open_nursery() as nursery:
+        command = [sys.executable, "-c", PROGRAM, bind, store]
+        process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE, check=False))
+        try:
+            said = b""
+            with trio.fail_after(PATIENCE):
+                while not said.endswith(b"\n"):
+                    data = await process.stdout.receive_some()
+                    assert data, "the server did not start"
+                    said += data
+            url = said.decode().split()[-1]
+            async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=PATIENCE) as client:
+                yield process, client
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+class Counting(VirtualDevice):
+    """A virtual device that says when it was sent so many chunks."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.offsets = []
+        self.begun = 0
+        self.half = trio.Event()
+
+    async def handle(self, method, params):
+        self.begun += method == "OTA.Begin"
+        if method == "OTA.Write":
+            self.offsets.append(params["offset"])
+            if len(self.offsets) == 20:
+                self.half.set()
+                await trio.sleep_forever()  # the server dies first, and the link with it
+        return await super().handle(method, params)
+
+
+def firmware_zip() -> bytes:
+    """An image of forty chunks."""
+    file = io.BytesIO()
+    manifest = {"name": "lamp", "platform": "esp32", "version": "2.0", "build_id": "new"}
+    write_image(file, manifest, {"app": random.Random(1).randbytes(40_000)})
+    return file.getvalue()
+
+
+async def told(client, name):
+    """Wait for a notification of that name, from the beginning of the log on."""
+    key = (await client.post("/keys", json={"name": "ear"})).json()["key"]
+    url = f"ws://{client.base_url.host}:{client.base_url.port}/api/v2/notify?start=0"
+    with trio.fail_after(PATIENCE):
+        async with connect_device(url, key) as ear:
+            while (await ear.receive())["name"] != name:
+                pass
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "file"])
+async def test_another_process_goes_on_with_a_transfer(scheme, tmp_path):
+    """kill -9 of the server in the middle: the next one finds the update, asks the device, and goes on there."""
+    store, data = f"{scheme}://{tmp_path / 'store'}", firmware_zip()
+    device = Counting("lamp", tmp_path / "lamp")
+    async with trio.open_nursery() as nursery:
+        async with server(store) as (process, client):
+            token = (await client.post("/devices", json={"id": "lamp"})).json()["token"]
+            address = f"{client.base_url.host}:{client.base_url.port}"
+            run = partial(run_virtual_device, backoff=Backoff(first=0.01, most=0.1))
+            await nursery.start(
+                lambda task_status: run(device, f"ws://{address}/api/v2/rpc", token, task_status=task_status)
+            )
+            answer = await client.post("/devices/lamp/ota?queue=1&commit_timeout=0", content=data)
+            assert answer.status_code == 202
+            with trio.fail_after(PATIENCE):
+                await device.half.wait()
+            process.send_signal(signal.SIGKILL)
+        async with server(store, address) as (_, client):
+            await told(client, "ota.COMMITTED")
+            update = (await client.get("/devices/lamp/ota")).json()
+        nursery.cancel_scope.cancel()
+    assert (update["state"], update["attempt"], device.begun) == ("COMMITTED", 1, 1)
+    assert sorted(set(device.offsets)) == [*range(0, len(data), 1024)]
+    assert len(device.offsets) == len(set(device.offsets)) + 1
+    assert not [
+        path for path in (tmp_path / "store").rglob("*") if path.stat().st_size > 40_000 and "ota_" in path.name
+    ]
+
+
+async def test_another_server_goes_on_with_a_transfer(start_redis, tmp_path):
+    """Two on one Redis: what one took is sent by that which has the device, and after kill -9 of it by the other."""
+    redis = await trio.to_thread.run_sync(start_redis)
+    store, device, data = f"{redis.url}/0", Counting("lamp", tmp_path), firmware_zip()
+
+    async def connect(client, scope, *, task_status):
+        url = f"ws://{client.base_url.host}:{client.base_url.port}/api/v2/rpc"
+        with scope:
+            await run_virtual_device(device, url, token, backoff=Backoff(first=0.01), task_status=task_status)
+
+    async with trio.open_nursery() as nursery, server(store) as (_, other):
+        token = (await other.post("/devices", json={"id": "lamp"})).json()["token"]
+        async with server(store) as (process, client):
+            link = trio.CancelScope()
+            await nursery.start(connect, client, link)
+            answer = await other.post("/devices/lamp/ota?queue=1&commit_timeout=0", content=data)
+            assert answer.status_code == 202
+            with trio.fail_after(PATIENCE):
+                await device.half.wait()
+            assert (await other.get("/devices/lamp/ota")).json()["offset"] == 19 * 1024
+            process.send_signal(signal.SIGKILL)
+        link.cancel()
+        await nursery.start(connect, other, trio.CancelScope())
+        await told(other, "ota.COMMITTED")
+        update = (await other.get("/devices/lamp/ota")).json()
+        nursery.cancel_scope.cancel()
+    assert (update["attempt"], device.begun) == (1, 1)
+    assert sorted(set(device.offsets)) == [*range(0, len(data), 1024)]
+
+
+def memory(pid: int) -> dict[str, int]:
+    """Of a process, in bytes: now, and at most so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return {name: int(kb) * 1024 for name, kb in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status, re.MULTILINE)}
+
+
+def forget_peak(pid: int) -> None:
+    """Count the most memory from now on: checking a password has taken 64 MB for a moment."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+SIZE = 100_000_000
+PIECE = os.urandom(100_000)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize(("scheme", "form"), [("file", False), ("file", True), ("sqlite", True)])
+async def test_a_large_upload_takes_little_memory(scheme, form, tmp_path):
+    """100 MB, as a body or in a form, stored, read and checked: never 16 MB more than before."""
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="fw.bin"\r\n\r\n' if form else b""
+    tail = b"\r\n--x--\r\n" if form else b""
+    headers = {"Content-Type": "multipart/form-data; boundary=x" if form else "application/octet-stream"}
+
+    async def body(size):
+        yield head
+        for _ in range(size // len(PIECE)):
+            yield PIECE
+        yield tail
+
+    async with server(f"{scheme}://{tmp_path / 'store'}") as (process, client):
+        for id in ("first", "lamp"):
+            await client.post("/devices", json={"id": id})
+        first = await client.post("/devices/first/ota?queue=1", content=body(len(PIECE)), headers=headers)
+        assert first.status_code == 202  # what is loaded for the first upload is not counted
+        forget_peak(process.pid)
+        before = memory(process.pid)
+        answer = await client.post("/devices/lamp/ota?queue=1", content=body(SIZE), headers=headers)
+        assert (answer.status_code, answer.json()["size"]) == (202, SIZE)
+        after = memory(process.pid)
+    assert after["VmHWM"] - before["VmRSS"] < 16_000_000
