@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
+from mdashcore import ota
 from mdashcore._errors import CallTimeout, DeviceOffline, NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC
@@ -262,11 +263,16 @@ async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet)
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
     await fleet.hub.registry.renew_token("alice", "d1")
+    image = ota.Image("lamp", 3, "-", bare=True)
+    await fleet.node.updater.start("alice", "d1", "ota_1", image)
     assert await client.close_code() == 1008
     late = await fleet.connect(device)
     assert await late.close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
     assert not fleet.node.is_connected("alice", "d1")
+    update = await fleet.hub.updates.get("alice", "d1")
+    assert update is not None
+    assert update.state is ota.State.QUEUED  # for when it comes with the new one
 
 
 # Greetings
