@@ -6,7 +6,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 DEMO_ARGS ?=
 
-.PHONY: demo test check faults bench format clean
+.PHONY: demo test check faults bench screenshots format clean
 
 # A stamp per environment: installed again only when the project's metadata changes.
 $(VENV)/.installed: pyproject.toml
@@ -25,15 +25,20 @@ test:
 check:
 	@PYTHON="$(PYTHON)" tests/run --only-static
 
-# kill -9 of a server under load, two hundred times for each durable backend: about twenty minutes.
+# kill -9 of a server under load, two hundred times for each durable backend, and of its Redis: about half an hour.
 faults: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --group dev
-	MDASH_FAULT_ROUNDS=200 $(VENV)/bin/python -m pytest tests/faults/test_kill9.py --timeout 3600
+	MDASH_FAULT_ROUNDS=200 $(VENV)/bin/python -m pytest tests/faults/test_kill9.py tests/faults/test_redis_server.py --timeout 3600
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --group dev
 	$(VENV)/bin/python benchmarks/shadow.py
 	$(VENV)/bin/python -m benchmarks.backends
+
+# Every view of the dashboard, light, dark and on a phone, into the folder screenshots.
+screenshots: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --group dev
+	$(VENV)/bin/python -m pytest tests/ui/screenshots.py
 
 format: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --group dev
@@ -41,4 +46,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format src tests benchmarks
 
 clean:
-	rm -rf .venv .venv-* node_modules mdash-data mdash-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* node_modules mdash-data mdash-demo screenshots build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

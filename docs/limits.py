@@ -31,6 +31,7 @@ SETTINGS = (
     "mdashcore.shadow.Limits",
     "mdashcore.firmware.Limits",
     "mdashcore.ota._values.Options",
+    "mdashcore.rollout._values.Plan",
     "mdashcore.trio.node.NodeSettings",
     "mdashcore.trio.agent.Backoff",
     "mdashcore.server.service.ServiceSettings",

@@ -120,6 +120,9 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
     """Wrong starts: arguments, exit code, and what the line has to say."""
     toml, users, pem = tmp_path / "c.toml", tmp_path / "users", tmp_path / "x.pem"
     toml.write_text('bnd = "x"\n')
+    days, word = tmp_path / "days.toml", tmp_path / "word.toml"
+    days.write_text("log_retention_days = 0\n")
+    word.write_text('log_retention_days = "30"\n')
     users.write_text("a:x\nSECRET\n")
     pem.write_text("nothing")
     return {
@@ -132,6 +135,8 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "bad name": (["--register-user", "a b:SECRET"], 2, "a user name has"),
         "bad file": (["--register-user-file", str(users)], 2, f"{users}, line 2: a user is given as NAME:PASSWORD"),
         "bad TOML key": (["--config", str(toml)], 2, f"{toml}: extra fields found (bnd)"),
+        "no days": (["--config", str(days)], 2, "config.log_retention_days"),
+        "no number": (["--config", str(word)], 2, "config.log_retention_days"),
         "no TOML": (["--config", str(tmp_path / "nosuch")], 2, "does not exist"),
         "no PEM": (["--certfile", str(pem)], 2, f"certificate {pem}"),
         "only a key": (["--keyfile", str(pem)], 2, "of no use without a certfile"),

@@ -50,11 +50,22 @@ ROUTES = {
     "POST /api/v2/devices/<id>/shadow": Request(SHADOW),
     "GET /api/v2/devices/<id>/ota": Request(None, 404),  # only alice's device was ever updated
     "POST /api/v2/devices/<id>/ota": Request(b"bob's image"),
+    "DELETE /api/v2/devices/<id>/ota": Request(None, 404),
+    "GET /api/v2/rollouts": Request(),
+    "POST /api/v2/rollouts": Request(b"bob's image", 400),  # the form of a real one is in test_rollouts.py
+    "GET /api/v2/rollouts/<id>": Request(None, 404),
+    "GET /api/v2/rollouts/<id>/members": Request(None, 404),
+    "POST /api/v2/rollouts/<id>/<action>": Request(None, 404),
+    "DELETE /api/v2/rollouts/<id>": Request(None, 404),
     "GET /api/v2/keys": Request(),
     "POST /api/v2/keys": Request({"name": "bob's"}, 201),
     "DELETE /api/v2/keys/<key>": Request(),
     "POST /api/v2/logs": Request({"start": 0, "limit": 1000}),
     "GET /api/v2/me": Request(),
+    "PUT /api/v2/me/password": Request({"old": "x", "new": "y"}, 403),  # he came with a key
+    "POST /api/v2/login": Request({"user": "bob", "password": "not bob's"}, 401),
+    "POST /api/v2/logout": Request(None, 400),  # he came with a key
+    "GET /api/v2/session": Request(),
     "GET /api/v2/users": Request(None, 403, admin=True),
     "POST /api/v2/users": Request({"name": "carol", "password": "x"}, 403, admin=True),
     "PUT /api/v2/users/<name>": Request({"password": "x"}, 403, admin=True),
@@ -78,7 +89,7 @@ async def test_every_route_is_here(server):
         for rule in rules
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    assert found | {"POST /api/v2/devices/<id>/ota"} == set(ROUTES)
+    assert found | {"POST /api/v2/devices/<id>/ota", "POST /api/v2/rollouts"} == set(ROUTES)
     assert {f"GET {DEVICE_PATH}", f"GET {NOTIFY_PATH}"} <= set(ROUTES)
 
 
@@ -163,7 +174,8 @@ async def homes(alice, bob):
 async def ask(home, route, **ids):
     """The request of a route; the response."""
     method, path = route.split(" ")
-    for name, value in {"id": "d1", "key": home.key["id"], "name": "alice", "method": "By.Bob", **ids}.items():
+    names = {"id": "d1", "key": home.key["id"], "name": "alice", "method": "By.Bob", "action": "abort", **ids}
+    for name, value in names.items():
         path = path.replace(f"<{name}>", value)
     body = ROUTES[route].body
     content = {"content": body} if isinstance(body, bytes) else {"json": body}

@@ -24,10 +24,13 @@ async def test_a_key_is_shown_once(alice):
     response = await alice.http.post("/keys", json={"name": "Büro ☕"})
     created = response.json()
     assert response.status_code == 201
-    assert set(created) == {"id", "name", "created_at", "key"}
+    assert set(created) == {"id", "name", "created_at", "last_used", "key"}
     assert (created["key"].startswith("mdk_"), created["name"]) == (True, "Büro ☕")
     listed = (await alice.http.get("/keys")).json()
-    assert [set(key) for key in listed] == [{"id", "name", "created_at"}] * 2
+    assert [set(key) for key in listed] == [{"id", "name", "created_at", "last_used"}] * 2
+    assert {key["id"]: key["last_used"] is None for key in listed}[created["id"]]
+    await alice.http.get("/me", headers=bearer(created["key"]))
+    assert all(key["last_used"] for key in (await alice.http.get("/keys")).json())
     assert created["id"] in [key["id"] for key in listed]
     assert created["key"].removeprefix("mdk_") not in (await alice.http.get("/keys")).text
 

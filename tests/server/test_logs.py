@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pytest
+
+from mdashcore.server.config import load_config
+from mdashcore.server.run import open_server
 
 
 @pytest.fixture
@@ -69,6 +73,21 @@ async def test_a_limit_is_a_page(alice, read):
     assert [entry["offset"] for entry in pages] == [*range(1200)]
 
 
+async def test_a_log_is_read_backwards(alice, read):
+    """The newest before an offset, oldest first; before the end of time: the newest of all."""
+    await emit(alice, *["a", "b"] * 600)
+    assert [entry["offset"] for entry in await read(before=2**63 - 1, limit=3)] == [1197, 1198, 1199]
+    assert [entry["offset"] for entry in await read(before=1000, limit=3, name="b")] == [995, 997, 999]
+    assert [entry["offset"] for entry in await read(before=2)] == [0, 1]
+    assert [entry["offset"] for entry in await read(start=1, before=3)] == [1, 2]
+    assert await read(before=0) == []
+    pages, before = [], 1200
+    while page := await read(before=before, limit=500):
+        pages = page + pages
+        before = page[0]["offset"]
+    assert [entry["offset"] for entry in pages] == [*range(1200)]
+
+
 async def test_a_log_is_filtered_by_device_and_name(alice, read):
     """Also by the beginning of a name; the limit counts what was selected."""
     await emit(alice, "online", "rpc.in.A", "rpc.out.Log", "offline", device="d1")
@@ -112,6 +131,8 @@ NO_QUERIES = [
     {"start": True},
     {"start": None},
     {"start": 2**63},
+    {"before": -1},
+    {"before": None},
     {"limit": 0},
     {"limit": 1001},
     {"limit": "10"},
@@ -137,3 +158,20 @@ async def test_a_log_outlives_its_device(alice, read):
     await alice.register("d1")
     await alice.http.delete("/devices/d1")
     assert [entry["name"] for entry in await read(id="d1")] == ["created", "deleted"]
+
+
+@pytest.mark.parametrize(("days", "left"), [("1e-9", ["d3"]), ("30", ["d1", "d2", "d3"]), ("inf", ["d1", "d2", "d3"])])
+@pytest.mark.parametrize("scheme", ["memory", "sqlite", "file"])
+async def test_what_is_too_old_goes(tmp_path, scheme, days, left):
+    """After the days that the configuration gives, as soon as something new comes."""
+    store = "memory://" if scheme == "memory" else f"{scheme}://{tmp_path}/store"
+    (tmp_path / "mdash.toml").write_text(
+        f'bind = "127.0.0.1:0"\nstore = "{store}"\nlog_retention_days = {days}\n'
+        '[[users]]\nname = "alice"\npassword = "secret"\n'
+    )
+    async with open_server(load_config(tmp_path / "mdash.toml")) as server:
+        async with httpx.AsyncClient(base_url=f"{server.url}/api/v2", auth=("alice", "secret"), timeout=20) as client:
+            for id in ("d1", "d2", "d3"):
+                assert (await client.post("/devices", json={"id": id})).status_code == 201
+            log = (await client.post("/logs", json={})).json()
+    assert [entry["id"] for entry in log] == left

@@ -14,6 +14,8 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mdashcore import _json, ota
 from mdashcore._errors import Conflict, NotFound, StorageError
@@ -641,3 +643,58 @@ async def test_what_a_killed_process_has_left_is_removed(fleet, autojump_clock):
     assert len([key async for key in fleet.hub.blobs.scan()]) == 2
     await trio.sleep(TIDY_DELAY)
     assert [key async for key in fleet.hub.blobs.scan()] == [blob_key("alice", kept.id)]
+
+
+@settings(max_examples=1500)
+@given(
+    fates=st.lists(st.sampled_from(["good", "dead", "reverts", "refused", "away"]), min_size=1, max_size=8),
+    actions=st.lists(
+        st.tuples(
+            st.floats(0, 900), st.sampled_from(["approve", "pause", "resume", "retry", "abort", "crash", "remove"])
+        ),
+        max_size=6,
+    ),
+    asked=st.fixed_dictionaries(
+        {
+            "phases": st.sampled_from([[100], [10, 100], [1, 50, 100]]),
+            "error_percent": st.sampled_from([0, 50, 100]),
+            "min_sample": st.integers(1, 3),
+            "rate": st.sampled_from([None, 1, 60]),
+            "max_active": st.integers(1, 4),
+            "offline_wait": st.sampled_from([0, 300, 86_400]),
+            "approval": st.booleans(),
+        }
+    ),
+)
+def test_it_always_ends(fates, actions, asked):
+    """Whatever the devices do, whatever people want and whenever the process dies: with a reason, and without a lie."""
+
+    async def scenario() -> None:
+        async with open_fleet() as fleet:
+            for fate in fates:
+                await fleet.add(1, fate=fate, online=fate != "away")
+            rollout = await fleet.roll_out(timeout=7200, **asked)
+            for pause, action in actions:
+                await trio.sleep(pause)
+                if action == "crash":
+                    await fleet.crash()
+                elif action == "remove":
+                    if "d0" in [device.id for device in await fleet.hub.registry.of("alice")]:
+                        fleet.devices["d0"].online = False
+                        await fleet.hub.remove_device("alice", "d0")
+                else:
+                    try:
+                        await getattr(fleet.hub.rollouts, action)("alice", rollout.id)
+                    except Conflict:
+                        pass
+            ended = await fleet.told(rollout.id, State.COMPLETED, State.ABORTED, within=86_400 + 7200)
+            assert ended.reason
+            outcomes = await fleet.outcomes(rollout.id)
+            for id, device in fleet.devices.items():
+                has_it = device.runs == NEW and device.committed
+                said = id in outcomes and ended.outcome(outcomes[id]) is Outcome.SUCCEEDED
+                assert not said or has_it
+            total = sum(attrs.astuple(each)[2] for each in ended.counts)
+            assert total == sum(ended.outcome(each) is Outcome.SUCCEEDED for each in outcomes.values())
+
+    trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -5,13 +5,16 @@ What a page throws, says on its console as an error, or asks for against its Con
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import os
 import re
 import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from pathlib import Path
@@ -23,7 +26,11 @@ import pytest
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from websockets.sync.client import connect
 
+from mdashcore import firmware
+from mdashcore._errors import RpcError
+from mdashcore.trio.agent import Agent
 from mdashcore.virtual_device import Build, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
@@ -131,7 +138,7 @@ def person(make_person: Callable[..., Person]) -> Person:
 class Connected:
     """A virtual device that runs."""
 
-    device: VirtualDevice
+    device: VirtualDevice | None
     token: str
     running: Future[Any]
 
@@ -168,6 +175,34 @@ class Fleet:
         self._running.append(connected)
         return connected
 
+    def pretend(self, id: str, answers: Mapping[str, Any], *, name: str | None = None, reported: Any = None) -> None:
+        """Register a device that answers calls as `answers` says, whatever a real one would, and have it online.
+
+        Args:
+            answers: by method: the result, or a function, async or not, that makes it of the parameters.
+            reported: what it reports when it connects.
+        """
+        token = self._person.register(id, name)
+        url = f"ws{self._person.server.url.removeprefix('http')}/api/v2/rpc"
+        hello = [] if reported is None else [("Dash.Shadow.Update", {"state": {"reported": reported}})]
+
+        async def handle(method: str, params: Any) -> Any:
+            if method not in answers:
+                raise RpcError(404, f"No handler for {method}")
+            answer = answers[method]
+            found = answer(params) if callable(answer) else answer
+            return await found if isinstance(found, Awaitable) else found
+
+        async def run(*, task_status: trio.TaskStatus[None]) -> None:
+            agent = Agent(url, token, handle, hello=lambda: hello)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(agent.run)
+                await agent.wait_connected()
+                task_status.started()
+
+        running, _ = self._portal.start_task(run)
+        self._running.append(Connected(None, token, running))
+
     def stop(self) -> None:
         """Take all off the network."""
         for connected in self._running:
@@ -188,6 +223,43 @@ def fleet(portal: BlockingPortal, tmp_path: Path, person: Person) -> Iterator[Fl
     fleet = Fleet(portal, tmp_path / "devices", person)
     yield fleet
     fleet.stop()
+
+
+def firmware_zip(**fields: Any) -> bytes:
+    """A firmware for a virtual device: ``firmware_zip(version="2.0")``. `parts` are the contents of its parts."""
+    file = io.BytesIO()
+    parts = fields.pop("parts", {"app": bytes(20_000)})
+    manifest = {"name": "lamp", "platform": "esp32", "version": "2.0", "build_id": "20260301-100000/new", **fields}
+    firmware.write_image(file, manifest, parts)
+    return file.getvalue()
+
+
+@pytest.fixture
+def make_firmware() -> Callable[..., bytes]:
+    """Makes firmware zips: ``make_firmware(version="2.0", platform="esp32")``."""
+    return firmware_zip
+
+
+@pytest.fixture
+def install(person: Person) -> Callable[..., None]:
+    """Updates a device, and waits until the new firmware runs on trial: ``install("lamp", version="2.0")``."""
+
+    def run(id: str, **fields: Any) -> None:
+        with connect(
+            f"ws{person.server.url.removeprefix('http')}/api/v2/notify",
+            additional_headers={"Authorization": _basic(person)},
+        ) as stream:
+            image = firmware_zip(**{"name": id, **fields})
+            answer = person.http.post(f"/devices/{id}/ota", files={"file": ("fw.zip", image)})
+            assert answer.status_code == 200, answer.text
+            while json.loads(stream.recv(timeout=20))["name"] != "ota.UNCOMMITTED":
+                pass
+
+    return run
+
+
+def _basic(person: Person) -> str:
+    return f"Basic {base64.b64encode(f'{person.name}:{person.password}'.encode()).decode()}"
 
 
 class Cable:

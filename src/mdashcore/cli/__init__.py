@@ -24,6 +24,7 @@ from mdashcore.cli.keys import key
 from mdashcore.cli.notify import logs, notify
 from mdashcore.cli.options import Group
 from mdashcore.cli.ota import ota
+from mdashcore.cli.rollout import rollout
 from mdashcore.cli.serve import serve
 from mdashcore.cli.store import store
 from mdashcore.cli.text import examples
@@ -55,7 +56,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, demo, device, user, key, devices, call, shadow, ota, notify, logs, store):
+for _command in (serve, demo, device, user, key, devices, call, shadow, ota, rollout, notify, logs, store):
     cli.add_command(_command)
 
 

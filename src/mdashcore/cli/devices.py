@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from mdashcore import _json
 from mdashcore.cli.client import Remote
-from mdashcore.cli.options import DEVICE, Group, json_option, remote_options
+from mdashcore.cli.options import DEVICE, TERM, Group, json_option, remote_options
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["devices"]
@@ -20,12 +21,20 @@ def devices() -> None:
     """Manage your devices."""
 
 
-@devices.command("list", epilog=examples("mdash devices list", "mdash devices list --json"))
+@devices.command(
+    "list",
+    epilog=examples("mdash devices list", "mdash devices list --filter online --filter 'fw_version!=2.0' --json"),
+)
+@click.option("--filter", "terms", type=TERM, multiple=True, help="Only devices for which this holds; repeatable.")
 @json_option
 @remote_options()
-def list_devices(remote: Remote, *, as_json: bool) -> None:
-    """List your devices."""
-    found = remote.get("devices")
+def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> None:
+    """List your devices.
+
+    A filter is online, offline, FIELD=VALUE, FIELD!=VALUE or FIELD~TEXT. A FIELD is id, name, app, arch, fw_id,
+    fw_version or a place in the shadow: shadow.reported.stats.ram_free.
+    """
+    found = _json.decode(remote.request("GET", ("devices",), query=[("filter", term) for term in terms]))
     if as_json:
         show_json(found)
         return

@@ -16,6 +16,7 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import DEFAULT_SERVER, Credentials, Remote, parse_server
 from mdashcore.cli.exits import Exit
+from mdashcore.selection import parse_term
 
 if TYPE_CHECKING:
     from mdashcore.server.config import User
@@ -27,6 +28,7 @@ __all__ = [
     "KEY_ID",
     "SECRET",
     "SERVER",
+    "TERM",
     "USER_NAME",
     "Checked",
     "Group",
@@ -109,6 +111,7 @@ KEY_ID: Final = Checked("ID", _key_id)
 USER_NAME: Final = Checked("NAME", identity.check_account_name)
 SECRET: Final = Checked("SECRET", _secret)
 SERVER: Final = Checked("URL", parse_server)
+TERM: Final = Checked("TERM", lambda text: parse_term(text).text)
 JSON: Final = Checked("JSON", _json_text)
 """Gives checked JSON as `bytes`, exactly as it was written; ``-`` reads it from stdin."""
 EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -179,7 +182,9 @@ def _credentials(key: str | None, user: str | None, *, keys: bool) -> Credential
         return Credentials.of_user(name, password if colon else _ask(f"Password of {name}", "--user NAME:PASSWORD"))
     if keys:
         raise click.UsageError("Missing credentials: give --key or --user, or set MDASH_KEY or MDASH_USER.")
-    raise click.UsageError("Missing credentials: give --user, or set MDASH_USER; a key cannot manage users.")
+    raise click.UsageError(
+        "Missing credentials: give --user, or set MDASH_USER; a key cannot manage users, nor back up."
+    )
 
 
 def new_password(given: str | None) -> str:

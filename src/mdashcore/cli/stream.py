@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -17,6 +18,7 @@ __all__ = ["open_notifications"]
 
 PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT gateways, which start at 60
 PING_TIMEOUT: Final = 20.0
+MAX_EARLY: Final = 10_000  # messages before the answer to the first ping, which takes a moment: a large fleet's second
 MAX_MESSAGE: Final = 2**20  # bytes: a frame of a device has at most an eighth
 POLICY_VIOLATION: Final = 1008  # what the server closes with when a key is revoked
 
@@ -40,11 +42,12 @@ async def open_notifications(remote: Remote, start: int | None = None) -> AsyncI
             ssl_context=tls_context(remote.server, remote.cafile),
             timeout=CONNECT_TIMEOUT,
         ) as ws:
+            early: deque[str | bytes] = deque()
             if start is None:  # with a start nothing is missed, and what it brings stands in front of the answer
-                await _ping(remote, ws)  # its answer comes from who has begun to listen to the feed for us
+                await _ping_first(remote, ws, early)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_alive, remote, ws)
-                yield _frames(remote, ws)
+                yield _frames(remote, ws, early)
                 nursery.cancel_scope.cancel()
     except Refused as exc:  # what is raised inside comes as a group, and passes
         raise refusal(exc.status, exc.body) from None
@@ -52,13 +55,34 @@ async def open_notifications(remote: Remote, start: int | None = None) -> AsyncI
         raise remote.unreachable(exc) from None
 
 
-async def _frames(remote: Remote, ws: trio_websocket.WebSocketConnection) -> AsyncIterator[str]:
+async def _frames(
+    remote: Remote, ws: trio_websocket.WebSocketConnection, early: deque[str | bytes]
+) -> AsyncIterator[str]:
     while True:
         try:
-            message = await ws.get_message()
+            message = early.popleft() if early else await ws.get_message()
         except trio_websocket.ConnectionClosed as exc:
             raise _ended(remote, exc) from None
         yield message if isinstance(message, str) else message.decode("utf-8", "replace")
+
+
+async def _ping_first(remote: Remote, ws: trio_websocket.WebSocketConnection, early: deque[str | bytes]) -> None:
+    """Ping: the answer comes from who has begun to listen to the feed for us.
+
+    What comes before it is read, as the answer is behind it.
+    """
+
+    async def read() -> None:
+        try:
+            while len(early) < MAX_EARLY:
+                early.append(await ws.get_message())
+        except trio_websocket.ConnectionClosed:
+            pass  # the ping says so
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await _ping(remote, ws)
+        nursery.cancel_scope.cancel()
 
 
 async def _ping(remote: Remote, ws: trio_websocket.WebSocketConnection) -> None:

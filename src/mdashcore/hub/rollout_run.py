@@ -298,6 +298,8 @@ class RolloutRun:
     async def _hold(self) -> None:
         """Take back what must not begin any more."""
         present = self._rollout
+        if present.state is not State.RUNNING:
+            self._queued_for = ()  # who waits is looked for anew when it goes on
         if self._held_since != present.changed:
             self._to_hold |= dict.fromkeys(self._members.updating())
             self._held_since = present.changed

@@ -82,11 +82,12 @@ class RolloutRoute:
                 limits = firmware.Limits(size=service.settings.max_image)
                 image = await trio.to_thread.run_sync(_read_image, rollouts.blobs, key, size, form.filename, limits)
                 with trio.CancelScope(shield=True):  # once stored it goes on, whoever asked is still there or not
-                    return await rollouts.create(account, id, request, image)
+                    made = await rollouts.create(account, id, request, image)
             except BaseException:
                 with trio.CancelScope(shield=True):
                     await rollouts.tidy(account, id)
                 raise
+        return made
 
 
 class _Form(_Body):

@@ -105,4 +105,4 @@ function settle(status, text, retryAfter, path) {
 
 export const whoAmI = () => get("/session");
 export const login = (user, password) => post("/login", {user, password});
-export const logout = () => post("/logout");
+export const logout = (everywhere = false) => post("/logout", {everywhere});

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import {announce, toast} from "./dialog.js";
 import {fill, h, setText} from "./dom.js";
+import {forgetJobs} from "./jobs.js";
 import * as live from "./live.js";
 import {go, link, match, otherwise, route} from "./router.js";
 
@@ -52,6 +53,7 @@ function leave(words) {
   if (who === null) return;
   who = null;
   live.stop();
+  forgetJobs();
   drawBar();
   if (words) toast(words);
   askToLogIn();
@@ -65,9 +67,9 @@ function askToLogIn() {
 
 api.whenLoggedOut(() => leave("The session has ended. Log in again."));
 
-async function logOut() {
+async function logOut({everywhere = false} = {}) {
   try {
-    await api.logout();
+    await api.logout(everywhere);
   } catch (error) {
     if (error.status !== 401) {
       toast(`You are still logged in: ${error.message}`, {error: true});
@@ -76,6 +78,7 @@ async function logOut() {
   }
   who = null;
   live.stop();
+  forgetJobs();
   drawBar();
   go("#/login");
 }
@@ -91,7 +94,7 @@ function drawBar() {
     h("nav", {"aria-label": "Main"}, NAV.filter(([, , may]) => !may || may(who)).map(([name, label]) =>
       h("a", {href: link(name), "data-nav": name}, label))),
     h("div", {class: "who"}, h("a", {href: "#/profile", "data-nav": "profile", "aria-label": `Profile of ${who.user}`}, who.user),
-      h("button", {type: "button", class: "quiet", onclick: logOut}, "Log out")));
+      h("button", {type: "button", class: "quiet", onclick: () => logOut()}, "Log out")));
   markNav();
 }
 
@@ -124,7 +127,7 @@ async function show() {
   const mine = ++showing;
   let next;
   try {
-    next = await found.view({...found.params, query: found.query, session: who, enter});
+    next = await found.view({...found.params, query: found.query, session: who, enter, logOut});
   } catch (error) {
     if (!(error instanceof api.ApiError)) console.error(error); // a fault of ours
     next = {title: "Error", element: h("div", {class: "empty"}, h("h1", {}, "This did not work"), h("p", {}, error.message),

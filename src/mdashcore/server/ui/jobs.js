@@ -123,9 +123,10 @@ export function showJob(job) {
     rowKey: (row) => row.id,
     sort: {key: "state", down: false},
     columns: [
-      {key: "name", title: "Device", width: "minmax(7rem, 1fr)", sort: (row) => row.name, cell: (row) => foreign(row.name, {title: row.name})},
+      {key: "name", title: "Device", width: "minmax(7rem, 1fr)", sort: (row) => row.name, cell: (row) => h("span", {class: "two-lines"},
+        foreign(row.name || row.id, {title: row.name}), row.words && h("small", {class: "only-phone"}, foreign(row.words)))},
       {key: "state", title: "State", width: "5.5rem", sort: (row) => RANK.indexOf(row.state), cell: stateCell},
-      {key: "words", title: "Result", width: "minmax(0, 2fr)", cell: (row) => foreign(row.words, {title: row.words})},
+      {key: "words", title: "Result", width: "minmax(0, 2fr)", hide: "phone", cell: (row) => foreign(row.words, {title: row.words})},
     ],
     onOpen: (row) => row.words && open(row.name, h("pre", {class: "code whole", tabindex: 0}, foreign(row.words))),
   });
@@ -139,7 +140,7 @@ export function showJob(job) {
 
   job.changed = () => {
     const settled = job.count("done", "failed", "stopped");
-    bar.set(settled / job.rows.length, job.ended ? inTotal(job) : `${settled} of ${job.rows.length}`);
+    bar.set(settled / job.rows.length, job.ended ? "" : `${settled} of ${job.rows.length}`);
     list.touch(job.rows.map((row) => row.id));
     stop.hidden = job.ended;
     again.hidden = !job.ended || job.count("failed", "stopped") === 0;

@@ -34,7 +34,7 @@ function openMenu(label, items, at, after) {
   }
 
   menu.addEventListener("toggle", (event) => event.newState === "closed" && menu.remove());
-  document.body.append(menu);
+  document.getElementById("main").append(menu);
   menu.showPopover();
   const {width, height} = menu.getBoundingClientRect();
   menu.style.left = `${Math.max(8, Math.min(at.right - width, innerWidth - width - 8))}px`;

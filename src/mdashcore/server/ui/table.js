@@ -1,14 +1,15 @@
 // A table of any length: only the rows that can be seen are in the document.
 //
-// table({label, columns, rowKey, onOpen, selectable, onSelect, sort, empty})
+// table({label, columns, rowKey, onOpen, selectable, onSelect, sort, onSort, empty})
 //   columns: [{key, title, width, cell(row) → node or text, sort?(row) → text or number, hide?: "phone", end?: true}]
 //            `width` is a grid track such as "2fr", "8rem", "minmax(10rem, 3fr)"
-//   onOpen(row): Enter or a click on the row.   onSelect(set of keys)
+//   onOpen(row): Enter or a click on the row.   onSelect(set of keys)   onSort({key, down})
 //   empty: a node to show in place of no rows.
 // returns {element, set(rows), touch(keys), selection, clearSelection(), focus()}
 //   set: other rows, in any order; touch: the rows of these keys have other values.
 //
-// Keys: up, down, page up/down, home, end move; Enter opens; Space selects.
+// Keys: up, down, page up/down, home, end move; Enter opens; Space selects; right leads to
+// the links and buttons in the row, Escape back to it.
 
 import {fill, h} from "./dom.js";
 
@@ -16,7 +17,7 @@ const OVERSCAN = 8; // rows above and below what can be seen, so that quick scro
 
 const collator = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 
-export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, empty}) {
+export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, onSort, empty}) {
   let rows = [];
   let order = []; // rows, sorted
   let sorting = sort ?? {key: columns.find((column) => column.sort)?.key, down: false};
@@ -25,8 +26,8 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   const selection = new Set();
   const shown = new Map(); // key → {element, index, stale}
 
-  const tracks = [selectable && "2.5rem", ...columns.map(({width}) => width ?? "1fr")].filter(Boolean).join(" ");
-  const phoneTracks = [selectable && "2.5rem", ...columns.filter(({hide}) => hide !== "phone").map(({phone, width}) => phone ?? width ?? "1fr")]
+  const tracks = [selectable && "1.3rem", ...columns.map(({width}) => width ?? "1fr")].filter(Boolean).join(" ");
+  const phoneTracks = [selectable && "1.3rem", ...columns.filter(({hide}) => hide !== "phone").map(({phone, width}) => phone ?? width ?? "1fr")]
     .filter(Boolean).join(" ");
 
   const all = selectable && h("input", {type: "checkbox", "aria-label": "Select all", onchange: () => {
@@ -62,11 +63,21 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     }
   });
   new ResizeObserver(later).observe(element);
+  let pressed = null; // the row on which a mouse button or a finger is down
+  element.addEventListener("pointerdown", (event) => {
+    pressed = event.target.closest(".table-space .table-row");
+    const released = () => {
+      pressed = null;
+      later();
+    };
+    for (const kind of ["pointerup", "pointercancel"]) addEventListener(kind, () => setTimeout(released), {once: true}); // after the click
+  });
 
   function heading(column) {
     const content = column.sort
       ? h("button", {type: "button", class: "sort", onclick: () => {
           sorting = {key: column.key, down: sorting.key === column.key && !sorting.down};
+          onSort?.(sorting);
           arrange();
           render(true);
         }}, column.title, h("span", {class: "arrow", "aria-hidden": "true"}))
@@ -125,9 +136,24 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
         shown.delete(key);
       }
     }
+    inOrder(indices.sort((a, b) => a - b).map((i) => shown.get(rowKey(order[i])).element));
     if (all) {
       all.checked = selection.size > 0 && selection.size >= order.length;
       all.indeterminate = selection.size > 0 && selection.size < order.length;
+    }
+  }
+
+  // Who reads the document, and not the screen, finds the rows as they are seen.
+  function inOrder(nodes) {
+    let before = null;
+    for (const node of nodes) {
+      const place = before ? before.nextSibling : space.firstChild;
+      if (place !== node) {
+        const focused = node.contains(document.activeElement) && document.activeElement;
+        space.insertBefore(node, place);
+        if (focused) focused.focus({preventScroll: true}); // to be moved is to lose it
+      }
+      before = node;
     }
   }
 
@@ -136,9 +162,10 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     const check = selectable && h("div", {role: "gridcell", class: "check"}, h("input", {
       type: "checkbox", tabindex: -1, checked: selection.has(key), "aria-label": `Select ${key}`, onchange: () => toggle(key)}));
     const entry = known ?? {element: h("div", {class: "table-row", role: "row", onclick: (event) => clicked(event, key)})};
-    const inside = entry.element.contains(document.activeElement) && document.activeElement !== entry.element;
-    if (inside) return void Object.assign(entry, {stale: true}); // who is at work in a row keeps it
+    if (entry.element === pressed) return void Object.assign(entry, {stale: true}); // or the click would hit nothing
+    const focused = stops(entry.element).indexOf(document.activeElement);
     fill(entry.element, check, cells);
+    if (focused >= 0) stops(entry.element)[focused]?.focus({preventScroll: true});
     Object.assign(entry, {row, stale: false});
     place(entry, index, height);
     if (!known) {
@@ -146,6 +173,8 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       space.append(entry.element);
     }
   }
+
+  const stops = (node) => [...node.querySelectorAll("a, button, input")];
 
   function place(entry, index, height) {
     const node = entry.element;
@@ -189,13 +218,25 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   }
 
   function keys(event) {
-    if (!event.target.matches(".table-row[role=row]:not(.table-head)")) return;
+    if (!event.target.matches(".table-row[role=row]:not(.table-head)")) return inside(event);
+    if (event.key === "ArrowRight") return inside(event);
     const page = Math.max(1, Math.floor(element.clientHeight / rowHeight()) - 2);
     const to = {ArrowDown: active + 1, ArrowUp: active - 1, PageDown: active + page, PageUp: active - page, Home: 0, End: order.length - 1}[event.key];
     if (to !== undefined) move(to);
     else if (event.key === "Enter") onOpen?.(order[active]);
     else if (event.key === " " && selectable) toggle(rowKey(order[active]));
-    else return;
+    else return undefined;
+    event.preventDefault();
+    return undefined;
+  }
+
+  // Among what can be worked with in a row.
+  function inside(event) {
+    const row = event.target.closest(".table-space .table-row");
+    const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+    if (!row || !(step || event.key === "Escape")) return;
+    const stops = [row, ...row.querySelectorAll("a, button")];
+    stops[step ? Math.max(0, Math.min(stops.indexOf(event.target) + step, stops.length - 1)) : 0].focus();
     event.preventDefault();
   }
 

@@ -69,12 +69,19 @@ export default async function view({id, tab, query, session}) {
 
   const unsubscribe = live.onDevice(id, (now) => {
     if (now === undefined) {
-      if (live.isLoaded()) fill(element, gone(id).element.childNodes);
+      if (live.isLoaded()) removed();
       return;
     }
     draw(now);
     current?.update?.(now);
   });
+
+  function removed() {
+    wanted += 1;
+    current?.destroy?.();
+    current = null;
+    fill(element, ...gone(id).element.childNodes);
+  }
 
   draw(device);
   const shown = {
@@ -97,8 +104,8 @@ export default async function view({id, tab, query, session}) {
 
 const gone = (id) => ({
   title: "No such device",
-  element: h("section", {class: "page"}, empty("No such device", `There is no device ${id}. It may have been removed.`,
-    h("a", {class: "button", href: "#/devices"}, "To the devices"))),
+  element: h("section", {class: "page"}, h("div", {class: "empty"}, h("h1", {}, "No such device"),
+    h("p", {}, "There is no device ", foreign(id), ". It may have been removed."), h("a", {class: "button", href: "#/devices"}, "To the devices"))),
 });
 
 export const onlineTag = ({online}) =>

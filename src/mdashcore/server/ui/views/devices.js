@@ -29,7 +29,7 @@ const COLUMNS = [
   {key: "version", title: "Firmware", width: "minmax(6rem, 1.2fr)", hide: "phone", cell: firmwareCell, sort: (device) => firmware(device).fw_version},
   {key: "committed", title: "Committed", width: "6.6rem", hide: "phone", cell: committedCell, sort: (device) => ({false: 0, true: 2})[firmware(device).is_committed] ?? 1},
   {key: "ram", title: "Free RAM", width: "8.3rem", hide: "phone", cell: ramCell, sort: (device) => device.ram.at(-1) ?? -1},
-  {key: "seen", title: "Last seen", width: "6.6rem", phone: "5.2rem", end: true, cell: (device) => timeTag(device.last_seen), sort: (device) => device.last_seen ?? ""},
+  {key: "seen", title: "Last seen", width: "6.6rem", hide: "phone", end: true, cell: (device) => timeTag(device.last_seen), sort: (device) => device.last_seen ?? ""},
   {key: "menu", title: h("span", {class: "visually-hidden"}, "Actions"), width: "36px", phone: "36px", end: true, cell: menuCell},
 ];
 
@@ -38,7 +38,7 @@ const text = (value) => (typeof value === "string" && value ? foreign(value, {ti
 function nameCell(device) {
   return h("span", {class: "two-lines"},
     h("a", {href: link("device", device.id), tabindex: -1, title: device.name}, foreign(device.name || device.id)),
-    device.name !== device.id && h("small", {class: "only-phone"}, foreign(device.id)));
+    h("small", {class: "only-phone"}, device.name !== device.id && [foreign(device.id), " · "], timeTag(device.last_seen)));
 }
 
 function firmwareCell(device) {
@@ -59,11 +59,13 @@ function ramCell(device) {
   return h("span", {class: "ram"}, device.ram.length > 1 && sparkline(device.ram, {label: `Free RAM, now ${words}`, width: 60}), h("span", {}, words));
 }
 
-const menuCell = (device) => menuButton(`Actions for ${device.name || device.id}`, () => [
-  {label: "Rename…", run: () => rename(device)},
-  {label: "New token…", run: () => renewToken(device)},
-  {label: "Delete…", run: () => remove([device]), danger: true},
-], {tabindex: -1});
+function menuCell(device) {
+  return menuButton(`Actions for ${device.name || device.id}`, () => [
+    {label: "Rename…", run: () => rename(device)},
+    {label: "New token…", run: () => renewToken(device)},
+    {label: "Delete…", run: () => remove([device]), danger: true},
+  ], {tabindex: -1});
+}
 
 const STATUS = {
   all: ["All", () => true],
@@ -171,6 +173,7 @@ export default function view({query}) {
   });
   const clock = setInterval(() => list.touch(live.devices.keys()), REFRESH);
   refilter();
+  requestAnimationFrame(() => { scroller.scrollTop = kept.top; }); // once it is in the page
   scroller.addEventListener("scroll", () => { kept.top = scroller.scrollTop; }, {passive: true});
 
   return {
@@ -179,7 +182,6 @@ export default function view({query}) {
       h("header", {class: "page-head"}, h("h1", {}, "Devices"), count, h("div", {class: "tools"}, search, status,
         h("button", {type: "button", class: "icon", "aria-label": "How to filter", title: "How to filter", onclick: help}, "?"), registerButton("Register"))),
       wrong.element, strip.element, list.element, actions),
-    shown: () => { scroller.scrollTop = kept.top; },
     update: (_, next) => {
       if ((next.q ?? "") !== search.value || (next.status ?? "all") !== status.value) {
         search.value = next.q ?? "";

@@ -1,5 +1,68 @@
-// API keys.
+// API keys: what programs log in with.
 
-import {soon} from "./soon.js";
+import {del, get, post} from "../api.js";
+import {ask, copyButton, empty, open} from "../dialog.js";
+import {field, fill, foreign, h, timeTag} from "../dom.js";
 
-export default () => soon("Keys", "Keys are not in the dashboard yet. mdash keys manages them.");
+export default async function view() {
+  let keys = await get("/keys");
+  const body = h("div", {});
+  const draw = () => fill(body, keys.length === 0
+    ? empty("No keys yet", "A program that works with your devices logs in with a key. Make one for each, so that you can revoke them one by one.", createButton("Create the first key"))
+    : h("div", {class: "list-box"}, h("table", {class: "list"},
+      h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col", class: "hide-phone"}, "Id"),
+        h("th", {scope: "col", class: "hide-phone"}, "Created"), h("th", {scope: "col"}, "Last used"), h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions")))),
+      h("tbody", {}, keys.map(row)))));
+
+  const row = (key) => h("tr", {},
+    h("th", {scope: "row"}, key.name ? foreign(key.name) : h("span", {class: "muted"}, "without a name")),
+    h("td", {class: "hide-phone"}, h("code", {}, key.id)), h("td", {class: "hide-phone"}, timeTag(key.created_at)),
+    h("td", {}, timeTag(key.last_used)),
+    h("td", {class: "end"}, h("button", {type: "button", class: "bad", "aria-label": `Delete ${key.name || key.id}`, onclick: () => revoke(key)}, "Delete…")));
+
+  async function create() {
+    const name = h("input", {name: "name", maxlength: 256, autocomplete: "off"});
+    const created = await ask({
+      title: "Create a key",
+      body: field("Name", name, "for what it is: nightly job, Grafana, …"),
+      action: "Create",
+      onConfirm: () => post("/keys", {name: name.value.trim()}),
+    });
+    if (!created) return;
+    await reload();
+    show(created);
+  }
+
+  async function revoke(key) {
+    const sure = await ask({
+      title: h("span", {}, "Delete ", key.name ? foreign(key.name) : "the key", "?"),
+      lost: "What uses it is refused from now on, and its connections are closed. It cannot be brought back.",
+      action: "Delete",
+      danger: true,
+      onConfirm: () => del(`/keys/${encodeURIComponent(key.id)}`),
+    });
+    if (sure) await reload();
+  }
+
+  async function reload() {
+    keys = await get("/keys");
+    draw();
+  }
+
+  const createButton = (label) => h("button", {type: "button", class: "primary", onclick: create}, label);
+  draw();
+  return {
+    title: "Keys",
+    element: h("section", {class: "page stack", "aria-label": "Keys"},
+      h("header", {class: "page-head flat"}, h("h1", {}, "Keys"), h("p", {class: "muted"}, "for programs that act for you"), h("div", {class: "tools"}, createButton("Create"))), body),
+  };
+}
+
+function show({name, key}) {
+  const line = `curl -H "Authorization: Bearer ${key}" ${location.origin}/api/v2/devices`;
+  const dialog = open("The new key", h("div", {class: "stack"},
+    h("p", {}, "It may do all that you may with devices. It is shown this once", name && [": ", h("b", {}, foreign(name))], ". Copy it now."),
+    h("div", {class: "secret"}, h("code", {class: "token"}, key), copyButton(() => key)),
+    h("div", {class: "stack tight"}, h("h3", {}, "Try it"), h("div", {class: "secret"}, h("code", {}, line), copyButton(() => line))),
+    h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))));
+}

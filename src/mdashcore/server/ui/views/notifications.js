@@ -1,5 +1,85 @@
-// The stream of what happens.
+// Everything that happens, as it happens; and what has happened, as far back as the log goes.
 
-import {soon} from "./soon.js";
+import {empty} from "../dialog.js";
+import {foreign, h, setText} from "../dom.js";
+import * as live from "../live.js";
+import {KINDS, summary, weight} from "../notes.js";
+import {link} from "../router.js";
+import {clockTag, longText, pauseButton, stream} from "../stream.js";
 
-export default () => soon("Notifications", "The stream is not in the dashboard yet. mdash notify shows it.");
+const INLINE = 140; // characters of JSON that need no second look
+
+export default function view({query}) {
+  const kind = h("select", {"aria-label": "Kind", onchange: refilter}, KINDS.map(({key, label}) => h("option", {value: key}, label)));
+  if (KINDS.some(({key}) => key === query.kind)) kind.value = query.kind;
+  const search = h("input", {type: "search", placeholder: "Device, name or text", "aria-label": "Filter notifications", value: query.q ?? "", oninput: refilter, spellcheck: "false", autocapitalize: "none"});
+  const state = h("p", {class: "muted count", role: "status"});
+  const pause = pauseButton(() => shown);
+  const shown = stream({
+    label: "Notifications",
+    ...wanted(),
+    line: draw,
+    nothing: empty("Nothing to show", "What your devices do appears here: connect one, change its shadow, call it. If a filter is set, it may hide all."),
+    onState: ({paused, waiting}) => {
+      setText(state, paused ? `Paused, ${waiting} waiting` : "Live");
+      pause.draw();
+    },
+  });
+
+  // A device that is new or renamed: its lines may be there before its name is known.
+  const unsubscribe = live.onDevices((ids) => {
+    for (const anchor of shown.element.querySelectorAll("a[data-device]")) {
+      const id = anchor.dataset.device;
+      if (ids === null || ids.has(id)) setText(anchor.firstChild, nameOf(id));
+    }
+  });
+
+  function wanted() {
+    const {name, accept} = KINDS.find(({key}) => key === kind.value);
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    return {
+      query: {...(name && {name})},
+      accept: (note) => accept(note) && (words.length === 0 || contains(note, words)),
+    };
+  }
+
+  function refilter() {
+    const asked = {...(search.value.trim() && {q: search.value}), ...(kind.value !== "all" && {kind: kind.value})};
+    const address = new URLSearchParams(asked).toString();
+    history.replaceState(null, "", `#/notifications${address && `?${address}`}`);
+    const next = wanted();
+    shown.setQuery(next.query, next.accept);
+  }
+
+  return {
+    title: "Notifications",
+    element: h("section", {class: "page fill", "aria-label": "Notifications"},
+      h("header", {class: "page-head"}, h("h1", {}, "Notifications"), state, h("div", {class: "tools"}, search, kind, pause.button)),
+      shown.element),
+    destroy: () => {
+      unsubscribe();
+      shown.destroy();
+    },
+  };
+}
+
+const contains = (note, words) => {
+  const device = live.devices.get(note.id);
+  const text = `${note.name} ${note.id} ${device?.name ?? ""} ${note.data === undefined ? "" : JSON.stringify(note.data)}`.toLowerCase();
+  return words.every((word) => text.includes(word));
+};
+
+function draw(note) {
+  const text = summary(note);
+  const isJson = note.data !== undefined && text.length > INLINE && note.name !== "rpc.out.Log";
+  return h("div", {class: "line"}, clockTag(note.time), who(note),
+    h("span", {class: ["what", weight(note)].filter(Boolean).join(" "), title: note.name}, foreign(note.name)),
+    h("span", {class: "data"}, longText(text, isJson ? JSON.stringify(note.data, null, 2) : text)));
+}
+
+function who({id, name}) {
+  if (name.startsWith("rollout.")) return h("a", {href: link("rollouts", id)}, foreign(id));
+  return h("a", {href: link("device", id), title: id, "data-device": id}, foreign(nameOf(id)));
+}
+
+const nameOf = (id) => live.devices.get(id)?.name || id;

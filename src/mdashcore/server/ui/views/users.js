@@ -1,5 +1,99 @@
 // Accounts, for admins.
 
-import {soon} from "./soon.js";
+import {del, get, post, put} from "../api.js";
+import {ask, copyButton, empty, toast} from "../dialog.js";
+import {field, fill, h, timeTag} from "../dom.js";
 
-export default () => soon("Users", "Users are not in the dashboard yet. mdash users manages them.");
+export default async function view({session}) {
+  if (!session.admin) {
+    return {title: "Users", element: h("section", {class: "page", "aria-label": "Users"}, h("h1", {}, "Users"),
+      empty("Only for admins", "An admin adds and removes users. You can change your own password.", h("a", {class: "button", href: "#/profile"}, "To your profile")))};
+  }
+  let users = await get("/users");
+  const body = h("tbody", {});
+  const draw = () => fill(body, users.map(row));
+
+  const row = ({name, admin, created_at: created}) => h("tr", {},
+    h("th", {scope: "row"}, name, name === session.user && h("span", {class: "tag"}, "you")),
+    h("td", {}, admin ? "Admin" : "User"), h("td", {class: "hide-phone"}, timeTag(created)),
+    h("td", {class: "end"}, name === session.user
+      ? h("a", {class: "button", href: "#/profile"}, "Profile")
+      : h("span", {class: "row-actions"}, h("button", {type: "button", "aria-label": `Reset the password of ${name}`, onclick: () => reset(name, admin)}, "Reset…"),
+        h("button", {type: "button", class: "bad", "aria-label": `Remove ${name}`, onclick: () => remove(name)}, "Remove…"))));
+
+  async function add() {
+    const name = h("input", {name: "name", required: true, maxlength: 64, autocomplete: "off", autocapitalize: "none", spellcheck: "false"});
+    const password = newPassword();
+    const admin = adminBox(false);
+    const made = await ask({
+      title: "Add a user",
+      body: [field("Name", name, "A-Z a-z 0-9 . _ @ + - with a letter or digit first"), password.element, admin.element],
+      action: "Add",
+      onConfirm: () => post("/users", {name: name.value, password: password.value(), admin: admin.value()}),
+    });
+    if (made) done(`${made.name} can log in now.`);
+  }
+
+  async function reset(name, isAdmin) {
+    const password = newPassword();
+    const admin = adminBox(isAdmin);
+    const made = await ask({
+      title: `Reset the password of ${name}`,
+      lost: "Their sessions end at once, in every browser. Their API keys go on.",
+      body: [password.element, admin.element],
+      action: "Reset",
+      onConfirm: () => put(`/users/${encodeURIComponent(name)}`, {password: password.value(), admin: admin.value()}),
+    });
+    if (made) done(`${name} has a new password.`);
+  }
+
+  async function remove(name) {
+    const sure = await ask({
+      title: `Remove ${name}?`,
+      lost: "All devices of this user are removed with their shadows, and so are the rollouts, keys and notifications. This cannot be undone.",
+      action: `Remove ${name}`,
+      danger: true,
+      onConfirm: () => del(`/users/${encodeURIComponent(name)}`),
+    });
+    if (sure) done(`${name} is removed.`);
+  }
+
+  async function done(words) {
+    toast(words);
+    users = await get("/users");
+    draw();
+  }
+
+  draw();
+  return {
+    title: "Users",
+    element: h("section", {class: "page stack", "aria-label": "Users"},
+      h("header", {class: "page-head flat"}, h("h1", {}, "Users"), h("p", {class: "muted"}, "each with devices of their own"),
+        h("div", {class: "tools"}, h("button", {type: "button", class: "primary", onclick: add}, "Add"))),
+      h("div", {class: "list-box"}, h("table", {class: "list"},
+        h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col"}, "May"), h("th", {scope: "col", class: "hide-phone"}, "Since"),
+          h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions")))), body))),
+  };
+}
+
+const ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"; // none of those that are taken for one another
+const LENGTH = 20; // of those: 115 bits
+
+function newPassword() {
+  const input = h("input", {type: "password", name: "password", required: true, maxlength: 1024, autocomplete: "new-password"});
+  const make = h("button", {type: "button", onclick: () => {
+    input.type = "text"; // somebody has to tell it
+    input.value = Array.from(crypto.getRandomValues(new Uint32Array(LENGTH)), (n) => ALPHABET[n % ALPHABET.length]).join("");
+    input.select();
+  }}, "Generate");
+  const element = field("Password", input, "tell it to them; they can change it in their profile");
+  const beside = h("div", {class: "beside"}, make, copyButton(() => input.value));
+  input.before(beside);
+  beside.prepend(input);
+  return {element, value: () => input.value};
+}
+
+function adminBox(checked) {
+  const box = h("input", {type: "checkbox", checked, id: "user-admin"});
+  return {element: h("div", {class: "check-line"}, box, h("label", {for: box.id}, "Admin: may add, reset and remove users")), value: () => box.checked};
+}

@@ -10,6 +10,11 @@ const TICK = 1000; // ms between two drawings of the time left
 
 export const firmware = (device) => device.shadow.state.reported?.ota ?? {};
 
+const STARTING = 3; // the device's number for "taken, about to restart": what is not committed then does not run yet
+
+// Whether the firmware that runs may be rolled back.
+export const onTrial = (device) => firmware(device).is_committed === false && firmware(device).status !== STARTING;
+
 // {element, update(device), destroy()}: hidden while the firmware is committed.
 export function commitBanner(device) {
   let present = device;
@@ -65,8 +70,8 @@ export function commitBanner(device) {
 
   function update(now) {
     present = now;
-    const {is_committed: committed, fw_version: version, fw_id: build} = firmware(now);
-    element.hidden = committed !== false;
+    const {fw_version: version, fw_id: build} = firmware(now);
+    element.hidden = !onTrial(now);
     if (element.hidden) {
       asked = null;
       clearInterval(timer);

@@ -1,5 +1,222 @@
-// The tab "files" of a device.
+// The tab "files" of a device: its flat file system.
 
-import {empty} from "../../dialog.js";
+import {ask, errorLine, toast} from "../../dialog.js";
+import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
+import {listFiles, readFile, removeFile, renameFile, space, writeFile} from "./fs.js";
+import {fileView} from "./file_view.js";
+import {fromDevice} from "./parts.js";
+import {transferList} from "./transfer_list.js";
+import {transfer} from "./transfers.js";
 
-export default () => ({element: empty("Nothing here yet", "This tab is not in the dashboard yet.")});
+const MOST = 300; // rows drawn; the filter finds the others
+const FILTER_FROM = 12; // files from which on a filter is of use
+const MAX_UPLOAD = 16 * 2 ** 20; // bytes: the largest flash of such a device
+
+export default function files(device, {session}) {
+  let present = device;
+  let list = [];
+  let view = null; // of the file that is open
+  let gone = false;
+  const error = errorLine();
+
+  const run = (label, act, options) => transfer(session.user, device.id, label, act, options);
+
+  // The list
+
+  const source = fromDevice(device, {
+    what: "the list of files",
+    offline: "Its files can be read once it is back.",
+    load: async (signal) => {
+      const found = await listFiles(device.id, signal);
+      return {found, room: await space(device.id, signal)};
+    },
+    show: ({found, room}) => {
+      list = found;
+      const total = found.reduce((sum, {size}) => sum + (size ?? 0), 0);
+      setText(count, `${found.length} ${found.length === 1 ? "file" : "files"}, ${bytes(total)}${room ? ` · ${bytes(room.free)} of ${bytes(room.size)} free` : ""}`);
+      search.hidden = found.length < FILTER_FROM;
+      drawRows();
+      return card;
+    },
+    onOnline: () => source.reload(),
+  });
+
+  const count = h("span", {class: "muted", role: "status"});
+  const search = h("input", {type: "search", "aria-label": "Filter files", placeholder: "Name", oninput: () => drawRows()});
+  const rows = h("tbody", {});
+  const table = h("table", {class: "plain files"}, h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col", class: "end"}, "Size"), h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions")))), rows);
+  const nothing = h("p", {class: "muted"});
+  const pick = h("input", {type: "file", multiple: true, hidden: true, "aria-label": "Files to upload", onchange: () => {
+    uploadAll([...pick.files]);
+    pick.value = "";
+  }});
+  const card = h("div", {class: "card stack drop", ondragover: over, ondragleave: () => card.classList.remove("over"), ondrop: drop},
+    h("header", {class: "section-head"}, h("h2", {}, "Files"), count, h("div", {class: "tools"}, search,
+      h("button", {type: "button", "data-online": "", onclick: () => source.reload()}, "Refresh"),
+      h("button", {type: "button", "data-online": "", onclick: create}, "New file"),
+      h("button", {type: "button", class: "primary", "data-online": "", onclick: () => pick.click()}, "Upload"), pick)),
+    error.element, nothing, table, h("p", {class: "hint drop-hint"}, "Files can be dropped here, too."));
+
+  function drawRows() {
+    const wanted = search.hidden ? "" : search.value.trim().toLowerCase();
+    const found = list.filter(({name}) => name.toLowerCase().includes(wanted));
+    const more = found.length - MOST;
+    table.hidden = found.length === 0;
+    nothing.hidden = found.length > 0 && more <= 0;
+    setText(nothing, list.length === 0 ? "There are no files on the device. Drop one here, or write a new one."
+      : found.length === 0 ? "No file has this in its name." : `${more} more files: filter by name to see them.`);
+    fill(rows, found.slice(0, MOST).map(({name, size}) => h("tr", {},
+      h("th", {scope: "row"}, h("button", {type: "button", class: "link", "data-online": "", onclick: () => openFile(name)}, foreign(name))),
+      h("td", {class: "end number"}, size === null ? "–" : bytes(size)),
+      h("td", {class: "end row-actions"}, [["Download", download], ["Rename", rename], ["Delete", remove]].map(([label, act]) =>
+        h("button", {type: "button", class: "quiet", "data-online": "", "aria-label": `${label} ${name}`, onclick: () => act(name)}, label))))));
+    buttons();
+  }
+
+  function buttons() {
+    for (const button of card.querySelectorAll("[data-online]")) button.disabled = !present.online;
+  }
+
+  // One file
+
+  const place = h("div", {hidden: true});
+
+  async function leave() {
+    if (!view?.isChanged()) return true;
+    return ask({title: "Close without saving?", lost: "What you changed in the file is lost.", action: "Close", danger: true});
+  }
+
+  async function close() {
+    if (!(await leave())) return false;
+    view = null;
+    fill(place);
+    place.hidden = true;
+    return true;
+  }
+
+  async function openFile(name) {
+    if (!(await close())) return;
+    const data = await read(name, "Read");
+    if (data && !gone) show(name, data);
+  }
+
+  function show(name, data) {
+    view = fileView({name, data, online: present.online, onClose: async () => {
+      if (await close()) [...rows.querySelectorAll("button.link")].find((button) => button.textContent === name)?.focus();
+    }, onSave: async (next) => {
+      if (!(await write(name, next))) throw new Error("it was not saved; what you wrote is still here, and the old file still on the device");
+      toast("Saved on the device.");
+      return true;
+    }});
+    fill(place, view.element);
+    place.hidden = false;
+    view.focus();
+    view.element.scrollIntoView({block: "nearest"});
+  }
+
+  const read = (name, verb) => run(`${verb} ${name}`, (signal, onProgress) =>
+    readFile(device.id, name, {signal, onProgress: (fraction, done) => onProgress(fraction, bytes(done))}), {keep: false});
+
+  async function write(name, data, keep = false) {
+    const done = await run(`${keep ? "Upload" : "Write"} ${name}`, async (signal, onProgress) => {
+      await writeFile(device.id, name, data, {signal, onProgress: (fraction, sent) => onProgress(fraction, `${bytes(sent)} of ${bytes(data.length)}`)});
+      return true;
+    }, {keep});
+    if (!gone && present.online) source.reload();
+    return done;
+  }
+
+  async function download(name) {
+    const data = await read(name, "Download");
+    if (!data) return;
+    const url = URL.createObjectURL(new Blob([data]));
+    h("a", {href: url, download: name}).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000); // by then the browser has it
+  }
+
+  const has = (name) => list.some((file) => file.name === name);
+
+  function nameField(value = "") {
+    return h("input", {name: "name", value, autocomplete: "off", spellcheck: "false", autocapitalize: "none", required: true, dir: "auto"});
+  }
+
+  function free(name) {
+    if (!name) throw new Error("a name is needed");
+    if (has(name)) throw new Error("there is a file of this name already; delete or rename it first");
+    return name;
+  }
+
+  async function create() {
+    const input = nameField();
+    const name = await ask({title: "New file", body: field("Name", input, "most devices have room for 31 characters, and no folders"), action: "Write it", onConfirm: () => free(input.value)});
+    if (name && (await close())) show(name, new Uint8Array());
+  }
+
+  async function rename(name) {
+    const input = nameField(name);
+    const done = await ask({title: "Rename", body: field("New name", input), action: "Rename", onConfirm: async () => {
+      if (input.value === name) return true;
+      await renameFile(device.id, name, free(input.value));
+      return true;
+    }});
+    if (done) source.reload();
+  }
+
+  async function remove(name) {
+    const done = await ask({title: "Delete the file?", lost: [h("strong", {}, foreign(name)), " is deleted on the device, and cannot be brought back."], action: "Delete", danger: true,
+      onConfirm: () => removeFile(device.id, name).then(() => true)});
+    if (done) source.reload();
+  }
+
+  // Upload
+
+  function over(event) {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = present.online ? "copy" : "none";
+    card.classList.toggle("over", present.online);
+  }
+
+  function drop(event) {
+    event.preventDefault();
+    card.classList.remove("over");
+    if (present.online) uploadAll([...event.dataTransfer.files]);
+  }
+
+  async function uploadAll(chosen) {
+    error.clear();
+    const tooLarge = chosen.filter(({size}) => size > MAX_UPLOAD);
+    if (tooLarge.length) return error.show(new Error(`${tooLarge[0].name} is larger than any device's file system`));
+    const replaced = chosen.filter(({name}) => has(name)).map(({name}) => name);
+    if (replaced.length) {
+      const go = await ask({title: replaced.length === 1 ? "Replace the file?" : `Replace ${replaced.length} files?`, danger: true, action: "Replace",
+        lost: ["What is now in ", replaced.slice(0, 10).map((name, i) => [i > 0 && ", ", h("strong", {}, foreign(name))]), replaced.length > 10 && " …", " is lost."]});
+      if (!go) return undefined;
+    }
+    return Promise.all(chosen.map(async (file) => {
+      let data;
+      try {
+        data = new Uint8Array(await file.arrayBuffer());
+      } catch {
+        return error.show(new Error(`${file.name} cannot be read; a folder cannot be uploaded`));
+      }
+      return write(file.name, data, true);
+    }));
+  }
+
+  const transfers = transferList(session.user, device.id);
+  return {
+    element: h("div", {class: "stack"}, source.element, transfers.element, place),
+    update: (now) => {
+      present = now;
+      source.update(now);
+      view?.update(now.online);
+      buttons();
+    },
+    destroy: () => {
+      gone = true;
+      source.destroy();
+      transfers.destroy();
+    },
+  };
+}

@@ -1,5 +1,162 @@
-// The tab "ota" of a device.
+// The tab "ota" of a device: its firmware, and the way of an update into it.
 
-import {empty} from "../../dialog.js";
+import {del, devicePath, get, upload} from "../../api.js";
+import {ask, errorLine, progress, toast} from "../../dialog.js";
+import {bytes, fill, foreign, h, setText, timeTag} from "../../dom.js";
+import * as live from "../../live.js";
+import {commitBanner, firmware, onTrial} from "./commit.js";
+import {imageForm} from "./image_form.js";
+import {duration, facts} from "./parts.js";
+import {STATES, isEnd, label, statePicture} from "./state_picture.js";
 
-export default () => ({element: empty("Nothing here yet", "This tab is not in the dashboard yet.")});
+const CAN_CANCEL = new Set(["QUEUED", "TRANSFERRING"]); // after that, the device has been told to use it
+const TICK = 1000; // ms between two drawings of the times
+
+export default function ota(device) {
+  let present = device;
+  let online = device.online; // devices are changed in place
+  let update = null; // the newest, as the server tells it
+  let past = [];
+  let loaded = false;
+  let closed = false;
+  const error = errorLine();
+  const banner = commitBanner(device);
+  const picture = statePicture();
+  const running = h("div", {});
+  const bar = progress("Transfer to the device");
+  const state = h("p", {class: "update-state", role: "status"});
+  const about = h("div", {});
+  const cancel = h("button", {type: "button", onclick: doCancel}, "Cancel the update");
+  const now = h("section", {class: "card stack", "aria-label": "Update"}, h("header", {class: "section-head"}, h("h2", {}, "Update"), cancel), state, bar.element, error.element, picture.element, about);
+  const history = h("div", {});
+  const form = imageForm(device, {
+    send: (file, query, options) => upload(`${devicePath(device.id, "ota")}?${new URLSearchParams(query)}`, file, options),
+    onDone: (made) => {
+      update = made;
+      draw();
+      read();
+      now.scrollIntoView({block: "nearest"});
+    },
+  });
+
+  async function read() {
+    try {
+      const found = await get(devicePath(device.id, "ota"));
+      past = found.history ?? [];
+      if (update === null || update.id !== found.id || found.changed >= update.changed) update = found;
+      error.clear();
+    } catch (problem) {
+      if (problem.status === undefined) throw problem;
+      if (problem.status === 404) [update, past] = [null, []];
+      else error.show(problem);
+    }
+    loaded = true;
+    if (!closed) draw();
+  }
+
+  async function doCancel() {
+    const waiting = update?.state === "QUEUED";
+    await ask({
+      title: "Cancel the update?",
+      lost: waiting ? "The image is deleted from the server; the device keeps its firmware." : "What was sent is lost; the device keeps its firmware, and can take another update when it has given this one up.",
+      action: "Cancel the update",
+      danger: true,
+      onConfirm: async () => {
+        update = await del(devicePath(device.id, "ota"));
+        return true;
+      },
+    });
+    await read();
+  }
+
+  function draw() {
+    const is = update?.state;
+    const going = update !== null && !isEnd(is);
+    now.hidden = update === null && error.element.hidden;
+    picture.element.hidden = !loaded;
+    cancel.hidden = !CAN_CANCEL.has(is);
+    if (picture.state !== is) picture.set(picture.state = is ?? null);
+    sendBox.hidden = going;
+    if (update) {
+      const {image, progress_percent: percent, offset, rate, attempt, reason, changed} = update;
+      state.className = `update-state ${is === "COMMITTED" ? "good" : isEnd(is) ? "bad" : ""}`;
+      setText(state, `${label(is)}: ${is === "QUEUED" && !present.online ? "waits until the device is online" : STATES[is]?.words ?? ""}.${reason ? ` ${reason.charAt(0).toUpperCase()}${reason.slice(1)}` : ""}`);
+      bar.element.hidden = !(is === "TRANSFERRING" || is === "VERIFYING");
+      const left = rate ? (image.size - offset) / rate : null;
+      bar.set(is === "VERIFYING" ? null : percent / 100, is === "VERIFYING" ? "the device checks it" : `${percent} %, ${bytes(offset)} of ${bytes(image.size)}${rate ? `, ${bytes(Math.round(rate))}/s` : ""}${left > 1 ? `, ${duration(left)} left` : ""}`);
+      fill(about, facts([
+        ["Image", [foreign(image.name), " ", h("span", {class: "muted"}, bytes(image.size))]],
+        ["Version", image.version && foreign(image.version)],
+        ["Build", image.build_id && foreign(image.build_id)],
+        ["Attempt", attempt > 1 ? `${attempt}` : null],
+        ["Commit", is !== "COMMITTED" && !isEnd(is) ? (update.commit === "auto" ? "by itself" : "by hand") : null],
+        ["In this state", timeTag(changed)],
+      ]));
+    }
+    drawHistory();
+  }
+
+  function drawHistory() {
+    if (!past.length) {
+      fill(history, h("p", {class: "muted"}, !loaded ? "Loading…" : update ? "This is the device's first update." : "The device was never updated from here. Drop a firmware above to begin."));
+      return;
+    }
+    fill(history, h("div", {class: "scroll", tabindex: 0, role: "group", "aria-label": "Past updates"}, h("table", {class: "plain"},
+      h("thead", {}, h("tr", {}, ["Ended", "Result", "Version", "Image"].map((title) => h("th", {scope: "col"}, title)))),
+      h("tbody", {}, past.map(({state: end, reason, ended, version, build_id: build, name, size}) => h("tr", {}, h("td", {class: "when"}, timeTag(ended)),
+        h("td", {}, h("strong", {class: end === "COMMITTED" ? "good" : end === "FAILED" || end === "TIMED_OUT" || end === "ROLLED_BACK" || end === "REJECTED" ? "bad" : null}, label(end)), reason && h("div", {class: "hint"}, foreign(reason))),
+        h("td", {}, version ? foreign(version) : "–", build && h("div", {class: "hint"}, foreign(build))), h("td", {}, foreign(name), h("div", {class: "hint"}, bytes(size)))))))));
+  }
+
+  function drawFirmware(device_) {
+    const {app, fw_version: version, fw_id: build, arch} = firmware(device_);
+    fill(running, h("h2", {}, "Firmware"), version === undefined ? h("p", {class: "muted"}, "The device has not said yet what it runs. It does when it connects.")
+      : facts([["Version", [foreign(String(version)), onTrial(device_) && h("span", {class: "tag warn"}, "uncommitted")]], ["Build", build && foreign(String(build))],
+        ["Application", app && foreign(String(app))], ["Architecture", arch && foreign(String(arch))]]));
+  }
+
+  const sendBox = h("section", {class: "card stack", "aria-label": "New firmware"}, h("h2", {}, "Send new firmware"), form.element);
+  const element = h("div", {class: "stack"}, banner.element, h("section", {class: "card", "aria-label": "Firmware"}, running), now, sendBox,
+    h("section", {class: "card stack", "aria-label": "History"}, h("h2", {}, "History"), history));
+
+  const unsubscribe = live.onNotification(({name, data}) => {
+    if (name === "ota.progress") {
+      if (!update || update.id !== data.id) return;
+      Object.assign(update, data, {state: update.state === "QUEUED" ? "TRANSFERRING" : update.state});
+      return draw();
+    }
+    const before = update?.state;
+    update = {...update, ...data};
+    draw();
+    if (isEnd(update.state)) {
+      read();
+      if (update.state === "COMMITTED" && before !== "COMMITTED") toast(`The update is committed.`);
+    }
+    return undefined;
+  }, {id: device.id, name: "ota.*"});
+  const unlisten = live.onState((connection) => connection === "live" && read()); // what came meanwhile may not be kept
+  const timer = setInterval(() => update && !isEnd(update.state) && draw(), TICK);
+
+  drawFirmware(device);
+  draw();
+  read();
+  return {
+    element,
+    update: (next) => {
+      const came = next.online !== online;
+      present = next;
+      online = next.online;
+      banner.update(next);
+      form.update(next);
+      drawFirmware(next);
+      if (came && loaded) draw();
+    },
+    destroy: () => {
+      closed = true;
+      banner.destroy();
+      unsubscribe();
+      unlisten();
+      clearInterval(timer);
+    },
+  };
+}

@@ -4,7 +4,7 @@ import {empty} from "../../dialog.js";
 import {bytes, fill, foreign, h, timeTag} from "../../dom.js";
 import {link} from "../../router.js";
 import {shortJson} from "../../tree.js";
-import {commitBanner, firmware} from "./commit.js";
+import {commitBanner, firmware, onTrial} from "./commit.js";
 import {facts} from "./parts.js";
 import {presenceStrip} from "./presence.js";
 import {values} from "./values.js";
@@ -50,7 +50,7 @@ function described(device) {
   return [
     ["Id", h("code", {}, foreign(device.id))],
     ["Application", said(app)],
-    ["Firmware", version === undefined ? null : [said(version), committed === false && h("span", {class: "tag warn"}, "uncommitted"), committed === true && h("span", {class: "tag"}, "committed")]],
+    ["Firmware", version === undefined ? null : [said(version), onTrial(device) && h("span", {class: "tag warn"}, "uncommitted"), committed === true && h("span", {class: "tag"}, "committed")]],
     ["Build", said(build)],
     ["Architecture", said(arch)],
     ["MAC address", said(mac)],

@@ -12,7 +12,7 @@ const TICK = 10_000; // ms between two drawings, so that the strip moves on
 const [WIDTH, HEIGHT] = [600, 44];
 
 const SPANS = [["hour", "Last hour", 3600], ["day", "Last 24 hours", 86_400], ["week", "Last 7 days", 7 * 86_400], ["month", "Last 30 days", 30 * 86_400]];
-let chosen = "day"; // stays for the next device
+let chosen = null; // by the person; stays for the next device
 
 // The times are Unix seconds. Between `from` and `to`: [{online: true | false | null, from, to}, …]; null is not known.
 export function segments(changes, from, to) {
@@ -41,6 +41,8 @@ export function presenceStrip(device) {
   let ready = false;
   let shown = [];
   let active = null;
+  let period = chosen ?? "day";
+  const registered = new Date(device.created_at).getTime() / 1000; // nothing can be known of the time before
   const controller = new AbortController();
   const error = errorLine();
   const marks = s("g", {});
@@ -62,10 +64,10 @@ export function presenceStrip(device) {
   const readout = h("output", {class: "readout"});
   const start = h("span", {}), end = h("span", {}, "now");
   const select = h("select", {"aria-label": "Period", onchange: () => {
-    chosen = select.value;
+    chosen = period = select.value;
     point(null);
     draw();
-  }}, SPANS.map(([key, label]) => h("option", {value: key, selected: key === chosen}, label)));
+  }}, SPANS.map(([key, label]) => h("option", {value: key, selected: key === period}, label)));
   const element = h("figure", {class: "presence"},
     h("figcaption", {}, h("h2", {}, "Presence"), readout, select),
     svg, h("div", {class: "strip-scale muted", "aria-hidden": "true"}, start, h("span", {class: "strip-legend"},
@@ -106,17 +108,24 @@ export function presenceStrip(device) {
     return today ? date.toLocaleTimeString() : date.toLocaleString(undefined, {day: "numeric", month: "short", hour: "2-digit", minute: "2-digit"});
   }
 
+  // As short as shows all that is known, a week at most.
+  function fit() {
+    const age = Date.now() / 1000 - (changes[0]?.time ?? 0);
+    select.value = period = (SPANS.find(([, , seconds]) => age < seconds) ?? SPANS[2])[0];
+  }
+
   function draw() {
-    const seconds = SPANS.find(([key]) => key === chosen)[2];
-    const to = Date.now() / 1000;
-    shown = segments(changes, to - seconds, Math.max(to, changes.at(-1)?.time ?? to));
+    const seconds = SPANS.find(([key]) => key === period)[2];
+    const to = Math.max(Date.now() / 1000, (changes.at(-1)?.time ?? 0) + 1);
+    const from = Math.max(to - seconds, registered);
+    shown = segments(changes, from, Math.max(to, from + 1));
     marks.replaceChildren(...shown.map((segment) => {
       const [x, width] = place(segment);
       const [y, height] = segment.online ? [0, HEIGHT] : segment.online === false ? [HEIGHT - 10, 10] : [HEIGHT - 2, 2];
       return s("rect", {class: NAMES.get(segment.online), x, width, y, height});
     }));
-    setText(start, clock(to - seconds));
-    svg.setAttribute("aria-label", `Presence, ${SPANS.find(([key]) => key === chosen)[1].toLowerCase()}: ${summary()}`);
+    setText(start, from === registered ? `registered ${clock(from)}` : clock(from));
+    svg.setAttribute("aria-label", `Presence, ${SPANS.find(([key]) => key === period)[1].toLowerCase()}: ${summary()}`);
     point(active !== null && shown[active] ? active : null);
   }
 
@@ -125,7 +134,7 @@ export function presenceStrip(device) {
     let offset = 0;
     for (;;) {
       const page = await post("/logs", {start: offset, limit: PAGE, id: device.id, name}, {signal: controller.signal});
-      for (const note of page) found.push({time: note.time, online: note.name === "online"});
+      for (const note of page) found.push({offset: note.offset, time: note.time, online: note.name === "online"});
       if (found.length > KEPT) found.splice(0, found.length - KEPT);
       if (page.length < PAGE) return found;
       offset = page.at(-1).offset + 1;
@@ -136,9 +145,10 @@ export function presenceStrip(device) {
     error.clear();
     try {
       const stored = (await Promise.all([read("online"), read("offline")])).flat();
-      const times = new Set(stored.map(({time}) => time));
-      changes = [...stored, ...changes.filter(({time}) => !times.has(time))].sort((a, b) => a.time - b.time).slice(-KEPT);
+      const known = new Set(stored.map(({offset}) => offset));
+      changes = [...stored, ...changes.filter(({offset}) => !known.has(offset))].sort((a, b) => a.offset - b.offset).slice(-KEPT);
       ready = true;
+      if (chosen === null) fit();
       draw();
     } catch (problem) {
       if (controller.signal.aborted) return;
@@ -147,9 +157,9 @@ export function presenceStrip(device) {
     }
   }
 
-  const unsubscribe = live.onNotification(({name, time}) => {
+  const unsubscribe = live.onNotification(({name, time, offset}) => {
     if (name !== "online" && name !== "offline") return;
-    changes.push({time, online: name === "online"});
+    changes.push({offset, time, online: name === "online"});
     if (changes.length > KEPT) changes.shift();
     draw();
   }, {id: device.id});

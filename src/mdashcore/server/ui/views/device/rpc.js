@@ -206,17 +206,19 @@ export default function rpc(device, {session}) {
       h("div", {class: "history-what"}, h("button", {type: "button", class: "quiet method", title: "Put it into the form", onclick: () => { choose(entry.name, entry.params); show(entry); method.focus(); }}, foreign(entry.name)),
         h("span", {class: "code muted"}, entry.params === undefined ? "" : foreign(shortJson(entry.params, 100)))),
       h("span", {class: "muted history-when"}, `${entry.ms} ms · `, timeTag(entry.time)),
-      h("button", {type: "button", "data-again": "", disabled: running !== null || !present.online, "aria-label": `Run ${entry.name} again`, onclick: () => {
+      h("button", {type: "button", "data-again": "", disabled: running !== null || !present.online, "aria-label": `Run again: ${entry.name}`, onclick: () => {
         choose(entry.name, entry.params);
         run(entry.name, entry.params, entry.seconds);
       }}, "Run again"))));
   }
 
   let present = device;
+  let online = device.online; // devices are changed in place
 
   function update(now) {
-    const came = now.online && !present.online;
+    const came = now.online && !online;
     present = now;
+    online = now.online;
     note.update(now);
     buttons();
     if (came && methods === null) readMethods();

@@ -2,7 +2,6 @@
 
 import {fill, foreign, h, setText, timeTag} from "../../dom.js";
 import {jsonView} from "../../json_view.js";
-import {link} from "../../router.js";
 import {at, keyOf, leaves, shortJson, shortPath} from "../../tree.js";
 import {desiredEditor} from "./desired.js";
 import {offlineNote} from "./parts.js";
@@ -50,8 +49,7 @@ export default function shadow(device) {
     h("section", {class: "card stack", "aria-label": "Delta"}, h("header", {class: "section-head"}, h("h2", {}, "Delta"), version), state, table),
     h("div", {class: "columns"},
       editor.element,
-      h("section", {class: "card stack", "aria-label": "Reported"}, h("header", {class: "section-head"}, h("h2", {}, "Reported"),
-        h("a", {href: link("device", device.id, "overview"), class: "small"}, "Plots")), reported)));
+      h("section", {class: "card stack", "aria-label": "Reported"}, h("h2", {}, "Reported"), reported)));
   update(device);
   return {element, update, destroy: editor.destroy};
 }

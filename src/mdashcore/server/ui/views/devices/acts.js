@@ -9,6 +9,8 @@ import * as live from "../../live.js";
 
 const NAMED = 5; // devices that a confirmation names; the others are counted
 
+const LONGEST = 60; // characters of each of those names
+
 const WIDTH = {delete: 8, update: 4, call: 16}; // devices at a time; the server takes 8 uploads of an account at once
 
 const MANY = 50; // devices from which on a rollout is the better way to update
@@ -55,7 +57,7 @@ export async function rename({id, name: before}) {
 
 export async function renewToken({id, name}) {
   const created = await ask({
-    title: h("span", {}, "A new token for ", foreign(name)),
+    title: h("span", {}, "A new token for ", foreign(short(name || id))),
     lost: "The token that it has now stops working at once, and its connection is closed. It comes back only with the new one.",
     action: "Make a new token",
     danger: true,
@@ -66,16 +68,18 @@ export async function renewToken({id, name}) {
 
 // Names of some devices: "a, b and 12 more".
 function names(devices) {
-  const some = devices.slice(0, NAMED).map(({name}, i) => [i > 0 && ", ", h("b", {class: "name"}, foreign(name))]);
+  const some = devices.slice(0, NAMED).map(({name}, i) => [i > 0 && ", ", h("b", {class: "name"}, foreign(short(name)))]);
   return h("span", {}, some, devices.length > NAMED && ` and ${devices.length - NAMED} more`);
 }
+
+const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST)}…` : name);
 
 const these = (devices) => (devices.length === 1 ? "1 device" : `${devices.length} devices`);
 
 export async function remove(devices) {
   const one = devices.length === 1;
   const sure = await ask({
-    title: one ? h("span", {}, "Delete ", foreign(devices[0].name), "?") : `Delete ${these(devices)}?`,
+    title: one ? h("span", {}, "Delete ", foreign(short(devices[0].name || devices[0].id)), "?") : `Delete ${these(devices)}?`,
     body: h("div", {class: "stack tight"}, !one && h("p", {}, names(devices)),
       h("p", {}, one ? "Its token and its connection end at once. Its shadow and its firmware updates are lost."
         : "Their tokens and connections end at once. Their shadows and firmware updates are lost."),

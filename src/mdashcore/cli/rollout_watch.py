@@ -1,0 +1,103 @@
+"""A rollout seen from the command line, live."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Collection, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+import click
+import trio
+
+from mdashcore import _json
+from mdashcore.cli.client import Remote
+from mdashcore.cli.stream import open_notifications
+from mdashcore.cli.text import printable
+
+__all__ = ["Display", "watch"]
+
+MIN_PAUSE: Final = 0.2  # seconds between two looks: as quick as people read
+
+_COLUMNS: Final = ("pending", "updating", "succeeded", "failed", "skipped")
+
+
+class Display:
+    """On stderr: a table of the phases on a terminal, elsewhere a line for each state and phase."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._line = ""
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+
+    def __enter__(self) -> Display:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, present: Mapping[str, Any]) -> None:
+        """Show a rollout as the server describes it."""
+        if self._live is not None:
+            self._live.update(_table(present), refresh=True)
+            return
+        line = f"{present['state']} phase {present['phase'] + 1} of {len(present['phases'])}"
+        if line != self._line:
+            self._line = line
+            click.echo(printable(line), err=True)
+
+
+def _table(present: Mapping[str, Any]) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{present['name']}: {present['state']} {present['reason']}".rstrip()
+    table = Table("phase", "", *_COLUMNS, title=Text(printable(title)), box=None, pad_edge=False, title_justify="left")
+    for number, phase in enumerate(present["phases"]):
+        counts = phase["counts"]
+        ended = counts["succeeded"] + counts["failed"] + counts["skipped"]
+        bar = ProgressBar(total=max(1, phase["devices"]), completed=ended, width=30)
+        cells = (Text(str(counts[name]), style="red" if name == "failed" and counts[name] else "") for name in _COLUMNS)
+        table.add_row(f"{number + 1} ({phase['percent']:g} %)", bar, *cells)
+    return table
+
+
+async def watch(remote: Remote, id: str, display: Display, until: Collection[str]) -> dict[str, Any]:
+    """Show a rollout until it is in one of some states: as the server describes it then. Raises `CliError`."""
+    async with open_notifications(remote) as frames, remote.open_async() as http, trio.open_nursery() as nursery:
+        news = _News(id)
+        nursery.start_soon(news.listen, frames)
+        while True:
+            changed = news.changed = trio.Event()  # before the look: what happens after it is not missed
+            with remote.reaching():
+                response = await http.get(remote.url(("rollouts", id)))
+            present: dict[str, Any] = _json.decode(remote.checked(response))
+            display.show(present)
+            if present["state"] in until:
+                break
+            await changed.wait()
+            await trio.sleep(MIN_PAUSE)
+        nursery.cancel_scope.cancel()
+    return present
+
+
+class _News:
+    """Knows by the notifications when there is something new to look at."""
+
+    def __init__(self, id: str) -> None:
+        self.changed = trio.Event()
+        self._id = id
+
+    async def listen(self, frames: AsyncIterator[str]) -> None:
+        async for frame in frames:
+            said = _json.decode(frame)
+            if said["id"] == self._id and said["name"].startswith("rollout."):
+                self.changed.set()

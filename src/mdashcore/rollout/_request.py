@@ -1,0 +1,162 @@
+"""What people ask for when they make a rollout: JSON, read with care."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from mdashcore import identity, selection
+from mdashcore._errors import InvalidInput
+from mdashcore.ota import Options
+from mdashcore.rollout._values import DAY, MAX_PHASES, Plan
+from mdashcore.rollout._window import MINUTES, Window
+from mdashcore.selection import Selection
+
+MAX_RATE = 6000  # devices a minute: 100 a second is what one node begins without delaying others
+MAX_ACTIVE = 1000  # devices at once: each holds a block of the image in memory, together 64 MB
+MAX_TIMEOUT = 90 * DAY  # seconds: what is not done by then is a fleet that nobody looks after
+MIN_TIMEOUT = 60.0  # seconds: one device takes as long
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_TIME = re.compile(r"([01]\d|2[0-4]):([0-5]\d)")
+
+
+@attrs.frozen
+class Request:
+    """What was asked for."""
+
+    name: str
+    selection: Selection
+    plan: Plan
+
+
+def parse_request(value: object) -> Request:
+    """The request that a JSON object is.
+
+    ::
+
+        {"name": "1.4 to the halls", "filter": ["arch=esp32", "fw_version!=1.4"], "devices": null,
+         "phases": [1, 10, 100], "success_percent": 95, "error_percent": 10, "min_sample": 5,
+         "rate": 60, "max_active": 50,
+         "window": {"start": "22:00", "end": "04:00", "days": ["sat", "sun"]},
+         "offline_wait": 604800, "timeout": 2592000, "approval": false,
+         "auto_commit": true, "commit_after": 30, "commit_timeout": 300, "force": false}
+
+    Raises:
+        InvalidInput: a member is unknown, or has a value that it cannot have; the text names it.
+    """
+    if not isinstance(value, dict):
+        raise InvalidInput("a rollout is a JSON object")
+    unknown = [name for name in value if name not in _MEMBERS]
+    if unknown:
+        raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(_MEMBERS)}")
+    if value.get("devices") is None and "filter" not in value:
+        raise InvalidInput("a rollout needs devices or filter; an empty filter selects all")
+    default = Plan()
+    plan = Plan(
+        phases=_phases(value.get("phases", default.phases)),
+        success_percent=_number(value, "success_percent", default.success_percent, 0, 100),
+        error_percent=_number(value, "error_percent", default.error_percent, 0, 100),
+        min_sample=_integer(value, "min_sample", default.min_sample, 1, 1000),
+        rate=None if value.get("rate", 0) is None else _integer(value, "rate", default.rate or 1, 1, MAX_RATE),
+        max_active=_integer(value, "max_active", default.max_active, 1, MAX_ACTIVE),
+        window=_window(value.get("window")),
+        offline_wait=_number(value, "offline_wait", default.offline_wait, 0, MAX_TIMEOUT),
+        timeout=_number(value, "timeout", default.timeout, MIN_TIMEOUT, MAX_TIMEOUT),
+        approval=_flag(value, "approval", default.approval),
+        options=_options(value),
+    )
+    chosen = selection.parse(value.get("filter", ()), value.get("devices"))
+    return Request(identity.check_label(value.get("name", "")), chosen, plan)
+
+
+_MEMBERS = (
+    *("name", "devices", "filter", "phases", "success_percent", "error_percent", "min_sample", "rate", "max_active"),
+    *("window", "offline_wait", "timeout", "approval", "auto_commit", "commit_after", "commit_timeout"),
+    "force",
+)
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """A plan as it is asked for."""
+    options = plan.options
+    window = None if plan.window is None else _describe_window(plan.window)
+    fields = attrs.asdict(plan, filter=attrs.filters.exclude("window", "options"), recurse=False)
+    asked = {name: getattr(options, name) for name in _OPTIONS}
+    return {**fields, "window": window, **asked}
+
+
+_OPTIONS = ("auto_commit", "commit_after", "commit_timeout", "force")
+"""Of an update's options, those that a rollout can be asked for."""
+
+
+def _options(value: Mapping[str, Any]) -> Options:
+    auto = _flag(value, "auto_commit", True)
+    after = _integer(value, "commit_after", Options().commit_after, 1, int(DAY))
+    timeout = _integer(value, "commit_timeout", Options().commit_timeout, 0, int(DAY))
+    if auto and 0 < timeout <= after:
+        raise InvalidInput(f"commit_after is below commit_timeout, which is {timeout}: later, the device has gone back")
+    return Options(auto_commit=auto, commit_after=after, commit_timeout=timeout, force=_flag(value, "force", False))
+
+
+def _phases(value: object) -> tuple[float, ...]:
+    wrong = InvalidInput(f"phases are 1 to {MAX_PHASES} percents in ascending order, above 0, the last of them 100")
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_PHASES:
+        raise wrong
+    if any(type(each) not in (int, float) or not 0 < each <= 100 for each in value):
+        raise wrong
+    if sorted(set(value)) != list(value) or value[-1] != 100:
+        raise wrong
+    return tuple(map(float, value))
+
+
+def _window(value: object) -> Window | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not {"start", "end"} <= value.keys() <= {"start", "end", "days"}:
+        raise InvalidInput('a window is {"start": "HH:MM", "end": "HH:MM", "days"?: ["mon", …]}, in UTC')
+    start, end = _minute(value["start"]), _minute(value["end"])
+    if start == MINUTES or end == start:
+        raise InvalidInput("a window starts before 24:00 and does not end when it starts; all day is 00:00 to 24:00")
+    days = value.get("days", list(_DAYS))
+    if not isinstance(days, list) or not days or any(day not in _DAYS for day in days):
+        raise InvalidInput(f"days of a window are some of {', '.join(_DAYS)}")
+    return Window(start, end or MINUTES, tuple(sorted({_DAYS.index(day) for day in days})))
+
+
+def _describe_window(window: Window) -> dict[str, Any]:
+    start, end = (f"{minute // 60:02}:{minute % 60:02}" for minute in (window.start, window.end))
+    return {"start": start, "end": end, "days": [_DAYS[day] for day in window.days]}
+
+
+def _minute(value: object) -> int:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    minute = MINUTES + 1 if match is None else int(match[1]) * 60 + int(match[2])
+    if minute > MINUTES:
+        raise InvalidInput("a window's start and end are times of the day in UTC, 00:00 to 24:00")
+    return minute
+
+
+def _number(value: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
+    number = value.get(name, default)
+    if type(number) not in (int, float) or not low <= number <= high:
+        raise InvalidInput(f"{name} is a number from {low:g} to {high:g}")
+    return float(number)
+
+
+def _integer(value: Mapping[str, Any], name: str, default: int, low: int, high: int) -> int:
+    number = value.get(name, default)
+    if type(number) is not int or not low <= number <= high:
+        raise InvalidInput(f"{name} is an integer from {low} to {high}")
+    return number
+
+
+def _flag(value: Mapping[str, Any], name: str, default: bool) -> bool:
+    flag = value.get(name, default)
+    if not isinstance(flag, bool):
+        raise InvalidInput(f"{name} is true or false")
+    return flag

@@ -1,0 +1,49 @@
+// Notifications in words.
+
+import {isObject} from "./live.js";
+
+export const KINDS = [
+  // [key, label, name as POST /logs takes it (undefined: any), accept(note)]
+  ["all", "Everything"],
+  ["presence", "Online and offline", undefined, ({name}) => name === "online" || name === "offline"],
+  ["devices", "Registered, renamed, deleted", undefined, ({name, data}) => name === "created" || name === "deleted" || (name === "updated" && data?.name !== undefined)],
+  ["shadow", "Shadow", "updated", ({data}) => data?.shadow !== undefined],
+  ["log", "Device logs", "rpc.out.Log"],
+  ["out", "From devices", "rpc.out.*"],
+  ["in", "Calls to devices", "rpc.in.*"],
+  ["ota", "Firmware updates", "ota.*"],
+  ["rollout", "Rollouts", "rollout.*"],
+].map(([key, label, name, accept]) => ({key, label, name, accept: accept ?? (() => true)}));
+
+const BAD = /^ota\.(FAILED|REJECTED|TIMED_OUT|ROLLED_BACK)$|^rollout\.(PAUSED|ABORT)/;
+
+// "bad", "muted" or "": how much it asks for attention.
+export function weight({name}) {
+  if (BAD.test(name)) return "bad";
+  return name === "offline" || name === "deleted" ? "muted" : "";
+}
+
+// What a notification says, beside its name.
+export function summary({name, data}) {
+  if (name === "online") return "connected";
+  if (name === "offline") return "disconnected";
+  if (name === "created") return `registered as ${data?.name ?? ""}`;
+  if (name === "deleted") return "removed";
+  if (name === "updated" && data?.name !== undefined) return `renamed to ${data.name}`;
+  if (name === "updated" && data?.shadow) return `${JSON.stringify(data.shadow.state)} · version ${data.shadow.version}`;
+  if (name === "rpc.out.Log") return logText(data);
+  if (name === "ota.progress") return `${data?.progress_percent} %`;
+  if (name.startsWith("ota.") && isObject(data)) return [data.image?.version ?? data.image?.name, data.reason].filter(Boolean).join(": ");
+  if (name === "rollout.progress" && isObject(data)) return `phase ${data.phase + 1}: ${counted(data.counts)}`;
+  if (name.startsWith("rollout.") && isObject(data)) return [data.name, counted(data.counts), data.reason].filter(Boolean).join(" · ");
+  return data === undefined ? "" : JSON.stringify(data);
+}
+
+const counted = (counts) => (isObject(counts)
+  ? Object.entries(counts).filter(([, number]) => number).map(([outcome, number]) => `${number} ${outcome}`).join(", ") : "");
+
+// A line of a device's log: the text of Log {data}, or whatever it sent.
+export function logText(data) {
+  if (typeof data?.data === "string") return data.data.replace(/\r?\n$/, "");
+  return data === undefined ? "" : JSON.stringify(data);
+}

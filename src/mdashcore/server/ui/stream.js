@@ -1,0 +1,314 @@
+// What happened and what happens, in one scroll: the stored log as far back as one scrolls, and the live notifications below it.
+//
+// stream({label, query: {id, name}, accept(note), line(note) → node, nothing: node, onState}): {element, setQuery(query, accept),
+//   pause(), resume(), isPaused(), destroy()}
+//   query: what is asked of the server; accept: what of that is shown. onState({paused, waiting}) after each change.
+//
+// Nothing falls between the two: live ones that come during a read wait for its end, each counts once by its offset, and
+// after a lost connection what is missing is read from the log.
+
+import {post} from "./api.js";
+import {inWords} from "./dialog.js";
+import {fill, h, setText} from "./dom.js";
+import * as live from "./live.js";
+
+const PAGE = 200; // notifications in one read
+const KEEP = 2000; // lines in the page while it follows: more is read again when somebody scrolls back
+const CAP = 5000; // lines in the page, or notifications waiting, at most
+const FILTERED = 20_000; // notifications kept, most of them hidden by a filter
+const NEWEST = Number.MAX_SAFE_INTEGER; // beyond the end of every log
+const LOOK_BACK = 10; // reads without a find before asking whether to go on
+const NEAR = 300; // px from the top within which more is read
+const AT_END = 40; // px: who is so near the newest follows it
+const BATCH = 50; // ms in which lines are added together
+
+export function stream({label, query, accept = () => true, line, nothing, onState}) {
+  let notes = []; // oldest first, without holes; those that `accept` takes have a line
+  let waiting = []; // came while paused, or during a read
+  let paused = false;
+  let following = true; // the newest is kept in sight
+  let detached = false; // the newest were let go, to look far back
+  let unread = 0;
+  let reading = null; // the present read
+  let complete = false; // whether the beginning of the log is there
+  let dead = false;
+
+  const edge = h("div", {class: "stream-edge"});
+  const lines = h("div", {});
+  const none = h("div", {hidden: true}, nothing);
+  const hidden = h("p", {class: "stream-edge", hidden: true}, "Nothing here matches the filter.");
+  const box = h("div", {class: "stream", role: "log", "aria-live": "off", "aria-label": label, tabindex: 0}, edge, lines, none, hidden);
+  const jump = h("button", {type: "button", class: "primary stream-new", hidden: true, onclick: toEnd});
+  const element = h("div", {class: "stream-box"}, box, jump);
+
+  box.addEventListener("scroll", () => {
+    following = !detached && box.scrollHeight - box.scrollTop - box.clientHeight < AT_END;
+    if (following && !paused) unread = 0;
+    if (box.scrollTop < NEAR && !reading && !complete && notes.length) lookBack();
+    tell();
+  }, {passive: true});
+  const resized = new ResizeObserver(() => following && toBottom());
+  resized.observe(box);
+
+  const isMine = (note) => (query.id === undefined || note.id === query.id)
+    && (query.name === undefined || (query.name.endsWith("*") ? note.name.startsWith(query.name.slice(0, -1)) : note.name === query.name));
+
+  const last = () => notes.at(-1)?.offset ?? -1;
+
+  function tell() {
+    const isEmpty = lines.childElementCount === 0 && reading === null;
+    jump.hidden = unread === 0;
+    setText(jump, `${unread} new ↓`);
+    none.hidden = !(isEmpty && complete && notes.length === 0);
+    hidden.hidden = !(isEmpty && notes.length > 0);
+    onState?.({paused, waiting: paused ? waiting.length : 0});
+  }
+
+  // The stored log
+
+  // One read at a time; what comes live meanwhile waits. A newer read makes an older one stop.
+  async function read(run) {
+    const mine = (reading = {});
+    fill(edge, "Loading…");
+    tell();
+    try {
+      await run(() => {
+        if (reading !== mine || dead) throw STOPPED;
+      });
+      drawEdge();
+    } catch (error) {
+      if (error === STOPPED) return;
+      fill(edge, inWords(error), " ", h("button", {type: "button", onclick: () => (notes.length ? lookBack() : start())}, "Try again"));
+    } finally {
+      if (reading === mine) {
+        reading = null;
+        if (!paused && !dead) takeWaiting();
+        tell();
+      }
+    }
+  }
+
+  function drawEdge() {
+    if (!complete) fill(edge, h("button", {type: "button", class: "quiet", onclick: lookBack}, "Look further back"));
+    else fill(edge, lines.childElementCount > 0 && "This is the beginning of the log.");
+  }
+
+  const ask = (body) => post("/logs", {...query, ...body});
+
+  // From nothing: the newest.
+  function start() {
+    notes = [];
+    waiting = [];
+    unread = 0;
+    complete = detached = false;
+    following = true;
+    fill(lines);
+    read(async (check) => {
+      await page(check);
+      await fillBox(check);
+    });
+  }
+
+  async function page(check) {
+    const found = await ask({before: notes[0]?.offset ?? NEWEST, limit: PAGE});
+    check();
+    complete = found.length < PAGE;
+    prepend(found);
+    return found.some(accept);
+  }
+
+  async function fillBox(check) {
+    for (let reads = 0; !complete && box.scrollHeight < box.clientHeight + NEAR && reads < LOOK_BACK; reads += 1) await page(check);
+  }
+
+  function lookBack() {
+    if (reading) return;
+    read(async (check) => {
+      for (let reads = 0; !complete && reads < LOOK_BACK && !(await page(check)); reads += 1);
+      await fillBox(check);
+    });
+  }
+
+  // After a lost connection: what came between.
+  function catchUp() {
+    if (notes.length === 0) start();
+    else if (!detached) {
+      read(async (check) => {
+        for (let reads = 0; reads < LOOK_BACK; reads += 1) {
+          const found = await ask({start: last() + 1, limit: 1000});
+          check();
+          append(found);
+          if (found.length < 1000) return;
+        }
+        start(); // so much has happened that it is easier to begin with the newest
+      });
+    }
+  }
+
+  // Lines
+
+  function make(note) {
+    const node = line(note);
+    node.dataset.offset = note.offset;
+    return node;
+  }
+
+  function append(found) {
+    const fresh = found.filter((note) => note.offset > last());
+    const shown = fresh.filter(accept);
+    if (!following) unread += shown.length;
+    if (detached) return;
+    notes.push(...fresh);
+    lines.append(...shown.map(make));
+    if (following) {
+      shed(KEEP);
+      toBottom();
+    } else if (lines.childElementCount > CAP) {
+      detached = true; // who reads something old keeps it
+    }
+  }
+
+  function prepend(found) {
+    const before = box.scrollHeight - box.scrollTop;
+    notes = [...found, ...notes];
+    lines.prepend(...found.filter(accept).map(make));
+    box.scrollTop = following ? box.scrollHeight : box.scrollHeight - before;
+    if (lines.childElementCount <= CAP && notes.length <= FILTERED) return;
+    detached = true;
+    following = false;
+    while (lines.childElementCount > CAP) lines.lastChild.remove();
+    notes = notes.slice(0, FILTERED);
+    const newest = Number(lines.lastChild?.dataset.offset);
+    if (lines.childElementCount === CAP) notes = notes.filter(({offset}) => offset <= newest);
+  }
+
+  // Forgets the oldest: they can be read again.
+  function shed(size) {
+    if (lines.childElementCount <= size && notes.length <= FILTERED) return;
+    while (lines.childElementCount > size) lines.firstChild.remove();
+    const oldest = Number(lines.firstChild?.dataset.offset ?? notes.at(-1).offset);
+    notes = notes.filter(({offset}) => offset >= oldest).slice(-FILTERED);
+    complete = false;
+    if (!reading) drawEdge();
+  }
+
+  function toBottom() {
+    box.scrollTop = box.scrollHeight;
+  }
+
+  function toEnd() {
+    paused = false;
+    following = true;
+    unread = 0;
+    if (detached) return start();
+    if (!reading) takeWaiting();
+    toBottom();
+    return tell();
+  }
+
+  function takeWaiting() {
+    const found = waiting;
+    waiting = [];
+    if (found.length >= CAP) start();
+    else append(found);
+  }
+
+  let batch = [];
+  let timer = 0;
+
+  const stops = [
+    live.onNotification((note) => {
+      batch.push(note);
+      timer ||= setTimeout(flush, BATCH);
+    }),
+    live.onState((state) => state === "live" && catchUp()),
+  ];
+
+  function flush() {
+    timer = 0;
+    const found = batch.filter(isMine);
+    batch = [];
+    if (found.length === 0) return;
+    if (paused || reading) {
+      if (waiting.length < CAP) waiting.push(...found);
+    } else {
+      append(found);
+    }
+    tell();
+  }
+
+  queueMicrotask(() => dead || start()); // what onState tells of exists by then
+  return {
+    element,
+    setQuery: (next, nextAccept = () => true) => {
+      const isSame = next.id === query.id && next.name === query.name && !detached;
+      query = next;
+      accept = nextAccept;
+      if (!isSame) return start();
+      fill(lines, notes.filter(accept).map(make));
+      following = true;
+      toBottom();
+      if (!reading) {
+        drawEdge();
+        if (!complete) read(fillBox);
+      }
+      return tell();
+    },
+    pause: () => {
+      paused = true;
+      tell();
+    },
+    resume: toEnd,
+    isPaused: () => paused,
+    destroy: () => {
+      dead = true;
+      clearTimeout(timer);
+      resized.disconnect();
+      for (const stop of stops) stop();
+    },
+  };
+}
+
+const STOPPED = Symbol("a newer read has begun");
+
+// A button that stops the stream, and lets it go on.
+export function pauseButton(shown) {
+  const button = h("button", {type: "button", "aria-pressed": "false", onclick: () => {
+    if (shown().isPaused()) shown().resume();
+    else shown().pause();
+    draw();
+  }}, "Pause");
+  const draw = () => {
+    button.setAttribute("aria-pressed", shown().isPaused());
+    setText(button, shown().isPaused() ? "Go on" : "Pause");
+  };
+  return {button, draw};
+}
+
+// <time> as a log has it: the time of the day, before it the day if that is another one.
+export function clockTag(seconds) {
+  const date = new Date(seconds * 1000);
+  const clock = date.toLocaleTimeString("en-GB");
+  const isToday = date.toDateString() === new Date().toDateString();
+  return h("time", {datetime: date.toISOString(), title: date.toLocaleString(), class: isToday ? null : "old"},
+    isToday ? clock : `${date.toLocaleDateString("en-GB", {day: "numeric", month: "short"})} ${clock}`);
+}
+
+const SHORT = 400; // characters of a text that are shown at once
+
+// A text of any length, cut, with a button that shows the whole.
+export function longText(text, whole = text) {
+  const isLong = text.length > SHORT || whole !== text;
+  const short = h("bdi", {}, text.length > SHORT ? `${text.slice(0, SHORT)}…` : text);
+  if (!isLong) return short;
+  const more = h("button", {type: "button", class: "quiet more", "aria-expanded": "false", onclick: () => {
+    const open = more.getAttribute("aria-expanded") === "true";
+    more.setAttribute("aria-expanded", !open);
+    setText(more, open ? "more" : "less");
+    if (open) more.nextSibling.remove();
+    else more.after(h("pre", {class: "code whole"}, foreignText(whole)));
+  }}, "more");
+  return h("span", {}, short, more);
+}
+
+const foreignText = (text) => h("bdi", {}, text);

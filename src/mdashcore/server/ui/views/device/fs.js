@@ -1,0 +1,88 @@
+// A device's file system over its FS.* methods.
+
+import {call} from "../../api.js";
+
+export const CHUNK = 2048; // bytes of a file in one call: in base64 with its envelope it fits the 4096 bytes that a device reads
+const TIMEOUT = 30; // s for one chunk: flash is slow while it erases
+const NO_METHOD = new Set([404, -32601]);
+const MAX_FILE = 16 * 2 ** 20; // bytes read of one file: the largest flash of such a device
+
+const lacks = (error) => error.status === 422 && NO_METHOD.has(error.code);
+
+// [{name, size}, …], by name; `size` is null where the device does not tell.
+export async function listFiles(id, signal) {
+  let found;
+  try {
+    found = await call(id, "FS.ListExt", undefined, {signal});
+  } catch (error) {
+    if (!lacks(error)) throw error;
+    found = await call(id, "FS.List", undefined, {signal});
+  }
+  if (!Array.isArray(found)) throw Object.assign(new Error("the device gave no list of files"), {status: 0});
+  return found.map((file) => (typeof file === "string" ? {name: file, size: null} : {name: file?.name, size: typeof file?.size === "number" ? file.size : null}))
+    .filter(({name}) => typeof name === "string").sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+}
+
+// Free and all bytes of the file system, or null.
+export async function space(id, signal) {
+  try {
+    const {fs_free: free, fs_size: size} = await call(id, "Sys.GetInfo", undefined, {signal});
+    return typeof free === "number" && typeof size === "number" ? {free, size} : null;
+  } catch (error) {
+    if (error.status === undefined) throw error;
+    return null;
+  }
+}
+
+// A file's bytes; onProgress(fraction 0…1 or null, bytes read).
+export async function readFile(id, filename, {signal, onProgress}) {
+  const parts = [];
+  let offset = 0;
+  for (;;) {
+    const {data, left} = (await call(id, "FS.Get", {filename, offset, len: CHUNK}, {signal, timeout: TIMEOUT})) ?? {};
+    const part = fromBase64(data);
+    parts.push(part);
+    offset += part.length;
+    onProgress?.(left > 0 ? offset / (offset + left) : 1, offset);
+    if (!(left > 0)) break;
+    if (part.length === 0 || offset > MAX_FILE) throw Object.assign(new Error(`the device says that ${left} bytes are left, and gives none`), {status: 0});
+  }
+  const all = new Uint8Array(offset);
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+// Writes a file. The old one stays until the new one is there as a whole: it is written under another name, and renamed.
+export async function writeFile(id, filename, bytes, {signal, onProgress}) {
+  const draft = `~${Math.random().toString(36).slice(2, 8)}.tmp`; // short: SPIFFS has 31 bytes for a name
+  try {
+    let offset = 0;
+    do {
+      const part = bytes.subarray(offset, offset + CHUNK);
+      await call(id, "FS.Put", {filename: draft, data: toBase64(part), append: offset > 0}, {signal, timeout: TIMEOUT});
+      offset += part.length;
+      onProgress?.(bytes.length ? offset / bytes.length : 1, offset);
+    } while (offset < bytes.length);
+    await call(id, "FS.Rename", {src: draft, dst: filename}, {signal, timeout: TIMEOUT});
+  } catch (error) {
+    await removeFile(id, draft).catch(() => {}); // it was never there, or the device is gone: the list shows it then
+    throw error;
+  }
+}
+
+export const removeFile = (id, filename, options) => call(id, "FS.Remove", {filename}, options);
+export const renameFile = (id, src, dst) => call(id, "FS.Rename", {src, dst});
+
+function fromBase64(text) {
+  try {
+    return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+  } catch {
+    throw Object.assign(new Error("the device gave data that is no base64"), {status: 0});
+  }
+}
+
+const toBase64 = (bytes) => btoa(String.fromCharCode(...bytes));

@@ -1,0 +1,522 @@
+"""The machine of rollouts: every state and event, and the laws of its judge."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import attrs
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from mdashcore import ota
+from mdashcore._errors import InvalidInput
+from mdashcore.rollout import (
+    BATCH,
+    ENDS,
+    MAX_MEMBERS,
+    TRANSITIONS,
+    AbortRequested,
+    AllEnded,
+    Approved,
+    Cause,
+    Counts,
+    DeadlinePassed,
+    ErrorsExceeded,
+    Member,
+    Outcome,
+    PauseRequested,
+    PhasePassed,
+    Plan,
+    ResumeRequested,
+    RetryRequested,
+    Rollout,
+    Settled,
+    State,
+    SuccessMissed,
+    Window,
+    advance,
+    budget,
+    claim,
+    deadline,
+    describe_plan,
+    judge,
+    next_look,
+    offline_deadline,
+    ordered,
+    parse_request,
+    settled,
+    update_id,
+)
+
+NOW = 1_700_000_000.0
+IMAGE = ota.Image(name="fw.zip", size=1000, sha256="00")
+
+NOBODY = Counts()
+EVENTS = {
+    Approved: Approved(),
+    PauseRequested: PauseRequested(),
+    ResumeRequested: ResumeRequested((NOBODY,)),
+    RetryRequested: RetryRequested(),
+    AbortRequested: AbortRequested(),
+    PhasePassed: PhasePassed(),
+    SuccessMissed: SuccessMissed(Counts(succeeded=1, failed=1)),
+    ErrorsExceeded: ErrorsExceeded(0, 1, 2),
+    AllEnded: AllEnded(Counts(succeeded=3)),
+    Settled: Settled(),
+    DeadlinePassed: DeadlinePassed(NOBODY),
+}
+
+WAYS = {
+    (State.AWAITING_APPROVAL, Approved): State.RUNNING,
+    (State.RUNNING, PhasePassed): State.RUNNING,
+    (State.RUNNING, AllEnded): State.COMPLETED,
+    (State.RUNNING, ErrorsExceeded): State.PAUSED,
+    (State.RUNNING, SuccessMissed): State.PAUSED,
+    (State.RUNNING, PauseRequested): State.PAUSED,
+    (State.RUNNING, RetryRequested): State.RUNNING,
+    (State.PAUSED, ResumeRequested): State.RUNNING,
+    (State.PAUSED, RetryRequested): State.RUNNING,
+    (State.ABORTING, Settled): State.ABORTED,
+    (State.ABORTING, DeadlinePassed): State.ABORTED,
+} | {
+    (state, event): State.ABORTING
+    for state in (State.AWAITING_APPROVAL, State.RUNNING, State.PAUSED)
+    for event in (AbortRequested, DeadlinePassed)
+}
+"""Where each event leads from each state; in all other cases nowhere."""
+
+
+def begun(members=1000, now=NOW, **fields):
+    return Rollout.begun("rol_a", "fw", IMAGE, Plan(**fields), (), members, now=now)
+
+
+def in_state(state, **fields):
+    return attrs.evolve(begun(), state=state, **fields)
+
+
+# The table
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(State, EVENTS)))
+def test_every_state_and_event(state, event):
+    """It leads where it should, or changes nothing at all; and no end is ever left."""
+    before = in_state(state)
+    after = advance(before, EVENTS[event], now=NOW + 5)
+    wanted = WAYS.get((state, event))
+    if wanted is None:
+        assert after is before
+    else:
+        assert after.state is wanted
+        assert after.changed == (NOW + 5 if wanted is not state else NOW)
+    assert ((state, event) in TRANSITIONS) == (wanted is not None)
+    assert state not in ENDS or wanted is None
+
+
+def test_every_state_leads_to_an_end():
+    """By its own deadline, whatever else happens or does not."""
+    for state in set(State) - ENDS:
+        rollout = in_state(state)
+        counts = (Counts(updating=10), Counts(pending=90), Counts(pending=900))
+        for _ in range(2):
+            rollout = judge(rollout, counts, deadline(rollout))
+        assert rollout.state is State.ABORTED
+        assert "not done in time" in rollout.reason or state is State.ABORTING
+        assert "10 devices" in rollout.reason
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.ABORTED, State.COMPLETED])
+def test_where_a_person_has_to_look_there_is_a_reason(state):
+    """Whatever has led there."""
+    for (before, event), transition in TRANSITIONS.items():
+        if transition.to is state and before is not State.ABORTING:
+            assert advance(in_state(before), EVENTS[event], now=NOW).reason
+
+
+# The judge
+
+
+def settled_counts(total):
+    return st.tuples(*[st.integers(0, total)] * 5).map(lambda numbers: Counts(*numbers))
+
+
+@st.composite
+def standings(draw):
+    """A rollout anywhere on its way, and numbers that it may have."""
+    phases = draw(st.sampled_from([(100.0,), (1.0, 100.0), (1.0, 10.0, 100.0), (0.1, 0.2, 50.0, 100.0)]))
+    rollout = begun(
+        draw(st.integers(1, 2000)),
+        phases=phases,
+        success_percent=draw(st.floats(0, 100)),
+        error_percent=draw(st.floats(0, 100)),
+        min_sample=draw(st.integers(1, 20)),
+    )
+    counts = []
+    for each in rollout.counts:
+        cuts = sorted(draw(st.tuples(*[st.integers(0, each.total)] * 4)))
+        counts.append(Counts(*(b - a for a, b in zip((0, *cuts), (*cuts, each.total), strict=True))))
+    phase = draw(st.integers(0, len(phases) - 1))
+    rollout = attrs.evolve(
+        rollout,
+        state=draw(st.sampled_from(State)),
+        phase=phase,
+        phase_started=(NOW,) * (phase + 1),
+        accepted=draw(st.integers(0, len(phases))),
+        forgiven=draw(st.sampled_from([(), tuple(counts)])),
+    )
+    return rollout, tuple(counts), NOW + draw(st.floats(0, 40 * 86_400))
+
+
+@given(standings())
+def test_judging_twice_changes_nothing(standing):
+    """The second time, it is the very same object."""
+    rollout, counts, now = standing
+    judged = judge(rollout, counts, now)
+    assert judge(judged, counts, now) is judged
+
+
+@given(standings())
+def test_judging_leads_forward_only(standing):
+    """No earlier phase, out of no end, and never from PAUSED to RUNNING without a person."""
+    rollout, counts, now = standing
+    judged = judge(rollout, counts, now)
+    assert judged.phase >= rollout.phase
+    if rollout.ended:
+        assert judged is rollout
+    if rollout.state is not State.RUNNING:
+        assert judged.state is not State.RUNNING
+    if judged is not rollout:
+        assert judged.counts == counts
+
+
+@given(standings())
+def test_a_phase_begins_by_success_or_by_a_person_s_word(standing):
+    """Each phase that was passed has the success that it should, or was accepted as it is, or has no device."""
+    rollout, counts, now = standing
+    judged = judge(rollout, counts, now)
+    for phase in range(rollout.phase, judged.phase):
+        each = counts[phase]
+        wanted = each.total - each.skipped
+        enough = wanted > 0 and each.succeeded * 100 >= rollout.plan.success_percent * wanted
+        assert enough or each.total == 0 or (rollout.accepted > phase and each.all_ended)
+
+
+@given(standings())
+def test_too_many_errors_stop_it(standing):
+    """While it runs, no phase that has begun has more of them than the threshold, given its sample."""
+    rollout, counts, now = standing
+    assume(not rollout.forgiven)
+    judged = judge(rollout, counts, now)
+    if judged.state in (State.RUNNING, State.COMPLETED) and rollout.state is State.RUNNING:
+        for each in counts[: judged.phase + 1]:
+            sample = min(rollout.plan.min_sample, each.total - each.skipped)
+            if each.failed and each.judged >= sample:
+                assert each.failed * 100 <= rollout.plan.error_percent * each.judged
+
+
+def test_the_straight_way():
+    """Phase after phase, as soon as enough of each have succeeded; stragglers are waited for at the end only."""
+    rollout = begun()
+    assert [each.total for each in rollout.counts] == [10, 90, 900]
+    first = (Counts(updating=1, succeeded=9), Counts(pending=90), Counts(pending=900))
+    assert judge(rollout, first, NOW) is rollout
+    rollout = judge(rollout, (Counts(succeeded=10), *first[1:]), NOW + 1)
+    assert (rollout.phase, rollout.phase_started) == (1, (NOW, NOW + 1))
+    second = (Counts(succeeded=10), Counts(updating=3, succeeded=86, failed=1), Counts(pending=900))
+    rollout = judge(rollout, second, NOW + 2)
+    assert rollout.phase == 2
+    last = (*second[:2], Counts(succeeded=880, failed=20))
+    assert judge(rollout, last, NOW + 3) is rollout
+    rollout = judge(rollout, (Counts(succeeded=10), Counts(succeeded=89, failed=1), last[2]), NOW + 4)
+    assert (rollout.state, rollout.reason) == (State.COMPLETED, "979 of 1000 devices succeeded, 21 failed")
+
+
+def test_errors_pause_it_and_a_person_decides():
+    """Resumed, what has failed so far is forgiven, and what fails then is judged for itself."""
+    rollout = begun()
+    rest = (Counts(pending=90), Counts(pending=900))
+    assert judge(rollout, (Counts(updating=6, failed=4), *rest), NOW) is rollout, "no sample yet"
+    counts = (Counts(updating=5, failed=5), *rest)
+    paused = judge(rollout, counts, NOW)
+    assert (paused.state, paused.cause) == (State.PAUSED, Cause.ERRORS)
+    assert paused.reason == "5 of 5 devices of phase 1 failed: more than 10 %, the error threshold"
+    resumed = advance(paused, ResumeRequested(counts), now=NOW + 9)
+    assert (resumed.state, resumed.reason, resumed.phase_started) == (State.RUNNING, "", (NOW + 9,))
+    assert judge(resumed, counts, NOW + 9) is resumed
+    assert judge(resumed, (Counts(updating=1, succeeded=4, failed=5), *rest), NOW + 9) is resumed
+    again = judge(resumed, (Counts(failed=10), *rest), NOW + 9)
+    assert again.reason.startswith("5 of 5 devices of phase 1 failed")
+
+
+def test_a_phase_without_enough_success_waits_for_a_person():
+    """Resumed, it goes on all the same."""
+    rollout = begun(error_percent=50.0)
+    counts = (Counts(succeeded=8, failed=2), Counts(pending=90), Counts(pending=900))
+    paused = judge(rollout, counts, NOW)
+    assert (paused.state, paused.cause) == (State.PAUSED, Cause.SUCCESS)
+    assert paused.reason == "8 of 10 devices of phase 1 succeeded: less than 95 %, the success threshold"
+    resumed = judge(advance(paused, ResumeRequested(counts), now=NOW), counts, NOW)
+    assert (resumed.state, resumed.phase) == (State.RUNNING, 1)
+
+
+def test_a_phase_that_nobody_took_shows_nothing():
+    """All skipped: it does not go on by itself."""
+    counts = (Counts(skipped=10), Counts(pending=90), Counts(pending=900))
+    paused = judge(begun(), counts, NOW)
+    assert paused.state is State.PAUSED
+    assert paused.reason == "no device of phase 1 had the chance to take the image, 10 were skipped"
+
+
+def test_failed_devices_get_another_try():
+    """In the next round they are pending again, without being written anew; the others stay as they are."""
+    rollout = begun()
+    failed, done = (Member(device="d", outcome=each) for each in (Outcome.FAILED, Outcome.SUCCEEDED))
+    again = advance(in_state(State.PAUSED, forgiven=(NOBODY,)), RetryRequested(), now=NOW)
+    assert (again.state, again.round, again.forgiven) == (State.RUNNING, 2, ())
+    assert [each.outcome(failed) for each in (rollout, again)] == [Outcome.FAILED, Outcome.PENDING]
+    assert again.outcome(attrs.evolve(failed, round=2)) is Outcome.FAILED
+    assert again.outcome(done) is Outcome.SUCCEEDED
+    assert again.outcome(None) is Outcome.PENDING
+
+
+# Phases, order, ids
+
+
+@given(st.integers(1, MAX_MEMBERS), st.lists(st.floats(0.01, 99.9), max_size=5))
+def test_phases_are_cuts(members, percents):
+    """Together they are all devices; the first has one at least, and no phase more than its percent, rounded up."""
+    phases = (*sorted(set(percents)), 100.0)
+    rollout = begun(members, phases=phases)
+    assert sum(each.total for each in rollout.counts) == rollout.members == members
+    assert rollout.counts[0].total >= 1
+    for percent, end in zip(phases, rollout.ends, strict=True):
+        assert 0 <= end - members * percent / 100 < 1
+
+
+@given(st.sets(st.text("abc123", min_size=1, max_size=8), max_size=50), st.sets(st.text("abc123", min_size=1)))
+def test_the_same_devices_are_always_first(devices, others):
+    """Whatever else is selected, and in whatever order: of two devices, the same one comes first."""
+    alone = ordered("alice", devices)
+    assert sorted(alone) == sorted(devices)
+    together = ordered("alice", devices | others)
+    assert [each for each in together if each in devices] == alone
+
+
+def test_the_first_are_not_the_same_in_every_account():
+    """The order depends on both."""
+    devices = [f"d{n}" for n in range(50)]
+    assert ordered("alice", devices) != ordered("bob", devices)
+
+
+def test_ids_of_updates():
+    """The same for the same attempt of the same device, else another."""
+    ids = {update_id(r, d, a) for r, d, a in product(("rol_a", "rol_b"), ("d1", "d2"), (1, 2))}
+    assert len(ids) == 8
+    assert update_id("rol_a", "d1", 1) in ids
+
+
+@pytest.mark.parametrize("members", [0, MAX_MEMBERS + 1])
+def test_a_rollout_has_devices(members):
+    """At least one, and not more than can be driven."""
+    with pytest.raises(InvalidInput, match="devices"):
+        begun(members)
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize("state", sorted(ota.ENDS))
+@pytest.mark.parametrize("started", [None, NOW])
+@pytest.mark.parametrize("paused", [True, False])
+def test_every_end_of_an_update_is_an_outcome(state, started, paused):
+    """Success only where the device runs the image; what never began says nothing about the image."""
+    update = attrs.evolve(ota.Update.queued("u", IMAGE, now=NOW), state=state, started=started, reason="so it is")
+    member = Member(device="d", outcome=Outcome.UPDATING)
+    after = settled(member, update, State.PAUSED if paused else State.RUNNING, now=NOW)
+    success = state in (ota.State.COMMITTED, ota.State.ALREADY_INSTALLED)
+    assert (after.outcome is Outcome.SUCCEEDED) == success
+    assert success or after.reason == f"{state}: so it is"
+    if state is ota.State.TIMED_OUT:
+        assert after.outcome is (Outcome.SKIPPED if started is None else Outcome.FAILED)
+    if state is ota.State.CANCELED:
+        assert after.outcome is (Outcome.PENDING if paused and started is None else Outcome.SKIPPED)
+
+
+def test_a_rollout_is_stored_and_read():
+    """Whole, and what is not one is refused."""
+    rollout = judge(begun(window=Window(60, 120, (5,))), (Counts(succeeded=10), *begun().counts[1:]), NOW)
+    assert Rollout.from_stored(rollout.to_stored()) == rollout
+    with pytest.raises(InvalidInput, match="not a stored rollout"):
+        Rollout.from_stored({"id": 1})
+
+
+# Who may begin
+
+
+def test_no_more_at_once_than_the_plan_says():
+    """What is under way counts, and a decision is no larger than a batch."""
+    rollout = begun(rate=None, max_active=50)
+    assert budget(rollout, (Counts(pending=1000),), NOW) == BATCH
+    assert budget(rollout, (Counts(updating=30), Counts(updating=15)), NOW) == 5
+    assert budget(rollout, (Counts(updating=50),), NOW) == 0
+    for state in set(State) - {State.RUNNING}:
+        assert budget(attrs.evolve(rollout, state=state), (NOBODY,), NOW) == 0
+
+
+@given(st.integers(1, 6000), st.lists(st.floats(0, 30), min_size=1, max_size=60))
+def test_the_rate_is_kept(rate, pauses):
+    """However often one asks: in any minute no more begin than the rate, and what one second may have."""
+    rollout, now, starts = begun(rate=rate, max_active=10_000), NOW, []
+    for pause in pauses:
+        now += pause
+        number = budget(rollout, (NOBODY,), now)
+        rollout = claim(rollout, number, now)
+        starts.append((now, number))
+    for first, _ in starts:
+        within = sum(number for time, number in starts if first <= time < first + 60)
+        assert within <= rate + rate / 60 + 2
+
+
+def test_a_rate_lets_all_begin():
+    """Looking again whenever it says, 100 devices at 60 a minute take 100 seconds."""
+    rollout, now, left = begun(rate=60), NOW, 100
+    while left:
+        number = min(left, budget(rollout, (NOBODY,), now))
+        rollout, left = claim(rollout, number, now), left - number
+        now = max(now, next_look(rollout, rollout.counts, now, ready=True))
+    assert 98 <= now - NOW <= 101
+
+
+def at(day, time):
+    """A time of the week of 2026-06-01, a Monday, in Unix seconds."""
+    hours, minutes = map(int, time.split(":"))
+    return (datetime(2026, 6, 1, tzinfo=UTC) + timedelta(days=day, hours=hours, minutes=minutes)).timestamp()
+
+
+NIGHTS = Window(22 * 60, 4 * 60, (4, 6))
+"""From Friday and Sunday evening into the next morning."""
+
+
+@pytest.mark.parametrize(
+    ("time", "opens"),
+    [
+        (at(4, "21:59"), at(4, "22:00")),
+        (at(4, "22:00"), at(4, "22:00")),
+        (at(5, "03:59"), at(5, "03:59")),
+        (at(5, "04:00"), at(6, "22:00")),
+        (at(5, "23:00"), at(6, "22:00")),
+        (at(7, "03:00"), at(7, "03:00")),
+        (at(0, "03:00"), at(0, "03:00")),
+        (at(0, "04:00"), at(4, "22:00")),
+    ],
+)
+def test_a_window_over_midnight(time, opens):
+    """It belongs to the day on which it starts, also from Sunday to Monday."""
+    assert NIGHTS.opens(time) == opens
+    assert NIGHTS.contains(time) == (opens == time)
+    rollout = begun(window=NIGHTS)
+    assert bool(budget(rollout, (NOBODY,), time)) == (opens == time)
+
+
+@given(
+    st.integers(0, 1439),
+    st.integers(1, 1440),
+    st.sets(st.integers(0, 6), min_size=1),
+    st.integers(0, 4_000_000_000),
+)
+def test_windows(start, end, days, now):
+    """It opens within a week, is open then, and was not a second before."""
+    assume(start != end)
+    window = Window(start, end, tuple(sorted(days)))
+    opens = window.opens(now)
+    assert now <= opens <= now + 7 * 86_400
+    assert window.contains(opens)
+    if opens > now:
+        assert not window.contains(opens - 1)
+        moment = datetime.fromtimestamp(opens, UTC)
+        assert (moment.hour * 60 + moment.minute, moment.weekday() in days) == (start, True)
+
+
+def test_offline_devices_have_until_their_phase_s_own_deadline():
+    """And it is looked at then."""
+    rollout = begun(offline_wait=3600.0)
+    assert offline_deadline(rollout, 0) == NOW + 3600
+    assert next_look(rollout, rollout.counts, NOW, ready=False) == NOW + 3600
+    assert next_look(rollout, rollout.counts, NOW + 3600, ready=False) == deadline(rollout)
+    assert next_look(rollout, (NOBODY, *rollout.counts[1:]), NOW, ready=False) == deadline(rollout)
+
+
+# What people ask for
+
+
+def test_a_request_with_nothing_but_a_filter():
+    """Has safe defaults, and approves itself."""
+    request = parse_request({"filter": ["arch=esp32"]})
+    assert request.plan.options.auto_commit
+    assert request.plan == Plan(options=ota.Options(auto_commit=True))
+    assert [term.text for term in request.selection.terms] == ["arch=esp32"]
+
+
+def test_a_full_request_and_back():
+    """What is asked for is what is shown."""
+    asked = {
+        "phases": [0.5, 20, 100],
+        "success_percent": 99.0,
+        "error_percent": 0.0,
+        "min_sample": 1,
+        "rate": None,
+        "max_active": 7,
+        "window": {"start": "22:30", "end": "24:00", "days": ["sat", "sun"]},
+        "offline_wait": 0.0,
+        "timeout": 3600.0,
+        "approval": True,
+        "auto_commit": False,
+        "commit_after": 30,
+        "commit_timeout": 0,
+        "force": True,
+    }
+    request = parse_request({**asked, "name": "to the halls", "devices": ["a", "b"]})
+    assert request.name == "to the halls"
+    assert request.selection.devices == {"a", "b"}
+    shown = describe_plan(request.plan)
+    assert {name: list(each) if isinstance(each, tuple) else each for name, each in shown.items()} == asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ([], "JSON object"),
+        ({}, "devices or filter"),
+        ({"filter": [], "colour": 1}, "unknown member 'colour'"),
+        ({"filter": ["x"]}, "FIELD=VALUE"),
+        ({"filter": "online"}, "list of terms"),
+        ({"devices": []}, "ids"),
+        *(({"filter": [], "phases": each}, "phases") for each in ([], [100, 10], [0, 100], [50], [True, 100], 100)),
+        ({"filter": [], "phases": [*range(1, 17), 100]}, "1 to 16"),
+        ({"filter": [], "success_percent": 101}, "success_percent is a number from 0 to 100"),
+        ({"filter": [], "error_percent": "1"}, "error_percent"),
+        ({"filter": [], "error_percent": 10**400}, "error_percent"),
+        ({"filter": [], "phases": [1, 10**400]}, "phases"),
+        ({"filter": [], "min_sample": 0}, "min_sample"),
+        ({"filter": [], "rate": 0}, "rate"),
+        ({"filter": [], "max_active": 1.5}, "max_active"),
+        ({"filter": [], "window": {"start": "22:00"}}, "a window is"),
+        ({"filter": [], "window": {"start": "22:00", "end": "22:00"}}, "does not end when it starts"),
+        ({"filter": [], "window": {"start": "24:00", "end": "22:00"}}, "starts before 24:00"),
+        ({"filter": [], "window": {"start": "25:00", "end": "22:00"}}, "times of the day"),
+        ({"filter": [], "window": {"start": "24:01", "end": "22:00"}}, "times of the day"),
+        ({"filter": [], "window": {"start": "1:00", "end": "22:00", "days": []}}, "times of the day"),
+        ({"filter": [], "window": {"start": "01:00", "end": "22:00", "days": ["soon"]}}, "days of a window"),
+        ({"filter": [], "offline_wait": -1}, "offline_wait"),
+        ({"filter": [], "timeout": 1e9}, "timeout"),
+        ({"filter": [], "approval": "yes"}, "approval is true or false"),
+        ({"filter": [], "commit_timeout": -1}, "commit_timeout"),
+        ({"filter": [], "commit_after": 300}, "commit_after is below commit_timeout"),
+        ({"filter": [], "name": 5}, "a name is text"),
+    ],
+)
+def test_a_request_that_cannot_be(asked, words):
+    """It is refused, and the error names what is wrong."""
+    with pytest.raises(InvalidInput, match=words):
+        parse_request(asked)

@@ -1,0 +1,397 @@
+"""What one does with devices from their list: find them, rename, delete; one of them, or many."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+
+import pytest
+from playwright.sync_api import expect
+
+from mdashcore import firmware
+
+HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
+
+
+def grid(page):
+    """The list."""
+    return page.get_by_role("grid", name="Devices")
+
+
+def row(page, name):
+    """A device's row."""
+    return grid(page).get_by_role("row").filter(has_text=name)
+
+
+def rows(page):
+    """The names that are shown, in their order."""
+    return grid(page).get_by_role("row").get_by_role("link")
+
+
+def in_menu(page, name, item):
+    """Choose from a device's menu."""
+    row(page, name).get_by_role("button", name="Actions for").click()
+    page.get_by_role("menuitem", name=item).click()
+
+
+def select(page, *ids):
+    """Check the boxes of these devices."""
+    for id in ids:
+        page.get_by_label(f"Select {id}", exact=True).check()
+    expect(page.get_by_role("toolbar")).to_contain_text(f"{len(ids)} selected")
+
+
+def result(page, name):
+    """A device's row in the dialog of a job."""
+    return page.get_by_role("dialog").get_by_role("row").filter(has_text=name)
+
+
+# Finding
+
+
+@pytest.fixture
+def zoo(person):
+    """Devices that differ in what a filter may look at."""
+    for id, name, reported in (
+        ("lamp", "Lamp in the hall", {"on": True, "n": 5, "ota": {"arch": "esp32", "fw_version": "1.10"}}),
+        ("fan", "Fan", {"on": False, "n": 5.5, "ota": {"arch": "esp8266", "fw_version": "1.2"}, "a.b": {"c": "x"}}),
+        ("a=b~c", "name=Fan", {"n": "5", "on": None, "mode": "ECO", "list": [1]}),
+        ("d1", "true", {"n": 1, "deep": {"__proto__": {"x": 1}, "constructor": "C"}}),
+    ):
+        person.register(id, name)
+        person.http.post(f"/devices/{id}/shadow", json={"state": {"reported": reported, "desired": {"on": True}}})
+
+
+TERMS = (
+    """
+online|offline|online=false|online!=true|id=lamp|id=fan,d1|id!=fan|id~A|name=Fan|name!=Fan|name=true|name~HALL
+arch=esp32|arch!=esp32|arch~ESP|fw_version=1.10|fw_version=1.1|fw_version!=1.2|app=null|app!=null
+shadow.reported.on=true|shadow.reported.on=1|shadow.reported.on!=true|shadow.reported.on=null
+shadow.reported.n=5|shadow.reported.n=5.0|shadow.reported.n="5"|shadow.reported.n=1|shadow.reported.n=true
+shadow.reported.mode~eco|shadow.reported.mode=eco|shadow.reported.list=[1]|shadow.reported.list~1
+shadow.reported.a\\.b.c=x|shadow.reported.a.b.c=x|shadow.desired.on=true|shadow.delta.on=true|shadow.delta.on!=true
+shadow.reported.deep.__proto__.x=1|shadow.reported.deep.constructor=C|shadow.reported.constructor!=null
+shadow.reported.toString=null
+""".replace("\n", "|")
+    .strip("|")
+    .split("|")
+)
+
+
+def test_a_filter_finds_what_the_server_s_does(page, person, zoo):
+    """Term by term, in the browser and by the REST API."""
+    expect(page.get_by_text("4 devices, 0 online")).to_be_visible()
+    found = page.evaluate(
+        """async (terms) => {
+          const {devices} = await import("/ui/live.js"), {parseFilter} = await import("/ui/filter.js");
+          const of = (term) => [...devices.values()].filter(parseFilter(term).matches).map(({id}) => id).sort();
+          return terms.map((term) => [term, of(term)]);
+        }""",
+        TERMS,
+    )
+    expected = []
+    for term in TERMS:
+        answer = person.http.get("/devices", params={"filter": term})
+        assert answer.status_code == 200, (term, answer.text)
+        expected.append([term, sorted(device["id"] for device in answer.json())])
+    assert found == expected
+
+
+def test_finding_devices(page, zoo, axe):
+    """Words and terms, all of which have to hold; a term that is wrong says why; no match says what to do."""
+    search = page.get_by_role("searchbox", name="Filter devices")
+    for text, names in (
+        ("fan", ["Fan", "name=Fan"]),
+        ("fan arch=esp8266", ["Fan"]),
+        ('name="Lamp in the hall"', ["Lamp in the hall"]),
+        ('"in the"', ["Lamp in the hall"]),
+        ("a=b", ["name=Fan"]),
+        ("shadow.reported.n=5", ["Lamp in the hall", "name=Fan"]),
+    ):
+        search.fill(text)
+        expect(rows(page)).to_have_text(names)
+    search.fill("shadow.nowhere=1")
+    expect(page.get_by_role("alert")).to_contain_text("is no place in a shadow")
+    axe(page)
+    search.fill("zebra")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.get_by_role("heading", name="No device matches")).to_be_visible()
+    axe(page)
+    page.get_by_role("button", name="Clear the filter").click()
+    expect(page.get_by_text("4 devices, 0 online")).to_be_visible()
+    page.get_by_role("button", name="How to filter").click()
+    axe(page)
+    page.get_by_role("button", name="arch=esp32").click()
+    expect(rows(page)).to_have_text(["Lamp in the hall"])
+
+
+def test_a_filter_is_live_and_stays(page, person, fleet):
+    """Who comes online appears among those; coming back from a device, the list is filtered and sorted as before."""
+    for id in ("a", "b", "c"):
+        person.register(id)
+    fleet.connect("b2")
+    page.get_by_label("Status").select_option("Online")
+    expect(rows(page)).to_have_text(["b2"])
+    token = person.http.post("/devices/c/token").json()["token"]
+    fleet.connect("c", token=token)
+    expect(rows(page)).to_have_text(["b2", "c"])
+    page.get_by_role("button", name="Name", exact=True).click()
+    expect(rows(page)).to_have_text(["c", "b2"])
+    row(page, "b2").click()
+    expect(page.get_by_role("heading", name="b2", level=1)).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("Status")).to_have_value("online")
+    expect(rows(page)).to_have_text(["c", "b2"])
+    page.reload()
+    expect(page.get_by_label("Status")).to_have_value("online")
+
+
+# One device
+
+
+def test_renaming(page, person, axe):
+    """By its menu, with the name so far to begin with; what the server refuses is said there."""
+    person.register("lamp", "Lamp")
+    in_menu(page, "Lamp", "Rename…")
+    field = page.get_by_label("Name", exact=True)
+    expect(field).to_have_value("Lamp")
+    axe(page)
+    page.route("**/devices/lamp", lambda route: route.abort())
+    field.fill(HOSTILE[0])
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("The server cannot be reached.")
+    page.unroute("**/devices/lamp")
+    page.keyboard.press("Enter")
+    expect(row(page, HOSTILE[0])).to_be_visible()
+    assert person.http.get("/devices/lamp").json()["name"] == HOSTILE[0]
+
+
+def test_a_new_token(page, fleet, axe):
+    """Says what it ends; the device goes offline, and comes back with the new one, which is shown once."""
+    fleet.connect("lamp")
+    expect(row(page, "lamp")).to_contain_text("Online")
+    in_menu(page, "lamp", "New token…")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("its connection is closed")
+    dialog.get_by_role("button", name="Make a new token").click()
+    token = dialog.locator("code.token").inner_text()
+    axe(page)
+    expect(dialog).to_contain_text(f"mdash device --server ws://{page.url.split('/')[2]} --token {token}")
+    expect(dialog).to_contain_text(
+        f"mos config-set dash.enable=true dash.server=ws://{page.url.split('/')[2]}/api/v2/rpc"
+    )
+    page.keyboard.press("Escape")
+    expect(row(page, "lamp")).to_contain_text("Offline")
+    fleet.connect("lamp", token=token)
+    expect(row(page, "lamp")).to_contain_text("Online")
+
+
+def test_a_token_is_copied(open_page, person):
+    """By its button, which says so."""
+    page = open_page(person, permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Registered")
+    dialog.get_by_role("button", name="Copy").first.click()
+    expect(dialog.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == dialog.locator("code.token").inner_text()
+
+
+def test_deleting_asks_once(page, person, axe):
+    """It says what is lost; Cancel changes nothing."""
+    person.register("lamp", "Lamp")
+    in_menu(page, "Lamp", "Delete…")
+    dialog = page.get_by_role("dialog", name="Delete Lamp?")
+    expect(dialog).to_contain_text("Its shadow and its firmware updates are lost")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    axe(page)
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    in_menu(page, "Lamp", "Delete…")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="No devices yet")).to_be_visible()
+    assert person.http.get("/devices").json() == []
+
+
+def test_by_keyboard(page, person):
+    """From the row to its menu, through it, and back; Space selects; the bar of the selected is reached by Tab."""
+    person.register("fan")
+    person.register("pump")
+    expect(row(page, "pump")).to_be_visible()
+    row(page, "fan").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(row(page, "fan").get_by_role("button")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("menuitem", name="Rename…")).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("menuitem", name="Delete…")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_have_count(0)
+    expect(row(page, "fan").get_by_role("button")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(row(page, "fan")).to_be_focused()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    expect(page.get_by_role("toolbar")).to_contain_text("2 selected")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Clear")).to_be_focused()
+
+
+# Many
+
+
+def test_calling_many(page, person, fleet, axe):
+    """Each answers by itself; who cannot says why; what they said can be read whole; the others can be tried again."""
+    fleet.connect("lamp", name="Lamp")
+    fleet.connect("meter", name="Meter")
+    person.register("off", HOSTILE[0])
+    select(page, "lamp", "meter", "off")
+    axe(page)
+    page.get_by_role("button", name="Call a method…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("datalist option").first).to_be_attached()
+    axe(page)
+    dialog.get_by_label("Parameters").fill('{"name": ')
+    dialog.get_by_label("Method", exact=True).fill("RPC.Describe")
+    dialog.get_by_role("button", name="Call", exact=True).click()
+    expect(dialog).to_contain_text("the text ends too early")
+    dialog.get_by_label("Parameters").fill('{"name": "Sys.GetInfo"}')
+    dialog.get_by_role("button", name="Call", exact=True).click()
+    expect(dialog).to_contain_text("2 of 3 done, 1 failed")
+    axe(page)
+    expect(result(page, "Lamp")).to_contain_text("Done")
+    expect(result(page, HOSTILE[0])).to_contain_text("Device 'off' is not connected.")
+    result(page, "Meter").click()
+    whole = page.get_by_role("dialog", name="Meter").locator("pre")
+    assert json.loads(whole.inner_text())["name"] == "Sys.GetInfo"
+    page.keyboard.press("Escape")
+    fleet.connect("off", token=person.http.post("/devices/off/token").json()["token"])
+    page.get_by_role("button", name="Try the others again").click()
+    expect(page.get_by_role("dialog").last).to_contain_text("1 of 1 done")
+
+
+def test_deleting_many(page, person, axe):
+    """After one question, which names some of them; one that somebody else deleted meanwhile is no error."""
+    for n in range(8):
+        person.register(f"d{n}", f"Device {n}")
+    person.register("stays", "Stays")
+    expect(page.get_by_text("9 devices")).to_be_visible()
+    select(page, *[f"d{n}" for n in range(8)])
+    page.get_by_role("button", name="Delete…").click()
+    dialog = page.get_by_role("dialog", name="Delete 8 devices?")
+    expect(dialog).to_contain_text("Device 4 and 3 more")
+    axe(page)
+    page.route("**/devices/d3", lambda route: route.fulfill(status=404, json={"error": {"code": 404, "message": "no"}}))
+    page.route(
+        "**/devices/d4", lambda route: route.fulfill(status=503, json={"error": {"code": 503, "message": "full"}})
+    )
+    dialog.get_by_role("button", name="Delete 8 devices").click()
+    expect(page.get_by_role("dialog")).to_contain_text("7 of 8 done, 1 failed")
+    expect(result(page, "Device 4")).to_contain_text("Full.")
+    page.get_by_role("button", name="Close").click()
+    expect(rows(page)).to_have_text(["Device 3", "Device 4", "Stays"])
+    expect(page.get_by_role("toolbar")).to_contain_text("2 selected")
+
+
+def test_updating_many(page, person, fleet, axe):
+    """Who is online gets the image, the others wait for it; it goes on while one looks elsewhere, and says its end."""
+    file = io.BytesIO()
+    manifest = {"name": "ccm", "platform": "esp32", "version": "2.0", "build_id": "20260401"}
+    firmware.write_image(file, manifest, {"app": random.Random(1).randbytes(20_000)})
+    fleet.connect("lamp", name="Lamp")
+    fleet.connect("meter", name="Meter")
+    person.register("off", "Off")
+    select(page, "lamp", "meter", "off")
+    page.get_by_role("button", name="Update firmware…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("1 of them is offline now")
+    axe(page)
+    image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": file.getvalue()}
+    dialog.get_by_label("Image").set_input_files(image)
+    held = []
+    page.route("**/devices/meter/ota*", lambda route: held.append(route))
+    dialog.get_by_role("button", name="Update").click()
+    page.get_by_role("button", name="Hide").click()
+    expect(page.get_by_text("Sending fw.zip to 3 devices: 2 of 3…")).to_be_visible()
+    axe(page)
+    page.get_by_role("link", name="Keys").click()
+    expect(page.get_by_role("heading", name="Keys", level=1)).to_be_visible()
+    held[0].continue_()
+    expect(page.get_by_text("Sending fw.zip to 3 devices: 3 of 3 done")).to_be_visible()
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("dialog")).to_contain_text("3 of 3 done")
+    expect(result(page, "Off")).to_contain_text("waits until the device is online")
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("link", name="Devices").click()
+    for name in ("Lamp", "Meter"):
+        expect(row(page, name)).to_contain_text("2.0")
+        expect(row(page, name)).to_contain_text("uncommitted")
+    assert person.http.get("/devices/off/ota").json()["state"] == "QUEUED"
+
+
+def test_a_busy_server_is_waited_for(page, person):
+    """As long as it says; a job that is stopped begins no more."""
+    for n in range(40):
+        person.register(f"d{n}")
+    expect(page.get_by_text("40 devices")).to_be_visible()
+    asked = []
+
+    def busy(route):
+        asked.append(route.request.url)
+        if len(asked) < 3:
+            body = {"error": {"code": 429, "message": "too many"}}
+            route.fulfill(status=429, json=body, headers={"Retry-After": "0"})
+        else:
+            route.fulfill(json=True)
+
+    page.route("**/rpc/Sys.Reboot", busy)
+    page.get_by_label("Select all").check()
+    page.get_by_role("button", name="Call a method…").click()
+    page.get_by_label("Method", exact=True).fill("Sys.Reboot")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text("40 of 40 done")
+    assert len(asked) == 42
+
+
+def test_two_browsers_see_each_other_s_changes(open_page, person):
+    """At once: what one registers, renames, selects away and deletes, the other shows."""
+    one, two = open_page(person), open_page(person)
+    one.get_by_role("button", name="Register", exact=True).click()
+    one.get_by_label("Id", exact=True).fill("lamp")
+    one.keyboard.press("Enter")
+    one.get_by_role("button", name="Done").click()
+    select(two, "lamp")
+    in_menu(two, "lamp", "Rename…")
+    two.get_by_label("Name", exact=True).fill("Lamp by the door")
+    two.keyboard.press("Enter")
+    in_menu(one, "Lamp by the door", "Delete…")
+    one.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(two.get_by_role("heading", name="No devices yet")).to_be_visible()
+    expect(two.get_by_role("toolbar")).to_be_hidden()
+
+
+@pytest.mark.parametrize("look", [{}, {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}], ids=str)
+def test_hostile_names_in_every_dialog(open_page, person, axe, look):
+    """They stay text, and nothing becomes wider than the screen."""
+    for n, name in enumerate(HOSTILE):
+        person.register(f"d{n}", name)
+    page = open_page(person, **look)
+    select(page, "d0", "d1", "d2", "d3")
+    for button in ("Call a method…", "Update firmware…", "Delete…"):
+        page.get_by_role("toolbar").get_by_role("button", name=button).click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text(HOSTILE[0])
+        expect(dialog).to_contain_text(HOSTILE[1])
+        axe(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert dialog.evaluate("(dialog) => dialog.scrollWidth <= dialog.clientWidth")
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    for name in HOSTILE:
+        in_menu(page, name, "Delete…")
+        axe(page)
+        assert page.get_by_role("dialog").evaluate("(dialog) => dialog.scrollWidth <= dialog.clientWidth")
+        page.keyboard.press("Escape")
