@@ -10,7 +10,7 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
 
-__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "RPC_IN", "RPC_OUT", "UPDATED", "Head", "Notification"]
+__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "RPC_IN", "RPC_OUT", "UPDATED", "Notification"]
 
 ONLINE: Final = "online"
 OFFLINE: Final = "offline"
