@@ -241,7 +241,7 @@ class Fleet:
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         with trio.CancelScope() as self._scope:
-            async with open_node(self.hub, id="node", settings=SETTINGS) as self.node:
+            async with open_node(self.hub, settings=SETTINGS) as self.node:
                 task_status.started()
                 await trio.sleep_forever()
         self._down.set()
@@ -398,7 +398,7 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
 async def test_two_nodes_share_a_rollout(fleet, autojump_clock):
     """Each begins the devices that are connected to it; phases are kept, and each device begins once."""
     other = make_hub(attrs.evolve(fleet.backend, documents=Mortal(fleet.documents.inner)))
-    async with open_node(other, id="other", settings=SETTINGS) as home:
+    async with open_node(other, settings=SETTINGS) as home:
         devices = [*await fleet.add(20), *await fleet.add(20, home=home)]
         await trio.testing.wait_all_tasks_blocked()
         assert [fleet.node.connections[0], home.connections[0]] == [20, 20]
@@ -645,7 +645,7 @@ async def test_what_a_killed_process_has_left_is_removed(fleet, autojump_clock):
     assert [key async for key in fleet.hub.blobs.scan()] == [blob_key("alice", kept.id)]
 
 
-@settings(max_examples=1500)
+@settings(max_examples=30)
 @given(
     fates=st.lists(st.sampled_from(["good", "dead", "reverts", "refused", "away"]), min_size=1, max_size=8),
     actions=st.lists(

@@ -7,6 +7,8 @@ into the folder ``screenshots``, to be looked at.
 
 from __future__ import annotations
 
+import base64
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,66 @@ def test_without_anything(open_page, make_person, look):
     """The login, and what somebody sees who has just begun."""
     save(open_page(None, "#/login", **LOOKS[look]), f"login-{look}")
     save(open_page(make_person(), **LOOKS[look]), f"empty-{look}")
+
+
+def whole(page, name):
+    """Write the picture with all of the view in it, also what would have to be scrolled to."""
+    page.evaluate(
+        """() => {
+          document.body.style.height = "auto";
+          document.querySelector("main").style.overflow = "visible";
+        }"""
+    )
+    page.wait_for_load_state("networkidle")
+    FOLDER.mkdir(exist_ok=True)
+    page.screenshot(path=FOLDER / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_device_at_work(open_page, person, fleet, make_firmware, look):
+    """The tabs of a device while one works with them."""
+    image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware(name="lamp", version="2.0")}
+    lamp = fleet.connect("lamp", name="Lamp in the hall", stats_interval=0.05)
+    for n in range(40):
+        reported = {"temperature": 21.5 + n * 7 % 5 / 2, "light": {"lux": 40 + n % 7}, "brightness": 40}
+        person.http.post("/devices/lamp/shadow", json={"state": {"reported": reported}})
+    for name, data in {"init.js": b"print('hello');\n" * 9, "logo.bin": bytes(range(256)), "conf9.json": b"{}"}.items():
+        params = {"filename": name, "data": base64.b64encode(data).decode()}
+        assert person.http.post("/devices/lamp/rpc/FS.Put", json=params).status_code == 200
+    page = open_page(person, "#/device/lamp/ota", **LOOKS[look])
+
+    page.get_by_label("Firmware to send").set_input_files(image)
+    expect(page.get_by_text("It fits this device")).to_be_visible()
+    whole(page, f"device-ota-image-{look}")
+    page.get_by_role("button", name="Update the device").click()
+    expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+    whole(page, f"device-ota-trial-{look}")
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("img", name=re.compile("^Free RAM"))).to_be_visible()
+    whole(page, f"device-overview-trial-{look}")
+    page.get_by_role("button", name="Commit").click()
+
+    page.get_by_role("link", name="RPC").click()
+    page.get_by_role("button", name="Sys.GetInfo").click()
+    page.get_by_role("button", name="Call").click()
+    expect(page.get_by_role("group", name="Result")).to_be_visible()
+    whole(page, f"device-rpc-result-{look}")
+    page.get_by_role("link", name="Files").click()
+    page.get_by_role("button", name="init.js", exact=True).click()
+    expect(page.get_by_label("Content of init.js")).to_be_visible()
+    whole(page, f"device-files-text-{look}")
+    page.get_by_role("button", name="logo.bin", exact=True).click()
+    expect(page.get_by_role("group", name="Bytes of logo.bin")).to_be_visible()
+    whole(page, f"device-files-hex-{look}")
+    page.get_by_role("link", name="Config").click()
+    page.get_by_label("ssid of wifi.sta.ssid").fill("home")
+    page.get_by_label("level of debug.level").fill("x")
+    whole(page, f"device-config-changes-{look}")
+
+    lamp.stop()
+    page.get_by_role("link", name="Shadow").click()
+    person.http.post("/devices/lamp/shadow", json={"state": {"desired": {"brightness": 60, "mode": "night"}}})
+    page.get_by_label("brightness", exact=True).fill("80")
+    person.http.post("/devices/lamp/shadow", json={"state": {"desired": {"brightness": 70}}})
+    expect(page.get_by_role("alert").filter(has_text="changed elsewhere")).to_be_visible()
+    whole(page, f"device-shadow-conflict-{look}")

@@ -117,7 +117,7 @@ def test_progress_is_shown_while_it_is_sent(open_page, person, fleet, make_firmw
     expect(update.get_by_role("progressbar")).to_be_visible()
     page.get_by_role("link", name="Overview").click()
     page.get_by_role("link", name="OTA").click()
-    expect(update).to_contain_text("50 %, 10.0 KiB of 20.")
+    expect(update).to_contain_text("49 %, 10.0 KiB of 20.0 KiB")
     update.get_by_role("button", name="Cancel the update").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel the update").click()
     expect(picture(page)).to_have_accessible_name(re.compile("Now: Canceled"))

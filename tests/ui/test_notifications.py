@@ -28,11 +28,12 @@ def say(portal):
 
 @pytest.fixture
 def calls(person):
-    """Makes many notifications at once: calls of a device, without an answer."""
+    """Makes many notifications at once: calls of a device, without an answer. The last of them comes last."""
 
     def make(id, count, first=0):
-        for start in range(first, first + count, 25):
-            batch = [{"method": f"Test.Call{n}"} for n in range(start, min(start + 25, first + count))]
+        frames = [{"method": f"Test.Call{n}"} for n in range(first, first + count)]
+        batches = [frames[n : min(n + 25, count - 1)] for n in range(0, count - 1, 25)]
+        for batch in (*batches, frames[-1:]):
             assert person.http.post(f"/devices/{id}/rpc", json=batch).status_code == 204
 
     return make

@@ -108,7 +108,7 @@ class Remote:
         path: tuple[str, ...],
         *,
         json: object = None,
-        query: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
         timeout: float = TIMEOUT,
     ) -> bytes:
         """The body of the answer to a request.

@@ -34,7 +34,7 @@ def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> No
     A filter is online, offline, FIELD=VALUE, FIELD!=VALUE or FIELD~TEXT. A FIELD is id, name, app, arch, fw_id,
     fw_version or a place in the shadow: shadow.reported.stats.ram_free.
     """
-    found = _json.decode(remote.request("GET", ("devices",), query=[("filter", term) for term in terms]))
+    found = _json.decode(remote.request("GET", ("devices",), query={"filter": terms}))
     if as_json:
         show_json(found)
         return

@@ -56,11 +56,13 @@ export function call(id, method, params, {timeout, signal} = {}) {
   return request("POST", devicePath(id, "rpc", method), {body: params, query: {timeout}, signal});
 }
 
-// Sends a File or Blob as the field `file`; onProgress(fraction 0…1). Only XMLHttpRequest tells how far it is.
-export function upload(path, file, {onProgress, signal} = {}) {
+// Sends a File or Blob as the field `file`, after other fields {name: text}; onProgress(fraction 0…1). Only XMLHttpRequest
+// tells how far it is.
+export function upload(path, file, {onProgress, signal, fields = {}} = {}) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     const form = new FormData();
+    for (const [name, text] of Object.entries(fields)) form.append(name, text);
     form.append("file", file, file.name);
     const failed = (words) => reject(new ApiError(0, 0, words));
     xhr.upload.addEventListener("progress", (event) => {

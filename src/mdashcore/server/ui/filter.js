@@ -1,7 +1,7 @@
 // What people type to find devices: words, and the terms that the server's filters are made of.
 //
 // parseFilter('hall arch=esp32 shadow.reported.on!=true'): {matches(device), words, terms}; a term that is wrong throws
-// with words. A word is part of the id or the name. Spaces in a word or a value stand in quotes: name="Lamp in the hall".
+// with words; a term's `text` is what the server takes. A word is part of the id or the name. Spaces in a word or a value stand in quotes: name="Lamp in the hall".
 
 import {isObject, same} from "./live.js";
 
@@ -43,21 +43,24 @@ export function parseFilter(text) {
 
 // {field, operator, value, path}, or null for what is a word.
 function parseTerm(token) {
-  if (token === "online" || token === "offline") return {field: "online", operator: "=", value: String(token === "online")};
+  if (token === "online" || token === "offline") return {text: token, field: "online", operator: "=", value: String(token === "online")};
   const [, field, operator, value] = TERM.exec(token) ?? [];
   if (field === undefined) return null;
   if (FIELDS.includes(field)) {
     if (field === "online" && (operator === "~" || !["true", "false"].includes(value))) throw new Error("online is true or false");
-    if (FIRMWARE.includes(field)) return {field: "shadow", operator, value, path: ["reported", "ota", field]};
-    return {field, operator, value: field === "online" ? value : unquote(value)};
+    if (FIRMWARE.includes(field)) return {text: written(field, operator, value), field: "shadow", operator, value, path: ["reported", "ota", field]};
+    return {text: field + operator + unquote(value), field, operator, value: field === "online" ? value : unquote(value)};
   }
   const [head, ...path] = [...field.matchAll(/(?:^|\.)((?:\\.|[^.\\])*)/g)].map(([, part]) => part.replace(/\\(.)/g, "$1"));
   if (head !== "shadow") return null; // ids may hold "=" and "~"
   if (!path.length || path.includes("") || !SECTIONS.includes(path[0])) {
     throw new Error(`${field} is no place in a shadow: it begins with shadow.reported., shadow.desired. or shadow.delta.`);
   }
-  return {field: "shadow", operator, value, path};
+  return {text: written(field, operator, value), field: "shadow", operator, value, path};
 }
+
+// Quotes say that a value is text, where it is compared as JSON.
+const written = (field, operator, value) => field + operator + (operator === "~" ? unquote(value) : value);
 
 function unquote(text) {
   return /^".*"$/s.test(text) && text.length > 1 ? text.slice(1, -1).replace(/\\(.)/g, "$1") : text;

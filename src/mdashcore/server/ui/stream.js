@@ -306,9 +306,7 @@ export function longText(text, whole = text) {
     more.setAttribute("aria-expanded", !open);
     setText(more, open ? "more" : "less");
     if (open) more.nextSibling.remove();
-    else more.after(h("pre", {class: "code whole"}, foreignText(whole)));
+    else more.after(h("pre", {class: "code whole", tabindex: 0}, h("bdi", {}, whole)));
   }}, "more");
   return h("span", {}, short, more);
 }
-
-const foreignText = (text) => h("bdi", {}, text);

@@ -1,6 +1,6 @@
 // The content of one file: text to be edited, or bytes in hex.
 
-import {act, errorLine} from "../../dialog.js";
+import {act, announce, errorLine} from "../../dialog.js";
 import {bytes as size, foreign, h, setText, uniqueId} from "../../dom.js";
 
 const HEX_PAGE = 4096; // bytes drawn at a time: 256 lines
@@ -56,7 +56,8 @@ export function fileView({name, data, online, onSave, onClose}) {
       const done = await act(save, error, () => onSave(bytes));
       if (done) {
         saved = wanted;
-        setText(kind, `${size(bytes.length)}, text`);
+        setText(kind, `${size(bytes.length)}, text · saved on the device`);
+        announce("Saved on the device.");
       }
       update();
     }}, "Save");

@@ -1,6 +1,6 @@
 // The tab "files" of a device: its flat file system.
 
-import {ask, errorLine, toast} from "../../dialog.js";
+import {ask, errorLine} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {listFiles, readFile, removeFile, renameFile, space, writeFile} from "./fs.js";
 import {fileView} from "./file_view.js";
@@ -105,7 +105,6 @@ export default function files(device, {session}) {
       if (await close()) [...rows.querySelectorAll("button.link")].find((button) => button.textContent === name)?.focus();
     }, onSave: async (next) => {
       if (!(await write(name, next))) throw new Error("it was not saved; what you wrote is still here, and the old file still on the device");
-      toast("Saved on the device.");
       return true;
     }});
     fill(place, view.element);

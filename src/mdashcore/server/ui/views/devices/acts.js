@@ -6,6 +6,7 @@ import {bytes, field, foreign, h, setText} from "../../dom.js";
 import {showJob, startJob} from "../../jobs.js";
 import {jsonEditor} from "../../json_editor.js";
 import * as live from "../../live.js";
+import {draft} from "../rollouts/parts.js";
 
 const NAMED = 5; // devices that a confirmation names; the others are counted
 
@@ -114,7 +115,11 @@ export async function update(devices) {
       h("p", {}, names(devices)),
       offline > 0 && h("p", {class: "banner"}, offline === devices.length ? "None of them is online now: the update waits for them."
         : `${offline} of them ${offline === 1 ? "is" : "are"} offline now: the update waits for them.`),
-      devices.length > MANY && h("p", {class: "banner"}, "For so many, a rollout is safer: it goes in phases, and stops when devices fail."),
+      h("p", {class: devices.length > MANY ? "banner" : "hint"}, h("span", {}, "A rollout is safer for many: it goes in phases, and pauses when devices fail. ",
+        h("a", {href: "#/rollouts/new?devices=selected", onclick: (event) => {
+          draft.ids = devices.map(({id}) => id);
+          event.target.closest("dialog").close();
+        }}, "Make it a rollout"), ".")),
       field("Image", file), chosen,
       h("div", {class: "check-line"}, commit, h("label", {for: "bulk-commit"}, "Commit when a device is back online with the new firmware; or each goes back to the old one, unless you commit by hand")),
     ],

@@ -1,0 +1,166 @@
+// A new rollout: which image, which devices, how carefully.
+
+import {upload} from "../../api.js";
+import {act, errorLine, progress} from "../../dialog.js";
+import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
+import {parseFilter} from "../../filter.js";
+import * as live from "../../live.js";
+import {go, link} from "../../router.js";
+import {isZip, readFirmware} from "../../zip.js";
+import {devices, draft} from "./parts.js";
+
+const DAY = 86_400; // s
+const NAMED = 4; // devices that the preview names
+
+export default function create({query}) {
+  const ids = query.devices === "selected" ? draft.ids : null; // chosen in the list of devices
+  const number = (name, value, props = {}) => h("input", {type: "number", name, value, step: "any", required: true, ...props});
+
+  const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip", onchange: look});
+  const about = h("p", {class: "muted", role: "status"});
+  const filter = h("input", {name: "filter", value: query.q ?? "", autocomplete: "off", autocapitalize: "none", spellcheck: "false", placeholder: "arch=esp32 fw_version!=1.4", oninput: preview});
+  const found = h("p", {class: "muted", role: "status"});
+  const phases = h("input", {name: "phases", value: "1, 10, 100", required: true, autocomplete: "off", oninput: preview});
+  const steps = h("p", {class: "muted", role: "status"});
+  const name = h("input", {name: "name", maxlength: 256, autocomplete: "off"});
+  const success = number("success_percent", 95, {min: 0, max: 100});
+  const failures = number("error_percent", 10, {min: 0, max: 100});
+  const sample = number("min_sample", 5, {min: 1, max: 1000, step: 1});
+  const rate = number("rate", 60, {min: 1, max: 6000, step: 1, required: false});
+  const active = number("max_active", 50, {min: 1, max: 1000, step: 1});
+  const offline = number("offline_wait", 7, {min: 0, max: 90});
+  const limit = number("timeout", 30, {min: 0.001, max: 90});
+  const health = number("commit_after", 30, {min: 1, max: DAY, step: 1});
+  const from = h("input", {type: "time", name: "from"}), until = h("input", {type: "time", name: "until"});
+  const box = (label, checked, id) => {
+    const input = h("input", {type: "checkbox", checked, id});
+    return {input, element: h("div", {class: "check-line"}, input, h("label", {for: id}, label))};
+  };
+  const approval = box("Wait for my approval before the first phase", false, "rollout-approval");
+  const commit = box("Commit each device by itself once it stays healthy", true, "rollout-commit");
+  const force = box("Send the image whatever platform and build a device reports", false, "rollout-force");
+  const error = errorLine();
+  const bar = progress("Upload");
+  bar.element.hidden = true;
+  const save = h("button", {type: "submit", class: "primary"}, "Start the rollout");
+
+  // What it would mean
+
+  async function look() {
+    const [image] = file.files;
+    if (!image) return;
+    try {
+      const read = (await isZip(image)) ? await readFirmware(image) : null;
+      const {name: app, version, platform} = read?.manifest ?? {};
+      fill(about, read ? [h("b", {}, foreign(String(app ?? "?"))), " version ", h("b", {}, foreign(String(version ?? "?"))), ` for `, foreign(String(platform ?? "?")), `, ${bytes(image.size)}`,
+        read.problems.length > 0 && [". The server will refuse it: ", foreign(read.problems.join("; "))]] : `No zip: it is sent as it is, ${bytes(image.size)}, unchecked.`);
+    } catch (problem) {
+      setText(about, problem.message);
+    }
+  }
+
+  const parse = () => {
+    const {words, terms, matches} = parseFilter(filter.value);
+    if (words.length) throw new Error(`“${words[0]}” is no term: name~${words[0]} finds it in names`);
+    return {terms, matches};
+  };
+
+  const chosen = () => {
+    const {matches} = parse();
+    return [...live.devices.values()].filter((device) => (ids === null || ids.includes(device.id)) && matches(device));
+  };
+
+  const percents = () => {
+    const values = phases.value.split(/[\s,;%]+/).filter(Boolean).map(Number);
+    if (!values.length || values.some((value, i) => !(value > (values[i - 1] ?? 0))) || values.at(-1) !== 100) {
+      throw new Error("Phases are percents in ascending order, the last of them 100: 1, 10, 100");
+    }
+    return values;
+  };
+
+  function preview() {
+    let all = [];
+    try {
+      all = chosen();
+      fill(found, h("b", {}, devices(all.length)), all.length > 0 && ": ", all.slice(0, NAMED).map((device, i) => [i > 0 && ", ", foreign((device.name || device.id).slice(0, 60))]),
+        all.length > NAMED && ` and ${all.length - NAMED} more`, all.length > 0 && `; ${all.filter((device) => device.online).length} online`);
+      filter.removeAttribute("aria-invalid");
+    } catch (problem) {
+      setText(found, problem.message);
+      filter.setAttribute("aria-invalid", "true");
+    }
+    try {
+      const ends = percents().map((percent) => Math.ceil((all.length * percent) / 100));
+      setText(steps, all.length ? `That is ${ends.map((end, i) => end - (ends[i - 1] ?? 0)).join(", then ")} devices.` : "");
+      phases.removeAttribute("aria-invalid");
+    } catch (problem) {
+      setText(steps, problem.message);
+      phases.setAttribute("aria-invalid", "true");
+    }
+  }
+
+  function asked() {
+    if (Boolean(from.value) !== Boolean(until.value)) throw new Error("A window needs both a beginning and an end");
+    return {
+      filter: parse().terms.map(({text}) => text),
+      ...(ids !== null && {devices: ids}),
+      ...(name.value.trim() && {name: name.value.trim()}),
+      phases: percents(),
+      success_percent: Number(success.value),
+      error_percent: Number(failures.value),
+      min_sample: Number(sample.value),
+      rate: rate.value === "" ? null : Number(rate.value),
+      max_active: Number(active.value),
+      window: from.value ? {start: from.value, end: until.value} : null,
+      offline_wait: Number(offline.value) * DAY,
+      timeout: Number(limit.value) * DAY,
+      approval: approval.input.checked,
+      auto_commit: commit.input.checked,
+      ...(commit.input.checked && {commit_after: Number(health.value)}),
+      force: force.input.checked,
+    };
+  }
+
+  let sending = null;
+
+  async function submit(event) {
+    event.preventDefault();
+    const made = await act(save, error, async () => {
+      const fields = {rollout: JSON.stringify(asked())};
+      sending = new AbortController();
+      bar.element.hidden = false;
+      return upload("/rollouts", file.files[0], {fields, signal: sending.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} %` : "being checked")});
+    });
+    sending = null;
+    bar.element.hidden = true;
+    if (made) go(link("rollouts", made.id));
+  }
+
+  const unsubscribe = live.onDevices(preview);
+  preview();
+  return {
+    title: "New rollout",
+    element: h("section", {class: "page stack narrow", "aria-label": "New rollout"},
+      h("div", {}, h("a", {class: "back", href: "#/rollouts"}, "← Rollouts"), h("h1", {}, "New rollout")),
+      h("form", {onsubmit: submit},
+        h("div", {class: "card stack"}, h("h2", {}, "Image"), field("Firmware (.zip of Mongoose OS)", file), about, field("Name", name, "for people; the image's if empty")),
+        h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.length)} that you have selected.`),
+          field("Filter", filter, "terms as in the list of devices, all of which have to hold; empty for all"), found,
+          h("p", {class: "hint"}, "They are fixed when the rollout starts.")),
+        h("div", {class: "card stack"}, h("h2", {}, "Phases"), field("Percents of the devices", phases, "a few first, the last phase is 100"), steps,
+          h("div", {class: "pair"}, field("Success, %", success, "of a phase, before the next begins"), field("Failures, %", failures, "of a phase, more than that and it pauses")),
+          approval.element, commit.element,
+          h("details", {}, h("summary", {}, "Pace and limits"), h("div", {class: "stack"},
+            h("div", {class: "pair"}, field("Devices a minute", rate, "empty for no limit"), field("Devices at a time", active)),
+            h("div", {class: "pair"}, field("Not before (UTC)", from), field("Not after (UTC)", until)),
+            h("div", {class: "pair"}, field("Days to wait for who is offline", offline, "0 skips them"), field("Days in all", limit)),
+            h("div", {class: "pair"}, field("Seconds of health before a commit", health), field("Devices before failures count", sample)),
+            force.element))),
+        bar.element, error.element,
+        h("div", {class: "actions"}, h("a", {class: "button", href: "#/rollouts"}, "Cancel"), save))),
+    destroy: () => {
+      unsubscribe();
+      sending?.abort();
+    },
+  };
+}

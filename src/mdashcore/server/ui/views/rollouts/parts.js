@@ -1,0 +1,44 @@
+// How a rollout is shown: its state, and how many of its devices have come how far.
+
+import {h} from "../../dom.js";
+
+const STATES = {
+  AWAITING_APPROVAL: ["Awaiting approval", "warn"],
+  RUNNING: ["Running", "busy"],
+  PAUSED: ["Paused", "warn"],
+  ABORTING: ["Aborting", "warn"],
+  COMPLETED: ["Completed", "good"],
+  ABORTED: ["Aborted", ""],
+};
+
+export const ENDS = ["COMPLETED", "ABORTED"];
+
+export function stateTag(state) {
+  const [words, kind] = STATES[state] ?? [state, ""];
+  return h("span", {class: `tag ${kind}`}, words);
+}
+
+export const OUTCOMES = ["succeeded", "failed", "updating", "skipped", "pending"];
+
+// "12 succeeded, 1 failed, 20 pending"
+export function inTotal(counts) {
+  const parts = OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) => `${counts[outcome]} ${outcome}`);
+  return parts.join(", ") || "no devices";
+}
+
+// A bar of segments, each as long as there are devices; the words are its name.
+export function countBar(counts, label) {
+  return h("div", {class: "count-bar", role: "img", "aria-label": `${label}: ${inTotal(counts)}`},
+    OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) => {
+      const segment = h("span", {class: `segment ${outcome}`});
+      segment.style.flexGrow = counts[outcome];
+      return segment;
+    }));
+}
+
+export const devices = (number) => (number === 1 ? "1 device" : `${number} devices`);
+
+export const total = (counts) => OUTCOMES.reduce((sum, outcome) => sum + counts[outcome], 0);
+
+// What was chosen in the list of devices, on its way to the form.
+export const draft = {ids: null};
