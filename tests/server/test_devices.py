@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 import trio
+import trio.testing
 import trio.lowlevel
 
 from mdashcore import _json
@@ -297,6 +298,7 @@ async def test_devices_are_offline_after_a_crash():
         await hub.presence.claim("alice", "d1", "node")
         await hub.presence.claim("alice", "elsewhere", "another node")
         async with open_node(hub):
+            await trio.testing.wait_all_tasks_blocked()
             assert not (await hub.presence.get("alice", "d1")).online
             assert (await hub.presence.get("alice", "elsewhere")).online
             names = [_json.decode(frame)["name"] for frame in await hub.feed.query("alice", LogQuery())]

@@ -124,6 +124,7 @@ class Node:
         self._peers = Peers(hub.bus, id, self, self.spawn) if SHARED in hub.backend.capabilities else None
         self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
         self.updater = Updater(hub, Here(self.calls), self.spawn)
+        self.rollouts = RolloutDriver(hub, NodeHands(self))
 
     # Connections
 
@@ -344,6 +345,7 @@ class Node:
     def _notice(self, account: str, item: FeedItem) -> None:
         """Take a notification, of this node or another."""
         self._listeners.offer(account, item)
+        self.rollouts.notice(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
             self.updater.heard(account, head.id, head.name)
@@ -357,6 +359,7 @@ class Node:
     def _catch_up(self) -> None:
         """Notifications may have been missed."""
         self._listeners.catch_up()
+        self.rollouts.look_everywhere()
         self.spawn(self._check_all)
 
     async def shut_down(self) -> None:
@@ -374,19 +377,15 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(hub: Hub, *, id: str | None = None, settings: NodeSettings = NodeSettings()) -> AsyncIterator[Node]:
-    """A running node, for as long as the context lasts; leaving it says goodbye to every connection.
-
-    Args:
-        id: names this process in presence records: unique among the nodes that share a backend. None makes one.
-    """
+async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> AsyncIterator[Node]:
+    """A running node, for as long as the context lasts; leaving it says goodbye to every connection."""
     async with trio.open_nursery() as nursery:
-        node = Node(hub, id or hub.new_node_id(), settings, nursery)
+        node = Node(hub, hub.new_node_id(), settings, nursery)
         hub.add_listener(node)
         nursery.start_soon(node._pinger.run)
         async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
-            await node._sweep()
-            node.spawn(RolloutDriver(hub, NodeHands(node)).run)
+            node.spawn(node._sweep)  # of a large fleet it takes a while, and everybody may come in meanwhile
+            nursery.start_soon(node.rollouts.run)
             try:
                 yield node
             finally:

@@ -12,9 +12,9 @@ import trio
 from mdashcore import notifications
 from mdashcore._errors import MdashError, NotFound
 from mdashcore.hub import Hub
-from mdashcore.hub.feed import TOPIC, Feed
+from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.rollout_run import Hands, RolloutRun
-from mdashcore.trio.retry import RETRY_DELAY, listen
+from mdashcore.trio.retry import RETRY_DELAY
 
 if TYPE_CHECKING:
     from mdashcore.trio.node import Node
@@ -77,7 +77,6 @@ class RolloutDriver:
     async def run(self) -> None:
         """Drive them, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen)
             nursery.start_soon(self._tidy)
             while True:
                 self._wakeup = trio.Event()
@@ -85,19 +84,13 @@ class RolloutDriver:
                 with trio.move_on_after(max(due - self._hub.now(), MIN_PAUSE)):
                     await self._wakeup.wait()
 
-    async def _listen(self) -> None:
-        await listen(self._hub.bus, TOPIC, self._hear, live=self._look_everywhere)
-
-    def _look_everywhere(self) -> None:
+    def look_everywhere(self) -> None:
         """Something may have been missed."""
         self._refresh_at = 0.0
         self._wakeup.set()
 
-    def _hear(self, message: bytes) -> None:
-        try:
-            account, item = Feed.parse(message)
-        except ValueError:
-            return  # not ours: a shared bus may carry what others publish there
+    def notice(self, account: str, item: FeedItem) -> None:
+        """Take a notification, of this node or another; never waits."""
         frame = item.frame
         if frame.startswith(_PROGRESS):
             return

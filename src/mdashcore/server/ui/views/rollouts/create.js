@@ -13,7 +13,7 @@ const DAY = 86_400; // s
 const NAMED = 4; // devices that the preview names
 
 export default function create({query}) {
-  const ids = query.devices === "selected" ? draft.ids : null; // chosen in the list of devices
+  const ids = query.devices === "selected" ? draft.ids ?? [] : null; // chosen in the list of devices; after a reload, none
   const number = (name, value, props = {}) => h("input", {type: "number", name, value, step: "any", required: true, ...props});
 
   const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip", onchange: look});

@@ -6,7 +6,7 @@ import {bytes, fill, foreign, h, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {table} from "../../table.js";
-import {follow} from "../rollouts.js";
+import {follow} from "./follow.js";
 import {countBar, devices, ENDS, inTotal, OUTCOMES, stateTag, total} from "./parts.js";
 
 const PAGE = 1000; // members in one read
