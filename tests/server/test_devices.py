@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 import trio
-import trio.testing
 import trio.lowlevel
+import trio.testing
 
 from mdashcore import _json
 from mdashcore.hub import Hub, LogQuery

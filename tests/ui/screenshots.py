@@ -8,6 +8,7 @@ into the folder ``screenshots``, to be looked at.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -146,3 +147,61 @@ def test_a_device_at_work(open_page, person, fleet, make_firmware, look):
     person.http.post("/devices/lamp/shadow", json={"state": {"desired": {"brightness": 70}}})
     expect(page.get_by_role("alert").filter(has_text="changed elsewhere")).to_be_visible()
     whole(page, f"device-shadow-conflict-{look}")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_lists_at_work(open_page, person, home, make_firmware, look):
+    """Devices selected and called, keys and users made, rollouts planned and watched."""
+    page = open_page(person, **LOOKS[look])
+    page.get_by_label("Select lamp", exact=True).check()
+    page.get_by_label("Select sensor-00", exact=True).check()
+    save(page, f"devices-selected-{look}")
+    for button, name in (("Delete…", "delete"), ("Update firmware…", "update")):
+        page.get_by_role("button", name=button).click()
+        save(page, f"devices-{name}-{look}")
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Call a method…").click()
+    page.get_by_label("Method", exact=True).fill("Sys.GetInfo")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 failed")
+    save(page, f"devices-called-{look}")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Actions for Lamp").click()
+    save(page, f"devices-menu-{look}")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="How to filter").click()
+    save(page, f"devices-help-{look}")
+
+    for name in ("nightly job", "Grafana"):
+        person.http.post("/keys", json={"name": name})
+    page.goto("/#/keys")
+    page.reload()
+    save(page, f"keys-some-{look}")
+    page.get_by_role("button", name="Create").click()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="The new key")).to_be_visible()
+    save(page, f"keys-new-{look}")
+    page.goto("/#/users")
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Generate").click()
+    save(page, f"users-add-{look}")
+
+    image = make_firmware(name="lamp", version="2.0")
+    for wanted in (
+        {"name": "2.0 to all", "phases": [5, 50, 100], "rate": None},
+        {"name": "2.0 later", "approval": True},
+    ):
+        files = {"rollout": (None, json.dumps({"filter": [], **wanted})), "file": ("fw.zip", image)}
+        assert person.http.post("/rollouts", files=files).status_code == 201
+    page.goto("/#/rollouts")
+    expect(page.get_by_role("link", name="2.0 later")).to_be_visible()
+    save(page, f"rollouts-some-{look}")
+    page.get_by_role("link", name="2.0 to all").click()
+    expect(page.get_by_role("heading", name="2.0 to all")).to_be_visible()
+    whole(page, f"rollouts-one-{look}")
+    page.goto("/#/rollouts/new")
+    page.get_by_label("Firmware (.zip").set_input_files(
+        {"name": "fw.zip", "mimeType": "application/zip", "buffer": image}
+    )
+    page.get_by_text("Pace and limits").click()
+    whole(page, f"rollouts-new-{look}")
