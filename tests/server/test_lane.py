@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import attrs
+import pytest
 import trio
 import trio_websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdashcore import _json
+from mdashcore._errors import StorageError
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.lane import PlainRequest
 from mdashcore.server.run import RunningServer, open_server
@@ -274,3 +276,20 @@ def test_what_is_plain_is_read_as_it_stands(data: bytes) -> None:
     assert found is not None
     assert (head + b"...")[found.body_start : found.body_end] == data
     assert (found.post, found.device, found.method, found.close) == (True, "d1", "Echo", False)
+
+
+async def test_a_storage_that_is_away_is_waited_for_once(
+    server: RunningServer, alice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 at once, in the lane itself: elsewhere the storage would be asked again."""
+    asked = []
+
+    async def fail(*question: object) -> None:
+        asked.append(question)
+        raise StorageError("the store is away")
+
+    monkeypatch.setattr(server.service.hub.accounts, "authenticate_key", fail)
+    response = await alice.http.get("/devices/d1/shadow")
+    assert response.status_code == 503
+    assert response.json() == {"error": {"code": 503, "message": "the storage is not available"}}
+    assert len(asked) == 1

@@ -14,23 +14,33 @@ import trio.testing
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore import _json
-from mdashcore._errors import CallTimeout, DeviceOffline, NotFound, RpcError, StorageError, TooLarge, Unauthenticated
+from mdashcore._errors import (
+    Busy,
+    CallTimeout,
+    DeviceOffline,
+    NotFound,
+    RpcError,
+    StorageError,
+    TooLarge,
+    Unauthenticated,
+)
 from mdashcore.hub import Hub
 from mdashcore.hub.nodes import BEAT_INTERVAL, DEAD_AFTER
 from mdashcore.identity import Device
 from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.calls import MAX_PARAMS
-from mdashcore.trio.node import Node, open_node
+from mdashcore.trio.node import CHECK_INTERVAL, Node, open_node
 from mdashcore.trio.notify import Listener
 
 EPOCH = 1_700_000_000.0
 
 
 class Documents(MemoryDocuments):
-    """Documents that can be away."""
+    """Documents that can be away, or lose the answer to the next write of a collection."""
 
     away = False
+    forgetful = ""
 
     async def get(self, collection: str, key: str) -> Any:
         self._check()
@@ -38,7 +48,11 @@ class Documents(MemoryDocuments):
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
         self._check()
-        return await super().put(collection, key, body, expected=expected)
+        version = await super().put(collection, key, body, expected=expected)
+        if collection == self.forgetful:
+            self.forgetful = ""
+            raise StorageError("the connection broke")
+        return version
 
     async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Any]:
         self._check()
@@ -51,15 +65,16 @@ class Documents(MemoryDocuments):
 
 
 class Bus(MemoryBus):
-    """A bus that can be away: what is told meanwhile is lost, and subscriptions end."""
+    """A bus that can be away: what is told meanwhile is lost, and subscriptions end. Or it loses without a word."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
+        self.losing = False
         self._heard: set[str] = set()
 
     async def publish(self, topic: str, message: bytes) -> None:
-        if not self.away:
+        if not self.away and not self.losing:
             await super().publish(topic, message)
 
     async def go_away(self) -> None:
@@ -403,6 +418,8 @@ async def test_rubbish_between_nodes_harms_nobody(autojump_clock: Any, cluster: 
     """A shared bus may carry what others publish: it is passed over, and calls go on."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
+    await cluster.bus.publish("nodes", b'x {"method":"Credentials.Revoked","params":{"id":5}}')
+    await cluster.bus.publish("feed", b'alice 9 {"name":"online","id":7}')
     for topic in ("nodes", "feed", f"node.{there.id}", f"node.{here.id}"):
         for rubbish in (b"x", b"\xff \xff", b"a {}", b"", b" ", b"x [1,", f"{here.id} [[".encode()):
             if rubbish:
@@ -411,3 +428,83 @@ async def test_rubbish_between_nodes_harms_nobody(autojump_clock: Any, cluster: 
         await cluster.bus.publish(f"node.{there.id}", b"stranger " + frame)
     cluster.answer(client, "Still", result=True)
     assert await here.call("alice", "d1", "Still") == b"true"
+
+
+async def test_a_sign_of_life_whose_answer_was_lost_is_one(autojump_clock: Any, cluster: Cluster) -> None:
+    """The node is not taken for dead, neither by the others nor by itself: its devices stay connected."""
+    _, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    cluster.attend(client)
+    cluster.documents.forgetful = "nodes"
+    await trio.sleep(3 * DEAD_AFTER)
+    assert cluster.documents.forgetful == ""
+    assert there.connections == (1, 0)
+    assert await cluster.told() == ["online"]
+
+
+async def test_an_end_whose_answer_was_lost_is_told(autojump_clock: Any, cluster: Cluster) -> None:
+    """The record was written, and nobody heard so: that the device is offline is told all the same, once."""
+    _, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    cluster.documents.forgetful = "presence"
+    await client.close()
+    await trio.sleep(10)
+    assert await cluster.told() == ["online", "offline"]
+
+
+async def test_what_the_bus_has_lost_without_a_word_is_found_out(autojump_clock: Any, cluster: Cluster) -> None:
+    """Within two turns of looking at everything: a revoked token, a changed shadow, a revoked listener."""
+    here, there = cluster.nodes
+    revoked = await cluster.connect(there, await cluster.register("revoked"))
+    changed = await cluster.connect(there, await cluster.register("changed"))
+    allowed = True
+
+    async def authenticate() -> None:
+        if not allowed:
+            raise Unauthenticated("revoked")
+
+    listener = await cluster.listen(there, "k1", authenticate)
+    cluster.attend(listener)
+    cluster.bus.losing = True
+    allowed = False
+    await here.hub.registry.renew_token("alice", "revoked")
+    await here.hub.shadows.update("alice", "changed", {"state": {"desired": {"on": True}}})
+    started = trio.current_time()
+    cluster.attend(revoked)
+    assert (await changed.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
+    cluster.attend(changed)
+    await trio.sleep_until(started + 2 * CHECK_INTERVAL)
+    assert there.connections == (1, 0)
+
+
+async def test_who_cannot_be_judged_now_hides_nobody_else(autojump_clock: Any, cluster: Cluster) -> None:
+    """A listener for whose name too many passwords were tried stays for now; the next one, revoked, is closed."""
+    _, there = cluster.nodes
+    judged = False
+
+    async def busy() -> None:
+        if judged:
+            raise Busy("too many wrong passwords")
+
+    async def revoked() -> None:
+        if judged:
+            raise Unauthenticated("revoked")
+
+    clients = [await cluster.listen(there, "k", check) for check in (busy, revoked)]
+    judged = True
+    there.hear_again()
+    assert await clients[1].close_code() == 1008
+    await trio.testing.wait_all_tasks_blocked()
+    assert there.connections == (0, 1)
+
+
+async def test_what_a_node_that_left_has_not_released_is(autojump_clock: Any, cluster: Cluster) -> None:
+    """It said goodbye, but a device had come in at the last moment."""
+    here, _ = cluster.nodes
+    await cluster.register()
+    await here.hub.nodes.join("third")
+    await trio.sleep(2 * BEAT_INTERVAL)
+    await here.hub.presence.claim("alice", "d1", "third")
+    await here.hub.nodes.leave("third")
+    await trio.sleep(2 * BEAT_INTERVAL)
+    assert await cluster.told() == ["offline"]

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from mdashcore._errors import VersionConflict
+from mdashcore._errors import NotFound, VersionConflict
 from mdashcore.hub._records import Records
 from mdashcore.storage import DocumentStore
 
@@ -27,8 +27,8 @@ DEAD_AFTER: Final = 15.0  # seconds without one: five were missed, and a store t
 class NodeRecord:
     """A node that runs, or did until a moment ago."""
 
-    started: float
-    """Unix seconds."""
+    seen: float
+    """Unix seconds of the newest sign of life, for people: nobody decides by it."""
 
 
 class Nodes:
@@ -48,8 +48,16 @@ class Nodes:
         return await self._records.put(id, NodeRecord(self._now()))
 
     async def beat(self, id: str, version: int) -> int:
-        """A sign of life; the version for the next. Raises `VersionConflict` if the node was declared dead."""
-        return await self._records.put(id, NodeRecord(self._now()), expected=version)
+        """A sign of life; the version for the next. Raises `NotFound` if the node was declared dead."""
+        record = NodeRecord(self._now())
+        try:
+            return await self._records.put(id, record, expected=version)
+        except VersionConflict:
+            found = await self._records.get(id)
+        if found is None:
+            raise NotFound(f"{id} was declared dead")
+        # Nobody else writes it: the answer to an earlier sign of life was lost.
+        return await self._records.put(id, record, expected=found.version)
 
     async def leave(self, id: str) -> None:
         """Be none of them any more."""

@@ -73,16 +73,23 @@ class Presence:
         assert record is not None  # noqa: S101 - for the type checker: `change` never returns None
         return record.session
 
-    async def release(self, account: str, id: str, session: int, last_seen: float) -> bool:
-        """A connection has ended: True if it was the newest, so that the device is offline now."""
+    async def release(self, account: str, id: str, session: int, last_seen: float, *, again: bool = False) -> bool:
+        """A connection has ended: True if it was the newest, so that the device is offline now.
+
+        Args:
+            again: whether an earlier try has failed: it may have been done all the same, and that counts.
+        """
         now = self._now()
+        is_done = False
 
         def change(found: PresenceRecord | None) -> PresenceRecord | None:
+            nonlocal is_done
             if found is None or found.session != session or not found.online:
+                is_done = again and found is not None and found.session == session
                 return None
             return PresenceRecord(session, None, now, last_seen)
 
-        return await self._records.change(scoped(account, id), change) is not None
+        return await self._records.change(scoped(account, id), change) is not None or is_done
 
     async def left_behind(
         self, alive: Callable[[], Awaitable[Collection[str]]]

@@ -201,6 +201,9 @@ class Lane:
                 return data, Next.ELSEWHERE
             try:
                 principal = await self._authenticate(request.authorization)
+            except StorageError as exc:  # not elsewhere: it would be waited for twice
+                await self._send(conversation, _failure(exc).encode(close=True))
+                return data, Next.END
             except MdashError:
                 return data, Next.ELSEWHERE
             if len(data) < request.body_end:
@@ -210,21 +213,24 @@ class Lane:
                 data += rest
             scope.deadline = inf  # a call has a time-out of its own
             body = data[request.body_start : request.body_end]
-            self._answering.add(conversation)
+            if request.method is not None:  # a shadow is updated to the end, whoever is there to hear of it
+                self._answering.add(conversation)
             try:
                 answer = await self._answer(request, principal.account, body)
             finally:
                 self._answering.discard(conversation)
             close = request.close or self.closing
-            encoded = answer.encode(close=close)
-            if (sent := write_now(stream, encoded)) < len(encoded):
-                scope.deadline = trio.current_time() + SEND_TIMEOUT
-                await stream.send_all(encoded[sent:])
+            await self._send(conversation, answer.encode(close=close))
             data = data[request.body_end :]
             if close:
                 return data, Next.END
             if b"\r\n\r\n" not in data:
                 return data, Next.READ
+
+    async def _send(self, conversation: Conversation, data: bytes) -> None:
+        if (sent := write_now(conversation.stream, data)) < len(data):
+            conversation.scope.deadline = trio.current_time() + SEND_TIMEOUT
+            await conversation.stream.send_all(data[sent:])
 
     async def _read(self, stream: trio.abc.Stream, size: int, scope: trio.CancelScope) -> bytes | None:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""
@@ -256,9 +262,7 @@ class Lane:
                 return _Answer(200, await hot.update_shadow(service, account, device, body))
             return _Answer(200, await hot.read_shadow(service, account, device))
         except MdashError as exc:
-            if isinstance(exc, StorageError):
-                _log.error("a request failed: %s", exc)
-            return _Answer(status_of(exc), problems.encoded(exc), problems.headers(exc))
+            return _failure(exc)
         except Exception:
             _log.exception("a request failed")
             return _Answer(500, _json.encode(problems.problem(500, "internal error")))
@@ -272,6 +276,12 @@ def _status_line(status: int) -> bytes:
 @lru_cache(maxsize=1)
 def _date(second: int) -> bytes:
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+
+
+def _failure(error: MdashError) -> _Answer:
+    if isinstance(error, StorageError):
+        _log.error("a request failed: %s", error)
+    return _Answer(status_of(error), problems.encoded(error), problems.headers(error))
 
 
 def _has_left(stream: trio.abc.Stream) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from mdashcore._errors import StorageError, VersionConflict
+from mdashcore._errors import NotFound, StorageError
 from mdashcore.hub.nodes import BEAT_INTERVAL, Nodes
 
 __all__ = ["Cluster"]
@@ -21,7 +21,7 @@ class Cluster:
     Args:
         id: this node's.
         on_gone: called for nodes that have gone, whoever declared it.
-        on_dead: awaited after this node has declared others dead: what they have left behind is its to clean up.
+        sweep: awaited after nodes have gone: what they may have left behind has to be cleaned up, by anyone.
         on_expelled: called when others have declared this node dead: its devices may be taken for offline.
     """
 
@@ -31,13 +31,13 @@ class Cluster:
         id: str,
         *,
         on_gone: Callable[[str], None],
-        on_dead: Callable[[], Awaitable[None]],
+        sweep: Callable[[], Awaitable[None]],
         on_expelled: Callable[[], None],
     ) -> None:
         self._nodes = nodes
         self._id = id
         self._on_gone = on_gone
-        self._on_dead = on_dead
+        self._sweep = sweep
         self._on_expelled = on_expelled
         self._version = 0
         self._known: set[str] = set()
@@ -67,7 +67,7 @@ class Cluster:
     async def _beat(self) -> None:
         try:
             self._version = await self._nodes.beat(self._id, self._version)
-        except VersionConflict:
+        except NotFound:
             _log.warning("other nodes took this one for dead")
             self._version = await self._nodes.join(self._id)
             self._on_expelled()
@@ -79,4 +79,5 @@ class Cluster:
             self._on_gone(id)
         if dead:
             _log.warning("no sign of life from %s: declared dead", ", ".join(sorted(dead)))
-            await self._on_dead()
+        if gone or dead:
+            await self._sweep()

@@ -18,13 +18,26 @@ from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEve
 from mdashcore.trio.retry import persist
 from mdashcore.trio.stream import PingableStream
 
-__all__ = ["REPLACED", "REVOKED", "ConnectedDevice"]
+__all__ = ["REPLACED", "REVOKED", "ConnectedDevice", "tell_offline"]
 
 _log = logging.getLogger(__name__)
 
 REVOKED: Final = "the device token was revoked"
 
 REPLACED: Final = "a newer connection has replaced this one"
+
+
+async def tell_offline(hub: Hub, account: str, id: str, session: int, last_seen: float) -> None:
+    """A session has ended: release it, and if it was the newest tell that the device is offline; for sure."""
+    is_again = False
+
+    async def release() -> bool:
+        nonlocal is_again
+        again, is_again = is_again, True
+        return await hub.presence.release(account, id, session, last_seen, again=again)
+
+    if await persist(release):
+        await persist(lambda: hub.feed.emit(account, notifications.OFFLINE, id))
 
 
 @attrs.define(eq=False)
@@ -89,11 +102,9 @@ class ConnectedDevice:
 
     async def take_leave(self) -> None:
         """The connection has ended: the device is offline, if no newer one has come."""
-        account, id = self.key
         last_seen = self.last_heard
         await self.told.wait()
-        if await persist(lambda: self.hub.presence.release(account, id, self.session, last_seen)):
-            await persist(lambda: self.hub.feed.emit(account, notifications.OFFLINE, id))
+        await tell_offline(self.hub, *self.key, self.session, last_seen)
 
     def shadow_changed(self, change: Change) -> None:
         """Push the delta that a change has left, if any."""

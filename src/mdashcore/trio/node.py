@@ -27,7 +27,7 @@ from mdashcore.storage import SHARED
 from mdashcore.trio import relay
 from mdashcore.trio.calls import Calls, Here
 from mdashcore.trio.cluster import Cluster
-from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice
+from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice, tell_offline
 from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link
 from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
@@ -42,6 +42,10 @@ __all__ = ["Node", "NodeSettings", "open_node"]
 _log = logging.getLogger(__name__)
 
 SWEEPERS: Final = 32  # records released at once: a store that commits in groups is then several times as quick
+
+CHECK_INTERVAL: Final = (
+    120.0  # seconds in which each device is checked once, three reads each; only with a shared store
+)
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
 
@@ -303,12 +307,9 @@ class Node:
         left = await persist(lambda: self.hub.presence.left_behind(alive))
 
         async def release() -> None:
-            presence, feed = self.hub.presence, self.hub.feed
             while left:
                 account, id, record = left.pop()
-                seen = record.last_seen or self.hub.now()
-                if await persist(partial(presence.release, account, id, record.session, seen)):
-                    await persist(partial(feed.emit, account, notifications.OFFLINE, id))
+                await tell_offline(self.hub, account, id, record.session, record.last_seen or self.hub.now())
 
         async with trio.open_nursery() as nursery:
             for _ in range(SWEEPERS):
@@ -322,9 +323,27 @@ class Node:
 
     async def _check_all(self) -> None:
         """Look at what may have been missed: revoked credentials, newer connections, changed shadows."""
-        for connected in tuple(self._devices.values()):
-            await connected.check()
-        await self._listeners.check()
+        left = list(self._devices.values())
+
+        async def check() -> None:
+            while left:
+                await left.pop().check()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listeners.check)
+            for _ in range(SWEEPERS):
+                nursery.start_soon(check)
+
+    async def _check_in_turn(self) -> None:
+        """The same, for ever and a little at a time: a bus may lose a message without a word."""
+        while True:
+            await self._listeners.check()
+            devices = list(self._devices.values())
+            for connected in devices:
+                await connected.check()
+                await trio.sleep(CHECK_INTERVAL / len(devices))
+            if not devices:
+                await trio.sleep(CHECK_INTERVAL)
 
     async def _guarded(self, function: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -398,13 +417,12 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
 @asynccontextmanager
 async def _clustered(node: Node, peers: Peers) -> AsyncIterator[None]:
     """The node is one of several on its store."""
-    cluster = Cluster(
-        node.hub.nodes, node.id, on_gone=peers.forget, on_dead=node._sweep, on_expelled=node._reconnect_all
-    )
+    cluster = Cluster(node.hub.nodes, node.id, on_gone=peers.forget, sweep=node._sweep, on_expelled=node._reconnect_all)
     await cluster.join()
     node._nursery.start_soon(partial(listen, node.hub.bus, TOPIC, node._hear, live=node._catch_up))
     node._nursery.start_soon(cluster.run)
     node._nursery.start_soon(peers.run)
+    node._nursery.start_soon(node._check_in_turn)
     try:
         yield
     finally:

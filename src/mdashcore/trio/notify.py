@@ -6,6 +6,7 @@ from the log at its own speed, and delays nobody. One that reads nothing at all 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -13,13 +14,15 @@ from typing import Final, TypeAlias
 
 import trio
 
-from mdashcore._errors import StorageError, Unauthenticated
+from mdashcore._errors import MdashError, StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.retry import persist
 from mdashcore.trio.stream import EagerStream, Keepalive, PingableStream
 
 __all__ = ["Authenticate", "Listener", "Listeners"]
+
+_log = logging.getLogger(__name__)
 
 Authenticate: TypeAlias = Callable[[], Awaitable[object]]
 """Raises `Unauthenticated` if the credentials that a listener came with are not valid any more."""
@@ -187,7 +190,10 @@ class Listeners:
     async def check(self) -> None:
         """Close those whose credentials are not valid any more, as soon as the storage knows."""
         for listener, authenticate in self._all():
-            await persist(partial(_check, listener, authenticate))
+            try:
+                await persist(partial(_check, listener, authenticate))
+            except MdashError as exc:  # not to be judged now: a name for which too many passwords were tried
+                _log.warning("a listener of %s cannot be checked: %s", listener.account, exc)
 
     def _all(self) -> list[tuple[Listener, Authenticate | None]]:
         return [each for listeners in self._accounts.values() for each in listeners.items()]

@@ -38,6 +38,8 @@ EVERYBODY: Final = "nodes"
 
 MAX_INBOX: Final = 4096  # frames from one peer not yet taken; the bus may lose what comes then
 
+MAX_PEERS: Final = 256  # links kept: nodes that are gone are forgotten, a late word of one makes a link again
+
 LIMITS: Final = ConnectionLimits(
     max_frame=2**18,  # the largest frame of a device, in an envelope
     max_calls=4096,  # all people's calls to all devices of a peer at once
@@ -132,6 +134,8 @@ class Peers:
             # An answer to a call of an earlier link must not be taken for one to this link's.
             first = 1 if found is None else found[0].connection.next_id
             link = Link(stream, spawn=self._spawn, connection=Connection(LIMITS, first_id=first))
+            if found is None and len(self._links) >= MAX_PEERS:
+                self.forget(next(iter(self._links)))
             found = self._links[node] = link, stream
             self._spawn(lambda: link.run(lambda event: self._handle(link, event)))
         return found

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from mdashcore._errors import InvalidInput, RpcError
+from mdashcore._errors import InvalidInput, MdashError, RpcError
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.peers import Peers
 
@@ -64,7 +64,10 @@ async def ask(peers: Peers, node: str, call: DeviceCall) -> RawJson:
     """
     request = msgspec.json.encode(call)
     raw = await peers.call(node, CALL, request, timeout=(call.timeout or 0.0) + GRACE)
-    reply = msgspec.json.decode(raw, type=_Answer)
+    try:
+        reply = msgspec.json.decode(raw, type=_Answer)
+    except msgspec.MsgspecError as exc:
+        raise MdashError(f"the answer of {node} is not understood: {exc}") from None
     if (error := reply.error) is not None:
         raise RpcError(error.code, error.message, error.data)
     return bytes(reply.result)
