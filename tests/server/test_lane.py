@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -16,12 +19,15 @@ from hypothesis import strategies as st
 
 from mdashcore import _json
 from mdashcore._errors import StorageError
+from mdashcore.hub import Hub
 from mdashcore.server.config import ServerConfig
+from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE, Gateway
 from mdashcore.server.lane import PlainRequest
 from mdashcore.server.run import RunningServer, open_server
-from mdashcore.server.service import ServiceSettings
+from mdashcore.server.service import Service, ServiceSettings
+from mdashcore.storage import open_backend
 from mdashcore.testing.device import connect_device
-from mdashcore.trio.node import NodeSettings
+from mdashcore.trio.node import NodeSettings, open_node
 
 KEY = "KEY"
 """Where a request needs the key of its server."""
@@ -293,3 +299,81 @@ async def test_a_storage_that_is_away_is_waited_for_once(
     assert response.status_code == 503
     assert response.json() == {"error": {"code": 503, "message": "the storage is not available"}}
     assert len(asked) == 1
+
+
+def plain(key: str, body: bytes, length: int | None = None, *fields: str) -> bytes:
+    """A plain call of d1, with whatever length it announces."""
+    size = len(body) if length is None else length
+    return request(LINE, f"Content-Length: {size}", *fields, body=body).replace(KEY.encode(), key.encode())
+
+
+async def test_a_body_that_does_not_come_times_out(
+    autojump_clock: Any, server: RunningServer, open_raw: Any, alice: Any
+) -> None:
+    """408 after as long as in the other lane, whether nothing more comes or a byte at a time; then it is closed."""
+    autojump_clock.autojump_threshold = 0.02  # what is sent to a socket is there within that
+    await alice.register("d1")
+    patience = server.service.settings.body_timeout
+    for dribble, limit in ((False, patience), (True, 2 * patience)):
+        async with open_raw(server, patience=100) as raw, trio.open_nursery() as nursery:
+            started = trio.current_time()
+            await raw.send(plain(alice.key, b"[", 1000))
+
+            async def send_on(raw: Any = raw) -> None:
+                while True:
+                    await trio.sleep(patience / 3)
+                    await raw.send(b" ")
+
+            if dribble:
+                nursery.start_soon(send_on)
+            assert (await raw.response()).status == 408
+            nursery.cancel_scope.cancel()
+            assert trio.current_time() - started == pytest.approx(limit, abs=2)
+            assert await raw.rest() == b""
+
+
+async def test_a_connection_that_asks_nothing_more_is_closed(
+    autojump_clock: Any, server: RunningServer, open_raw: Any, alice: Any
+) -> None:
+    """After the time that proxies expect; sooner where half a head has come."""
+    autojump_clock.autojump_threshold = 0.02
+    await alice.register("d1")
+    shadow = f"GET {SHADOW} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.key}\r\n\r\n".encode()
+    for more, limit in ((b"", KEEP_ALIVE), (shadow[:40], HEAD_TIMEOUT)):
+        async with open_raw(server, patience=100) as raw:
+            await raw.send(shadow)
+            assert (await raw.response()).status == 200
+            started = trio.current_time()
+            await raw.send(more) if more else None
+            assert await raw.rest() == b""
+            assert trio.current_time() - started == pytest.approx(limit, abs=2)
+
+
+async def test_when_the_server_goes_down(open_raw: Any) -> None:
+    """A call under way is answered, as the last of its connection; an idle connection is closed at once."""
+    async with open_backend("memory://") as backend, open_node(Hub(backend, now=time.time, entropy=os.urandom)) as node:
+        await node.hub.accounts.register("alice", "-")
+        key = (await node.hub.accounts.create_key("alice")).secret
+        token = (await node.hub.create_device("alice", "d1")).token
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        server = SimpleNamespace(host="127.0.0.1", port=listener.socket.getsockname()[1])
+        stop = trio.Event()
+        gateway = Gateway(Service(node))
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+
+            async def serve(task_status: Any) -> None:
+                await gateway.serve([listener], stop=stop, task_status=task_status)
+
+            await nursery.start(serve)
+            url = f"ws://127.0.0.1:{server.port}/api/v2/rpc"
+            device = await stack.enter_async_context(connect_device(url, token))
+            busy, idle = [await stack.enter_async_context(open_raw(server)) for _ in range(2)]
+            await idle.send(plain(key, b"").replace(b"POST", b"GET").replace(b"rpc/Echo", b"shadow"))
+            assert (await idle.response()).status == 200
+            await busy.send(plain(key, b"[1]"))
+            await device.expect("Echo")
+            stop.set()
+            assert await idle.rest() == b""
+            answer = await busy.response()
+            assert (answer.status, answer.headers["connection"]) == (503, "close")
+            assert await busy.rest() == b""
