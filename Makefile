@@ -5,6 +5,7 @@
 VENV   ?= .venv
 PYTHON ?= python3
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: demo test check faults bench screenshots format clean
 
@@ -30,10 +31,13 @@ faults: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --group dev
 	MDASH_FAULT_ROUNDS=200 $(VENV)/bin/python -m pytest tests/faults/test_kill9.py tests/faults/test_redis_server.py --timeout 3600
 
-bench: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet --group dev
-	$(VENV)/bin/python benchmarks/shadow.py
-	$(VENV)/bin/python -m benchmarks.backends
+# The comparisons, in under three minutes; BENCH_ARGS=--long is the real one: an hour.
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks $(BENCH_ARGS)
+
+.venv-bench/.installed: pyproject.toml
+	PYTHON="$(PYTHON)" benchmarks/install
+	touch $@
 
 # Every view of the dashboard, light, dark and on a phone, into the folder screenshots.
 screenshots: $(VENV)/.installed

@@ -1,0 +1,40 @@
+"""The few requests that all the servers understand, for setting up and for checking."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+__all__ = ["Api"]
+
+
+class Api:
+    """A client on one kept connection."""
+
+    def __init__(self, port: int, key: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+
+    def call(self, device: str, method: str, params: object) -> Any:
+        """A device's result."""
+        return self._request("POST", f"{device}/rpc/{method}", params)
+
+    def update(self, device: str, document: object) -> Any:
+        """What was accepted of a shadow's update."""
+        return self._request("POST", f"{device}/shadow", document)
+
+    def shadow(self, device: str) -> Any:
+        """``{"state", "version"}`` and more."""
+        return self._request("GET", f"{device}/shadow")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _request(self, method: str, path: str, value: object = None) -> Any:
+        body = None if method == "GET" else json.dumps(value)
+        self._connection.request(method, f"/api/v2/devices/{path}", body, self._headers)
+        response = self._connection.getresponse()
+        text = response.read()
+        assert response.status == 200, (response.status, text)
+        return json.loads(text)

@@ -1,0 +1,144 @@
+"""Results, written for machines, for people, and into the docs."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _plot
+from benchmarks._figures import OURS, Form, Line
+from benchmarks._machine import ROOT, describe
+
+__all__ = ["RESULTS", "entry", "read", "table", "write", "write_docs"]
+
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "discussion" / "performance.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+Entry = dict[str, Any]
+
+
+def entry(form: Form, lines: Sequence[Line], took: float) -> Entry:
+    """What is kept of a row."""
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return {
+        "form": form.name, "date": date, "took": took, "turns": form.turns, "seconds": form.seconds,
+        "machine": describe(), "lines": [line.to_json() for line in lines],
+    }  # fmt: skip
+
+
+def read(folder: Path) -> dict[str, Entry]:
+    """What was written there; nothing where nothing was."""
+    file = folder / "results.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def write(folder: Path, entries: Mapping[str, Entry]) -> None:
+    """All three files, anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    parts = [f"## {row} ({found['form']}, {found['date']})\n\n{table(_lines(found))}" for row, found in entries.items()]
+    (folder / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    lines = [line for found in entries.values() for line in _lines(found)]
+    (folder / "results.svg").write_text(_plot.svg(lines), encoding="utf-8")
+
+
+def table(lines: Iterable[Line]) -> str:
+    """Medians of all who took part, and the comparison; in Markdown."""
+    found = ["| Work | Who | Median | Spread | Core used | Ratio | Goal | |", "|---|---|---|---|---|---|---|---|"]
+    for line in lines:
+        for name in line.samples:
+            cells = [line.what if name == OURS else "", name, f"{number(line.median(name))} {line.unit}"]
+            cells += [f"{line.spread(name):.0%}", _core(line, name)]
+            cells += [_ratio(line), goal(line), verdict(line)] if name == OURS else [_note(line, name), "", ""]
+            found.append(f"| {' | '.join(cells)} |")
+        for name, why in line.missing.items():
+            first = why.splitlines()[0].replace("|", "/")
+            found.append(f"| {line.what if name == OURS else ''} | {name} | not measured: {first} | | | | | |")
+    return "\n".join(found)
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    if value >= 1000:
+        return f"{round(value, 3 - len(str(int(value)))):,.0f}"
+    return f"{value:.3g}"
+
+
+def goal(line: Line) -> str:
+    """≥ 1.2, or nothing."""
+    return "" if line.goal is None else f"{'≤' if line.less_is_better else '≥'} {line.goal:.3g}"
+
+
+def verdict(line: Line) -> str:
+    """Whether the goal is met, and if not, by how much."""
+    if line.goal is None or line.ratio is None or line.met is None:
+        return "" if line.goal is None else "not compared"
+    return "met" if line.met else f"MISSED by {abs(line.ratio / line.goal - 1):.0%}"
+
+
+def _ratio(line: Line) -> str:
+    if line.ratio is None or line.ratios is None:
+        return ""
+    low, high = line.ratios
+    return f"{line.ratio:.2f} to {line.best} ({low:.2f}–{high:.2f})"
+
+
+def _core(line: Line, name: str) -> str:
+    """What the server used of its core: all in all, and for each of what was counted."""
+    if name not in line.busy:
+        return ""
+    each = f", {1e6 * line.busy[name] / line.median(name):.3g} µs each" if line.unit == "/s" else ""
+    return f"{line.busy[name]:.0%}{each}"
+
+
+def _note(line: Line, name: str) -> str:
+    return "reference" if name in line.reference else "best" if name == line.best else ""
+
+
+def write_docs(folder: Path) -> None:
+    """Put the ratios between the two marks of the page."""
+    entries = read(folder)
+    if not entries:
+        raise SystemExit(f"there are no results in {folder}")
+    page = PAGE.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(page):
+        raise SystemExit(f"{PAGE} has lost its marks")
+    figures = f"{BEGIN}\n{ratios(entries)}\n{END}"
+    PAGE.write_text(pattern.sub(lambda _: figures, page), encoding="utf-8")
+
+
+def ratios(entries: Mapping[str, Entry]) -> str:
+    """Ratios only: figures of one machine say nothing of another."""
+    found = ["| Row | Work | Ours to that of | Goal | |", "|---|---|---|---|---|"]
+    for row, kept in entries.items():
+        for line in _lines(kept):
+            found.append(f"| {row} | {line.what} | {_each(line)} | {goal(line)} | {verdict(line)} |")
+    machines = sorted({_where(kept) for kept in entries.values()})
+    return "\n".join([*found, "", *(f"Measured {each}." for each in machines)])
+
+
+def _each(line: Line) -> str:
+    """Our figure over everybody's, the best peer first."""
+    if OURS not in line.samples:
+        return "not measured"
+    order = sorted(line.samples, key=line.median, reverse=not line.less_is_better)
+    others = sorted((name for name in order if name != OURS), key=lambda name: name != line.best)
+    return ", ".join(f"{name} {line.median(OURS) / line.median(name):.2f}" for name in others if line.median(name))
+
+
+def _where(kept: Entry) -> str:
+    machine = kept["machine"]
+    return (
+        f"on {kept['date']} ({kept['form']} form) with Python {machine['python']} "
+        f"on {machine['cores']} cores of a machine with {machine['processor']}"
+    )
+
+
+def _lines(kept: Entry) -> list[Line]:
+    return [Line.from_json(line) for line in kept["lines"]]

@@ -1,0 +1,45 @@
+"""The server that is measured: all of it, as ``mdash serve --store memory://`` runs it, with devices registered.
+
+    python -m benchmarks._service [--devices N] [--slow-lane]
+
+Writes one line of JSON when it accepts connections: ``{"port", "key", "devices": [[id, token], …]}``. Runs until it is
+killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import trio
+
+from mdashcore.cli.process import set_up_process
+from mdashcore.server.config import ServerConfig
+from mdashcore.server.run import open_server
+from mdashcore.server.service import ServiceSettings
+
+ACCOUNT = "benchmark"
+
+
+async def serve(devices: int, settings: ServiceSettings) -> None:
+    """Run for ever."""
+    async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://"), settings=settings) as server:
+        hub = server.service.hub
+        await hub.accounts.register(ACCOUNT, "no hash: nobody logs in with a password")
+        key = (await hub.accounts.create_key(ACCOUNT)).secret
+        tokens = [(f"d{n}", (await hub.create_device(ACCOUNT, f"d{n}")).token) for n in range(devices)]
+        print(json.dumps({"port": server.port, "key": key, "devices": tokens}), flush=True)
+        await trio.sleep_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", type=int, default=64)
+    parser.add_argument("--slow-lane", action="store_true", help="have Hypercorn answer every request")
+    arguments = parser.parse_args()
+    set_up_process("info")
+    trio.run(serve, arguments.devices, ServiceSettings(fast_lane=not arguments.slow_lane))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What one report costs with many devices connected, and with large shadows.
+
+    python -m benchmarks.growth [--long]
+
+Ten devices report; the others are connected and idle. The cost is the processor's time that the server used, all that
+the idle ones need included, for each report that it accepted.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks._figures import OURS, Form, Line, in_turns
+from benchmarks._machine import Child, settle
+from benchmarks._targets import Running, load, mdash, missing_load
+from benchmarks.reports import measured, reporting
+
+ROW = "GROWTH"
+ACTIVE = 10
+USUAL = 1_000  # bytes of a shadow
+SIZES = (USUAL, 8_000, 30_000)  # the limit is 32 KiB
+
+
+def cost(server: Running, reporters: Child, seconds: float) -> float:
+    """Microseconds of the server's processor time for a report."""
+    found, part = measured(reporters, server, seconds)
+    return float(1e6 * part * found["seconds"] / found["updates"])
+
+
+def by_devices(form: Form) -> Line:
+    """The most devices against ten, with one step between."""
+    steps = sorted({ACTIVE, max(ACTIVE, min(1_000, form.devices // 10)), form.devices})
+    names = {steps[-1]: OURS} | {n: f"{n} devices" for n in steps[:-1]}
+    middle = tuple(names[n] for n in steps[1:-1])
+    line = Line(
+        ROW, f"a report with {steps[-1]} devices connected", "µs", {}, less_is_better=True, goal=1.3, reference=middle,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        work = {}
+        for n in steps[::-1]:
+            server = stack.enter_context(mdash.open(n))
+            idle = stack.enter_context(load("answer"))
+            assert idle.ask(server.to_load(ACTIVE), timeout=300.0)["connected"] == n - ACTIVE
+            settle(server.process)
+            reporters = reporting(stack, server, 0, ACTIVE, USUAL)
+            work[names[n]] = partial(cost, server, reporters, form.seconds)
+        line.samples = in_turns(form.turns, work)
+    return line
+
+
+def by_size(form: Form) -> Line:
+    """Large shadows against a usual one."""
+    names = {SIZES[-1]: OURS} | {size: f"{size // 1000} KB" for size in SIZES[:-1]}
+    line = Line(
+        ROW, f"a report to a shadow of {SIZES[-1] // 1000} KB", "µs", {}, less_is_better=True,
+        reference=tuple(f"{size // 1000} KB" for size in SIZES[1:-1]),
+    )  # fmt: skip
+    with ExitStack() as stack:
+        work = {}
+        for size in reversed(SIZES):
+            server = stack.enter_context(mdash.open(ACTIVE))
+            work[names[size]] = partial(cost, server, reporting(stack, server, 0, ACTIVE, size), form.seconds)
+        line.samples = in_turns(form.turns, work)
+    return line
+
+
+def run(form: Form) -> list[Line]:
+    """Ourselves alone."""
+    if why := missing_load():
+        return [Line(ROW, "a report", "µs", {}, missing={OURS: why})]
+    return [by_devices(form), by_size(form)]
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import run_alone
+
+    run_alone(ROW, __doc__)

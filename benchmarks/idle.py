@@ -1,0 +1,87 @@
+"""What a connected device costs that does nothing, and how fast a whole fleet comes back.
+
+    python -m benchmarks.idle [--long]
+
+Memory is that of the server's process alone, shared pages not counted: with all devices connected, less with none,
+after a few hundred have come and gone. For us that includes the presence of each device in the store.
+
+The storm: all connections are cut at once and come back at once. A device is back when its first request is answered.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import median
+
+from benchmarks._figures import OURS, Form, Line, in_turns
+from benchmarks._machine import settle
+from benchmarks._targets import Running, Target, load, mdash, missing_load, sockets
+
+ROW = "IDLE"
+WARM_UP = 200  # connections before the first look at the memory
+STORMS = 2  # of each process
+
+
+def bytes_each(server: Running) -> float:
+    """The memory of a connected device."""
+    few = min(WARM_UP, len(server.devices))
+    with load("answer") as devices:
+        assert devices.ask(server.to_load(0, few))["connected"] == few
+    settle(server.process)
+    before = server.process.memory()
+    with load("answer") as devices:
+        connected = devices.ask(server.to_load(), timeout=300.0)["connected"]
+        assert connected == len(server.devices)
+        settle(server.process, pause=0.5)
+        devices.ask({})
+        return float((server.process.memory() - before) / connected)
+
+
+def storms(server: Running, used: list[float]) -> list[float]:
+    """Connections a second, each time that all come back."""
+    rates = []
+    with load("storm") as fleet:
+        fleet.ask(server.to_load(), timeout=300.0)
+        for _ in range(STORMS):
+            settle(server.process)
+            before = server.process.cpu()
+            seconds = fleet.ask({}, timeout=300.0)["seconds"]
+            used.append((server.process.cpu() - before) / seconds)
+            rates.append(len(server.devices) / seconds)
+    return rates
+
+
+def one(target: Target, devices: int, rates: list[float], used: list[float]) -> float:
+    """Start a server, and measure both."""
+    with target.open(devices) as server:
+        memory = bytes_each(server)
+        rates += storms(server, used)
+        return memory
+
+
+def run(form: Form) -> list[Line]:
+    """Us, and servers that do nothing but sockets."""
+    memory = Line(
+        ROW, f"memory of an idle device, {form.devices} connected", "bytes", {}, less_is_better=True, goal=1.0
+    )
+    storm = Line(ROW, f"connections when {form.devices} come back", "/s", {}, goal=1.0)
+    if why := missing_load():
+        memory.missing[OURS] = storm.missing[OURS] = why
+        return [memory, storm]
+    work = {}
+    used: dict[str, list[float]] = {}
+    for target in (mdash, *sockets):
+        if why := target.missing():
+            memory.missing[target.name] = storm.missing[target.name] = why
+        else:
+            rates, parts = storm.samples.setdefault(target.name, []), used.setdefault(target.name, [])
+            work[target.name] = partial(one, target, form.devices, rates, parts)
+    memory.samples = in_turns((form.turns + 2) // 3, work)
+    storm.busy = {name: median(parts) for name, parts in used.items()}
+    return [memory, storm]
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import run_alone
+
+    run_alone(ROW, __doc__)

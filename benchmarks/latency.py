@@ -1,0 +1,66 @@
+"""The same bridge with a thousand calls a second, whether the last is answered or not: how long one takes.
+
+    python -m benchmarks.latency [--long]
+
+Times count from when a call was due, so that a server that stalls pays for all who wait meanwhile.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from statistics import median
+
+from benchmarks._figures import OURS, Form, Line, in_turns
+from benchmarks._machine import Child
+from benchmarks._targets import Running, fastapi, load, mdash, missing_load, node, open_all
+from benchmarks.rpc import DEVICES, attach, check
+
+ROW = "LATENCY"
+RATE = 1_000  # calls a second
+SHORTEST = 1.0  # seconds: of a thousand calls ten are above the 99th percentile
+
+
+def turn(
+    server: Running,
+    clients: Child,
+    seconds: float,
+    name: str,
+    used: dict[str, list[float]],
+    middle: dict[str, list[float]],
+) -> float:
+    """The 99th percentile in milliseconds."""
+    check(server)
+    before = server.process.cpu()
+    found = clients.ask(server.to_load() | {"seconds": seconds, "rate": RATE})
+    used.setdefault(name, []).append((server.process.cpu() - before) / seconds)
+    middle.setdefault(name, []).append(found["p50"])
+    assert found["requests"] > 0.8 * RATE * seconds, found
+    return float(found["p99"])
+
+
+def run(form: Form) -> list[Line]:
+    """Us, FastAPI and Node."""
+    line = Line(ROW, f"99th percentile at {RATE} calls a second", "ms", {}, less_is_better=True, goal=1.0)
+    if why := missing_load():
+        line.missing[OURS] = why
+        return [line]
+    with ExitStack() as stack:
+        servers, line.missing = open_all(stack, (mdash, fastapi, node), DEVICES)
+        for server in servers.values():
+            attach(stack, server)
+        clients = stack.enter_context(load("rate"))
+        used: dict[str, list[float]] = {}
+        middle: dict[str, list[float]] = {}
+        seconds = max(SHORTEST, form.seconds)
+        work = {name: partial(turn, server, clients, seconds, name, used, middle) for name, server in servers.items()}
+        line.samples = in_turns(form.turns, work)
+        line.busy = {name: median(values) for name, values in used.items()}
+    half = Line(ROW, f"median at {RATE} calls a second", "ms", middle, less_is_better=True)
+    return [line, half]
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import run_alone
+
+    run_alone(ROW, __doc__)

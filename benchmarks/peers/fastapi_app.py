@@ -1,0 +1,148 @@
+"""Devices behind FastAPI, on uvicorn with uvloop and httptools: no accounts, no log, no bounds."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+
+from benchmarks.peers.naive import Shadow
+
+encode, decode = msgspec.json.encode, msgspec.json.decode
+
+
+class Device:
+    """One that is connected."""
+
+    def __init__(self, ws: WebSocket) -> None:
+        self.ws = ws
+        self.calls: dict[int, asyncio.Future[Any]] = {}
+        self.last = 0
+
+
+devices: dict[str, Device] = {}
+subscribers: set[WebSocket] = set()
+shadows: dict[str, Shadow] = {}
+
+
+def make_app(listener: socket.socket, count: int) -> FastAPI:
+    """The application."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        ids = [(f"d{n}", f"d{n}") for n in range(count)]
+        print(json.dumps({"port": listener.getsockname()[1], "key": "any", "devices": ids}), flush=True)
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.websocket("/api/v2/rpc")
+    async def device(ws: WebSocket) -> None:
+        id = ws.headers["authorization"].removeprefix("Bearer ")
+        await ws.accept()
+        device = devices[id] = Device(ws)
+        try:
+            while True:
+                await receive(id, device, decode(await ws.receive_text()))
+        except WebSocketDisconnect:
+            pass
+        finally:
+            if devices.get(id) is device:
+                del devices[id]
+
+    @app.websocket("/api/v2/notify")
+    async def notify(ws: WebSocket) -> None:
+        await ws.accept()
+        subscribers.add(ws)
+        try:
+            while True:
+                await ws.receive_text()
+        except WebSocketDisconnect:
+            pass
+        finally:
+            subscribers.discard(ws)
+
+    @app.post("/api/v2/devices/{id}/rpc/{method}")
+    async def call(id: str, method: str, request: Request) -> Response:
+        device = devices[id]
+        device.last += 1
+        number = device.last
+        frame = {"jsonrpc": "2.0", "id": number, "method": method, "params": decode(await request.body())}
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        device.calls[number] = answer
+        await device.ws.send_text(encode(frame).decode())
+        async with asyncio.timeout(10):
+            return Response(encode(await answer), media_type="application/json")
+
+    @app.post("/api/v2/devices/{id}/shadow")
+    async def update(id: str, request: Request) -> Response:
+        return Response(encode(await change(id, decode(await request.body()))), media_type="application/json")
+
+    @app.get("/api/v2/devices/{id}/shadow")
+    async def read(id: str) -> Response:
+        shadow = shadows.setdefault(id, Shadow())
+        body = encode({"state": shadow.state, "version": shadow.version})
+        return Response(body, media_type="application/json")
+
+    return app
+
+
+async def receive(id: str, device: Device, frame: dict[str, Any]) -> None:
+    """Take what a device sent."""
+    method = frame.get("method")
+    if method is None:
+        if (answer := device.calls.pop(frame["id"], None)) is not None and not answer.done():
+            answer.set_result(frame.get("result"))
+    elif method == "Dash.Shadow.Update":
+        accepted = await change(id, frame["params"])
+        await device.ws.send_text(encode({"jsonrpc": "2.0", "id": frame["id"], "result": accepted}).decode())
+    elif "id" in frame:
+        await device.ws.send_text(encode({"jsonrpc": "2.0", "id": frame["id"], "result": {}}).decode())
+    else:
+        await tell({"name": f"rpc.out.{method}", "id": id, "data": frame.get("params")})
+
+
+async def change(id: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Update a shadow; tell the device what is left, and everybody what has changed."""
+    accepted, left = shadows.setdefault(id, Shadow()).update(document)
+    if left is not None and (device := devices.get(id)) is not None:
+        await device.ws.send_text(encode({"jsonrpc": "2.0", "method": "Shadow.Delta", "params": left}).decode())
+    await tell({"name": "updated", "id": id, "data": {"shadow": accepted}})
+    return accepted
+
+
+async def tell(notification: dict[str, Any]) -> None:
+    """Encoded once for all."""
+    text = encode(notification).decode()
+    for subscriber in tuple(subscribers):
+        await subscriber.send_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", type=int, default=64)
+    count = parser.parse_args().devices
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1024)
+        config = uvicorn.Config(
+            make_app(listener, count),
+            loop="uvloop",
+            http="httptools",
+            log_level="error",
+            access_log=False,
+            ws_per_message_deflate=False,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

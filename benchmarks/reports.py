@@ -1,0 +1,141 @@
+"""Shadow updates from 64 devices: merged, compared, versioned, stored, answered, and told to a subscriber.
+
+    python -m benchmarks.reports [--long]
+
+Each device has 1 KB of state in each of the two sections, reports three values, and sends the next report when the last
+was accepted. Every other report leaves a delta, which is sent to the device. Then the pure function on the same
+documents, against that of `moto`, which plays AWS IoT for tests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+from benchmarks._figures import OURS, Form, Line, in_turns
+from benchmarks._machine import SERVER_CORE, Child, on_core
+from benchmarks._targets import Running, fastapi, load, mdash, missing_load, node, open_all
+from benchmarks.shadow import tree
+from mdashcore import _json
+from mdashcore.shadow import Shadow
+
+ROW = "SHADOW"
+DEVICES = 64
+SIZE = 1_000  # bytes of a section
+LEAF = 24  # bytes of a leaf with its share of the objects above it
+
+
+def measured(process: Child, server: Running, seconds: float) -> tuple[dict[str, Any], float]:
+    """What a load generator says of one turn, and the part of its core that the server used meanwhile."""
+    process.write({"seconds": seconds})
+    assert process.read() == "begin"
+    before = server.process.cpu()
+    assert process.read() == "end"
+    used = server.process.cpu() - before
+    found = process.read()
+    return found, used / found["seconds"]
+
+
+def reporting(stack: ExitStack, server: Running, first: int, count: int, size: int) -> Child:
+    """Devices that are connected, each with a shadow of that many bytes, and ready to report."""
+    reporters = stack.enter_context(load("report"))
+    assert reporters.ask(server.to_load(first, count) | {"size": size})["connected"] == count
+    return reporters
+
+
+def turn(server: Running, reporters: Child, seconds: float, used: list[float]) -> float:
+    """Updates a second."""
+    found, part = measured(reporters, server, seconds)
+    used.append(part)
+    return float(found["updates"] / found["seconds"])
+
+
+def served(form: Form) -> Line:
+    """Us, FastAPI and Node."""
+    line = Line(ROW, f"reports of {DEVICES} devices", "/s", {}, goal=1.5)
+    if why := missing_load():
+        line.missing[OURS] = why
+        return line
+    with ExitStack() as stack:
+        servers, line.missing = open_all(stack, (mdash, fastapi, node), DEVICES)
+        used: dict[str, list[float]] = {name: [] for name in servers}
+        work = {
+            name: partial(turn, server, reporting(stack, server, 0, DEVICES, 2 * SIZE), form.seconds, used[name])
+            for name, server in servers.items()
+        }
+        line.samples = in_turns(form.turns, work)
+        line.busy = {name: median(values) for name, values in used.items()}
+    return line
+
+
+def ours(sections: Any) -> Callable[[bytes], Any]:
+    """Takes a report as JSON; what would be told."""
+    shadow, _ = Shadow().update({"state": sections}, now=1.0)
+
+    def update(text: bytes) -> Any:
+        nonlocal shadow
+        shadow, change = shadow.update(_json.decode(text), now=2.0)
+        return change.accepted_document()["version"], (change.delta_document() or {}).get("state")
+
+    return update
+
+
+def motos(sections: Any) -> Callable[[bytes], Any]:
+    """The same with `moto`."""
+    from moto.iotdata.models import FakeShadow
+
+    shadow = FakeShadow.create_from_previous_version(None, {"state": sections})
+
+    def update(text: bytes) -> Any:
+        nonlocal shadow
+        shadow = FakeShadow.create_from_previous_version(shadow, _json.decode(text))
+        return shadow.to_response_dict()["version"], shadow.to_dict()["state"].get("delta")
+
+    return update
+
+
+def pure(form: Form) -> Line:
+    """Updates a second, in one process and without sockets."""
+    line = Line(ROW, "the pure function", "/s", {}, goal=1.5)
+    sides = {OURS: ours}
+    if find_spec("moto") is None:
+        line.missing["moto"] = "not installed: moto"
+    else:
+        sides["moto"] = motos
+    base: Any = tree(SIZE // LEAF, "a value of it")
+    updates = {
+        name: make(_json.decode(_json.encode({s: base | {"on": True} for s in ("desired", "reported")})))
+        for name, make in sides.items()
+    }
+    counts = dict.fromkeys(updates, 0)
+
+    def samples(name: str) -> float:
+        update, done, start = updates[name], 0, time.process_time()
+        while (now := time.process_time()) < start + min(form.seconds, 1.0):
+            counts[name] = n = counts[name] + 1
+            state = b'{"reported":{"n":%d,"on":%b,"temperature":%d.5}}' % (n, b"false" if n % 2 else b"true", n % 40)
+            version, delta = update(b'{"state":%b}' % state)
+            assert version == n + 1
+            assert delta == ({"on": True} if n % 2 else None)
+            done += 1
+        return done / (now - start)
+
+    with on_core(SERVER_CORE):
+        line.samples = in_turns(form.turns, {name: partial(samples, name) for name in updates})
+    return line
+
+
+def run(form: Form) -> list[Line]:
+    """The served one, and the pure one."""
+    return [served(form), pure(form)]
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import run_alone
+
+    run_alone(ROW, __doc__)

@@ -1,0 +1,100 @@
+"""The RPC bridge: an HTTP POST becomes a call on a device's socket, and its answer the response.
+
+    python -m benchmarks.rpc [--long]
+
+wrk has 64 connections open, and calls 64 devices in turn; the devices answer from the same core. Before every turn
+each device is called once, and its answer compared.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from contextlib import ExitStack
+from functools import partial
+from statistics import median
+from typing import Any
+
+from benchmarks._api import Api
+from benchmarks._figures import OURS, Form, Line, in_turns
+from benchmarks._machine import LOAD_CORE, ROOT, Child, child
+from benchmarks._targets import Running, fastapi, find_program, load, mdash, missing_load, node, open_all, slow_lane
+
+ROW = "RPC"
+DEVICES = 64
+CLIENTS = 64
+PARAMS = '{"pin":2,"on":true}'
+TIMEOUT = 10  # seconds of a call, as our own; more than two are an error for wrk, and happen on a busy machine
+PATIENCE = 30.0  # seconds that wrk may take longer than it was told
+
+
+def check(server: Running) -> None:
+    """Call each device, and compare what it answers."""
+    api = Api(server.port, server.key)
+    for n, (id, _) in enumerate(server.devices):
+        params = {"n": n, "text": 'ä"\\', "list": [1.5, None, True]}
+        assert api.call(id, "Echo", params) == params
+    api.close()
+
+
+def attach(stack: ExitStack, server: Running) -> Child:
+    """Connect all its devices: they answer for as long as the stack lasts."""
+    devices = stack.enter_context(load("answer"))
+    assert devices.ask(server.to_load())["connected"] == len(server.devices)
+    return devices
+
+
+def wrk(server: Running, seconds: float) -> dict[str, Any]:
+    """What wrk says of one turn. It counts in whole seconds."""
+    whole = max(1, round(seconds))
+    command = [
+        find_program("wrk") or "wrk",
+        "-t1",
+        f"-c{CLIENTS}",
+        f"-d{whole}s",
+        f"--timeout={TIMEOUT}s",
+        "-s",
+        f"{ROOT}/benchmarks/load/calls.lua",
+    ]
+    command += [f"http://127.0.0.1:{server.port}", "--", server.key, PARAMS, *(id for id, _ in server.devices)]
+    with child("wrk", command, core=LOAD_CORE) as process:
+        said, _ = process.process.communicate(timeout=whole + PATIENCE)
+    for line in said.decode().splitlines():
+        if line.startswith("JSON "):
+            return dict(json.loads(line[5:]))
+    raise subprocess.SubprocessError(f"wrk says {said!r}")
+
+
+def turn(server: Running, devices: Child, seconds: float, used: dict[str, list[float]], name: str) -> float:
+    """Requests a second."""
+    check(server)
+    before, answered = server.process.cpu(), devices.ask({})["answered"]
+    found = wrk(server, seconds)
+    assert found["errors"] == 0, f"{name}: {found}"
+    assert devices.ask({})["answered"] - answered >= found["requests"] > 0, "answers that no device gave"
+    used.setdefault(name, []).append((server.process.cpu() - before) / found["seconds"])
+    return float(found["requests"] / found["seconds"])
+
+
+def run(form: Form) -> list[Line]:
+    """Us, FastAPI and Node; and our own server with Hypercorn in front, for reference."""
+    line = Line(ROW, f"calls, {CLIENTS} clients and {DEVICES} devices", "/s", {}, goal=1.2, reference=(slow_lane.name,))
+    if why := missing_load("wrk"):
+        line.missing[OURS] = why
+        return [line]
+    with ExitStack() as stack:
+        servers, line.missing = open_all(stack, (mdash, fastapi, node, slow_lane), DEVICES)
+        attached = {name: attach(stack, server) for name, server in servers.items()}
+        used: dict[str, list[float]] = {}
+        work = {
+            name: partial(turn, server, attached[name], form.seconds, used, name) for name, server in servers.items()
+        }
+        line.samples = in_turns(form.turns, work)
+        line.busy = {name: median(values) for name, values in used.items()}
+    return [line]
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import run_alone
+
+    run_alone(ROW, __doc__)

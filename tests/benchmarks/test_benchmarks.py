@@ -1,0 +1,82 @@
+"""The benchmarks, in a form that measures nothing: they start, take turns, check answers, and write what they find."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOAD = [name for name in ("picows", "uvloop") if importlib.util.find_spec(name) is None]
+
+
+def run(folder: Path, *rows: str) -> dict[str, Any]:
+    """Run rows; what they have written for machines."""
+    command = [sys.executable, "-m", "benchmarks", *rows, "--quick", "--results", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return dict(json.loads((folder / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Of the rows that need no sockets, run one after the other into the same folder; and that folder."""
+    folder = tmp_path_factory.mktemp("results")
+    run(folder, "CODEC")
+    return run(folder, "merge"), folder
+
+
+def test_a_row_keeps_what_others_have_found(results):
+    """Each can be run when there is time for it."""
+    assert list(results[0]) == ["CODEC", "MERGE"]
+
+
+def test_everyone_is_measured_or_named_as_missing(results):
+    """Nobody is left out in silence, and we never."""
+    found, _ = results
+    codec = found["CODEC"]["lines"][0]
+    named = set(codec["samples"]) | set(codec["missing"])
+    assert named == {"mdash", "msgspec alone", "pjrpc", "ajsonrpc", "jsonrpcserver", "python-lsp-jsonrpc"}
+    for row in found.values():
+        assert all(all(sample > 0 for sample in line["samples"]["mdash"]) for line in row["lines"])
+
+
+def test_the_goal_is_judged_by_the_medians(results):
+    """`met` follows from the ratio, in the direction that is better."""
+    judged = [line for row in results[0].values() for line in row["lines"] if line["goal"] and line["best"]]
+    assert {line["less_is_better"] for line in judged} == {True, False}
+    for line in judged:
+        ratio = line["medians"]["mdash"] / line["medians"][line["best"]]
+        assert line["ratio"] == pytest.approx(ratio)
+        assert line["met"] == (ratio <= line["goal"] if line["less_is_better"] else ratio >= line["goal"])
+
+
+def test_people_get_a_table_and_a_plot(results):
+    """Of all rows that were ever run there."""
+    found, folder = results
+    table, plot = (folder / "results.md").read_text(), ElementTree.parse(folder / "results.svg")  # noqa: S314 - our own
+    texts = {text.text for text in plot.iter("{http://www.w3.org/2000/svg}text")}
+    for row, kept in found.items():
+        assert f"## {row} (quick" in table
+        for line in kept["lines"]:
+            assert f"| {line['what']} | mdash |" in table
+            assert not line["best"] or f"{row}: {line['what']}" in texts
+
+
+def test_the_docs_have_a_place_for_the_figures():
+    """`--write-docs` replaces what stands between two marks."""
+    page = (ROOT / "docs/discussion/performance.md").read_text(encoding="utf-8")
+    assert page.index("<!-- figures: begin -->") < page.index("<!-- figures: end -->")
+
+
+@pytest.mark.skipif(bool(LOAD), reason=f"not installed: {', '.join(LOAD)}")
+def test_servers_answer_rightly_under_load(tmp_path):
+    """Reports, each of which the load generator follows to the shadow and to the listener."""
+    found = run(tmp_path, "SHADOW")
+    assert all(line["samples"]["mdash"][0] > 0 for line in found["SHADOW"]["lines"])
