@@ -14,7 +14,7 @@ from mdashcore import __version__
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, problems
 from mdashcore.server.api._request import answer
-from mdashcore.server.asgi import App, BodyGuard, Scope, is_from_page
+from mdashcore.server.asgi import App, BodyGuard, FramingGuard, Scope, is_from_page
 from mdashcore.server.lane import SECURITY_HEADERS
 from mdashcore.server.rollout_upload import RolloutRoute
 from mdashcore.server.service import Service
@@ -50,7 +50,7 @@ def create_app(service: Service) -> App:
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )
-    return StaticFiles(UploadRoute(service, RolloutRoute(service, guarded)))
+    return FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded))))
 
 
 def needs_login(path: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from mdashcore import _json
-from mdashcore._errors import MdashError, TooLarge, status_of
+from mdashcore._errors import InvalidInput, MdashError, TooLarge, status_of
 from mdashcore.server import problems
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "BodyGuard",
     "BodyTimeout",
     "ClientGone",
+    "FramingGuard",
     "Receive",
     "Scope",
     "Send",
@@ -57,8 +58,13 @@ class BodyTimeout(MdashError):
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """A header's value, the first of that name; `name` in lower case."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), None)
+    """A header's value, the first of that name; `name` in lower case.
+
+    Of several `Authorization` it is their list (RFC 9110, section 5.3), which is valid for nothing: who is in front of
+    this server may have looked at another one.
+    """
+    values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+    return ", ".join(values) if name == b"authorization" and values else next(iter(values), None)
 
 
 def is_from_page(scope: Scope) -> bool:
@@ -169,6 +175,28 @@ def _has_body(scope: Scope) -> bool:
     return header(scope, b"transfer-encoding") is not None or header(scope, b"content-length") not in (None, "0")
 
 
+class FramingGuard:
+    """Refuses requests whose end can be seen in two places: a proxy in front may have seen the other one.
+
+    RFC 9112, sections 6.1 and 6.3: with a `Content-Length` beside it, or in HTTP/1.0, `Transfer-Encoding` is treated as
+    an attempt at request smuggling: 400, and nothing more is read from the connection.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] == "http"
+            and header(scope, b"transfer-encoding") is not None
+            and (header(scope, b"content-length") is not None or scope.get("http_version") == "1.0")
+        ):
+            error = InvalidInput("with Transfer-Encoding there is no Content-Length, and no HTTP/1.0")
+            await respond_error(receive, send, error, unread=True, from_page=is_from_page(scope))
+            return
+        await self._app(scope, receive, send)
+
+
 class BodyGuard:
     """Gives an app only requests whose body is there, whole and within the limit.
 
@@ -193,6 +221,7 @@ class BodyGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        unread = True
         try:
             if self._authenticate is not None and _has_body(scope):
                 await self._authenticate(scope)
@@ -200,10 +229,13 @@ class BodyGuard:
                 body = await read_body(scope, receive, limit=self._limit, timeout=self._timeout)
             if timer.cancelled_caught:
                 raise BodyTimeout(f"the body did not come within {2 * self._timeout:g} s")
+            unread = False
+            if self._authenticate is not None and body:
+                await self._authenticate(scope)  # revoked while the body came?
         except ClientGone:
             return
         except MdashError as exc:
-            await respond_error(receive, send, exc, unread=True, from_page=is_from_page(scope))
+            await respond_error(receive, send, exc, unread=unread, from_page=is_from_page(scope))
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 

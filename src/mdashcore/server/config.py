@@ -11,6 +11,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn
 
 from mdashcore._errors import InvalidInput
+from mdashcore.server.service import ServiceSettings
 
 __all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "parse_user"]
 
@@ -41,6 +42,9 @@ class ServerConfig:
 
     keyfile: Path | None = None
     """PEM file with the private key, if it is not in `certfile`."""
+
+    max_image: int = ServiceSettings().max_image
+    """Bytes of an uploaded firmware image, above 0. It streams through: the memory does not grow with it."""
 
     log_retention_days: float = 30.0
     """How old a notification may become, above 0; ``inf`` for any age. It is bounded in number and in bytes too."""
@@ -90,11 +94,18 @@ def _positive(value: Any, _: type) -> float:
     return float(value)
 
 
+def _count(value: Any, _: type) -> int:
+    if type(value) is not int or value <= 0:
+        raise ValueError("expected a whole number above 0")
+    return value
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (str, bool):
         converter.register_structure_hook(kind, _strict(kind))  # cattrs would make text of a number
     converter.register_structure_hook(float, _positive)
+    converter.register_structure_hook(int, _count)
     for cls in (User, ServerConfig):
         hook = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
         converter.register_structure_hook(cls, hook)

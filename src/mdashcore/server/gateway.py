@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -48,6 +48,10 @@ _HEAD_START: Final = re.compile(rb"[A-Z]{0,20}(?: |\Z)")  # what is no method is
 KEEP_ALIVE: Final = 65  # seconds of a connection without a whole head: usual proxies close first, after 60
 SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
+
+
+Serve: TypeAlias = Callable[[], Awaitable[None]]
+"""Serves a socket to its end."""
 
 
 class Gateway:
@@ -126,7 +130,9 @@ class Gateway:
                     return
                 if is_first and _wants_socket(data):
                     scope.deadline = inf
-                    if await self._try_socket(stream, data):
+                    if (serve := await self._shake_hands(stream, data)) is not None:
+                        data = b""  # an idle device keeps nothing of how it came
+                        await serve()
                         return
                 data, judge = await self._lane.take(conversation, data)
                 is_first = False
@@ -153,34 +159,28 @@ class Gateway:
                 head += data
         return head
 
-    async def _try_socket(self, stream: trio.abc.Stream, head: bytes) -> bool:
-        """Serve the socket that a connection begins with; False if what it begins with is no handshake."""
+    async def _shake_hands(self, stream: trio.abc.Stream, head: bytes) -> Serve | None:
+        """Answer the handshake that a connection begins with: what serves the socket, or nothing where it was refused.
+
+        None if it is no handshake at all.
+        """
         ws = ServerWebSocket(stream)
         request = ws.feed(head)
-        if request is not None:
-            await self._serve_socket(stream, ws, request)
-        return request is not None
-
-    async def _serve_socket(self, stream: trio.abc.Stream, ws: ServerWebSocket, request: Request) -> None:
+        if request is None:
+            return None
         path, _, query = request.path.partition("?")
         try:
             serve = await (self._device(ws, request) if path == DEVICE_PATH else self._listener(ws, request, query))
         except MdashError as exc:
             await _refuse(stream, exc, from_page="Origin" in request.headers)
-            return
-        if await ws.accept(request):
-            try:
-                await serve()
-            except MdashError as exc:
-                _log.error("a socket failed: %s", exc)
-                ws.close(TRY_AGAIN_LATER, "storage is not available")
-                await ws.send([])
+            return _nothing
+        return partial(_serve_socket, ws, serve) if await ws.accept(request) else _nothing
 
-    async def _device(self, ws: ServerWebSocket, request: Request) -> Callable[[], Awaitable[None]]:
+    async def _device(self, ws: ServerWebSocket, request: Request) -> Serve:
         device = await self._service.hub.registry.authenticate(bearer(_authorization(request)))
         return partial(self._service.node.serve_device, device, ws)
 
-    async def _listener(self, ws: ServerWebSocket, request: Request, query: str) -> Callable[[], Awaitable[None]]:
+    async def _listener(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
         browser = Browser.of(lambda name: ", ".join(request.headers.get_all(name)) or None, safe=False)
         credentials = _authorization(request), query, browser
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
@@ -307,6 +307,19 @@ async def _refuse(stream: trio.abc.Stream, error: MdashError, *, from_page: bool
     with trio.fail_after(LINGER):
         await stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
     await _part(stream)
+
+
+async def _serve_socket(ws: ServerWebSocket, serve: Serve) -> None:
+    try:
+        await serve()
+    except MdashError as exc:
+        _log.error("a socket failed: %s", exc)
+        ws.close(TRY_AGAIN_LATER, "storage is not available")
+        await ws.send([])
+
+
+async def _nothing() -> None:
+    """There is nothing left to do."""
 
 
 async def _part(stream: trio.abc.Stream) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
+from mdashcore.server.finish import finish_soon
 from mdashcore.server.service import Service
 
 __all__ = ["call", "read_shadow", "update_shadow"]
@@ -40,4 +41,6 @@ async def update_shadow(service: Service, account: str, id: str, body: bytes) ->
     """Update it: what was accepted, with the new version. Raises `NotFound`, and as `Shadows.update`."""
     await service.hub.registry.get(account, id)
     document = _json.decode(body) if body.strip() else None
-    return _json.encode((await service.hub.shadows.update(account, id, document)).accepted_document())
+    # A client that leaves must not keep from the device, and from those who listen, what is stored already.
+    change = await finish_soon(lambda: service.hub.shadows.update(account, id, document))
+    return _json.encode(change.accepted_document())

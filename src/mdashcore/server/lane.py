@@ -211,6 +211,10 @@ class Lane:
                 if rest is None:
                     return data, Next.END
                 data += rest
+                try:
+                    principal = await self._authenticate(request.authorization)  # revoked while the body came?
+                except MdashError:
+                    return data, Next.ELSEWHERE
             scope.deadline = inf  # a call has a time-out of its own
             body = data[request.body_start : request.body_end]
             if request.method is not None:  # a shadow is updated to the end, whoever is there to hear of it

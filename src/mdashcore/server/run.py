@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -65,10 +66,13 @@ class RunningServer:
 async def open_server(
     config: ServerConfig,
     *,
-    settings: ServiceSettings = ServiceSettings(),
+    settings: ServiceSettings | None = None,
     node_settings: NodeSettings = NodeSettings(),
 ) -> AsyncIterator[RunningServer]:
     """A server that runs for as long as the context lasts; leaving it ends within five seconds.
+
+    Args:
+        settings: without them, the defaults, with the configuration's `max_image`.
 
     Raises:
         InvalidInput: the configuration cannot be used.
@@ -82,7 +86,7 @@ async def open_server(
             raise StorageError(UNFINISHED)
         hub = Hub(backend, now=time.time, entropy=os.urandom, keep_log_seconds=config.log_retention_days * 86_400)
         async with open_node(hub, settings=node_settings) as node:
-            service = Service(node, settings)
+            service = Service(node, settings or ServiceSettings(max_image=config.max_image))
             for user in config.users:
                 await service.ensure_user(user.name, user.password, admin=user.admin)
             gateway = Gateway(service, create_app(service))
@@ -117,12 +121,24 @@ async def serve(config: ServerConfig, *, on_start: Callable[[RunningServer], Awa
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_server(config) as server, trio.open_nursery() as nursery:
+            _calm_the_collector()
             if on_start is not None:
                 nursery.start_soon(on_start, server)
             async for number in signals:
                 _log.info("%s: going down", signal.Signals(number).name)
                 break
             nursery.cancel_scope.cancel()
+
+
+def _calm_the_collector() -> None:
+    """Have Python look for cyclic garbage less often, and not in what the process has loaded.
+
+    Next to nothing here is cyclic, but every connection makes objects that live long: in a storm of 10 000 devices that
+    reconnect, the collector took a third to a half of the time, going through all of them again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # objects more than were freed; the last two are rounds of the younger one
 
 
 def _tls(config: ServerConfig) -> ssl.SSLContext | None:

@@ -25,8 +25,8 @@ class ServiceSettings:
     max_body: int = 2**20
     """Bytes of a request's body: eight of the largest frames a device can be sent."""
 
-    max_image: int = 64 * 2**20
-    """Bytes of an uploaded firmware image: as `mdashcore.firmware.Limits`."""
+    max_image: int = 256 * 2**20
+    """Bytes of an uploaded firmware image: it streams through, so this bounds the store's disk, not the memory."""
 
     max_uploads: int = 32
     """Uploads at the same time, of all accounts."""
@@ -61,6 +61,8 @@ class Service:
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
         """Make the account, or give it this password. Raises `InvalidInput`."""
         digest = await self.passwords.hash(password)
+        if await self.hub.accounts.is_removing(name):
+            await self.hub.remove_account(name)  # it was stopped halfway: who is made now inherits nothing
         if await self.hub.accounts.get(identity.check_account_name(name)) is None:
             await self.hub.accounts.register(name, digest, admin=admin)
         else:

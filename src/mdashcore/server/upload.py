@@ -53,13 +53,12 @@ _log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
 
-UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 64 MiB at 36 kB/s; who sends slower holds a place too long
+UPLOAD_TIMEOUT: Final = (
+    1800.0  # seconds for a whole image: 256 MiB at 150 kB/s; who sends slower holds a place too long
+)
 
 START_TIMEOUT: Final = 30.0  # seconds until an update has to have begun that was not meant for the queue: a new link's
 # introduction, or the way to another node, take less
-
-_TAKEN = frozenset({State.REBOOTING, State.UNCOMMITTED, State.COMMITTED})
-"""The states in which the device has the whole image."""
 
 
 class UploadRoute:
@@ -116,6 +115,7 @@ class UploadRoute:
                     raise BodyTimeout(f"the image did not come within {UPLOAD_TIMEOUT:g} s")
                 limits = firmware.Limits(size=service.settings.max_image)
                 image = await trio.to_thread.run_sync(_read_image, updates.blobs, key, size, reader.filename, limits)
+                await service.authenticator.of_request(scope)  # revoked while the image came?
                 update = await service.node.updater.start(account, device, id_, image, request.options)
             except BaseException:
                 with trio.CancelScope(shield=True):
@@ -133,7 +133,7 @@ class UploadRoute:
         return (await self._service.hub.presence.get(account, device)).online
 
     async def _see_taken(self, account: str, device: str, id: str) -> None:
-        """Wait until the device has the whole image. Raises why it has not."""
+        """Wait until the device has the whole image for sure. Raises why it has not."""
         updater = self._service.node.updater
         with trio.move_on_after(START_TIMEOUT) as timer:
             await updater.wait(account, device, lambda update: update.state is not State.QUEUED, id=id)
@@ -144,8 +144,8 @@ class UploadRoute:
                 pass  # it has begun at the last moment
             else:
                 raise DeviceOffline(f"device {device!r} has gone before the update began")
-        update = await updater.wait(account, device, lambda update: update.state in _TAKEN, id=id)
-        if update.state not in _TAKEN:
+        update = await updater.wait(account, device, lambda update: update.image_taken, id=id)
+        if not update.image_taken:
             raise _outcome(update)
 
 

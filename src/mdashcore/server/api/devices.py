@@ -13,6 +13,7 @@ from mdashcore.hub.presence import OFFLINE, PresenceRecord
 from mdashcore.hub.rollouts import facts
 from mdashcore.identity import Device
 from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
+from mdashcore.server.finish import finish, finish_soon
 from mdashcore.shadow import Shadow
 
 routes = Blueprint("devices", __name__, url_prefix="/devices")
@@ -83,23 +84,25 @@ async def change_device(id: str) -> Response:
     if "name" in value:
         identity.check_label(value["name"])  # before anything is changed
     if "shadow" in value:
-        await hub.shadows.update(account, id, value["shadow"])
+        await finish_soon(lambda: hub.shadows.update(account, id, value["shadow"]))
     if "name" in value:
-        await hub.rename_device(account, id, value["name"])
+        await finish_soon(lambda: hub.rename_device(account, id, value["name"]))
     return answer(await _read(id))
 
 
 @routes.delete("/<id>")
 async def remove_device(id: str) -> Response:
     """Remove a device: its token and its connection end at once."""
-    await service().hub.remove_device(principal().account, id)
+    account, hub = principal().account, service().hub
+    await finish(lambda: hub.remove_device(account, id))
     return answer(True)
 
 
 @routes.post("/<id>/token")
 async def renew_token(id: str) -> Response:
     """Give a device a new token, in the answer; the old one and its connection end at once."""
-    created = await service().hub.registry.renew_token(principal().account, id)
+    account, registry = principal().account, service().hub.registry
+    created = await finish(lambda: registry.renew_token(account, id))
     return answer({"id": id, "token": created.token})
 
 

@@ -8,6 +8,7 @@ from quart import Blueprint, Response
 
 from mdashcore.identity import ApiKey
 from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
+from mdashcore.server.finish import finish
 
 routes = Blueprint("keys", __name__, url_prefix="/keys")
 
@@ -30,7 +31,8 @@ async def create_key() -> Response:
 @routes.delete("/<id>")
 async def remove_key(id: str) -> Response:
     """Remove a key: from now on it opens nothing, and its sockets are closed."""
-    await service().hub.accounts.remove_key(principal().account, id)
+    account, accounts = principal().account, service().hub.accounts
+    await finish(lambda: accounts.remove_key(account, id))
     return answer(True)
 
 

@@ -11,6 +11,7 @@ from mdashcore.hub.sessions import TOTAL
 from mdashcore.server.api._request import answer, body_object, members, principal, service
 from mdashcore.server.asgi import Scope, header
 from mdashcore.server.auth import SESSION_COOKIE, browser_of
+from mdashcore.server.finish import finish
 
 routes = Blueprint("sessions", __name__)
 
@@ -42,10 +43,8 @@ async def logout() -> Response:
     everywhere = value.get("everywhere", False)
     if not isinstance(everywhere, bool):
         raise InvalidInput("everywhere is true or false")
-    if everywhere:
-        await service().hub.sessions.forget(session.account)
-    else:
-        await service().hub.sessions.end(session)
+    sessions = service().hub.sessions
+    await finish(lambda: sessions.forget(session.account) if everywhere else sessions.end(session))
     response = answer(True)
     _set_cookie(response, "", 0)
     return response
@@ -76,7 +75,8 @@ async def change_password() -> Response:
         await passwords.check(found.account, value["old"])
     except Unauthenticated:
         raise Forbidden("the old password is wrong") from None  # a 401 would say that the session has ended
-    account = await accounts.set_password(found.account, await passwords.hash(value.get("new")))
+    digest = await passwords.hash(value.get("new"))
+    account = await finish(lambda: accounts.set_password(found.account, digest))
     response = answer({"name": account.name, "admin": account.admin})
     if found.session is not None:
         created = await service().hub.sessions.create(account)

@@ -10,6 +10,7 @@ from mdashcore import identity
 from mdashcore._errors import InvalidInput, NotFound
 from mdashcore.identity import Account
 from mdashcore.server.api._request import admin, answer, body_object, members, principal, service, time_text
+from mdashcore.server.finish import finish
 
 routes = Blueprint("users", __name__)
 
@@ -52,14 +53,16 @@ async def change_user(name: str) -> Response:
     if flag is False:
         await service().hub.accounts.check_not_last_admin(name)
     digest = await service().passwords.hash(value.get("password"))
-    return answer(_document(await service().hub.accounts.set_password(name, digest, admin=flag)))
+    accounts = service().hub.accounts
+    return answer(_document(await finish(lambda: accounts.set_password(name, digest, admin=flag))))
 
 
 @routes.delete("/users/<name>")
 async def remove_user(name: str) -> Response:
-    """Remove an account with its devices and keys; whatever they had opened is closed."""
+    """Remove an account with its devices and keys, or go on with that; whatever they had opened is closed."""
     admin()
-    await service().hub.remove_account(name)
+    hub = service().hub
+    await finish(lambda: hub.remove_account(name))
     return answer(True)
 
 
@@ -71,4 +74,5 @@ def _flag(value: dict[str, Any]) -> bool | None:
 
 
 def _document(account: Account) -> dict[str, Any]:
-    return {"name": account.name, "admin": account.admin, "created_at": time_text(account.created_at)}
+    document = {"name": account.name, "admin": account.admin, "created_at": time_text(account.created_at)}
+    return {**document, "removing": True} if account.removing else document

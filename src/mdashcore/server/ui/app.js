@@ -159,7 +159,10 @@ document.querySelector(".skip-link").addEventListener("click", (event) => {
   main.focus();
 });
 
-addEventListener("hashchange", show);
+addEventListener("hashchange", () => {
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // it belongs to what one leaves
+  show();
+});
 
 async function boot() {
   try {

@@ -109,10 +109,10 @@ async function patiently(run, signal) {
 // "38 of 40 done, 2 failed"
 export function inTotal(job) {
   const [done, failed, stopped] = [job.count("done"), job.count("failed"), job.count("stopped")];
-  return [`${done} of ${job.rows.length} done`, failed && `${failed} failed`, stopped && `${stopped} not begun`].filter(Boolean).join(", ");
+  return [`${done} of ${job.rows.length} done`, failed && `${failed} failed`, stopped && `${stopped} stopped`].filter(Boolean).join(", ");
 }
 
-const STATES = {waiting: "Waiting", running: "Running", done: "Done", failed: "Failed", stopped: "Not done"};
+const STATES = {waiting: "Waiting", running: "Running", done: "Done", failed: "Failed", stopped: "Stopped"};
 const RANK = ["failed", "running", "waiting", "stopped", "done"];
 
 export function showJob(job) {
@@ -130,7 +130,7 @@ export function showJob(job) {
     ],
     onOpen: (row) => row.words && open(row.name, h("pre", {class: "code whole", tabindex: 0}, foreign(row.words))),
   });
-  const stop = h("button", {type: "button", onclick: () => { job.stop(); setText(hint, "Stopping: what was begun is waited for."); }}, "Stop");
+  const stop = h("button", {type: "button", onclick: () => { job.stop(); setText(hint, "Stopping…"); }}, "Stop");
   const again = h("button", {type: "button", onclick: () => {
     dialog.close();
     showJob(job.again());

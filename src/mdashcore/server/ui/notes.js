@@ -30,13 +30,33 @@ export function summary({name, data}) {
   if (name === "created") return `registered as ${data?.name ?? ""}`;
   if (name === "deleted") return "removed";
   if (name === "updated" && data?.name !== undefined) return `renamed to ${data.name}`;
-  if (name === "updated" && data?.shadow) return `${JSON.stringify(data.shadow.state)} · version ${data.shadow.version}`;
+  if (name === "updated" && data?.shadow) return `version ${data.shadow.version}: ${isObject(data.shadow.state) ? leaves(data.shadow.state) : "all cleared"}`;
   if (name === "rpc.out.Log") return logText(data);
   if (name === "ota.progress") return `${data?.progress_percent} %`;
   if (name.startsWith("ota.") && isObject(data)) return [data.image?.version ?? data.image?.name, data.reason].filter(Boolean).join(": ");
   if (name === "rollout.progress" && isObject(data)) return `phase ${data.phase + 1}: ${counted(data.counts)}`;
   if (name.startsWith("rollout.") && isObject(data)) return [data.name, counted(data.counts), data.reason].filter(Boolean).join(" · ");
   return data === undefined ? "" : JSON.stringify(data);
+}
+
+// {reported: {a: {b: 1}, c: null}} as "reported a.b = 1, c removed"
+function leaves(state) {
+  return Object.entries(state).map(([section, value]) => {
+    const found = [];
+    collect(value, [], found);
+    return `${section} ${found.join(", ")}`;
+  }).join(" · ");
+}
+
+const LEAVES = 100; // of an update that are put into words: the rest is in its JSON
+
+function collect(value, path, found) {
+  if (found.length >= LEAVES) return;
+  if (isObject(value) && Object.keys(value).length > 0) {
+    for (const [key, inner] of Object.entries(value)) collect(inner, [...path, key], found);
+  } else {
+    found.push(value === null ? `${path.join(".")} removed`.trim() : `${path.join(".")} = ${JSON.stringify(value)}`);
+  }
 }
 
 const counted = (counts) => (isObject(counts)

@@ -28,6 +28,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   let paused = false;
   let following = true; // the newest is kept in sight
   let detached = false; // the newest were let go, to look far back
+  let missed = false; // whether the connection was lost while paused
   let unread = 0;
   let reading = null; // the present read
   let complete = false; // whether the beginning of the log is there
@@ -131,6 +132,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   // After a lost connection: what came between.
   function catchUp() {
+    missed = paused;
+    if (paused) return; // then it is done at its end
     if (notes.length === 0) start();
     else if (!detached) {
       read(async (check) => {
@@ -201,6 +204,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     following = true;
     unread = 0;
     if (detached) return start();
+    if (missed) catchUp();
     if (!reading) takeWaiting();
     toBottom();
     return tell();
@@ -297,9 +301,9 @@ export function clockTag(seconds) {
 const SHORT = 400; // characters of a text that are shown at once
 
 // A text of any length, cut, with a button that shows the whole.
-export function longText(text, whole = text) {
-  const isLong = text.length > SHORT || whole !== text;
-  const short = h("bdi", {}, text.length > SHORT ? `${text.slice(0, SHORT)}…` : text);
+export function longText(text, whole = text, limit = SHORT) {
+  const isLong = text.length > limit || whole !== text;
+  const short = h("bdi", {}, text.length > limit ? `${text.slice(0, limit)}…` : text);
   if (!isLong) return short;
   const more = h("button", {type: "button", class: "quiet more", "aria-expanded": "false", onclick: () => {
     const open = more.getAttribute("aria-expanded") === "true";

@@ -8,8 +8,8 @@
 // returns {element, set(rows), touch(keys), selection, clearSelection(), focus()}
 //   set: other rows, in any order; touch: the rows of these keys have other values.
 //
-// Keys: up, down, page up/down, home, end move; Enter opens; Space selects; right leads to
-// the links and buttons in the row, Escape back to it.
+// Keys: up, down, page up/down, home, end move; Enter opens; Space selects, with Shift all from the
+// last one on; right leads to the links and buttons in the row, Escape back to it.
 
 import {fill, h} from "./dom.js";
 
@@ -160,7 +160,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   function draw(key, row, index, height, known) {
     const cells = columns.map((column) => h("div", {role: "gridcell", class: classes(column)}, column.cell(row)));
     const check = selectable && h("div", {role: "gridcell", class: "check"}, h("input", {
-      type: "checkbox", tabindex: -1, checked: selection.has(key), "aria-label": `Select ${key}`, onchange: () => toggle(key)}));
+      type: "checkbox", tabindex: -1, checked: selection.has(key), "aria-label": `Select ${key}`, onclick: (event) => toggle(key, event.shiftKey)}));
     const entry = known ?? {element: h("div", {class: "table-row", role: "row", onclick: (event) => clicked(event, key)})};
     if (entry.element === pressed) return void Object.assign(entry, {stale: true}); // or the click would hit nothing
     const focused = stops(entry.element).indexOf(document.activeElement);
@@ -191,8 +191,16 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     onOpen?.(order[index]);
   }
 
-  function toggle(key) {
-    if (!selection.delete(key)) selection.add(key);
+  let toggled = null; // the last one, where a range begins
+
+  function toggle(key, isRange) {
+    const [from, to] = [toggled, key].map((each) => order.findIndex((row) => rowKey(row) === each));
+    const on = !selection.has(key);
+    for (const row of isRange && from >= 0 ? order.slice(Math.min(from, to), Math.max(from, to) + 1) : [order[to]]) {
+      if (on) selection.add(rowKey(row));
+      else selection.delete(rowKey(row));
+    }
+    toggled = key;
     selected();
   }
 
@@ -224,7 +232,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     const to = {ArrowDown: active + 1, ArrowUp: active - 1, PageDown: active + page, PageUp: active - page, Home: 0, End: order.length - 1}[event.key];
     if (to !== undefined) move(to);
     else if (event.key === "Enter") onOpen?.(order[active]);
-    else if (event.key === " " && selectable) toggle(rowKey(order[active]));
+    else if (event.key === " " && selectable) toggle(rowKey(order[active]), event.shiftKey);
     else return undefined;
     event.preventDefault();
     return undefined;

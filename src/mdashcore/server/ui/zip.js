@@ -19,7 +19,8 @@ export async function isZip(file) {
 export async function entries(file) {
   const tail = await view(file, Math.max(0, file.size - END_SIZE - MAX_COMMENT), file.size);
   let end = tail.byteLength - END_SIZE;
-  while (end >= 0 && tail.getUint32(end, true) !== END) end -= 1;
+  const isEnd = () => tail.getUint32(end, true) === END && tail.getUint16(end + 20, true) === tail.byteLength - end - END_SIZE; // not in a comment
+  while (end >= 0 && !isEnd()) end -= 1;
   if (end < 0) throw broken("its list of files is missing; the file may be cut off");
   const count = tail.getUint16(end + 10, true), size = tail.getUint32(end + 12, true), start = tail.getUint32(end + 16, true);
   if (size > MAX_DIRECTORY || start + size > file.size) throw broken("its list of files is not where it should be");

@@ -7,6 +7,9 @@ import {fill, foreign, h, setText, timeTag} from "../dom.js";
 import {empty, inWords} from "../dialog.js";
 import * as live from "../live.js";
 import {link} from "../router.js";
+import {dropDrafts} from "./device/drafts.js";
+
+const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
 
 export const TABS = [
   ["overview", "Overview", () => import("./device/overview.js")],
@@ -37,16 +40,17 @@ export default async function view({id, tab, query, session}) {
   function draw(now) {
     setText(name.firstChild, now.name);
     fill(status, onlineTag(now));
-    fill(details, h("code", {}, foreign(now.id)), " · last seen ", timeTag(now.last_seen));
+    fill(details, h("code", {}, foreign(now.id)), now.last_seen === null ? " · never seen" : [" · last seen ", timeTag(now.last_seen)]);
   }
 
   async function open(key, search) {
     const found = TABS.find(([other]) => other === key) ?? TABS[0];
     const mine = ++wanted;
+    shown.title = `${found[1]} of ${device.name}`;
     for (const anchor of nav.children) {
       if (anchor.dataset.tab === found[0]) {
         anchor.setAttribute("aria-current", "page");
-        anchor.scrollIntoView?.({block: "nearest", inline: "nearest"});
+        requestAnimationFrame(() => anchor.scrollIntoView({block: "nearest", inline: "center"})); // once it is on the page
       } else {
         anchor.removeAttribute("aria-current");
       }
@@ -62,7 +66,6 @@ export default async function view({id, tab, query, session}) {
     if (mine !== wanted) return made.destroy?.();
     current?.destroy?.();
     current = made;
-    shown.title = `${found[1]} of ${device.name}`;
     fill(panel, made.element);
     return undefined;
   }
@@ -80,8 +83,14 @@ export default async function view({id, tab, query, session}) {
     wanted += 1;
     current?.destroy?.();
     current = null;
+    dropDrafts(id);
     fill(element, ...gone(id).element.childNodes);
   }
+
+  const clock = setInterval(() => {
+    const now = live.devices.get(id);
+    if (now) draw(now);
+  }, REFRESH);
 
   draw(device);
   const shown = {
@@ -94,6 +103,7 @@ export default async function view({id, tab, query, session}) {
     },
     destroy: () => {
       wanted += 1;
+      clearInterval(clock);
       unsubscribe();
       current?.destroy?.();
     },

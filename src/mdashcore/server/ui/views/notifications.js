@@ -74,7 +74,7 @@ function draw(note) {
   const isJson = note.data !== undefined && text.length > INLINE && note.name !== "rpc.out.Log";
   return h("div", {class: "line"}, clockTag(note.time), who(note),
     h("span", {class: ["what", weight(note)].filter(Boolean).join(" "), title: note.name}, foreign(note.name)),
-    h("span", {class: "data"}, longText(text, isJson ? JSON.stringify(note.data, null, 2) : text)));
+    h("span", {class: "data"}, isJson ? longText(text, JSON.stringify(note.data, null, 2), INLINE) : longText(text)));
 }
 
 function who({id, name}) {

@@ -7,7 +7,7 @@ import {link} from "../router.js";
 import create from "./rollouts/create.js";
 import detail from "./rollouts/detail.js";
 import {follow} from "./rollouts/follow.js";
-import {countBar, devices, inTotal, stateTag, total} from "./rollouts/parts.js";
+import {countBar, devices, legend, stateTag, total} from "./rollouts/parts.js";
 
 export default async function view(context) {
   if (context.id === "new") return create(context);
@@ -21,7 +21,7 @@ export default async function view(context) {
       : rollouts.map((each) => h("article", {class: "card rollout"},
         h("header", {class: "page-head flat"}, h("h2", {}, h("a", {href: link("rollouts", each.id)}, foreign(each.name || each.id))), stateTag(each.state),
           h("span", {class: "muted"}, each.image.version && ["version ", foreign(each.image.version), " · "], devices(total(each.counts)), " · ", timeTag(each.created))),
-        countBar(each.counts, "Devices"), h("p", {class: "muted"}, inTotal(each.counts)),
+        countBar(each.counts, "Devices"), legend(each.counts),
         each.state === "PAUSED" && each.reason && h("p", {class: "banner"}, foreign(each.reason)))));
   }
 

@@ -13,8 +13,8 @@ export default async function view({session}) {
   const body = h("tbody", {});
   const draw = () => fill(body, users.map(row));
 
-  const row = ({name, admin, created_at: created}) => h("tr", {},
-    h("th", {scope: "row"}, name, name === session.user && h("span", {class: "tag"}, "you")),
+  const row = ({name, admin, created_at: created, removing}) => h("tr", {},
+    h("th", {scope: "row"}, name, name === session.user && h("span", {class: "tag"}, "you"), removing && h("span", {class: "tag warn"}, "removal not finished")),
     h("td", {}, admin ? "Admin" : "User"), h("td", {class: "hide-phone"}, timeTag(created)),
     h("td", {class: "end"}, name === session.user
       ? h("a", {class: "button", href: "#/profile"}, "Profile")

@@ -19,6 +19,7 @@ export const onTrial = (device) => firmware(device).is_committed === false && fi
 export function commitBanner(device) {
   let present = device;
   let ends = null; // ms by this browser's clock, when the device goes back by itself; null where it is not known
+  let auto = false; // the server commits it
   let asked = null; // the build that was asked about
   let timer = null;
   const words = h("p", {});
@@ -52,9 +53,12 @@ export function commitBanner(device) {
   async function askWhen(build) {
     asked = build;
     ends = null;
+    auto = false;
     try {
-      const {commit_seconds_left: seconds} = await get(devicePath(device.id, "ota"));
-      if (asked === build && typeof seconds === "number") ends = Date.now() + 1000 * seconds;
+      const {commit_seconds_left: seconds, commit, state} = await get(devicePath(device.id, "ota"));
+      if (asked !== build) return;
+      auto = commit === "auto" && state === "UNCOMMITTED";
+      if (typeof seconds === "number") ends = Date.now() + 1000 * seconds;
     } catch (problem) {
       if (problem.status === undefined) console.error(problem);
       // without an answer the time is not known, which is said
@@ -64,7 +68,7 @@ export function commitBanner(device) {
 
   function tick() {
     const seconds = ends === null ? null : (ends - Date.now()) / 1000;
-    setText(left, seconds === null ? "Unless it is committed, the next restart brings the old one back."
+    setText(left, auto ? "The server commits it by itself when the device has stayed healthy for long enough." : seconds === null ? "Unless it is committed, the next restart brings the old one back."
       : seconds > 0 ? `Rolls back by itself in ${duration(seconds)}.` : "The time to commit is over: it rolls back.");
   }
 

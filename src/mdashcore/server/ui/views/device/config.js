@@ -5,6 +5,7 @@ import {act, ask, errorLine, toast} from "../../dialog.js";
 import {fill, foreign, h, setText, uniqueId} from "../../dom.js";
 import {isObject} from "../../live.js";
 import {at, changes, formatPath, keyOf, leaves, patch, put, shortJson, shortPath} from "../../tree.js";
+import {guard, keep, take} from "./drafts.js";
 import {fieldFor} from "./leaf_form.js";
 import {fromDevice} from "./parts.js";
 
@@ -14,7 +15,7 @@ const MOST = 1500; // values drawn: real configurations have under 500
 const SECRET = /pass|secret|token|psk|private|license/i; // keys whose values are not for whoever looks over a shoulder
 const DELICATE = new Set(["wifi", "eth", "dash", "rpc", "sys"]); // sections that can keep a device from coming back
 
-export default function config(device) {
+export default function config(device, {session}) {
   let present = device;
   let base = {};
   let draft = {};
@@ -32,11 +33,13 @@ export default function config(device) {
     },
     show: (found) => {
       base = draft = found;
+      const kept = take(session.user, device.id, "config");
       drawTree();
+      if (kept) restore(kept);
       return h("div", {class: "stack"}, tree, bar);
     },
     onOnline: () => {
-      if (patch(base, draft) === undefined && wrong.size === 0) source.reload(); // what is being edited is kept
+      if (!isUnsent()) source.reload(); // what is being edited is kept
       else note.hidden = false;
     },
   });
@@ -88,7 +91,11 @@ export default function config(device) {
     function reset() {
       draft = put(draft, path, at(base, path));
       wrong.delete(key);
-      const input = fieldFor(leaf, id, (next) => {
+      fillWith(leaf);
+    }
+
+    function fillWith(value) {
+      const input = fieldFor(value, id, (next) => {
         if (next === undefined) wrong.add(key);
         else {
           wrong.delete(key);
@@ -101,9 +108,23 @@ export default function config(device) {
     }
 
     reset();
-    rows.set(key, {element, undo, path});
+    rows.set(key, {element, undo, path, fillWith});
     return element;
   }
+
+  // The edits of before, where their keys are still there.
+  function restore(kept) {
+    for (const {path, after} of changes(kept.base, kept.draft)) {
+      const row_ = rows.get(keyOf(path));
+      if (!row_ || after === undefined) continue;
+      draft = put(draft, path, after);
+      row_.fillWith(after);
+    }
+    draw();
+  }
+
+  const isUnsent = () => wrong.size > 0 || patch(base, draft) !== undefined;
+  const unguard = guard(isUnsent);
 
   function showButton(input, path) {
     input.type = "password";
@@ -153,6 +174,7 @@ export default function config(device) {
     for (const [key, {element, undo}] of rows) {
       const is = touched.has(key) || wrong.has(key);
       element.classList.toggle("changed", is);
+      element.classList.toggle("wrong", wrong.has(key));
       undo.hidden = !is;
     }
     bar.hidden = touched.size === 0 && wrong.size === 0 && error.element.hidden;
@@ -189,7 +211,7 @@ export default function config(device) {
   }
 
   async function reread() {
-    if (patch(base, draft) !== undefined && !(await ask({title: "Read it again?", lost: "The changes that you have not sent are lost.", action: "Read again", danger: true}))) return;
+    if (isUnsent() && !(await ask({title: "Read it again?", lost: "The changes that you have not sent are lost.", action: "Read again", danger: true}))) return;
     source.reload();
   }
 
@@ -200,6 +222,10 @@ export default function config(device) {
       source.update(now);
       draw();
     },
-    destroy: source.destroy,
+    destroy: () => {
+      unguard();
+      source.destroy();
+      if (source.isLoaded()) keep(session.user, device.id, "config", patch(base, draft) && {base, draft});
+    },
   };
 }

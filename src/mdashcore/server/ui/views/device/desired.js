@@ -10,6 +10,7 @@ import {fill, foreign, h, setText} from "../../dom.js";
 import {jsonEditor} from "../../json_editor.js";
 import * as live from "../../live.js";
 import {changes, keyOf, leaves, patch, shortJson, shortPath, withoutNulls} from "../../tree.js";
+import {guard, keep, take} from "./drafts.js";
 import {leafForm} from "./leaf_form.js";
 
 const TRIES = 5; // locked saves: of a device that reports every second, one in ten meets a report on its way
@@ -18,7 +19,7 @@ const ROWS = 50; // changes that are listed before they are sent
 const {isObject, merge, same} = live;
 const desiredOf = (device) => device.shadow.state.desired ?? {};
 
-export function desiredEditor(device) {
+export function desiredEditor(device, user) {
   let present = device;
   let base = desiredOf(device);
   let draft = base;
@@ -151,17 +152,27 @@ export function desiredEditor(device) {
     restart(desiredOf(present));
   }
 
-  restart(base);
+  const isUnsent = () => !valid || wanted() !== undefined;
+  const unguard = guard(isUnsent);
+  const kept = take(user, device.id, "shadow");
+  if (kept) {
+    ({base, draft, mode} = kept);
+    fillIn();
+  } else {
+    restart(base);
+  }
   return {
     element,
     update: (now) => {
       present = now;
-      const untouched = wanted() === undefined && valid;
-      if (untouched && !save.hasAttribute("aria-busy") && !same(base, desiredOf(now))) restart(desiredOf(now));
+      if (!isUnsent() && !save.hasAttribute("aria-busy") && !same(base, desiredOf(now))) restart(desiredOf(now));
       else draw();
       form.suggest(now.shadow.state.reported);
     },
-    destroy: () => {},
+    destroy: () => {
+      unguard();
+      keep(user, device.id, "shadow", wanted() && {base, draft, mode});
+    },
   };
 }
 

@@ -23,8 +23,9 @@ export function asText(data) {
   return {text, newline};
 }
 
-// fileView({name, data, online, onSave(Uint8Array), onClose()}): {element, update(online), isChanged(), focus()}
-export function fileView({name, data, online, onSave, onClose}) {
+// fileView({name, data, online, typed, onSave(Uint8Array), onClose()}): {element, update(online), isChanged(), typed(), focus()}
+// `typed` is text that was typed before, and not saved.
+export function fileView({name, data, online, typed, onSave, onClose}) {
   const error = errorLine();
   const text = asText(data);
   const id = uniqueId("file");
@@ -42,7 +43,7 @@ export function fileView({name, data, online, onSave, onClose}) {
   function content() {
     if (!text) return hexView(data, name);
     saved = text.text.replaceAll("\r\n", "\n").replaceAll("\r", "\n"); // as a text area has it
-    area = h("textarea", {id, class: "code editor", rows: 18, spellcheck: "false", autocapitalize: "off", autocomplete: "off", value: saved, oninput: () => update(),
+    area = h("textarea", {id, class: "code editor", rows: 18, spellcheck: "false", autocapitalize: "off", autocomplete: "off", value: typed ?? saved, oninput: () => update(),
       onkeydown: (event) => {
         if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s") {
           event.preventDefault();
@@ -66,11 +67,13 @@ export function fileView({name, data, online, onSave, onClose}) {
   }
 
   const body = content();
+  update();
   return {
     element: h("section", {class: "card stack file-view", "aria-label": "Content"}, h("header", {class: "section-head"}, h("h2", {}, foreign(name)), kind), body, error.element,
       h("div", {class: "actions"}, close, save)),
     update,
     isChanged,
+    typed: () => area?.value,
     focus: () => (area ?? close).focus(),
   };
 }

@@ -2,6 +2,7 @@
 
 import {ask, errorLine} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
+import {guard, keep, take} from "./drafts.js";
 import {listFiles, readFile, removeFile, renameFile, space, writeFile} from "./fs.js";
 import {fileView} from "./file_view.js";
 import {fromDevice} from "./parts.js";
@@ -11,11 +12,21 @@ import {transfer} from "./transfers.js";
 const MOST = 300; // rows drawn; the filter finds the others
 const FILTER_FROM = 12; // files from which on a filter is of use
 const MAX_UPLOAD = 16 * 2 ** 20; // bytes: the largest flash of such a device
+const MAX_FILES = 100; // uploaded at once: half of what a device's file system has room for
+
+async function bytesOf(file) {
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw Object.assign(new Error("it cannot be read; a folder cannot be uploaded"), {status: 0});
+  }
+}
 
 export default function files(device, {session}) {
   let present = device;
   let list = [];
   let view = null; // of the file that is open
+  let opened = null; // its {name, data}, as the device has it
   let gone = false;
   const error = errorLine();
 
@@ -68,7 +79,7 @@ export default function files(device, {session}) {
     fill(rows, found.slice(0, MOST).map(({name, size}) => h("tr", {},
       h("th", {scope: "row"}, h("button", {type: "button", class: "link", "data-online": "", onclick: () => openFile(name)}, foreign(name))),
       h("td", {class: "end number"}, size === null ? "–" : bytes(size)),
-      h("td", {class: "end row-actions"}, [["Download", download], ["Rename", rename], ["Delete", remove]].map(([label, act]) =>
+      h("td", {class: "end file-acts"}, [["Download", download], ["Rename", rename], ["Delete", remove]].map(([label, act]) =>
         h("button", {type: "button", class: "quiet", "data-online": "", "aria-label": `${label} ${name}`, onclick: () => act(name)}, label))))));
     buttons();
   }
@@ -100,11 +111,13 @@ export default function files(device, {session}) {
     if (data && !gone) show(name, data);
   }
 
-  function show(name, data) {
-    view = fileView({name, data, online: present.online, onClose: async () => {
+  function show(name, data, typed) {
+    opened = {name, data};
+    view = fileView({name, data, typed, online: present.online, onClose: async () => {
       if (await close()) [...rows.querySelectorAll("button.link")].find((button) => button.textContent === name)?.focus();
     }, onSave: async (next) => {
       if (!(await write(name, next))) throw new Error("it was not saved; what you wrote is still here, and the old file still on the device");
+      opened.data = next;
       return true;
     }});
     fill(place, view.element);
@@ -116,8 +129,9 @@ export default function files(device, {session}) {
   const read = (name, verb) => run(`${verb} ${name}`, (signal, onProgress) =>
     readFile(device.id, name, {signal, onProgress: (fraction, done) => onProgress(fraction, bytes(done))}), {keep: false});
 
-  async function write(name, data, keep = false) {
+  async function write(name, content, keep = false) {
     const done = await run(`${keep ? "Upload" : "Write"} ${name}`, async (signal, onProgress) => {
+      const data = content instanceof File ? await bytesOf(content) : content; // read when its turn comes
       await writeFile(device.id, name, data, {signal, onProgress: (fraction, sent) => onProgress(fraction, `${bytes(sent)} of ${bytes(data.length)}`)});
       return true;
     }, {keep});
@@ -164,7 +178,9 @@ export default function files(device, {session}) {
   async function remove(name) {
     const done = await ask({title: "Delete the file?", lost: [h("strong", {}, foreign(name)), " is deleted on the device, and cannot be brought back."], action: "Delete", danger: true,
       onConfirm: () => removeFile(device.id, name).then(() => true)});
-    if (done) source.reload();
+    if (!done) return;
+    card.querySelector("button").focus(); // that of the file goes
+    source.reload();
   }
 
   // Upload
@@ -184,6 +200,7 @@ export default function files(device, {session}) {
 
   async function uploadAll(chosen) {
     error.clear();
+    if (chosen.length > MAX_FILES) return error.show(new Error(`at most ${MAX_FILES} files at once; these are ${chosen.length}`));
     const tooLarge = chosen.filter(({size}) => size > MAX_UPLOAD);
     if (tooLarge.length) return error.show(new Error(`${tooLarge[0].name} is larger than any device's file system`));
     const replaced = chosen.filter(({name}) => has(name)).map(({name}) => name);
@@ -192,16 +209,12 @@ export default function files(device, {session}) {
         lost: ["What is now in ", replaced.slice(0, 10).map((name, i) => [i > 0 && ", ", h("strong", {}, foreign(name))]), replaced.length > 10 && " …", " is lost."]});
       if (!go) return undefined;
     }
-    return Promise.all(chosen.map(async (file) => {
-      let data;
-      try {
-        data = new Uint8Array(await file.arrayBuffer());
-      } catch {
-        return error.show(new Error(`${file.name} cannot be read; a folder cannot be uploaded`));
-      }
-      return write(file.name, data, true);
-    }));
+    return Promise.all(chosen.map((file) => write(file.name, file, true)));
   }
+
+  const unguard = guard(() => view?.isChanged() ?? false);
+  const kept = take(session.user, device.id, "files");
+  if (kept) show(kept.name, kept.data, kept.typed);
 
   const transfers = transferList(session.user, device.id);
   return {
@@ -214,6 +227,8 @@ export default function files(device, {session}) {
     },
     destroy: () => {
       gone = true;
+      unguard();
+      keep(session.user, device.id, "files", view?.isChanged() ? {...opened, typed: view.typed()} : undefined);
       source.destroy();
       transfers.destroy();
     },

@@ -59,6 +59,7 @@ export async function readFile(id, filename, {signal, onProgress}) {
 // Writes a file. The old one stays until the new one is there as a whole: it is written under another name, and renamed.
 export async function writeFile(id, filename, bytes, {signal, onProgress}) {
   const draft = `~${Math.random().toString(36).slice(2, 8)}.tmp`; // short: SPIFFS has 31 bytes for a name
+  let old = true; // is there still
   try {
     let offset = 0;
     do {
@@ -67,15 +68,23 @@ export async function writeFile(id, filename, bytes, {signal, onProgress}) {
       offset += part.length;
       onProgress?.(bytes.length ? offset / bytes.length : 1, offset);
     } while (offset < bytes.length);
-    await call(id, "FS.Rename", {src: draft, dst: filename}, {signal, timeout: TIMEOUT});
+    try {
+      await renameFile(id, draft, filename);
+    } catch (error) {
+      if (error.status !== 422) throw error;
+      await removeFile(id, filename); // there are file systems that rename over nothing
+      old = false;
+      await renameFile(id, draft, filename);
+    }
   } catch (error) {
+    if (!old) throw Object.assign(new Error(`${error.message}; the content is in ${draft} now, to be renamed by hand`), {status: error.status});
     await removeFile(id, draft).catch(() => {}); // it was never there, or the device is gone: the list shows it then
     throw error;
   }
 }
 
 export const removeFile = (id, filename, options) => call(id, "FS.Remove", {filename}, options);
-export const renameFile = (id, src, dst) => call(id, "FS.Rename", {src, dst});
+export const renameFile = (id, src, dst) => call(id, "FS.Rename", {src, dst}, {timeout: TIMEOUT});
 
 function fromBase64(text) {
   try {

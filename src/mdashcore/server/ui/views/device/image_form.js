@@ -1,15 +1,18 @@
 // An image that was chosen, shown before it is sent: what its manifest says, whether it fits, and how it is to be sent.
 
-import {act, errorLine, progress} from "../../dialog.js";
+import {act, errorLine, inWords, progress, toast} from "../../dialog.js";
 import {bytes, field, fill, foreign, h} from "../../dom.js";
 import {isZip, readFirmware} from "../../zip.js";
 import {firmware, onTrial} from "./commit.js";
+import {guard} from "./drafts.js";
 import {facts} from "./parts.js";
 
 const LIMIT = 64 * 2 ** 20; // bytes: what the server takes
 const COMMIT_TIMEOUT = 300; // s: what the server asks devices for by itself
 const DAY = 86_400; // s: the longest that the server takes
 const PARTS = 20; // of a firmware that are listed: real ones have under 10
+
+const FORCED = " It can be sent all the same: see below, how it is sent.";
 
 const text = (value) => (typeof value === "string" || typeof value === "number" ? String(value).slice(0, 300) : "");
 
@@ -73,9 +76,9 @@ export function imageForm(device, {send, onDone}) {
     const {manifest, problems} = read;
     const found = problems.map((words) => ({words: `The server will refuse it: ${words}.`, stops: true}));
     if (arch && text(manifest.platform) && text(manifest.platform).toLowerCase() !== String(arch).toLowerCase()) {
-      found.push({words: `It is for ${text(manifest.platform)}, and the device is ${arch}.`, forced: true});
+      found.push({words: `It is for ${text(manifest.platform)}, and the device is ${arch}.${FORCED}`, forced: true});
     }
-    if (build && manifest.build_id === build && manifest.version === version) found.push({words: "The device runs this very build already.", forced: true});
+    if (build && manifest.build_id === build && manifest.version === version) found.push({words: `The device runs this very build already.${FORCED}`, forced: true});
     if (app && text(manifest.name) && manifest.name !== app) found.push({words: `It is another application: ${text(manifest.name)}, and the device runs ${app}.`});
     if (onTrial(present)) found.push({words: "What the device runs now is not committed: it refuses another update until that is committed or rolled back.", stops: true});
     if (!present.online) found.push({words: "The device is offline: the update waits on the server until it connects."});
@@ -121,16 +124,19 @@ export function imageForm(device, {send, onDone}) {
     const query = {queue: 1, commit: commit.value, commit_timeout: timeout.value.trim(), ...(force.checked && {force: 1}), ...(commit.value === "auto" && {commit_after: after.value.trim()})};
     if (!inRange(timeout, 0) || (commit.value === "auto" && !inRange(after, 1))) return;
     const controller = sending = new AbortController();
+    const unguard = guard(() => true);
     bar.element.hidden = false;
     bar.set(0, "to the server");
     const update = await act(go, error, async () => {
       try {
         return await send(chosen.file, query, {signal: controller.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} % to the server` : "being checked")});
       } catch (problem) {
+        if (!element.isConnected) toast(`${chosen.file.name}: ${inWords(problem)}`, {error: true}); // one has gone to another tab
         if (controller.signal.aborted) throw new Error("stopped: nothing was sent to the device");
         throw problem;
       }
     });
+    unguard();
     sending = null;
     bar.element.hidden = true;
     if (update) {

@@ -1,7 +1,7 @@
 // The tab "ota" of a device: its firmware, and the way of an update into it.
 
 import {del, devicePath, get, upload} from "../../api.js";
-import {ask, errorLine, progress, toast} from "../../dialog.js";
+import {ask, errorLine, progress} from "../../dialog.js";
 import {bytes, fill, foreign, h, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
 import {commitBanner, firmware, onTrial} from "./commit.js";
@@ -97,6 +97,9 @@ export default function ota(device) {
   }
 
   function drawHistory() {
+    const state_ = `${loaded} ${update !== null} ${past.map(({id}) => id)}`;
+    if (history.state === state_) return; // so that its focus and its scrolling stay
+    history.state = state_;
     if (!past.length) {
       fill(history, h("p", {class: "muted"}, !loaded ? "Loading…" : update ? "This is the device's first update." : "The device was never updated from here. Drop a firmware above to begin."));
       return;
@@ -125,13 +128,9 @@ export default function ota(device) {
       Object.assign(update, data, {state: update.state === "QUEUED" ? "TRANSFERRING" : update.state});
       return draw();
     }
-    const before = update?.state;
     update = {...update, ...data};
     draw();
-    if (isEnd(update.state)) {
-      read();
-      if (update.state === "COMMITTED" && before !== "COMMITTED") toast(`The update is committed.`);
-    }
+    if (isEnd(update.state)) read(); // for the history
     return undefined;
   }, {id: device.id, name: "ota.*"});
   const unlisten = live.onState((connection) => connection === "live" && read()); // what came meanwhile may not be kept

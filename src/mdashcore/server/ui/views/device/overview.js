@@ -13,7 +13,7 @@ export default function overview(device) {
   const banner = commitBanner(device);
   const strip = presenceStrip(device);
   const plots = values(device);
-  const about = h("div", {class: "card about"});
+  const about = h("div", {class: "card device-facts"});
   const first = h("div", {});
 
   function update(now) {
@@ -25,6 +25,7 @@ export default function overview(device) {
       fill(first, empty("It has never been connected", "Start the device with the token that was shown when it was registered. This page fills by itself as soon as it connects.",
         h("a", {class: "button", href: link("device", now.id, "shadow")}, "Set a desired state meanwhile")));
     }
+    if (about.contains(document.activeElement)) return; // who is at work in it keeps it
     fill(about, h("h2", {}, "About"), facts(described(now)));
   }
 

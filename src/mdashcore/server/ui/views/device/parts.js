@@ -3,6 +3,15 @@
 import {errorLine} from "../../dialog.js";
 import {fill, h, timeTag} from "../../dom.js";
 
+// A file that is dropped beside its place must not take the browser away from the page.
+for (const kind of ["dragover", "drop"]) {
+  addEventListener(kind, (event) => {
+    if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "none";
+  });
+}
+
 // A note that shows while the device is offline: {element, update(device)}.
 export function offlineNote(words) {
   const element = h("p", {class: "note offline-note", role: "status"});

@@ -6,6 +6,7 @@ import {fill, h, s, setText} from "../../dom.js";
 import * as live from "../../live.js";
 import {duration} from "./parts.js";
 
+const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
 const PAGE = 1000; // notifications in one answer: the most that the server gives
 const KEPT = 2000; // changes kept: more than the strip has pixels
 const TICK = 10_000; // ms between two drawings, so that the strip moves on
@@ -129,16 +130,17 @@ export function presenceStrip(device) {
     point(active !== null && shown[active] ? active : null);
   }
 
+  // The newest of a name, oldest first.
   async function read(name) {
     const found = [];
-    let offset = 0;
-    for (;;) {
-      const page = await post("/logs", {start: offset, limit: PAGE, id: device.id, name}, {signal: controller.signal});
-      for (const note of page) found.push({offset: note.offset, time: note.time, online: note.name === "online"});
-      if (found.length > KEPT) found.splice(0, found.length - KEPT);
-      if (page.length < PAGE) return found;
-      offset = page.at(-1).offset + 1;
+    let before = NEWEST;
+    while (found.length < KEPT) {
+      const page = await post("/logs", {before, limit: PAGE, id: device.id, name}, {signal: controller.signal});
+      found.unshift(...page.map(({offset, time}) => ({offset, time, online: name === "online"})));
+      if (page.length < PAGE) break;
+      before = page[0].offset;
     }
+    return found;
   }
 
   async function load() {

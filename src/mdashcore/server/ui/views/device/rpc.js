@@ -11,6 +11,9 @@ import {argumentsOf} from "./arguments.js";
 import {offlineNote} from "./parts.js";
 
 const KEPT = 50; // calls in the history of a device
+const DEVICES = 20; // whose history is kept: those that one goes back and forth between
+const LONG = 10_000; // characters of an answer that is kept only while it is the newest
+const WORDS = 2000; // characters of a device's error that are shown
 const MOST = 300; // methods drawn; the filter finds the others
 const LONGEST = 120; // s that a call may take: the most that the server allows
 const USUAL = 10; // s: what the server takes without a word
@@ -20,10 +23,17 @@ const histories = new Map(); // "user/id" → calls, newest first; gone with the
 
 const NO_METHOD = new Set([404, -32601]); // what devices answer to a call of what they do not have
 
+function historyOf(key) {
+  const calls = histories.get(key) ?? [];
+  histories.delete(key);
+  histories.set(key, calls); // the last in its order
+  if (histories.size > DEVICES) histories.delete(histories.keys().next().value);
+  return calls;
+}
+
 export default function rpc(device, {session}) {
   const key = `${session.user}/${device.id}`;
-  if (!histories.has(key)) histories.set(key, []);
-  const calls = histories.get(key);
+  const calls = historyOf(key);
   let methods = null;
   let described = null; // the method whose arguments are shown
   let running = null;
@@ -159,6 +169,7 @@ export default function rpc(device, {session}) {
     try {
       entry.result = await call(device.id, name, params, {timeout: seconds, signal: AbortSignal.any([mine.signal, ended.signal])});
       entry.ok = true;
+      entry.isLong = (JSON.stringify(entry.result) ?? "").length > LONG;
     } catch (error) {
       if (error.status === undefined && !mine.signal.aborted && !ended.signal.aborted) console.error(error);
       entry.error = mine.signal.aborted || ended.signal.aborted ? {words: "You stopped waiting. The device may have done it all the same."} : explain(error, name);
@@ -167,6 +178,7 @@ export default function rpc(device, {session}) {
       running = null;
     }
     entry.ms = since();
+    for (const old of calls) if (old.isLong) Object.assign(old, {result: undefined, isLong: false, isGone: true});
     calls.unshift(entry);
     calls.length = Math.min(calls.length, KEPT);
     buttons();
@@ -184,7 +196,7 @@ export default function rpc(device, {session}) {
     const took = `${entry.ms} ms`;
     if (entry.ok) {
       const head = h("p", {class: "result-head"}, h("strong", {class: "good"}, "✓ Answered"), ` in ${took}`, copyButton(() => JSON.stringify(entry.result, null, 2) ?? ""));
-      fill(result, head, entry.result === null || entry.result === undefined ? h("p", {class: "muted"}, "Without a value (null): it is done.") : jsonBlock(entry.result, "Result"));
+      fill(result, head, entry.isGone ? h("p", {class: "muted"}, "The answer was long, and is not kept: run it again to see it.") : entry.result === null || entry.result === undefined ? h("p", {class: "muted"}, "Without a value (null): it is done.") : jsonBlock(entry.result, "Result"));
     } else {
       const {words, data, code} = entry.error;
       fill(result, h("p", {class: "result-head"}, h("strong", {class: "bad"}, code === undefined ? "✗ No answer" : `✗ The device answered with error ${code}`), ` after ${took}`),
@@ -240,7 +252,7 @@ export default function rpc(device, {session}) {
 function explain(error, name) {
   if (error.status === 422) {
     const unknown = NO_METHOD.has(error.code) ? ` It seems not to have ${name}.` : "";
-    return {words: inWords(error) + unknown, code: error.code, data: error.data};
+    return {words: inWords(error).slice(0, WORDS) + unknown, code: error.code, data: error.data};
   }
   if (error.status === 504) return {words: "The device did not answer in time. It may have done it all the same; wait longer if the method is slow."};
   if (error.status === 503) return {words: "The device is not connected: nothing was sent to it."};

@@ -8,7 +8,7 @@ import {offlineNote} from "./parts.js";
 
 const ROWS = 200; // differing paths that are listed: more is not read one by one
 
-export default function shadow(device) {
+export default function shadow(device, {session}) {
   const note = offlineNote("It gets what is desired as soon as it connects.");
   const version = h("p", {class: "muted"});
   const state = h("p", {class: "delta-state", role: "status"});
@@ -16,7 +16,7 @@ export default function shadow(device) {
   const table = h("div", {class: "scroll", tabindex: 0, role: "group", "aria-label": "Differences"}, h("table", {class: "plain delta"},
     h("thead", {}, h("tr", {}, ["Path", "Desired", "Reported"].map((title) => h("th", {scope: "col"}, title)))), rows));
   const reported = h("div", {});
-  const editor = desiredEditor(device);
+  const editor = desiredEditor(device, session.user);
 
   function update(now) {
     const {state: sections, version: number, timestamp} = now.shadow;
@@ -25,11 +25,17 @@ export default function shadow(device) {
     const different = leaves(sections.delta);
     drawDelta(different, sections, now.online);
     const marks = new Map(different.map(([path]) => [keyOf(path), "differs"]));
-    const scroll = reported.firstElementChild?.scrollTop ?? 0;
-    fill(reported, sections.reported ? jsonView(sections.reported, {label: "Reported state", marks})
-      : h("p", {class: "muted"}, "Nothing yet. What the device says about itself comes here as soon as it connects."));
-    reported.firstElementChild.scrollTop = scroll;
+    drawReported(sections.reported, marks);
     editor.update(now);
+  }
+
+  // In the same frame, so that its focus and its scrolling stay.
+  function drawReported(value, marks) {
+    const made = value ? jsonView(value, {label: "Reported state", marks})
+      : h("p", {class: "muted"}, "Nothing yet. What the device says about itself comes here as soon as it connects.");
+    const old = reported.firstElementChild;
+    if (old?.tagName === made.tagName) old.replaceChildren(...made.childNodes);
+    else fill(reported, made);
   }
 
   function drawDelta(different, sections, online) {

@@ -14,7 +14,11 @@ export function transferList(user, id) {
   function rowOf(one) {
     const bar = progress(`Progress of ${one.label}`);
     const sign = h("span", {"aria-hidden": "true", class: "sign"}), words = h("span", {class: "words", role: "status"});
-    const button = h("button", {type: "button", class: "quiet", onclick: () => (one.state === "waiting" || one.state === "running" ? one.stop() : forget(id, one))});
+    const button = h("button", {type: "button", class: "quiet", onclick: () => {
+      if (one.state === "waiting" || one.state === "running") return one.stop();
+      forget(id, one);
+      return list.querySelector("button")?.focus();
+    }});
     const row = {element: h("li", {}, sign, h("span", {class: "what"}, foreign(one.label)), bar.element, words, button), draw};
 
     function draw() {

@@ -1,11 +1,13 @@
 // Files on their way to and from devices. They go on while another view is shown, one at a time for each device.
 
 import {inWords, toast} from "../../dialog.js";
+import {guard} from "./drafts.js";
 
 const KEPT = 20; // of a device, in the list: what has ended goes first
 
 const lists = new Map(); // device id → [transfer, …], newest last
 const listeners = new Set();
+guard(() => [...lists.values()].flat().some(({state}) => state === "running" || state === "waiting"));
 let owner = null; // another user sees nothing of it
 
 // transfer: {label, state: "waiting" | "running" | "done" | "failed" | "stopped", fraction, words, stop()}

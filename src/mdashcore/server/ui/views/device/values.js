@@ -8,8 +8,9 @@ import {formatPath, keyOf, leaves} from "../../tree.js";
 
 const AT_FIRST = 4; // plots that are there without asking: a screen
 const MOST = 12; // plots at once
-const BACK = 5000; // notifications of the account that are looked through for older values: one question, answered in ms
+const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
 const PAGE = 1000; // notifications in one answer: the most that the server gives
+const KNOWN = 300; // paths that are remembered: more than one chooses from; a device can make up new ones for ever
 const LONGEST = 60; // characters of a path in a plot's title
 
 const RAM = keyOf(["stats", "ram_free"]);
@@ -61,6 +62,7 @@ export function values(device) {
   function note(time, reported) {
     for (const [path, value] of numbers(reported)) {
       const key = keyOf(path);
+      if (!known.has(key) && known.size >= KNOWN) continue;
       known.set(key, path);
       if (!history.has(key)) history.set(key, []);
       const points = history.get(key);
@@ -92,10 +94,10 @@ export function values(device) {
     select.replaceChildren(h("option", {value: ""}, "Plot another value…"), ...rest.map(([key, path]) => h("option", {value: key}, title(path))));
   }
 
-  // What was reported before this page was opened, as far as the newest notifications tell.
-  async function readBack(offset) {
+  // What was reported before this page was opened, as far as the device's newest stored updates tell.
+  async function readBack() {
     try {
-      const notes = await post("/logs", {start: Math.max(0, offset - BACK), limit: PAGE, id: device.id, name: "updated"}, {signal: controller.signal});
+      const notes = await post("/logs", {before: NEWEST, limit: PAGE, id: device.id, name: "updated"}, {signal: controller.signal});
       const later = new Map(history);
       history.clear();
       for (const {time, data} of notes) take(time, data);
@@ -116,24 +118,14 @@ export function values(device) {
     if (reported) note(time * 1000, reported);
   }
 
-  let asked = false;
-  const unsubscribe = live.onNotification((notification) => {
-    if (!asked) {
-      asked = true;
-      readBack(notification.offset);
-    }
-    if (notification.id !== device.id || notification.name !== "updated") return;
-    take(notification.time, notification.data);
+  const unsubscribe = live.onNotification(({time, data}) => {
+    take(time, data);
     offer();
-  });
+  }, {id: device.id, name: "updated"});
 
   note(device.shadow.timestamp * 1000, device.shadow.state.reported ?? {});
   offer();
-  const last = live.recent.at(-1);
-  if (last) {
-    asked = true;
-    readBack(last.offset);
-  }
+  readBack();
   return {
     element,
     destroy: () => {

@@ -7,7 +7,7 @@ import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {table} from "../../table.js";
 import {follow} from "./follow.js";
-import {countBar, devices, ENDS, inTotal, OUTCOMES, stateTag, total} from "./parts.js";
+import {countBar, devices, ENDS, legend, OUTCOMES, stateTag, total} from "./parts.js";
 
 const PAGE = 1000; // members in one read
 const MEMBERS = 3000; // ms between two reads of all members: of 20 000 devices they are 4 MB
@@ -32,7 +32,7 @@ export default async function detail({id}) {
     fill(phases, rollout.phases.map((phase, i) => h("section", {class: "phase", "aria-label": `Phase ${i + 1}`},
       h("header", {}, h("h3", {}, `Phase ${i + 1}`), h("span", {class: "muted"}, `to ${phase.percent} % · ${devices(phase.devices)} · `,
         phase.started ? ["begun ", timeTag(phase.started)] : "not begun")),
-      countBar(phase.counts, `Phase ${i + 1}`), h("p", {class: "muted"}, inTotal(phase.counts)))));
+      countBar(phase.counts, `Phase ${i + 1}`), legend(phase.counts))));
     const {image, plan: asked} = rollout;
     const facts = [
       ["Image", [foreign(image.name), image.version && [", version ", foreign(image.version)], image.platform && [", for ", foreign(image.platform)], `, ${bytes(image.size)}`]],
@@ -127,15 +127,19 @@ export default async function detail({id}) {
     }
   }
 
-  let membersAt = 0;
   let later = 0;
+  let behind = false; // something has changed since the read began
   const refreshMembers = () => {
-    if (later) return;
-    later = setTimeout(() => {
-      later = 0;
-      membersAt = Date.now();
-      readMembers();
-    }, Math.max(0, membersAt + MEMBERS - Date.now()));
+    behind = true;
+    later ||= setTimeout(async () => {
+      const begun = Date.now();
+      behind = false;
+      await readMembers();
+      later = setTimeout(() => {
+        later = 0;
+        if (behind) refreshMembers();
+      }, Math.max(MEMBERS, 10 * (Date.now() - begun))); // a large one takes a tenth of the server's time at most
+    });
   };
 
   let followed;

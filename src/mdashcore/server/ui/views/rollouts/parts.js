@@ -26,6 +26,12 @@ export function inTotal(counts) {
   return parts.join(", ") || "no devices";
 }
 
+// The same with what stands for each in the bar.
+export function legend(counts) {
+  return h("p", {class: "legend muted"}, OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) =>
+    h("span", {}, h("span", {class: `segment ${outcome}`, "aria-hidden": "true"}), `${counts[outcome]} ${outcome}`)));
+}
+
 // A bar of segments, each as long as there are devices; the words are its name.
 export function countBar(counts, label) {
   return h("div", {class: "count-bar", role: "img", "aria-label": `${label}: ${inTotal(counts)}`},
