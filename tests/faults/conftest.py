@@ -1,10 +1,21 @@
-"""Redis servers, as the backends' own tests start them: `start_redis`."""
+"""Real processes: `serving`, and Redis servers as the backends' own tests start them, `start_redis`."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+
+import attrs
+import httpx
+import pytest
+import trio
 
 _spec = importlib.util.spec_from_file_location("redis_servers", Path(__file__).parents[1] / "backends" / "conftest.py")
 assert _spec is not None
@@ -15,3 +26,53 @@ _spec.loader.exec_module(_redis_servers)
 
 redis_program = _redis_servers.redis_program
 start_redis = _redis_servers.start_redis
+
+
+@attrs.frozen
+class ServerProcess:
+    """A running ``mdash serve``."""
+
+    process: trio.Process
+    url: str
+    http: httpx.AsyncClient
+    """An admin's; its base URL is the API's."""
+
+    @property
+    def ws(self) -> str:
+        """Where its sockets are, without the last segment."""
+        return f"ws{self.url.removeprefix('http')}/api/v2"
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.send_signal(signal.SIGKILL)
+
+
+@asynccontextmanager
+async def _serving(store: str) -> AsyncIterator[ServerProcess]:
+    command = [
+        sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--log-level", "error",
+        "--store", store,
+    ]  # fmt: skip
+    environment = {**os.environ, "MDASH_REGISTER_ADMIN": "root:secret"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    async with trio.open_nursery() as nursery:
+        start = functools.partial(trio.run_process, command, env=environment, check=False, **pipes)
+        process = await nursery.start(start)
+        try:
+            line = b""
+            with trio.fail_after(20):
+                while not line.endswith(b"\n"):
+                    data = await process.stdout.receive_some()
+                    assert data, "the server did not start"
+                    line += data
+            url = line.decode().split()[-1]
+            async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=20) as http:
+                yield ServerProcess(process, url, http)
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[str], AbstractAsyncContextManager[ServerProcess]]:
+    """Runs ``mdash serve`` on the store of a URL, and kills it at the end: ``async with serving(url) as server``."""
+    return _serving

@@ -5,14 +5,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
-from contextlib import asynccontextmanager
 
 import attrs
 import httpx
@@ -36,30 +31,6 @@ class Acknowledged:
     """What was desired with a version."""
     devices: set[str] = attrs.Factory(set)
     keys: dict[str, str] = attrs.Factory(dict)
-
-
-@asynccontextmanager
-async def server(url: str):
-    """A server process over a store, and an admin's client for it. Killed at the end."""
-    command = [
-        sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--store", url, "--log-level", "error",
-    ]  # fmt: skip
-    environment = {**os.environ, "MDASH_REGISTER_ADMIN": "root:secret"}
-    async with trio.open_nursery() as nursery:
-        start = functools.partial(trio.run_process, command, stdout=subprocess.PIPE, env=environment, check=False)
-        process = await nursery.start(start)
-        try:
-            line = b""
-            with trio.fail_after(20):
-                while not line.endswith(b"\n"):
-                    data = await process.stdout.receive_some()
-                    assert data, "the server did not start"
-                    line += data
-            address = line.decode().split()[-1]
-            async with httpx.AsyncClient(base_url=f"{address}/api/v2", auth=("root", "secret"), timeout=20) as client:
-                yield process, client
-        finally:
-            process.send_signal(signal.SIGKILL)
 
 
 async def load(client: httpx.AsyncClient, known: Acknowledged, worker: int) -> None:
@@ -124,24 +95,24 @@ async def verify(client: httpx.AsyncClient, known: Acknowledged) -> None:
     "ignore:Exception ignored in. <async_generator object ByteStream:pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.parametrize("scheme", ["sqlite", "file"])
-async def test_nothing_acknowledged_is_lost(scheme, tmp_path):
+async def test_nothing_acknowledged_is_lost(serving, scheme, tmp_path):
     """Killed at random moments under load, restarted, and looked at: again and again on the same folder."""
     random.seed(SEED)
     url = f"{scheme}://{tmp_path / 'store'}"
     known = Acknowledged()
-    async with server(url) as (_, client):
+    async with serving(url) as server:
         for n in range(DEVICES):
-            assert (await client.post("/devices", json={"id": f"d{n}"})).status_code == 201
+            assert (await server.http.post("/devices", json={"id": f"d{n}"})).status_code == 201
             known.devices.add(f"d{n}")
     for _ in range(ROUNDS):
-        async with server(url) as (process, client):
-            await verify(client, known)
+        async with serving(url) as server:
+            await verify(server.http, known)
             with trio.move_on_after(30), trio.CancelScope():
                 async with trio.open_nursery() as nursery:
                     for worker in range(8):
-                        nursery.start_soon(load, client, known, worker)
+                        nursery.start_soon(load, server.http, known, worker)
                     await trio.sleep(random.uniform(*LOAD))
-                    process.send_signal(signal.SIGKILL)
-    async with server(url) as (_, client):
-        await verify(client, known)
+                    server.kill()
+    async with serving(url) as server:
+        await verify(server.http, known)
     assert len(known.values) > ROUNDS

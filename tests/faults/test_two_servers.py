@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import attrs
-import httpx
 import pytest
 import trio
 import trio_websocket
@@ -21,52 +13,8 @@ from mdashcore import _json
 from mdashcore.testing.device import ScriptedDevice, connect_device
 
 
-@attrs.frozen
-class Server:
-    """One of them."""
-
-    process: trio.Process
-    ws: str
-    """Where its sockets are, without the last segment."""
-    http: httpx.AsyncClient
-    """An admin's; its base URL is the API's."""
-
-    async def hear(self, key: str, name: str) -> dict[str, Any]:
-        """The first notification of that name in the whole log, from its notify socket."""
-        with trio.fail_after(20):
-            async with connect_device(f"{self.ws}/notify?start=0", key) as listener:
-                while (notification := await listener.receive())["name"] != name:
-                    pass
-        return notification
-
-
-@asynccontextmanager
-async def serving(store: str) -> AsyncIterator[Server]:
-    """``mdash serve``, killed at the end."""
-    command = [
-        sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--log-level", "error",
-        "--store", store,
-    ]  # fmt: skip
-    environment = {**os.environ, "MDASH_REGISTER_ADMIN": "root:secret"}
-    async with trio.open_nursery() as nursery:
-        start = functools.partial(trio.run_process, command, stdout=subprocess.PIPE, env=environment, check=False)
-        process = await nursery.start(start)
-        try:
-            line = b""
-            with trio.fail_after(20):
-                while not line.endswith(b"\n"):
-                    data = await process.stdout.receive_some()
-                    assert data, "the server did not start"
-                    line += data
-            url = line.decode().split()[-1]
-            async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=20) as http:
-                yield Server(process, f"ws{url.removeprefix('http')}/api/v2", http)
-        finally:
-            process.send_signal(signal.SIGKILL)
-
-
 @pytest.fixture
-async def servers(start_redis: Any) -> AsyncIterator[tuple[Server, Server]]:
+async def servers(start_redis: Any, serving: Any) -> AsyncIterator[tuple[Any, Any]]:
     """Two of them."""
     redis = await trio.to_thread.run_sync(start_redis)
     try:
@@ -74,6 +22,14 @@ async def servers(start_redis: Any) -> AsyncIterator[tuple[Server, Server]]:
             yield first, second
     finally:
         redis.kill()
+
+
+async def hear(server: Any, key: str, name: str) -> None:
+    """Until that notification is in the log, from the server's notify socket."""
+    with trio.fail_after(20):
+        async with connect_device(f"{server.ws}/notify?start=0", key) as listener:
+            while (await listener.receive())["name"] != name:
+                pass
 
 
 async def attend(device: ScriptedDevice, name: str) -> None:
@@ -94,7 +50,7 @@ async def test_a_device_of_one_is_called_by_way_of_the_other(servers):
     key = (await second.http.post("/keys", json={"name": "k"})).json()["key"]
     async with connect_device(f"{first.ws}/rpc", created["token"]) as device, trio.open_nursery() as nursery:
         nursery.start_soon(attend, device, "first")
-        await second.hear(key, "online")
+        await hear(second, key, "online")
         assert (await second.http.get("/devices/lamp")).json()["online"] is True
         assert (await second.http.post("/devices/lamp/rpc/Where", json={})).json() == {"at": "first"}
         with trio.fail_after(20):
@@ -118,7 +74,7 @@ async def test_one_is_killed_and_its_device_goes_to_the_other(servers):
         ).status_code == 200
         delta = await device.expect("Shadow.Delta")
         assert delta["params"]["state"] == {"n": 1}
-        first.process.send_signal(signal.SIGKILL)
+        first.kill()
         await device.wait_closed()
     async with connect_device(f"{second.ws}/rpc", created["token"]) as device, trio.open_nursery() as nursery:
         delta = await device.expect("Shadow.Delta")
