@@ -244,13 +244,13 @@ def make_firmware() -> Callable[..., bytes]:
 def install(person: Person) -> Callable[..., None]:
     """Updates a device, and waits until the new firmware runs on trial: ``install("lamp", version="2.0")``."""
 
-    def run(id: str, **fields: Any) -> None:
+    def run(id: str, *, query: Mapping[str, Any] | None = None, **fields: Any) -> None:
         with connect(
             f"ws{person.server.url.removeprefix('http')}/api/v2/notify",
             additional_headers={"Authorization": _basic(person)},
         ) as stream:
             image = firmware_zip(**{"name": id, **fields})
-            answer = person.http.post(f"/devices/{id}/ota", files={"file": ("fw.zip", image)})
+            answer = person.http.post(f"/devices/{id}/ota", params=query, files={"file": ("fw.zip", image)})
             assert answer.status_code == 200, answer.text
             while json.loads(stream.recv(timeout=20))["name"] != "ota.UNCOMMITTED":
                 pass

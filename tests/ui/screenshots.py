@@ -122,6 +122,7 @@ def test_a_device_at_work(open_page, person, fleet, make_firmware, look):
     expect(page.get_by_role("img", name=re.compile("^Free RAM"))).to_be_visible()
     whole(page, f"device-overview-trial-{look}")
     page.get_by_role("button", name="Commit").click()
+    page.get_by_role("button", name="Dismiss").click()
 
     page.get_by_role("link", name="RPC").click()
     page.get_by_role("button", name="Sys.GetInfo").click()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
-import random
 
 import pytest
 from playwright.sync_api import expect
-
-from mdashcore import firmware
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
 
@@ -214,6 +210,17 @@ def test_deleting_asks_once(page, person, axe):
     assert person.http.get("/devices").json() == []
 
 
+def test_a_dialog_ends_with_its_view(page, person):
+    """Who goes back has nothing of another view in the way."""
+    person.register("lamp")
+    row(page, "lamp").click()
+    page.get_by_role("link", name="← Devices").click()
+    in_menu(page, "lamp", "Rename…")
+    page.go_back()
+    expect(page.get_by_role("heading", name="lamp", level=1)).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_by_keyboard(page, person):
     """From the row to its menu, through it, and back; Space selects; the bar of the selected is reached by Tab."""
     person.register("fan")
@@ -296,11 +303,8 @@ def test_deleting_many(page, person, axe):
     expect(page.get_by_role("toolbar")).to_contain_text("2 selected")
 
 
-def test_updating_many(page, person, fleet, axe):
+def test_updating_many(page, person, fleet, make_firmware, axe):
     """Who is online gets the image, the others wait for it; it goes on while one looks elsewhere, and says its end."""
-    file = io.BytesIO()
-    manifest = {"name": "ccm", "platform": "esp32", "version": "2.0", "build_id": "20260401"}
-    firmware.write_image(file, manifest, {"app": random.Random(1).randbytes(20_000)})
     fleet.connect("lamp", name="Lamp")
     fleet.connect("meter", name="Meter")
     person.register("off", "Off")
@@ -309,7 +313,7 @@ def test_updating_many(page, person, fleet, axe):
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("1 of them is offline now")
     axe(page)
-    image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": file.getvalue()}
+    image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware(version="2.0")}
     dialog.get_by_label("Image").set_input_files(image)
     held = []
     page.route("**/devices/meter/ota*", lambda route: held.append(route))
@@ -333,7 +337,7 @@ def test_updating_many(page, person, fleet, axe):
 
 
 def test_a_busy_server_is_waited_for(page, person):
-    """As long as it says; a job that is stopped begins no more."""
+    """As long as it says, and then all goes on."""
     for n in range(40):
         person.register(f"d{n}")
     expect(page.get_by_text("40 devices")).to_be_visible()
@@ -354,6 +358,55 @@ def test_a_busy_server_is_waited_for(page, person):
     page.get_by_role("button", name="Call", exact=True).click()
     expect(page.get_by_role("dialog")).to_contain_text("40 of 40 done")
     assert len(asked) == 42
+
+
+def test_stopping(page, person):
+    """What has not begun does not; what has is left alone; both can be tried again."""
+    for n in range(40):
+        person.register(f"d{n}")
+    expect(page.get_by_text("40 devices")).to_be_visible()
+    asked = []
+    page.route("**/rpc/Sys.Reboot", lambda route: asked.append(route))
+    page.get_by_label("Select all").check()
+    page.get_by_role("button", name="Call a method…").click()
+    page.get_by_label("Method", exact=True).fill("Sys.Reboot")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(result(page, "Running")).not_to_have_count(0)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("dialog")).to_contain_text("0 of 40 done, 40 stopped")
+    assert len(asked) <= 16
+    expect(page.get_by_role("button", name="Try the others again")).to_be_visible()
+
+
+def test_selecting_a_range(page, person):
+    """With Shift, from the last one to this one, both in and out."""
+    for n in range(8):
+        person.register(f"d{n}")
+    expect(page.get_by_text("8 devices")).to_be_visible()
+    page.get_by_label("Select d1", exact=True).click()
+    page.get_by_label("Select d6", exact=True).click(modifiers=["Shift"])
+    expect(page.get_by_role("toolbar")).to_contain_text("6 selected")
+    page.get_by_label("Select d3", exact=True).click()
+    page.get_by_label("Select d5", exact=True).click(modifiers=["Shift"])
+    expect(page.get_by_role("toolbar")).to_contain_text("3 selected")
+
+
+def test_what_devices_report_breaks_no_list(page, person, axe):
+    """Whatever JSON stands where firmware and RAM are looked for: it is shown or left out, sorted and filtered."""
+    odd = [{"toString": 1}, ["x"], "W" * 10_000, HOSTILE[0], 7, True, "", {"__proto__": {"x": 1}}]
+    for n, value in enumerate(odd):
+        person.register(f"d{n}")
+        firmware = {"arch": value, "fw_version": value, "fw_id": value, "is_committed": value}
+        reported = {"ota": firmware if n % 2 else value, "stats": {"ram_free": value} if n % 3 else value}
+        answer = person.http.post(f"/devices/d{n}/shadow", json={"state": {"reported": reported}})
+        assert answer.status_code in (200, 413), answer.text
+    expect(page.get_by_text("8 devices")).to_be_visible()
+    for title in ("Status", "Id", "Arch", "Firmware", "Committed", "Free RAM", "Last seen", "Name"):
+        page.get_by_role("button", name=title, exact=True).click()
+        expect(rows(page)).to_have_count(8)
+    page.get_by_role("searchbox").fill("arch~img fw_version!=1 shadow.reported.stats.ram_free!=x")
+    expect(rows(page)).to_have_text(["d3"])
+    axe(page)
 
 
 def test_two_browsers_see_each_other_s_changes(open_page, person):
@@ -392,6 +445,5 @@ def test_hostile_names_in_every_dialog(open_page, person, axe, look):
     page.get_by_role("button", name="Clear", exact=True).click()
     for name in HOSTILE:
         in_menu(page, name, "Delete…")
-        axe(page)
         assert page.get_by_role("dialog").evaluate("(dialog) => dialog.scrollWidth <= dialog.clientWidth")
         page.keyboard.press("Escape")

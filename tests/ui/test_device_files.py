@@ -8,6 +8,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from mdashcore._errors import RpcError
+
 
 @pytest.fixture
 def put(person):
@@ -151,7 +153,11 @@ def test_renaming_and_deleting(open_page, person, fleet, files, put, axe):
     dialog.get_by_label("New name").fill("c.txt")
     page.keyboard.press("Enter")
     expect(page.get_by_role("row", name="c.txt")).to_be_visible()
-    page.get_by_role("button", name="Delete c.txt").click()
+    page.get_by_role("button", name="Delete c.txt").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Delete c.txt")).to_be_focused()
+    page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="Delete the file?")
     expect(dialog).to_contain_text("c.txt is deleted on the device, and cannot be brought back.")
     axe(page)
@@ -175,6 +181,22 @@ def test_a_full_flash_loses_nothing(open_page, person, fleet, files, put):
     expect(area).to_have_value("x" * 20_000)
     content(page).get_by_role("button", name="Close").click()
     expect(page.get_by_role("dialog", name="Close without saving?")).to_contain_text("is lost")
+
+
+def test_what_was_typed_is_there_again(open_page, person, fleet, files, put):
+    """Looking at another tab loses nothing; saving goes on from there."""
+    fleet.connect("lamp")
+    put("lamp", "a.txt", b"old")
+    page = open_page(person, "#/device/lamp/files")
+    open_file(page, "a.txt")
+    content(page).get_by_label("Content of a.txt").fill("newer")
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("heading", name="About")).to_be_visible()
+    page.get_by_role("link", name="Files").click()
+    expect(content(page).get_by_label("Content of a.txt")).to_have_value("newer")
+    content(page).get_by_role("button", name="Save").click()
+    expect(content(page)).to_contain_text("saved on the device")
+    assert files("lamp") == {"a.txt": b"newer"}
 
 
 def test_an_upload_goes_on_behind_other_tabs_and_can_be_stopped(open_page, person, fleet, files):
@@ -214,36 +236,79 @@ def test_an_offline_device_keeps_its_files_to_itself(open_page, person, fleet, p
     expect(page.get_by_role("row", name="a.txt")).to_be_visible()
 
 
-@pytest.mark.parametrize("look", [{}, {"viewport": {"width": 390, "height": 844}}], ids=["desktop", "phone"])
-def test_names_from_outside_stay_text(open_page, person, fleet, axe, look):
+def test_names_from_outside_stay_text(open_page, person, fleet, axe):
     """Whatever a device lists and sends: no script runs, and nothing breaks out of its place."""
     names = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202egnp.exe", "n" * 10_000]
     text = "<img src=x onerror=alert(1)>\u202egnp"
     listed = [*({"name": name, "size": 3} for name in names), {"name": 7}, None, "plain"]
     data = base64.b64encode(text.encode()).decode()
     fleet.pretend("evil", {"FS.ListExt": listed, "FS.Get": {"data": data, "left": 0}})
-    page = open_page(person, "#/device/evil/files", **look)
+    page = open_page(person, "#/device/evil/files")
     for name in names:
         expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
     page.get_by_role("button", name=names[0], exact=True).click()
     expect(content(page).get_by_role("textbox")).to_have_value(text)
     axe(page)
-    assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth"), width
     assert page.locator("main img").count() == 0
 
 
-@pytest.mark.parametrize(
-    ("answers", "said"),
-    [
-        ({}, "No handler for FS.List"),
-        ({"FS.ListExt": {"not": "a list"}}, "gave no list of files"),
-        ({"FS.List": ["a"]}, "1 file, 0 B"),
-    ],
-)
-def test_devices_that_answer_otherwise(open_page, person, fleet, answers, said):
-    """Without FS.ListExt the names alone are shown; without files, why; and one can try again."""
-    fleet.pretend("odd", answers)
+class Flash:
+    """The answers of a device whose file system renames over nothing."""
+
+    def __init__(self, **files):
+        self.files = files
+
+    def put(self, params):
+        before = self.files.get(params["filename"], b"") if params["append"] else b""
+        self.files[params["filename"]] = before + base64.b64decode(params["data"])
+
+    def get(self, params):
+        rest = self.files[params["filename"]][params["offset"] :]
+        part = rest[: params["len"]]
+        return {"data": base64.b64encode(part).decode(), "left": len(rest) - len(part)}
+
+    def rename(self, params):
+        if params["dst"] in self.files:
+            raise RpcError(500, "rename failed")
+        self.files[params["dst"]] = self.files.pop(params["src"])
+
+    def answers(self):
+        return {
+            "FS.ListExt": lambda _: [{"name": name, "size": len(data)} for name, data in self.files.items()],
+            "FS.Get": self.get,
+            "FS.Put": self.put,
+            "FS.Rename": self.rename,
+            "FS.Remove": lambda params: self.files.pop(params["filename"]) and None,
+        }
+
+
+def test_a_file_system_that_renames_over_nothing(open_page, person, fleet):
+    """A file can be replaced all the same, and nothing is left over."""
+    flash = Flash(main=b"old")
+    fleet.pretend("odd", flash.answers())
     page = open_page(person, "#/device/odd/files")
-    expect(page.get_by_role("main")).to_contain_text(re.compile(re.escape(said)))
-    if "FS.List" not in answers:
-        expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    open_file(page, "main")
+    content(page).get_by_label("Content of main").fill("new" * 1000)
+    content(page).get_by_role("button", name="Save").click()
+    expect(content(page)).to_contain_text("saved on the device")
+    assert flash.files == {"main": b"new" * 1000}
+
+
+ODD = {
+    "no-files": ({}, "No handler for FS.List"),
+    "no-list": ({"FS.ListExt": {"not": "a list"}}, "gave no list of files"),
+    "names-only": ({"FS.List": ["a"]}, "1 file, 0 B"),
+}
+
+
+def test_devices_that_answer_otherwise(open_page, person, fleet):
+    """Without FS.ListExt the names alone are shown; without files, why; and one can try again."""
+    page = open_page(person)
+    for id, (answers, said) in ODD.items():
+        fleet.pretend(id, answers)
+        page.goto(f"/#/device/{id}/files")
+        expect(page.get_by_role("main")).to_contain_text(re.compile(re.escape(said)))
+        assert page.get_by_role("button", name="Try again").is_visible() == ("FS.List" not in answers)

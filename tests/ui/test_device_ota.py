@@ -7,7 +7,6 @@ import json
 import re
 import zipfile
 
-import pytest
 import trio
 from playwright.sync_api import expect
 
@@ -123,6 +122,18 @@ def test_progress_is_shown_while_it_is_sent(open_page, person, fleet, make_firmw
     expect(picture(page)).to_have_accessible_name(re.compile("Now: Canceled"))
 
 
+def test_what_happened_behind_a_cut_is_shown(open_page, person, fleet, install, cable):
+    """The connection of the page breaks; an update comes and runs; mended, the page has it."""
+    fleet.connect("lamp")
+    page = open_page(person, "#/device/lamp/ota", cable=cable)
+    expect(page.get_by_text("The device was never updated from here")).to_be_visible()
+    cable.cut()
+    install("lamp", version="2.0")
+    cable.mend()
+    expect(picture(page)).to_have_accessible_name(re.compile("Now: Uncommitted"))
+    expect(page.get_by_role("region", name="Uncommitted firmware")).to_contain_text("Rolls back by itself")
+
+
 OBJECTIONS = {
     "another platform": ({"platform": "esp8266"}, "It is for esp8266, and the device is esp32.", "force"),
     "the same build": ({"version": "1.0", "build_id": "old"}, "The device runs this very build already.", "force"),
@@ -130,22 +141,20 @@ OBJECTIONS = {
 }
 
 
-@pytest.mark.parametrize("case", OBJECTIONS)
-def test_what_speaks_against_an_image_is_said_before(open_page, person, fleet, make_firmware, case):
+def test_what_speaks_against_an_image_is_said_before(open_page, person, fleet, make_firmware):
     """A wrong one cannot be sent by mistake; a person who insists can, where the server allows it."""
-    fields, said, kind = OBJECTIONS[case]
     fleet.connect("lamp", build=Build("lamp", "1.0", "old"))
     page = open_page(person, "#/device/lamp/ota")
-    choose(page, make_firmware(**fields))
-    expect(form(page)).to_contain_text(said)
     go = form(page).get_by_role("button", name="Update the device")
-    if kind == "warn":
+    for fields, said, kind in OBJECTIONS.values():
+        choose(page, make_firmware(**fields))
+        expect(form(page)).to_contain_text(said)
+        if kind == "force":
+            expect(go).to_be_disabled()
+            form(page).get_by_text("How it is sent", exact=True).click()
+            form(page).get_by_label("Send it even if").check()
         expect(go).to_be_enabled()
-        return
-    expect(go).to_be_disabled()
-    form(page).get_by_text("How it is sent").click()
-    form(page).get_by_label("Send it even if").check()
-    expect(go).to_be_enabled()
+        form(page).get_by_role("button", name="Cancel").click()
 
 
 BAD = {
@@ -169,20 +178,19 @@ def spoil(good, case):
     }[case]
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_images_are_told_before_they_are_sent(open_page, person, fleet, make_firmware, case):
+def test_bad_images_are_told_before_they_are_sent(open_page, person, fleet, make_firmware):
     """Read in the browser; of a compressed one, which the server refuses, the manifest shows all the same."""
     fleet.connect("lamp")
-    data = spoil(make_firmware(version="7.7"), case)
     page = open_page(person, "#/device/lamp/ota")
-    choose(page, data)
-    expect(page.get_by_role("region", name="New firmware")).to_contain_text(re.compile(BAD[case], re.IGNORECASE))
     go = page.get_by_role("button", name="Update the device")
-    if case == "compressed":
-        expect(form(page)).to_contain_text("7.7")
-        expect(go).to_be_disabled()
-    else:
-        expect(go).to_have_count(0)
+    for case, said in BAD.items():
+        choose(page, spoil(make_firmware(version="7.7"), case))
+        expect(page.get_by_role("region", name="New firmware")).to_contain_text(re.compile(said, re.IGNORECASE))
+        if case == "compressed":
+            expect(form(page)).to_contain_text("7.7")
+            expect(go).to_be_disabled()
+        else:
+            expect(go).to_have_count(0)
 
 
 def test_a_refusal_of_the_server_is_shown(open_page, person, fleet, make_firmware):

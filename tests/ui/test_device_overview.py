@@ -23,7 +23,7 @@ def test_what_a_device_is(open_page, person, fleet, axe):
     """Its firmware, its hardware and its memory, as it reports them; it comes and goes on the page by itself."""
     fleet.connect("lamp", name="Lamp in the hall", build=Build(app="lamp-app", version="3.1"), stats_interval=0.1)
     page = open_page(person, "#/device/lamp")
-    about = page.locator(".about")
+    about = page.locator(".device-facts")
     for words in ("lamp-app", "3.1", "committed", "esp32", "KiB free"):
         expect(about).to_contain_text(words)
     expect(page.get_by_role("navigation", name="Device").get_by_role("link", name="Overview")).to_have_attribute(
@@ -100,8 +100,19 @@ def test_firmware_on_trial_is_kept_or_given_back(open_page, person, fleet, insta
         expect(dialog).to_contain_text("Version 2.0 is gone")
         dialog.get_by_role("button", name="Roll back").click()
     expect(banner).to_be_hidden()
-    expect(page.locator(".about")).to_contain_text("2.0" if answer == "Commit" else "1.0")
-    expect(page.locator(".about .tag")).to_have_text("committed")
+    expect(page.locator(".device-facts")).to_contain_text("2.0" if answer == "Commit" else "1.0")
+    expect(page.locator(".device-facts .tag")).to_have_text("committed")
+
+
+def test_firmware_that_the_server_commits(open_page, person, fleet, install):
+    """The banner says that nobody has to; and it goes when it is done."""
+    fleet.connect("lamp")
+    install("lamp", version="2.0", query={"commit": "auto", "commit_after": 2})
+    page = open_page(person, "#/device/lamp")
+    banner = page.get_by_role("region", name="Uncommitted firmware")
+    expect(banner).to_contain_text("The server commits it by itself")
+    expect(banner).to_be_hidden()
+    expect(page.locator(".device-facts .tag")).to_have_text("committed")
 
 
 def test_a_device_that_is_removed_leaves_no_ruin(open_page, person, fleet):
@@ -115,6 +126,27 @@ def test_a_device_that_is_removed_leaves_no_ruin(open_page, person, fleet):
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
 
 
+def test_names_and_reports_from_outside_stay_text(open_page, person, fleet, axe):
+    """Whatever a device is called and reports: no script runs, and nothing breaks out of its place."""
+    evil = "<img src=x onerror=alert(1)>"
+    numbers = {evil: 1, "\u202egnp": 2, "n" * 10_000: 3, "__proto__": {"x": 4}}
+    ota = {"app": evil, "fw_version": {"a": evil}, "fw_id": "W" * 5000, "is_committed": False, "arch": ["</script>"]}
+    fleet.pretend("evil", {}, name="\u202e" + evil, reported={**numbers, "ota": ota})
+    person.register("wide", "W" * 256)
+    page = open_page(person, "#/device/evil")
+    expect(page.get_by_role("heading", level=1)).to_have_text("\u202e" + evil)
+    expect(page.get_by_role("figure").filter(has_text=evil)).to_be_visible()
+    expect(page.get_by_role("region", name="Uncommitted firmware")).to_be_visible()
+    axe(page)
+    for id in ("evil", "wide"):
+        page.goto(f"/#/device/{id}")
+        expect(page.get_by_role("heading", level=1)).to_contain_text(evil if id == "evil" else "WWW")
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth"), (id, width)
+    assert page.locator("main img").count() == 0
+
+
 @pytest.mark.parametrize("look", [{"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}], ids=str)
 def test_every_tab_is_accessible_in_every_look(open_page, person, fleet, install, axe, look):
     """Dark and on a phone, with an update on trial and a delta; on a phone, nothing is wider than the screen."""
@@ -123,7 +155,7 @@ def test_every_tab_is_accessible_in_every_look(open_page, person, fleet, install
     install("lamp", version="2.0")
     page = open_page(person, "#/device/lamp", **look)
     ready = {
-        "Overview": page.get_by_role("img", name=re.compile("^Free RAM")).or_(page.locator(".about")).first,
+        "Overview": page.get_by_role("img", name=re.compile("^Free RAM")).or_(page.locator(".device-facts")).first,
         "Shadow": page.get_by_role("heading", name="Reported"),
         "RPC": page.get_by_role("button", name="GPIO.Toggle"),
         "Files": page.get_by_role("button", name="init.js", exact=True),
@@ -133,6 +165,7 @@ def test_every_tab_is_accessible_in_every_look(open_page, person, fleet, install
     for tab, there in ready.items():
         page.get_by_role("navigation", name="Device").get_by_role("link", name=tab).click()
         expect(there).to_be_visible()
+        expect(page).to_have_title(re.compile(f"^{tab} of Lamp"))
         axe(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
         assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth"), tab

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 import trio
 from playwright.sync_api import expect
 
@@ -64,20 +63,54 @@ def test_calls_are_run_again_from_the_history(open_page, person, fleet):
     expect(history(page)).to_have_count(3)
 
 
-@pytest.mark.parametrize(
-    ("method", "params", "said"),
-    [
-        ("No.Such", "", "The device answered with error 404.*No handler for No.Such.*seems not to have No.Such"),
-        ("GPIO.Toggle", "{}", "error 400.*Pin is required"),
-        ("GPIO.Toggle", '{"pin": 99}', "error 400.*Error setting pin mode"),
-    ],
-)
-def test_errors_are_readable(open_page, person, fleet, method, params, said):
+def test_long_answers_are_not_piled_up(open_page, person, fleet):
+    """The newest is shown as a whole; of older ones that are long the history keeps the call, and says so."""
+    fleet.pretend("lamp", {"RPC.List": ["Long"], "Long": "x" * 20_000, "Short": "y"})
+    page = open_page(person, "#/device/lamp/rpc")
+    call(page, "Long")
+    expect(page.get_by_role("group", name="Result")).to_have_text(f'"{"x" * 20_000}"')
+    call(page, "Short")
+    expect(page.get_by_role("group", name="Result")).to_have_text('"y"')
+    history(page).nth(1).get_by_role("button", name="Long", exact=True).click()
+    expect(result(page)).to_contain_text("is not kept: run it again to see it")
+
+
+def test_calling_by_keyboard(open_page, person, fleet):
+    """From the name of the method to the answer, and again from the history."""
+    fleet.connect("lamp")
+    page = open_page(person, "#/device/lamp/rpc")
+    page.get_by_role("button", name="GPIO.Write").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="value integer")).to_be_visible()
+    page.get_by_label("Method", exact=True).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.type("4")
+    page.get_by_role("button", name="value integer").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("1")
+    page.keyboard.press("Control+Enter")
+    expect(result(page)).to_contain_text("Without a value (null): it is done.")
+    page.get_by_role("button", name="Run again: GPIO.Write").focus()
+    page.keyboard.press("Enter")
+    expect(history(page)).to_have_count(2)
+    assert person.http.post("/devices/lamp/rpc/GPIO.Read", json={"pin": 4}).json() == {"value": 1}
+
+
+ERRORS = [
+    ("No.Such", "", "The device answered with error 404.*No handler for No.Such.*seems not to have No.Such"),
+    ("GPIO.Toggle", "{}", "error 400.*Pin is required"),
+    ("GPIO.Toggle", '{"pin": 99}', "error 400.*Error setting pin mode"),
+]
+
+
+def test_errors_are_readable(open_page, person, fleet):
     """The device's own code and words."""
     fleet.connect("lamp")
     page = open_page(person, "#/device/lamp/rpc")
-    call(page, method, params)
-    expect(result(page)).to_contain_text(re.compile(said))
+    for method, params, said in ERRORS:
+        call(page, method, params)
+        expect(result(page)).to_contain_text(re.compile(said))
 
 
 def test_wrong_json_is_not_sent(open_page, person, fleet):
@@ -122,8 +155,7 @@ def test_an_offline_device_cannot_be_called(open_page, person, fleet, axe):
     expect(page.get_by_text("The device is offline.")).to_be_hidden()
 
 
-@pytest.mark.parametrize("look", [{}, {"viewport": {"width": 390, "height": 844}}], ids=["desktop", "phone"])
-def test_answers_from_outside_stay_text(open_page, person, fleet, axe, look):
+def test_answers_from_outside_stay_text(open_page, person, fleet, axe):
     """Whatever methods are called and answer: no script runs, and nothing breaks out of its place."""
     fleet.pretend(
         "evil",
@@ -133,10 +165,12 @@ def test_answers_from_outside_stay_text(open_page, person, fleet, axe, look):
             HOSTILE[0]: HOSTILE,
         },
     )
-    page = open_page(person, "#/device/evil/rpc", **look)
+    page = open_page(person, "#/device/evil/rpc")
     page.get_by_role("button", name=HOSTILE[0]).click()
     page.get_by_role("button", name="Call").click()
     expect(page.get_by_role("group", name="Result")).to_contain_text("\\u202egnp.exe\\u202c")
     axe(page)
-    assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth"), width
     assert page.locator("main img").count() == 0

@@ -130,6 +130,20 @@ def test_reports_are_no_conflict(open_page, person, fleet):
     assert "delta" not in shadow(person, "lamp")
 
 
+def test_reports_take_nobody_s_focus(open_page, person, fleet, desire):
+    """What is being read, and what is being typed, stay where they are while the device reports."""
+    fleet.connect("lamp", stats_interval=0.05)
+    desire("lamp", name="x")
+    page = open_page(person, "#/device/lamp/shadow")
+    reported = page.get_by_role("group", name="Reported state")
+    expect(reported).to_contain_text("ram_free")
+    for place in (reported, desired(page).get_by_label("name", exact=True)):
+        place.focus()
+        version = page.get_by_text(re.compile(r"^Version \d+")).inner_text()
+        expect(page.get_by_role("region", name="Delta")).not_to_contain_text(version)
+        expect(place).to_be_focused()
+
+
 @pytest.mark.parametrize("choice", ["Put my changes on top", "Discard my changes"])
 def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
     """Somebody else saves while one edits: both are shown, nothing is lost, and the person says how it goes on."""
@@ -154,6 +168,39 @@ def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
         assert shadow(person, "lamp")["desired"] == {"level": 5, "mode": "night"}
     else:
         expect(form.get_by_label("level", exact=True)).to_have_value("9")
+
+
+def test_two_browsers_at_once(open_page, person):
+    """What one saves the other sees; what both edit is a conflict for the second, which keeps its draft."""
+    person.register("lamp")
+    one, two = (open_page(person, "#/device/lamp/shadow") for _ in range(2))
+    add(one, "level", "1")
+    desired(one).get_by_role("button", name="Save").click()
+    expect(desired(two).get_by_label("level", exact=True)).to_have_value("1")
+    desired(two).get_by_label("level", exact=True).fill("2")
+    desired(one).get_by_label("level", exact=True).fill("3")
+    desired(one).get_by_role("button", name="Save").click()
+    expect(desired(two).get_by_role("alert").filter(has_text="changed elsewhere")).to_contain_text("level: 1 → 3")
+    expect(desired(two).get_by_label("level", exact=True)).to_have_value("2")
+
+
+def test_what_was_typed_is_there_again(open_page, person, desire):
+    """Another tab loses nothing; a conflict that came meanwhile is shown; the browser asks before the page is left."""
+    person.register("lamp")
+    desire("lamp", level=1)
+    page = open_page(person, "#/device/lamp/shadow")
+    desired(page).get_by_label("level", exact=True).fill("5")
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("heading", name="About")).to_be_visible()
+    desire("lamp", level=7)
+    page.get_by_role("link", name="Shadow").click()
+    expect(desired(page).get_by_label("level", exact=True)).to_have_value("5")
+    expect(desired(page).get_by_role("alert").filter(has_text="changed elsewhere")).to_contain_text("level: 1 → 7")
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.reload()
+    assert asked == ["beforeunload"]
+    expect(desired(page).get_by_label("level", exact=True)).to_have_value("7")
 
 
 def test_a_save_that_comes_too_late_is_a_conflict(open_page, person, desire):
@@ -197,8 +244,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("look", [{}, {"viewport": {"width": 390, "height": 844}}], ids=["desktop", "phone"])
-def test_keys_from_outside_stay_text(open_page, person, desire, axe, look):
+def test_keys_from_outside_stay_text(open_page, person, desire, axe):
     """Whatever is in a shadow: no script runs, no markup shows, marks that turn the writing are visible."""
     person.register("lamp")
     desire("lamp", **HOSTILE)
@@ -207,11 +253,13 @@ def test_keys_from_outside_stay_text(open_page, person, desire, axe, look):
         "reported",
         **{**HOSTILE, "\u202eevil": "other", "__proto__": 7, "k" * 10_000: None, "long": "v" * 10_000},
     )
-    page = open_page(person, "#/device/lamp/shadow", **look)
+    page = open_page(person, "#/device/lamp/shadow")
     expect(delta(page)).to_contain_text("__proto__.polluted")
     expect(delta(page)).to_contain_text('["\\u202eevil"]')
     expect(page.get_by_role("group", name="Reported state")).to_contain_text("<img src=x onerror=alert(1)>")
     axe(page)
-    assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth"), width
     assert page.evaluate("({}).polluted") is None
     assert page.locator("main img").count() == 0

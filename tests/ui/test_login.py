@@ -25,12 +25,12 @@ def test_logging_in_leads_to_where_one_wanted_to_be(open_page, person, axe):
     expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")
     axe(page)
     fill_in(page, person.name, person.password)
-    expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    expect(page.get_by_role("heading", name="Keys", level=1)).to_be_visible()
     expect(page.get_by_role("navigation", name="Main").get_by_role("link", name="Keys")).to_have_attribute(
         "aria-current", "page"
     )
     page.reload()
-    expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    expect(page.get_by_role("heading", name="Keys", level=1)).to_be_visible()
 
 
 def test_the_address_leads_to_no_other_site(open_page, person):
@@ -46,7 +46,7 @@ def test_logging_out_ends_it_in_every_window(open_page, person):
     page, elsewhere = open_page(person), open_page(person)
     window = page.context.new_page()
     window.goto("/#/rollouts")
-    expect(window.get_by_role("heading", name="Rollouts")).to_be_visible()
+    expect(window.get_by_role("heading", name="Rollouts", level=1)).to_be_visible()
     page.get_by_role("button", name="Log out").click()
     for each in (page, window):
         expect(each.get_by_role("heading", name="Log in")).to_be_visible()

@@ -54,7 +54,7 @@ export default async function view() {
   return {
     title: "Keys",
     element: h("section", {class: "page stack", "aria-label": "Keys"},
-      h("header", {class: "page-head flat"}, h("h1", {}, "Keys"), h("p", {class: "muted"}, "for programs that act for you"), h("div", {class: "tools"}, createButton("Create"))), body),
+      h("header", {class: "page-head flat"}, h("h1", {}, "Keys"), h("p", {class: "muted hide-phone"}, "for programs that act for you"), h("div", {class: "tools"}, createButton("Create"))), body),
   };
 }
 

@@ -29,7 +29,7 @@ export default async function view(context) {
   return {
     title: "Rollouts",
     element: h("section", {class: "page stack", "aria-label": "Rollouts"},
-      h("header", {class: "page-head flat"}, h("h1", {}, "Rollouts"), h("p", {class: "muted"}, "one image for many devices"),
+      h("header", {class: "page-head flat"}, h("h1", {}, "Rollouts"), h("p", {class: "muted hide-phone"}, "one image for many devices"),
         h("div", {class: "tools"}, h("a", {class: "button primary", href: link("rollouts", "new")}, "New rollout"))), list),
     update: ({id}) => {
       if (id) return false;

@@ -68,7 +68,7 @@ export default async function view({session}) {
   return {
     title: "Users",
     element: h("section", {class: "page stack", "aria-label": "Users"},
-      h("header", {class: "page-head flat"}, h("h1", {}, "Users"), h("p", {class: "muted"}, "each with devices of their own"),
+      h("header", {class: "page-head flat"}, h("h1", {}, "Users"), h("p", {class: "muted hide-phone"}, "each with devices of their own"),
         h("div", {class: "tools"}, h("button", {type: "button", class: "primary", onclick: add}, "Add"))),
       h("div", {class: "list-box"}, h("table", {class: "list"},
         h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col"}, "May"), h("th", {scope: "col", class: "hide-phone"}, "Since"),
