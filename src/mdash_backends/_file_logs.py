@@ -21,7 +21,7 @@ from mdash_backends._files import Files, failed
 from mdash_backends._key_files import KeyFiles
 from mdash_backends._log_segments import State
 from mdashcore._errors import InvalidInput, StorageError
-from mdashcore.storage import LogEntry
+from mdashcore.storage import LogEntry, check_begin
 
 __all__ = ["FileLogs"]
 
@@ -97,6 +97,10 @@ class FileLogs:
             raise StorageError(str(cause)) from cause.__cause__
         return request.first
 
+    async def begin(self, log: str, offset: int) -> None:
+        async with self._use(log) as used, used.lock:
+            await self._files.run(used.folder, self._begin, used, offset)
+
     async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
         async with self._use(log) as used:
             while True:
@@ -164,6 +168,12 @@ class FileLogs:
         for request in group:
             request.first = offset
             offset += len(request.members)
+
+    def _begin(self, log: _Log, offset: int) -> None:
+        old = _state(log)
+        check_begin(offset, old.end)
+        log.state = _log_segments.begin(self._files, old, offset)
+        _log_segments.remove_trimmed(old, log.state)
 
     def _trim(self, log: _Log, keep: int, before: int | None) -> None:
         old = _state(log)

@@ -2,7 +2,7 @@
 
 ::
 
-    log.json                  {"log": "notifications/alice", "first": 3}
+    log.json                  {"log": "notifications/alice", "first": 3, "newest": 3}
     0000000000000000.jsonl    {"offset":0,"time":1700000000.25,"body":{…}}
                               {"offset":1,"last":2,"time":1700000001.5,"body":{…}}
                               {"offset":2,"last":2,"time":1700000001.5,"body":{…}}
@@ -11,7 +11,8 @@
 Line n of a file is the entry with the file's offset + n. A body that does not fit on a line, or has space around it, is
 a string instead, in ``text``: it comes back byte for byte. ``last`` is the offset of the last entry of the same append,
 where there are several: so an append of which only a part came to the disk is known. ``first`` is the offset of the
-first entry that was not trimmed; what is before it is removed a file at a time.
+first entry that was not trimmed; what is before it is removed a file at a time. ``newest`` names the last file with an
+entry that was acknowledged, so it is known when that one is lost; it is null where there is no file.
 
 Everything here blocks.
 """
@@ -36,7 +37,7 @@ from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.storage import LogEntry
 
-__all__ = ["State", "append", "load", "member", "read", "remove_trimmed", "trim"]
+__all__ = ["State", "append", "begin", "load", "member", "read", "remove_trimmed", "trim"]
 
 HEADER: Final = "log.json"
 SEGMENT_BYTES: Final = (
@@ -62,11 +63,14 @@ class State:
     """The offsets of the first lines of the segments, in their order."""
     size: int = 0
     """Bytes of the last segment."""
+    newest: int | None = None
+    """The last segment of which the header knows. Another is there only where its first append was not acknowledged."""
 
 
 class _Header(msgspec.Struct):
     log: str
     first: Annotated[int, msgspec.Meta(ge=0)]
+    newest: int | None = None
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -114,8 +118,13 @@ def load(folder: str, name: str, *, repair: bool) -> State:
     if header.log != name:
         raise StorageError(f"{path} is not where it belongs: it is of the log {header.log!r}")
     starts = _segments(folder)
-    size, end = _recover(_path(folder, starts[-1]), starts[-1], repair=repair) if starts else (0, header.first)
-    found = State(folder, name, True, header.first, end, tuple(starts), size)
+    if header.newest is not None and header.newest not in starts:
+        raise StorageError(f"{_path(folder, header.newest)} is missing")
+    size, end = 0, header.first
+    if starts:
+        last = starts[-1]
+        size, end = _recover(_path(folder, last), last, least=last == header.newest, repair=repair)
+    found = State(folder, name, True, header.first, end, tuple(starts), size, header.newest)
     state = _without(found, header.first)
     if repair:
         remove_trimmed(found, state)
@@ -153,18 +162,24 @@ def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[byt
             raise StorageError(f"{path} has {present} bytes, and had {size}: it was changed by somebody else")
         os.ftruncate(descriptor, size)  # takes away what an append that failed has left
         os.lseek(descriptor, size, os.SEEK_SET)
+        named = False
         try:
             write_all(descriptor, lines)
             os.fsync(descriptor)
-            if fresh:
+            if starts[-1] != state.newest:
+                sync_folder(Path(state.folder))  # before the header: what that names has to be there
+                _replace_header(files, attrs.evolve(state, newest=starts[-1]))
+                named = True
                 sync_folder(Path(state.folder))
         except BaseException:
             with suppress(OSError):  # otherwise the next append does it
+                if named:
+                    _write_header(files, state)  # an empty file that it names would be damage
                 os.ftruncate(descriptor, size)
             raise
     finally:
         os.close(descriptor)
-    return attrs.evolve(state, exists=True, end=end, starts=starts, size=size + len(lines))
+    return attrs.evolve(state, exists=True, end=end, starts=starts, size=size + len(lines), newest=starts[-1])
 
 
 def read(state: State, start: int, limit: int) -> list[LogEntry]:
@@ -203,6 +218,15 @@ def trim(files: Files, state: State, first: int) -> State:
     return after
 
 
+def begin(files: Files, state: State, offset: int) -> State:
+    """Write down that there is nothing before an offset, and that it is the next; no file is removed yet."""
+    if not state.exists:
+        files.make(state.folder)
+    after = attrs.evolve(_without(state, offset), exists=True)
+    _write_header(files, after)
+    return after
+
+
 def remove_trimmed(before: State, after: State) -> None:
     """Remove the files that one state has, and the later one has not."""
     for start in before.starts[: len(before.starts) - len(after.starts)]:
@@ -214,13 +238,19 @@ def _without(state: State, first: int) -> State:
     first = max(first, state.first)
     ends = (*state.starts[1:], state.end)
     left = tuple(start for start, end in zip(state.starts, ends, strict=False) if end > first)
-    return attrs.evolve(state, first=first, end=max(first, state.end), starts=left, size=state.size if left else 0)
+    size, newest = (state.size, state.newest) if left else (0, None)
+    return attrs.evolve(state, first=first, end=max(first, state.end), starts=left, size=size, newest=newest)
 
 
 def _write_header(files: Files, state: State) -> None:
-    header = b'{\n  "log": %b,\n  "first": %d\n}\n' % (_json.encode(state.name), state.first)
-    files.replace(os.path.join(state.folder, HEADER), header)
+    _replace_header(files, state)
     sync_folder(Path(state.folder))
+
+
+def _replace_header(files: Files, state: State) -> None:
+    newest = b"null" if state.newest is None else b"%d" % state.newest
+    header = b'{\n  "log": %b,\n  "first": %d,\n  "newest": %b\n}\n' % (_json.encode(state.name), state.first, newest)
+    files.replace(os.path.join(state.folder, HEADER), header)
 
 
 def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple[bytes, int]:
@@ -235,21 +265,22 @@ def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple
     return b"".join(lines), offset
 
 
-def _recover(path: str, begin: int, *, repair: bool) -> tuple[int, int]:
+def _recover(path: str, begin: int, *, least: int, repair: bool) -> tuple[int, int]:
     """The size of a log's last file, and the offset after its last line, without its torn end, which is cut off.
 
-    Torn is what ends without a line break, what has NULs in it (a file can grow on disk before its bytes get there),
-    and the lines of an append of which the last one is not there.
+    Torn is what ends without a line break, also if it is NULs (a file can grow on disk before its bytes get there), and
+    the lines of an append of which the last one is not there. A file that is left with fewer than `least` is damaged.
     """
     data = read_file(path) or b""
     lines = _split(data)
     whole = len(lines)
     while whole:
-        if b"\0" not in lines[whole - 1]:
-            line = _last_line(path, lines[:whole], begin)
-            if line.last is None or line.last == line.offset:
-                break
+        line = _last_line(path, lines[:whole], begin)
+        if line.last is None or line.last == line.offset:
+            break
         whole -= 1
+    if whole < least:
+        raise StorageError(f"{path} is damaged: it ends after line {whole}, and there were more")
     size = sum(len(line) + 1 for line in lines[:whole])
     if size < len(data):
         cut = "cut off" if repair else "the next start will cut off"

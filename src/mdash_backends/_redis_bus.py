@@ -3,7 +3,7 @@
 When that connection is lost, the bus makes another and subscribes anew by itself. What was published meanwhile is
 lost, so every subscriber gets one `StorageError` from its iterator, at the place of the gap: after the messages from
 before, and when the subscription is live again. Who then reads what was missed has missed nothing. The iterator goes
-on after that.
+on after that. It is the same where a subscriber was so slow that messages had to be dropped.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import anyio
-import anyio.lowlevel
 from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
 from coredis.connection import BaseConnection
 from coredis.exceptions import RedisError
 
+from mdash_backends._bus_queue import BusQueue
 from mdash_backends._redis_client import ANY_SLOT, FAILURES, Client, Target, reason
 from mdashcore._errors import StorageError
 
 __all__ = ["RedisBus"]
 
 _log = logging.getLogger(__name__)
-
-BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; then they are dropped, as the contract allows
 
 RETRY_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
 
@@ -178,7 +176,7 @@ class RedisBus:
             error = error.exceptions[0]
         self._connection = None
         for subscription in self._subscriptions():
-            subscription.interrupt()
+            subscription.lose()
         if (why := reason(error)) != self._reason:  # told once, however long it lasts
             self._reason = why
             _log.warning("%s: subscriptions are interrupted: %s", self._client.target, why)
@@ -194,53 +192,28 @@ async def _refused(connection: BaseConnection) -> None:
             raise answer if isinstance(answer, RedisError) else RedisError(f"unexpected: {answer!r}")
 
 
-class _Subscription:
-    """One subscriber's messages, with an error at the place of each gap that a lost connection has left."""
+class _Subscription(BusQueue):
+    """One subscriber's messages."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.live = anyio.Event()
-        self._interrupted = False
-        self._items: deque[bytes | StorageError] = deque()  # at most BUS_QUEUE, and one more for a gap
-        self._news = anyio.Event()
-        self._ended = False
-
-    def __aiter__(self) -> _Subscription:
-        return self
-
-    async def __anext__(self) -> bytes:
-        await anyio.lowlevel.checkpoint()  # who reads a busy topic does not keep the loop to itself
-        while not self._items:
-            if self._ended:
-                raise StopAsyncIteration
-            self._news = anyio.Event()
-            await self._news.wait()
-        item = self._items.popleft()
-        if isinstance(item, StorageError):
-            raise item
-        return item
+        self._lost = False
 
     def begin(self, target: Target) -> None:
         """What is published from now on arrives."""
         self.live.set()
-        if self._interrupted:
-            self._interrupted = False
-            if not (self._items and isinstance(self._items[-1], StorageError)):
-                self._items.append(StorageError(f"{target}: the connection was lost, and messages with it"))
-                self._news.set()
+        if self._lost:
+            self._lost = False
+            self.interrupt(f"{target}: the connection was lost, and messages with it")
 
-    def interrupt(self) -> None:
+    def lose(self) -> None:
         """What is published from now on does not arrive."""
         if self.live.is_set():
             self.live = anyio.Event()
-            self._interrupted = True
+            self._lost = True
 
     def offer(self, message: bytes) -> None:
-        """Take a message, or drop it: it is from before the subscription, or there are too many."""
-        if self.live.is_set() and len(self._items) < BUS_QUEUE:
-            self._items.append(message)
-            self._news.set()
-
-    def end(self) -> None:
-        """Nothing will come any more."""
-        self._ended = True
-        self._news.set()
+        """Take a message, unless it is from before the subscription."""
+        if self.live.is_set():
+            super().offer(message)

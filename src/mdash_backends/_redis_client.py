@@ -32,6 +32,11 @@ logging.getLogger("coredis").setLevel(logging.CRITICAL)
 
 MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothing beyond, and memory stays bounded
 
+MAX_WAIT: Final = 60.0  # seconds for one of those places, and for an answer of a server that gives others meanwhile:
+# the calls of 10 000 devices that come back at once need 15 to 40 in all, on one busy core
+
+STEPS: Final = 8  # in which a silence is measured: more than the rounds of the event loop from a call to its answer
+
 MAX_REDIRECTS: Final = 5  # of one call in a cluster: more than a change of its topology causes
 
 SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
@@ -70,7 +75,7 @@ class Target:
     password: str | None = attrs.field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
     timeout: float = 2.0
-    """Seconds that a call may take."""
+    """Seconds that a connection may take to be made, or be silent while an answer is owed."""
 
     def __str__(self) -> str:
         return f"redis at {self.host}:{self.port}"
@@ -172,13 +177,20 @@ class Client:
 
 
 class _Wire:
-    """One node's connection, which all callers share."""
+    """One node's connection, which all callers share.
+
+    A burst of callers is served in turn, however long it lasts: what counts is that the server goes on answering. When
+    the connection fails, all who wait for a place fail with it: each would only find out the same, one after the other.
+    """
 
     def __init__(self, target: Target, tasks: TaskGroup) -> None:
         self.target = target
         self._tasks = tasks
         self._room = anyio.Semaphore(MAX_IN_FLIGHT, fast_acquire=True)
+        self._failures = 0
+        self._failure = ""
         self._connection: BaseConnection | None = None
+        self._given_up: BaseConnection | None = None
         self._dial: _Dial | None = None
 
     @property
@@ -188,16 +200,55 @@ class _Wire:
 
     async def call(self, *command: bytes | int) -> Any:
         """Send a command and give its answer, or raise one of `FAILURES`, in time."""
-        connection = None
+        await self._enter()
         try:
-            with anyio.fail_after(self.target.timeout):  # with the wait for room and for a connection
-                async with self._room:
-                    connection = await self._connected()
-                    return await connection.create_request(*command)  # type: ignore[arg-type]
-        except TimeoutError as exc:
-            if connection is not None:
-                connection.invalidate()  # the server or the way to it is gone: others need not wait for it
-            raise TimeoutError(f"no answer within {self.target.timeout:g} s") from exc
+            return await self._ask(command)
+        except FAILURES as exc:
+            if self.lost:
+                self._failures += 1
+                self._failure = reason(exc)
+            raise
+        finally:
+            self._room.release()
+
+    async def _enter(self) -> None:
+        """Take a place; for as long as others have them all, wait in line."""
+        failures = self._failures
+        try:
+            self._room.acquire_nowait()
+        except anyio.WouldBlock:
+            try:
+                with anyio.fail_after(MAX_WAIT):
+                    await self._room.acquire()
+            except TimeoutError as exc:
+                raise TimeoutError(f"so many calls wait that this one had no turn within {MAX_WAIT:g} s") from exc
+            if self._failures != failures:
+                self._room.release()
+                raise ConnectionLost(self._failure) from None
+
+    async def _ask(self, command: Sequence[bytes | int]) -> Any:
+        connection = await self._connected()
+        try:
+            return await connection.create_request(*command, timeout=MAX_WAIT)  # type: ignore[arg-type]
+        except ConnectionLost as exc:
+            if connection is self._given_up:
+                raise TimeoutError(f"no answer within {self.target.timeout:g} s") from exc
+            raise
+
+    async def _watch(self, connection: BaseConnection) -> None:
+        """Give a connection up on which answers are owed, and none comes in time: the server or the way to it is gone.
+
+        In each step the event loop has come round. So one that is busy, and leaves answers unread, is no silence.
+        """
+        told = connection.statistics
+        silent = read = 0
+        while connection.usable and silent <= STEPS:
+            await anyio.sleep(self.target.timeout / STEPS)
+            silent = silent + 1 if told.requests_pending and told.bytes_read == read else 0
+            read = told.bytes_read
+        if connection.usable:
+            self._given_up = connection
+            connection.invalidate()
 
     async def _connected(self) -> BaseConnection:
         if self._connection is not None and self._connection.usable:
@@ -220,6 +271,7 @@ class _Wire:
             connection = await self.target.connect()
             await self._tasks.start(connection.run)
             self._connection = dial.connection = connection
+            self._tasks.start_soon(self._watch, connection)
         except FAILURES as exc:
             dial.error = exc
         finally:

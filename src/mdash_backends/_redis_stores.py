@@ -28,7 +28,7 @@ import attrs
 
 from mdash_backends._redis_client import Client, Script, slot_of
 from mdashcore._errors import NotFound, StorageError, TooLarge, VersionConflict
-from mdashcore.storage import Document, LogEntry
+from mdashcore.storage import Document, LogEntry, check_begin
 
 __all__ = ["RedisBlobs", "RedisDocuments", "RedisLogs"]
 
@@ -83,6 +83,16 @@ for i = 2, #ARGV do
 end
 redis.call('INCRBY', KEYS[2], #ARGV - 1)
 return first
+""")
+
+# KEYS: entries, end; ARGV: offset. Where the log ends: if that is beyond the offset, nothing was done.
+_BEGIN = Script("""
+local last = tonumber(redis.call('GET', KEYS[2]) or '0')
+if last <= tonumber(ARGV[1]) then
+  redis.call('UNLINK', KEYS[1])
+  redis.call('SET', KEYS[2], ARGV[1])
+end
+return last
 """)
 
 # KEYS: entries, end; ARGV: entries to keep, offset from which on none is removed. MINID would need Redis 6.2.
@@ -223,6 +233,12 @@ class RedisLogs:
         arguments = (repr(float(time)).encode(), *map(bytes, bodies))
         first: int = await self._client.run(_APPEND, family.slot, keys, *arguments)
         return first
+
+    async def begin(self, log: str, offset: int) -> None:
+        check_begin(offset, 0)
+        family = self._keys(log)
+        end: int = await self._client.run(_BEGIN, family.slot, (family(b"entries"), family(b"end")), offset)
+        check_begin(offset, end)
 
     async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
         if limit <= 0 or start > MAX_OFFSET:

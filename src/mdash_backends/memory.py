@@ -9,17 +9,12 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import Final
 
-import anyio
-from anyio.streams.memory import MemoryObjectSendStream
-
+from mdash_backends._bus_queue import BusQueue
 from mdashcore._errors import InvalidInput, NotFound, VersionConflict
-from mdashcore.storage import Backend, Document, LogEntry
+from mdashcore.storage import Backend, Document, LogEntry, check_begin
 
 __all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "open_memory"]
-
-BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; then they are dropped, as the contract allows
 
 
 class MemoryDocuments:
@@ -71,6 +66,11 @@ class MemoryLogs:
         self._ends[log] = first + len(bodies)
         return first
 
+    async def begin(self, log: str, offset: int) -> None:
+        check_begin(offset, self._ends.get(log, 0))
+        self._logs.pop(log, None)
+        self._ends[log] = offset
+
     async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
         entries = self._logs.get(log)
         if not entries:
@@ -94,25 +94,22 @@ class MemoryBus:
     """Topics as sets of bounded queues."""
 
     def __init__(self) -> None:
-        self._topics: dict[str, set[MemoryObjectSendStream[bytes]]] = {}
+        self._topics: dict[str, set[BusQueue]] = {}
 
     async def publish(self, topic: str, message: bytes) -> None:
         for queue in tuple(self._topics.get(topic, ())):
-            try:
-                queue.send_nowait(message)
-            except (anyio.WouldBlock, anyio.BrokenResourceError):
-                pass  # at most once: a subscriber that is this far behind, or has stopped reading, loses messages
+            queue.offer(bytes(message))
 
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        send, receive = anyio.create_memory_object_stream[bytes](BUS_QUEUE)
+        queue = BusQueue()
         subscribers = self._topics.setdefault(topic, set())
-        subscribers.add(send)
+        subscribers.add(queue)
         try:
-            with send, receive:
-                yield receive
+            yield queue
         finally:
-            subscribers.discard(send)
+            queue.end()
+            subscribers.discard(queue)
             if not subscribers:
                 self._topics.pop(topic, None)
 

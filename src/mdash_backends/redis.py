@@ -6,7 +6,7 @@ Every part is percent-decoded. ``rediss`` is TLS, with the server's certificate 
 
     prefix        what every key and channel starts with, ``mdash`` by default: services with different prefixes can
                   share a database. Letters, digits, ``_ . : -``, at most 64.
-    timeout       seconds that a call may take before it fails; 2 by default
+    timeout       seconds that the server may take for an answer before a call fails; 2 by default
     durable       ``1`` says that the server has every write on disk before it answers, and claims `DURABLE`
     ssl_ca_certs  PEM file of the authorities to trust, instead of the system's (``rediss`` only)
     ssl_certfile, ssl_keyfile

@@ -19,7 +19,7 @@ from mdash_backends._lock import folder_of, hold_folder, refuse_folder
 from mdash_backends._sqlite_engine import Engine, open_engine
 from mdash_backends.memory import MemoryBus
 from mdashcore._errors import InvalidInput, TooLarge, VersionConflict
-from mdashcore.storage import DURABLE, Backend, Document, LogEntry
+from mdashcore.storage import DURABLE, Backend, Document, LogEntry, check_begin
 
 __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
 
@@ -96,6 +96,9 @@ class SqliteLogs:
             raise InvalidInput("the time of a log entry is a number")  # SQLite has no NaN
         return await self._engine.write(partial(_append, _text(log), time, [_body(body) for body in bodies]))
 
+    async def begin(self, log: str, offset: int) -> None:
+        await self._engine.write(partial(_begin, _text(log), offset))
+
     async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
         return await self._engine.read(partial(_read, _text(log), _integer(start), _integer(limit)))
 
@@ -162,6 +165,14 @@ def _append(log: str, time: float, bodies: Sequence[bytes], db: sqlite3.Connecti
     db.executemany(Sql.APPEND, [(number, first + n, time, body) for n, body in enumerate(bodies)])
     db.execute(Sql.ADVANCE, (first + len(bodies), number))
     return first
+
+
+def _begin(log: str, offset: int, db: sqlite3.Connection) -> None:
+    found = _row(Sql.LOG, (log,), db)
+    check_begin(offset, 0 if found is None else found[1])
+    number = db.execute(Sql.NEW_LOG, (log,)).lastrowid if found is None else found[0]
+    db.execute(Sql.TRIM, (number, offset))
+    db.execute(Sql.ADVANCE, (offset, number))
 
 
 def _read(log: str, start: int, limit: int, db: sqlite3.Connection) -> list[LogEntry]:

@@ -54,6 +54,8 @@ class Account:
     """May manage the accounts; sees nothing of their devices."""
     created_at: float
     """Unix seconds."""
+    removing: bool = False
+    """Its removal has begun: nobody logs in, and nobody else gets the name before everything of it is gone."""
 
 
 @attrs.frozen
@@ -64,6 +66,7 @@ class Device:
     id: str
     name: str
     token_hash: str
+    """Empty from when the device's removal begins: no token has it."""
     created_at: float
     """Unix seconds."""
 

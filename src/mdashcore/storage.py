@@ -17,12 +17,15 @@ deleted meanwhile may be given or not. It must not hold all of them in memory if
 **LogStore** keeps append-only logs. The entries of one `append` get consecutive offsets; the first of a log is 0,
 and an offset is never used twice, also after a `trim`. An entry's body comes back byte for byte. An entry becomes
 visible only when all with smaller offsets are. `read` never waits for entries to come. `trim` keeps the newest; its
-caller, who knows what the entries are, decides how many those are, by number, size or age.
+caller, who knows what the entries are, decides how many those are, by number, size or age. `begin` lets a log go on at
+a later offset, as if all before it had been appended and trimmed: for what is moved from another store.
 
 **MessageBus** carries messages at most once. A subscription is live when its context has been entered:
-what is published after that arrives, in the order of each publisher, or, where the subscriber is slow, may be
-dropped. `publish` never waits for a subscriber, and a slow one never delays another. Nothing is kept for those who
-are not there. Users that need every message keep a log beside it and read what they missed.
+what is published after that arrives, in the order of each publisher. Where the subscriber is slow, or a connection is
+lost, messages may be dropped; then the subscription raises `StorageError` once, at the place of the gap, after what
+came before it. It may end with that: who needs to know what follows subscribes again. `publish` never waits for a
+subscriber, and a slow one never delays another. Nothing is kept for those who are not there. Users that need every
+message keep a log beside it and read what they missed.
 
 **BlobStore** keeps large bytes (firmware images). A blob becomes visible when `put` has seen the last chunk;
 before, and if the source fails, there is none. Memory use must not grow with the size of a blob, unless the
@@ -45,6 +48,7 @@ from mdashcore._errors import InvalidInput, StorageError
 __all__ = [
     "DURABLE",
     "ENTRY_POINT_GROUP",
+    "MAX_OFFSET",
     "SHARED",
     "Backend",
     "BackendOpener",
@@ -55,6 +59,7 @@ __all__ = [
     "LogStore",
     "MessageBus",
     "backend_schemes",
+    "check_begin",
     "open_backend",
 ]
 
@@ -65,6 +70,8 @@ DURABLE: Final = "durable"
 
 SHARED: Final = "shared"
 """Capability: several processes may use it at once and see each other's writes and messages."""
+
+MAX_OFFSET: Final = 2**52  # of a log to begin at: scripts and browsers count with doubles, exactly up to twice that
 
 MAX_KEY: Final = 512  # characters: an account's name and a device's id have 64 and 128
 
@@ -121,6 +128,13 @@ class LogStore(Protocol):
     async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
         """Add entries, all or none; returns the offset of the first. `bodies` is not empty."""
 
+    async def begin(self, log: str, offset: int) -> None:
+        """Remove all entries, and give the next one this offset; at a cost that does not grow with it.
+
+        Raises:
+            InvalidInput: the offset was used already, or is greater than `MAX_OFFSET`. Nothing was changed.
+        """
+
     async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
         """At most `limit` entries with an offset of at least `start`, in their order."""
 
@@ -143,7 +157,11 @@ class MessageBus(Protocol):
         """Give a message to every present subscriber of the topic, waiting for none of them."""
 
     def subscribe(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The topic's messages, from the moment that the context is entered."""
+        """The topic's messages, from the moment that the context is entered.
+
+        Raises:
+            StorageError: there is no subscription; or, from the iterator, messages were dropped: read what was missed.
+        """
 
 
 @runtime_checkable
@@ -194,6 +212,12 @@ class BackendOpener(Protocol):
             InvalidInput: the URL cannot be understood.
             StorageError: there is nothing usable behind it.
         """
+
+
+def check_begin(offset: int, end: int) -> None:
+    """For `LogStore.begin`, in a log that ends at `end`: raises `InvalidInput` for an offset that cannot be next."""
+    if not end <= offset <= MAX_OFFSET:
+        raise InvalidInput(f"a log that ends at offset {end} cannot begin anew at {offset}; at most at {MAX_OFFSET}")
 
 
 def backend_schemes() -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def test_a_write_is_on_disk_before_the_answer(disk: Disk, tmp_path: Path) -> Non
             ]  # fmt: skip
             disk.calls.clear()
             await backend.logs.append("l", 1.0, [b"1"])
-            assert disk.calls[-2:] == [("fsync", str(log / "0000000000000000.jsonl")), ("fsync", str(log))]
+            assert disk.calls[-5:-3] == [("fsync", str(log / "0000000000000000.jsonl")), ("fsync", str(log))]
+            assert disk.calls[-2:] == [("rename", str(log / "log.json")), ("fsync", str(log))]
             disk.calls.clear()
             await backend.logs.append("l", 1.0, [b"1"])
             assert disk.calls == [("fsync", str(log / "0000000000000000.jsonl"))]
@@ -493,6 +495,10 @@ def test_a_torn_end(appends: list[list[bytes]], whole: int, tmp_path: Path, capl
     async def scenario() -> None:
         for length in range(kept + 1, len(data)):
             path.write_bytes(data[:length])
+            if not whole:
+                (path.parent / "log.json").write_text(
+                    '{"log": "l", "first": 0}'
+                )  # it knows of files when they are there
             caplog.clear()
             assert await recovered(tmp_path) == entries[:whole]
             (record,) = caplog.records
@@ -506,7 +512,7 @@ async def end_is_whole(folder: Path, entries: list[bytes]) -> None:
     assert await recovered(folder) == entries
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 5000, b"\0" * 40 + b"}\n", b'{"offset":3,"time":1.0,"body":1}\n\0\0'])
+@pytest.mark.parametrize("tail", [b"\0" * 5000, b'{"offset":3,"time":1.0,"body":1}\n\0\0'])
 def test_an_end_that_never_got_its_bytes(tail: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """NULs at the end, where a file had grown before its bytes came to the disk, are cut off like a torn line."""
     write_log(tmp_path, *([body] for body in SINGLE))
@@ -534,6 +540,9 @@ def damage(path: Path, old: bytes, new: bytes) -> None:
         (b'{"n":0}}\n', b'{"n":0}}', 1, 0, "trailing characters"),
         (b'{"offset":1,', b'\n{"offset":1,', 2, 39, "truncated"),
         (b'{"offset":1,"time":1.0,"body":{"n":1}}\n', b"", 2, 39, "offset 2 instead of 1"),
+        (b'"text":', b'"te\0t":', 3, 78, "invalid character"),
+        (b'\xa9"}}\n', b'\xa9"}\0\n', 3, 78, "expected ',' or '}'"),
+        (b'\xa9"}}\n', b'\xa9"}}\n' + b"\0" * 40 + b"}\n", 4, 123, "invalid character"),
         (b'{"text"', b'{"text', 3, 78, "expected ':'"),
     ],
 )
@@ -550,6 +559,66 @@ def test_damage_in_a_log(tmp_path: Path, old: bytes, new: bytes, line: int, byte
 
     with_store(tmp_path, scenario)
     assert (tmp_path / LOG).read_bytes() == data
+
+
+def test_a_lost_newest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a log's newest file is missing, or has no whole entry left, that is damage, also for a check; and nothing
+    is written: no offset is given twice. What is there is left as it is."""
+    monkeypatch.setattr("mdash_backends._log_segments.SEGMENT_BYTES", 30)
+    write_log(tmp_path, *([body] for body in SINGLE))
+    newest = max((tmp_path / "logs" / "l.log").glob("0*"))
+    data = newest.read_bytes()
+
+    def errors() -> set[str]:
+        texts: set[str] = set()
+
+        async def use(backend: Backend, *, check: bool) -> None:
+            if check:
+                assert backend.check is not None
+                await backend.check()
+            for verb in (backend.logs.end("l"), backend.logs.read("l", 0, 99), backend.logs.append("l", 1.0, [b"1"])):
+                with pytest.raises(StorageError) as caught:
+                    await verb
+                texts.add(str(caught.value))
+
+        with_store(tmp_path, partial(use, check=False))
+        with_store(tmp_path, partial(use, check=True))
+        return texts
+
+    for left in (b"", data[:-1], b"\0" * 100):
+        newest.write_bytes(left)
+        assert errors() == {f"{newest} is damaged: it ends after line 0, and there were more"}
+        assert newest.read_bytes() == left
+    newest.unlink()
+    assert errors() == {f"{newest} is missing"}
+    newest.write_bytes(data)
+    run("trio", end_is_whole, tmp_path, SINGLE)
+
+
+def test_a_file_of_which_the_header_cannot_know(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file whose name could not be written down has no entry; the next append goes there, and is kept."""
+    monkeypatch.setattr("mdash_backends._log_segments.SEGMENT_BYTES", 30)
+    failing = False
+
+    def fail(path: str) -> None:
+        if failing and path.startswith(str(tmp_path / ".tmp")):
+            raise OSError(5, "Input/output error")
+
+    async def scenario() -> None:
+        nonlocal failing
+        async with store(tmp_path) as backend:
+            await backend.logs.append("l", 1.0, [b"0"])
+            failing = True
+            with pytest.raises(StorageError, match="Input/output error"):
+                await backend.logs.append("l", 1.0, [b"1"])
+            assert await backend.logs.end("l") == 1
+        failing = False
+        await end_is_whole(tmp_path, [b"0"])
+        async with store(tmp_path) as backend:
+            assert await backend.logs.end("l") == 2
+
+    disk.fail = fail
+    run("trio", scenario)
 
 
 def test_missing_files_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

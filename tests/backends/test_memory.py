@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdash_backends.memory import BUS_QUEUE
+from mdash_backends._bus_queue import BUS_QUEUE
 from mdashcore import storage
 from mdashcore._errors import InvalidInput, NotFound, StorageError, VersionConflict
 from mdashcore.storage import Backend, Document, LogEntry, open_backend
@@ -497,13 +497,16 @@ async def test_waiting_subscriber_is_woken(backend: Backend) -> None:
 
 @on_both_loops
 async def test_slow_subscriber(backend: Backend) -> None:
-    """A subscriber that does not read holds up nobody, and is kept a bounded number of messages, the oldest."""
+    """A subscriber that does not read holds up nobody, and is kept a bounded number of messages, the oldest; then it
+    hears once that others are missing, and after that what comes when there is room again."""
     bus = backend.bus
     async with bus.subscribe("t") as slow, bus.subscribe("t") as quick:
         for n in range(BUS_QUEUE + 500):
             await bus.publish("t", b"%d" % n)
             assert await anext(quick) == b"%d" % n
         assert [await anext(slow) for _ in range(BUS_QUEUE)] == [b"%d" % n for n in range(BUS_QUEUE)]
+        with pytest.raises(StorageError, match=f"{BUS_QUEUE} messages behind"):
+            await anext(slow)
         await bus.publish("t", b"there is room again")
         assert await anext(slow) == b"there is room again"
 

@@ -153,6 +153,13 @@ class ForgetsOffsets(MemoryLogs):
             self._ends.pop(log, None)
 
 
+class BeginsInNameOnly(MemoryLogs):
+    """Says where the log ends, and leaves what was there."""
+
+    async def begin(self, log: str, offset: int) -> None:
+        self._ends[log] = offset
+
+
 class TrimsTheNewest(MemoryLogs):
     """Keeps the wrong end."""
 
@@ -234,7 +241,9 @@ class WaitsForSlowOnes(MemoryBus):
 
     async def publish(self, topic: str, message: bytes) -> None:
         for queue in tuple(self._topics.get(topic, ())):
-            await queue.send(message)
+            while queue.is_full:
+                await anyio.lowlevel.checkpoint()
+            queue.offer(message)
 
 
 class DropsForAll(MemoryBus):
@@ -242,10 +251,19 @@ class DropsForAll(MemoryBus):
 
     async def publish(self, topic: str, message: bytes) -> None:
         queues = list(self._topics.get(topic, ()))
-        if any(queue.statistics().current_buffer_used >= queue.statistics().max_buffer_size for queue in queues):
+        if any(queue.is_full for queue in queues):
             return
         for queue in queues:
-            queue.send_nowait(message)
+            queue.offer(message)
+
+
+class DropsWithoutAWord(MemoryBus):
+    """Skips those who are behind, and goes on as if nothing had been."""
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        for queue in tuple(self._topics.get(topic, ())):
+            if not queue.is_full:
+                queue.offer(message)
 
 
 class KeepsMessages(MemoryBus):
@@ -320,6 +338,7 @@ BROKEN = [
     (SkipsOffsets, "test_log_concurrent_appends"),
     (RepeatsOffsets, "test_log_concurrent_appends"),
     (ForgetsOffsets, "test_log_trim_keeps_the_newest"),
+    (BeginsInNameOnly, "test_log_begins_at_an_offset"),
     (TrimsTheNewest, "test_log_trim_keeps_the_newest"),
     (TrimsWhatComesMeanwhile, "test_log_trim_spares_what_comes_meanwhile"),
     (WritesBodiesAnew, "test_log_bodies_come_back_byte_for_byte"),
@@ -328,6 +347,7 @@ BROKEN = [
     (DropsTheFirstMessage, "test_bus_the_first_message_arrives"),
     (WaitsForSlowOnes, "test_bus_a_slow_subscriber_delays_nobody"),
     (DropsForAll, "test_bus_a_slow_subscriber_delays_nobody"),
+    (DropsWithoutAWord, "test_bus_a_slow_subscriber_is_told"),
     (KeepsMessages, "test_bus_nothing_is_kept"),
     (ShowsHalfBlobs, "test_blob_nothing_until_it_is_complete"),
     (LeavesPartsBehind, "test_blob_a_failing_source_leaves_nothing"),

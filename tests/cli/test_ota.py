@@ -5,11 +5,18 @@ from __future__ import annotations
 import io
 import json
 import signal
+import threading
 
+import httpx
 import pytest
+import trio
 from websockets.sync.client import connect
 
+from mdashcore.cli.client import Credentials, Remote
+from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota import OUTCOMES
+from mdashcore.cli.ota_display import Display
+from mdashcore.cli.ota_watch import _Watch
 from mdashcore.firmware import write_image
 from mdashcore.ota import ENDS, State
 
@@ -32,7 +39,7 @@ def image(tmp_path):
 @pytest.fixture
 def device(demo, mdash, spawn, request, wait_told):
     """The id of a connected device of the test's own."""
-    id = request.node.name
+    id = request.node.name.replace("[", "-").rstrip("]")
     token = mdash("devices", "add", id, env=demo.by_key).out.split()[1]
     spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
     wait_told(demo.by_key, "online", id)
@@ -40,12 +47,12 @@ def device(demo, mdash, spawn, request, wait_told):
 
 
 def test_an_update(demo, mdash, device, image):
-    """It ends when the device runs the image, and says how to commit; sent again after that, the same image is on
-    the device already; with --commit, the next is committed as well."""
-    done = mdash("ota", device, image("2.0"), env=demo.by_key)
+    """With --no-wait it ends when the device runs the image, with a code of its own, and says how to commit; sent again
+    after that, the same image is on the device already; with --commit, the next is committed as well."""
+    done = mdash("ota", device, image("2.0"), "--no-wait", env=demo.by_key)
     assert (done.code, done.out) == (
-        0,
-        f"UNCOMMITTED: {device} runs it, and rolls back unless it is committed: mdash call {device} OTA.Commit\n",
+        6,
+        f"UNCOMMITTED: {device} runs it, and goes back unless it is committed: mdash call {device} OTA.Commit\n",
     )
     shown = done.err.split()
     assert shown == [state for state in State if state in shown], "each once, in their order"
@@ -55,9 +62,98 @@ def test_an_update(demo, mdash, device, image):
     assert (same.code, same.out) == (0, f"ALREADY_INSTALLED: {device} ran it already\n")
     next_ = mdash("ota", device, image("3.0"), "--commit", "--json", env=demo.by_key)
     assert next_.code == 0
+    assert "OTA.Commit" not in next_.err, "nobody has to do it"
     update = json.loads(next_.out)
     assert (update["state"], update["image"]["version"]) == ("COMMITTED", "3.0")
     assert json.loads(mdash("call", device, "Sys.GetInfo", env=demo.by_key).out)["fw_version"] == "3.0"
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "last"),
+    [
+        ("OTA.Commit", 0, "COMMITTED: {} runs it, committed"),
+        ("OTA.Revert", 1, "Error: the update of {} is ROLLED_BACK"),
+    ],
+    ids=["commit", "revert"],
+)
+def test_an_update_is_over_when_somebody_decides(demo, mdash, device, image, spawn, method, code, last):
+    """Until then the command waits, and says how long it can be committed, and how."""
+    watching = spawn("ota", device, image("2.0"), env=demo.by_key)
+    words = (
+        rf"^{device} runs it on trial, and goes back in (\d+) s unless you commit it: mdash call {device} OTA.Commit$"
+    )
+    assert 290 <= int(watching.wait_for(words, "err")[1]) <= 300
+    assert watching.process.poll() is None
+    assert mdash("call", device, method, env=demo.by_key).code == 0
+    assert watching.wait() == code
+    assert last.format(device) in (watching.out + watching.err)
+
+
+@pytest.fixture
+def fleet(spawn, mdash, wait_told, tmp_path):
+    """A server on a folder, which can be killed and started again, with a connected device d1."""
+
+    class Fleet:
+        def __init__(self):
+            self.bind = "127.0.0.1:0"
+            self.start()
+            token = mdash("devices", "add", "d1", env=self.env).out.split()[1]
+            self.device = spawn("device", env={"MDASH_SERVER": self.env["MDASH_SERVER"], "MDASH_TOKEN": token})
+            wait_told(self.env, "online", "d1")
+
+        def start(self):
+            options = ("--store", f"sqlite://{tmp_path / 'store'}", "--register-admin", "root:pw", "--bind", self.bind)
+            self.server = spawn("serve", *options)
+            url = self.server.wait_for("Listening on (.+)")[1]
+            self.bind = url.removeprefix("http://")
+            self.env = {"MDASH_SERVER": url, "MDASH_USER": "root:pw"}
+
+    return Fleet()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_is_restarted_during_the_transfer(fleet, image, spawn, number):
+    """The command looks for it again, says so once, and goes on to the end, with the commit that it was told to do."""
+    watching = spawn("ota", "d1", image("2.0", size=200_000), "--commit", env=fleet.env)
+    watching.wait_for("TRANSFERRING", "err")
+    fleet.server.end(number)
+    watching.wait_for("Looking again", "err")
+    fleet.start()
+    assert watching.wait(60) == 0, watching.err
+    assert watching.out == "COMMITTED: d1 runs it, committed\n"
+    assert watching.err.count("Looking again") <= 2
+
+
+def test_a_server_that_is_restarted_while_the_device_is_on_trial(fleet, mdash, image, spawn):
+    """The command is there still when somebody commits."""
+    watching = spawn("ota", "d1", image("2.0"), env=fleet.env)
+    watching.wait_for("d1 runs it on trial", "err")
+    fleet.server.end(signal.SIGKILL)
+    watching.wait_for("Looking again", "err")
+    fleet.start()
+    fleet.device.wait_for(": connected to", "err", count=3)  # it has also rebooted
+    while mdash("call", "d1", "OTA.Commit", env=fleet.env).code == 5:
+        pass  # it knows that it is back a moment before the server does
+    assert watching.wait() == 0, watching.err
+    assert watching.out == "COMMITTED: d1 runs it, committed\n"
+
+
+def test_a_server_that_does_not_come_back(fleet, mdash, image, monkeypatch, wait_told):
+    """In the end the command gives up, and says that the update goes on."""
+    monkeypatch.setattr("mdashcore.cli.ota_watch.MAX_OUTAGE", 1.0)
+
+    def kill():
+        wait_told(fleet.env, "ota.UNCOMMITTED", "d1")
+        fleet.server.end(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    done = mdash("ota", "d1", image("2.0"), env=fleet.env)
+    killer.join()
+    assert (done.code, done.out) == (3, "")
+    assert done.err.splitlines()[-1].endswith(
+        "The update goes on: mdash ota d1 --status shows it, --cancel takes it back"
+    )
 
 
 def test_a_refused_image(demo, mdash, device, image, tmp_path):
@@ -126,6 +222,8 @@ def test_ctrl_c_leaves_the_update_going(demo, mdash, image, spawn, request):
         (("ota", "lamp", "--status", "--cancel"), 2, "go with a DEVICE alone"),
         (("ota", "lamp", __file__, "--status"), 2, "go with a DEVICE alone"),
         (("ota", "lamp", __file__, "--queue", "--commit"), 2, "give --commit auto"),
+        (("ota", "lamp", __file__, "--no-wait", "--commit"), 2, "give --commit auto"),
+        (("ota", "lamp", "--status", "--no-wait"), 2, "go with a DEVICE alone"),
         (("ota", "lamp", __file__, "--commit", "later"), 2, "'later' is not one of"),
         (("ota", "nosuch", "--status"), 1, "no device 'nosuch'"),
         (("ota", "nosuch", "--cancel"), 1, "no device 'nosuch'"),
@@ -144,3 +242,28 @@ def test_failures(demo, mdash, args, code, words):
 def test_every_end_has_an_exit_code():
     """No state in which an update can stay leaves the command without an answer."""
     assert set(OUTCOMES) == ENDS | {State.UNCOMMITTED, State.QUEUED}
+
+
+@pytest.mark.parametrize(("answers", "ends"), [([422], "CliError"), ([503, 422], "waits"), ([503, 200], "waits")])
+def test_a_commit_that_may_have_been_made_before(answers, ends, tmp_path):
+    """Its answer was lost with the server; that the device refuses another one then is no failure."""
+    remote = Remote("http://test", Credentials.of_key("mdk_x"))
+    watch = _Watch(remote, "d1", tmp_path, {}, Display("d1", hint=False), commit=True, wait=True)
+    left = list(answers)
+
+    def answer(request):
+        assert request.url.path == "/api/v2/devices/d1/rpc/OTA.Commit"
+        return httpx.Response(left.pop(0), json={"error": {"code": -1, "message": "no"}})
+
+    async def commit():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            while left:
+                try:
+                    await watch._call_commit(http)
+                except CliError as exc:
+                    code = exc.code
+                else:
+                    return "waits"
+            return "CliError" if code is Exit.FAILED else code
+
+    assert trio.run(commit) == ends

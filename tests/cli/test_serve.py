@@ -62,6 +62,18 @@ def test_where_users_come_from(spawn, login, tmp_path):
     assert login(url, "twice", "file") == (401, None)
 
 
+@pytest.mark.parametrize(("option", "env"), [((), {"MDASH_MAX_IMAGE": "999"}), (("--max-image", "999"), {})])
+def test_how_large_an_image_may_be(spawn, tmp_path, option, env):
+    """It is said on the command line or in the environment; either wins over the file."""
+    config = tmp_path / "mdash.toml"
+    config.write_text("max_image = 5000\n")
+    _, url = serve(spawn, *ANY_PORT, "--config", str(config), "--register-admin", "root:pw", *option, env=env)
+    with httpx.Client(base_url=f"{url}/api/v2", auth=("root", "pw")) as client:
+        assert client.post("/devices", json={"id": "d1"}).status_code == 201
+        answers = [client.post("/devices/d1/ota?queue=1", content=bytes(size)).status_code for size in (1000, 999)]
+    assert answers == [413, 202]
+
+
 def test_the_environment(spawn, login, tmp_path):
     """Every option is in the environment too, several users one a line; it wins over the file, and loses to the
     command line."""

@@ -1004,3 +1004,25 @@ class TestLaws:
                 update = advance(update, DeadlinePassed(), now=now)
             assert now - NOW <= LONGEST, turn
         assert update.ended
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ((), False),
+        ((EndAccepted(),), True),
+        ((EndAccepted(), *LOST_LINK), True),
+        ((CallTimedOut("OTA.End"),), False),
+        ((DeviceDisconnected(),), False),
+        (LOST_LINK, False),
+        ((*LOST_LINK, BuildReported(OLD)), False),
+        ((*LOST_LINK, BuildReported(TRIAL)), True),
+        ((*LOST_LINK, BuildReported(attrs.evolve(OLD, status=1))), False),
+        ((*LOST_LINK, BuildReported(attrs.evolve(OLD, status=1)), EndAccepted()), True),
+    ],
+)
+def test_a_device_has_the_image_when_that_is_known(events, expected):
+    """OTA.End was accepted, or its report says what it runs; a lost answer is no yes. It is stored with the update."""
+    update = after(verifying(), *events)
+    assert update.image_taken is expected
+    assert Update.from_stored(json.loads(json.dumps(update.to_stored()))).image_taken is expected

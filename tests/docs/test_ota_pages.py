@@ -98,7 +98,7 @@ def _stands(mdash, demo, name):
     return json.loads(mdash(f"mdash ota {name} --status --json", env=demo.variables))
 
 
-def test_the_commands_of_the_guide(lamp, page, demo, run, start, mdash):
+def test_the_commands_of_the_guide(lamp, page, demo, run, start, mdash, tmp_path):
     """On trial and committed; committed by the server; queued, looked at and taken back; in other chunks."""
     guide, (name, write) = page("docs/how_to_guides/update_the_firmware.md"), lamp
 
@@ -106,8 +106,10 @@ def test_the_commands_of_the_guide(lamp, page, demo, run, start, mdash):
         return re.sub(r"\blamp\b", name, guide.code(mark)).replace("commit_after=60", "commit_after=1")
 
     write("2.0")
-    assert mdash(here("try").strip(), env=demo.variables).startswith("UNCOMMITTED: ")
-    mdash(here("commit").strip(), env=demo.variables)
+    with start(f"exec {here('try').strip()}", env=demo.variables, cwd=tmp_path) as watching:
+        watching.expect("runs it on trial")
+        mdash(here("commit").strip(), env=demo.variables)
+        watching.expect("^COMMITTED: ")
     assert _stands(mdash, demo, name)["state"] == "COMMITTED"
     write("3.0")
     assert run(here("auto"), env=demo.variables).stdout.split()[-1] == "202"

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
-from mdashcore._errors import VersionConflict
+from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import Backend, Document
 
 
@@ -97,12 +97,35 @@ def interleave(coroutines: Sequence[Coroutine[Any, Any, Any]], choices: Sequence
     return outcomes
 
 
+class Left(BaseException):
+    """What a loop throws into a coroutine that nobody waits for any more."""
+
+
+def stop(coroutine: Coroutine[Any, Any, Any], steps: int, error: BaseException) -> bool:
+    """Run a coroutine for so many steps, and throw `error` into it then; False if it had come to its end before.
+
+    A store pauses before and after every verb, so a write that is stopped may have happened or not.
+    """
+    try:
+        for _ in range(steps):
+            coroutine.send(None)
+        coroutine.throw(error)
+    except StopIteration:
+        return False
+    except type(error):
+        return True
+    raise AssertionError("it goes on, whatever was thrown into it")
+
+
 @attrs.define
 class Tools:
     """What the tests of the hub are made with. A fixture, and made anew by each example of a property."""
 
     run: Callable[[Coroutine[Any, Any, Any]], Any] = run
     interleave: Callable[..., list[Outcome]] = interleave
+    stop: Callable[[Coroutine[Any, Any, Any], int, BaseException], bool] = stop
+    stops: tuple[Callable[[], BaseException], ...] = (Left, lambda: StorageError("away"))
+    """What a change may be stopped by: a client that leaves, a storage that fails."""
     pause: Callable[[], Awaitable[None]] = Pause
 
     def documents(self) -> SteppedDocuments:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdashcore import _json
+from mdashcore import _json, ota
 from mdashcore._connection import Connection
-from mdashcore._errors import Conflict, NotFound, RpcError, StorageError
+from mdashcore._errors import AlreadyExists, Conflict, MdashError, NotFound, RpcError, StorageError, Unauthenticated
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.hub.device_session import DEVICE_METHODS, DeviceSession
 from mdashcore.testing import ConnectionPair
@@ -149,6 +151,87 @@ def test_a_removed_account_leaves_nothing(tools, make):
     with pytest.raises(Conflict):
         tools.run(hub.remove_account("al"))
     assert tools.run(hub.accounts.get("al")) is not None
+
+
+@pytest.mark.parametrize("why", [0, 1])
+def test_a_removal_of_a_device_that_is_stopped_anywhere(tools, make, why):
+    """Its socket was closed if its token is not valid any more; the next try leaves nothing, or there was nothing."""
+    for steps in count(1):
+        hub, recorder = make()
+        token = tools.run(hub.create_device("alice", "d1")).token
+        tools.run(hub.shadows.update("alice", "d1", desired(on=True)))
+        stopped = tools.stop(hub.remove_device("alice", "d1"), steps, tools.stops[why]())
+        if isinstance(outcome(tools, hub.registry.authenticate(token)), Unauthenticated):
+            assert ("device_revoked", "alice", "d1") in recorder.told, steps
+        again = outcome(tools, hub.remove_device("alice", "d1"))
+        assert again is None or isinstance(again, NotFound), steps
+        assert ("device_removed", "alice", "d1") in recorder.told, steps
+        assert tools.run(hub.registry.of("alice")) == [], steps
+        assert tools.run(hub.shadows.get("alice", "d1")).desired is None, steps
+        assert not hub.backend.documents.inner._collections["token_owners"], steps
+        if again is None:
+            assert ("deleted", "d1") in log(tools, hub), steps
+        if not stopped:
+            return
+
+
+@pytest.mark.parametrize("why", [0, 1])
+def test_a_removal_of_an_account_that_is_stopped_anywhere(tools, make, why):
+    """Nothing of it is valid, and nobody gets the name, before all of it is gone: which the next try sees to."""
+    for steps in count(1):
+        hub, recorder = make()
+        tools.run(hub.accounts.register("al", "hash"))
+        account = tools.run(hub.accounts.get("al"))
+        session = tools.run(hub.sessions.create(account))
+        tools.run(hub.accounts.create_key("al"))
+        tokens = [tools.run(hub.create_device("al", id)).token for id in ("d1", "d2")]
+        tools.run(hub.shadows.update("al", "d2", desired(secret=1)))
+        stopped = tools.stop(hub.remove_account("al"), steps, tools.stops[why]())
+        if tools.run(hub.accounts.get("al")) is None:  # it has begun
+            assert ("key_revoked", "al", None) in recorder.told, steps
+            assert isinstance(outcome(tools, hub.sessions.authenticate(session.secret)), Unauthenticated), steps
+            for token in tokens:
+                assert isinstance(outcome(tools, hub.registry.authenticate(token)), Unauthenticated), steps
+            if stopped and (taken := outcome(tools, hub.accounts.register("al", "other"))) is None:
+                assert len(tools.run(hub.registry.of("al"))) == 0, steps
+            elif stopped:
+                assert isinstance(taken, AlreadyExists), steps
+        again = outcome(tools, hub.remove_account("al"))
+        assert again is None or isinstance(again, NotFound), steps
+        left = hub.backend.documents.inner._collections
+        for name in ("accounts", "keys", "key_owners", "sessions", "devices", "token_owners"):
+            assert not left[name], (steps, name)
+        assert tools.run(hub.shadows.get("al", "d2")).desired is None, steps
+        assert log(tools, hub, "al") == [], steps
+        if not stopped:
+            return
+
+
+def test_an_update_of_a_device_that_is_removed_meanwhile(tools, make):
+    """However the two cross each other: there is an update only as long as there is the device."""
+    image = ota.Image("lamp.zip", 3, "00" * 32)
+
+    @given(choices=st.lists(st.integers(0, 1), max_size=60))
+    def law(choices):
+        hub, _ = make()
+        tools.run(hub.create_device("alice", "d1"))
+        created, removed = tools.interleave(
+            [hub.updates.create("alice", "d1", "ota_1", image), hub.remove_device("alice", "d1")], choices
+        )
+        assert removed.error is None
+        assert created.error is None or isinstance(created.error, NotFound)
+        assert tools.run(hub.updates.get("alice", "d1")) is None
+
+    law()
+
+
+def outcome(tools, coroutine):
+    """The error that a coroutine ends with, or None."""
+    try:
+        tools.run(coroutine)
+    except MdashError as exc:
+        return exc
+    return None
 
 
 # A device's session

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 
 import attrs
 import pytest
+import trio
 
-from mdashcore import _json, firmware, ota
+from mdashcore import _json, firmware, ota, rollout
 from mdashcore._errors import AlreadyExists, InvalidInput
 from mdashcore.hub import Hub
 from mdashcore.hub.transfer import check_store, export_store, import_store
@@ -111,6 +112,105 @@ async def test_a_spoiled_export_is_refused(backend, other, spoil, words):
         await import_store(other, _lines(spoil(lines)))
 
 
+def _of(lines: list[bytes], member: bytes) -> list[int]:
+    """Where the lines are that have a member."""
+    return [number for number, line in enumerate(lines) if b'"%b":' % member in line[:12]]
+
+
+def _swap(lines: list[bytes], one: int, two: int) -> list[bytes]:
+    lines[one], lines[two] = lines[two], lines[one]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("spoil", "at", "words"),
+    [
+        (
+            lambda lines, logs, blobs: lines[: logs[5]] + lines[logs[6] :],
+            lambda logs, blobs: logs[5],
+            "goes on at offset",
+        ),
+        (lambda lines, logs, blobs: _swap(lines, logs[7], logs[8]), lambda logs, blobs: logs[7], "goes on at offset"),
+        (lambda lines, logs, blobs: _swap(lines, blobs[0], blobs[1]), lambda logs, blobs: blobs[0], "goes on at byte"),
+        (
+            lambda lines, logs, blobs: lines[: blobs[1]] + lines[blobs[2] :],
+            lambda logs, blobs: blobs[1],
+            "goes on at byte",
+        ),
+        (
+            lambda lines, logs, blobs: lines[: blobs[0]] + lines[blobs[1] :],
+            lambda logs, blobs: blobs[0],
+            "goes on at byte",
+        ),
+        (
+            lambda lines, logs, blobs: [*lines[: logs[0]], b'{"log":"l","begin":-1}'],
+            lambda logs, blobs: logs[0],
+            "cannot begin anew at -1",
+        ),
+        (
+            lambda lines, logs, blobs: [*lines[: logs[0]], b'{"log":"l","offset":%d,"body":1}' % 10**18],
+            lambda logs, blobs: logs[0],
+            "cannot begin anew at 1000000000000000000",
+        ),
+    ],
+    ids=["a hole", "swapped entries", "swapped pieces", "a piece missing", "no first piece", "negative", "too far"],
+)
+async def test_what_is_missing_or_moved_is_named(backend, other, spoil, at, words):
+    """Offsets have no gaps, in a log and in a blob: the first line that does not follow is named."""
+    await populate(backend)
+    lines = [line async for line in export_store(backend)]
+    logs = [number for number in _of(lines, b"log") if b"notifications/alice" in lines[number]]
+    blobs = _of(lines, b"blob")
+    assert len(blobs) == 3
+    with pytest.raises(InvalidInput, match=f"^line {at(logs, blobs) + 1}: .*{words}"):
+        await import_store(other, _lines(spoil(lines, logs, blobs)))
+
+
+@pytest.mark.parametrize("target", ["memory", "sqlite", "file"])
+async def test_a_log_that_begins_late_costs_nothing_before(tmp_path, target):
+    """An old log's entries keep their offsets, however many came before them; nothing is written in their place."""
+    lines = [
+        b'{"format":"mdashcore","version":1}',
+        b'{"log":"l","offset":1000000000000000,"time":1.0,"body":1}',
+        b'{"log":"l","offset":1000000000000001,"time":2.0,"body":2}',
+        b'{"log":"empty","begin":1000000000000000}',
+        b'{"end":true,"documents":0,"entries":2,"blobs":0}',
+    ]
+    async with open_backend(_url(target, tmp_path / "store")) as store:
+        with trio.fail_after(10):
+            await import_store(store, _lines(lines))
+        assert [entry.offset for entry in await store.logs.read("l", 0, 10)] == [10**15, 10**15 + 1]
+        assert await store.logs.end("l") == 10**15 + 2
+        assert await store.logs.append("empty", 1.0, [b"1"]) == 10**15
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 10**6
+
+
+async def test_what_is_trimmed_while_it_is_exported(backend, other):
+    """Entries that go while an export reads leave a gap that it tells of; the import has what was left."""
+    await populate(backend)
+    lines = []
+    async for line in export_store(backend):
+        lines.append(line)
+        if line.startswith(b'{"log":"notifications/alice"') and b'"offset":600,' in line:
+            for n in range(600):
+                await backend.logs.append("notifications/alice", 1.0, [b'{"name":"n","id":"%d"}' % n])
+            await backend.logs.trim("notifications/alice", 300)
+    end = await backend.logs.end("notifications/alice")
+    await import_store(other, _lines(lines))
+    assert [entry.offset for entry in await other.logs.read("notifications/alice", 0, 10**4)] == [
+        *range(end - 300, end)
+    ]
+    assert [entry async for entry in export_store(other)] == [entry async for entry in export_store(backend)]
+
+
+async def test_offsets_go_on_where_nothing_is_kept(backend, other):
+    """A log of which everything was trimmed does not begin again: cursors of listeners stay right."""
+    await populate(backend)
+    await backend.logs.trim("notifications/alice", 0)
+    await import_store(other, _lines([line async for line in export_store(backend)]))
+    assert await other.logs.end("notifications/alice") == await backend.logs.end("notifications/alice") > 700
+
+
 async def test_a_sound_store_has_no_problems(backend):
     """What the hub writes fits together."""
     await populate(backend)
@@ -146,6 +246,31 @@ async def test_a_lost_image_is_named(backend):
     await populate(backend)
     await backend.blobs.delete(blob_key("alice", "ota_1"))
     assert (await check_store(backend))[1] == ["updates/alice/d1 has not ended, and its image is gone"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x01" * 99_999, "99999 bytes of 100000"),
+        (b"", "0 bytes of 100000"),
+        (b"\x01" * 99_999 + b"\x02", "not the bytes that were uploaded (SHA-256)"),
+    ],
+)
+async def test_a_damaged_image_is_named(backend, data, words):
+    """Cut short, or with a byte that is not what it was; of an update, and of a rollout and its updates."""
+    hub = await populate(backend)
+    image = firmware.read_image(io.BytesIO(b"\x01" * 100_000), name="bare.bin")
+    await backend.blobs.put(blob_key("bob", "rol_1"), _pieces(b"\x01" * 100_000))
+    request = rollout.parse_request({"devices": ["d1"], "phases": [100]})
+    await hub.rollouts.create("bob", "rol_1", request, image)
+    await hub.updates.create("bob", "d1", "ota_2", image, blob="rol_1")
+    assert (await check_store(backend))[1] == []
+    for key in (blob_key("alice", "ota_1"), blob_key("bob", "rol_1")):
+        await backend.blobs.put(key, _pieces(data))
+    assert sorted((await check_store(backend))[1]) == [
+        f"{name} has not ended, and its image is damaged: {words}"
+        for name in ("rollouts/bob/rol_1", "updates/alice/d1", "updates/bob/d1")
+    ]
 
 
 ODD_DATA = [

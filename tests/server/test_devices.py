@@ -12,9 +12,10 @@ import trio.lowlevel
 import trio.testing
 
 from mdashcore import _json
+from mdashcore._errors import StorageError
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.storage import open_backend
-from mdashcore.testing.device import connect_device
+from mdashcore.testing.device import PATIENCE, connect_device
 from mdashcore.trio.node import open_node
 
 
@@ -326,3 +327,113 @@ async def test_a_large_fleet_is_listed_without_stopping_others(alice):
     assert [device["id"] for device in listed] == sorted(f"d{n}" for n in range(400))
     assert all(len(device["shadow"]["state"]["reported"]) == 20 for device in listed)
     assert turns > 400
+
+
+class Gate:
+    """Holds whoever has just written to a store, as a slow disk does."""
+
+    def __init__(self, monkeypatch, documents, verb, collection):
+        self.written, self.open = trio.Event(), trio.Event()
+        inner = getattr(documents, verb)
+
+        async def held(name, *args, **options):
+            result = await inner(name, *args, **options)
+            if name == collection:
+                self.written.set()
+                await self.open.wait()
+            return result
+
+        monkeypatch.setattr(documents, verb, held)
+
+    async def leave_behind(self, open_raw, person, request, body=b""):
+        """Send a request, hang up while it writes, and let the store go on when the server has noticed."""
+        fields = f"Host: x\r\nAuthorization: Bearer {person.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        async with open_raw(person.server) as raw:
+            await raw.send(f"{request} HTTP/1.1\r\n{fields}".encode() + body)
+            with trio.fail_after(PATIENCE):
+                await self.written.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        self.open.set()
+
+
+@pytest.mark.parametrize("query", ["", "?x=1"])
+async def test_a_shadow_update_goes_on_without_its_client(alice, monkeypatch, open_raw, query):
+    """In either lane: what is stored is told, to the device and to who listens."""
+    async with await alice.connect("d1") as device:
+        await alice.told("online", "d1")
+        documents = alice.server.service.hub.backend.documents
+        gate = Gate(monkeypatch, documents, "put", "shadows")
+        body = b'{"state":{"desired":{"on":true}}}'
+        async with alice.listen() as ear:
+            await gate.leave_behind(open_raw, alice, f"POST /api/v2/devices/d1/shadow{query}", body)
+            assert (await ear.expect("updated"))["data"]["shadow"]["state"]["desired"] == {"on": True}
+        with trio.fail_after(PATIENCE):
+            while (said := await device.receive()).get("method") != "Shadow.Delta":
+                pass
+        assert said["params"]["state"] == {"on": True}
+
+
+@pytest.mark.parametrize("collection", ["token_owners", "devices"])
+async def test_a_removal_goes_on_without_its_client(alice, monkeypatch, open_raw, refused, collection):
+    """Wherever it was: the socket is closed, nothing is left, and the removal is told."""
+    token = await alice.register("d1")
+    await alice.http.post("/devices/d1/shadow", json={"state": {"desired": {"on": True}}})
+    hub = alice.server.service.hub
+    async with connect_device(alice.server.device_url, token) as device:
+        await alice.told("online", "d1")
+        async with alice.listen() as ear:
+            gate = Gate(monkeypatch, hub.backend.documents, "delete", collection)
+            await gate.leave_behind(open_raw, alice, "DELETE /api/v2/devices/d1")
+            await ear.expect("deleted", "d1")
+        assert (await device.wait_closed())[0] == 1008
+    assert await refused(token)
+    assert (await alice.http.get("/devices/d1")).status_code == 404
+    assert (await hub.shadows.get("alice", "d1")).desired is None
+
+
+async def test_a_removal_that_failed_is_finished_by_the_next(alice, monkeypatch, refused):
+    """503, and the device is there still, but its token opens nothing and its socket is closed; then 200."""
+    token = await alice.register("d1")
+    documents = alice.server.service.hub.backend.documents
+    async with connect_device(alice.server.device_url, token) as device:
+        await alice.told("online", "d1")
+        with monkeypatch.context() as patch:
+            inner = documents.put
+
+            async def put(collection, *args, **options):
+                if collection == "shadows":
+                    raise StorageError("away")
+                return await inner(collection, *args, **options)
+
+            await alice.http.post("/devices/d1/shadow", json={"state": {"desired": {"on": True}}})
+            patch.setattr(documents, "put", put)
+            assert (await alice.http.delete("/devices/d1")).status_code == 503
+        assert (await device.wait_closed())[0] == 1008
+    assert await refused(token)
+    assert (await alice.http.get("/devices/d1")).status_code == 200
+    assert (await alice.http.post("/devices/d1/token")).status_code == 404
+    assert (await alice.http.delete("/devices/d1")).status_code == 200
+    assert (await alice.http.get("/devices/d1")).status_code == 404
+
+
+async def test_an_upload_for_a_device_that_is_deleted_meanwhile(alice, monkeypatch):
+    """404, and neither the update nor its image is left."""
+    await alice.register("d1")
+    hub = alice.server.service.hub
+    begun, rest = trio.Event(), trio.Event()
+
+    async def body():
+        yield b"A" * 1000
+        begun.set()
+        await rest.wait()
+        yield b"B" * 1000
+
+    async with alice.calling("POST", "/devices/d1/ota?queue=1", content=body()) as response:
+        with trio.fail_after(PATIENCE):
+            await begun.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the server has asked whether there is such a device
+        assert (await alice.http.delete("/devices/d1")).status_code == 200
+        rest.set()
+        assert (await response()).status_code == 404
+    assert await hub.updates.get("alice", "d1") is None
+    assert [key async for key in hub.blobs.scan()] == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
 
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.websocket import ServerWebSocket
@@ -137,3 +139,35 @@ async def test_keys_are_listed_oldest_first(alice):
     for name in names:
         await alice.http.post("/keys", json={"name": name})
     assert [key["name"] for key in (await alice.http.get("/keys")).json()] == ["", *names]
+
+
+@pytest.mark.parametrize("query", ["", "?x=1"])
+async def test_a_key_that_is_deleted_while_a_body_comes(alice, key, open_raw, query):
+    """In either lane: what was valid when the request began opens nothing when it is complete."""
+    await alice.register("d1")
+    id, secret = key
+    body = b'{"state":{"desired":{"on":true}}}'
+    head = f"POST /api/v2/devices/d1/shadow{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n"
+    async with open_raw(alice.server) as raw:
+        await raw.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:5])
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the server has read it, and waits for the rest
+        assert (await alice.http.delete(f"/keys/{id}")).status_code == 200
+        await raw.send(body[5:])
+        assert (await raw.response()).status == 401
+    assert (await alice.http.get("/devices/d1/shadow")).json()["state"] == {}
+
+
+async def test_a_key_that_is_deleted_while_an_image_comes(alice, key, open_raw):
+    """The upload is refused when it is complete, and nothing of it is left."""
+    await alice.register("d1")
+    id, secret = key
+    head = f"POST /api/v2/devices/d1/ota?queue=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n"
+    async with open_raw(alice.server) as raw:
+        await raw.send(f"{head}Content-Length: 2000\r\n\r\n".encode() + b"A" * 1000)
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the server has read it, and waits for the rest
+        assert (await alice.http.delete(f"/keys/{id}")).status_code == 200
+        await raw.send(b"B" * 1000)
+        assert (await raw.response()).status == 401
+    hub = alice.server.service.hub
+    assert await hub.updates.get("alice", "d1") is None
+    assert [key async for key in hub.blobs.scan()] == []

@@ -7,13 +7,16 @@ import io
 import random
 
 import attrs
+import httpx
 import pytest
 import trio
 import trio.testing
 
 from mdashcore import firmware
-from mdashcore._errors import StorageError
+from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub import update_run
+from mdashcore.server.config import load_config
+from mdashcore.server.run import open_server
 from mdashcore.testing.device import connect_device
 from mdashcore.trio import update_driver
 from mdashcore.trio.agent import Backoff
@@ -340,6 +343,34 @@ async def test_an_image_has_a_limit(alice, taker, blobs):
         assert await blobs() == []
     service.settings = attrs.evolve(service.settings, max_uploads=0)
     assert (await alice.http.post("/devices/d1/ota", content=b"x")).status_code == 429
+
+
+@pytest.mark.parametrize(("setting", "size", "status"), [("", 100_000_000, 202), ("max_image = 9999", 10_000, 413)])
+async def test_the_configuration_limits_images(tmp_path, setting, size, status):
+    """To 256 MiB, unless it says otherwise; the answer names the limit."""
+    (tmp_path / "mdash.toml").write_text(
+        f'bind = "127.0.0.1:0"\nstore = "file://{tmp_path}/store"\n{setting}\n'
+        '[[users]]\nname = "alice"\npassword = "secret"\n'
+    )
+
+    async def chunks():
+        for start in range(0, size, 2**20):
+            yield bytes(min(2**20, size - start))
+
+    async with open_server(load_config(tmp_path / "mdash.toml")) as server:
+        async with httpx.AsyncClient(base_url=f"{server.url}/api/v2", auth=("alice", "secret"), timeout=60) as client:
+            assert (await client.post("/devices", json={"id": "d1"})).status_code == 201
+            answer = await client.post("/devices/d1/ota?queue=1", content=chunks())
+            assert answer.status_code == status, answer.text
+            assert status == 202 or "9999" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", '"1"', "inf"])
+def test_a_limit_of_images_that_is_none(tmp_path, value):
+    """It is a whole number above 0; the error names the setting."""
+    (tmp_path / "mdash.toml").write_text(f"max_image = {value}\n")
+    with pytest.raises(InvalidInput, match="max_image"):
+        load_config(tmp_path / "mdash.toml")
 
 
 async def test_nobody_to_send_it_to(alice):

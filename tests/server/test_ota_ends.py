@@ -347,6 +347,37 @@ async def test_a_power_cut_while_the_image_is_checked(alice, lamp, upload, heard
         assert "not with the new image; it is not known whether" in (await stands(alice))["reason"]
 
 
+@pytest.mark.parametrize("cut", ["power", "link", "silence"])
+@pytest.mark.parametrize(("heard", "status"), [(False, 409), (True, 200)])
+async def test_who_uploads_is_told_no_guess(alice, lamp, upload, monkeypatch, cut, heard, status):
+    """Where the answer to OTA.End is lost, the answer to the upload waits for what the device says."""
+    monkeypatch.setattr(ota.End, "call_timeout", 0.3)
+    await lamp.on()
+    held = lamp.device.hold("OTA.End")
+    answers = []
+
+    async def send():
+        answers.append(await upload())
+
+    async with trio.open_nursery() as nursery, alice.listen() as ear:
+        nursery.start_soon(send)
+        await held.wait()
+        if heard:
+            await VirtualDevice.handle(lamp.device, "OTA.End", None)
+        if cut == "power":
+            await lamp.off()
+        elif cut == "link":
+            lamp.drop()
+        await ear.expect("ota.REBOOTING", "d1")
+        assert (await stands(alice))["state"] in ("REBOOTING", "VERIFYING")  # also time for an early answer
+        assert answers == []
+        if cut != "power":
+            await lamp.off()
+        await lamp.on()
+    assert answers[0].status_code == status, answers[0].text
+    assert status != 200 or answers[0].json() is True
+
+
 # What can be asked for
 
 

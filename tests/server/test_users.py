@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mdashcore._errors import StorageError
 from mdashcore.testing.device import connect_device
 
 
@@ -174,3 +175,47 @@ async def test_a_removed_account_is_gone_with_everything(admin, alice, bob, anyo
         created = (await http.post("/devices", json={"id": "d1"})).json()
         assert created["shadow"]["state"] == {}
     assert (await alice.http.get("/devices")).status_code == 401
+
+
+async def test_a_removal_that_failed_is_finished_by_the_next(admin, alice, anyone, password, open_raw, monkeypatch):
+    """503; until it is done nobody logs in or gets the name, and no token opens anything. Nothing is inherited."""
+    token = await alice.register("d1")
+    await alice.http.post("/devices/d1/shadow", json={"state": {"desired": {"secret": 1}}})
+    documents = alice.server.service.hub.backend.documents
+    inner = documents.delete
+
+    async def delete(collection, *args, **options):
+        if collection == "token_owners":
+            raise StorageError("away")
+        return await inner(collection, *args, **options)
+
+    async with connect_device(alice.server.device_url, token) as device:
+        with monkeypatch.context() as patch:
+            patch.setattr(documents, "delete", delete)
+            assert (await admin.delete("/users/alice")).status_code == 503
+        assert (await device.wait_closed())[0] == 1008
+    for auth in (None, ("alice", password)):
+        assert (await anyone.get("/me", auth=auth)).status_code == 401
+    assert (await alice.http.get("/devices")).status_code == 401
+    async with open_raw(alice.server) as raw:
+        assert (await raw.handshake(token)).status == 401
+    assert (await admin.post("/users", json={"name": "alice", "password": "another"})).status_code == 409
+    assert (await admin.put("/users/alice", json={"password": "another"})).status_code == 404
+    listed = {user["name"]: user.get("removing", False) for user in (await admin.get("/users")).json()}
+    assert listed == {"alice": True, "root": False}
+
+    assert (await admin.delete("/users/alice")).status_code == 200
+    assert (await admin.delete("/users/alice")).status_code == 404
+    assert (await admin.post("/users", json={"name": "alice", "password": "another"})).status_code == 201
+    async with alice.as_user("another") as http:
+        assert (await http.get("/devices")).json() == (await http.post("/logs")).json() == []
+
+
+async def test_a_configured_user_inherits_nothing(alice):
+    """A server that starts makes the users of its configuration; one that was being removed is removed first."""
+    await alice.register("d1")
+    service = alice.server.service
+    await service.hub.accounts.begin_removal("alice")
+    await service.ensure_user("alice", "another")
+    async with alice.as_user("another") as http:
+        assert (await http.get("/devices")).json() == []

@@ -26,7 +26,8 @@ from mdashcore.identity import Device
 from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.node import Node, NodeSettings, open_node
-from mdashcore.trio.rollouts import TIDY_DELAY, NodeHands, RolloutDriver
+from mdashcore.trio.rollouts import NodeHands, RolloutDriver
+from mdashcore.trio.tidy import TIDY_DELAY
 
 EPOCH = 1_700_000_000.0
 OLD, NEW = "1.0", "2.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import random
@@ -222,6 +223,8 @@ class Site:
     async def start(self, node, options=Options(), *, blob=None, **fields):
         """Put an image into the store, and have it installed."""
         data, image = zip_of(**fields)
+        if not await node.hub.registry.of("alice"):
+            await node.hub.registry.create(*KEY)
         id = node.hub.updates.new_id()
 
         async def chunks():
@@ -397,6 +400,38 @@ async def test_an_image_that_the_store_has_lost(autojump_clock, site, here):
     await lamp.join(here)
     update = await here.ends()
     assert (update.state, "not in the store any more" in update.reason) == (State.FAILED, True)
+
+
+@pytest.mark.parametrize("chunks", [0, 10])
+async def test_an_image_that_the_store_has_a_part_of(autojump_clock, site, here, chunks):
+    """The update fails and says how much is left, before the transfer or in its middle: the device is sent no chunk
+    of another size than announced, and not told that this was all."""
+    lamp = await site.lamp()
+    handle, sizes = lamp.device.handle, []
+
+    async def keep_sizes(method, params):
+        if method == "OTA.Write":
+            sizes.append(len(base64.b64decode(params["data"])))
+        return await handle(method, params)
+
+    lamp.device.handle = keep_sizes
+    update = await site.start(here, size=200_000)
+    if chunks:
+        await lamp.join(here)
+        await lamp.chunks(chunks)
+
+    async def part():
+        yield zip_of(200_000)[0][:100_000]
+
+    await site.blobs.put(blob_key("alice", update.id), part())
+    if not chunks:
+        await lamp.join(here)
+    update = await here.ends()
+    assert update.state is State.FAILED
+    assert f"the image in the store is damaged: 100000 bytes instead of {update.image.size}" in update.reason
+    assert (lamp.count("OTA.Begin") > 0, lamp.count("OTA.End")) == (chunks > 0, 0)
+    assert set(sizes) <= {1024}
+    assert (len(sizes) > chunks) is (chunks > 0)
 
 
 async def test_a_shared_image_stays(autojump_clock, site, here):

@@ -24,6 +24,7 @@ class Exit(IntEnum):
     UNREACHABLE = 3
     UNAUTHENTICATED = 4
     NOT_NOW = 5
+    ON_TRIAL = 6
     INTERRUPTED = 130
 
 
@@ -35,6 +36,7 @@ MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
         Exit.UNREACHABLE: "cannot connect to the server, bind the address or open the storage",
         Exit.UNAUTHENTICATED: "the credentials are refused, or do not allow this",
         Exit.NOT_NOW: "the device is offline or silent, or the server is busy: try again later",
+        Exit.ON_TRIAL: "the device runs the new firmware, which is not committed: with --no-wait only",
         Exit.INTERRUPTED: "interrupted by Ctrl-C",
     }
 )
@@ -45,6 +47,7 @@ _STATUS: Final[Mapping[int, Exit]] = MappingProxyType(
         401: Exit.UNAUTHENTICATED,
         403: Exit.UNAUTHENTICATED,
         429: Exit.NOT_NOW,
+        502: Exit.NOT_NOW,  # a proxy in front of a server that is just starting
         503: Exit.NOT_NOW,
         504: Exit.NOT_NOW,
     }

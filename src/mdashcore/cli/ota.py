@@ -21,7 +21,7 @@ __all__ = ["OUTCOMES", "ota"]
 OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
     {
         State.QUEUED: Exit.OK,
-        State.UNCOMMITTED: Exit.OK,
+        State.UNCOMMITTED: Exit.ON_TRIAL,
         State.COMMITTED: Exit.OK,
         State.ALREADY_INSTALLED: Exit.OK,
         State.ROLLED_BACK: Exit.FAILED,
@@ -33,12 +33,12 @@ OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
     }
 )
 """The states that the command ends in, with its exit code. It ends in QUEUED only with ``--queue``, for a device that
-is offline; and with ``--commit``, UNCOMMITTED is only on the way."""
+is offline, and in UNCOMMITTED only with ``--no-wait``."""
 
 _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         State.QUEUED: "is offline, and gets it when it comes",
-        State.UNCOMMITTED: "runs it, and rolls back unless it is committed: mdash call {device} OTA.Commit",
+        State.UNCOMMITTED: "runs it, and goes back unless it is committed: mdash call {device} OTA.Commit",
         State.COMMITTED: "runs it, committed",
         State.ALREADY_INSTALLED: "ran it already",
     }
@@ -49,6 +49,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     short_help="Update a device's firmware over the air.",
     epilog=examples(
         "mdash ota lamp fw.zip",
+        "mdash ota lamp fw.zip --commit",
         "mdash ota lamp fw.zip --commit auto --queue",
         "mdash ota lamp --status --json",
         "mdash ota lamp --cancel",
@@ -61,7 +62,11 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     type=click.Choice(["now", "auto"]),
     is_flag=False,
     flag_value="now",
-    help="Commit the update: as soon as the device runs it (now, the default), or once the server finds it healthy.",
+    help="Who commits. Without this: you, with OTA.Commit. now, or --commit alone: this command, as soon as the device "
+    "runs the image. auto: the server, once the device was there and well for 30 seconds.",
+)
+@click.option(
+    "--no-wait", is_flag=True, help="End when the device runs the image, before it is committed: with code 6."
 )
 @click.option("--queue", is_flag=True, help="If the device is offline, update it when it comes, and do not wait.")
 @click.option("--force", is_flag=True, help="Send it whatever platform and build the device reports.")
@@ -75,21 +80,23 @@ def ota(
     device: str,
     file: Path | None,
     commit: str | None,
+    no_wait: bool,
     queue: bool,
     force: bool,
     status: bool,
     cancel: bool,
     as_json: bool,
 ) -> None:
-    """Update a device's firmware over the air, and watch until the device runs it.
+    """Update a device's firmware over the air, and watch until that has ended.
 
     FILE is a Mongoose OS firmware zip, or a bare image for devices that take one. The device starts the new firmware
-    and goes back to the old one unless the update is committed within five minutes: try it, then commit.
+    and goes back to the old one unless the update is committed within five minutes: try it, then commit it from
+    elsewhere, with "mdash call DEVICE OTA.Commit". See --commit for who else can do that.
 
-    Ctrl-C ends the watching; the update goes on.
+    Ctrl-C ends the watching; the update goes on. If the server is gone for a while, it is looked for again.
     """
     if status or cancel:
-        if (status and cancel) or file or commit or queue or force:
+        if (status and cancel) or file or commit or no_wait or queue or force:
             raise click.UsageError("--status and --cancel go with a DEVICE alone.")
         if status:
             _show(remote, device, as_json)
@@ -100,28 +107,32 @@ def ota(
         raise click.UsageError("Missing argument 'FILE'.")
     if queue and commit == "now":
         raise click.UsageError("With --queue nobody may be there to commit: give --commit auto.")
+    if no_wait and commit == "now":
+        raise click.UsageError("With --no-wait nobody is there to commit: give --commit auto.")
     query = {"queue": "1"} if queue else {}
     query |= {"force": "1"} if force else {}
     query |= {"commit": "auto"} if commit == "auto" else {}
-    _report(device, _watch(remote, device, file, query, commit == "now"), as_json)
+    _report(device, _watch(remote, device, file, query, commit=commit == "now", wait=not no_wait), as_json)
 
 
-def _watch(remote: Remote, device: str, file: Path, query: Mapping[str, str], commit: bool) -> dict[str, Any]:
+def _watch(
+    remote: Remote, device: str, file: Path, query: Mapping[str, str], *, commit: bool, wait: bool
+) -> dict[str, Any]:
     import trio
 
-    from mdashcore.cli.ota_watch import Display, watch_update
+    from mdashcore.cli.ota_display import Display, goes_on
+    from mdashcore.cli.ota_watch import watch_update
 
     async def watch() -> dict[str, Any]:
-        return await watch_update(remote, device, file, query, display, commit=commit)
+        return await watch_update(remote, device, file, query, display, commit=commit, wait=wait)
 
-    with Display() as display:
+    with Display(device, hint=wait and not commit) as display:
         try:
             return trio.run(watch)
         except BaseException as exc:
             found = describe(exc)
             if display.state and found is not None and found[1] is Exit.INTERRUPTED:
-                words = f"The update goes on: mdash ota {device} --status shows it, --cancel takes it back."
-                click.echo(printable(words), err=True)
+                click.echo(printable(f"{goes_on(device)}."), err=True)
             raise
 
 
@@ -131,10 +142,12 @@ def _report(device: str, update: Mapping[str, Any], as_json: bool) -> None:
         show_json(update)
     state = update["state"]
     code = OUTCOMES[state]
-    if code is not Exit.OK:
+    if code not in (Exit.OK, Exit.ON_TRIAL):
         raise CliError(f"the update of {device} is {state}: {update['reason'] or 'no reason given'}", code)
     if not as_json:
         click.echo(printable(f"{state}: {device} {_WORDS[state].format(device=device)}"))
+    if code is not Exit.OK:
+        raise CliError("", code)
 
 
 def _show(remote: Remote, device: str, as_json: bool) -> None:

@@ -76,7 +76,7 @@ _log = logging.getLogger(__name__)
     type=EXISTING_FILE,
     envvar="MDASH_CONFIG",
     show_envvar=True,
-    help="A TOML file: bind, store, certfile, keyfile, [[users]] with name, password, admin.",
+    help="A TOML file: bind, store, certfile, keyfile, max_image, [[users]] with name, password, admin.",
 )
 @click.option(
     "--certfile",
@@ -91,6 +91,14 @@ _log = logging.getLogger(__name__)
     envvar="MDASH_KEYFILE",
     show_envvar=True,
     help="The certificate's private key (PEM), if it is in a file of its own.",
+)
+@click.option(
+    "--max-image",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    envvar="MDASH_MAX_IMAGE",
+    show_envvar=True,
+    help="How large an uploaded firmware image may be.  [default: 268435456, which is 256 MiB]",
 )
 @log_level_option("info")
 def serve(

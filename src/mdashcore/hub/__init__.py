@@ -92,11 +92,25 @@ class Hub:
         exclusive = SHARED not in backend.capabilities
         self.accounts = Accounts(documents, now=now, entropy=entropy, on_revoked=self._key_revoked, exclusive=exclusive)
         self.sessions = Sessions(documents, self.accounts, now=now, entropy=entropy, on_revoked=self._key_revoked)
-        self.registry = Registry(documents, now=now, entropy=entropy, on_revoked=self._device_revoked)
+        self.registry = Registry(
+            documents,
+            now=now,
+            entropy=entropy,
+            on_revoked=self._device_revoked,
+            is_removing=self.accounts.is_removing,
+        )
         self.presence = Presence(documents, now=now)
         self.nodes = Nodes(documents, now=now)
         self.shadows = Shadows(documents, self.feed, now=now, on_change=self._shadow_changed, limits=shadow_limits)
-        self.updates = Updates(documents, backend.blobs, self.feed, self.shadows, now=now, entropy=entropy)
+        self.updates = Updates(
+            documents,
+            backend.blobs,
+            self.feed,
+            self.shadows,
+            now=now,
+            entropy=entropy,
+            check_device=self.registry.check_stays,
+        )
         self.rollouts = Rollouts(
             documents,
             backend.blobs,
@@ -137,21 +151,34 @@ class Hub:
         await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"name": device.name}))
 
     async def remove_device(self, account: str, id: str) -> None:
-        """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`."""
-        await self.registry.remove(account, id)
-        await self._forget(account, id)
-        for listener in self._listeners:
-            listener.device_removed(account, id)
+        """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`.
+
+        Its token ends first, and the device itself goes last: a removal that was stopped is finished by the next one.
+        """
+        await self.registry.begin_removal(account, id)
+        try:
+            await self._forget(account, id)
+        finally:
+            for listener in self._listeners:
+                listener.device_removed(account, id)
+        await self.registry.finish_removal(account, id)
         await self.feed.emit(account, notifications.DELETED, id)
 
     async def _forget(self, account: str, id: str) -> None:
-        await self.shadows.forget(account, id)
         await self.presence.forget(account, id)
+        await self.shadows.forget(account, id)
         await self.updates.forget(account, id)
 
     async def remove_account(self, name: str) -> None:
-        """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin."""
-        await self.accounts.remove(name)
+        """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin.
+
+        The account itself goes last: a removal that was stopped is finished by the next one, and nobody gets the name
+        before. Meanwhile no password, session or device token of it is valid; its keys go first.
+        """
+        await self.accounts.begin_removal(name)
+        await self.accounts.remove_keys(name)
+        for device in await self.registry.of(name):
+            self._device_revoked(name, device.id)  # all at once: to remove each takes a while
         await self.sessions.forget(name)
         await self.rollouts.forget(name)
         for device in await self.registry.of(name):
@@ -160,6 +187,7 @@ class Hub:
             except NotFound:
                 continue  # somebody else was quicker
         await self.feed.forget(name)
+        await self.accounts.remove(name)
 
     # What the parts tell
 

@@ -101,6 +101,22 @@ class Records(Generic[T]):
             return value
         raise Busy(f"{self._collection}/{key} is being changed by too many at once")
 
+    async def remove(self, key: str, condition: Callable[[T], bool]) -> bool:
+        """Remove a record if `condition` holds for it; False where it does not, or where there is none.
+
+        Raises:
+            Busy: others changed it all the time.
+        """
+        for _ in range(MAX_TRIES):
+            found = await self.get(key)
+            if found is None or not condition(found.value):
+                return False
+            try:
+                return await self.delete(key, expected=found.version)
+            except VersionConflict:
+                continue
+        raise Busy(f"{self._collection}/{key} is being changed by too many at once")
+
     def _record(self, key: str, body: bytes, version: int) -> Record[T]:
         try:
             return Record(self._load(_json.decode(body)), version)

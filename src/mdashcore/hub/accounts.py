@@ -76,12 +76,21 @@ class Accounts:
         self._removals = 0
 
     async def get(self, name: str) -> Account | None:
-        """The account, or None."""
+        """The account; None where there is none, or none any more."""
+        account = await self._stored(name)
+        return None if account is None or account.removing else account
+
+    async def is_removing(self, name: str) -> bool:
+        """Whether the account's removal has begun and not ended."""
+        account = await self._stored(name)
+        return account is not None and account.removing
+
+    async def _stored(self, name: str) -> Account | None:
         record = await self._accounts.get(name) if _possible(name) else None
         return None if record is None else record.value
 
     async def all(self) -> list[Account]:
-        """All accounts, by name."""
+        """All accounts, by name; also those that are being removed."""
         return sorted([account async for _, account in self._accounts.scan()], key=lambda account: account.name)
 
     async def register(self, name: str, password_hash: str, *, admin: bool = False) -> Account:
@@ -90,6 +99,8 @@ class Accounts:
         try:
             await self._accounts.put(name, account, expected=0)
         except VersionConflict:
+            if await self.is_removing(name):
+                raise AlreadyExists(f"the user {name!r} is being removed; remove it again to finish that") from None
             raise AlreadyExists(f"there is a user {name!r} already") from None
         return account
 
@@ -103,32 +114,48 @@ class Accounts:
             raise NotFound(f"no user {name!r}")
 
         def change(found: Account | None) -> Account:
-            if found is None:
+            if found is None or found.removing:
                 raise NotFound(f"no user {name!r}")
             is_admin = found.admin if admin is None else admin
             return attrs.evolve(found, password_hash=password_hash, admin=is_admin)
 
-        account = await self._accounts.change(name, change)
+        try:
+            account = await self._accounts.change(name, change)
+        finally:  # also where it is not known whether that was done: who has what is valid comes back
+            self._on_revoked(name, None)
         assert account is not None  # noqa: S101 - for the type checker: `change` never returns None
-        self._on_revoked(name, None)
         return account
 
     async def remove(self, name: str) -> None:
-        """Remove an account and its keys. Raises `NotFound`; `Conflict` for the last admin."""
-        if await self.get(name) is None:
+        """Remove an account and its keys, or go on with that. Raises as `begin_removal`."""
+        await self.begin_removal(name)
+        await self.remove_keys(name)
+        if not await self._accounts.remove(name, lambda account: account.removing):
+            raise NotFound(f"no user {name!r}")  # somebody else was quicker
+
+    async def begin_removal(self, name: str) -> None:
+        """Nobody logs in any more, and what was opened is closed; the name stays taken until `remove`.
+
+        So a removal that was stopped can go on, and nobody inherits what it has left.
+
+        Raises:
+            NotFound: there is no such account.
+            Conflict: it is the last admin.
+        """
+        account = await self._stored(name)
+        if account is None:
             raise NotFound(f"no user {name!r}")
+        if account.removing:
+            return
         await self.check_not_last_admin(name)
         try:
-            await self._remove_keys(name)
-            await self._accounts.delete(name)
-            await self._remove_keys(name)  # one may have been made meanwhile; from now on none is
+            await self._accounts.change(name, lambda found: found and attrs.evolve(found, removing=True))
         finally:
-            self._forget_known()
-        self._on_revoked(name, None)
+            self._on_revoked(name, None)
 
     async def check_not_last_admin(self, name: str) -> None:
         """Raises `Conflict` if without this account nobody could manage accounts any more."""
-        if {account.name for account in await self.all() if account.admin} == {name}:
+        if {each.name for each in await self.all() if each.admin and not each.removing} == {name}:
             raise Conflict(f"{name!r} is the last admin")
 
     # Keys
@@ -146,7 +173,7 @@ class Accounts:
         await self._owners.put(key.hash, KeyOwner(account, key.id))
         await self._keys.put(scoped(account, key.id), key, expected=0)  # last: who removes it finds both
         if await self.get(account) is None:  # asked last: it may have been removed meanwhile
-            await self._remove_keys(account)
+            await self.remove_keys(account)
             raise NotFound(f"no user {account!r}")
         return CreatedKey(key, secret)
 
@@ -158,15 +185,19 @@ class Accounts:
     async def remove_key(self, account: str, id: str) -> None:
         """Revoke a key: from now on it opens nothing, and what it had opened is closed. Raises `NotFound`."""
         record = await self._keys.get(scoped(account, id)) if len(id) <= MAX_KEY_ID else None
+        if record is None:
+            raise NotFound(f"no key {id!r}")
         try:
-            if record is None or not await self._keys.delete(scoped(account, id)):
-                raise NotFound(f"no key {id!r}")
-        finally:
+            await self._owners.delete(record.value.hash)  # first: from now on it opens nothing, and can still be found
+            deleted = await self._keys.delete(scoped(account, id))
+        finally:  # also where it is not known what was done: who has a valid key comes back
             self._forget_known()
-        await self._owners.delete(record.value.hash)
-        self._on_revoked(account, id)
+            self._on_revoked(account, id)
+        if not deleted:
+            raise NotFound(f"no key {id!r}")
 
-    async def _remove_keys(self, account: str) -> None:
+    async def remove_keys(self, account: str) -> None:
+        """Revoke all keys of an account."""
         for key in await self.keys(account):
             try:
                 await self.remove_key(account, key.id)
@@ -208,7 +239,7 @@ class Accounts:
         used = attrs.evolve(key, used_at=self._now())
         try:
             await self._keys.put(scoped(key.account, key.id), used, expected=record.version)
-        except (VersionConflict, StorageError):
+        except StorageError:
             pass  # another request has just done so, the key was removed, or the store only reads
         return used
 

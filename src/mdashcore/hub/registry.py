@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
 
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import AlreadyExists, InvalidInput, NotFound, Unauthenticated, VersionConflict
+from mdashcore._errors import AlreadyExists, InvalidInput, NotFound, StorageError, Unauthenticated, VersionConflict
 from mdashcore.hub._records import Records, scoped
 from mdashcore.identity import Device
 from mdashcore.storage import DocumentStore
 
 __all__ = ["CreatedDevice", "Registry"]
+
+_REMOVING: Final = ""
+"""In place of a token's hash: the removal of the device has begun."""
 
 
 @attrs.frozen
@@ -37,7 +42,8 @@ class Registry:
     Args:
         now: Unix seconds.
         entropy: that many random bytes.
-        on_revoked: called with (account, device id) when a device's token stops being valid.
+        on_revoked: called with (account, device id) when a device's token stops being valid, or may have.
+        is_removing: whether an account is being removed: its devices' tokens are not valid any more.
     """
 
     def __init__(
@@ -47,12 +53,14 @@ class Registry:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         on_revoked: Callable[[str, str], None],
+        is_removing: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self._devices = Records(documents, "devices", Device)
         self._owners = Records(documents, "token_owners", TokenOwner)
         self._now = now
         self._entropy = entropy
         self._on_revoked = on_revoked
+        self._is_removing = is_removing
 
     async def create(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
         """Register a device; without an id it gets one. Its token is in the answer, and nowhere else.
@@ -73,11 +81,16 @@ class Registry:
         return CreatedDevice(device, token)
 
     async def get(self, account: str, id: str) -> Device:
-        """The account's device. Raises `NotFound`."""
+        """The account's device, also one whose removal has begun. Raises `NotFound`."""
         record = await self._devices.get(scoped(account, id)) if _possible(id) else None
         if record is None:
             raise NotFound(f"no device {id!r}")
         return record.value
+
+    async def check_stays(self, account: str, id: str) -> None:
+        """Raises `NotFound` for a device that is not there, or whose removal has begun."""
+        if (await self.get(account, id)).token_hash == _REMOVING:
+            raise NotFound(f"no device {id!r} any more")
 
     async def of(self, account: str) -> list[Device]:
         """The account's devices, by id."""
@@ -92,23 +105,46 @@ class Registry:
     async def renew_token(self, account: str, id: str) -> CreatedDevice:
         """Give the device a new token; the old one stops working at once. Raises `NotFound`."""
         token = self._new_token()
+        digest = identity.hash_token(token)
+
+        def change(device: Device) -> Device:
+            if device.token_hash == _REMOVING:
+                raise NotFound(f"no device {id!r} any more")
+            return attrs.evolve(device, token_hash=digest)
+
         old = await self.get(account, id)
-        await self._owners.put(identity.hash_token(token), TokenOwner(account, id))
-        device = await self._change(
-            account, id, lambda device: attrs.evolve(device, token_hash=identity.hash_token(token))
-        )
-        await self._owners.delete(old.token_hash)
-        self._on_revoked(account, id)
+        await self._owners.put(digest, TokenOwner(account, id))
+        try:
+            device = await self._change(account, id, change)
+        finally:  # also where it is not known whether that was done: who has a valid token comes back
+            self._on_revoked(account, id)
+        with suppress(
+            StorageError
+        ):  # what is left of the old token opens nothing; the new one is not to be lost for it
+            await self._owners.delete(old.token_hash)
         return CreatedDevice(device, token)
 
-    async def remove(self, account: str, id: str) -> Device:
+    async def remove(self, account: str, id: str) -> None:
         """Remove a device: its token stops working at once. Raises `NotFound`."""
+        await self.begin_removal(account, id)
+        await self.finish_removal(account, id)
+
+    async def begin_removal(self, account: str, id: str) -> None:
+        """From now on the device's token opens nothing; it stays to be found until `finish_removal`.
+
+        So what was stopped between the two, or in one of them, can be begun again. Raises `NotFound`.
+        """
         device = await self.get(account, id)
-        if not await self._devices.delete(scoped(account, id)):
+        try:
+            await self._owners.delete(device.token_hash)  # first: nobody can tell it from the record afterwards
+            await self._change(account, id, lambda device: attrs.evolve(device, token_hash=_REMOVING))
+        finally:  # also where it is not known what was done: who has a valid token comes back
+            self._on_revoked(account, id)
+
+    async def finish_removal(self, account: str, id: str) -> None:
+        """A device whose removal was begun is not there any more. Raises `NotFound` if somebody else was quicker."""
+        if not await self._devices.remove(scoped(account, id), lambda device: device.token_hash == _REMOVING):
             raise NotFound(f"no device {id!r}")
-        await self._owners.delete(device.token_hash)
-        self._on_revoked(account, id)
-        return device
 
     async def authenticate(self, token: str) -> Device:
         """The device of a token. Raises `Unauthenticated`."""
@@ -118,6 +154,8 @@ class Registry:
         # The device's own record decides: an index entry that outlived a renewal opens nothing.
         if record is None or record.value.token_hash != digest:
             raise Unauthenticated("the device token is not valid")
+        if self._is_removing is not None and await self._is_removing(record.value.account):
+            raise Unauthenticated("the device's account is being removed")
         return record.value
 
     def _new_token(self) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import Unauthenticated, VersionConflict
+from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.accounts import Accounts
 from mdashcore.identity import Account
@@ -99,8 +99,10 @@ class Sessions:
 
     async def end(self, session: Session) -> None:
         """End a session: what it had opened is closed."""
-        await self._records.delete(scoped(session.account, session.hash))
-        self._on_revoked(session.account, session.id)
+        try:
+            await self._records.delete(scoped(session.account, session.hash))
+        finally:  # also where it is not known whether that was done: who has a valid session comes back
+            self._on_revoked(session.account, session.id)
 
     async def forget(self, account: str) -> None:
         """End all sessions of an account."""
@@ -123,14 +125,15 @@ class Sessions:
             await self.end(session)
 
     async def _touch(self, record: Record[Session]) -> None:
+        """Note that a session is used. It never fails a request, and never brings back a session that has ended."""
         session, now = record.value, self._now()
         if now - session.used_at < TOUCH:
             return
         try:
             used = attrs.evolve(session, used_at=now)
             await self._records.put(scoped(session.account, session.hash), used, expected=record.version)
-        except VersionConflict:
-            pass  # another request has just done so, or the session was ended
+        except StorageError:
+            pass  # another request has just done so, the session was ended, or the store only reads
 
     def _is_valid(self, session: Session, account: Account) -> bool:
         now = self._now()

@@ -64,6 +64,9 @@ class Shadows:
     async def update(self, account: str, id: str, document: Any) -> Change:
         """Apply an update, store it, and tell it to everybody.
 
+        It must not be cancelled on the way (no loop is known here, so its callers shield it): what is stored by then
+        would be told to nobody.
+
         Raises:
             InvalidShadowUpdate, ShadowConflict, TooLarge: as `Shadow.update`; nothing was changed.
             Busy: too many write this shadow at once.

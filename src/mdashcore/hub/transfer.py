@@ -6,10 +6,13 @@ Each line is one object::
     {"collection": "devices", "key": "alice/d1", "body": {…}}
     {"log": "notifications/alice", "offset": 7, "time": 1700000000.0, "body": {…}}
     {"log": "notifications/alice", "offset": 8, "time": 1700000001.0, "text": "{\\n…}"}
+    {"log": "notifications/bob", "begin": 5000}
     {"blob": "alice/ota_…", "offset": 0, "data": "base64…"}
     {"end": true, "documents": 12, "entries": 40, "blobs": 1}
 
-A body is written as it is stored, byte for byte; one with a line break in it as a string, in ``text``.
+A body is written as it is stored, byte for byte; one with a line break in it as a string, in ``text``. Offsets have no
+gaps, in a log and in a blob: a line that is missing or moved is found. A log begins at its first entry's offset. Where
+entries were trimmed while they were exported, or all of them before, ``begin`` says at which offset it goes on.
 
 An export of a service that is running is right document by document. What belongs together (a device and the index of
 its token) is written before and removed after what points to it, so an import can put right what was caught in between.
@@ -18,6 +21,7 @@ its token) is written before and removed after what points to it, so an import c
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -35,7 +39,7 @@ from mdashcore.hub.rollouts import Roster
 from mdashcore.hub.update_report import History
 from mdashcore.hub.updates import blob_key
 from mdashcore.identity import Account, ApiKey, Device
-from mdashcore.ota import Update
+from mdashcore.ota import Image, Update
 from mdashcore.rollout import Member, Rollout
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Backend
@@ -80,6 +84,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     log: str | None = None
     blob: str | None = None
     offset: int = 0
+    begin: int | None = None
     time: float = 0.0
     body: msgspec.Raw = msgspec.Raw(b"")
     text: str | None = None
@@ -136,10 +141,14 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
     for account in accounts:
         log, start = f"notifications/{account}", 0
         while entries := await backend.logs.read(log, start, PAGE):
+            if 0 < start < entries[0].offset:
+                yield _json.encode({"log": log, "begin": entries[0].offset})
             for entry in entries:
                 yield _json.encode({"log": log, "offset": entry.offset, "time": entry.time, **_content(entry.body)})
                 counts.entries += 1
             start = entries[-1].offset + 1
+        if start < (end := await backend.logs.end(log)) and not await backend.logs.read(log, start, 1):
+            yield _json.encode({"log": log, "begin": end})
     async for key in backend.blobs.scan():
         offset = 0
         while piece := await _piece(backend, key, offset):
@@ -204,9 +213,10 @@ class _Importer:
         self._backend = backend
         self._log: list[tuple[float, bytes]] = []
         self._log_name: str | None = None
-        self._log_start = 0
+        self._log_end = 0
         self._blob: str | None = None
         self._pieces: list[bytes] = []
+        self._blob_size = 0
         self.counts = Counts()
         self.ended = False
 
@@ -217,7 +227,7 @@ class _Importer:
             if (line.format, line.version) != (FORMAT, VERSION):
                 raise InvalidInput(f"not an export of {FORMAT} in version {VERSION}")
             return
-        if line.log != self._log_name or len(self._log) >= PAGE:
+        if line.log != self._log_name or line.begin is not None or len(self._log) >= PAGE:
             await self._write_log()
         if line.blob != self._blob:
             await self._write_blob()
@@ -227,13 +237,19 @@ class _Importer:
             await self._backend.documents.put(line.collection, line.key, line.content, expected=0)
             self.counts.documents += 1
         elif line.log is not None:
-            if not self._log:
-                self._log_name, self._log_start = line.log, line.offset
-            self._log.append((line.time, line.content))
-            self.counts.entries += 1
+            await self._find_end(line)
+            if line.begin is None:
+                self._log.append((line.time, line.content))
+                self._log_end += 1
+                self.counts.entries += 1
         elif line.blob is not None:
+            if line.offset != self._blob_size:
+                raise InvalidInput(
+                    f"blob {line.blob!r} goes on at byte {line.offset}, and {self._blob_size} came so far"
+                )
             self._blob = line.blob
             self._pieces.append(base64.b64decode(line.data, validate=True))
+            self._blob_size += len(self._pieces[-1])
         elif line.end:
             promised = Counts(line.documents, line.entries, line.blobs)
             if self.counts != promised:
@@ -242,20 +258,25 @@ class _Importer:
         else:
             raise InvalidInput("no document, log entry, blob or end")
 
+    async def _find_end(self, line: _Line) -> None:
+        """See that a line is the next of its log; the first of all can have any offset."""
+        logs, name = self._backend.logs, line.log
+        assert name is not None  # noqa: S101 - for the type checker
+        if name != self._log_name:
+            self._log_name, self._log_end = name, await logs.end(name)
+        begin = line.offset if line.begin is None and self._log_end == 0 else line.begin
+        if begin:
+            await logs.begin(name, begin)
+            self._log_end = begin
+        if line.begin is None and line.offset != self._log_end:
+            raise InvalidInput(f"log {name!r} goes on at offset {line.offset}, and its next is {self._log_end}")
+
     async def _write_log(self) -> None:
         """Entries under the offsets that they had: cursors of listeners stay right."""
-        if not self._log:
-            return
         entries, self._log = self._log, []
         logs, name = self._backend.logs, self._log_name
-        assert name is not None  # noqa: S101 - for the type checker: entries have a log
-        end = await logs.end(name)
-        while end < self._log_start:  # what was trimmed away before the export is filled up, and trimmed again below
-            missing = min(self._log_start - end, PAGE)
-            await logs.append(name, 0.0, [b"null"] * missing)
-            end += missing
-            if end == self._log_start:
-                await logs.trim(name, 0)
+        if name is None:
+            return
         for time, body in entries:
             await logs.append(name, time, (body,))
 
@@ -272,7 +293,7 @@ class _Importer:
 
         await self._backend.blobs.put(key, chunks())
         self.counts.blobs += 1
-        self._blob = None
+        self._blob, self._blob_size = None, 0
 
 
 async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
@@ -311,23 +332,53 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
             problems.append(f"{log}: {exc}")
     async for _ in backend.blobs.scan():
         counts.blobs += 1
+    images: dict[str, tuple[int, str] | None] = {}
     for key, update in found["updates"].items():
-        account = key.partition("/")[0]
-        if (
-            update is not None
-            and not update.ended
-            and await backend.blobs.size(blob_key(account, update.blob_id)) is None
-        ):
-            problems.append(f"updates/{key} has not ended, and its image is gone")
+        if update is not None and not update.ended:
+            blob = blob_key(key.partition("/")[0], update.blob_id)
+            problems += await _image_problems(backend, images, f"updates/{key}", blob, update.image)
     for key, rollout in found["rollouts"].items():
         if rollout is None or rollout.ended:
             continue
-        if await backend.blobs.size(blob_key(*key.split("/"))) is None:
-            problems.append(f"rollouts/{key} has not ended, and its image is gone")
+        problems += await _image_problems(backend, images, f"rollouts/{key}", blob_key(*key.split("/")), rollout.image)
         rosters = [each for name, each in found["rollout_rosters"].items() if name.startswith(f"{key}/")]
         if sum(len(each.devices) for each in rosters if each is not None) != rollout.members:
             problems.append(f"rollouts/{key} has not ended, and does not know its devices")
     return counts, problems
+
+
+async def _image_problems(
+    backend: Backend, images: dict[str, tuple[int, str] | None], name: str, blob: str, image: Image
+) -> list[str]:
+    """What is wrong with the image that something unfinished needs.
+
+    Args:
+        images: size and SHA-256 of those that were read before: a rollout's is read once for all its updates.
+    """
+    try:
+        if blob not in images:
+            images[blob] = await _fingerprint(backend, blob)
+    except StorageError as exc:
+        return [f"{name} has not ended, and its image cannot be read: {exc}"]
+    found = images[blob]
+    if found is None:
+        return [f"{name} has not ended, and its image is gone"]
+    if found[0] != image.size:
+        return [f"{name} has not ended, and its image is damaged: {found[0]} bytes of {image.size}"]
+    if found[1] != image.sha256:
+        return [f"{name} has not ended, and its image is damaged: not the bytes that were uploaded (SHA-256)"]
+    return []
+
+
+async def _fingerprint(backend: Backend, blob: str) -> tuple[int, str] | None:
+    """Size in bytes and SHA-256 of a blob; None where there is none."""
+    if await backend.blobs.size(blob) is None:
+        return None
+    digest, offset = hashlib.sha256(), 0
+    while piece := await _piece(backend, blob, offset):
+        digest.update(piece)
+        offset += len(piece)
+    return offset, digest.hexdigest()
 
 
 def _wrong_with(body: bytes) -> str | None:

@@ -147,8 +147,9 @@ class UpdateRun:
             await self._updates.blobs.delete(blob_key(self.account, self._update.blob_id))
 
     async def params(self, step: CallStep) -> bytes | None:
-        """The parameters of a step's call. Raises `NotFound` where the image is gone."""
+        """The parameters of a step's call. Raises `NotFound` where the image is gone, or not whole any more."""
         if isinstance(step, ota.Begin):
+            await self._check_size()
             return _json.encode(step.params())
         if isinstance(step, ota.Write):
             return _json.encode(step.params(await self._read(step.offset, step.size)))
@@ -188,12 +189,25 @@ class UpdateRun:
                 pass
         return ota.BuildReported(ota.Build.from_wire(*answers), answered) if answers else failure
 
+    async def _check_size(self) -> None:
+        """Look at the image before the device makes room for it."""
+        stored = await self._updates.blobs.size(blob_key(self.account, self._update.blob_id))
+        if stored is None:
+            raise NotFound(_GONE)
+        if stored != self._update.image.size:
+            raise _damaged(stored, self._update)
+
     async def _read(self, offset: int, size: int) -> bytes:
-        """Bytes of the image, through a block in memory."""
+        """So many bytes of the image, through a block in memory; never fewer."""
         start, block = self._block
         if not 0 <= offset - start <= len(block) - size:
             key = blob_key(self.account, self._update.blob_id)
-            start, block = offset, await self._updates.blobs.read(key, offset, max(size, READ_SIZE))
+            try:
+                start, block = offset, await self._updates.blobs.read(key, offset, max(size, READ_SIZE))
+            except NotFound:
+                raise NotFound(_GONE) from None
+            if len(block) < size:
+                raise _damaged(offset + len(block), self._update)
             self._block = start, block
         return block[offset - start : offset - start + size]
 
@@ -218,6 +232,13 @@ class UpdateRun:
             await self._updates.shadows.update(self.account, self.device, {"state": {"reported": {"ota": fields}}})
         except MdashError:  # a full shadow is no reason to stop an update
             return
+
+
+_GONE: Final = "the image is not in the store any more"
+
+
+def _damaged(stored: int, update: Update) -> NotFound:
+    return NotFound(f"the image in the store is damaged: {stored} bytes instead of {update.image.size}")
 
 
 _REPORTS: Final[dict[State, dict[str, Any]]] = {

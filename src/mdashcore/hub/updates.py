@@ -7,10 +7,11 @@ person who cancels it on another node) finds out if somebody else was quicker.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from mdashcore import identity, ota
-from mdashcore._errors import Busy, Conflict, NotFound, VersionConflict
+from mdashcore._errors import Busy, Conflict, MdashError, NotFound, VersionConflict
 from mdashcore.firmware import Image
 from mdashcore.hub._records import MAX_TRIES, Record, Records, scoped
 from mdashcore.hub.feed import Feed
@@ -20,7 +21,9 @@ from mdashcore.hub.update_run import DeviceCaller, UpdateRun, blob_key
 from mdashcore.ota import State, Update
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["DeviceCaller", "UpdateRun", "Updates", "blob_key", "describe"]
+__all__ = ["PREFIX", "DeviceCaller", "UpdateRun", "Updates", "blob_key", "describe"]
+
+PREFIX: Final = "ota"  # of ids
 
 
 class Updates:
@@ -29,6 +32,7 @@ class Updates:
     Args:
         now: Unix seconds.
         entropy: that many random bytes.
+        check_device: raises `NotFound` for (account, device id) of a device that is not there any more.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Updates:
         *,
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
+        check_device: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self.records = Records(documents, "updates", Update, load=Update.from_stored, dump=Update.to_stored)
         self._histories = Records(documents, "update_histories", History)
@@ -48,12 +53,13 @@ class Updates:
         self.shadows = shadows
         self.now = now
         self._entropy = entropy
+        self._check_device = check_device
         self.on_change: list[Callable[[str, str, Update], None]] = []
         """Called with (account, device id, update) after this process has stored a change of state; must not raise."""
 
     def new_id(self) -> str:
-        """An id for an update, and for its image's blob."""
-        return identity.make_id("ota", self._entropy(8))
+        """An id for an update, and for its image's blob; see `orphans`."""
+        return identity.make_id(PREFIX, self._entropy(8))
 
     async def create(
         self,
@@ -74,6 +80,7 @@ class Updates:
 
         Raises:
             Conflict: the device's present update is being performed.
+            NotFound: the device was removed.
         """
         facts = image if isinstance(image, ota.Image) else ota.Image.of(image)
         update = Update.queued(id, facts, now=self.now(), options=options, blob=blob)
@@ -84,6 +91,12 @@ class Updates:
                 )
             except VersionConflict:
                 continue
+            if self._check_device is not None:
+                try:  # last, as it may have been removed meanwhile, and its updates forgotten
+                    await self._check_device(account, device)
+                except MdashError:
+                    await self.forget(account, device)
+                    raise
             self.changed(account, device, update)
             return UpdateRun(self, account, device, Record(update, version), untold=True)
         raise Busy(f"the update of {device!r} is being changed by too many at once")
@@ -173,6 +186,21 @@ class Updates:
                 yield account, device
             elif update.owns_blob and blob_key(account, update.blob_id) in images:
                 await UpdateRun(self, account, device, Record(update, 0)).settle()
+
+    async def orphans(self) -> set[tuple[str, str]]:
+        """(account, id) of every image that was stored for an update, and is named by none that needs it.
+
+        Some may just be on their way into the device: only what is still among them an hour later is one.
+        """
+        images = {key async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
+        async for key, update in self.records.scan():
+            if not (update.ended and update.owns_blob):
+                images.discard(blob_key(key.partition("/")[0], update.blob_id))
+        return {(account, id) for account, _, id in (key.partition("/") for key in images)}
+
+    async def tidy(self, account: str, id: str) -> None:
+        """Remove an image that is one of the `orphans`."""
+        await self.blobs.delete(blob_key(account, id))
 
     async def known_build(self, account: str, device: str) -> ota.Build | None:
         """What the device last said it runs."""

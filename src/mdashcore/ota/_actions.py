@@ -89,6 +89,7 @@ def await_reboot(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {
         "connected": connected,
         "reconnected": new_link,
+        "end_accepted": isinstance(e, EndAccepted),
         "not_before": None if new_link else now + ASK_INTERVAL,
         "reason": "" if isinstance(e, EndAccepted) else "it is not known whether the device took OTA.End",
     }

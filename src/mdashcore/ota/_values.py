@@ -198,6 +198,8 @@ class Update:
     connected: bool = False
     reconnected: bool = False
     """In REBOOTING: a link newer than `OTA.End`. In UNCOMMITTED: newer than the report that it is."""
+    end_accepted: bool = False
+    """In REBOOTING: the device answered `OTA.End`; else only its report tells whether it took the image."""
     online_since: float | None = None
     """In UNCOMMITTED: since when the device is there without a break; None while it is away."""
     commit_requested: bool = False
@@ -223,6 +225,13 @@ class Update:
     def ended(self) -> bool:
         """Whether it is over: no event changes it any more."""
         return self.state in ENDS
+
+    @property
+    def image_taken(self) -> bool:
+        """Whether the device has the whole image for sure: it accepted `OTA.End`, or has run what is in it."""
+        if self.state is State.REBOOTING:
+            return self.end_accepted
+        return self.state in (State.UNCOMMITTED, State.COMMITTED)
 
     @property
     def progress_percent(self) -> int:

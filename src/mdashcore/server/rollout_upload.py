@@ -81,6 +81,7 @@ class RolloutRoute:
                 request = form.request()
                 limits = firmware.Limits(size=service.settings.max_image)
                 image = await trio.to_thread.run_sync(_read_image, rollouts.blobs, key, size, form.filename, limits)
+                await service.authenticator.of_request(scope)  # revoked while the image came?
                 with trio.CancelScope(shield=True):  # once stored it goes on, whoever asked is still there or not
                     made = await rollouts.create(account, id, request, image)
             except BaseException:

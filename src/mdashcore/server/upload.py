@@ -53,9 +53,7 @@ _log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
 
-UPLOAD_TIMEOUT: Final = (
-    1800.0  # seconds for a whole image: 256 MiB at 150 kB/s; who sends slower holds a place too long
-)
+UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 256 MiB at 150 kB/s; who is slower holds a place too long
 
 START_TIMEOUT: Final = 30.0  # seconds until an update has to have begun that was not meant for the queue: a new link's
 # introduction, or the way to another node, take less

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import anyio
 
+from mdashcore._errors import StorageError
 from mdashcore.storage import SHARED, Backend, MessageBus
 from mdashcore.testing._suite import ODD_KEYS, StorageSuite
 
@@ -111,6 +112,28 @@ class MessageBusSuite(StorageSuite):
                         await bus.publish("t", b"%d" % n + b"." * 200)
                         message = await anext(reads)
                     assert message.startswith(b"%d." % n)
+
+        self._on_bus(test)
+
+    def test_bus_a_slow_subscriber_is_told(self) -> None:
+        """One that has fallen behind gets every message up to a gap, and `StorageError` in place of what is missing."""
+
+        async def test(bus: MessageBus) -> None:
+            async with bus.subscribe("t") as slow, bus.subscribe("t") as reads:
+                for n in range(self.flood):
+                    await bus.publish("t", b"%d" % n)
+                    with anyio.fail_after(PATIENCE):
+                        await anext(reads)
+                try:
+                    for n in range(self.flood):
+                        with anyio.fail_after(PATIENCE):
+                            assert await anext(slow) == b"%d" % n, "there is a gap, and no word of it"
+                except StorageError:
+                    pass
+            async with bus.subscribe("t") as again:
+                await bus.publish("t", b"again")
+                with anyio.fail_after(PATIENCE):
+                    assert await anext(again) == b"again"
 
         self._on_bus(test)
 

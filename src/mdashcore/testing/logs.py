@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdashcore.storage import DURABLE, SHARED, Backend, LogEntry, LogStore
+from mdashcore._errors import InvalidInput
+from mdashcore.storage import DURABLE, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
 from mdashcore.testing._suite import ODD_KEYS, StorageSuite
 
 __all__ = ["LogStoreSuite"]
@@ -110,6 +112,26 @@ class LogStoreSuite(StorageSuite):
 
         self._on_logs(test)
 
+    def test_log_begins_at_an_offset(self) -> None:
+        """What comes after `begin` has its offset, nothing is left before it, and it never leads back."""
+
+        async def test(logs: LogStore) -> None:
+            for offset in (5_000_000, 10**15, 10**15 + 2):
+                await logs.begin("l", offset)
+                assert await logs.end("l") == offset
+                assert list(await logs.read("l", 0, 10)) == []
+                assert await logs.append("l", 1.0, [b"0", b"1"]) == offset
+                assert [entry.offset for entry in await logs.read("l", 0, 10)] == [offset, offset + 1]
+            for offset in (-1, 0, 10**15 + 3, MAX_OFFSET + 1):
+                with pytest.raises(InvalidInput):
+                    await logs.begin("l", offset)
+            assert [entry.body for entry in await logs.read("l", 0, 10)] == [b"0", b"1"]
+            await logs.trim("l", 1)
+            assert await logs.append("l", 1.0, [b"2"]) == 10**15 + 4
+            assert [entry.body for entry in await logs.read("l", 0, 10)] == [b"1", b"2"]
+
+        self._on_logs(test)
+
     def test_log_concurrent_appends(self) -> None:
         """Offsets are neither skipped nor repeated, and the entries of one append stay together."""
 
@@ -197,10 +219,12 @@ class LogStoreSuite(StorageSuite):
                 await backend.logs.append("l", 1.25, [b"0", b"1"])
                 await backend.logs.append("trimmed", 1.0, [b"0", b"1"])
                 await backend.logs.trim("trimmed", 0)
+                await backend.logs.begin("moved", 7)
             async with self.open(name) as backend:
                 assert list(await backend.logs.read("l", 0, 10)) == [LogEntry(0, 1.25, b"0"), LogEntry(1, 1.25, b"1")]
                 assert await backend.logs.append("l", 2.0, [b"2"]) == 2
                 assert await backend.logs.append("trimmed", 2.0, [b"2"]) == 2
+                assert await backend.logs.append("moved", 2.0, [b"7"]) == 7
 
         self.run_if(DURABLE, test)
 
@@ -238,6 +262,7 @@ _OPERATIONS = st.one_of(
     st.tuples(st.just("append"), _LOGS, st.integers(1, 5)),
     st.tuples(st.just("read"), _LOGS, st.integers(0, 40), st.integers(1, 10)),
     st.tuples(st.just("trim"), _LOGS, st.integers(0, 10), st.none() | st.integers(0, 40)),
+    st.tuples(st.just("begin"), _LOGS, st.integers(0, 5)),
     st.tuples(st.just("end"), _LOGS),
 )
 
@@ -261,5 +286,9 @@ async def _replay(logs: LogStore, operations: list[tuple[Any, ...]]) -> None:
             await logs.trim(log, keep, before=before)
             old = [e for e in entries[: max(0, len(entries) - keep)] if before is None or e.offset < before]
             del entries[: len(old)]
+        elif name == "begin":
+            ends[log] = end + arguments[0]
+            await logs.begin(log, ends[log])
+            entries.clear()
         else:
             assert await logs.end(log) == end

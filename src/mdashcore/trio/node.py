@@ -35,6 +35,7 @@ from mdashcore.trio.relay import CALL
 from mdashcore.trio.retry import listen, persist
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
+from mdashcore.trio.tidy import tidy
 from mdashcore.trio.updater import Updater
 
 __all__ = ["Node", "NodeSettings", "open_node"]
@@ -43,9 +44,7 @@ _log = logging.getLogger(__name__)
 
 SWEEPERS: Final = 32  # records released at once: a store that commits in groups is then several times as quick
 
-CHECK_INTERVAL: Final = (
-    120.0  # seconds in which each device is checked once, three reads each; only with a shared store
-)
+CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, three reads each; on shared stores only
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
 
@@ -405,6 +404,7 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
         async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
             node.spawn(node._sweep)  # of a large fleet it takes a while, and everybody may come in meanwhile
             nursery.start_soon(node.rollouts.run)
+            nursery.start_soon(tidy, hub)
             try:
                 yield node
             finally:

@@ -27,8 +27,6 @@ REFRESH: Final = 60.0  # seconds between two looks at everything: for what the b
 
 MIN_PAUSE: Final = 0.05  # seconds between two steps of a rollout that wants to go on at once: others have their turn
 
-TIDY_DELAY: Final = 3600.0  # seconds after which what belongs to no rollout is removed: no upload takes so long
-
 _ABOUT_DEVICES: Final = (b'{"name":"online"', b'{"name":"deleted"', b'{"name":"ota.')
 _ABOUT_ROLLOUTS: Final = b'{"name":"rollout.'
 _PROGRESS: Final = (b'{"name":"ota.progress"', b'{"name":"rollout.progress"', b'{"name":"rollout.phase"')
@@ -76,13 +74,11 @@ class RolloutDriver:
 
     async def run(self) -> None:
         """Drive them, for ever."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tidy)
-            while True:
-                self._wakeup = trio.Event()
-                due = await self._round()
-                with trio.move_on_after(max(due - self._hub.now(), MIN_PAUSE)):
-                    await self._wakeup.wait()
+        while True:
+            self._wakeup = trio.Event()
+            due = await self._round()
+            with trio.move_on_after(max(due - self._hub.now(), MIN_PAUSE)):
+                await self._wakeup.wait()
 
     def look_everywhere(self) -> None:
         """Something may have been missed."""
@@ -163,19 +159,6 @@ class RolloutDriver:
         others.remove(driven)
         if not others:
             del self._by_account[key[0]]
-
-    async def _tidy(self) -> None:
-        """Remove what a process that was killed has left behind."""
-        while True:
-            if await self._guarded(self._tidy_once):
-                return
-            await trio.sleep(RETRY_DELAY)
-
-    async def _tidy_once(self) -> None:
-        before = await self._hub.rollouts.orphans()
-        await trio.sleep(TIDY_DELAY)
-        for account, id in before & await self._hub.rollouts.orphans():
-            await self._hub.rollouts.tidy(account, id)
 
     async def _guarded(self, function: Callable[[], Awaitable[Any]]) -> bool:
         """Whether it did what it should; if not, it is tried again."""

@@ -25,7 +25,7 @@ RETRY_DELAY: Final = 2.0  # seconds, after a failure of the storage
 START_DELAY: Final = 15.0  # seconds that a new link has to say what the device runs, before a queued update begins
 
 NO_IMAGE: Final = -1
-"""The code of the error that a chunk ends with where the store has lost the image."""
+"""The code of the error that a call ends with where the store has lost the image, or a part of it."""
 
 
 @attrs.define(eq=False)
@@ -196,8 +196,8 @@ class UpdateDriver:
         call = _Call(step)
         try:
             params = await self._run.params(step)
-        except NotFound:
-            self._calls.append(_Call(step, done=True, outcome=_no_image(step)))
+        except NotFound as exc:
+            self._calls.append(_Call(step, done=True, outcome=ota.CallFailed(step.method, NO_IMAGE, str(exc))))
             return True
         except StorageError:
             await trio.sleep(RETRY_DELAY)
@@ -251,7 +251,3 @@ class UpdateDriver:
             await trio.sleep(RETRY_DELAY)
         else:
             await self._take(ota.Started(build))
-
-
-def _no_image(step: CallStep) -> ota.Event:
-    return ota.CallFailed(step.method, NO_IMAGE, "the image is not in the store any more")

@@ -1,0 +1,69 @@
+"""What waits for one subscriber of a message bus: messages, and an error at the place of each gap between them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from mdashcore._errors import StorageError
+
+__all__ = ["BUS_QUEUE", "BusQueue"]
+
+BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; then they are dropped, and there is a gap
+
+
+class BusQueue:
+    """A subscription, as its subscriber reads it. It goes on after an error, with what was published after the gap."""
+
+    def __init__(self) -> None:
+        self._items: deque[bytes | StorageError] = deque()  # at most BUS_QUEUE, and one more for a gap
+        self._news = anyio.Event()
+        self._ended = False
+
+    def __aiter__(self) -> BusQueue:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await anyio.lowlevel.checkpoint()  # who reads a busy topic does not keep the loop to itself
+        while not self._items:
+            if self._ended:
+                raise StopAsyncIteration
+            if self._news.is_set():
+                self._news = anyio.Event()
+            await self._news.wait()
+        item = self._items.popleft()
+        if isinstance(item, StorageError):
+            raise item
+        return item
+
+    async def aclose(self) -> None:
+        """Take nothing any more, and forget what is there."""
+        self._items.clear()
+        self.end()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next message would be dropped."""
+        return len(self._items) >= BUS_QUEUE
+
+    def offer(self, message: bytes) -> None:
+        """Take a message; or drop it, and have the subscriber know."""
+        if self.is_full:
+            self.interrupt(f"the subscriber was {BUS_QUEUE} messages behind: what followed was dropped")
+        elif not self._ended:
+            self._items.append(message)
+            self._news.set()
+
+    def interrupt(self, reason: str) -> None:
+        """There is a gap here: what was published, and is not in the queue, will not come."""
+        if not self._ended and not (self._items and isinstance(self._items[-1], StorageError)):
+            self._items.append(StorageError(reason))
+            self._news.set()
+
+    def end(self) -> None:
+        """Nothing will come any more."""
+        self._ended = True
+        self._news.set()

@@ -1,0 +1,98 @@
+"""An update on stderr, while it is watched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import click
+import trio
+
+from mdashcore.cli.text import printable
+from mdashcore.ota import State
+
+__all__ = ["Display", "goes_on"]
+
+
+class Display:
+    """Progress on stderr: a bar on a terminal, elsewhere a line for each state.
+
+    Args:
+        hint: whether to say how an update on trial is committed, and how long that can be done.
+    """
+
+    def __init__(self, device: str, *, hint: bool) -> None:
+        self.state = ""
+        """The last state that was shown; empty while the server has no update yet."""
+        self._device = device
+        self._hint = hint
+        self._changed = 0.0
+        self._commit_until: float | None = None
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+            columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn()
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+            self._task = self._bar.add_task("sending", total=100)
+
+    def __enter__(self) -> Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, update: Mapping[str, Any]) -> None:
+        """Take an update as the server describes it; one that is older than the last is passed over."""
+        if update["changed"] < self._changed:
+            return
+        before, self.state, self._changed = self.state, update["state"], update["changed"]
+        left = update["commit_seconds_left"]
+        self._commit_until = None if left is None else trio.current_time() + left
+        if self._bar is not None:
+            self._bar.update(self._task, completed=update["progress_percent"])
+            self.tick()
+        elif self.state != before:
+            self.say(self.state)
+        if left is not None and self.state != before and self._hint:
+            self.say(
+                f"{self._device} runs it on trial, and goes back in {left:.0f} s unless {_who(self._device, update)}"
+            )
+
+    def progress(self, percent: int) -> None:
+        """Take what has been sent so far."""
+        if self._bar is not None and self.state == State.TRANSFERRING:
+            self._bar.update(self._task, completed=percent)
+
+    def tick(self) -> None:
+        """A second has passed."""
+        if self._bar is None or not self.state:
+            return
+        left = (
+            "" if self._commit_until is None else f", {max(0.0, self._commit_until - trio.current_time()):.0f} s left"
+        )
+        self._bar.update(self._task, description=printable(f"{self.state}{left}"))
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self._bar is None:
+            click.echo(printable(text), err=True)
+        else:
+            self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def goes_on(device: str) -> str:
+    """What to say when nobody watches any more, without a full stop."""
+    return f"The update goes on: mdash ota {device} --status shows it, --cancel takes it back"
+
+
+def _who(device: str, update: Mapping[str, Any]) -> str:
+    if update["commit"] == "auto":
+        return "the server finds it well, and commits it"
+    return f"you commit it: mdash call {device} OTA.Commit"

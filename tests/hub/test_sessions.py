@@ -1,0 +1,47 @@
+"""Browser sessions, as the hub keeps them."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from mdashcore._errors import StorageError, Unauthenticated
+from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.sessions import TOUCH, Sessions
+
+
+def make(tools):
+    """Sessions on a new store with an account, what was revoked, and the clock."""
+    documents, revoked, clock = tools.documents(), [], [1000.0]
+    options = {"now": lambda: clock[0], "entropy": tools.entropy()}
+    accounts = Accounts(documents, **options, on_revoked=lambda *_: None)
+    sessions = Sessions(documents, accounts, **options, on_revoked=lambda *session: revoked.append(session))
+    account = tools.run(accounts.register("alice", "hash"))
+    return sessions, tools.run(sessions.create(account)), documents, revoked, clock
+
+
+def test_a_store_that_only_reads_fails_no_request(tools):
+    """When a session was used is noted where that is possible; it opens all the same where it is not."""
+    sessions, created, documents, _, clock = make(tools)
+    clock[0] += TOUCH
+
+    async def full(*args, **kwargs):
+        raise StorageError("the disk is full")
+
+    documents.put = full
+    assert tools.run(sessions.authenticate(created.secret))[0].id == created.session.id
+
+
+@pytest.mark.parametrize("why", [0, 1])
+def test_an_end_that_is_stopped_anywhere(tools, why):
+    """What the session had opened was closed, if it is not valid any more."""
+    for steps in count(1):
+        sessions, created, _, revoked, _ = make(tools)
+        stopped = tools.stop(sessions.end(created.session), steps, tools.stops[why]())
+        try:
+            tools.run(sessions.authenticate(created.secret))
+        except Unauthenticated:
+            assert revoked == [("alice", created.session.id)], steps
+        if not stopped:
+            return

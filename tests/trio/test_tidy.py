@@ -1,0 +1,85 @@
+"""What a process that was killed has left in the store goes, and nothing else does; in virtual time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+
+from mdashcore import ota
+from mdashcore._errors import StorageError
+from mdashcore.hub import Hub
+from mdashcore.hub.updates import blob_key
+from mdashcore.server import upload
+from mdashcore.storage import open_backend
+from mdashcore.trio.node import open_node
+from mdashcore.trio.tidy import TIDY_DELAY, tidy
+
+IMAGE = ota.Image("bare.bin", 4, "00" * 32, bare=True)
+
+
+@pytest.fixture
+async def hub():
+    async with open_backend("memory://") as backend:
+        hub = Hub(backend, now=trio.current_time, entropy=os.urandom)
+        await hub.accounts.register("alice", "hash", admin=True)
+        for id in ("d1", "d2"):
+            await hub.create_device("alice", id)
+        yield hub
+
+
+async def put(hub, id):
+    async def data():
+        yield b"data"
+
+    await hub.blobs.put(blob_key("alice", id), data())
+
+
+async def images(hub):
+    return {key.partition("/")[2] async for key in hub.blobs.scan()}
+
+
+async def test_an_image_without_its_update(autojump_clock, hub):
+    """Killed between the upload and the update: gone an hour after the next start, beside a rollout's. What is queued,
+    shared by an update that has ended, or not an update's at all, stays."""
+    for id in ("ota_lost", "rol_lost", "ota_queued", "ota_shared", "mine"):
+        await put(hub, id)
+    await hub.updates.create("alice", "d1", "ota_queued", IMAGE)
+    await hub.updates.create("alice", "d2", "ota_other", IMAGE, blob="ota_shared")
+    await hub.updates.cancel("alice", "d2")
+    async with open_node(hub):
+        await trio.sleep(TIDY_DELAY / 2)
+        assert await images(hub) == {"ota_lost", "rol_lost", "ota_queued", "ota_shared", "mine"}
+        await trio.sleep(TIDY_DELAY)
+        assert await images(hub) == {"ota_queued", "ota_shared", "mine"}
+
+
+async def test_an_upload_that_goes_on(autojump_clock, hub):
+    """It may be seen before its update is: what was there at one look only is left alone. An image that another
+    process leaves later goes too."""
+    async with open_node(hub):
+        await trio.sleep(TIDY_DELAY * 0.9)
+        await put(hub, "ota_new")
+        await put(hub, "ota_late")
+        await trio.sleep(TIDY_DELAY * 0.2)  # looked at once
+        assert await images(hub) == {"ota_new", "ota_late"}
+        await hub.updates.create("alice", "d1", "ota_new", IMAGE)
+        await trio.sleep(TIDY_DELAY)
+        assert await images(hub) == {"ota_new"}
+    assert upload.UPLOAD_TIMEOUT <= TIDY_DELAY / 2
+
+
+async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
+    """It is looked at again later."""
+    await put(hub, "ota_lost")
+    orphans = hub.updates.orphans
+
+    async def fail():
+        monkeypatch.setattr(hub.updates, "orphans", orphans)
+        raise StorageError("away")
+
+    monkeypatch.setattr(hub.updates, "orphans", fail)
+    with trio.move_on_after(TIDY_DELAY * 2.5):
+        await tidy(hub)
+    assert await images(hub) == set()
