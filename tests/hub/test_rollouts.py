@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import AsyncGenerator
 
@@ -18,7 +19,7 @@ from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
 from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0
-IMAGE = ota.Image(name="fw.zip", size=3, sha256="00")
+IMAGE = ota.Image(name="fw.zip", size=3, sha256=hashlib.sha256(b"fw.").hexdigest())
 
 
 @attrs.define
