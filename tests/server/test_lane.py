@@ -260,8 +260,14 @@ def test_mutated_requests_are_answered_alike(open_raw: Any) -> None:
 
     async def compare(data: bytes) -> None:
         async with open_lanes(open_raw) as lanes:
-            with trio.fail_after(60):
-                assert await lanes.answers(0, data) == await lanes.answers(1, data)
+            for _ in range(
+                3
+            ):  # Hypercorn may close before, or after, it has sent an answer that is followed by rubbish
+                with trio.fail_after(60):
+                    fast, slow = await lanes.answers(0, data), await lanes.answers(1, data)
+                if fast == slow:
+                    return
+            assert fast == slow
 
     @settings(max_examples=60, deadline=None)
     @given(texts, changes)

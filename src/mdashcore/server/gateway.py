@@ -211,6 +211,7 @@ class _Replayed(trio.abc.HalfCloseableStream):
     def __init__(self, stream: Any, head: bytes) -> None:
         self._stream = stream
         self._head = head
+        self._sending = trio.Lock()  # Hypercorn closes in one task while it answers in another
 
     def __getattr__(self, name: str) -> Any:  # what Hypercorn looks at to see whether there is TLS
         return getattr(self._stream, name)
@@ -222,8 +223,9 @@ class _Replayed(trio.abc.HalfCloseableStream):
         return cast(bytes, await self._stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with trio.move_on_after(SEND_TIMEOUT) as timer:
-            await self._stream.send_all(data)
+        async with self._sending:
+            with trio.move_on_after(SEND_TIMEOUT) as timer:
+                await self._stream.send_all(data)
         if timer.cancelled_caught:
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the peer does not read")
@@ -232,7 +234,8 @@ class _Replayed(trio.abc.HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        async with self._sending:
+            await self._stream.send_eof()
 
     async def aclose(self) -> None:
         await self._stream.aclose()
