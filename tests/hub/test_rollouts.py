@@ -12,8 +12,9 @@ import pytest
 from mdashcore import ota
 from mdashcore._errors import Conflict, InvalidInput, NotFound
 from mdashcore.hub import Hub, rollouts
+from mdashcore.hub.check import check_store
 from mdashcore.hub.rollout_run import RolloutRun
-from mdashcore.hub.transfer import check_store, export_store, import_store
+from mdashcore.hub.transfer import export_store, import_store
 from mdashcore.hub.updates import blob_key
 from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
 from mdashcore.storage import open_backend

@@ -13,7 +13,8 @@ import trio
 from mdashcore import _json, firmware, ota, rollout
 from mdashcore._errors import AlreadyExists, InvalidInput
 from mdashcore.hub import Hub
-from mdashcore.hub.transfer import check_store, export_store, import_store
+from mdashcore.hub.check import check_store
+from mdashcore.hub.transfer import export_store, import_store
 from mdashcore.hub.updates import blob_key
 from mdashcore.storage import open_backend
 

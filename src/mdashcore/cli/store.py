@@ -53,7 +53,7 @@ def check(url: str) -> None:
 
     What the service would mend by itself at its next start is a note, and no problem.
     """
-    from mdashcore.hub.transfer import check_store
+    from mdashcore.hub.check import check_store
 
     notes = _Notes()
     logging.getLogger("mdash_backends").addHandler(notes)

@@ -1,4 +1,4 @@
-"""Everything that a service keeps, as JSON lines: for backups, for moving to another backend, and for checking.
+"""Everything that a service keeps, as JSON lines: for backups, and for moving to another backend.
 
 Each line is one object::
 
@@ -21,7 +21,6 @@ its token) is written before and removed after what points to it, so an import c
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -30,21 +29,19 @@ import attrs
 import msgspec
 
 from mdashcore import _json
-from mdashcore._errors import AlreadyExists, InvalidInput, MdashError, NotFound, StorageError
-from mdashcore.hub._records import Records
+from mdashcore._errors import AlreadyExists, InvalidInput, NotFound
 from mdashcore.hub.accounts import KeyOwner
 from mdashcore.hub.presence import PresenceRecord
 from mdashcore.hub.registry import TokenOwner
 from mdashcore.hub.rollouts import Roster
 from mdashcore.hub.update_report import History
-from mdashcore.hub.updates import blob_key
 from mdashcore.identity import Account, ApiKey, Device
-from mdashcore.ota import Image, Update
+from mdashcore.ota import Update
 from mdashcore.rollout import Member, Rollout
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Backend
 
-__all__ = ["UNFINISHED", "Counts", "check_store", "export_store", "import_store", "is_unfinished"]
+__all__ = ["COLLECTIONS", "UNFINISHED", "Counts", "export_store", "import_store", "is_unfinished", "read_piece"]
 
 FORMAT: Final = "mdashcore"
 VERSION: Final = 1  # of the format
@@ -57,7 +54,7 @@ PAGE: Final = 500  # log entries read at once
 PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
 MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, nothing else comes near
 
-_TYPES: Final[dict[str, tuple[type, dict[str, Any]]]] = {
+COLLECTIONS: Final[dict[str, tuple[type, dict[str, Any]]]] = {
     "accounts": (Account, {}),
     "keys": (ApiKey, {}),
     "key_owners": (KeyOwner, {}),
@@ -102,15 +99,6 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         return bytes(self.body) if self.text is None else self.text.encode()
 
 
-class _Notification(msgspec.Struct):
-    """What has to be in a log's entry. The data may be what is JSON and yet no value, as ``1e999``."""
-
-    name: str
-    id: str
-    data: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decode_notification = msgspec.json.Decoder(_Notification).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
@@ -132,7 +120,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
     counts = Counts()
     yield _json.encode({"format": FORMAT, "version": VERSION})
     accounts: list[str] = []
-    for collection in _TYPES:
+    for collection in COLLECTIONS:
         async for document in backend.documents.scan(collection):
             if collection == "accounts":
                 accounts.append(document.key)
@@ -151,7 +139,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
             yield _json.encode({"log": log, "begin": end})
     async for key in backend.blobs.scan():
         offset = 0
-        while piece := await _piece(backend, key, offset):
+        while piece := await read_piece(backend, key, offset):
             yield _json.encode({"blob": key, "offset": offset, "data": base64.b64encode(piece).decode()})
             offset += len(piece)
         counts.blobs += offset > 0
@@ -165,7 +153,7 @@ def _content(body: bytes) -> dict[str, object]:
     return {"body": msgspec.Raw(body)}
 
 
-async def _piece(backend: Backend, key: str, offset: int) -> bytes:
+async def read_piece(backend: Backend, key: str, offset: int) -> bytes:
     try:
         return await backend.blobs.read(key, offset, PIECE)
     except NotFound:  # its update has ended meanwhile
@@ -232,7 +220,7 @@ class _Importer:
         if line.blob != self._blob:
             await self._write_blob()
         if line.collection is not None and line.key is not None:
-            if line.collection not in _TYPES:
+            if line.collection not in COLLECTIONS:
                 raise InvalidInput(f"unknown collection {line.collection!r}")
             await self._backend.documents.put(line.collection, line.key, line.content, expected=0)
             self.counts.documents += 1
@@ -294,114 +282,3 @@ class _Importer:
         await self._backend.blobs.put(key, chunks())
         self.counts.blobs += 1
         self._blob, self._blob_size = None, 0
-
-
-async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
-    """Read everything, and compare what belongs together: how much there is, and what is wrong with it."""
-    counts, problems = Counts(), list(await backend.check()) if backend.check is not None else []
-    if await is_unfinished(backend):
-        problems.append(UNFINISHED)
-    found: dict[str, dict[str, Any]] = {}
-    for collection, (kind, codec) in _TYPES.items():
-        records: Records[Any] = Records(backend.documents, collection, kind, **codec)
-        values = found[collection] = {}
-        try:
-            async for document in backend.documents.scan(collection):
-                counts.documents += 1
-                try:
-                    record = await records.get(document.key)
-                except MdashError as exc:
-                    problems.append(str(exc))
-                else:
-                    values[document.key] = None if record is None else record.value
-        except StorageError as exc:  # the backend itself cannot read on
-            problems.append(str(exc))
-    problems += _loose_ends(found)
-    for account in found["accounts"]:
-        log, start = f"notifications/{account}", 0
-        try:
-            while entries := await backend.logs.read(log, start, PAGE):
-                for entry in entries:
-                    if start and entry.offset != start:
-                        problems.append(f"{log}: offset {entry.offset} follows {start - 1}")
-                    start = entry.offset + 1
-                    counts.entries += 1
-                    if what := _wrong_with(entry.body):
-                        problems.append(f"{log}: offset {entry.offset} is no notification: {what}")
-        except StorageError as exc:
-            problems.append(f"{log}: {exc}")
-    async for _ in backend.blobs.scan():
-        counts.blobs += 1
-    images: dict[str, tuple[int, str] | None] = {}
-    for key, update in found["updates"].items():
-        if update is not None and not update.ended:
-            blob = blob_key(key.partition("/")[0], update.blob_id)
-            problems += await _image_problems(backend, images, f"updates/{key}", blob, update.image)
-    for key, rollout in found["rollouts"].items():
-        if rollout is None or rollout.ended:
-            continue
-        problems += await _image_problems(backend, images, f"rollouts/{key}", blob_key(*key.split("/")), rollout.image)
-        rosters = [each for name, each in found["rollout_rosters"].items() if name.startswith(f"{key}/")]
-        if sum(len(each.devices) for each in rosters if each is not None) != rollout.members:
-            problems.append(f"rollouts/{key} has not ended, and does not know its devices")
-    return counts, problems
-
-
-async def _image_problems(
-    backend: Backend, images: dict[str, tuple[int, str] | None], name: str, blob: str, image: Image
-) -> list[str]:
-    """What is wrong with the image that something unfinished needs.
-
-    Args:
-        images: size and SHA-256 of those that were read before: a rollout's is read once for all its updates.
-    """
-    try:
-        if blob not in images:
-            images[blob] = await _fingerprint(backend, blob)
-    except StorageError as exc:
-        return [f"{name} has not ended, and its image cannot be read: {exc}"]
-    found = images[blob]
-    if found is None:
-        return [f"{name} has not ended, and its image is gone"]
-    if found[0] != image.size:
-        return [f"{name} has not ended, and its image is damaged: {found[0]} bytes of {image.size}"]
-    if found[1] != image.sha256:
-        return [f"{name} has not ended, and its image is damaged: not the bytes that were uploaded (SHA-256)"]
-    return []
-
-
-async def _fingerprint(backend: Backend, blob: str) -> tuple[int, str] | None:
-    """Size in bytes and SHA-256 of a blob; None where there is none."""
-    if await backend.blobs.size(blob) is None:
-        return None
-    digest, offset = hashlib.sha256(), 0
-    while piece := await _piece(backend, blob, offset):
-        digest.update(piece)
-        offset += len(piece)
-    return offset, digest.hexdigest()
-
-
-def _wrong_with(body: bytes) -> str | None:
-    try:
-        body.decode()  # the data are skipped over, not read: nobody else looks at their UTF-8
-        _decode_notification(body)
-    except _json.DECODE_ERRORS as exc:
-        return _json.reason(exc)
-    return None
-
-
-def _loose_ends(found: dict[str, dict[str, Any]]) -> list[str]:
-    """What points to nothing, or is pointed to by nothing."""
-    problems = []
-    for things, owners, secret in (("devices", "token_owners", "token_hash"), ("keys", "key_owners", "hash")):
-        problems += [
-            f"{things}/{key} cannot be found by its secret"
-            for key, value in found[things].items()
-            if value is not None and getattr(value, secret) not in found[owners]
-        ]
-        problems += [
-            f"{things}/{key} belongs to no account"
-            for key in found[things]
-            if key.partition("/")[0] not in found["accounts"]
-        ]
-    return problems

@@ -1,0 +1,140 @@
+"""Reads everything that a service keeps, and compares what belongs together."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from mdashcore import _json
+from mdashcore._errors import MdashError, StorageError
+from mdashcore.hub._records import Records
+from mdashcore.hub.transfer import COLLECTIONS, PAGE, UNFINISHED, Counts, is_unfinished, read_piece
+from mdashcore.hub.updates import blob_key
+from mdashcore.ota import Image
+from mdashcore.storage import Backend
+
+__all__ = ["check_store"]
+
+
+class _Notification(msgspec.Struct):
+    """What has to be in a log's entry. The data may be what is JSON and yet no value, as ``1e999``."""
+
+    name: str
+    id: str
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_notification = msgspec.json.Decoder(_Notification).decode
+
+
+async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
+    """Read everything, and compare what belongs together: how much there is, and what is wrong with it."""
+    counts, problems = Counts(), list(await backend.check()) if backend.check is not None else []
+    if await is_unfinished(backend):
+        problems.append(UNFINISHED)
+    found: dict[str, dict[str, Any]] = {}
+    for collection, (kind, codec) in COLLECTIONS.items():
+        records: Records[Any] = Records(backend.documents, collection, kind, **codec)
+        values = found[collection] = {}
+        try:
+            async for document in backend.documents.scan(collection):
+                counts.documents += 1
+                try:
+                    record = await records.get(document.key)
+                except MdashError as exc:
+                    problems.append(str(exc))
+                else:
+                    values[document.key] = None if record is None else record.value
+        except StorageError as exc:  # the backend itself cannot read on
+            problems.append(str(exc))
+    problems += _loose_ends(found)
+    for account in found["accounts"]:
+        log, start = f"notifications/{account}", 0
+        try:
+            while entries := await backend.logs.read(log, start, PAGE):
+                for entry in entries:
+                    if start and entry.offset != start:
+                        problems.append(f"{log}: offset {entry.offset} follows {start - 1}")
+                    start = entry.offset + 1
+                    counts.entries += 1
+                    if what := _wrong_with(entry.body):
+                        problems.append(f"{log}: offset {entry.offset} is no notification: {what}")
+        except StorageError as exc:
+            problems.append(f"{log}: {exc}")
+    async for _ in backend.blobs.scan():
+        counts.blobs += 1
+    images: dict[str, tuple[int, str] | None] = {}
+    for key, update in found["updates"].items():
+        if update is not None and not update.ended:
+            blob = blob_key(key.partition("/")[0], update.blob_id)
+            problems += await _image_problems(backend, images, f"updates/{key}", blob, update.image)
+    for key, rollout in found["rollouts"].items():
+        if rollout is None or rollout.ended:
+            continue
+        problems += await _image_problems(backend, images, f"rollouts/{key}", blob_key(*key.split("/")), rollout.image)
+        rosters = [each for name, each in found["rollout_rosters"].items() if name.startswith(f"{key}/")]
+        if sum(len(each.devices) for each in rosters if each is not None) != rollout.members:
+            problems.append(f"rollouts/{key} has not ended, and does not know its devices")
+    return counts, problems
+
+
+async def _image_problems(
+    backend: Backend, images: dict[str, tuple[int, str] | None], name: str, blob: str, image: Image
+) -> list[str]:
+    """What is wrong with the image that something unfinished needs.
+
+    Args:
+        images: size and SHA-256 of those that were read before: a rollout's is read once for all its updates.
+    """
+    try:
+        if blob not in images:
+            images[blob] = await _fingerprint(backend, blob)
+    except StorageError as exc:
+        return [f"{name} has not ended, and its image cannot be read: {exc}"]
+    found = images[blob]
+    if found is None:
+        return [f"{name} has not ended, and its image is gone"]
+    if found[0] != image.size:
+        return [f"{name} has not ended, and its image is damaged: {found[0]} bytes of {image.size}"]
+    if found[1] != image.sha256:
+        return [f"{name} has not ended, and its image is damaged: not the bytes that were uploaded (SHA-256)"]
+    return []
+
+
+async def _fingerprint(backend: Backend, blob: str) -> tuple[int, str] | None:
+    """Size in bytes and SHA-256 of a blob; None where there is none."""
+    if await backend.blobs.size(blob) is None:
+        return None
+    digest, offset = hashlib.sha256(), 0
+    while piece := await read_piece(backend, blob, offset):
+        digest.update(piece)
+        offset += len(piece)
+    return offset, digest.hexdigest()
+
+
+def _wrong_with(body: bytes) -> str | None:
+    try:
+        body.decode()  # the data are skipped over, not read: nobody else looks at their UTF-8
+        _decode_notification(body)
+    except _json.DECODE_ERRORS as exc:
+        return _json.reason(exc)
+    return None
+
+
+def _loose_ends(found: dict[str, dict[str, Any]]) -> list[str]:
+    """What points to nothing, or is pointed to by nothing."""
+    problems = []
+    for things, owners, secret in (("devices", "token_owners", "token_hash"), ("keys", "key_owners", "hash")):
+        problems += [
+            f"{things}/{key} cannot be found by its secret"
+            for key, value in found[things].items()
+            if value is not None and getattr(value, secret) not in found[owners]
+        ]
+        problems += [
+            f"{things}/{key} belongs to no account"
+            for key in found[things]
+            if key.partition("/")[0] not in found["accounts"]
+        ]
+    return problems
