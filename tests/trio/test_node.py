@@ -685,6 +685,20 @@ async def test_who_comes_while_it_goes_down_is_sent_away(autojump_clock: Any, op
         assert await late.close_code() == 1001
 
 
+async def test_what_comes_after_the_end_is_not_run(autojump_clock: Any, open_pair: Any) -> None:
+    """A connection may outlive its node: it ends in peace, and who starts next tells what is left to tell."""
+    ran = []
+
+    async def work() -> None:
+        ran.append(True)
+
+    async with open_fleet(open_pair) as fleet:
+        pass
+    fleet.node.spawn(work)
+    await trio.testing.wait_all_tasks_blocked()
+    assert ran == []
+
+
 async def test_devices_of_a_process_that_died_are_offline(autojump_clock: Any) -> None:
     """A node that starts tells what its predecessor could not."""
     backend = Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())

@@ -123,6 +123,7 @@ class Node:
         self._farewells = 0
         self._quiet = trio.Event()
         self._closing = False
+        self._ended = False
         self._shutdown_deadline = inf
         self._peers = Peers(hub.bus, id, self, self.spawn) if SHARED in hub.backend.capabilities else None
         self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
@@ -166,7 +167,12 @@ class Node:
             unwatch()
 
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Run something that no handler waits for. What it raises is logged and ends nothing else."""
+        """Run something that no handler waits for. What it raises is logged and ends nothing else.
+
+        Once the node has ended nothing is run any more: who starts next tells what is left to tell.
+        """
+        if self._ended:
+            return
         self._nursery.start_soon(self._guarded, function)
 
     # Calls
@@ -411,6 +417,7 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
                 with trio.CancelScope(shield=True):
                     await node.shut_down()
                 hub.remove_listener(node)
+        node._ended = True
         nursery.cancel_scope.cancel()
 
 
