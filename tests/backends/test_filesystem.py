@@ -189,7 +189,13 @@ async def test_files_of_a_small_service(folder: Path) -> None:
   }
 }
 """,
-        "logs/notifications/alice.log/log.json": '{\n  "log": "notifications/alice",\n  "first": 0,\n  "newest": 0\n}\n',
+        "logs/notifications/alice.log/log.json": """\
+{
+  "log": "notifications/alice",
+  "first": 0,
+  "newest": 0
+}
+""",
         "logs/notifications/alice.log/0000000000000000.jsonl": """\
 {"offset":0,"time":1700000000.25,"body":{"name":"online"}}
 {"offset":1,"last":2,"time":1700000001.5,"body":1}
