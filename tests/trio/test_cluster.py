@@ -508,3 +508,19 @@ async def test_what_a_node_that_left_has_not_released_is(autojump_clock: Any, cl
     await here.hub.nodes.leave("third")
     await trio.sleep(2 * BEAT_INTERVAL)
     assert await cluster.told() == ["offline"]
+
+
+async def test_a_defect_takes_no_node_down(
+    autojump_clock: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs for ever is begun again after it, and it is in the log."""
+    here, there = cluster.nodes
+    look = here.hub.nodes.look
+
+    async def crash(time: float) -> Any:
+        monkeypatch.setattr(here.hub.nodes, "look", look)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(here.hub.nodes, "look", crash)
+    await trio.sleep(3 * DEAD_AFTER)
+    assert await here.hub.nodes.ids() == {here.id, there.id}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import trio
 
@@ -21,7 +21,8 @@ class Cluster:
     Args:
         id: this node's.
         on_gone: called for nodes that have gone, whoever declared it.
-        sweep: awaited after nodes have gone: what they may have left behind has to be cleaned up, by anyone.
+        sweep: called after nodes have gone: what they may have left behind has to be cleaned up, by anyone. It may take
+            longer than a sign of life may be missing, so it is only begun.
         on_expelled: called when others have declared this node dead: its devices may be taken for offline.
     """
 
@@ -31,7 +32,7 @@ class Cluster:
         id: str,
         *,
         on_gone: Callable[[str], None],
-        sweep: Callable[[], Awaitable[None]],
+        sweep: Callable[[], None],
         on_expelled: Callable[[], None],
     ) -> None:
         self._nodes = nodes
@@ -80,4 +81,4 @@ class Cluster:
         if dead:
             _log.warning("no sign of life from %s: declared dead", ", ".join(sorted(dead)))
         if gone or dead:
-            await self._sweep()
+            self._sweep()

@@ -32,7 +32,7 @@ from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, L
 from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import CALL
-from mdashcore.trio.retry import listen, persist
+from mdashcore.trio.retry import RETRY_DELAY, listen, persist
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
 from mdashcore.trio.tidy import tidy
@@ -350,6 +350,12 @@ class Node:
             if not devices:
                 await trio.sleep(CHECK_INTERVAL)
 
+    async def _for_ever(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run what has no end. A defect that it meets is logged, and takes neither the node down nor itself."""
+        while True:
+            await self._guarded(function)
+            await trio.sleep(RETRY_DELAY)
+
     async def _guarded(self, function: Callable[[], Awaitable[None]]) -> None:
         try:
             await function()
@@ -406,11 +412,11 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
     async with trio.open_nursery() as nursery:
         node = Node(hub, hub.new_node_id(), settings, nursery)
         hub.add_listener(node)
-        nursery.start_soon(node._pinger.run)
+        nursery.start_soon(node._for_ever, node._pinger.run)
         async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
             node.spawn(node._sweep)  # of a large fleet it takes a while, and everybody may come in meanwhile
-            nursery.start_soon(node.rollouts.run)
-            nursery.start_soon(tidy, hub)
+            nursery.start_soon(node._for_ever, node.rollouts.run)
+            nursery.start_soon(node._for_ever, partial(tidy, hub))
             try:
                 yield node
             finally:
@@ -424,12 +430,17 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
 @asynccontextmanager
 async def _clustered(node: Node, peers: Peers) -> AsyncIterator[None]:
     """The node is one of several on its store."""
-    cluster = Cluster(node.hub.nodes, node.id, on_gone=peers.forget, sweep=node._sweep, on_expelled=node._reconnect_all)
+    cluster = Cluster(
+        node.hub.nodes,
+        node.id,
+        on_gone=peers.forget,
+        sweep=lambda: node.spawn(node._sweep),
+        on_expelled=node._reconnect_all,
+    )
     await cluster.join()
-    node._nursery.start_soon(partial(listen, node.hub.bus, TOPIC, node._hear, live=node._catch_up))
-    node._nursery.start_soon(cluster.run)
-    node._nursery.start_soon(peers.run)
-    node._nursery.start_soon(node._check_in_turn)
+    feed = partial(listen, node.hub.bus, TOPIC, node._hear, live=node._catch_up)
+    for work in (feed, cluster.run, peers.run, node._check_in_turn):
+        node._nursery.start_soon(node._for_ever, work)
     try:
         yield
     finally:
