@@ -413,17 +413,19 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
         node = Node(hub, hub.new_node_id(), settings, nursery)
         hub.add_listener(node)
         nursery.start_soon(node._for_ever, node._pinger.run)
-        async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
-            node.spawn(node._sweep)  # of a large fleet it takes a while, and everybody may come in meanwhile
-            nursery.start_soon(node._for_ever, node.rollouts.run)
-            nursery.start_soon(node._for_ever, partial(tidy, hub))
-            try:
-                yield node
-            finally:
-                with trio.CancelScope(shield=True):
-                    await node.shut_down()
-                hub.remove_listener(node)
-        node._ended = True
+        try:
+            async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
+                node.spawn(node._sweep)  # of a large fleet it takes a while, and everybody may come in meanwhile
+                nursery.start_soon(node._for_ever, node.rollouts.run)
+                nursery.start_soon(node._for_ever, partial(tidy, hub))
+                try:
+                    yield node
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await node.shut_down()
+        finally:
+            hub.remove_listener(node)
+            node._ended = True
         nursery.cancel_scope.cancel()
 
 
