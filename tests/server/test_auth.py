@@ -91,6 +91,28 @@ async def test_a_query_of_too_many_fields(alice, anyone):
     assert (await anyone.post(f"/devices/d1/ota?{query}")).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "HOST", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "HOST"}, 200),
+    ],
+)
+async def test_a_password_that_the_browser_adds_by_itself_is_no_consent(alice, headers, status):
+    """Once typed into a browser's own login box, it comes with every request, also with one of another's page."""
+    own = {"HOST": alice.server.url}
+    async with alice.as_user() as http:
+        response = await http.get("/devices", headers={name: own.get(value, value) for name, value in headers.items()})
+    assert response.status_code == status
+
+
 async def test_basic_works_on_the_whole_api(alice):
     """Name and password do everything that a key does, calls, shadows and keys too."""
     async with alice.as_user() as http:

@@ -76,8 +76,8 @@ class Browser:
 
     def _is_own(self) -> bool:
         """Whether the browser knows it, or the origin is the host that was asked: both are out of a page's reach."""
-        if self.fetch_site == "same-origin":
-            return True  # also where a proxy has changed the host
+        if self.fetch_site is not None:
+            return self.fetch_site == "same-origin"  # also where a proxy has changed the host
         scheme, _, netloc = (self.origin or "").partition("://")
         return scheme in ("http", "https") and netloc != "" and netloc.lower() == (self.host or "").lower()
 
@@ -118,6 +118,8 @@ class Authenticator:
         if scheme.lower() == "bearer":
             return await self._by_key(value.strip())
         if scheme.lower() == "basic":
+            if browser.fetch_site != "none":
+                browser.check_not_foreign()  # a browser that knows a password adds it by itself, as it does a cookie
             name, password = _basic(value.strip())
             account = await self._passwords.check(name, password)
             return Principal(account.name, admin=account.admin)

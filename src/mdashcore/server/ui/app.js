@@ -118,7 +118,7 @@ async function show() {
   const found = match();
   if (found.path === "/") return go("#/devices", {replace: true});
   if (who === null && !found.public) return askToLogIn();
-  if (who !== null && found.path === "/login") return go(found.query.to || "#/devices", {replace: true});
+  if (who !== null && found.path === "/login") return go(found.query.to, {replace: true});
   if (present?.found.view === found.view && present.view.update?.(found.params, found.query)) {
     present.found = found;
     settle(present.view);

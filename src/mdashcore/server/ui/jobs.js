@@ -102,6 +102,7 @@ async function patiently(run, signal) {
       if (error.status !== 429 || tries === TRIES || signal.aborted) throw error;
       const wait = Math.min(error.retryAfter ?? tries, LONGEST_WAIT);
       await new Promise((done) => setTimeout(done, 1000 * wait * (0.75 + Math.random() / 2)));
+      signal.throwIfAborted(); // stopped meanwhile
     }
   }
 }

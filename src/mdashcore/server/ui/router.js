@@ -45,7 +45,9 @@ function decode(text) {
 // link("device", id, "shadow"): a fragment with its parts encoded.
 export const link = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
-export function go(hash, {replace = false} = {}) {
+// To a view: what is no fragment of ours would leave the page, and may have come in a link.
+export function go(to, {replace = false} = {}) {
+  const hash = to?.startsWith("#/") ? to : "#/devices";
   if (replace) location.replace(hash);
   else location.hash = hash;
 }

@@ -29,8 +29,8 @@ export default async function view() {
       onConfirm: () => post("/keys", {name: name.value.trim()}),
     });
     if (!created) return;
+    show(created); // first: its secret is nowhere else, whatever becomes of the list
     await reload();
-    show(created);
   }
 
   async function revoke(key) {

@@ -24,7 +24,7 @@ export default function view({query, enter}) {
     });
     if (found) {
       enter(found);
-      go(target(query.to), {replace: true});
+      go(query.to, {replace: true});
     } else if (countdown) {
       button.disabled = true;
     } else {
@@ -59,6 +59,3 @@ export default function view({query, enter}) {
     destroy: () => clearInterval(countdown),
   };
 }
-
-// Only to a view of ours, whatever the address says.
-const target = (to) => (to?.startsWith("#/") ? to : "#/devices");
