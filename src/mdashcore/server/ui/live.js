@@ -299,10 +299,13 @@ export const isObject = (value) => value !== null && typeof value === "object" &
 
 // The table
 
+// A device stays the same object, whatever is read of it: lists hold it.
 function put(device) {
-  device.ram = devices.get(device.id)?.ram ?? [];
-  devices.set(device.id, device);
-  noteRam(device);
+  const known = devices.get(device.id);
+  device.ram = known?.ram ?? [];
+  const kept = known ? Object.assign(known, device) : device;
+  devices.set(kept.id, kept);
+  noteRam(kept);
 }
 
 function noteRam(device) {
