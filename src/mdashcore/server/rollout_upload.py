@@ -5,34 +5,26 @@ Raw ASGI, as for the image of one device, and for the same reasons.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import multipart
 import trio
 
-from mdashcore import _json, firmware, rollout
-from mdashcore._errors import InvalidInput, MdashError, StorageError, TooLarge
+from mdashcore import _json, rollout
+from mdashcore._errors import InvalidInput, TooLarge
 from mdashcore.hub.rollouts import describe
 from mdashcore.hub.updates import blob_key
 from mdashcore.server.asgi import (
     App,
-    BodyTimeout,
-    ClientGone,
     Receive,
     Scope,
     Send,
-    is_from_page,
-    respond,
-    respond_error,
 )
 from mdashcore.server.service import Service
-from mdashcore.server.upload import UPLOAD_TIMEOUT, _Body, _read_image
+from mdashcore.server.upload import ImageBody, answer
 
 __all__ = ["RolloutRoute"]
-
-_log = logging.getLogger(__name__)
 
 _PATH = "/api/v2/rollouts"
 
@@ -49,22 +41,11 @@ class RolloutRoute:
             await self._app(scope, receive, send)
             return
         form = _Form(scope, receive, self._service)
-        try:
-            made = await self._create(scope, form)
-        except ClientGone:
-            return
-        except MdashError as exc:
-            if isinstance(exc, StorageError):
-                _log.error("a rollout could not be made: %s", exc)
-            await respond_error(receive, send, exc, unread=not form.complete, from_page=is_from_page(scope))
-            return
-        except Exception:
-            _log.exception("a rollout could not be made")
-            await respond_error(receive, send, MdashError("internal error"), unread=not form.complete)
-            return
-        await respond(send, 201, _json.encode(describe(made)))
+        failed = "a rollout could not be made"
+        await answer(scope, receive, send, form, lambda: self._create(scope, form), failed=failed)
 
-    async def _create(self, scope: Scope, form: _Form) -> rollout.Rollout:
+    async def _create(self, scope: Scope, form: _Form) -> tuple[int, bytes]:
+        """Store the image, and the rollout: status and body of the answer."""
         service = self._service
         account = (await service.authenticator.of_request(scope)).account
         rollouts = service.hub.rollouts
@@ -73,14 +54,9 @@ class RolloutRoute:
         key = blob_key(account, id)
         with service.uploading(account, id):
             try:
-                with trio.move_on_after(UPLOAD_TIMEOUT) as timer:
-                    async with aclosing(form.image()) as chunks:
-                        size = await rollouts.blobs.put(key, chunks)
-                if timer.cancelled_caught:
-                    raise BodyTimeout(f"the image did not come within {UPLOAD_TIMEOUT:g} s")
+                size = await form.store(rollouts.blobs, key)
                 request = form.request()
-                limits = firmware.Limits(size=service.settings.max_image)
-                image = await trio.to_thread.run_sync(_read_image, rollouts.blobs, key, size, form.filename, limits)
+                image = await form.read(rollouts.blobs, key, size)
                 await service.authenticator.of_request(scope)  # revoked while the image came?
                 with trio.CancelScope(shield=True):  # once stored it goes on, whoever asked is still there or not
                     made = await rollouts.create(account, id, request, image)
@@ -88,10 +64,10 @@ class RolloutRoute:
                 with trio.CancelScope(shield=True):
                     await rollouts.tidy(account, id)
                 raise
-        return made
+        return 201, _json.encode(describe(made))
 
 
-class _Form(_Body):
+class _Form(ImageBody):
     """A form with the fields ``rollout`` and ``file``, in any order; a bad ``rollout`` in front is told at once."""
 
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, BinaryIO, Final, cast
 
@@ -47,7 +47,7 @@ from mdashcore.server.service import Service
 from mdashcore.server.update_request import UpdateRequest
 from mdashcore.storage import BlobStore
 
-__all__ = ["UploadRoute"]
+__all__ = ["ImageBody", "UploadRoute", "answer"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,23 +71,11 @@ class UploadRoute:
         if match is None:
             await self._app(scope, receive, send)
             return
-        reader = _Body(scope, receive, self._service)
-        try:
-            status, body = await self._update(scope, reader, match[1])
-        except ClientGone:
-            return
-        except MdashError as exc:
-            if isinstance(exc, StorageError):
-                _log.error("an upload failed: %s", exc)
-            await respond_error(receive, send, exc, unread=not reader.complete, from_page=is_from_page(scope))
-            return
-        except Exception:
-            _log.exception("an upload failed")
-            await respond_error(receive, send, MdashError("internal error"), unread=not reader.complete)
-            return
-        await respond(send, status, body)
+        device = match[1]
+        body = ImageBody(scope, receive, self._service)
+        await answer(scope, receive, send, body, lambda: self._update(scope, body, device), failed="an upload failed")
 
-    async def _update(self, scope: Scope, reader: _Body, device: str) -> tuple[int, bytes]:
+    async def _update(self, scope: Scope, body: ImageBody, device: str) -> tuple[int, bytes]:
         """Store the image, and see it into the device: status and body of the answer.
 
         Raises what the client has to be told instead.
@@ -106,13 +94,8 @@ class UploadRoute:
         key = blob_key(account, id_)
         with service.uploading(account, device):
             try:
-                with trio.move_on_after(UPLOAD_TIMEOUT) as timer:
-                    async with aclosing(reader.image()) as chunks:
-                        size = await updates.blobs.put(key, chunks)
-                if timer.cancelled_caught:
-                    raise BodyTimeout(f"the image did not come within {UPLOAD_TIMEOUT:g} s")
-                limits = firmware.Limits(size=service.settings.max_image)
-                image = await trio.to_thread.run_sync(_read_image, updates.blobs, key, size, reader.filename, limits)
+                size = await body.store(updates.blobs, key)
+                image = await body.read(updates.blobs, key, size)
                 await service.authenticator.of_request(scope)  # revoked while the image came?
                 update = await service.node.updater.start(account, device, id_, image, request.options)
             except BaseException:
@@ -147,18 +130,63 @@ class UploadRoute:
             raise _outcome(update)
 
 
-class _Body:
+async def answer(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    body: ImageBody,
+    handle: Callable[[], Awaitable[tuple[int, bytes]]],
+    *,
+    failed: str,
+) -> None:
+    """Send the status and body that `handle` gives, or the error that it raises.
+
+    Args:
+        failed: how the log begins to tell what is the server's own fault.
+    """
+    try:
+        status, content = await handle()
+    except ClientGone:
+        return
+    except MdashError as exc:
+        if isinstance(exc, StorageError):
+            _log.error("%s: %s", failed, exc)
+        await respond_error(receive, send, exc, unread=not body.complete, from_page=is_from_page(scope))
+        return
+    except Exception:
+        _log.exception(failed)
+        await respond_error(receive, send, MdashError("internal error"), unread=not body.complete)
+        return
+    await respond(send, status, content)
+
+
+class ImageBody:
     """The image in a request's body: the field ``file`` of a form, or the whole of it."""
 
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
         settings = service.settings
+        self._max_image = settings.max_image
         self._chunks = body_chunks(scope, receive, limit=settings.max_image, timeout=settings.body_timeout)
         self._type, self._options = multipart.parse_options_header(header(scope, b"content-type") or "")
         self.complete = False
         """Whether the body was read to its end."""
         self.filename = "image"
 
-    async def image(self) -> AsyncGenerator[bytes, None]:
+    async def store(self, blobs: BlobStore, key: str) -> int:
+        """Stream the image into a blob; its size. Raises what is wrong with the body."""
+        with trio.move_on_after(UPLOAD_TIMEOUT) as timer:
+            async with aclosing(self._image()) as chunks:
+                size = await blobs.put(key, chunks)
+        if timer.cancelled_caught:
+            raise BodyTimeout(f"the image did not come within {UPLOAD_TIMEOUT:g} s")
+        return size
+
+    async def read(self, blobs: BlobStore, key: str, size: int) -> firmware.Image:
+        """Read the image as it lies in the blob. Raises what is wrong with it."""
+        limits = firmware.Limits(size=self._max_image)
+        return await trio.to_thread.run_sync(_read_image, blobs, key, size, self.filename, limits)
+
+    async def _image(self) -> AsyncGenerator[bytes, None]:
         """The image's bytes as they come."""
         empty = True
         async with aclosing(self._form() if self._type == "multipart/form-data" else self._all()) as chunks:
