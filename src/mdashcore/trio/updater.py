@@ -148,11 +148,7 @@ class Updater:
 
     def tell(self, account: str, device: str, event: ota.Event) -> None:
         """Something happened to the device, or to its update; without an update it does not matter."""
-        if isinstance(event, ota.DeviceConnected):
-            self._come((account, device))
-        elif isinstance(event, ota.DeviceDisconnected):
-            self.disconnected(account, device)
-        elif not self._hand(account, device, event) and isinstance(event, ota.CommitAccepted | ota.RevertAccepted):
+        if not self._hand(account, device, event) and isinstance(event, ota.CommitAccepted | ota.RevertAccepted):
             self._spawn(lambda: self._apply(account, device, event))
 
     def heard(self, account: str, device: str, name: str) -> None:
