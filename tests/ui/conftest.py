@@ -25,7 +25,7 @@ import httpx
 import pytest
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from websockets.sync.client import connect
 
 from mdashcore import firmware
@@ -272,6 +272,8 @@ class Cable:
         self._portal = portal
         self._target = int(server.url.rpartition(":")[2])
         self._streams: set[trio.SocketStream] = set()
+        self._sockets: set[trio.SocketStream] = set()
+        self._hung: set[trio.SocketStream] = set()
         self._whole = True
         self._running, port = portal.start_task(self._run)
         self.url = f"http://127.0.0.1:{port}"
@@ -284,6 +286,10 @@ class Cable:
     def mend(self) -> None:
         """Let connections through again."""
         self._whole = True
+
+    def hang(self) -> None:
+        """Let the open notification sockets die without a word: nothing comes through them, and nobody is told."""
+        self._hung |= self._sockets
 
     def remove(self) -> None:
         """End it."""
@@ -308,7 +314,10 @@ class Cable:
     async def _pump(self, source: trio.SocketStream, target: trio.SocketStream, both: trio.CancelScope) -> None:
         try:
             async for data in source:
-                await target.send_all(data)
+                if data.startswith(b"GET /api/v2/notify"):
+                    self._sockets |= {source, target}
+                if source not in self._hung:
+                    await target.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         both.cancel()
@@ -383,6 +392,25 @@ def open_page(browser: Browser, server: Server, problems: list[str]) -> Iterator
 def page(open_page: Callable[..., Page], person: Person) -> Page:
     """A page of `person`, who is logged in, on the devices."""
     return open_page(person)
+
+
+@pytest.fixture
+def tweak() -> Callable[..., None]:
+    """Loads a page anew with other constants in a module: ``tweak(page, "live.js", CHECK=1000)``."""
+
+    def change(page: Page, module: str, **constants: int) -> None:
+        def serve(route: Route) -> None:
+            answer = route.fetch()
+            text = answer.text()
+            for name, value in constants.items():
+                text, found = re.subn(rf"const {name} = [\d_]+;", f"const {name} = {value};", text)
+                assert found == 1, name
+            route.fulfill(response=answer, body=text)
+
+        page.route(f"**/ui/{module}", serve)
+        page.reload()
+
+    return change
 
 
 @pytest.fixture

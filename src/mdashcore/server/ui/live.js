@@ -1,29 +1,37 @@
 // The one place that keeps live state: the device table, and the stream of notifications.
 //
-// The notification socket is opened first and the devices are read then, so nothing falls between the two. After a lost
-// connection the stream goes on at the next offset; where that is not known, or no longer kept, the devices are read anew.
+// First the server is asked where the log of notifications ends; the socket then begins there, and the devices are read:
+// nothing falls between the two. After a lost connection the stream goes on at the next offset; where something was missed
+// all the same, the devices are read anew.
 
-import {devicePath, get, whoAmI} from "./api.js";
+import {devicePath, get, post} from "./api.js";
+import {follow} from "./merge.js";
+
+export {difference, isObject, merge, same} from "./merge.js";
 
 const FIRST_WAIT = 500; // ms before the first try to reconnect; doubled each time
 const LONGEST_WAIT = 15_000; // ms: a server that is back is found within seconds
-const CHECK = 60_000; // ms without a notification after which the server is asked for a sign of life
+const PATIENCE = 10_000; // ms for the answer to a short question, and for a socket to open
+const CHECK = 60_000; // ms of silence after which the server is asked whether it is one: two short requests, none while the page is hidden
+const GRACE = 5000; // ms for what the server has stored to come by the socket too: far above what it takes
 const BATCH = 100; // ms in which changes are told together: ten repaints a second are live enough
-const RECENT = 1000; // notifications kept for views that show them
+const TOLD = 20_000; // notifications remembered during a read: beyond that, reading again is cheaper
+const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
 const RAM_POINTS = 60; // per device, for a sparkline
 
 export const devices = new Map(); // id → device as the API gives it, and ram: [free bytes, …]
-export const recent = []; // the newest notifications, oldest first
 
 let socket = null;
 let running = false;
 let state = "stopped"; // "connecting" (for the first time), "live", "reconnecting", "stopped"
+let user = null; // whose session it is
 let cursor = null; // offset of the newest notification seen
+let hole = {}; // stands for what was missed, which at first is all; null: nothing was
 let wait = FIRST_WAIT;
 let timer = null;
-let lastWord = 0;
+let lastSign = 0; // when something was heard, or found to be in order
+let checking = false;
 let loggedOut = () => {};
-let early = null; // notifications that came before the devices were read; null once they were
 let generation = 0; // counts connections: what belongs to an older one is not heeded
 
 // Subscriptions: each returns the function that ends it.
@@ -72,37 +80,22 @@ let loaded = false;
 export function start({onLoggedOut}) {
   loggedOut = onLoggedOut;
   running = true;
-  connect();
+  again();
 }
 
 export function stop() {
   running = false;
   loaded = false;
-  cursor = null;
+  cursor = user = null;
+  hole = {};
   wait = FIRST_WAIT;
   generation += 1;
   clearTimeout(timer);
   socket?.close();
   socket = null;
+  reads.clear();
   devices.clear();
-  recent.length = 0;
   setState("stopped");
-}
-
-// Reads one device anew, where a notification was not enough.
-export async function refresh(id) {
-  let device;
-  try {
-    device = await get(devicePath(id));
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    devices.delete(id);
-    mark(id);
-    return undefined;
-  }
-  put(device);
-  mark(id);
-  return device;
 }
 
 // The connection
@@ -113,35 +106,55 @@ function setState(next) {
   stateChanged.tell(state);
 }
 
-function connect() {
+// Is the server there, and are we still who we were? Only then the socket is opened.
+async function again() {
   const mine = ++generation;
-  early = [];
   setState(loaded ? "reconnecting" : "connecting");
-  const known = cursor !== null && loaded;
-  const query = known ? `?start=${cursor + 1}` : "";
-  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v2/notify${query}`);
+  try {
+    const found = await probe();
+    if (mine !== generation || !isOurs(found.user)) return;
+    if (cursor === null || found.end < cursor) { // another log than before: a server that has begun anew
+      cursor = found.end;
+      hole = {};
+    }
+    connect(mine);
+  } catch {
+    if (mine === generation) lost();
+  }
+}
+
+// Who is logged in, and the offset of the newest notification that is stored: -1 if there is none.
+async function probe() {
+  const options = {signal: AbortSignal.timeout(PATIENCE)};
+  const [{user: name}, [newest]] = await Promise.all([get("/session", undefined, options), post("/logs", {before: NEWEST, limit: 1}, options)]);
+  return {user: name, end: newest?.offset ?? -1};
+}
+
+// In another tab somebody else may have logged in: what this page shows is not theirs.
+function isOurs(name) {
+  user ??= name;
+  if (name !== null && name === user) return true;
+  loggedOut();
+  if (name !== null) location.reload();
+  return false;
+}
+
+function connect(mine) {
+  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v2/notify?start=${cursor + 1}`);
+  timer = setTimeout(lost, PATIENCE);
   socket.addEventListener("open", async () => {
     if (mine !== generation) return;
-    lastWord = Date.now();
-    try {
-      if (!known) await readAll(mine);
-    } catch {
-      if (mine === generation) socket.close();
-      return;
-    }
+    clearTimeout(timer);
+    lastSign = Date.now();
+    if (hole) await readAll().catch(() => mine === generation && lost());
     if (mine !== generation) return;
-    const waiting = early;
-    early = null;
     wait = FIRST_WAIT;
     setState("live");
-    for (const note of waiting) take(note);
   });
   socket.addEventListener("message", (event) => {
     if (mine !== generation) return;
-    lastWord = Date.now();
-    const note = JSON.parse(event.data);
-    if (early) early.push(note);
-    else take(note);
+    lastSign = Date.now();
+    take(JSON.parse(event.data));
   });
   socket.addEventListener("close", () => mine === generation && lost());
 }
@@ -157,30 +170,29 @@ function lost() {
   wait = Math.min(2 * wait, LONGEST_WAIT);
 }
 
-// Before the socket is opened again: is the server there, and are we still logged in?
-async function again() {
+// A browser tells nobody of a connection that is half open: does the server have what has not come?
+async function check() {
+  if (state !== "live" || checking) return;
   const mine = generation;
+  const seen = cursor;
+  checking = true;
   try {
-    const {user} = await whoAmI();
-    if (mine !== generation || !running) return;
-    if (user === null) loggedOut();
-    else connect();
+    const {user: name, end} = await probe();
+    if (mine !== generation || !isOurs(name)) return;
+    if (end > seen) await sleep(GRACE);
+    if (mine !== generation) return;
+    if (end > seen && cursor === seen) lost();
+    else lastSign = Date.now();
   } catch {
     if (mine === generation) lost();
+  } finally {
+    checking = false;
   }
 }
 
-// A browser tells nobody of a connection that is half open: ask for a sign of life.
-setInterval(async () => {
-  if (state !== "live" || Date.now() - lastWord < CHECK) return;
-  const mine = generation;
-  try {
-    await get("/session", undefined, {signal: AbortSignal.timeout(10_000)});
-    lastWord = Date.now();
-  } catch {
-    if (mine === generation) lost();
-  }
-}, CHECK / 4);
+setInterval(() => !document.hidden && Date.now() - lastSign >= CHECK && check(), CHECK / 4);
+document.addEventListener("visibilitychange", () => !document.hidden && check());
+addEventListener("focus", check);
 
 addEventListener("offline", () => state === "live" && lost());
 addEventListener("online", () => {
@@ -191,29 +203,81 @@ addEventListener("online", () => {
   }
 });
 
-async function readAll(mine) {
-  const list = await get("/devices");
-  if (mine !== generation) return;
-  const gone = new Set(devices.keys());
-  for (const device of list) {
-    gone.delete(device.id);
-    put(device);
+const sleep = (time) => new Promise((done) => setTimeout(done, time));
+
+// Reading
+
+const reads = new Set(); // those under way: {id, told: the notifications that came meanwhile}
+
+// What is read is older than what is told meanwhile: that is applied again. `id`: of this device alone. Whether it counted.
+async function snapshot(read, write, id) {
+  const mine = {id, told: []};
+  reads.add(mine);
+  try {
+    const found = await read();
+    if (!reads.has(mine)) return false; // logged out meanwhile
+    write(found);
+  } finally {
+    reads.delete(mine);
   }
-  for (const id of gone) devices.delete(id);
-  loaded = true;
-  changed.tell(null);
+  for (const note of mine.told) apply(note);
+  return true;
+}
+
+// Reads one device anew, where a notification was not enough.
+export async function refresh(id) {
+  const read = () => get(devicePath(id)).catch((error) => (error.status === 404 ? undefined : Promise.reject(error)));
+  await snapshot(read, (device) => (device ? put(device) : devices.delete(id)), id);
+  mark(id);
+  return devices.get(id);
+}
+
+async function readAll() {
+  const mine = hole;
+  const counted = await snapshot(() => get("/devices"), (list) => {
+    const gone = new Set(devices.keys());
+    for (const device of list) {
+      gone.delete(device.id);
+      put(device);
+    }
+    for (const id of gone) devices.delete(id);
+    loaded = true;
+    if (hole === mine) hole = null; // else something was missed since
+  });
+  if (counted) changed.tell(null);
+}
+
+// What was not read is missing until all is read anew.
+function failed() {
+  hole = {};
+  if (socket) lost();
+}
+
+const rereading = new Set();
+
+async function reread(id) {
+  if (rereading.has(id)) return;
+  rereading.add(id);
+  await sleep(BATCH); // several updates at once are read once
+  rereading.delete(id);
+  if (running) await refresh(id).catch(failed);
 }
 
 // Notifications
 
 function take(note) {
-  if (cursor !== null && note.offset > cursor + 1 && loaded) readAll(generation).catch(lost); // what was between is not kept
-  if (cursor !== null && note.offset <= cursor) return;
+  if (note.offset <= cursor) return;
+  const isNext = note.offset === cursor + 1;
   cursor = note.offset;
-  recent.push(note);
-  if (recent.length > 1.1 * RECENT) recent.splice(0, recent.length - RECENT);
+  if (!isNext) { // what was between is not kept
+    hole = {};
+    readAll().catch(failed);
+  }
+  const listening = [...reads].filter(({id}) => id === undefined || id === note.id);
+  for (const {told} of listening) told.push(note);
   apply(note);
   notified.tell(note);
+  if (listening.some(({told}) => told.length > TOLD)) failed();
 }
 
 function apply(note) {
@@ -240,62 +304,16 @@ function apply(note) {
   }
 }
 
-function applyShadow(device, {state: update, version, timestamp}) {
-  const {shadow} = device;
-  if (version <= shadow.version) return; // read meanwhile
-  if (version > shadow.version + 1) {
-    reread(device.id); // another update is missing between the two
-    return;
+function applyShadow(device, update) {
+  const {id, shadow} = device;
+  if (update.version <= shadow.version) return; // read meanwhile
+  if (update.version > shadow.version + 1) { // another update is missing between the two
+    reread(id);
+  } else {
+    follow(shadow, update);
+    noteRam(device);
   }
-  const {desired, reported} = update === null ? {} : merge(sections(shadow.state), update);
-  const delta = difference(desired ?? {}, reported ?? {});
-  shadow.state = {
-    ...(desired && Object.keys(desired).length && {desired}),
-    ...(reported && Object.keys(reported).length && {reported}),
-    ...(delta && {delta}),
-  };
-  Object.assign(shadow, {version, timestamp});
-  noteRam(device);
 }
-
-const sections = ({desired, reported}) => ({desired, reported});
-
-// RFC 7396.
-export function merge(target, patch) {
-  if (!isObject(patch)) return patch;
-  const merged = Object.assign(Object.create(null), isObject(target) ? target : {});
-  for (const [key, value] of Object.entries(patch)) {
-    if (value === null) delete merged[key];
-    else merged[key] = merge(merged[key], value);
-  }
-  return merged;
-}
-
-// What of `desired` is not in `reported`, or otherwise there; undefined if nothing.
-export function difference(desired, reported) {
-  const found = Object.create(null);
-  for (const [key, value] of Object.entries(desired)) {
-    const has = Object.hasOwn(reported, key);
-    if (isObject(value) && has && isObject(reported[key])) {
-      const inner = difference(value, reported[key]);
-      if (inner) found[key] = inner;
-    } else if (!has || !same(value, reported[key])) {
-      found[key] = value;
-    }
-  }
-  return Object.keys(found).length ? found : undefined;
-}
-
-export function same(a, b) {
-  if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((value, i) => same(value, b[i]));
-  if (isObject(a) && isObject(b)) {
-    const keys = Object.keys(a);
-    return keys.length === Object.keys(b).length && keys.every((key) => Object.hasOwn(b, key) && same(a[key], b[key]));
-  }
-  return a === b;
-}
-
-export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
 // The table
 
@@ -313,21 +331,6 @@ function noteRam(device) {
   if (typeof free !== "number") return;
   device.ram.push(free);
   if (device.ram.length > RAM_POINTS) device.ram.shift();
-}
-
-const rereading = new Set();
-
-async function reread(id) {
-  if (rereading.has(id)) return;
-  rereading.add(id);
-  const mine = generation;
-  await new Promise((done) => setTimeout(done, BATCH)); // several updates at once are read once
-  rereading.delete(id);
-  try {
-    if (mine === generation) await refresh(id);
-  } catch {
-    if (mine === generation) lost();
-  }
 }
 
 let marked = new Set();

@@ -4,8 +4,8 @@
 //   pause(), resume(), isPaused(), destroy()}
 //   query: what is asked of the server; accept: what of that is shown. onState({paused, waiting}) after each change.
 //
-// Nothing falls between the two: live ones that come during a read wait for its end, each counts once by its offset, and
-// after a lost connection what is missing is read from the log.
+// Nothing falls between the two: live ones wait while something is read, and each counts once by its offset. Once live.js
+// tells them at all, it leaves none out.
 
 import {post} from "./api.js";
 import {inWords} from "./dialog.js";
@@ -21,6 +21,7 @@ const LOOK_BACK = 10; // reads without a find before asking whether to go on
 const NEAR = 300; // px from the top within which more is read
 const AT_END = 40; // px: who is so near the newest follows it
 const BATCH = 50; // ms in which lines are added together
+const BATCHED = 1000; // of them at most: the timers of a hidden page are slow
 
 export function stream({label, query, accept = () => true, line, nothing, onState}) {
   let notes = []; // oldest first, without holes; those that `accept` takes have a line
@@ -28,7 +29,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   let paused = false;
   let following = true; // the newest is kept in sight
   let detached = false; // the newest were let go, to look far back
-  let missed = false; // whether the connection was lost while paused
+  let behind = true; // what is told live may begin later than what was read ends
   let unread = 0;
   let reading = null; // the present read
   let complete = false; // whether the beginning of the log is there
@@ -56,10 +57,13 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   const last = () => notes.at(-1)?.offset ?? -1;
 
+  // Whether what comes has to wait.
+  const isHeld = () => paused || reading !== null || behind;
+
   function tell() {
     const isEmpty = lines.childElementCount === 0 && reading === null;
-    jump.hidden = unread === 0;
-    setText(jump, `${unread} new ↓`);
+    jump.hidden = unread === 0 && !detached;
+    setText(jump, unread ? `${unread} new ↓` : "To the newest ↓");
     none.hidden = !(isEmpty && complete && notes.length === 0);
     hidden.hidden = !(isEmpty && notes.length > 0);
     onState?.({paused, waiting: paused ? waiting.length : 0});
@@ -68,7 +72,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   // The stored log
 
   // One read at a time; what comes live meanwhile waits. A newer read makes an older one stop.
-  async function read(run) {
+  async function read(run, failed = sayError) {
     const mine = (reading = {});
     fill(edge, "Loading…");
     tell();
@@ -78,15 +82,18 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
       });
       drawEdge();
     } catch (error) {
-      if (error === STOPPED) return;
-      fill(edge, inWords(error), " ", h("button", {type: "button", onclick: () => (notes.length ? lookBack() : start())}, "Try again"));
+      if (error !== STOPPED && reading === mine) failed(error);
     } finally {
       if (reading === mine) {
         reading = null;
-        if (!paused && !dead) takeWaiting();
+        if (!isHeld() && !dead) takeWaiting();
         tell();
       }
     }
+  }
+
+  function sayError(error) {
+    fill(edge, inWords(error), " ", h("button", {type: "button", onclick: () => (notes.length ? lookBack() : start())}, "Try again"));
   }
 
   function drawEdge() {
@@ -103,6 +110,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     unread = 0;
     complete = detached = false;
     following = true;
+    behind = live.connectionState() !== "live";
     fill(lines);
     read(async (check) => {
       await page(check);
@@ -130,12 +138,13 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     });
   }
 
-  // After a lost connection: what came between.
+  // Once notifications are told: what came between. While paused, this is left for its end.
   function catchUp() {
-    missed = paused;
-    if (paused) return; // then it is done at its end
-    if (notes.length === 0) start();
-    else if (!detached) {
+    if (!behind || paused || live.connectionState() !== "live") return;
+    behind = false;
+    if (detached) takeWaiting();
+    else if (notes.length === 0) start();
+    else {
       read(async (check) => {
         for (let reads = 0; reads < LOOK_BACK; reads += 1) {
           const found = await ask({start: last() + 1, limit: 1000});
@@ -144,7 +153,20 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
           if (found.length < 1000) return;
         }
         start(); // so much has happened that it is easier to begin with the newest
-      });
+      }, letGo);
+    }
+  }
+
+  // What is missing must not lie between two lines: it is above the first one, where one looks back for it.
+  function letGo(error) {
+    if (following) {
+      notes = [];
+      fill(lines);
+      complete = false;
+      sayError(new Error(`Some entries could not be loaded: ${error.message}`));
+    } else {
+      detached = true; // who reads something old keeps it
+      drawEdge();
     }
   }
 
@@ -166,7 +188,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     if (following) {
       shed(KEEP);
       toBottom();
-    } else if (lines.childElementCount > CAP) {
+    } else if (lines.childElementCount > CAP || notes.length > FILTERED) {
       detached = true; // who reads something old keeps it
     }
   }
@@ -204,8 +226,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     following = true;
     unread = 0;
     if (detached) return start();
-    if (missed) catchUp();
-    if (!reading) takeWaiting();
+    catchUp();
+    if (!isHeld()) takeWaiting();
     toBottom();
     return tell();
   }
@@ -213,8 +235,9 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   function takeWaiting() {
     const found = waiting;
     waiting = [];
-    if (found.length >= CAP) start();
-    else append(found);
+    if (found.length >= CAP && following) return start();
+    if (found.length >= CAP) detached = true; // not all of them were kept
+    return append(found);
   }
 
   let batch = [];
@@ -222,18 +245,21 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   const stops = [
     live.onNotification((note) => {
+      if (!isMine(note)) return;
       batch.push(note);
-      timer ||= setTimeout(flush, BATCH);
+      if (batch.length >= BATCHED) flush();
+      else timer ||= setTimeout(flush, BATCH);
     }),
-    live.onState((state) => state === "live" && catchUp()),
+    live.onState(catchUp),
   ];
 
   function flush() {
+    clearTimeout(timer);
     timer = 0;
-    const found = batch.filter(isMine);
+    const found = batch.filter(isMine); // it may be asked for something else by now
     batch = [];
     if (found.length === 0) return;
-    if (paused || reading) {
+    if (isHeld()) {
       if (waiting.length < CAP) waiting.push(...found);
     } else {
       append(found);
@@ -249,7 +275,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
       query = next;
       accept = nextAccept;
       if (!isSame) return start();
-      fill(lines, notes.filter(accept).map(make));
+      fill(lines, notes.filter(accept).slice(-KEEP - 1).map(make));
+      shed(KEEP);
       following = true;
       toBottom();
       if (!reading) {

@@ -6,7 +6,9 @@ import {foreign, h, setText} from "../../dom.js";
 import {logText, summary, weight} from "../../notes.js";
 import {clockTag, longText, pauseButton, stream} from "../../stream.js";
 
-const PAGE = 1000; // notifications in one read of a download
+const PAGE = 1000; // notifications in one read of a download: the most that the server gives
+const MOST = 50_000; // lines in one download: some megabytes
+const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
 
 export default function tab(device) {
   const {id} = device;
@@ -16,6 +18,7 @@ export default function tab(device) {
   const error = errorLine();
   const bar = progress("Download");
   bar.element.hidden = true;
+  const saved = h("p", {class: "muted", role: "status", hidden: true});
   let downloading = null;
   const download = h("button", {type: "button", onclick: () => (downloading ? downloading.abort() : save())}, "Download");
   const pause = pauseButton(() => shown);
@@ -43,28 +46,24 @@ export default function tab(device) {
     shown.setQuery(next.query, next.accept);
   }
 
-  // The whole stored log, as what is chosen and filtered here shows it.
+  // The stored log, as what is chosen and filtered here shows it.
   async function save() {
     const {query, accept} = wanted();
     const all = kind.value === "all";
-    downloading = new AbortController();
+    const {signal} = (downloading = new AbortController());
     error.clear();
+    saved.hidden = true;
     setText(download, "Stop");
+    bar.set(null);
     bar.element.hidden = false;
-    const lines = [];
     try {
-      let start = 0, end = null;
-      for (;;) {
-        const found = await post("/logs", {...query, start, limit: PAGE}, {signal: downloading.signal});
-        end ??= (await post("/logs", {...query, before: Number.MAX_SAFE_INTEGER, limit: 1}, {signal: downloading.signal})).at(-1)?.offset ?? 0;
-        for (const note of found) if (accept(note)) lines.push(`${new Date(note.time * 1000).toISOString()} ${textOf(note, all)}\n`);
-        if (found.length < PAGE) break;
-        start = found.at(-1).offset + 1;
-        bar.set(Math.min(1, start / (end + 1)), `${lines.length} lines`);
-      }
-      offer(`${id}.log`, new Blob(lines, {type: "text/plain"}));
+      const {lines, count, isCut} = await readBack({query, accept, signal, onProgress: bar.set}, (note) => `${new Date(note.time * 1000).toISOString()} ${textOf(note, all)}\n`);
+      const words = isCut ? `Only the newest ${inFigures(count)} entries: there are older ones.` : `${inFigures(count)} ${count === 1 ? "entry" : "entries"} saved.`;
+      offer(`${id}.log`, new Blob([isCut ? `${words}\n` : "", ...lines], {type: "text/plain"}));
+      saved.hidden = false;
+      setText(saved, words);
     } catch (problem) {
-      if (!downloading.signal.aborted) error.show(problem);
+      if (!signal.aborted) error.show(problem);
     } finally {
       downloading = null;
       bar.element.hidden = true;
@@ -75,13 +74,35 @@ export default function tab(device) {
   return {
     element: h("section", {class: "stack", "aria-label": "Log"},
       h("header", {class: "page-head flat"}, h("h2", {}, "Log"), state, h("div", {class: "tools"}, search, kind, pause.button, download)),
-      error.element, bar.element, shown.element),
+      error.element, bar.element, saved, shown.element),
     destroy: () => {
       downloading?.abort();
       shown.destroy();
     },
   };
 }
+
+// From the newest back, `MOST` at most: what comes meanwhile makes it no longer. Each page is a blob, which need not stay in memory.
+async function readBack({query, accept, signal, onProgress}, write) {
+  const ask = (body) => post("/logs", body, {signal});
+  const first = (await ask({limit: 1}))[0]?.offset ?? 0; // of all that is stored: as far as it can go
+  const lines = [];
+  let count = 0, before = NEWEST, end = null;
+  for (;;) {
+    const page = await ask({...query, before, limit: PAGE});
+    const found = page.filter(accept);
+    const kept = found.slice(Math.max(0, found.length - (MOST - count)));
+    lines.unshift(new Blob(kept.map(write)));
+    count += kept.length;
+    const isCut = kept.length < found.length;
+    if (isCut || page.length < PAGE) return {lines, count, isCut};
+    before = page[0].offset;
+    end ??= page.at(-1).offset + 1;
+    onProgress((end - before) / (end - Math.min(first, before)), `${inFigures(count)} entries`);
+  }
+}
+
+const inFigures = (count) => count.toLocaleString("en-GB");
 
 const textOf = (note, all) => (all ? `${note.name} ${summary(note)}` : logText(note.data));
 

@@ -93,14 +93,16 @@ export function presenceStrip(device) {
   }
 
   function summary() {
-    if (!ready) return "Reading the log…";
+    if (!ready) return error.element.hidden ? "Reading the log…" : "";
     const known = shown.filter(({online}) => online !== null);
-    if (!known.length) return "It has not been connected in this time";
+    if (!known.length) return "The log tells nothing of this time";
+    const since = known[0] === shown[0] ? "" : ` since ${clock(known[0].from)}`; // it does not go back further, or there was nothing before
     const sum = (parts) => parts.reduce((total, {from, to}) => total + to - from, 0);
+    if (!known.some(({online}) => online)) return `Not connected${since || " in this time"}`;
     const share = (100 * sum(known.filter(({online}) => online))) / sum(known);
     const outages = known.filter(({online}, i) => !online && i > 0).length;
     const percent = share > 99.9 && share < 100 ? "over 99.9" : share >= 10 ? Math.round(share) : share.toFixed(1);
-    return `Online ${percent} % of the time${outages ? `, ${outages} ${outages === 1 ? "interruption" : "interruptions"}` : ""}`;
+    return `Online ${percent} % of the time${since}${outages ? `, ${outages} ${outages === 1 ? "interruption" : "interruptions"}` : ""}`;
   }
 
   function clock(time) {
@@ -143,12 +145,22 @@ export function presenceStrip(device) {
     return found;
   }
 
+  // How it was before the first change that is kept, as far back as the log goes: no change is no notification.
+  function earlier([first], {offset, time}) {
+    if (first?.online) return []; // not connected, or not known
+    const {online} = first ? {online: true} : (live.devices.get(device.id) ?? device);
+    return [{offset, time, online}];
+  }
+
   async function load() {
     error.clear();
     try {
-      const stored = (await Promise.all([read("online"), read("offline")])).flat();
+      const [[oldest], ...pages] = await Promise.all([post("/logs", {limit: 1}, {signal: controller.signal}), read("online"), read("offline")]);
+      const stored = pages.flat();
       const known = new Set(stored.map(({offset}) => offset));
-      changes = [...stored, ...changes.filter(({offset}) => !known.has(offset))].sort((a, b) => a.offset - b.offset).slice(-KEPT);
+      changes = [...stored, ...changes.filter(({offset}) => !known.has(offset))].sort((a, b) => a.offset - b.offset);
+      if (oldest && changes.length <= KEPT) changes.unshift(...earlier(changes, oldest));
+      changes = changes.slice(-KEPT);
       ready = true;
       if (chosen === null) fit();
       draw();
@@ -165,6 +177,7 @@ export function presenceStrip(device) {
     if (changes.length > KEPT) changes.shift();
     draw();
   }, {id: device.id});
+  const unlisten = live.onState((state) => state === "live" && !error.element.hidden && load());
   const timer = setInterval(draw, TICK);
   draw();
   load();
@@ -173,6 +186,7 @@ export function presenceStrip(device) {
     destroy: () => {
       controller.abort();
       unsubscribe();
+      unlisten();
       clearInterval(timer);
     },
   };

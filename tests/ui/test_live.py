@@ -1,0 +1,240 @@
+"""What the page knows stays what the server has: dead sockets, slow and failing reads, somebody else who logs in."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+SAYS_LOST = "Reconnecting… what you see may be old."
+
+
+def row(page, name):
+    """The row of a device in the list."""
+    return page.get_by_role("row").filter(has_text=name)
+
+
+def listed(page, count):
+    """Wait until the page follows its devices."""
+    expect(
+        page.get_by_text(re.compile(rf"^{count} devices, ")).or_(page.get_by_text(f"{count} devices"))
+    ).to_be_visible()
+
+
+def lost(page):
+    """Where the page says that it has no connection."""
+    return page.get_by_role("status").filter(has_text="Reconnecting")
+
+
+def come_back(page):
+    """Turn to the page again, from another tab or window."""
+    page.evaluate("dispatchEvent(new Event('focus'))")
+
+
+def is_question(request):
+    """Whether it asks where the log of notifications ends."""
+    return request.url.endswith("/logs") and request.post_data_json.get("limit") == 1
+
+
+# Sockets
+
+
+@pytest.mark.parametrize("how", ["by itself", "when somebody turns to it"])
+def test_a_socket_that_died_without_a_word_is_found_out(open_page, person, cable, tweak, how):
+    """The server has what does not come: the page connects anew, goes on where it was, and shows it."""
+    person.register("lamp", "Lamp")
+    page = open_page(person, cable=cable)
+    tweak(page, "live.js", GRACE=300, **({"CHECK": 1000} if how == "by itself" else {}))
+    listed(page, 1)
+    cable.hang()
+    person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
+    person.register("fan", "Fan")
+    if how != "by itself":
+        come_back(page)
+    expect(row(page, "Lamp by the door")).to_be_visible()
+    expect(row(page, "Fan")).to_be_visible()
+    expect(lost(page)).to_be_hidden()
+
+
+def test_silence_is_no_fault(open_page, person, tweak):
+    """Where the server has nothing new, the page asks now and then, and keeps its socket."""
+    person.register("lamp", "Lamp")
+    page = open_page(person)
+    sockets = []
+    page.on("websocket", lambda socket: sockets.append(socket))
+    tweak(page, "live.js", CHECK=400, GRACE=100)
+    listed(page, 1)
+    for _ in range(3):
+        with page.expect_request(is_question):
+            pass
+    with sockets[0].expect_event("framereceived"):
+        person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
+    expect(row(page, "Lamp by the door")).to_be_visible()
+    assert len(sockets) == 1
+
+
+def test_an_idle_page_costs_little(open_page, person):
+    """A question a minute while it is looked at, none while it is hidden."""
+    page = open_page(person)
+    asked = []
+    page.clock.install()
+    page.reload()
+    listed(page, 0)
+    page.on("request", lambda request: request.url.endswith("/logs") and asked.append(request))
+    for count in (1, 2, 3):
+        with page.expect_response("**/logs"):
+            page.clock.run_for(75_000)
+        page.wait_for_load_state("networkidle")
+        assert len(asked) == count
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    page.clock.run_for(600_000)
+    page.evaluate("delete document.hidden")
+    assert len(asked) == 3
+    with page.expect_response("**/logs"):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert len(asked) == 4
+
+
+def test_a_question_without_an_answer_is_said(open_page, person, tweak):
+    """The page then says that it is not connected, and comes back by itself."""
+    person.register("lamp", "Lamp")
+    page = open_page(person)
+    tweak(page, "live.js", PATIENCE=500)
+    listed(page, 1)
+    held = []
+    page.route("**/api/v2/session", lambda route: held.append(route))
+    come_back(page)
+    expect(lost(page)).to_have_text(SAYS_LOST)
+    page.unroute("**/api/v2/session")
+    expect(lost(page)).to_be_hidden()
+    person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
+    expect(row(page, "Lamp by the door")).to_be_visible()
+
+
+def test_a_quiet_page_misses_nothing(open_page, person, cable):
+    """Nothing was told before the connection broke; what happened meanwhile is told all the same."""
+    person.register("lamp", "Lamp")
+    page = open_page(person, cable=cable)
+    listed(page, 1)
+    page.get_by_role("link", name="Notifications").click()
+    expect(page.locator(".line")).to_have_count(1)
+    cable.cut()
+    expect(lost(page)).to_be_visible()
+    for n in range(5):
+        person.http.put("/devices/lamp", json={"name": f"Lamp {n}"})
+    page.route("**/logs", lambda route: route.abort() if "start" in route.request.post_data_json else route.continue_())
+    cable.mend()
+    expect(lost(page)).to_be_hidden()
+    person.http.put("/devices/lamp", json={"name": "Lamp 5"})
+    expect(page.locator(".line .data")).to_have_text(
+        ["registered as Lamp", *[f"renamed to Lamp {n}" for n in range(6)]]
+    )
+
+
+# Reading
+
+
+@pytest.mark.parametrize("what", ["one", "a new one", "all"])
+def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, what):
+    """The answer was made before, and comes after: it does not undo what was told."""
+    lamp = fleet.connect("lamp", name="Lamp", stats_interval=3600, log_interval=3600)
+    page = open_page(person)
+    sockets, held = [], []
+    page.on("websocket", lambda socket: sockets.append(socket))
+    page.reload()
+    listed(page, 1)
+    path = {"one": "/devices/lamp", "a new one": "/devices/fan", "all": "/devices"}[what]
+    page.route(f"**/api/v2{path}", lambda route: held.append(route))
+    with page.expect_request(f"**/api/v2{path}"):
+        if what == "one":
+            page.evaluate("async () => void (await import('/ui/live.js')).refresh('lamp')")
+        elif what == "a new one":
+            person.register("fan", "Lamp")
+        else:
+            page.reload()
+    old = page.context.request.get(f"/api/v2{path}")
+    id = "fan" if what == "a new one" else "lamp"
+    with sockets[-1].expect_event("framereceived", lambda text: "Lamp by the door" in text):
+        person.http.post(f"/devices/{id}/shadow", json={"state": {"desired": {"on": True}}})
+        person.http.put(f"/devices/{id}", json={"name": "Lamp by the door"})
+    if what != "a new one":
+        with sockets[-1].expect_event("framereceived", lambda text: '"offline"' in text):
+            lamp.stop()
+    with page.expect_response(f"**/api/v2{path}"):
+        held[0].fulfill(response=old)
+    expect(row(page, "Lamp by the door")).to_contain_text("Offline")
+    page.wait_for_load_state("networkidle")
+    expect(row(page, "Lamp by the door")).to_contain_text("Offline")
+    known = page.evaluate("async (id) => (await import('/ui/live.js')).devices.get(id).shadow.version", id)
+    assert known == person.http.get(f"/devices/{id}/shadow").json()["version"]
+
+
+def test_a_device_that_could_not_be_read_is_read_later(open_page, person):
+    """The first try fails, and the page says so; then the device is there."""
+    person.register("lamp", "Lamp")
+    page = open_page(person)
+    listed(page, 1)
+    page.route("**/api/v2/devices/fan", lambda route: route.abort())
+    person.register("fan", "Fan")
+    expect(row(page, "Fan")).to_be_visible()
+    expect(lost(page)).to_be_hidden()
+
+
+def test_what_was_missed_is_read_until_that_succeeds(open_page, person):
+    """Something was not told and is no longer kept: the devices are read anew; twice, where that fails at first."""
+    person.register("lamp", "Lamp")
+    page = open_page(person)
+    dropped, failed = [], []
+
+    def pass_on(socket):
+        server = socket.connect_to_server()
+        server.on_message(lambda text: dropped.append(text) if "by the door" in text else socket.send(text))
+
+    def fail(route):
+        failed.append(route)
+        if len(failed) == 1:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route_web_socket("**/notify*", pass_on)
+    page.reload()
+    listed(page, 1)
+    page.route("**/api/v2/devices", fail)
+    person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
+    person.register("fan", "Fan")
+    expect(row(page, "Fan")).to_be_visible()
+    expect(row(page, "Lamp by the door")).to_be_visible()
+    assert len(dropped) == 1
+    assert len(failed) == 2
+
+
+# Whose page it is
+
+
+@pytest.mark.parametrize("how", ["after a logout", "without one"])
+def test_a_page_never_goes_on_as_somebody_else_s(open_page, person, make_person, server, cable, how):
+    """In another tab of the browser somebody else has logged in: this one becomes theirs as a whole."""
+    other = make_person()
+    person.register("lamp", "Lamp")
+    other.register("fan", "Fan")
+    page = open_page(person, cable=cable)
+    expect(row(page, "Lamp")).to_be_visible()
+    requests, headers = page.context.request, {"Sec-Fetch-Site": "same-origin"}
+    cable.cut()
+    if how == "after a logout":
+        assert requests.post(f"{server.url}/api/v2/logout", data={}, headers=headers).ok
+    else:
+        cable.mend()
+        expect(lost(page)).to_be_hidden()
+    login = {"user": other.name, "password": other.password}
+    assert requests.post(f"{server.url}/api/v2/login", data=login, headers=headers).ok
+    cable.mend()
+    if how == "without one":
+        come_back(page)
+    expect(page.get_by_role("link", name=f"Profile of {other.name}")).to_be_visible()
+    expect(row(page, "Fan")).to_be_visible()
+    expect(row(page, "Lamp")).to_have_count(0)
+    other.http.put("/devices/fan", json={"name": "Fan in the cellar"})
+    expect(row(page, "Fan in the cellar")).to_be_visible()
