@@ -351,10 +351,10 @@ def test_a_busy_server_is_waited_for(page, person):
         else:
             route.fulfill(json=True)
 
-    page.route("**/rpc/Sys.Reboot", busy)
+    page.route("**/rpc/RPC.Ping", busy)
     page.get_by_label("Select all").check()
     page.get_by_role("button", name="Call a method…").click()
-    page.get_by_label("Method", exact=True).fill("Sys.Reboot")
+    page.get_by_label("Method", exact=True).fill("RPC.Ping")
     page.get_by_role("button", name="Call", exact=True).click()
     expect(page.get_by_role("dialog")).to_contain_text("40 of 40 done")
     assert len(asked) == 42
@@ -366,10 +366,10 @@ def test_stopping(page, person):
         person.register(f"d{n}")
     expect(page.get_by_text("40 devices")).to_be_visible()
     asked = []
-    page.route("**/rpc/Sys.Reboot", lambda route: asked.append(route))
+    page.route("**/rpc/RPC.Ping", lambda route: asked.append(route))
     page.get_by_label("Select all").check()
     page.get_by_role("button", name="Call a method…").click()
-    page.get_by_label("Method", exact=True).fill("Sys.Reboot")
+    page.get_by_label("Method", exact=True).fill("RPC.Ping")
     page.get_by_role("button", name="Call", exact=True).click()
     expect(result(page, "Running")).not_to_have_count(0)
     page.get_by_role("button", name="Stop").click()

@@ -175,7 +175,7 @@ def test_a_full_flash_loses_nothing(open_page, person, fleet, files, put):
     area = content(page).get_by_label("Content of a.txt")
     area.fill("x" * 20_000)
     content(page).get_by_role("button", name="Save").click()
-    expect(content(page).get_by_role("alert")).to_contain_text("the old file still on the device")
+    expect(content(page).get_by_role("alert")).to_contain_text("on the device it is as it was")
     expect(page.get_by_role("region", name="Transfers")).to_contain_text("Failed to write data")
     assert files("lamp") == {"a.txt": b"old"}
     expect(area).to_have_value("x" * 20_000)

@@ -1,7 +1,7 @@
 // The shell: who is logged in, where one is, what is shown.
 
 import * as api from "./api.js";
-import {announce, toast} from "./dialog.js";
+import {announce, forgetToasts, loading, toast} from "./dialog.js";
 import {fill, h, setText} from "./dom.js";
 import {forgetJobs} from "./jobs.js";
 import * as live from "./live.js";
@@ -40,6 +40,7 @@ const connection = document.getElementById("connection");
 let who = null; // {user, admin}, or null
 let present = null; // {found, view}
 let showing = 0; // counts navigations: what a slow older one brings is thrown away
+let endLoading = () => {};
 
 // Logging in and out
 
@@ -51,10 +52,7 @@ function enter(found) {
 
 function leave(words) {
   if (who === null) return;
-  who = null;
-  live.stop();
-  forgetJobs();
-  drawBar();
+  forget();
   if (words) toast(words);
   askToLogIn();
 }
@@ -76,11 +74,16 @@ async function logOut({everywhere = false} = {}) {
       return;
     }
   }
+  forget();
+  go("#/login");
+}
+
+function forget() {
   who = null;
   live.stop();
   forgetJobs();
+  forgetToasts();
   drawBar();
-  go("#/login");
 }
 
 // The bar
@@ -115,6 +118,8 @@ live.onState((state) => {
 // Views
 
 async function show() {
+  const mine = ++showing; // before anything else: who goes back to what is shown does not want the other any more
+  endLoading();
   const found = match();
   if (found.path === "/") return go("#/devices", {replace: true});
   if (who === null && !found.public) return askToLogIn();
@@ -124,7 +129,7 @@ async function show() {
     settle(present.view);
     return undefined;
   }
-  const mine = ++showing;
+  const end = endLoading = loading();
   let next;
   try {
     next = await found.view({...found.params, query: found.query, session: who, enter, logOut});
@@ -133,6 +138,7 @@ async function show() {
     next = {title: "Error", element: h("div", {class: "empty"}, h("h1", {}, "This did not work"), h("p", {}, error.message),
       h("button", {type: "button", onclick: show}, "Try again"))};
   }
+  end();
   if (mine !== showing) {
     next.destroy?.();
     return undefined;

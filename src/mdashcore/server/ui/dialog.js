@@ -1,34 +1,52 @@
 // What comes up over a view: dialogs, messages, progress.
 
-import {fill, h, setText, uniqueId} from "./dom.js";
+import {fill, foreign, h, setText, uniqueId} from "./dom.js";
 
 const SHOWN = 6000; // ms that a message without an error stays
+const TOASTS = 5; // messages at once: more would cover what one works with
+const NAME = 80, WORDS = 400; // characters in the message of a failure: a device may say anything
+const MOMENT = 400; // ms that may pass without a sign: below, one would only flicker
 
 // ask({title, lost, action, danger, body}): a Promise of true if the person goes on. `lost` says what will be lost; `body` is a
-// node between text and buttons. With `onConfirm` (async) the dialog stays open while it runs and shows what it throws.
+// node between text and buttons. With `onConfirm` (async) the dialog stays open while it runs and shows what it throws. Closed
+// meanwhile, the act goes on: the Promise has its value all the same, and its end is told by a message.
 export function ask({title, lost, body, action = "OK", danger = false, onConfirm}) {
   return new Promise((resolve) => {
     const error = errorLine();
     const yes = h("button", {type: "submit", class: danger ? "danger" : "primary"}, action);
     const no = h("button", {type: "button", autofocus: danger, onclick: () => dialog.close()}, "Cancel");
-    let done = false;
-    const form = h("form", {
-      onsubmit: async (event) => {
-        event.preventDefault();
-        yes.disabled = true;
-        error.clear();
-        try {
-          const value = await onConfirm?.(form);
-          done = value === undefined ? true : value;
-          dialog.close();
-        } catch (problem) {
-          error.show(problem);
-        } finally {
-          yes.disabled = false;
-        }
-      },
-    }, lost && h("p", {}, lost), body, error.element, h("div", {class: "actions"}, no, yes));
-    const dialog = open(title, form, () => resolve(done));
+    let running = false, left = false, done = false;
+
+    function run(is) {
+      running = yes.disabled = is;
+      yes.setAttribute("aria-busy", is);
+      setText(no, is ? "Hide" : "Cancel"); // it cannot be called back
+    }
+
+    async function confirm(event) {
+      event.preventDefault();
+      error.clear();
+      run(true);
+      try {
+        const value = await onConfirm?.(form);
+        done = value === undefined ? true : value;
+        if (dialog.open) dialog.close();
+        else toast([foreign(name), ": done."]);
+      } catch (problem) {
+        if (dialog.open) error.show(problem);
+        else tellFailure(name, problem);
+      }
+      run(false);
+      if (left) resolve(done);
+    }
+
+    const form = h("form", {onsubmit: confirm}, lost && h("p", {}, lost), body, error.element, h("div", {class: "actions"}, no, yes));
+    const dialog = open(title, form, () => {
+      left = running;
+      if (left) toast([foreign(name), " goes on. You are told how it ends."]);
+      else resolve(done);
+    });
+    const name = dialog.firstChild.textContent.replace(/\?$/, "");
   });
 }
 
@@ -40,6 +58,7 @@ export function open(title, content, onClose) {
   dialog.addEventListener("close", () => {
     dialog.remove();
     if (before?.isConnected) before.focus();
+    else document.getElementById("main").focus({preventScroll: true}); // what opened it is gone
     onClose?.();
   });
   document.body.append(dialog);
@@ -47,16 +66,41 @@ export function open(title, content, onClose) {
   return dialog;
 }
 
-// toast("Saved"): a short message, read out too. Errors belong where the act was: see errorLine.
-export function toast(text, {error = false, action} = {}) {
+// toast("Saved"): a short message, text or nodes, read out too. Errors belong where the act was: see errorLine.
+export function toast(text, {error = false, lasting = error, action} = {}) {
   const close = () => element.remove();
   const element = h("div", {class: error ? "toast error" : "toast", role: error ? "alert" : "status"},
     h("span", {}, text),
     action && h("button", {type: "button", class: "quiet", onclick: () => { close(); action.run(); }}, action.label),
     h("button", {type: "button", class: "quiet icon", "aria-label": "Dismiss", onclick: close}, "×"));
-  document.getElementById("toasts").append(element);
-  if (!error) setTimeout(close, SHOWN);
+  const all = document.getElementById("toasts");
+  all.append(element);
+  const older = [...all.children].slice(0, -1);
+  if (older.length >= TOASTS) (older.find((other) => !other.classList.contains("error")) ?? older[0]).remove();
+  if (!lasting) setTimeout(close, SHOWN);
   return close;
+}
+
+// What became of an act that one has left. That the session has ended is told by itself.
+export function tellFailure(name, error) {
+  if (error.status !== 401) toast([foreign(short(name, NAME)), ": ", foreign(short(inWords(error), WORDS))], {error: true});
+}
+
+const short = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
+
+// What belongs to whoever was logged in.
+export function forgetToasts() {
+  fill(document.getElementById("toasts"));
+}
+
+// A sign for what takes longer than a moment; returns the function that ends it.
+export function loading() {
+  let close = () => {};
+  const timer = setTimeout(() => { close = toast("Loading…", {lasting: true}); }, MOMENT);
+  return () => {
+    clearTimeout(timer);
+    close();
+  };
 }
 
 // A place for an error beside what caused it: {element, show(error), clear()}.
@@ -82,7 +126,8 @@ export function inWords(error) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") + wait;
 }
 
-// Runs an async act for a button: it is busy meanwhile, and an error shows in `line`. Returns the result, or undefined.
+// Runs an async act for a button: it is busy meanwhile, and an error shows in `line`, or as a message where one has left that.
+// Returns the result, or undefined.
 export async function act(button, line, run) {
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
@@ -90,7 +135,8 @@ export async function act(button, line, run) {
   try {
     return await run();
   } catch (error) {
-    line.show(error);
+    if (line.element.isConnected) line.show(error);
+    else tellFailure(button.textContent, error);
     return undefined;
   } finally {
     button.disabled = false;

@@ -69,7 +69,7 @@ export function startJob({title, devices, width, run}) {
       }}), stopping.signal);
       Object.assign(row, {state: "done", words: words ?? ""});
     } catch (error) {
-      const stopped = stopping.signal.aborted && error.status === undefined;
+      const stopped = stopping.signal.aborted && !error.status; // without an answer
       Object.assign(row, {state: stopped ? "stopped" : "failed", words: stopped ? "" : inWords(error)});
     }
     repaint();
@@ -84,7 +84,7 @@ export function startJob({title, devices, width, run}) {
     job.ended = true;
     job.changed();
     tellAll();
-    if (job.shown) return;
+    if (job.shown || !jobs.includes(job)) return; // it is seen, or forgotten
     const failed = job.count("failed");
     toast(`${title}: ${inTotal(job)}`, {error: failed > 0, action: {label: "Show", run: () => showJob(job)}});
   });
@@ -101,10 +101,23 @@ async function patiently(run, signal) {
     } catch (error) {
       if (error.status !== 429 || tries === TRIES || signal.aborted) throw error;
       const wait = Math.min(error.retryAfter ?? tries, LONGEST_WAIT);
-      await new Promise((done) => setTimeout(done, 1000 * wait * (0.75 + Math.random() / 2)));
-      signal.throwIfAborted(); // stopped meanwhile
+      await sleep(1000 * wait * (0.75 + Math.random() / 2), signal);
     }
   }
+}
+
+// Throws at once when it is stopped.
+function sleep(time, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => end(() => reject(signal.reason));
+    const timer = setTimeout(() => end(resolve), time);
+    const end = (settle) => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+      settle();
+    };
+    signal.addEventListener("abort", stop);
+  });
 }
 
 // "38 of 40 done, 2 failed"

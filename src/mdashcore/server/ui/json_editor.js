@@ -1,6 +1,6 @@
 // A text area for JSON that says where it is wrong.
 //
-// jsonEditor({label, value, rows, onChange}): {element, value (throws with words), set(value), isValid()}
+// jsonEditor({label, value, rows, onChange}): {element, value (throws with words), set(value), type(text), isValid()}
 
 import {h, setText, uniqueId} from "./dom.js";
 
@@ -36,10 +36,12 @@ export function jsonEditor({label, value, rows = 10, onChange, optional = false}
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) area.form?.requestSubmit();
   }
 
-  function set(next) {
-    area.value = next === undefined ? "" : JSON.stringify(next, null, 2);
+  function type(text) {
+    area.value = text;
     check();
   }
+
+  const set = (next) => type(next === undefined ? "" : JSON.stringify(next, null, 2));
 
   set(value);
   return {
@@ -55,6 +57,7 @@ export function jsonEditor({label, value, rows = 10, onChange, optional = false}
       }
     },
     set,
+    type,
     isValid: () => area.getAttribute("aria-invalid") !== "true",
   };
 }

@@ -4,10 +4,12 @@
 // after each change; `context.session` is who is logged in, `context.query` what stands behind the "?".
 
 import {fill, foreign, h, setText, timeTag} from "../dom.js";
-import {empty, inWords} from "../dialog.js";
+import {empty, inWords, loading} from "../dialog.js";
 import * as live from "../live.js";
-import {link} from "../router.js";
+import {menuButton} from "../menu.js";
+import {go, link} from "../router.js";
 import {dropDrafts} from "./device/drafts.js";
+import {remove, rename, renewToken} from "./devices/acts.js";
 
 const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
 
@@ -26,16 +28,29 @@ export default async function view({id, tab, query, session}) {
   if (device === undefined) return gone(id);
   let current = null; // {name, view}
   let wanted = 0;
+  let endLoading = () => {};
 
   const name = h("h1", {}, foreign(device.name));
   const status = h("span", {});
+  const menu = menuButton("Actions for this device", () => {
+    const now = live.devices.get(id) ?? device;
+    return [
+      {label: "Rename…", run: () => rename(now)},
+      {label: "New token…", run: () => renewToken(now)},
+      {label: "Delete…", run: () => deleteIt(now), danger: true},
+    ];
+  });
   const details = h("p", {class: "device-line"});
   const nav = h("nav", {class: "tabs", "aria-label": "Device"}, TABS.map(([key, label]) =>
     h("a", {href: link("device", id, key), "data-tab": key}, label)));
   const panel = h("div", {class: "panel"});
   const element = h("section", {class: "page device-page"},
     h("a", {class: "back", href: "#/devices"}, "← Devices"),
-    h("header", {class: "device-head"}, name, status), details, nav, panel);
+    h("header", {class: "device-head"}, name, status, menu), details, nav, panel);
+
+  async function deleteIt(now) {
+    if (await remove([now]) && element.isConnected) go("#/devices", {replace: true}); // what is gone is no place to come back to
+  }
 
   function draw(now) {
     setText(name.firstChild, now.name);
@@ -55,6 +70,8 @@ export default async function view({id, tab, query, session}) {
         anchor.removeAttribute("aria-current");
       }
     }
+    endLoading();
+    const end = endLoading = element.isConnected ? loading() : () => {}; // before, the page has a sign
     let made;
     try {
       const module = await found[2]();
@@ -63,6 +80,7 @@ export default async function view({id, tab, query, session}) {
       if (error.status === undefined) console.error(error); // a fault of ours
       made = {element: empty("This did not work", inWords(error), h("button", {type: "button", onclick: () => open(key, search)}, "Try again"))};
     }
+    end();
     if (mine !== wanted) return made.destroy?.();
     current?.destroy?.();
     current = made;
@@ -81,6 +99,7 @@ export default async function view({id, tab, query, session}) {
 
   function removed() {
     wanted += 1;
+    endLoading();
     current?.destroy?.();
     current = null;
     dropDrafts(id);
@@ -103,6 +122,7 @@ export default async function view({id, tab, query, session}) {
     },
     destroy: () => {
       wanted += 1;
+      endLoading();
       clearInterval(clock);
       unsubscribe();
       current?.destroy?.();

@@ -3,22 +3,31 @@
 import {del, get, post} from "../api.js";
 import {ask, copyButton, empty, open} from "../dialog.js";
 import {field, fill, foreign, h, timeTag} from "../dom.js";
+import {freshList} from "../fresh_list.js";
 
 export default async function view() {
-  let keys = await get("/keys");
-  const body = h("div", {});
-  const draw = () => fill(body, keys.length === 0
-    ? empty("No keys yet", "A program that works with your devices logs in with a key. Make one for each, so that you can revoke them one by one.", createButton("Create the first key"))
-    : h("div", {class: "list-box"}, h("table", {class: "list"},
-      h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col", class: "hide-phone"}, "Id"),
-        h("th", {scope: "col", class: "hide-phone"}, "Created"), h("th", {scope: "col"}, "Last used"), h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions")))),
-      h("tbody", {}, keys.map(row)))));
+  const list = freshList({
+    items: await get("/keys"),
+    read: () => get("/keys"),
+    keyOf: ({id}) => id,
+    head: h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col", class: "hide-phone"}, "Id"),
+      h("th", {scope: "col", class: "hide-phone"}, "Created"), h("th", {scope: "col"}, "Last used"), h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions"))),
+    row,
+    nothing: empty("No keys yet", "A program that works with your devices logs in with a key. Make one for each, so that you can revoke them one by one.", createButton("Create the first key")),
+  });
 
-  const row = (key) => h("tr", {},
-    h("th", {scope: "row"}, key.name ? foreign(key.name) : h("span", {class: "muted"}, "without a name")),
-    h("td", {class: "hide-phone"}, h("code", {}, key.id)), h("td", {class: "hide-phone"}, timeTag(key.created_at)),
-    h("td", {}, timeTag(key.last_used)),
-    h("td", {class: "end"}, h("button", {type: "button", class: "bad", "aria-label": `Delete ${key.name || key.id}`, onclick: () => revoke(key)}, "Delete…")));
+  function row({id, name}) {
+    const created = h("td", {class: "hide-phone"}), used = h("td", {});
+    return {
+      element: h("tr", {}, h("th", {scope: "row"}, name ? foreign(name) : h("span", {class: "muted"}, "without a name")),
+        h("td", {class: "hide-phone"}, h("code", {}, id)), created, used,
+        h("td", {class: "end"}, h("button", {type: "button", class: "bad", "aria-label": `Delete ${name || id}`, onclick: () => revoke(id, name)}, "Delete…"))),
+      draw: (now) => {
+        fill(created, timeTag(now.created_at));
+        fill(used, timeTag(now.last_used));
+      },
+    };
+  }
 
   async function create() {
     const name = h("input", {name: "name", maxlength: 256, autocomplete: "off"});
@@ -30,31 +39,30 @@ export default async function view() {
     });
     if (!created) return;
     show(created); // first: its secret is nowhere else, whatever becomes of the list
-    await reload();
+    list.reload();
   }
 
-  async function revoke(key) {
+  async function revoke(id, name) {
     const sure = await ask({
-      title: h("span", {}, "Delete ", key.name ? foreign(key.name) : "the key", "?"),
+      title: h("span", {}, "Delete ", name ? foreign(name) : "the key", "?"),
       lost: "What uses it is refused from now on, and its connections are closed. It cannot be brought back.",
       action: "Delete",
       danger: true,
-      onConfirm: () => del(`/keys/${encodeURIComponent(key.id)}`),
+      onConfirm: () => del(`/keys/${encodeURIComponent(id)}`),
     });
-    if (sure) await reload();
+    if (sure) list.drop(id);
+    list.reload();
   }
 
-  async function reload() {
-    keys = await get("/keys");
-    draw();
+  function createButton(label) {
+    return h("button", {type: "button", class: "primary", onclick: create}, label);
   }
 
-  const createButton = (label) => h("button", {type: "button", class: "primary", onclick: create}, label);
-  draw();
   return {
     title: "Keys",
     element: h("section", {class: "page stack", "aria-label": "Keys"},
-      h("header", {class: "page-head flat"}, h("h1", {}, "Keys"), h("p", {class: "muted hide-phone"}, "for programs that act for you"), h("div", {class: "tools"}, createButton("Create"))), body),
+      h("header", {class: "page-head flat"}, h("h1", {}, "Keys"), h("p", {class: "muted hide-phone"}, "for programs that act for you"), h("div", {class: "tools"}, createButton("Create"))), list.element),
+    destroy: list.destroy,
   };
 }
 

@@ -3,23 +3,38 @@
 import {del, get, post, put} from "../api.js";
 import {ask, copyButton, empty, toast} from "../dialog.js";
 import {field, fill, h, timeTag} from "../dom.js";
+import {freshList} from "../fresh_list.js";
 
 export default async function view({session}) {
   if (!session.admin) {
     return {title: "Users", element: h("section", {class: "page", "aria-label": "Users"}, h("h1", {}, "Users"),
       empty("Only for admins", "An admin adds and removes users. You can change your own password.", h("a", {class: "button", href: "#/profile"}, "To your profile")))};
   }
-  let users = await get("/users");
-  const body = h("tbody", {});
-  const draw = () => fill(body, users.map(row));
+  const list = freshList({
+    items: await get("/users"),
+    read: () => get("/users"),
+    keyOf: ({name}) => name,
+    head: h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col"}, "May"), h("th", {scope: "col", class: "hide-phone"}, "Since"),
+      h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions"))),
+    row,
+  });
 
-  const row = ({name, admin, created_at: created, removing}) => h("tr", {},
-    h("th", {scope: "row"}, name, name === session.user && h("span", {class: "tag"}, "you"), removing && h("span", {class: "tag warn"}, "removal not finished")),
-    h("td", {}, admin ? "Admin" : "User"), h("td", {class: "hide-phone"}, timeTag(created)),
-    h("td", {class: "end"}, name === session.user
-      ? h("a", {class: "button", href: "#/profile"}, "Profile")
-      : h("span", {class: "row-actions"}, h("button", {type: "button", "aria-label": `Reset the password of ${name}`, onclick: () => reset(name, admin)}, "Reset…"),
-        h("button", {type: "button", class: "bad", "aria-label": `Remove ${name}`, onclick: () => remove(name)}, "Remove…"))));
+  function row({name}) {
+    let isAdmin = false;
+    const title = h("th", {scope: "row"}), may = h("td", {}), since = h("td", {class: "hide-phone"});
+    return {
+      element: h("tr", {}, title, may, since, h("td", {class: "end"}, name === session.user
+        ? h("a", {class: "button", href: "#/profile"}, "Profile")
+        : h("span", {class: "row-actions"}, h("button", {type: "button", "aria-label": `Reset the password of ${name}`, onclick: () => reset(name, isAdmin)}, "Reset…"),
+          h("button", {type: "button", class: "bad", "aria-label": `Remove ${name}`, onclick: () => remove(name)}, "Remove…")))),
+      draw: ({admin, created_at: created, removing}) => {
+        isAdmin = admin;
+        fill(title, name, name === session.user && h("span", {class: "tag"}, "you"), removing && h("span", {class: "tag warn"}, "removal not finished"));
+        fill(may, admin ? "Admin" : "User");
+        fill(since, timeTag(created));
+      },
+    };
+  }
 
   async function add() {
     const name = h("input", {name: "name", required: true, maxlength: 64, autocomplete: "off", autocapitalize: "none", spellcheck: "false"});
@@ -31,7 +46,8 @@ export default async function view({session}) {
       action: "Add",
       onConfirm: () => post("/users", {name: name.value, password: password.value(), admin: admin.value()}),
     });
-    if (made) done(`${made.name} can log in now.`);
+    if (made) toast(`${made.name} can log in now.`);
+    list.reload();
   }
 
   async function reset(name, isAdmin) {
@@ -44,7 +60,8 @@ export default async function view({session}) {
       action: "Reset",
       onConfirm: () => put(`/users/${encodeURIComponent(name)}`, {password: password.value(), admin: admin.value()}),
     });
-    if (made) done(`${name} has a new password.`);
+    if (made) toast(`${name} has a new password.`);
+    list.reload();
   }
 
   async function remove(name) {
@@ -55,24 +72,20 @@ export default async function view({session}) {
       danger: true,
       onConfirm: () => del(`/users/${encodeURIComponent(name)}`),
     });
-    if (sure) done(`${name} is removed.`);
+    if (sure) {
+      toast(`${name} is removed.`);
+      list.drop(name);
+    }
+    list.reload();
   }
 
-  async function done(words) {
-    toast(words);
-    users = await get("/users");
-    draw();
-  }
-
-  draw();
   return {
     title: "Users",
     element: h("section", {class: "page stack", "aria-label": "Users"},
       h("header", {class: "page-head flat"}, h("h1", {}, "Users"), h("p", {class: "muted hide-phone"}, "each with devices of their own"),
         h("div", {class: "tools"}, h("button", {type: "button", class: "primary", onclick: add}, "Add"))),
-      h("div", {class: "list-box"}, h("table", {class: "list"},
-        h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col"}, "May"), h("th", {scope: "col", class: "hide-phone"}, "Since"),
-          h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions")))), body))),
+      list.element),
+    destroy: list.destroy,
   };
 }
 

@@ -6,7 +6,7 @@ import {fill, foreign, h, setText, uniqueId} from "../../dom.js";
 import {isObject} from "../../live.js";
 import {at, changes, formatPath, keyOf, leaves, patch, put, shortJson, shortPath} from "../../tree.js";
 import {guard, keep, take} from "./drafts.js";
-import {fieldFor} from "./leaf_form.js";
+import {fieldFor, typeInto} from "./leaf_form.js";
 import {fromDevice} from "./parts.js";
 
 const TIMEOUT = 30; // s to save: flash is slow while it erases
@@ -19,7 +19,7 @@ export default function config(device, {session}) {
   let present = device;
   let base = {};
   let draft = {};
-  const wrong = new Set();
+  const wrong = new Map(); // keyOf(path) of fields that cannot be read → what stands there
   const rows = new Map(); // keyOf(path) → {element, undo()}
   let sections = [];
 
@@ -95,8 +95,8 @@ export default function config(device, {session}) {
     }
 
     function fillWith(value) {
-      const input = fieldFor(value, id, (next) => {
-        if (next === undefined) wrong.add(key);
+      const input = fieldFor(value, id, (next, text) => {
+        if (next === undefined) wrong.set(key, text);
         else {
           wrong.delete(key);
           draft = put(draft, path, next);
@@ -120,6 +120,7 @@ export default function config(device, {session}) {
       draft = put(draft, path, after);
       row_.fillWith(after);
     }
+    for (const [key, text] of kept.wrong) typeInto(rows.get(key)?.element, text);
     draw();
   }
 
@@ -225,7 +226,7 @@ export default function config(device, {session}) {
     destroy: () => {
       unguard();
       source.destroy();
-      if (source.isLoaded()) keep(session.user, device.id, "config", patch(base, draft) && {base, draft});
+      if (source.isLoaded()) keep(session.user, device.id, "config", isUnsent() ? {base, draft, wrong: [...wrong]} : undefined);
     },
   };
 }

@@ -54,7 +54,9 @@ export function desiredEditor(device, user) {
 
   const element = h("form", {class: "card stack", "aria-label": "Desired", novalidate: true, onsubmit: (event) => {
     event.preventDefault();
-    if (!save.disabled) act(save, error, send).then(draw);
+    if (save.disabled) return;
+    act(save, error, send).then(draw);
+    draw();
   }}, h("header", {class: "section-head"}, h("h2", {}, "Desired"), h("div", {class: "switch", role: "group", "aria-label": "Edit as"}, switches)),
   conflict, form.element, jsonBox, previewBox, error.element, h("div", {class: "actions"}, discard, save));
 
@@ -101,13 +103,13 @@ export function desiredEditor(device, user) {
     const touched = sent !== undefined || !valid;
     const other = !same(base, desiredOf(present));
     save.disabled = sent === undefined || !valid || other || save.hasAttribute("aria-busy");
-    discard.disabled = !touched;
+    discard.disabled = !touched || save.hasAttribute("aria-busy");
     previewBox.hidden = sent === undefined;
     if (sent) {
       const all = changes(base, withoutNulls(draft));
       fill(preview, all.slice(0, ROWS).map(describe), all.length > ROWS && h("li", {class: "muted"}, `… and ${all.length - ROWS} more`));
     }
-    drawConflict(other && touched);
+    drawConflict(other && touched && !save.hasAttribute("aria-busy")); // what is being saved is one's own
   }
 
   // Somebody else changed what is being edited
@@ -133,7 +135,7 @@ export function desiredEditor(device, user) {
   }
 
   async function send() {
-    const sent = wanted();
+    const sent = wanted(), saved = draft;
     for (let tries = TRIES; ; tries -= 1) {
       try {
         const lock = tries > 0 ? {version: present.shadow.version} : {}; // at last without: it was checked just now
@@ -146,10 +148,9 @@ export function desiredEditor(device, user) {
       }
     }
     base = merge(base, sent);
-    draft = base;
     present = (await live.refresh(device.id)) ?? present;
     toast(present.online ? "Saved: the device is told now." : "Saved: the device is told when it connects.");
-    restart(desiredOf(present));
+    if (valid && same(draft, saved)) restart(desiredOf(present)); // else somebody types on
   }
 
   const isUnsent = () => !valid || wanted() !== undefined;
@@ -158,6 +159,8 @@ export function desiredEditor(device, user) {
   if (kept) {
     ({base, draft, mode} = kept);
     fillIn();
+    if (mode === "json" && kept.typed !== undefined) editor.type(kept.typed);
+    if (mode === "form") form.type(kept.wrong);
   } else {
     restart(base);
   }
@@ -171,7 +174,7 @@ export function desiredEditor(device, user) {
     },
     destroy: () => {
       unguard();
-      keep(user, device.id, "shadow", wanted() && {base, draft, mode});
+      keep(user, device.id, "shadow", isUnsent() ? {base, draft, mode, wrong: form.wrong(), typed: valid ? undefined : editor.area.value} : undefined);
     },
   };
 }

@@ -116,7 +116,8 @@ export default function files(device, {session}) {
     view = fileView({name, data, typed, online: present.online, onClose: async () => {
       if (await close()) [...rows.querySelectorAll("button.link")].find((button) => button.textContent === name)?.focus();
     }, onSave: async (next) => {
-      if (!(await write(name, next))) throw new Error("it was not saved; what you wrote is still here, and the old file still on the device");
+      const why = await write(name, next);
+      if (why !== null) throw Object.assign(new Error(`it was not saved: ${why}. What you wrote is still here`), {status: 0});
       opened.data = next;
       return true;
     }});
@@ -129,14 +130,21 @@ export default function files(device, {session}) {
   const read = (name, verb) => run(`${verb} ${name}`, (signal, onProgress) =>
     readFile(device.id, name, {signal, onProgress: (fraction, done) => onProgress(fraction, bytes(done))}), {keep: false});
 
+  // null once it is written, or why not.
   async function write(name, content, keep = false) {
-    const done = await run(`${keep ? "Upload" : "Write"} ${name}`, async (signal, onProgress) => {
-      const data = content instanceof File ? await bytesOf(content) : content; // read when its turn comes
-      await writeFile(device.id, name, data, {signal, onProgress: (fraction, sent) => onProgress(fraction, `${bytes(sent)} of ${bytes(data.length)}`)});
-      return true;
+    let why = "it was stopped, and on the device it is as it was";
+    await run(`${keep ? "Upload" : "Write"} ${name}`, async (signal, onProgress) => {
+      try {
+        const data = content instanceof File ? await bytesOf(content) : content; // read when its turn comes
+        await writeFile(device.id, name, data, {signal, onProgress: (fraction, sent) => onProgress(fraction, `${bytes(sent)} of ${bytes(data.length)}`)});
+        why = null;
+      } catch (problem) {
+        if (problem.status !== undefined || !signal.aborted) why = problem.message;
+        throw problem;
+      }
     }, {keep});
     if (!gone && present.online) source.reload();
-    return done;
+    return why;
   }
 
   async function download(name) {

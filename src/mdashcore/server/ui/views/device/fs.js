@@ -59,7 +59,8 @@ export async function readFile(id, filename, {signal, onProgress}) {
 // Writes a file. The old one stays until the new one is there as a whole: it is written under another name, and renamed.
 export async function writeFile(id, filename, bytes, {signal, onProgress}) {
   const draft = `~${Math.random().toString(36).slice(2, 8)}.tmp`; // short: SPIFFS has 31 bytes for a name
-  let old = true; // is there still
+  let state = "on the device it is as it was"; // of the file, if it fails now
+  let isOnly = false; // whether the draft may be the only copy
   try {
     let offset = 0;
     do {
@@ -71,17 +72,23 @@ export async function writeFile(id, filename, bytes, {signal, onProgress}) {
     try {
       await renameFile(id, draft, filename);
     } catch (error) {
-      if (error.status !== 422) throw error;
-      await removeFile(id, filename); // there are file systems that rename over nothing
-      old = false;
+      if (error.status !== 422) state = "the device may have written it all the same";
+      if (error.status !== 422 || !(await has(id, filename))) throw error;
+      isOnly = true; // there are file systems that rename over nothing
+      await removeFile(id, filename).catch((problem) => {
+        isOnly = problem.status !== 422; // refused: the old one is there
+        throw problem;
+      });
       await renameFile(id, draft, filename);
     }
   } catch (error) {
-    if (!old) throw Object.assign(new Error(`${error.message}; the content is in ${draft} now, to be renamed by hand`), {status: error.status});
-    await removeFile(id, draft).catch(() => {}); // it was never there, or the device is gone: the list shows it then
-    throw error;
+    if (isOnly) state = `the content is in ${draft}, to be renamed by hand, unless the device has done so`;
+    else await removeFile(id, draft).catch(() => {}); // it was never there, or the device is gone: the list shows it then
+    throw error.status === undefined ? error : Object.assign(new Error(`${error.message}; ${state}`), {status: error.status});
   }
 }
+
+const has = async (id, filename) => (await listFiles(id)).some(({name}) => name === filename);
 
 export const removeFile = (id, filename, options) => call(id, "FS.Remove", {filename}, options);
 export const renameFile = (id, src, dst) => call(id, "FS.Rename", {src, dst}, {timeout: TIMEOUT});

@@ -1,6 +1,6 @@
 // An image that was chosen, shown before it is sent: what its manifest says, whether it fits, and how it is to be sent.
 
-import {act, errorLine, inWords, progress, toast} from "../../dialog.js";
+import {act, errorLine, progress} from "../../dialog.js";
 import {bytes, field, fill, foreign, h} from "../../dom.js";
 import {isZip, readFirmware} from "../../zip.js";
 import {firmware, onTrial} from "./commit.js";
@@ -131,7 +131,6 @@ export function imageForm(device, {send, onDone}) {
       try {
         return await send(chosen.file, query, {signal: controller.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} % to the server` : "being checked")});
       } catch (problem) {
-        if (!element.isConnected) toast(`${chosen.file.name}: ${inWords(problem)}`, {error: true}); // one has gone to another tab
         if (controller.signal.aborted) throw new Error("stopped: nothing was sent to the device");
         throw problem;
       }

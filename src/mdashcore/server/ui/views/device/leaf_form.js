@@ -8,11 +8,12 @@ import {isObject, same} from "../../live.js";
 const MOST = 500; // fields: beyond it, JSON is quicker to edit
 const HINTS = 100; // reported paths that are offered
 
-// leafForm({onChange(value, valid)}): {element, set(value, reported), suggest(reported)}
+// leafForm({onChange(value, valid)}): {element, set(value, reported), suggest(reported), wrong(), type(wrong)}
+// `wrong` is what stands in fields and cannot be read: [[key of the path, text], …]
 export function leafForm({onChange}) {
   let value = {};
   let reported = {};
-  const wrong = new Set(); // keyOf(path) of fields that cannot be read
+  const wrong = new Map(); // keyOf(path) of fields that cannot be read → what stands there
   const list = h("div", {class: "leaf-list"});
   const nothing = h("p", {class: "muted"}, "Nothing is desired yet. Add a value: the device is told at once, or when it connects.");
   const add = adder({has: (path) => at(value, path), reported: () => reported, onAdd: (path, leaf) => {
@@ -35,8 +36,8 @@ export function leafForm({onChange}) {
 
   function row(path, leaf) {
     const id = uniqueId("leaf"), key = keyOf(path), name = shortPath(path);
-    const input = fieldFor(leaf, id, (next) => {
-      if (next === undefined) wrong.add(key);
+    const input = fieldFor(leaf, id, (next, text) => {
+      if (next === undefined) wrong.set(key, text);
       else {
         wrong.delete(key);
         value = put(value, path, next);
@@ -68,14 +69,26 @@ export function leafForm({onChange}) {
       reported = now ?? {};
       add.suggest(reported, value);
     },
+    wrong: () => [...wrong],
+    type: (texts) => {
+      for (const [key, text] of texts) typeInto([...list.children].find((row_) => row_.dataset.key === key), text);
+    },
   };
 }
 
-// A control for a value; `onInput` gets what it was changed to, or undefined where that cannot be read.
+// Puts text into the field in a row, as if it were typed.
+export function typeInto(row, text) {
+  const input = row?.querySelector("input, textarea");
+  if (!input) return;
+  input.value = text;
+  input.dispatchEvent(new Event("input"));
+}
+
+// A control for a value; `onInput` gets what it was changed to, or undefined and the text where that cannot be read.
 export function fieldFor(leaf, id, onInput) {
   const mark = (input, next) => {
     input.setAttribute("aria-invalid", next === undefined);
-    onInput(next);
+    onInput(next, input.value);
   };
   if (typeof leaf === "boolean") {
     const input = h("input", {type: "checkbox", id, checked: leaf, onchange: () => {

@@ -2,6 +2,7 @@
 
 import {errorLine} from "../../dialog.js";
 import {fill, h, timeTag} from "../../dom.js";
+import {onNotification} from "../../live.js";
 
 // A file that is dropped beside its place must not take the browser away from the page.
 for (const kind of ["dragover", "drop"]) {
@@ -31,6 +32,7 @@ export function offlineNote(words) {
 // was read stays, with a note.
 export function fromDevice(device, {what, offline, load, show, onOnline}) {
   let online = device.online;
+  let came = false; // online since the last update, which may tell of a device that went and came as one
   let loaded = false;
   let controller = null;
   const note = offlineNote(offline);
@@ -63,6 +65,7 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
     }
   }
 
+  const unlisten = onNotification(() => { came = true; }, {id: device.id, name: "online"});
   wait.hidden = true;
   note.update(device);
   if (online) reload();
@@ -72,13 +75,18 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
     isLoaded: () => loaded,
     update: (now) => {
       note.update(now);
-      if (now.online === online) return;
+      const again = now.online && came;
+      came = false;
+      if (now.online === online && !again) return;
       online = now.online;
       if (!online) failure.hidden = true;
       else if (!loaded) reload();
       else onOnline?.();
     },
-    destroy: () => controller?.abort(),
+    destroy: () => {
+      unlisten();
+      controller?.abort();
+    },
   };
 }
 

@@ -1,13 +1,14 @@
 // The tab "rpc" of a device: call its methods.
 
 import {call} from "../../api.js";
-import {announce, copyButton, inWords} from "../../dialog.js";
+import {announce, ask, copyButton, inWords} from "../../dialog.js";
 import {field, fill, foreign, h, setText, timeTag, uniqueId} from "../../dom.js";
 import {jsonEditor} from "../../json_editor.js";
 import {jsonBlock} from "../../json_view.js";
 import {isObject} from "../../live.js";
 import {jsonText, shortJson} from "../../tree.js";
 import {argumentsOf} from "./arguments.js";
+import {lossOf} from "./destroys.js";
 import {offlineNote} from "./parts.js";
 
 const KEPT = 50; // calls in the history of a device
@@ -159,6 +160,8 @@ export default function rpc(device, {session}) {
 
   async function run(name, params, seconds = USUAL) {
     if (running) return;
+    const lost = lossOf(name, params);
+    if (lost && !(await ask({title: h("span", {}, "Call ", foreign(name), "?"), lost, action: "Call", danger: true}))) return;
     running = new AbortController();
     const mine = running, started = performance.now();
     const since = () => Math.round(performance.now() - started);

@@ -1,6 +1,6 @@
 // Files on their way to and from devices. They go on while another view is shown, one at a time for each device.
 
-import {inWords, toast} from "../../dialog.js";
+import {inWords, tellFailure} from "../../dialog.js";
 import {guard} from "./drafts.js";
 
 const KEPT = 20; // of a device, in the list: what has ended goes first
@@ -61,9 +61,9 @@ export function transfer(user, id, label, run, {keep = true} = {}) {
       end("done", mine.words);
       return value;
     } catch (error) {
-      if (controller.signal.aborted) return end("stopped", "Stopped.");
+      if (error.status === undefined && controller.signal.aborted) return end("stopped", "Stopped.");
       if (error.status === undefined) console.error(error); // a fault of ours
-      if (![...listeners].some((entry) => entry.id === id)) toast(`${label}: ${inWords(error)}`, {error: true}); // nobody sees the list
+      if (![...listeners].some((entry) => entry.id === id)) tellFailure(label, error); // nobody sees the list
       return end("failed", inWords(error));
     }
   });
@@ -73,7 +73,10 @@ export function transfer(user, id, label, run, {keep = true} = {}) {
     tell(id);
   }
 
-  tails.set(id, result);
+  const tail = result.then(() => { // without what it brought: nobody else wants that
+    if (tails.get(id) === tail) tails.delete(id);
+  });
+  tails.set(id, tail);
   tell(id);
   return result;
 }

@@ -6,6 +6,7 @@ import {bytes, field, foreign, h, setText} from "../../dom.js";
 import {showJob, startJob} from "../../jobs.js";
 import {jsonEditor} from "../../json_editor.js";
 import * as live from "../../live.js";
+import {lossOf} from "../device/destroys.js";
 import {draft} from "../rollouts/parts.js";
 
 const NAMED = 5; // devices that a confirmation names; the others are counted
@@ -77,6 +78,7 @@ const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST)}…` 
 
 const these = (devices) => (devices.length === 1 ? "1 device" : `${devices.length} devices`);
 
+// After a question; whether the person went on.
 export async function remove(devices) {
   const one = devices.length === 1;
   const sure = await ask({
@@ -89,7 +91,7 @@ export async function remove(devices) {
     danger: true,
     onConfirm: one ? () => del(devicePath(devices[0].id)) : undefined,
   });
-  if (!sure || one) return;
+  if (!sure || one) return sure;
   showJob(startJob({
     title: `Deleting ${these(devices)}`,
     devices,
@@ -102,6 +104,7 @@ export async function remove(devices) {
       }
     },
   }));
+  return true;
 }
 
 export async function update(devices) {
@@ -161,6 +164,8 @@ export async function callMethod(devices) {
     },
   });
   if (!sure) return;
+  const lost = lossOf(wanted.method, wanted.params);
+  if (lost && !(await ask({title: `Call ${wanted.method} of ${these(devices)}?`, body: h("p", {}, names(devices)), lost, action: "Call", danger: true}))) return;
   showJob(startJob({
     title: `Calling ${wanted.method} of ${these(devices)}`,
     devices,
