@@ -9,7 +9,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import trio
 
-__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "receive_some", "write_now"]
+__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "write_now"]
 
 
 class MessageStream(Protocol):
@@ -45,7 +45,10 @@ class MessageStream(Protocol):
 
 @runtime_checkable
 class EagerStream(MessageStream, Protocol):
-    """A stream that can often send at once. Most of what a message costs is the waking of a task to send it."""
+    """A stream that can often do without waking a task, which is most of what a message costs."""
+
+    on_message: Callable[[bytes], bool]
+    """Offered a message that comes while somebody waits in `receive`: True if it has been taken."""
 
     def send_nowait(self, messages: Sequence[bytes]) -> bool:
         """Send messages, and what waits beside them, as far as that needs no waiting.
@@ -62,20 +65,6 @@ def write_now(stream: trio.abc.Stream, data: bytes) -> int:
         except OSError:
             pass
     return 0
-
-
-async def receive_some(stream: trio.abc.Stream, size: int) -> bytes:
-    """As the stream's own, for who expects to wait: without a first try, which costs a system call."""
-    if not isinstance(stream, trio.SocketStream):
-        return bytes(await stream.receive_some(size))
-    while True:
-        await trio.lowlevel.wait_readable(stream.socket)
-        try:
-            return os.read(stream.socket.fileno(), size)
-        except BlockingIOError:
-            continue
-        except OSError as exc:
-            raise trio.BrokenResourceError from exc
 
 
 class PingableStream(MessageStream, Protocol):

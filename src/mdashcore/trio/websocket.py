@@ -24,7 +24,8 @@ except ImportError:  # where there was no compiler
     from websockets.utils import apply_mask
 
 from mdashcore._connection import ConnectionLimits
-from mdashcore.trio.stream import receive_some, write_now
+from mdashcore.trio.inflow import Inflow
+from mdashcore.trio.stream import write_now
 
 __all__ = ["Request", "ServerWebSocket"]
 
@@ -33,6 +34,8 @@ READ_SIZE: Final = 2**14  # one shadow frame fits; a larger one takes several re
 SEND_TIMEOUT: Final = 30.0  # seconds one write may take: a peer that reads nothing for so long is gone
 
 CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's goodbye; shutdown has to be done in 5
+
+MAX_AT_ONCE: Final = 16  # messages of one read that are taken before everybody else has a turn
 
 MAX_CONTROL: Final = 2**16  # bytes of pongs not sent yet: the peer floods with pings and does not read
 
@@ -54,9 +57,17 @@ class ServerWebSocket:
     """
 
     on_control: Callable[[], None]
+    on_message: Callable[[bytes], bool]
 
-    def __init__(self, stream: trio.abc.Stream, *, max_message: int = ConnectionLimits().max_frame) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        inflow: Inflow | None = None,
+        max_message: int = ConnectionLimits().max_frame,
+    ) -> None:
         self._stream = stream
+        self._inflow = inflow or Inflow(stream, READ_SIZE)
         self._protocol = ServerProtocol(extensions=None, max_size=max_message, logger=_logger)
         self._max_message = max_message
         self._buffer = b""  # what came of frames that are not complete; frames that came with the request
@@ -72,6 +83,7 @@ class ServerWebSocket:
         self._deaf = False  # this side has ended the conversation: what the peer has sent since is not taken
         self.last_received = trio.current_time()
         self.on_control = _nobody
+        self.on_message = _not_taken
 
     # The handshake
 
@@ -95,6 +107,7 @@ class ServerWebSocket:
         if self._protocol.state is not State.OPEN:
             return False
         self._take(b"")
+        self._inflow.take = self._take_now
         return True
 
     # PingableStream
@@ -107,15 +120,15 @@ class ServerWebSocket:
         if self._messages:
             await trio.lowlevel.checkpoint()  # a read full of tiny messages does not keep everybody else waiting
         while not self._messages:
-            data = b"" if self._aborted else await self._receive_some()
-            if not data:
+            data = None if self._aborted else await self._receive_some()
+            if data is None:
+                self._inflow.close()
                 if self._buffer:
                     self._protocol.receive_data(self._buffer)
                     self._buffer = b""
                 self._protocol.receive_eof()
                 self._queue_control()
                 return None
-            self.last_received = trio.current_time()
             self._take(data)
         return self._messages.popleft()
 
@@ -157,6 +170,7 @@ class ServerWebSocket:
 
     def _take(self, data: bytes) -> None:
         """Take bytes: whole text messages right here, each other frame by way of the library."""
+        self.last_received = trio.current_time()
         data = self._buffer + data
         start = 0
         while len(data) - start >= 2:
@@ -183,14 +197,23 @@ class ServerWebSocket:
             start = end
         self._buffer = data[start:]
 
-    async def _receive_some(self) -> bytes:
-        """What the peer sent; nothing when it is gone, when this side aborts, or when no goodbye comes."""
-        with trio.CancelScope(deadline=self._deadline) as self._receiving:
-            try:
-                return await receive_some(self._stream, READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+    def _take_now(self, data: bytes) -> bytes | None:
+        """The same while somebody waits in `receive`, who stays there if all messages are taken by `on_message`."""
+        self._take(data)
+        for _ in range(MAX_AT_ONCE):
+            if not self._messages:
+                return None
+            message = self._messages.popleft()
+            if not self.on_message(message):
+                self._messages.appendleft(message)
+                break
         return b""
+
+    async def _receive_some(self) -> bytes | None:
+        """What the peer sent; None when it is gone, when this side aborts, or when no goodbye comes."""
+        with trio.CancelScope(deadline=self._deadline) as self._receiving:
+            return await self._inflow.receive()
+        return None
 
     def _take_events(self) -> None:
         for frame in self._protocol.events_received():
@@ -270,6 +293,11 @@ def _text_frame(message: bytes) -> bytes:
     if size < 2**16:
         return b"%c\x7e%b%b" % (_WHOLE_TEXT, size.to_bytes(2, "big"), message)
     return b"%c\x7f%b%b" % (_WHOLE_TEXT, size.to_bytes(8, "big"), message)
+
+
+def _not_taken(message: bytes) -> bool:
+    """Before anyone takes messages at once, they wait for `receive`."""
+    return False
 
 
 def _nobody() -> None:
