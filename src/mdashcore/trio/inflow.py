@@ -41,6 +41,8 @@ class _Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[], None]] = {}
+        self.at_end: list[Callable[[], None]] | None = None
+        """What is called when all sockets of this turn were read from; None between two turns."""
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._ready[fd] = ready
@@ -60,9 +62,13 @@ class _Poller:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self.at_end = []
                 for fd, _ in self._epoll.poll(0, MAX_EVENTS):
                     if (ready := self._ready.get(fd)) is not None:  # the one before may have closed it
                         ready()
+                at_end, self.at_end = self.at_end, None
+                for function in at_end:
+                    function()
         finally:
             self._epoll.close()
 
@@ -141,6 +147,16 @@ class Inflow:
             failure, self._failure = self._failure, None
             raise failure
         return data if data or not self._ended else None
+
+    def at_end_of_turn(self, function: Callable[[], None]) -> bool:
+        """Call a function when all that has come now, on any stream, was taken; False where nothing is being taken.
+
+        What is sent then goes in one piece, though it belongs to many messages. The function must not raise.
+        """
+        if self._poller is None or self._poller.at_end is None:
+            return False
+        self._poller.at_end.append(function)
+        return True
 
     def wake(self) -> None:
         """Have who waits in `receive` get nothing, and look around."""

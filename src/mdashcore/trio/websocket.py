@@ -37,6 +37,8 @@ CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's goodbye; shutdown h
 
 MAX_AT_ONCE: Final = 16  # messages of one read that are taken before everybody else has a turn
 
+MAX_DEFERRED: Final = 2**14  # bytes that wait for the end of a turn: a thousand listeners take 16 MB for it at most
+
 MAX_CONTROL: Final = 2**16  # bytes of pongs not sent yet: the peer floods with pings and does not read
 
 _WHOLE_TEXT: Final = 0x81  # the first byte of a frame: FIN, no extension, text
@@ -77,6 +79,7 @@ class ServerWebSocket:
         self._control: list[bytes] = []
         self._control_size = 0
         self._rest = b""  # of what was begun to be sent
+        self._flushing = False  # whether that is sent at the end of this turn
         self._receiving = trio.CancelScope()
         self._deadline = inf  # of all receiving, once one side has said goodbye
         self._aborted = False
@@ -114,7 +117,7 @@ class ServerWebSocket:
 
     @property
     def control_pending(self) -> bool:
-        return bool(self._control or self._rest)
+        return bool(self._control or (self._rest and not self._flushing))
 
     async def receive(self) -> bytes | None:
         if self._messages:
@@ -144,8 +147,22 @@ class ServerWebSocket:
         self._rest += b"".join(self._encode(messages))
         if self._control:
             return False  # rare, and perhaps a goodbye, after which the stream has to be closed
-        self._rest = self._rest[write_now(self._stream, self._rest) :]
+        if len(self._rest) < MAX_DEFERRED:
+            self._flushing = self._flushing or self._inflow.at_end_of_turn(self._flush)
+            if self._flushing:
+                return True
+        self._write_rest()
         return not self._rest
+
+    def _flush(self) -> None:
+        """The end of the turn."""
+        self._write_rest()
+        if self._rest:
+            self.on_control()
+
+    def _write_rest(self) -> None:
+        self._flushing = False
+        self._rest = self._rest[write_now(self._stream, self._rest) :]
 
     def ping(self) -> None:
         if self._protocol.state is State.OPEN:
