@@ -32,6 +32,7 @@ from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.service import Service
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
+from mdashcore.trio.stream import close_now
 from mdashcore.trio.websocket import SEND_TIMEOUT, Request, ServerWebSocket
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
@@ -113,7 +114,7 @@ class Gateway:
             _log.exception("a connection failed")
         finally:
             self._streams.discard(stream)
-            await trio.aclose_forcefully(stream)
+            await close_now(stream)
 
     async def _converse(self, stream: trio.abc.Stream) -> None:
         """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it."""
@@ -160,15 +161,15 @@ class Gateway:
             if not head:
                 return b""
         scope.deadline = trio.current_time() + HEAD_TIMEOUT
-        with _member(self._heads, scope):
+        while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
             if self._closing:
                 return b""
-            while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
+            with _member(self._heads, scope):
                 data = await conversation.inflow.receive()
-                if not data:
-                    return b""
-                head += data
-        return head
+            if not data:
+                return b""
+            head += data
+        return b"" if self._closing else head
 
     async def _shake_hands(self, conversation: Conversation, head: bytes) -> Serve | None:
         """Answer the handshake that a connection begins with: what serves the socket, or nothing where it was refused.

@@ -21,7 +21,7 @@ from mdashcore._events import (
     ResponseReceived,
 )
 from mdashcore.trio.inflow import run_now
-from mdashcore.trio.stream import EagerStream, MessageStream
+from mdashcore.trio.stream import MessageStream, eager
 
 __all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "Outcome", "PeerEvent", "late"]
 
@@ -87,7 +87,7 @@ class Link:
         self.stream = stream
         self.connection = connection or Connection()
         self._spawn = spawn
-        self._eager = stream if isinstance(stream, EagerStream) else None
+        self._eager = eager(stream)
         self._writing = False
         self._instant = instant
         self._callers: dict[int, Outcome] = {}

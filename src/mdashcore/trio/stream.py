@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, cast
 
 import trio
 
-__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "write_now"]
+__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "close_now", "eager", "write_now"]
 
 
 class MessageStream(Protocol):
@@ -43,7 +43,6 @@ class MessageStream(Protocol):
         """Cut the connection now, without a word. `receive` ends at once."""
 
 
-@runtime_checkable
 class EagerStream(MessageStream, Protocol):
     """A stream that can often do without waking a task, which is most of what a message costs."""
 
@@ -55,6 +54,19 @@ class EagerStream(MessageStream, Protocol):
 
         Not while a `send` is under way. False: a rest waits, and someone has to call `send` for it, first of all.
         """
+
+
+def eager(stream: MessageStream) -> EagerStream | None:
+    """The stream, if it is one. Not by `isinstance`, which takes as long for a protocol as half a handshake."""
+    return cast(EagerStream, stream) if hasattr(stream, "send_nowait") else None
+
+
+async def close_now(stream: trio.abc.Stream) -> None:
+    """Close without a word, and without waiting where that can be."""
+    if isinstance(stream, trio.SocketStream):
+        stream.socket.close()
+    else:
+        await trio.aclose_forcefully(stream)
 
 
 def write_now(stream: trio.abc.Stream, data: bytes) -> int:

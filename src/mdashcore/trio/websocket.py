@@ -106,7 +106,9 @@ class ServerWebSocket:
         """Answer the request with 101; False if it is no valid handshake, which has then been refused."""
         response = self._protocol.accept(request)
         self._protocol.send_response(response)
-        await self._send_all(b"".join(self._protocol.data_to_send()))
+        data = b"".join(self._protocol.data_to_send())
+        if (sent := write_now(self._stream, data)) < len(data):
+            await self._send_all(data[sent:])
         if self._protocol.state is not State.OPEN:
             return False
         self._take(b"")
