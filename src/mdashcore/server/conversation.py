@@ -24,9 +24,9 @@ class Conversation:
     """
 
     stream: trio.abc.Stream
+    inflow: Inflow
     scope: trio.CancelScope
     """Around all that is done for it; its deadline moves with what is waited for."""
-    inflow: Inflow = attrs.field(init=False)
     call: BegunCall | None = attrs.field(init=False, default=None)
     """What was asked of a device, and its answer is still to be sent."""
     deadline: float = attrs.field(init=False, default=inf)
@@ -36,9 +36,6 @@ class Conversation:
     answered: trio.Event | None = attrs.field(init=False, default=None)
     """Set when the call has ended, for a task that cannot go on before."""
     _rest: bytes = attrs.field(init=False, default=b"")
-
-    def __attrs_post_init__(self) -> None:
-        self.inflow = Inflow(self.stream, READ_SIZE)
 
     def wait_until(self, deadline: float) -> None:
         """Move the end of the waiting."""

@@ -30,10 +30,11 @@ from mdashcore.server.auth import Browser, Principal, bearer, query_value
 from mdashcore.server.conversation import Conversation
 from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.service import Service
+from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
 from mdashcore.trio.stream import close_now
-from mdashcore.trio.websocket import SEND_TIMEOUT, Request, ServerWebSocket
+from mdashcore.trio.websocket import READ_SIZE, SEND_TIMEOUT, Request, ServerWebSocket
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 
@@ -106,18 +107,25 @@ class Gateway:
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection, from its first byte to its end. Never raises but when cancelled."""
         self._streams.add(stream)
+        inflow = Inflow(stream, READ_SIZE)
         try:
-            await self._converse(stream)
+            if (serve := await self._converse(stream, inflow)) is not None:
+                await serve()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError):
             pass
         except Exception:
             _log.exception("a connection failed")
         finally:
             self._streams.discard(stream)
+            inflow.close()
             await close_now(stream)
 
-    async def _converse(self, stream: trio.abc.Stream) -> None:
-        """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it."""
+    async def _converse(self, stream: trio.abc.Stream, inflow: Inflow) -> Serve | None:
+        """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it.
+
+        Returns:
+            what serves the socket, if there is one: an idle device keeps nothing of how it came.
+        """
         data, judge, idle = b"", Next.READ, HEAD_TIMEOUT
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
             if isinstance(stream, trio.SSLStream):
@@ -125,27 +133,23 @@ class Gateway:
                     await stream.do_handshake()
                 if stream.selected_alpn_protocol() == "h2":
                     judge = Next.ELSEWHERE
-            conversation = Conversation(stream, scope)
-            try:
-                while judge is Next.READ:
-                    data = await self._read_head(conversation, data, idle)
-                    if not data:
-                        return
-                    if idle == HEAD_TIMEOUT and _wants_socket(data):
-                        scope.deadline = inf
-                        if (serve := await self._shake_hands(conversation, data)) is not None:
-                            data = b""  # an idle device keeps nothing of how it came
-                            await serve()
-                            return
-                    data, judge = await self._lane.take(conversation, data)
-                    idle = KEEP_ALIVE
-                scope.deadline = inf
-                if judge is Next.ELSEWHERE:
-                    await self._hand_over(stream, data + conversation.inflow.close())
-                else:
-                    await conversation.part()
-            finally:
-                conversation.inflow.close()
+            conversation = Conversation(stream, inflow, scope)
+            while judge is Next.READ:
+                data = await self._read_head(conversation, data, idle)
+                if not data:
+                    break
+                if idle == HEAD_TIMEOUT and _wants_socket(data):
+                    scope.deadline = inf
+                    if (serve := await self._shake_hands(conversation, data)) is not None:
+                        return serve
+                data, judge = await self._lane.take(conversation, data)
+                idle = KEEP_ALIVE
+            scope.deadline = inf
+            if judge is Next.ELSEWHERE:
+                await self._hand_over(stream, data + inflow.close())
+            elif judge is Next.END:
+                await conversation.part()
+        return None
 
     async def _read_head(self, conversation: Conversation, head: bytes, idle: float) -> bytes:
         """The bytes that came until a request's head was complete, or could not become one; nothing if none came.

@@ -128,6 +128,11 @@ class Inflow:
             self._ready = self._read
             self._poller.watch(self._fd, self._ready)
 
+    @property
+    def wakeable(self) -> bool:
+        """Whether `wake` works."""
+        return self._poller is not None
+
     async def receive(self) -> bytes | None:
         """What has come; None once the stream has ended, in whatever way."""
         if self._poller is None:

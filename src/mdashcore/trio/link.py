@@ -76,6 +76,8 @@ class Link:
         instant: whether the handler of `run` never waits for anything.
     """
 
+    __slots__ = ("_callers", "_eager", "_instant", "_spawn", "_writing", "connection", "stream")
+
     def __init__(
         self,
         stream: MessageStream,

@@ -7,7 +7,6 @@ wrong, is left to the library.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final
@@ -15,7 +14,7 @@ from typing import Final
 import trio
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import State
+from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
 try:
@@ -58,6 +57,28 @@ class ServerWebSocket:
         max_message: bytes; more, in one frame or in fragments, closes with 1009 before it is buffered.
     """
 
+    __slots__ = (
+        "_buffer",
+        "_control",
+        "_control_size",
+        "_deadline",
+        "_deaf",
+        "_flushing",
+        "_fragments",
+        "_handshake",
+        "_in_fragments",
+        "_inflow",
+        "_max_message",
+        "_messages",
+        "_protocol",
+        "_receiving",
+        "_rest",
+        "_stream",
+        "last_received",
+        "on_control",
+        "on_message",
+    )
+
     on_control: Callable[[], None]
     on_message: Callable[[bytes], bool]
 
@@ -70,19 +91,19 @@ class ServerWebSocket:
     ) -> None:
         self._stream = stream
         self._inflow = inflow or Inflow(stream, READ_SIZE)
-        self._protocol = ServerProtocol(extensions=None, max_size=max_message, logger=_logger)
+        self._handshake: ServerProtocol | None = None
+        self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=_logger)
         self._max_message = max_message
         self._buffer = b""  # what came of frames that are not complete; frames that came with the request
         self._in_fragments = False
         self._fragments = bytearray()
-        self._messages: deque[bytes] = deque()
+        self._messages: list[bytes] = []  # few, and mostly none: a deque takes 600 bytes to hold nothing
         self._control: list[bytes] = []
         self._control_size = 0
         self._rest = b""  # of what was begun to be sent
         self._flushing = False  # whether that is sent at the end of this turn
-        self._receiving = trio.CancelScope()
+        self._receiving: trio.CancelScope | None = None
         self._deadline = inf  # of all receiving, once one side has said goodbye
-        self._aborted = False
         self._deaf = False  # this side has ended the conversation: what the peer has sent since is not taken
         self.last_received = trio.current_time()
         self.on_control = _nobody
@@ -93,24 +114,26 @@ class ServerWebSocket:
     def feed(self, data: bytes) -> Request | None:
         """Take the head of the handshake request, whole, with what came behind it; None if it cannot be read."""
         head, end, self._buffer = data.partition(b"\r\n\r\n")
-        self._protocol.receive_data(head + end)  # the rest later: the library answers frames before the handshake
-        if self._protocol.handshake_exc is not None:
-            self._protocol.data_to_send()
-            return None
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                return event
+        handshake = self._handshake = ServerProtocol(extensions=None, logger=_logger)
+        handshake.receive_data(head + end)
+        if handshake.handshake_exc is None:
+            for event in handshake.events_received():
+                if isinstance(event, Request):
+                    return event
         return None
 
     async def accept(self, request: Request) -> bool:
         """Answer the request with 101; False if it is no valid handshake, which has then been refused."""
-        response = self._protocol.accept(request)
-        self._protocol.send_response(response)
-        data = b"".join(self._protocol.data_to_send())
+        handshake, self._handshake = self._handshake, None  # it holds all headers: more than all that is kept
+        if handshake is None:
+            raise ValueError("accept what feed has returned, once")
+        handshake.send_response(handshake.accept(request))
+        data = b"".join(handshake.data_to_send())
         if (sent := write_now(self._stream, data)) < len(data):
             await self._send_all(data[sent:])
-        if self._protocol.state is not State.OPEN:
+        if handshake.state is not State.OPEN:
             return False
+        self._protocol.state = State.OPEN
         self._take(b"")
         self._inflow.take = self._take_now
         return True
@@ -125,7 +148,7 @@ class ServerWebSocket:
         if self._messages:
             await trio.lowlevel.checkpoint()  # a read full of tiny messages does not keep everybody else waiting
         while not self._messages:
-            data = None if self._aborted else await self._receive_some()
+            data = await self._receive_some()
             if data is None:
                 self._inflow.close()
                 if self._buffer:
@@ -134,8 +157,9 @@ class ServerWebSocket:
                 self._protocol.receive_eof()
                 self._queue_control()
                 return None
-            self._take(data)
-        return self._messages.popleft()
+            if data:
+                self._take(data)
+        return self._messages.pop(0)
 
     async def send(self, messages: Sequence[bytes]) -> None:
         parts = [self._rest, *self._control, *self._encode(messages)]
@@ -179,8 +203,7 @@ class ServerWebSocket:
             self._closing()
 
     def abort(self) -> None:
-        self._aborted = True
-        self._receiving.cancel()
+        self._move_deadline(-inf)
 
     # Inside
 
@@ -222,14 +245,16 @@ class ServerWebSocket:
         for _ in range(MAX_AT_ONCE):
             if not self._messages:
                 return None
-            message = self._messages.popleft()
+            message = self._messages.pop(0)
             if not self.on_message(message):
-                self._messages.appendleft(message)
+                self._messages.insert(0, message)
                 break
         return b""
 
     async def _receive_some(self) -> bytes | None:
         """What the peer sent; None when it is gone, when this side aborts, or when no goodbye comes."""
+        if self._deadline == inf and self._inflow.wakeable:
+            return await self._inflow.receive()
         with trio.CancelScope(deadline=self._deadline) as self._receiving:
             return await self._inflow.receive()
         return None
@@ -269,9 +294,14 @@ class ServerWebSocket:
     def _closing(self) -> None:
         """One side has said goodbye: the other gets a moment to do so too."""
         if self._deadline == inf:
-            self._deadline = trio.current_time() + CLOSE_TIMEOUT
-            self._receiving.deadline = self._deadline
+            self._move_deadline(trio.current_time() + CLOSE_TIMEOUT)
         self._queue_control()
+
+    def _move_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._receiving is not None:
+            self._receiving.deadline = deadline
+        self._inflow.wake()
 
     def _queue_control(self) -> None:
         parts = self._protocol.data_to_send()
