@@ -148,9 +148,17 @@ def settings() -> ServiceSettings:
 
 
 @pytest.fixture
-async def server(node_settings: NodeSettings, settings: ServiceSettings) -> AsyncIterator[RunningServer]:
+def instant() -> bool:
+    """Whether the store of `server` says that it never waits; a test may deny that by parametrizing with this name."""
+    return True
+
+
+@pytest.fixture
+async def server(node_settings: NodeSettings, settings: ServiceSettings, instant: bool) -> AsyncIterator[RunningServer]:
     """A server without accounts, on a free port."""
     with pytest.MonkeyPatch.context() as patch:
+        if not instant:
+            patch.setattr("mdash_backends.memory.INSTANT", "waiting")
         patch.setattr(importlib.metadata, "entry_points", entry_points_once)
         async with open_server(
             ServerConfig(bind="127.0.0.1:0", store="memory://"), settings=settings, node_settings=node_settings

@@ -12,7 +12,7 @@ from itertools import islice
 
 from mdash_backends._bus_queue import BusQueue
 from mdashcore._errors import InvalidInput, NotFound, VersionConflict
-from mdashcore.storage import Backend, Document, LogEntry, check_begin
+from mdashcore.storage import INSTANT, Backend, Document, LogEntry, check_begin
 
 __all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "open_memory"]
 
@@ -149,4 +149,4 @@ async def open_memory(url: str) -> AsyncIterator[Backend]:
     """Open an empty backend that lives as long as the context."""
     if url != "memory://":
         raise InvalidInput("memory:// takes no path or options")
-    yield Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())
+    yield Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({INSTANT}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import attrs
+import msgspec
 
 __all__ = [
     "CallTimedOut",
@@ -16,8 +16,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
-class RequestReceived:
+class RequestReceived(msgspec.Struct, frozen=True, gc=False):
     """The peer calls a method and waits: answer with `Connection.reply` or `reply_error`."""
 
     ref: int
@@ -29,8 +28,7 @@ class RequestReceived:
     """Raw JSON, of any type; None where there are none."""
 
 
-@attrs.frozen
-class NotificationReceived:
+class NotificationReceived(msgspec.Struct, frozen=True, gc=False):
     """The peer tells something, and expects no answer."""
 
     method: str
@@ -39,8 +37,7 @@ class NotificationReceived:
     """Raw JSON, of any type; None where there are none."""
 
 
-@attrs.frozen
-class ResponseReceived:
+class ResponseReceived(msgspec.Struct, frozen=True):
     """The peer answered a call of this side. Answers to unknown or abandoned calls make no event."""
 
     id: int
@@ -55,16 +52,14 @@ class ResponseReceived:
     """An `RpcError` with the peer's own code and message, or None."""
 
 
-@attrs.frozen
-class CallTimedOut:
+class CallTimedOut(msgspec.Struct, frozen=True, gc=False):
     """A call's deadline passed unanswered. An answer that comes later is ignored."""
 
     id: int
     method: str
 
 
-@attrs.frozen
-class ConnectionClosed:
+class ConnectionClosed(msgspec.Struct, frozen=True, gc=False):
     """The last event: nothing more is received or sent."""
 
     reason: str

@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
-import attrs
 import msgspec
 
 from mdashcore import _json
@@ -65,8 +64,7 @@ RawJson: TypeAlias = bytes
 """One valid JSON text in UTF-8."""
 
 
-@attrs.frozen
-class ErrorObject:
+class ErrorObject(msgspec.Struct, frozen=True, gc=False):
     """The `error` member of a response (section 5.1)."""
 
     code: int
@@ -82,8 +80,7 @@ class ErrorObject:
         return RpcError(self.code, self.message, data)
 
 
-@attrs.frozen
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A call, or a notification where `id` is None (section 4)."""
 
     method: str
@@ -92,8 +89,7 @@ class Request:
     """The id exactly as it was written: to be echoed, not to be understood."""
 
 
-@attrs.frozen
-class Response:
+class Response(msgspec.Struct, frozen=True, gc=False):
     """The answer to a call (section 5): `error`, or else `result`."""
 
     id: RawJson | None
@@ -102,8 +98,7 @@ class Response:
     error: ErrorObject | None = None
 
 
-@attrs.frozen
-class Invalid:
+class Invalid(msgspec.Struct, frozen=True, gc=False):
     """A text, or a member of a batch, that is no message: what to answer."""
 
     error: ErrorObject

@@ -48,6 +48,7 @@ from mdashcore._errors import InvalidInput, StorageError
 __all__ = [
     "DURABLE",
     "ENTRY_POINT_GROUP",
+    "INSTANT",
     "MAX_OFFSET",
     "SHARED",
     "Backend",
@@ -70,6 +71,9 @@ DURABLE: Final = "durable"
 
 SHARED: Final = "shared"
 """Capability: several processes may use it at once and see each other's writes and messages."""
+
+INSTANT: Final = "instant"
+"""Capability: no verb of documents and logs, and no `publish`, ever waits. They may be used without a task then."""
 
 MAX_OFFSET: Final = 2**52  # of a log to begin at: scripts and browsers count with doubles, exactly up to twice that
 

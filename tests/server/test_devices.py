@@ -356,6 +356,7 @@ class Gate:
         self.open.set()
 
 
+@pytest.mark.parametrize("instant", [False])
 @pytest.mark.parametrize("query", ["", "?x=1"])
 async def test_a_shadow_update_goes_on_without_its_client(alice, monkeypatch, open_raw, query):
     """In either lane: what is stored is told, to the device and to who listens."""

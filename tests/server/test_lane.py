@@ -25,7 +25,7 @@ from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE, Gateway
 from mdashcore.server.lane import PlainRequest
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service, ServiceSettings
-from mdashcore.storage import open_backend
+from mdashcore.storage import INSTANT, open_backend
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.node import NodeSettings, open_node
 
@@ -154,10 +154,13 @@ CASES: dict[str, bytes] = {
 
 @attrs.frozen
 class Lanes:
-    """A server with the fast lane and one without; each has alice and her device d1, which echoes params."""
+    """A server that answers at once, one whose store may wait, and one without the fast lane.
 
-    servers: tuple[RunningServer, RunningServer]
-    keys: tuple[str, str]
+    Each has alice and her device d1, which echoes params.
+    """
+
+    servers: list[RunningServer]
+    keys: list[str]
     open_raw: Any
 
     async def answers(self, number: int, data: bytes, sizes: tuple[int, ...] = ()) -> list[Any]:
@@ -201,22 +204,24 @@ def _parse(data: bytes) -> Any:
 
 @asynccontextmanager
 async def open_lanes(open_raw: Any) -> AsyncIterator[Lanes]:
-    """Both servers, with their devices."""
+    """The servers, with their devices."""
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         servers, keys = [], []
-        for fast in (True, False):
+        for fast, capability in ((True, INSTANT), (True, "waiting"), (False, "waiting")):
             config = ServerConfig(bind="127.0.0.1:0", store="memory://")
             node = NodeSettings(introduction_delay=60)
-            server = await stack.enter_async_context(
-                open_server(config, settings=ServiceSettings(fast_lane=fast), node_settings=node)
-            )
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("mdash_backends.memory.INSTANT", capability)
+                server = await stack.enter_async_context(
+                    open_server(config, settings=ServiceSettings(fast_lane=fast), node_settings=node)
+                )
             await server.service.hub.accounts.register("alice", "-")
             keys.append((await server.service.hub.accounts.create_key("alice")).secret)
             token = (await server.service.hub.create_device("alice", "d1")).token
             device = await stack.enter_async_context(connect_device(server.device_url, token))
             nursery.start_soon(_echo, device)
             servers.append(server)
-        yield Lanes((servers[0], servers[1]), (keys[0], keys[1]), open_raw)
+        yield Lanes(servers, keys, open_raw)
         nursery.cancel_scope.cancel()
 
 
@@ -233,13 +238,12 @@ async def _echo(device: Any) -> None:
 
 
 async def test_odd_requests_are_answered_alike(open_raw: Any) -> None:
-    """Every case of the table: the same statuses, bodies and headers from both, and the same end."""
+    """Every case of the table: the same statuses, bodies and headers from all, and the same end."""
     async with open_lanes(open_raw) as lanes:
         for name, data in CASES.items():
             with trio.fail_after(60):
-                fast = await lanes.answers(0, data)
-                slow = await lanes.answers(1, data)
-            assert fast == slow, name
+                at_once, fast, slow = [await lanes.answers(number, data) for number in range(3)]
+            assert at_once == fast == slow, name
             assert fast, name
 
 
@@ -249,7 +253,8 @@ async def test_a_plain_request_in_pieces_is_the_same_request(open_raw: Any) -> N
         for name in ("a call", "two in one packet", "an update", "the largest body"):
             whole = await lanes.answers(0, CASES[name])
             for sizes in ((1,) * 200, (50, 150), (len(CASES[name]) - 1,)):
-                assert await lanes.answers(0, CASES[name], sizes) == whole, (name, sizes)
+                for number in (0, 1):
+                    assert await lanes.answers(number, CASES[name], sizes) == whole, (name, sizes)
 
 
 def test_mutated_requests_are_answered_alike(open_raw: Any) -> None:
@@ -260,14 +265,12 @@ def test_mutated_requests_are_answered_alike(open_raw: Any) -> None:
 
     async def compare(data: bytes) -> None:
         async with open_lanes(open_raw) as lanes:
-            for _ in range(
-                3
-            ):  # Hypercorn may close before, or after, it has sent an answer that is followed by rubbish
+            for _ in range(3):  # Hypercorn may close before it has sent an answer that is followed by rubbish, or after
                 with trio.fail_after(60):
-                    fast, slow = await lanes.answers(0, data), await lanes.answers(1, data)
-                if fast == slow:
+                    at_once, fast, slow = [await lanes.answers(number, data) for number in range(3)]
+                if at_once == fast == slow:
                     return
-            assert fast == slow
+            assert at_once == fast == slow
 
     @settings(max_examples=60, deadline=None)
     @given(texts, changes)
@@ -290,6 +293,7 @@ def test_what_is_plain_is_read_as_it_stands(data: bytes) -> None:
     assert (found.post, found.device, found.method, found.close) == (True, "d1", "Echo", False)
 
 
+@pytest.mark.parametrize("instant", [False])
 async def test_a_storage_that_is_away_is_waited_for_once(
     server: RunningServer, alice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,10 +14,22 @@ from mdashcore.testing.device import connect_device
 from mdashcore.trio.node import NodeSettings
 
 
-@pytest.fixture(params=[True, False], ids=["fast lane", "slow lane"])
-def settings(request):
-    """Everything here is so in either lane."""
-    return ServiceSettings(fast_lane=request.param)
+@pytest.fixture(params=["at once", "fast lane", "slow lane"])
+def lane(request):
+    """Everything here is so in either lane, and in the fast one with or without a task."""
+    return request.param
+
+
+@pytest.fixture
+def settings(lane):
+    """The lane's."""
+    return ServiceSettings(fast_lane=lane != "slow lane")
+
+
+@pytest.fixture
+def instant(lane):
+    """Whether the store is said to be never waited for."""
+    return lane == "at once"
 
 
 @pytest.fixture

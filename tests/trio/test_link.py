@@ -186,7 +186,7 @@ def test_callers_that_are_cancelled_leave_the_stream_whole(callers: list[tuple[f
                 assert await pair.left.call("Echo", {"n": 0}, timeout=10) == b'{"n":0}'
             requests = [jsonrpc.decode(frame) for frame in pair.left_stream.sent]
             assert all(isinstance(request, jsonrpc.Request) for request in requests)
-            assert not pair.left._slots
+            assert not pair.left._callers
             assert not pair.left.connection._calls
 
     virtual(main)
@@ -232,7 +232,7 @@ async def test_what_cannot_be_sent_is_not(autojump_clock: Any, params: object, e
         with pytest.raises((error, InvalidInput)):
             await pair.left.call("X", params, timeout=1)
         assert not pair.left_stream.sent
-        assert not pair.left._slots
+        assert not pair.left._callers
         assert await pair.left.call("Echo", {"n": 1}, timeout=1) == b'{"n":1}'
 
 

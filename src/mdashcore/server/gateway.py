@@ -27,12 +27,14 @@ from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticate
 from mdashcore.server import problems
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, refuse_socket, respond_error
 from mdashcore.server.auth import Browser, Principal, bearer, query_value
-from mdashcore.server.lane import Conversation, Lane, Next
+from mdashcore.server.conversation import Conversation
+from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.service import Service
+from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
-from mdashcore.trio.stream import receive_some
-from mdashcore.trio.websocket import SEND_TIMEOUT, Request, ServerWebSocket
+from mdashcore.trio.stream import close_now
+from mdashcore.trio.websocket import READ_SIZE, SEND_TIMEOUT, Request, ServerWebSocket
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 
@@ -45,7 +47,6 @@ MAX_HEAD: Final = 2**14  # bytes of a request's head: as Hypercorn's own limit
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a handshake, and for TLS
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[A-Z]{0,20}(?: |\Z)")  # what is no method is Hypercorn's to refuse, at once
-KEEP_ALIVE: Final = 65  # seconds of a connection without a whole head: usual proxies close first, after 60
 SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
@@ -74,6 +75,7 @@ class Gateway:
         self._config.errorlog = _log
         self._streams: set[trio.abc.Stream] = set()
         self._heads: set[trio.CancelScope] = set()
+        self._closing = False
         self._lane = Lane(service, lambda value: service.authenticator.authenticate(value))
 
     async def serve(
@@ -92,7 +94,8 @@ class Gateway:
                     task_status.started()
                     await stop.wait()
                     accepting.cancel_scope.cancel()
-                self._lane.closing = True
+                self._closing = True
+                self._lane.close()
                 await self._context.terminated.set()  # Hypercorn: close idle connections, finish running requests
                 for head in self._heads:
                     head.cancel()
@@ -104,67 +107,80 @@ class Gateway:
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection, from its first byte to its end. Never raises but when cancelled."""
         self._streams.add(stream)
+        inflow = Inflow(stream, READ_SIZE)
         try:
-            await self._converse(stream)
+            if (serve := await self._converse(stream, inflow)) is not None:
+                await serve()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError):
             pass
         except Exception:
             _log.exception("a connection failed")
         finally:
             self._streams.discard(stream)
-            await trio.aclose_forcefully(stream)
+            inflow.close()
+            await close_now(stream)
 
-    async def _converse(self, stream: trio.abc.Stream) -> None:
-        """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it."""
-        data, judge, is_first = b"", Next.READ, True
+    async def _converse(self, stream: trio.abc.Stream, inflow: Inflow) -> Serve | None:
+        """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it.
+
+        Returns:
+            what serves the socket, if there is one: an idle device keeps nothing of how it came.
+        """
+        data, judge, idle = b"", Next.READ, HEAD_TIMEOUT
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
             if isinstance(stream, trio.SSLStream):
                 with _member(self._heads, scope):
                     await stream.do_handshake()
                 if stream.selected_alpn_protocol() == "h2":
                     judge = Next.ELSEWHERE
-            conversation = Conversation(stream, scope)
+            conversation = Conversation(stream, inflow, scope)
             while judge is Next.READ:
-                data = await self._read_head(stream, data, scope, idle=HEAD_TIMEOUT if is_first else KEEP_ALIVE)
+                data = await self._read_head(conversation, data, idle)
                 if not data:
-                    return
-                if is_first and _wants_socket(data):
+                    break
+                if idle == HEAD_TIMEOUT and _wants_socket(data):
                     scope.deadline = inf
-                    if (serve := await self._shake_hands(stream, data)) is not None:
-                        data = b""  # an idle device keeps nothing of how it came
-                        await serve()
-                        return
+                    if (serve := await self._shake_hands(conversation, data)) is not None:
+                        return serve
                 data, judge = await self._lane.take(conversation, data)
-                is_first = False
+                idle = KEEP_ALIVE
             scope.deadline = inf
-            await (self._hand_over(stream, data) if judge is Next.ELSEWHERE else _part(stream))
+            if judge is Next.ELSEWHERE:
+                await self._hand_over(stream, data + inflow.close())
+            elif judge is Next.END:
+                await conversation.part()
+        return None
 
-    async def _read_head(self, stream: trio.abc.Stream, head: bytes, scope: trio.CancelScope, *, idle: float) -> bytes:
+    async def _read_head(self, conversation: Conversation, head: bytes, idle: float) -> bytes:
         """The bytes that came until a request's head was complete, or could not become one; nothing if none came.
 
         Args:
             head: those that are there already.
             idle: seconds for the first byte.
         """
-        scope.deadline = trio.current_time() + (HEAD_TIMEOUT if head else idle)
-        with _member(self._heads, scope):
-            if self._lane.closing:
+        scope = conversation.scope
+        if not head:
+            scope.deadline = inf
+            head = await self._lane.rest(conversation, idle)
+            if not head:
                 return b""
-            while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
-                data = await receive_some(stream, MAX_HEAD)
-                if not data:
-                    return b""
-                if not head:
-                    scope.deadline = trio.current_time() + HEAD_TIMEOUT
-                head += data
-        return head
+        scope.deadline = trio.current_time() + HEAD_TIMEOUT
+        while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
+            if self._closing:
+                return b""
+            with _member(self._heads, scope):
+                data = await conversation.inflow.receive()
+            if not data:
+                return b""
+            head += data
+        return b"" if self._closing else head
 
-    async def _shake_hands(self, stream: trio.abc.Stream, head: bytes) -> Serve | None:
+    async def _shake_hands(self, conversation: Conversation, head: bytes) -> Serve | None:
         """Answer the handshake that a connection begins with: what serves the socket, or nothing where it was refused.
 
         None if it is no handshake at all.
         """
-        ws = ServerWebSocket(stream)
+        ws = ServerWebSocket(conversation.stream, inflow=conversation.inflow)
         request = ws.feed(head)
         if request is None:
             return None
@@ -172,7 +188,7 @@ class Gateway:
         try:
             serve = await (self._device(ws, request) if path == DEVICE_PATH else self._listener(ws, request, query))
         except MdashError as exc:
-            await _refuse(stream, exc, from_page="Origin" in request.headers)
+            await _refuse(conversation, exc, from_page="Origin" in request.headers)
             return _nothing
         return partial(_serve_socket, ws, serve) if await ws.accept(request) else _nothing
 
@@ -297,7 +313,7 @@ async def _with_session(
         nursery.cancel_scope.cancel()
 
 
-async def _refuse(stream: trio.abc.Stream, error: MdashError, *, from_page: bool) -> None:
+async def _refuse(conversation: Conversation, error: MdashError, *, from_page: bool) -> None:
     """Answer a handshake with an error: as little work as possible, for devices that dial in a busy loop."""
     body = _json.encode(problems.body(error))
     fields = {
@@ -308,8 +324,8 @@ async def _refuse(stream: trio.abc.Stream, error: MdashError, *, from_page: bool
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     with trio.fail_after(LINGER):
-        await stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
-    await _part(stream)
+        await conversation.stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
+    await conversation.part()
 
 
 async def _serve_socket(ws: ServerWebSocket, serve: Serve) -> None:
@@ -323,15 +339,6 @@ async def _serve_socket(ws: ServerWebSocket, serve: Serve) -> None:
 
 async def _nothing() -> None:
     """There is nothing left to do."""
-
-
-async def _part(stream: trio.abc.Stream) -> None:
-    """Have the client take the last answer before the connection is closed: bytes left unread would cut it off."""
-    if isinstance(stream, trio.abc.HalfCloseableStream):
-        with trio.move_on_after(LINGER):
-            await stream.send_eof()
-            while await stream.receive_some(MAX_HEAD):
-                pass
 
 
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:

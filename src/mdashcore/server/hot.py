@@ -6,8 +6,10 @@ from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
 from mdashcore.server.finish import finish_soon
 from mdashcore.server.service import Service
+from mdashcore.trio.calls import BegunCall
+from mdashcore.trio.link import Outcome
 
-__all__ = ["call", "read_shadow", "update_shadow"]
+__all__ = ["begin_call", "call", "read_shadow", "update_shadow"]
 
 
 async def call(service: Service, account: str, id: str, method: str, body: bytes, timeout: str | None) -> bytes:
@@ -21,14 +23,27 @@ async def call(service: Service, account: str, id: str, method: str, body: bytes
         InvalidInput: the params, the method's name or the time-out.
         MdashError: as `Node.call_for_user`.
     """
+    params, seconds = _prepare(service, method, body, timeout)
+    return await service.node.call_for_user(account, id, method, params, timeout=seconds)
+
+
+async def begin_call(
+    service: Service, account: str, id: str, method: str, body: bytes, timeout: str | None, done: Outcome
+) -> BegunCall | None:
+    """The same without waiting for the answer, as `Node.begin_for_user`."""
+    params, seconds = _prepare(service, method, body, timeout)
+    return await service.node.begin_for_user(account, id, method, params, done, timeout=seconds)
+
+
+def _prepare(service: Service, method: str, body: bytes, timeout: str | None) -> tuple[bytes | None, float]:
+    """The params, and the seconds."""
     params = body.strip()
     if params:
         _json.decode(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around them is a level too
     if len(method) > jsonrpc.MAX_METHOD:
         raise InvalidInput(f"a method's name has at most {jsonrpc.MAX_METHOD} characters")
     seconds = service.call_timeout(timeout)
-    wanted = params if params and params != b"null" else None
-    return await service.node.call_for_user(account, id, method, wanted, timeout=seconds)
+    return (params if params and params != b"null" else None), seconds
 
 
 async def read_shadow(service: Service, account: str, id: str) -> bytes:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from enum import Enum, auto
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from math import inf
 from types import MappingProxyType
@@ -27,17 +27,18 @@ from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
+from mdashcore.server.conversation import Conversation
 from mdashcore.server.service import Service
-from mdashcore.trio.stream import write_now
-from mdashcore.trio.websocket import SEND_TIMEOUT
+from mdashcore.storage import INSTANT
+from mdashcore.trio.inflow import run_now
 
-__all__ = ["SECURITY_HEADERS", "Conversation", "Lane", "Next", "PlainRequest"]
+__all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Lane", "Next", "PlainRequest"]
 
 _log = logging.getLogger(__name__)
 
 WATCH_INTERVAL: Final = 0.5  # seconds between two looks whether those who wait for an answer are still there
 
-MAX_READ: Final = 2**16  # bytes taken from a socket at once
+KEEP_ALIVE: Final = 65  # seconds of a connection without a request: usual proxies close first, after 60
 
 SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",  # answers hold secrets, and are old at once
@@ -154,15 +155,6 @@ class _Answer:
         )
 
 
-@attrs.define(eq=False)
-class Conversation:
-    """One connection, as the lane and the gateway share it."""
-
-    stream: trio.abc.Stream
-    scope: trio.CancelScope
-    """Around all that is done for it; its deadline moves with what is waited for."""
-
-
 class Lane:
     """Answers plain requests.
 
@@ -176,9 +168,10 @@ class Lane:
         self._open = service.settings.fast_lane
         self._max_body = service.settings.max_body
         self._body_timeout = service.settings.body_timeout
+        self._instant = self._open and INSTANT in service.hub.backend.capabilities
         self._answering: set[Conversation] = set()
-        self.closing = False
-        """Whether every answer is to be the last of its connection."""
+        self._resting: set[Conversation] = set()
+        self._closing = trio.Event()
 
     async def watch(self) -> None:
         """Forget, for ever, the calls of clients that have left: a device may take long to answer."""
@@ -188,13 +181,96 @@ class Lane:
                 if _has_left(conversation.stream):
                     conversation.scope.cancel()
 
+    def close(self) -> None:
+        """Every answer is the last of its connection from now on; who waits for none has to go at once."""
+        self._closing.set()
+        for conversation in self._resting:
+            conversation.resting.cancel()
+
+    async def rest(self, conversation: Conversation, idle: float) -> bytes:
+        """Wait for a request. What can be answered at once is answered on the way, and the task that waits sleeps on.
+
+        Args:
+            idle: seconds for its first byte.
+
+        Returns:
+            what any other request begins with; nothing where the connection is to be closed.
+        """
+        conversation.wait_until(trio.current_time() + idle)
+        if self._instant:
+            conversation.inflow.take = partial(self._take_now, conversation)
+        self._resting.add(conversation)
+        try:
+            while not self._closing.is_set():
+                with trio.CancelScope(deadline=conversation.deadline) as conversation.resting:
+                    data = await conversation.inflow.receive()
+                if conversation.resting.cancelled_caught:
+                    if trio.current_time() < conversation.deadline and not self._closing.is_set():
+                        continue
+                    if conversation.call is None:
+                        break
+                    data = b""
+                if data is None:
+                    break
+                if not await conversation.wait_answered() and conversation.call is not None:
+                    self._put(conversation, _failure(conversation.call.give_up()))
+                await conversation.flush()
+                if self._closing.is_set():
+                    await conversation.part()
+                elif data:
+                    return data
+            return b""
+        finally:
+            self._resting.discard(conversation)
+            conversation.inflow.take = None
+            conversation.abandon()
+
+    def _take_now(self, conversation: Conversation, data: bytes) -> bytes | None:
+        """Answer a plain request, or begin to; what is left where that cannot be done without waiting."""
+        if conversation.call is not None:
+            return data
+        request = PlainRequest.read(data)
+        if request is None or request.body_end != len(data) or request.close:
+            return data
+        if request.body_end - request.body_start > self._max_body:
+            return data
+        return None if run_now(self._begin(conversation, request, data[request.body_start :])) else data
+
+    async def _begin(self, conversation: Conversation, request: PlainRequest, body: bytes) -> bool:
+        try:
+            account = (await self._authenticate(request.authorization)).account
+        except MdashError:
+            return False
+        if request.method is None:
+            self._put(conversation, await self._answer(request, account, body))
+            return True
+        service, done = self._service, partial(self._done, conversation)
+        try:
+            call = await hot.begin_call(service, account, request.device, request.method, body, request.timeout, done)
+        except Exception as exc:
+            self._put(conversation, _failure(exc))
+            return True
+        if call is None:
+            return False
+        conversation.call = call
+        conversation.wait_until(trio.current_time() + call.timeout)
+        return True
+
+    def _done(self, conversation: Conversation, outcome: bytes | Exception) -> None:
+        self._put(conversation, _Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
+
+    def _put(self, conversation: Conversation, answer: _Answer) -> None:
+        """Send an answer that the connection's task does not wait for."""
+        conversation.end(answer.encode(close=self._closing.is_set()))
+        conversation.wait_until(trio.current_time() + KEEP_ALIVE)
+
     async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
         """Answer the plain requests at the beginning of `data`, which begins with a whole head.
 
         Returns:
             what is left of `data` and of what was read after it, and what has to happen next.
         """
-        stream, scope = conversation.stream, conversation.scope
+        scope = conversation.scope
         while True:
             request = PlainRequest.read(data) if self._open else None
             if request is None or request.body_end - request.body_start > self._max_body:
@@ -202,12 +278,12 @@ class Lane:
             try:
                 principal = await self._authenticate(request.authorization)
             except StorageError as exc:  # not elsewhere: it would be waited for twice
-                await self._send(conversation, _failure(exc).encode(close=True))
+                await conversation.send(_failure(exc).encode(close=True))
                 return data, Next.END
             except MdashError:
                 return data, Next.ELSEWHERE
             if len(data) < request.body_end:
-                rest = await self._read(stream, request.body_end - len(data), scope)
+                rest = await self._read(conversation, request.body_end - len(data))
                 if rest is None:
                     return data, Next.END
                 data += rest
@@ -223,37 +299,31 @@ class Lane:
                 answer = await self._answer(request, principal.account, body)
             finally:
                 self._answering.discard(conversation)
-            close = request.close or self.closing
-            await self._send(conversation, answer.encode(close=close))
+            close = request.close or self._closing.is_set()
+            await conversation.send(answer.encode(close=close))
             data = data[request.body_end :]
             if close:
                 return data, Next.END
             if b"\r\n\r\n" not in data:
                 return data, Next.READ
 
-    async def _send(self, conversation: Conversation, data: bytes) -> None:
-        if (sent := write_now(conversation.stream, data)) < len(data):
-            conversation.scope.deadline = trio.current_time() + SEND_TIMEOUT
-            await conversation.stream.send_all(data[sent:])
-
-    async def _read(self, stream: trio.abc.Stream, size: int, scope: trio.CancelScope) -> bytes | None:
+    async def _read(self, conversation: Conversation, size: int) -> bytes | None:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""
-        scope.deadline = inf
-        parts: list[bytes | bytearray] = []
+        conversation.scope.deadline = inf
+        parts: list[bytes] = []
         with trio.move_on_after(2 * self._body_timeout) as whole:
             while size > 0:
                 with trio.move_on_after(self._body_timeout) as piece:
-                    part = await stream.receive_some(MAX_READ)
+                    part = await conversation.inflow.receive()
                 if piece.cancelled_caught:
                     break
-                if not part:
+                if part is None:
                     return None
                 parts.append(part)
                 size -= len(part)
         if whole.cancelled_caught or size > 0:
             late = problems.problem(408, "the request's body was waited for too long")
-            scope.deadline = trio.current_time() + SEND_TIMEOUT
-            await stream.send_all(_Answer(408, _json.encode(late)).encode(close=True))
+            await conversation.send(_Answer(408, _json.encode(late)).encode(close=True))
             return None
         return b"".join(parts)
 
@@ -265,11 +335,8 @@ class Lane:
             if request.post:
                 return _Answer(200, await hot.update_shadow(service, account, device, body))
             return _Answer(200, await hot.read_shadow(service, account, device))
-        except MdashError as exc:
+        except Exception as exc:
             return _failure(exc)
-        except Exception:
-            _log.exception("a request failed")
-            return _Answer(500, _json.encode(problems.problem(500, "internal error")))
 
 
 @lru_cache(maxsize=64)  # as many statuses as there are errors
@@ -282,7 +349,10 @@ def _date(second: int) -> bytes:
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
-def _failure(error: MdashError) -> _Answer:
+def _failure(error: Exception) -> _Answer:
+    if not isinstance(error, MdashError):
+        _log.error("a request failed", exc_info=error)
+        return _Answer(500, _json.encode(problems.problem(500, "internal error")))
     if isinstance(error, StorageError):
         _log.error("a request failed: %s", error)
     return _Answer(status_of(error), problems.encoded(error), problems.headers(error))

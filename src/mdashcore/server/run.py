@@ -26,7 +26,7 @@ from mdashcore.server.service import Service, ServiceSettings
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import NodeSettings, open_node
 
-__all__ = ["BindError", "RunningServer", "open_server", "serve"]
+__all__ = ["BindError", "RunningServer", "calm_the_collector", "open_server", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ async def serve(config: ServerConfig, *, on_start: Callable[[RunningServer], Awa
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_server(config) as server, trio.open_nursery() as nursery:
-            _calm_the_collector()
+            calm_the_collector()
             if on_start is not None:
                 nursery.start_soon(on_start, server)
             async for number in signals:
@@ -130,7 +130,7 @@ async def serve(config: ServerConfig, *, on_start: Callable[[RunningServer], Awa
             nursery.cancel_scope.cancel()
 
 
-def _calm_the_collector() -> None:
+def calm_the_collector() -> None:
     """Have Python look for cyclic garbage less often, and not in what the process has loaded.
 
     Next to nothing here is cyclic, but every connection makes objects that live long: in a storm of 10 000 devices that

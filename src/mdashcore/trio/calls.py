@@ -5,19 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import attrs
+
 from mdashcore import notifications
 from mdashcore._connection import ConnectionLimits
-from mdashcore._errors import DeviceOffline, TooLarge
+from mdashcore._errors import CallTimeout, DeviceOffline, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio import relay
-from mdashcore.trio.link import Link
+from mdashcore.trio.link import Link, Outcome, late
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import DeviceCall
 
-__all__ = ["Calls", "Here"]
+__all__ = ["BegunCall", "Calls", "Here"]
 
 MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: params that could never be sent
+
+
+@attrs.frozen
+class BegunCall:
+    """A call that nobody waits for in a task. Who has begun it has to see that it ends in time."""
+
+    _link: Link
+    _id: int
+    _method: str
+    timeout: float
+    """Seconds."""
+
+    def abandon(self) -> None:
+        """Nobody is to be told any more."""
+        self._link.abandon(self._id)
+
+    def give_up(self) -> CallTimeout:
+        """The same, as its time is over: what to say of it."""
+        self.abandon()
+        return late(self._method, self.timeout)
 
 
 class Calls:
@@ -67,6 +89,16 @@ class Calls:
         """`call`, and show it among the notifications if it can be made at all."""
         node = await self._show(account, id, method, params)
         return await self._do(node, self._request(account, id, method, params, timeout))
+
+    async def begin_shown(
+        self, account: str, id: str, method: str, params: RawJson | None, done: Outcome, timeout: float
+    ) -> BegunCall | None:
+        """`call_shown` without waiting for the answer, of which `done` is told; None if the device is not here."""
+        link = self._link(account, id)
+        if link is None:
+            return None
+        await self._show(account, id, method, params)
+        return BegunCall(link, link.begin(method, params, done), method, timeout)
 
     async def notify_shown(self, account: str, id: str, method: str, params: RawJson | None = None) -> None:
         """Tell a device something, and show it. Raises as `call`, but for the device's answer."""

@@ -6,8 +6,9 @@ callers do not write.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -19,15 +20,23 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore.trio.stream import EagerStream, MessageStream
+from mdashcore.trio.inflow import run_now
+from mdashcore.trio.stream import MessageStream, eager
 
-__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "PeerEvent"]
+__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "Outcome", "PeerEvent", "late"]
 
 # Close codes of RFC 6455, section 7.4.1, and of its registry.
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
 POLICY_VIOLATION: Final = 1008
 TRY_AGAIN_LATER: Final = 1013
+
+_METHOD: Final = b'"method"'
+_ESCAPE: Final = b"\\"  # with which the same could be written
+"""Without either a message is no request, and no notification."""
+
+Outcome: TypeAlias = Callable[[bytes | Exception], None]
+"""Told what a call has brought: the result as raw JSON, or the error."""
 
 PeerEvent = RequestReceived | NotificationReceived
 """What a link's handler is given."""
@@ -53,13 +62,21 @@ class _Slot:
         return self._outcome
 
 
+def late(method: str, timeout: float) -> CallTimeout:
+    """What to say of a call that was not answered in so many seconds."""
+    return CallTimeout(f"{method} was not answered within {timeout:g} s")
+
+
 class Link:
     """One live connection.
 
     Args:
         spawn: starts a task that outlives whoever asked for it: `nursery.start_soon`.
         connection: a new one, where the usual limits do not fit.
+        instant: whether the handler of `run` never waits for anything.
     """
+
+    __slots__ = ("_callers", "_eager", "_instant", "_spawn", "_writing", "connection", "stream")
 
     def __init__(
         self,
@@ -67,31 +84,26 @@ class Link:
         *,
         spawn: Callable[[Callable[[], Awaitable[None]]], object],
         connection: Connection | None = None,
+        instant: bool = False,
     ) -> None:
         self.stream = stream
         self.connection = connection or Connection()
         self._spawn = spawn
-        self._eager = stream if isinstance(stream, EagerStream) else None
+        self._eager = eager(stream)
         self._writing = False
-        self._slots: dict[int, _Slot] = {}
+        self._instant = instant
+        self._callers: dict[int, Outcome] = {}
         stream.on_control = self._wake_writer
 
-    async def run(self, handler: Callable[[PeerEvent], Awaitable[None]]) -> None:
+    async def run(self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]]) -> None:
         """Read until the connection ends. `handler` is awaited for each event before the next is taken."""
         self._wake_writer()  # for what came with the handshake
+        if self._eager is not None:
+            self._eager.on_message = partial(self._take_now, handler)
         try:
             while (message := await self.stream.receive()) is not None:
-                try:
-                    self.connection.receive_data(message)
-                except RemoteProtocolError as exc:
-                    self.stream.close(PROTOCOL_ERROR, exc.message)
-                for event in self.connection.events():
-                    if isinstance(event, ResponseReceived):
-                        self._settle(event.id, event.error or event.result)
-                    elif isinstance(event, RequestReceived | NotificationReceived):
-                        await handler(event)
-                    elif isinstance(event, ConnectionClosed):
-                        self._forsake(event)
+                for peer_event in self._hear(message):
+                    await handler(peer_event)
                 self._wake_writer()
         finally:
             self.connection.close("the connection has ended")
@@ -111,19 +123,33 @@ class Link:
             DeviceOffline: the connection ended first.
             Busy, TooLarge, InvalidInput: nothing was sent; see `Connection.call`.
         """
-        try:
-            id_ = self.connection.call(method, params)
-        except LocalProtocolError as exc:
-            raise DeviceOffline(str(exc)) from None
-        slot = self._slots[id_] = _Slot()
-        self._wake_writer()
+        slot = _Slot()
+        id_ = self.begin(method, params, slot.set)
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout):
                 return await slot.wait()
         finally:
-            del self._slots[id_]
-            self.connection.abandon(id_)
-        raise CallTimeout(f"{method} was not answered within {timeout:g} s")
+            self.abandon(id_)
+        raise late(method, timeout)
+
+    def begin(self, method: str, params: object, done: Outcome) -> int:
+        """Call the peer and do not wait: the call's id. Raises as `call`, but for what `done` is told.
+
+        Args:
+            done: called, once and not before this returns, with the result or the error.
+        """
+        try:
+            id_ = self.connection.call(method, params)
+        except LocalProtocolError as exc:
+            raise DeviceOffline(str(exc)) from None
+        self._callers[id_] = done
+        self._wake_writer()
+        return id_
+
+    def abandon(self, id: int) -> None:
+        """Stop waiting for a call: nobody is told. Harmless where there is no such call."""
+        self._callers.pop(id, None)
+        self.connection.abandon(id)
 
     def notify(self, method: str, params: object = None) -> None:
         """Tell the peer something. Raises `DeviceOffline`, and as `call`."""
@@ -155,9 +181,33 @@ class Link:
         """Cut the connection: `run` ends at once."""
         self.stream.abort()
 
+    def _hear(self, message: bytes) -> list[PeerEvent]:
+        """Take a message: what its handler has to be given."""
+        try:
+            self.connection.receive_data(message)
+        except RemoteProtocolError as exc:
+            self.stream.close(PROTOCOL_ERROR, exc.message)
+        events: list[PeerEvent] = []
+        for event in self.connection.events():
+            if isinstance(event, ResponseReceived):
+                self._settle(event.id, event.error or event.result)
+            elif isinstance(event, RequestReceived | NotificationReceived):
+                events.append(event)
+            elif isinstance(event, ConnectionClosed):
+                self._forsake(event)
+        return events
+
+    def _take_now(self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]], message: bytes) -> bool:
+        if not self._instant and (_METHOD in message or _ESCAPE in message):
+            return False  # perhaps a request, whose handler may have to wait
+        for event in self._hear(message):
+            run_now(handler(event))
+        self._wake_writer()
+        return True
+
     def _settle(self, id_: int, outcome: bytes | Exception) -> None:
-        if (slot := self._slots.get(id_)) is not None:
-            slot.set(outcome)
+        if (done := self._callers.pop(id_, None)) is not None:
+            done(outcome)
 
     def _forsake(self, event: ConnectionClosed) -> None:
         for id_ in event.calls:

@@ -23,12 +23,12 @@ from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
-from mdashcore.storage import SHARED
+from mdashcore.storage import INSTANT, SHARED
 from mdashcore.trio import relay
-from mdashcore.trio.calls import Calls, Here
+from mdashcore.trio.calls import BegunCall, Calls, Here
 from mdashcore.trio.cluster import Cluster
 from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice, tell_offline
-from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link
+from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
 from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import CALL
@@ -139,7 +139,7 @@ class Node:
             await stream.send([])
             return
         session = await self.hub.presence.claim(device.account, device.id, self.id)
-        link = Link(stream, spawn=self.spawn)
+        link = Link(stream, spawn=self.spawn, instant=INSTANT in self.hub.backend.capabilities)
         connected = ConnectedDevice(self.hub, device, session, link, stream)
         unwatch = self._pinger.watch(Keepalive(stream))
         try:
@@ -191,6 +191,22 @@ class Node:
         if (event := _CALLS_THAT_COUNT.get(method)) is not None:
             self.updater.tell(account, id, event)
         return result
+
+    async def begin_for_user(
+        self, account: str, id: str, method: str, params: bytes | None, done: Outcome, *, timeout: float
+    ) -> BegunCall | None:
+        """`call_for_user` for who does not wait for the answer; None where it is not as simple as that.
+
+        Args:
+            done: told what the call has brought.
+            timeout: seconds, which only the caller counts.
+
+        Raises:
+            MdashError: as `call_for_user`, of what can be said before an answer.
+        """
+        if method in _CALLS_THAT_COUNT:
+            return None
+        return await self.calls.begin_shown(account, id, method, params, done, timeout)
 
     async def notify_for_user(self, account: str, id: str, method: str, params: bytes | None = None) -> None:
         """Tell a device something, on behalf of a person. Raises as `call`, but for the device's answer."""

@@ -18,7 +18,7 @@ from mdashcore._errors import MdashError, StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.retry import persist
-from mdashcore.trio.stream import EagerStream, Keepalive, PingableStream
+from mdashcore.trio.stream import Keepalive, PingableStream, eager
 
 __all__ = ["Authenticate", "Listener", "Listeners"]
 
@@ -60,7 +60,7 @@ class Listener:
         self._queue: deque[FeedItem] = deque()
         self._behind = False
         self._wakeup = trio.Event()
-        self._eager = stream if isinstance(stream, EagerStream) else None
+        self._eager = eager(stream)
         self._next: int | None = None  # the offset to be sent next, while the sender waits for it
         stream.on_control = lambda: self._wakeup.set()
 

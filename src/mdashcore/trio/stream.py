@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, cast
 
 import trio
 
-__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "receive_some", "write_now"]
+__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "close_now", "eager", "write_now"]
 
 
 class MessageStream(Protocol):
@@ -43,15 +43,30 @@ class MessageStream(Protocol):
         """Cut the connection now, without a word. `receive` ends at once."""
 
 
-@runtime_checkable
 class EagerStream(MessageStream, Protocol):
-    """A stream that can often send at once. Most of what a message costs is the waking of a task to send it."""
+    """A stream that can often do without waking a task, which is most of what a message costs."""
+
+    on_message: Callable[[bytes], bool]
+    """Offered a message that comes while somebody waits in `receive`: True if it has been taken."""
 
     def send_nowait(self, messages: Sequence[bytes]) -> bool:
         """Send messages, and what waits beside them, as far as that needs no waiting.
 
         Not while a `send` is under way. False: a rest waits, and someone has to call `send` for it, first of all.
         """
+
+
+def eager(stream: MessageStream) -> EagerStream | None:
+    """The stream, if it is one. Not by `isinstance`, which takes as long for a protocol as half a handshake."""
+    return cast(EagerStream, stream) if hasattr(stream, "send_nowait") else None
+
+
+async def close_now(stream: trio.abc.Stream) -> None:
+    """Close without a word, and without waiting where that can be."""
+    if isinstance(stream, trio.SocketStream):
+        stream.socket.close()
+    else:
+        await trio.aclose_forcefully(stream)
 
 
 def write_now(stream: trio.abc.Stream, data: bytes) -> int:
@@ -62,20 +77,6 @@ def write_now(stream: trio.abc.Stream, data: bytes) -> int:
         except OSError:
             pass
     return 0
-
-
-async def receive_some(stream: trio.abc.Stream, size: int) -> bytes:
-    """As the stream's own, for who expects to wait: without a first try, which costs a system call."""
-    if not isinstance(stream, trio.SocketStream):
-        return bytes(await stream.receive_some(size))
-    while True:
-        await trio.lowlevel.wait_readable(stream.socket)
-        try:
-            return os.read(stream.socket.fileno(), size)
-        except BlockingIOError:
-            continue
-        except OSError as exc:
-            raise trio.BrokenResourceError from exc
 
 
 class PingableStream(MessageStream, Protocol):

@@ -7,7 +7,6 @@ wrong, is left to the library.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final
@@ -15,7 +14,7 @@ from typing import Final
 import trio
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import State
+from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
 try:
@@ -24,7 +23,8 @@ except ImportError:  # where there was no compiler
     from websockets.utils import apply_mask
 
 from mdashcore._connection import ConnectionLimits
-from mdashcore.trio.stream import receive_some, write_now
+from mdashcore.trio.inflow import Inflow
+from mdashcore.trio.stream import write_now
 
 __all__ = ["Request", "ServerWebSocket"]
 
@@ -33,6 +33,10 @@ READ_SIZE: Final = 2**14  # one shadow frame fits; a larger one takes several re
 SEND_TIMEOUT: Final = 30.0  # seconds one write may take: a peer that reads nothing for so long is gone
 
 CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's goodbye; shutdown has to be done in 5
+
+MAX_AT_ONCE: Final = 16  # messages of one read that are taken before everybody else has a turn
+
+MAX_DEFERRED: Final = 2**14  # bytes that wait for the end of a turn: a thousand listeners take 16 MB for it at most
 
 MAX_CONTROL: Final = 2**16  # bytes of pongs not sent yet: the peer floods with pings and does not read
 
@@ -53,71 +57,109 @@ class ServerWebSocket:
         max_message: bytes; more, in one frame or in fragments, closes with 1009 before it is buffered.
     """
 
-    on_control: Callable[[], None]
+    __slots__ = (
+        "_buffer",
+        "_control",
+        "_control_size",
+        "_deadline",
+        "_deaf",
+        "_flushing",
+        "_fragments",
+        "_handshake",
+        "_in_fragments",
+        "_inflow",
+        "_max_message",
+        "_messages",
+        "_protocol",
+        "_receiving",
+        "_rest",
+        "_stream",
+        "last_received",
+        "on_control",
+        "on_message",
+    )
 
-    def __init__(self, stream: trio.abc.Stream, *, max_message: int = ConnectionLimits().max_frame) -> None:
+    on_control: Callable[[], None]
+    on_message: Callable[[bytes], bool]
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        inflow: Inflow | None = None,
+        max_message: int = ConnectionLimits().max_frame,
+    ) -> None:
         self._stream = stream
-        self._protocol = ServerProtocol(extensions=None, max_size=max_message, logger=_logger)
+        self._inflow = inflow or Inflow(stream, READ_SIZE)
+        self._handshake: ServerProtocol | None = None
+        self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=_logger)
         self._max_message = max_message
         self._buffer = b""  # what came of frames that are not complete; frames that came with the request
         self._in_fragments = False
         self._fragments = bytearray()
-        self._messages: deque[bytes] = deque()
+        self._messages: list[bytes] = []  # few, and mostly none: a deque takes 600 bytes to hold nothing
         self._control: list[bytes] = []
         self._control_size = 0
         self._rest = b""  # of what was begun to be sent
-        self._receiving = trio.CancelScope()
+        self._flushing = False  # whether that is sent at the end of this turn
+        self._receiving: trio.CancelScope | None = None
         self._deadline = inf  # of all receiving, once one side has said goodbye
-        self._aborted = False
         self._deaf = False  # this side has ended the conversation: what the peer has sent since is not taken
         self.last_received = trio.current_time()
         self.on_control = _nobody
+        self.on_message = _not_taken
 
     # The handshake
 
     def feed(self, data: bytes) -> Request | None:
         """Take the head of the handshake request, whole, with what came behind it; None if it cannot be read."""
         head, end, self._buffer = data.partition(b"\r\n\r\n")
-        self._protocol.receive_data(head + end)  # the rest later: the library answers frames before the handshake
-        if self._protocol.handshake_exc is not None:
-            self._protocol.data_to_send()
-            return None
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                return event
+        handshake = self._handshake = ServerProtocol(extensions=None, logger=_logger)
+        handshake.receive_data(head + end)
+        if handshake.handshake_exc is None:
+            for event in handshake.events_received():
+                if isinstance(event, Request):
+                    return event
         return None
 
     async def accept(self, request: Request) -> bool:
         """Answer the request with 101; False if it is no valid handshake, which has then been refused."""
-        response = self._protocol.accept(request)
-        self._protocol.send_response(response)
-        await self._send_all(b"".join(self._protocol.data_to_send()))
-        if self._protocol.state is not State.OPEN:
+        handshake, self._handshake = self._handshake, None  # it holds all headers: more than all that is kept
+        if handshake is None:
+            raise ValueError("accept what feed has returned, once")
+        handshake.send_response(handshake.accept(request))
+        data = b"".join(handshake.data_to_send())
+        if (sent := write_now(self._stream, data)) < len(data):
+            await self._send_all(data[sent:])
+        if handshake.state is not State.OPEN:
             return False
+        self._protocol.state = State.OPEN
         self._take(b"")
+        self._inflow.take = self._take_now
         return True
 
     # PingableStream
 
     @property
     def control_pending(self) -> bool:
-        return bool(self._control or self._rest)
+        return bool(self._control or (self._rest and not self._flushing))
 
     async def receive(self) -> bytes | None:
         if self._messages:
             await trio.lowlevel.checkpoint()  # a read full of tiny messages does not keep everybody else waiting
         while not self._messages:
-            data = b"" if self._aborted else await self._receive_some()
-            if not data:
+            data = await self._receive_some()
+            if data is None:
+                self._inflow.close()
                 if self._buffer:
                     self._protocol.receive_data(self._buffer)
                     self._buffer = b""
                 self._protocol.receive_eof()
                 self._queue_control()
                 return None
-            self.last_received = trio.current_time()
-            self._take(data)
-        return self._messages.popleft()
+            if data:
+                self._take(data)
+        return self._messages.pop(0)
 
     async def send(self, messages: Sequence[bytes]) -> None:
         parts = [self._rest, *self._control, *self._encode(messages)]
@@ -131,8 +173,22 @@ class ServerWebSocket:
         self._rest += b"".join(self._encode(messages))
         if self._control:
             return False  # rare, and perhaps a goodbye, after which the stream has to be closed
-        self._rest = self._rest[write_now(self._stream, self._rest) :]
+        if len(self._rest) < MAX_DEFERRED:
+            self._flushing = self._flushing or self._inflow.at_end_of_turn(self._flush)
+            if self._flushing:
+                return True
+        self._write_rest()
         return not self._rest
+
+    def _flush(self) -> None:
+        """The end of the turn."""
+        self._write_rest()
+        if self._rest:
+            self.on_control()
+
+    def _write_rest(self) -> None:
+        self._flushing = False
+        self._rest = self._rest[write_now(self._stream, self._rest) :]
 
     def ping(self) -> None:
         if self._protocol.state is State.OPEN:
@@ -147,8 +203,7 @@ class ServerWebSocket:
             self._closing()
 
     def abort(self) -> None:
-        self._aborted = True
-        self._receiving.cancel()
+        self._move_deadline(-inf)
 
     # Inside
 
@@ -157,6 +212,7 @@ class ServerWebSocket:
 
     def _take(self, data: bytes) -> None:
         """Take bytes: whole text messages right here, each other frame by way of the library."""
+        self.last_received = trio.current_time()
         data = self._buffer + data
         start = 0
         while len(data) - start >= 2:
@@ -183,14 +239,25 @@ class ServerWebSocket:
             start = end
         self._buffer = data[start:]
 
-    async def _receive_some(self) -> bytes:
-        """What the peer sent; nothing when it is gone, when this side aborts, or when no goodbye comes."""
-        with trio.CancelScope(deadline=self._deadline) as self._receiving:
-            try:
-                return await receive_some(self._stream, READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+    def _take_now(self, data: bytes) -> bytes | None:
+        """The same while somebody waits in `receive`, who stays there if all messages are taken by `on_message`."""
+        self._take(data)
+        for _ in range(MAX_AT_ONCE):
+            if not self._messages:
+                return None
+            message = self._messages.pop(0)
+            if not self.on_message(message):
+                self._messages.insert(0, message)
+                break
         return b""
+
+    async def _receive_some(self) -> bytes | None:
+        """What the peer sent; None when it is gone, when this side aborts, or when no goodbye comes."""
+        if self._deadline == inf and self._inflow.wakeable:
+            return await self._inflow.receive()
+        with trio.CancelScope(deadline=self._deadline) as self._receiving:
+            return await self._inflow.receive()
+        return None
 
     def _take_events(self) -> None:
         for frame in self._protocol.events_received():
@@ -227,9 +294,14 @@ class ServerWebSocket:
     def _closing(self) -> None:
         """One side has said goodbye: the other gets a moment to do so too."""
         if self._deadline == inf:
-            self._deadline = trio.current_time() + CLOSE_TIMEOUT
-            self._receiving.deadline = self._deadline
+            self._move_deadline(trio.current_time() + CLOSE_TIMEOUT)
         self._queue_control()
+
+    def _move_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._receiving is not None:
+            self._receiving.deadline = deadline
+        self._inflow.wake()
 
     def _queue_control(self) -> None:
         parts = self._protocol.data_to_send()
@@ -270,6 +342,11 @@ def _text_frame(message: bytes) -> bytes:
     if size < 2**16:
         return b"%c\x7e%b%b" % (_WHOLE_TEXT, size.to_bytes(2, "big"), message)
     return b"%c\x7f%b%b" % (_WHOLE_TEXT, size.to_bytes(8, "big"), message)
+
+
+def _not_taken(message: bytes) -> bool:
+    """Before anyone takes messages at once, they wait for `receive`."""
+    return False
 
 
 def _nobody() -> None:

@@ -1,0 +1,212 @@
+"""What comes in on a stream: given to who waits for it, or at once to a function, without waking a task.
+
+Most of what a small message costs under Trio is the way from the socket to the task that waits for it: a system call
+to ask for the event anew, and the task's turn. So where the system has epoll, one task of the run reads from all
+sockets and calls functions: 13 us for a message there and back through two sockets, in place of 42 us.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import trio
+
+__all__ = ["Inflow", "run_now"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_EVENTS: Final = 64  # sockets that are read from before everybody else has a turn: a few milliseconds
+
+
+def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing to its end, without a task."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise RuntimeError("a store that claims to be instant waits")
+
+
+class _Poller:
+    """Calls a function for each socket that has something to be read; a task of the run's own."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._ready: dict[int, Callable[[], None]] = {}
+        self.at_end: list[Callable[[], None]] | None = None
+        """What is called when all sockets of this turn were read from; None between two turns."""
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        self._ready[fd] = ready
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def hold(self, fd: int, hold: bool) -> None:
+        with suppress(OSError, ValueError):  # closed already
+            self._epoll.modify(fd, 0 if hold else select.EPOLLIN)
+
+    def forget(self, fd: int, ready: Callable[[], None]) -> None:
+        if self._ready.get(fd) == ready:  # else its number has been given to another socket
+            del self._ready[fd]
+            with suppress(OSError, ValueError):
+                self._epoll.unregister(fd)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self.at_end = []
+                for fd, _ in self._epoll.poll(0, MAX_EVENTS):
+                    if (ready := self._ready.get(fd)) is not None:  # the one before may have closed it
+                        ready()
+                at_end, self.at_end = self.at_end, None
+                for function in at_end:
+                    function()
+        finally:
+            self._epoll.close()
+
+
+_current: trio.lowlevel.RunVar[_Poller | None] = trio.lowlevel.RunVar("mdash_poller", default=None)
+
+
+def _poller() -> _Poller:
+    """The run's own; made when it is first asked for."""
+    poller = _current.get()
+    if poller is None:
+        poller = _Poller()
+        _current.set(poller)
+        trio.lowlevel.spawn_system_task(poller.run)
+    return poller
+
+
+class Inflow:
+    """The bytes of one stream.
+
+    Args:
+        size: bytes read at once, and about as many as are kept for who does not ask for them.
+    """
+
+    __slots__ = (
+        "_data",
+        "_ended",
+        "_failure",
+        "_fd",
+        "_held",
+        "_poller",
+        "_ready",
+        "_size",
+        "_stream",
+        "_task",
+        "take",
+    )
+
+    def __init__(self, stream: trio.abc.Stream, size: int) -> None:
+        self.take: Callable[[bytes], bytes | None] | None = None
+        """Given what comes while somebody waits in `receive`, but for the end, where the system has epoll.
+
+        It returns what `receive` is to return, which may be nothing; or None, and nobody is woken. What it raises is
+        raised by `receive`.
+        """
+        self._stream = stream
+        self._size = size
+        self._data = b""
+        self._ended = False
+        self._held = False
+        self._failure: Exception | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self._poller: _Poller | None = None
+        if isinstance(stream, trio.SocketStream) and hasattr(select, "epoll"):
+            self._poller = _poller()
+            self._fd = stream.socket.fileno()
+            self._ready = self._read
+            self._poller.watch(self._fd, self._ready)
+
+    @property
+    def wakeable(self) -> bool:
+        """Whether `wake` works."""
+        return self._poller is not None
+
+    async def receive(self) -> bytes | None:
+        """What has come; None once the stream has ended, in whatever way."""
+        if self._poller is None:
+            try:
+                return bytes(await self._stream.receive_some(self._size)) or None
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return None
+        if not self._data and not self._ended:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        else:
+            await trio.lowlevel.checkpoint()
+        data, self._data = self._data, b""
+        if self._held:
+            self._hold(False)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return data if data or not self._ended else None
+
+    def at_end_of_turn(self, function: Callable[[], None]) -> bool:
+        """Call a function when all that has come now, on any stream, was taken; False where nothing is being taken.
+
+        What is sent then goes in one piece, though it belongs to many messages. The function must not raise.
+        """
+        if self._poller is None or self._poller.at_end is None:
+            return False
+        self._poller.at_end.append(function)
+        return True
+
+    def wake(self) -> None:
+        """Have who waits in `receive` get nothing, and look around."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def close(self) -> bytes:
+        """Stop reading, before others read from the stream, or it is closed; what came and was not received."""
+        self._forget()
+        data, self._data = self._data, b""
+        return data
+
+    def _hold(self, hold: bool) -> None:
+        self._held = hold
+        if self._poller is not None:
+            self._poller.hold(self._fd, hold)
+
+    def _forget(self) -> None:
+        if self._poller is not None:
+            self._poller.forget(self._fd, self._ready)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, self._size)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._ended = True
+            self._forget()
+        elif self.take is not None and self._task is not None:
+            try:
+                left = self.take(data)
+                if left is None:
+                    return
+                data = left
+            except Exception as exc:
+                self._failure = exc
+        self._data += data
+        if len(self._data) >= self._size:
+            self._hold(True)
+        self.wake()
