@@ -66,11 +66,16 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   let pressed = null; // the row on which a mouse button or a finger is down
   element.addEventListener("pointerdown", (event) => {
     pressed = event.target.closest(".table-space .table-row");
-    const released = () => {
-      pressed = null;
-      later();
-    };
-    for (const kind of ["pointerup", "pointercancel"]) addEventListener(kind, () => setTimeout(released), {once: true}); // after the click
+    const released = new AbortController(); // by whichever comes
+    for (const kind of ["pointerup", "pointercancel"]) {
+      addEventListener(kind, () => {
+        released.abort();
+        setTimeout(() => { // after the click
+          pressed = null;
+          later();
+        });
+      }, {signal: released.signal});
+    }
   });
 
   function heading(column) {

@@ -1,41 +1,66 @@
 // Rollouts: one image for many devices, a few of them first.
 
 import {get} from "../api.js";
-import {empty} from "../dialog.js";
-import {fill, foreign, h, timeTag} from "../dom.js";
+import {empty, errorLine} from "../dialog.js";
+import {foreign, h, setText, timeTag} from "../dom.js";
 import {link} from "../router.js";
 import create from "./rollouts/create.js";
 import detail from "./rollouts/detail.js";
 import {follow} from "./rollouts/follow.js";
-import {countBar, devices, legend, stateTag, total} from "./rollouts/parts.js";
+import {countBar, devices, legend, refill, stateTag, total} from "./rollouts/parts.js";
 
 export default async function view(context) {
   if (context.id === "new") return create(context);
   if (context.id) return detail(context);
+  const line = errorLine();
   const list = h("div", {class: "stack"});
+  const none = empty("No rollouts yet", "A rollout updates many devices in phases, a few of them first, and pauses by itself when too many fail.",
+    h("a", {class: "button primary", href: link("rollouts", "new")}, "Plan the first rollout"));
+  let cards = new Map(); // id → card
 
   function draw(rollouts) {
-    fill(list, rollouts.length === 0
-      ? empty("No rollouts yet", "A rollout updates many devices in phases, a few of them first, and pauses by itself when too many fail.",
-        h("a", {class: "button primary", href: link("rollouts", "new")}, "Plan the first rollout"))
-      : rollouts.map((each) => h("article", {class: "card rollout"},
-        h("header", {class: "page-head flat"}, h("h2", {}, h("a", {href: link("rollouts", each.id)}, foreign(each.name || each.id))), stateTag(each.state),
-          h("span", {class: "muted"}, each.image.version && ["version ", foreign(each.image.version), " · "], devices(total(each.counts)), " · ", timeTag(each.created))),
-        countBar(each.counts, "Devices"), legend(each.counts),
-        each.state === "PAUSED" && each.reason && h("p", {class: "banner"}, foreign(each.reason)))));
+    const before = cards;
+    cards = new Map(rollouts.map((each) => [each.id, before.get(each.id) ?? card(each)]));
+    for (const each of rollouts) cards.get(each.id).draw(each);
+    for (const [id, {element}] of before) if (!cards.has(id)) element.remove();
+    none.remove();
+    const elements = rollouts.length ? [...cards.values()].map(({element}) => element) : [none];
+    elements.forEach((element, i) => list.children[i] === element || list.insertBefore(element, list.children[i] ?? null)); // those that stay do not move
   }
 
-  const {stop, read} = await follow(async () => draw(await get("/rollouts")), () => true);
+  const {stop, again} = await follow(async () => draw(await get("/rollouts")), () => true, line);
   return {
     title: "Rollouts",
     element: h("section", {class: "page stack", "aria-label": "Rollouts"},
       h("header", {class: "page-head flat"}, h("h1", {}, "Rollouts"), h("p", {class: "muted hide-phone"}, "one image for many devices"),
-        h("div", {class: "tools"}, h("a", {class: "button primary", href: link("rollouts", "new")}, "New rollout"))), list),
+        h("div", {class: "tools"}, h("a", {class: "button primary", href: link("rollouts", "new")}, "New rollout"))), line.element, list),
     update: ({id}) => {
       if (id) return false;
-      read();
+      again();
       return true;
     },
     destroy: stop,
+  };
+}
+
+// One rollout in the list.
+function card({id}) {
+  const name = foreign("");
+  const head = h("header", {class: "page-head flat"});
+  const [state, about] = [h("span", {}), h("span", {class: "muted"})];
+  head.append(h("h2", {}, h("a", {href: link("rollouts", id)}, name)), state, about);
+  const bar = h("div", {class: "stack"});
+  const reason = h("p", {class: "banner", hidden: true}, foreign(""));
+  return {
+    element: h("article", {class: "card rollout"}, head, bar, reason),
+    draw: (rollout) => {
+      setText(name, rollout.name || id);
+      refill(state, rollout.state, () => stateTag(rollout.state));
+      refill(about, [rollout.image.version, total(rollout.counts)], () =>
+        [rollout.image.version && ["version ", foreign(rollout.image.version), " · "], devices(total(rollout.counts)), " · ", timeTag(rollout.created)]);
+      refill(bar, rollout.counts, () => [countBar(rollout.counts, "Devices"), legend(rollout.counts)]);
+      reason.hidden = rollout.state !== "PAUSED" || !rollout.reason;
+      setText(reason.firstChild, rollout.reason);
+    },
   };
 }

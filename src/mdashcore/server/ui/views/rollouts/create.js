@@ -10,10 +10,11 @@ import {isZip, readFirmware} from "../../zip.js";
 import {devices, draft} from "./parts.js";
 
 const DAY = 86_400; // s
+const DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const NAMED = 4; // devices that the preview names
 
 export default function create({query}) {
-  const ids = query.devices === "selected" ? draft.ids ?? [] : null; // chosen in the list of devices; after a reload, none
+  const ids = query.devices === "selected" ? new Set(draft.ids) : null; // chosen in the list of devices; after a reload, none
   const number = (name, value, props = {}) => h("input", {type: "number", name, value, step: "any", required: true, ...props});
 
   const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip", onchange: look});
@@ -36,6 +37,7 @@ export default function create({query}) {
     const input = h("input", {type: "checkbox", checked, id});
     return {input, element: h("div", {class: "check-line"}, input, h("label", {for: id}, label))};
   };
+  const days = DAYS.map((day) => ({day, ...box(day, true, `rollout-${day}`)}));
   const approval = box("Wait for my approval before the first phase", false, "rollout-approval");
   const commit = box("Commit each device by itself once it stays healthy", true, "rollout-commit");
   const force = box("Send the image whatever platform and build a device reports", false, "rollout-force");
@@ -67,7 +69,7 @@ export default function create({query}) {
 
   const chosen = () => {
     const {matches} = parse();
-    return [...live.devices.values()].filter((device) => (ids === null || ids.includes(device.id)) && matches(device));
+    return [...live.devices.values()].filter((device) => (ids === null || ids.has(device.id)) && matches(device));
   };
 
   const percents = () => {
@@ -99,11 +101,20 @@ export default function create({query}) {
     }
   }
 
-  function asked() {
+  // When devices may begin: null is always.
+  function opening() {
+    const on = days.filter(({input}) => input.checked).map(({day}) => day.slice(0, 3).toLowerCase());
+    if (!on.length) throw new Error("Choose at least one day on which devices may begin");
     if (Boolean(from.value) !== Boolean(until.value)) throw new Error("A window needs both a beginning and an end");
+    if (from.value && from.value === until.value) throw new Error("A window cannot end when it begins: leave both times empty for the whole day");
+    if (!from.value) return on.length < DAYS.length ? {start: "00:00", end: "24:00", days: on} : null;
+    return {start: from.value, end: until.value, days: on};
+  }
+
+  function asked() {
     return {
       filter: parse().terms.map(({text}) => text),
-      ...(ids !== null && {devices: ids}),
+      ...(ids !== null && {devices: [...ids].filter((id) => live.devices.has(id))}), // those that are still there
       ...(name.value.trim() && {name: name.value.trim()}),
       phases: percents(),
       success_percent: Number(success.value),
@@ -111,7 +122,7 @@ export default function create({query}) {
       min_sample: Number(sample.value),
       rate: rate.value === "" ? null : Number(rate.value),
       max_active: Number(active.value),
-      window: from.value ? {start: from.value, end: until.value} : null,
+      window: opening(),
       offline_wait: Number(offline.value) * DAY,
       timeout: Number(limit.value) * DAY,
       approval: approval.input.checked,
@@ -144,7 +155,7 @@ export default function create({query}) {
       h("div", {}, h("a", {class: "back", href: "#/rollouts"}, "← Rollouts"), h("h1", {}, "New rollout")),
       h("form", {onsubmit: submit},
         h("div", {class: "card stack"}, h("h2", {}, "Image"), field("Firmware (.zip of Mongoose OS)", file), about, field("Name", name, "for people; the image's if empty")),
-        h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.length)} that you have selected.`),
+        h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.size)} that you have selected.`),
           field("Filter", filter, "terms as in the list of devices, all of which have to hold; empty for all"), found,
           h("p", {class: "hint"}, "They are fixed when the rollout starts.")),
         h("div", {class: "card stack"}, h("h2", {}, "Phases"), field("Percents of the devices", phases, "a few first, the last phase is 100"), steps,
@@ -153,6 +164,8 @@ export default function create({query}) {
           h("details", {}, h("summary", {}, "Pace and limits"), h("div", {class: "stack"},
             h("div", {class: "pair"}, field("Devices a minute", rate, "empty for no limit"), field("Devices at a time", active)),
             h("div", {class: "pair"}, field("Not before (UTC)", from), field("Not after (UTC)", until)),
+            h("div", {role: "group", "aria-label": "Days of the week", class: "legend"}, days.map(({element}) => element)),
+            h("p", {class: "hint"}, "Days of the week on which devices may begin, in UTC; after midnight, the day on which the window has begun counts."),
             h("div", {class: "pair"}, field("Days to wait for who is offline", offline, "0 skips them"), field("Days in all", limit)),
             h("div", {class: "pair"}, field("Seconds of health before a commit", health), field("Devices before failures count", sample)),
             force.element))),

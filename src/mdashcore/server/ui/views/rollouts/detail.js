@@ -1,71 +1,85 @@
 // One rollout: how far it is, phase by phase and device by device, and what one may do about it.
 
 import {ApiError, del, get, post} from "../../api.js";
-import {act, ask, empty, errorLine} from "../../dialog.js";
+import {act, announce, ask, empty, errorLine} from "../../dialog.js";
 import {bytes, fill, foreign, h, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {table} from "../../table.js";
-import {follow} from "./follow.js";
-import {countBar, devices, ENDS, legend, OUTCOMES, stateTag, total} from "./parts.js";
+import {follow, reader} from "./follow.js";
+import {countBar, devices, ENDS, legend, OUTCOMES, refill, stateTag, total} from "./parts.js";
 
 const PAGE = 1000; // members in one read
-const MEMBERS = 3000; // ms between two reads of all members: of 20 000 devices they are 4 MB
+const MEMBERS = 3000; // ms between two reads of all members at least: of 20 000 devices they are 4 MB
 
 export default async function detail({id}) {
   const path = `/rollouts/${encodeURIComponent(id)}`;
-  const title = h("h1", {});
+  const title = foreign("");
   const state = h("span", {});
   const reason = h("p", {class: "banner", hidden: true, role: "status"});
-  const actions = h("div", {class: "tools"});
-  const error = errorLine();
+  const error = errorLine(); // of what one does
+  const stale = errorLine(); // of what is read
   const phases = h("div", {class: "stack"});
   const plan = h("dl", {class: "about"});
+  const element = h("section", {class: "page stack"});
   let present = null;
 
   function draw(rollout) {
     present = rollout;
-    fill(title, foreign(rollout.name || rollout.id));
-    fill(state, stateTag(rollout.state));
+    setText(title, rollout.name || rollout.id);
+    refill(state, rollout.state, () => stateTag(rollout.state));
     reason.hidden = !rollout.reason || rollout.state === "COMPLETED";
     setText(reason, rollout.reason);
-    fill(phases, rollout.phases.map((phase, i) => h("section", {class: "phase", "aria-label": `Phase ${i + 1}`},
+    refill(phases, rollout.phases, () => rollout.phases.map((phase, i) => h("section", {class: "phase", "aria-label": `Phase ${i + 1}`},
       h("header", {}, h("h3", {}, `Phase ${i + 1}`), h("span", {class: "muted"}, `to ${phase.percent} % · ${devices(phase.devices)} · `,
         phase.started ? ["begun ", timeTag(phase.started)] : "not begun")),
       countBar(phase.counts, `Phase ${i + 1}`), legend(phase.counts))));
-    const {image, plan: asked} = rollout;
+    refill(plan, [rollout.image, rollout.plan, rollout.deadline], () => describe(rollout));
+    const had = actions.some(({button}) => button === document.activeElement);
+    for (const {button, label, fits} of actions) {
+      setText(button, label(rollout));
+      button.hidden = !fits(rollout);
+    }
+    if (had) focusActions();
+  }
+
+  function describe({image, plan: asked, counts, filter, created, deadline}) {
     const facts = [
       ["Image", [foreign(image.name), image.version && [", version ", foreign(image.version)], image.platform && [", for ", foreign(image.platform)], `, ${bytes(image.size)}`]],
-      ["Devices", [devices(total(rollout.counts)), rollout.filter.length > 0 && [" of the filter ", h("code", {}, foreign(rollout.filter.join(" ")))]]],
+      ["Devices", [devices(total(counts)), filter.length > 0 && [" of the filter ", h("code", {}, foreign(filter.join(" ")))]]],
       ["Goes on", `when ${asked.success_percent} % of a phase have succeeded; pauses when more than ${asked.error_percent} % fail`],
-      ["Pace", `${asked.rate === null ? "no limit" : `${asked.rate} devices a minute`}, ${asked.max_active} at a time${asked.window ? `, from ${asked.window.start} to ${asked.window.end} UTC on ${asked.window.days.join(", ")}` : ""}`],
+      ["Pace", `${asked.rate === null ? "no limit" : `${asked.rate} devices a minute`}, ${asked.max_active} at a time${asked.window ? `, ${inWords(asked.window)}` : ""}`],
       ["Commit", asked.auto_commit ? `by itself, after ${asked.commit_after} s of health` : "by hand"],
-      ["Made", timeTag(rollout.created)],
-      rollout.deadline && ["Ends", ["at the latest ", new Date(rollout.deadline * 1000).toLocaleString()]],
+      ["Made", timeTag(created)],
+      deadline && ["Ends", ["at the latest ", new Date(deadline * 1000).toLocaleString()]],
     ];
-    fill(plan, facts.filter(Boolean).map(([term, words]) => [h("dt", {}, term), h("dd", {}, words)]));
-    drawActions(rollout);
+    return facts.filter(Boolean).map(([term, words]) => [h("dt", {}, term), h("dd", {}, words)]);
   }
 
-  // What may be done now
+  // What may be done now: the buttons stay, and show where they fit
 
-  function drawActions({state: now, counts}) {
-    const button = (label, run, props = {}) => {
-      const made = h("button", {type: "button", onclick: () => run(made), ...props}, label);
-      return made;
-    };
-    const change = (action) => async (made) => {
-      const changed = await act(made, error, () => post(`${path}/${action}`));
-      if (changed) draw(changed);
-    };
-    fill(actions,
-      now === "AWAITING_APPROVAL" && button("Approve", change("approve"), {class: "primary"}),
-      now === "PAUSED" && button("Resume", change("resume"), {class: "primary", title: "What has failed so far is forgiven"}),
-      now === "RUNNING" && button("Pause", change("pause")),
-      (now === "RUNNING" || now === "PAUSED") && counts.failed > 0 && button(`Retry ${devices(counts.failed)}`, change("retry")),
-      !ENDS.includes(now) && now !== "ABORTING" && button("Abort…", abort, {class: "bad"}),
-      ENDS.includes(now) && button("Delete…", remove, {class: "bad"}));
-  }
+  const action = (text, fits, run, props = {}) => {
+    const button = h("button", {type: "button", hidden: true, onclick: () => run(button), ...props});
+    return {button, label: typeof text === "function" ? text : () => text, fits};
+  };
+  const change = (name) => async (button) => {
+    const had = document.activeElement === button;
+    const changed = await act(button, error, () => post(`${path}/${name}`));
+    if (changed) draw(changed);
+    if (had) focusActions();
+  };
+  const focusActions = () => { // the button that one has pressed may not fit any more
+    const fitting = actions.map(({button}) => button).filter(({hidden}) => !hidden);
+    if (!fitting.includes(document.activeElement)) fitting[0]?.focus();
+  };
+  const actions = [
+    action("Approve", (now) => now.state === "AWAITING_APPROVAL", change("approve"), {class: "primary"}),
+    action("Resume", (now) => now.state === "PAUSED", change("resume"), {class: "primary", title: "What has failed so far is forgiven"}),
+    action("Pause", (now) => now.state === "RUNNING", change("pause")),
+    action(({counts}) => `Retry ${devices(counts.failed)}`, (now) => ["RUNNING", "PAUSED"].includes(now.state) && now.counts.failed > 0, change("retry")),
+    action("Abort…", (now) => !ENDS.includes(now.state) && now.state !== "ABORTING", abort, {class: "bad"}),
+    action("Delete…", (now) => ENDS.includes(now.state), remove, {class: "bad"}),
+  ];
 
   async function abort() {
     await ask({
@@ -77,20 +91,30 @@ export default async function detail({id}) {
     });
   }
 
+  let removing = false; // by this page, which then goes to the list
+
   async function remove() {
     const sure = await ask({
       title: "Delete the rollout?",
       lost: "Which device fared how is forgotten. The devices keep what they run.",
       action: "Delete",
       danger: true,
-      onConfirm: () => del(path),
+      onConfirm: async () => {
+        removing = true;
+        try {
+          await del(path);
+        } catch (problem) {
+          removing = false;
+          if (!isMissing(problem)) throw problem;
+        }
+      },
     });
     if (sure) go("#/rollouts");
   }
 
   // Its devices
 
-  const outcome = h("select", {"aria-label": "Outcome", onchange: readMembers}, h("option", {value: ""}, "All devices"),
+  const outcome = h("select", {"aria-label": "Outcome", onchange: () => members.now()}, h("option", {value: ""}, "All devices"),
     OUTCOMES.map((each) => h("option", {value: each.toUpperCase()}, each[0].toUpperCase() + each.slice(1))));
   const list = table({
     label: "Devices of the rollout",
@@ -109,63 +133,65 @@ export default async function detail({id}) {
     empty: h("p", {class: "stream-edge"}, "No device has this outcome."),
   });
   const nameOf = (device) => live.devices.get(device)?.name || device;
-  let reading = 0;
-
-  async function readMembers() {
-    const mine = ++reading;
-    const members = [];
-    try {
-      for (let start = 0; start !== null;) {
-        const page = await get(`${path}/members`, {start, limit: PAGE, outcome: outcome.value || undefined});
-        if (mine !== reading) return;
-        for (const member of page.members) members.push({...member, order: members.length});
-        start = page.next;
-      }
-      list.set(members);
-    } catch (problem) {
-      if (mine === reading) error.show(problem);
+  const missing = errorLine();
+  const members = reader(async () => {
+    const asked = outcome.value;
+    const found = [];
+    for (let start = 0; start !== null;) {
+      const page = await get(`${path}/members`, {start, limit: PAGE, outcome: asked || undefined});
+      if (isOver || outcome.value !== asked) return; // nobody waits for it any more
+      for (const member of page.members) found.push({...member, order: found.length});
+      start = page.next;
     }
+    list.set(found);
+  }, missing, MEMBERS);
+
+  // Its end
+
+  let isOver = false; // it was removed, or is not looked at any more
+
+  function destroy() {
+    isOver = true;
+    followed?.stop();
+    members.stop();
   }
 
-  let later = 0;
-  let behind = false; // something has changed since the read began
-  const refreshMembers = () => {
-    behind = true;
-    later ||= setTimeout(async () => {
-      const begun = Date.now();
-      behind = false;
-      await readMembers();
-      later = setTimeout(() => {
-        later = 0;
-        if (behind) refreshMembers();
-      }, Math.max(MEMBERS, 10 * (Date.now() - begun))); // a large one takes a tenth of the server's time at most
-    });
-  };
+  function gone() {
+    if (removing) return;
+    destroy();
+    const had = element.contains(document.activeElement);
+    fill(element, h("div", {}, back(), h("h1", {}, title)), empty("This rollout was removed", "It is not there any more. The devices keep what they run.",
+      h("a", {class: "button", href: "#/rollouts"}, "To the rollouts")));
+    announce("This rollout was removed");
+    if (had) element.querySelector(".button").focus();
+  }
 
   let followed;
   try {
     followed = await follow(async () => {
-      draw(await get(path));
-      refreshMembers();
-    }, (other) => other === id);
+      try {
+        draw(await get(path));
+      } catch (problem) {
+        if (present && isMissing(problem)) return gone();
+        throw problem;
+      }
+      return members.again();
+    }, (other) => other === id, stale);
   } catch (problem) {
-    if (!(problem instanceof ApiError) || problem.status !== 404) throw problem;
+    if (!isMissing(problem)) throw problem;
     return {title: "No such rollout", element: h("section", {class: "page"}, h("h1", {}, "No such rollout"),
       empty("It is not there", "It may have been deleted.", h("a", {class: "button", href: "#/rollouts"}, "To the rollouts")))};
   }
 
-  return {
-    title: present.name || present.id,
-    element: h("section", {class: "page stack"}, h("div", {}, h("a", {class: "back", href: "#/rollouts"}, "← Rollouts"),
-      h("header", {class: "page-head flat"}, title, state, actions)), error.element, reason,
+  fill(element, h("div", {}, back(), h("header", {class: "page-head flat"}, h("h1", {}, title), state, h("div", {class: "tools"}, actions.map(({button}) => button)))),
+    stale.element, error.element, reason,
     h("div", {class: "card stack"}, h("h2", {}, "Phases"), phases),
     h("div", {class: "card stack"}, h("h2", {}, "Plan"), plan),
-    h("header", {class: "page-head flat"}, h("h2", {}, "Devices"), h("div", {class: "tools"}, outcome)),
-    h("div", {class: "member-table"}, list.element)),
-    destroy: () => {
-      followed.stop();
-      clearTimeout(later);
-      reading += 1;
-    },
-  };
+    h("header", {class: "page-head flat"}, h("h2", {}, "Devices"), h("div", {class: "tools"}, outcome)), missing.element,
+    h("div", {class: "member-table"}, list.element));
+  return {title: present.name || present.id, element, destroy};
 }
+
+const back = () => h("a", {class: "back", href: "#/rollouts"}, "← Rollouts");
+const inWords = ({start, end, days}) => `from ${start} to ${end} UTC ${days.length === 7 ? "every day" : `on ${days.join(", ")}`}`;
+const isMissing = (problem) => problem instanceof ApiError && problem.status === 404;

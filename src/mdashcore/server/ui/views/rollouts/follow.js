@@ -1,34 +1,87 @@
-// What tells of rollouts, live.
+// What tells of rollouts, live; and reading what it tells of, neither too often nor in vain.
 
+import {ApiError} from "../../api.js";
+import {inWords} from "../../dialog.js";
 import * as live from "../../live.js";
 
 const PAUSE = 1000; // ms between two reads at least: a large rollout tells of its progress every second
+const LONGEST = 30_000; // ms between two tries: a server that is back is found within half a minute
 
-// Reads once, and again after notifications of rollouts that `isMine`, and after a lost connection; at most once in `PAUSE`.
-export async function follow(read, isMine) {
-  await read();
-  let timer = 0;
+// reader(read, line): again() reads, one read at a time; what is asked for meanwhile is read after it. What fails is said in
+// `line`, and tried again, later each time; now() does not wait for that. first() throws what goes wrong.
+export function reader(read, line, pause = PAUSE) {
+  let busy = false;
+  let timer = 0; // until the next read may begin
+  let wanted = false;
+  let hurried = false;
+  let failures = 0;
   let stopped = false;
-  const again = () => {
-    timer ||= setTimeout(async () => {
-      timer = 0;
-      try {
-        if (!stopped) await read();
-      } catch {
-        // the next notification brings another try, and a lost connection is said at the top
-      }
-    }, PAUSE);
-  };
-  const stops = [
-    live.onNotification((note) => isMine(note.id) && again(), {name: "rollout.*"}),
-    live.onState((state) => state === "live" && again()),
-  ];
+
+  async function first() {
+    busy = true;
+    wanted = hurried = false;
+    const begun = Date.now();
+    try {
+      await read();
+      failures = 0;
+      line.clear();
+    } catch (problem) {
+      failures += 1;
+      throw problem;
+    } finally {
+      busy = false;
+      const wait = Math.max(pause * 2 ** failures, 10 * (Date.now() - begun)); // reads take a tenth of the server's time at most
+      if (!stopped) timer = setTimeout(rested, hurried ? 0 : Math.min(wait, LONGEST));
+    }
+  }
+
+  async function rested() {
+    timer = 0;
+    if (!wanted) return;
+    try {
+      await first();
+    } catch (problem) {
+      if (stopped) return;
+      if (!(problem instanceof ApiError)) console.error(problem); // a fault of ours
+      wanted = true;
+      line.show({message: `${inWords(problem)} It is tried again.`});
+    }
+  }
+
   return {
-    read: again,
+    first,
+    again: () => {
+      wanted = true;
+      if (!busy && !timer) rested();
+    },
+    now: () => {
+      wanted = hurried = true;
+      if (busy) return;
+      clearTimeout(timer);
+      rested();
+    },
     stop: () => {
       stopped = true;
       clearTimeout(timer);
-      for (const each of stops) each();
     },
   };
+}
+
+// Reads once, and again after notifications of rollouts that `isMine`, and after a lost connection. It listens before it reads,
+// so nothing falls between the two. {again, stop}; throws what the first read does.
+export async function follow(read, isMine, line) {
+  const reading = reader(read, line);
+  const stops = [
+    reading.stop,
+    live.onNotification((note) => isMine(note.id) && reading.again(), {name: "rollout.*"}),
+    live.onState((state) => state === "live" && reading.now()),
+  ];
+  const stop = () => stops.forEach((each) => each());
+  try {
+    await reading.first();
+  } catch (problem) {
+    stop();
+    throw problem;
+  }
+  return {again: reading.again, stop};
 }

@@ -1,6 +1,7 @@
 // How a rollout is shown: its state, and how many of its devices have come how far.
 
-import {h} from "../../dom.js";
+import {fill, h} from "../../dom.js";
+import * as live from "../../live.js";
 
 const STATES = {
   AWAITING_APPROVAL: ["Awaiting approval", "warn"],
@@ -46,5 +47,19 @@ export const devices = (number) => (number === 1 ? "1 device" : `${number} devic
 
 export const total = (counts) => OUTCOMES.reduce((sum, outcome) => sum + counts[outcome], 0);
 
-// What was chosen in the list of devices, on its way to the form.
+const shown = new WeakMap(); // element → what it was filled for
+
+// Fills an element with what `build` makes, where `facts` are other ones than the last time: who reads, selects or clicks
+// there is not disturbed.
+export function refill(element, facts, build) {
+  const text = JSON.stringify(facts);
+  if (shown.get(element) === text) return;
+  shown.set(element, text);
+  fill(element, build());
+}
+
+// What was chosen in the list of devices, on its way to the form; nobody else's who logs in on this page later.
 export const draft = {ids: null};
+live.onState((state) => {
+  if (state === "stopped") draft.ids = null;
+});
