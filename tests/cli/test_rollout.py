@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from itertools import count
 
 import pytest
 from rich.console import Console
 
 from mdashcore.cli.rollout import OUTCOMES
-from mdashcore.cli.rollout_watch import _table
+from mdashcore.cli.rollout_watch import Display, _table
 from mdashcore.firmware import write_image
 from mdashcore.rollout import ENDS, State
 
@@ -77,6 +78,45 @@ def test_a_rollout_that_waits_for_somebody(demo, mdash, image, device):
     assert mdash("rollout", "abort", id, env=demo.by_key).out.split() == [id, "ABORTING"]
     aborted = mdash("rollout", "watch", id, env=demo.by_key)
     assert (aborted.code, aborted.err.splitlines()[-1]) == (1, "Error: ABORTED: aborted on request")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_is_restarted_meanwhile(mdash, spawn, image, tmp_path, number):
+    """The watching says so once, and goes on to the end: a rollout takes days."""
+    store = f"sqlite://{tmp_path / 'store'}"
+
+    def serve(bind):
+        server = spawn("serve", "--store", store, "--register-admin", "root:pw", "--bind", bind)
+        return server, server.wait_for("Listening on (.+)")[1]
+
+    server, url = serve("127.0.0.1:0")
+    env = {"MDASH_SERVER": url, "MDASH_USER": "root:pw"}
+    mdash("devices", "add", "d1", env=env)
+    made = json.loads(mdash("rollout", "create", image, "--all", "--json", env=env).out)
+    watching = spawn("rollout", "watch", made["id"], env=env)
+    watching.wait_for("RUNNING", "err")
+    server.end(number)
+    watching.wait_for("Looking again", "err")
+    serve(url.removeprefix("http://"))
+    assert mdash("rollout", "pause", made["id"], env=env).code == 0
+    assert watching.wait(60) == 5, watching.err
+    assert watching.err.count("Looking again") <= 2
+    assert "PAUSED: paused on request" in watching.err
+
+
+def test_a_server_that_does_not_come_back(mdash, spawn, image, tmp_path, monkeypatch):
+    """In the end the watching gives up, as for any server that cannot be reached."""
+    monkeypatch.setattr("mdashcore.cli.rollout_watch.MAX_OUTAGE", 1.0)
+    server = spawn(
+        "serve", "--store", f"sqlite://{tmp_path / 'store'}", "--register-admin", "root:pw", "--bind", "127.0.0.1:0"
+    )
+    env = {"MDASH_SERVER": server.wait_for("Listening on (.+)")[1], "MDASH_USER": "root:pw"}
+    mdash("devices", "add", "d1", env=env)
+    made = json.loads(mdash("rollout", "create", image, "--all", "--json", env=env).out)
+    monkeypatch.setattr(Display, "show", lambda self, present: server.end(signal.SIGKILL))
+    done = mdash("rollout", "watch", made["id"], env=env)
+    assert (done.code, done.out) == (3, "")
+    assert "Looking again" in done.err
 
 
 def test_all_that_can_be_done(demo, mdash, made, device):

@@ -208,9 +208,9 @@ class Mortal:
             raise StorageError("this process is dead")
 
 
-def make_hub(backend: Backend) -> Hub:
-    """A hub whose clock is Trio's."""
-    return Hub(backend, now=lambda: EPOCH + trio.current_time(), entropy=os.urandom)
+def make_hub(backend: Backend, shift: Callable[[], float] = lambda: 0.0) -> Hub:
+    """A hub whose clock is Trio's, as far as nobody sets it: `shift` is by how much."""
+    return Hub(backend, now=lambda: EPOCH + trio.current_time() + shift(), entropy=os.urandom)
 
 
 @attrs.define(eq=False)
@@ -222,6 +222,8 @@ class Fleet:
     documents: Mortal
     nursery: trio.Nursery
     devices: dict[str, SimDevice] = attrs.Factory(dict)
+    shift: float = 0.0
+    """By how much somebody has set the clock."""
     node: Node = None  # type: ignore[assignment]
     _scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _down: trio.Event = attrs.Factory(trio.Event)
@@ -237,7 +239,7 @@ class Fleet:
         self._scope.cancel()
         await self._down.wait()
         self.documents = Mortal(self.documents.inner)
-        self.hub = make_hub(attrs.evolve(self.backend, documents=self.documents))
+        self.hub = make_hub(attrs.evolve(self.backend, documents=self.documents), lambda: self.shift)
         await self.start()
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
@@ -302,9 +304,9 @@ async def open_fleet() -> AsyncIterator[Fleet]:
     """A node without devices."""
     async with open_backend("memory://") as backend, trio.open_nursery() as nursery:
         documents = Mortal(backend.documents)
-        hub = make_hub(attrs.evolve(backend, documents=documents))
-        await hub.accounts.register("alice", "hash", admin=True)
+        hub = make_hub(attrs.evolve(backend, documents=documents), lambda: fleet.shift)
         fleet = Fleet(hub, backend, documents, nursery)
+        await hub.accounts.register("alice", "hash", admin=True)
         await fleet.start()
         yield fleet
         for device in fleet.devices.values():
@@ -440,6 +442,42 @@ async def test_a_failing_store_delays(fleet, autojump_clock):
     await trio.sleep(20)
     fleet.documents.alive = True
     assert (await fleet.told(rollout.id, State.COMPLETED)).reason == "3 of 3 devices succeeded, 0 failed"
+
+
+async def damaged(fleet, rollout, collection):
+    """Make one document of a rollout one that nobody can read."""
+    key, *_ = [document.key async for document in fleet.documents.scan(collection, f"alice/{rollout.id}")]
+    await fleet.backend.documents.put(collection, key, b'"not what it was"')
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a scan that met the damage
+@pytest.mark.parametrize("collection", ["rollouts", "rollout_rosters", "rollout_members"])
+async def test_a_damaged_rollout_holds_up_no_other(fleet, autojump_clock, collection):
+    """After a restart, all others are taken up and go on."""
+    await fleet.add(1)
+    away = await fleet.add(5, online=False)
+    await fleet.connected()
+    bad = await fleet.roll_out(devices=["d0", "d1"], phases=[100])
+    good = [await fleet.roll_out(devices=[device.id], phases=[100]) for device in away[1:]]
+    await trio.sleep(120)
+    await damaged(fleet, bad, collection)
+    await fleet.crash()
+    for device in away[1:]:
+        device.online = True
+        fleet.nursery.start_soon(device.live, fleet)
+    for rollout in good:
+        await fleet.told(rollout.id, State.COMPLETED, within=600)
+
+
+async def test_a_clock_that_is_set_back(fleet, autojump_clock):
+    """Nobody waits for the time that has been before."""
+    devices = await fleet.add(3)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100], rate=1)
+    await trio.sleep(55)
+    fleet.shift = -86_400.0
+    await fleet.told(rollout.id, State.COMPLETED, within=600)
+    assert {device.runs for device in devices} == {NEW}
 
 
 # People
@@ -584,6 +622,20 @@ async def test_removed_devices_are_skipped(fleet, autojump_clock):
     assert done.reason == "2 of 4 devices succeeded, 0 failed, 2 skipped"
     outcomes = await fleet.outcomes(rollout.id)
     assert {outcomes[device.id].reason for device in (begun, late)} == {"the device was removed"}
+
+
+async def test_a_device_that_is_removed_while_it_is_connected(fleet, autojump_clock):
+    """Before its turn: the rollout does not wait a week for it to come back."""
+    devices = await fleet.add(3)
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[100], rate=1)
+    await trio.sleep(5)
+    waiting = next(device for device in devices if not device.began)
+    waiting.online = False
+    await fleet.hub.remove_device("alice", waiting.id)
+    done = await fleet.told(rollout.id, State.COMPLETED, within=600)
+    assert done.reason == "2 of 3 devices succeeded, 0 failed, 1 skipped"
+    assert (await fleet.outcomes(rollout.id))[waiting.id].reason == "the device was removed"
 
 
 async def test_a_device_that_is_busy_has_its_turn_later(fleet, autojump_clock):

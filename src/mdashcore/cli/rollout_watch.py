@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping
+from math import inf
 from types import TracebackType
 from typing import Any, Final
 
@@ -12,12 +13,17 @@ import trio
 
 from mdashcore import _json
 from mdashcore.cli.client import Remote
+from mdashcore.cli.exits import Exit, describe
+from mdashcore.cli.ota_watch import FIRST_PAUSE, LAST_PAUSE, MAX_OUTAGE
 from mdashcore.cli.stream import open_notifications
 from mdashcore.cli.text import printable
 
 __all__ = ["Display", "watch"]
 
 MIN_PAUSE: Final = 0.2  # seconds between two looks: as quick as people read
+
+_AWAY: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
+"""Errors that may pass: the server is down, or not quite up."""
 
 _COLUMNS: Final = ("pending", "updating", "succeeded", "failed", "skipped")
 
@@ -53,6 +59,13 @@ class Display:
             self._line = line
             click.echo(printable(line), err=True)
 
+    def say(self, text: str) -> None:
+        """Write a line beside it."""
+        if self._live is not None:
+            self._live.console.print(printable(text), markup=False, highlight=False)
+        else:
+            click.echo(printable(text), err=True)
+
 
 def _table(present: Mapping[str, Any]) -> Any:
     from rich.progress_bar import ProgressBar
@@ -71,15 +84,37 @@ def _table(present: Mapping[str, Any]) -> Any:
 
 
 async def watch(remote: Remote, id: str, display: Display, until: Collection[str]) -> dict[str, Any]:
-    """Show a rollout until it is in one of some states: as the server describes it then. Raises `CliError`."""
+    """Show a rollout until it is in one of some states: as the server describes it then.
+
+    A server that is gone for a while is looked for again: a rollout takes days. Raises `CliError`.
+    """
+    news = _News(id)
+    pause, said, lost_at = FIRST_PAUSE, "", -inf
+    while True:
+        try:
+            return await _look(remote, id, display, until, news)
+        except BaseException as exc:
+            found = describe(exc)
+            if news.seen:
+                news.seen, pause, said, lost_at = False, FIRST_PAUSE, "", trio.current_time()
+            if found is None or found[1] not in _AWAY or trio.current_time() >= lost_at + MAX_OUTAGE:
+                raise
+        if found[0] != said:  # once of an outage
+            said = found[0]
+            display.say(f"Looking again until it is back: {said}")
+        await trio.sleep(pause)
+        pause = min(2 * pause, LAST_PAUSE)
+
+
+async def _look(remote: Remote, id: str, display: Display, until: Collection[str], news: _News) -> dict[str, Any]:
     async with open_notifications(remote) as frames, remote.open_async() as http, trio.open_nursery() as nursery:
-        news = _News(id)
         nursery.start_soon(news.listen, frames)
         while True:
             changed = news.changed = trio.Event()  # before the look: what happens after it is not missed
             with remote.reaching():
                 response = await http.get(remote.url(("rollouts", id)))
             present: dict[str, Any] = _json.decode(remote.checked(response))
+            news.seen = True
             display.show(present)
             if present["state"] in until:
                 break
@@ -94,6 +129,8 @@ class _News:
 
     def __init__(self, id: str) -> None:
         self.changed = trio.Event()
+        self.seen = False
+        """Whether the server has told how it stands."""
         self._id = id
 
     async def listen(self, frames: AsyncIterator[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 
@@ -13,7 +14,9 @@ from mdashcore.hub.rollouts import Rollouts, count
 from mdashcore.ota import Update
 from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
 
-__all__ = ["Members"]
+__all__ = ["GRACE", "Members"]
+
+GRACE: Final = 60.0  # seconds in which whoever has stored that an update begins does begin it, or is not there any more
 
 
 class Members:
@@ -144,10 +147,11 @@ class Members:
             past = (await updates.history(self._account, device)).past
             ended = next((each for each in past if each.id == id), None)
         if ended is not None:
-            await self._put(rollout.settled(member, ended, self._present.state, now=self._rollouts.now()))
+            now, present = self._rollouts.now(), self._present
+            await self._put(attrs.evolve(rollout.settled(member, ended, present.state, now=now), round=present.round))
         elif not await self.exists(device):
             await self.skip(device, "the device was removed")
-        elif update is not None and update.created >= member.changed:
+        elif update is not None and update.created >= member.changed and self._rollouts.now() >= member.changed + GRACE:
             await self.skip(device, "another update took its place")
         else:
             self.unbegun[device] = member.changed

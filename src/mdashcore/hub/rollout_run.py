@@ -6,15 +6,16 @@ harm: a decision is a compare-and-set of the rollout, a device's turn one of its
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final, Protocol
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 
 from mdashcore import ota, rollout
 from mdashcore._errors import Busy, Conflict, DeviceOffline, NotFound, VersionConflict
 from mdashcore.hub._records import Record, scoped
-from mdashcore.hub.rollout_members import Members
+from mdashcore.hub.rollout_members import GRACE, Members
 from mdashcore.hub.rollouts import Rollouts
 from mdashcore.hub.updates import blob_key
 from mdashcore.rollout import Outcome, Rollout, State
@@ -25,7 +26,8 @@ TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress, each of w
 
 SKIP_BATCH: Final = 256  # devices that are skipped before others have their turn: 0.1 s of writing to disk
 
-GRACE: Final = 60.0  # seconds in which whoever has stored that an update begins does begin it, or is not there any more
+
+_Tell: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
 
 
 class Hands(Protocol):
@@ -60,8 +62,10 @@ class RolloutRun:
         self._to_hold: dict[str, None] = {}
         """Devices whose update may have to be taken back."""
         self._queued_for: tuple[object, ...] = ()
-        self._held_since: float | None = None
+        self._held_for: tuple[object, ...] = ()
         self._told_at = -TELL_INTERVAL
+        self._untold: deque[tuple[_Tell, Rollout]] = deque()
+        """Decisions that were stored, and nobody told yet."""
         self.gone = False
         """Whether there is nothing to drive any more: it has ended, or was removed."""
 
@@ -82,9 +86,12 @@ class RolloutRun:
     async def refresh(self) -> None:
         """Look at everything again: what was told meanwhile was not heard."""
         await self.reload()
+        await self._look_at_all()
+        self._queued_for = ()
+
+    async def _look_at_all(self) -> None:
         for device in await self._members.refresh():
             await self._settle(device)
-        self._queued_for = ()
 
     async def reload(self) -> None:
         """Somebody has changed the rollout, or removed it."""
@@ -99,7 +106,7 @@ class RolloutRun:
         outcome = await self._members.read(device)
         if outcome is Outcome.UPDATING:
             await self._settle(device)
-        elif self._is_away(device) and not await self._members.exists(device):
+        elif self._members.waits(device) and not await self._members.exists(device):
             await self._members.skip(device, "the device was removed")
         self._queue(device)
 
@@ -109,6 +116,7 @@ class RolloutRun:
         Raises:
             StorageError: it is not all done; calling it again does the rest.
         """
+        await self._tell()
         await self._judge()
         if not self.gone:
             await self._hold()
@@ -131,10 +139,20 @@ class RolloutRun:
         self._members.follow(present)
 
     async def _judge(self) -> None:
+        looked = False
         while not self.gone:
-            judged = rollout.judge(self._rollout, self._members.counts, self._rollouts.now())
-            if judged is self._rollout or await self._store(judged):
+            present, counts, now = self._rollout, self._members.counts, self._rollouts.now()
+            judged = rollout.judge(present, counts, now)
+            if judged is present:
                 return
+            if judged.state is State.ABORTED and present.state is not State.ABORTING:
+                judged = rollout.advance(present, rollout.DeadlinePassed(rollout.added(counts)), now=now)
+            elif judged.state is State.ABORTED and not looked:
+                # Another process may have let a device begin before it could know: see `_begin`.
+                await self._look_at_all()
+                looked = True
+                continue
+            await self._store(judged)
 
     async def _store(self, changed: Rollout) -> bool:
         """Store a decision and tell it; False, and what is there taken over, where somebody else was quicker."""
@@ -146,17 +164,24 @@ class RolloutRun:
             return False
         self._take_over(changed, version)
         if changed.phase != before.phase:
-            await rollouts.tell_phase(self._account, changed)
+            self._untold.append((rollouts.tell_phase, changed))
         if changed.state is not before.state:
-            await rollouts.tell(self._account, changed)
+            self._untold.append((rollouts.tell, changed))
+        await self._tell()
         return True
+
+    async def _tell(self) -> None:
+        while self._untold:
+            tell, changed = self._untold[0]
+            await tell(self._account, changed)
+            self._untold.popleft()
 
     async def _tell_progress(self, next_look: float) -> float:
         counts = self._members.counts
         if self._rollout.counts == counts:
             return next_look
         now = self._rollouts.now()
-        if now < self._told_at + TELL_INTERVAL:
+        if 0 <= now - self._told_at < TELL_INTERVAL:
             return min(next_look, self._told_at + TELL_INTERVAL)
         if not await self._store(attrs.evolve(self._rollout, counts=counts)):
             return now
@@ -197,11 +222,12 @@ class RolloutRun:
 
     async def _begin_due(self) -> None:
         """Let as many devices begin as may; the rollout is stored before the first of them."""
-        while not self.gone and self._rollout.state is State.RUNNING:
+        while self._goes_on():
             self._queue_all()
             now, counts = self._rollouts.now(), self._members.counts
             free = rollout.budget(self._rollout, counts, now)
-            again = await self._take(min(len(self._members.unbegun), rollout.BATCH), self._members.unbegun)
+            left = min(len(self._members.unbegun), rollout.BATCH) if self._rollout.plan.is_open(now) else 0
+            again = await self._take(left, self._members.unbegun)
             first = await self._take(free, self._ready)
             if not again and not first:
                 return
@@ -209,6 +235,8 @@ class RolloutRun:
             if not await self._store(attrs.evolve(rollout.claim(self._rollout, len(first), now), counts=counts)):
                 continue
             for device in (*again, *first):
+                if not self._goes_on():
+                    return
                 await self._begin(device)
                 self._ready.pop(device, None)
 
@@ -240,10 +268,19 @@ class RolloutRun:
         return True
 
     async def _begin(self, device: str) -> None:
-        """Begin the update of a device. Doing it twice does no harm."""
-        members, present = self._members, self._rollout
+        """Begin the update of a device. Doing it twice does no harm.
+
+        Whether it may is looked at once the device is stored as UPDATING, and who ends the rollout looks at the devices
+        once that is stored: one of both sees the other.
+        """
+        members = self._members
         if device not in members.unbegun and not await members.begin(device):
             return
+        await self.reload()
+        if not self._goes_on():
+            await members.postpone(device)
+            return
+        present = self._rollout
         id = members.update_id(device)
         try:
             await self._hands.start(self._account, device, id, present.image, present.plan.options, blob=present.id)
@@ -252,6 +289,9 @@ class RolloutRun:
             if update is None or update.id != id:
                 await members.postpone(device)
         members.unbegun.pop(device, None)
+
+    def _goes_on(self) -> bool:
+        return not self.gone and self._rollout.state is State.RUNNING
 
     def _is_here(self, device: str) -> bool:
         return self._hands.is_connected(self._account, device)
@@ -276,7 +316,7 @@ class RolloutRun:
     async def _skip_late(self) -> None:
         """Skip those that did not come online in time, some at once."""
         present, now, left = self._rollout, self._rollouts.now(), SKIP_BATCH
-        if self.gone or present.state is not State.RUNNING:
+        if not self._goes_on():
             return
         for phase in range(present.phase + 1):
             if phase not in self._late and now >= rollout.offline_deadline(present, phase):
@@ -300,21 +340,24 @@ class RolloutRun:
         present = self._rollout
         if present.state is not State.RUNNING:
             self._queued_for = ()  # who waits is looked for anew when it goes on
-        if self._held_since != present.changed:
+        if self._held_for != (present.state, present.changed):
             self._to_hold |= dict.fromkeys(self._members.updating())
-            self._held_since = present.changed
+            self._held_for = present.state, present.changed
         while self._to_hold:
             device = next(iter(self._to_hold))
             if await self._must_go(device):
                 try:
                     await self._hands.cancel(self._account, device)
+                    await self._members.settle(device)  # now: what a pause takes back has its turn again
                 except (Conflict, NotFound, Busy):
                     pass  # it got on meanwhile, and ends by itself
             self._to_hold.pop(device, None)
-        if present.state is State.ABORTING:
-            now = self._rollouts.now()
-            for device in [each for each, since in self._members.unbegun.items() if now >= since + GRACE]:
-                await self._members.skip(device, "the rollout was aborted before it began")
+        now, members = self._rollouts.now(), self._members
+        for device in [each for each, since in members.unbegun.items() if now >= since + GRACE]:
+            if present.state is State.ABORTING:
+                await members.skip(device, "the rollout was aborted before it began")
+            elif not await self._is_online(device):
+                await members.postpone(device)  # or it would keep its place from others for as long as it is away
 
     async def _must_go(self, device: str) -> bool:
         """At an abort, all that can; before, what waits in a queue for a device that has gone."""

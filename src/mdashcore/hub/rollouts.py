@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 
 from mdashcore import _json, ota, rollout
-from mdashcore._errors import Busy, Conflict, NotFound, VersionConflict
+from mdashcore._errors import Busy, Conflict, NotFound, StorageError, VersionConflict
 from mdashcore.hub._records import MAX_TRIES, Record, Records, scoped
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.presence import OFFLINE, Presence, PresenceRecord
@@ -173,11 +173,24 @@ class Rollouts:
         return tuple(count(present, devices, members.get))
 
     async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
-        """(account, id) of every rollout that has not ended: what a node takes up when it starts."""
-        async for key, each in self.records.scan():
-            if not each.ended:
-                account, _, id = key.partition("/")
-                yield account, id
+        """(account, id) of every rollout that has not ended: what a node takes up when it starts.
+
+        One that cannot be read is among them: who takes it up finds out, and the others are not held up by it.
+        """
+        try:
+            keys = [key async for key, each in self.records.scan() if not each.ended]
+        except StorageError:
+            keys = [key async for key, _ in self.records.versions() if await self._may_go_on(key)]
+        for key in keys:
+            account, _, id = key.partition("/")
+            yield account, id
+
+    async def _may_go_on(self, key: str) -> bool:
+        try:
+            record = await self.records.get(key)
+        except StorageError:
+            return True
+        return record is not None and not record.value.ended
 
     # Changing them
 
@@ -235,6 +248,7 @@ class Rollouts:
         if not present.ended:
             raise Conflict(f"the rollout {id!r} is {present.state}: abort it first")
         await self._erase(account, id)
+        await self.feed.emit(account, "rollout.deleted", id)
 
     async def forget(self, account: str) -> None:
         """The account was removed: its rollouts go too, wherever they stand."""

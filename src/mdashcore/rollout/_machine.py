@@ -296,13 +296,14 @@ def offline_deadline(rollout: Rollout, phase: int) -> float:
 def budget(rollout: Rollout, counts: Sequence[Counts], now: float) -> int:
     """How many devices may begin now."""
     plan = rollout.plan
-    if rollout.state is not State.RUNNING or (plan.window is not None and not plan.window.contains(now)):
+    if rollout.state is not State.RUNNING or not plan.is_open(now):
         return 0
     free = min(BATCH, plan.max_active - sum(each.updating for each in counts))
     if plan.rate is not None:
-        if now < rollout.next_start:
+        since = _from(rollout, now)
+        if now < since:
             return 0
-        free = min(free, 1 + floor((now - _from(rollout, now)) * plan.rate / 60))
+        free = min(free, 1 + floor((now - since) * plan.rate / 60))
     return max(0, free)
 
 
@@ -314,8 +315,9 @@ def claim(rollout: Rollout, number: int, now: float) -> Rollout:
 
 
 def _from(rollout: Rollout, now: float) -> float:
-    """What was not used of the rate is lost, but for the last second."""
-    return max(rollout.next_start, now - 1.0)
+    """From when the next device may begin. What was not used of the rate is lost, but for the last second."""
+    ahead = 1 + 60 / (rollout.plan.rate or 1)  # seconds: more than the rate ever asks for is of a clock that was wrong
+    return max(rollout.next_start if rollout.next_start <= now + ahead else now, now - 1.0)
 
 
 def next_look(rollout: Rollout, counts: Sequence[Counts], now: float, *, ready: bool) -> float:
@@ -331,5 +333,5 @@ def next_look(rollout: Rollout, counts: Sequence[Counts], now: float, *, ready: 
         if ready:
             window = rollout.plan.window
             opens = now if window is None else window.opens(now)
-            times.append(max(opens, rollout.next_start))
+            times.append(max(opens, _from(rollout, now)))
     return min(times)

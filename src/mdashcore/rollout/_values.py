@@ -83,6 +83,10 @@ class Plan:
     options: Options = Options()
     """Of each device's update."""
 
+    def is_open(self, now: float) -> bool:
+        """Whether devices may begin at a time, in Unix seconds."""
+        return self.window is None or self.window.contains(now)
+
 
 @attrs.frozen
 class Counts:

@@ -41,8 +41,9 @@ class _Driven:
 
     run: RolloutRun
     due: float = 0.0
-    """When it is to be stepped although nothing happens, in Unix seconds."""
+    """When it is to be stepped although nothing happens, by Trio's clock: nobody sets that one."""
     reload: bool = False
+    refresh: bool = False
     devices: dict[str, None] = attrs.Factory(dict)
     """Those to be looked at: no more than the rollout has."""
 
@@ -68,7 +69,8 @@ class RolloutDriver:
         self._hands = hands
         self._driven: dict[_Key, _Driven] = {}
         self._by_account: dict[str, list[_Driven]] = {}
-        self._new: dict[_Key, None] = {}
+        self._new: dict[_Key, float] = {}
+        """Those to be taken up, and when, by Trio's clock."""
         self._wakeup = trio.Event()
         self._refresh_at = 0.0
 
@@ -77,7 +79,7 @@ class RolloutDriver:
         while True:
             self._wakeup = trio.Event()
             due = await self._round()
-            with trio.move_on_after(max(due - self._hub.now(), MIN_PAUSE)):
+            with trio.move_on_at(max(due, trio.current_time() + MIN_PAUSE)):
                 await self._wakeup.wait()
 
     def look_everywhere(self) -> None:
@@ -95,7 +97,7 @@ class RolloutDriver:
             if (driven := self._driven.get(key)) is not None:
                 driven.reload = True
             else:
-                self._new[key] = None
+                self._new[key] = 0.0
             self._wakeup.set()
         elif account in self._by_account and frame.startswith(_ABOUT_DEVICES):
             device = notifications.head(frame).id
@@ -105,15 +107,16 @@ class RolloutDriver:
                     self._wakeup.set()
 
     async def _round(self) -> float:
-        """Do all that is due; when there is more to do."""
-        now = self._hub.now()
-        if now >= self._refresh_at and not await self._guarded(self._refresh):
-            self._refresh_at = now + RETRY_DELAY
-        while self._new:
-            key = next(iter(self._new))
+        """Do all that is due; when there is more to do. What fails is tried again, and holds up nothing else."""
+        now = trio.current_time()
+        if now >= self._refresh_at:
+            self._refresh_at = now + REFRESH
+            if not await self._guarded(self._refresh):
+                self._refresh_at = now + RETRY_DELAY
+        for key in [key for key, due in self._new.items() if due <= now]:
+            self._new.pop(key)  # first: what is told of it from now on counts
             if not await self._guarded(lambda key=key: self._take_up(key)):  # type: ignore[misc]
-                return now + RETRY_DELAY
-            self._new.pop(key, None)
+                self._new[key] = now + RETRY_DELAY
         for key, driven in tuple(self._driven.items()):
             if driven.due <= now or driven.devices or driven.reload:
                 if not await self._guarded(lambda driven=driven: self._step(driven)):  # type: ignore[misc]
@@ -121,10 +124,13 @@ class RolloutDriver:
                 if driven.run.gone:
                     self._drop(key)
                 await trio.lowlevel.checkpoint()
-        return min([self._refresh_at, *(driven.due for driven in self._driven.values())])
+        return min([self._refresh_at, *self._new.values(), *(driven.due for driven in self._driven.values())])
 
     async def _step(self, driven: _Driven) -> None:
         run = driven.run
+        if driven.refresh:
+            await run.refresh()
+            driven.refresh = False
         if driven.reload:
             driven.reload = False
             await run.reload()
@@ -133,24 +139,22 @@ class RolloutDriver:
             await run.look(device)
             driven.devices.pop(device, None)
         due = await run.step()
-        driven.due = due if due is not None else 0.0
+        driven.due = 0.0 if due is None else trio.current_time() + max(0.0, due - self._hub.now())
 
     async def _refresh(self) -> None:
         """Take up what is not driven yet, and look at everything that is."""
-        self._refresh_at = self._hub.now() + REFRESH
+        for driven in self._driven.values():
+            driven.refresh, driven.due = True, 0.0
         async for key in self._hub.rollouts.unfinished():
             if key not in self._driven:
-                self._new[key] = None
-        for driven in tuple(self._driven.values()):
-            await driven.run.refresh()
-            driven.due = 0.0
+                self._new.setdefault(key, 0.0)
 
     async def _take_up(self, key: _Key) -> None:
         try:
             run = await RolloutRun.load(self._hub.rollouts, self._hands, *key)
         except NotFound:
             return
-        driven = self._driven[key] = _Driven(run)
+        driven = self._driven[key] = _Driven(run, reload=self._new.pop(key, None) is not None)
         self._by_account.setdefault(key[0], []).append(driven)
 
     def _drop(self, key: _Key) -> None:

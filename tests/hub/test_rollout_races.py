@@ -1,0 +1,291 @@
+"""Rollouts that several processes drive while people stop them: whoever comes in between whatever, nothing is a lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator
+
+import attrs
+import pytest
+
+from mdashcore import ota
+from mdashcore._errors import StorageError
+from mdashcore.hub import Hub
+from mdashcore.hub.rollout_run import GRACE, RolloutRun
+from mdashcore.hub.updates import blob_key
+from mdashcore.rollout import Member, Outcome, State, parse_request
+
+NIGHT = 1_700_000_000.0  # 22:13:20 in UTC
+IMAGE = ota.Image(name="fw.zip", size=3, sha256=hashlib.sha256(b"fw.").hexdigest())
+
+
+@attrs.define
+class Clock:
+    now: float = NIGHT
+
+
+@attrs.define
+class Hands:
+    """Of a process that has some devices: updates are queued, and begin at once."""
+
+    hub: Hub
+    here: set[str]
+    began: list[str] = attrs.Factory(list)
+    leaves: bool = False
+    """Whether devices go just when they are to begin."""
+
+    def is_connected(self, account, device):
+        return device in self.here
+
+    async def start(self, account, device, id, image, options, *, blob):
+        self.began.append(device)
+        if self.leaves:
+            self.here.clear()
+        run = await self.hub.updates.create(account, device, id, image, options, blob=blob)
+        if device in self.here:
+            await run.apply(ota.Started(ota.Build()))
+
+    async def cancel(self, account, device):
+        return await self.hub.updates.cancel(account, device)
+
+
+class Meddled:
+    """Hands, of which `start` does something else."""
+
+    def __init__(self, hands, start):
+        self.start = start
+        self.cancel = hands.cancel
+        self.is_connected = hands.is_connected
+
+
+async def pieces(data: bytes) -> AsyncGenerator[bytes, None]:
+    yield data
+
+
+@attrs.define
+class Place:
+    """A hub with devices d0, d1, d2 of alice, a rollout to them, and processes that drive it."""
+
+    hub: Hub
+    clock: Clock
+    id: str = ""
+
+    async def open(self, **asked):
+        await self.hub.accounts.register("alice", "hash")
+        for n in range(3):
+            await self.hub.create_device("alice", f"d{n}")
+        self.id = self.hub.rollouts.new_id()
+        await self.hub.blobs.put(blob_key("alice", self.id), pieces(b"fw."))
+        request = parse_request({"filter": [], "phases": [100], "rate": None, **asked})
+        await self.hub.rollouts.create("alice", self.id, request, IMAGE)
+
+    async def drive(self, *here):
+        """Another process, with these devices."""
+        return await RolloutRun.load(self.hub.rollouts, Hands(self.hub, set(here)), "alice", self.id)
+
+    async def present(self):
+        return await self.hub.rollouts.get("alice", self.id)
+
+    async def members(self):
+        return {member.device: member async for member in self.hub.rollouts.touched("alice", self.id)}
+
+    async def update(self, device="d0"):
+        return await self.hub.updates.get("alice", device)
+
+
+@pytest.fixture
+def place(tools):
+    """Not opened yet."""
+    clock = Clock()
+    return Place(Hub(tools.backend(), now=lambda: clock.now, entropy=tools.entropy()), clock)
+
+
+CUTS = range(0, 160, 2)
+"""After how many steps of the one process somebody else has the word."""
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_nothing_begins_once_a_pause_is_answered(tools, place, cut):
+    """But the one device that was past the last look; the others wait, and begin after the pause."""
+    tools.run(place.open())
+    run = tools.run(place.drive("d0", "d1", "d2"))
+
+    async def pause():
+        await place.hub.rollouts.pause("alice", place.id)
+        return len(run._hands.began)
+
+    _, paused = tools.interleave([run.step(), pause()], [0] * cut + [1] * 200)
+    assert len(run._hands.began) <= paused.value + 1
+    for _ in range(2):
+        tools.run(run.reload())
+        tools.run(run.step())
+    assert len(run._hands.began) <= paused.value + 1
+    tools.run(place.hub.rollouts.resume("alice", place.id))
+    tools.run(run.reload())
+    tools.run(run.step())
+    assert sorted(set(run._hands.began)) == ["d0", "d1", "d2"]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_is_aborted_is_over(tools, place, cut):
+    """Another process ends the rollout while this one lets devices begin: when it is ABORTED, none has an update."""
+    tools.run(place.open())
+    one, other = tools.run(place.drive("d0", "d1", "d2")), tools.run(place.drive())
+
+    async def abort():
+        await place.hub.rollouts.abort("alice", place.id)
+        await other.reload()
+        await other.step()
+
+    tools.interleave([one.step(), abort()], [0] * cut + [1] * 400)
+    for run in (one, other, one, other):
+        place.clock.now += GRACE + 1
+        tools.run(run.refresh())
+        tools.run(run.step())
+    present = tools.run(place.present())
+    assert present.state is State.ABORTED
+    updates = [tools.run(place.update(device)) for device in ("d0", "d1", "d2")]
+    assert all(update is None or update.state is ota.State.CANCELED for update in updates)
+    assert Outcome.UPDATING not in {member.outcome for member in tools.run(place.members()).values()}
+    assert not present.counts[0].updating
+
+
+def test_who_gives_up_at_the_deadline_does_so_in_two_steps(tools, place):
+    """ABORTING is stored and told before ABORTED: who lets a device begin just then sees it."""
+    tools.run(place.open(timeout=3600))
+    run = tools.run(place.drive())
+    place.clock.now += 3601
+    versions = []
+    put = place.hub.rollouts.records.put
+
+    async def watch(key, value, *, expected=None):
+        versions.append(value.state)
+        return await put(key, value, expected=expected)
+
+    place.hub.rollouts.records.put = watch
+    assert tools.run(run.step()) is None
+    assert versions == [State.ABORTING, State.ABORTED]
+
+
+def test_a_short_pause_costs_no_device_its_turn(tools, place):
+    """What a pause took out of a queue begins again, though it went on before anybody heard of that."""
+    tools.run(place.open(devices=["d0"]))
+    run = tools.run(place.drive("d0"))
+    run._hands.leaves = True
+    tools.run(run.step())
+    assert tools.run(place.update()).state is ota.State.QUEUED
+    tools.run(place.hub.rollouts.pause("alice", place.id))
+    tools.run(run.reload())
+    tools.run(run.step())
+    tools.run(place.hub.rollouts.resume("alice", place.id))
+    tools.run(run.reload())
+    tools.run(run.look("d0"))
+    assert tools.run(place.members())["d0"].outcome is Outcome.PENDING
+
+
+def test_what_fails_after_a_retry_has_failed(tools, place):
+    """A device that was being updated then has had its try in the new round: it is no third one's turn."""
+    tools.run(place.open(devices=["d0"], error_percent=0))
+    run = tools.run(place.drive("d0"))
+    tools.run(run.step())
+    tools.run(place.hub.rollouts.retry("alice", place.id))
+    tools.run(run.reload())
+    tools.run(place.hub.updates.apply("alice", "d0", ota.CallFailed("OTA.Begin", -1, "no space left")))
+    tools.run(run.look("d0"))
+    tools.run(run.step())
+    assert tools.run(place.present()).state is State.PAUSED
+    assert run._hands.began == ["d0"]
+
+
+def test_a_decision_is_told_when_the_store_is_back(tools, place):
+    """A pause that could not be told at once is not kept a secret."""
+    tools.run(place.open(devices=["d0"], error_percent=0))
+    run = tools.run(place.drive("d0"))
+    tools.run(run.step())
+    tools.run(place.hub.updates.apply("alice", "d0", ota.CallFailed("OTA.Begin", -1, "no space left")))
+    tools.run(run.look("d0"))
+    told, emit = [], place.hub.feed.emit
+
+    async def fail(*args):
+        raise StorageError("away")
+
+    async def note(account, name, device, data=None):
+        told.append(name)
+        return await emit(account, name, device, data)
+
+    place.hub.feed.emit = fail
+    with pytest.raises(StorageError):
+        tools.run(run.step())
+    assert tools.run(place.present()).state is State.PAUSED
+    place.hub.feed.emit = note
+    tools.run(run.step())
+    assert "rollout.PAUSED" in told
+
+
+def test_clocks_that_differ_skip_no_device_that_begins(tools, place):
+    """An older update by a clock that is ahead is not one that has come in between; not while somebody may begin."""
+    tools.run(place.open(devices=["d0"]))
+    place.clock.now += 30
+    tools.run(place.hub.updates.create("alice", "d0", "ota_before", IMAGE))
+    tools.run(place.hub.updates.cancel("alice", "d0"))
+    place.clock.now -= 30
+    one, other = tools.run(place.drive("d0")), tools.run(place.drive())
+    begin = one._hands.start
+
+    async def look_meanwhile(*args, **kwargs):
+        await other.look("d0")
+        await begin(*args, **kwargs)
+
+    one._hands = Meddled(one._hands, look_meanwhile)
+    tools.run(one.step())
+    assert tools.run(place.update()).state is ota.State.TRANSFERRING
+    assert tools.run(place.members())["d0"].outcome is Outcome.UPDATING
+
+
+# What a process that was killed has left
+
+
+def test_a_window_holds_for_what_was_left_too(tools, place):
+    """A process died between its decision and the deed: the next one waits for the window."""
+    tools.run(place.open(devices=["d0"], window={"start": "22:00", "end": "23:00"}))
+    left = Member(device="d0", outcome=Outcome.UPDATING, attempt=1, changed=NIGHT)
+    tools.run(place.hub.rollouts.members.put(f"alice/{place.id}/d0", left))
+    place.clock.now += 3600
+    run = tools.run(place.drive("d0"))
+    tools.run(run.step())
+    assert tools.run(place.update()) is None
+    place.clock.now += 23 * 3600
+    tools.run(run.refresh())
+    tools.run(run.step())
+    assert tools.run(place.update()).state is ota.State.TRANSFERRING
+
+
+def test_who_is_left_behind_keeps_no_place(tools, place):
+    """A device that went before its update began: the next one has its turn, and its own comes when it is back."""
+    tools.run(place.open(max_active=1))
+    first, second, _ = tools.run(place.hub.rollouts.devices("alice", place.id))
+    left = Member(device=first, outcome=Outcome.UPDATING, attempt=1, changed=NIGHT)
+    tools.run(place.hub.rollouts.members.put(f"alice/{place.id}/{first}", left))
+    run = tools.run(place.drive(second))
+    tools.run(run.step())
+    assert run._hands.began == [], "whoever has stored it may be about to begin it"
+    place.clock.now += GRACE + 1
+    tools.run(run.refresh())
+    tools.run(run.step())
+    assert run._hands.began == [second]
+    assert tools.run(place.members())[first].outcome is Outcome.PENDING
+
+
+def test_a_clock_that_is_set_back_stops_nothing(tools, place):
+    """The rate goes on from the new time, and so do the reports."""
+    tools.run(place.open(rate=1, max_active=3))
+    run = tools.run(place.drive("d0", "d1", "d2"))
+    tools.run(run.step())
+    assert len(run._hands.began) == 1
+    place.clock.now -= 3600
+    for began in (2, 3):
+        tools.run(run.step())
+        assert len(run._hands.began) == began
+        place.clock.now += 60
+    tools.run(run.step())
+    assert tools.run(place.present()).counts[0].updating == 3
