@@ -62,7 +62,8 @@ class MemoryLogs:
     async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
         first = self._ends.get(log, 0)
         entries = self._logs.setdefault(log, deque())
-        entries.extend(LogEntry(first + i, time, bytes(body)) for i, body in enumerate(bodies))
+        for offset, body in enumerate(bodies, first):
+            entries.append(LogEntry(offset, time, bytes(body)))
         self._ends[log] = first + len(bodies)
         return first
 

@@ -72,6 +72,19 @@ class Connection:
         first_id: the id of the first call.
     """
 
+    __slots__ = (
+        "_calls",
+        "_closed",
+        "_deadlines",
+        "_inbox",
+        "_next_id",
+        "_next_ref",
+        "_outbox",
+        "_outbox_size",
+        "_requests",
+        "limits",
+    )
+
     def __init__(self, limits: ConnectionLimits = ConnectionLimits(), *, first_id: int = 1) -> None:
         self.limits = limits
         self._inbox: list[Event] = []

@@ -54,12 +54,12 @@ async def every(items: AsyncIterator[Any]) -> list[Any]:
 
 @on_both_loops
 async def test_found_by_its_url(backend: Backend) -> None:
-    """`memory://` opens a backend with the four stores, and promises neither durability nor sharing."""
+    """`memory://` opens a backend with the four stores, and promises only never to wait."""
     assert isinstance(backend.documents, storage.DocumentStore)
     assert isinstance(backend.logs, storage.LogStore)
     assert isinstance(backend.blobs, storage.BlobStore)
     assert isinstance(backend.bus, storage.MessageBus)
-    assert backend.capabilities == frozenset()
+    assert backend.capabilities == {storage.INSTANT}
 
 
 @on_both_loops

@@ -30,6 +30,8 @@ class Peer(Protocol):
 class DeviceSession:
     """The service's side of one connection of a device."""
 
+    __slots__ = ("_hub", "account", "id", "introduced")
+
     def __init__(self, hub: Hub, account: str, id: str) -> None:
         self._hub = hub
         self.account = account

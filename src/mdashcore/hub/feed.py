@@ -111,7 +111,9 @@ class Feed:
         frame = notifications.frame(stored, offset, now)
         self._on_told(account, FeedItem(offset, frame))
         await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
-        gauge = self._gauges.setdefault(account, _Gauge(self._keep_bytes))
+        gauge = self._gauges.get(account)
+        if gauge is None:
+            gauge = self._gauges[account] = _Gauge(self._keep_bytes)
         first = gauge.add(offset, len(stored))
         if offset % TRIM_EVERY == TRIM_EVERY - 1:
             first = max(first, offset + 1 - self._keep)

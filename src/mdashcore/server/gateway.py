@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -53,6 +53,14 @@ GRACE: Final = 2.0  # seconds that running requests have when the server goes do
 
 Serve: TypeAlias = Callable[[], Awaitable[None]]
 """Serves a socket to its end."""
+
+
+class _Socket(NamedTuple):
+    """What a connection has become by its handshake."""
+
+    ws: ServerWebSocket
+    serve: Serve
+    """Does nothing where the handshake was refused."""
 
 
 class Gateway:
@@ -109,8 +117,13 @@ class Gateway:
         self._streams.add(stream)
         inflow = Inflow(stream, READ_SIZE)
         try:
-            if (serve := await self._converse(stream, inflow)) is not None:
-                await serve()
+            if (socket := await self._converse(stream, inflow)) is not None:
+                try:
+                    await socket.serve()
+                except MdashError as exc:
+                    _log.error("a socket failed: %s", exc)
+                    socket.ws.close(TRY_AGAIN_LATER, "storage is not available")
+                    await socket.ws.send([])
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError):
             pass
         except Exception:
@@ -120,11 +133,11 @@ class Gateway:
             inflow.close()
             await close_now(stream)
 
-    async def _converse(self, stream: trio.abc.Stream, inflow: Inflow) -> Serve | None:
+    async def _converse(self, stream: trio.abc.Stream, inflow: Inflow) -> _Socket | None:
         """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it.
 
         Returns:
-            what serves the socket, if there is one: an idle device keeps nothing of how it came.
+            the socket that it has become, if any: an idle device keeps nothing of how it came.
         """
         data, judge, idle = b"", Next.READ, HEAD_TIMEOUT
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
@@ -140,8 +153,8 @@ class Gateway:
                     break
                 if idle == HEAD_TIMEOUT and _wants_socket(data):
                     scope.deadline = inf
-                    if (serve := await self._shake_hands(conversation, data)) is not None:
-                        return serve
+                    if (socket := await self._shake_hands(conversation, data)) is not None:
+                        return socket
                 data, judge = await self._lane.take(conversation, data)
                 idle = KEEP_ALIVE
             scope.deadline = inf
@@ -175,11 +188,8 @@ class Gateway:
             head += data
         return b"" if self._closing else head
 
-    async def _shake_hands(self, conversation: Conversation, head: bytes) -> Serve | None:
-        """Answer the handshake that a connection begins with: what serves the socket, or nothing where it was refused.
-
-        None if it is no handshake at all.
-        """
+    async def _shake_hands(self, conversation: Conversation, head: bytes) -> _Socket | None:
+        """Answer the handshake that a connection begins with; None if it is no handshake at all."""
         ws = ServerWebSocket(conversation.stream, inflow=conversation.inflow)
         request = ws.feed(head)
         if request is None:
@@ -189,8 +199,8 @@ class Gateway:
             serve = await (self._device(ws, request) if path == DEVICE_PATH else self._listener(ws, request, query))
         except MdashError as exc:
             await _refuse(conversation, exc, from_page="Origin" in request.headers)
-            return _nothing
-        return partial(_serve_socket, ws, serve) if await ws.accept(request) else _nothing
+            return _Socket(ws, _nothing)
+        return _Socket(ws, serve if await ws.accept(request) else _nothing)
 
     async def _device(self, ws: ServerWebSocket, request: Request) -> Serve:
         device = await self._service.hub.registry.authenticate(bearer(_authorization(request)))
@@ -326,15 +336,6 @@ async def _refuse(conversation: Conversation, error: MdashError, *, from_page: b
     with trio.fail_after(LINGER):
         await conversation.stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
     await conversation.part()
-
-
-async def _serve_socket(ws: ServerWebSocket, serve: Serve) -> None:
-    try:
-        await serve()
-    except MdashError as exc:
-        _log.error("a socket failed: %s", exc)
-        ws.close(TRY_AGAIN_LATER, "storage is not available")
-        await ws.send([])
 
 
 async def _nothing() -> None:

@@ -50,8 +50,8 @@ class ConnectedDevice:
     link: Link
     stream: PingableStream
     api: DeviceSession = attrs.field(init=False)
-    told: trio.Event = attrs.field(init=False, factory=trio.Event)
-    """Set when `online` has been told, or never will be: `offline` comes after it."""
+    _told: bool = attrs.field(init=False, default=False)
+    _leaving: trio.Event | None = attrs.field(init=False, default=None)
     pushed: int = attrs.field(init=False, default=-1)
     """The version of the newest delta that was sent, or need not be."""
     _checking: bool = attrs.field(init=False, default=False)
@@ -83,7 +83,7 @@ class ConnectedDevice:
         try:
             account, id = self.key
             await self.hub.feed.emit(account, notifications.ONLINE, id)
-            self.told.set()
+            self.end_telling()
             await self._push_waiting()
             await trio.sleep(introduction_delay)
             if not self.api.introduced and not self.link.connection.closed:
@@ -91,7 +91,13 @@ class ConnectedDevice:
         except StorageError as exc:
             self.give_up(exc)
         finally:
-            self.told.set()
+            self.end_telling()
+
+    def end_telling(self) -> None:
+        """`online` has been told, or never will be: `offline` may come after it."""
+        self._told = True
+        if self._leaving is not None:
+            self._leaving.set()
 
     async def handle(self, event: PeerEvent) -> None:
         """Take what the device tells or asks."""
@@ -103,7 +109,9 @@ class ConnectedDevice:
     async def take_leave(self) -> None:
         """The connection has ended: the device is offline, if no newer one has come."""
         last_seen = self.last_heard
-        await self.told.wait()
+        if not self._told:
+            self._leaving = trio.Event()
+            await self._leaving.wait()
         await tell_offline(self.hub, *self.key, self.session, last_seen)
 
     def shadow_changed(self, change: Change) -> None:

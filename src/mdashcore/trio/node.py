@@ -293,7 +293,7 @@ class Node:
                 return
         except StorageError as exc:
             connected.give_up(exc)
-        connected.told.set()
+        connected.end_telling()
 
     def _admit(self, connected: ConnectedDevice) -> bool:
         """Make this session the device's one; False if a newer one already is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Final, Protocol, cast
 
@@ -132,7 +133,7 @@ class Pinger:
         """Check a connection from now on; returns what ends that."""
         slot = min(self._slots, key=len)
         slot.add(keepalive)
-        return lambda: slot.discard(keepalive)
+        return partial(slot.discard, keepalive)
 
     async def run(self) -> None:
         """Check, for ever."""

@@ -148,7 +148,10 @@ class ServerWebSocket:
         if self._messages:
             await trio.lowlevel.checkpoint()  # a read full of tiny messages does not keep everybody else waiting
         while not self._messages:
-            data = await self._receive_some()
+            if self._inflow.wakeable and self._deadline == inf:
+                data = await self._inflow.receive()  # no call between: each that waits takes 230 bytes
+            else:
+                data = await self._receive_in_time()
             if data is None:
                 self._inflow.close()
                 if self._buffer:
@@ -251,10 +254,8 @@ class ServerWebSocket:
                 break
         return b""
 
-    async def _receive_some(self) -> bytes | None:
+    async def _receive_in_time(self) -> bytes | None:
         """What the peer sent; None when it is gone, when this side aborts, or when no goodbye comes."""
-        if self._deadline == inf and self._inflow.wakeable:
-            return await self._inflow.receive()
         with trio.CancelScope(deadline=self._deadline) as self._receiving:
             return await self._inflow.receive()
         return None
