@@ -1,6 +1,6 @@
 """The server that is measured: all of it, as ``mdash serve --store memory://`` runs it, with devices registered.
 
-    python -m benchmarks._service [--devices N] [--slow-lane]
+    python -m benchmarks._service [--devices N] [--slow-lane] [--durable]
 
 Writes one line of JSON when it accepts connections: ``{"port", "key", "devices": [[id, token], …]}``. Runs until it is
 killed.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 
 import trio
 
@@ -21,9 +22,9 @@ from mdashcore.server.service import ServiceSettings
 ACCOUNT = "benchmark"
 
 
-async def serve(devices: int, settings: ServiceSettings) -> None:
+async def serve(devices: int, settings: ServiceSettings, store: str) -> None:
     """Run for ever."""
-    async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://"), settings=settings) as server:
+    async with open_server(ServerConfig(bind="127.0.0.1:0", store=store), settings=settings) as server:
         hub = server.service.hub
         await hub.accounts.register(ACCOUNT, "no hash: nobody logs in with a password")
         key = (await hub.accounts.create_key(ACCOUNT)).secret
@@ -37,9 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, default=64)
     parser.add_argument("--slow-lane", action="store_true", help="have Hypercorn answer every request")
+    parser.add_argument("--durable", action="store_true", help="store in SQLite, which waits for the disk")
     arguments = parser.parse_args()
     set_up_process("info")
-    trio.run(serve, arguments.devices, ServiceSettings(fast_lane=not arguments.slow_lane))
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"sqlite://{folder}/store" if arguments.durable else "memory://"
+        trio.run(serve, arguments.devices, ServiceSettings(fast_lane=not arguments.slow_lane), store)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ __all__ = [
     "Running",
     "Target",
     "busy",
+    "durable",
     "fastapi",
     "load",
     "mdash",
@@ -91,6 +92,7 @@ def _module(name: str, module: str, *needs: str, options: Sequence[str] = ()) ->
 
 mdash = _module(OURS, "benchmarks._service")
 slow_lane = _module("mdash, slow lane", "benchmarks._service", options=("--slow-lane",))
+durable = _module("mdash on SQLite", "benchmarks._service", options=("--durable",))
 fastapi = _module("FastAPI", "benchmarks.peers.fastapi_app", "fastapi", "uvicorn", "uvloop", "httptools", "msgspec")
 node = Target(
     "Node ws",

@@ -18,7 +18,18 @@ from typing import Any
 from benchmarks._api import Api
 from benchmarks._figures import OURS, Form, Line, in_turns
 from benchmarks._machine import LOAD_CORE, ROOT, Child, child
-from benchmarks._targets import Running, fastapi, find_program, load, mdash, missing_load, node, open_all, slow_lane
+from benchmarks._targets import (
+    Running,
+    durable,
+    fastapi,
+    find_program,
+    load,
+    mdash,
+    missing_load,
+    node,
+    open_all,
+    slow_lane,
+)
 
 ROW = "RPC"
 DEVICES = 64
@@ -77,19 +88,20 @@ def turn(server: Running, devices: Child, seconds: float, used: dict[str, list[f
 
 
 def run(form: Form) -> list[Line]:
-    """Us, FastAPI and Node; and our own server with Hypercorn in front, for reference."""
-    line = Line(ROW, f"calls, {CLIENTS} clients and {DEVICES} devices", "/s", {}, goal=1.2, reference=(slow_lane.name,))
+    """Us, FastAPI and Node; and for reference our own server on a disk, and with Hypercorn in front."""
+    work = f"calls, {CLIENTS} clients and {DEVICES} devices"
+    line = Line(ROW, work, "/s", {}, goal=1.2, reference=(durable.name, slow_lane.name))
     if why := missing_load("wrk"):
         line.missing[OURS] = why
         return [line]
     with ExitStack() as stack:
-        servers, line.missing = open_all(stack, (mdash, fastapi, node, slow_lane), DEVICES)
+        servers, line.missing = open_all(stack, (mdash, fastapi, node, durable, slow_lane), DEVICES)
         attached = {name: attach(stack, server) for name, server in servers.items()}
         used: dict[str, list[float]] = {}
-        work = {
+        turns = {
             name: partial(turn, server, attached[name], form.seconds, used, name) for name, server in servers.items()
         }
-        line.samples = in_turns(form.turns, work)
+        line.samples = in_turns(form.turns, turns)
         line.busy = {name: median(values) for name, values in used.items()}
     return [line]
 
