@@ -22,7 +22,7 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore.jsonrpc import ErrorObject, Invalid, RawJson, Request, Response
+from mdashcore.jsonrpc import ErrorObject, RawJson, Request, Response
 
 __all__ = ["Connection", "ConnectionLimits"]
 
@@ -131,14 +131,15 @@ class Connection:
             self._receive(message, None)
 
     def _receive(self, message: jsonrpc.Message, batch: _Batch | None) -> None:
-        if isinstance(message, Response):
+        if isinstance(message, Request):
+            if message.id is None:
+                self._emit(NotificationReceived(message.method, message.params))
+            else:
+                self._receive_request(message, message.id, batch)
+        elif isinstance(message, Response):
             self._receive_response(message, batch)
-        elif isinstance(message, Invalid):
-            self._answer(jsonrpc.encode_error(message.id, message.error), batch)
-        elif message.id is None:
-            self._emit(NotificationReceived(message.method, message.params))
         else:
-            self._receive_request(message, message.id, batch)
+            self._answer(jsonrpc.encode_error(message.id, message.error), batch)
 
     def _receive_request(self, request: Request, id_: RawJson, batch: _Batch | None) -> None:
         self._check_reader()

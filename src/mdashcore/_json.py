@@ -52,14 +52,16 @@ def reason(exc: Exception) -> str:
 
 
 def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
-    """Whether a JSON text nests deeper than `max_depth`; the usual text costs two counts.
+    """Whether a JSON text nests deeper than `max_depth`, each level of which takes two bytes.
+
+    The usual text costs two counts.
 
     Of a text that is not JSON the answer means nothing, but it comes in linear time.
 
     >>> too_deep(b'[[["[[["]]]', 3), too_deep(b"[[[[]]]]", 3)
     (False, True)
     """
-    if data.count(b"{") + data.count(b"[") <= max_depth:
+    if len(data) <= 2 * max_depth or data.count(b"{") + data.count(b"[") <= max_depth:
         return False
     brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
     depth = 0
