@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_EVENTS: Final = 64  # sockets that are read from before everybody else has a turn: a few milliseconds
+MAX_EVENTS: Final = 16  # sockets that are read from before everybody else has a turn: if all are flooded, after 15 ms
 
 
 def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
