@@ -265,12 +265,14 @@ def test_mutated_requests_are_answered_alike(open_raw: Any) -> None:
 
     async def compare(data: bytes) -> None:
         async with open_lanes(open_raw) as lanes:
-            for _ in range(3):  # Hypercorn may close before it has sent an answer that is followed by rubbish, or after
-                with trio.fail_after(60):
-                    at_once, fast, slow = [await lanes.answers(number, data) for number in range(3)]
-                if at_once == fast == slow:
+            seen: list[list[Any]] = [[], [], []]
+            for _ in range(5):  # Hypercorn may close before it has sent an answer that is followed by rubbish, or after
+                for number, answers in enumerate(seen):
+                    with trio.fail_after(60):
+                        answers.append(await lanes.answers(number, data))
+                if any(answer in seen[1] and answer in seen[2] for answer in seen[0]):
                     return
-            assert at_once == fast == slow
+            assert seen[0] == seen[1] == seen[2]
 
     @settings(max_examples=60, deadline=None)
     @given(texts, changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -12,9 +13,11 @@ from mdashcore.server.service import ServiceSettings
 from mdashcore.trio.node import NodeSettings
 
 
-@pytest.fixture(params=["at once", "fast lane", "slow lane"])
-def lane(request):
-    """Everything here is so in either lane, and in the fast one with or without a task."""
+@pytest.fixture(params=["at once", "fast lane", "no epoll", "slow lane"])
+def lane(request, monkeypatch):
+    """Everything here is so in either lane; in the fast one with or without a task, whatever the system has."""
+    if request.param == "no epoll":
+        monkeypatch.setattr("mdashcore.trio.inflow.select", SimpleNamespace())
     return request.param
 
 

@@ -183,6 +183,22 @@ def test_a_new_token(page, fleet, axe):
     expect(row(page, "lamp")).to_contain_text("Online")
 
 
+def test_a_new_device_is_seen_to_connect(page, fleet, axe):
+    """Beside the lines to be copied stands whether it worked; the list counts in words."""
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_label("Id").fill("lamp")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Registered")
+    expect(dialog.get_by_role("status")).to_contain_text("Not connected yet")
+    lamp = fleet.connect("lamp", token=dialog.locator("code.token").inner_text())
+    expect(dialog.get_by_role("status")).to_contain_text("Online It is connected.")
+    axe(page)
+    lamp.stop()
+    expect(dialog.get_by_role("status")).to_contain_text("Not connected")
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("1 device, 0 online")).to_be_visible()
+
+
 def test_a_token_is_copied(open_page, person):
     """By its button, which says so."""
     page = open_page(person, permissions=["clipboard-read", "clipboard-write"])

@@ -133,6 +133,35 @@ def test_what_was_typed_is_there_again(open_page, person, fleet):
     expect(changes(page)).to_be_hidden()
 
 
+def test_what_is_typed_while_it_is_read_stays(open_page, person, fleet):
+    """The device is asked again; what was typed before it answers is there after, beside what has changed on it."""
+    fleet.connect("lamp")
+    page = open_page(person, "#/device/lamp/config")
+    expect(value(page, "sys.tz_spec")).to_be_visible()
+    held = []
+    page.route("**/rpc/Config.Get", lambda route: held.append(route))
+    for n, changed in enumerate(({}, {"device": {"sn": "7"}})):
+        page.get_by_role("button", name="Read again").click()
+        if n:
+            page.get_by_role("dialog").get_by_role("button", name="Read again").click()
+        expect(page.get_by_text("Reading the configuration again…")).to_be_visible()
+        value(page, "sys.tz_spec").fill("UTC")
+        value(page, "debug.level").fill("x")
+        if changed:
+            answer = person.http.post("/devices/lamp/rpc/Config.Set", json={"config": changed})
+            assert answer.status_code == 200, answer.text
+        held[n].continue_()
+        expect(page.get_by_text("Reading the configuration again…")).to_be_hidden()
+        expect(value(page, "sys.tz_spec")).to_have_value("UTC")
+        expect(value(page, "debug.level")).to_have_value("x")
+        if not changed:
+            expect(value(page, "debug.level")).to_be_focused()  # nothing was moved
+    expect(value(page, "device.sn")).to_have_value("7")
+    expect(changes(page).get_by_role("listitem")).to_have_text(
+        ['sys.tz_spec: "" → "UTC"', "One value cannot be read: it is marked."]
+    )
+
+
 def test_edits_survive_a_lost_device(open_page, person, fleet, axe):
     """What was typed stays, cannot be sent meanwhile, and is sent when the device is back."""
     lamp = fleet.connect("lamp")

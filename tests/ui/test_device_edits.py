@@ -359,7 +359,7 @@ def test_a_device_is_renamed_and_deleted_on_its_page(open_page, person, axe):
     page.get_by_role("menuitem", name="Delete…").click()
     dialog.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
-    expect(page.get_by_text("1 devices, 0 online")).to_be_visible()
+    expect(page.get_by_text("1 device, 0 online")).to_be_visible()
     assert [device["id"] for device in person.http.get("/devices").json()] == ["fan"]
 
 

@@ -61,7 +61,7 @@ def test_a_token_is_shown_even_if_one_left(page, fleet, hold, axe, way):
     fleet.connect("lamp", token=shown.locator("code.token").inner_text())
     shown.get_by_role("button", name="Done").click()
     page.goto("/#/devices")
-    expect(page.get_by_text("1 devices, 1 online")).to_be_visible()
+    expect(page.get_by_text("1 device, 1 online")).to_be_visible()
 
 
 def test_an_error_is_told_even_if_one_left(page, hold):
@@ -125,7 +125,7 @@ def test_logging_out_takes_the_messages_along(page):
 def test_a_slow_view_does_not_push_in(page, person, hold):
     """While it loads the page says so; who goes back to where they were stays there."""
     person.register("lamp")
-    expect(page.get_by_text("1 devices")).to_be_visible()
+    expect(page.get_by_text("1 device")).to_be_visible()
     held = hold("GET", "**/api/v2/keys")
     page.get_by_role("link", name="Keys").click()
     expect(page.get_by_role("status").filter(has_text="Loading…")).to_be_visible()

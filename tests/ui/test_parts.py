@@ -49,7 +49,7 @@ UPDATES = [
 def test_a_shadow_followed_live_is_the_server_s(page, person):
     """Merged update by update in the browser, state and delta are what the server has."""
     person.register("lamp")
-    expect(page.get_by_text("1 devices")).to_be_visible()
+    expect(page.get_by_text("1 device")).to_be_visible()
     for version, update in enumerate(UPDATES, 1):
         assert person.http.post("/devices/lamp/shadow", json={"state": update}).status_code == 200
         page.evaluate(

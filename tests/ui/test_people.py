@@ -169,7 +169,7 @@ def test_changing_one_s_password(open_page, person, axe):
     page.get_by_role("link", name="Devices").click()
     with person.server.client(person.name, "new one") as http:
         assert http.post("/devices", json={"id": "lamp"}).status_code == 201
-    expect(page.get_by_text("1 devices, 0 online")).to_be_visible()
+    expect(page.get_by_text("1 device, 0 online")).to_be_visible()
     expect(page.get_by_role("status").filter(has_text="Reconnecting")).to_be_hidden()
 
 

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import {announce, forgetToasts, loading, toast} from "./dialog.js";
 import {fill, h, setText} from "./dom.js";
+import {keepFocus} from "./focus.js";
 import {forgetJobs} from "./jobs.js";
 import * as live from "./live.js";
 import {go, link, match, otherwise, route} from "./router.js";
@@ -103,8 +104,12 @@ function drawBar() {
 
 function markNav() {
   for (const anchor of bar.querySelectorAll("[data-nav]")) {
-    if (anchor.dataset.nav === present?.found.nav) anchor.setAttribute("aria-current", "page");
-    else anchor.removeAttribute("aria-current");
+    if (anchor.dataset.nav === present?.found.nav) {
+      anchor.setAttribute("aria-current", "page");
+      anchor.scrollIntoView({block: "nearest", inline: "center"}); // a phone has not room for all
+    } else {
+      anchor.removeAttribute("aria-current");
+    }
   }
 }
 
@@ -182,4 +187,5 @@ async function boot() {
   await show();
 }
 
+keepFocus();
 boot();

@@ -9,6 +9,7 @@ import * as live from "../live.js";
 import {menuButton} from "../menu.js";
 import {go, link} from "../router.js";
 import {dropDrafts} from "./device/drafts.js";
+import {onlineTag} from "./device/parts.js";
 import {remove, rename, renewToken} from "./devices/acts.js";
 
 const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
@@ -137,6 +138,3 @@ const gone = (id) => ({
   element: h("section", {class: "page"}, h("div", {class: "empty"}, h("h1", {}, "No such device"),
     h("p", {}, "There is no device ", foreign(id), ". It may have been removed."), h("a", {class: "button", href: "#/devices"}, "To the devices"))),
 });
-
-export const onlineTag = ({online}) =>
-  h("span", {class: online ? "status online" : "status offline"}, h("span", {class: "dot", "aria-hidden": "true"}), online ? "Online" : "Offline");

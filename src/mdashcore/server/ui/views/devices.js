@@ -9,8 +9,8 @@ import {menuButton} from "../menu.js";
 import {go, link} from "../router.js";
 import {sparkline} from "../spark.js";
 import {table} from "../table.js";
-import {onlineTag} from "./device.js";
-import {callMethod, register, remove, rename, renewToken, update} from "./devices/acts.js";
+import {onlineTag} from "./device/parts.js";
+import {callMethod, register, remove, rename, renewToken, these, update} from "./devices/acts.js";
 
 const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
 
@@ -150,7 +150,7 @@ export default function view({query}) {
     const all = live.devices.size;
     let online = 0;
     for (const device of live.devices.values()) online += device.online;
-    setText(count, !live.isLoaded() ? "Loading…" : isFiltered() ? `${found} of ${all} devices` : `${all} devices, ${online} online`);
+    setText(count, !live.isLoaded() ? "Loading…" : isFiltered() ? `${found} of ${these(all)}` : `${these(all)}, ${online} online`);
     if (found > 0) return;
     nothing.replaceChildren(
       !live.isLoaded() ? h("p", {class: "muted"}, "Loading…")

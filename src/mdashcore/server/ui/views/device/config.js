@@ -3,7 +3,7 @@
 import {call} from "../../api.js";
 import {act, ask, errorLine, toast} from "../../dialog.js";
 import {fill, foreign, h, setText, uniqueId} from "../../dom.js";
-import {isObject} from "../../live.js";
+import {isObject, same} from "../../live.js";
 import {at, changes, formatPath, keyOf, leaves, patch, put, shortJson, shortPath} from "../../tree.js";
 import {guard, keep, take} from "./drafts.js";
 import {fieldFor, typeInto} from "./leaf_form.js";
@@ -32,11 +32,12 @@ export default function config(device, {session}) {
       return found;
     },
     show: (found) => {
+      if (isUnsent() && same(found, base)) return content; // what is being typed is not disturbed
+      const kept = isUnsent() ? {base, draft, wrong: [...wrong]} : take(session.user, device.id, "config"); // edits made while it was read
       base = draft = found;
-      const kept = take(session.user, device.id, "config");
       drawTree();
       if (kept) restore(kept);
-      return h("div", {class: "stack"}, tree, bar);
+      return content;
     },
     onOnline: () => {
       if (!isUnsent()) source.reload(); // what is being edited is kept
@@ -47,7 +48,7 @@ export default function config(device, {session}) {
   // The tree
 
   const count = h("span", {class: "muted", role: "status"});
-  const search = h("input", {type: "search", "aria-label": "Filter keys", placeholder: "Key", oninput: filter});
+  const search = h("input", {type: "search", "aria-label": "Filter keys", placeholder: "Filter keys", oninput: filter});
   const body = h("div", {class: "config-tree"});
   const tree = h("section", {class: "card stack", "aria-label": "Configuration"},
     h("header", {class: "section-head"}, h("h2", {}, "Configuration"), count, h("div", {class: "tools"}, search,
@@ -162,6 +163,7 @@ export default function config(device, {session}) {
   const save = h("button", {type: "button", onclick: () => act(save, error, () => send({save: true})).then(draw)}, "Save");
   const restart = h("button", {type: "button", class: "primary", onclick: saveAndRestart}, "Save and restart");
   const bar = h("section", {class: "card stack tight change-bar", "aria-label": "Changes"}, note, list, error.element, h("div", {class: "actions"}, discard, apply, save, restart));
+  const content = h("div", {class: "stack"}, tree, bar);
 
   function drawAnew() {
     draft = base;
@@ -213,6 +215,7 @@ export default function config(device, {session}) {
 
   async function reread() {
     if (isUnsent() && !(await ask({title: "Read it again?", lost: "The changes that you have not sent are lost.", action: "Read again", danger: true}))) return;
+    drawAnew();
     source.reload();
   }
 

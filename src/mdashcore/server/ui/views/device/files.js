@@ -57,6 +57,7 @@ export default function files(device, {session}) {
   const rows = h("tbody", {});
   const table = h("table", {class: "plain files"}, h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Name"), h("th", {scope: "col", class: "end"}, "Size"), h("th", {scope: "col"}, h("span", {class: "visually-hidden"}, "Actions")))), rows);
   const nothing = h("p", {class: "muted"});
+  const dropHint = h("p", {class: "hint drop-hint"}, "Files can be dropped here, too.");
   const pick = h("input", {type: "file", multiple: true, hidden: true, "aria-label": "Files to upload", onchange: () => {
     uploadAll([...pick.files]);
     pick.value = "";
@@ -66,7 +67,7 @@ export default function files(device, {session}) {
       h("button", {type: "button", "data-online": "", onclick: () => source.reload()}, "Refresh"),
       h("button", {type: "button", "data-online": "", onclick: create}, "New file"),
       h("button", {type: "button", class: "primary", "data-online": "", onclick: () => pick.click()}, "Upload"), pick)),
-    error.element, nothing, table, h("p", {class: "hint drop-hint"}, "Files can be dropped here, too."));
+    error.element, nothing, table, dropHint);
 
   function drawRows() {
     const wanted = search.hidden ? "" : search.value.trim().toLowerCase();
@@ -74,6 +75,7 @@ export default function files(device, {session}) {
     const more = found.length - MOST;
     table.hidden = found.length === 0;
     nothing.hidden = found.length > 0 && more <= 0;
+    dropHint.hidden = list.length === 0; // it is said already
     setText(nothing, list.length === 0 ? "There are no files on the device. Drop one here, or write a new one."
       : found.length === 0 ? "No file has this in its name." : `${more} more files: filter by name to see them.`);
     fill(rows, found.slice(0, MOST).map(({name, size}) => h("tr", {},

@@ -51,7 +51,8 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
     try {
       const value = await load(mine.signal);
       if (mine.signal.aborted) return;
-      fill(body, show(value));
+      const shown = show(value);
+      if (body.firstChild !== shown) fill(body, shown); // to be moved is to lose the focus
       loaded = true;
       body.hidden = false;
     } catch (problem) {
@@ -89,6 +90,9 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
     },
   };
 }
+
+export const onlineTag = ({online}) =>
+  h("span", {class: online ? "status online" : "status offline"}, h("span", {class: "dot", "aria-hidden": "true"}), online ? "Online" : "Offline");
 
 // <dl> of [[term, node or text], …]; what is null or undefined is left out.
 export const facts = (pairs) => h("dl", {class: "facts"}, pairs.filter(([, value]) => value !== null && value !== undefined).map(([term, value]) =>

@@ -2,11 +2,12 @@
 
 import {call, del, devicePath, post, put, upload} from "../../api.js";
 import {ask, copyButton, errorLine, open} from "../../dialog.js";
-import {bytes, field, foreign, h, setText} from "../../dom.js";
+import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {showJob, startJob} from "../../jobs.js";
 import {jsonEditor} from "../../json_editor.js";
 import * as live from "../../live.js";
 import {lossOf} from "../device/destroys.js";
+import {onlineTag} from "../device/parts.js";
 import {draft} from "../rollouts/parts.js";
 
 const NAMED = 5; // devices that a confirmation names; the others are counted
@@ -36,11 +37,15 @@ function showToken(title, {id, token}) {
     ["Mongoose OS, over a cable", `mos config-set dash.enable=true dash.server=${url}/api/v2/rpc dash.token=${token}`],
   ];
   const copyable = (text, props) => h("div", {class: "secret"}, h("code", props, text), copyButton(() => text));
+  const state = h("p", {class: "first-contact", role: "status"});
+  const draw = (device) => fill(state, device?.online ? [onlineTag(device), " It is connected."] : "Not connected yet: this changes as soon as it is.");
+  const unsubscribe = live.onDevice(id, draw);
+  draw(live.devices.get(id));
   const dialog = open(title, h("div", {class: "stack"},
     h("p", {}, "This is the token of ", h("code", {}, foreign(id)), ", with which it connects. It is shown this once: copy it now."),
     copyable(token, {class: "token"}),
     lines.map(([label, line]) => h("div", {class: "stack tight"}, h("h3", {}, label), copyable(line))),
-    h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))));
+    state, h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))), unsubscribe);
 }
 
 export async function rename({id, name: before}) {
@@ -76,24 +81,24 @@ function names(devices) {
 
 const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST)}…` : name);
 
-const these = (devices) => (devices.length === 1 ? "1 device" : `${devices.length} devices`);
+export const these = (count) => (count === 1 ? "1 device" : `${count} devices`);
 
 // After a question; whether the person went on.
 export async function remove(devices) {
   const one = devices.length === 1;
   const sure = await ask({
-    title: one ? h("span", {}, "Delete ", foreign(short(devices[0].name || devices[0].id)), "?") : `Delete ${these(devices)}?`,
+    title: one ? h("span", {}, "Delete ", foreign(short(devices[0].name || devices[0].id)), "?") : `Delete ${these(devices.length)}?`,
     body: h("div", {class: "stack tight"}, !one && h("p", {}, names(devices)),
       h("p", {}, one ? "Its token and its connection end at once. Its shadow and its firmware updates are lost."
         : "Their tokens and connections end at once. Their shadows and firmware updates are lost."),
       h("p", {class: "muted"}, "What is in the log stays there. This cannot be undone.")),
-    action: one ? "Delete" : `Delete ${these(devices)}`,
+    action: one ? "Delete" : `Delete ${these(devices.length)}`,
     danger: true,
     onConfirm: one ? () => del(devicePath(devices[0].id)) : undefined,
   });
   if (!sure || one) return sure;
   showJob(startJob({
-    title: `Deleting ${these(devices)}`,
+    title: `Deleting ${these(devices.length)}`,
     devices,
     width: WIDTH.delete,
     run: async ({id}) => {
@@ -113,7 +118,7 @@ export async function update(devices) {
   const file = h("input", {type: "file", required: true, onchange: () => setText(chosen, file.files[0] ? bytes(file.files[0].size) : "")});
   const commit = h("input", {type: "checkbox", checked: true, id: "bulk-commit"});
   const sure = await ask({
-    title: `Update the firmware of ${these(devices)}`,
+    title: `Update the firmware of ${these(devices.length)}`,
     body: [
       h("p", {}, names(devices)),
       offline > 0 && h("p", {class: "banner"}, offline === devices.length ? "None of them is online now: the update waits for them."
@@ -133,7 +138,7 @@ export async function update(devices) {
   const [image] = file.files;
   const query = new URLSearchParams({queue: 1, ...(commit.checked && {commit: "auto"})});
   showJob(startJob({
-    title: `Sending ${image.name} to ${these(devices)}`,
+    title: `Sending ${image.name} to ${these(devices.length)}`,
     devices,
     width: WIDTH.update,
     run: async ({id}, {signal, onProgress}) => {
@@ -156,7 +161,7 @@ export async function callMethod(devices) {
   }
   let wanted;
   const sure = await ask({
-    title: `Call a method of ${these(devices)}`,
+    title: `Call a method of ${these(devices.length)}`,
     body: [h("p", {}, names(devices)), known, field("Method", method), params.element, hint.element],
     action: "Call",
     onConfirm: () => {
@@ -165,9 +170,9 @@ export async function callMethod(devices) {
   });
   if (!sure) return;
   const lost = lossOf(wanted.method, wanted.params);
-  if (lost && !(await ask({title: `Call ${wanted.method} of ${these(devices)}?`, body: h("p", {}, names(devices)), lost, action: "Call", danger: true}))) return;
+  if (lost && !(await ask({title: `Call ${wanted.method} of ${these(devices.length)}?`, body: h("p", {}, names(devices)), lost, action: "Call", danger: true}))) return;
   showJob(startJob({
-    title: `Calling ${wanted.method} of ${these(devices)}`,
+    title: `Calling ${wanted.method} of ${these(devices.length)}`,
     devices,
     width: WIDTH.call,
     run: async ({id}, {signal}) => JSON.stringify(await call(id, wanted.method, wanted.params, {signal}), null, 1),
