@@ -28,11 +28,17 @@ MAX_EVENTS: Final = 16  # sockets that are read from before everybody else has a
 def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that waits for nothing to its end, without a task."""
     try:
-        coroutine.send(None)
+        trap = coroutine.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+    if (abort := getattr(trap, "abort_func", None)) is not None:
+        abort(_never)  # what it waits for must not wake the task in whose name it was run
     coroutine.close()
     raise RuntimeError("a store that claims to be instant waits")
+
+
+def _never() -> None:
+    """What Trio gives to who stops waiting, to be called where that takes a while: here nobody is left by then."""
 
 
 class _Poller:
@@ -45,17 +51,22 @@ class _Poller:
         """What is called when all sockets of this turn were read from; None between two turns."""
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
-        self._ready[fd] = ready
         self._epoll.register(fd, select.EPOLLIN)
+        self._ready[fd] = ready
 
-    def hold(self, fd: int, hold: bool) -> None:
+    def hold(self, fd: int, ready: Callable[[], None], hold: bool) -> None:
+        if self._ready.get(fd) != ready:  # its number has been given to another socket
+            return
         with suppress(OSError, ValueError):  # closed already
-            self._epoll.modify(fd, 0 if hold else select.EPOLLIN)
+            if hold:  # not by watching for nothing: a connection that is over would be told of all the same
+                self._epoll.unregister(fd)
+            else:
+                self._epoll.register(fd, select.EPOLLIN)
 
     def forget(self, fd: int, ready: Callable[[], None]) -> None:
-        if self._ready.get(fd) == ready:  # else its number has been given to another socket
+        if self._ready.get(fd) == ready:
             del self._ready[fd]
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError):  # held, or closed already
                 self._epoll.unregister(fd)
 
     async def run(self) -> None:
@@ -68,7 +79,10 @@ class _Poller:
                         ready()
                 at_end, self.at_end = self.at_end, None
                 for function in at_end:
-                    function()
+                    try:
+                        function()
+                    except Exception:  # a defect that one connection meets must not end the run
+                        _log.exception("the end of a turn failed")
         finally:
             self._epoll.close()
 
@@ -100,7 +114,6 @@ class Inflow:
         "_fd",
         "_held",
         "_poller",
-        "_ready",
         "_size",
         "_stream",
         "_task",
@@ -114,7 +127,7 @@ class Inflow:
         It returns what `receive` is to return, which may be nothing; or None, and nobody is woken. What it raises is
         raised by `receive`.
         """
-        self._stream = stream
+        self._stream: Any = stream
         self._size = size
         self._data = b""
         self._ended = False
@@ -125,8 +138,7 @@ class Inflow:
         if isinstance(stream, trio.SocketStream) and hasattr(select, "epoll"):
             self._poller = _poller()
             self._fd = stream.socket.fileno()
-            self._ready = self._read
-            self._poller.watch(self._fd, self._ready)
+            self._poller.watch(self._fd, self._read)
 
     @property
     def wakeable(self) -> bool:
@@ -172,17 +184,18 @@ class Inflow:
     def close(self) -> bytes:
         """Stop reading, before others read from the stream, or it is closed; what came and was not received."""
         self._forget()
+        self.take = None  # mostly a method of who has this: a circle, and the collector is called seldom
         data, self._data = self._data, b""
         return data
 
     def _hold(self, hold: bool) -> None:
         self._held = hold
-        if self._poller is not None:
-            self._poller.hold(self._fd, hold)
+        if self._poller is not None and self._stream.socket.fileno() == self._fd:  # else others have closed it
+            self._poller.hold(self._fd, self._read, hold)
 
     def _forget(self) -> None:
         if self._poller is not None:
-            self._poller.forget(self._fd, self._ready)
+            self._poller.forget(self._fd, self._read)
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._task = None
