@@ -305,8 +305,8 @@ async def test_a_taker_may_close_any_connection() -> None:
         first.take = closing(first, second, our_other)
         second.take = closing(second, first, ours)
         async with waiting(first) as got, waiting(second) as got_too:
-            await theirs.send_all(b"1")
-            await their_other.send_all(b"2")
+            theirs.socket._sock.send(b"1")  # both at once, without a turn between
+            their_other.socket._sock.send(b"2")
             await quiet()
             assert got == got_too == []
             new[-2].send(b"3")
