@@ -27,6 +27,8 @@ class Conversation:
     inflow: Inflow
     scope: trio.CancelScope
     """Around all that is done for it; its deadline moves with what is waited for."""
+    used: bool = attrs.field(init=False, default=False)
+    """Whether a request was answered on it: it can become no socket any more, and may be idle for longer."""
     call: BegunCall | None = attrs.field(init=False, default=None)
     """What was asked of a device, and its answer is still to be sent."""
     deadline: float = attrs.field(init=False, default=inf)
@@ -56,18 +58,16 @@ class Conversation:
             self.call.abandon()
             self.call = None
 
-    async def wait_answered(self) -> bool:
-        """Wait for the end of the call, if there is one; False if it has not come in time."""
-        if self.call is None:
-            return True
+    async def wait_answered(self) -> None:
+        """Wait for the end of the call, as long as it has time."""
         self.answered = trio.Event()
         with trio.CancelScope(deadline=self.deadline):
             await self.answered.wait()
         self.answered = None
-        return self.call is None
 
     def put(self, data: bytes) -> None:
         """Send, as far as the system takes it at once; the task has to `flush`, and is told."""
+        self.used = True
         self._rest = data[write_now(self.stream, data) :]
         if self._rest:
             self.inflow.wake()

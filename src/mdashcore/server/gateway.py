@@ -139,7 +139,7 @@ class Gateway:
         Returns:
             the socket that it has become, if any: an idle device keeps nothing of how it came.
         """
-        data, judge, idle = b"", Next.READ, HEAD_TIMEOUT
+        data, judge = b"", Next.READ
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
             if isinstance(stream, trio.SSLStream):
                 with _member(self._heads, scope):
@@ -148,15 +148,14 @@ class Gateway:
                     judge = Next.ELSEWHERE
             conversation = Conversation(stream, inflow, scope)
             while judge is Next.READ:
-                data = await self._read_head(conversation, data, idle)
+                data = await self._read_head(conversation, data)
                 if not data:
                     break
-                if idle == HEAD_TIMEOUT and _wants_socket(data):
+                if not conversation.used and _wants_socket(data):
                     scope.deadline = inf
                     if (socket := await self._shake_hands(conversation, data)) is not None:
                         return socket
                 data, judge = await self._lane.take(conversation, data)
-                idle = KEEP_ALIVE
             scope.deadline = inf
             if judge is Next.ELSEWHERE:
                 await self._hand_over(stream, data + inflow.close())
@@ -164,17 +163,16 @@ class Gateway:
                 await conversation.part()
         return None
 
-    async def _read_head(self, conversation: Conversation, head: bytes, idle: float) -> bytes:
+    async def _read_head(self, conversation: Conversation, head: bytes) -> bytes:
         """The bytes that came until a request's head was complete, or could not become one; nothing if none came.
 
         Args:
             head: those that are there already.
-            idle: seconds for the first byte.
         """
         scope = conversation.scope
         if not head:
             scope.deadline = inf
-            head = await self._lane.rest(conversation, idle)
+            head = await self._lane.rest(conversation, KEEP_ALIVE if conversation.used else HEAD_TIMEOUT)
             if not head:
                 return b""
         scope.deadline = trio.current_time() + HEAD_TIMEOUT

@@ -212,8 +212,8 @@ class Lane:
                     data = b""
                 if data is None:
                     break
-                if not await conversation.wait_answered() and conversation.call is not None:
-                    self._put(conversation, _failure(conversation.call.give_up()))
+                if conversation.call is not None:
+                    await self._end_call(conversation)
                 await conversation.flush()
                 if self._closing.is_set():
                     await conversation.part()
@@ -224,6 +224,16 @@ class Lane:
             self._resting.discard(conversation)
             conversation.inflow.take = None
             conversation.abandon()
+
+    async def _end_call(self, conversation: Conversation) -> None:
+        """Wait for the end of the call, and bring it about where it does not come in time."""
+        self._answering.add(conversation)  # nobody reads meanwhile, and would find the client gone
+        try:
+            await conversation.wait_answered()
+        finally:
+            self._answering.discard(conversation)
+        if conversation.call is not None:
+            self._put(conversation, _failure(conversation.call.give_up()))
 
     def _take_now(self, conversation: Conversation, data: bytes) -> bytes | None:
         """Answer a plain request, or begin to; what is left where that cannot be done without waiting."""
@@ -306,6 +316,7 @@ class Lane:
                 return data, Next.END
             if b"\r\n\r\n" not in data:
                 return data, Next.READ
+            await trio.lowlevel.checkpoint()  # a packet full of requests does not keep everybody else waiting
 
     async def _read(self, conversation: Conversation, size: int) -> bytes | None:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""
@@ -363,6 +374,8 @@ def _has_left(stream: trio.abc.Stream) -> bool:
     transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
     if not isinstance(transport, trio.SocketStream) or not hasattr(select, "POLLRDHUP"):
         return False
+    if (fd := transport.socket.fileno()) < 0:
+        return True  # we have closed it, as the server goes down
     poll = select.poll()
-    poll.register(transport.socket.fileno(), select.POLLRDHUP)
+    poll.register(fd, select.POLLRDHUP)
     return bool(poll.poll(0))
