@@ -13,7 +13,7 @@ import pytest
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore._errors import NotFound, VersionConflict
-from mdashcore.storage import DURABLE, Backend, Document, LogEntry
+from mdashcore.storage import DURABLE, INSTANT, Backend, Document, LogEntry
 from mdashcore.testing import BackendSuite
 
 
@@ -380,6 +380,61 @@ def test_a_false_capability_is_caught(caught_by):
             return _opened(Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({DURABLE})))
 
     with pytest.raises((AssertionError, NotFound)):
+        getattr(Suite(), caught_by)()
+
+
+class ReadsFromElsewhere(MemoryDocuments):
+    """Keeps some documents in memory only."""
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        if key == "k99":
+            await anyio.lowlevel.checkpoint()
+        return await super().get(collection, key)
+
+
+class ScansInPieces(MemoryDocuments):
+    """Gives others their turn now and then."""
+
+    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+        number = 0
+        async for document in super().scan(collection, prefix):
+            number += 1
+            if number % 100 == 0:
+                await anyio.lowlevel.checkpoint()
+            yield document
+
+
+class LocksLogs(MemoryLogs):
+    """Lets one write at a time, with a lock that lets others have a turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = anyio.Lock()
+
+    async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
+        async with self._lock:
+            return await super().append(log, time, bodies)
+
+
+WAITING = [
+    (ReadsFromElsewhere, "test_documents_instant"),
+    (ScansInPieces, "test_documents_instant"),
+    (LocksLogs, "test_log_instant"),
+    (WaitsForSlowOnes, "test_bus_instant"),
+]
+
+
+@pytest.mark.parametrize(("store", "caught_by"), WAITING, ids=lambda value: getattr(value, "__name__", value))
+def test_a_store_that_waits_is_not_instant(store, caught_by):
+    """One that says it never waits, and does now and then, fails."""
+
+    class Suite(BackendSuite):
+        def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
+            stores = [MemoryDocuments, MemoryLogs, MemoryBlobs, MemoryBus]
+            documents, logs, blobs, bus = (store if issubclass(store, kind) else kind for kind in stores)
+            return _opened(Backend(documents(), logs(), blobs(), bus(), frozenset({INSTANT})))
+
+    with pytest.raises(AssertionError, match="INSTANT"):
         getattr(Suite(), caught_by)()
 
 

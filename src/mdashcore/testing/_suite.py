@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import anyio
 
 from mdashcore.storage import Backend
 
-__all__ = ["ODD_KEYS", "StorageSuite", "Test"]
+__all__ = ["ODD_KEYS", "TIMES", "StorageSuite", "Test", "at_once"]
 
 TIME_LIMIT = 60.0  # seconds for one test on one loop: what hangs is a failure with a name, not a hanging run
 
@@ -23,6 +23,10 @@ ODD_KEYS = (
     "'", '"', "; DROP TABLE x",
 )  # fmt: skip
 """Keys that have escaped from, or fallen together in, one store or another. All are different keys."""
+
+TIMES = 200  # that a verb is tried, where it must never wait: a store may have to wait now and then only
+
+T = TypeVar("T")
 
 Test = Callable[[Any], Awaitable[None]]
 
@@ -72,6 +76,16 @@ class StorageSuite:
                 await test(name)
 
         self.run(checked)
+
+
+def at_once(verb: Coroutine[Any, Any, T]) -> T:
+    """What a verb returns, or raises, that waits for nothing; one that does wait fails the test."""
+    try:
+        verb.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    verb.close()
+    raise AssertionError("a verb of a backend that claims to be INSTANT has waited")
 
 
 async def _limited(test: Callable[[str], Awaitable[None]], name: str) -> None:

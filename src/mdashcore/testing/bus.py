@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import anyio
 
 from mdashcore._errors import StorageError
-from mdashcore.storage import SHARED, Backend, MessageBus
-from mdashcore.testing._suite import ODD_KEYS, StorageSuite
+from mdashcore.storage import INSTANT, SHARED, Backend, MessageBus
+from mdashcore.testing._suite import ODD_KEYS, StorageSuite, at_once
 
 __all__ = ["MessageBusSuite"]
 
@@ -147,6 +147,18 @@ class MessageBusSuite(StorageSuite):
                     assert await anext(messages) == b"1"
 
         self.run_if(SHARED, test)
+
+    def test_bus_instant(self) -> None:
+        """Nobody who publishes ever waits, and least of all for a subscriber that is behind."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as backend, backend.bus.subscribe("t"):
+                bus: Any = backend.bus
+                for n in range(self.flood):
+                    at_once(bus.publish("t", b"%d" % n))
+                    at_once(bus.publish("nobody's", b"%d" % n))
+
+        self.run_if(INSTANT, test)
 
     def _on_bus(self, test: Callable[[MessageBus], Awaitable[None]]) -> None:
         async def opened(backend: Backend) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdashcore import _json
 from mdashcore._errors import VersionConflict
-from mdashcore.storage import DURABLE, SHARED, Backend, Document, DocumentStore
-from mdashcore.testing._suite import ODD_KEYS, StorageSuite
+from mdashcore.storage import DURABLE, INSTANT, SHARED, Backend, Document, DocumentStore
+from mdashcore.testing._suite import ODD_KEYS, TIMES, StorageSuite, at_once
 
 __all__ = ["DocumentStoreSuite"]
 
@@ -287,6 +288,29 @@ class DocumentStoreSuite(StorageSuite):
                 await _conflict(one.documents.put("things", "k", b"3", expected=version), version, newer)
 
         self.run_if(SHARED, test)
+
+    def test_documents_instant(self) -> None:
+        """No verb ever waits, whatever it finds."""
+
+        async def keys(documents: DocumentStore) -> list[str]:
+            return sorted([document.key async for document in documents.scan("things")])
+
+        async def test(name: str) -> None:
+            async with self.open(name) as backend:
+                documents: Any = backend.documents
+                for n in range(TIMES):
+                    version = at_once(documents.put("things", f"k{n}", b"0", expected=0))
+                    with pytest.raises(VersionConflict):
+                        at_once(documents.put("things", f"k{n}", b"1", expected=0))
+                    version = at_once(documents.put("things", f"k{n}", b"2", expected=version))
+                    assert at_once(documents.get("things", f"k{n}")) == Document(f"k{n}", version, b"2")
+                    assert at_once(documents.get("things", "none")) is None
+                assert at_once(keys(documents)) == sorted(f"k{n}" for n in range(TIMES))
+                for n in range(TIMES):
+                    assert at_once(documents.delete("things", f"k{n}"))
+                    assert not at_once(documents.delete("things", f"k{n}"))
+
+        self.run_if(INSTANT, test)
 
     def test_documents_random_operations(self) -> None:
         """Any sequence of operations does what it does to a plain dict."""

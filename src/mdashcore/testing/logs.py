@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidInput
-from mdashcore.storage import DURABLE, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
-from mdashcore.testing._suite import ODD_KEYS, StorageSuite
+from mdashcore.storage import DURABLE, INSTANT, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
+from mdashcore.testing._suite import ODD_KEYS, TIMES, StorageSuite, at_once
 
 __all__ = ["LogStoreSuite"]
 
@@ -239,6 +239,23 @@ class LogStoreSuite(StorageSuite):
                 assert [entry.body for entry in await two.logs.read("l", 0, 10)] == [b"0", b"1", b"2"]
 
         self.run_if(SHARED, test)
+
+    def test_log_instant(self) -> None:
+        """No verb ever waits, however long the log."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as backend:
+                logs: Any = backend.logs
+                for n in range(TIMES):
+                    assert at_once(logs.end("l")) == 2 * n
+                    assert at_once(logs.append("l", 1.0, [b"0", b"1"])) == 2 * n
+                    assert [entry.offset for entry in at_once(logs.read("l", 2 * n, 10))] == [2 * n, 2 * n + 1]
+                at_once(logs.trim("l", 10))
+                assert len(at_once(logs.read("l", 0, 3 * TIMES))) == 10
+                at_once(logs.begin("l", 10 * TIMES))
+                assert at_once(logs.end("l")) == 10 * TIMES
+
+        self.run_if(INSTANT, test)
 
     def test_log_random_operations(self) -> None:
         """Any sequence of operations does what it does to a plain list."""
