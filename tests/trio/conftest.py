@@ -149,18 +149,21 @@ OpenPair = Callable[..., Awaitable[tuple[ServerWebSocket, MemoryClient]]]
 
 @pytest.fixture(scope="session")
 def open_pair() -> OpenPair:
-    """Makes both ends of a WebSocket: ``server, client = await open_pair(sizes=…, lockstep=…, max_message=…)``."""
+    """Makes both ends of a WebSocket: ``server, client = await open_pair(sizes=…, lockstep=…, max_message=…)``.
+
+    With ``sockets=True`` over a pair of real ones; the test has to close both.
+    """
 
     async def open_(
-        *, sizes: Sequence[int] = (2**16,), lockstep: bool = False, **options: Any
+        *, sizes: Sequence[int] = (2**16,), lockstep: bool = False, sockets: bool = False, **options: Any
     ) -> tuple[ServerWebSocket, MemoryClient]:
         make = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
-        client_end, server_end = make()
+        client_end, server_end = map(trio.SocketStream, trio.socket.socketpair()) if sockets else make()
         client = MemoryClient(client_end, server_end)
         servers: list[ServerWebSocket] = []
 
         async def serve() -> None:
-            servers.append(await accept(Chopped(server_end, sizes), **options))
+            servers.append(await accept(server_end if sockets else Chopped(server_end, sizes), **options))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)

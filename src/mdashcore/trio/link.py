@@ -6,6 +6,7 @@ callers do not write.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -24,6 +25,8 @@ from mdashcore.trio.inflow import run_now
 from mdashcore.trio.stream import MessageStream, eager
 
 __all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "Outcome", "PeerEvent", "late"]
+
+_log = logging.getLogger(__name__)
 
 # Close codes of RFC 6455, section 7.4.1, and of its registry.
 GOING_AWAY: Final = 1001
@@ -207,7 +210,10 @@ class Link:
 
     def _settle(self, id_: int, outcome: bytes | Exception) -> None:
         if (done := self._callers.pop(id_, None)) is not None:
-            done(outcome)
+            try:
+                done(outcome)
+            except Exception:  # the caller's defect: neither the peer nor other callers must suffer from it
+                _log.exception("the outcome of a call could not be told")
 
     def _forsake(self, event: ConnectionClosed) -> None:
         for id_ in event.calls:
