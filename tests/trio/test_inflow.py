@@ -256,6 +256,19 @@ async def test_what_is_taken_wakes_nobody() -> None:
             assert taken == [b"0", b"1", b"2", b"3"]
 
 
+async def test_what_a_taker_leaves_comes_before_the_end() -> None:
+    """Also where that is nothing, and the end is there before the task has its turn: it is to look around first."""
+    for _ in range(20):
+        async with open_ends() as (ours, theirs):
+            inflow = Inflow(ours, SIZE)
+            inflow.take = lambda data: b""
+            async with waiting(inflow) as got:
+                theirs.socket._sock.send(b"1")
+                theirs.socket._sock.shutdown(socket.SHUT_WR)
+                await quiet()
+                assert got == [b"", None]
+
+
 async def test_what_comes_while_nobody_waits_is_not_taken() -> None:
     """It would overtake what came before."""
     async with open_ends() as (ours, theirs):

@@ -117,6 +117,7 @@ class Inflow:
         "_size",
         "_stream",
         "_task",
+        "_woken",
         "take",
     )
 
@@ -132,6 +133,7 @@ class Inflow:
         self._data = b""
         self._ended = False
         self._held = False
+        self._woken = False  # for nothing: the end, if it has come meanwhile, is for the next time
         self._failure: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
         self._poller: _Poller | None = None
@@ -163,7 +165,8 @@ class Inflow:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        return data if data or not self._ended else None
+        woken, self._woken = self._woken, False
+        return data if data or woken or not self._ended else None
 
     def at_end_of_turn(self, function: Callable[[], None]) -> bool:
         """Call a function when all that has come now, on any stream, was taken; False where nothing is being taken.
@@ -178,8 +181,8 @@ class Inflow:
     def wake(self) -> None:
         """Have who waits in `receive` get nothing, and look around."""
         if self._task is not None:
-            task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+            self._woken = True
+            self._resume()
 
     def close(self) -> bytes:
         """Stop reading, before others read from the stream, or it is closed; what came and was not received."""
@@ -196,6 +199,11 @@ class Inflow:
     def _forget(self) -> None:
         if self._poller is not None:
             self._poller.forget(self._fd, self._read)
+
+    def _resume(self) -> None:
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._task = None
@@ -216,10 +224,10 @@ class Inflow:
                 left = self.take(data)
                 if left is None:
                     return
-                data = left
+                data, self._woken = left, True
             except Exception as exc:
                 self._failure = exc
         self._data += data
         if len(self._data) >= self._size:
             self._hold(True)
-        self.wake()
+        self._resume()
