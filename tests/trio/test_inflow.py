@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import select
 import socket
@@ -463,6 +464,26 @@ async def test_what_is_closed_is_gone() -> None:
 
 
 # Other streams and runs
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM])
+async def test_where_the_system_watches_no_more_sockets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """It has a limit. The task that waits reads then, as from other streams."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, "no room")
+
+    monkeypatch.setattr("mdashcore.trio.inflow._Poller.watch", fail)
+    async with open_ends() as (ours, theirs):
+        inflow = Inflow(ours, SIZE)
+        assert not inflow.wakeable
+        await theirs.send_all(b"1")
+        assert await inflow.receive() == b"1"
+        assert inflow.close() == b""
+    assert "no room" in caplog.text
+    caplog.clear()
 
 
 async def test_other_streams_are_read_from_by_who_waits() -> None:

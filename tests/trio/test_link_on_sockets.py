@@ -222,6 +222,7 @@ async def test_a_caller_that_fails_ends_nobody_else(talking: Any, caplog: pytest
         while "result" not in await talk.peer.receive():
             pass
         talk.link.close(POLICY_VIOLATION, "enough")
+        assert await talk.peer.close_code() == POLICY_VIOLATION
         await talk.ended.wait()
         assert talk.error is None
         assert [type(each) for each in done] == [DeviceOffline]

@@ -7,6 +7,7 @@ sockets and calls functions: 13 us for a message there and back through two sock
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -138,9 +139,14 @@ class Inflow:
         self._task: trio.lowlevel.Task | None = None
         self._poller: _Poller | None = None
         if isinstance(stream, trio.SocketStream) and hasattr(select, "epoll"):
-            self._poller = _poller()
             self._fd = stream.socket.fileno()
-            self._poller.watch(self._fd, self._read)
+            try:
+                _poller().watch(self._fd, self._read)
+                self._poller = _poller()
+            except OSError as exc:
+                if exc.errno not in (errno.ENOSPC, errno.ENOMEM):
+                    raise
+                _log.warning("a connection is served by its task alone: %s", exc)
 
     @property
     def wakeable(self) -> bool:
