@@ -30,7 +30,8 @@ from mdashcore.identity import Device
 from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.calls import MAX_PARAMS
-from mdashcore.trio.node import CHECK_INTERVAL, Node, open_node
+from mdashcore.trio.devices import CHECK_INTERVAL
+from mdashcore.trio.node import Node, open_node
 from mdashcore.trio.notify import Listener
 
 EPOCH = 1_700_000_000.0

@@ -8,7 +8,6 @@ with every byte that came, so that there is one judge of odd requests and not tw
 from __future__ import annotations
 
 import logging
-import re
 import select
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,11 +27,12 @@ from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
 from mdashcore.server.conversation import Conversation
+from mdashcore.server.plain import PlainRequest
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.inflow import run_now
 
-__all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Lane", "Next", "PlainRequest"]
+__all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Lane", "Next"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,78 +47,6 @@ SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 """Of every answer, in either lane."""
-
-_HEAD: Final = re.compile(
-    rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+))"
-    rb"(?:\?timeout=([0-9.]+))? HTTP/1\.1\r\n"
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[!-~](?:[\t -~]*[!-~])?[ \t]*\r\n){1,64})\r\n"
-)
-"""A head that the lane takes (RFC 9112, sections 3 and 5): no space, escape or byte that could be read in two ways."""
-
-_ONCE: Final = frozenset({b"host", b"content-length", b"authorization"})
-"""Fields of which a second one makes a request odd."""
-
-_ODD: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
-"""Fields that make one odd."""
-
-_LENGTH: Final = re.compile(rb"[0-9]{1,9}")
-
-
-@attrs.frozen
-class PlainRequest:
-    """A request that the lane can answer."""
-
-    post: bool
-    device: str
-    method: str | None
-    """The device's method; None for its shadow."""
-    timeout: str | None
-    authorization: str
-    """A Bearer key. Passwords take a while anyway, and are counted where they are wrong."""
-    body_start: int
-    body_end: int
-    """Where its body is in the bytes that it was read from, and where the next request begins."""
-    close: bool
-    """Whether the client wants the connection to be closed after the answer."""
-
-    @classmethod
-    def read(cls, data: bytes) -> PlainRequest | None:
-        """The request at the beginning of `data`, whose head is complete; None for what is not plain."""
-        match = _HEAD.match(data)
-        if match is None:
-            return None
-        fields: dict[bytes, bytes] = {}
-        for line in match[5].split(b"\r\n")[:-1]:
-            name, _, value = line.partition(b":")
-            name = name.lower()
-            if name in _ODD or (name in _ONCE and name in fields):
-                return None
-            if name == b"connection" and name in fields:
-                return None
-            fields[name] = value.strip()
-        length = fields.get(b"content-length", b"0")
-        connection = fields.get(b"connection", b"keep-alive").lower()
-        authorization = fields.get(b"authorization")
-        if (
-            authorization is None
-            or authorization[:7].lower() != b"bearer "
-            or b"host" not in fields
-            or not _LENGTH.fullmatch(length)
-        ):
-            return None
-        if connection not in (b"keep-alive", b"close"):
-            return None
-        start = match.end()
-        return cls(
-            post=match[1] == b"POST",
-            device=match[2].decode(),
-            method=None if match[3] is None else match[3].decode(),
-            timeout=None if match[4] is None else match[4].decode(),
-            authorization=authorization.decode(),
-            body_start=start,
-            body_end=start + int(length),
-            close=connection == b"close",
-        )
 
 
 class Next(Enum):
@@ -322,19 +250,20 @@ class Lane:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""
         conversation.scope.deadline = inf
         parts: list[bytes] = []
-        with trio.move_on_after(2 * self._body_timeout) as whole:
+        late = f"the body did not come within {2 * self._body_timeout:g} s"
+        with trio.move_on_after(2 * self._body_timeout):
             while size > 0:
                 with trio.move_on_after(self._body_timeout) as piece:
                     part = await conversation.inflow.receive()
                 if piece.cancelled_caught:
+                    late = f"nothing of the body came for {self._body_timeout:g} s"
                     break
                 if part is None:
                     return None
                 parts.append(part)
                 size -= len(part)
-        if whole.cancelled_caught or size > 0:
-            late = problems.problem(408, "the request's body was waited for too long")
-            await conversation.send(_Answer(408, _json.encode(late)).encode(close=True))
+        if size > 0:
+            await conversation.send(_Answer(408, _json.encode(problems.problem(408, late))).encode(close=True))
             return None
         return b"".join(parts)
 

@@ -28,6 +28,7 @@ from mdashcore.trio import relay
 from mdashcore.trio.calls import BegunCall, Calls, Here
 from mdashcore.trio.cluster import Cluster
 from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice, tell_offline
+from mdashcore.trio.devices import ConnectedDevices
 from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
 from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
@@ -44,8 +45,6 @@ _log = logging.getLogger(__name__)
 
 SWEEPERS: Final = 32  # records released at once: a store that commits in groups is then several times as quick
 
-CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, three reads each; on shared stores only
-
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
 
 _REVOKE: Final = "Credentials.Revoked"
@@ -59,11 +58,6 @@ _CALLS_THAT_COUNT: Final[dict[str, ota.Event]] = {
 """What the success of a person's call means for the device's update."""
 
 _ABOUT_UPDATES: Final = b'{"name":"ota.'
-
-_ABOUT_DEVICES: Final = tuple(
-    b'{"name":"%b"' % name.encode() for name in (notifications.ONLINE, notifications.UPDATED, notifications.DELETED)
-)
-"""How the frames begin from which a node learns what others have done to its devices."""
 
 
 @attrs.frozen
@@ -88,24 +82,6 @@ class _Revoked(msgspec.Struct):
     key: str | None = None
 
 
-class _Shadow(msgspec.Struct, gc=False):
-    version: int
-
-
-class _Update(msgspec.Struct, gc=False):
-    shadow: _Shadow | None = None
-
-
-class _News(msgspec.Struct, gc=False):
-    """What a node looks at in what it hears of its devices."""
-
-    id: str
-    data: _Update | None = None
-
-
-_read_news = msgspec.json.Decoder(_News).decode
-
-
 class Node:
     """The devices and listeners that are connected to this process. Make it with `open_node`.
 
@@ -117,7 +93,7 @@ class Node:
         self.id = id
         self.settings = settings
         self._nursery = nursery
-        self._devices: dict[tuple[str, str], ConnectedDevice] = {}
+        self._devices = ConnectedDevices()
         self._listeners = Listeners()
         self._pinger = Pinger(settings.ping_interval)
         self._farewells = 0
@@ -146,8 +122,7 @@ class Node:
             await self._welcome(connected)
             await link.run(connected.handle)
         finally:
-            if self._devices.get(connected.key) is connected:
-                del self._devices[connected.key]
+            if self._devices.remove(connected):
                 self.updater.disconnected(*connected.key)
             unwatch()
             # Not here: this task may be cancelled already, and then no await would succeed.
@@ -283,8 +258,10 @@ class Node:
     async def _welcome(self, connected: ConnectedDevice) -> None:
         """Let a device in, or send it away."""
         try:
-            if not self._admit(connected):
+            if not self._devices.admit(connected):
                 connected.link.close(POLICY_VIOLATION, REPLACED)
+            elif self._closing:  # since it asked to come in
+                connected.link.close(GOING_AWAY, _GOING_DOWN)
             elif not await connected.is_valid():
                 connected.link.close(POLICY_VIOLATION, REVOKED)  # since the handshake
             else:
@@ -294,18 +271,6 @@ class Node:
         except StorageError as exc:
             connected.give_up(exc)
         connected.end_telling()
-
-    def _admit(self, connected: ConnectedDevice) -> bool:
-        """Make this session the device's one; False if a newer one already is."""
-        previous = self._devices.get(connected.key)
-        if previous is not None and previous.session > connected.session:
-            return False
-        self._devices[connected.key] = connected
-        if previous is not None:
-            previous.link.close(POLICY_VIOLATION, REPLACED)
-        if self._closing:  # since it asked to come in
-            connected.link.close(GOING_AWAY, _GOING_DOWN)
-        return True
 
     async def _greet(self, connected: ConnectedDevice) -> None:
         settings = self.settings
@@ -339,32 +304,19 @@ class Node:
 
     def _reconnect_all(self) -> None:
         """Others took this node for dead, and its devices for offline: have them come again."""
-        for connected in tuple(self._devices.values()):
-            connected.link.close(TRY_AGAIN_LATER, "connect again")
+        self._devices.close(TRY_AGAIN_LATER, "connect again")
 
     async def _check_all(self) -> None:
         """Look at what may have been missed: revoked credentials, newer connections, changed shadows."""
-        left = list(self._devices.values())
-
-        async def check() -> None:
-            while left:
-                await left.pop().check()
-
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listeners.check)
-            for _ in range(SWEEPERS):
-                nursery.start_soon(check)
+            nursery.start_soon(self._devices.check)
 
     async def _check_in_turn(self) -> None:
         """The same, for ever and a little at a time: a bus may lose a message without a word."""
         while True:
             await self._listeners.check()
-            devices = list(self._devices.values())
-            for connected in devices:
-                await connected.check()
-                await trio.sleep(CHECK_INTERVAL / len(devices))
-            if not devices:
-                await trio.sleep(CHECK_INTERVAL)
+            await self._devices.check_slowly()
 
     async def _for_ever(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run what has no end. A defect that it meets is logged, and takes neither the node down nor itself."""
@@ -395,12 +347,8 @@ class Node:
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
             self.updater.heard(account, head.id, head.name)
-        elif self._peers is not None and item.frame.startswith(_ABOUT_DEVICES):
-            news = _read_news(item.frame)
-            connected = self._devices.get((account, news.id))
-            shadow = news.data.shadow if news.data is not None else None
-            if connected is not None and (shadow is None or shadow.version > connected.pushed):
-                self.spawn(connected.check)
+        elif self._peers is not None and (connected := self._devices.concerned(account, item.frame)) is not None:
+            self.spawn(connected.check)
 
     def _catch_up(self) -> None:
         """Notifications may have been missed."""
@@ -414,8 +362,7 @@ class Node:
             self._closing = True
             self._shutdown_deadline = trio.current_time() + SHUTDOWN_TIMEOUT
         with trio.CancelScope(deadline=self._shutdown_deadline):  # one for all who ask, the first of them counts
-            for connected in tuple(self._devices.values()):
-                connected.link.close(GOING_AWAY, _GOING_DOWN)
+            self._devices.close(GOING_AWAY, _GOING_DOWN)
             self._listeners.close(GOING_AWAY, _GOING_DOWN)
             while self._devices or self._farewells:
                 await self._quiet.wait()

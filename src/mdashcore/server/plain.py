@@ -1,0 +1,82 @@
+"""Requests that are so plain that they can be read in one way only: those that the fast lane answers."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+
+__all__ = ["PlainRequest"]
+
+_HEAD: Final = re.compile(
+    rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+))"
+    rb"(?:\?timeout=([0-9.]+))? HTTP/1\.1\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[!-~](?:[\t -~]*[!-~])?[ \t]*\r\n){1,64})\r\n"
+)
+"""A head that the lane takes (RFC 9112, sections 3 and 5): no space, escape or byte that could be read in two ways."""
+
+_ONCE: Final = frozenset({b"host", b"content-length", b"authorization"})
+"""Fields of which a second one makes a request odd."""
+
+_ODD: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
+"""Fields that make one odd."""
+
+_LENGTH: Final = re.compile(rb"[0-9]{1,9}")
+
+
+@attrs.frozen
+class PlainRequest:
+    """A request that the lane can answer."""
+
+    post: bool
+    device: str
+    method: str | None
+    """The device's method; None for its shadow."""
+    timeout: str | None
+    authorization: str
+    """A Bearer key. Passwords take a while anyway, and are counted where they are wrong."""
+    body_start: int
+    body_end: int
+    """Where its body is in the bytes that it was read from, and where the next request begins."""
+    close: bool
+    """Whether the client wants the connection to be closed after the answer."""
+
+    @classmethod
+    def read(cls, data: bytes) -> PlainRequest | None:
+        """The request at the beginning of `data`, whose head is complete; None for what is not plain."""
+        match = _HEAD.match(data)
+        if match is None:
+            return None
+        fields: dict[bytes, bytes] = {}
+        for line in match[5].split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name in _ODD or (name in _ONCE and name in fields):
+                return None
+            if name == b"connection" and name in fields:
+                return None
+            fields[name] = value.strip()
+        length = fields.get(b"content-length", b"0")
+        connection = fields.get(b"connection", b"keep-alive").lower()
+        authorization = fields.get(b"authorization")
+        if (
+            authorization is None
+            or authorization[:7].lower() != b"bearer "
+            or b"host" not in fields
+            or not _LENGTH.fullmatch(length)
+        ):
+            return None
+        if connection not in (b"keep-alive", b"close"):
+            return None
+        start = match.end()
+        return cls(
+            post=match[1] == b"POST",
+            device=match[2].decode(),
+            method=None if match[3] is None else match[3].decode(),
+            timeout=None if match[4] is None else match[4].decode(),
+            authorization=authorization.decode(),
+            body_start=start,
+            body_end=start + int(length),
+            close=connection == b"close",
+        )
