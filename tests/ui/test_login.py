@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -81,8 +83,22 @@ def test_who_guesses_is_locked_out(open_page, person):
         assert person.http.post("/login", json={"user": person.name, "password": "guess"}, auth=None).status_code == 401
     page = open_page(None, "#/login")
     fill_in(page, person.name, person.password)
-    expect(page.get_by_role("alert")).to_contain_text("Too many wrong passwords")
+    expect(page.get_by_role("alert")).to_have_text(
+        re.compile(r"^Too many wrong passwords for this user\. Try again in \d+ s\.$")
+    )
     expect(page.get_by_role("button", name="Locked for")).to_be_disabled()
+
+
+def test_a_lock_is_of_one_user(open_page, person, make_person):
+    """Who has mistaken the name for another's need not wait for that one's lock to end."""
+    for _ in range(MAX_FAILURES):
+        assert person.http.post("/login", json={"user": person.name, "password": "guess"}, auth=None).status_code == 401
+    other = make_person()
+    page = open_page(None, "#/login")
+    fill_in(page, person.name, person.password)
+    expect(page.get_by_role("button", name="Locked for")).to_be_disabled()
+    fill_in(page, other.name, other.password)
+    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
 
 
 @pytest.mark.parametrize("tool", ["mouse", "keyboard"])

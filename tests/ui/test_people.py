@@ -132,6 +132,16 @@ def test_users(open_page, make_person, server, axe):
         assert http.get("/me").status_code == 401
 
 
+def test_the_present_view_is_in_sight(open_page, make_person):
+    """A phone has not room for the names of all views: that of the present one is moved into sight."""
+    page = open_page(make_person(admin=True), "#/devices", viewport={"width": 390, "height": 844})
+    for name in ("Users", "Devices"):
+        page.goto(f"/#/{name.lower()}")
+        link = page.get_by_role("navigation", name="Main").get_by_role("link", name=name)
+        expect(link).to_have_attribute("aria-current", "page")
+        expect(link).to_be_in_viewport(ratio=0.99)
+
+
 def test_users_are_for_admins(open_page, person, axe):
     """Others have no such place in the navigation; who goes there is told, and led to their own profile."""
     page = open_page(person, "#/users")

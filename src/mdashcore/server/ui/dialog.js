@@ -121,7 +121,8 @@ export function errorLine() {
 
 // An error for people: "The device is not connected" rather than a class name.
 export function inWords(error) {
-  const text = error?.message || String(error);
+  const said = error?.message || String(error);
+  const text = error?.retryAfter ? said.replace(/[;,.] try again later\.?$/i, "") : said; // it is said when
   const wait = error?.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") + wait;
 }

@@ -64,12 +64,8 @@ export default async function view({id, tab, query, session}) {
     const mine = ++wanted;
     shown.title = `${found[1]} of ${device.name}`;
     for (const anchor of nav.children) {
-      if (anchor.dataset.tab === found[0]) {
-        anchor.setAttribute("aria-current", "page");
-        requestAnimationFrame(() => anchor.scrollIntoView({block: "nearest", inline: "center"})); // once it is on the page
-      } else {
-        anchor.removeAttribute("aria-current");
-      }
+      if (anchor.dataset.tab === found[0]) anchor.setAttribute("aria-current", "page");
+      else anchor.removeAttribute("aria-current");
     }
     endLoading();
     const end = endLoading = element.isConnected ? loading() : () => {}; // before, the page has a sign
@@ -86,6 +82,7 @@ export default async function view({id, tab, query, session}) {
     current?.destroy?.();
     current = made;
     fill(panel, made.element);
+    requestAnimationFrame(() => nav.querySelector("[aria-current]").scrollIntoView({block: "nearest", inline: "center"})); // once it is on the page
     return undefined;
   }
 

@@ -155,7 +155,7 @@ export default function view({query}) {
     nothing.replaceChildren(
       !live.isLoaded() ? h("p", {class: "muted"}, "Loading…")
         : all === 0 ? empty("No devices yet", "Register a device: you get the token that it connects with.", registerButton("Register the first device"))
-          : empty("No device matches", "Try fewer letters, or another status.", h("button", {type: "button", onclick: () => {
+          : empty("No device matches", "Try fewer letters, or another status; “?” says how to filter.", h("button", {type: "button", onclick: () => {
             search.value = "";
             status.value = "all";
             refilter();

@@ -6,7 +6,8 @@ import {field, h, setText} from "../dom.js";
 import {go} from "../router.js";
 
 export default function view({query, enter}) {
-  const user = h("input", {name: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false", required: true});
+  const user = h("input", {name: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false", required: true,
+    oninput: () => countdown && unlock()}); // it is this user's, not another's
   const password = h("input", {name: "password", type: "password", autocomplete: "current-password", required: true});
   const button = h("button", {type: "submit", class: "primary"}, "Log in");
   const error = errorLine();
@@ -37,18 +38,21 @@ export default function view({query, enter}) {
     let left = seconds;
     clearInterval(countdown);
     const tick = () => {
-      setText(button, left > 0 ? `Locked for ${left} s` : "Log in");
-      if (left > 0) {
-        left -= 1;
-        return;
-      }
-      clearInterval(countdown);
-      countdown = null;
-      button.disabled = false;
-      error.clear();
+      if (left <= 0) return unlock();
+      setText(button, `Locked for ${left} s`);
+      left -= 1;
+      return undefined;
     };
     countdown = setInterval(tick, 1000);
     tick();
+  }
+
+  function unlock() {
+    clearInterval(countdown);
+    countdown = null;
+    setText(button, "Log in");
+    button.disabled = false;
+    error.clear();
   }
 
   return {

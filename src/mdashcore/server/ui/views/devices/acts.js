@@ -115,7 +115,7 @@ export async function remove(devices) {
 export async function update(devices) {
   const offline = devices.filter(({id}) => !live.devices.get(id)?.online).length;
   const chosen = h("p", {class: "muted"}, "A firmware .zip of Mongoose OS");
-  const file = h("input", {type: "file", required: true, onchange: () => setText(chosen, file.files[0] ? bytes(file.files[0].size) : "")});
+  const file = h("input", {type: "file", required: true, autofocus: true, onchange: () => setText(chosen, file.files[0] ? bytes(file.files[0].size) : "")});
   const commit = h("input", {type: "checkbox", checked: true, id: "bulk-commit"});
   const sure = await ask({
     title: `Update the firmware of ${these(devices.length)}`,
@@ -129,7 +129,7 @@ export async function update(devices) {
           event.target.closest("dialog").close();
         }}, "Make it a rollout"), ".")),
       field("Image", file), chosen,
-      h("div", {class: "check-line"}, commit, h("label", {for: "bulk-commit"}, "Commit when a device is back online with the new firmware; or each goes back to the old one, unless you commit by hand")),
+      h("div", {class: "check-line"}, commit, h("label", {for: "bulk-commit"}, "Commit when a device is back online with the new firmware. Otherwise it goes back to the old one, unless you commit it by hand")),
     ],
     action: "Update",
     onConfirm: () => {},
