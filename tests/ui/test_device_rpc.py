@@ -148,6 +148,7 @@ def test_an_offline_device_cannot_be_called(open_page, person, fleet, axe):
     page = open_page(person, "#/device/lamp/rpc")
     expect(page.get_by_text("The device is offline.")).to_be_visible()
     expect(page.get_by_role("button", name="Call")).to_be_disabled()
+    expect(page.get_by_text("asked for its methods once it is back")).to_be_visible()
     axe(page)
     fleet.connect("lamp", token=token)
     expect(page.get_by_role("button", name="GPIO.Toggle")).to_be_visible()

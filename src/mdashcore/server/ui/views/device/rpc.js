@@ -242,6 +242,7 @@ export default function rpc(device, {session}) {
   drawHistory();
   update(device);
   if (device.online) readMethods();
+  else setText(listState, "The device is asked for its methods once it is back. One whose name is known can be written.");
   return {
     element: h("div", {class: "stack"}, note.element, h("div", {class: "columns rpc"},
       h("section", {class: "card stack tight methods-card", "aria-label": "Methods of the device"}, h("h2", {}, "Methods"), listState, list),

@@ -93,7 +93,9 @@ export default function create({query}) {
     }
     try {
       const ends = percents().map((percent) => Math.ceil((all.length * percent) / 100));
-      setText(steps, all.length ? `That is ${ends.map((end, i) => end - (ends[i - 1] ?? 0)).join(", then ")} devices.` : "");
+      const counts = ends.map((end, i) => end - (ends[i - 1] ?? 0));
+      const words = `That is ${counts.filter((count) => count > 0).join(", then ")} ${all.length === 1 ? "device" : "devices"}.`;
+      setText(steps, all.length ? words + (counts.includes(0) ? " A phase with no device in it is passed over." : "") : "");
       phases.removeAttribute("aria-invalid");
     } catch (problem) {
       setText(steps, problem.message);
