@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
-from mdashcore.server.service import ServiceSettings
 from mdashcore.trio.node import NodeSettings
 
 
-@pytest.fixture(params=["at once", "fast lane", "no epoll", "slow lane"])
-def lane(request, monkeypatch):
+@pytest.fixture
+def lane(every_lane):
     """Everything here is so in either lane; in the fast one with or without a task, whatever the system has."""
-    if request.param == "no epoll":
-        monkeypatch.setattr("mdashcore.trio.inflow.select", SimpleNamespace())
-    return request.param
-
-
-@pytest.fixture
-def settings(lane):
-    """The lane's."""
-    return ServiceSettings(fast_lane=lane != "slow lane")
-
-
-@pytest.fixture
-def instant(lane):
-    """Whether the store is said to be never waited for."""
-    return lane == "at once"
+    return every_lane
 
 
 @pytest.fixture

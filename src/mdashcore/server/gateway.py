@@ -83,7 +83,6 @@ class Gateway:
         self._config.errorlog = _log
         self._streams: set[trio.abc.Stream] = set()
         self._heads: set[trio.CancelScope] = set()
-        self._closing = False
         self._lane = Lane(service, lambda value: service.authenticator.authenticate(value))
 
     async def serve(
@@ -102,7 +101,6 @@ class Gateway:
                     task_status.started()
                     await stop.wait()
                     accepting.cancel_scope.cancel()
-                self._closing = True
                 self._lane.close()
                 await self._context.terminated.set()  # Hypercorn: close idle connections, finish running requests
                 for head in self._heads:
@@ -177,14 +175,14 @@ class Gateway:
                 return b""
         scope.deadline = trio.current_time() + HEAD_TIMEOUT
         while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
-            if self._closing:
+            if self._lane.closing.is_set():
                 return b""
             with _member(self._heads, scope):
                 data = await conversation.inflow.receive()
             if not data:
                 return b""
             head += data
-        return b"" if self._closing else head
+        return b"" if self._lane.closing.is_set() else head
 
     async def _shake_hands(self, conversation: Conversation, head: bytes) -> _Socket | None:
         """Answer the handshake that a connection begins with; None if it is no handshake at all."""

@@ -99,7 +99,8 @@ class Lane:
         self._instant = self._open and INSTANT in service.hub.backend.capabilities
         self._answering: set[Conversation] = set()
         self._resting: set[Conversation] = set()
-        self._closing = trio.Event()
+        self.closing = trio.Event()
+        """Set when every answer is the last of its connection."""
 
     async def watch(self) -> None:
         """Forget, for ever, the calls of clients that have left: a device may take long to answer."""
@@ -111,7 +112,7 @@ class Lane:
 
     def close(self) -> None:
         """Every answer is the last of its connection from now on; who waits for none has to go at once."""
-        self._closing.set()
+        self.closing.set()
         for conversation in self._resting:
             conversation.resting.cancel()
 
@@ -129,11 +130,11 @@ class Lane:
             conversation.inflow.take = partial(self._take_now, conversation)
         self._resting.add(conversation)
         try:
-            while not self._closing.is_set():
+            while not self.closing.is_set():
                 with trio.CancelScope(deadline=conversation.deadline) as conversation.resting:
                     data = await conversation.inflow.receive()
                 if conversation.resting.cancelled_caught:
-                    if trio.current_time() < conversation.deadline and not self._closing.is_set():
+                    if trio.current_time() < conversation.deadline and not self.closing.is_set():
                         continue
                     if conversation.call is None:
                         break
@@ -143,7 +144,7 @@ class Lane:
                 if conversation.call is not None:
                     await self._end_call(conversation)
                 await conversation.flush()
-                if self._closing.is_set():
+                if self.closing.is_set():
                     await conversation.part()
                 elif data:
                     return data
@@ -199,7 +200,7 @@ class Lane:
 
     def _put(self, conversation: Conversation, answer: _Answer) -> None:
         """Send an answer that the connection's task does not wait for."""
-        conversation.end(answer.encode(close=self._closing.is_set()))
+        conversation.end(answer.encode(close=self.closing.is_set()))
         conversation.wait_until(trio.current_time() + KEEP_ALIVE)
 
     async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
@@ -237,7 +238,7 @@ class Lane:
                 answer = await self._answer(request, principal.account, body)
             finally:
                 self._answering.discard(conversation)
-            close = request.close or self._closing.is_set()
+            close = request.close or self.closing.is_set()
             await conversation.send(answer.encode(close=close))
             data = data[request.body_end :]
             if close:

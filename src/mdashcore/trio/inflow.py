@@ -141,8 +141,9 @@ class Inflow:
         if isinstance(stream, trio.SocketStream) and hasattr(select, "epoll"):
             self._fd = stream.socket.fileno()
             try:
-                _poller().watch(self._fd, self._read)
-                self._poller = _poller()
+                poller = _poller()
+                poller.watch(self._fd, self._read)
+                self._poller = poller
             except OSError as exc:
                 if exc.errno not in (errno.ENOSPC, errno.ENOMEM):
                     raise
