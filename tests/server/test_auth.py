@@ -16,8 +16,8 @@ import trio.testing
 from mdash_backends.memory import MemoryDocuments
 from mdashcore._errors import Busy, InvalidInput, Unauthenticated
 from mdashcore.hub.accounts import Accounts
-from mdashcore.server import passwords
-from mdashcore.server.passwords import Passwords
+from mdashcore.server.auth import passwords
+from mdashcore.server.auth.passwords import Passwords
 
 
 def basic(name, password):

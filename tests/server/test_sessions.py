@@ -11,7 +11,7 @@ from mdashcore._errors import Unauthenticated
 from mdashcore.hub.sessions import IDLE, MAX_SESSIONS, TOTAL, TOUCH
 from mdashcore.server import gateway
 from mdashcore.server.auth import SESSION_COOKIE
-from mdashcore.server.passwords import LOCK, MAX_FAILURES
+from mdashcore.server.auth.passwords import LOCK, MAX_FAILURES
 from mdashcore.testing.device import connect_device
 
 

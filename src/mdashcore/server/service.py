@@ -12,7 +12,7 @@ from mdashcore import identity
 from mdashcore._errors import Busy, Conflict, InvalidInput
 from mdashcore.hub import Hub
 from mdashcore.server.auth import Authenticator
-from mdashcore.server.passwords import Passwords
+from mdashcore.server.auth.passwords import Passwords
 from mdashcore.trio.node import Node
 
 __all__ = ["Service", "ServiceSettings"]

@@ -14,7 +14,7 @@ from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
 from mdashcore.hub.sessions import Session
 from mdashcore.server.asgi import Scope, header
-from mdashcore.server.passwords import Passwords
+from mdashcore.server.auth.passwords import Passwords
 
 __all__ = ["SESSION_COOKIE", "Authenticator", "Browser", "Principal", "bearer", "query_value"]
 
