@@ -1,13 +1,14 @@
 # Two commands for a fresh machine with Python 3.11+, pip, make and apt:
 #   make demo    a running service with three live devices
 #   make test    everything that is checked before a change lands
+# CONTRIBUTING.md says which of the others is for what.
 
 VENV   ?= .venv
 PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: demo test check faults bench screenshots format clean
+.PHONY: demo test check proofs bench screenshots format clean
 
 # A stamp per environment: installed again only when the project's metadata changes.
 $(VENV)/.installed: pyproject.toml
@@ -26,10 +27,9 @@ test:
 check:
 	@PYTHON="$(PYTHON)" tests/run --only-static
 
-# kill -9 of a server under load, two hundred times for each durable backend, and of its Redis: about half an hour.
-faults: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet --group dev
-	MDASH_FAULT_ROUNDS=200 $(VENV)/bin/python -m pytest tests/faults/test_kill9.py tests/faults/test_redis_server.py --timeout 3600
+# What is long by nature, and not part of `make test`: two hundred killed servers, thousands of devices; an hour at most.
+proofs:
+	@PYTHON="$(PYTHON)" tests/run --proofs
 
 # The comparisons, in under three minutes; BENCH_ARGS=--long is the real one: an hour.
 bench: .venv-bench/.installed

@@ -126,8 +126,8 @@ def page() -> Callable[[str], Page]:
 @pytest.fixture(scope="session")
 def pages(page: Callable[[str], Page]) -> list[Page]:
     """All of them."""
-    names = ["README.md", "CHANGELOG.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
-    return [page(name) for name in sorted(names)]
+    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    return [page(str(path.relative_to(ROOT))) for path in sorted(paths)]
 
 
 @pytest.fixture(scope="session")

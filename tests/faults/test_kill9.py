@@ -1,12 +1,8 @@
-"""kill -9 of a real server under load: whatever it had acknowledged is there after the restart, and nothing is half.
-
-`MDASH_FAULT_ROUNDS` says how many rounds; `make faults` does two hundred.
-"""
+"""kill -9 of a real server under load: whatever it had acknowledged is there after the restart, and nothing is half."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 
 import attrs
@@ -14,9 +10,7 @@ import httpx
 import pytest
 import trio
 
-ROUNDS = int(os.environ.get("MDASH_FAULT_ROUNDS", "3"))
-SEED = int(os.environ.get("MDASH_FAULT_SEED", "1"))
-
+ROUNDS = [3, pytest.param(200, marks=pytest.mark.proof)]
 DEVICES = 6
 LOAD = (0.02, 0.4)  # seconds of load before the kill
 
@@ -94,17 +88,17 @@ async def verify(client: httpx.AsyncClient, known: Acknowledged) -> None:
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <async_generator object ByteStream:pytest.PytestUnraisableExceptionWarning"
 )
+@pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("scheme", ["sqlite", "file"])
-async def test_nothing_acknowledged_is_lost(serving, scheme, tmp_path):
+async def test_nothing_acknowledged_is_lost(serving, scheme, rounds, tmp_path):
     """Killed at random moments under load, restarted, and looked at: again and again on the same folder."""
-    random.seed(SEED)
     url = f"{scheme}://{tmp_path / 'store'}"
     known = Acknowledged()
     async with serving(url) as server:
         for n in range(DEVICES):
             assert (await server.http.post("/devices", json={"id": f"d{n}"})).status_code == 201
             known.devices.add(f"d{n}")
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         async with serving(url) as server:
             await verify(server.http, known)
             with trio.move_on_after(30), trio.CancelScope():
@@ -115,4 +109,4 @@ async def test_nothing_acknowledged_is_lost(serving, scheme, tmp_path):
                     server.kill()
     async with serving(url) as server:
         await verify(server.http, known)
-    assert len(known.values) > ROUNDS
+    assert len(known.values) > rounds

@@ -1,11 +1,7 @@
-"""A real server on a real Redis that is killed, stopped and started again: it stays up, says so, and is healed.
-
-`MDASH_FAULT_ROUNDS` says how often Redis is killed under load.
-"""
+"""A real server on a real Redis that is killed, stopped and started again: it stays up, says so, and is healed."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,9 +15,7 @@ import trio_websocket
 from mdashcore import _json
 from mdashcore.testing.device import ScriptedDevice, connect_device
 
-ROUNDS = int(os.environ.get("MDASH_FAULT_ROUNDS", "3"))
-SEED = int(os.environ.get("MDASH_FAULT_SEED", "1"))
-
+ROUNDS = [3, pytest.param(200, marks=pytest.mark.proof)]
 TIMEOUT = 1  # seconds that the server gives Redis
 FAST = TIMEOUT + 2.0  # seconds for an answer while Redis is away, on a machine that is busy
 BACK = 5.0  # seconds after its return, in which everything has to work
@@ -200,9 +194,9 @@ class Writer:
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <async_generator object ByteStream:pytest.PytestUnraisableExceptionWarning"
 )
-async def test_redis_is_killed_in_the_middle_of_updates(serving_on, redis):
+@pytest.mark.parametrize("rounds", ROUNDS)
+async def test_redis_is_killed_in_the_middle_of_updates(serving_on, redis, rounds):
     """Again and again, under load: no update that was acknowledged is lost, nor its notification, and none is half."""
-    random.seed(SEED)
     writers = [Writer(f"d{n}") for n in range(WRITERS)]
     async with serving_on(redis) as service:
         http = service.http
@@ -211,7 +205,7 @@ async def test_redis_is_killed_in_the_middle_of_updates(serving_on, redis):
         async with trio.open_nursery() as nursery:
             for writer in writers:
                 nursery.start_soon(writer.run, http)
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 refused = [writer.refused for writer in writers]
                 await trio.sleep(random.uniform(*LOAD))
                 redis.kill()
