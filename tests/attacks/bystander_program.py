@@ -1,8 +1,8 @@
 """A tenant that behaves: a device that answers, and a client that calls it again and again, in a process of its own.
 
 Run as ``python bystander_program.py DEVICE_URL TOKEN HTTP_HOST HTTP_PORT DEVICE KEY TLS``, where TLS is 0 or 1. Each
-line of stdin is a number of calls to be made, one after the other with a pause of `PAUSE`; each line of stdout is a JSON
-array of how many seconds each took.
+line of stdin is a number of calls to be made, one after the other with a pause of `PAUSE`; each line of stdout is a
+JSON array of how many seconds each took.
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ class Client:
         return time.perf_counter() - started
 
 
+def say(took: list[float]) -> None:
+    """Write a line."""
+    sys.stdout.write(json.dumps(took) + "\n")
+    sys.stdout.flush()
+
+
 async def main(device_url: str, token: str, host: str, port: str, device: str, key: str, tls: str) -> None:
     """Call when told to."""
     context = trusting() if tls == "1" else None
@@ -72,14 +78,14 @@ async def main(device_url: str, token: str, host: str, port: str, device: str, k
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer, socket)
             await client.call()
-            print("[]", flush=True)
+            say([])
             async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
                 async for line in stdin:
                     took = []
                     for _ in range(int(line)):
                         took.append(await client.call())
                         await trio.sleep(PAUSE)
-                    print(json.dumps(took), flush=True)
+                    say(took)
             nursery.cancel_scope.cancel()
 
 

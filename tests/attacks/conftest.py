@@ -194,14 +194,14 @@ class Attacked:
     async def until(self, condition: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
         """Wait for something that is only seen by looking: a figure of the process. Fails with the words of `what`."""
         with trio.move_on_after(within):
-            while not condition():
-                await trio.sleep(0.05)  # the system tells of no change
+            while not condition():  # noqa: ASYNC110 - the system tells of no change
+                await trio.sleep(0.05)
             return
         raise AssertionError(f"after {within:g} s: {what}")
 
     @contextmanager
     def peak_memory(self) -> Iterator[Callable[[], int]]:
-        """How many bytes the process's memory has grown by at most, since the beginning: ``with … as grown: grown()``."""
+        """Measure by how many bytes the memory grows at most: ``with server.peak_memory() as grown: …; grown()``."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # resets the high-water mark
         before = self.memory
         yield lambda: 1024 * int(_status(self.pid)["VmHWM"].split()[0]) - before
@@ -266,7 +266,7 @@ class Bystander:
     async def call_unharmed(self, what: str, times: int = 200) -> Latencies:
         """The same during an attack. Fails where the calls take much longer than before it."""
         found = await self.call(times)
-        print(f"bystander quiet: {self.quiet}; during {what}: {found}")
+        sys.stdout.write(f"quiet: {self.quiet}; during {what}: {found}\n")  # pytest shows it with -rP
         assert found.p95 <= self.quiet.bound, f"during {what}: {found}; before: {self.quiet}"
         return found
 

@@ -31,9 +31,9 @@ class Commands:
     def __init__(self, server: RunningServer) -> None:
         self._hub = server.service.hub
 
-    async def account(self, name: str, password_hash: str = "no password", admin: bool = False) -> str:
+    async def account(self, name: str, hashed: str = "-", admin: bool = False) -> str:
         """Make an account: its API key."""
-        await self._hub.accounts.register(name, password_hash, admin=admin)
+        await self._hub.accounts.register(name, hashed, admin=admin)
         return (await self._hub.accounts.create_key(name)).secret
 
     async def devices(self, account: str, ids: list[str], reported: Any = None) -> dict[str, str]:
@@ -78,7 +78,8 @@ async def obey(server: RunningServer) -> None:
 
 def say(value: Any) -> None:
     """Write a line."""
-    print(json.dumps(value), flush=True)
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 async def main(folder: str, options: dict[str, Any]) -> None:
