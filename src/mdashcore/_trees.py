@@ -25,13 +25,19 @@ It is read beside its object and never told from data by its shape: a device's `
 
 
 def merge(target: JsonObject, patch: JsonObject) -> JsonObject:
-    """`target` with `patch` merged in (RFC 7396): null removes a key, objects merge, all else replaces.
+    """`target` with `patch` merged in: null removes a key, objects merge, all else replaces.
+
+    This is RFC 7396 but for one thing: an object of the patch that only removes makes no object where there is
+    none. The RFC would leave `{"b": {}}` after `{"b": {"c": null}}`; AWS IoT Greengrass leaves nothing, and so
+    does this. An object without members, `{"b": {}}`, is a value like any other, and is stored.
 
     Neither argument is changed. What the patch does not touch is shared with `target`, arrays of the patch
     are shared with it. No null is stored, but for those that stand inside such an array.
 
     >>> merge({"a": 1, "b": {"c": 2}}, {"a": None, "b": {"d": 3}})
     {'b': {'c': 2, 'd': 3}}
+    >>> merge({"a": 1}, {"a": {"x": None}, "b": {"c": {"d": None}}, "e": {}})
+    {'a': 1, 'e': {}}
     """
     merged = dict(target)
     for key, value in patch.items():
@@ -39,7 +45,10 @@ def merge(target: JsonObject, patch: JsonObject) -> JsonObject:
             merged.pop(key, None)
         elif isinstance(value, dict):
             old = merged.get(key)
-            merged[key] = merge(old if isinstance(old, dict) else {}, value)
+            if isinstance(old, dict):
+                merged[key] = merge(old, value)
+            elif (new := merge({}, value)) or not value:  # else there is nothing that it could remove
+                merged[key] = new
         else:
             merged[key] = value
     return merged

@@ -2,7 +2,7 @@
 
 A `Shadow` is a frozen value. `Shadow.update` takes a decoded update and gives a new shadow and a `Change`,
 or raises and changes nothing. It means what the AWS IoT classic shadow means, and fails with its words;
-the sections merge as RFC 7396 says.
+the sections merge as RFC 7396 says, with the one exception that `merge` names.
 
 Values are shared, not copied: a new shadow holds the untouched subtrees of the old one, and the arrays of
 the update. So whoever hands a value in, or is handed one, leaves it as it is.
@@ -62,7 +62,7 @@ CLEARED: Final = _Cleared.CLEARED
 """In the place of a patch: the whole section is removed (`null` on the wire)."""
 
 Patch: TypeAlias = JsonObject | Literal[_Cleared.CLEARED] | None
-"""What an update says of one section: an RFC 7396 patch, `CLEARED`, or None where it says nothing."""
+"""What an update says of one section: a patch for `merge`, `CLEARED`, or None where it says nothing."""
 
 _SCALARS: Final = frozenset({str, int, float, bool})
 MAX_CLIENT_TOKEN_BYTES = 64  # AWS IoT's limit; in UTF-8

@@ -333,15 +333,46 @@ def test_delta(desired: Any, reported: Any, expected: Any) -> None:
 
 
 def test_merge_shares_and_leaves_alone() -> None:
-    """Untouched subtrees are the same objects, inputs stay as they were, nulls without a target vanish."""
+    """Untouched subtrees are the same objects, inputs stay as they were, removals without a target vanish."""
     target = {"keep": {"deep": [1]}, "a": {"b": {"c": 1}, "x": {}}}
     patch: Any = {"a": {"b": {"c": None, "n": {"m": None}}}, "gone": None}
     before = encode([target, patch])
     merged: Any = merge(target, patch)
-    assert merged == {"keep": {"deep": [1]}, "a": {"b": {"n": {}}, "x": {}}}
+    assert merged == {"keep": {"deep": [1]}, "a": {"b": {}, "x": {}}}
     assert merged["keep"] is target["keep"]
     assert merged["a"]["x"] is target["a"]["x"]
     assert encode([target, patch]) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "patch", "after"),
+    [
+        ({}, {"cfg": {"wifi": None}}, None),
+        ({}, {"cfg": {"wifi": {"ssid": None, "pass": None}, "mqtt": None}}, None),
+        ({}, {"cfg": {"wifi": {"ssid": None}, "on": True}}, {"cfg": {"on": True}}),
+        ({}, {"cfg": {"wifi": {}}}, {"cfg": {"wifi": {}}}),
+        ({}, {"cfg": {"wifi": {}, "mqtt": None}}, {"cfg": {"wifi": {}}}),
+        ({"cfg": {"on": True}}, {"cfg": {"wifi": {"ssid": None}}}, {"cfg": {"on": True}}),
+        ({"cfg": {"wifi": 1}}, {"cfg": {"wifi": None}}, {"cfg": {}}),
+        ({"cfg": 5}, {"cfg": {"wifi": None}}, {"cfg": 5}),
+        ({"cfg": [1]}, {"cfg": {"wifi": {"ssid": None}}}, {"cfg": [1]}),
+        ({"cfg": 5}, {"cfg": {"wifi": None, "on": True}}, {"cfg": {"on": True}}),
+    ],
+)
+@pytest.mark.parametrize("section", ["desired", "reported"])
+def test_a_removal_of_what_is_not_there_makes_nothing(section: str, before: Any, patch: Any, after: Any) -> None:
+    """Values, metadata, delta and size are as if the removal had not been in the update; the version counts it."""
+    shadow, _ = Shadow().update({"state": {section: before}}, now=1)
+    found, change = shadow.update({"state": {section: patch}}, now=2)
+    document: Any = found.document()
+    assert document["state"].get(section) == after
+    assert document["metadata"].keys() == ({section} if after else set())
+    assert document["state"].get("delta") == (after if section == "desired" else None)
+    assert found.size == (len(encode(after)) if after else 0)
+    assert found.version == change.version == 2
+    assert found == Shadow.from_stored(decode(encode(found.to_stored())))
+    if after == before:
+        assert document["metadata"] == shadow.document()["metadata"]
 
 
 def test_no_husk_is_left_when_the_last_difference_goes() -> None:

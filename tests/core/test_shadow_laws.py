@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
@@ -77,13 +77,60 @@ def rfc_7396(target: Any, patch: Any) -> Any:
     return patch
 
 
+def only_removes(patch: Any) -> bool:
+    """Whether a patch has members and each of them removes, at whatever depth."""
+    return isinstance(patch, dict) and patch != {} and all(v is None or only_removes(v) for v in patch.values())
+
+
+def effective(target: Any, patch: Any) -> Any:
+    """A patch without the objects that would remove from what is no object."""
+    if not isinstance(patch, dict):
+        return patch
+    target = target if isinstance(target, dict) else {}
+    return {
+        name: effective(target.get(name), value)
+        for name, value in patch.items()
+        if isinstance(target.get(name), dict) or not only_removes(value)
+    }
+
+
+def merged_plainly(target: Any, patch: Any) -> Any:
+    """What `merge` is to give, by way of the RFC."""
+    return rfc_7396(deepcopy(target), effective(target, patch))
+
+
 @given(sections, patches)
-def test_merge_is_that_of_rfc_7396(target: Any, patch: Any) -> None:
-    """The result is that of the RFC's algorithm, and neither input has changed."""
+@example({}, {"a": {"é": None}})
+@example({"a": 1}, {"a": {"é": {"a": None}}})
+@example({"a": {"é": 1}}, {"a": {"é": None}})
+def test_merge_is_that_of_rfc_7396_without_phantoms(target: Any, patch: Any) -> None:
+    """The result is that of the RFC's algorithm for what the patch can do here, and neither input has changed."""
     before = encode([target, patch])
     merged = merge(target, patch)
     assert encode([target, patch]) == before
-    assert encode(merged) == encode(rfc_7396(deepcopy(target), patch))
+    assert encode(merged) == encode(merged_plainly(target, patch))
+
+
+@given(sections, sections)
+def test_merge_without_removals_is_that_of_rfc_7396(target: Any, patch: Any) -> None:
+    """A patch without a null, with whatever empty objects, gives what the RFC gives."""
+    assert encode(merge(target, patch)) == encode(rfc_7396(deepcopy(target), patch))
+
+
+@given(sections, objects(st.none()))
+def test_a_patch_that_only_removes_adds_nothing(target: Any, patch: Any) -> None:
+    """No path is there afterwards that was not there before; an empty object that is asked for is no removal."""
+    assume(only_removes(patch))
+
+    def check(after: Any, before: Any) -> None:
+        for key, value in after.items():
+            assert key in before
+            if isinstance(value, dict):
+                check(value, before[key])
+            else:
+                assert value is before[key]
+
+    check(merge(target, patch), target)
 
 
 @given(sections, patches)
@@ -168,9 +215,9 @@ class Model:
 
     def update(self, document: Any, now: int) -> None:
         state = document["state"] if document["state"] is not None else {"desired": None, "reported": None}
-        touched = {path for path, leaf in leaves(state).items() if leaf is not None}
+        touched = {path for path, leaf in leaves(effective(self.sections, state)).items() if leaf is not None}
         for name, patch in state.items():
-            self.sections[name] = {} if patch is None else rfc_7396(deepcopy(self.sections[name]), patch)
+            self.sections[name] = {} if patch is None else merged_plainly(self.sections[name], patch)
         self.stamps = {path: now if path in touched else self.stamps[path] for path in leaves(self.sections)}
         self.version += 1
 

@@ -52,6 +52,17 @@ def test_a_patch_makes_one_state_of_the_other(page):
         assert (patch is None) == (merge(one, {}) == without_nulls(other))
 
 
+def test_the_page_merges_as_the_server_does(page):
+    """What the page makes of a shadow that it follows is what the server has stored, whatever an update removes."""
+    rng = random.Random(3)
+    pairs = [(without_nulls({"x": tree(rng), "y": tree(rng)}), {"x": tree(rng), "z": tree(rng)}) for _ in range(400)]
+    code = """async (text) => {
+      const {merge} = await import("/ui/merge.js");
+      return JSON.stringify(JSON.parse(text).map(([target, patch]) => merge(target, patch)));
+    }"""
+    assert run(page, code, pairs) == [merge(target, patch) for target, patch in pairs]
+
+
 def test_paths_are_written_and_read(page):
     """Whatever is in a key, a path that was written is read as the same path."""
     rng = random.Random(2)

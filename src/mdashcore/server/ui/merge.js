@@ -12,15 +12,22 @@ export function follow(shadow, {state: update, version, timestamp}) {
   Object.assign(shadow, {version, timestamp});
 }
 
-// RFC 7396.
+// RFC 7396, but an object that only removes makes no object where there is none.
 export function merge(target, patch) {
   if (!isObject(patch)) return patch;
   const merged = Object.assign(Object.create(null), isObject(target) ? target : {});
   for (const [key, value] of Object.entries(patch)) {
     if (value === null) delete merged[key];
-    else merged[key] = merge(merged[key], value);
+    else if (isObject(merged[key]) || !onlyRemoves(value)) merged[key] = merge(merged[key], value);
   }
   return merged;
+}
+
+// Whether a patch has members, and all of them remove.
+function onlyRemoves(patch) {
+  if (!isObject(patch)) return false;
+  const values = Object.values(patch);
+  return values.length > 0 && values.every((value) => value === null || onlyRemoves(value));
 }
 
 // What of `desired` is not in `reported`, or otherwise there; undefined if nothing.
