@@ -225,6 +225,21 @@ async def test_a_session_ends_with_time(alice, anyone, password, monkeypatch):
         await hub.sessions.authenticate(used)
 
 
+async def test_a_clock_that_jumps_ends_no_session(alice, monkeypatch):
+    """While it is ahead old sessions open nothing, and a login then throws none of them away."""
+    hub = alice.server.service.hub
+    account = await hub.accounts.get("alice")
+    secrets = [(await hub.sessions.create(account)).secret for _ in range(2)]
+    now = hub.now
+    with monkeypatch.context() as ahead:
+        ahead.setattr(hub.sessions, "_now", lambda: now() + 10 * TOTAL)
+        with pytest.raises(Unauthenticated):
+            await hub.sessions.authenticate(secrets[0])
+        await hub.sessions.create(account)
+    for secret in secrets:
+        assert (await hub.sessions.authenticate(secret))[1].name == "alice"
+
+
 async def test_an_account_has_only_so_many_sessions(alice):
     """One more ends the one that was not used for longest; what has ended by itself takes no place."""
     hub = alice.server.service.hub

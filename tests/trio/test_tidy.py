@@ -10,11 +10,13 @@ import trio
 from mdashcore import ota
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
+from mdashcore.hub.feed import KEEP_SECONDS
+from mdashcore.hub.retention import AGE_INTERVAL
 from mdashcore.hub.updates import blob_key
 from mdashcore.server import upload
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import open_node
-from mdashcore.trio.tidy import TIDY_DELAY, tidy
+from mdashcore.trio.tidy import TIDY_DELAY, remove_aged, tidy
 
 IMAGE = ota.Image("bare.bin", 4, "00" * 32, bare=True)
 
@@ -83,3 +85,44 @@ async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
     with trio.move_on_after(TIDY_DELAY * 2.5):
         await tidy(hub)
     assert await images(hub) == set()
+
+
+async def test_a_wall_clock_that_jumps(autojump_clock):
+    """A year ahead for less than an hour it removes nothing; when the time has really gone by, what is old is gone."""
+    ahead, keep = 0.0, 6 * AGE_INTERVAL
+    async with open_backend("memory://") as backend:
+        hub = Hub(backend, now=lambda: trio.current_time() + ahead, entropy=os.urandom, keep_log_seconds=keep)
+        await hub.accounts.register("alice", "hash")
+        await hub.create_device("alice", "d1")
+        async with open_node(hub):
+            await trio.sleep(AGE_INTERVAL * 0.9)
+            ahead = 365 * 86_400.0
+            await trio.sleep(AGE_INTERVAL * 0.9)  # one check
+            ahead = 0.0
+            await trio.sleep(AGE_INTERVAL * 3)
+            assert len(await backend.logs.read("notifications/alice", 0, 10)) == 1
+            await trio.sleep(AGE_INTERVAL * 4)
+            assert len(await backend.logs.read("notifications/alice", 0, 10)) == 0
+
+
+async def test_a_check_of_ages_that_fails_is_no_check(autojump_clock, hub, monkeypatch, caplog):
+    """The next one is an hour later all the same, and the one after that removes."""
+    fail = True
+    all_accounts = hub.accounts.all
+
+    async def accounts():
+        if fail:
+            raise StorageError("away")
+        return await all_accounts()
+
+    monkeypatch.setattr(hub.accounts, "all", accounts)
+    await trio.sleep(2 * KEEP_SECONDS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(remove_aged, hub)
+        await trio.sleep(AGE_INTERVAL / 2)
+        fail = False
+        assert "away" in caplog.text
+        for left in (2, 2, 0):
+            assert len(await hub.backend.logs.read("notifications/alice", 0, 10)) == left
+            await trio.sleep(AGE_INTERVAL)
+        nursery.cancel_scope.cancel()

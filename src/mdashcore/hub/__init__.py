@@ -17,6 +17,7 @@ from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem, LogQuery
 from mdashcore.hub.nodes import Nodes
 from mdashcore.hub.presence import Presence, PresenceRecord
 from mdashcore.hub.registry import CreatedDevice, Registry
+from mdashcore.hub.retention import Retention
 from mdashcore.hub.rollouts import Rollouts
 from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
@@ -69,7 +70,8 @@ class Hub:
     Args:
         now: the wall clock, in Unix seconds: what is stored and shown.
         entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
-        keep_log_seconds: as `Feed` has it: how old a notification may become.
+        keep_log_seconds: as `Feed` has it: how old a notification may become. Without a `Node`, the embedder calls
+            `retention.check` every `AGE_INTERVAL`, or logs are bounded in number and bytes only.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Hub:
         exclusive = SHARED not in backend.capabilities
         self.accounts = Accounts(documents, now=now, entropy=entropy, on_revoked=self._key_revoked, exclusive=exclusive)
         self.sessions = Sessions(documents, self.accounts, now=now, entropy=entropy, on_revoked=self._key_revoked)
+        self.retention = Retention(self.accounts, self.feed)
         self.registry = Registry(
             documents,
             now=now,

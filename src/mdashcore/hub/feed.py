@@ -31,10 +31,6 @@ TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than
 
 KEEP_SECONDS: Final = 30 * 86_400.0  # of an account's log, unless the operator says otherwise: a month to look back
 
-LOOKS: Final = 100  # for what is too old, in that time: an entry stays at most 1 % longer, in a log that is written to
-
-LOOK_STEPS: Final = 8  # reads of one look: what finds nothing else is too old; more of it is left to the next one
-
 PAGE: Final = 500  # entries read at once: bounds the memory of a reader, whatever it asks for
 
 PAGE_BYTES: Final = 2**18  # of a listener's page, which is held for as long as the client does not read
@@ -74,8 +70,7 @@ class Feed:
         now: Unix seconds.
         keep: notifications that are kept per account.
         keep_bytes: of those, as far as this process has stored them.
-        keep_seconds: how old a notification may become; `math.inf` for any age. What is older is removed when
-            the account gets its next one: an account of which nothing is heard any more keeps what it has.
+        keep_seconds: how old a notification may become; `math.inf` for any age. `Retention` removes what is older.
         on_told: called with the account and each notification that this process has stored, before the bus has it.
     """
 
@@ -117,25 +112,32 @@ class Feed:
         first = gauge.add(offset, len(stored))
         if offset % TRIM_EVERY == TRIM_EVERY - 1:
             first = max(first, offset + 1 - self._keep)
-        if gauge.may_look(now, self._keep_seconds / LOOKS):
-            first = max(first, await self._first_young(account, gauge, now - self._keep_seconds))
         if first > 0:
             await self._logs.trim(_log(account), 0, before=first)
         return offset
 
-    async def _first_young(self, account: str, gauge: _Gauge, oldest: float) -> int:
-        """The offset before which everything is too old, as far as one look goes.
+    async def too_old(self, account: str) -> AsyncIterator[int]:
+        """The offset before which every notification is too old by the clock of now; greater from step to step.
 
-        It ends at the first that is not: where a clock was wrong, rather too much is kept than too little.
+        It ends at the first that is not: where a clock was wrong, rather too much is kept than too little. A log is
+        long, and between two steps others may have their turn.
         """
-        start = 0
-        for _ in range(LOOK_STEPS):
-            for entry in await self._logs.read(_log(account), start, PAGE_STEP):
-                if entry.time >= oldest:
-                    return entry.offset
-                start = entry.offset + 1
-        gauge.look_again()
-        return start
+        if self._keep_seconds == inf:
+            return
+        oldest = self._now() - self._keep_seconds
+        start, step = 0, PAGE_STEP
+        while entries := await self._logs.read(_log(account), start, step):
+            young = next((entry.offset for entry in entries if entry.time >= oldest), None)
+            start = entries[-1].offset + 1
+            yield start if young is None else young
+            if young is not None:
+                return
+            if sum(len(entry.body) for entry in entries) < PAGE_BYTES:
+                step = min(2 * step, PAGE)
+
+    async def remove_before(self, account: str, offset: int) -> None:
+        """Remove the notifications with a smaller offset."""
+        await self._logs.trim(_log(account), 0, before=offset)
 
     async def forget(self, account: str) -> None:
         """The account was removed: who gets its name later reads nothing of it. Offsets go on."""
@@ -206,15 +208,14 @@ class Feed:
 
 
 class _Gauge:
-    """Finds out when a log has grown too large: an offset for each piece of it that was filled; or may be too old."""
+    """Finds out when a log has grown too large: an offset for each piece of it that was filled."""
 
-    __slots__ = ("_looked", "_marks", "_piece", "_size")
+    __slots__ = ("_marks", "_piece", "_size")
 
     def __init__(self, limit: int) -> None:
         self._piece = max(1, limit // MARKS)
         self._size = 0
         self._marks: deque[int] = deque()
-        self._looked = -inf
 
     def add(self, offset: int, size: int) -> int:
         """Count an entry; the first offset to keep, 0 where nothing is too much."""
@@ -224,17 +225,6 @@ class _Gauge:
         self._size = 0
         self._marks.append(offset)
         return self._marks.popleft() + 1 if len(self._marks) > MARKS else 0
-
-    def may_look(self, now: float, pause: float) -> bool:
-        """Whether it is time to look for what is too old: True once in each pause, also where the clock was set."""
-        if abs(now - self._looked) < pause:
-            return False
-        self._looked = now
-        return True
-
-    def look_again(self) -> None:
-        """Do so with the next entry: there was more than one look finds."""
-        self._looked = -inf
 
 
 def _log(account: str) -> str:

@@ -113,15 +113,18 @@ class Sessions:
         return [session async for _, session in self._records.scan(scoped(account, ""))]
 
     async def _make_room(self, account: Account) -> None:
-        """Remove what has ended by itself, and the oldest where there are too many."""
-        valid = []
+        """Remove the sessions of another password, and the oldest where there are too many.
+
+        A session that is too old opens nothing, and stays until then: by a clock that jumps ahead for a moment all are.
+        """
+        kept = []
         for session in await self._of(account.name):
-            if self._is_valid(session, account):
-                valid.append(session)
+            if session.credential == _credential(account):
+                kept.append(session)
             else:
                 await self.end(session)
-        valid.sort(key=lambda session: session.used_at)
-        for session in valid[: max(0, len(valid) + 1 - MAX_SESSIONS)]:
+        kept.sort(key=lambda session: session.used_at)
+        for session in kept[: max(0, len(kept) + 1 - MAX_SESSIONS)]:
             await self.end(session)
 
     async def _touch(self, record: Record[Session]) -> None:

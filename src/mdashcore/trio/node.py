@@ -36,7 +36,7 @@ from mdashcore.trio.relay import CALL
 from mdashcore.trio.retry import RETRY_DELAY, listen, persist
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
-from mdashcore.trio.tidy import tidy
+from mdashcore.trio.tidy import remove_aged, tidy
 from mdashcore.trio.updater import Updater
 
 __all__ = ["Node", "NodeSettings", "open_node"]
@@ -381,6 +381,7 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
                 node.spawn(node._sweep)  # of a large fleet it takes a while, and everybody may come in meanwhile
                 nursery.start_soon(node._for_ever, node.rollouts.run)
                 nursery.start_soon(node._for_ever, partial(tidy, hub))
+                nursery.start_soon(node._for_ever, partial(remove_aged, hub))
                 try:
                     yield node
                 finally:

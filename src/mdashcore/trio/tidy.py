@@ -1,4 +1,7 @@
-"""Removes what processes that were killed have left in the store: images, and parts of rollouts, that nobody names."""
+"""Removes what killed processes have left in the store, and notifications that are too old.
+
+Both look twice before they remove anything, an hour apart by Trio's clock, which nobody sets.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import trio
 
 from mdashcore._errors import MdashError
 from mdashcore.hub import Hub
+from mdashcore.hub.retention import AGE_INTERVAL
 from mdashcore.hub.rollouts import Rollouts
 from mdashcore.hub.updates import Updates
 
-__all__ = ["TIDY_DELAY", "tidy"]
+__all__ = ["TIDY_DELAY", "remove_aged", "tidy"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,3 +42,16 @@ async def tidy(hub: Hub) -> None:
         except Exception:  # a defect here must not stop the node
             _log.exception("the store is tidied later")
         await trio.sleep(TIDY_DELAY)
+
+
+async def remove_aged(hub: Hub) -> None:
+    """Remove notifications that are too old, for ever."""
+    while True:
+        try:
+            async for _ in hub.retention.check():
+                await trio.lowlevel.checkpoint()
+        except MdashError as exc:
+            _log.warning("notifications that are too old are removed later: %s", exc)
+        except Exception:  # a defect here must not stop the node
+            _log.exception("notifications that are too old are removed later")
+        await trio.sleep(AGE_INTERVAL)  # also after a failure: two checks right after each other would be one
