@@ -36,6 +36,13 @@ socket.on('message', text => {
 });
 """
 
+OFFER = """
+const Websocket = require('ws');
+const socket = new Websocket('ADDRESS', ['json-rpc', 'mqtt'], { headers: { Authorization: 'Bearer API_TOKEN' } });
+socket.on('open', () => console.log(socket.protocol));
+socket.on('error', error => console.log(error.message));
+"""
+
 
 class Node:
     """A running script, line by line."""
@@ -99,3 +106,12 @@ async def test_a_device_in_node_is_called(alice, run_node):
         pass
     response = await alice.http.post("/devices/d1/rpc/Any", content=b'{"n": 12345678901234567890}')
     assert response.text == '{"echo":{"n":12345678901234567000}}'  # JavaScript's own rounding, passed on as it came
+
+
+@pytest.mark.parametrize("path", ["rpc", "notify"])
+async def test_who_offers_subprotocols_is_let_in(alice, run_node, path):
+    """`ws` gives up on a server that chooses none of the sub-protocols that it was offered."""
+    token = await alice.register("d1")
+    address = f"{alice.server.url.replace('http', 'ws')}/api/v2/{path}"
+    node = await run_node(OFFER, address, token if path == "rpc" else alice.key)
+    assert await node.line() == "json-rpc"

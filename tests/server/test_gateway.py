@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import open_backend
 from mdashcore.testing.device import PATIENCE, connect_device
+from mdashcore.trio.agent import open_agent
 from mdashcore.trio.node import NodeSettings, open_node
 
 SWITCHING = 101
@@ -56,19 +58,35 @@ async def token(alice: Any) -> str:
 # Handshakes
 
 
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
 @pytest.mark.parametrize(
-    "subprotocols",
-    [None, "json-rpc", "clubby.cesanta.com", "dash.mongoose-os.com", "json-rpc, clubby.cesanta.com", "mqtt"],
+    ("offers", "chosen"),
+    [
+        ([], None),
+        (["json-rpc"], "json-rpc"),
+        (["clubby.cesanta.com"], "clubby.cesanta.com"),
+        (["dash.mongoose-os.com"], "dash.mongoose-os.com"),
+        (["json-rpc, clubby.cesanta.com"], "json-rpc"),
+        (["MQTT\t,x", "json-rpc"], "MQTT"),
+        (["json-rpc", "mqtt"], "json-rpc"),
+        ([""], None),
+        ([" , ,json-rpc"], "json-rpc"),
+        (["json rpc, {}, mqtt"], "mqtt"),
+        (["json-rpc; v=2"], None),
+        (["\u00fcber"], None),
+        (["a" * 4000 + ",json-rpc"], "a" * 4000),
+    ],
 )
-async def test_any_subprotocol_or_none_is_taken_and_none_is_answered(
-    server: RunningServer, open_raw: Any, token: str, subprotocols: str | None
+async def test_the_first_subprotocol_that_is_offered_is_chosen(
+    server: RunningServer, open_raw: Any, alice: Any, token: str, path: str, offers: list[str], chosen: str | None
 ) -> None:
-    """Devices name many sub-protocols and check none: each is let in, and none is chosen."""
-    fields = [] if subprotocols is None else [f"Sec-WebSocket-Protocol: {subprotocols}"]
+    """Browsers close a socket for which none was chosen of those that they offered. What is no name is passed over: a
+    device that writes the header in its own way is let in all the same."""
     async with open_raw(server) as raw:
-        response = await raw.handshake(token, *fields)
+        fields = [f"Sec-WebSocket-Protocol: {offer}" for offer in offers]
+        response = await raw.handshake(token if path.endswith("rpc") else alice.key, *fields, path=path)
     assert response.status == SWITCHING
-    assert "sec-websocket-protocol" not in response.headers
+    assert response.headers.get("sec-websocket-protocol") == chosen
 
 
 @pytest.mark.parametrize(
@@ -238,11 +256,11 @@ async def test_a_head_may_arrive_byte_by_byte(server: RunningServer, open_raw: A
         for byte in raw.handshake_bytes("/api/v2/rpc", token):
             await raw.send(bytes([byte]))
         assert (await raw.response()).status == SWITCHING
-    for target in (b"/healthz", b"/api/v2/rpc/"):
+    for target, status in ((b"/healthz", 200), (b"/api/v2/rpc/", 426), (b"/api/v2/keys", 401)):
         async with open_raw(server) as raw:
             for byte in b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n":
                 await raw.send(bytes([byte]))
-            assert (await raw.response()).status == (200 if target == b"/healthz" else 401)
+            assert (await raw.response()).status == status
 
 
 async def test_frames_may_come_with_the_head(
@@ -322,11 +340,63 @@ async def test_a_slow_head_times_out(
 
 
 @pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
-async def test_a_plain_get_of_a_socket_path_is_told_to_upgrade(alice: Any, path: str) -> None:
-    """426, with the protocol that is expected."""
-    response = await alice.http.get(path.removeprefix("/api/v2"))
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("secret", ["token", "key", "password", "unknown", None])
+async def test_a_plain_get_of_a_socket_path_is_told_to_upgrade(
+    server: RunningServer, alice: Any, token: str, path: str, method: str, secret: str | None
+) -> None:
+    """426, with the protocol that is expected and words that name the proxy; never 401, after which a device would take
+    its good token for a bad one."""
+    values = {"token": f"Bearer {token}", "key": f"Bearer {alice.key}", "password": "Basic YTpi", "unknown": "Bearer x"}
+    fields = {} if secret is None else {"Authorization": values[secret]}
+    async with httpx.AsyncClient() as client:
+        response = await client.request(method, f"{server.url}{path}", headers=fields)
     assert response.status_code == 426
     assert response.headers["Upgrade"] == "websocket"
+    if method == "GET":
+        assert "a proxy on the way" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("dropped", ["Upgrade", "Connection"])
+async def test_a_handshake_of_which_a_proxy_drops_a_header(
+    server: RunningServer, open_raw: Any, token: str, dropped: str
+) -> None:
+    """Proxies do so unless they are told otherwise: 426 with the same words, whichever of the two it was."""
+    lines = ["GET /api/v2/rpc HTTP/1.1", "Host: x", f"Authorization: Bearer {token}", "Sec-WebSocket-Version: 13"]
+    lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    lines += ["Upgrade: websocket"] if dropped == "Connection" else ["Connection: upgrade"]
+    async with open_raw(server) as raw:
+        await raw.send("\r\n".join([*lines, "", ""]).encode())
+        response = await raw.response()
+    assert response.status == 426
+    assert "a proxy on the way" in _json.decode(response.body)["error"]["message"]
+
+
+async def test_an_agent_behind_such_a_proxy_comes_back(autojump_clock: Any) -> None:
+    """A device that is answered 426 dials on, however often, and is there as soon as the proxy is mended."""
+    autojump_clock.autojump_threshold = 0.05
+    answers = 0
+
+    async def refuse(stream: Any) -> None:
+        nonlocal answers
+        answers += 1
+        async with stream:
+            await stream.receive_some(2**14)
+            await stream.send_all(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n")
+            if answers == 5:
+                enough.set()
+
+    enough = trio.Event()
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, refuse, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        async with open_agent(f"ws://127.0.0.1:{port}/api/v2/rpc", "mdd_x", _never_asked):
+            await enough.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _never_asked(method: str, params: Any) -> None:
+    raise AssertionError(method)
 
 
 @pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify", "/api/v2/devices", "/nowhere"])

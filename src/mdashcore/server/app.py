@@ -20,6 +20,7 @@ from mdashcore.server.rollout_upload import RolloutRoute
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
 from mdashcore.server.upload import UploadRoute
+from mdashcore.trio.websocket import NO_HANDSHAKE
 
 __all__ = ["create_app", "create_quart_app"]
 
@@ -77,7 +78,7 @@ def create_quart_app(service: Service) -> QuartTrio:
         scope = cast(Scope, request.scope)
         if (known := scope.get(PRINCIPAL)) is not None:
             g.principal = known
-        elif needs_login(request.path):
+        elif needs_login(request.path) and request.endpoint != "socket_only":
             g.principal = await service.authenticator.of_request(scope)
 
     @app.after_request
@@ -127,8 +128,11 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.get("/api/v2/rpc")
     @app.get("/api/v2/notify")
     async def socket_only() -> Response:
-        """What asks for a socket's address without a handshake, or late in a connection."""
-        response = answer(problems.problem(426, "a WebSocket, on a connection of its own, is expected here"), 426)
+        """What asks for a socket's address without a handshake: 426, whatever its credentials are.
+
+        A device that is behind a proxy which drops the handshake must not take its token for a bad one.
+        """
+        response = answer(problems.problem(426, NO_HANDSHAKE), 426)
         response.headers["Upgrade"] = "websocket"
         response.headers["Connection"] = "close"
         return response

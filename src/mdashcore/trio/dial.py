@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import trio
 import trio_websocket
 
+from mdashcore import _json
 from mdashcore._errors import InvalidInput
 
 __all__ = ["CONNECT_TIMEOUT", "Refused", "open_socket"]
@@ -26,6 +27,8 @@ __all__ = ["CONNECT_TIMEOUT", "Refused", "open_socket"]
 _log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 20.0  # seconds: DNS, TCP, TLS and the handshake on a slow mobile link
+
+MAX_WORDS: Final = 500  # characters of an error's message in a log: ours have half of it at most
 
 GOODBYE_TIMEOUT: Final = 0.1  # seconds: the goodbye goes out at once, and who is cancelled cannot read the answer
 
@@ -37,7 +40,7 @@ class Refused(OSError):
     """The server answers the handshake with another HTTP status than 101."""
 
     def __init__(self, status: int, body: bytes | None) -> None:
-        super().__init__(f"the server answers with status {status}")
+        super().__init__(f"the server answers with status {status}{_words(body)}")
         self.status = status
         self.body = body
 
@@ -115,6 +118,14 @@ async def _connect(host: str, port: int | None, ssl_context: ssl.SSLContext | No
         await trio.aclose_forcefully(stream)
         raise
     return tls
+
+
+def _words(body: bytes | None) -> str:
+    """What an answer of ours says beside its status: a person who reads the log wants to know it."""
+    try:
+        return f": {_json.decode(body or b'')['error']['message'][:MAX_WORDS]}"
+    except (InvalidInput, TypeError, KeyError, IndexError):
+        return ""
 
 
 def _reason(error: BaseException) -> str:

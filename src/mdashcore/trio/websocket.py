@@ -7,13 +7,15 @@ wrong, is left to the library.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 from math import inf
 from typing import Final
 
 import trio
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
@@ -22,11 +24,18 @@ try:
 except ImportError:  # where there was no compiler
     from websockets.utils import apply_mask
 
+from mdashcore import _json
 from mdashcore._connection import ConnectionLimits
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.stream import write_now
 
-__all__ = ["Request", "ServerWebSocket"]
+__all__ = ["NO_HANDSHAKE", "Request", "ServerWebSocket"]
+
+NO_HANDSHAKE: Final = (
+    "a WebSocket handshake is expected here. If the client did send one, a proxy on the way has not passed it on: "
+    "it has to forward the headers Upgrade and Connection, over HTTP/1.1"
+)
+"""What is answered with 426, also to a valid token: the usual cause is the configuration of a proxy."""
 
 READ_SIZE: Final = 2**14  # one shadow frame fits; a larger one takes several reads
 
@@ -43,6 +52,10 @@ MAX_CONTROL: Final = 2**16  # bytes of pongs not sent yet: the peer floods with 
 _WHOLE_TEXT: Final = 0x81  # the first byte of a frame: FIN, no extension, text
 
 _LENGTH_SIZE: Final = {126: 2, 127: 8}  # bytes of the length, where the second byte of a frame does not hold it
+
+_SUBPROTOCOLS: Final = "Sec-WebSocket-Protocol"
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: what a sub-protocol's name is
 
 _logger = logging.getLogger("mdashcore.websocket")
 _logger.setLevel(logging.WARNING)  # at DEBUG the library writes whole request lines, tokens included
@@ -127,7 +140,7 @@ class ServerWebSocket:
         handshake, self._handshake = self._handshake, None  # it holds all headers: more than all that is kept
         if handshake is None:
             raise ValueError("accept what feed has returned, once")
-        handshake.send_response(handshake.accept(request))
+        handshake.send_response(_answer(handshake, request))
         data = b"".join(handshake.data_to_send())
         if (sent := write_now(self._stream, data)) < len(data):
             await self._send_all(data[sent:])
@@ -333,6 +346,25 @@ class ServerWebSocket:
             await self._stream.send_eof()
         except trio.ClosedResourceError as exc:
             raise trio.BrokenResourceError from exc
+
+
+def _answer(handshake: ServerProtocol, request: Request) -> Response:
+    """The response to a handshake: 101 with the first sub-protocol that is offered, or what is wrong."""
+    offered = request.headers.get_all(_SUBPROTOCOLS)
+    if offered:
+        del request.headers[_SUBPROTOCOLS]  # the library would refuse a device for an odd one
+    response = handshake.accept(request)
+    if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+        names = (name.strip(" \t") for value in offered for name in value.split(","))
+        if (first := next(filter(_TOKEN.fullmatch, names), None)) is not None:
+            response.headers[_SUBPROTOCOLS] = first
+    elif response.status_code == HTTPStatus.UPGRADE_REQUIRED:
+        body = _json.encode({"error": {"code": response.status_code, "message": NO_HANDSHAKE}})
+        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(body)))):
+            del response.headers[name]
+            response.headers[name] = value
+        response.body = body
+    return response
 
 
 def _text_frame(message: bytes) -> bytes:
