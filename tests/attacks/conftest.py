@@ -23,6 +23,7 @@ import httpx
 import pytest
 import trio
 import trustme
+from children import default_signals
 
 PATIENCE = 60.0  # seconds for what takes a moment, on a machine that has other work
 
@@ -94,7 +95,8 @@ async def running(name: str, *arguments: str, stderr: Any = None) -> AsyncIterat
     command = [sys.executable, str(Path(__file__).parent / name), *arguments]
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr, "check": False}
     async with trio.open_nursery() as nursery:
-        process = await nursery.start(functools.partial(trio.run_process, command, **options))
+        with default_signals():
+            process = await nursery.start(functools.partial(trio.run_process, command, **options))
         try:
             program = Program(process)
             with trio.fail_after(PATIENCE):

@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 import pytest
+from children import default_signals
 from websockets.sync.client import connect
 
 from mdashcore.cli import main
@@ -44,13 +45,14 @@ class Process:
     """A running ``mdash``; what it writes is kept, and can be waited for."""
 
     def __init__(self, *args: str, env: Mapping[str, str] | None = None, wrapper: tuple[str, ...] = ()) -> None:
-        self.process = subprocess.Popen(
-            [*wrapper, str(MDASH), *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=CLEAN_ENV | dict(env or {}),
-        )
+        with default_signals():
+            self.process = subprocess.Popen(
+                [*wrapper, str(MDASH), *args],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=CLEAN_ENV | dict(env or {}),
+            )
         self._lines: dict[str, list[str]] = {"out": [], "err": []}
         self._ended: set[str] = set()
         self._news = threading.Condition()

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import default_signals
 
 from mdashcore.cli.client import parse_server
 
@@ -247,7 +248,8 @@ def on_terminal(demo, *args, answer=b""):
     env = {**CLEAN_ENV, **demo.by_key, "TERM": "xterm", "COLUMNS": "100"}
     # Who leads a session and opens a terminal is started from it: Ctrl-C there is a signal.
     shell = ["sh", "-c", 'exec <"$0" >"$0" 2>&1 "$@"', os.ttyname(theirs), str(MDASH), *args]
-    process = subprocess.Popen(shell, env=env, start_new_session=True)
+    with default_signals():
+        process = subprocess.Popen(shell, env=env, start_new_session=True)
     written, deadline = b"", time.monotonic() + 20
     try:
         while (time.monotonic() < deadline and process.poll() is None) or select.select([ours], [], [], 0)[0]:

@@ -47,6 +47,26 @@ def test_it_says_where_it_is_and_ends_when_told(spawn, wait_told, number):
     device.wait_for("the server is going down", "err")
 
 
+def test_what_was_started_with_sigint_ignored_goes_on(spawn, mdash, wait_told):
+    """As a shell without job control starts what it puts into the background: Ctrl-C is not meant for it. SIGTERM ends
+    it all the same."""
+    ignoring = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    server, url = serve(spawn, *ANY_PORT, "--register-admin", "root:pw", wrapper=ignoring)
+    env = {"MDASH_SERVER": url, "MDASH_USER": "root:pw"}
+    token = mdash("devices", "add", "d1", env=env).out.split()[1]
+    device = spawn("device", env={**env, "MDASH_TOKEN": token}, wrapper=ignoring)
+    listener = spawn("notify", "--start", "0", env=env, wrapper=ignoring)
+    wait_told(env, "online", "d1")
+    for process in (server, device, listener):
+        process.process.send_signal(signal.SIGINT)
+    assert mdash("call", "d1", "RPC.List", env=env).code == 0
+    listener.wait_for("rpc.in.RPC.List")
+    assert device.end(signal.SIGTERM) == 0
+    assert listener.end(signal.SIGTERM) == -signal.SIGTERM
+    assert server.end(signal.SIGTERM) == 0
+    assert "SIGINT" not in server.err
+
+
 def test_where_users_come_from(spawn, login, tmp_path):
     """Users of the TOML file, of a file of users, and of the command line are all there; of one name, the command
     line's password counts."""

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from children import default_signals
 
 from mdashcore.cli import main
 
@@ -166,16 +167,17 @@ def start(environment: dict[str, str]) -> Callable[..., object]:
         command: str, *, python: bool = False, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> Iterator[Process]:
         arguments = [sys.executable, "-W", "error", "-c", command] if python else ["bash", "-c", command]
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**environment, **(env or {})},
-            cwd=cwd,
-            start_new_session=True,  # so that what the command starts can be ended with it
-        )
+        with default_signals():
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**environment, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,  # so that what the command starts can be ended with it
+            )
         try:
             yield Process(process)
         finally:

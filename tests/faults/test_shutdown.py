@@ -14,6 +14,7 @@ import attrs
 import httpx
 import pytest
 import trio
+from children import default_signals
 from websockets.frames import Opcode
 
 from mdashcore import _json
@@ -86,9 +87,10 @@ class Child:
 @asynccontextmanager
 async def child_server() -> AsyncIterator[Child]:
     """A server that runs, and accepts connections."""
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    with default_signals():
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
     try:
         line = b""
         with trio.fail_after(4 * PATIENCE):

@@ -25,6 +25,7 @@ import httpx
 import pytest
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from children import default_signals
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from websockets.sync.client import connect
 
@@ -82,7 +83,9 @@ def server() -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
     command = [sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--store", "memory://"]
     command += ["--register-admin", f"root:{PASSWORD}", "--log-level", "warning"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with default_signals():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    with process:
         assert process.stdout is not None
         said = process.stdout.readline()
         found = re.search(r"http://[\d.]+:\d+", said)

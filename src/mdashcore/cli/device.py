@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import tempfile
 from contextlib import ExitStack
 from functools import partial
@@ -79,11 +78,12 @@ def device(
 async def _run(device_id: str, folder: Path, url: str, token: str, ssl_context: SSLContext | None) -> None:
     import trio
 
+    from mdashcore.trio.stop_signals import open_stop_signals
     from mdashcore.virtual_device import VirtualDevice
     from mdashcore.virtual_device.connect import run_virtual_device
 
     device = VirtualDevice(device_id, folder)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with open_stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(run_virtual_device, device, url, token, name=device_id, ssl_context=ssl_context))
             async for _ in signals:

@@ -25,6 +25,7 @@ from mdashcore.server.gateway import Gateway
 from mdashcore.server.service import Service, ServiceSettings
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import NodeSettings, open_node
+from mdashcore.trio.stop_signals import open_stop_signals
 
 __all__ = ["BindError", "RunningServer", "calm_the_collector", "open_server", "serve"]
 
@@ -114,12 +115,12 @@ async def _start_gateway(
 
 
 async def serve(config: ServerConfig, *, on_start: Callable[[RunningServer], Awaitable[object]] | None = None) -> None:
-    """Run until SIGTERM or SIGINT. Raises as `open_server`.
+    """Run until SIGTERM or SIGINT (unless the process was started with SIGINT ignored). Raises as `open_server`.
 
     Args:
         on_start: runs beside the server, from when it accepts connections; cancelled first when it goes down.
     """
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with open_stop_signals() as signals:
         async with open_server(config) as server, trio.open_nursery() as nursery:
             calm_the_collector()
             if on_start is not None:

@@ -1,0 +1,23 @@
+"""The signals that ask a process to stop, received in Trio."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+
+import trio
+
+__all__ = ["open_stop_signals"]
+
+
+def open_stop_signals() -> AbstractContextManager[AsyncIterator[int]]:
+    """Receive SIGTERM and SIGINT: ``with open_stop_signals() as signals: async for number in signals: …``.
+
+    A process that was started with SIGINT ignored goes on ignoring it: a shell without job control starts what it puts
+    into the background so, and Ctrl-C is then meant for what runs in the foreground. SIGTERM is received in any case.
+    """
+    wanted = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        wanted.append(signal.SIGINT)
+    return trio.open_signal_receiver(*wanted)
