@@ -20,6 +20,7 @@ import msgspec
 from anyio import CancelScope, CapacityLimiter, to_thread
 
 from mdash_backends._lock import sync_folder
+from mdash_backends._modes import close_folder, create_file, make_folder
 from mdashcore import _json
 from mdashcore._errors import InvalidInput, StorageError
 
@@ -126,7 +127,11 @@ class Files:
 
     def prepare(self) -> None:
         """Make the folder where it is missing, and remove what interrupted writes have left."""
-        os.makedirs(self._temporary, exist_ok=True)
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        for folder in (self.path, self._temporary):
+            with suppress(FileExistsError):
+                make_folder(folder)
+        close_folder(self._temporary)
         for name in os.listdir(self._temporary):
             with suppress(IsADirectoryError):
                 os.unlink(os.path.join(self._temporary, name))
@@ -147,7 +152,7 @@ class Files:
         parent = os.path.dirname(folder)
         self._make(parent)
         with suppress(FileExistsError):
-            os.mkdir(folder)
+            make_folder(folder)
         sync_folder(Path(parent))  # also of one that was there: who made it may have died before this
         self._known.add(folder)
 
@@ -211,7 +216,7 @@ class NewFile:
     def write(self, data: bytes | bytearray) -> None:
         """Add to the file."""
         if self._descriptor < 0:
-            self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._descriptor = create_file(self._temporary, os.O_WRONLY | os.O_EXCL)
         write_all(self._descriptor, data)
 
     def publish(self, path: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from mdash_backends._modes import create_file, make_folder
 from mdashcore._errors import InvalidInput, StorageError
 
 __all__ = ["folder_of", "hold_folder", "refuse_folder", "refuse_other_files", "sync_folder"]
@@ -59,7 +60,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     """
     try:
         _make(folder)
-        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = create_file(folder / LOCK_FILE, os.O_RDWR)
     except OSError as exc:
         raise StorageError(f"{folder} cannot be used: {exc.strerror or exc}") from exc
     try:
@@ -90,7 +91,8 @@ def sync_folder(folder: Path) -> None:
 def _make(folder: Path) -> None:
     if not folder.is_dir():
         _make(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            make_folder(folder)
         sync_folder(folder.parent)
 
 

@@ -33,6 +33,7 @@ import msgspec
 
 from mdash_backends._files import Files, damaged, json_text, read_file, write_all
 from mdash_backends._lock import sync_folder
+from mdash_backends._modes import create_file
 from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.storage import LogEntry
@@ -155,7 +156,7 @@ def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[byt
     starts = (*state.starts, state.end) if fresh else state.starts
     size = 0 if fresh else state.size
     path = _path(state.folder, starts[-1])
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT if fresh else 0), 0o666)
+    descriptor = create_file(path, os.O_WRONLY) if fresh else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         present = os.fstat(descriptor).st_size
         if present < size:

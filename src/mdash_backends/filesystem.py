@@ -11,8 +11,8 @@
     blobs/alice/ota_1.blob              a blob, as it is
     .tmp/                               what is being written; emptied at the start
 
-A write is on disk before it is acknowledged. One process at a time may have the folder open. A copy of the folder
-that is made while it is in use is right file by file.
+Only their owner can read them. A write is on disk before it is acknowledged. One process at a time may have the folder
+open. A copy of the folder that is made while it is in use is right file by file.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mdash_backends._file_documents import FileDocuments
 from mdash_backends._file_logs import FileLogs
 from mdash_backends._files import TEMPORARY, Files, damaged, read_file
 from mdash_backends._lock import LOCK_FILE, folder_of, hold_folder, refuse_folder, refuse_other_files, sync_folder
+from mdash_backends._modes import close_file, close_folder
 from mdash_backends.memory import MemoryBus
 from mdashcore import _json
 from mdashcore._errors import StorageError
@@ -68,6 +69,7 @@ async def open_filesystem(url: str) -> AsyncIterator[Backend]:
             await files.run(files.path, versions.open, documents)
             for name in (documents, logs, blobs):
                 await files.run(name, files.make, name)
+                await files.run(name, close_folder, name)
             file_logs = FileLogs(files, logs)
             yield Backend(
                 FileDocuments(files, documents, versions.next),
@@ -103,6 +105,7 @@ class _Versions:
 
     def open(self, documents: str) -> None:
         """Read or make the file; a folder in which there are `documents` already has to have one."""
+        close_file(self._path)
         data = read_file(self._path)
         if data is None:
             if os.path.exists(documents):

@@ -7,15 +7,18 @@ as is everybody who could listen.
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from mdash_backends._blob_files import BlobFiles
 from mdash_backends._files import Files
 from mdash_backends._lock import folder_of, hold_folder, refuse_folder
+from mdash_backends._modes import close_file, close_folder, create_file
 from mdash_backends._sqlite_engine import Engine, open_engine
 from mdash_backends.memory import MemoryBus
 from mdashcore._errors import InvalidInput, TooLarge, VersionConflict
@@ -211,6 +214,14 @@ def _integer(number: int) -> int:
     return min(max(number, 0), MAX_INTEGER)
 
 
+def _close(folder: Path) -> None:
+    """Let the owner alone read a store. SQLite gives the files that it makes the mode of the database."""
+    close_folder(folder / BLOBS)
+    os.close(create_file(folder / DATABASE, os.O_WRONLY))
+    for suffix in ("-wal", "-shm"):  # of a server that was killed
+        close_file(folder / f"{DATABASE}{suffix}")
+
+
 @asynccontextmanager
 async def open_sqlite(url: str) -> AsyncIterator[Backend]:
     """Open the folder of a ``sqlite://`` URL, for as long as the context lasts. A folder that is missing is made.
@@ -225,6 +236,7 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
         files = Files(folder / BLOBS)
         try:
             await files.run(files.path, files.prepare)
+            await files.run(str(folder / DATABASE), _close, folder)
             async with open_engine(folder / DATABASE) as engine:
                 yield Backend(
                     SqliteDocuments(engine),

@@ -20,6 +20,13 @@ def filled(tmp_path, start_demo):
     return f"sqlite://{tmp_path}/store"
 
 
+def test_what_a_demo_leaves_is_its_owners(filled, tmp_path):
+    """The store and the files of the devices: nobody else can read them, whatever the umask was."""
+    paths = [*tmp_path.glob("store"), *tmp_path.glob("devices"), *tmp_path.rglob("*/*")]
+    assert len(paths) > 10
+    assert [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+
+
 def test_a_sound_store_is_told(mdash, filled):
     """Checked, it has no problems, and says how much is in it."""
     done = mdash("store", "check", filled)
@@ -31,6 +38,7 @@ def test_a_sound_store_is_told(mdash, filled):
 def test_a_store_moves_to_another_backend(mdash, filled, tmp_path, scheme):
     """Exported from one kind and imported into another, it is the same; the export is for its owner's eyes."""
     export = tmp_path / "export.jsonl"
+    export.with_name("export.jsonl.part").touch(0o644)  # of one that was killed
     assert mdash("store", "export", filled, str(export)).code == 0
     assert stat.S_IMODE(export.stat().st_mode) == 0o600
     moved = f"{scheme}://{tmp_path}/moved"

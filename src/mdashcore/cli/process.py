@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -36,7 +37,8 @@ def log_level_option(default: str) -> Callable[[_Function], _Function]:
 
 
 def set_up_process(log_level: str) -> None:
-    """Log to stderr, and allow as many open sockets as the system lets this process have."""
+    """Log to stderr, keep what is written from others, and allow as many open sockets as the system does."""
+    os.umask(0o077)  # a store sets its modes itself; this is for the files of virtual devices
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # Libraries keep to warnings: at DEBUG those of HTTP and WebSockets write headers, and so secrets.

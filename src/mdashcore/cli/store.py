@@ -180,6 +180,7 @@ def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:
     part = file.with_name(f"{file.name}.part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            os.fchmod(out.fileno(), 0o600)  # whatever the umask, and what was there before
             work(out)
             out.flush()
             os.fsync(out.fileno())
