@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
-from itertools import count
+from itertools import chain, count
+from math import inf
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import pytest
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore._errors import StorageError, VersionConflict
+from mdashcore.hub._contention import Contention
 from mdashcore.storage import Backend, Document
 
 
@@ -19,6 +21,22 @@ class Pause:
 
     def __await__(self) -> Generator[None, None, None]:
         yield
+
+
+class SteppedSignal:
+    """What writers wait with. Any length of time has passed with the next step."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    async def wait(self, seconds: float) -> bool:
+        await Pause()
+        while seconds == inf and not self._is_set:
+            await Pause()
+        return self._is_set
 
 
 class SteppedDocuments:
@@ -80,12 +98,15 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def interleave(coroutines: Sequence[Coroutine[Any, Any, Any]], choices: Sequence[int]) -> list[Outcome]:
-    """Run coroutines side by side: each number of `choices` gives one of those that are left its next step."""
+    """Run coroutines side by side: each number of `choices` gives one of those that are left its next step.
+
+    After the last number they have their steps in turns.
+    """
     outcomes = [Outcome() for _ in coroutines]
     left = list(range(len(coroutines)))
-    numbers = iter(choices)
+    numbers = chain(choices, count())
     while left:
-        chosen = left[next(numbers, 0) % len(left)]
+        chosen = left[next(numbers) % len(left)]
         try:
             coroutines[chosen].send(None)
         except StopIteration as done:
@@ -127,6 +148,7 @@ class Tools:
     stops: tuple[Callable[[], BaseException], ...] = (Left, lambda: StorageError("away"))
     """What a change may be stopped by: a client that leaves, a storage that fails."""
     pause: Callable[[], Awaitable[None]] = Pause
+    signal: Callable[[], SteppedSignal] = SteppedSignal
 
     def documents(self) -> SteppedDocuments:
         """An empty store."""
@@ -135,6 +157,10 @@ class Tools:
     def backend(self) -> Backend:
         """An empty backend on such a store."""
         return Backend(SteppedDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())
+
+    def contention(self) -> Contention:
+        """How writers wait for each other."""
+        return Contention(self.entropy(), SteppedSignal)
 
     def entropy(self) -> Callable[[int], bytes]:
         """Random bytes that are all different, and the same in each run."""

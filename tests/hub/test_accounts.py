@@ -19,7 +19,11 @@ def make(tools):
     def build():
         documents, revoked = tools.documents(), []
         accounts = Accounts(
-            documents, now=lambda: 1000.0, entropy=tools.entropy(), on_revoked=lambda *key: revoked.append(key)
+            documents,
+            now=lambda: 1000.0,
+            entropy=tools.entropy(),
+            on_revoked=lambda *key: revoked.append(key),
+            contention=tools.contention(),
         )
         return accounts, documents, revoked
 
@@ -214,6 +218,7 @@ def test_a_key_that_was_removed_is_not_remembered(tools, choices, whole, due):
         entropy=tools.entropy(),
         on_revoked=lambda *_: None,
         exclusive=True,
+        contention=tools.contention(),
     )
     tools.run(accounts.register("root", "hash", admin=True))
     tools.run(accounts.register("alice", "hash"))

@@ -48,7 +48,10 @@ def make(tools):
     """Makes a hub on a new store, and its listener."""
 
     def build():
-        hub, recorder = Hub(tools.backend(), now=lambda: 1000.0, entropy=tools.entropy()), Recorder()
+        hub, recorder = (
+            Hub(tools.backend(), now=lambda: 1000.0, entropy=tools.entropy(), signal=tools.signal),
+            Recorder(),
+        )
         hub.add_listener(recorder)
         return hub, recorder
 

@@ -11,7 +11,7 @@ from mdashcore.hub.presence import OFFLINE, Presence
 
 
 def make(tools):
-    return Presence(tools.documents(), now=count(1000).__next__)
+    return Presence(tools.documents(), now=count(1000).__next__, contention=tools.contention())
 
 
 def test_a_device_that_never_connected(tools):

@@ -18,7 +18,11 @@ def make(tools):
     revoked = []
     documents = tools.documents()
     registry = Registry(
-        documents, now=lambda: 1000.0, entropy=tools.entropy(), on_revoked=lambda *device: revoked.append(device)
+        documents,
+        now=lambda: 1000.0,
+        entropy=tools.entropy(),
+        on_revoked=lambda *device: revoked.append(device),
+        contention=tools.contention(),
     )
     return registry, documents, revoked
 

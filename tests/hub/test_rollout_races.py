@@ -97,7 +97,7 @@ class Place:
 def place(tools):
     """Not opened yet."""
     clock = Clock()
-    return Place(Hub(tools.backend(), now=lambda: clock.now, entropy=tools.entropy()), clock)
+    return Place(Hub(tools.backend(), now=lambda: clock.now, entropy=tools.entropy(), signal=tools.signal), clock)
 
 
 CUTS = range(0, 160, 2)

@@ -112,7 +112,7 @@ async def test_a_resume_forgives_what_has_failed_until_then(hub):
 async def test_two_people_at_once(tools):
     """Of two who pause, one does; of one who aborts and one who resumes, each sees what the other has done."""
     backend = tools.backend()
-    hub = Hub(backend, now=lambda: NOW, entropy=tools.entropy())
+    hub = Hub(backend, now=lambda: NOW, entropy=tools.entropy(), signal=tools.signal)
     tools.run(hub.accounts.register("alice", "hash"))
     tools.run(hub.create_device("alice", "d1"))
     made = tools.run(roll_out(hub))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mdashcore import _json
 from mdashcore._errors import Busy, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore.hub import shadows as module
-from mdashcore.hub._records import MAX_TRIES
+from mdashcore.hub._contention import FIRST_PAUSE, MAX_PAUSE, MAX_RACES, TELL_RACES, Contention
 from mdashcore.hub.feed import Feed, LogQuery
 from mdashcore.hub.shadows import Shadows
 from mdashcore.shadow import Limits, Shadow
@@ -31,7 +31,7 @@ class Desk:
 def make(tools):
     """Makes a `Desk`."""
 
-    def build(limits=None):
+    def build(limits=None, contention=None):
         backend, changes = tools.backend(), []
         feed = Feed(backend.logs, backend.bus, now=lambda: 1000.0)
         both = [
@@ -41,6 +41,7 @@ def make(tools):
                 now=lambda: 1000.0,
                 on_change=lambda account, id, change: changes.append(change),
                 limits=limits or Limits(),
+                contention=contention or tools.contention(),
             )
             for _ in range(2)
         ]
@@ -170,14 +171,121 @@ def test_no_version_is_used_twice(tools, make, choices, updates):
     assert tools.run(desk.one.update("alice", "d1", desired(n=9))).version == 2 + updates
 
 
-def test_a_flood_of_writers_is_busy(tools, make):
-    """After `MAX_TRIES` lost races the update is refused, and nothing has changed."""
+class PatientSignal:
+    """Time passes at once, and is written down."""
+
+    def __init__(self, times):
+        self._times = times
+
+    async def wait(self, seconds):
+        self._times.append(seconds)
+        return False
+
+
+def test_a_writer_that_others_are_quicker_than_tries_on(tools, make, caplog):
+    """At once, then after pauses that grow to a bound and are spread; the log says so once; nothing is lost."""
+    times = []
+    desk = make(contention=Contention(tools.entropy(), lambda: PatientSignal(times)))
+    desk.documents.conflicts = 100
+    assert tools.run(desk.one.update("alice", "d1", desired(n=1))).version == 1
+    assert desk.documents.puts == 101
+    assert len(times) == 99
+    assert FIRST_PAUSE / 2 <= times[0] <= FIRST_PAUSE
+    assert times[:5] == sorted(times[:5])
+    assert all(MAX_PAUSE / 2 <= time <= MAX_PAUSE for time in times[-50:])
+    assert len(set(times[-50:])) > 10
+    (line,) = [record for record in caplog.records if record.name.endswith("_contention")]
+    assert line.getMessage() == f"shadows/alice/d1 was changed by others {TELL_RACES} times in a row, trying on"
+
+
+def test_a_store_that_never_takes_a_write_is_at_fault(tools, make):
+    """No number of processes makes one lose for ever: it is no client's error, and nothing has changed."""
     desk = make()
-    desk.documents.conflicts = MAX_TRIES + 1
-    with pytest.raises(Busy):
+    desk.documents.conflicts = MAX_RACES + 1
+    with pytest.raises(StorageError, match="shadows/alice/d1 was changed by others"):
         tools.run(desk.one.update("alice", "d1", desired(n=1)))
-    assert desk.documents.puts == MAX_TRIES
+    assert desk.documents.puts == MAX_RACES
     assert (desk.changes, tools.run(desk.one.get("alice", "d1"))) == ([], Shadow())
+    desk.documents.conflicts = 0
+    assert tools.run(desk.one.update("alice", "d1", desired(n=1))).version == 1
+
+
+@given(choices=st.lists(st.integers(0, 9), max_size=200))
+def test_the_writers_of_one_node_have_their_turns_in_order(tools, make, choices):
+    """However the store delays whom: none is overtaken, none meets another version, and what is told is in order."""
+    desk = make()
+    outcomes = tools.interleave([desk.one.update("alice", "d1", desired(n=n)) for n in range(10)], choices)
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    assert desk.documents.puts == 10
+    frames = tools.run(desk.feed.query("alice", LogQuery()))
+    assert [_json.decode(frame)["data"]["shadow"]["version"] for frame in frames] == [*range(1, 11)]
+    assert [change.version for change in desk.changes] == [*range(1, 11)]
+
+
+def test_the_first_to_come_is_the_first_to_write(tools, make):
+    """Whoever takes how long to be woken."""
+    desk = make()
+    updates = [desk.one.update("alice", "d1", desired(n=n)) for n in range(5)]
+    for update in updates:
+        update.send(None)  # it stands in the queue
+    outcomes = tools.interleave(updates, [4, 3, 2, 1, 0] * 20)
+    assert [outcome.value.version for outcome in outcomes] == [1, 2, 3, 4, 5]
+
+
+def test_shadows_do_not_wait_for_each_other(tools, make):
+    """Only writers of the same one do."""
+    desk = make()
+    held = desk.one.update("alice", "d1", desired(n=1))
+    held.send(None)
+    assert tools.run(desk.one.update("alice", "d2", desired(n=1))).version == 1
+    assert tools.run(desk.one.update("bob", "d1", desired(n=1))).version == 1
+    assert tools.run(held).version == 1
+
+
+@given(steps=st.integers(0, 8), which=st.integers(0, 3), choices=st.lists(st.integers(0, 9), max_size=40))
+def test_a_writer_that_is_stopped_leaves_the_turn_to_the_next(tools, make, steps, which, choices):
+    """While it waits or while it writes, at any step, and whether the store has failed or its client has left."""
+    for stop in tools.stops:
+        desk = make()
+        updates = [desk.one.update("alice", "d1", desired(**{str(n): n})) for n in range(4)]
+        for update in updates:
+            update.send(None)
+        stopped = updates.pop(which)
+        tools.stop(stopped, steps, stop())
+        outcomes = tools.interleave(updates, choices)
+        assert not [outcome.error for outcome in outcomes if outcome.error]
+        assert not desk.one._records.turns._waiting
+        assert len(tools.run(desk.other.get("alice", "d1")).desired) in (3, 4)
+
+
+def test_who_does_not_wait_for_ever_is_told(tools, make, monkeypatch):
+    """An update with some patience is busy when that is over, or when too many wait already; it has changed nothing."""
+    monkeypatch.setattr(module, "MAX_WAITING", 1)
+    desk = make()
+    held = desk.one.update("alice", "d1", desired(n=0))
+    held.send(None)
+    waiting = desk.one.update("alice", "d1", desired(n=1))
+    waiting.send(None)
+    with pytest.raises(Busy):
+        tools.run(desk.one.update("alice", "d1", desired(n=2), patience=10.0))
+    monkeypatch.setattr(module, "MAX_WAITING", 9)
+    with pytest.raises(Busy):
+        tools.run(desk.one.update("alice", "d1", desired(n=3), patience=10.0))
+    outcomes = tools.interleave([held, waiting], [])
+    assert [outcome.value.version for outcome in outcomes] == [1, 2]
+    assert tools.run(desk.one.update("alice", "d1", desired(n=4), patience=10.0)).version == 3
+
+
+def test_what_must_not_be_cancelled_is_run_by_the_caller_s_means(tools, make):
+    """And nothing else is: the waiting may be."""
+    desk, protected = make(), []
+
+    async def protect(change):
+        protected.append(await change())
+        return protected[-1]
+
+    change = tools.run(desk.one.update("alice", "d1", desired(n=0), protect=protect))
+    assert protected == [change] == desk.changes
 
 
 def test_what_is_remembered_is_bounded(tools, make, monkeypatch):

@@ -1,4 +1,4 @@
-"""What the service does, on any event loop: it awaits nothing but the storage protocols.
+"""What the service does, on any event loop: it awaits the storage protocols, and where writers meet, each other.
 
 A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no connection: who does (a `Node`
 of `mdashcore.trio`, or an embedder's own server) registers as a `HubListener` and is told what concerns it.
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from mdashcore import _json, identity, notifications
 from mdashcore._errors import NotFound
+from mdashcore.hub._contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.accounts import Accounts, CreatedKey
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem, LogQuery
@@ -36,6 +37,7 @@ __all__ = [
     "HubListener",
     "LogQuery",
     "PresenceRecord",
+    "Signal",
 ]
 
 
@@ -70,6 +72,8 @@ class Hub:
     Args:
         now: the wall clock, in Unix seconds: what is stored and shown.
         entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
+        signal: makes what a task waits with that has to wait for another one, or for a moment; for another event loop
+            than those that anyio knows.
         keep_log_seconds: as `Feed` has it: how old a notification may become. Without a `Node`, the embedder calls
             `retention.check` every `AGE_INTERVAL`, or logs are bounded in number and bytes only.
     """
@@ -82,7 +86,9 @@ class Hub:
         entropy: Callable[[int], bytes],
         shadow_limits: Limits = DEFAULT_LIMITS,
         keep_log_seconds: float = KEEP_SECONDS,
+        signal: Callable[[], Signal] = AnyioSignal,
     ) -> None:
+        contention = Contention(entropy, signal)
         documents = backend.documents
         self.now = now
         self.backend = backend
@@ -92,7 +98,14 @@ class Hub:
         self._listeners: list[HubListener] = []
         self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
         exclusive = SHARED not in backend.capabilities
-        self.accounts = Accounts(documents, now=now, entropy=entropy, on_revoked=self._key_revoked, exclusive=exclusive)
+        self.accounts = Accounts(
+            documents,
+            now=now,
+            entropy=entropy,
+            on_revoked=self._key_revoked,
+            exclusive=exclusive,
+            contention=contention,
+        )
         self.sessions = Sessions(documents, self.accounts, now=now, entropy=entropy, on_revoked=self._key_revoked)
         self.retention = Retention(self.accounts, self.feed)
         self.registry = Registry(
@@ -101,10 +114,18 @@ class Hub:
             entropy=entropy,
             on_revoked=self._device_revoked,
             is_removing=self.accounts.is_removing,
+            contention=contention,
         )
-        self.presence = Presence(documents, now=now)
+        self.presence = Presence(documents, now=now, contention=contention)
         self.nodes = Nodes(documents, now=now)
-        self.shadows = Shadows(documents, self.feed, now=now, on_change=self._shadow_changed, limits=shadow_limits)
+        self.shadows = Shadows(
+            documents,
+            self.feed,
+            now=now,
+            on_change=self._shadow_changed,
+            limits=shadow_limits,
+            contention=contention,
+        )
         self.updates = Updates(
             documents,
             backend.blobs,
@@ -113,6 +134,7 @@ class Hub:
             now=now,
             entropy=entropy,
             check_device=self.registry.check_stays,
+            contention=contention,
         )
         self.rollouts = Rollouts(
             documents,
@@ -124,6 +146,7 @@ class Hub:
             self.shadows,
             now=now,
             entropy=entropy,
+            contention=contention,
         )
 
     def add_listener(self, listener: HubListener) -> None:

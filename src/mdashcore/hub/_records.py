@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 import cattrs
 
 from mdashcore import _json
-from mdashcore._errors import Busy, InvalidInput, StorageError, VersionConflict
+from mdashcore._errors import InvalidInput, StorageError, VersionConflict
+from mdashcore.hub._contention import Contention, Race, Turns
 from mdashcore.storage import DocumentStore
 
-__all__ = ["MAX_TRIES", "Record", "Records", "scoped"]
-
-MAX_TRIES: Final = 32  # of a compare-and-set: more concurrent writers of one document are a flood
+__all__ = ["Record", "Records", "scoped"]
 
 T = TypeVar("T")
 
@@ -35,7 +34,13 @@ class Record(Generic[T]):
 
 
 class Records(Generic[T]):
-    """One collection of documents, all of one type."""
+    """One collection of documents, all of one type.
+
+    Args:
+        load: makes a value of decoded JSON; without it, cattrs does.
+        dump: makes JSON of a value.
+        contention: what writers of one document need.
+    """
 
     def __init__(
         self,
@@ -45,7 +50,11 @@ class Records(Generic[T]):
         *,
         load: Callable[[Any], T] | None = None,
         dump: Callable[[T], Any] | None = None,
+        contention: Contention = Contention(),
     ) -> None:
+        self.turns = Turns(contention)
+        """Of those who change a document, by its key."""
+        self._contention = contention
         self._documents = documents
         self._collection = collection
         self._load = load or (lambda value: _converter.structure(value, type))
@@ -78,44 +87,48 @@ class Records(Generic[T]):
         async for document in self._documents.scan(self._collection):
             yield document.key, document.version
 
+    def race(self, key: str) -> Race:
+        """For a compare-and-set of this record that is to be tried until it succeeds."""
+        return Race(self._contention, f"{self._collection}/{key}")
+
     async def change(self, key: str, function: Callable[[T | None], T | None]) -> T | None:
         """Replace a record by what `function` makes of it, atomically; None leaves it as it is.
 
-        `function` may be called several times, and may raise to change nothing.
+        It waits for its turn, and never fails because others change the record too. `function` may be called several
+        times, and may raise to change nothing.
 
         Returns:
             what is stored afterwards, or None where nothing was written.
-
-        Raises:
-            Busy: others changed it all the time.
         """
-        for _ in range(MAX_TRIES):
-            found = await self.get(key)
-            value = function(None if found is None else found.value)
-            if value is None:
-                return None
-            try:
-                await self.put(key, value, expected=0 if found is None else found.version)
-            except VersionConflict:
-                continue
-            return value
-        raise Busy(f"{self._collection}/{key} is being changed by too many at once")
+        async with self.turns.of(key):
+            race = self.race(key)
+            while True:
+                found = await self.get(key)
+                value = function(None if found is None else found.value)
+                if value is None:
+                    return None
+                try:
+                    await self.put(key, value, expected=0 if found is None else found.version)
+                except VersionConflict:
+                    await race.lost()
+                else:
+                    return value
 
     async def remove(self, key: str, condition: Callable[[T], bool]) -> bool:
         """Remove a record if `condition` holds for it; False where it does not, or where there is none.
 
-        Raises:
-            Busy: others changed it all the time.
+        It waits for its turn, as `change` does.
         """
-        for _ in range(MAX_TRIES):
-            found = await self.get(key)
-            if found is None or not condition(found.value):
-                return False
-            try:
-                return await self.delete(key, expected=found.version)
-            except VersionConflict:
-                continue
-        raise Busy(f"{self._collection}/{key} is being changed by too many at once")
+        async with self.turns.of(key):
+            race = self.race(key)
+            while True:
+                found = await self.get(key)
+                if found is None or not condition(found.value):
+                    return False
+                try:
+                    return await self.delete(key, expected=found.version)
+                except VersionConflict:
+                    await race.lost()
 
     def _record(self, key: str, body: bytes, version: int) -> Record[T]:
         try:

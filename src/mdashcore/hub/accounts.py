@@ -17,6 +17,7 @@ from mdashcore._errors import (
     Unauthenticated,
     VersionConflict,
 )
+from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore
@@ -54,6 +55,7 @@ class Accounts:
         entropy: that many random bytes.
         on_revoked: called with (account, key id) when a key stops being valid; with None for every key.
         exclusive: whether nobody else writes to the store, so that keys may be remembered.
+        contention: what writers of one record need.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class Accounts:
         entropy: Callable[[int], bytes],
         on_revoked: Callable[[str, str | None], None],
         exclusive: bool = False,
+        contention: Contention = Contention(),
     ) -> None:
-        self._accounts = Records(documents, "accounts", Account)
+        self._accounts = Records(documents, "accounts", Account, contention=contention)
         self._keys = Records(documents, "keys", ApiKey)
         self._owners = Records(documents, "key_owners", KeyOwner)
         self._now = now

@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Records, scoped
 from mdashcore.storage import DocumentStore
 
@@ -46,10 +47,13 @@ class Presence:
 
     Args:
         now: Unix seconds.
+        contention: what writers of one record need.
     """
 
-    def __init__(self, documents: DocumentStore, *, now: Callable[[], float]) -> None:
-        self._records = Records(documents, "presence", PresenceRecord)
+    def __init__(
+        self, documents: DocumentStore, *, now: Callable[[], float], contention: Contention = Contention()
+    ) -> None:
+        self._records = Records(documents, "presence", PresenceRecord, contention=contention)
         self._now = now
 
     async def get(self, account: str, id: str) -> PresenceRecord:

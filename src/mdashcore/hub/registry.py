@@ -10,6 +10,7 @@ import attrs
 
 from mdashcore import identity
 from mdashcore._errors import AlreadyExists, InvalidInput, NotFound, StorageError, Unauthenticated, VersionConflict
+from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Records, scoped
 from mdashcore.identity import Device
 from mdashcore.storage import DocumentStore
@@ -44,6 +45,7 @@ class Registry:
         entropy: that many random bytes.
         on_revoked: called with (account, device id) when a device's token stops being valid, or may have.
         is_removing: whether an account is being removed: its devices' tokens are not valid any more.
+        contention: what writers of one record need.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Registry:
         entropy: Callable[[int], bytes],
         on_revoked: Callable[[str, str], None],
         is_removing: Callable[[str], Awaitable[bool]] | None = None,
+        contention: Contention = Contention(),
     ) -> None:
-        self._devices = Records(documents, "devices", Device)
+        self._devices = Records(documents, "devices", Device, contention=contention)
         self._owners = Records(documents, "token_owners", TokenOwner)
         self._now = now
         self._entropy = entropy

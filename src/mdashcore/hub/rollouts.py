@@ -15,7 +15,8 @@ import attrs
 
 from mdashcore import _json, ota, rollout
 from mdashcore._errors import Busy, Conflict, NotFound, StorageError, VersionConflict
-from mdashcore.hub._records import MAX_TRIES, Record, Records, scoped
+from mdashcore.hub._contention import Contention
+from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.presence import OFFLINE, Presence, PresenceRecord
 from mdashcore.hub.registry import Registry
@@ -60,6 +61,7 @@ class Rollouts:
     Args:
         now: Unix seconds.
         entropy: that many random bytes.
+        contention: what writers of one record need.
     """
 
     def __init__(
@@ -74,8 +76,11 @@ class Rollouts:
         *,
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
+        contention: Contention = Contention(),
     ) -> None:
-        self.records = Records(documents, "rollouts", Rollout, load=Rollout.from_stored, dump=Rollout.to_stored)
+        self.records = Records(
+            documents, "rollouts", Rollout, load=Rollout.from_stored, dump=Rollout.to_stored, contention=contention
+        )
         self.rosters = Records(documents, "rollout_rosters", Roster)
         self.members = Records(documents, "rollout_members", Member)
         self.blobs = blobs
@@ -215,7 +220,8 @@ class Rollouts:
         return await self._request(account, id, "aborted", rollout.AbortRequested())
 
     async def _request(self, account: str, id: str, wanted: str, event: Event | None) -> Rollout:
-        for _ in range(MAX_TRIES):
+        race = self.records.race(scoped(account, id))
+        while True:
             record = await self._record(account, id)
             told = event or rollout.ResumeRequested(await self.counts(account, record.value))
             changed = rollout.advance(record.value, told, now=self.now())
@@ -224,10 +230,10 @@ class Rollouts:
             try:
                 await self.records.put(scoped(account, id), changed, expected=record.version)
             except VersionConflict:
+                await race.lost()
                 continue
             await self.tell(account, changed)
             return changed
-        raise Busy(f"the rollout {id!r} is being changed by too many at once")
 
     async def tell(self, account: str, changed: Rollout) -> None:
         """Tell the state that was stored."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
+from typing import Any, Final, TypeAlias
 
 from mdashcore import _json, notifications
 from mdashcore._errors import Busy, InvalidInput, ShadowConflict, TooLarge, VersionConflict
-from mdashcore.hub._records import MAX_TRIES, Record, Records, scoped
+from mdashcore.hub._contention import Contention
+from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
 from mdashcore.storage import DocumentStore
@@ -20,15 +22,23 @@ MAX_CACHED: Final = 4096  # shadows kept decoded: the active part of a fleet
 MAX_CACHED_BYTES: Final = 2**23  # of those, as JSON; decoded they take about ten times as much memory
 
 
+MAX_WAITING: Final = 1000  # updates of one shadow, of those that may be refused: at 10 ms each, all have waited 10 s
+
+Protect: TypeAlias = Callable[[Callable[[], Awaitable[Change]]], Awaitable[Change]]
+"""Awaits what it is given, and does not let it be cancelled on the way."""
+
+
 class Shadows:
     """The shadows of every device.
 
-    An update works on the last shadow seen, and reads again only where the compare-and-set says that there
-    is a newer one: with one node that is never.
+    The updates of one shadow are done one after the other, in the order in which they came. An update works on the last
+    shadow seen, and reads again only where the compare-and-set says that there is a newer one: with one node that is
+    never.
 
     Args:
         now: Unix seconds.
         on_change: called with (account, device id, change) after an update was stored.
+        contention: what writers of one shadow need.
     """
 
     def __init__(
@@ -39,8 +49,11 @@ class Shadows:
         now: Callable[[], float],
         on_change: Callable[[str, str, Change], None],
         limits: Limits = DEFAULT_LIMITS,
+        contention: Contention = Contention(),
     ) -> None:
-        self._records = Records(documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored)
+        self._records = Records(
+            documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored, contention=contention
+        )
         self._feed = feed
         self._now = now
         self._on_change = on_change
@@ -61,20 +74,40 @@ class Shadows:
         async for key, shadow in self._records.scan(prefix):
             yield key.removeprefix(prefix), shadow
 
-    async def update(self, account: str, id: str, document: Any) -> Change:
+    async def update(
+        self, account: str, id: str, document: Any, *, patience: float = inf, protect: Protect | None = None
+    ) -> Change:
         """Apply an update, store it, and tell it to everybody.
 
-        It must not be cancelled on the way (no loop is known here, so its callers shield it): what is stored by then
-        would be told to nobody.
+        It never fails because others write the same shadow too: it waits for its turn. That waiting may be cancelled.
+        The rest must not be (no loop is known here): what is stored by then would be told to nobody.
+
+        Args:
+            patience: seconds to wait for its turn. Of those that do not wait for ever, `MAX_WAITING` do so at a time.
+            protect: runs what must not be cancelled; without it, the caller has to see to that.
 
         Raises:
             InvalidShadowUpdate, ShadowConflict, TooLarge: as `Shadow.update`; nothing was changed.
-            Busy: too many write this shadow at once.
+            Busy: the turn did not come in time; nothing was changed.
         """
         key = scoped(account, id)
+        turns = self._records.turns
+        if not turns.take(key):
+            is_full = patience != inf and turns.waiting(key) >= MAX_WAITING
+            if is_full or not await turns.wait(key, patience):
+                raise Busy(f"the shadow of {id!r} is being changed by too many at the same time")
+        try:
+            if protect is None:
+                return await self._update(account, id, key, document)
+            return await protect(lambda: self._update(account, id, key, document))
+        finally:
+            turns.leave(key)
+
+    async def _update(self, account: str, id: str, key: str, document: Any) -> Change:
         record = self._cache.get(key)
         cached = record is not None
-        for _ in range(MAX_TRIES):
+        race = None
+        while True:
             record = record or await self._read(key)
             try:
                 shadow, change = record.value.update(document, now=self._now(), limits=self._limits)
@@ -85,13 +118,12 @@ class Shadows:
                 continue
             try:
                 version = await self._records.put(key, shadow, expected=record.version)
+                break
             except VersionConflict:
                 record, cached = None, False
-                continue
-            self._remember(key, Record(shadow, version))
-            break
-        else:
-            raise Busy(f"the shadow of {id!r} is being changed by too many at once")
+                race = race or self._records.race(key)
+                await race.lost()
+        self._remember(key, Record(shadow, version))
         self._on_change(account, id, change)
         changed = {"state": change.state, "version": change.version, "timestamp": change.timestamp}
         await self._feed.emit(account, notifications.UPDATED, id, _json.encode({"shadow": changed}))

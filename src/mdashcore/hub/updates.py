@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from mdashcore import identity, ota
-from mdashcore._errors import Busy, Conflict, MdashError, NotFound, VersionConflict
+from mdashcore._errors import Conflict, MdashError, NotFound, VersionConflict
 from mdashcore.firmware import Image
-from mdashcore.hub._records import MAX_TRIES, Record, Records, scoped
+from mdashcore.hub._contention import Contention
+from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.update_report import History, describe
@@ -33,6 +34,7 @@ class Updates:
         now: Unix seconds.
         entropy: that many random bytes.
         check_device: raises `NotFound` for (account, device id) of a device that is not there any more.
+        contention: what writers of one record need.
     """
 
     def __init__(
@@ -45,9 +47,12 @@ class Updates:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         check_device: Callable[[str, str], Awaitable[None]] | None = None,
+        contention: Contention = Contention(),
     ) -> None:
-        self.records = Records(documents, "updates", Update, load=Update.from_stored, dump=Update.to_stored)
-        self._histories = Records(documents, "update_histories", History)
+        self.records = Records(
+            documents, "updates", Update, load=Update.from_stored, dump=Update.to_stored, contention=contention
+        )
+        self._histories = Records(documents, "update_histories", History, contention=contention)
         self.blobs = blobs
         self.feed = feed
         self.shadows = shadows
@@ -84,12 +89,14 @@ class Updates:
         """
         facts = image if isinstance(image, ota.Image) else ota.Image.of(image)
         update = Update.queued(id, facts, now=self.now(), options=options, blob=blob)
-        for _ in range(MAX_TRIES):
+        race = self.records.race(scoped(account, device))
+        while True:
             try:
                 version = await self.records.put(
                     scoped(account, device), update, expected=await self._make_way(account, device)
                 )
             except VersionConflict:
+                await race.lost()
                 continue
             if self._check_device is not None:
                 try:  # last, as it may have been removed meanwhile, and its updates forgotten
@@ -99,7 +106,6 @@ class Updates:
                     raise
             self.changed(account, device, update)
             return UpdateRun(self, account, device, Record(update, version), untold=True)
-        raise Busy(f"the update of {device!r} is being changed by too many at once")
 
     async def _make_way(self, account: str, device: str) -> int:
         """End an update that waits in the queue; the version of the one that is there, ended."""
@@ -125,16 +131,16 @@ class Updates:
 
         Raises:
             NotFound: it was never updated.
-            Busy: others change it all the time.
         """
-        for _ in range(MAX_TRIES):
+        race = self.records.race(scoped(account, device))
+        while True:
             run = await self.take_up(account, device)
             try:
                 await run.apply(event)
             except VersionConflict:
+                await race.lost()
                 continue
             return run.update
-        raise Busy(f"the update of {device!r} is being changed by too many at once")
 
     async def cancel(self, account: str, device: str) -> Update:
         """Take the device's update back: how it ended.

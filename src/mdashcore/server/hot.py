@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
-from mdashcore.server.finish import finish_soon
+from mdashcore.server.finish import SOON, finish_soon
 from mdashcore.server.service import Service
 from mdashcore.trio.calls import BegunCall
 from mdashcore.trio.link import Outcome
@@ -57,5 +57,5 @@ async def update_shadow(service: Service, account: str, id: str, body: bytes) ->
     await service.hub.registry.get(account, id)
     document = _json.decode(body) if body.strip() else None
     # A client that leaves must not keep from the device, and from those who listen, what is stored already.
-    change = await finish_soon(lambda: service.hub.shadows.update(account, id, document))
+    change = await service.hub.shadows.update(account, id, document, patience=SOON, protect=finish_soon)
     return _json.encode(change.accepted_document())

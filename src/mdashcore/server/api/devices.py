@@ -13,7 +13,7 @@ from mdashcore.hub.presence import OFFLINE, PresenceRecord
 from mdashcore.hub.rollouts import facts
 from mdashcore.identity import Device
 from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
-from mdashcore.server.finish import finish, finish_soon
+from mdashcore.server.finish import SOON, finish, finish_soon
 from mdashcore.shadow import Shadow
 
 routes = Blueprint("devices", __name__, url_prefix="/devices")
@@ -84,7 +84,7 @@ async def change_device(id: str) -> Response:
     if "name" in value:
         identity.check_label(value["name"])  # before anything is changed
     if "shadow" in value:
-        await finish_soon(lambda: hub.shadows.update(account, id, value["shadow"]))
+        await hub.shadows.update(account, id, value["shadow"], patience=SOON, protect=finish_soon)
     if "name" in value:
         await finish_soon(lambda: hub.rename_device(account, id, value["name"]))
     return answer(await _read(id))
