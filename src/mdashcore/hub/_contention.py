@@ -28,9 +28,7 @@ FIRST_PAUSE: Final = 0.001  # seconds: a write to a store on this machine or the
 
 MAX_PAUSE: Final = 0.05  # seconds: in half of it, several processes have written and gone on
 
-TELL_RACES: Final = (
-    32  # lost in a row: a few processes that write all the time do not come to that; the log has it once
-)
+TELL_RACES: Final = 32  # lost in a row, which is logged once: some processes that write all the time lose fewer
 
 MAX_RACES: Final = 1000  # lost in a row, in half a minute and more: the store says what is not so
 
