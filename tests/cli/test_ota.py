@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import signal
+import subprocess
 import threading
+import time
 
 import httpx
 import pytest
@@ -108,20 +110,42 @@ def fleet(spawn, mdash, wait_told, tmp_path):
             self.bind = url.removeprefix("http://")
             self.env = {"MDASH_SERVER": url, "MDASH_USER": "root:pw"}
 
+        def ends(self, watching):
+            """The exit code of a command that watches an update; where it does not end, what all of them are doing."""
+            try:
+                return watching.wait(60)
+            except subprocess.TimeoutExpired:
+                update = mdash("ota", "d1", "--status", "--json", env=self.env)
+                said = {"command": watching.err, "device": self.device.err, "server": self.server.err}
+                pytest.fail("\n".join([f"update: {update}", *(f"--- {name}\n{err}" for name, err in said.items())]))
+
     return Fleet()
+
+
+def restart_during_the_transfer(fleet, spawn, firmware, number=signal.SIGKILL, *, after=0.0):
+    """End the server so many seconds after the command has said that the transfer begins, and start it again."""
+    watching = spawn("ota", "d1", firmware, "--commit", env=fleet.env)
+    watching.wait_for("TRANSFERRING", "err")
+    time.sleep(after)
+    fleet.server.end(number)
+    watching.wait_for("Looking again", "err")
+    fleet.start()
+    assert fleet.ends(watching) == 0, watching.err
+    assert watching.out == "COMMITTED: d1 runs it, committed\n"
+    assert watching.err.count("Looking again") <= 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_server_that_is_restarted_during_the_transfer(fleet, image, spawn, number):
     """The command looks for it again, says so once, and goes on to the end, with the commit that it was told to do."""
-    watching = spawn("ota", "d1", image("2.0", size=200_000), "--commit", env=fleet.env)
-    watching.wait_for("TRANSFERRING", "err")
-    fleet.server.end(number)
-    watching.wait_for("Looking again", "err")
-    fleet.start()
-    assert watching.wait(60) == 0, watching.err
-    assert watching.out == "COMMITTED: d1 runs it, committed\n"
-    assert watching.err.count("Looking again") <= 2
+    restart_during_the_transfer(fleet, spawn, image("2.0", size=200_000), number)
+
+
+@pytest.mark.proof
+def test_a_server_that_is_killed_at_any_moment_of_the_transfer(fleet, image, spawn):
+    """The same, forty times: one millisecond after the other, the first of which are those of OTA.Begin."""
+    for moment in range(40):
+        restart_during_the_transfer(fleet, spawn, image(f"{moment + 2}.0", size=200_000), after=moment / 1000)
 
 
 def test_a_server_that_is_restarted_while_the_device_is_on_trial(fleet, mdash, image, spawn):

@@ -553,13 +553,32 @@ class TestALinkThatDrops:
         update = after(transferring(), CHUNKS[0], DeviceConnected())
         assert isinstance(next_step(update), Ask)
 
-    def test_begin_without_an_answer_costs_an_attempt(self) -> None:
-        """Whether the device took it cannot be known."""
+    @pytest.mark.parametrize("lost", [LOST_LINK, (DeviceConnected(),), (CallTimedOut("OTA.Begin"),)])
+    def test_a_device_is_asked_whether_it_took_begin(self, lost: tuple[Event, ...]) -> None:
+        """Its answer was lost: if it holds a transfer without a byte in it, that goes on, and costs no attempt. It
+        would refuse another OTA.Begin until its time-out."""
+        update = after(queued(), Started(OLD), *lost)
+        assert (next_step(update), update.attempt) == (Ask(), 1)
+        for percent in (0, None):
+            open_ = BuildReported(attrs.evolve(OLD, status=1, progress_percent=percent))
+            assert next_step(after(update, open_)) == Write(0, 1024)
+        assert after(update, open_, now=NOW + 5).begun == NOW + 5
+
+    def test_begin_without_an_answer_that_was_not_taken_costs_an_attempt(self) -> None:
+        """The device has no transfer, or another's: it is begun again, as often as there are attempts."""
+        anothers = attrs.evolve(OLD, status=1, progress_percent=40)
         update = after(queued(), Started(OLD))
-        for attempt in (2, 3):
-            update = after(update, *LOST_LINK)
+        for attempt, build in ((2, OLD), (3, anothers)):
+            update = after(update, *LOST_LINK, BuildReported(build))
             assert (update.attempt, next_step(update)) == (attempt, Begin(2500, 600, 300))
-        assert after(update, DeviceDisconnected()).state is S.FAILED
+        assert after(update, *LOST_LINK, BuildReported(OLD)).state is S.FAILED
+        assert after(update, CallTimedOut("OTA.Begin")).state is S.TIMED_OUT
+
+    def test_a_bare_image_does_not_go_on_in_a_transfer_that_may_be_another_s(self) -> None:
+        """It has no digest, so OTA.Begin has to be answered."""
+        update = after(queued(BARE), Started(OLD), *LOST_LINK)
+        update = after(update, BuildReported(attrs.evolve(OLD, status=1, progress_percent=0)))
+        assert (update.attempt, next_step(update)) == (2, Begin(2500, 600, 300))
 
     def test_a_lost_answer_to_end_is_decided_by_the_build(self) -> None:
         """It may have rebooted, or not have heard."""

@@ -209,7 +209,8 @@ async def test_rejected_unless_forced(alice, lamp, upload):
 
 async def test_timed_out(alice, lamp, upload, monkeypatch):
     """A device that is connected, and answers no more."""
-    monkeypatch.setattr(ota.Begin, "call_timeout", 0.02)
+    for call in (ota.Begin, ota.Ask):
+        monkeypatch.setattr(call, "call_timeout", 0.02)
     await lamp.on()
     lamp.device.hold("OTA.Begin")
     async with ends_as(alice, State.TIMED_OUT):

@@ -62,9 +62,13 @@ def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 def lose_link(u: Update, e: Any, now: float) -> dict[str, Any]:
     changes: dict[str, Any] = {"connected": isinstance(e, DeviceConnected), "reason": _words(u, e)}
-    if awaited(u) == Begin.method:  # whether the device took it cannot be known
-        return changes | {"attempt": u.attempt + 1}
-    return changes | {"session": Session.LOST} if u.session is Session.OPEN else changes
+    may_be_open = u.session is Session.OPEN or awaited(u) == Begin.method
+    return changes | {"session": Session.LOST} if may_be_open else changes
+
+
+def doubt_begin(u: Update, e: Any, now: float) -> dict[str, Any]:
+    """A device that took OTA.Begin refuses another one until its time-out, so it is asked."""
+    return {"session": Session.LOST, "reason": _words(u, e)}
 
 
 def go_on(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def go_on(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {
         "session": Session.OPEN,
         "offset": taken[0],
+        "begun": now if u.begun is None else u.begun,
         "chunk_failures": 0,
         "doubtful": u.doubtful or len(taken) > 1,
         "reason": "",

@@ -82,7 +82,8 @@ def same(*values: object) -> bool | None:
 def taken(update: Update, build: Build) -> list[int]:
     """The offsets that a device may have reached when its link dropped: unanswered chunks may have arrived."""
     options, size = update.options, update.image.size
-    reach = [update.offset + n * options.chunk_size for n in range(options.chunks_in_flight + 1)]
+    sent = 0 if update.begun is None else options.chunks_in_flight  # none before OTA.Begin was answered
+    reach = [update.offset + n * options.chunk_size for n in range(sent + 1)]
     return [
         offset
         for offset in sorted({min(offset, size) for offset in reach})
@@ -136,9 +137,9 @@ def worth_beginning_again(u: Update, e: Any, now: float) -> bool:
     return attempts_left(u, e, now) and (own_leftover or u.doubtful or e.method == Ask.method)
 
 
-def last_begin_unanswered(u: Update, e: Any, now: float) -> bool:
-    """OTA.Begin unanswered, no attempts left"""
-    return awaited(u) == Begin.method and not attempts_left(u, e, now)
+def may_have_begun(u: Update, e: Any, now: float) -> bool:
+    """OTA.Begin, attempts left"""
+    return e.method == Begin.method and attempts_left(u, e, now)
 
 
 def chunk_at_offset(u: Update, e: Any, now: float) -> bool:
@@ -156,7 +157,9 @@ def transfer_still_open(u: Update, e: Any, now: float) -> bool:
     if awaited(u) != Ask.method or e.build.status != 1:
         return False
     offsets = taken(u, e.build)
-    return len(offsets) == 1 if u.image.bare else bool(offsets)
+    if u.image.bare:  # no digest would notice that the transfer is another's, or a chunk was taken twice
+        return u.begun is not None and len(offsets) == 1
+    return bool(offsets)
 
 
 def image_all_taken(u: Update, e: Any, now: float) -> bool:

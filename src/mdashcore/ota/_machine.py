@@ -80,17 +80,12 @@ def _table() -> dict[tuple[State, type], tuple[Transition, ...]]:
         ),
         (s.TRANSFERRING, CallTimedOut): (
             t(s.TRANSFERRING, guards.may_repeat_chunk, acts.repeat_chunk, quiet=True),
+            t(s.TRANSFERRING, guards.may_have_begun, acts.doubt_begin, quiet=True),
             t(s.TRANSFERRING, guards.attempts_left, acts.begin_again),
             t(s.TIMED_OUT, do=acts.because),
         ),
-        (s.TRANSFERRING, DeviceConnected): (
-            t(s.FAILED, guards.last_begin_unanswered, acts.because),
-            t(s.TRANSFERRING, do=acts.lose_link),
-        ),
-        (s.TRANSFERRING, DeviceDisconnected): (
-            t(s.FAILED, guards.last_begin_unanswered, acts.because),
-            t(s.TRANSFERRING, do=acts.lose_link),
-        ),
+        (s.TRANSFERRING, DeviceConnected): (t(s.TRANSFERRING, do=acts.lose_link),),
+        (s.TRANSFERRING, DeviceDisconnected): (t(s.TRANSFERRING, do=acts.lose_link),),
         (s.TRANSFERRING, BuildReported): (
             t(s.VERIFYING, guards.image_all_taken, acts.go_on),
             t(s.TRANSFERRING, guards.transfer_still_open, acts.go_on),

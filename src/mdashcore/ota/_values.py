@@ -57,7 +57,7 @@ class Session(StrEnum):
 
     NONE = "none"  # OTA.Begin has to come first
     OPEN = "open"  # the device accepted OTA.Begin on this link
-    LOST = "lost"  # it had, then the link dropped: the device has to be asked
+    LOST = "lost"  # it had, or may have, then the link dropped: the device has to be asked
 
 
 class ImageFacts(Protocol):
