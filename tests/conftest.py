@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import logging
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -348,11 +349,15 @@ OpenRaw = Callable[..., AbstractAsyncContextManager[RawSocket]]
 
 @pytest.fixture(scope="session")
 def open_raw() -> OpenRaw:
-    """Opens a `RawSocket` to a server: ``async with open_raw(server) as raw``."""
+    """Opens a `RawSocket` to a server: ``async with open_raw(server) as raw``; over TLS with a `context`."""
 
     @asynccontextmanager
-    async def open_(server: RunningServer, *, patience: float = 10) -> AsyncIterator[RawSocket]:
-        stream = await trio.open_tcp_stream(server.host, server.port)
+    async def open_(
+        server: RunningServer, *, patience: float = 10, context: ssl.SSLContext | None = None
+    ) -> AsyncIterator[RawSocket]:
+        stream: trio.abc.Stream = await trio.open_tcp_stream(server.host, server.port)
+        if context is not None:
+            stream = trio.SSLStream(stream, context, server_hostname=server.host, https_compatible=True)
         try:
             yield RawSocket(stream, f"{server.host}:{server.port}", patience)
         finally:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shlex
+import shutil
 import socket
+import ssl
+import time
 import tomllib
 from pathlib import Path
 
@@ -112,25 +116,83 @@ def test_a_backup_goes_into_another_storage(page, mdash, start, as_admin, tmp_pa
         assert "admin" in mdash("mdash user list", env={**as_admin, "MDASH_SERVER": url})
 
 
-def test_an_upgrade_on_a_used_connection_is_426(served):
-    """What the page warns proxies of: only the first request of a connection can become a WebSocket."""
-    host, _, port = served.partition(":")
-    upgrade = (
-        "GET /api/v2/notify HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    with socket.create_connection((host, int(port)), timeout=5) as sock, sock.makefile("rwb") as stream:
-        stream.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        stream.flush()
-        assert stream.readline().startswith(b"HTTP/1.1 200")
-        length = 0
-        while line := stream.readline().strip():
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-        stream.read(length)
-        stream.write(upgrade.encode())
-        stream.flush()
-        assert stream.readline().startswith(b"HTTP/1.1 426")
+@pytest.fixture
+def certificate(tmp_path):
+    """A file with a certificate, its chain and its key."""
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "mdash.pem")
+    return tmp_path / "mdash.pem"
+
+
+NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    {code}
+}}
+"""
+
+
+@pytest.fixture
+def proxy(request, page, start, served, certificate, tmp_path):
+    """One of the proxies, with the configuration of the page; its port."""
+    program = shutil.which(request.param)
+    if program is None and not os.environ.get("CI"):
+        pytest.skip(f"THIS MACHINE HAS NO {request.param}")
+    code = page("docs/how_to_guides/run_the_server.md").code(request.param)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        free_port = sock.getsockname()[1]
+    places = {
+        "127.0.0.1:8080": served,
+        "listen 443": f"listen 127.0.0.1:{free_port}",
+        "bind :443": f"bind 127.0.0.1:{free_port}",
+        "/etc/nginx/cert.pem": str(certificate),
+        "/etc/nginx/key.pem": str(certificate),
+        "/etc/haproxy/mdash.pem": str(certificate),
+    }
+    for name, value in places.items():
+        code = code.replace(name, value)
+    file = tmp_path / "proxy.conf"
+    file.write_text(NGINX.format(code=code, folder=tmp_path) if request.param == "nginx" else code)
+    command = f"{program} -c {file} -p {tmp_path} -e stderr" if request.param == "nginx" else f"{program} -db -f {file}"
+    with start(f"exec {command}"):
+        yield free_port
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True)
+def test_a_proxy_may_reuse_its_connections(mdash, as_admin, proxy):
+    """With the page's configuration: requests, and then a WebSocket, on connections that the proxy keeps."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    key = re.search(r"mdk_\S+", mdash("mdash key add proxy", env=as_admin))[0]
+
+    def ask(target: str, *fields: str) -> bytes:
+        lines = [f"GET {target} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}", *fields, "", ""]
+        with connect(proxy) as plain, context.wrap_socket(plain) as sock:
+            sock.sendall("\r\n".join(lines).encode())
+            return sock.makefile("rb").readline()
+
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    for _ in range(3):
+        assert b" 200 " in ask("/healthz")
+        assert b" 200 " in ask("/api/v2/devices")
+        said = ask("/api/v2/notify", *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+        assert b" 101 " in said
+
+
+def connect(port: int) -> socket.socket:
+    """A connection to a program that is about to listen."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=5)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 # Connect a device
@@ -169,7 +231,7 @@ def test_a_python_gateway_is_a_device(page, mdash, start, as_admin, served, tmp_
     [
         ("server", r"mdd_\S+$", {"/healthz": 200, "/api/v2/devices": 401}),
         ("beside", "^listening$", {"/hello": 200, "/healthz": 200, "/api/v2/devices": 401, "/other": 404}),
-        ("hypercorn", "Running on", {"/healthz": 200, "/api/v2/devices": 401}),
+        ("without", "^listening$", {"/healthz": 200, "/api/v2/devices": 401}),
         ("sockets", "^listening$", {"/healthz": 404, "/api/v2/devices": 404}),
     ],
 )

@@ -13,7 +13,7 @@ import trio.testing
 from websockets.frames import Frame, Opcode
 
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE
-from mdashcore.server.lane import WATCH_INTERVAL
+from mdashcore.server.http.hangup import HALF_CLOSED_TIME
 from mdashcore.server.run import RunningServer
 from mdashcore.trio.link import Link
 from mdashcore.trio.node import NodeSettings
@@ -75,17 +75,6 @@ async def ask_without_reading(raw: Any, key: str) -> None:
 # Connections
 
 
-async def test_a_socket_needs_a_connection_of_its_own(
-    server: RunningServer, open_raw: Any, alice: Any, device: Any
-) -> None:
-    """Once a request was answered on it, a connection is none for sockets any more, however that was answered."""
-    async with open_raw(server) as raw:
-        await raw.send(shadow(alice.key))
-        assert (await raw.response()).status == 200
-        answer = await raw.handshake(alice.key, path="/api/v2/notify")
-        assert answer.status == 426
-
-
 async def test_requests_behind_a_call_are_answered_behind_it(
     server: RunningServer, open_raw: Any, alice: Any, device: Any
 ) -> None:
@@ -131,7 +120,7 @@ async def test_a_client_that_leaves_is_not_waited_for(
             await raw.send(more) if more else None
             await trio.testing.wait_all_tasks_blocked(0.02)
             assert calls() == 1
-        with trio.fail_after(4 * WATCH_INTERVAL):
+        with trio.fail_after(4 * HALF_CLOSED_TIME):
             await abandoned.wait()
         assert calls() == 0
         await device.reply(request, "too late")

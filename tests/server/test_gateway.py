@@ -7,13 +7,11 @@ import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h2.connection
-import h2.events
 import httpx
 import hypercorn.trio
 import pytest
@@ -399,16 +397,58 @@ async def _never_asked(method: str, params: Any) -> None:
     raise AssertionError(method)
 
 
-@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify", "/api/v2/devices", "/nowhere"])
-async def test_an_upgrade_late_in_a_connection_is_refused_and_not_hung(
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+async def test_a_page_then_requests_then_a_socket(
+    open_raw: Any, frame_bytes: FrameBytes, tmp_path: Path, secure: bool, path: str
+) -> None:
+    """A proxy reuses its connections: one that has carried requests, in either lane, still becomes a WebSocket, and a
+    frame that comes with the handshake is not lost."""
+    async with AsyncExitStack() as stack:
+        if secure:
+            server, client_context = await stack.enter_async_context(tls_server(tmp_path))
+            raw = await stack.enter_async_context(open_raw(server, context=client_context()))
+        else:
+            config = ServerConfig(bind="127.0.0.1:0", store="memory://")
+            server = await stack.enter_async_context(open_server(config))
+            raw = await stack.enter_async_context(open_raw(server))
+        key, token = await register_alice(server)
+        bearer = f"Host: x\r\nAuthorization: Bearer {key}\r\n\r\n"
+        for target in ("/ui/index.html", "/api/v2/devices", "/api/v2/devices/d1/shadow", "/api/v2/devices", "/healthz"):
+            await raw.send(f"GET {target} HTTP/1.1\r\n{bearer}".encode())
+            assert (await raw.response()).status == 200
+        handshake = raw.handshake_bytes(path, token if path.endswith("rpc") else key)
+        await raw.send(handshake + frame_bytes(Opcode.PING, b"early"))
+        assert (await raw.response()).status == SWITCHING
+        while (frame := await raw.frame()) is not None and frame.opcode is not Opcode.PONG:
+            pass
+        assert frame is not None
+
+
+async def test_a_handshake_behind_requests_in_one_packet_is_served(
+    server: RunningServer, open_raw: Any, alice: Any, token: str
+) -> None:
+    """Pipelined: the answers come in order, the last of them is 101."""
+    request = f"GET /api/v2/devices/d1{{}} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.key}\r\n\r\n"
+    for suffixes in (["/shadow"], [""], ["/shadow", "", "/shadow"]):
+        async with open_raw(server) as raw:
+            requests = "".join(map(request.format, suffixes)).encode()
+            await raw.send(requests + raw.handshake_bytes("/api/v2/notify", alice.key))
+            assert [(await raw.response()).status for _ in suffixes] == [200] * len(suffixes)
+            assert (await raw.response()).status == SWITCHING
+
+
+@pytest.mark.parametrize("path", ["/api/v2/devices", "/nowhere"])
+async def test_an_upgrade_elsewhere_late_in_a_connection_is_refused_and_not_hung(
     server: RunningServer, open_raw: Any, alice: Any, path: str
 ) -> None:
-    """After a first request the connection belongs to the REST app, which has no WebSockets at all."""
+    """There are two WebSockets, and no third: 426, and the connection is closed."""
     async with open_raw(server) as raw:
         await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await raw.response()).status == 200
         response = await raw.handshake(alice.key, path=path)
         assert response.status == 426
+        assert response.headers["upgrade"] == "websocket"
         assert _json.decode(response.body)["error"]["code"] == 426
         assert await raw.rest() == b""
 
@@ -471,7 +511,7 @@ async def test_http_1_0_is_served(server: RunningServer, open_raw: Any) -> None:
         assert await raw.rest() == b""
 
 
-# TLS, HTTP/2, IPv6
+# TLS, versions, IPv6
 
 
 @asynccontextmanager
@@ -497,62 +537,75 @@ async def register_alice(server: RunningServer) -> tuple[str, str]:
     return (await hub.accounts.create_key("alice")).secret, (await hub.create_device("alice", "d1")).token
 
 
-async def test_http_2_reaches_the_rest_app(tmp_path: Path) -> None:
-    """It is chosen by ALPN, and many requests share one connection."""
+async def test_http_2_is_not_offered(tmp_path: Path) -> None:
+    """A client that offers both gets HTTP/1.1, over which all works."""
     async with tls_server(tmp_path) as (server, client_context):
-        key, _ = await register_alice(server)
-        async with httpx.AsyncClient(
-            http2=True, verify=client_context(), base_url=server.url, headers={"Authorization": f"Bearer {key}"}
-        ) as client:
-            statuses: list[tuple[str, int]] = []
-
-            async def ask() -> None:
-                response = await client.get("/api/v2/devices")
-                statuses.append((response.http_version, response.status_code))
-
-            async with trio.open_nursery() as nursery:
-                for _ in range(5):
-                    nursery.start_soon(ask)
-            assert statuses == [("HTTP/2", 200)] * 5
-            created = await client.post("/api/v2/devices", json={"id": "d2"})
-            assert (created.http_version, created.status_code) == ("HTTP/2", 201)
-            large = await client.post("/api/v2/devices", content=b"x" * (server.service.settings.max_body + 1))
-            assert large.status_code == 413
-            assert (await client.get("/api/v2/rpc")).status_code == 426
-            assert (await client.get("/healthz")).status_code == 200
-
-
-async def test_a_websocket_over_http_2_is_refused(tmp_path: Path) -> None:
-    """RFC 8441 would lead to Hypercorn's own WebSockets, past all bounds of these."""
-    async with tls_server(tmp_path) as (server, client_context):
-        key, _ = await register_alice(server)
         context = client_context()
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols(["h2", "http/1.1"])
         stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port, ssl_context=context)
-        client = h2.connection.H2Connection()
-        client.initiate_connection()
-        head = {
-            ":method": "CONNECT",
-            ":protocol": "websocket",
-            ":scheme": "https",
-            ":path": "/api/v2/notify",
-            ":authority": "127.0.0.1",
-            "authorization": f"Bearer {key}",
-            "sec-websocket-version": "13",
-        }
-        client.send_headers(1, list(head.items()))
-        await stream.send_all(client.data_to_send())
-        answers: list[h2.events.ResponseReceived] = []
-        with trio.fail_after(PATIENCE):
-            while not answers:
-                events = client.receive_data(bytes(await stream.receive_some()))
-                answers += [event for event in events if isinstance(event, h2.events.ResponseReceived)]
-        assert dict(answers[0].headers)[b":status"] == b"426"
+        await stream.do_handshake()
+        assert stream.selected_alpn_protocol() == "http/1.1"
         await trio.aclose_forcefully(stream)
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HTTP_2_SETTINGS = bytes.fromhex("000000040000000000")
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "later"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_http_2_with_prior_knowledge_is_answered_with_505(
+    open_raw: Any, tmp_path: Path, secure: bool, first: bytes
+) -> None:
+    """On any request of a connection, which then ends; over TLS also where the client has offered nothing else."""
+    async with tls_server(tmp_path) as (server, client_context):
+        context = client_context()
+        context.set_alpn_protocols(["h2"])
+        if not secure:
+            config = ServerConfig(bind="127.0.0.1:0", store="memory://")
+            async with open_server(config) as plain, open_raw(plain) as raw:
+                await ask_in_http_2(raw, first)
+        else:
+            async with open_raw(server, context=context) as raw:
+                await ask_in_http_2(raw, first)
+
+
+async def ask_in_http_2(raw: Any, first: bytes) -> None:
+    """Send `first`, and go on in HTTP/2."""
+    if first:
+        await raw.send(first)
+        assert (await raw.response()).status == 200
+    await raw.send(PREFACE + HTTP_2_SETTINGS)
+    answer = await raw.response()
+    assert (answer.status, answer.headers["connection"]) == (505, "close")
+    assert _json.decode(answer.body)["error"]["code"] == 505
+    assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize("version", ["2.0", "3.0", "0.9"])
+async def test_other_major_versions_are_answered_with_505(server: RunningServer, open_raw: Any, version: str) -> None:
+    """RFC 9110, section 15.6.6; a higher minor version is served as 1.1."""
+    async with open_raw(server) as raw:
+        await raw.send(f"GET /healthz HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+        assert (await raw.response()).status == 505
+        assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize("target", ["/healthz", "/api/v2/devices/d1/shadow", "/api/v2/devices", "/ui/index.html"])
+async def test_an_upgrade_to_http_2_is_ignored(
+    server: RunningServer, open_raw: Any, alice: Any, token: str, target: str
+) -> None:
+    """RFC 9110, section 7.8: the answer is in HTTP/1.1, and so is the next."""
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    async with open_raw(server) as raw:
+        for _ in range(2):
+            fields = f"Host: x\r\nAuthorization: Bearer {alice.key}\r\n{upgrade}\r\n"
+            await raw.send(f"GET {target} HTTP/1.1\r\n{fields}".encode())
+            assert (await raw.response()).status == 200
+
+
 async def test_http_1_1_works_over_tls(tmp_path: Path) -> None:
-    """For clients that do not ask for HTTP/2."""
+    """For clients that offer nothing at all."""
     async with tls_server(tmp_path) as (server, client_context):
         async with httpx.AsyncClient(verify=client_context(), base_url=server.url) as client:
             response = await client.get("/healthz")

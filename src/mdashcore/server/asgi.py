@@ -1,8 +1,7 @@
 """The little ASGI that does not go through Quart, and the guard in front of what does.
 
-Quart reads a whole body into memory, however large, while a handler is busy or long gone; and Hypercorn leaves the
-next request of a connection hanging if a body was not read to its end. So no body reaches Quart before it is complete
-and within its limit, and an answer given before the end of a body closes the connection.
+Quart reads a whole body into memory, however large, while a handler is busy or long gone. So no body reaches Quart
+before it is complete and within its limit, and an answer given before the end of a body closes the connection.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from mdashcore.server import problems
 
 __all__ = [
     "LINGER",
+    "NO_SOCKET",
     "PAGE_HEADER",
     "App",
     "BodyGuard",
@@ -46,7 +46,7 @@ LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets 
 PAGE_HEADER: Final = b"x-requested-with"
 """A request that has it comes from a script of a page: it is not offered Basic (see `problems.headers`)."""
 
-NO_SOCKET: Final = "a WebSocket, on a connection of its own, is expected at /api/v2/rpc and /api/v2/notify"
+NO_SOCKET: Final = "a WebSocket is expected at /api/v2/rpc and /api/v2/notify only"
 
 
 class ClientGone(Exception):
@@ -112,57 +112,26 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: floa
 
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
     """Send a JSON response."""
-    await _send(send, status, body, headers, more_body=False)
-
-
-async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]], *, more_body: bool) -> None:
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), *headers]
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
     await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body, "more_body": more_body})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def respond_error(
-    receive: Receive, send: Send, error: MdashError, *, unread: bool, from_page: bool = False
-) -> None:
-    """Send an error; `unread` where the request was not read to its end, which closes the connection."""
+async def respond_error(send: Send, error: MdashError, *, unread: bool, from_page: bool = False) -> None:
+    """Send an error; `unread` where the request was not read to its end, which closes the connection.
+
+    The slow lane goes on taking what comes for a while, and throws it away: a client that writes all of its request
+    before it reads would find a reset connection in place of the answer.
+    """
     status = 408 if isinstance(error, BodyTimeout) else status_of(error)
     body = problems.problem(status, str(error)) if isinstance(error, BodyTimeout) else problems.body(error)
-    headers = problems.headers(error, from_page=from_page).items()
-    if unread:
-        await _respond_early(receive, send, status, _json.encode(body), [*headers, ("connection", "close")])
-    else:
-        await respond(send, status, _json.encode(body), headers)
-
-
-async def _respond_early(
-    receive: Receive, send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]]
-) -> None:
-    """Answer while the request still comes in.
-
-    Its rest is thrown away: for a while, because a client that writes it all before it reads would find a reset
-    connection in place of the answer; and to the last moment, because Hypercorn ends no request whose queue is full.
-    """
-    await _send(send, status, body, headers, more_body=True)
-    async with trio.open_nursery() as nursery:
-        complete = trio.Event()
-        nursery.start_soon(_discard, receive, complete)
-        with trio.move_on_after(LINGER):
-            await complete.wait()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        nursery.cancel_scope.cancel()
-
-
-async def _discard(receive: Receive, complete: trio.Event) -> None:
-    more = True
-    while more:
-        message = await receive()
-        more = message["type"] == "http.request" and message.get("more_body", False)
-    complete.set()
+    headers = [*problems.headers(error, from_page=from_page).items()]
+    await respond(send, status, _json.encode(body), [*headers, ("connection", "close")] if unread else headers)
 
 
 async def refuse_socket(receive: Receive, send: Send) -> None:
-    """Refuse a WebSocket that did not come to the gateway: late in a connection, over HTTP/2, on another path."""
+    """Refuse a WebSocket that another server than the gateway has handed to the app."""
     await receive()
     body = _json.encode(problems.problem(426, NO_SOCKET))
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
@@ -192,7 +161,7 @@ class FramingGuard:
             and (header(scope, b"content-length") is not None or scope.get("http_version") == "1.0")
         ):
             error = InvalidInput("with Transfer-Encoding there is no Content-Length, and no HTTP/1.0")
-            await respond_error(receive, send, error, unread=True, from_page=is_from_page(scope))
+            await respond_error(send, error, unread=True, from_page=is_from_page(scope))
             return
         await self._app(scope, receive, send)
 
@@ -235,17 +204,11 @@ class BodyGuard:
         except ClientGone:
             return
         except MdashError as exc:
-            await respond_error(receive, send, exc, unread=unread, from_page=is_from_page(scope))
+            await respond_error(send, exc, unread=unread, from_page=is_from_page(scope))
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_whole() -> dict[str, Any]:
             return messages.pop() if messages else await receive()
 
-        async def send_whole(message: dict[str, Any]) -> None:
-            # Hypercorn, when it has the last of an answer, tells Quart that the request is over; Quart cancels what
-            # it does; and that is Hypercorn, about to close the connection.
-            with trio.CancelScope(shield=True):
-                await send(message)
-
-        await self._app(scope, receive_whole, send_whole)
+        await self._app(scope, receive_whole, send)

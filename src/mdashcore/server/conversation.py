@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from math import inf
+from typing import Final
 
 import attrs
 import trio
 
 from mdashcore.server.asgi import LINGER
+from mdashcore.server.http.hangup import transport_of
 from mdashcore.trio.calls import BegunCall
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.stream import write_now
 from mdashcore.trio.websocket import READ_SIZE, SEND_TIMEOUT
 
-__all__ = ["Conversation"]
+__all__ = ["SEND_PIECE", "Conversation"]
+
+SEND_PIECE: Final = (
+    2**16
+)  # bytes that a client has to take within SEND_TIMEOUT: 2 kB/s; under TLS also what is encrypted ahead
 
 
 @attrs.define(eq=False)
@@ -28,7 +36,7 @@ class Conversation:
     scope: trio.CancelScope
     """Around all that is done for it; its deadline moves with what is waited for."""
     used: bool = attrs.field(init=False, default=False)
-    """Whether a request was answered on it: it can become no socket any more, and may be idle for longer."""
+    """Whether a request was answered on it: it may be idle for longer."""
     call: BegunCall | None = attrs.field(init=False, default=None)
     """What was asked of a device, and its answer is still to be sent."""
     deadline: float = attrs.field(init=False, default=inf)
@@ -67,29 +75,52 @@ class Conversation:
 
     def put(self, data: bytes) -> None:
         """Send, as far as the system takes it at once; the task has to `flush`, and is told."""
-        self.used = True
+        if not self.used:
+            self.used = True
+            self.set_unread_timeout(SEND_TIMEOUT)
         self._rest = data[write_now(self.stream, data) :]
         if self._rest:
             self.inflow.wake()
 
     async def flush(self) -> None:
-        """Send the rest."""
+        """Send the rest. Raises `trio.TooSlowError` where the client does not read."""
         if self._rest:
-            rest, self._rest = self._rest, b""
-            self.scope.deadline = trio.current_time() + SEND_TIMEOUT
-            await self.stream.send_all(rest)
-            self.scope.deadline = inf
+            rest, self._rest = memoryview(self._rest), b""
+            for start in range(0, len(rest), SEND_PIECE):
+                with trio.fail_after(SEND_TIMEOUT):
+                    await self.stream.send_all(rest[start : start + SEND_PIECE])
 
     async def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of it. Raises `trio.TooSlowError` where the client does not read."""
         self.put(data)
         await self.flush()
+
+    def set_unread_timeout(self, seconds: float) -> None:
+        """Have the system end the connection when the client takes nothing of what is in its buffers; 0: never.
+
+        An answer may fit into those whole, and no write would find out.
+        """
+        transport = transport_of(self.stream)
+        if transport is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            with suppress(OSError):  # closed meanwhile
+                transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
 
     async def part(self) -> None:
         """Have the client take the last answer before the connection is closed: bytes left unread would cut it off."""
         self.inflow.close()
-        if isinstance(self.stream, trio.abc.HalfCloseableStream):
-            with trio.move_on_after(LINGER):
-                await self.stream.send_eof()
-                while await self.stream.receive_some(READ_SIZE):
+        transport = transport_of(self.stream)
+        with trio.move_on_after(LINGER):
+            if isinstance(self.stream, trio.SSLStream):
+                try:
+                    await self.stream.unwrap()  # says goodbye, and waits for the client's
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # it still sends, or is gone
+            if transport is not None:
+                try:
+                    await transport.send_eof()
+                    while await transport.receive_some(READ_SIZE):
+                        pass
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
+        if transport is not None:
+            transport.socket.close()  # after `unwrap` it is not the stream's any more

@@ -1,7 +1,7 @@
-"""One port for everything: sockets are served here, on the stream itself; the rest is handed to Hypercorn.
+"""One port for everything: WebSockets are served here, on the stream itself; the rest goes through the lanes.
 
-Hypercorn's own WebSockets have no pong time-out, always compress, and buffer without a bound; and a stream that nobody
-reads keeps Hypercorn from ending. So the gateway keeps every stream in its own hand.
+One loop waits for the requests of a connection and reads their heads. A handshake makes a WebSocket of the connection,
+whatever it has carried before; a plain request is answered by the fast lane, any other by the slow one.
 """
 
 from __future__ import annotations
@@ -13,28 +13,24 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
 from mdashcore.server import problems
-from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, refuse_socket, respond_error
+from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
 from mdashcore.server.auth import Browser, Principal, bearer, query_value
 from mdashcore.server.conversation import Conversation
+from mdashcore.server.http.slow_lane import MAX_HEAD, SlowLane, refusal
 from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.service import Service
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
 from mdashcore.trio.stream import close_now
-from mdashcore.trio.websocket import READ_SIZE, SEND_TIMEOUT, Request, ServerWebSocket
+from mdashcore.trio.websocket import READ_SIZE, Request, ServerWebSocket
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 
@@ -43,10 +39,9 @@ _log = logging.getLogger(__name__)
 DEVICE_PATH: Final = "/api/v2/rpc"
 NOTIFY_PATH: Final = "/api/v2/notify"
 
-MAX_HEAD: Final = 2**14  # bytes of a request's head: as Hypercorn's own limit
-HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a handshake, and for TLS
+HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_HEAD_START: Final = re.compile(rb"[A-Z]{0,20}(?: |\Z)")  # what is no method is Hypercorn's to refuse, at once
+_HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # what is no method is refused at once
 SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
@@ -68,22 +63,16 @@ class Gateway:
 
     Args:
         app: answers what is no socket; without one, that is 404.
+        sockets: whether devices and listeners may connect; else a handshake is answered with 426.
     """
 
-    def __init__(self, service: Service, app: App | None = None) -> None:
+    def __init__(self, service: Service, app: App | None = None, *, sockets: bool = True) -> None:
         self._service = service
-        self._app = app
-        self._context = WorkerContext(None)
-        self._config = HypercornConfig()
-        self._config.keep_alive_timeout = KEEP_ALIVE
-        self._config.h11_max_incomplete_size = MAX_HEAD
-        self._config.include_server_header = False
-        self._config.ssl_handshake_timeout = HEAD_TIMEOUT
-        self._config.accesslog = None
-        self._config.errorlog = _log
+        self._sockets = sockets
         self._streams: set[trio.abc.Stream] = set()
         self._heads: set[trio.CancelScope] = set()
         self._lane = Lane(service, lambda value: service.authenticator.authenticate(value))
+        self._slow_lane = SlowLane(app or _no_app, self._lane.closing)
 
     async def serve(
         self,
@@ -94,7 +83,6 @@ class Gateway:
     ) -> None:
         """Serve until `stop` is set; then end within seconds, whatever the clients do."""
         async with trio.open_nursery() as guards:
-            guards.start_soon(self._lane.watch)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(_serve_listeners, self.handle, listeners, connections)
@@ -102,7 +90,6 @@ class Gateway:
                     await stop.wait()
                     accepting.cancel_scope.cancel()
                 self._lane.close()
-                await self._context.terminated.set()  # Hypercorn: close idle connections, finish running requests
                 for head in self._heads:
                     head.cancel()
                 connections.cancel_scope.deadline = trio.current_time() + GRACE
@@ -137,55 +124,63 @@ class Gateway:
         Returns:
             the socket that it has become, if any: an idle device keeps nothing of how it came.
         """
-        data, judge = b"", Next.READ
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
             if isinstance(stream, trio.SSLStream):
                 with _member(self._heads, scope):
                     await stream.do_handshake()
-                if stream.selected_alpn_protocol() == "h2":
-                    judge = Next.ELSEWHERE
             conversation = Conversation(stream, inflow, scope)
-            while judge is Next.READ:
-                data = await self._read_head(conversation, data)
-                if not data:
-                    break
-                if not conversation.used and _wants_socket(data):
+            data, judge = b"", Next.READ
+            while judge is not Next.END and (data := await self._read_head(conversation, data)):
+                if self._sockets and _wants_socket(data):
                     scope.deadline = inf
                     if (socket := await self._shake_hands(conversation, data)) is not None:
                         return socket
-                data, judge = await self._lane.take(conversation, data)
-            scope.deadline = inf
-            if judge is Next.ELSEWHERE:
-                await self._hand_over(stream, data + inflow.close())
-            elif judge is Next.END:
+                    judge = Next.ELSEWHERE
+                else:
+                    data, judge = await self._lane.take(conversation, data)
+                    if judge is Next.ELSEWHERE and self._sockets and _wants_socket(data):
+                        continue
+                if judge is Next.ELSEWHERE:
+                    scope.deadline = inf
+                    data, judge = await self._slow_lane.take(conversation, data)
+            if judge is Next.END:
+                scope.deadline = inf
                 await conversation.part()
         return None
 
     async def _read_head(self, conversation: Conversation, head: bytes) -> bytes:
-        """The bytes that came until a request's head was complete, or could not become one; nothing if none came.
+        """Return the bytes that came until a request's head was complete, or could not become one; nothing at the end.
 
         Args:
             head: those that are there already.
         """
         scope = conversation.scope
+        head = head.lstrip(b"\r\n")  # RFC 9112, section 2.2: some clients end a body with an empty line
         if not head:
             scope.deadline = inf
             head = await self._lane.rest(conversation, KEEP_ALIVE if conversation.used else HEAD_TIMEOUT)
             if not head:
                 return b""
         scope.deadline = trio.current_time() + HEAD_TIMEOUT
-        while not _HEAD_END.search(head) and len(head) <= MAX_HEAD and _HEAD_START.match(head):
+        while True:
+            end = _HEAD_END.search(head, 0, MAX_HEAD)
+            if end is not None or not _HEAD_START.match(head):
+                break
+            if len(head) >= MAX_HEAD:
+                await conversation.send(refusal(431, f"the head of a request has {MAX_HEAD} bytes at most"))
+                await conversation.part()
+                return b""
             if self._lane.closing.is_set():
                 return b""
             with _member(self._heads, scope):
                 data = await conversation.inflow.receive()
             if not data:
                 return b""
-            head += data
+            head = (head + data).lstrip(b"\r\n")
         return b"" if self._lane.closing.is_set() else head
 
     async def _shake_hands(self, conversation: Conversation, head: bytes) -> _Socket | None:
-        """Answer the handshake that a connection begins with; None if it is no handshake at all."""
+        """Answer a handshake; `None` if the bytes cannot be read as one."""
         ws = ServerWebSocket(conversation.stream, inflow=conversation.inflow)
         request = ws.feed(head)
         if request is None:
@@ -196,6 +191,7 @@ class Gateway:
         except MdashError as exc:
             await _refuse(conversation, exc, from_page="Origin" in request.headers)
             return _Socket(ws, _nothing)
+        conversation.set_unread_timeout(0)  # a WebSocket has pings
         return _Socket(ws, serve if await ws.accept(request) else _nothing)
 
     async def _device(self, ws: ServerWebSocket, request: Request) -> Serve:
@@ -215,52 +211,11 @@ class Gateway:
         serve = partial(self._service.node.serve_listener, listener, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
 
-    async def _hand_over(self, stream: trio.abc.Stream, head: bytes) -> None:
-        app = ASGIWrapper(cast(Any, self._app or _no_app))
-        replayed = cast(Any, _Replayed(stream, head))
-        await TCPServer(app, self._config, self._context, ConnectionState({}), replayed).run()
-
     async def _cut_off(self, deadline: float) -> None:
-        """Close the streams under those who cannot be cancelled: Hypercorn shields its writing."""
+        """Close the streams under whatever shields its reading or writing from being cancelled."""
         await trio.sleep_until(deadline)
         for stream in tuple(self._streams):
             await trio.aclose_forcefully(stream)
-
-
-class _Replayed(trio.abc.HalfCloseableStream):
-    """A stream that gives again what was read from it already, and gives up on a peer that does not read."""
-
-    def __init__(self, stream: Any, head: bytes) -> None:
-        self._stream = stream
-        self._head = head
-        self._sending = trio.Lock()  # Hypercorn closes in one task while it answers in another
-
-    def __getattr__(self, name: str) -> Any:  # what Hypercorn looks at to see whether there is TLS
-        return getattr(self._stream, name)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._head:
-            head, self._head = self._head, b""
-            return head
-        return cast(bytes, await self._stream.receive_some(max_bytes))
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        async with self._sending:
-            with trio.move_on_after(SEND_TIMEOUT) as timer:
-                await self._stream.send_all(data)
-        if timer.cancelled_caught:
-            await trio.aclose_forcefully(self._stream)
-            raise trio.BrokenResourceError("the peer does not read")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        async with self._sending:
-            await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 @contextmanager
@@ -278,7 +233,7 @@ async def _serve_listeners(handler: Any, listeners: Sequence[Any], connections: 
 
 
 def _wants_socket(head: bytes) -> bool:
-    line, _, fields = head.partition(b"\r\n")
+    line, _, fields = head.partition(b"\r\n\r\n")[0].partition(b"\r\n")
     path = line.split(b" ")[1].partition(b"?")[0] if line.startswith(b"GET ") else b""
     return path in (DEVICE_PATH.encode(), NOTIFY_PATH.encode()) and b"\r\nupgrade:" in b"\r\n" + fields.lower()
 
@@ -340,6 +295,4 @@ async def _nothing() -> None:
 
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        await respond_error(receive, send, NotFound("only sockets are served here"), unread=True)
-    elif scope["type"] == "websocket":
-        await refuse_socket(receive, send)
+        await respond_error(send, NotFound("only sockets are served here"), unread=True)

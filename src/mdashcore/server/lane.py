@@ -1,14 +1,13 @@
 """The fast lane: the hot requests of an HTTP/1.1 connection are answered right on the stream.
 
 It takes only what is plain: a request line and fields of the strictest grammar, an `Authorization` that is valid, a
-body of a given length that is there. Whatever is odd in any way, or wrong before its body is read, is left to Hypercorn
-with every byte that came, so that there is one judge of odd requests and not two.
+body of a given length that is there. Whatever is odd in any way, or wrong before its body is read, is left to the
+slow lane with every byte that came, so that there is one judge of odd requests and not two.
 """
 
 from __future__ import annotations
 
 import logging
-import select
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
@@ -27,16 +26,15 @@ from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
 from mdashcore.server.conversation import Conversation
+from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
 from mdashcore.server.plain import PlainRequest
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.inflow import run_now
 
-__all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Lane", "Next"]
+__all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "Lane", "Next", "date"]
 
 _log = logging.getLogger(__name__)
-
-WATCH_INTERVAL: Final = 0.5  # seconds between two looks whether those who wait for an answer are still there
 
 KEEP_ALIVE: Final = 65  # seconds of a connection without a request: usual proxies close first, after 60
 
@@ -55,7 +53,7 @@ class Next(Enum):
     READ = auto()
     """What is left is the beginning of a request, or nothing: read on."""
     ELSEWHERE = auto()
-    """What is left begins with a request that is not plain: Hypercorn has to go on."""
+    """What is left begins with a request that is not plain: another has to go on."""
     END = auto()
     """Nothing more is wanted."""
 
@@ -64,7 +62,9 @@ _FIXED: Final = "".join(f"{name.lower()}: {value}\r\n" for name, value in SECURI
 
 
 @attrs.frozen
-class _Answer:
+class Answer:
+    """An answer in JSON, that goes onto the stream as it is."""
+
     status: int
     body: bytes
     headers: Mapping[str, str] = MappingProxyType({})
@@ -72,12 +72,12 @@ class _Answer:
     def encode(self, *, close: bool) -> bytes:
         """As it goes onto the stream."""
         more = "".join(f"{name.lower()}: {value}\r\n" for name, value in self.headers.items()).encode()
-        return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b%b\r\n%b" % (
+        return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%bdate: %b\r\n%b\r\n%b" % (
             _status_line(self.status),
             len(self.body),
             _FIXED,
             more,
-            _date(int(time.time())),
+            date(),
             b"connection: close\r\n" if close else b"",
             self.body,
         )
@@ -97,18 +97,9 @@ class Lane:
         self._max_body = service.settings.max_body
         self._body_timeout = service.settings.body_timeout
         self._instant = self._open and INSTANT in service.hub.backend.capabilities
-        self._answering: set[Conversation] = set()
         self._resting: set[Conversation] = set()
         self.closing = trio.Event()
         """Set when every answer is the last of its connection."""
-
-    async def watch(self) -> None:
-        """Forget, for ever, the calls of clients that have left: a device may take long to answer."""
-        while True:
-            await trio.sleep(WATCH_INTERVAL)
-            for conversation in tuple(self._answering):
-                if _has_left(conversation.stream):
-                    conversation.scope.cancel()
 
     def close(self) -> None:
         """Every answer is the last of its connection from now on; who waits for none has to go at once."""
@@ -139,11 +130,13 @@ class Lane:
                     if conversation.call is None:
                         break
                     data = b""
-                if data is None:
+                if data is None and (conversation.call is None or not sees_hangups()):
                     break
                 if conversation.call is not None:
                     await self._end_call(conversation)
                 await conversation.flush()
+                if data is None:
+                    break
                 if self.closing.is_set():
                     await conversation.part()
                 elif data:
@@ -155,12 +148,12 @@ class Lane:
             conversation.abandon()
 
     async def _end_call(self, conversation: Conversation) -> None:
-        """Wait for the end of the call, and bring it about where it does not come in time."""
-        self._answering.add(conversation)  # nobody reads meanwhile, and would find the client gone
-        try:
+        """Wait for the end of the call, and bring it about where it does not come in time. Does not answer a client
+        that has gone."""
+        with cancelled_by_hangup(conversation.stream) as scope:  # nobody reads meanwhile, and would see that
             await conversation.wait_answered()
-        finally:
-            self._answering.discard(conversation)
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("the client has gone")
         if conversation.call is not None:
             self._put(conversation, _failure(conversation.call.give_up()))
 
@@ -196,9 +189,9 @@ class Lane:
         return True
 
     def _done(self, conversation: Conversation, outcome: bytes | Exception) -> None:
-        self._put(conversation, _Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
+        self._put(conversation, Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
 
-    def _put(self, conversation: Conversation, answer: _Answer) -> None:
+    def _put(self, conversation: Conversation, answer: Answer) -> None:
         """Send an answer that the connection's task does not wait for."""
         conversation.end(answer.encode(close=self.closing.is_set()))
         conversation.wait_until(trio.current_time() + KEEP_ALIVE)
@@ -232,12 +225,10 @@ class Lane:
                     return data, Next.ELSEWHERE
             scope.deadline = inf  # a call has a time-out of its own
             body = data[request.body_start : request.body_end]
-            if request.method is not None:  # a shadow is updated to the end, whoever is there to hear of it
-                self._answering.add(conversation)
-            try:
+            with cancelled_by_hangup(conversation.stream) as client:
                 answer = await self._answer(request, principal.account, body)
-            finally:
-                self._answering.discard(conversation)
+            if client.cancelled_caught:
+                return data, Next.END
             close = request.close or self.closing.is_set()
             await conversation.send(answer.encode(close=close))
             data = data[request.body_end :]
@@ -264,18 +255,18 @@ class Lane:
                 parts.append(part)
                 size -= len(part)
         if size > 0:
-            await conversation.send(_Answer(408, _json.encode(problems.problem(408, late))).encode(close=True))
+            await conversation.send(Answer(408, _json.encode(problems.problem(408, late))).encode(close=True))
             return None
         return b"".join(parts)
 
-    async def _answer(self, request: PlainRequest, account: str, body: bytes) -> _Answer:
+    async def _answer(self, request: PlainRequest, account: str, body: bytes) -> Answer:
         service, device = self._service, request.device
         try:
             if request.method is not None:
-                return _Answer(200, await hot.call(service, account, device, request.method, body, request.timeout))
+                return Answer(200, await hot.call(service, account, device, request.method, body, request.timeout))
             if request.post:
-                return _Answer(200, await hot.update_shadow(service, account, device, body))
-            return _Answer(200, await hot.read_shadow(service, account, device))
+                return Answer(200, await hot.update_shadow(service, account, device, body))
+            return Answer(200, await hot.read_shadow(service, account, device))
         except Exception as exc:
             return _failure(exc)
 
@@ -285,27 +276,20 @@ def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
 
 
+def date() -> bytes:
+    """Return the value of the field `Date`."""
+    return _date(int(time.time()))
+
+
 @lru_cache(maxsize=1)
 def _date(second: int) -> bytes:
-    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+    return formatdate(second, usegmt=True).encode()
 
 
-def _failure(error: Exception) -> _Answer:
+def _failure(error: Exception) -> Answer:
     if not isinstance(error, MdashError):
         _log.error("a request failed", exc_info=error)
-        return _Answer(500, _json.encode(problems.problem(500, "internal error")))
+        return Answer(500, _json.encode(problems.problem(500, "internal error")))
     if isinstance(error, StorageError):
         _log.error("a request failed: %s", error)
-    return _Answer(status_of(error), problems.encoded(error), problems.headers(error))
-
-
-def _has_left(stream: trio.abc.Stream) -> bool:
-    """Whether the client has closed the connection; only where the system can tell without reading from it (Linux)."""
-    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    if not isinstance(transport, trio.SocketStream) or not hasattr(select, "POLLRDHUP"):
-        return False
-    if (fd := transport.socket.fileno()) < 0:
-        return True  # we have closed it, as the server goes down
-    poll = select.poll()
-    poll.register(fd, select.POLLRDHUP)
-    return bool(poll.poll(0))
+    return Answer(status_of(error), problems.encoded(error), problems.headers(error))

@@ -42,7 +42,7 @@ class RolloutRoute:
             return
         form = _Form(scope, receive, self._service)
         failed = "a rollout could not be made"
-        await answer(scope, receive, send, form, lambda: self._create(scope, form), failed=failed)
+        await answer(scope, send, form, lambda: self._create(scope, form), failed=failed)
 
     async def _create(self, scope: Scope, form: _Form) -> tuple[int, bytes]:
         """Store the image, and the rollout: status and body of the answer."""

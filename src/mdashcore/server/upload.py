@@ -73,7 +73,7 @@ class UploadRoute:
             return
         device = match[1]
         body = ImageBody(scope, receive, self._service)
-        await answer(scope, receive, send, body, lambda: self._update(scope, body, device), failed="an upload failed")
+        await answer(scope, send, body, lambda: self._update(scope, body, device), failed="an upload failed")
 
     async def _update(self, scope: Scope, body: ImageBody, device: str) -> tuple[int, bytes]:
         """Store the image, and see it into the device: status and body of the answer.
@@ -132,7 +132,6 @@ class UploadRoute:
 
 async def answer(
     scope: Scope,
-    receive: Receive,
     send: Send,
     body: ImageBody,
     handle: Callable[[], Awaitable[tuple[int, bytes]]],
@@ -151,11 +150,11 @@ async def answer(
     except MdashError as exc:
         if isinstance(exc, StorageError):
             _log.error("%s: %s", failed, exc)
-        await respond_error(receive, send, exc, unread=not body.complete, from_page=is_from_page(scope))
+        await respond_error(send, exc, unread=not body.complete, from_page=is_from_page(scope))
         return
     except Exception:
         _log.exception(failed)
-        await respond_error(receive, send, MdashError("internal error"), unread=not body.complete)
+        await respond_error(send, MdashError("internal error"), unread=not body.complete)
         return
     await respond(send, status, content)
 

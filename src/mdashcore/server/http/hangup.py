@@ -1,0 +1,119 @@
+"""Notice that a client has gone, whatever is under way for it: nobody may be reading from its connection then.
+
+The system tells of a closed connection beside the bytes that wait to be read (`EPOLLRDHUP`, `EPOLLHUP`), for TLS too.
+Where there is no epoll, a client is missed at the next read or write.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, TypeAlias
+
+import trio
+
+__all__ = ["HALF_CLOSED_TIME", "cancelled_by_hangup", "sees_hangups", "transport_of"]
+
+_log = logging.getLogger(__name__)
+
+HALF_CLOSED_TIME: Final = 1.0  # seconds that a client has for its answer once it has ended its own side: `nc` does so
+# behind a request, and a client that is gone looks the same until something is sent to it
+
+OnEnd: TypeAlias = Callable[[bool], None]
+"""Called with whether the connection is gone both ways; else the client has only ended its own side."""
+
+
+def transport_of(stream: trio.abc.Stream) -> trio.SocketStream | None:
+    """Return the socket below a stream, `None` if there is none (a test's stream)."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    return transport if isinstance(transport, trio.SocketStream) else None
+
+
+def sees_hangups() -> bool:
+    """Return whether the system tells of connections that end."""
+    return hasattr(select, "epoll")
+
+
+class _Watcher:
+    """Calls a function when a connection ends, in a task of the run's own."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, OnEnd] = {}
+
+    def watch(self, fd: int, on_end: OnEnd) -> None:
+        self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+        self._watched[fd] = on_end
+
+    def forget(self, fd: int, on_end: OnEnd) -> None:
+        if self._watched.get(fd) is on_end:  # else its number has been given to another connection
+            del self._watched[fd]
+            with suppress(OSError, ValueError):  # closed already
+                self._epoll.unregister(fd)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                for fd, events in self._epoll.poll(0):
+                    gone = bool(events & (select.EPOLLHUP | select.EPOLLERR))
+                    if not gone:
+                        with suppress(OSError):
+                            self._epoll.modify(fd, select.EPOLLONESHOT)  # what remains to be seen is a reset
+                    if (on_end := self._watched.get(fd)) is not None:
+                        on_end(gone)
+        finally:
+            self._epoll.close()
+
+
+_current: trio.lowlevel.RunVar[_Watcher | None] = trio.lowlevel.RunVar("mdash_hangups", default=None)
+
+
+def _watcher() -> _Watcher:
+    """Return the run's watcher; the first call starts it."""
+    watcher = _current.get()
+    if watcher is None:
+        watcher = _Watcher()
+        _current.set(watcher)
+        trio.lowlevel.spawn_system_task(watcher.run)
+    return watcher
+
+
+@contextmanager
+def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[trio.CancelScope]:
+    """Cancel what is inside when the client resets the connection, or `HALF_CLOSED_TIME` after it has ended its side.
+
+    A reset also closes the socket, so that what is inside cannot keep it, however long it shields itself.
+    """
+    transport = transport_of(stream)
+    scope = trio.CancelScope()
+
+    def on_end(gone: bool) -> None:
+        if gone and transport is not None:
+            scope.cancel()
+            transport.socket.close()
+        else:
+            scope.deadline = min(scope.deadline, trio.current_time() + HALF_CLOSED_TIME)
+
+    watcher: _Watcher | None = None
+    fd = -1
+    if transport is not None and sees_hangups():
+        if (fd := transport.socket.fileno()) < 0:
+            scope.cancel()  # closed already, as the server goes down
+        else:
+            try:
+                _watcher().watch(fd, on_end)
+                watcher = _watcher()
+            except OSError as exc:
+                if exc.errno not in (errno.ENOSPC, errno.ENOMEM):
+                    raise
+                _log.warning("a connection is served without looking for its end: %s", exc)
+    try:
+        with scope:
+            yield scope
+    finally:
+        if watcher is not None:
+            watcher.forget(fd, on_end)

@@ -1,0 +1,284 @@
+"""The slow lane: a request of a connection is answered by an ASGI app, in the connection's own task.
+
+h11 reads and writes HTTP/1.1, and Hypercorn's `HTTPStream` speaks ASGI; what is between them is here. A request is
+given up as soon as its client has gone; its body is read when the app asks for it, and no faster; an answer is sent no
+faster than the client takes it. After the answer the connection goes back to the gateway with the bytes that follow:
+one place waits for requests, reads their heads, and sees handshakes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, cast
+
+import attrs
+import h11
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.protocol.events import Body, EndBody, Event, Request, Response, StreamClosed
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from mdashcore import _json
+from mdashcore.server import problems
+from mdashcore.server.asgi import NO_SOCKET, App, Scope, Send
+from mdashcore.server.conversation import SEND_PIECE, Conversation
+from mdashcore.server.http.hangup import cancelled_by_hangup, transport_of
+from mdashcore.server.lane import Answer, Next, date
+
+__all__ = ["MAX_HEAD", "SlowLane", "refusal"]
+
+_log = logging.getLogger(__name__)
+
+MAX_HEAD: Final = 2**14  # bytes of a request's head, in every lane: usual servers take 8 to 16 KiB
+
+_AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+"""What stands before the path in the absolute form of a target (RFC 9112, section 3.2.2)."""
+
+_STREAM_ID: Final = 1  # HTTP/1.1 has one at a time
+
+_Address: TypeAlias = tuple[str, int] | None
+
+
+def refusal(status: int, words: str, **headers: str) -> bytes:
+    """Return the answer to a request that reaches no app; it is the last of its connection."""
+    return Answer(status, _json.encode(problems.problem(status, words)), headers).encode(close=True)
+
+
+class SlowLane:
+    """Has an ASGI app answer requests.
+
+    Args:
+        app: gets the scope "http" only: what asks for a WebSocket is refused.
+        closing: set when every answer is the last of its connection.
+    """
+
+    def __init__(self, app: App, closing: trio.Event) -> None:
+        self._app = app
+        self._closing = closing
+        self._context = WorkerContext(None)
+        self._config = Config()
+        self._config.include_server_header = False
+        self._config.accesslog = None
+        self._config.errorlog = _log
+
+    async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
+        """Answer the request at the beginning of `data`, which begins with a whole head, or with what is none.
+
+        Returns:
+            the bytes that were read behind the request, and what has to happen next.
+        """
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        http.receive_data(data)
+        request = _next_event(http)
+        if (refused := _refused(request)) is not None:
+            await conversation.send(refused)
+            return b"", Next.END
+        request = cast(h11.Request, request)
+        with cancelled_by_hangup(conversation.stream) as scope:
+            exchange = _Exchange(conversation, http, request, scope, self._closing)
+            await self._begin(exchange)
+            try:
+                await self._app(exchange.asgi_scope, exchange.receive, exchange.asgi_send)
+            except Exception:
+                if not exchange.lost:
+                    _log.exception("a request failed")
+            outcome = await exchange.finish()
+        return (b"", Next.END) if scope.cancelled_caught else outcome
+
+    async def _begin(self, exchange: _Exchange) -> None:
+        """Have Hypercorn make an ASGI scope of the request."""
+        request, stream = exchange.request, exchange.conversation.stream
+        secure = isinstance(stream, trio.SSLStream)
+        app, spawner = ASGIWrapper(cast(Any, self._app)), cast(Any, exchange)
+        http_stream = HTTPStream(
+            app, self._config, self._context, spawner, secure, *_addresses(stream), exchange.send_event, _STREAM_ID
+        )
+        await http_stream.handle(
+            Request(
+                stream_id=_STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode().upper(),
+                raw_path=_path(request),
+                state=ConnectionState({}),
+            )
+        )
+
+
+@attrs.define(eq=False)
+class _Exchange:
+    """A request and its answer: between what the app sends and receives, and what stands on the connection."""
+
+    conversation: Conversation
+    http: h11.Connection
+    request: h11.Request
+    scope: trio.CancelScope
+    """Around the app; cancelled when the client has gone."""
+    closing: trio.Event
+    lost: bool = attrs.field(init=False, default=False)
+    """Whether the client can be sent nothing more."""
+    asgi_scope: Scope = attrs.field(init=False)
+    asgi_send: Send = attrs.field(init=False)
+    _complete: bool = attrs.field(init=False)
+    """Whether the request was read to its end."""
+    _given: bool = attrs.field(init=False, default=False)
+    """Whether the app has been told so."""
+    _fault: str | None = attrs.field(init=False, default=None)
+    """What is wrong with the request's body."""
+    _over: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when the app receives nothing more than a disconnect."""
+    _head: bytes = attrs.field(init=False, default=b"")
+    """The beginning of the answer, to be sent with the first of its body."""
+
+    def __attrs_post_init__(self) -> None:
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.request.headers)
+        self._complete = not has_body and _next_event(self.http) is not h11.NEED_DATA
+
+    async def spawn_app(
+        self, app: object, config: object, scope: Any, send: Any
+    ) -> Callable[[dict[str, Any]], Awaitable[None]]:
+        """Take what `HTTPStream` would have run in a task of its own."""
+        self.asgi_scope, self.asgi_send = scope, send
+        return _nowhere
+
+    async def receive(self) -> dict[str, Any]:
+        """Give the app the next piece of the body; when there is none any more, wait for the end of the exchange."""
+        if not self._complete and not self._over.is_set() and (piece := await self._read()) is not None:
+            return {"type": "http.request", "body": piece, "more_body": True}
+        if self._complete and not self._given:
+            self._given = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._over.wait()
+        return {"type": "http.disconnect"}
+
+    async def _read(self) -> bytes | None:
+        """Return the next piece of the body; `None` at its end, which may have come too early."""
+        while True:
+            event = _next_event(self.http)
+            if isinstance(event, h11.Data):
+                return bytes(event.data)
+            if event is not h11.NEED_DATA:
+                self._complete = isinstance(event, h11.EndOfMessage)
+                if isinstance(event, h11.RemoteProtocolError):
+                    self._fault = f"the body cannot be read: {_reason(event)}"
+                if not self._complete:
+                    self._over.set()
+                return None
+            if self.http.they_are_waiting_for_100_continue:
+                await self._write(self.http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            data = await self.conversation.inflow.receive()
+            if not data:
+                self.lost = True
+                self._over.set()
+                return None
+            self.http.receive_data(data)
+
+    async def send_event(self, event: Event) -> None:
+        """Send what `HTTPStream` has made of a message of the app."""
+        if isinstance(event, Response):
+            self._head = self.http.send(self._response(event))
+        elif isinstance(event, Body):
+            await self._write_body(self.http.send(h11.Data(data=event.data)) or b"")
+        elif isinstance(event, EndBody):
+            await self._write_body(self.http.send(h11.EndOfMessage()) or b"")
+        elif isinstance(event, StreamClosed):
+            self._over.set()
+
+    def _response(self, event: Response) -> h11.Response:
+        headers = [*event.headers, (b"date", date())]
+        if not self._complete or self.closing.is_set():  # what is left of the request is in front of the next one
+            headers = [(name, value) for name, value in headers if name != b"connection"]
+            headers.append((b"connection", b"close"))
+        return h11.Response(status_code=event.status_code, headers=headers)
+
+    async def _write_body(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        if len(data) > SEND_PIECE:
+            await self._write(head)
+            await self._write(data)
+        else:
+            await self._write(head + data)
+
+    async def _write(self, data: bytes) -> None:
+        """Send bytes. When the client does not take them, the app is cancelled."""
+        if self.lost or not data:
+            return
+        try:
+            self.lost = True  # also where the app gives up in the middle
+            await self.conversation.send(data)
+            self.lost = False
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            self._over.set()
+            self.scope.cancel()
+            await trio.lowlevel.checkpoint()
+
+    async def finish(self) -> tuple[bytes, Next]:
+        """See to what is left when the app has returned: the bytes behind the request, and what happens next."""
+        self._over.set()
+        if self.lost:
+            return b"", Next.END
+        if self.http.our_state is h11.SEND_RESPONSE:
+            status, words = (500, "internal error") if self._fault is None else (400, self._fault)
+            await self._write(refusal(status, words))
+            return b"", Next.END
+        if self.http.our_state is h11.SEND_BODY:
+            raise trio.BrokenResourceError("the answer ends too early")  # and the client is not told that it were whole
+        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
+            return self.http.trailing_data[0], Next.READ
+        return b"", Next.END
+
+
+async def _nowhere(message: dict[str, Any]) -> None:
+    """Take a message of `HTTPStream` to the app, which comes for its messages itself."""
+
+
+def _next_event(http: h11.Connection) -> object:
+    """Return h11's next event, or the error that it would raise."""
+    try:
+        return http.next_event()
+    except h11.RemoteProtocolError as exc:
+        return exc
+
+
+def _reason(error: h11.RemoteProtocolError) -> str:
+    """Return what is wrong, without the bytes that h11 quotes: they may hold a secret."""
+    return str(error).partition(":")[0]
+
+
+def _refused(request: object) -> bytes | None:
+    """Return the answer to what the app is not asked."""
+    if isinstance(request, h11.RemoteProtocolError):
+        return refusal(request.error_status_hint, f"the request cannot be read: {_reason(request)}")
+    if not isinstance(request, h11.Request):
+        return refusal(400, "the request cannot be read")
+    if not request.http_version.startswith(b"1."):
+        return refusal(505, "HTTP/1.1 is spoken here; for HTTP/2, put a proxy in front")
+    if request.method == b"GET" and (b"upgrade", b"websocket") in ((n, v.lower()) for n, v in request.headers):
+        return refusal(426, NO_SOCKET, upgrade="websocket")
+    if _path(request)[:1] not in (b"/", b"*"):
+        return refusal(400, "the request's target is no path")
+    return None
+
+
+def _path(request: h11.Request) -> bytes:
+    """Return a request's path and query, whatever form its target has."""
+    target: bytes = _AUTHORITY.sub(b"", request.target, count=1)
+    return target if target and not target.startswith(b"?") else b"/" + target
+
+
+def _addresses(stream: trio.abc.Stream) -> tuple[_Address, _Address]:
+    """Return the client's address and port, and the server's."""
+    transport = transport_of(stream)
+    if transport is None:
+        return None, None
+    sock = transport.socket
+    try:
+        return parse_socket_addr(sock.family, sock.getpeername()), parse_socket_addr(sock.family, sock.getsockname())
+    except OSError as exc:
+        raise trio.BrokenResourceError("the client has gone") from exc
