@@ -3,24 +3,29 @@
 A backend gives four small things. They are independent and can be mixed: documents in one system, blobs in
 another. Everything that the service knows is built on them; none of them knows what a device is.
 
-**DocumentStore** keeps JSON documents under (collection, key). A key is any text of 1 to 512 characters; it
-must not be able to escape its collection, and two keys that differ in one code point (also only in case) are
-two keys. A document's *version* is an integer from 1. A `put` must give it a version greater than every version
-that key ever had, also before a `delete`. `put(expected=n)` is an atomic compare-and-set: of many concurrent
-writers with the same `expected` exactly one succeeds, the others get `VersionConflict` and have changed nothing.
-`expected=0` means that there is no such document. A `get` after a `put` has returned sees it, or a later one.
-The body is a JSON text and comes back as a text of the same value, its numbers exact and its keys in their order; a
-backend may write it in a form of its own, and must not keep a buffer that its caller could still change.
+**DocumentStore** keeps JSON documents under (collection, key). A collection is a text of 1 to 64 characters, a key one
+of 1 to 512 (2 048 bytes in UTF-8 at most); they are two texts and never run together, a key must not be able to escape
+its collection, and two that differ in one code point (also only in case, or in how a letter is composed) are two. A
+document's *version* is an integer from 1. A `put` must give it a version greater than every version that key ever had,
+also before a `delete`. `put(expected=n)` is an atomic compare-and-set: of many concurrent writers with the same
+`expected` exactly one succeeds, the others get `VersionConflict` and have changed nothing. `expected=0` means that
+there is no such document. A `get` after a `put` has returned sees it, or a later one.
+The body is a JSON text of at most 1 MiB and comes back as a text of the same value: its integers exact, whatever their
+size, every other number as the same IEEE double (one beyond a double's range may be refused), its texts code point for
+code point and its keys in their order. A backend may write it in a form of its own, and must not keep a buffer that its
+caller could still change: what is given may be any bytes-like object, what comes back is `bytes`. That holds for the
+bodies of logs, for messages and for the chunks of blobs too.
 `scan` gives every document that exists from before the scan until after it, once; one that is written or
 deleted meanwhile may be given or not. It must not hold all of them in memory if the backend can avoid it.
 
 **LogStore** keeps append-only logs. The entries of one `append` get consecutive offsets; the first of a log is 0,
-and an offset is never used twice, also after a `trim`. An entry's body comes back byte for byte. An entry becomes
+and an offset is never used twice, also after a `trim`. An entry's body has at most 1 MiB and comes back byte for
+byte; its time is any finite number, also a negative one, and comes back to the last bit. An entry becomes
 visible only when all with smaller offsets are. `read` never waits for entries to come. `trim` keeps the newest; its
 caller, who knows what the entries are, decides how many those are, by number, size or age. `begin` lets a log go on at
 a later offset, as if all before it had been appended and trimmed: for what is moved from another store.
 
-**MessageBus** carries messages at most once. A subscription is live when its context has been entered:
+**MessageBus** carries messages of at most 1 MiB at most once. A subscription is live when its context has been entered:
 what is published after that arrives, in the order of each publisher. Where the subscriber is slow, or a connection is
 lost, messages may be dropped; then the subscription raises `StorageError` once, at the place of the gap, after what
 came before it. It may end with that: who needs to know what follows subscribes again. `publish` never waits for a
@@ -28,7 +33,8 @@ subscriber, and a slow one never delays another. Nothing is kept for those who a
 message keep a log beside it and read what they missed.
 
 **BlobStore** keeps large bytes (firmware images). A blob becomes visible when `put` has seen the last chunk;
-before, and if the source fails, there is none. Memory use must not grow with the size of a blob, unless the
+before, and if the source fails, there is none, or the one that was there before. A chunk may be empty. A read gives
+bytes of one blob, also while it is being replaced. Memory use must not grow with the size of a blob, unless the
 backend keeps everything in memory.
 
 No verb ever raises a client library's error: failures are `StorageError` with the cause attached. A verb that was
@@ -119,7 +125,14 @@ class DocumentStore(Protocol):
         """
 
     async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
-        """Remove; False where there was none. `expected` as in `put`, from 1."""
+        """Remove a document; returns False where there was none.
+
+        Args:
+            expected: as in `put`; 0 succeeds where there is none, and returns False.
+
+        Raises:
+            VersionConflict: another version is there. Nothing was removed.
+        """
 
     def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
         """Every document whose key starts with `prefix`, in no particular order."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
@@ -50,6 +51,17 @@ def unavailable(what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
+
+
+@asynccontextmanager
+async def no_room(name: str, backend: object) -> AsyncIterator[None]:
+    """A `failing` for suites of stores on a disk: no file of this process may be written to."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class RedisServer:
@@ -230,6 +242,12 @@ def start_redis(redis_program: str, tmp_path_factory: pytest.TempPathFactory) ->
 def redis_server(start_redis: StartRedis) -> RedisServer:
     """A server that keeps nothing on disk, for all tests that leave it running."""
     return start_redis()
+
+
+@pytest.fixture
+def failing_disk() -> Callable[..., AbstractAsyncContextManager[None]]:
+    """`no_room`, for the suites of stores on a disk."""
+    return no_room
 
 
 @pytest.fixture(scope="session")

@@ -84,11 +84,15 @@ class TestFilesystem(BackendSuite):
     """All four suites."""
 
     @pytest.fixture(autouse=True)
-    def folder(self, tmp_path: Path) -> None:
+    def folder(self, tmp_path: Path, failing_disk: Any) -> None:
         self.root = tmp_path
+        self._failing = failing_disk
 
     def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
         return open_filesystem(f"file://{self.root}/{name}")
+
+    def failing(self, name: str, backend: Backend) -> AbstractAsyncContextManager[None]:
+        return self._failing(name, backend)
 
 
 class TestSmallSegments(LogStoreSuite):

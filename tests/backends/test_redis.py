@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trustme
+from anyio import to_thread
 
 from mdash_backends import _redis_stores
 from mdash_backends import redis as module
@@ -68,9 +69,19 @@ class TestRedis(BackendSuite):
     @pytest.fixture(autouse=True)
     def _server(self, durable_redis: Any) -> None:
         self.url = durable_redis.url
+        self.server = durable_redis
 
     def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
         return open_backend(f"{self.url}/0?prefix={name}&durable=1")
+
+    @asynccontextmanager
+    async def failing(self, name: str, backend: Backend) -> AsyncIterator[None]:
+        """The server is killed, and started again."""
+        await to_thread.run_sync(self.server.kill)
+        try:
+            yield
+        finally:
+            await to_thread.run_sync(self.server.start)
 
 
 class TestRedisCluster(BackendSuite):

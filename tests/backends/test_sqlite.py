@@ -26,12 +26,16 @@ class TestSqlite(BackendSuite):
     """The whole contract; with so small pages that every scan needs many."""
 
     @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_disk: Any) -> None:
         self.folder = tmp_path
+        self._failing = failing_disk
         monkeypatch.setattr(sqlite, "PAGE", 3)
 
     def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
         return open_backend(f"sqlite://{self.folder}/{name}")
+
+    def failing(self, name: str, backend: Backend) -> AbstractAsyncContextManager[None]:
+        return self._failing(name, backend)
 
 
 def on_both_loops(scenario: Callable[[Path], Awaitable[None]]) -> Callable[..., None]:

@@ -16,19 +16,22 @@ IN_MEMORY = {"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {}  # noqa:
 PAGE = Path(__file__).parents[2] / "docs/how_to_guides/write_a_backend.md"
 
 
-def blocks() -> tuple[str, str]:
-    """The backend and its test, as a reader would put them together."""
+def blocks() -> tuple[str, dict[str, str]]:
+    """The backend, and its test files by name, as a reader would put them together."""
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    (test,) = [block for block in code if block.startswith("# test_onefile.py")]
-    return "\n\n".join(block for block in code if block is not test), test
+    tests = {block[2:].partition("\n")[0]: block for block in code if block.startswith("# test_")}
+    return "\n\n".join(block for block in code if block not in tests.values()), tests
 
 
-def run_suite(folder: Path, backend: str, only: str = "test") -> subprocess.CompletedProcess[str]:
+def run_suite(
+    folder: Path, backend: str, only: str = "test", file: str = "test_onefile.py"
+) -> subprocess.CompletedProcess[str]:
     (folder / "onefile.py").write_text(backend)
-    (folder / "test_onefile.py").write_text(blocks()[1])
+    for name, test in blocks()[1].items():
+        (folder / name).write_text(test)
     options = ["-q", "-p", "no:trio", "-p", "no:cacheprovider", "-k", only]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "test_onefile.py"],
+        [sys.executable, "-m", "pytest", *options, file],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), SOURCE]), **IN_MEMORY},
         capture_output=True,
@@ -42,6 +45,13 @@ def test_the_toy_passes_the_whole_suite(tmp_path):
     done = run_suite(tmp_path, blocks()[0])
     assert done.returncode == 0, done.stdout
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40
+
+
+def test_the_toy_fails_as_it_should(tmp_path):
+    """With the page's way to make it fail, what was skipped without it is proved."""
+    done = run_suite(tmp_path, blocks()[0], only="failures_are", file="test_onefile_failing.py::TestOneFileFailing")
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
 
 
 @pytest.mark.parametrize(

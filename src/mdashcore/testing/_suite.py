@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import traceback
+import unittest
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, ClassVar, Final, TypeVar
 
 import anyio
 
+from mdashcore._errors import StorageError
 from mdashcore.storage import Backend
 
-__all__ = ["ODD_KEYS", "TIMES", "StorageSuite", "Test", "at_once"]
+__all__ = ["MANY", "ODD_KEYS", "STEPS", "TIMES", "StorageSuite", "Test", "at_once", "cancel_after", "expect_failure"]
 
-TIME_LIMIT = 60.0  # seconds for one test on one loop: what hangs is a failure with a name, not a hanging run
+HANG_GRACE: Final = 5.0  # seconds for a test to end by itself after its limit; a verb that blocks the loop does not
+
+MANY: Final = 1100  # documents, blobs: more than a page of any store that reads in pages of a thousand
+
+STEPS: Final = 40  # turns of the event loop after which a verb is cancelled, one after the other: no verb waits oftener
 
 ODD_KEYS = (
     "a", "A", "aa", "a/b", "a//b", "/a", "a/", ".", "..", "../a", "../../etc/passwd", "a/../b", "\\a", "a\\b",
@@ -21,8 +30,12 @@ ODD_KEYS = (
     "*", "?", "[a]", "a*", "a_", "a%", "{a}", "{}", ":", "a:b", "con", "NUL", "caf\u00e9", "cafe\u0301", "\u00c9",
     "\u00df", "SS", "\U0001f600", "\u202egnp.exe", "x" * 300, "x" * 299 + "y", "\u00e9" * 300,
     "'", '"', "; DROP TABLE x",
+    "x" * 384, "x" * 385, "x" * 511 + "y", "x" * 512, "\u20ac" * 500, "\u20ac" * 499 + "\u20ad", "\U0001f600" * 512,
 )  # fmt: skip
-"""Keys that have escaped from, or fallen together in, one store or another. All are different keys."""
+"""Keys that have escaped from, or fallen together in, one store or another. All are different keys.
+
+The longest has 512 characters, and 2 048 bytes in UTF-8: a file's name, say, has 255 at most.
+"""
 
 TIMES = 200  # that a verb is tried, where it must never wait: a store may have to wait now and then only
 
@@ -38,11 +51,15 @@ class StorageSuite:
             def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
                 return open_my_backend(f"my://{FOLDER}/{name}")
 
-    Every test method is a plain function: pytest runs it without a plugin, and so does a loop over `getattr`.
+    Every test method is a plain function: pytest runs it without a plugin, and so does a loop over `getattr`. A test of
+    what the backend does not claim raises `unittest.SkipTest`, which pytest shows as skipped.
     """
 
     loops: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
     """The event loops to run every test on. Leave out one that the backend does not support, and say so."""
+
+    time_limit: ClassVar[float] = 60.0
+    """Seconds for one test on one loop. What hangs fails by name, also where it blocks the event loop or a thread."""
 
     def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
         """Open the store called `name`: letters, digits and ``-``.
@@ -52,34 +69,102 @@ class StorageSuite:
         """
         raise NotImplementedError
 
+    def failing(self, name: str, backend: Backend) -> AbstractAsyncContextManager[None]:
+        """Have what the open store stands on fail for as long as the context lasts, and work again after it.
+
+        Optional: a suite that gives it proves that every failure is a `StorageError` with its cause. Stop the server,
+        close the connection, take the disk away; at least one verb of each kind of store that is tested has to fail.
+
+        Args:
+            name: the store's, as `open` had it.
+        """
+        raise NotImplementedError
+
     def run(self, test: Callable[[str], Awaitable[None]]) -> None:
         """Run an async test on every loop, with the name of a fresh store."""
         for loop in self.loops:
-            anyio.run(_limited, test, f"{loop}-{uuid.uuid4().hex}", backend=loop)
+            self.run_on(loop, test, f"{loop}-{uuid.uuid4().hex}")
+
+    def run_on(self, loop: str, test: Callable[[str], Awaitable[None]], name: str) -> None:
+        """Run an async test on one loop, in a thread of its own, so that one that hangs can be given up.
+
+        Raises:
+            AssertionError: the test did not end in time; the text says where it and the threads that it started are.
+        """
+        outcome: list[BaseException] = []
+        known = set(threading.enumerate())
+
+        def run() -> None:
+            try:
+                anyio.run(_limited, test, name, self.time_limit, backend=loop)
+            except BaseException as exc:  # raised below, in the thread that asked
+                outcome.append(exc)
+
+        thread = threading.Thread(target=run, name=f"{type(self).__name__} on {loop}", daemon=True)
+        thread.start()
+        thread.join(self.time_limit + HANG_GRACE)
+        if thread.is_alive():
+            raise AssertionError(f"{_test_name()} hangs on {loop} for more than {self.time_limit:g} s\n{_where(known)}")
+        if outcome:
+            raise outcome[0]
 
     def run_open(self, test: Callable[[Backend], Awaitable[None]]) -> None:
         """Run an async test on every loop, with a fresh store that is open."""
+        for loop in self.loops:
+            self._run_open_on(loop, test)
 
+    def run_open_once(self, test: Callable[[Backend], Awaitable[None]]) -> None:
+        """The same on the first loop only, for what takes long and does not depend on the loop."""
+        self._run_open_on(self.loops[0], test)
+
+    def _run_open_on(self, loop: str, test: Callable[[Backend], Awaitable[None]]) -> None:
         async def opened(name: str) -> None:
             async with self.open(name) as backend:
                 await test(backend)
 
-        self.run(opened)
+        self.run_on(loop, opened, f"{loop}-{uuid.uuid4().hex}")
 
     def run_if(self, capability: str, test: Callable[[str], Awaitable[None]]) -> None:
-        """Run a test that only concerns backends with a capability; for others there is nothing to prove."""
+        """Run a test that only concerns backends with a capability. Raises `unittest.SkipTest` for others."""
 
-        async def checked(name: str) -> None:
+        for loop in self.loops:
+            self.run_on(loop, test, self.name_if(capability, loop))
+
+    def name_if(self, capability: str, loop: str) -> str:
+        """The name of a fresh store on a loop. Raises `unittest.SkipTest` where its backend lacks a capability."""
+        capabilities: list[str] = []
+
+        async def look(name: str) -> None:
             async with self.open(name) as backend:
-                able = capability in backend.capabilities
-            if able:
-                await test(name)
+                capabilities.extend(backend.capabilities)
 
-        self.run(checked)
+        name = f"{loop}-{uuid.uuid4().hex}"
+        self.run_on(loop, look, name)
+        if capability not in capabilities:
+            raise unittest.SkipTest(f"the backend does not say that it is {capability}")
+        return name
+
+    def run_failing(self, test: Callable[[Backend, Callable[[], AbstractAsyncContextManager[None]]], Any]) -> None:
+        """Run an async test that is given an open store, and what makes it fail for a while.
+
+        Raises:
+            unittest.SkipTest: the suite does not say how to make a store fail.
+        """
+        if type(self).failing is StorageSuite.failing:
+            raise unittest.SkipTest("the suite does not say how to make the store fail: StorageSuite.failing")
+
+        for loop in self.loops:
+            name = f"{loop}-{uuid.uuid4().hex}"
+
+            async def opened(name: str) -> None:
+                async with self.open(name) as backend:
+                    await test(backend, lambda: self.failing(name, backend))
+
+            self.run_on(loop, opened, name)
 
 
 def at_once(verb: Coroutine[Any, Any, T]) -> T:
-    """What a verb returns, or raises, that waits for nothing; one that does wait fails the test."""
+    """Run a verb that must not wait, without a task: what it returns, or raises. Fails where it does wait."""
     try:
         verb.send(None)
     except StopIteration as stop:
@@ -88,6 +173,51 @@ def at_once(verb: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a verb of a backend that claims to be INSTANT has waited")
 
 
-async def _limited(test: Callable[[str], Awaitable[None]], name: str) -> None:
-    with anyio.fail_after(TIME_LIMIT):
+async def cancel_after(steps: int, verb: Callable[[], Awaitable[object]]) -> bool:
+    """Start a verb, and cancel it after so many turns of the event loop. Returns whether it had ended before."""
+    ended = False
+
+    async def run() -> None:
+        nonlocal ended
+        with scope:
+            await verb()
+            ended = True
+
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        for _ in range(steps):
+            await anyio.lowlevel.checkpoint()
+        scope.cancel()
+    return ended
+
+
+@asynccontextmanager
+async def expect_failure(failures: list[StorageError]) -> AsyncIterator[None]:
+    """Take a verb's `StorageError`, which must have a cause, into a list. Any other error fails the test."""
+    try:
+        yield
+    except StorageError as exc:
+        assert exc.__cause__ is not None, f"{exc!r} does not say what failed: raise it from the library's own error"
+        failures.append(exc)
+
+
+async def _limited(test: Callable[[str], Awaitable[None]], name: str, limit: float) -> None:
+    with anyio.fail_after(limit):
         await test(name)
+
+
+def _test_name() -> str:
+    """The name of the suite's test that is running."""
+    names = [summary.name for summary in traceback.extract_stack() if summary.name.startswith("test_")]
+    return names[-1] if names else "a test"
+
+
+def _where(known: set[threading.Thread]) -> str:
+    """Where every thread is that was not known before, as text."""
+    frames = sys._current_frames()
+    return "\n".join(
+        f"thread {thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))
+        for thread in threading.enumerate()
+        if thread not in known and thread.ident in frames
+    )

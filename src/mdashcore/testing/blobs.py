@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar
 
 import anyio
 
-from mdashcore._errors import NotFound
+from mdashcore._errors import NotFound, StorageError
 from mdashcore.storage import DURABLE, SHARED, Backend, BlobStore
-from mdashcore.testing._suite import ODD_KEYS, StorageSuite
+from mdashcore.testing._kill import Acknowledge, kill_while_writing
+from mdashcore.testing._suite import MANY, ODD_KEYS, STEPS, StorageSuite, cancel_after, expect_failure
 
 __all__ = ["BlobStoreSuite"]
 
 PIECE = 2**16
-LARGE = 64  # pieces: 4 MB, the size of a real image
+LARGE = 96  # pieces: 6 MB, the size of a large image, and more than one part of what stores in parts of 5 MB
+
+READ_PIECES = 16  # read in one call: 1 MB, several parts of what stores in parts
+
+ROUNDS = 5
+
+WRITERS = 16
+
+KILL_AFTER = 12  # acknowledged puts, before the process is killed
 
 
 class BlobStoreSuite(StorageSuite):
     """Streams in, pieces out."""
+
+    many: ClassVar[int] = MANY
+    """Blobs whose keys are scanned at least once: more than a page of the store."""
 
     def test_blob_what_was_put_comes_back(self) -> None:
         """A blob is read in any pieces; its size is known; an empty one is a blob too."""
@@ -57,28 +72,92 @@ class BlobStoreSuite(StorageSuite):
             pieces = [hashlib.sha256(b"%d" % n).digest() * (PIECE // 32) for n in range(LARGE)]
             data = b"".join(pieces)
             assert await blobs.put("b", _source(data, PIECE)) == len(data)
-            for n in reversed(range(LARGE)):
+            for n in range(LARGE - 1, -1, -LARGE // 8):
                 assert await blobs.read("b", n * PIECE, PIECE) == pieces[n]
 
         self._on_blobs(test)
 
     def test_blob_nothing_until_it_is_complete(self) -> None:
-        """While a blob is being put, the old one is there, or none."""
+        """Until the source has ended the old blob is there, or none: after the first chunk, after 5 MB, at the last."""
 
         async def test(blobs: BlobStore) -> None:
-            for before in (None, 3):
+            for before in (None, b"old"):
                 if before is not None:
-                    await blobs.put("b", _source(b"old", 1))
+                    await blobs.put("b", _source(before, 1))
 
-                async def source(before: int | None = before) -> AsyncIterator[bytes]:
-                    yield b"new"
-                    assert await blobs.size("b") == before
-                    yield b" blob"
-                    assert await blobs.size("b") == before
+                async def look(before: bytes | None = before) -> None:
+                    assert await blobs.size("b") == (None if before is None else len(before)), "a part is visible"
+                    assert [key async for key in blobs.scan()] == ([] if before is None else ["b"])
+                    if before is not None:
+                        assert await blobs.read("b", 0, 100) == before
 
-                assert await blobs.put("b", source()) == 8
-                assert await blobs.read("b", 0, 100) == b"new blob"
+                async def source(look: Callable[[], Awaitable[None]] = look) -> AsyncIterator[bytes]:
+                    for n in range(LARGE):
+                        yield b"%d" % (n % 10) * PIECE
+                        if n in (0, LARGE - 10, LARGE - 1):
+                            await look()
+
+                assert await blobs.put("b", source()) == LARGE * PIECE
+                assert await blobs.read("b", PIECE - 1, 2) == b"01"
                 await blobs.delete("b")
+
+        self._on_blobs(test)
+
+    def test_blob_an_empty_chunk_is_no_end(self) -> None:
+        """A source may give nothing now and then, at the beginning and at the end too."""
+
+        async def test(blobs: BlobStore) -> None:
+            async def source() -> AsyncIterator[bytes]:
+                for chunk in (b"", b"one", b"", b"", b" two", b""):
+                    yield chunk
+
+            assert await blobs.put("b", source()) == 7
+            assert await blobs.read("b", 0, 100) == b"one two"
+
+        self._on_blobs(test)
+
+    def test_blob_a_chunk_is_not_shared(self) -> None:
+        """What the source does to a buffer afterwards does not reach the store."""
+
+        async def test(blobs: BlobStore) -> None:
+            buffer: Any = bytearray(b"....")
+
+            async def source() -> AsyncIterator[bytes]:
+                for n in range(3):
+                    buffer[:] = b"%d..." % n
+                    yield buffer
+
+            await blobs.put("b", source())
+            buffer[:] = b"late"
+            assert await blobs.read("b", 0, 100) == b"0...1...2..."
+
+        self._on_blobs(test)
+
+    def test_blob_a_read_gives_one_blob(self) -> None:
+        """A read while a blob is being replaced gives bytes of the old one or of the new one, never of both."""
+
+        async def test(blobs: BlobStore) -> None:
+            size = READ_PIECES * PIECE
+            await blobs.put("b", _source(b"a" * size, 4 * PIECE))
+            replaced = False
+
+            async def replace() -> None:
+                nonlocal replaced
+                for letter in b"bcde":
+                    await blobs.put("b", _source(bytes([letter]) * size, 4 * PIECE))
+                replaced = True
+
+            async def read() -> None:
+                while not replaced:
+                    data = await blobs.read("b", 0, size)
+                    assert len(data) == size
+                    assert data.count(data[:1]) == size, f"a read gave bytes of several blobs: {sorted(set(data))}"
+                    await anyio.lowlevel.checkpoint()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(replace)
+                tasks.start_soon(read)
+                tasks.start_soon(read)
 
         self._on_blobs(test)
 
@@ -153,6 +232,129 @@ class BlobStoreSuite(StorageSuite):
 
         self._on_blobs(test)
 
+    def test_blob_scan_many(self) -> None:
+        """A scan gives the keys of more than a page, each once."""
+
+        async def test(blobs: BlobStore) -> None:
+            async def write(start: int) -> None:
+                for n in range(start, self.many, WRITERS):
+                    await blobs.put(f"k{n}", _source(b"%d" % n, 10))
+
+            async with anyio.create_task_group() as tasks:
+                for start in range(WRITERS):
+                    tasks.start_soon(write, start)
+            assert sorted([key async for key in blobs.scan("k")]) == sorted(f"k{n}" for n in range(self.many))
+
+        self.run_open_once(lambda backend: test(backend.blobs))
+
+    def test_blob_scan_while_writing(self) -> None:
+        """What exists all through a scan is given exactly once, whatever is put and deleted meanwhile."""
+
+        async def test(blobs: BlobStore) -> None:
+            stable = {f"stable-{n}" for n in range(30)}
+            for n, key in enumerate(sorted(stable)):
+                await blobs.put(key, _source(b"0", 1))
+                await blobs.put(f"fleeting-{n}", _source(b"0", 1))
+            done = anyio.Event()
+
+            async def disturb() -> None:
+                n = 0
+                while not done.is_set():
+                    await blobs.put(f"stable-{n % 30}", _source(b"%d" % n, 1))
+                    await blobs.delete(f"fleeting-{n % 30}")
+                    await blobs.put(f"new-{n % 100}", _source(b"%d" % n, 1))
+                    n += 7
+                    await anyio.lowlevel.checkpoint()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(disturb)
+                for _ in range(ROUNDS):
+                    seen: list[str] = []
+                    async for key in blobs.scan():
+                        seen.append(key)
+                        await anyio.lowlevel.checkpoint()
+                    assert len(seen) == len(set(seen)), "a key was given twice"
+                    assert stable <= set(seen), f"missed: {sorted(stable - set(seen))}"
+                done.set()
+
+        self._on_blobs(test)
+
+    def test_blob_a_cancelled_verb_is_never_half_done(self) -> None:
+        """Wherever a put or a delete is cancelled: the blob is the old one, the new one, or gone, in every verb."""
+
+        async def whole(blobs: BlobStore, possible: tuple[bytes | None, ...]) -> None:
+            for _ in range(STEPS):  # what was cancelled may still come, and so come between two looks
+                size, keys = await blobs.size("b"), [key async for key in blobs.scan()]
+                try:
+                    found = await blobs.read("b", 0, 100)
+                except NotFound:
+                    found = None
+                if size == (None if found is None else len(found)) and keys == ([] if found is None else ["b"]):
+                    break
+            else:
+                raise AssertionError(f"a read gives {found!r}, size {size}, a scan {keys}")
+            assert found in possible
+
+        async def test(blobs: BlobStore) -> None:
+            for steps in range(STEPS):
+                await blobs.put("b", _source(b"old", 1))
+                ended = await cancel_after(steps, lambda: blobs.put("b", _source(b"new blob", 4)))
+                await whole(blobs, (b"old", b"new blob"))
+                await blobs.put("b", _source(b"old", 1))
+                ended &= await cancel_after(steps, lambda: blobs.delete("b"))
+                await whole(blobs, (b"old", b"new blob", None))
+                if ended:
+                    break
+
+        self._on_blobs(test)
+
+    def test_blob_failures_are_storage_errors(self) -> None:
+        """While what the store stands on fails, every verb that fails raises `StorageError`; afterwards it goes on."""
+
+        async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+            blobs = backend.blobs
+            await blobs.put("b", _source(b"blob", 1))
+            failures: list[StorageError] = []
+            async with fail():
+                async with expect_failure(failures):
+                    await blobs.put("other", _source(b"blob", 1))
+                async with expect_failure(failures):
+                    await blobs.read("b", 0, 10)
+                async with expect_failure(failures):
+                    await blobs.size("b")
+                async with expect_failure(failures):
+                    [key async for key in blobs.scan()]
+                async with expect_failure(failures):
+                    await blobs.delete("none")
+            assert failures, "nothing has failed: `failing` has to make the store fail"
+            assert await blobs.read("b", 0, 10) == b"blob"
+            await blobs.put("b", _source(b"another", 3))
+            assert await blobs.read("b", 0, 10) == b"another"
+
+        self.run_failing(test)
+
+    def test_blob_survives_a_kill(self) -> None:
+        """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
+        for loop in self.loops:
+            name = self.name_if(DURABLE, loop)
+
+            async def write(acknowledge: Acknowledge, name: str = name) -> None:
+                async with self.open(name) as backend:
+                    for n in itertools.count():
+                        await backend.blobs.put(f"k{n}", _source(b"%d" % n * 1000, 1000))
+                        acknowledge()
+
+            count = kill_while_writing(loop, write, after=KILL_AFTER)
+
+            async def check(name: str, count: int = count) -> None:
+                async with self.open(name) as backend:
+                    keys = [key async for key in backend.blobs.scan()]
+                    assert {f"k{n}" for n in range(count)} <= set(keys), "an acknowledged blob is gone"
+                    for n in range(len(keys)):
+                        assert await backend.blobs.read(f"k{n}", 0, 10_000) == b"%d" % n * 1000
+
+            self.run_on(loop, check, name)
+
     def test_blob_durable(self) -> None:
         """A blob that was put is there when the store is opened again."""
 
@@ -171,6 +373,29 @@ class BlobStoreSuite(StorageSuite):
             async with self.open(name) as one, self.open(name) as two:
                 await one.blobs.put("b", _source(b"blob", 1))
                 assert await two.blobs.read("b", 1, 2) == b"lo"
+
+        self.run_if(SHARED, test)
+
+    def test_blob_shared_under_load(self) -> None:
+        """What one replaces and deletes the other sees in the next moment; a part of it is never seen."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as one, self.open(name) as two:
+                for n, (writer, reader) in enumerate([(one, two), (two, one)] * ROUNDS):
+                    data = b"%d" % n * 1000
+
+                    async def source(data: bytes = data, reader: Backend = reader) -> AsyncIterator[bytes]:
+                        yield data[:500]
+                        assert await reader.blobs.size("new") is None, "a part is visible"
+                        yield data[500:]
+
+                    await writer.blobs.put("b", _source(data, 100))
+                    assert await reader.blobs.read("b", 0, 10_000) == data
+                    await writer.blobs.put("new", source())
+                    assert await reader.blobs.size("new") == len(data)
+                    assert await writer.blobs.delete("new")
+                    assert await reader.blobs.size("new") is None
+                    assert [key async for key in reader.blobs.scan()] == ["b"]
 
         self.run_if(SHARED, test)
 

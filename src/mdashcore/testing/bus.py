@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import gc
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
 import anyio
 
 from mdashcore._errors import StorageError
 from mdashcore.storage import INSTANT, SHARED, Backend, MessageBus
-from mdashcore.testing._suite import ODD_KEYS, StorageSuite, at_once
+from mdashcore.testing._suite import ODD_KEYS, STEPS, StorageSuite, at_once, cancel_after, expect_failure
 
 __all__ = ["MessageBusSuite"]
 
 PATIENCE = 10.0  # seconds for a message that has to come
+
+LARGEST = 2**20  # bytes of a message: eight of the largest frames that a device may send
+
+SHARED_MESSAGES = 50
+
+LEAVERS = 20  # subscriptions that are left by an exception
+
+MAX_KEPT = 2  # of those: the last may still be named by a variable of the store
 
 
 class MessageBusSuite(StorageSuite):
@@ -50,7 +61,7 @@ class MessageBusSuite(StorageSuite):
         """The messages of one publisher arrive in their order, whatever their bytes and sizes."""
 
         async def test(bus: MessageBus) -> None:
-            sent = [b"%d:" % n + bytes(range(256)) * (n % 5) for n in range(200)] + [b"", b"x" * 200_000]
+            sent = [b"%d:" % n + bytes(range(256)) * (n % 5) for n in range(200)] + [b"", b"x" * LARGEST]
             async with bus.subscribe("t") as messages:
                 for message in sent:
                     await bus.publish("t", message)
@@ -137,6 +148,81 @@ class MessageBusSuite(StorageSuite):
 
         self._on_bus(test)
 
+    def test_bus_a_message_is_not_shared(self) -> None:
+        """What the publisher does to a buffer afterwards does not reach a subscriber; what comes is `bytes`."""
+
+        async def test(bus: MessageBus) -> None:
+            async with bus.subscribe("t") as messages:
+                buffer: Any = bytearray(b"1")
+                await bus.publish("t", buffer)
+                buffer[:] = b"2"
+                with anyio.fail_after(PATIENCE):
+                    message = await anext(messages)
+                assert type(message) is bytes
+                assert message == b"1"
+
+        self._on_bus(test)
+
+    def test_bus_a_cancelled_publish_is_never_half_done(self) -> None:
+        """Wherever a publish is cancelled: every subscriber gets the message, or none does."""
+
+        async def test(bus: MessageBus) -> None:
+            async with bus.subscribe("t") as one, bus.subscribe("t") as two:
+                for steps in range(STEPS):
+                    ended = await cancel_after(steps, lambda steps=steps: bus.publish("t", b"%d" % steps))  # type: ignore[misc]
+                    with anyio.CancelScope(shield=True):
+                        await bus.publish("t", b"next")
+                    heard = [await _until(messages, b"next") for messages in (one, two)]
+                    assert heard[0] == heard[1], f"one subscriber got {heard[0]}, another {heard[1]}"
+                    assert heard[0] in ([], [b"%d" % steps])
+                    if ended:
+                        break
+
+        self._on_bus(test)
+
+    def test_bus_what_an_exception_leaves_is_gone(self) -> None:
+        """A subscription that is left by an exception lets it out as it is, and leaves nothing behind."""
+
+        async def test(bus: MessageBus) -> None:
+            left = []
+            for n in range(LEAVERS):
+                try:
+                    async with bus.subscribe("t") as messages:
+                        await bus.publish("t", b"%d" % n)
+                        with anyio.fail_after(PATIENCE):
+                            assert await anext(messages) == b"%d" % n
+                        left.append(weakref.ref(messages))
+                        raise ZeroDivisionError
+                except ZeroDivisionError:
+                    pass
+                del messages
+            await bus.publish("t", b"for none of them")
+            with anyio.move_on_after(PATIENCE):
+                while _alive(left) > MAX_KEPT:  # noqa: ASYNC110 - an object's end is told to none
+                    await anyio.sleep(0.01)
+            assert _alive(left) <= MAX_KEPT, f"{_alive(left)} of {LEAVERS} subscriptions that were left are kept"
+
+        self._on_bus(test)
+
+    def test_bus_failures_are_storage_errors(self) -> None:
+        """While what the bus stands on fails, it raises `StorageError` and nothing else; afterwards it goes on."""
+
+        async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+            bus = backend.bus
+            failures: list[StorageError] = []
+            async with fail():
+                async with expect_failure(failures):
+                    await bus.publish("t", b"1")
+                async with expect_failure(failures):
+                    async with bus.subscribe("t"):
+                        pass
+            async with bus.subscribe("t") as messages:
+                await bus.publish("t", b"2")
+                with anyio.fail_after(PATIENCE):
+                    assert await anext(messages) == b"2"
+
+        self.run_failing(test)
+
     def test_bus_shared(self) -> None:
         """What is published through one that has the store open arrives at another."""
 
@@ -145,6 +231,29 @@ class MessageBusSuite(StorageSuite):
                 await one.bus.publish("t", b"1")
                 with anyio.fail_after(PATIENCE):
                     assert await anext(messages) == b"1"
+
+        self.run_if(SHARED, test)
+
+    def test_bus_shared_under_load(self) -> None:
+        """What two that have the store open publish at the same time arrives at both, each publisher's in its order."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as one, self.open(name) as two:
+                async with one.bus.subscribe("t") as first, two.bus.subscribe("t") as second:
+
+                    async def publish(bus: MessageBus, letter: bytes) -> None:
+                        for n in range(SHARED_MESSAGES):
+                            await bus.publish("t", letter + b"%d" % n)
+
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(publish, one.bus, b"a")
+                        tasks.start_soon(publish, two.bus, b"b")
+                    for messages in (first, second):
+                        with anyio.fail_after(PATIENCE):
+                            heard = [await anext(messages) for _ in range(2 * SHARED_MESSAGES)]
+                        for letter in (b"a", b"b"):
+                            own = [message for message in heard if message.startswith(letter)]
+                            assert own == [letter + b"%d" % n for n in range(SHARED_MESSAGES)]
 
         self.run_if(SHARED, test)
 
@@ -165,3 +274,17 @@ class MessageBusSuite(StorageSuite):
             await test(backend.bus)
 
         self.run_open(opened)
+
+
+async def _until(messages: AsyncIterator[bytes], last: bytes) -> list[bytes]:
+    """What comes before that message."""
+    heard: list[bytes] = []
+    with anyio.fail_after(PATIENCE):
+        while (message := await anext(messages)) != last:
+            heard.append(message)
+    return heard
+
+
+def _alive(references: list[weakref.ref[Any]]) -> int:
+    gc.collect()
+    return sum(reference() is not None for reference in references)

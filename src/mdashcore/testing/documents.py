@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -11,18 +13,34 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdashcore import _json
-from mdashcore._errors import VersionConflict
+from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import DURABLE, INSTANT, SHARED, Backend, Document, DocumentStore
-from mdashcore.testing._suite import ODD_KEYS, TIMES, StorageSuite, at_once
+from mdashcore.testing._kill import Acknowledge, kill_while_writing
+from mdashcore.testing._suite import (
+    MANY,
+    ODD_KEYS,
+    STEPS,
+    TIMES,
+    StorageSuite,
+    at_once,
+    cancel_after,
+    expect_failure,
+)
 
 __all__ = ["DocumentStoreSuite"]
 
 WRITERS = 16  # concurrent tasks: enough for a race to show, few enough for a store that writes to disk
 ROUNDS = 5
 
+KILL_AFTER = 40  # acknowledged writes, before the process is killed
+KILL_KEYS = 7
+
 
 class DocumentStoreSuite(StorageSuite):
     """Versions, compare-and-set, keys, scans."""
+
+    many: ClassVar[int] = MANY
+    """Documents that are scanned at least once: more than a page of the store."""
 
     def test_documents_what_was_put_comes_back(self) -> None:
         """A put document comes back with its version, as the same JSON value; another key does not."""
@@ -81,6 +99,39 @@ class DocumentStoreSuite(StorageSuite):
             assert await documents.delete("things", "k")
             assert await documents.get("things", "k") is None
             assert not await documents.delete("things", "k")
+            assert not await documents.delete("things", "k", expected=0)
+
+        self._on_documents(test)
+
+    def test_documents_a_delete_compares_in_the_same_step(self) -> None:
+        """Of concurrent puts and deletes with the same `expected`, exactly one succeeds."""
+
+        async def test(documents: DocumentStore) -> None:
+            for _ in range(ROUNDS):
+                version = await documents.put("things", "k", b"0")
+                done: list[str] = []
+
+                async def put(version: int, done: list[str]) -> None:
+                    try:
+                        await documents.put("things", "k", b"1", expected=version)
+                        done.append("put")
+                    except VersionConflict:
+                        return
+
+                async def delete(version: int, done: list[str]) -> None:
+                    try:
+                        assert await documents.delete("things", "k", expected=version)
+                        done.append("delete")
+                    except VersionConflict:
+                        return
+
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(WRITERS // 2):
+                        tasks.start_soon(delete, version, done)
+                        tasks.start_soon(put, version, done)
+                assert len(done) == 1, f"with the same expected version these have succeeded: {done}"
+                found = await documents.get("things", "k")
+                assert (found is None) == (done == ["delete"])
 
         self._on_documents(test)
 
@@ -185,6 +236,43 @@ class DocumentStoreSuite(StorageSuite):
 
         self._on_documents(test)
 
+    def test_documents_collections_are_apart(self) -> None:
+        """A collection and a key are two texts, not one: `a` with `b/c` is not `a/b` with `c`, nor `A` with `b/c`."""
+
+        async def test(documents: DocumentStore) -> None:
+            places = [("a", "b/c"), ("a/b", "c"), ("A", "b/c"), ("a", "B/c"), ("ab", "/c"), ("a:b", "c"), ("a", "b:c")]
+            for n, (collection, key) in enumerate(places):
+                await documents.put(collection, key, b"%d" % n, expected=0)
+            for n, (collection, key) in enumerate(places):
+                found = await documents.get(collection, key)
+                assert found is not None
+                assert (found.key, found.body) == (key, b"%d" % n)
+            for collection in {collection for collection, _ in places}:
+                keys = [document.key async for document in documents.scan(collection)]
+                assert sorted(keys) == sorted(key for other, key in places if other == collection)
+            for number, (collection, key) in enumerate(places, 1):
+                assert await documents.delete(collection, key)
+                left = [place for place in places if await documents.get(*place) is not None]
+                assert left == places[number:]
+
+        self._on_documents(test)
+
+    def test_documents_scan_many(self) -> None:
+        """A scan gives every document of more than a page, once."""
+
+        async def test(documents: DocumentStore) -> None:
+            async def write(start: int) -> None:
+                for n in range(start, self.many, WRITERS):
+                    await documents.put("things", f"k{n}", b"%d" % n)
+
+            async with anyio.create_task_group() as tasks:
+                for start in range(WRITERS):
+                    tasks.start_soon(write, start)
+            found = sorted([int(document.body) async for document in documents.scan("things", "k")])
+            assert found == list(range(self.many))
+
+        self.run_open_once(lambda backend: test(backend.documents))
+
     def test_documents_scan_by_prefix(self) -> None:
         """A scan gives what starts with the prefix, literally, of its collection only."""
 
@@ -258,6 +346,85 @@ class DocumentStoreSuite(StorageSuite):
 
         self._on_documents(test)
 
+    def test_documents_a_cancelled_verb_is_never_half_done(self) -> None:
+        """Wherever a put or a delete is cancelled: the document is there, in get and in scan, or it is not."""
+
+        async def whole(documents: DocumentStore, before: Document, after: bytes | None) -> None:
+            for _ in range(TIMES):  # what was cancelled may still come, and so come between two looks
+                found = await documents.get("things", "k")
+                scanned = [document async for document in documents.scan("things")]
+                if scanned == ([] if found is None else [found]):
+                    break
+            else:
+                raise AssertionError(f"a get gives {found}, a scan {scanned}")
+            assert found == before or (None if found is None else found.body) == after
+            try:
+                version = await documents.put("things", "k", b"0", expected=0 if found is None else found.version)
+            except VersionConflict:
+                version = await documents.put("things", "k", b"0")
+            assert version > before.version
+
+        async def test(documents: DocumentStore) -> None:
+            await documents.put("things", "k", b"0")
+            for verb, after in (
+                (lambda: documents.put("things", "k", b"1"), b"1"),
+                (lambda: documents.delete("things", "k"), None),
+            ):
+                for steps in range(STEPS):
+                    before = await documents.get("things", "k")
+                    assert before is not None
+                    if await cancel_after(steps, verb):
+                        break
+                    await whole(documents, before, after)
+
+        self._on_documents(test)
+
+    def test_documents_failures_are_storage_errors(self) -> None:
+        """While what the store stands on fails, every verb that fails raises `StorageError`; afterwards it goes on."""
+
+        async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+            documents = backend.documents
+            version = await documents.put("things", "k", b"1")
+            failures: list[StorageError] = []
+            async with fail():
+                async with expect_failure(failures):
+                    version = await documents.put("things", "k", b"2", expected=version)
+                async with expect_failure(failures):
+                    await documents.get("things", "k")
+                async with expect_failure(failures):
+                    [document async for document in documents.scan("things")]
+                async with expect_failure(failures):
+                    await documents.delete("things", "other")
+            assert failures, "nothing has failed: `failing` has to make the store fail"
+            found = await documents.get("things", "k")
+            assert found is not None
+            assert found.version >= version
+            assert await documents.put("things", "k", b"3", expected=found.version) > version
+
+        self.run_failing(test)
+
+    def test_documents_survive_a_kill(self) -> None:
+        """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
+        for loop in self.loops:
+            name = self.name_if(DURABLE, loop)
+
+            async def write(acknowledge: Acknowledge, name: str = name) -> None:
+                async with self.open(name) as backend:
+                    for n in itertools.count():
+                        await backend.documents.put("things", f"k{n % KILL_KEYS}", b"%d" % n)
+                        acknowledge()
+
+            count = kill_while_writing(loop, write, after=KILL_AFTER)
+
+            async def check(name: str, count: int = count) -> None:
+                async with self.open(name) as backend:
+                    for n in range(count - KILL_KEYS, count):
+                        found = await backend.documents.get("things", f"k{n % KILL_KEYS}")
+                        assert found is not None, f"write {n} was acknowledged and is gone"
+                        assert int(found.body) >= n, f"write {n} was acknowledged, {found.body!r} is there"
+
+            self.run_on(loop, check, name)
+
     def test_documents_durable(self) -> None:
         """What was acknowledged is there when the store is opened again, and versions go on."""
 
@@ -286,6 +453,47 @@ class DocumentStoreSuite(StorageSuite):
                 assert await two.documents.get("things", "k") == Document("k", version, b"1")
                 newer = await two.documents.put("things", "k", b"2", expected=version)
                 await _conflict(one.documents.put("things", "k", b"3", expected=version), version, newer)
+                for n, (writer, reader) in enumerate([(one, two), (two, one)] * ROUNDS):
+                    version = await writer.documents.put("things", "k", b"%d" % n)
+                    assert await reader.documents.get("things", "k") == Document("k", version, b"%d" % n)
+                    assert [document.version async for document in reader.documents.scan("things")] == [version]
+                    assert await writer.documents.delete("things", "k")
+                    assert await reader.documents.get("things", "k") is None
+
+        self.run_if(SHARED, test)
+
+    def test_documents_shared_under_load(self) -> None:
+        """Of concurrent counters in two that have the store open no count is lost, and no read of either is stale."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as one, self.open(name) as two:
+                acknowledged = await one.documents.put("things", "k", b"0")
+                counts = 0
+
+                async def count(documents: DocumentStore) -> None:
+                    nonlocal acknowledged, counts
+                    for _ in range(ROUNDS):
+                        acknowledged = max(acknowledged, await _increment(documents))
+                        counts += 1
+
+                async def read(documents: DocumentStore) -> None:
+                    while counts < WRITERS * ROUNDS:
+                        before = acknowledged
+                        found = await documents.get("things", "k")
+                        assert found is not None
+                        assert found.version >= before, f"read version {found.version} after {before}"
+                        await anyio.lowlevel.checkpoint()
+
+                async with anyio.create_task_group() as tasks:
+                    for backend in (one, two):
+                        tasks.start_soon(read, backend.documents)
+                        for _ in range(WRITERS // 2):
+                            tasks.start_soon(count, backend.documents)
+                for backend in (one, two):
+                    found = await backend.documents.get("things", "k")
+                    assert found is not None
+                    assert int(found.body) == WRITERS * ROUNDS
+                    assert [document async for document in backend.documents.scan("things")] == [found]
 
         self.run_if(SHARED, test)
 
@@ -330,7 +538,9 @@ class DocumentStoreSuite(StorageSuite):
 
 
 VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, 2**53 + 1, 10**30, "", "\u00e9\U0001f600\0", [], {}, [1, [2, {"a": None}]],
+    None, True, 0, -1, 1.5, 2**53 + 1, 10**30, -(10**400), "", "\u00e9\U0001f600\0", [], {}, [1, [2, {"a": None}]],
+    "caf\u00e9", "cafe\u0301", {"caf\u00e9": 1, "cafe\u0301": 2}, " \t\u00a0", "\ufeffa", 0.1,
+    5e-324, 1.7976931348623157e308,
     {"z": 1, "a": 2, "\u00e9": {"nested": [1.0, 1]}}, {"__proto__": 1},
 )  # fmt: skip
 
@@ -377,16 +587,15 @@ async def _replay(documents: DocumentStore, operations: list[tuple[Any, ...]]) -
         assert await documents.get("things", key) == model.get(key)
 
 
-async def _increment(documents: DocumentStore) -> None:
+async def _increment(documents: DocumentStore) -> int:
+    """Count up by compare-and-set: the version that has been written."""
     while True:
         found = await documents.get("things", "k")
         assert found is not None
         try:
-            await documents.put("things", "k", b"%d" % (int(found.body) + 1), expected=found.version)
+            return await documents.put("things", "k", b"%d" % (int(found.body) + 1), expected=found.version)
         except VersionConflict:
             await anyio.lowlevel.checkpoint()
-            continue
-        return
 
 
 async def _conflict(operation: Awaitable[object], expected: int, actual: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
@@ -10,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.storage import DURABLE, INSTANT, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
-from mdashcore.testing._suite import ODD_KEYS, TIMES, StorageSuite, at_once
+from mdashcore.testing._kill import Acknowledge, kill_while_writing
+from mdashcore.testing._suite import ODD_KEYS, STEPS, TIMES, StorageSuite, at_once, cancel_after, expect_failure
 
 __all__ = ["LogStoreSuite"]
 
@@ -26,11 +29,19 @@ ODD_BODIES = [
     b"1E5",
     b"9" * 5000,
     b'"\\u00e9\\/\xc3\xa9 \xe2\x80\xa8\\n"',
+    '"caf\u00e9 cafe\u0301 \u212b \u00c5"'.encode(),
 ]
 """JSON that a parser and an encoder do not give back as it was."""
 
+ODD_TIMES = [0.0, -1.5, -0.000001, 1e-9, 1_700_000_000.123456, 1_700_000_000.9999999, 2.0**40 + 0.25, 1e300]
+"""Times that a store rounds which keeps them as text, in milliseconds, or without a sign."""
+
 WRITERS = 8
 ROUNDS = 10
+
+LARGEST = 2**20  # bytes of an entry: eight of the largest frames that a device may send
+
+KILL_AFTER = 40  # acknowledged appends, before the process is killed
 
 
 class LogStoreSuite(StorageSuite):
@@ -192,13 +203,15 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_many_and_large_entries(self) -> None:
-        """A thousand entries in one append, and one of a hundred kilobytes."""
+        """A thousand entries in one append, all of them in one read, and an entry of a megabyte."""
 
         async def test(logs: LogStore) -> None:
             await logs.append("l", 1.0, [b"%d" % n for n in range(1000)])
-            large = b'"%b"' % (b"x" * 100_000)
+            large = b'"%b"' % (b"x" * (LARGEST - 2))
             assert await logs.append("l", 2.0, [large]) == 1000
             assert list(await logs.read("l", 1000, 10)) == [LogEntry(1000, 2.0, large)]
+            assert [entry.body for entry in await logs.read("l", 0, 1000)] == [b"%d" % n for n in range(1000)]
+            assert [entry.offset for entry in await logs.read("l", 100, 800)] == list(range(100, 900))
 
         self._on_logs(test)
 
@@ -210,6 +223,129 @@ class LogStoreSuite(StorageSuite):
             assert [entry.body for entry in await logs.read("l", 0, 100)] == ODD_BODIES
 
         self._on_logs(test)
+
+    def test_log_times_come_back(self) -> None:
+        """Any finite time comes back as the same number, to the last bit."""
+
+        async def test(logs: LogStore) -> None:
+            for offset, time in enumerate(ODD_TIMES):
+                assert await logs.append("l", time, [b"1"]) == offset
+            assert [entry.time for entry in await logs.read("l", 0, 100)] == ODD_TIMES
+
+        self._on_logs(test)
+
+    def test_log_a_body_is_not_shared(self) -> None:
+        """What the caller does to a buffer afterwards does not reach the store; what comes back is `bytes`."""
+
+        async def test(logs: LogStore) -> None:
+            buffer: Any = bytearray(b"[1]")
+            await logs.append("l", 1.0, [buffer])
+            buffer[1:2] = b"2"
+            (entry,) = await logs.read("l", 0, 10)
+            assert type(entry.body) is bytes
+            assert entry.body == b"[1]"
+
+        self._on_logs(test)
+
+    def test_log_a_trim_loses_no_append(self) -> None:
+        """What is appended while others trim is there, as long as its offset is not below their `before`."""
+
+        async def test(logs: LogStore) -> None:
+            total = WRITERS * ROUNDS
+            seen: set[int] = set()
+
+            async def write(writer: int) -> None:
+                for n in range(ROUNDS):
+                    body = b"[%d,%d]" % (writer, n)
+                    offset = await logs.append("l", 1.0, [body])
+                    for _ in range(writer % 4):  # the trims that were under way have ended then
+                        await anyio.lowlevel.checkpoint()
+                    entries = await logs.read("l", offset, 1)
+                    assert [(e.offset, e.body) for e in entries] == [(offset, body)], "an append was lost"
+                    seen.add(offset)
+                    await anyio.lowlevel.checkpoint()
+
+            async def trim() -> None:
+                while len(seen) < total:
+                    await logs.trim("l", 0, before=next(n for n in itertools.count() if n not in seen))
+                    await anyio.lowlevel.checkpoint()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(trim)
+                for writer in range(WRITERS):
+                    tasks.start_soon(write, writer)
+            assert await logs.end("l") == total
+            assert await logs.append("l", 1.0, [b"0"]) == total
+
+        self._on_logs(test)
+
+    def test_log_a_cancelled_append_is_never_half_done(self) -> None:
+        """Wherever an append is cancelled: all its entries are there or none, and the offsets have no gap."""
+
+        async def test(logs: LogStore) -> None:
+            for steps in range(STEPS):
+                bodies = [b"[%d,%d]" % (steps, i) for i in range(3)]
+                if await cancel_after(steps, lambda bodies=bodies: logs.append("l", 1.0, bodies)):  # type: ignore[misc]
+                    break
+                await logs.append("l", 1.0, [b"0"])
+            await logs.append("l", 1.0, [b"0"])
+            entries = await logs.read("l", 0, 4 * STEPS + 10)
+            assert [entry.offset for entry in entries] == list(range(len(entries)))
+            assert await logs.end("l") == len(entries)
+            bodies = [entry.body for entry in entries if entry.body != b"0"]
+            for first in range(0, len(bodies), 3):
+                number = bodies[first][1:].partition(b",")[0]
+                assert bodies[first : first + 3] == [b"[%b,%d]" % (number, i) for i in range(3)]
+
+        self._on_logs(test)
+
+    def test_log_failures_are_storage_errors(self) -> None:
+        """While what the store stands on fails, every verb that fails raises `StorageError`; afterwards it goes on."""
+
+        async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+            logs = backend.logs
+            await logs.append("l", 1.0, [b"0", b"1"])
+            failures: list[StorageError] = []
+            async with fail():
+                async with expect_failure(failures):
+                    await logs.append("l", 1.0, [b"2"])
+                async with expect_failure(failures):
+                    await logs.read("l", 0, 10)
+                async with expect_failure(failures):
+                    await logs.end("l")
+                async with expect_failure(failures):
+                    await logs.trim("l", 10)
+                async with expect_failure(failures):
+                    await logs.begin("other", 10)
+            assert failures, "nothing has failed: `failing` has to make the store fail"
+            end = await logs.end("l")
+            assert end in (2, 3)
+            assert await logs.append("l", 2.0, [b"3"]) == end
+            assert [entry.body for entry in await logs.read("l", 0, 10)][:2] == [b"0", b"1"]
+
+        self.run_failing(test)
+
+    def test_log_survives_a_kill(self) -> None:
+        """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
+        for loop in self.loops:
+            name = self.name_if(DURABLE, loop)
+
+            async def write(acknowledge: Acknowledge, name: str = name) -> None:
+                async with self.open(name) as backend:
+                    for n in itertools.count():
+                        await backend.logs.append("l", float(n), [b"%d" % n])
+                        acknowledge()
+
+            count = kill_while_writing(loop, write, after=KILL_AFTER)
+
+            async def check(name: str, count: int = count) -> None:
+                async with self.open(name) as backend:
+                    entries = await backend.logs.read("l", 0, count + 100)
+                    assert len(entries) >= count, f"{count} were acknowledged, {len(entries)} are there"
+                    assert list(entries) == [LogEntry(n, float(n), b"%d" % n) for n in range(len(entries))]
+                    assert await backend.logs.append("l", 0.0, [b"0"]) == len(entries)
+
+            self.run_on(loop, check, name)
 
     def test_log_durable(self) -> None:
         """What was acknowledged is there when the store is opened again; offsets go on, also after a full trim."""
@@ -237,6 +373,34 @@ class LogStoreSuite(StorageSuite):
                 assert await two.logs.append("l", 1.0, [b"1"]) == 1
                 assert await one.logs.append("l", 1.0, [b"2"]) == 2
                 assert [entry.body for entry in await two.logs.read("l", 0, 10)] == [b"0", b"1", b"2"]
+
+        self.run_if(SHARED, test)
+
+    def test_log_shared_under_load(self) -> None:
+        """What two that have the store open append at the same time makes one sequence; no read of either is stale."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as one, self.open(name) as two:
+                firsts: list[int] = []
+
+                async def write(writes: LogStore, reads: LogStore) -> None:
+                    for _ in range(ROUNDS):
+                        first = await writes.append("l", 1.0, [b"0", b"1"])
+                        firsts.append(first)
+                        assert [entry.offset for entry in await reads.read("l", first, 2)] == [first, first + 1]
+                        assert await reads.end("l") >= first + 2
+
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(WRITERS // 2):
+                        tasks.start_soon(write, one.logs, two.logs)
+                        tasks.start_soon(write, two.logs, one.logs)
+                total = 2 * WRITERS * ROUNDS
+                assert sorted(firsts) == list(range(0, total, 2))
+                for backend in (one, two):
+                    entries = await backend.logs.read("l", 0, total + 1)
+                    assert [(e.offset, e.body) for e in entries] == [(n, b"%d" % (n % 2)) for n in range(total)]
+                await one.logs.trim("l", 3)
+                assert [entry.offset for entry in await two.logs.read("l", 0, 10)] == [total - 3, total - 2, total - 1]
 
         self.run_if(SHARED, test)
 
