@@ -33,7 +33,7 @@ SETTINGS = (
     "mdashcore.ota._values.Options",
     "mdashcore.rollout._values.Plan",
     "mdashcore.trio.node.NodeSettings",
-    "mdashcore.trio.agent.Backoff",
+    "mdashcore.trio.background.Backoff",
     "mdashcore.server.service.ServiceSettings",
 )
 

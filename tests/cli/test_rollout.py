@@ -100,13 +100,13 @@ def test_a_server_that_is_restarted_meanwhile(mdash, spawn, image, tmp_path, num
     serve(url.removeprefix("http://"))
     assert mdash("rollout", "pause", made["id"], env=env).code == 0
     assert watching.wait(60) == 5, watching.err
-    assert watching.err.count("Looking again") <= 2
+    assert watching.err.count("Looking again") == watching.err.count("The server is back") == 1
     assert "PAUSED: paused on request" in watching.err
 
 
 def test_a_server_that_does_not_come_back(mdash, spawn, image, tmp_path, monkeypatch):
     """In the end the watching gives up, as for any server that cannot be reached."""
-    monkeypatch.setattr("mdashcore.cli.rollout_watch.MAX_OUTAGE", 1.0)
+    monkeypatch.setattr("mdashcore.cli.reconnecting.MAX_OUTAGE", 1.0)
     server = spawn(
         "serve", "--store", f"sqlite://{tmp_path / 'store'}", "--register-admin", "root:pw", "--bind", "127.0.0.1:0"
     )

@@ -13,7 +13,8 @@ from mdashcore.server import problems
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.service import ServiceSettings
 from mdashcore.testing.device import connect_device
-from mdashcore.trio import retry
+from mdashcore.trio import background
+from mdashcore.trio.background import Backoff
 
 ERRORS = {
     "MdashError": (MdashError("internal error"), 500, "internal error"),
@@ -201,7 +202,7 @@ async def fail(*args, **options):
 @pytest.mark.parametrize("part", ["presence.claim", "registry.get", "shadows.get", "feed.emit"])
 async def test_a_device_whose_connection_cannot_be_stored_comes_again(alice, monkeypatch, part):
     """It is told to try again later: what waits for it would not be pushed, and nobody would know that it is online."""
-    monkeypatch.setattr(retry, "RETRY_DELAY", 0.01)
+    monkeypatch.setattr(background, "STORAGE_BACKOFF", Backoff(first=0.01, most=0.01))
     token = await alice.register("d1")
     name, _, verb = part.partition(".")
     with monkeypatch.context() as patch:
@@ -216,7 +217,7 @@ async def test_a_device_whose_connection_cannot_be_stored_comes_again(alice, mon
 @pytest.mark.parametrize("part", ["presence.release", "feed.emit"])
 async def test_that_a_device_is_gone_is_told_when_the_storage_is_back(alice, monkeypatch, part):
     """It is tried until then: once told, and offline in the list."""
-    monkeypatch.setattr(retry, "RETRY_DELAY", 0.01)
+    monkeypatch.setattr(background, "STORAGE_BACKOFF", Backoff(first=0.01, most=0.01))
     name, _, verb = part.partition(".")
     async with alice.listen() as ear:
         async with await alice.connect("d1"):

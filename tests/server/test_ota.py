@@ -18,7 +18,7 @@ from mdashcore.hub import update_run
 from mdashcore.server.config import load_config
 from mdashcore.server.run import open_server
 from mdashcore.testing.device import connect_device
-from mdashcore.trio import update_driver
+from mdashcore.trio import background
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import Build, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
@@ -468,7 +468,7 @@ async def test_a_stalled_upload_ends(alice, taker, blobs, open_raw):
 
 async def test_a_storage_that_fails_delays_an_update(alice, taker, monkeypatch):
     """The step is tried again until the storage is back: nothing is sent twice or left out."""
-    monkeypatch.setattr(update_driver, "RETRY_DELAY", 0.01)
+    monkeypatch.setattr(background, "STORAGE_BACKOFF", Backoff(first=0.01, most=0.01))
     hub = alice.server.service.hub
     read, put, failures = hub.blobs.read, hub.backend.documents.put, iter([True, False, True, True, False, True, True])
 

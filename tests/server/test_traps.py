@@ -411,7 +411,7 @@ async def test_a_crash_in_a_background_task_ends_nothing_else(
         raise RuntimeError("a bug in a task")
 
     async with await alice.connect("d1") as device:
-        server.service.node.spawn(crash)
+        server.service.node.background.spawn(crash)
         async with alice.calling("GET", "/devices/d1/rpc/Sys.Ping") as response:
             await device.reply(await device.expect("Sys.Ping"), 1)
             assert (await response()).status_code == 200

@@ -611,7 +611,7 @@ async def test_a_background_task_that_crashes_harms_nobody(
         raise RuntimeError("a bug")
 
     client = await fleet.connect(await fleet.register())
-    fleet.node.spawn(crash)
+    fleet.node.background.spawn(crash)
     await client.expect("Sys.GetInfo")
     assert "a bug" in caplog.text
 
@@ -625,7 +625,7 @@ async def test_what_is_spawned_outlives_who_spawned_it(autojump_clock: Any, flee
         done.set()
 
     with trio.CancelScope() as handler:
-        fleet.node.spawn(work)
+        fleet.node.background.spawn(work)
         handler.cancel()
         await trio.lowlevel.checkpoint()
     await done.wait()
@@ -694,7 +694,7 @@ async def test_what_comes_after_the_end_is_not_run(autojump_clock: Any, open_pai
 
     async with open_fleet(open_pair) as fleet:
         pass
-    fleet.node.spawn(work)
+    fleet.node.background.spawn(work)
     await trio.testing.wait_all_tasks_blocked()
     assert ran == []
 

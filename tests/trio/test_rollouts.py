@@ -388,9 +388,9 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     """Both drive the same rollout: each device begins once, each phase after the one before."""
     devices = await fleet.add(60)
     await fleet.connected()
-    first, second = fleet.node.rollouts.notice, RolloutDriver(fleet.hub, NodeHands(fleet.node))
+    first, second = fleet.node.rollouts.notice, RolloutDriver(fleet.hub, NodeHands(fleet.node), fleet.node.background)
     fleet.node.rollouts.notice = lambda *told: (first(*told), second.notice(*told))
-    fleet.node.spawn(second.run)
+    fleet.node.background.spawn(second.run)
     rollout = await fleet.roll_out(phases=[10, 100], rate=600, max_active=20)
     await fleet.told(rollout.id, State.COMPLETED)
     assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}

@@ -16,7 +16,7 @@ from mdashcore.hub.updates import blob_key
 from mdashcore.server import upload
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import open_node
-from mdashcore.trio.tidy import TIDY_DELAY, remove_aged, tidy
+from mdashcore.trio.tidy import TIDY_DELAY
 
 IMAGE = ota.Image("bare.bin", 4, "00" * 32, bare=True)
 
@@ -73,7 +73,7 @@ async def test_an_upload_that_goes_on(autojump_clock, hub):
 
 
 async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
-    """It is looked at again later."""
+    """It is looked at again soon, and what is there is judged by looks that are an hour apart all the same."""
     await put(hub, "ota_lost")
     orphans = hub.updates.orphans
 
@@ -82,9 +82,11 @@ async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
         raise StorageError("away")
 
     monkeypatch.setattr(hub.updates, "orphans", fail)
-    with trio.move_on_after(TIDY_DELAY * 2.5):
-        await tidy(hub)
-    assert await images(hub) == set()
+    async with open_node(hub):
+        await trio.sleep(TIDY_DELAY / 2)
+        assert await images(hub) == {"ota_lost"}
+        await trio.sleep(TIDY_DELAY)
+        assert await images(hub) == set()
 
 
 async def test_a_wall_clock_that_jumps(autojump_clock):
@@ -117,12 +119,10 @@ async def test_a_check_of_ages_that_fails_is_no_check(autojump_clock, hub, monke
 
     monkeypatch.setattr(hub.accounts, "all", accounts)
     await trio.sleep(2 * KEEP_SECONDS)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(remove_aged, hub)
+    async with open_node(hub):
         await trio.sleep(AGE_INTERVAL / 2)
         fail = False
         assert "away" in caplog.text
         for left in (2, 2, 0):
             assert len(await hub.backend.logs.read("notifications/alice", 0, 10)) == left
             await trio.sleep(AGE_INTERVAL)
-        nursery.cancel_scope.cancel()

@@ -25,6 +25,7 @@ from mdashcore.hub.updates import blob_key
 from mdashcore.notifications import decode
 from mdashcore.ota import Options, State
 from mdashcore.storage import Backend
+from mdashcore.trio.background import Background
 from mdashcore.trio.updater import Updater
 from mdashcore.virtual_device import Build, VirtualDevice
 
@@ -35,11 +36,21 @@ DAY = 86_400.0
 
 
 class Documents(MemoryDocuments):
-    """Documents that can lose the answer to a write that they have made."""
+    """Documents of which the updates can be away, or the answer to a write that was made be lost."""
 
     losing = False
+    away = False
+
+    async def get(self, collection, key):
+        self.check(collection)
+        return await super().get(collection, key)
+
+    def check(self, collection):
+        if self.away and collection == "updates":
+            raise StorageError("connection refused")
 
     async def put(self, collection, key, body, *, expected=None):
+        self.check(collection)
         version = await super().put(collection, key, body, expected=expected)
         if self.losing and collection == "updates":
             self.losing = False
@@ -149,14 +160,13 @@ class Node:
         self.calls = set()
         self.session = 0
         self.dead = False
-        self.nursery = None
         self.hub = Hub(site.backend, now=lambda: EPOCH + trio.current_time(), entropy=os.urandom)
-        self.updater = Updater(self.hub, self, lambda function: self.nursery.start_soon(function))
-        self.hub.add_listener(Ears(self.updater))
 
     async def run(self, task_status):
         """Live until cancelled."""
-        async with trio.open_nursery() as self.nursery, self.hub.bus.subscribe(TOPIC) as messages:
+        async with trio.open_nursery() as nursery, self.hub.bus.subscribe(TOPIC) as messages:
+            self.updater = Updater(self.hub, self, Background(nursery))
+            self.hub.add_listener(Ears(self.updater))
             task_status.started()
             async for message in messages:
                 account, item = Feed.parse(message)
@@ -389,6 +399,36 @@ async def test_several_chunks_in_flight(autojump_clock, site, here):
     await site.start(here, attrs.evolve(AUTO, chunks_in_flight=4, chunk_size=512), size=20_000)
     assert (await here.ends()).state is State.COMMITTED
     assert most == 4
+
+
+@pytest.mark.parametrize("state", COURSE[1:5])
+async def test_a_storage_that_is_away(autojump_clock, site, here, caplog, state):
+    """In whatever state: the update waits, and goes on when the storage is back. The log says that it waits once, and
+    once that it goes on."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+
+    gone = trio.Event()
+
+    def go_away(account, device, update):
+        if update.state == state:
+            site.documents.away = True
+            gone.set()
+
+    here.hub.updates.on_change.append(go_away)
+    await site.start(here, AUTO)
+    await gone.wait()
+    await trio.sleep(60)
+    assert len([line for line in caplog.messages if "waiting until it works" in line]) == 1
+    site.documents.away, back = False, trio.current_time()
+    assert (await here.ends()).state is State.COMMITTED
+    assert trio.current_time() - back < 60
+    lines = [line for line in caplog.messages if line.startswith("the storage")]
+    assert [line.partition(" after")[0] for line in lines] == [
+        "the storage failed, waiting until it works: connection refused",
+        "the storage works again",
+    ]
+    assert await site.told(here) == COURSE
 
 
 async def test_an_image_that_the_store_has_lost(autojump_clock, site, here):

@@ -6,13 +6,10 @@ Once the server has the update, a connection that is lost (the server is restart
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
-from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 import trio
@@ -21,17 +18,11 @@ from mdashcore import _json
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota_display import Display, goes_on
+from mdashcore.cli.reconnecting import AWAY, reconnecting
 from mdashcore.cli.stream import open_notifications
 from mdashcore.ota import ENDS, State
 
 __all__ = ["watch_update"]
-
-FIRST_PAUSE: Final = 0.5  # seconds before a lost server is looked for again; doubled each time: a restart takes a few
-LAST_PAUSE: Final = 10.0  # seconds: longer ones would make a restart longer than it is
-MAX_OUTAGE: Final = 3600.0  # seconds: the update's deadline comes first, but for one that waits in the queue for days
-
-_AWAY: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
-"""Errors that may pass: the server is down, or it is up and the device not back yet."""
 
 
 async def watch_update(
@@ -48,34 +39,11 @@ async def watch_update(
         the update as the server describes it.
 
     Raises:
-        CliError: the server or the device does not take the image, or the server is gone for longer than the update
-            can last; it goes on then.
+        CliError: the server or the device does not take the image, or the server is away for too long; the update
+            goes on then.
     """
     watch = _Watch(remote, device, path, query, display, commit=commit, wait=wait)
-    pause = FIRST_PAUSE
-    said = ""
-    while True:
-        began = trio.current_time()
-        try:
-            return await watch.attempt()
-        except CliError as exc:
-            lost = exc
-        except BaseExceptionGroup as group:
-            found, others = group.split(CliError)
-            if found is None or others is not None:
-                raise
-            lost = next(_leaves(found))
-        if not watch.outlives(lost):
-            raise lost
-        if trio.current_time() >= watch.deadline:
-            raise CliError(f"{remote.server} was not back in time. {goes_on(device)}", lost.code)
-        if trio.current_time() - began > LAST_PAUSE:
-            pause = FIRST_PAUSE
-        if str(lost) != said:  # once of an outage
-            said = str(lost)
-            display.say(f"Looking again until it is back: {lost}")
-        await trio.sleep(pause)
-        pause = min(2 * pause, LAST_PAUSE)
+    return await reconnecting(watch.attempt, may_pass=watch.outlives, say=display.say, last_words=goes_on(device))
 
 
 class _Watch:
@@ -104,11 +72,15 @@ class _Watch:
         self._sha256 = ""
         self._id: str | None = None
         self._sent = False
-        self.deadline = inf
-        """When the update has come to its own deadline, or an outage has lasted too long, by Trio's clock."""
+        self._answered: Callable[[], None] = lambda: None
 
-    async def attempt(self) -> dict[str, Any]:
-        """What is left to do, on new connections. Raises as `watch_update`, also in groups."""
+    async def attempt(self, answered: Callable[[], None]) -> dict[str, Any]:
+        """What is left to do, on new connections. Raises as `watch_update`, also in groups.
+
+        Args:
+            answered: called whenever the server has said how the update stands.
+        """
+        self._answered = answered
         async with (
             open_notifications(self._remote) as frames,
             self._remote.open_async() as http,
@@ -123,9 +95,9 @@ class _Watch:
             nursery.cancel_scope.cancel()
         return update
 
-    def outlives(self, error: CliError) -> bool:
-        """Whether the update goes on although this happened to the command."""
-        return self._id is not None and error.code in (_AWAY if self._sent else (Exit.UNREACHABLE,))
+    def outlives(self, code: Exit) -> bool:
+        """Whether the update goes on although the command met an error of this kind."""
+        return self._id is not None and code in (AWAY if self._sent else (Exit.UNREACHABLE,))
 
     async def _listen(self, frames: AsyncIterator[str]) -> None:
         async for frame in frames:
@@ -140,7 +112,7 @@ class _Watch:
             if name == "ota.progress":
                 self._display.progress(data["progress_percent"])
             else:
-                self._take(data, now=data["changed"])
+                self._take(data)
                 self._changed.set()
 
     async def _tick(self) -> None:
@@ -156,7 +128,7 @@ class _Watch:
             url, files = self._url("ota"), {"file": (self._path.name, file)}
             response = await http.post(url, params=self._query, files=files)
         if response.status_code == HTTPStatus.CONFLICT:
-            _, update = await self._get(http, "ota")
+            update = await self._get(http, "ota")
             if update["state"] == State.ALREADY_INSTALLED:
                 self._id = update["id"]
                 return
@@ -172,7 +144,7 @@ class _Watch:
             state = update["state"]
             if state in ENDS or (state == State.UNCOMMITTED and not self._wait):
                 return update
-            if state == State.QUEUED and "queue" in self._query and not (await self._get(http))[1]["online"]:
+            if state == State.QUEUED and "queue" in self._query and not (await self._get(http))["online"]:
                 return update
             if state == State.UNCOMMITTED and self._commit:
                 await self._call_commit(http)
@@ -190,37 +162,25 @@ class _Watch:
 
     async def _look(self, http: httpx.AsyncClient) -> dict[str, Any]:
         """The update that was sent, as it stands or as it ended."""
-        now, update = await self._get(http, "ota")
+        update = await self._get(http, "ota")
         self._id = self._id or update["id"]
         if update["id"] == self._id:
-            self._take(update, now=now)
+            self._take(update)
             return update
         found: dict[str, Any] | None = next((past for past in update["history"] if past["id"] == self._id), None)
         if found is None:
             raise CliError(f"another update of {self._device} has taken the place of this one")
         return found
 
-    def _take(self, update: Mapping[str, Any], *, now: float) -> None:
-        """It stands like this; `now` is by the server's clock, as all its times are."""
+    def _take(self, update: Mapping[str, Any]) -> None:
+        self._answered()
         self._display.show(update)
-        if update["deadline"] is not None:
-            self.deadline = trio.current_time() + min(MAX_OUTAGE, max(0.0, update["deadline"] - now))
 
-    async def _get(self, http: httpx.AsyncClient, *path: str) -> tuple[float, dict[str, Any]]:
-        """The server's time in Unix seconds, and its answer."""
+    async def _get(self, http: httpx.AsyncClient, *path: str) -> dict[str, Any]:
         with self._remote.reaching():
             response = await http.get(self._url(*path))
         found: dict[str, Any] = _json.decode(self._remote.checked(response))
-        date = response.headers.get("date")
-        return parsedate_to_datetime(date).timestamp() if date else time.time(), found
+        return found
 
     def _url(self, *path: str) -> str:
         return self._remote.url(("devices", self._device, *path))
-
-
-def _leaves(error: BaseException) -> Iterator[CliError]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _leaves(member)
-    elif isinstance(error, CliError):
-        yield error

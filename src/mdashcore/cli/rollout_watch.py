@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping
-from math import inf
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -13,17 +12,13 @@ import trio
 
 from mdashcore import _json
 from mdashcore.cli.client import Remote
-from mdashcore.cli.exits import Exit, describe
-from mdashcore.cli.ota_watch import FIRST_PAUSE, LAST_PAUSE, MAX_OUTAGE
+from mdashcore.cli.reconnecting import AWAY, reconnecting
 from mdashcore.cli.stream import open_notifications
 from mdashcore.cli.text import printable
 
 __all__ = ["Display", "watch"]
 
 MIN_PAUSE: Final = 0.2  # seconds between two looks: as quick as people read
-
-_AWAY: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
-"""Errors that may pass: the server is down, or not quite up."""
 
 _COLUMNS: Final = ("pending", "updating", "succeeded", "failed", "skipped")
 
@@ -89,39 +84,26 @@ async def watch(remote: Remote, id: str, display: Display, until: Collection[str
     A server that is gone for a while is looked for again: a rollout takes days. Raises `CliError`.
     """
     news = _News(id)
-    pause, said, lost_at = FIRST_PAUSE, "", -inf
-    while True:
-        try:
-            return await _look(remote, id, display, until, news)
-        except BaseException as exc:
-            found = describe(exc)
-            if news.seen:
-                news.seen, pause, said, lost_at = False, FIRST_PAUSE, "", trio.current_time()
-            if found is None or found[1] not in _AWAY or trio.current_time() >= lost_at + MAX_OUTAGE:
-                raise
-        if found[0] != said:  # once of an outage
-            said = found[0]
-            display.say(f"Looking again until it is back: {said}")
-        await trio.sleep(pause)
-        pause = min(2 * pause, LAST_PAUSE)
 
+    async def attempt(answered: Callable[[], None]) -> dict[str, Any]:
+        async with open_notifications(remote) as frames, remote.open_async() as http, trio.open_nursery() as nursery:
+            nursery.start_soon(news.listen, frames)
+            while True:
+                changed = news.changed = trio.Event()  # before the look: what happens after it is not missed
+                with remote.reaching():
+                    response = await http.get(remote.url(("rollouts", id)))
+                present: dict[str, Any] = _json.decode(remote.checked(response))
+                news.seen = True
+                answered()
+                display.show(present)
+                if present["state"] in until:
+                    break
+                await changed.wait()
+                await trio.sleep(MIN_PAUSE)
+            nursery.cancel_scope.cancel()
+        return present
 
-async def _look(remote: Remote, id: str, display: Display, until: Collection[str], news: _News) -> dict[str, Any]:
-    async with open_notifications(remote) as frames, remote.open_async() as http, trio.open_nursery() as nursery:
-        nursery.start_soon(news.listen, frames)
-        while True:
-            changed = news.changed = trio.Event()  # before the look: what happens after it is not missed
-            with remote.reaching():
-                response = await http.get(remote.url(("rollouts", id)))
-            present: dict[str, Any] = _json.decode(remote.checked(response))
-            news.seen = True
-            display.show(present)
-            if present["state"] in until:
-                break
-            await changed.wait()
-            await trio.sleep(MIN_PAUSE)
-        nursery.cancel_scope.cancel()
-    return present
+    return await reconnecting(attempt, may_pass=lambda code: news.seen and code in AWAY, say=display.say)
 
 
 class _News:
@@ -130,7 +112,7 @@ class _News:
     def __init__(self, id: str) -> None:
         self.changed = trio.Event()
         self.seen = False
-        """Whether the server has told how it stands."""
+        """Whether the server has ever told how it stands."""
         self._id = id
 
     async def listen(self, frames: AsyncIterator[str]) -> None:

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +22,6 @@ from http import HTTPStatus
 from math import inf
 from typing import Any, Final
 
-import attrs
 import trio
 import trio_websocket
 
@@ -31,6 +29,7 @@ from mdashcore import jsonrpc
 from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError, Unauthenticated
 from mdashcore._events import RequestReceived
+from mdashcore.trio.background import Backoff
 from mdashcore.trio.dial import Refused, open_socket
 from mdashcore.trio.link import Link, PeerEvent
 
@@ -46,26 +45,6 @@ PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT ga
 PING_TIMEOUT: Final = 20.0  # seconds for the pong: a slow mobile link, as in dialling
 
 DISCONNECT_TIMEOUT: Final = 2.0  # seconds for goodbyes
-
-
-@attrs.frozen
-class Backoff:
-    """How long to wait before the next dial: doubled after each failure, and spread at random.
-
-    The spread keeps a fleet that lost its server from coming back all at once.
-    """
-
-    first: float = 1.0
-    """Seconds."""
-    most: float = 60.0
-    """Seconds: what Mongoose OS devices use."""
-    stable: float = 10.0
-    """Seconds that a connection has to last for the next wait to be the first again."""
-
-    def delay(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row, the first being 1."""
-        longest = min(self.most, self.first * 2.0 ** min(failures - 1, 32))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
 class _ClientStream:

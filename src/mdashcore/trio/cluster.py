@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 
 from mdashcore._errors import NotFound, StorageError
-from mdashcore.hub.nodes import BEAT_INTERVAL, Nodes
+from mdashcore.hub.nodes import Nodes
 
 __all__ = ["Cluster"]
 
@@ -54,16 +54,14 @@ class Cluster:
         except StorageError as exc:
             _log.warning("the storage failed while leaving: %s", exc)
 
-    async def run(self) -> None:
-        """Live, for ever."""
-        while True:
-            try:
-                await self._beat()
-                await self._look()
-            except StorageError as exc:
-                _log.warning("no sign of life could be given: %s", exc)
-                self._nodes.look_away()
-            await trio.sleep(BEAT_INTERVAL)
+    async def live(self) -> None:
+        """Give a sign of life, and look for those of others; every `BEAT_INTERVAL` seconds. Raises `StorageError`."""
+        try:
+            await self._beat()
+            await self._look()
+        except StorageError:
+            self._nodes.look_away()
+            raise
 
     async def _beat(self) -> None:
         try:

@@ -14,8 +14,8 @@ from mdashcore.hub import Hub
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
+from mdashcore.trio.background import Background, Retry
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEvent
-from mdashcore.trio.retry import persist
 from mdashcore.trio.stream import PingableStream
 
 __all__ = ["REPLACED", "REVOKED", "ConnectedDevice", "tell_offline"]
@@ -27,7 +27,7 @@ REVOKED: Final = "the device token was revoked"
 REPLACED: Final = "a newer connection has replaced this one"
 
 
-async def tell_offline(hub: Hub, account: str, id: str, session: int, last_seen: float) -> None:
+async def tell_offline(background: Background, hub: Hub, account: str, id: str, session: int, last_seen: float) -> None:
     """A session has ended: release it, and if it was the newest tell that the device is offline; for sure."""
     is_again = False
 
@@ -36,8 +36,8 @@ async def tell_offline(hub: Hub, account: str, id: str, session: int, last_seen:
         again, is_again = is_again, True
         return await hub.presence.release(account, id, session, last_seen, again=again)
 
-    if await persist(release):
-        await persist(lambda: hub.feed.emit(account, notifications.OFFLINE, id))
+    if await background.persist(release):
+        await background.persist(lambda: hub.feed.emit(account, notifications.OFFLINE, id))
 
 
 @attrs.define(eq=False)
@@ -45,11 +45,13 @@ class ConnectedDevice:
     """A device's live session on this node."""
 
     hub: Hub
+    background: Background
     device: Device
     session: int
     link: Link
     stream: PingableStream
     api: DeviceSession = attrs.field(init=False)
+    _retry: Retry = attrs.field(init=False)
     _told: bool = attrs.field(init=False, default=False)
     _leaving: trio.Event | None = attrs.field(init=False, default=None)
     pushed: int = attrs.field(init=False, default=-1)
@@ -59,6 +61,7 @@ class ConnectedDevice:
 
     def __attrs_post_init__(self) -> None:
         self.api = DeviceSession(self.hub, self.device.account, self.device.id)
+        self._retry = self.background.retry()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -112,7 +115,8 @@ class ConnectedDevice:
         if not self._told:
             self._leaving = trio.Event()
             await self._leaving.wait()
-        await tell_offline(self.hub, *self.key, self.session, last_seen)
+        await tell_offline(self.background, self.hub, *self.key, self.session, last_seen)
+        self._retry.succeeded()
 
     def shadow_changed(self, change: Change) -> None:
         """Push the delta that a change has left, if any."""
@@ -123,7 +127,8 @@ class ConnectedDevice:
 
     def give_up(self, error: StorageError) -> None:
         """What it reported, or was to be told, is lost: better that it connects again, and both begin anew."""
-        _log.error("storage failed, closing %s: %s", self.key, error)
+        self._retry.failed(error)
+        _log.info("closing %s: %s", self.key, error)
         self.link.close(TRY_AGAIN_LATER, "storage is not available")
 
     async def check(self) -> None:
@@ -138,7 +143,7 @@ class ConnectedDevice:
         try:
             while self._check_again and not self.link.connection.closed:
                 self._check_again = False
-                await persist(self._check)
+                await self.background.persist(self._check)
         finally:
             self._checking = False
 

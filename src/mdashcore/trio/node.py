@@ -7,7 +7,7 @@ what the others do.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from math import inf
@@ -18,13 +18,16 @@ import msgspec
 import trio
 
 from mdashcore import notifications, ota
-from mdashcore._errors import MdashError, NotFound, StorageError
+from mdashcore._errors import NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
+from mdashcore.hub.nodes import BEAT_INTERVAL
+from mdashcore.hub.retention import AGE_INTERVAL
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
 from mdashcore.storage import INSTANT, SHARED
 from mdashcore.trio import relay
+from mdashcore.trio.background import Background
 from mdashcore.trio.calls import BegunCall, Calls, Here
 from mdashcore.trio.cluster import Cluster
 from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice, tell_offline
@@ -33,10 +36,9 @@ from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, L
 from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import CALL
-from mdashcore.trio.retry import RETRY_DELAY, listen, persist
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
-from mdashcore.trio.tidy import remove_aged, tidy
+from mdashcore.trio.tidy import TIDY_DELAY, Tidier, remove_aged
 from mdashcore.trio.updater import Updater
 
 __all__ = ["Node", "NodeSettings", "open_node"]
@@ -92,19 +94,18 @@ class Node:
         self.hub = hub
         self.id = id
         self.settings = settings
-        self._nursery = nursery
+        self.background = Background(nursery)
         self._devices = ConnectedDevices()
-        self._listeners = Listeners()
+        self._listeners = Listeners(self.background)
         self._pinger = Pinger(settings.ping_interval)
         self._farewells = 0
         self._quiet = trio.Event()
         self._closing = False
-        self._ended = False
         self._shutdown_deadline = inf
-        self._peers = Peers(hub.bus, id, self, self.spawn) if SHARED in hub.backend.capabilities else None
+        self._peers = Peers(hub.bus, id, self, self.background) if SHARED in hub.backend.capabilities else None
         self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
-        self.updater = Updater(hub, Here(self.calls), self.spawn)
-        self.rollouts = RolloutDriver(hub, NodeHands(self))
+        self.updater = Updater(hub, Here(self.calls), self.background)
+        self.rollouts = RolloutDriver(hub, NodeHands(self), self.background)
 
     # Connections
 
@@ -115,8 +116,8 @@ class Node:
             await stream.send([])
             return
         session = await self.hub.presence.claim(device.account, device.id, self.id)
-        link = Link(stream, spawn=self.spawn, instant=INSTANT in self.hub.backend.capabilities)
-        connected = ConnectedDevice(self.hub, device, session, link, stream)
+        link = Link(stream, spawn=self.background.spawn, instant=INSTANT in self.hub.backend.capabilities)
+        connected = ConnectedDevice(self.hub, self.background, device, session, link, stream)
         unwatch = self._pinger.watch(Keepalive(stream))
         try:
             await self._welcome(connected)
@@ -127,7 +128,7 @@ class Node:
             unwatch()
             # Not here: this task may be cancelled already, and then no await would succeed.
             self._farewells += 1
-            self.spawn(lambda: self._farewell(connected))
+            self.background.spawn(lambda: self._farewell(connected))
 
     async def serve_listener(self, listener: Listener, *, authenticate: Authenticate | None = None) -> None:
         """Run an authenticated notification socket, until it ends.
@@ -140,15 +141,6 @@ class Node:
             await self._listeners.run(listener, authenticate)
         finally:
             unwatch()
-
-    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Run something that no handler waits for. What it raises is logged and ends nothing else.
-
-        Once the node has ended nothing is run any more: who starts next tells what is left to tell.
-        """
-        if self._ended:
-            return
-        self._nursery.start_soon(self._guarded, function)
 
     # Calls
 
@@ -244,10 +236,10 @@ class Node:
         if revoked.id is None:
             self._listeners.revoke(revoked.account, revoked.key)
         elif (connected := self._devices.get((revoked.account, revoked.id))) is not None:
-            self.spawn(connected.check)
+            self.background.spawn(connected.check)
 
     def hear_again(self) -> None:
-        self.spawn(self._check_all)
+        self.background.spawn(self._check_all)
 
     # Inside
 
@@ -266,7 +258,7 @@ class Node:
                 connected.link.close(POLICY_VIOLATION, REVOKED)  # since the handshake
             else:
                 await self.updater.connected(*connected.key)  # before anything that the device says now
-                self.spawn(lambda: self._greet(connected))
+                self.background.spawn(lambda: self._greet(connected))
                 return
         except StorageError as exc:
             connected.give_up(exc)
@@ -290,17 +282,18 @@ class Node:
         async def alive() -> set[str]:
             return {self.id} if self._peers is None else await self.hub.nodes.ids()
 
-        left = await persist(lambda: self.hub.presence.left_behind(alive))
+        left = await self.background.persist(lambda: self.hub.presence.left_behind(alive))
 
         async def release() -> None:
             while left:
                 account, id, record = left.pop()
-                await tell_offline(self.hub, account, id, record.session, record.last_seen or self.hub.now())
+                last_seen = record.last_seen or self.hub.now()
+                await tell_offline(self.background, self.hub, account, id, record.session, last_seen)
 
         async with trio.open_nursery() as nursery:
             for _ in range(SWEEPERS):
                 nursery.start_soon(release)
-        await persist(self.updater.take_up_all)
+        await self.background.persist(self.updater.take_up_all)
 
     def _reconnect_all(self) -> None:
         """Others took this node for dead, and its devices for offline: have them come again."""
@@ -318,20 +311,6 @@ class Node:
             await self._listeners.check()
             await self._devices.check_slowly()
 
-    async def _for_ever(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Run what has no end. A defect that it meets is logged, and takes neither the node down nor itself."""
-        while True:
-            await self._guarded(function)
-            await trio.sleep(RETRY_DELAY)
-
-    async def _guarded(self, function: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await function()
-        except MdashError as exc:
-            _log.error("a background task failed: %s", exc)
-        except Exception:
-            _log.exception("a background task failed")
-
     def _hear(self, message: bytes) -> None:
         """Take a message of the bus."""
         try:
@@ -348,13 +327,13 @@ class Node:
             head = notifications.head(item.frame)
             self.updater.heard(account, head.id, head.name)
         elif self._peers is not None and (connected := self._devices.concerned(account, item.frame)) is not None:
-            self.spawn(connected.check)
+            self.background.spawn(connected.check)
 
     def _catch_up(self) -> None:
         """Notifications may have been missed."""
         self._listeners.catch_up()
         self.rollouts.look_everywhere()
-        self.spawn(self._check_all)
+        self.background.spawn(self._check_all)
 
     async def shut_down(self) -> None:
         """Say goodbye to everybody, and see the last presence written."""
@@ -375,13 +354,16 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
     async with trio.open_nursery() as nursery:
         node = Node(hub, hub.new_node_id(), settings, nursery)
         hub.add_listener(node)
-        nursery.start_soon(node._for_ever, node._pinger.run)
+        node.background.run_for_ever("the pinging of connections", node._pinger.run)
         try:
             async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
-                node.spawn(node._sweep)  # of a large fleet it takes a while, and everybody may come in meanwhile
-                nursery.start_soon(node._for_ever, node.rollouts.run)
-                nursery.start_soon(node._for_ever, partial(tidy, hub))
-                nursery.start_soon(node._for_ever, partial(remove_aged, hub))
+                background = node.background
+                background.spawn(node._sweep)  # of a large fleet it takes a while; everybody may come in meanwhile
+                background.run_for_ever("the driving of rollouts", node.rollouts.run)
+                for keeper in (hub.updates, hub.rollouts):
+                    background.run_every(TIDY_DELAY, "the removal of orphans", Tidier(keeper).run)
+                work = partial(remove_aged, hub)  # two checks right after each other would be one
+                background.run_every(AGE_INTERVAL, "the removal of old notifications", work, again_soon=False)
                 try:
                     yield node
                 finally:
@@ -389,7 +371,7 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
                         await node.shut_down()
         finally:
             hub.remove_listener(node)
-            node._ended = True
+            node.background.end()
         nursery.cancel_scope.cancel()
 
 
@@ -400,13 +382,16 @@ async def _clustered(node: Node, peers: Peers) -> AsyncIterator[None]:
         node.hub.nodes,
         node.id,
         on_gone=peers.forget,
-        sweep=lambda: node.spawn(node._sweep),
+        sweep=lambda: node.background.spawn(node._sweep),
         on_expelled=node._reconnect_all,
     )
     await cluster.join()
-    feed = partial(listen, node.hub.bus, TOPIC, node._hear, live=node._catch_up)
-    for work in (feed, cluster.run, peers.run, node._check_in_turn):
-        node._nursery.start_soon(node._for_ever, work)
+    background = node.background
+    feed = partial(background.listen, node.hub.bus, TOPIC, node._hear, live=node._catch_up)
+    background.run_for_ever("the hearing of notifications", feed)
+    background.run_for_ever("the hearing of other nodes", peers.run)
+    background.run_for_ever("the checking of connections", node._check_in_turn)
+    background.run_every(BEAT_INTERVAL, "the node's sign of life", cluster.live)
     try:
         yield
     finally:

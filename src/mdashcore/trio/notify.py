@@ -16,8 +16,8 @@ import trio
 
 from mdashcore._errors import MdashError, StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
+from mdashcore.trio.background import Background
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
-from mdashcore.trio.retry import persist
 from mdashcore.trio.stream import Keepalive, PingableStream, eager
 
 __all__ = ["Authenticate", "Listener", "Listeners"]
@@ -145,7 +145,8 @@ def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:
 class Listeners:
     """All listeners of a node."""
 
-    def __init__(self) -> None:
+    def __init__(self, background: Background) -> None:
+        self._background = background
         self._accounts: dict[str, dict[Listener, Authenticate | None]] = {}
 
     def __len__(self) -> int:
@@ -191,7 +192,7 @@ class Listeners:
         """Close those whose credentials are not valid any more, as soon as the storage knows."""
         for listener, authenticate in self._all():
             try:
-                await persist(partial(_check, listener, authenticate))
+                await self._background.persist(partial(_check, listener, authenticate))
             except MdashError as exc:  # not to be judged now: a name for which too many passwords were tried
                 _log.warning("a listener of %s cannot be checked: %s", listener.account, exc)
 

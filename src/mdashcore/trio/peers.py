@@ -6,7 +6,7 @@ listen to. The bus may lose any of them: a call then times out.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -29,8 +29,8 @@ from mdashcore._errors import (
 from mdashcore._events import RequestReceived
 from mdashcore.jsonrpc import Request
 from mdashcore.storage import MessageBus
+from mdashcore.trio.background import Background
 from mdashcore.trio.link import GOING_AWAY, Link, PeerEvent
-from mdashcore.trio.retry import listen, persist
 
 __all__ = ["PeerHandler", "Peers"]
 
@@ -71,16 +71,14 @@ class Peers:
 
     Args:
         id: this node's.
-        spawn: starts a task that outlives whoever asked for it.
+        background: runs what outlives its caller.
     """
 
-    def __init__(
-        self, bus: MessageBus, id: str, handler: PeerHandler, spawn: Callable[[Callable[[], Awaitable[None]]], None]
-    ) -> None:
+    def __init__(self, bus: MessageBus, id: str, handler: PeerHandler, background: Background) -> None:
         self._bus = bus
         self._id = id.encode()
         self._handler = handler
-        self._spawn = spawn
+        self._background = background
         self._links: dict[str, tuple[Link, _BusStream]] = {}
 
     async def run(self) -> None:
@@ -104,7 +102,7 @@ class Peers:
     def tell_all(self, method: str, params: object) -> None:
         """Tell all nodes something, this one too, as soon as the bus takes it."""
         message = b"%b %b" % (self._id, jsonrpc.encode_request(method, jsonrpc.to_raw(params)))
-        self._spawn(lambda: persist(lambda: self._bus.publish(EVERYBODY, message)))
+        self._background.spawn(lambda: self._background.persist(lambda: self._bus.publish(EVERYBODY, message)))
 
     def forget(self, node: str) -> None:
         """A peer is gone: who waits for it need not wait any longer."""
@@ -112,7 +110,7 @@ class Peers:
             found[0].close(GOING_AWAY, "the node that held the device is gone")
 
     async def _listen(self, topic: str, hear: Callable[[bytes], None], live: Callable[[], None]) -> None:
-        await listen(self._bus, topic, hear, live=live)
+        await self._background.listen(self._bus, topic, hear, live=live)
 
     def _hear(self, message: bytes) -> None:
         sender, _, frame = message.partition(b" ")
@@ -133,16 +131,16 @@ class Peers:
             stream = _BusStream(self._bus, _topic(node), self._id)
             # An answer to a call of an earlier link must not be taken for one to this link's.
             first = 1 if found is None else found[0].connection.next_id
-            link = Link(stream, spawn=self._spawn, connection=Connection(LIMITS, first_id=first))
+            link = Link(stream, spawn=self._background.spawn, connection=Connection(LIMITS, first_id=first))
             if found is None and len(self._links) >= MAX_PEERS:
                 self.forget(next(iter(self._links)))
             found = self._links[node] = link, stream
-            self._spawn(lambda: link.run(lambda event: self._handle(link, event)))
+            self._background.spawn(lambda: link.run(lambda event: self._handle(link, event)))
         return found
 
     async def _handle(self, link: Link, event: PeerEvent) -> None:
         if isinstance(event, RequestReceived):
-            self._spawn(lambda: self._answer(link, event))  # at most `max_requests`: the connection counts
+            self._background.spawn(lambda: self._answer(link, event))  # at most `max_requests`: the connection counts
 
     async def _answer(self, link: Link, request: RequestReceived) -> None:
         try:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from mdashcore import notifications
-from mdashcore._errors import MdashError, NotFound
+from mdashcore._errors import NotFound
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.rollout_run import Hands, RolloutRun
-from mdashcore.trio.retry import RETRY_DELAY
+from mdashcore.trio.background import Background, Retry
 
 if TYPE_CHECKING:
     from mdashcore.trio.node import Node
 
 __all__ = ["NodeHands", "RolloutDriver"]
-
-_log = logging.getLogger(__name__)
 
 REFRESH: Final = 60.0  # seconds between two looks at everything: for what the bus has lost, which is allowed to
 
@@ -40,12 +38,22 @@ class _Driven:
     """One rollout with what waits for its next step."""
 
     run: RolloutRun
+    retry: Retry
     due: float = 0.0
     """When it is to be stepped although nothing happens, by Trio's clock: nobody sets that one."""
     reload: bool = False
     refresh: bool = False
     devices: dict[str, None] = attrs.Factory(dict)
     """Those to be looked at: no more than the rollout has."""
+
+
+@attrs.define(eq=False)
+class _New:
+    """A rollout that is to be taken up."""
+
+    retry: Retry
+    due: float = 0.0
+    """When, by Trio's clock."""
 
 
 class NodeHands:
@@ -64,13 +72,14 @@ class RolloutDriver:
         hands: what begins and cancels updates.
     """
 
-    def __init__(self, hub: Hub, hands: Hands) -> None:
+    def __init__(self, hub: Hub, hands: Hands, background: Background) -> None:
         self._hub = hub
         self._hands = hands
+        self._background = background
         self._driven: dict[_Key, _Driven] = {}
         self._by_account: dict[str, list[_Driven]] = {}
-        self._new: dict[_Key, float] = {}
-        """Those to be taken up, and when, by Trio's clock."""
+        self._new: dict[_Key, _New] = {}
+        self._refreshing = self._retry()
         self._wakeup = trio.Event()
         self._refresh_at = 0.0
 
@@ -97,7 +106,7 @@ class RolloutDriver:
             if (driven := self._driven.get(key)) is not None:
                 driven.reload = True
             else:
-                self._new[key] = 0.0
+                self._expect(key)
             self._wakeup.set()
         elif account in self._by_account and frame.startswith(_ABOUT_DEVICES):
             device = notifications.head(frame).id
@@ -111,20 +120,22 @@ class RolloutDriver:
         now = trio.current_time()
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH
-            if not await self._guarded(self._refresh):
-                self._refresh_at = now + RETRY_DELAY
-        for key in [key for key, due in self._new.items() if due <= now]:
-            self._new.pop(key)  # first: what is told of it from now on counts
-            if not await self._guarded(lambda key=key: self._take_up(key)):  # type: ignore[misc]
-                self._new[key] = now + RETRY_DELAY
+            if (delay := await _try(self._refreshing, self._refresh)) is not None:
+                self._refresh_at = now + delay
+        for key, new in [(key, new) for key, new in self._new.items() if new.due <= now]:
+            del self._new[key]  # first: what is told of it from now on counts
+            if (delay := await _try(new.retry, partial(self._take_up, key))) is not None:
+                new.due = now + delay
+                self._new[key] = new
         for key, driven in tuple(self._driven.items()):
-            if driven.due <= now or driven.devices or driven.reload:
-                if not await self._guarded(lambda driven=driven: self._step(driven)):  # type: ignore[misc]
-                    driven.due = now + RETRY_DELAY
+            if driven.due <= now or (not driven.retry.failing and (driven.devices or driven.reload)):
+                if (delay := await _try(driven.retry, partial(self._step, driven))) is not None:
+                    driven.due = now + delay
                 if driven.run.gone:
                     self._drop(key)
                 await trio.lowlevel.checkpoint()
-        return min([self._refresh_at, *self._new.values(), *(driven.due for driven in self._driven.values())])
+        times = (each.due for waiting in (self._new, self._driven) for each in waiting.values())
+        return min([self._refresh_at, *times])
 
     async def _step(self, driven: _Driven) -> None:
         run = driven.run
@@ -147,31 +158,37 @@ class RolloutDriver:
             driven.refresh, driven.due = True, 0.0
         async for key in self._hub.rollouts.unfinished():
             if key not in self._driven:
-                self._new.setdefault(key, 0.0)
+                self._expect(key)
 
     async def _take_up(self, key: _Key) -> None:
         try:
             run = await RolloutRun.load(self._hub.rollouts, self._hands, *key)
         except NotFound:
             return
-        driven = self._driven[key] = _Driven(run, reload=self._new.pop(key, None) is not None)
+        driven = self._driven[key] = _Driven(run, self._retry(), reload=self._new.pop(key, None) is not None)
         self._by_account.setdefault(key[0], []).append(driven)
 
     def _drop(self, key: _Key) -> None:
         driven = self._driven.pop(key)
+        driven.retry.give_up()
         others = self._by_account[key[0]]
         others.remove(driven)
         if not others:
             del self._by_account[key[0]]
 
-    async def _guarded(self, function: Callable[[], Awaitable[Any]]) -> bool:
-        """Whether it did what it should; if not, it is tried again."""
-        try:
-            await function()
-        except MdashError as exc:
-            _log.warning("a rollout is delayed: %s", exc)
-            return False
-        except Exception:  # a defect that one rollout meets must not stop the others
-            _log.exception("a rollout is delayed")
-            return False
-        return True
+    def _expect(self, key: _Key) -> None:
+        """Take up a rollout in the next round."""
+        self._new.setdefault(key, _New(self._retry())).due = 0.0
+
+    def _retry(self) -> Retry:
+        return self._background.retry("a rollout")
+
+
+async def _try(retry: Retry, function: Callable[[], Awaitable[None]]) -> float | None:
+    """Call a function; returns the seconds after which it has to be called again, `None` if it succeeded."""
+    try:
+        await function()
+    except Exception as exc:  # a defect that one rollout meets must not stop the others
+        return retry.failed(exc)
+    retry.succeeded()
+    return None

@@ -5,53 +5,43 @@ Both look twice before they remove anything, an hour apart by Trio's clock, whic
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 import trio
 
-from mdashcore._errors import MdashError
 from mdashcore.hub import Hub
-from mdashcore.hub.retention import AGE_INTERVAL
 from mdashcore.hub.rollouts import Rollouts
 from mdashcore.hub.updates import Updates
 
-__all__ = ["TIDY_DELAY", "remove_aged", "tidy"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["TIDY_DELAY", "Tidier", "remove_aged"]
 
 TIDY_DELAY: Final = 3600.0  # seconds between two looks: an upload and the check of its image take half of it at most
 
 
-async def tidy(hub: Hub) -> None:
-    """Look again and again, for ever: what nobody names at two looks in a row is removed.
+class Tidier:
+    """Looks for orphans every `TIDY_DELAY` seconds, and removes those that were there at the look before too.
 
-    At one look alone it may be an upload whose update, or rollout, is just being made.
+    Orphans are images, and parts of rollouts, that nothing names. At one look alone an orphan may be an upload whose
+    update, or rollout, is just being made.
     """
-    keepers: tuple[Updates | Rollouts, ...] = (hub.updates, hub.rollouts)
-    before: list[set[tuple[str, str]]] = [set(), set()]
-    while True:
-        try:
-            for index, keeper in enumerate(keepers):
-                found = await keeper.orphans()
-                for account, id in found & before[index]:
-                    await keeper.tidy(account, id)
-                before[index] = found
-        except MdashError as exc:
-            _log.warning("the store is tidied later: %s", exc)
-        except Exception:  # a defect here must not stop the node
-            _log.exception("the store is tidied later")
-        await trio.sleep(TIDY_DELAY)
+
+    def __init__(self, keeper: Updates | Rollouts) -> None:
+        self._keeper = keeper
+        self._before: set[tuple[str, str]] = set()
+
+    async def run(self) -> None:
+        """Look once. Raises `MdashError`: the same look has to be tried again."""
+        found = await self._keeper.orphans()
+        for account, id in found & self._before:
+            await self._keeper.tidy(account, id)
+        self._before = found
 
 
 async def remove_aged(hub: Hub) -> None:
-    """Remove notifications that are too old, for ever."""
-    while True:
-        try:
-            async for _ in hub.retention.check():
-                await trio.lowlevel.checkpoint()
-        except MdashError as exc:
-            _log.warning("notifications that are too old are removed later: %s", exc)
-        except Exception:  # a defect here must not stop the node
-            _log.exception("notifications that are too old are removed later")
-        await trio.sleep(AGE_INTERVAL)  # also after a failure: two checks right after each other would be one
+    """Check the age of all notifications once, and remove those that were too old at the check before, too.
+
+    Raises:
+        MdashError: it is not done; another check counts only after `AGE_INTERVAL`.
+    """
+    async for _ in hub.retention.check():
+        await trio.lowlevel.checkpoint()

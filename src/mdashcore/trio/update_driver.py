@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -15,12 +15,13 @@ from mdashcore._errors import Busy, NotFound, StorageError, VersionConflict
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.update_run import CallStep, UpdateRun
 from mdashcore.ota import State, Update
+from mdashcore.trio.background import Background
 
 __all__ = ["MAX_EVENTS", "UpdateDriver"]
 
-MAX_EVENTS: Final = 64  # not yet taken by a driver: reports come once in seconds, a driver takes them at once
+T = TypeVar("T")
 
-RETRY_DELAY: Final = 2.0  # seconds, after a failure of the storage
+MAX_EVENTS: Final = 64  # not yet taken by a driver: reports come once in seconds, a driver takes them at once
 
 START_DELAY: Final = 15.0  # seconds that a new link has to say what the device runs, before a queued update begins
 
@@ -36,13 +37,14 @@ class _Call:
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     done: bool = False
     outcome: ota.Event | None = None
-    """None: it could not be made; the same again."""
+    """`None`: it was given up."""
 
 
 class UpdateDriver:
     """One update with what its task waits for.
 
     Args:
+        background: tries again what the storage fails to do.
         is_here: whether the device is connected to this node.
         on_news: called when the update may have changed.
     """
@@ -52,6 +54,7 @@ class UpdateDriver:
         hub: Hub,
         run: UpdateRun,
         caller: DeviceCaller,
+        background: Background,
         *,
         is_here: Callable[[], bool],
         on_news: Callable[[], None],
@@ -59,6 +62,7 @@ class UpdateDriver:
         self._hub = hub
         self._run = run
         self._caller = caller
+        self._background = background
         self._is_here = is_here
         self._on_news = on_news
         self._events: deque[ota.Event] = deque(maxlen=MAX_EVENTS)
@@ -135,28 +139,21 @@ class UpdateDriver:
     async def _apply(self, event: ota.Event) -> None:
         while not self._released:
             try:
-                await self._run.apply(event)
+                await self._persist(lambda: self._run.apply(event))
             except VersionConflict:
                 if await self._look():
                     continue
-            except (StorageError, Busy):
-                await trio.sleep(RETRY_DELAY)
-                continue
             break
         self._on_news()
 
     async def _look(self) -> bool:
         """Read the update again. False: what was about to be told to it is not to be told any more."""
         try:
-            changed = await self._run.reload()
+            changed = await self._persist(self._run.reload)
         except NotFound:
             self.replaced = True
             self.release()
             return False
-        except StorageError:
-            await trio.sleep(RETRY_DELAY)
-            self._stale = True
-            return True
         if not changed:
             return True
         self._on_news()
@@ -172,15 +169,13 @@ class UpdateDriver:
         self._events.appendleft(ota.DeviceConnected())
         return False
 
-    async def _persist(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Do what must not be left undone, as soon as the storage lets us."""
-        while not self._released:
-            try:
-                await function()
-            except StorageError:
-                await trio.sleep(RETRY_DELAY)
-            else:
-                break
+    async def _persist(self, function: Callable[[], Awaitable[T]]) -> T | None:
+        """Call a function until the storage lets it succeed. Returns its result; `None` once the driver is released."""
+
+        async def attempt() -> T | None:
+            return None if self._released else await function()
+
+        return await self._background.persist(attempt, on=(StorageError, Busy), what="an update")
 
     # What is done
 
@@ -195,12 +190,11 @@ class UpdateDriver:
             return False
         call = _Call(step)
         try:
-            params = await self._run.params(step)
+            params = await self._persist(lambda: self._run.params(step))
         except NotFound as exc:
             self._calls.append(_Call(step, done=True, outcome=ota.CallFailed(step.method, NO_IMAGE, str(exc))))
             return True
-        except StorageError:
-            await trio.sleep(RETRY_DELAY)
+        if self._released:
             return True
         self._calls.append(call)
         await nursery.start(self._perform, call, params)
@@ -211,10 +205,8 @@ class UpdateDriver:
     ) -> None:
         task_status.started()  # and without a pause to the call: chunks go out in the order of their start
         with call.scope:
-            try:
-                call.outcome = await self._run.perform(call.step, params, self._caller)
-            except (StorageError, Busy):  # too many call the device: the same step again
-                await trio.sleep(RETRY_DELAY)
+            # `Busy`: too many call the device just now
+            call.outcome = await self._persist(lambda: self._run.perform(call.step, params, self._caller))
         call.done = True
         self._wakeup.set()
 
@@ -245,9 +237,6 @@ class UpdateDriver:
             await self._take(ota.DeadlinePassed())
 
     async def _start(self) -> None:
-        try:
-            build = await self._hub.updates.known_build(self._run.account, self._run.device)
-        except StorageError:
-            await trio.sleep(RETRY_DELAY)
-        else:
-            await self._take(ota.Started(build))
+        run = self._run
+        build = await self._persist(lambda: self._hub.updates.known_build(run.account, run.device))
+        await self._take(ota.Started(build))

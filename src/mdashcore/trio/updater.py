@@ -8,7 +8,7 @@ out by compare-and-set when somebody else has changed it.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from math import inf
 from typing import Final, TypeAlias
 
@@ -20,6 +20,7 @@ from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.update_run import UpdateRun
 from mdashcore.ota import State, Update
+from mdashcore.trio.background import Background
 from mdashcore.trio.update_driver import MAX_EVENTS, UpdateDriver
 
 __all__ = ["Updater"]
@@ -41,13 +42,13 @@ class Updater:
 
     Args:
         caller: calls devices that are connected to this node, and raises `DeviceOffline` for all others.
-        spawn: starts a task that outlives whoever asked for it.
+        background: runs what outlives its caller.
     """
 
-    def __init__(self, hub: Hub, caller: DeviceCaller, spawn: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+    def __init__(self, hub: Hub, caller: DeviceCaller, background: Background) -> None:
         self._hub = hub
         self._caller = caller
-        self._spawn = spawn
+        self._background = background
         self._here: set[_Key] = set()
         self._drivers: dict[_Key, UpdateDriver] = {}
         self._pending: dict[_Key, deque[ota.Event]] = {}
@@ -149,7 +150,7 @@ class Updater:
     def tell(self, account: str, device: str, event: ota.Event) -> None:
         """Something happened to the device, or to its update; without an update it does not matter."""
         if not self._hand(account, device, event) and isinstance(event, ota.CommitAccepted | ota.RevertAccepted):
-            self._spawn(lambda: self._apply(account, device, event))
+            self._background.spawn(lambda: self._apply(account, device, event))
 
     def heard(self, account: str, device: str, name: str) -> None:
         """A notification ``ota.…`` of the device was told, on this node or another."""
@@ -210,7 +211,7 @@ class Updater:
     def _come(self, key: _Key, *events: ota.Event) -> None:
         pending = self._expect(key, *events)
         if pending is not None:
-            self._spawn(lambda: self._take_up(key, pending))
+            self._background.spawn(lambda: self._take_up(key, pending))
 
     async def _take_up(self, key: _Key, pending: deque[ota.Event]) -> None:
         """Drive the device's update, if it has one that has not ended."""
@@ -233,13 +234,18 @@ class Updater:
     def _drive(self, run: UpdateRun, *events: ota.Event) -> None:
         key = run.account, run.device
         driver = UpdateDriver(
-            self._hub, run, self._caller, is_here=lambda: key in self._here, on_news=lambda: self._wake(key)
+            self._hub,
+            run,
+            self._caller,
+            self._background,
+            is_here=lambda: key in self._here,
+            on_news=lambda: self._wake(key),
         )
         if (previous := self._drivers.get(key)) is not None:
             previous.release()
         self._drivers[key] = driver
         driver.tell(*events)
-        self._spawn(lambda: self._run(key, driver))
+        self._background.spawn(lambda: self._run(key, driver))
 
     async def _run(self, key: _Key, driver: UpdateDriver) -> None:
         try:

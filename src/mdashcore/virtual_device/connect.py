@@ -10,7 +10,8 @@ from typing import Any
 import trio
 
 from mdashcore._errors import Busy, CallTimeout, DeviceOffline, RpcError, Unauthenticated
-from mdashcore.trio.agent import Agent, Backoff
+from mdashcore.trio.agent import Agent
+from mdashcore.trio.background import Backoff
 from mdashcore.virtual_device.device import VirtualDevice
 
 __all__ = ["run_virtual_device"]

@@ -1,0 +1,67 @@
+"""Watch something on a server that may be restarted meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Final, TypeVar
+
+import trio
+
+from mdashcore.cli.exits import CliError, Exit, describe
+from mdashcore.trio.background import Backoff
+
+__all__ = ["AWAY", "reconnecting"]
+
+T = TypeVar("T")
+
+BACKOFF: Final = Backoff(first=0.5, most=10.0)  # a restart takes a few seconds; longer waits would make it longer
+
+MAX_OUTAGE: Final = 3600.0  # seconds without an answer after which the server is given up
+
+AWAY: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
+"""Errors that may pass: the server is down, or it is up and the device not back yet."""
+
+
+async def reconnecting(
+    attempt: Callable[[Callable[[], None]], Awaitable[T]],
+    *,
+    may_pass: Callable[[Exit], bool],
+    say: Callable[[str], None],
+    last_words: str = "",
+) -> T:
+    """Call `attempt` again while what ends it may pass. Returns its result.
+
+    Args:
+        attempt: makes new connections. Its argument is to be called whenever the server has answered.
+        may_pass: whether another attempt can succeed after an error of this kind.
+        say: writes a line for the user: one when an outage begins, and one when it is over.
+        last_words: what to add to the error when the server has been away for too long.
+
+    Raises:
+        CliError: the server was away for too long.
+        BaseException: what `attempt` raises, if it may not pass.
+    """
+    failures, since = 0, inf
+
+    def answered() -> None:
+        nonlocal failures, since
+        if failures:
+            say("The server is back")
+        failures, since = 0, inf
+
+    while True:
+        try:
+            return await attempt(answered)
+        except BaseException as exc:
+            found = describe(exc)
+            if found is None or not may_pass(found[1]):
+                raise
+            words, code = found
+        since = min(since, trio.current_time())
+        if trio.current_time() >= since + MAX_OUTAGE:
+            raise CliError(f"{words}. {last_words}" if last_words else words, code)
+        if not failures:
+            say(f"Looking again until it is back: {words}")
+        failures += 1
+        await trio.sleep(BACKOFF.delay(failures))

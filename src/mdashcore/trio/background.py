@@ -1,0 +1,288 @@
+"""What a node runs in the background: tasks that outlive their caller, and work that is tried until it succeeds.
+
+Everything that is tried again is tried through this module. A failure opens an outage, which is logged once; its end
+is logged once, when all that failed meanwhile has succeeded. All failures of the storage are one outage.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from mdashcore._errors import MdashError, StorageError, VersionConflict
+from mdashcore.storage import MessageBus
+
+__all__ = ["DEFECT_BACKOFF", "STORAGE_BACKOFF", "Background", "Backoff", "Retry"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STABLE: Final = 10.0  # seconds that a task without an end has to run before its last failure counts as over
+
+STORAGE: Final = "the storage"
+
+
+@attrs.frozen
+class Backoff:
+    """How long to wait before the next try: doubled after each failure, and spread at random.
+
+    The spread keeps a fleet that lost its server from coming back all at once.
+    """
+
+    first: float = 1.0
+    """Seconds."""
+    most: float = 60.0
+    """Seconds: what Mongoose OS devices use."""
+    stable: float = 10.0
+    """Seconds that a connection has to last for the next wait to be the first again."""
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row, the first being 1."""
+        longest = min(self.most, self.first * 2.0 ** min(failures - 1, 32))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+
+FIRST_DELAY: Final = 1.0  # seconds until the storage is tried again, doubled after each failure
+
+MAX_DELAY: Final = 4.0  # seconds: everything has to work 5 seconds after the storage is back
+
+STORAGE_BACKOFF: Final = Backoff(first=FIRST_DELAY, most=MAX_DELAY)
+
+DEFECT_BACKOFF: Final = Backoff()
+
+_Cause: TypeAlias = tuple[str, type[BaseException]]
+"""What failed, and the kind of its error: an unreadable document does not hide a store that is away."""
+
+
+@attrs.define(eq=False)
+class _Outage:
+    """What does not work just now."""
+
+    since: float
+    """By Trio's clock."""
+    waiting: int = 0
+    """How many tries wait for its end."""
+
+
+class Retry:
+    """One piece of work that is tried until it succeeds. Made by `Background.retry`.
+
+    As a context manager it gives up at the end.
+    """
+
+    def __init__(self, outages: dict[_Cause, _Outage], what: str, backoff: Backoff) -> None:
+        self._outages = outages
+        self._what = what
+        self._backoff = backoff
+        self._failures = 0
+        self._cause: _Cause | None = None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last try failed."""
+        return self._cause is not None
+
+    def failed(self, error: Exception) -> float:
+        """Note that a try failed. Returns the seconds to wait before the next one."""
+        self._failures += 1
+        if self._cause is None:
+            self._cause = self._join(error)
+        backoff = STORAGE_BACKOFF if isinstance(error, StorageError) else self._backoff
+        return backoff.delay(self._failures)
+
+    def succeeded(self) -> None:
+        """Note that a try succeeded: the last to do so ends the outage."""
+        self._leave(over=True)
+
+    def give_up(self) -> None:
+        """Take leave of the outage: the work is not tried any more."""
+        self._leave(over=False)
+
+    def __enter__(self) -> Retry:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.give_up()
+
+    def _join(self, error: Exception) -> _Cause:
+        what = STORAGE if isinstance(error, StorageError) else self._what
+        cause = what, type(error)
+        outage = self._outages.get(cause)
+        if outage is None:
+            outage = self._outages[cause] = _Outage(trio.current_time())
+            if isinstance(error, MdashError):
+                _log.warning("%s failed, waiting until it works: %s", what, error)
+            else:  # a defect of ours
+                _log.error("%s failed, waiting until it works", what, exc_info=error)
+        outage.waiting += 1
+        return cause
+
+    def _leave(self, *, over: bool) -> None:
+        self._failures = 0
+        if self._cause is None:
+            return
+        outage = self._outages[self._cause]
+        outage.waiting -= 1
+        if not outage.waiting:
+            del self._outages[self._cause]
+            if over:
+                _log.warning(
+                    "%s works again after %.0f s, going on", self._cause[0], trio.current_time() - outage.since
+                )
+        self._cause = None
+
+
+class Background:
+    """The background tasks of a node.
+
+    Args:
+        nursery: runs them.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._outages: dict[_Cause, _Outage] = {}
+        self._ended = False
+
+    def spawn(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Run a task that no caller waits for. What it raises is logged, and ends no other task.
+
+        Does nothing after `end`.
+        """
+        if not self._ended:
+            self._nursery.start_soon(self._guarded, function)
+
+    def end(self) -> None:
+        """Start no task from now on. The next node that starts does what is left."""
+        self._ended = True
+
+    def run_for_ever(self, what: str, function: Callable[[], Awaitable[object]]) -> None:
+        """Run a task that has no end. If it fails, it is logged, and begins again.
+
+        Args:
+            what: names it in the log.
+        """
+        self._nursery.start_soon(self._for_ever, what, function)
+
+    def run_every(
+        self, seconds: float, what: str, function: Callable[[], Awaitable[object]], *, again_soon: bool = True
+    ) -> None:
+        """Run a task again and again, with a pause of so many seconds.
+
+        Args:
+            what: names it in the log.
+            again_soon: whether the pause after a failure is shorter.
+        """
+        self._nursery.start_soon(self._every, seconds, what, function, again_soon)
+
+    def retry(self, what: str = STORAGE, backoff: Backoff = DEFECT_BACKOFF) -> Retry:
+        """A piece of work that its caller tries again by itself.
+
+        Args:
+            what: names it in the log; a `StorageError` is logged as the storage's.
+            backoff: the waits after other errors than those of the storage.
+        """
+        return Retry(self._outages, what, backoff)
+
+    async def persist(
+        self,
+        function: Callable[[], Awaitable[T]],
+        *,
+        on: tuple[type[MdashError], ...] = (StorageError,),
+        what: str = STORAGE,
+    ) -> T:
+        """Call a function until it does not raise one of the errors `on`. Returns its result.
+
+        `VersionConflict` is an answer of the storage, not a failure, and is raised.
+        """
+        with self.retry(what) as retry:
+            while True:
+                try:
+                    result = await function()
+                except VersionConflict:
+                    retry.succeeded()
+                    raise
+                except on as exc:
+                    await trio.sleep(retry.failed(exc))
+                else:
+                    retry.succeeded()
+                    return result
+
+    async def listen(
+        self, bus: MessageBus, topic: str, receive: Callable[[bytes], None], *, live: Callable[[], None]
+    ) -> None:
+        """Receive the messages of a topic, for ever.
+
+        A message that `receive` cannot take is logged and skipped: a node of another version may have sent it.
+
+        Args:
+            live: called whenever messages begin to come. What was sent before, and since a failure, was missed.
+        """
+        with self.retry() as retry:
+            while True:
+                try:
+                    async with bus.subscribe(topic) as messages:
+                        retry.succeeded()
+                        live()
+                        async for message in messages:
+                            try:
+                                receive(message)
+                            except Exception:
+                                _log.exception("a message on %s is not understood", topic)
+                except StorageError as exc:
+                    await trio.sleep(retry.failed(exc))
+                else:
+                    await trio.sleep(STORAGE_BACKOFF.delay(1))  # the bus has ended the subscription
+
+    async def _guarded(self, function: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await function()
+        except MdashError as exc:
+            _log.error("a background task failed: %s", exc)
+        except Exception:
+            _log.exception("a background task failed")
+
+    async def _for_ever(self, what: str, function: Callable[[], Awaitable[object]]) -> None:
+        retry = self.retry(what)
+        while True:
+            stable = trio.CancelScope()
+            if retry.failing:
+                self._nursery.start_soon(_settle, retry, stable)
+            try:
+                await function()
+            except Exception as exc:
+                delay = retry.failed(exc)
+            else:
+                delay = DEFECT_BACKOFF.delay(1)
+            stable.cancel()
+            await trio.sleep(delay)
+
+    async def _every(
+        self, seconds: float, what: str, function: Callable[[], Awaitable[object]], again_soon: bool
+    ) -> None:
+        retry = self.retry(what)
+        while True:
+            try:
+                await function()
+            except Exception as exc:
+                delay = retry.failed(exc)
+                if not again_soon:
+                    retry.give_up()  # whether the outage is over by then, others know earlier
+                await trio.sleep(min(delay, seconds) if again_soon else seconds)
+            else:
+                retry.succeeded()
+                await trio.sleep(seconds)
+
+
+async def _settle(retry: Retry, scope: trio.CancelScope) -> None:
+    """End the outage of a task that has run for a while."""
+    with scope:
+        await trio.sleep(STABLE)
+        retry.succeeded()
