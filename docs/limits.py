@@ -32,6 +32,7 @@ SETTINGS = (
     "mdashcore.firmware.Limits",
     "mdashcore.ota._values.Options",
     "mdashcore.rollout._values.Plan",
+    "mdashcore.hub.limits.AccountLimits",
     "mdashcore.trio.node.NodeSettings",
     "mdashcore.trio.background.Backoff",
     "mdashcore.server.service.ServiceSettings",

@@ -125,6 +125,11 @@ class Files:
             for _ in range(int(self._threads.total_tokens)):
                 await self._threads.acquire_on_behalf_of(object())
 
+    async def free_bytes(self) -> int:
+        """Bytes that may still be written to the disk of the folder: without those that only root may take."""
+        status = await self.run(self.path, os.statvfs, self.path)
+        return status.f_bavail * status.f_frsize
+
     def prepare(self) -> None:
         """Make the folder where it is missing, and remove what interrupted writes have left."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)

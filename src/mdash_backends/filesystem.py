@@ -78,6 +78,7 @@ async def open_filesystem(url: str) -> AsyncIterator[Backend]:
                 MemoryBus(),
                 frozenset({DURABLE}),
                 file_logs.only_look,
+                files.free_bytes,
             )
         finally:
             await files.close()

@@ -245,6 +245,7 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
                     MemoryBus(),
                     frozenset({DURABLE}),
                     engine.check,
+                    files.free_bytes,
                 )
         finally:
             await files.close()

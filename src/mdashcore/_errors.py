@@ -42,9 +42,11 @@ __all__ = [
     "Conflict",
     "DeviceOffline",
     "Forbidden",
+    "InsufficientStorage",
     "InvalidFirmware",
     "InvalidInput",
     "InvalidShadowUpdate",
+    "LimitReached",
     "LocalProtocolError",
     "MdashError",
     "NotFound",
@@ -154,6 +156,19 @@ class Busy(MdashError):
         """Seconds to wait before the next try."""
 
 
+class LimitReached(Busy):
+    """The account has as much as it may. Nothing was done, and trying again helps only once it has less."""
+
+    def __init__(self, limit: str, message: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+        """The name of the limit: a field of `mdashcore.hub.limits.AccountLimits`."""
+
+
+class InsufficientStorage(MdashError):
+    """The disk is so full that what is left is kept for the devices. Nothing was stored."""
+
+
 class StorageError(MdashError):
     """The storage backend failed. The library's own error is the `__cause__`."""
 
@@ -181,6 +196,7 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
         ProtocolError: 400,
         DeviceOffline: 503,
         StorageError: 503,
+        InsufficientStorage: 507,
         CallTimeout: 504,
         MdashError: 500,
     }

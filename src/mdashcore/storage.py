@@ -217,6 +217,9 @@ class Backend:
     check: Callable[[], Awaitable[Sequence[str]]] | None = None
     """For a backend that can know of damage which reading everything does not show: find it, and say what it is, in
     one text for each. From then on until it is closed the backend repairs nothing by itself: it only tells."""
+    free_bytes: Callable[[], Awaitable[int | None]] | None = None
+    """For a backend that keeps blobs on a disk: how many bytes it may still write there; `None` where it is not known.
+    The service takes no more images before a disk is full, so that there is room for what devices report."""
 
 
 class BackendOpener(Protocol):

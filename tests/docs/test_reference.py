@@ -19,8 +19,9 @@ from mdashcore._errors import STATUS
 from mdashcore.cli import cli
 from mdashcore.cli.exits import MEANING
 from mdashcore.hub.device_session import DEVICE_METHODS
+from mdashcore.hub.limits import PER_PROCESS
 from mdashcore.server.app import create_quart_app
-from mdashcore.server.config import ServerConfig, User
+from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.server.service import ServiceSettings
 from mdashcore.server.upload import _PATH as UPLOAD_PATH
@@ -234,14 +235,23 @@ def _calls(method: str) -> list[ast.Call]:
 # Configuration and command line
 
 
-@pytest.mark.parametrize(("cls", "heading"), [(ServerConfig, "## The configuration file"), (User, "`[[users]]`:")])
-def test_every_key_of_the_configuration_is_documented(configuration, cls, heading):
-    """Of both tables; nothing else is in them."""
+@pytest.mark.parametrize("cls", [ServerConfig, User, ServerLimits])
+def test_every_key_of_the_configuration_is_documented(configuration, cls):
+    """Of each table; nothing else is in them."""
     section = configuration.section("## The configuration file")
-    server, user = section.split("`[[users]]`:")
-    assert first_column(server if cls is ServerConfig else user) - _values_shown(section) == {
-        field.name for field in attrs.fields(cls)
-    }
+    server, rest = section.split("`[[users]]`:")
+    user, limits = rest.split("### Limits")
+    text = {ServerConfig: server, User: user, ServerLimits: limits}[cls]
+    assert first_column(text) - _values_shown(section) == {field.name for field in attrs.fields(cls)}
+
+
+def test_the_defaults_of_the_limits_are_the_code_s(configuration):
+    """And for whom they count."""
+    table = {row[0].strip("`"): row for row in rows(configuration.section("### Limits"))[1:]}
+    for field in attrs.fields(ServerLimits):
+        _, default, per, _ = table[field.name]
+        assert default == f"`{field.default}`"
+        assert per == {"free_disk": "disk"}.get(field.name, "process" if field.metadata.get(PER_PROCESS) else "service")
 
 
 def _values_shown(section: str) -> set[str]:

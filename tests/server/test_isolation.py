@@ -60,6 +60,7 @@ ROUTES = {
     "GET /api/v2/keys": Request(),
     "POST /api/v2/keys": Request({"name": "bob's"}, 201),
     "DELETE /api/v2/keys/<key>": Request(),
+    "GET /api/v2/limits": Request(),
     "POST /api/v2/logs": Request({"start": 0, "limit": 1000}),
     "GET /api/v2/me": Request(),
     "PUT /api/v2/me/password": Request({"old": "x", "new": "y"}, 403),  # he came with a key
@@ -67,6 +68,8 @@ ROUTES = {
     "POST /api/v2/logout": Request(None, 400),  # he came with a key
     "GET /api/v2/session": Request(),
     "GET /api/v2/users": Request(None, 403, admin=True),
+    "GET /api/v2/users/limits": Request(None, 403, admin=True),
+    "GET /api/v2/users/<name>/limits": Request(None, 403, admin=True),
     "POST /api/v2/users": Request({"name": "carol", "password": "x"}, 403, admin=True),
     "PUT /api/v2/users/<name>": Request({"password": "x"}, 403, admin=True),
     "DELETE /api/v2/users/<name>": Request(None, 403, admin=True),

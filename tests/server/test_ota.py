@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import random
 
 import attrs
@@ -17,6 +18,7 @@ from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub import update_run
 from mdashcore.server.config import load_config
 from mdashcore.server.run import open_server
+from mdashcore.server.service import InFlight
 from mdashcore.testing.device import connect_device
 from mdashcore.trio import background
 from mdashcore.trio.agent import Backoff
@@ -419,7 +421,7 @@ async def test_two_at_the_same_time(alice, taker, blobs):
 
 
 async def _uploads(person, count):
-    return len(person.server.service._uploads) == count
+    return len(person.server.service.uploads) == count
 
 
 @pytest.mark.parametrize("form", ["raw", "chunked", "multipart"])
@@ -604,7 +606,7 @@ async def test_a_virtual_device_refuses_what_is_not_for_it(alice, virtual):
 async def test_one_account_cannot_take_every_place(alice, bob, blobs, open_raw):
     """An account has a share of the uploads; beyond it 429, and others are served."""
     service = alice.server.service
-    service.settings = attrs.evolve(service.settings, max_uploads=2, max_uploads_per_account=1)
+    service.uploads = InFlight("uploads", 1, "uploads")
     async with await alice.connect("d1"), await alice.connect("d2"), await bob.connect("d1"):
         heads = [
             f"POST /api/v2/devices/{id}/ota HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who.key}\r\n".encode()
@@ -614,7 +616,8 @@ async def test_one_account_cannot_take_every_place(alice, bob, blobs, open_raw):
             await first.send(heads[0] + b"Content-Length: 1000\r\n\r\nx")
             await settled(lambda: _uploads(alice, 1))
             await second.send(heads[1] + b"Content-Length: 1000\r\n\r\nx")
-            assert (await second.response()).status == 429
+            refused = await second.response()
+            assert (refused.status, json.loads(refused.body)["error"]["limit"]) == (429, "uploads")
             await third.send(heads[2] + b"Content-Length: 1000\r\n\r\nx")
             await settled(lambda: _uploads(alice, 2))
         await settled(lambda: _uploads(alice, 0))

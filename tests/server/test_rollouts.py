@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from mdashcore import firmware
+from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.updates import blob_key
 from mdashcore.rollout import State, ordered
 from mdashcore.trio.agent import Backoff
@@ -127,16 +128,17 @@ async def test_a_bad_request_in_front_is_told_before_the_image_is_read(alice, se
 
 async def test_too_many(alice, fleet, monkeypatch):
     """Of those that have not ended, and of those that are kept."""
-    monkeypatch.setattr("mdashcore.hub.rollouts.MAX_OPEN", 2)
+    rollouts = alice.server.service.hub.rollouts
+    monkeypatch.setattr(rollouts, "_limits", AccountLimits(open_rollouts=2))
     first = await roll_out(alice)
     await roll_out(alice)
     assert (await alice.http.post("/rollouts", **form())).status_code == 429
     await alice.http.post(f"/rollouts/{first['id']}/abort")
     await alice.told("rollout.ABORTED", first["id"])
     await roll_out(alice)
-    monkeypatch.setattr("mdashcore.hub.rollouts.MAX_KEPT", 3)
-    monkeypatch.setattr("mdashcore.hub.rollouts.MAX_OPEN", 9)
-    assert (await alice.http.post("/rollouts", **form())).status_code == 429
+    monkeypatch.setattr(rollouts, "_limits", AccountLimits(rollouts=3))
+    refused = await alice.http.post("/rollouts", **form())
+    assert (refused.status_code, refused.json()["error"]["limit"]) == (429, "rollouts")
 
 
 # Looking at them

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from mdashcore._errors import Unauthenticated
-from mdashcore.hub.sessions import IDLE, MAX_SESSIONS, TOTAL, TOUCH
+from mdashcore.hub.sessions import IDLE, TOTAL, TOUCH
 from mdashcore.server import gateway
 from mdashcore.server.auth import SESSION_COOKIE
 from mdashcore.server.auth.passwords import LOCK, MAX_FAILURES
@@ -244,12 +244,12 @@ async def test_an_account_has_only_so_many_sessions(alice):
     """One more ends the one that was not used for longest; what has ended by itself takes no place."""
     hub = alice.server.service.hub
     account = await hub.accounts.get("alice")
-    secrets = [(await hub.sessions.create(account)).secret for _ in range(MAX_SESSIONS + 1)]
+    secrets = [(await hub.sessions.create(account)).secret for _ in range(hub.limits.sessions + 1)]
     with pytest.raises(Unauthenticated):
         await hub.sessions.authenticate(secrets[0])
     for secret in secrets[1:]:
         await hub.sessions.authenticate(secret)
-    assert len([document async for document in hub.backend.documents.scan("sessions")]) == MAX_SESSIONS
+    assert len([document async for document in hub.backend.documents.scan("sessions")]) == hub.limits.sessions
 
 
 async def test_a_socket_ends_with_its_session(alice, anyone, password, origin, monkeypatch):

@@ -15,6 +15,8 @@ from mdashcore.hub._contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.accounts import Accounts, CreatedKey
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem, LogQuery
+from mdashcore.hub.images import FREE_DISK, Images
+from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.nodes import Nodes
 from mdashcore.hub.presence import Presence, PresenceRecord
 from mdashcore.hub.registry import CreatedDevice, Registry
@@ -23,11 +25,13 @@ from mdashcore.hub.rollouts import Rollouts
 from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates import DeviceCaller, Updates
+from mdashcore.hub.usage import Usage
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
 from mdashcore.storage import SHARED, Backend
 
 __all__ = [
+    "AccountLimits",
     "CreatedDevice",
     "CreatedKey",
     "DeviceCaller",
@@ -74,6 +78,8 @@ class Hub:
         entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
         signal: makes what a task waits with that has to wait for another one, or for a moment; for another event loop
             than those that anyio knows.
+        limits: of each account. A `Node` and a server keep those that are per process.
+        free_disk: bytes that images of firmware leave free on the disk.
         keep_log_seconds: as `Feed` has it: how old a notification may become. Without a `Node`, the embedder calls
             `retention.check` every `AGE_INTERVAL`, or logs are bounded in number and bytes only.
     """
@@ -85,6 +91,8 @@ class Hub:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         shadow_limits: Limits = DEFAULT_LIMITS,
+        limits: AccountLimits = AccountLimits(),
+        free_disk: int = FREE_DISK,
         keep_log_seconds: float = KEEP_SECONDS,
         signal: Callable[[], Signal] = AnyioSignal,
     ) -> None:
@@ -93,7 +101,9 @@ class Hub:
         self.now = now
         self.backend = backend
         self.bus = backend.bus
-        self.blobs = backend.blobs
+        self.limits = limits
+        self.usage = Usage(documents, backend.blobs, limits, contention=contention)
+        self.blobs = Images(backend, self.usage, free_disk=free_disk)
         self._entropy = entropy
         self._listeners: list[HubListener] = []
         self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
@@ -105,8 +115,16 @@ class Hub:
             on_revoked=self._key_revoked,
             exclusive=exclusive,
             contention=contention,
+            usage=self.usage,
         )
-        self.sessions = Sessions(documents, self.accounts, now=now, entropy=entropy, on_revoked=self._key_revoked)
+        self.sessions = Sessions(
+            documents,
+            self.accounts,
+            now=now,
+            entropy=entropy,
+            on_revoked=self._key_revoked,
+            most=limits.sessions,
+        )
         self.retention = Retention(self.accounts, self.feed)
         self.registry = Registry(
             documents,
@@ -115,6 +133,7 @@ class Hub:
             on_revoked=self._device_revoked,
             is_removing=self.accounts.is_removing,
             contention=contention,
+            usage=self.usage,
         )
         self.presence = Presence(documents, now=now, contention=contention)
         self.nodes = Nodes(documents, now=now)
@@ -128,7 +147,7 @@ class Hub:
         )
         self.updates = Updates(
             documents,
-            backend.blobs,
+            self.blobs,
             self.feed,
             self.shadows,
             now=now,
@@ -138,7 +157,7 @@ class Hub:
         )
         self.rollouts = Rollouts(
             documents,
-            backend.blobs,
+            self.blobs,
             self.feed,
             self.updates,
             self.registry,
@@ -147,6 +166,7 @@ class Hub:
             now=now,
             entropy=entropy,
             contention=contention,
+            limits=limits,
         )
 
     def add_listener(self, listener: HubListener) -> None:
@@ -213,6 +233,7 @@ class Hub:
             except NotFound:
                 continue  # somebody else was quicker
         await self.feed.forget(name)
+        await self.usage.forget(name)
         await self.accounts.remove(name)
 
     # What the parts tell

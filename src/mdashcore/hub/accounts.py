@@ -19,6 +19,7 @@ from mdashcore._errors import (
 )
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
+from mdashcore.hub.usage import Usage
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore
 
@@ -56,6 +57,7 @@ class Accounts:
         on_revoked: called with (account, key id) when a key stops being valid; with None for every key.
         exclusive: whether nobody else writes to the store, so that keys may be remembered.
         contention: what writers of one record need.
+        usage: counts the keys of each account; without it they have no bound.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Accounts:
         on_revoked: Callable[[str, str | None], None],
         exclusive: bool = False,
         contention: Contention = Contention(),
+        usage: Usage | None = None,
     ) -> None:
         self._accounts = Records(documents, "accounts", Account, contention=contention)
         self._keys = Records(documents, "keys", ApiKey)
@@ -75,6 +78,7 @@ class Accounts:
         self._entropy = entropy
         self._on_revoked = on_revoked
         self._exclusive = exclusive
+        self._usage = usage
         self._known: dict[str, ApiKey] = {}
         self._removals = 0
 
@@ -164,7 +168,13 @@ class Accounts:
     # Keys
 
     async def create_key(self, account: str, name: str = "") -> CreatedKey:
-        """Make an API key; its secret is in the answer, and nowhere else. Raises `NotFound`, `InvalidInput`."""
+        """Make an API key; its secret is in the answer, and nowhere else.
+
+        Raises:
+            NotFound: there is no such account.
+            InvalidInput: no key may have that name.
+            LimitReached: the account has as many keys as it may.
+        """
         secret = identity.make_token(identity.KEY_PREFIX, self._entropy(identity.ENTROPY_BYTES))
         key = ApiKey(
             account,
@@ -173,6 +183,8 @@ class Accounts:
             identity.hash_token(secret),
             self._now(),
         )
+        if self._usage is not None:
+            await self._usage.take(account, "keys")
         await self._owners.put(key.hash, KeyOwner(account, key.id))
         await self._keys.put(scoped(account, key.id), key, expected=0)  # last: who removes it finds both
         if await self.get(account) is None:  # asked last: it may have been removed meanwhile
@@ -198,6 +210,8 @@ class Accounts:
             self._on_revoked(account, id)
         if not deleted:
             raise NotFound(f"no key {id!r}")
+        if self._usage is not None:
+            await self._usage.give_back(account, "keys")
 
     async def remove_keys(self, account: str) -> None:
         """Revoke all keys of an account."""

@@ -12,6 +12,7 @@ from mdashcore import identity
 from mdashcore._errors import AlreadyExists, InvalidInput, NotFound, StorageError, Unauthenticated, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Records, scoped
+from mdashcore.hub.usage import Usage
 from mdashcore.identity import Device
 from mdashcore.storage import DocumentStore
 
@@ -46,6 +47,7 @@ class Registry:
         on_revoked: called with (account, device id) when a device's token stops being valid, or may have.
         is_removing: whether an account is being removed: its devices' tokens are not valid any more.
         contention: what writers of one record need.
+        usage: counts the devices of each account; without it they have no bound.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Registry:
         on_revoked: Callable[[str, str], None],
         is_removing: Callable[[str], Awaitable[bool]] | None = None,
         contention: Contention = Contention(),
+        usage: Usage | None = None,
     ) -> None:
         self._devices = Records(documents, "devices", Device, contention=contention)
         self._owners = Records(documents, "token_owners", TokenOwner)
@@ -64,6 +67,7 @@ class Registry:
         self._entropy = entropy
         self._on_revoked = on_revoked
         self._is_removing = is_removing
+        self._usage = usage
 
     async def create(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
         """Register a device; without an id it gets one. Its token is in the answer, and nowhere else.
@@ -71,14 +75,18 @@ class Registry:
         Raises:
             InvalidInput: no device may have that id or name.
             AlreadyExists: the account has a device of that id.
+            LimitReached: the account has as many devices as it may.
         """
         id = identity.make_id("dev", self._entropy(8)) if id is None else identity.check_device_id(id)
         name = id if name is None else identity.check_label(name)
         token = self._new_token()
         device = Device(account, id, name, identity.hash_token(token), self._now())
+        if self._usage is not None:
+            await self._usage.take(account, "devices")
         try:
             await self._devices.put(scoped(account, id), device, expected=0)
         except VersionConflict:
+            await self._count_one_less(account)
             raise AlreadyExists(f"there is a device {id!r} already") from None
         await self._owners.put(device.token_hash, TokenOwner(account, id))
         return CreatedDevice(device, token)
@@ -148,6 +156,7 @@ class Registry:
         """A device whose removal was begun is not there any more. Raises `NotFound` if somebody else was quicker."""
         if not await self._devices.remove(scoped(account, id), lambda device: device.token_hash == _REMOVING):
             raise NotFound(f"no device {id!r}")
+        await self._count_one_less(account)
 
     async def authenticate(self, token: str) -> Device:
         """The device of a token. Raises `Unauthenticated`."""
@@ -160,6 +169,10 @@ class Registry:
         if self._is_removing is not None and await self._is_removing(record.value.account):
             raise Unauthenticated("the device's account is being removed")
         return record.value
+
+    async def _count_one_less(self, account: str) -> None:
+        if self._usage is not None:
+            await self._usage.give_back(account, "devices")
 
     def _new_token(self) -> str:
         return identity.make_token(identity.DEVICE_PREFIX, self._entropy(identity.ENTROPY_BYTES))

@@ -14,10 +14,11 @@ from typing import Any, Final
 import attrs
 
 from mdashcore import _json, ota, rollout
-from mdashcore._errors import Busy, Conflict, NotFound, StorageError, VersionConflict
+from mdashcore._errors import Conflict, LimitReached, NotFound, StorageError, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
+from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.presence import OFFLINE, Presence, PresenceRecord
 from mdashcore.hub.registry import Registry
 from mdashcore.hub.shadows import Shadows
@@ -31,9 +32,6 @@ from mdashcore.storage import BlobStore, DocumentStore
 __all__ = ["PREFIX", "Rollouts", "Roster", "describe", "facts"]
 
 PREFIX: Final = "rol"  # of ids
-
-MAX_KEPT: Final = 200  # rollouts of an account, ended ones too: who has more has forgotten some
-MAX_OPEN: Final = 16  # of those, that have not ended: each has an image in the store, and its devices in memory
 
 PIECE: Final = 1000  # ids in one document: 128 KB at most
 MAX_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
@@ -62,6 +60,7 @@ class Rollouts:
         now: Unix seconds.
         entropy: that many random bytes.
         contention: what writers of one record need.
+        limits: how many rollouts an account may have.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class Rollouts:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         contention: Contention = Contention(),
+        limits: AccountLimits = AccountLimits(),
     ) -> None:
         self.records = Records(
             documents, "rollouts", Rollout, load=Rollout.from_stored, dump=Rollout.to_stored, contention=contention
@@ -90,6 +90,7 @@ class Rollouts:
         self.presence = presence
         self.now = now
         self._shadows = shadows
+        self._limits = limits
         self._entropy = entropy
 
     # Making one
@@ -98,13 +99,20 @@ class Rollouts:
         """An id for a rollout, and for its image's blob."""
         return make_id(PREFIX, self._entropy(8))
 
-    async def check_room(self, account: str) -> None:
-        """Raises `Busy` where the account has as many rollouts as it may."""
-        kept = await self.of(account)
-        if len(kept) >= MAX_KEPT:
-            raise Busy(f"you have {len(kept)} rollouts: remove some that have ended")
-        if sum(not each.ended for each in kept) >= MAX_OPEN:
-            raise Busy(f"{MAX_OPEN} rollouts of yours have not ended: wait for one, or abort it")
+    async def check_room(self, account: str, more: int = 1) -> None:
+        """Raises `LimitReached` where the account may not have so many `more` rollouts."""
+        kept, is_open = await self.use(account)
+        if kept + more > self._limits.rollouts:
+            raise LimitReached("rollouts", f"the account has {kept} rollouts: remove some that have ended")
+        if is_open + more > self._limits.open_rollouts:
+            raise LimitReached(
+                "open_rollouts", f"{is_open} rollouts of the account have not ended: wait for one, or abort it"
+            )
+
+    async def use(self, account: str) -> tuple[int, int]:
+        """How many rollouts the account has, and how many of them are open; those that only wait are not."""
+        kept, now = await self.of(account), self.now()
+        return len(kept), sum(_is_open(each, now) for each in kept)
 
     async def select(self, account: str, selection: Selection) -> list[str]:
         """The ids of the devices that a selection means now. Raises `NotFound` for a device that is not there."""
@@ -128,7 +136,7 @@ class Rollouts:
         Raises:
             InvalidInput: the selection has no devices, or too many.
             NotFound: a device that was named is not there.
-            Busy: as `check_room`.
+            LimitReached: as `check_room`.
         """
         await self.check_room(account)
         devices = rollout.ordered(account, await self.select(account, request.selection))
@@ -146,6 +154,11 @@ class Rollouts:
             roster = Roster(tuple(devices[piece : piece + PIECE]))
             await self.rosters.put(f"{scoped(account, id)}/{piece // PIECE:04}", roster)
         await self.records.put(scoped(account, id), made, expected=0)
+        try:
+            await self.check_room(account, 0)  # others may have been made since it was looked at first
+        except LimitReached:
+            await self._erase(account, id)
+            raise
         await self.tell(account, made)
         return made
 
@@ -345,6 +358,10 @@ def _describe_phase(present: Rollout, index: int) -> dict[str, Any]:
         "started": started,
         "counts": attrs.asdict(counts),
     }
+
+
+def _is_open(present: Rollout, now: float) -> bool:
+    return not present.ended and not rollout.only_waits(present, now)
 
 
 def _possible(id: str) -> bool:

@@ -15,6 +15,7 @@ from mdashcore import identity
 from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.limits import AccountLimits
 from mdashcore.identity import Account
 from mdashcore.storage import DocumentStore
 
@@ -23,7 +24,6 @@ __all__ = ["CreatedSession", "Session", "Sessions"]
 IDLE: Final = 86_400.0  # seconds without a request: who comes back every day stays logged in
 TOTAL: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
 TOUCH: Final = 300.0  # seconds between two writes of when a session was used: no write for every request
-MAX_SESSIONS: Final = 32  # of an account: more browsers than a person has; one more ends the oldest
 
 
 @attrs.frozen
@@ -58,6 +58,7 @@ class Sessions:
         now: Unix seconds.
         entropy: that many random bytes.
         on_revoked: called with (account, session id) when a session was ended.
+        most: sessions of an account; one more ends the oldest.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Sessions:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         on_revoked: Callable[[str, str], None],
+        most: int = AccountLimits().sessions,
     ) -> None:
         self._records = Records(documents, "sessions", Session)
         self._accounts = accounts
         self._now = now
         self._entropy = entropy
         self._on_revoked = on_revoked
+        self._most = most
 
     async def create(self, account: Account) -> CreatedSession:
         """Open a session for somebody whose password was right; `account` as it was found then."""
@@ -109,6 +112,10 @@ class Sessions:
         for session in await self._of(account):
             await self.end(session)
 
+    async def count(self, account: str) -> int:
+        """How many sessions the account has."""
+        return len(await self._of(account))
+
     async def _of(self, account: str) -> list[Session]:
         return [session async for _, session in self._records.scan(scoped(account, ""))]
 
@@ -124,7 +131,7 @@ class Sessions:
             else:
                 await self.end(session)
         kept.sort(key=lambda session: session.used_at)
-        for session in kept[: max(0, len(kept) + 1 - MAX_SESSIONS)]:
+        for session in kept[: max(0, len(kept) + 1 - self._most)]:
             await self.end(session)
 
     async def _touch(self, record: Record[Session]) -> None:

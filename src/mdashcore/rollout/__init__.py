@@ -42,6 +42,7 @@ from mdashcore.rollout._machine import (
     judge,
     next_look,
     offline_deadline,
+    only_waits,
     summary,
 )
 from mdashcore.rollout._request import Request, describe_plan, parse_request
@@ -100,6 +101,7 @@ __all__ = [
     "judge",
     "next_look",
     "offline_deadline",
+    "only_waits",
     "ordered",
     "parse_request",
     "settled",

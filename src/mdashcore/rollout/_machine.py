@@ -12,6 +12,8 @@ from mdashcore.rollout._values import DAY, Cause, Counts, Rollout, State, added
 
 BATCH = 32  # devices that begin at once: what is stored for one decision stays small
 
+SETTLED = 120.0  # seconds: at the slowest rate a device that is online begins within one minute
+
 ABORT_LIMIT = 2 * DAY  # seconds for what is under way at an abort: an update past its end of transfer has a day
 
 
@@ -291,6 +293,16 @@ def deadline(rollout: Rollout) -> float:
 def offline_deadline(rollout: Rollout, phase: int) -> float:
     """Until when devices of a phase that has begun may come online, in Unix seconds."""
     return rollout.phase_started[phase] + rollout.plan.offline_wait
+
+
+def only_waits(rollout: Rollout, now: float) -> bool:
+    """Whether nothing but devices that are offline is left of the phases that have begun.
+
+    Any other would have begun by now: the window is open, the rate and the number of active devices let one begin.
+    """
+    begun = max(rollout.phase_started[-1], rollout.next_start) if rollout.phase_started else now
+    idle = rollout.state is State.RUNNING and not any(each.updating for each in rollout.counts)
+    return idle and rollout.plan.is_open(now) and rollout.plan.is_open(now - SETTLED) and now - begun >= SETTLED
 
 
 def budget(rollout: Rollout, counts: Sequence[Counts], now: float) -> int:

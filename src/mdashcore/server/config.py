@@ -11,6 +11,8 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn
 
 from mdashcore._errors import InvalidInput
+from mdashcore.hub.images import FREE_DISK
+from mdashcore.hub.limits import AccountLimits
 from mdashcore.server.service import ServiceSettings
 
 __all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "parse_user"]
@@ -23,6 +25,14 @@ class User:
     name: str
     password: str = attrs.field(repr=False)
     admin: bool = False
+
+
+@attrs.frozen
+class ServerLimits(AccountLimits):
+    """The table ``[limits]``: what each account may have, and what is left to the devices."""
+
+    free_disk: int = FREE_DISK
+    """Bytes of the store's disk that images of firmware leave free: below them uploads are refused with 507."""
 
 
 @attrs.frozen
@@ -45,6 +55,8 @@ class ServerConfig:
 
     max_image: int = ServiceSettings().max_image
     """Bytes of an uploaded firmware image, above 0. It streams through: the memory does not grow with it."""
+
+    limits: ServerLimits = ServerLimits()
 
     log_retention_days: float = 30.0
     """How old a notification may become, above 0; ``inf`` for any age. It is bounded in number and in bytes too."""
@@ -106,7 +118,7 @@ def _make_converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _strict(kind))  # cattrs would make text of a number
     converter.register_structure_hook(float, _positive)
     converter.register_structure_hook(int, _count)
-    for cls in (User, ServerConfig):
+    for cls in (User, ServerLimits, ServerConfig):
         hook = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
         converter.register_structure_hook(cls, hook)
     return converter

@@ -203,6 +203,7 @@ class Gateway:
         credentials = _authorization(request), query, browser
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
         principal = await authenticate()
+        self._service.node.check_room(principal.account)
         feed = self._service.hub.feed
         start = _start(query)
         if start is None:

@@ -7,7 +7,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from mdashcore import _json
-from mdashcore._errors import Busy, MdashError, RpcError, StorageError, Unauthenticated, status_of
+from mdashcore._errors import Busy, LimitReached, MdashError, RpcError, StorageError, Unauthenticated, status_of
+from mdashcore.hub.limits import is_per_process
 
 __all__ = ["body", "headers", "message", "problem"]
 
@@ -19,7 +20,10 @@ def body(error: MdashError) -> dict[str, Any]:
         if error.data is not None:
             found["data"] = error.data
         return {"error": found}
-    return problem(status_of(error), message(error))
+    found = problem(status_of(error), message(error))
+    if isinstance(error, LimitReached):
+        found["error"]["limit"] = error.limit
+    return found
 
 
 def message(error: MdashError) -> str:
@@ -44,7 +48,7 @@ def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
     """
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": BEARER if from_page else f"{BEARER}, {BASIC}"}
-    if isinstance(error, Busy):
+    if isinstance(error, Busy) and not (isinstance(error, LimitReached) and not is_per_process(error.limit)):
         return {"Retry-After": str(math.ceil(error.retry_after))}
     return {}
 

@@ -85,7 +85,14 @@ async def open_server(
     async with _listening(config.bind) as sockets, open_backend(config.store) as backend:
         if await is_unfinished(backend):
             raise StorageError(UNFINISHED)
-        hub = Hub(backend, now=time.time, entropy=os.urandom, keep_log_seconds=config.log_retention_days * 86_400)
+        hub = Hub(
+            backend,
+            now=time.time,
+            entropy=os.urandom,
+            limits=config.limits,
+            free_disk=config.limits.free_disk,
+            keep_log_seconds=config.log_retention_days * 86_400,
+        )
         async with open_node(hub, settings=node_settings) as node:
             service = Service(node, settings or ServiceSettings(max_image=config.max_image))
             for user in config.users:

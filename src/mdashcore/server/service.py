@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import Busy, Conflict, InvalidInput
+from mdashcore._errors import Busy, Conflict, InvalidInput, LimitReached
 from mdashcore.hub import Hub
 from mdashcore.server.auth import Authenticator
 from mdashcore.server.auth.passwords import Passwords
@@ -29,10 +29,7 @@ class ServiceSettings:
     """Bytes of an uploaded firmware image: it streams through, so this bounds the store's disk, not the memory."""
 
     max_uploads: int = 32
-    """Uploads at the same time, of all accounts."""
-
-    max_uploads_per_account: int = 8
-    """Of those, of one account: nobody can take all."""
+    """Uploads at the same time, of all accounts. How many of them one account may have, `AccountLimits` says."""
 
     body_timeout: float = 30.0
     """Seconds that a request's body, or the next piece of an upload, may let itself be waited for."""
@@ -47,6 +44,43 @@ class ServiceSettings:
     """Whether the hot requests are answered without a framework. False is for comparing: the answers are the same."""
 
 
+class InFlight:
+    """What accounts do at the same time in this process, with a bound for each account.
+
+    Args:
+        limit: the name of the bound: a field of `AccountLimits`.
+        most: for each account.
+        what: they are, for the error.
+    """
+
+    def __init__(self, limit: str, most: int, what: str) -> None:
+        self._limit = limit
+        self._most = most
+        self._what = what
+        self._numbers: dict[str, int] = {}
+
+    def of(self, account: str) -> int:
+        """How many the account has."""
+        return self._numbers.get(account, 0)
+
+    def __len__(self) -> int:
+        return sum(self._numbers.values())
+
+    @contextmanager
+    def one(self, account: str) -> Iterator[None]:
+        """One more, as long as the context lasts. Raises `LimitReached`."""
+        present = self.of(account)
+        if present >= self._most:
+            raise LimitReached(self._limit, f"{present} {self._what} of the account are going on, as many as may")
+        self._numbers[account] = present + 1
+        try:
+            yield
+        finally:
+            left = self._numbers.pop(account) - 1
+            if left:
+                self._numbers[account] = left
+
+
 class Service:
     """Hub, node and authentication, put together."""
 
@@ -56,7 +90,10 @@ class Service:
         self.settings = settings
         self.passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
         self.authenticator = Authenticator(self.hub, self.passwords)
-        self._uploads: set[tuple[str, str]] = set()
+        limits = self.hub.limits
+        self.lists = InFlight("lists", limits.lists, "lists")
+        self.uploads = InFlight("uploads", limits.uploads, "uploads")
+        self._devices_uploaded: set[tuple[str, str]] = set()
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
         """Make the account, or give it this password. Raises `InvalidInput`."""
@@ -82,14 +119,37 @@ class Service:
 
     @contextmanager
     def uploading(self, account: str, device: str) -> Iterator[None]:
-        """While an upload comes in. Raises `Conflict` for a second one of a device, `Busy` for too many."""
-        if (account, device) in self._uploads:
+        """While an image comes in.
+
+        Raises:
+            Conflict: another one of the device comes in.
+            LimitReached: the account has as many as it may.
+            Busy: the process has.
+        """
+        if (account, device) in self._devices_uploaded:
             raise Conflict(f"an image for {device!r} is being uploaded already")
-        own = sum(1 for other, _ in self._uploads if other == account)
-        if len(self._uploads) >= self.settings.max_uploads or own >= self.settings.max_uploads_per_account:
-            raise Busy(f"{own} uploads of yours are going on, {len(self._uploads)} together")
-        self._uploads.add((account, device))
-        try:
-            yield
-        finally:
-            self._uploads.discard((account, device))
+        with self.uploads.one(account):
+            if len(self.uploads) > self.settings.max_uploads:
+                raise Busy(f"{self.settings.max_uploads} uploads are going on")
+            self._devices_uploaded.add((account, device))
+            try:
+                yield
+            finally:
+                self._devices_uploaded.discard((account, device))
+
+    async def use(self, account: str) -> dict[str, int]:
+        """How much the account has of each of its limits, by name: of the store, and of this process."""
+        hub = self.hub
+        stored = await hub.usage.of(account)
+        rollouts, open_rollouts = await hub.rollouts.use(account)
+        return {
+            "devices": stored.devices,
+            "keys": stored.keys,
+            "sessions": await hub.sessions.count(account),
+            "rollouts": rollouts,
+            "open_rollouts": open_rollouts,
+            "image_bytes": stored.all_image_bytes,
+            "uploads": self.uploads.of(account),
+            "subscribers": self.node.listeners_of(account),
+            "lists": self.lists.of(account),
+        }

@@ -18,11 +18,12 @@ import msgspec
 import trio
 
 from mdashcore import notifications, ota
-from mdashcore._errors import NotFound, StorageError
+from mdashcore._errors import LimitReached, NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
 from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.hub.retention import AGE_INTERVAL
+from mdashcore.hub.usage import USE_INTERVAL
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
 from mdashcore.storage import INSTANT, SHARED
@@ -38,7 +39,7 @@ from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import CALL
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
-from mdashcore.trio.tidy import TIDY_DELAY, Tidier, remove_aged
+from mdashcore.trio.tidy import TIDY_DELAY, Tidier, check_usage, remove_aged
 from mdashcore.trio.updater import Updater
 
 __all__ = ["Node", "NodeSettings", "open_node"]
@@ -130,12 +131,28 @@ class Node:
             self._farewells += 1
             self.background.spawn(lambda: self._farewell(connected))
 
+    def check_room(self, account: str) -> None:
+        """Raises `LimitReached` where the account has as many notification sockets here as it may."""
+        most = self.hub.limits.subscribers
+        if (present := self._listeners.of(account)) >= most:
+            raise LimitReached("subscribers", f"the account has {present} notification sockets, and may have {most}")
+
+    def listeners_of(self, account: str) -> int:
+        """How many notification sockets of the account are open here."""
+        return self._listeners.of(account)
+
     async def serve_listener(self, listener: Listener, *, authenticate: Authenticate | None = None) -> None:
         """Run an authenticated notification socket, until it ends.
 
         Args:
             authenticate: raises `Unauthenticated` if its credentials were revoked before it was known here.
         """
+        try:
+            self.check_room(listener.account)  # again: others may have come since the handshake began
+        except LimitReached as exc:
+            listener.stream.close(TRY_AGAIN_LATER, str(exc))
+            await listener.stream.send([])
+            return
         unwatch = self._pinger.watch(listener.keepalive)
         try:
             await self._listeners.run(listener, authenticate)
@@ -362,8 +379,11 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
                 background.run_for_ever("the driving of rollouts", node.rollouts.run)
                 for keeper in (hub.updates, hub.rollouts):
                     background.run_every(TIDY_DELAY, "the removal of orphans", Tidier(keeper).run)
-                work = partial(remove_aged, hub)  # two checks right after each other would be one
+                # Of each of these two, two checks right after each other would be one.
+                work = partial(remove_aged, hub)
                 background.run_every(AGE_INTERVAL, "the removal of old notifications", work, again_soon=False)
+                work = partial(check_usage, hub)
+                background.run_every(USE_INTERVAL, "the counting of what accounts have", work, again_soon=False)
                 try:
                     yield node
                 finally:

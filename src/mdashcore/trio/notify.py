@@ -152,6 +152,10 @@ class Listeners:
     def __len__(self) -> int:
         return sum(map(len, self._accounts.values()))
 
+    def of(self, account: str) -> int:
+        """How many the account has."""
+        return len(self._accounts.get(account, ()))
+
     def __iter__(self) -> Iterator[Listener]:
         return iter([listener for listener, _ in self._all()])
 

@@ -13,7 +13,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.rollouts import Rollouts
 from mdashcore.hub.updates import Updates
 
-__all__ = ["TIDY_DELAY", "Tidier", "remove_aged"]
+__all__ = ["TIDY_DELAY", "Tidier", "check_usage", "remove_aged"]
 
 TIDY_DELAY: Final = 3600.0  # seconds between two looks: an upload and the check of its image take half of it at most
 
@@ -44,4 +44,14 @@ async def remove_aged(hub: Hub) -> None:
         MdashError: it is not done; another check counts only after `AGE_INTERVAL`.
     """
     async for _ in hub.retention.check():
+        await trio.lowlevel.checkpoint()
+
+
+async def check_usage(hub: Hub) -> None:
+    """Count once what every account has, and put right what the check before has found wrong in the same way.
+
+    Raises:
+        MdashError: it is not done; another check counts only after `USE_INTERVAL`.
+    """
+    async for _ in hub.usage.check():
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from quart import Blueprint
 
-from mdashcore.server.api import backup, devices, keys, logs, rollouts, rpc, sessions, shadow, update, users
+from mdashcore.server.api import backup, devices, keys, limits, logs, rollouts, rpc, sessions, shadow, update, users
 
 __all__ = ["blueprint"]
 
@@ -16,6 +16,6 @@ __all__ = ["blueprint"]
 def blueprint() -> Blueprint:
     """All of it, under ``/api/v2``."""
     api = Blueprint("api", __name__, url_prefix="/api/v2")
-    for module in (devices, rpc, shadow, update, rollouts, keys, logs, users, sessions, backup):
+    for module in (devices, rpc, shadow, update, rollouts, keys, limits, logs, users, sessions, backup):
         api.register_blueprint(module.routes)
     return api

@@ -1,0 +1,55 @@
+"""How much one account may have, and use at a time: so no tenant takes a service from the others."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+__all__ = ["PER_PROCESS", "AccountLimits", "is_per_process"]
+
+PER_PROCESS: Final = "per_process"  # metadata of a field: each process counts for itself
+
+
+def _per_process(default: int) -> Any:
+    return attrs.field(default=default, metadata={PER_PROCESS: True})
+
+
+@attrs.frozen
+class AccountLimits:
+    """What an account may have. Beyond a limit a request is answered 429 with the name of the limit, here the field's.
+
+    The limits of what is stored hold for the service, however many processes it has; the others for each process.
+    """
+
+    devices: int = 100_000
+    """Devices: a shadow each, of 32 KB at most, so 3.2 GB in the store; real ones have 2 KB."""
+
+    keys: int = 1_000
+    """API keys: one for each program that a company has."""
+
+    sessions: int = 32
+    """Browser sessions: more browsers than a person has. One more is not refused: it ends the oldest."""
+
+    rollouts: int = 200
+    """Rollouts that are kept, ended ones too: an account with more has forgotten some. A list has all of them."""
+
+    open_rollouts: int = 100
+    """Rollouts that have not ended: each has its devices in memory. One that only waits for offline devices is none."""
+
+    image_bytes: int = 4 * 2**30
+    """Bytes of the images that are stored for updates and rollouts: 4 GiB, a thousand images of a large device."""
+
+    uploads: int = _per_process(8)
+    """Images that are being uploaded at the same time: a fourth of what the process takes."""
+
+    subscribers: int = _per_process(200)
+    """Notification sockets: the dashboards and programs of a large company. Each has 64 KB in memory at most."""
+
+    lists: int = _per_process(4)
+    """Lists of devices that are being answered at the same time: each takes a part of a core until it is read."""
+
+
+def is_per_process(name: str) -> bool:
+    """Whether each process counts a limit for itself."""
+    return bool(getattr(attrs.fields(AccountLimits), name).metadata.get(PER_PROCESS))

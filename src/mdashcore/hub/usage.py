@@ -1,0 +1,226 @@
+"""How much each account has of what is limited: one document for each account, changed by compare-and-set.
+
+It is raised before something is stored, and lowered after it was removed. So two requests at the same time, also to two
+processes, never get beyond a limit together; and a process that dies in between leaves a number that is too high, never
+one that is too low. `Usage.check` puts that right. A document that is missing, as in a store of an earlier version, is
+made by counting.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import attrs
+
+from mdashcore._errors import LimitReached, MdashError, VersionConflict
+from mdashcore.hub._contention import Contention
+from mdashcore.hub._records import Records
+from mdashcore.hub.limits import AccountLimits
+from mdashcore.storage import BlobStore, DocumentStore
+
+__all__ = ["USE_INTERVAL", "AccountUse", "Usage"]
+
+_log = logging.getLogger(__name__)
+
+USE_INTERVAL: Final = 3600.0  # seconds between two checks: longer than anything that has raised a number is under way
+
+
+@attrs.frozen
+class AccountUse:
+    """What an account has in the store."""
+
+    devices: int = 0
+    keys: int = 0
+    image_bytes: int = 0
+    """Of whole images."""
+    arriving: dict[str, int] = attrs.field(factory=dict)
+    """Bytes that are kept free for images on their way into the store, by the blob's key."""
+
+    def with_(self, what: str, number: int) -> AccountUse:
+        """The same with another number of `what`."""
+        changes: dict[str, Any] = {what: number}
+        return attrs.evolve(self, **changes)
+
+    @property
+    def all_image_bytes(self) -> int:
+        """Those that are here and those that arrive."""
+        return self.image_bytes + sum(self.arriving.values())
+
+
+_COUNTED: Final = ("devices", "keys", "image_bytes")
+
+
+@attrs.frozen
+class _Difference:
+    """Between what is counted and what there is."""
+
+    surplus: dict[str, int]
+    arriving: dict[str, int]
+
+
+def _without(use: AccountUse, key: str) -> dict[str, int]:
+    return {each: size for each, size in use.arriving.items() if each != key}
+
+
+class Usage:
+    """The use of every account.
+
+    Args:
+        blobs: where images are, under keys that begin with the account and a slash.
+        contention: what writers of one record need.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        blobs: BlobStore,
+        limits: AccountLimits,
+        *,
+        contention: Contention = Contention(),
+    ) -> None:
+        self._records = Records(documents, "usage", AccountUse, contention=contention)
+        self._documents = documents
+        self._blobs = blobs
+        self.limits = limits
+        self._found: dict[str, _Difference] = {}
+        """What the last check has found, by account."""
+
+    async def of(self, account: str) -> AccountUse:
+        """What the account has."""
+        record = await self._records.get(account)
+        return record.value if record is not None else await self._count(account)
+
+    async def take(self, account: str, what: str) -> None:
+        """Count one more of `what`, ``devices`` or ``keys``, that is about to be stored. Raises `LimitReached`."""
+        most: int = getattr(self.limits, what)
+
+        def change(use: AccountUse) -> AccountUse:
+            present: int = getattr(use, what)
+            if present >= most:
+                raise LimitReached(what, f"the account has {present} {what}, and may have {most}")
+            return use.with_(what, present + 1)
+
+        await self._change(account, change)
+
+    async def give_back(self, account: str, what: str) -> None:
+        """Count one less of `what`, which was removed, or never stored. Raises `StorageError`."""
+        await self._change(account, lambda use: use.with_(what, max(0, getattr(use, what) - 1)))
+
+    async def keep_free(self, account: str, key: str, least: int, wanted: int) -> int:
+        """Keep bytes free for an image that arrives: `wanted`, or as many as there are; those that it has now.
+
+        Raises:
+            LimitReached: there are fewer than `least`.
+        """
+        most = self.limits.image_bytes
+        got = 0
+
+        def change(use: AccountUse) -> AccountUse:
+            nonlocal got
+            others = use.all_image_bytes - use.arriving.get(key, 0)
+            got = min(wanted, most - others)
+            if got < least:
+                raise LimitReached(
+                    "image_bytes",
+                    f"the images of the account's updates and rollouts have {others} bytes, and may have {most}",
+                )
+            return attrs.evolve(use, arriving={**use.arriving, key: got})
+
+        await self._change(account, change)
+        return got
+
+    async def arrived(self, account: str, key: str, size: int) -> None:
+        """An image is in the store."""
+
+        def change(use: AccountUse) -> AccountUse:
+            return attrs.evolve(use, image_bytes=use.image_bytes + size, arriving=_without(use, key))
+
+        await self._change(account, change)
+
+    async def gone(self, account: str, key: str, size: int) -> None:
+        """An image is not in the store any more, or did not get there: then its size is 0."""
+
+        def change(use: AccountUse) -> AccountUse | None:
+            if not size and key not in use.arriving:
+                return None
+            return attrs.evolve(use, image_bytes=max(0, use.image_bytes - size), arriving=_without(use, key))
+
+        await self._change(account, change)
+
+    async def forget(self, account: str) -> None:
+        """The account was removed."""
+        await self._records.delete(account)
+
+    async def check(self) -> AsyncIterator[None]:
+        """Put right what two checks in a row have found: numbers that no document or blob stands for.
+
+        The caller waits `USE_INTERVAL` between two checks, on a monotonic clock. In a large service one takes a while:
+        between two steps others may have their turn.
+        """
+        before, self._found = self._found, {}
+        async for account, _ in self._records.versions():
+            yield
+            try:
+                await self._check(account, before.get(account))
+            except VersionConflict:
+                continue
+            except MdashError as exc:
+                _log.warning("what %s has is counted later: %s", account, exc)
+
+    async def _check(self, account: str, before: _Difference | None) -> None:
+        record = await self._records.get(account)
+        if record is None:
+            return
+        use, actual = record.value, await self._counted(account)
+        difference = _Difference({name: getattr(use, name) - getattr(actual, name) for name in _COUNTED}, use.arriving)
+        if before is not None:
+            wrong = {name: by for name, by in difference.surplus.items() if by and by == before.surplus[name]}
+            left = {key: size for key, size in use.arriving.items() if key not in before.arriving}
+            if wrong or left != use.arriving:
+                right = attrs.evolve(use, arriving=left)
+                for name, by in wrong.items():
+                    right = right.with_(name, getattr(use, name) - by)
+                # If anything was counted since the record was read, this is a conflict, and left to the next check.
+                await self._records.put(account, right, expected=record.version)
+                _log.info("what %s has is put right: a process was stopped while it counted", account)
+                return
+        self._found[account] = difference
+
+    async def _change(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
+        def change(found: AccountUse | None) -> AccountUse | None:
+            if found is None:
+                raise _Uncounted
+            return function(found)
+
+        while True:
+            try:
+                await self._records.change(account, change)
+                return
+            except _Uncounted:
+                await self._count(account)
+
+    async def _count(self, account: str) -> AccountUse:
+        """Count an account for the first time, and store that."""
+        use = await self._counted(account)
+        try:
+            await self._records.put(account, use, expected=0)
+        except VersionConflict:
+            pass  # counted by another one meanwhile
+        return use
+
+    async def _counted(self, account: str) -> AccountUse:
+        prefix = f"{account}/"
+        numbers = {"devices": 0, "keys": 0}
+        for collection in numbers:
+            async for _ in self._documents.scan(collection, prefix):
+                numbers[collection] += 1
+        size = 0
+        async for key in self._blobs.scan(prefix):
+            size += await self._blobs.size(key) or 0
+        return AccountUse(numbers["devices"], numbers["keys"], size)
+
+
+class _Uncounted(Exception):
+    """There is no document of the account yet."""
