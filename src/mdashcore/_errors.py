@@ -20,6 +20,8 @@
     │   ├── AlreadyExists
     │   └── ShadowConflict        the update's version is not the current one
     ├── Busy                      a bound is reached; try again later: retry_after
+    │   └── LimitReached          the account has as much as it may: limit
+    ├── InsufficientStorage       the disk is almost full
     └── StorageError              the storage backend failed; its own error is the __cause__
         └── VersionConflict       a compare-and-set lost: expected, actual
 
