@@ -210,6 +210,20 @@ async def test_a_connection_that_was_stable_is_no_failure(autojump_clock: Any) -
         assert longest / 2 - 0.1 <= wait <= longest + 0.1
 
 
+async def test_a_connection_that_the_device_ends_is_no_failure(autojump_clock: Any) -> None:
+    """A reboot after a bad time is not waited for longer: what began anew begins its waits anew."""
+    autojump_clock.autojump_threshold = THRESHOLD
+    backoff = Backoff(first=1, most=1000, stable=10)
+    async with scripted_server() as server, open_agent(url(server.port), "token", no_handler, backoff=backoff) as agent:
+        for _ in range(4):
+            await (await server.visit()).close()
+        await server.visit()
+        await agent.wait_connected()
+        ended = trio.current_time()
+        agent.disconnect("rebooting")
+        assert (await server.visit()).time - ended <= 1.1
+
+
 async def test_a_dial_that_takes_long_is_no_stable_connection(autojump_clock: Any) -> None:
     """A server that lets itself be waited for is dialled less and less often, too."""
     autojump_clock.autojump_threshold = THRESHOLD

@@ -135,6 +135,7 @@ class Agent:
         self._limits = limits
         self._link: Link | None = None
         self._connected = trio.Event()
+        self._ended_here = False  # whether the present connection ends because it was asked for here
         self._since = inf  # when the present connection came about: a long dial is no stable connection
 
     @property
@@ -155,8 +156,12 @@ class Agent:
         self._live().notify(method, params)
 
     def disconnect(self, reason: str = "") -> None:
-        """End the present connection, if there is one; the agent dials again."""
+        """End the present connection, if there is one; the agent dials again.
+
+        This is no failure: the wait before the dial is the first of its `Backoff`, however short the connection was.
+        """
         if self._link is not None:
+            self._ended_here = True
             self._link.close(1000, reason)
 
     async def run(self) -> None:
@@ -168,6 +173,7 @@ class Agent:
         failures = 0
         while True:
             self._since = inf
+            self._ended_here = False
             why: list[BaseException] = []
             reason = ""
             try:
@@ -178,7 +184,7 @@ class Agent:
                 raise Unauthenticated("the server refuses the token")
             _log.info("no connection to %s: %s", self.url, "; ".join(map(str, why)) or reason or "closed")
             lasted = trio.current_time() - self._since
-            failures = 1 if lasted >= self._backoff.stable else failures + 1
+            failures = 1 if self._ended_here or lasted >= self._backoff.stable else failures + 1
             await trio.sleep(self._backoff.delay(failures))
 
     async def _session(self) -> str:
