@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from ssl import SSLContext
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,7 +17,22 @@ from mdashcore.cli.options import DEVICE, EXISTING_FILE, SECRET, SERVER
 from mdashcore.cli.process import set_up_process
 from mdashcore.cli.text import examples
 
-__all__ = ["device"]
+if TYPE_CHECKING:
+    from mdashcore.virtual_device import Character
+
+__all__ = ["CHARACTERS", "device"]
+
+CHARACTERS: Final = (
+    "no-status",
+    "no-trial",
+    "heartbeat-first",
+    "holds-transfers",
+    "slow-flash",
+    "answers-garbage",
+    "byte-per-frame",
+    "talkative",
+)
+"""Those of `mdashcore.virtual_device`, which is loaded when it is needed."""
 
 
 @click.command(
@@ -24,6 +40,7 @@ __all__ = ["device"]
         "mdash devices add lamp",
         "mdash device --token TOKEN",
         "MDASH_TOKEN=TOKEN mdash device --server wss://mdash.example --id lamp --folder ./lamp",
+        "mdash device --token TOKEN --like no-status --like slow-flash",
     )
 )
 @click.option(
@@ -55,16 +72,33 @@ __all__ = ["device"]
 @click.option(
     "--cafile", type=EXISTING_FILE, envvar="MDASH_CAFILE", show_envvar=True, help="Trust this certificate (PEM)."
 )
+@click.option(
+    "--like",
+    "characters",
+    type=click.Choice(CHARACTERS),
+    multiple=True,
+    help="Do as such a device in the field does. May be given more than once.",
+)
 @click.option("--quiet", is_flag=True, help="Write warnings only, not every connect and request.")
 def device(
-    *, server: str, token: str, device_id: str | None, folder: Path | None, cafile: Path | None, quiet: bool
+    *,
+    server: str,
+    token: str,
+    device_id: str | None,
+    folder: Path | None,
+    cafile: Path | None,
+    characters: tuple[str, ...],
+    quiet: bool,
 ) -> None:
     """Be a virtual Mongoose OS device until Ctrl-C.
 
     It has files, settings, pins, a shadow and over-the-air updates, as real hardware has, and connects again when
-    the connection is lost. What it does is written to stderr. The server knows a device by its token alone.
+    the connection is lost. What it does is written to stderr. The server knows a device by its token alone. With --like
+    it does as other devices do: those that know fewer methods, say less, are slow, or have defects.
     """
     import trio
+
+    from mdashcore.virtual_device import join
 
     set_up_process("warning" if quiet else "info")
     device_id = device_id or f"virtual-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
@@ -72,17 +106,19 @@ def device(
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdash-device-")))
-        trio.run(_run, device_id, folder, device_url(server), token, ssl_context)
+        trio.run(_run, device_id, folder, join(*characters), device_url(server), token, ssl_context)
 
 
-async def _run(device_id: str, folder: Path, url: str, token: str, ssl_context: SSLContext | None) -> None:
+async def _run(
+    device_id: str, folder: Path, character: Character, url: str, token: str, ssl_context: SSLContext | None
+) -> None:
     import trio
 
     from mdashcore.trio.stop_signals import open_stop_signals
     from mdashcore.virtual_device import VirtualDevice
     from mdashcore.virtual_device.connect import run_virtual_device
 
-    device = VirtualDevice(device_id, folder)
+    device = VirtualDevice(device_id, folder, character=character)
     with open_stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(run_virtual_device, device, url, token, name=device_id, ssl_context=ssl_context))

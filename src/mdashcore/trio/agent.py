@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 import trio_websocket
@@ -33,7 +33,7 @@ from mdashcore.trio.background import Backoff
 from mdashcore.trio.dial import Refused, open_socket
 from mdashcore.trio.link import Link, PeerEvent
 
-__all__ = ["Agent", "Backoff", "Handler", "open_agent"]
+__all__ = ["Agent", "Backoff", "Handler", "Wire", "open_agent"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,11 +47,22 @@ PING_TIMEOUT: Final = 20.0  # seconds for the pong: a slow mobile link, as in di
 DISCONNECT_TIMEOUT: Final = 2.0  # seconds for goodbyes
 
 
+class Wire(Protocol):
+    """How messages become frames, for devices with defects of their own."""
+
+    def frames(self, message: str) -> Iterable[str]:
+        """The text frames that a message is sent as."""
+
+    def answers(self, message: str) -> Iterable[str]:
+        """Frames to send because a message has come, before it is handled."""
+
+
 class _ClientStream:
     """trio-websocket's connection as a `MessageStream`."""
 
-    def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
+    def __init__(self, ws: trio_websocket.WebSocketConnection, wire: Wire | None) -> None:
         self._ws = ws
+        self._wire = wire
         self._goodbye: tuple[int, str] | None = None
         self._cancel = trio.CancelScope()
         self.on_control: Callable[[], None] = lambda: None
@@ -73,6 +84,9 @@ class _ClientStream:
             self._cancel = scope
             try:
                 message = await self._ws.get_message()
+                if self._wire is not None and isinstance(message, str):
+                    for frame in self._wire.answers(message):
+                        await self._ws.send_message(frame)
             except trio_websocket.ConnectionClosed:
                 return None
             return message.encode() if isinstance(message, str) else bytes(message)
@@ -81,7 +95,9 @@ class _ClientStream:
     async def send(self, messages: Sequence[bytes]) -> None:
         try:
             for message in messages:
-                await self._ws.send_message(message.decode())
+                text = message.decode()
+                for frame in (text,) if self._wire is None else self._wire.frames(text):
+                    await self._ws.send_message(frame)
             if self._goodbye is not None:
                 (code, reason), self._goodbye = self._goodbye, None
                 with trio.move_on_after(DISCONNECT_TIMEOUT):
@@ -107,6 +123,7 @@ class Agent:
             file needs it; a gateway whose handlers wait for others may want more.
         on_notification: takes the server's notifications, one after the other.
         hello: the notifications to send first on every new connection.
+        wire: makes other frames of its messages, as a device with a defect does.
     """
 
     def __init__(
@@ -121,6 +138,7 @@ class Agent:
         ssl_context: ssl.SSLContext | None = None,
         backoff: Backoff = Backoff(),
         limits: ConnectionLimits = ConnectionLimits(),
+        wire: Wire | None = None,
     ) -> None:
         if not url.startswith(("ws://", "wss://")):
             raise InvalidInput(f"a device dials ws:// or wss://, not {url!r}")
@@ -133,6 +151,7 @@ class Agent:
         self._ssl_context = ssl_context
         self._backoff = backoff
         self._limits = limits
+        self._wire = wire
         self._link: Link | None = None
         self._connected = trio.Event()
         self._ended_here = False  # whether the present connection ends because it was asked for here
@@ -197,7 +216,7 @@ class Agent:
         ) as ws:
             self._since = trio.current_time()
             async with trio.open_nursery() as nursery:
-                stream = _ClientStream(ws)
+                stream = _ClientStream(ws, self._wire)
                 link = Link(stream, spawn=nursery.start_soon, connection=Connection(self._limits))
                 for method, params in self._hello():
                     link.notify(method, params)

@@ -1,12 +1,14 @@
 """A virtual Mongoose OS device: its services over a folder, without the connection.
 
 `VirtualDevice` answers requests as a real device does, applies shadow deltas, takes firmware images, boots
-them, and rolls them back. An agent that keeps a connection makes it one that a server sees.
+them, and rolls them back. With a `Character` it does so as other devices in the field do. An agent that keeps
+a connection makes it one that a server sees.
 """
 
 from __future__ import annotations
 
 from mdashcore.virtual_device.boot import Build
+from mdashcore.virtual_device.characters import CHARACTERS, Character, join
 from mdashcore.virtual_device.device import VirtualDevice
 
-__all__ = ["Build", "VirtualDevice"]
+__all__ = ["CHARACTERS", "Build", "Character", "VirtualDevice", "join"]

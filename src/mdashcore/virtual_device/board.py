@@ -54,6 +54,10 @@ class Board:
         """Send an update of the shadow's reported state."""
         self.outbox.put_report(shadow_update(reported))
 
+    def notify(self, method: str, params: Any) -> None:
+        """Send a notification of another method."""
+        self.outbox.put_report((method, params))
+
     def reset_after(self, seconds: float, why: str) -> None:
         """Pull the reset line later. Of several calls the earliest time counts."""
         self.log(f"rebooting in {seconds * 1000:.0f} ms: {why}")

@@ -13,6 +13,7 @@ from mdashcore._errors import Busy, CallTimeout, DeviceOffline, RpcError, Unauth
 from mdashcore.trio.agent import Agent
 from mdashcore.trio.background import Backoff
 from mdashcore.virtual_device.device import VirtualDevice
+from mdashcore.virtual_device.wire import Wire
 
 __all__ = ["run_virtual_device"]
 
@@ -74,12 +75,13 @@ async def run_virtual_device(
         hello=hello,
         ssl_context=ssl_context,
         backoff=backoff,
+        wire=Wire(device.character),
     )
     refused = False
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(device.run, notify, reboot)
-            nursery.start_soon(_announce, agent, task_status)
+            nursery.start_soon(_announce, agent, device.character.can_talk, task_status)
             await agent.run()
     except* Unauthenticated:
         refused = True
@@ -87,10 +89,13 @@ async def run_virtual_device(
         raise Unauthenticated("the server refuses the token")
 
 
-async def _announce(agent: Agent, task_status: trio.TaskStatus[None]) -> None:
+async def _announce(agent: Agent, can_talk: bool, task_status: trio.TaskStatus[None]) -> None:
     """Report the start once the server has answered: then it has also taken what the device said before."""
     while True:
         await agent.wait_connected()
+        if not can_talk:
+            task_status.started()
+            return
         try:
             await agent.call("Dash.Shadow.Get")
         except (CallTimeout, DeviceOffline):

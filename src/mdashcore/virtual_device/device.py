@@ -16,12 +16,13 @@ import trio
 from mdashcore._errors import Busy, DeviceOffline, InvalidInput, RpcError
 from mdashcore.virtual_device.board import ERROR, Board, shadow_update
 from mdashcore.virtual_device.boot import BootLoader, Build
+from mdashcore.virtual_device.characters import PLAIN, Character
 from mdashcore.virtual_device.config import Config, ConfigService, default_config, overlay
 from mdashcore.virtual_device.fs import FS_SIZE, FileSystem
 from mdashcore.virtual_device.gpio import Gpio
 from mdashcore.virtual_device.ota import SLOT_SIZE, Updater
 from mdashcore.virtual_device.outbox import Notification
-from mdashcore.virtual_device.rpc import NOT_FOUND, SERVER_ERROR, Args, Method, RpcService, Service
+from mdashcore.virtual_device.rpc import SERVER_ERROR, Args, Method, RpcService, Service
 from mdashcore.virtual_device.state import State
 from mdashcore.virtual_device.system import System
 
@@ -50,6 +51,7 @@ class VirtualDevice:
         folder: Path,
         *,
         build: Build = FACTORY_BUILD,
+        character: Character = PLAIN,
         config: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.time,
         stats_interval: float = STATS_INTERVAL,
@@ -63,6 +65,7 @@ class VirtualDevice:
             device_id: The default of the configuration's `device.id`; MAC and addresses are made of it.
             folder: Made if it is not there.
             build: The factory's build; once `boot.json` exists, that counts.
+            character: What it does differently; see `mdashcore.virtual_device.CHARACTERS`.
             config: Changes to the default configuration, for example `{"dash": {"server": …}}`.
             now: Unix time in seconds, for log lines.
             stats_interval: Seconds between reports of `stats`, from the boot on.
@@ -75,8 +78,9 @@ class VirtualDevice:
         """
         if min(stats_interval, log_interval, fs_size, slot_size) <= 0:
             raise InvalidInput("intervals and sizes must be above 0")
-        self._stats_interval = stats_interval
-        self._log_interval = log_interval
+        self.character = character
+        self._stats_interval = character.chatter or stats_interval
+        self._log_interval = character.chatter or log_interval
         self._rebooted = False
 
         files = FileSystem(folder / "fs", fs_size)  # first: it makes the folder
@@ -86,7 +90,7 @@ class VirtualDevice:
         self._board = Board(self._config, now=now, reset=self._reset)
         self._system = System(device_id, self._board, self._boot, files)
         self._gpio = Gpio(self._board)
-        self._updater = Updater(folder, self._board, self._boot, self._report_ota, slot_size=slot_size)
+        self._updater = Updater(folder, self._board, self._boot, self._report_ota, character, slot_size=slot_size)
 
         self._table: dict[str, Method] = {}
         services: tuple[Service, ...] = (
@@ -99,6 +103,8 @@ class VirtualDevice:
         )
         for service in services:
             self._table.update(service.methods())
+        for name in character.lacks:
+            self._table.pop(name, None)
         self._power_on()
 
     async def handle(self, method: str, params: Any) -> Any:
@@ -109,7 +115,10 @@ class VirtualDevice:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if method not in self._table:
-            raise RpcError(NOT_FOUND, f"No handler for {method[:100]}")
+            refusal = self.character.no_method
+            raise RpcError(refusal.code, refusal.words.format(method=method[:100]))
+        if (delay := self.character.delays.get(method)) is not None:
+            await trio.sleep(delay)
         try:
             return self._table[method].handler(Args(params))
         except OSError as exc:  # of the folder: the flash is worn out, so to say
@@ -132,8 +141,9 @@ class VirtualDevice:
             self._board.report(applied)
 
     def hello(self) -> list[Notification]:
-        """What the device sends on every connect: `reported.ota`, and its whole state if it has one."""
-        updates = [shadow_update({"ota": self._ota()})]
+        """What the device sends on every connect: what it runs, and its whole state if it has one."""
+        introduction = ("Dash.Heartbeat", self._system.info()) if self.character.heartbeat else self._ota_report()
+        updates: list[Notification] = [introduction]
         if self._state.tree:
             updates.append(shadow_update(self._state.tree))
         return updates
@@ -179,10 +189,14 @@ class VirtualDevice:
         self._rebooted = True
 
     def _ota(self) -> dict[str, Any]:
-        """The twelve fields of `reported.ota`."""
+        """The twelve fields of `reported.ota`, or those that its character has."""
         status = self._updater.status()
         number = {"status": status.pop("state")}
-        return {"device_id": self._config["device.id"], **self._system.identity(), **number, **status}
+        said = {"device_id": self._config["device.id"], **self._system.identity(), **number, **status}
+        return {name: value for name, value in said.items() if name not in self.character.omits}
+
+    def _ota_report(self) -> Notification:
+        return shadow_update({"ota": self._ota()})
 
     def _report_ota(self) -> None:
         self._board.report({"ota": self._ota()})

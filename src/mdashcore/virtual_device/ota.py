@@ -30,6 +30,7 @@ from mdashcore._errors import InvalidFirmware, RpcError
 from mdashcore.firmware import Limits, read_image
 from mdashcore.virtual_device.board import ERROR, INFO, Board
 from mdashcore.virtual_device.boot import BootLoader, Build
+from mdashcore.virtual_device.characters import Character
 from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED, Args, Method
 
 __all__ = ["SLOT_SIZE", "Updater"]
@@ -78,12 +79,20 @@ class Updater:
     """The transfer in RAM, and the commit timer. `report` is called when `status` has changed."""
 
     def __init__(
-        self, folder: Path, board: Board, boot: BootLoader, report: Callable[[], None], *, slot_size: int
+        self,
+        folder: Path,
+        board: Board,
+        boot: BootLoader,
+        report: Callable[[], None],
+        character: Character,
+        *,
+        slot_size: int,
     ) -> None:
         self._folder = folder
         self._board = board
         self._boot = boot
         self._report = report
+        self._character = character
         self._slot_size = slot_size
 
     def methods(self) -> dict[str, Method]:
@@ -118,7 +127,8 @@ class Updater:
 
     def _begin(self, args: Args) -> None:
         if self._state in (State.PROGRESS, State.SUCCESS):
-            raise RpcError(FAILED, "Update already in progress")
+            forgets = self._character.forgets_transfers
+            raise RpcError(FAILED, "Update already in progress" if forgets else "OTA already in progress")
         if not self._boot.state.committed:
             raise RpcError(FAILED, "Previous update has not been committed yet")
         settings = self._board.config["update"]
@@ -128,11 +138,13 @@ class Updater:
             timeout=_seconds(args, "timeout", settings["timeout"]) or DEFAULT_TIMEOUT,
             commit_timeout=_seconds(args, "commit_timeout", settings["commit_timeout"]),
         )
+        if not self._character.has_trial:
+            transfer.commit_timeout = 0
         if not 0 <= transfer.size <= self._slot_size:
             raise RpcError(FAILED, f"Image does not fit the slot of {self._slot_size} bytes")
         transfer.slot.write_bytes(b"")
         self._transfer = transfer
-        self._board.timers.start("transfer", transfer.timeout, self._transfer_time_out)
+        self._await_progress(transfer)
         self._board.log(f"OTA: starting, {transfer.size} bytes, timeout {transfer.timeout} s")
         self._enter(State.PROGRESS, "progress")
 
@@ -150,15 +162,24 @@ class Updater:
             file.seek(offset)
             file.write(data)
         transfer.written = max(transfer.written, offset + len(data))
-        self._board.timers.start("transfer", transfer.timeout, self._transfer_time_out)
+        self._await_progress(transfer)
+        if self._character.tells_percent:
+            self._board.notify("State.Set", {"ota": {"percent": transfer.percent}})
         if trio.current_time() - transfer.reported >= PROGRESS_INTERVAL:
             transfer.reported = trio.current_time()
             self._report()
 
     def _end(self, args: Args) -> None:
         transfer = self._transfer
-        if transfer is None or self._state is not State.PROGRESS or transfer.written < max(transfer.size, 1):
+        is_whole = transfer is not None and transfer.written >= max(transfer.size, 1)
+        if transfer is None or self._state is not State.PROGRESS:
             raise RpcError(FAILED, "Wrong state for finalize")
+        if not is_whole:
+            if self._character.forgets_transfers:
+                raise RpcError(FAILED, "Wrong state for finalize")
+            self._enter(State.SUCCESS, "rebooting")  # the boot loader finds no image in the slot
+            self._board.reset_after(REBOOT_DELAY, "update")
+            return
         try:
             build = self._checked(transfer.slot)
         except InvalidFirmware as exc:
@@ -207,6 +228,10 @@ class Updater:
         self._boot.save(self._boot.state.revert())
         self._board.timers.stop("commit")
         self._board.reset_after(delay, why)
+
+    def _await_progress(self, transfer: Transfer) -> None:
+        if self._character.forgets_transfers:
+            self._board.timers.start("transfer", transfer.timeout, self._transfer_time_out)
 
     def _transfer_time_out(self) -> None:
         self._board.log("OTA: update timed out", ERROR)

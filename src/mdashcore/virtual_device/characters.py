@@ -1,0 +1,140 @@
+"""Characters: what devices in the field do differently from a Mongoose OS device of today, or say less of.
+
+A character is a set of habits, and characters can be joined: `join("no-status", "slow-flash")` has the habits of both.
+Each name in `CHARACTERS` stands for published device code, whose behaviour the habits repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+
+from mdashcore._errors import InvalidInput
+
+__all__ = ["CHARACTERS", "PLAIN", "Character", "NoMethod", "join"]
+
+
+@attrs.frozen
+class NoMethod:
+    """How a device refuses a method that it does not have."""
+
+    code: int = 404
+    words: str = "No handler for {method}"
+
+
+@attrs.frozen(kw_only=True)
+class Character:
+    """The habits of a device. The defaults are those of a Mongoose OS device of today."""
+
+    doc: str = ""
+    """One line for `mdash device --help`."""
+    lacks: frozenset[str] = frozenset()
+    """Methods that it does not have."""
+    no_method: NoMethod = NoMethod()
+    """How it refuses them, and any other method that it does not have."""
+    omits: frozenset[str] = frozenset()
+    """Members that its `reported.ota` lacks."""
+    has_trial: bool = True
+    """Whether a new build runs on trial until it is committed; without that it is committed when it boots."""
+    heartbeat: bool = False
+    """It introduces itself with `Dash.Heartbeat`, before any report."""
+    forgets_transfers: bool = True
+    """Whether it forgets a transfer that is not gone on with; else it refuses another until `OTA.End` or a reboot.
+
+    A device that does not forget takes `OTA.End` of half an image too: its boot loader then starts the old build.
+    """
+    delays: Mapping[str, float] = MappingProxyType({})
+    """Seconds that it takes for a method before it answers."""
+    tells_percent: bool = False
+    """It sends the notification `State.Set {"ota": {"percent": N}}` for every `OTA.Write`."""
+    chatter: float | None = None
+    """Seconds between two reports, and between two log lines; `None`: as the device was told."""
+    broken_json: bool = False
+    """Its errors are not JSON (`"message":}`), and after each report it sends a frame with `nan` for a number."""
+    byte_per_frame: bool = False
+    """It sends each byte as a text frame of its own, and answers every frame that has no method with an error."""
+
+    @property
+    def can_talk(self) -> bool:
+        """Whether what it sends can be understood at all."""
+        return not self.byte_per_frame
+
+
+PLAIN: Final = Character(doc="a Mongoose OS device of today")
+
+_STATUS_FIELDS: Final = frozenset(
+    {"status", "is_committed", "progress_percent", "message", "partition", "commit_timeout"}
+)
+
+CHARACTERS: Final[Mapping[str, Character]] = MappingProxyType(
+    {
+        "no-status": Character(
+            doc="has no OTA.Status, and reports nothing that it would say: Mongoose OS before 2018",
+            lacks=frozenset({"OTA.Status"}),
+            omits=_STATUS_FIELDS,
+        ),
+        "no-trial": Character(
+            doc="has neither OTA.Status nor OTA.Commit, and commits a new build at its boot: the Arduino library",
+            lacks=frozenset({"OTA.Status", "OTA.Commit", "OTA.Revert"}),
+            no_method=NoMethod(-32601, "method not found"),
+            omits=_STATUS_FIELDS,
+            has_trial=False,
+        ),
+        "heartbeat-first": Character(
+            doc="introduces itself with Dash.Heartbeat, and its reports do not say how a transfer stands",
+            heartbeat=True,
+            omits=_STATUS_FIELDS,
+        ),
+        "holds-transfers": Character(
+            doc="refuses OTA.Begin while it holds a transfer, until OTA.End or a reboot: the Arduino library",
+            forgets_transfers=False,
+        ),
+        "slow-flash": Character(
+            doc="takes its time to erase, to write and to check",
+            delays=MappingProxyType({"OTA.Begin": 20.0, "OTA.Write": 1.5, "OTA.End": 15.0}),
+        ),
+        "answers-garbage": Character(
+            doc="writes errors that are no JSON, and numbers that are none",
+            broken_json=True,
+        ),
+        "byte-per-frame": Character(
+            doc="sends each byte as a frame, and answers answers with errors: the C simulator",
+            byte_per_frame=True,
+        ),
+        "talkative": Character(
+            doc="reports and logs ten times a second, and notifies of every chunk that it takes",
+            tells_percent=True,
+            chatter=0.1,
+        ),
+    }
+)
+"""Characters by name."""
+
+
+def join(*names: str) -> Character:
+    """The habits of all of these characters together; of none: `PLAIN`.
+
+    Raises:
+        InvalidInput: there is no character of that name.
+    """
+    joined = PLAIN
+    for name in names:
+        if name not in CHARACTERS:
+            raise InvalidInput(f"no character {name!r}; there are {', '.join(CHARACTERS)}")
+        joined = _join(joined, CHARACTERS[name])
+    return joined
+
+
+def _join(one: Character, other: Character) -> Character:
+    """A habit that is not the default wins; of two, the sum or the one that comes later."""
+    changed: dict[str, Any] = {}
+    for field in attrs.fields(Character):
+        mine, others = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(mine, frozenset | Mapping):
+            changed[field.name] = {**mine, **others} if isinstance(mine, Mapping) else mine | others
+        elif others != field.default:
+            changed[field.name] = others
+    return attrs.evolve(one, **changed)
