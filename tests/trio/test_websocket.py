@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +20,14 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, TextMessage
 from wsproto.utilities import RemoteProtocolError
 
-from mdashcore.trio.websocket import CLOSE_TIMEOUT, MAX_CONTROL, SEND_TIMEOUT, ServerWebSocket
+from mdashcore.trio.turns import SLICE
+from mdashcore.trio.websocket import (
+    CLOSE_TIMEOUT,
+    CONTROL_BURST,
+    CONTROL_RATE,
+    SEND_TIMEOUT,
+    ServerWebSocket,
+)
 
 texts = st.text(max_size=300).map(str.encode)
 
@@ -322,30 +330,42 @@ async def test_abort_before_anything_is_waited_for(open_pair: Any) -> None:
 # Bounds
 
 
-async def test_pongs_that_cannot_be_sent_are_held_up_to_a_bound(autojump_clock: Any, open_pair: Any) -> None:
-    """A peer that floods with pings, and lets nothing be sent, is cut off."""
-    ws, client = await open_pair()
-    ping = Frame(Opcode.PING, bytes(125)).serialize(mask=True)
-    await client.stream.send_all(ping * (MAX_CONTROL // 127))  # a pong has two bytes more than its data
-    with trio.move_on_after(1):
-        await ws.receive()
-        raise AssertionError("these are not yet too many")
-    await client.stream.send_all(ping)
-    with trio.fail_after(1):
-        assert await ws.receive() is None
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG])
+@pytest.mark.parametrize("sockets", [True, False])
+async def test_a_flood_of_pings_or_pongs_closes_the_connection(
+    open_pair: Any, caplog: pytest.LogCaptureFixture, opcode: Opcode, sockets: bool
+) -> None:
+    """With 1008 and one line in the log that names the account, also where the peer does not stop."""
+    ws, client = await open_pair(sockets=sockets)
+    ws.owner = "alice"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        nursery.start_soon(received, ws)
+        await client.stream.send_all(Frame(opcode, b"x").serialize(mask=True) * 2 * round(CONTROL_BURST))
+        assert await client.close_code() == 1008
+        await client.stream.send_all(Frame(opcode, b"x").serialize(mask=True) * 2 * round(CONTROL_BURST))
+        nursery.cancel_scope.cancel()
+    assert caplog.text.count("a socket of alice is closed: more than 10 pings and pongs a second") == 1
+    assert len(caplog.records) == 1
+    caplog.clear()
+    if sockets:
+        ws._stream.socket.close()
+        client.stream.socket.close()
 
 
-async def test_pongs_that_are_sent_do_not_add_up(open_pair: Any) -> None:
-    """The bound is of what waits, not of what was ever sent."""
+async def test_pings_at_the_rate_go_on_for_ever(autojump_clock: Any, open_pair: Any) -> None:
+    """After a burst of as many as may come at once, too; each is answered."""
     ws, client = await open_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write, ws)
         nursery.start_soon(received, ws)
-        for i in range(3 * MAX_CONTROL // 125):
-            client.protocol.send_ping(b"%0125d" % i)
+        for number in range(3 * round(CONTROL_BURST)):
+            if number >= CONTROL_BURST:
+                await trio.sleep(1.001 / CONTROL_RATE)
+            client.protocol.send_ping(b"%0125d" % number)
             await client.flush()
             frame = await client.frame()
-            assert bytes(frame.data) == b"%0125d" % i
+            assert (frame.opcode, bytes(frame.data)) == (Opcode.PONG, b"%0125d" % number)
         nursery.cancel_scope.cancel()
 
 
@@ -376,6 +396,59 @@ async def test_many_messages_in_one_read_leave_room_for_others(open_pair: Any) -
             await ws.receive()
         nursery.cancel_scope.cancel()
     assert turns > 500
+
+
+PIECES = [Frame(Opcode.TEXT, b"x", fin=False), *[Frame(Opcode.CONT, b"", fin=False)] * 498, Frame(Opcode.CONT, b"x")]
+"""One message."""
+
+CONTROL = [Frame(Opcode.PING if number % 2 else Opcode.PONG, b"") for number in range(round(CONTROL_BURST))]
+
+
+@pytest.mark.parametrize("sockets", [True, False])
+@pytest.mark.parametrize(
+    ("sent", "messages"),
+    [([Frame(Opcode.TEXT, b"x")] * 500, 500), (PIECES, 1), (CONTROL, 0)],
+    ids=["texts", "pieces", "control"],
+)
+async def test_frames_are_taken_in_slices_whatever_they_are(
+    monkeypatch: pytest.MonkeyPatch, open_pair: Any, sockets: bool, sent: list[Frame], messages: int
+) -> None:
+    """Of time: one packet full of them leaves all others their turns, and nothing of it is lost."""
+    now = 0.0
+    each = SLICE / 8
+
+    def clock() -> float:  # each look at it comes with some work
+        nonlocal now
+        now += each
+        return now
+
+    for module in ("websocket", "inflow"):
+        monkeypatch.setattr(f"mdashcore.trio.{module}.perf_counter", clock)
+    ws, client = await open_pair(sockets=sockets)
+    looks: list[float] = []
+    got: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+
+        async def other() -> None:
+            while True:
+                looks.append(now)
+                await trio.lowlevel.checkpoint()
+
+        async def receive() -> None:
+            while (message := await ws.receive()) is not None:
+                got.append(message)
+
+        for each_task in (other, receive, partial(write, ws)):
+            nursery.start_soon(each_task)
+        await client.stream.send_all(b"".join(frame.serialize(mask=True) for frame in sent))
+        await client.close()
+        assert await client.close_code() == 1000
+        nursery.cancel_scope.cancel()
+    assert len(got) == messages
+    assert max(after - before for before, after in pairwise(looks)) <= 2 * SLICE
+    if sockets:
+        ws._stream.socket.close()
+        client.stream.socket.close()
 
 
 # Signs of life

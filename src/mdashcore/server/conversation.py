@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Hashable
 from contextlib import suppress
 from math import inf
 from typing import Final
@@ -15,6 +16,7 @@ from mdashcore.server.http.hangup import transport_of
 from mdashcore.trio.calls import BegunCall
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.stream import write_now
+from mdashcore.trio.turns import Turn
 from mdashcore.trio.websocket import READ_SIZE, SEND_TIMEOUT
 
 __all__ = ["SEND_PIECE", "Conversation"]
@@ -45,7 +47,18 @@ class Conversation:
     """Around that waiting. It may look too early: a deadline that moves on is not worth its price each time."""
     answered: trio.Event | None = attrs.field(init=False, default=None)
     """Set when the call has ended, for a task that cannot go on before."""
+    turn: Turn = attrs.field(init=False, factory=Turn)
+    """The work that its requests are, where one follows the other."""
     _rest: bytes = attrs.field(init=False, default=b"")
+
+    @property
+    def owner(self) -> Hashable:
+        """The account that asks; `None` for a stranger. All connections of an account share one turn."""
+        return self.turn.owner
+
+    @owner.setter
+    def owner(self, owner: Hashable) -> None:
+        self.turn.owner = self.inflow.owner = owner
 
     def wait_until(self, deadline: float) -> None:
         """Move the end of the waiting."""

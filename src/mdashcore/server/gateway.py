@@ -196,6 +196,7 @@ class Gateway:
 
     async def _device(self, ws: ServerWebSocket, request: Request) -> Serve:
         device = await self._service.hub.registry.authenticate(bearer(_authorization(request)))
+        ws.owner = device.account
         return partial(self._service.node.serve_device, device, ws)
 
     async def _listener(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
@@ -204,6 +205,7 @@ class Gateway:
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
         principal = await authenticate()
         self._service.node.check_room(principal.account)
+        ws.owner = principal.account
         feed = self._service.hub.feed
         start = _start(query)
         if start is None:

@@ -170,7 +170,7 @@ class Lane:
 
     async def _begin(self, conversation: Conversation, request: PlainRequest, body: bytes) -> bool:
         try:
-            account = (await self._authenticate(request.authorization)).account
+            account = conversation.owner = (await self._authenticate(request.authorization)).account
         except MdashError:
             return False
         if request.method is None:
@@ -208,7 +208,9 @@ class Lane:
             if request is None or request.body_end - request.body_start > self._max_body:
                 return data, Next.ELSEWHERE
             try:
+                started = time.perf_counter()
                 principal = await self._authenticate(request.authorization)
+                conversation.owner = principal.account
             except StorageError as exc:  # not elsewhere: it would be waited for twice
                 await conversation.send(_failure(exc).encode(close=True))
                 return data, Next.END
@@ -236,7 +238,8 @@ class Lane:
                 return data, Next.END
             if b"\r\n\r\n" not in data:
                 return data, Next.READ
-            await trio.lowlevel.checkpoint()  # a packet full of requests does not keep everybody else waiting
+            conversation.turn.count(time.perf_counter() - started)
+            await conversation.turn.pause()  # a packet full of requests does not keep everybody else waiting
 
     async def _read(self, conversation: Conversation, size: int) -> bytes | None:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""

@@ -11,11 +11,15 @@ import errno
 import logging
 import os
 import select
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
+from math import inf
+from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import trio
+
+from mdashcore.trio.turns import SLICE
 
 __all__ = ["Inflow", "run_now"]
 
@@ -23,7 +27,10 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_EVENTS: Final = 16  # sockets that are read from before everybody else has a turn: if all are flooded, after 15 ms
+MAX_EVENTS: Final = 16  # sockets that are read from before everybody else has a turn
+
+MAX_TURN: Final = 2 * SLICE  # seconds in which functions take what comes in a turn, and a slice for each owner: what is
+# left then is for the tasks. A message of each of those sockets takes 1 ms
 
 
 def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -48,6 +55,10 @@ class _Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[], None]] = {}
+        self._spent: dict[Hashable, float] = {}  # seconds of this turn, by owner
+        self._clock = self._end = 0.0  # the last look at it, and when this turn has lasted long enough
+        self.stop = 0.0
+        """When the function that takes data now is to leave the rest, on the clock of `time.perf_counter`."""
         self.at_end: list[Callable[[], None]] | None = None
         """What is called when all sockets of this turn were read from; None between two turns."""
 
@@ -70,11 +81,26 @@ class _Poller:
             with suppress(OSError, ValueError):  # held, or closed already
                 self._epoll.unregister(fd)
 
+    def take(self, owner: Hashable, function: Callable[[bytes], bytes | None], data: bytes) -> bytes | None:
+        """Have a function take data, if its owner still has time in this turn; else all of it is left."""
+        started, spent = self._clock, self._spent.get(owner, 0.0)
+        if spent >= SLICE or started >= self._end:
+            return data
+        self.stop = started + SLICE - spent
+        try:
+            return function(data)
+        finally:
+            self._clock = now = perf_counter()
+            self._spent[owner] = spent + now - started
+
     async def run(self) -> None:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 self.at_end = []
+                self._spent.clear()
+                self._clock = perf_counter()
+                self._end = self._clock + MAX_TURN
                 for fd, _ in self._epoll.poll(0, MAX_EVENTS):
                     if (ready := self._ready.get(fd)) is not None:  # the one before may have closed it
                         ready()
@@ -119,6 +145,7 @@ class Inflow:
         "_stream",
         "_task",
         "_woken",
+        "owner",
         "take",
     )
 
@@ -129,6 +156,8 @@ class Inflow:
         It returns what `receive` is to return, which may be nothing; or None, and nobody is woken. What it raises is
         raised by `receive`.
         """
+        self.owner: Hashable = None
+        """Whose work it is to take what comes; `None` for a stranger's. All streams of an owner share one turn."""
         self._stream: Any = stream
         self._size = size
         self._data = b""
@@ -185,6 +214,11 @@ class Inflow:
         self._poller.at_end.append(function)
         return True
 
+    @property
+    def stop(self) -> float:
+        """For the function `take`: when it is to leave the rest, on the clock of `time.perf_counter`."""
+        return self._poller.stop if self._poller is not None else inf
+
     def wake(self) -> None:
         """Have who waits in `receive` get nothing, and look around."""
         if self._task is not None:
@@ -226,9 +260,9 @@ class Inflow:
         if not data:
             self._ended = True
             self._forget()
-        elif self.take is not None and self._task is not None:
+        elif self.take is not None and self._task is not None and self._poller is not None:
             try:
-                left = self.take(data)
+                left = self._poller.take(self.owner, self.take, data)
                 if left is None:
                     return
                 data, self._woken = left, True

@@ -63,6 +63,8 @@ class Listener:
         self._eager = eager(stream)
         self._next: int | None = None  # the offset to be sent next, while the sender waits for it
         stream.on_control = lambda: self._wakeup.set()
+        if self._eager is not None:
+            self._eager.on_message = _not_listened_to
 
     def offer(self, item: FeedItem) -> None:
         """Take a new notification; never waits."""
@@ -89,7 +91,7 @@ class Listener:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, self._cursor)
                 while await self.stream.receive() is not None:
-                    pass  # the stream is read-only: what a client says is not listened to
+                    pass  # as in `_not_listened_to`
                 nursery.cancel_scope.cancel()
         except* trio.BrokenResourceError:
             pass
@@ -126,6 +128,11 @@ class Listener:
                         await self._wakeup.wait()
                     cursor, self._next = self._next, None
                     self._behind |= timer.cancelled_caught
+
+
+def _not_listened_to(message: bytes) -> bool:
+    """Take what a client says: the stream is read-only."""
+    return True
 
 
 def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:

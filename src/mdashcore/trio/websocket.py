@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from http import HTTPStatus
 from math import inf
+from time import perf_counter
 from typing import Final
 
 import trio
@@ -28,6 +29,7 @@ from mdashcore import _json
 from mdashcore._connection import ConnectionLimits
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.stream import write_now
+from mdashcore.trio.turns import Turn
 
 __all__ = ["NO_HANDSHAKE", "Request", "ServerWebSocket"]
 
@@ -43,11 +45,17 @@ SEND_TIMEOUT: Final = 30.0  # seconds one write may take: a peer that reads noth
 
 CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's goodbye; shutdown has to be done in 5
 
-MAX_AT_ONCE: Final = 16  # messages of one read that are taken before everybody else has a turn
-
 MAX_DEFERRED: Final = 2**14  # bytes that wait for the end of a turn: a thousand listeners take 16 MB for it at most
 
-MAX_CONTROL: Final = 2**16  # bytes of pongs not sent yet: the peer floods with pings and does not read
+CONTROL_RATE: Final = (
+    10.0  # pings and pongs of a second, for long: Mongoose OS sends a ping every 5 s, other clients one
+)
+# a second at most, and each answers ours
+
+CONTROL_BURST: Final = 100.0  # of them at once, after a silence: what a link has held back. Not sent on, their pongs
+# take 40 KB until the peer, which does not read, is given up
+
+TOO_MANY_CONTROL: Final = f"more than {CONTROL_RATE:g} pings and pongs a second"
 
 _WHOLE_TEXT: Final = 0x81  # the first byte of a frame: FIN, no extension, text
 
@@ -56,6 +64,8 @@ _LENGTH_SIZE: Final = {126: 2, 127: 8}  # bytes of the length, where the second 
 _SUBPROTOCOLS: Final = "Sec-WebSocket-Protocol"
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: what a sub-protocol's name is
+
+_log = logging.getLogger(__name__)
 
 _logger = logging.getLogger("mdashcore.websocket")
 _logger.setLevel(logging.WARNING)  # at DEBUG the library writes whole request lines, tokens included
@@ -73,20 +83,26 @@ class ServerWebSocket:
     __slots__ = (
         "_buffer",
         "_control",
-        "_control_size",
+        "_control_count",
+        "_control_time",
         "_deadline",
         "_deaf",
+        "_flooded",
         "_flushing",
         "_fragments",
         "_handshake",
         "_in_fragments",
         "_inflow",
+        "_left",
         "_max_message",
-        "_messages",
+        "_message",
         "_protocol",
         "_receiving",
         "_rest",
+        "_start",
         "_stream",
+        "_turn",
+        "_unfinished",
         "last_received",
         "on_control",
         "on_message",
@@ -107,16 +123,22 @@ class ServerWebSocket:
         self._handshake: ServerProtocol | None = None
         self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=_logger)
         self._max_message = max_message
-        self._buffer = b""  # what came of frames that are not complete; frames that came with the request
+        self._buffer = b""  # what came and is not taken yet; frames that came with the request
+        self._start = 0  # where in it that begins
+        self._unfinished = False  # whether more than a part of a frame may be there
+        self._message: bytes | None = None  # was taken, and `on_message` left it
         self._in_fragments = False
         self._fragments = bytearray()
-        self._messages: list[bytes] = []  # few, and mostly none: a deque takes 600 bytes to hold nothing
         self._control: list[bytes] = []
-        self._control_size = 0
+        self._control_count = 0.0  # how many have come, less what the rate allows for the time since
+        self._control_time = -inf
+        self._turn = Turn()
         self._rest = b""  # of what was begun to be sent
         self._flushing = False  # whether that is sent at the end of this turn
         self._receiving: trio.CancelScope | None = None
         self._deadline = inf  # of all receiving, once one side has said goodbye
+        self._flooded = False  # it was closed for what it sent: nothing of that is looked at any more
+        self._left = 0.0  # when the last message was given out, on the clock of `time.perf_counter`
         self._deaf = False  # this side has ended the conversation: what the peer has sent since is not taken
         self.last_received = trio.current_time()
         self.on_control = _nobody
@@ -147,9 +169,18 @@ class ServerWebSocket:
         if handshake.state is not State.OPEN:
             return False
         self._protocol.state = State.OPEN
-        self._take(b"")
+        self._unfinished = bool(self._buffer)
         self._inflow.take = self._take_now
         return True
+
+    @property
+    def owner(self) -> Hashable:
+        """Whose work it is to take what comes; `None` for a stranger's. All sockets of an owner share one turn."""
+        return self._turn.owner
+
+    @owner.setter
+    def owner(self, owner: Hashable) -> None:
+        self._turn.owner = self._inflow.owner = owner
 
     # PingableStream
 
@@ -158,29 +189,37 @@ class ServerWebSocket:
         return bool(self._control or (self._rest and not self._flushing))
 
     async def receive(self) -> bytes | None:
-        if self._messages:
-            await trio.lowlevel.checkpoint()  # a read full of tiny messages does not keep everybody else waiting
-        while not self._messages:
-            if self._inflow.wakeable and self._deadline == inf:
-                data = await self._inflow.receive()  # no call between: each that waits takes 230 bytes
+        if self._unfinished:  # a read full of messages
+            self._turn.count(perf_counter() - self._left)
+            await self._turn.pause()
+        message, self._message = self._message, None
+        while message is None:
+            if self._unfinished:
+                message = self._take_in_turn()
+                if message is None and self._unfinished:
+                    await self._turn.give_way()
+                    if trio.current_time() >= self._deadline:
+                        self._end()
+                        return None
             else:
-                data = await self._receive_in_time()
-            if data is None:
-                self._inflow.close()
-                if self._buffer:
-                    self._protocol.receive_data(self._buffer)
-                    self._buffer = b""
-                self._protocol.receive_eof()
-                self._queue_control()
-                return None
-            if data:
-                self._take(data)
-        return self._messages.pop(0)
+                if self._inflow.wakeable and self._deadline == inf:
+                    data = await self._inflow.receive()  # no call between: each that waits takes 230 bytes
+                else:
+                    data = await self._receive_in_time()
+                if data is None:
+                    self._end()
+                    return None
+                if data:
+                    self._add(data)
+                message, self._message = self._message, None
+        if self._unfinished:
+            self._left = perf_counter()
+        return message
 
     async def send(self, messages: Sequence[bytes]) -> None:
         parts = [self._rest, *self._control, *self._encode(messages)]
         is_end = b"" in self._control  # the protocol's sign for the end of what we send
-        self._rest, self._control, self._control_size = b"", [], 0
+        self._rest, self._control = b"", []
         await self._send_all(b"".join(parts))
         if is_end:
             await self._send_eof()
@@ -215,7 +254,7 @@ class ServerWebSocket:
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._deaf = True
-            self._messages.clear()
+            self._message = None
             self._closing()
 
     def abort(self) -> None:
@@ -226,46 +265,87 @@ class ServerWebSocket:
     def _encode(self, messages: Sequence[bytes]) -> Iterable[bytes]:
         return map(_text_frame, messages) if self._protocol.state is State.OPEN else ()
 
-    def _take(self, data: bytes) -> None:
-        """Take bytes: whole text messages right here, each other frame by way of the library."""
+    def _add(self, data: bytes) -> None:
+        """Keep what has come until it is taken."""
         self.last_received = trio.current_time()
-        data = self._buffer + data
-        start = 0
-        while len(data) - start >= 2:
+        if not self._flooded:
+            self._buffer, self._start, self._unfinished = self._buffer[self._start :] + data, 0, True
+
+    def _take_now(self, data: bytes) -> bytes | None:
+        """Take bytes while somebody waits in `receive`, who stays there if `on_message` takes all messages in time."""
+        self._add(data)
+        stop = self._inflow.stop
+        while (message := self._take(stop)) is not None:
+            if not self.on_message(message):
+                self._message = message
+                return b""
+            if not self._unfinished:
+                return None
+            if perf_counter() >= stop:
+                return b""
+        return b"" if self._unfinished else None
+
+    def _take_in_turn(self) -> bytes | None:
+        """The same in the task's own turn: the next message."""
+        started = perf_counter()
+        message = self._take(started + self._turn.left)
+        self._turn.count(perf_counter() - started)
+        return message
+
+    def _take(self, stop: float) -> bytes | None:
+        """The next message of what has come: a whole text right here, each other frame by way of the library.
+
+        Args:
+            stop: when to leave the rest, on the clock of `time.perf_counter`.
+
+        Returns:
+            `None` where there is none yet. Then `_unfinished` says whether there may be one in the rest.
+        """
+        data, start, size = self._buffer, self._start, len(self._buffer)
+        message: bytes | None = None
+        self._unfinished = False
+        while size - start >= 2:
             first, second = data[start], data[start + 1]
             length = second & 0x7F
             head = start + 2 + _LENGTH_SIZE.get(length, 0)
-            if len(data) < head:
+            if size < head:
                 break
             if length > 125:
                 length = int.from_bytes(data[start + 2 : head], "big")
             if second < 0x80 or length > self._max_message:
                 self._protocol.receive_data(data[start:])  # which ends the connection
                 self._take_events()
-                start = len(data)
+                start = size
                 break
             end = head + 4 + length
-            if len(data) < end:
+            if size < end:
                 break
             if first == _WHOLE_TEXT and not self._in_fragments and self._protocol.state is State.OPEN:
-                self._finish_message(apply_mask(data[head + 4 : end], data[head : head + 4]))
+                message = self._checked(apply_mask(data[head + 4 : end], data[head : head + 4]))
             else:
                 self._protocol.receive_data(data[start:end])
-                self._take_events()
+                message = self._take_events()
+                if self._flooded:  # what else it has sent is not looked at
+                    start = size
+                    break
             start = end
-        self._buffer = data[start:]
-
-    def _take_now(self, data: bytes) -> bytes | None:
-        """The same while somebody waits in `receive`, who stays there if all messages are taken by `on_message`."""
-        self._take(data)
-        for _ in range(MAX_AT_ONCE):
-            if not self._messages:
-                return None
-            message = self._messages.pop(0)
-            if not self.on_message(message):
-                self._messages.insert(0, message)
+            if message is not None or (start < size and perf_counter() >= stop):
+                self._unfinished = start < size
                 break
-        return b""
+        if self._unfinished:
+            self._start = start
+        else:
+            self._buffer, self._start = data[start:], 0
+        return message
+
+    def _end(self) -> None:
+        """The peer is gone, or to be gone."""
+        self._inflow.close()
+        if rest := self._buffer[self._start :]:
+            self._protocol.receive_data(rest)
+            self._buffer, self._start, self._unfinished = b"", 0, False
+        self._protocol.receive_eof()
+        self._queue_control()
 
     async def _receive_in_time(self) -> bytes | None:
         """What the peer sent; None when it is gone, when this side aborts, or when no goodbye comes."""
@@ -273,7 +353,9 @@ class ServerWebSocket:
             return await self._inflow.receive()
         return None
 
-    def _take_events(self) -> None:
+    def _take_events(self) -> bytes | None:
+        """Take the one frame that the library was given: the message that it completes."""
+        message: bytes | None = None
         for frame in self._protocol.events_received():
             assert isinstance(frame, Frame)  # noqa: S101 - the request came first, and once
             if frame.opcode is Opcode.BINARY:
@@ -282,24 +364,38 @@ class ServerWebSocket:
                 self._in_fragments = not frame.fin
                 self._fragments += frame.data
                 if frame.fin:
-                    message = bytes(self._fragments)
+                    whole = bytes(self._fragments)
                     self._fragments.clear()
-                    self._finish_message(message)
+                    message = self._checked(whole)
+            elif frame.opcode is not Opcode.CLOSE:
+                self._count_control()
         if self._protocol.state is State.OPEN:
             self._queue_control()
         else:
             self._closing()
+        return message
 
-    def _finish_message(self, message: bytes) -> None:
+    def _checked(self, message: bytes) -> bytes | None:
+        """A message, if there is one to be told of."""
         if self._deaf:
-            return
+            return None
         try:
             message.decode()
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_DATA, "not UTF-8")
             self._closing()
-        else:
-            self._messages.append(message)
+            return None
+        return message
+
+    def _count_control(self) -> None:
+        """Close the socket of a peer that sends pings or pongs all the time."""
+        now = trio.current_time()
+        self._control_count = max(0.0, self._control_count - CONTROL_RATE * (now - self._control_time)) + 1.0
+        self._control_time = now
+        if self._control_count > CONTROL_BURST and not self._flooded:
+            _log.warning("a socket of %s is closed: %s", self.owner, TOO_MANY_CONTROL)
+            self.close(CloseCode.POLICY_VIOLATION, TOO_MANY_CONTROL)
+            self._flooded = True
 
     def _fail(self, code: CloseCode, reason: str) -> None:
         self._deaf = True
@@ -322,9 +418,6 @@ class ServerWebSocket:
         if not parts:
             return
         self._control += parts
-        self._control_size += sum(map(len, parts))
-        if self._control_size > MAX_CONTROL:
-            self.abort()
         self.on_control()
 
     async def _send_all(self, data: bytes) -> None:

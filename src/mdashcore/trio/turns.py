@@ -1,0 +1,92 @@
+"""Whose turn it is: work that takes long is done in slices, and between two of them everybody else has a turn.
+
+Work belongs to an *owner*, mostly an account. One slice of one owner is done at a time, and owners take turns, so what
+many sockets and requests of one owner do together takes no more of the loop than what one of them does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+import attrs
+import trio
+
+__all__ = ["SLICE", "Turn"]
+
+SLICE: Final = 0.002  # seconds of work at a time: a call of a device has six steps, each of which may wait for one
+
+
+@attrs.define(eq=False)
+class _Queue:
+    """Those of one owner who wait for a slice."""
+
+    lock: trio.Lock = attrs.field(factory=trio.Lock)
+    waiting: int = 0
+
+
+class _Turns:
+    """The slices of one Trio run."""
+
+    def __init__(self) -> None:
+        self._next = trio.Lock()
+        self._queues: dict[Hashable, _Queue] = {}
+
+    async def wait(self, owner: Hashable) -> None:
+        """Wait for the owner's next slice, at least until all other tasks have had their turn."""
+        queue = self._queues.setdefault(owner, _Queue())
+        queue.waiting += 1
+        try:
+            async with queue.lock, self._next:  # both are fair: one in each owner's queue, then one of the owners
+                await trio.lowlevel.checkpoint()
+        finally:
+            queue.waiting -= 1
+            if not queue.waiting:
+                del self._queues[owner]
+
+
+_current: trio.lowlevel.RunVar[_Turns | None] = trio.lowlevel.RunVar("mdash_turns", default=None)
+
+
+def _turns() -> _Turns:
+    """The run's own; made when it is first asked for."""
+    turns = _current.get()
+    if turns is None:
+        turns = _Turns()
+        _current.set(turns)
+    return turns
+
+
+class Turn:
+    """The work of one task, counted in time.
+
+    Args:
+        owner: whose work it is; `None` for a stranger's.
+    """
+
+    __slots__ = ("_worked", "owner")
+
+    def __init__(self, owner: Hashable = None) -> None:
+        self.owner = owner
+        self._worked = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds of work until the slice is used up; less than 0 if it was exceeded."""
+        return SLICE - self._worked
+
+    def count(self, seconds: float) -> None:
+        """Count work that was done."""
+        self._worked += seconds
+
+    async def give_way(self) -> None:
+        """Wait for the owner's next slice."""
+        await _turns().wait(self.owner)
+        self._worked = 0.0
+
+    async def pause(self) -> None:
+        """Let others have their turn: only those who are ready, or all if the slice is used up."""
+        if self._worked >= SLICE:
+            await self.give_way()
+        else:
+            await trio.lowlevel.checkpoint()
