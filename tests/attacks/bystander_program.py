@@ -46,6 +46,14 @@ class Client:
             f"Authorization: Bearer {key}\r\nContent-Length: 0\r\n\r\n"
         ).encode()
 
+    async def connected(self) -> None:
+        """Wait until the device can be called: its handshake is answered before the server knows that it is there."""
+        data = b""
+        while b"HTTP/1.1 200" not in data:
+            await self._stream.send_all(self._request)
+            data = await self._stream.receive_some(4096)
+            await trio.sleep(PAUSE)
+
     async def call(self) -> float:
         """Call the device once: the seconds that it took."""
         started = time.perf_counter()
@@ -77,7 +85,7 @@ async def main(device_url: str, token: str, host: str, port: str, device: str, k
     async with trio_websocket.open_websocket_url(device_url, ssl_context=context, extra_headers=headers) as socket:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer, socket)
-            await client.call()
+            await client.connected()
             say([])
             async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
                 async for line in stdin:
