@@ -28,6 +28,7 @@ from mdashcore._errors import (
     LocalProtocolError,
     MdashError,
     NotFound,
+    PreconditionFailed,
     ProtocolError,
     RemoteProtocolError,
     RpcError,
@@ -35,6 +36,7 @@ from mdashcore._errors import (
     StorageError,
     TooLarge,
     Unauthenticated,
+    UnsupportedContent,
     VersionConflict,
 )
 from mdashcore._events import (
@@ -72,6 +74,7 @@ __all__ = [
     "NotFound",
     "Notification",
     "NotificationReceived",
+    "PreconditionFailed",
     "ProtocolError",
     "RemoteProtocolError",
     "RequestReceived",
@@ -82,6 +85,7 @@ __all__ = [
     "StorageError",
     "TooLarge",
     "Unauthenticated",
+    "UnsupportedContent",
     "VersionConflict",
     "firmware",
     "jsonrpc",

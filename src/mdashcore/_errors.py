@@ -13,12 +13,14 @@
     │   ├── InvalidShadowUpdate
     │   └── InvalidFirmware
     ├── TooLarge                  more bytes than the limit allows
+    ├── UnsupportedContent        a body in a form that is not read: a content coding
     ├── Unauthenticated           no credentials, or not valid ones
     ├── Forbidden                 known, and not allowed
     ├── NotFound                  does not exist, or not for this account
     ├── Conflict                  does not fit the present state
     │   ├── AlreadyExists
     │   └── ShadowConflict        the update's version is not the current one
+    ├── PreconditionFailed        a condition of the request does not hold
     ├── Busy                      a bound is reached; try again later: retry_after
     │   └── LimitReached          the account has as much as it may: limit
     ├── InsufficientStorage       the disk is almost full
@@ -52,6 +54,7 @@ __all__ = [
     "LocalProtocolError",
     "MdashError",
     "NotFound",
+    "PreconditionFailed",
     "ProtocolError",
     "RemoteProtocolError",
     "RpcError",
@@ -59,6 +62,7 @@ __all__ = [
     "StorageError",
     "TooLarge",
     "Unauthenticated",
+    "UnsupportedContent",
     "VersionConflict",
 ]
 
@@ -125,6 +129,10 @@ class TooLarge(MdashError):
     """More bytes than the limit, which the text names."""
 
 
+class UnsupportedContent(MdashError):
+    """The body is in a form that is not read here, such as a content coding."""
+
+
 class Unauthenticated(MdashError):
     """Credentials are missing, unknown or revoked. The text never says which."""
 
@@ -147,6 +155,10 @@ class AlreadyExists(Conflict):
 
 class ShadowConflict(Conflict):
     """The version given with a shadow update is not the current one."""
+
+
+class PreconditionFailed(MdashError):
+    """A condition that the request makes does not hold at present. Nothing was changed."""
 
 
 class Busy(MdashError):
@@ -192,7 +204,9 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
         Forbidden: 403,
         NotFound: 404,
         Conflict: 409,
+        PreconditionFailed: 412,
         TooLarge: 413,
+        UnsupportedContent: 415,
         RpcError: 422,  # the request was understood, and the device refused; 502 and 500 mean broken servers
         Busy: 429,
         ProtocolError: 400,

@@ -25,6 +25,7 @@ __all__ = [
     "check_device_id",
     "check_label",
     "hash_token",
+    "is_key",
     "make_id",
     "make_token",
 ]
@@ -36,6 +37,8 @@ KEY_PREFIX: Final = "mdk"
 SESSION_PREFIX: Final = "mds"
 
 MAX_LABEL: Final = 256  # characters of a name for people: longer ones are pasted by mistake
+
+_KEY = re.compile(r"mdk_[A-Za-z0-9_-]{43}", re.ASCII)
 
 _ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)  # no ":": HTTP Basic ends a name there
 _DEVICE_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@+=-]{1,128}", re.ASCII)  # stands in a URL path as it is
@@ -94,6 +97,15 @@ def make_token(prefix: str, entropy: bytes) -> str:
     if len(entropy) != ENTROPY_BYTES:
         raise InvalidInput(f"a token is made of {ENTROPY_BYTES} random bytes")
     return f"{prefix}_{base64.urlsafe_b64encode(entropy).rstrip(b'=').decode()}"
+
+
+def is_key(secret: str) -> bool:
+    """Whether a secret has the form of an API key, as `make_token` makes it; also one that was never issued.
+
+    >>> is_key(make_token("mdk", bytes(32))), is_key("mdk_short"), is_key("a password")
+    (True, False, False)
+    """
+    return _KEY.fullmatch(secret) is not None
 
 
 def make_id(prefix: str, entropy: bytes) -> str:

@@ -6,6 +6,8 @@ import ast
 import importlib
 import json
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,9 +24,12 @@ from mdashcore.hub.device_session import DEVICE_METHODS
 from mdashcore.hub.limits import PER_PROCESS
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.config import ServerConfig, ServerLimits, User
+from mdashcore.server.elsewhere import ELSEWHERE, instead_of
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.server.service import ServiceSettings
 from mdashcore.server.upload import _PATH as UPLOAD_PATH
+
+MOS = Path(__file__).parents[1] / "clients" / "mos.py"
 
 SOURCE = Path(__file__).parents[2] / "src" / "mdashcore"
 
@@ -105,6 +110,25 @@ def test_examples_of_the_rest_api(rest, demo, run, tmp_path):
         assert shown, block.code
         answered = body[0] if shown[1] == "jsonl" else "\n".join(body)
         _check_shape(json.loads(shown[2]), json.loads(answered), block.code)
+
+
+def test_mos_calls_as_the_pages_say(page, demo, run):
+    """Each line of `mos` is executed, by a program that sends exactly what `mos` sends."""
+    blocks = [
+        block for name in ("rest_api", "compatibility") for block in page(f"docs/reference/{name}.md").blocks("mos")
+    ]
+    assert len(blocks) == 2
+    for block in blocks:
+        shown = re.match(r"\s*```json\n(.*?)```", block.after, re.DOTALL)
+        code = f'mos() {{ {shlex.quote(sys.executable)} {shlex.quote(str(MOS))} "$@"; }}\n{block.code}'
+        _check_shape(json.loads(shown[1]), json.loads(run(code, env=demo.variables).stdout), block.code)
+
+
+def test_what_is_not_served_is_on_the_page(page):
+    """The paths of the page are those that the server knows words for, and more of the same."""
+    asked = [row[0].strip("`") for row in rows(page("docs/reference/compatibility.md").section("## Not served"))]
+    assert all(instead_of(path) for path in asked if path.startswith("/"))
+    assert all(any(path.startswith(known) for path in asked) for known in ELSEWHERE)
 
 
 def _write_firmware(path: Path) -> None:

@@ -38,7 +38,7 @@ async def test_the_forms_of_credentials(alice, anyone, password):
         answer = await anyone.get("/me", headers={"Authorization": authorization})
         assert (answer.status_code, answer.json()["name"]) == (200, "alice")
     assert (await anyone.get(f"/me?access_token={alice.key}")).json()["name"] == "alice"
-    assert (await anyone.get(f"/me?x=1&access_token={alice.key}&y")).json()["name"] == "alice"
+    assert (await anyone.get(f"/devices?filter=online&access_token={alice.key}")).json() == []
 
 
 NOT_VALID = [
@@ -74,6 +74,56 @@ async def test_credentials_that_are_not_valid(alice, anyone):
         assert answer.headers["www-authenticate"].startswith('Bearer realm="mdash", Basic')
         assert "alice" not in answer.text
         alice.server.service.passwords._failures.clear()
+
+
+async def test_a_key_as_the_password_of_any_name(alice, bob, anyone, monkeypatch, password):
+    """What has a key's form is looked up as a key: no password is checked, nothing counts against a name."""
+    passwords = alice.server.service.passwords
+    monkeypatch.setattr(passwords, "check", None)
+    for name in ("x", "", "bob", "root", "no such name", "x" * 500, "\u0645"):
+        answer = await anyone.get("/me", headers={"Authorization": basic(name, alice.key)})
+        assert (answer.status_code, answer.json()) == (200, {"name": "alice", "admin": False})
+    unknown = "mdk_" + "A" * 43
+    for _ in range(30):  # three times as many as lock a name
+        answer = await anyone.get("/devices", headers={"Authorization": basic("alice", unknown)})
+        assert (answer.status_code, answer.json()["error"]["message"]) == (401, "the key is not valid")
+    monkeypatch.undo()
+    good = await anyone.get("/me", headers={"Authorization": basic("alice", password)})
+    assert (good.status_code, good.json()["name"]) == (200, "alice")
+
+
+async def test_what_only_looks_like_a_key_is_a_password(alice, anyone):
+    """Too short, too long, or with another sign in it: it is checked as the password that it may be."""
+    accounts, passwords = alice.server.service.hub.accounts, alice.server.service.passwords
+    for like in ("mdk_" + "A" * 42, "mdk_" + "A" * 44, "mdk_" + "A" * 42 + "!", "MDK_" + "A" * 43):
+        await accounts.set_password("alice", await passwords.hash(like))
+        answer = await anyone.get("/me", headers={"Authorization": basic("alice", like)})
+        assert (like, answer.status_code) == (like, 200)
+
+
+async def test_a_key_in_the_place_of_a_password_is_no_admin_and_logs_nobody_in(root, anyone, password):
+    """Not at the users, not at the login, not for changing the password."""
+    headers = {"Authorization": basic("root", root.key)}
+    assert (await anyone.get("/users", headers=headers)).status_code == 403
+    assert (await anyone.post("/login", json={"user": "root", "password": root.key})).status_code == 401
+    change = {"old": password, "new": "another one"}
+    assert (await anyone.put("/me/password", headers=headers, json=change)).status_code == 403
+
+
+async def test_a_foreign_page_gains_nothing_by_a_key_that_the_browser_remembers(alice, anyone):
+    """A browser adds what it knows for Basic by itself, whatever it is."""
+    for fetch, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        headers = {"Authorization": basic("x", alice.key), "Sec-Fetch-Site": fetch}
+        assert (fetch, (await anyone.get("/devices", headers=headers)).status_code) == (fetch, status)
+
+
+async def test_a_key_as_a_password_ends_with_the_key(alice, anyone):
+    """At once."""
+    created = (await alice.http.post("/keys")).json()
+    headers = {"Authorization": basic("x", created["key"])}
+    assert (await anyone.get("/devices", headers=headers)).status_code == 200
+    assert (await alice.http.delete(f"/keys/{created['id']}")).status_code == 200
+    assert (await anyone.get("/devices", headers=headers)).status_code == 401
 
 
 async def test_an_access_token_that_is_not_valid(alice, anyone):

@@ -149,7 +149,44 @@ CASES: dict[str, bytes] = {
     "to be upgraded to HTTP/2": request(
         f"GET {SHADOW} HTTP/1.1", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AA", body=b""
     ),
+    "a query of a shadow": request(f"GET {SHADOW}?name=wifi HTTP/1.1", body=b""),
+    "two conditions": request(f"GET {SHADOW} HTTP/1.1", 'If-Match: "1"', 'If-Match: "2"', body=b""),
+    "an empty condition": request(f"GET {SHADOW} HTTP/1.1", "If-Match:", body=b""),
 }  # fmt: skip
+
+MEANINGFUL = [
+    "Accept: text/html",
+    "Accept-Encoding: gzip, identity;q=0",
+    "Content-Encoding: gzip",
+    "Content-Encoding: identity",
+    "Content-Range: bytes 0-2/3",
+    "If-Match: *",
+    'If-Match: "99999"',
+    'If-Match: W/"99999", "99998"',
+    "If-Match: 99999",
+    "If-None-Match: *",
+    'If-None-Match: "99999"',
+    "If-None-Match: x",
+    "If-Modified-Since: Sat, 29 Oct 2044 19:43:31 GMT",
+    "If-Unmodified-Since: Sat, 29 Oct 1994 19:43:31 GMT",
+    'If-Range: "1"',
+    "Range: bytes=0-3",
+    "Prefer: return=minimal",
+    "X-HTTP-Method-Override: DELETE",
+    "X-HTTP-Method: DELETE",
+    "X-Method-Override: DELETE",
+]
+"""Headers that change what a request means, or would if they were heeded."""
+
+CASES |= {
+    f"{what} with {field}": request(f"{line} HTTP/1.1", field, body=body)
+    for field in MEANINGFUL
+    for what, line, body in (
+        ("a shadow", f"GET {SHADOW}", b""),
+        ("an update", f"POST {SHADOW}", b'{"state":{"desired":{"a":1}}}'),
+        ("a call", "POST /api/v2/devices/d1/rpc/Echo", b"[1]"),
+    )
+}
 
 
 @attrs.frozen

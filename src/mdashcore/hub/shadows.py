@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, Final, TypeAlias
 
 from mdashcore import _json, notifications
-from mdashcore._errors import Busy, InvalidInput, ShadowConflict, TooLarge, VersionConflict
+from mdashcore._errors import Busy, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
@@ -26,6 +26,9 @@ MAX_WAITING: Final = 1000  # updates of one shadow, of those that may be refused
 
 Protect: TypeAlias = Callable[[Callable[[], Awaitable[Change]]], Awaitable[Change]]
 """Awaits what it is given, and does not let it be cancelled on the way."""
+
+Condition: TypeAlias = Callable[[int], bool]
+"""Whether an update is for a version."""
 
 
 class Shadows:
@@ -75,7 +78,14 @@ class Shadows:
             yield key.removeprefix(prefix), shadow
 
     async def update(
-        self, account: str, id: str, document: Any, *, patience: float = inf, protect: Protect | None = None
+        self,
+        account: str,
+        id: str,
+        document: Any,
+        *,
+        condition: Condition | None = None,
+        patience: float = inf,
+        protect: Protect | None = None,
     ) -> Change:
         """Apply an update, store it, and tell it to everybody.
 
@@ -83,11 +93,13 @@ class Shadows:
         The rest must not be (no loop is known here): what is stored by then would be told to nobody.
 
         Args:
+            condition: whether the update is for the version that it meets.
             patience: seconds to wait for its turn. Of those that do not wait for ever, `MAX_WAITING` do so at a time.
             protect: runs what must not be cancelled; without it, the caller has to see to that.
 
         Raises:
             InvalidShadowUpdate, ShadowConflict, TooLarge: as `Shadow.update`; nothing was changed.
+            PreconditionFailed: `condition` does not hold; nothing was changed.
             Busy: the turn did not come in time; nothing was changed.
         """
         key = scoped(account, id)
@@ -98,20 +110,22 @@ class Shadows:
                 raise Busy(f"the shadow of {id!r} is being changed by too many at the same time")
         try:
             if protect is None:
-                return await self._update(account, id, key, document)
-            return await protect(lambda: self._update(account, id, key, document))
+                return await self._update(account, id, key, document, condition)
+            return await protect(lambda: self._update(account, id, key, document, condition))
         finally:
             turns.leave(key)
 
-    async def _update(self, account: str, id: str, key: str, document: Any) -> Change:
+    async def _update(self, account: str, id: str, key: str, document: Any, condition: Condition | None) -> Change:
         record = self._cache.get(key)
         cached = record is not None
         race = None
         while True:
             record = record or await self._read(key)
             try:
+                if condition is not None and not condition(record.value.version):
+                    raise PreconditionFailed(f"the shadow of {id!r} is at version {record.value.version}")
                 shadow, change = record.value.update(document, now=self._now(), limits=self._limits)
-            except (InvalidInput, ShadowConflict, TooLarge):
+            except (InvalidInput, PreconditionFailed, ShadowConflict, TooLarge):
                 if not cached:
                     raise
                 record, cached = None, False  # judged by what may be old: look again before saying no

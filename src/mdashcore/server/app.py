@@ -15,7 +15,10 @@ from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, problems
 from mdashcore.server.api._request import answer
 from mdashcore.server.asgi import App, BodyGuard, FramingGuard, Scope, is_from_page
+from mdashcore.server.elsewhere import instead_of
 from mdashcore.server.lane import SECURITY_HEADERS
+from mdashcore.server.query import known_parameters
+from mdashcore.server.request_check import check_request
 from mdashcore.server.rollout_upload import RolloutRoute
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
@@ -54,9 +57,19 @@ def create_app(service: Service) -> App:
     return FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded))))
 
 
+SHADOW = "/api/v2/devices/<id>/shadow"
+"""The route that heeds conditions."""
+
+
 def needs_login(path: str) -> bool:
     """Whether only known people may ask for this path."""
     return path.startswith("/api/") and path.rstrip("/") not in LOGIN_PATHS
+
+
+def nothing_at(path: str) -> str:
+    """What to say of a path that nothing is served at."""
+    instead = instead_of(path)
+    return f"nothing is served at {path}" + (f": {instead}" if instead else "")
 
 
 def create_quart_app(service: Service) -> QuartTrio:
@@ -81,6 +94,13 @@ def create_quart_app(service: Service) -> QuartTrio:
         elif needs_login(request.path) and request.endpoint != "socket_only":
             g.principal = await service.authenticator.of_request(scope)
 
+    @app.before_request
+    async def check() -> None:
+        if request.url_rule is not None and request.path.startswith("/api/"):
+            route = request.url_rule.rule
+            known = known_parameters(request.method, route)
+            check_request(cast(Scope, request.scope), known, conditional=route == SHADOW)
+
     @app.after_request
     async def secure(response: Response) -> Response:
         for name, value in SECURITY_HEADERS.items():
@@ -98,7 +118,7 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        words = f"nothing is served at {request.path}" if status == 404 else error.description or ""
+        words = nothing_at(request.path) if status == 404 else error.description or ""
         response = answer(problems.problem(status, words), status)
         if status == 405:
             response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))

@@ -27,7 +27,9 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "has_body",
     "header",
+    "header_list",
     "is_from_page",
     "read_body",
     "refuse_socket",
@@ -65,6 +67,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     """
     values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
     return ", ".join(values) if name == b"authorization" and values else next(iter(values), None)
+
+
+def header_list(scope: Scope, name: bytes) -> str | None:
+    """The values of a header as one list (RFC 9110, section 5.3); None where there is none; `name` in lower case."""
+    values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+    return ", ".join(values) if values else None
 
 
 def is_from_page(scope: Scope) -> bool:
@@ -139,7 +147,7 @@ async def refuse_socket(receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
-def _has_body(scope: Scope) -> bool:
+def has_body(scope: Scope) -> bool:
     """Whether a request announces a body. Without one, the app's own authentication comes early enough."""
     return header(scope, b"transfer-encoding") is not None or header(scope, b"content-length") not in (None, "0")
 
@@ -192,7 +200,7 @@ class BodyGuard:
             return
         unread = True
         try:
-            if self._authenticate is not None and _has_body(scope):
+            if self._authenticate is not None and has_body(scope):
                 await self._authenticate(scope)
             with trio.move_on_after(2 * self._timeout) as timer:
                 body = await read_body(scope, receive, limit=self._limit, timeout=self._timeout)

@@ -25,6 +25,7 @@ from mdashcore.server.auth import Browser, Principal, bearer, query_value
 from mdashcore.server.conversation import Conversation
 from mdashcore.server.http.slow_lane import MAX_HEAD, SlowLane, refusal
 from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
+from mdashcore.server.query import check_query, known_parameters
 from mdashcore.server.service import Service
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
@@ -187,16 +188,17 @@ class Gateway:
             return None
         path, _, query = request.path.partition("?")
         try:
-            serve = await (self._device(ws, request) if path == DEVICE_PATH else self._listener(ws, request, query))
+            serve = await (self._device if path == DEVICE_PATH else self._listener)(ws, request, query)
         except MdashError as exc:
             await _refuse(conversation, exc, from_page="Origin" in request.headers)
             return _Socket(ws, _nothing)
         conversation.set_unread_timeout(0)  # a WebSocket has pings
         return _Socket(ws, serve if await ws.accept(request) else _nothing)
 
-    async def _device(self, ws: ServerWebSocket, request: Request) -> Serve:
+    async def _device(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
         device = await self._service.hub.registry.authenticate(bearer(_authorization(request)))
         ws.owner = device.account
+        check_query(query, known_parameters("GET", DEVICE_PATH))
         return partial(self._service.node.serve_device, device, ws)
 
     async def _listener(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
@@ -206,6 +208,7 @@ class Gateway:
         principal = await authenticate()
         self._service.node.check_room(principal.account)
         ws.owner = principal.account
+        check_query(query, known_parameters("GET", NOTIFY_PATH))
         feed = self._service.hub.feed
         start = _start(query)
         if start is None:

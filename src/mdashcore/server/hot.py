@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
+from mdashcore.server.conditions import Conditions
 from mdashcore.server.finish import SOON, finish_soon
 from mdashcore.server.service import Service
 from mdashcore.trio.calls import BegunCall
 from mdashcore.trio.link import Outcome
 
-__all__ = ["begin_call", "call", "read_shadow", "update_shadow"]
+__all__ = ["Versioned", "begin_call", "call", "read_shadow", "update_shadow"]
+
+
+class Versioned(NamedTuple):
+    """What is answered of a shadow."""
+
+    body: bytes | None
+    """JSON; None where the client has this version already."""
+    version: int
 
 
 async def call(service: Service, account: str, id: str, method: str, body: bytes, timeout: str | None) -> bytes:
@@ -46,16 +57,26 @@ def _prepare(service: Service, method: str, body: bytes, timeout: str | None) ->
     return (params if params and params != b"null" else None), seconds
 
 
-async def read_shadow(service: Service, account: str, id: str) -> bytes:
-    """The shadow: ``{"state", "metadata", "version", "timestamp"}``. Raises `NotFound`."""
+async def read_shadow(service: Service, account: str, id: str, conditions: Conditions | None = None) -> Versioned:
+    """The shadow: ``{"state", "metadata", "version", "timestamp"}``. Raises `NotFound`, `PreconditionFailed`."""
     await service.hub.registry.get(account, id)
-    return _json.encode((await service.hub.shadows.get(account, id)).document())
+    shadow = await service.hub.shadows.get(account, id)
+    if conditions is not None:
+        conditions.check_match(shadow.version)
+        if conditions.is_known(shadow.version):
+            return Versioned(None, shadow.version)
+    return Versioned(_json.encode(shadow.document()), shadow.version)
 
 
-async def update_shadow(service: Service, account: str, id: str, body: bytes) -> bytes:
+async def update_shadow(
+    service: Service, account: str, id: str, body: bytes, conditions: Conditions | None = None
+) -> Versioned:
     """Update it: what was accepted, with the new version. Raises `NotFound`, and as `Shadows.update`."""
     await service.hub.registry.get(account, id)
     document = _json.decode(body) if body.strip() else None
     # A client that leaves must not keep from the device, and from those who listen, what is stored already.
-    change = await service.hub.shadows.update(account, id, document, patience=SOON, protect=finish_soon)
-    return _json.encode(change.accepted_document())
+    condition = None if conditions is None else conditions.allow
+    change = await service.hub.shadows.update(
+        account, id, document, condition=condition, patience=SOON, protect=finish_soon
+    )
+    return Versioned(_json.encode(change.accepted_document()), change.version)

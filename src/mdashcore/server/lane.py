@@ -25,6 +25,7 @@ from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
+from mdashcore.server.conditions import Conditions, etag
 from mdashcore.server.conversation import Conversation
 from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
 from mdashcore.server.plain import PlainRequest
@@ -35,6 +36,9 @@ from mdashcore.trio.inflow import run_now
 __all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "Lane", "Next", "date"]
 
 _log = logging.getLogger(__name__)
+
+NOT_MODIFIED: Final = 304
+"""The one status without a body."""
 
 KEEP_ALIVE: Final = 65  # seconds of a connection without a request: usual proxies close first, after 60
 
@@ -72,9 +76,10 @@ class Answer:
     def encode(self, *, close: bool) -> bytes:
         """As it goes onto the stream."""
         more = "".join(f"{name.lower()}: {value}\r\n" for name, value in self.headers.items()).encode()
-        return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%bdate: %b\r\n%b\r\n%b" % (
+        form = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(self.body)
+        return b"%b%b%b%bdate: %b\r\n%b\r\n%b" % (
             _status_line(self.status),
-            len(self.body),
+            b"" if self.status == NOT_MODIFIED else form,
             _FIXED,
             more,
             date(),
@@ -267,9 +272,13 @@ class Lane:
         try:
             if request.method is not None:
                 return Answer(200, await hot.call(service, account, device, request.method, body, request.timeout))
+            conditions = None if request.conditions is None else Conditions.of(*request.conditions)
             if request.post:
-                return Answer(200, await hot.update_shadow(service, account, device, body))
-            return Answer(200, await hot.read_shadow(service, account, device))
+                found = await hot.update_shadow(service, account, device, body, conditions)
+            else:
+                found = await hot.read_shadow(service, account, device, conditions)
+            status = NOT_MODIFIED if found.body is None else 200
+            return Answer(status, found.body or b"", {"etag": etag(found.version)})
         except Exception as exc:
             return _failure(exc)
 

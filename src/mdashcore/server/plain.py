@@ -7,19 +7,24 @@ from typing import Final
 
 import attrs
 
+from mdashcore.server.conditions import ODD_HEADERS
+
 __all__ = ["PlainRequest"]
 
 _HEAD: Final = re.compile(
-    rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+))"
-    rb"(?:\?timeout=([0-9.]+))? HTTP/1\.1\r\n"
+    rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+)(?:\?timeout=([0-9.]+))?)"
+    rb" HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[!-~](?:[\t -~]*[!-~])?[ \t]*\r\n){1,64})\r\n"
 )
 """A head that the lane takes (RFC 9112, sections 3 and 5): no space, escape or byte that could be read in two ways."""
 
-_ONCE: Final = frozenset({b"host", b"content-length", b"authorization"})
+_ONCE: Final = frozenset({b"host", b"content-length", b"authorization", b"if-match", b"if-none-match"})
 """Fields of which a second one makes a request odd."""
 
-_ODD: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
+_ODD: Final = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"}
+    | {name.encode() for name in ODD_HEADERS}
+)
 """Fields that make one odd."""
 
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}")
@@ -34,6 +39,8 @@ class PlainRequest:
     method: str | None
     """The device's method; None for its shadow."""
     timeout: str | None
+    conditions: tuple[str | None, str | None] | None
+    """The values of ``If-Match`` and ``If-None-Match`` of a request for a shadow; None where there is neither."""
     authorization: str
     """A Bearer key. Passwords take a while anyway, and are counted where they are wrong."""
     body_start: int
@@ -69,14 +76,24 @@ class PlainRequest:
             return None
         if connection not in (b"keep-alive", b"close"):
             return None
+        conditions = None
+        if b"if-match" in fields or b"if-none-match" in fields:
+            if match[3] is not None:
+                return None  # a call has no versions
+            conditions = _text(fields.get(b"if-match")), _text(fields.get(b"if-none-match"))
         start = match.end()
         return cls(
             post=match[1] == b"POST",
             device=match[2].decode(),
             method=None if match[3] is None else match[3].decode(),
             timeout=None if match[4] is None else match[4].decode(),
+            conditions=conditions,
             authorization=authorization.decode(),
             body_start=start,
             body_end=start + int(length),
             close=connection == b"close",
         )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()

@@ -7,7 +7,16 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from mdashcore import _json
-from mdashcore._errors import Busy, LimitReached, MdashError, RpcError, StorageError, Unauthenticated, status_of
+from mdashcore._errors import (
+    Busy,
+    LimitReached,
+    MdashError,
+    RpcError,
+    StorageError,
+    Unauthenticated,
+    UnsupportedContent,
+    status_of,
+)
 from mdashcore.hub.limits import is_per_process
 
 __all__ = ["body", "headers", "message", "problem"]
@@ -48,6 +57,8 @@ def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
     """
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": BEARER if from_page else f"{BEARER}, {BASIC}"}
+    if isinstance(error, UnsupportedContent):
+        return {"Accept-Encoding": "identity"}
     if isinstance(error, Busy) and not (isinstance(error, LimitReached) and not is_per_process(error.limit)):
         return {"Retry-After": str(math.ceil(error.retry_after))}
     return {}

@@ -21,6 +21,7 @@ from mdashcore.server.asgi import (
     Scope,
     Send,
 )
+from mdashcore.server.request_check import check_request
 from mdashcore.server.service import Service
 from mdashcore.server.upload import ImageBody, answer
 
@@ -48,6 +49,7 @@ class RolloutRoute:
         """Store the image, and the rollout: status and body of the answer."""
         service = self._service
         account = (await service.authenticator.of_request(scope)).account
+        check_request(scope, ())
         rollouts = service.hub.rollouts
         await rollouts.check_room(account)
         id = rollouts.new_id()

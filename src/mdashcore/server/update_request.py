@@ -11,10 +11,9 @@ import attrs
 
 from mdashcore import ota
 from mdashcore._errors import InvalidInput
+from mdashcore.server.query import ACCESS_TOKEN, MAX_FIELDS
 
 __all__ = ["PARAMETERS", "UpdateRequest"]
-
-MAX_FIELDS: Final = 32  # parameters of a query: three times as many as there are
 
 
 @attrs.frozen
@@ -34,10 +33,12 @@ class UpdateRequest:
             raise InvalidInput(f"the query is not valid, or has more than {MAX_FIELDS} parameters") from None
         values: dict[str, Any] = {}
         for name, text in given:
-            if name == "access_token":
+            if name == ACCESS_TOKEN:
                 continue
             if name not in PARAMETERS:
-                raise InvalidInput(f"unknown parameter {name[:64]!r}; known are {', '.join(PARAMETERS)}")
+                raise InvalidInput(
+                    f"unknown parameter {name[:64]!r}; known are {', '.join([*PARAMETERS, ACCESS_TOKEN])}"
+                )
             field, read = PARAMETERS[name]
             if field in values:
                 raise InvalidInput(f"{name} is given twice")

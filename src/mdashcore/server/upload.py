@@ -43,6 +43,7 @@ from mdashcore.server.asgi import (
     respond,
     respond_error,
 )
+from mdashcore.server.request_check import check_request
 from mdashcore.server.service import Service
 from mdashcore.server.update_request import UpdateRequest
 from mdashcore.storage import BlobStore
@@ -82,6 +83,7 @@ class UploadRoute:
         """
         service = self._service
         account = (await service.authenticator.of_request(scope)).account
+        check_request(scope, None)
         request = UpdateRequest.of(scope["query_string"].decode("latin-1"))
         await service.hub.registry.get(account, device)
         if not request.queue and not await self._is_online(account, device):

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from quart import Blueprint, Response
+from http import HTTPStatus
+from typing import cast
+
+from quart import Blueprint, Response, request
 
 from mdashcore.server import hot
 from mdashcore.server.api._request import answer, principal, raw_body, service
+from mdashcore.server.asgi import Scope, header_list
+from mdashcore.server.conditions import Conditions, etag
 
 routes = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
 
 
 @routes.get("")
 async def get_shadow(id: str) -> Response:
-    """The shadow: ``{"state", "metadata", "version", "timestamp"}``."""
-    return answer(await hot.read_shadow(service(), principal().account, id))
+    """The shadow: ``{"state", "metadata", "version", "timestamp"}``; its version is the entity tag."""
+    return _answer(await hot.read_shadow(service(), principal().account, id, _conditions()))
 
 
 @routes.post("")
 async def update_shadow(id: str) -> Response:
     """Update it: ``{"state", "version"?, "clientToken"?}``; answers with what was accepted and the new version."""
-    return answer(await hot.update_shadow(service(), principal().account, id, await raw_body()))
+    body = await raw_body()
+    return _answer(await hot.update_shadow(service(), principal().account, id, body, _conditions()))
+
+
+def _conditions() -> Conditions | None:
+    """What the request says of the version that it is for."""
+    scope = cast(Scope, request.scope)
+    return Conditions.of(header_list(scope, b"if-match"), header_list(scope, b"if-none-match"))
+
+
+def _answer(found: hot.Versioned) -> Response:
+    if found.body is not None:
+        response = answer(found.body)
+    else:
+        response = Response(b"", HTTPStatus.NOT_MODIFIED)
+        for name in ("Content-Type", "Content-Length"):  # of nothing
+            response.headers.pop(name, None)
+    response.headers["ETag"] = etag(found.version)
+    return response

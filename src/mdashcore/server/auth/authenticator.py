@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 import attrs
 
+from mdashcore import identity
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
 from mdashcore.hub.sessions import Session
@@ -83,7 +84,11 @@ class Browser:
 
 
 class Authenticator:
-    """Knows people by ``Bearer`` key, ``Basic`` user and password, ``?access_token=``, or the session cookie."""
+    """Knows people by ``Bearer`` key, ``Basic`` user and password, ``?access_token=``, or the session cookie.
+
+    What has a key's form in the place of the password is looked up as a key, whatever the user's name, and as nothing
+    else.
+    """
 
     def __init__(self, hub: Hub, passwords: Passwords) -> None:
         self._hub = hub
@@ -121,6 +126,8 @@ class Authenticator:
             if browser.fetch_site != "none":
                 browser.check_not_foreign()  # a browser that knows a password adds it by itself, as it does a cookie
             name, password = _basic(value.strip())
+            if identity.is_key(password):  # for clients that know nothing but user and password in a URL
+                return await self._by_key(password)
             account = await self._passwords.check(name, password)
             return Principal(account.name, admin=account.admin)
         raise Unauthenticated("authentication is required: a Bearer API key, or Basic user and password")

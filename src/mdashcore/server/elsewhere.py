@@ -1,0 +1,29 @@
+"""Paths that clients of other mDash services ask for and that are not served here, with what to use instead.
+
+The page ``docs/reference/compatibility.md`` says more of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["ELSEWHERE", "instead_of"]
+
+_PREFIX: Final = "/api/v2"
+
+ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "/user": "an admin makes users with POST /api/v2/users",
+        "/data": "POST /api/v2/logs has the stored notifications",
+        "/m/device": "keys are for an account: use /api/v2/devices/:id with an API key",
+    }
+)
+"""By path, with or without the API's prefix and more after it."""
+
+
+def instead_of(path: str) -> str | None:
+    """What to use instead of a path that is not served; None where nothing is known of it."""
+    asked = path.removeprefix(_PREFIX).rstrip("/") + "/"
+    return next((words for known, words in ELSEWHERE.items() if asked.startswith(f"{known}/")), None)
