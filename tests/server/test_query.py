@@ -47,6 +47,7 @@ PARAMETERS = [
     ("GET", "/session", []),
     ("POST", "/logout", []),
     ("GET", "/backup", []),
+    ("GET", "/limits", []),
 ]
 
 IN_FRONT = [("POST", "/devices/d1/ota"), ("POST", "/rollouts")]
