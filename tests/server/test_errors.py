@@ -34,6 +34,8 @@ ERRORS = {
     "Conflict": (_errors.Conflict("not now"), 409, "not now"),
     "AlreadyExists": (_errors.AlreadyExists("taken"), 409, "taken"),
     "ShadowConflict": (_errors.ShadowConflict("old"), 409, "old"),
+    "LimitReached": (_errors.LimitReached("devices", "5 devices"), 429, "5 devices"),
+    "InsufficientStorage": (_errors.InsufficientStorage("full"), 507, "full"),
     "PreconditionFailed": (_errors.PreconditionFailed("other"), 412, "other"),
     "Busy": (_errors.Busy("later", retry_after=2.5), 429, "later"),
     "StorageError": (StorageError("redis://10.0.0.7 refused"), 503, "the storage is not available"),

@@ -48,6 +48,8 @@ PARAMETERS = [
     ("POST", "/logout", []),
     ("GET", "/backup", []),
     ("GET", "/limits", []),
+    ("GET", "/users/limits", []),
+    ("GET", "/users/bob/limits", []),
 ]
 
 IN_FRONT = [("POST", "/devices/d1/ota"), ("POST", "/rollouts")]

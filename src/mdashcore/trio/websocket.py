@@ -47,10 +47,7 @@ CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's goodbye; shutdown h
 
 MAX_DEFERRED: Final = 2**14  # bytes that wait for the end of a turn: a thousand listeners take 16 MB for it at most
 
-CONTROL_RATE: Final = (
-    10.0  # pings and pongs of a second, for long: Mongoose OS sends a ping every 5 s, other clients one
-)
-# a second at most, and each answers ours
+CONTROL_RATE: Final = 10.0  # pings and pongs a second, for long: a peer sends one a second at most, and answers ours
 
 CONTROL_BURST: Final = 100.0  # of them at once, after a silence: what a link has held back. Not sent on, their pongs
 # take 40 KB until the peer, which does not read, is given up
