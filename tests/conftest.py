@@ -165,6 +165,7 @@ async def server(node_settings: NodeSettings, settings: ServiceSettings, instant
             ServerConfig(bind="127.0.0.1:0", store="memory://"), settings=settings, node_settings=node_settings
         ) as running:
             running.service.passwords._hasher = CHEAP_HASHER
+            running.service.passwords._refusal_delay = 0.0
             yield running
 
 
@@ -222,6 +223,12 @@ def server_log(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
         )
 
     return read
+
+
+@pytest.fixture(scope="session")
+def cheap_hasher() -> argon2.PasswordHasher:
+    """`CHEAP_HASHER`."""
+    return CHEAP_HASHER
 
 
 @pytest.fixture(scope="session")

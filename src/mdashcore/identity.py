@@ -59,6 +59,13 @@ class Account:
     """Unix seconds."""
     removing: bool = False
     """Its removal has begun: nobody logs in, and nobody else gets the name before everything of it is gone."""
+    rehashed_from: str = ""
+    """The `credential` of before, where the hash of an unchanged password was made anew."""
+
+    @property
+    def credential(self) -> str:
+        """What changes with the password, and only with it. No secret opens anything with it."""
+        return self.rehashed_from or hash_token(self.password_hash)
 
 
 @attrs.frozen

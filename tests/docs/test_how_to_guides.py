@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import configparser
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
 import socket
 import ssl
+import subprocess
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 
 from mdashcore.cli import cli
+from mdashcore.cli.process import set_up_process
+from mdashcore.server.auth.login_log import LoginLog
 from mdashcore.server.config import load_config
+from mdashcore.server.http.forwarded import Client, Proxies
 from mdashcore.storage import backend_schemes
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +67,65 @@ def test_configuration_files_can_be_loaded(page, tmp_path, path):
     config = load_config(file)
     assert config.users[0].admin
     assert config.certfile
+
+
+def test_the_proxies_can_be_loaded(page, tmp_path):
+    """The lines for a server behind a proxy are ones that `--config` takes, and that mean something."""
+    file = tmp_path / "mdash.toml"
+    file.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
+    config = load_config(file)
+    found = Proxies(config.trusted_proxies, config.forwarded_header).client(
+        "127.0.0.1", "http", {"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https"}.get
+    )
+    assert found == Client("192.0.2.7", "https")
+
+
+HOSTILE = '1.1.1.1 name="x\nWARNING mdashcore.login: login failed: address=1.1.1.1 name="'
+
+
+@pytest.fixture
+def login_lines(capfd):
+    """The lines that logins leave in the log of a server: some of the page's, and some of clients that forge one."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    set_up_process("info")
+    try:
+        log = LoginLog()
+        log.failed("192.0.2.7", "alice")
+        log.locked("192.0.2.7", "alice", 60)
+        log.closed("192.0.2.7", "alice", 60)
+        log.failed("2001:db8::7", HOSTILE)
+        log.failed("", "alice")
+        logging.getLogger("mdashcore.server.app").warning("GET /%s failed", HOSTILE)
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    return capfd.readouterr().err.splitlines()
+
+
+def test_the_lines_of_failed_logins_are_as_the_page_says(page, login_lines):
+    """But for the time."""
+    shown = page("docs/how_to_guides/run_the_server.md").code("login log").splitlines()
+    assert [line.partition(" ")[2] for line in login_lines[:3]] == [line.partition(" ")[2] for line in shown]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT[0-9:.]+Z ", line) for line in [*login_lines, *shown])
+
+
+@pytest.mark.parametrize("prefix", ["", "Jan 02 03:04:05 host mdash[42]: "])
+def test_the_filter_for_fail2ban(page, login_lines, tmp_path, prefix):
+    """It finds the address of each failed login, in a file and in the journal's form, and none that somebody forges."""
+    code = page("docs/how_to_guides/run_the_server.md").code("fail2ban filter")
+    lines = [prefix + line for line in login_lines]
+    parser = configparser.RawConfigParser()
+    parser.read_string(code)
+    pattern = parser["Definition"]["failregex"].replace("<ADDR>", r"(?P<address>[0-9a-fA-F:.]+)")
+    found = [re.search(pattern, line.removeprefix("Jan 02 03:04:05 ")) for line in lines]
+    assert [match["address"] for match in found if match] == ["192.0.2.7", "2001:db8::7"]
+    if (program := shutil.which("fail2ban-regex")) is None:
+        return  # Python's own reading of the pattern has been tried
+    (tmp_path / "mdash.conf").write_text(code)
+    (tmp_path / "log").write_text("".join(f"{line}\n" for line in lines))
+    command = [program, "--out", "ip", str(tmp_path / "log"), str(tmp_path / "mdash.conf")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.split() == ["192.0.2.7", "2001:db8::7"]
 
 
 def test_the_server_runs_with_the_file_and_tls(page, start, run, tmp_path):
@@ -136,29 +203,67 @@ http {{
 
 
 @pytest.fixture
-def proxy(request, page, start, served, certificate, tmp_path):
-    """One of the proxies, with the configuration of the page; its port."""
-    program = shutil.which(request.param)
-    if program is None and not os.environ.get("CI"):
-        pytest.skip(f"THIS MACHINE HAS NO {request.param}")
-    code = page("docs/how_to_guides/run_the_server.md").code(request.param)
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        free_port = sock.getsockname()[1]
-    places = {
-        "127.0.0.1:8080": served,
-        "listen 443": f"listen 127.0.0.1:{free_port}",
-        "bind :443": f"bind 127.0.0.1:{free_port}",
-        "/etc/nginx/cert.pem": str(certificate),
-        "/etc/nginx/key.pem": str(certificate),
-        "/etc/haproxy/mdash.pem": str(certificate),
-    }
-    for name, value in places.items():
-        code = code.replace(name, value)
-    file = tmp_path / "proxy.conf"
-    file.write_text(NGINX.format(code=code, folder=tmp_path) if request.param == "nginx" else code)
-    command = f"{program} -c {file} -p {tmp_path} -e stderr" if request.param == "nginx" else f"{program} -db -f {file}"
-    with start(f"exec {command}"):
-        yield free_port
+def open_proxy(page, start, certificate, tmp_path):
+    """Runs a proxy with the page's configuration before a server's address: a context that gives its port."""
+
+    @contextmanager
+    def opened(name: str, server: str) -> Iterator[int]:
+        program = shutil.which(name)
+        if program is None and not os.environ.get("CI"):
+            pytest.skip(f"THIS MACHINE HAS NO {name}")
+        code = page("docs/how_to_guides/run_the_server.md").code(name)
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            free_port = sock.getsockname()[1]
+        places = {
+            "127.0.0.1:8080": server,
+            "listen 443": f"listen 127.0.0.1:{free_port}",
+            "bind :443": f"bind 127.0.0.1:{free_port}",
+            "/etc/nginx/cert.pem": str(certificate),
+            "/etc/nginx/key.pem": str(certificate),
+            "/etc/haproxy/mdash.pem": str(certificate),
+        }
+        for place, value in places.items():
+            code = code.replace(place, value)
+        file = tmp_path / "proxy.conf"
+        file.write_text(NGINX.format(code=code, folder=tmp_path) if name == "nginx" else code)
+        command = f"{program} -c {file} -p {tmp_path} -e stderr" if name == "nginx" else f"{program} -db -f {file}"
+        with start(f"exec {command}"):
+            yield free_port
+
+    return opened
+
+
+@pytest.fixture
+def proxy(request, open_proxy, served):
+    """One of the proxies before the first server; its port."""
+    with open_proxy(request.param, served) as port:
+        yield port
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+def test_the_server_knows_who_comes_through_a_proxy(page, start, open_proxy, tmp_path, name):
+    """With the page's configuration of both: the log has the client's address, whatever the client says, and the
+    browser gets the cookie for TLS."""
+    config = tmp_path / "mdash.toml"
+    config.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
+    command = f"exec mdash serve --bind 127.0.0.1:0 --register-admin {ADMIN} --config {config}"
+    with start(command) as server:
+        address = server.expect(r"^Listening on http://(\S+)$")[1]
+        with open_proxy(name, address) as port:
+            connect(port).close()
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            transport = httpx.HTTPTransport(local_address="127.0.0.5", verify=context)
+            forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http"}
+            with httpx.Client(transport=transport, base_url=f"https://127.0.0.1:{port}", timeout=30) as client:
+                for password, status in [("wrong", 401), ("SECRET", 200)]:
+                    body = {"user": "admin", "password": password}
+                    response = client.post("/api/v2/login", json=body, headers=forged)
+                    assert response.status_code == status
+                assert response.headers["set-cookie"].startswith("__Host-mdash_session=admin:")
+                assert response.headers["strict-transport-security"].startswith("max-age=")
+                assert client.get("/api/v2/session").json()["user"] == "admin"
+        server.expect(r'login failed: address=127\.0\.0\.5 name="admin"')
 
 
 @pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True)

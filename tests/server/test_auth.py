@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import base64
-import threading
-import time
 from itertools import product
 
-import argon2
 import httpx
 import pytest
 import trio
 import trio.testing
 
-from mdash_backends.memory import MemoryDocuments
-from mdashcore._errors import Busy, InvalidInput, Unauthenticated
-from mdashcore.hub.accounts import Accounts
-from mdashcore.server.auth import passwords
-from mdashcore.server.auth.passwords import Passwords
+from mdashcore.server.auth import login_failures
+from mdashcore.server.auth.login_failures import LoginFailures
 
 
 def basic(name, password):
@@ -73,7 +67,7 @@ async def test_credentials_that_are_not_valid(alice, anyone):
         assert (value, answer.status_code, answer.json()["error"]["code"]) == (value, 401, 401)
         assert answer.headers["www-authenticate"].startswith('Bearer realm="mdash", Basic')
         assert "alice" not in answer.text
-        alice.server.service.passwords._failures.clear()
+        alice.server.service.passwords._failures = LoginFailures()
 
 
 async def test_a_key_as_the_password_of_any_name(alice, bob, anyone, monkeypatch, password):
@@ -180,9 +174,9 @@ async def test_basic_works_on_the_whole_api(alice):
 
 async def test_wrong_passwords_lock_the_name(alice, bob, monkeypatch):
     """After ten, 429 with the time to wait, for the right password too; keys and other names go on working."""
-    monkeypatch.setattr(passwords, "LOCK", 0.5)
+    monkeypatch.setattr(login_failures, "LOCK", 0.5)
     async with alice.as_user("wrong") as wrong, alice.as_user() as right, bob.as_user() as other:
-        for _ in range(passwords.MAX_FAILURES):
+        for _ in range(login_failures.MAX_FAILURES):
             assert (await wrong.get("/me")).status_code == 401
         for http in (wrong, right):
             answer = await http.get("/me")
@@ -201,157 +195,6 @@ async def test_health_needs_no_credentials_and_tells_nothing(alice, server):
     async with await alice.connect("d1"), httpx.AsyncClient(verify=False) as client:  # noqa: S501 - plain HTTP
         answer = await client.get(f"{server.url}/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
-
-
-# What a password costs
-
-
-class Hasher(argon2.PasswordHasher):
-    """Counts its checks, and how many run at a time; each takes until the test lets it go."""
-
-    def __init__(self, seconds=0.0):
-        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
-        self.seconds = seconds
-        self.lock = threading.Lock()
-        self.checks = self.running = self.most = 0
-
-    def verify(self, *args):
-        with self.lock:
-            self.checks += 1
-            self.running += 1
-            self.most = max(self.most, self.running)
-        try:
-            time.sleep(self.seconds)
-            return super().verify(*args)
-        finally:
-            with self.lock:
-                self.running -= 1
-
-
-async def make(hasher):
-    """Accounts, and the passwords of alice and bob."""
-    accounts = Accounts(MemoryDocuments(), now=lambda: 0.0, entropy=bytes, on_revoked=lambda account, key: None)
-    checker = Passwords(accounts, bytes(32), hasher)
-    for name in ("alice", "bob"):
-        await accounts.register(name, await checker.hash(f"{name}'s"))
-    return accounts, checker
-
-
-async def test_a_right_password_is_checked_once():
-    """And known again for some minutes, until it is changed; another name's check does not count for it."""
-    hasher = Hasher()
-    accounts, checker = await make(hasher)
-    for _ in range(100):
-        assert (await checker.check("alice", "alice's")).name == "alice"
-    assert hasher.checks == 1
-    with pytest.raises(Unauthenticated):
-        await checker.check("bob", "alice's")
-    assert hasher.checks == 2
-    await accounts.set_password("alice", await checker.hash("new"))
-    with pytest.raises(Unauthenticated):
-        await checker.check("alice", "alice's")
-    await checker.check("alice", "new")
-    assert hasher.checks == 4
-
-
-async def test_a_known_password_is_forgotten_in_time(autojump_clock):
-    """After `REMEMBER` seconds it is checked again."""
-    hasher = Hasher()
-    _, checker = await make(hasher)
-    await checker.check("alice", "alice's")
-    autojump_clock.jump(passwords.REMEMBER + 1)
-    await checker.check("alice", "alice's")
-    assert hasher.checks == 2
-
-
-async def test_an_account_that_was_removed_has_no_password():
-    """Also where the password was known a moment ago."""
-    accounts, checker = await make(Hasher())
-    await checker.check("alice", "alice's")
-    await accounts.remove("alice")
-    with pytest.raises(Unauthenticated):
-        await checker.check("alice", "alice's")
-
-
-async def test_an_unknown_name_costs_the_same_work():
-    """Or the time would tell which names there are."""
-    hasher = Hasher()
-    _, checker = await make(hasher)
-    for n in range(3):
-        with pytest.raises(Unauthenticated):
-            await checker.check(f"nobody{n}", "x")
-    assert hasher.checks == 3
-
-
-async def test_few_checks_run_at_a_time_and_few_wait():
-    """Two threads; whoever comes when the queue is full is told to come later, and no check is lost."""
-    hasher = Hasher(0.005)
-    _, checker = await make(hasher)
-    outcomes = []
-
-    async def check(n):
-        try:
-            await checker.check(f"name{n}", "x")
-        except (Busy, Unauthenticated) as exc:
-            outcomes.append(type(exc))
-
-    async with trio.open_nursery() as nursery:
-        for n in range(passwords.THREADS + passwords.MAX_WAITING + 20):
-            nursery.start_soon(check, n)
-    assert hasher.most <= passwords.THREADS
-    assert outcomes.count(Unauthenticated) == hasher.checks
-    assert outcomes.count(Busy) > 0
-    assert outcomes.count(Busy) + hasher.checks == passwords.THREADS + passwords.MAX_WAITING + 20
-
-
-async def test_many_guesses_at_the_same_time_are_no_way_around_the_lock():
-    """Of a burst only the first ten count: a right one behind them is not told apart from a wrong one."""
-    hasher = Hasher(0.002)
-    _, checker = await make(hasher)
-    outcomes = []
-
-    async def guess(password):
-        try:
-            await checker.check("alice", password)
-            outcomes.append("in")
-        except (Busy, Unauthenticated) as exc:
-            outcomes.append(type(exc).__name__)
-
-    async with trio.open_nursery() as nursery:
-        for n in range(40):
-            nursery.start_soon(guess, f"wrong{n}")
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(guess, "alice's")
-    assert "in" not in outcomes
-
-
-async def test_what_is_kept_of_failures_is_bounded(monkeypatch):
-    """Names that nobody has push out older ones."""
-    monkeypatch.setattr(passwords, "MAX_TRACKED", 5)
-    monkeypatch.setattr(passwords, "MAX_REMEMBERED", 1)
-    hasher = Hasher()
-    _, checker = await make(hasher)
-    for n in range(8):
-        with pytest.raises(Unauthenticated):
-            await checker.check(f"nobody{n}", "x")
-    assert list(checker._failures) == [f"nobody{n}" for n in range(3, 8)]
-    for name in ("alice", "bob"):
-        await checker.check(name, f"{name}'s")
-    assert len(checker._remembered) == 1
-
-
-@pytest.mark.parametrize("password", ["", None, 7, "x" * 1025, b"bytes"])
-async def test_what_is_no_password(password):
-    """Nothing is hashed for it."""
-    _, checker = await make(Hasher())
-    with pytest.raises(InvalidInput):
-        await checker.hash(password)
-
-
-async def test_passwords_are_argon2id_with_the_library_s_cost():
-    """As OWASP recommends it: 64 MB, three passes."""
-    digest = await Passwords((await make(Hasher()))[0], bytes(32)).hash("x")
-    assert digest.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
 async def test_a_body_without_credentials_is_not_waited_for(server, open_raw):

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from mdashcore.server.auth.passwords import MAX_FAILURES
+from mdashcore.server.auth.login_failures import MAX_FAILURES
 
 
 def fill_in(page, name, password):

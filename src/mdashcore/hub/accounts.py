@@ -124,7 +124,7 @@ class Accounts:
             if found is None or found.removing:
                 raise NotFound(f"no user {name!r}")
             is_admin = found.admin if admin is None else admin
-            return attrs.evolve(found, password_hash=password_hash, admin=is_admin)
+            return attrs.evolve(found, password_hash=password_hash, rehashed_from="", admin=is_admin)
 
         try:
             account = await self._accounts.change(name, change)
@@ -132,6 +132,19 @@ class Accounts:
             self._on_revoked(name, None)
         assert account is not None  # noqa: S101 - for the type checker: `change` never returns None
         return account
+
+    async def replace_hash(self, account: Account, password_hash: str) -> None:
+        """Keep another hash of the same password, and change nothing else: sessions go on.
+
+        Does nothing where the password was changed meanwhile.
+        """
+
+        def change(found: Account | None) -> Account | None:
+            if found is None or found.removing or found.password_hash != account.password_hash:
+                return None
+            return attrs.evolve(found, password_hash=password_hash, rehashed_from=found.credential)
+
+        await self._accounts.change(account.name, change)
 
     async def remove(self, name: str) -> None:
         """Remove an account and its keys, or go on with that. Raises as `begin_removal`."""

@@ -1,7 +1,7 @@
 """Browser sessions: what a person has after logging in, until they log out, stay away or change the password.
 
-A session holds a digest of the password's hash. So a changed password, and an account that was removed or made anew,
-end every session at once and by themselves, also one that is being opened at that moment.
+A session holds a digest that changes with the password. So a changed password, and an account that was removed or made
+anew, end every session at once and by themselves, also one that is being opened at that moment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Session:
     """No secret; names the session to who holds sockets that it opened."""
     hash: str
     credential: str
-    """SHA-256 of the account's password hash when the session was opened."""
+    """`Account.credential` when the session was opened."""
     created_at: float
     """Unix seconds."""
     used_at: float
@@ -83,7 +83,7 @@ class Sessions:
         token = identity.make_token(identity.SESSION_PREFIX, self._entropy(identity.ENTROPY_BYTES))
         now = self._now()
         id = identity.make_id("ses", self._entropy(8))
-        session = Session(account.name, id, identity.hash_token(token), _credential(account), now, now)
+        session = Session(account.name, id, identity.hash_token(token), account.credential, now, now)
         await self._make_room(account)
         await self._records.put(scoped(account.name, session.hash), session, expected=0)
         return CreatedSession(session, f"{account.name}:{token}")
@@ -126,7 +126,7 @@ class Sessions:
         """
         kept = []
         for session in await self._of(account.name):
-            if session.credential == _credential(account):
+            if session.credential == account.credential:
                 kept.append(session)
             else:
                 await self.end(session)
@@ -147,9 +147,5 @@ class Sessions:
 
     def _is_valid(self, session: Session, account: Account) -> bool:
         now = self._now()
-        current = session.credential == _credential(account)
+        current = session.credential == account.credential
         return current and now - session.used_at < IDLE and now - session.created_at < TOTAL
-
-
-def _credential(account: Account) -> str:
-    return identity.hash_token(account.password_hash)

@@ -16,6 +16,7 @@ from mdashcore.server import api, problems
 from mdashcore.server.api._request import answer
 from mdashcore.server.asgi import App, BodyGuard, FramingGuard, Scope, is_from_page
 from mdashcore.server.elsewhere import instead_of
+from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.lane import SECURITY_HEADERS
 from mdashcore.server.query import known_parameters
 from mdashcore.server.request_check import check_request
@@ -54,7 +55,8 @@ def create_app(service: Service) -> App:
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )
-    return FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded))))
+    whole = FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded))))
+    return ProxiedApp(whole, service.proxies, settings.hsts_max_age)
 
 
 SHADOW = "/api/v2/devices/<id>/shadow"

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import cattrs
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
 from mdashcore._errors import InvalidInput
 from mdashcore.hub.images import FREE_DISK
@@ -52,6 +52,15 @@ class ServerConfig:
 
     keyfile: Path | None = None
     """PEM file with the private key, if it is not in `certfile`."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of the proxies in front of the server, such as ``10.0.0.0/8``."""
+
+    forwarded_header: str | None = None
+    """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
+
+    hsts_max_age: int = ServiceSettings().hsts_max_age
+    """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
 
     max_image: int = ServiceSettings().max_image
     """Bytes of an uploaded firmware image, above 0. It streams through: the memory does not grow with it."""
@@ -112,14 +121,32 @@ def _count(value: Any, _: type) -> int:
     return value
 
 
+def _count_or_zero(value: Any, _: type) -> int:
+    return 0 if type(value) is int and value == 0 else _count(value, int)
+
+
+def _texts(value: Any, _: type) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError("expected a list of texts")
+    return tuple(value)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (str, bool):
         converter.register_structure_hook(kind, _strict(kind))  # cattrs would make text of a number
     converter.register_structure_hook(float, _positive)
     converter.register_structure_hook(int, _count)
-    for cls in (User, ServerLimits, ServerConfig):
-        hook = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+    fields: dict[type, Any] = {
+        User: {},
+        ServerLimits: {},
+        ServerConfig: {
+            "trusted_proxies": override(struct_hook=_texts),
+            "hsts_max_age": override(struct_hook=_count_or_zero),
+        },
+    }
+    for cls, overrides in fields.items():
+        hook = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **overrides)
         converter.register_structure_hook(cls, hook)
     return converter
 

@@ -21,8 +21,9 @@ from mdashcore import _json
 from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
 from mdashcore.server import problems
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
-from mdashcore.server.auth import Browser, Principal, bearer, query_value
+from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, query_value
 from mdashcore.server.conversation import Conversation
+from mdashcore.server.http.forwarded import Client, peer_of
 from mdashcore.server.http.slow_lane import MAX_HEAD, SlowLane, refusal
 from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.query import check_query, known_parameters
@@ -188,7 +189,10 @@ class Gateway:
             return None
         path, _, query = request.path.partition("?")
         try:
-            serve = await (self._device if path == DEVICE_PATH else self._listener)(ws, request, query)
+            if path == DEVICE_PATH:
+                serve = await self._device(ws, request, query)
+            else:
+                serve = await self._listener(ws, request, query, self._client(conversation.stream, request))
         except MdashError as exc:
             await _refuse(conversation, exc, from_page="Origin" in request.headers)
             return _Socket(ws, _nothing)
@@ -201,9 +205,13 @@ class Gateway:
         check_query(query, known_parameters("GET", DEVICE_PATH))
         return partial(self._service.node.serve_device, device, ws)
 
-    async def _listener(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
-        browser = Browser.of(lambda name: ", ".join(request.headers.get_all(name)) or None, safe=False)
-        credentials = _authorization(request), query, browser
+    def _client(self, stream: trio.abc.Stream, request: Request) -> Client:
+        scheme = "https" if isinstance(stream, trio.SSLStream) else "http"
+        return self._service.proxies.client(peer_of(stream), scheme, partial(_field, request))
+
+    async def _listener(self, ws: ServerWebSocket, request: Request, query: str, client: Client) -> Serve:
+        browser = Browser.of(partial(_field, request), safe=False, cookie=SessionCookie.of(client.scheme))
+        credentials = _authorization(request), query, browser, client.address
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
         principal = await authenticate()
         self._service.node.check_room(principal.account)
@@ -244,9 +252,14 @@ def _wants_socket(head: bytes) -> bool:
     return path in (DEVICE_PATH.encode(), NOTIFY_PATH.encode()) and b"\r\nupgrade:" in b"\r\n" + fields.lower()
 
 
+def _field(request: Request, name: str) -> str | None:
+    """A header's value; of several, their list (RFC 9110, section 5.3)."""
+    return ", ".join(request.headers.get_all(name)) or None
+
+
 def _authorization(request: Request) -> str | None:
-    """The header's value; of several, their list (RFC 9110, section 5.3), which is valid for nothing."""
-    return ", ".join(request.headers.get_all("Authorization")) or None
+    """The header's value; of several, their list, which is valid for nothing."""
+    return _field(request, "Authorization")
 
 
 def _start(query: str) -> int | None:

@@ -27,6 +27,7 @@ from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
 from mdashcore.server.conditions import Conditions, etag
 from mdashcore.server.conversation import Conversation
+from mdashcore.server.http.forwarded import hsts_header
 from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
 from mdashcore.server.plain import PlainRequest
 from mdashcore.server.service import Service
@@ -73,15 +74,16 @@ class Answer:
     body: bytes
     headers: Mapping[str, str] = MappingProxyType({})
 
-    def encode(self, *, close: bool) -> bytes:
-        """As it goes onto the stream."""
+    def encode(self, *, close: bool, hsts: bytes = b"") -> bytes:
+        """As it goes onto the stream; `hsts` is a whole line, or nothing."""
         more = "".join(f"{name.lower()}: {value}\r\n" for name, value in self.headers.items()).encode()
         form = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(self.body)
-        return b"%b%b%b%bdate: %b\r\n%b\r\n%b" % (
+        return b"%b%b%b%b%bdate: %b\r\n%b\r\n%b" % (
             _status_line(self.status),
             b"" if self.status == NOT_MODIFIED else form,
             _FIXED,
             more,
+            hsts,
             date(),
             b"connection: close\r\n" if close else b"",
             self.body,
@@ -101,6 +103,7 @@ class Lane:
         self._open = service.settings.fast_lane
         self._max_body = service.settings.max_body
         self._body_timeout = service.settings.body_timeout
+        self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
         self._instant = self._open and INSTANT in service.hub.backend.capabilities
         self._resting: set[Conversation] = set()
         self.closing = trio.Event()
@@ -198,8 +201,11 @@ class Lane:
 
     def _put(self, conversation: Conversation, answer: Answer) -> None:
         """Send an answer that the connection's task does not wait for."""
-        conversation.end(answer.encode(close=self.closing.is_set()))
+        conversation.end(self._encode(conversation, answer, close=self.closing.is_set()))
         conversation.wait_until(trio.current_time() + KEEP_ALIVE)
+
+    def _encode(self, conversation: Conversation, answer: Answer, *, close: bool) -> bytes:
+        return answer.encode(close=close, hsts=self._hsts if isinstance(conversation.stream, trio.SSLStream) else b"")
 
     async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
         """Answer the plain requests at the beginning of `data`, which begins with a whole head.
@@ -217,7 +223,7 @@ class Lane:
                 principal = await self._authenticate(request.authorization)
                 conversation.owner = principal.account
             except StorageError as exc:  # not elsewhere: it would be waited for twice
-                await conversation.send(_failure(exc).encode(close=True))
+                await conversation.send(self._encode(conversation, _failure(exc), close=True))
                 return data, Next.END
             except MdashError:
                 return data, Next.ELSEWHERE
@@ -237,7 +243,7 @@ class Lane:
             if client.cancelled_caught:
                 return data, Next.END
             close = request.close or self.closing.is_set()
-            await conversation.send(answer.encode(close=close))
+            await conversation.send(self._encode(conversation, answer, close=close))
             data = data[request.body_end :]
             if close:
                 return data, Next.END
@@ -263,7 +269,8 @@ class Lane:
                 parts.append(part)
                 size -= len(part)
         if size > 0:
-            await conversation.send(Answer(408, _json.encode(problems.problem(408, late))).encode(close=True))
+            answer = Answer(408, _json.encode(problems.problem(408, late)))
+            await conversation.send(self._encode(conversation, answer, close=True))
             return None
         return b"".join(parts)
 

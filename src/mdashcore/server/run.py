@@ -22,6 +22,7 @@ from mdashcore.hub.transfer import UNFINISHED, is_unfinished
 from mdashcore.server.app import create_app
 from mdashcore.server.config import ServerConfig, parse_bind
 from mdashcore.server.gateway import Gateway
+from mdashcore.server.http.forwarded import Proxies
 from mdashcore.server.service import Service, ServiceSettings
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import NodeSettings, open_node
@@ -81,6 +82,8 @@ async def open_server(
         StorageError: the storage cannot be opened.
     """
     context = _tls(config)
+    settings = settings or _settings(config)
+    Proxies(settings.trusted_proxies, settings.forwarded_header)  # raises before anything is opened
     stop = trio.Event()
     async with _listening(config.bind) as sockets, open_backend(config.store) as backend:
         if await is_unfinished(backend):
@@ -94,7 +97,7 @@ async def open_server(
             keep_log_seconds=config.log_retention_days * 86_400,
         )
         async with open_node(hub, settings=node_settings) as node:
-            service = Service(node, settings or ServiceSettings(max_image=config.max_image))
+            service = Service(node, settings)
             for user in config.users:
                 await service.ensure_user(user.name, user.password, admin=user.admin)
             gateway = Gateway(service, create_app(service))
@@ -109,6 +112,11 @@ async def open_server(
                     yield running
                 finally:
                     stop.set()
+
+
+def _settings(config: ServerConfig) -> ServiceSettings:
+    names = ("max_image", "trusted_proxies", "forwarded_header", "hsts_max_age")
+    return ServiceSettings(**{name: getattr(config, name) for name in names})
 
 
 async def _start_gateway(

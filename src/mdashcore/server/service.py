@@ -11,8 +11,8 @@ import attrs
 from mdashcore import identity
 from mdashcore._errors import Busy, Conflict, InvalidInput, LimitReached
 from mdashcore.hub import Hub
-from mdashcore.server.auth import Authenticator
-from mdashcore.server.auth.passwords import Passwords
+from mdashcore.server.auth import Authenticator, Passwords
+from mdashcore.server.http.forwarded import Proxies
 from mdashcore.trio.node import Node
 
 __all__ = ["Service", "ServiceSettings"]
@@ -39,6 +39,15 @@ class ServiceSettings:
 
     max_call_timeout: float = 120.0
     """Seconds that a request may ask for."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of the proxies in front of the server."""
+
+    forwarded_header: str | None = None
+    """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
+
+    hsts_max_age: int = 365 * 86_400
+    """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
 
     fast_lane: bool = True
     """Whether the hot requests are answered without a framework. False is for comparing: the answers are the same."""
@@ -90,6 +99,7 @@ class Service:
         self.settings = settings
         self.passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
         self.authenticator = Authenticator(self.hub, self.passwords)
+        self.proxies = Proxies(settings.trusted_proxies, settings.forwarded_header)
         limits = self.hub.limits
         self.lists = InFlight("lists", limits.lists, "lists")
         self.uploads = InFlight("uploads", limits.uploads, "uploads")

@@ -9,8 +9,8 @@ from quart import Blueprint, Response, request
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub.sessions import TOTAL
 from mdashcore.server.api._request import answer, body_object, members, principal, service
-from mdashcore.server.asgi import Scope, header
-from mdashcore.server.auth import SESSION_COOKIE, browser_of
+from mdashcore.server.asgi import Scope
+from mdashcore.server.auth import browser_of, client_address, session_cookie
 from mdashcore.server.finish import finish
 
 routes = Blueprint("sessions", __name__)
@@ -25,7 +25,7 @@ async def login() -> Response:
     name, password = value.get("user"), value.get("password")
     if not isinstance(name, str) or not isinstance(password, str):
         raise InvalidInput("user and password are text")
-    account = await service().passwords.check(name, password)
+    account = await service().passwords.check(name, password, client_address(_scope()))
     created = await service().hub.sessions.create(account)
     response = answer({"user": account.name, "admin": account.admin})
     _set_cookie(response, created.secret, round(TOTAL))
@@ -72,10 +72,10 @@ async def change_password() -> Response:
         raise InvalidInput("old is text: the password so far")
     passwords, accounts = service().passwords, service().hub.accounts
     try:
-        await passwords.check(found.account, value["old"])
+        await passwords.check(found.account, value["old"], client_address(_scope()))
     except Unauthenticated:
         raise Forbidden("the old password is wrong") from None  # a 401 would say that the session has ended
-    digest = await passwords.hash(value.get("new"))
+    digest = await passwords.hash(value.get("new"), name=found.account, address=client_address(_scope()))
     account = await finish(lambda: accounts.set_password(found.account, digest))
     response = answer({"name": account.name, "admin": account.admin})
     if found.session is not None:
@@ -89,8 +89,7 @@ def _scope() -> Scope:
 
 
 def _set_cookie(response: Response, value: str, max_age: int) -> None:
-    """Set the cookie; only for TLS where the connection has it, here or at the proxy in front."""
-    secure = "https" in (_scope()["scheme"], header(_scope(), b"x-forwarded-proto"))
+    cookie = session_cookie(_scope())
     response.set_cookie(
-        SESSION_COOKIE, value, max_age=max_age, path="/", httponly=True, samesite="Strict", secure=secure
+        cookie.name, value, max_age=max_age, path=cookie.path, secure=cookie.secure, httponly=True, samesite="Strict"
     )

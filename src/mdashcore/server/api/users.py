@@ -32,11 +32,11 @@ async def list_users() -> Response:
 @routes.post("/users")
 async def create_user() -> Response:
     """Make an account: ``{"name", "password", "admin"?}``."""
-    admin()
+    by = admin()
     value = await body_object()
     members(value, "name", "password", "admin")
     name = identity.check_account_name(value.get("name"))
-    digest = await service().passwords.hash(value.get("password"))
+    digest = await service().passwords.hash(value.get("password"), name=by.account)
     account = await service().hub.accounts.register(name, digest, admin=_flag(value) or False)
     return answer(_document(account), 201)
 
@@ -44,7 +44,7 @@ async def create_user() -> Response:
 @routes.put("/users/<name>")
 async def change_user(name: str) -> Response:
     """Give an account a new password: ``{"password", "admin"?}``."""
-    admin()
+    by = admin()
     value = await body_object()
     members(value, "password", "admin")
     if await service().hub.accounts.get(name) is None:
@@ -52,7 +52,7 @@ async def change_user(name: str) -> Response:
     flag = _flag(value)
     if flag is False:
         await service().hub.accounts.check_not_last_admin(name)
-    digest = await service().passwords.hash(value.get("password"))
+    digest = await service().passwords.hash(value.get("password"), name=by.account)
     accounts = service().hub.accounts
     return answer(_document(await finish(lambda: accounts.set_password(name, digest, admin=flag))))
 

@@ -1,15 +1,17 @@
 """Authentication: from the headers of a request to the account that it acts for."""
 
 from mdashcore.server.auth.authenticator import (
-    SESSION_COOKIE,
     Authenticator,
     Browser,
     Principal,
     bearer,
     browser_of,
+    client_address,
     query_value,
+    session_cookie,
 )
 from mdashcore.server.auth.passwords import Passwords
+from mdashcore.server.auth.session_cookie import SESSION_COOKIE, SessionCookie
 
 __all__ = [
     "SESSION_COOKIE",
@@ -17,7 +19,10 @@ __all__ = [
     "Browser",
     "Passwords",
     "Principal",
+    "SessionCookie",
     "bearer",
     "browser_of",
+    "client_address",
     "query_value",
+    "session_cookie",
 ]

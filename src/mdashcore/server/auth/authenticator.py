@@ -14,12 +14,12 @@ from mdashcore import identity
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
 from mdashcore.hub.sessions import Session
+from mdashcore.identity import Account
 from mdashcore.server.asgi import Scope, header
 from mdashcore.server.auth.passwords import Passwords
+from mdashcore.server.auth.session_cookie import SessionCookie
 
-__all__ = ["SESSION_COOKIE", "Authenticator", "Browser", "Principal", "bearer", "query_value"]
-
-SESSION_COOKIE: Final = "mdash_session"
+__all__ = ["Authenticator", "Browser", "Principal", "bearer", "client_address", "query_value", "session_cookie"]
 
 MAX_FIELDS: Final = 32  # of a query: nothing here has more than three
 
@@ -50,8 +50,8 @@ class Browser:
     change or tell anything across origins, unless the browser itself says that the page is one of ours.
     """
 
-    cookie: str | None = None
-    """The session's secret."""
+    secrets: tuple[str, ...] = ()
+    """What may be the session's secret: another page of the domain may have set cookies of the same name."""
     safe: bool = False
     """Whether the request only reads, and its answer is kept from other origins by the browser."""
     origin: str | None = None
@@ -60,9 +60,9 @@ class Browser:
     host: str | None = None
 
     @classmethod
-    def of(cls, get: Callable[[str], str | None], *, safe: bool) -> Browser:
+    def of(cls, get: Callable[[str], str | None], *, safe: bool, cookie: SessionCookie) -> Browser:
         """From a request's headers; `get` knows their lower-case names."""
-        return cls(_cookie(get("cookie")), safe, get("origin"), get("sec-fetch-site"), get("host"))
+        return cls(cookie.secrets(get("cookie")), safe, get("origin"), get("sec-fetch-site"), get("host"))
 
     def check_not_foreign(self) -> None:
         """Raises `Forbidden` for a request that a page of another origin has sent; what is no browser may pass."""
@@ -97,15 +97,19 @@ class Authenticator:
     async def of_request(self, scope: Scope) -> Principal:
         """Who sent an HTTP request. Raises as `authenticate`."""
         query = scope["query_string"].decode("latin-1")
-        return await self.authenticate(header(scope, b"authorization"), query, browser_of(scope))
+        authorization = header(scope, b"authorization")
+        return await self.authenticate(authorization, query, browser_of(scope), client_address(scope))
 
-    async def authenticate(self, authorization: str | None, query: str = "", browser: Browser = Browser()) -> Principal:
+    async def authenticate(
+        self, authorization: str | None, query: str = "", browser: Browser = Browser(), address: str = ""
+    ) -> Principal:
         """Who sent a request.
 
         Args:
             authorization: the value of that header, if there is one.
             query: the query string as it was sent.
             browser: heeded where neither of the two names anybody.
+            address: the client's IP address: wrong passwords count for it.
 
         Raises:
             Unauthenticated: nobody valid.
@@ -114,8 +118,8 @@ class Authenticator:
         """
         if authorization is None:
             token = _access_token(query)
-            if token is None and browser.cookie is not None:
-                return await self._by_session(browser, browser.cookie)
+            if token is None and browser.secrets:
+                return await self._by_session(browser)
             if token is None:
                 raise Unauthenticated("authentication is required: a Bearer API key, or Basic user and password")
             return await self._by_key(token)
@@ -128,17 +132,25 @@ class Authenticator:
             name, password = _basic(value.strip())
             if identity.is_key(password):  # for clients that know nothing but user and password in a URL
                 return await self._by_key(password)
-            account = await self._passwords.check(name, password)
+            account = await self._passwords.check(name, password, address)
             return Principal(account.name, admin=account.admin)
         raise Unauthenticated("authentication is required: a Bearer API key, or Basic user and password")
 
-    async def _by_session(self, browser: Browser, secret: str) -> Principal:
-        session, account = await self._hub.sessions.authenticate(secret)
+    async def _by_session(self, browser: Browser) -> Principal:
+        session, account = await self._first_session(browser.secrets)
         if not browser.safe:
             browser.check_own_page()
         elif browser.fetch_site != "none":  # which means: a person asked for it, no page did
             browser.check_not_foreign()
         return Principal(account.name, admin=account.admin, session=session)
+
+    async def _first_session(self, secrets: tuple[str, ...]) -> tuple[Session, Account]:
+        for secret in secrets:
+            try:
+                return await self._hub.sessions.authenticate(secret)
+            except Unauthenticated:
+                continue
+        raise Unauthenticated("the session has ended; log in again")
 
     async def _by_key(self, secret: str) -> Principal:
         key = await self._hub.accounts.authenticate_key(secret)
@@ -148,7 +160,18 @@ class Authenticator:
 def browser_of(scope: Scope) -> Browser:
     """What a browser added to an HTTP request."""
     reads = scope["method"] in ("GET", "HEAD") and "/rpc/" not in scope["path"]  # calls to devices come as GET, too
-    return Browser.of(lambda name: header(scope, name.encode()), safe=reads)
+    return Browser.of(lambda name: header(scope, name.encode()), safe=reads, cookie=session_cookie(scope))
+
+
+def session_cookie(scope: Scope) -> SessionCookie:
+    """The cookie of the page that an HTTP request belongs to."""
+    return SessionCookie.of(scope["scheme"], scope.get("root_path", ""))
+
+
+def client_address(scope: Scope) -> str:
+    """The IP address of an HTTP request's client; empty where it has none."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def bearer(authorization: str | None) -> str:
@@ -157,15 +180,6 @@ def bearer(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not value.strip():
         raise Unauthenticated("a device connects with Authorization: Bearer TOKEN")
     return value.strip()
-
-
-def _cookie(header: str | None) -> str | None:
-    """The session's secret among a request's cookies, the first of that name."""
-    for pair in (header or "").split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == SESSION_COOKIE and value:
-            return value
-    return None
 
 
 def _access_token(query: str) -> str | None:

@@ -1,46 +1,62 @@
 """Passwords: Argon2id at a bounded cost.
 
-One check takes about 30 ms of a core and 64 MB, and HTTP Basic would ask for it with every request. So a password
-that was right a moment ago is known again by a keyed digest, the checks that do run share two threads, and who
-guesses is stopped after a few tries.
+One check takes 64 MB and, on a slow machine, a quarter of a second of a core, and HTTP Basic would ask for it with
+every request. So a password that was right a moment ago is known again by a keyed digest, half of the cores at most
+check passwords, a queue says whose turn it is (`login_queue`), and guessing ends after a few tries (`login_failures`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections import OrderedDict
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple, TypeVar
 
 import argon2
 import attrs
 import trio
 
-from mdashcore._errors import Busy, InvalidInput, Unauthenticated
+from mdashcore import identity
+from mdashcore._errors import Busy, InvalidInput, StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
 from mdashcore.identity import Account
+from mdashcore.server.auth.login_failures import LOCK, MINUTE, LoginFailures
+from mdashcore.server.auth.login_log import LoginLog
+from mdashcore.server.auth.login_queue import LoginQueue, Ticket, network_of
 
-__all__ = ["Passwords"]
+__all__ = ["Passwords", "check_threads"]
 
-THREADS: Final = 2  # checks at a time: 128 MB, and the event loop keeps a core
-MAX_WAITING: Final = 64  # checks that wait for a thread: the last waits about a second
+MAX_THREADS: Final = 4  # checks at the same time: 256 MB, and a hundred first logins a second on a fast machine
 
-REMEMBER: Final = 300.0  # seconds that a right password is known without a new check
-MAX_REMEMBERED: Final = 1024  # right passwords: far more than people who log in within those seconds
+MAX_WAIT: Final = 10.0  # seconds in the queue: browsers and people wait no longer
 
-MAX_FAILURES: Final = 10  # wrong passwords for one name; then it is locked
-LOCK: Final = 60.0  # seconds: 10 guesses a minute search nothing
-MAX_TRACKED: Final = 4096  # names with failures
-MAX_NAME: Final = 64  # characters: no account has a longer name, and names with failures are kept
+REFUSAL_DELAY: Final = 1.0  # seconds before a login that is not checked is answered: a loop of them costs little
+MAX_DELAYED: Final = 1024  # answers that wait so: beyond, waiting would cost more than answering
+
+REMEMBER: Final = 300.0  # seconds from its last use that a right password is known without a new check
+MAX_REMEMBERED: Final = 4096  # right passwords, at 200 bytes each: those that were used last
 
 MAX_PASSWORD: Final = 1024  # characters: more is no password, and hashing it is work
 MIN_PASSWORD: Final = 1  # character: what is a good password, those who choose it judge
 
+T = TypeVar("T")
 
-@attrs.define
-class _Failures:
-    count: int
-    until: float
+WRONG: Final = "the user name or the password is wrong"
+
+
+def check_threads() -> int:
+    """How many passwords are checked at the same time: on half of the cores, so that devices have the others."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_THREADS, cores // 2))
+
+
+class _Verdict(NamedTuple):
+    right: bool
+    new_hash: str | None = None
+    """The right password's, where the present one was made with other parameters."""
 
 
 class Passwords:
@@ -48,81 +64,234 @@ class Passwords:
 
     Args:
         secret: random bytes; only this process ever needs them.
+        hasher: the default is the library's (RFC 9106, 64 MB in three passes), in one thread for each check.
+        threads: how many checks may run at the same time.
+        refusal_delay: seconds before a login that is not checked is answered.
     """
 
-    def __init__(self, accounts: Accounts, secret: bytes, hasher: argon2.PasswordHasher | None = None) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        secret: bytes,
+        hasher: argon2.PasswordHasher | None = None,
+        *,
+        threads: int | None = None,
+        refusal_delay: float = REFUSAL_DELAY,
+    ) -> None:
         self._accounts = accounts
         self._secret = secret
-        self._hasher = hasher or argon2.PasswordHasher()
-        self._limiter = trio.CapacityLimiter(THREADS)
-        self._remembered: OrderedDict[bytes, float] = OrderedDict()
-        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+        self._hasher = hasher or argon2.PasswordHasher(parallelism=1)
+        self._turns = _Turns(threads or check_threads())
+        self._failures = LoginFailures()
+        self._log = LoginLog()
+        self._remembered: OrderedDict[bytes, float] = OrderedDict()  # with the time until when
         self._dummy = ""
+        self._refusal_delay = refusal_delay
+        self._delayed = 0
 
-    async def hash(self, password: object) -> str:
-        """The password's hash, in PHC string format. Raises `InvalidInput` for what cannot be one."""
+    async def hash(self, password: object, *, name: str = "", address: str = "") -> str:
+        """The password's hash, in PHC string format.
+
+        Args:
+            name: the account that asks for it: it waits for its turn as a login does.
+            address: its client's.
+
+        Raises:
+            InvalidInput: it cannot be a password.
+            Busy: too many logins at the same time.
+        """
         if not isinstance(password, str) or not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
             raise InvalidInput(f"a password is text of {MIN_PASSWORD} to {MAX_PASSWORD} characters")
-        text = password.encode("utf-8", "surrogatepass")
-        return await trio.to_thread.run_sync(self._hasher.hash, text, limiter=self._limiter)
+        ticket = Ticket(network_of(address), name, known=True)
+        async with self._turns.wait(ticket):
+            hashed = await self._turns.run(lambda: self._hasher.hash(_bytes(password)))
+            self._turns.succeeded(ticket)
+        return hashed
 
-    async def check(self, name: str, password: str) -> Account:
+    async def check(self, name: str, password: str, address: str = "") -> Account:
         """The account of that name, if this is its password.
+
+        Args:
+            address: the client's IP address; what is no such address counts as one client.
 
         Raises:
             Unauthenticated: no such account, or another password; which, takes equally long to say.
-            Busy: too many wrong passwords for this name lately, or too many checks at once.
+            Busy: too many wrong passwords lately, or too many checks at the same time.
         """
-        if len(name) > MAX_NAME:
-            raise Unauthenticated("the user name or the password is wrong")
+        network = network_of(address)
+        if not _possible(name, password):
+            self._log.impossible(address, name, trio.current_time())
+            await self._delay()
+            raise Unauthenticated(WRONG)
         account = await self._accounts.get(name)
-        digest = self._digest(name, password, account)
-        now = trio.current_time()
-        if account is not None and self._remembered.get(digest, 0.0) > now:
-            return account  # also while the name is locked: who guesses must not shut out who is in already
-        self._check_lock(name)
-        if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
-            raise Busy("too many logins at once")
-        if len(password) > MAX_PASSWORD or not await self._verify(account, password) or account is None:
-            self._fail(name)
-            raise Unauthenticated("the user name or the password is wrong")
-        self._check_lock(name)  # of many guesses at the same time, too, only the first few count
-        self._failures.pop(name, None)
-        self._remembered[digest] = trio.current_time() + REMEMBER
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+        if account is not None and self._recall(network, account, password):
+            return account
+        ticket = Ticket(network, name, known=self._failures.is_known(network, name))
+        try:
+            self._failures.check(network, name, trio.current_time())
+            async with self._turns.wait(ticket):
+                self._failures.check(network, name, trio.current_time())  # others were tried while this one waited
+                verdict = await self._verify(account, password)
+                self._failures.check(network, name, trio.current_time())  # of many at the same time the first few count
+                if verdict.right:
+                    self._turns.succeeded(ticket)
+        except Busy:
+            await self._delay()
+            raise
+        if not verdict.right or account is None:
+            self._fail(network, name, address)
+            raise Unauthenticated(WRONG)
+        self._failures.succeed(network, name)
+        self._remember(network, account, password)
+        if verdict.new_hash is not None:
+            await self._replace_hash(account, verdict.new_hash)
         return account
 
-    async def _verify(self, account: Account | None, password: str) -> bool:
-        if account is None:
+    async def _verify(self, account: Account | None, password: str) -> _Verdict:
+        if account is None and not self._dummy:
             # As much work as for an account that exists, or the time would tell which names do.
-            self._dummy = self._dummy or await self.hash("no account has this")
+            self._dummy = await self._turns.run(lambda: self._hasher.hash(b"no account has this"))
         expected = self._dummy if account is None else account.password_hash
-        text = password.encode("utf-8", "surrogatepass")
+        text = _bytes(password)
+
+        def verify() -> _Verdict:
+            try:
+                self._hasher.verify(expected, text)
+            except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+                return _Verdict(right=False)
+            if self._hasher.check_needs_rehash(expected):
+                return _Verdict(True, self._hasher.hash(text))
+            return _Verdict(right=True)
+
+        return await self._turns.run(verify)
+
+    async def _replace_hash(self, account: Account, new_hash: str) -> None:
+        """Keep a right password's hash with the present parameters. It never fails a login."""
         try:
-            return await trio.to_thread.run_sync(self._hasher.verify, expected, text, limiter=self._limiter)
-        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-            return False
+            await self._accounts.replace_hash(account, new_hash)
+        except (StorageError, Busy):
+            pass  # the next login tries again
 
-    def _digest(self, name: str, password: str, account: Account | None) -> bytes:
-        """Changes with the password's hash, so that a changed password is not remembered."""
-        current = "" if account is None else account.password_hash
-        parts = "\0".join((name, current, password)).encode("utf-8", "surrogatepass")
-        return hmac.digest(self._secret, parts, hashlib.sha256)
+    def _fail(self, network: str, name: str, address: str) -> None:
+        self._log.failed(address, name)
+        locked, closed = self._failures.fail(network, name, trio.current_time())
+        if locked:
+            self._log.locked(address, name, LOCK)
+        if closed:
+            self._log.closed(address, name, MINUTE)
 
-    def _check_lock(self, name: str) -> None:
-        failures = self._failures.get(name)
-        if failures is None or failures.count < MAX_FAILURES:
+    async def _delay(self) -> None:
+        """Let a client that is not served wait, so that asking again and again costs the server little."""
+        if self._delayed >= MAX_DELAYED:
             return
-        left = failures.until - trio.current_time()
-        if left > 0:
-            raise Busy("too many wrong passwords for this user; try again later", retry_after=left)
-        del self._failures[name]
+        self._delayed += 1
+        try:
+            await trio.sleep(self._refusal_delay)
+        finally:
+            self._delayed -= 1
 
-    def _fail(self, name: str) -> None:
-        failures = self._failures.setdefault(name, _Failures(0, 0.0))
-        failures.count += 1
-        failures.until = trio.current_time() + LOCK
-        self._failures.move_to_end(name)
-        if len(self._failures) > MAX_TRACKED:
-            self._failures.popitem(last=False)
+    # Right passwords that were used lately
+
+    def _recall(self, network: str, account: Account, password: str) -> bool:
+        """Whether this password was right a moment ago, from there.
+
+        That counts also while the name is locked: strangers who guess must not shut out a client that is in already.
+        """
+        now = trio.current_time()
+        digest = self._digest(network, account, password)
+        if self._remembered.get(digest, 0.0) <= now or self._failures.is_deaf(network, account.name, now):
+            return False
+        self._keep(digest, now)
+        return True
+
+    def _remember(self, network: str, account: Account, password: str) -> None:
+        self._keep(self._digest(network, account, password), trio.current_time())
+
+    def _keep(self, digest: bytes, now: float) -> None:
+        self._remembered[digest] = now + REMEMBER
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _digest(self, network: str, account: Account, password: str) -> bytes:
+        """Changes with the password, so that a changed one is not remembered."""
+        parts = "\0".join((network, account.name, account.credential, password))
+        return hmac.digest(self._secret, _bytes(parts), hashlib.sha256)
+
+
+class _Turns:
+    """Gives the threads to those that `LoginQueue` names."""
+
+    def __init__(self, threads: int) -> None:
+        self._limiter = trio.CapacityLimiter(threads)
+        self._free = threads
+        self._queue = LoginQueue()
+        self._tasks: dict[Ticket, _Waiting] = {}
+
+    @asynccontextmanager
+    async def wait(self, ticket: Ticket) -> AsyncIterator[None]:
+        """Hold one of the threads' turns. Raises `Busy` where it does not come."""
+        now = trio.current_time()
+        self._queue.count(ticket, now)
+        if self._free > 0:
+            self._free -= 1
+        else:
+            await self._wait(ticket, now)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, ticket: Ticket, now: float) -> None:
+        waiting = self._tasks[ticket] = _Waiting()
+        try:
+            if (last := self._queue.join(ticket, now)) is not None:
+                self._tasks[last].done.set()  # refused
+            with trio.move_on_after(MAX_WAIT):
+                await waiting.done.wait()
+        except BaseException:
+            if waiting.granted:
+                self._pass_on()
+            raise
+        finally:
+            self._queue.leave(ticket)
+            del self._tasks[ticket]
+        if not waiting.granted:
+            raise Busy("too many logins at once", retry_after=MAX_WAIT)
+
+    def _pass_on(self) -> None:
+        """Give the turn to the next one."""
+        ticket = self._queue.next(trio.current_time())
+        if ticket is None:
+            self._free += 1
+        else:
+            self._tasks[ticket].granted = True
+            self._tasks[ticket].done.set()
+
+    def succeeded(self, ticket: Ticket) -> None:
+        """Say that an attempt was none to be counted."""
+        self._queue.forgive(ticket, trio.current_time())
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of a function that runs in a thread; only for the holder of a turn."""
+        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+
+@attrs.define(eq=False)
+class _Waiting:
+    done: trio.Event = attrs.field(factory=trio.Event)
+    granted: bool = False
+    """Whether the turn has come; else the login was refused."""
+
+
+def _possible(name: str, password: str) -> bool:
+    """Whether there can be such a login at all; what cannot be must not cost anything."""
+    try:
+        identity.check_account_name(name)
+    except InvalidInput:
+        return False
+    return MIN_PASSWORD <= len(password) <= MAX_PASSWORD
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

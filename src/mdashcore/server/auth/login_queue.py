@@ -1,0 +1,134 @@
+"""The order in which passwords are checked, when more come than can be checked.
+
+A check is expensive on purpose, so a few strangers can ask for more of them than the machine can make. The queue gives
+the next turn to the network address that has asked least in the last minutes; of one address, to the name that was
+asked for least; and only then to the one that waits for longest. A login that succeeds counts as not asked. So people,
+who rarely fail, come before those who guess, and those who guess wait for each other.
+
+Like the core, the queue has no clock and waits for nothing: `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+import attrs
+
+__all__ = ["LoginQueue", "Ticket", "network_of"]
+
+MAX_WAITING: Final = 256  # logins that wait for a turn: many more than can be served before they give up
+
+HALF_LIFE: Final = 60.0  # seconds after which an attempt counts half: as long as a lock
+
+MAX_COUNTED: Final = 4096  # addresses, and names, whose attempts are counted: what is pushed out has asked least lately
+
+
+def network_of(address: str) -> str:
+    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is what one customer gets.
+
+    >>> network_of("2001:db8::1:2:3")
+    '2001:db8::/64'
+    >>> network_of("::ffff:192.0.2.7")
+    '192.0.2.7'
+
+    Text that is no IP address stands for itself: one network.
+    """
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(found, IPv6Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return f"{IPv6Address(int(found) >> 64 << 64)}/64"
+
+
+@attrs.frozen(eq=False)
+class Ticket:
+    """A login that waits for its turn."""
+
+    network: str
+    """As `network_of` gives it."""
+    name: str
+    known: bool = False
+    """Whether this name has logged in from this network before: strangers on the same network do not delay it."""
+
+
+class LoginQueue:
+    """The logins that wait.
+
+    Args:
+        size: how many may wait.
+    """
+
+    def __init__(self, size: int = MAX_WAITING) -> None:
+        self._size = size
+        self._waiting: dict[Ticket, int] = {}  # with the number of its arrival
+        self._arrivals = 0
+        self._networks = _Attempts()
+        self._names = _Attempts()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def count(self, ticket: Ticket, now: float) -> None:
+        """Count an attempt. It counts also where the login gets its turn without waiting, or is refused."""
+        self._networks.add(ticket.network, 1.0, now)
+        self._names.add((ticket.network, ticket.name), 1.0, now)
+
+    def forgive(self, ticket: Ticket, now: float) -> None:
+        """Take a counted attempt back: the login has succeeded."""
+        self._networks.add(ticket.network, -1.0, now)
+        self._names.add((ticket.network, ticket.name), -1.0, now)
+
+    def join(self, ticket: Ticket, now: float) -> Ticket | None:
+        """Let a login wait; it has been counted.
+
+        Returns:
+            the one that has to go where too many wait: the last in order, which may be `ticket` itself.
+        """
+        self._arrivals += 1
+        self._waiting[ticket] = self._arrivals
+        if len(self._waiting) <= self._size:
+            return None
+        last = max(self._waiting, key=lambda each: self._rank(each, now))
+        del self._waiting[last]
+        return last
+
+    def leave(self, ticket: Ticket) -> bool:
+        """Remove a login that waits no longer; `False` where it does not wait."""
+        return self._waiting.pop(ticket, None) is not None
+
+    def next(self, now: float) -> Ticket | None:
+        """Remove and return the login whose turn it is; `None` where none waits."""
+        if not self._waiting:
+            return None
+        first = min(self._waiting, key=lambda each: self._rank(each, now))
+        del self._waiting[first]
+        return first
+
+    def _rank(self, ticket: Ticket, now: float) -> tuple[float, float, int]:
+        """A low rank comes first."""
+        network = 0.0 if ticket.known else self._networks.get(ticket.network, now)
+        return network, self._names.get((ticket.network, ticket.name), now), self._waiting[ticket]
+
+
+class _Attempts:
+    """How often each key was counted lately; older attempts fade."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # the value, and when it was that
+
+    def get(self, key: Hashable, now: float) -> float:
+        value, then = self._counts.get(key, (0.0, now))
+        return float(value * 0.5 ** ((now - then) / HALF_LIFE))
+
+    def add(self, key: Hashable, number: float, now: float) -> None:
+        self._counts[key] = (max(0.0, self.get(key, now) + number), now)
+        self._counts.move_to_end(key)
+        if len(self._counts) > MAX_COUNTED:
+            self._counts.popitem(last=False)
