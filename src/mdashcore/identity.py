@@ -54,13 +54,16 @@ class Account:
     password_hash: str
     """Argon2id, in PHC string format."""
     admin: bool
-    """May manage the accounts; sees nothing of their devices."""
+    """May manage the accounts; sees nothing of their devices. In the store a copy: the roster of admins decides."""
     created_at: float
     """Unix seconds."""
     removing: bool = False
     """Its removal has begun: nobody logs in, and nobody else gets the name before everything of it is gone."""
     rehashed_from: str = ""
     """The `credential` of before, where the hash of an unchanged password was made anew."""
+
+    id: str = ""
+    """Tells it from an earlier or a later account of its name; empty for accounts of older versions."""
 
     @property
     def credential(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,62 @@ def test_where_users_come_from(spawn, login, tmp_path):
         assert login(url, name, password) == (200, admin), name
     assert login(url, "twice", "line") == (200, False)
     assert login(url, "twice", "file") == (401, None)
+
+
+def test_a_restart_keeps_what_people_have_set(spawn, login, tmp_path):
+    """The users that a server is started with are made once: at the next start a changed password is still changed, a
+    demoted admin is none, and browsers are still logged in."""
+    users = tmp_path / "users"
+    users.write_text("alice:first\n")
+    arguments = ("--store", f"sqlite://{tmp_path}/store", "--register-admin", "root:pw", "--register-admin", "bob:pw")
+    arguments += ("--register-user-file", str(users))
+    first, url = serve(spawn, *ANY_PORT, *arguments)
+    with httpx.Client(auth=("root", "pw")) as root:
+        for name, body in {"alice": {"password": "second"}, "bob": {"password": "pw", "admin": False}}.items():
+            assert root.put(f"{url}/api/v2/users/{name}", json=body).status_code == 200
+    with httpx.Client() as browser:
+        body = {"user": "alice", "password": "second"}
+        assert browser.post(f"{url}/api/v2/login", json=body).status_code == 200
+        assert first.end() == 0
+        second, url = serve(spawn, *ANY_PORT, *arguments)
+        assert browser.get(f"{url}/api/v2/session").json()["user"] == "alice"
+    assert [login(url, "alice", password)[0] for password in ("first", "second")] == [401, 200]
+    assert login(url, "bob", "pw") == (200, False)
+    second.wait_for("the user 'bob' is there already, and is no admin: it stays as it is", "err")
+
+
+def test_a_password_that_is_reset(spawn, login, tmp_path):
+    """By an option or in the environment: it overrides, and logs that user out everywhere; nobody else."""
+    store = ("--store", f"sqlite://{tmp_path}/store")
+    first, url = serve(spawn, *ANY_PORT, *store, "--register-admin", "root:pw", "--register-user", "alice:pw")
+    with httpx.Client() as alice, httpx.Client() as root:
+        for name, browser in (("alice", alice), ("root", root)):
+            assert browser.post(f"{url}/api/v2/login", json={"user": name, "password": "pw"}).status_code == 200
+        assert first.end() == 0
+        reset = ("--register-user", "alice:pw", "--reset-password", "alice:new one")
+        second, url = serve(spawn, *ANY_PORT, *store, *reset)
+        assert [browser.get(f"{url}/api/v2/session").json()["user"] for browser in (alice, root)] == [None, "root"]
+    assert [login(url, "alice", password)[0] for password in ("pw", "new one")] == [401, 200]
+    assert second.end() == 0
+    third, url = serve(spawn, *ANY_PORT, *store, env={"MDASH_RESET_PASSWORD": "root:x\nalice:y"})
+    assert (login(url, "root", "x"), login(url, "alice", "y")) == ((200, True), (200, False))
+    assert third.end() == 0
+    nobody = spawn("serve", *ANY_PORT, *store, "--reset-password", "nobody:SECRET")
+    assert nobody.wait() == 1
+    assert nobody.err.splitlines()[-1] == "Error: no user 'nobody', whose password could be reset"
+
+
+def test_a_server_starts_on_a_full_disk(spawn, login, small_disk):
+    """Users who are there are not written again, and one who cannot be made does not keep the devices out."""
+    store = ("--store", f"sqlite://{small_disk}/store", "--register-admin", "root:pw")
+    first, _ = serve(spawn, *ANY_PORT, *store)
+    assert first.end() == 0
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    assert shutil.disk_usage(small_disk).free == 0
+    second, url = serve(spawn, *ANY_PORT, *store, "--register-user", "alice:pw")
+    assert login(url, "root", "pw") == (200, True)
+    assert login(url, "alice", "pw")[0] == 401
+    second.wait_for("the user 'alice' could not be made: ", "err")
 
 
 @pytest.mark.parametrize(("option", "env"), [((), {"MDASH_MAX_IMAGE": "999"}), (("--max-image", "999"), {})])

@@ -59,6 +59,17 @@ def test_users_are_made_as_the_page_says(page, mdash, served):
     assert re.search(r"^alice\tuser\t", said, re.MULTILINE)
 
 
+def test_a_forgotten_password_is_overridden(page, start, mdash, tmp_path):
+    """The command of the page, on a store whose admin has another one."""
+    store = {"MDASH_STORE": f"sqlite://{tmp_path}/store"}
+    with start("exec mdash serve --bind 127.0.0.1:0 --register-admin admin:forgotten", env=store) as first:
+        first.expect(r"^Listening on ")
+    command = page("docs/how_to_guides/run_the_server.md").code("reset").strip()
+    with start(f"{command} --bind 127.0.0.1:0", env=store) as second:
+        url = second.expect(r"^Listening on (\S+)$")[1]
+        assert "admin" in mdash("mdash user list", env={"MDASH_SERVER": url, "MDASH_USER": ADMIN})
+
+
 @pytest.mark.parametrize("path", ["docs/how_to_guides/run_the_server.md", "docs/reference/configuration.md"])
 def test_configuration_files_can_be_loaded(page, tmp_path, path):
     """Each file that a page shows is one that `--config` takes."""

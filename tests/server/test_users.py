@@ -211,6 +211,21 @@ async def test_a_removal_that_failed_is_finished_by_the_next(admin, alice, anyon
         assert (await http.get("/devices")).json() == (await http.post("/logs")).json() == []
 
 
+async def test_a_configured_user_who_is_there_costs_nothing(alice, password, monkeypatch):
+    """No hash, no write; and whatever the password that is configured, the account has its own."""
+    service = alice.server.service
+    before = await service.hub.accounts.get("alice")
+
+    async def forbidden(*args, **options):
+        raise AssertionError("it is not needed")
+
+    monkeypatch.setattr(service.passwords, "hash", forbidden)
+    monkeypatch.setattr(service.hub.backend.documents, "put", forbidden)
+    for admin in (False, True):
+        await service.ensure_user("alice", "x" * 5000, admin=admin)
+    assert await service.hub.accounts.get("alice") == before
+
+
 async def test_a_configured_user_inherits_nothing(alice):
     """A server that starts makes the users of its configuration; one that was being removed is removed first."""
     await alice.register("d1")

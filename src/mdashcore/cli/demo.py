@@ -75,7 +75,8 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
     from mdashcore.server.config import ServerConfig, User
 
     password = secrets.token_urlsafe(PASSWORD_BYTES)
-    config = ServerConfig(bind=bind, store=store, users=(User(ACCOUNT, password, admin=True),))
+    user = User(ACCOUNT, password, admin=True)
+    config = ServerConfig(bind=bind, store=store, users=(user,))
     set_up_process(log_level)
     with ExitStack() as stack:
         if folder is None and store != "memory://":
@@ -83,7 +84,7 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
         elif folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdash-demo-")))
         where = folder
-        run_server(config, lambda server: _run_demo(server, where, password))
+        run_server(config, lambda server: _run_demo(server, where, password), reset_passwords=(user,))
 
 
 async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
         "mdash serve --register-admin root:SECRET",
         "mdash serve --bind 0.0.0.0:8443 --certfile cert.pem --keyfile key.pem --register-user-file users",
         "MDASH_REGISTER_ADMIN=root:SECRET mdash serve --config /etc/mdash.toml",
+        "MDASH_RESET_PASSWORD=root:SECRET mdash serve --config /etc/mdash.toml",
     )
 )
 @click.option(
@@ -51,7 +52,7 @@ _log = logging.getLogger(__name__)
     multiple=True,
     envvar="MDASH_REGISTER_USER",
     show_envvar=True,
-    help="Make this user, or set the password; can be repeated. In the environment, one a line.",
+    help="Make this user if it is missing; can be repeated. In the environment, one a line.",
 )
 @click.option(
     "--register-admin",
@@ -68,7 +69,16 @@ _log = logging.getLogger(__name__)
     type=EXISTING_FILE,
     envvar="MDASH_REGISTER_USER_FILE",
     show_envvar=True,
-    help="A file of users, NAME:PASSWORD on each line; # begins a comment. Nobody sees it in a list of processes.",
+    help="A file of users, NAME:PASSWORD on each line; # begins a comment. It does not show in a list of processes.",
+)
+@click.option(
+    "--reset-password",
+    "resets",
+    type=UserType(admin=False),
+    multiple=True,
+    envvar="MDASH_RESET_PASSWORD",
+    show_envvar=True,
+    help="Give this user, who is there, another password, and end all sessions; can be repeated. For one start only.",
 )
 @click.option(
     "--config",
@@ -106,6 +116,7 @@ def serve(
     users: Sequence[User],
     admins: Sequence[User],
     user_file: Path | None,
+    resets: Sequence[User],
     config_file: Path | None,
     log_level: str,
     **given: Any,
@@ -113,11 +124,12 @@ def serve(
     """Run the server until Ctrl-C or SIGTERM.
 
     Once it accepts connections, it writes one line with its URL to stdout. What is given here wins over the
-    environment, which wins over the --config file; users are made from all of them.
+    environment, which wins over the --config file; users are made from all of them. A user that is there
+    already stays as it is, password included.
     """
     config = _configure(config_file, user_file, [*users, *admins], given)
     set_up_process(log_level)
-    run_server(config, _announce)
+    run_server(config, _announce, reset_passwords=resets)
 
 
 def _configure(
@@ -140,13 +152,18 @@ async def _announce(server: RunningServer) -> None:
         _log.warning("nobody can log in: there is no user; give one with --register-admin NAME:PASSWORD")
 
 
-def run_server(config: ServerConfig, on_start: Callable[[RunningServer], Awaitable[object]]) -> None:
+def run_server(
+    config: ServerConfig,
+    on_start: Callable[[RunningServer], Awaitable[object]],
+    *,
+    reset_passwords: Sequence[User] = (),
+) -> None:
     """Run a server until SIGINT or SIGTERM; `on_start` runs beside it, from when it accepts connections."""
     import trio
 
     from mdashcore.server import run
 
     try:
-        trio.run(lambda: run.serve(config, on_start=on_start))
+        trio.run(lambda: run.serve(config, on_start=on_start, reset_passwords=reset_passwords))
     except run.BindError as exc:
         raise CliError(f"{exc}; choose another address with --bind HOST:PORT", Exit.UNREACHABLE) from None

@@ -10,7 +10,6 @@ import attrs
 from mdashcore import identity
 from mdashcore._errors import (
     AlreadyExists,
-    Conflict,
     InvalidInput,
     NotFound,
     StorageError,
@@ -19,6 +18,7 @@ from mdashcore._errors import (
 )
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
+from mdashcore.hub.admins import AdminRoster, Admins
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore
@@ -72,6 +72,7 @@ class Accounts:
         usage: Usage | None = None,
     ) -> None:
         self._accounts = Records(documents, "accounts", Account, contention=contention)
+        self._admins = Admins(documents, accounts=self._all_stored, find=self._stored, contention=contention)
         self._keys = Records(documents, "keys", ApiKey)
         self._owners = Records(documents, "key_owners", KeyOwner)
         self._now = now
@@ -85,7 +86,9 @@ class Accounts:
     async def get(self, name: str) -> Account | None:
         """The account; None where there is none, or none any more."""
         account = await self._stored(name)
-        return None if account is None or account.removing else account
+        if account is None or account.removing:
+            return None
+        return _with_admin(account, await self._admins.roster())
 
     async def is_removing(self, name: str) -> bool:
         """Whether the account's removal has begun and not ended."""
@@ -98,32 +101,55 @@ class Accounts:
 
     async def all(self) -> list[Account]:
         """All accounts, by name; also those that are being removed."""
+        accounts = await self._all_stored()
+        roster = await self._admins.roster() if accounts else AdminRoster([])
+        return [_with_admin(account, roster) for account in accounts]
+
+    async def _all_stored(self) -> list[Account]:
         return sorted([account async for _, account in self._accounts.scan()], key=lambda account: account.name)
 
     async def register(self, name: str, password_hash: str, *, admin: bool = False) -> Account:
         """Create an account. Raises `AlreadyExists`, `InvalidInput`."""
-        account = Account(identity.check_account_name(name), password_hash, admin, self._now())
+        id = identity.make_id("acc", self._entropy(8))
+        account = Account(identity.check_account_name(name), password_hash, admin, self._now(), id=id)
+        await self._check_free(name)
+        if admin:
+            await self._admins.add(account)
         try:
             await self._accounts.put(name, account, expected=0)
         except VersionConflict:
-            if await self.is_removing(name):
-                raise AlreadyExists(f"the user {name!r} is being removed; remove it again to finish that") from None
-            raise AlreadyExists(f"there is a user {name!r} already") from None
+            await self._check_free(name)
+            raise AlreadyExists(f"there was a user {name!r} a moment ago; try again") from None
+        if admin:
+            await self._admins.add(account)  # another change of the roster may have swept it out before it was stored
         return account
+
+    async def _check_free(self, name: str) -> None:
+        account = await self._stored(name)
+        if account is not None and account.removing:
+            raise AlreadyExists(f"the user {name!r} is being removed; remove it again to finish that")
+        if account is not None:
+            raise AlreadyExists(f"there is a user {name!r} already")
 
     async def set_password(self, name: str, password_hash: str, *, admin: bool | None = None) -> Account:
         """Change an account's password, and `admin` unless None; what was opened with the old one is closed.
 
         Raises:
             NotFound: there is no such account.
+            Conflict: it is the last admin, and `admin` is `False`; or it is being removed, and `admin` is `True`.
         """
-        if await self.get(name) is None:
+        present = await self.get(name)
+        if present is None:
             raise NotFound(f"no user {name!r}")
+        if admin is True:
+            await self._admins.add(present)
+        elif admin is False:
+            await self._admins.remove(present)
 
         def change(found: Account | None) -> Account:
-            if found is None or found.removing:
+            if found is None or found.removing or found.id != present.id:
                 raise NotFound(f"no user {name!r}")
-            is_admin = found.admin if admin is None else admin
+            is_admin = present.admin if admin is None else admin
             return attrs.evolve(found, password_hash=password_hash, rehashed_from="", admin=is_admin)
 
         try:
@@ -167,16 +193,21 @@ class Accounts:
             raise NotFound(f"no user {name!r}")
         if account.removing:
             return
-        await self.check_not_last_admin(name)
+        await self._admins.remove(account, leaving=True)
+
+        def leave(found: Account | None) -> Account | None:
+            return None if found is None or found.id != account.id else attrs.evolve(found, removing=True)
+
         try:
-            await self._accounts.change(name, lambda found: found and attrs.evolve(found, removing=True))
+            await self._accounts.change(name, leave)
         finally:
             self._on_revoked(name, None)
 
     async def check_not_last_admin(self, name: str) -> None:
         """Raises `Conflict` if without this account nobody could manage accounts any more."""
-        if {each.name for each in await self.all() if each.admin and not each.removing} == {name}:
-            raise Conflict(f"{name!r} is the last admin")
+        account = await self._stored(name)
+        if account is not None:
+            await self._admins.check_not_last(account)
 
     # Keys
 
@@ -272,6 +303,11 @@ class Accounts:
         except StorageError:
             pass  # another request has just done so, the key was removed, or the store only reads
         return used
+
+
+def _with_admin(account: Account, roster: AdminRoster) -> Account:
+    """The account with what the roster says of it, which counts."""
+    return attrs.evolve(account, admin=roster.has(account))
 
 
 def _possible(name: str) -> bool:

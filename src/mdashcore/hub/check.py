@@ -123,9 +123,18 @@ def _wrong_with(body: bytes) -> str | None:
     return None
 
 
+def _lost_admins(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Whether a roster of admins has none whose account is there. Entries without one are left by what was stopped."""
+    rosters = [roster for roster in found["admins"].values() if roster is not None and roster.admins]
+    accounts = [account for account in found["accounts"].values() if account is not None and not account.removing]
+    if not rosters or any(roster.has(account) for roster in rosters for account in accounts):
+        return []
+    return ["admins: no account is an admin; make one with mdash serve --register-admin NAME:PASSWORD"]
+
+
 def _loose_ends(found: dict[str, dict[str, Any]]) -> list[str]:
     """What points to nothing, or is pointed to by nothing."""
-    problems = []
+    problems = _lost_admins(found)
     for things, owners, secret in (("devices", "token_owners", "token_hash"), ("keys", "key_owners", "hash")):
         problems += [
             f"{things}/{key} cannot be found by its secret"

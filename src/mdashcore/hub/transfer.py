@@ -31,6 +31,7 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import AlreadyExists, InvalidInput, NotFound
 from mdashcore.hub.accounts import KeyOwner
+from mdashcore.hub.admins import AdminRoster
 from mdashcore.hub.presence import PresenceRecord
 from mdashcore.hub.registry import TokenOwner
 from mdashcore.hub.rollouts import Roster
@@ -56,6 +57,7 @@ MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, nothing
 
 COLLECTIONS: Final[dict[str, tuple[type, dict[str, Any]]]] = {
     "accounts": (Account, {}),
+    "admins": (AdminRoster, {}),
     "keys": (ApiKey, {}),
     "key_owners": (KeyOwner, {}),
     "devices": (Device, {}),

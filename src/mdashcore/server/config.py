@@ -20,7 +20,7 @@ __all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "p
 
 @attrs.frozen
 class User:
-    """An account that is made, or updated, when the server starts."""
+    """An account that the server makes at its start, if it is missing."""
 
     name: str
     password: str = attrs.field(repr=False)

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.transfer import UNFINISHED, is_unfinished
 from mdashcore.server.app import create_app
-from mdashcore.server.config import ServerConfig, parse_bind
+from mdashcore.server.config import ServerConfig, User, parse_bind
 from mdashcore.server.gateway import Gateway
 from mdashcore.server.http.forwarded import Proxies
 from mdashcore.server.service import Service, ServiceSettings
@@ -70,14 +70,17 @@ async def open_server(
     *,
     settings: ServiceSettings | None = None,
     node_settings: NodeSettings = NodeSettings(),
+    reset_passwords: Sequence[User] = (),
 ) -> AsyncIterator[RunningServer]:
     """A server that runs for as long as the context lasts; leaving it ends within five seconds.
 
     Args:
-        settings: without them, the defaults, with the configuration's `max_image`.
+        settings: without them, the defaults, with the configuration's values.
+        reset_passwords: accounts that get another password, after those of the configuration were made.
 
     Raises:
         InvalidInput: the configuration cannot be used.
+        NotFound: an account whose password is to be reset is not there.
         BindError: the address cannot be bound.
         StorageError: the storage cannot be opened.
     """
@@ -98,8 +101,9 @@ async def open_server(
         )
         async with open_node(hub, settings=node_settings) as node:
             service = Service(node, settings)
-            for user in config.users:
-                await service.ensure_user(user.name, user.password, admin=user.admin)
+            await _make_users(service, config.users)
+            for user in reset_passwords:
+                await service.reset_password(user.name, user.password)
             gateway = Gateway(service, create_app(service))
             listeners: list[trio.abc.Listener[Any]] = [trio.SocketListener(sock) for sock in sockets]
             if context is not None:
@@ -112,6 +116,14 @@ async def open_server(
                     yield running
                 finally:
                     stop.set()
+
+
+async def _make_users(service: Service, users: Sequence[User]) -> None:
+    for user in users:
+        try:
+            await service.ensure_user(user.name, user.password, admin=user.admin)
+        except StorageError as exc:  # the devices do not need that user; a full disk must not keep them out
+            _log.error("the user %r could not be made: %s", user.name, exc)
 
 
 def _settings(config: ServerConfig) -> ServiceSettings:
@@ -129,14 +141,20 @@ async def _start_gateway(
         await gateway.serve(listeners, stop=stop, task_status=task_status)
 
 
-async def serve(config: ServerConfig, *, on_start: Callable[[RunningServer], Awaitable[object]] | None = None) -> None:
+async def serve(
+    config: ServerConfig,
+    *,
+    on_start: Callable[[RunningServer], Awaitable[object]] | None = None,
+    reset_passwords: Sequence[User] = (),
+) -> None:
     """Run until SIGTERM or SIGINT (unless the process was started with SIGINT ignored). Raises as `open_server`.
 
     Args:
         on_start: runs beside the server, from when it accepts connections; cancelled first when it goes down.
+        reset_passwords: as `open_server` has it.
     """
     with open_stop_signals() as signals:
-        async with open_server(config) as server, trio.open_nursery() as nursery:
+        async with open_server(config, reset_passwords=reset_passwords) as server, trio.open_nursery() as nursery:
             calm_the_collector()
             if on_start is not None:
                 nursery.start_soon(on_start, server)

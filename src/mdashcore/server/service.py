@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,15 @@ from contextlib import contextmanager
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import Busy, Conflict, InvalidInput, LimitReached
+from mdashcore._errors import AlreadyExists, Busy, Conflict, InvalidInput, LimitReached, NotFound
 from mdashcore.hub import Hub
 from mdashcore.server.auth import Authenticator, Passwords
 from mdashcore.server.http.forwarded import Proxies
 from mdashcore.trio.node import Node
 
 __all__ = ["Service", "ServiceSettings"]
+
+_log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -106,14 +109,35 @@ class Service:
         self._devices_uploaded: set[tuple[str, str]] = set()
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
-        """Make the account, or give it this password. Raises `InvalidInput`."""
+        """Make an account that is missing. One that is there stays as it is: its password costs not even a hash.
+
+        Raises:
+            InvalidInput: no account can have this name, or this password.
+        """
+        accounts = self.hub.accounts
+        found = await accounts.get(identity.check_account_name(name))
+        if found is not None:
+            if admin and not found.admin:
+                _log.warning("the user %r is there already, and is no admin: it stays as it is", name)
+            return
         digest = await self.passwords.hash(password)
-        if await self.hub.accounts.is_removing(name):
-            await self.hub.remove_account(name)  # it was stopped halfway: who is made now inherits nothing
-        if await self.hub.accounts.get(identity.check_account_name(name)) is None:
-            await self.hub.accounts.register(name, digest, admin=admin)
-        else:
-            await self.hub.accounts.set_password(name, digest, admin=admin)
+        if await accounts.is_removing(name):
+            await self.hub.remove_account(name)  # it was stopped halfway: the new account inherits nothing
+        try:
+            await accounts.register(name, digest, admin=admin)
+        except AlreadyExists:
+            pass  # another server has just made it
+
+    async def reset_password(self, name: str, password: str) -> None:
+        """Give an account this password, which ends what the old one has opened.
+
+        Raises:
+            NotFound: there is no such account.
+            InvalidInput: it cannot be a password.
+        """
+        if await self.hub.accounts.get(name) is None:
+            raise NotFound(f"no user {name!r}, whose password could be reset")
+        await self.hub.accounts.set_password(name, await self.passwords.hash(password))
 
     def call_timeout(self, asked: str | None) -> float:
         """The time-out of a call in seconds, as a request asks for it. Raises `InvalidInput`."""

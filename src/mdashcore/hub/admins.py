@@ -1,0 +1,148 @@
+"""Who is an admin: one document for all accounts, so that the last one cannot be lost.
+
+Whether another admin is left cannot be read from many documents at the same time: of two admins who demote each other,
+each would find the other. So one roster decides. It is changed by compare-and-set, before the account is: where a
+process dies in between, the roster holds, and the account's own copy is put right by its next change.
+
+An entry names the account by its id as well. What is left of an account that was never made, or is gone, makes nobody
+an admin who gets its name later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import attrs
+
+from mdashcore._errors import Conflict, StorageError, VersionConflict
+from mdashcore.hub._contention import Contention
+from mdashcore.hub._records import Record, Records
+from mdashcore.identity import Account
+from mdashcore.storage import DocumentStore
+
+__all__ = ["AdminRoster", "Admins"]
+
+ROSTER_KEY: Final = "roster"
+
+
+@attrs.frozen
+class AdminRoster:
+    """The accounts that are admins, each as ``NAME/ID``."""
+
+    admins: list[str]
+    leaving: list[str] = attrs.field(factory=list)
+    """Accounts whose removal has begun: none of them becomes an admin, on whom others would then rely."""
+
+    def has(self, account: Account) -> bool:
+        """Whether the account is an admin."""
+        return _entry(account) in self.admins
+
+
+class Admins:
+    """The roster in the store.
+
+    Args:
+        accounts: every account as it is stored; a store of an older version has no roster, and gets one of them.
+        find: the account that is stored under a name, also one that is being removed.
+        contention: what writers of the roster need.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        *,
+        accounts: Callable[[], Awaitable[list[Account]]],
+        find: Callable[[str], Awaitable[Account | None]],
+        contention: Contention = Contention(),
+    ) -> None:
+        self._records = Records(documents, "admins", AdminRoster, contention=contention)
+        self._accounts = accounts
+        self._find = find
+
+    async def roster(self) -> AdminRoster:
+        """The admins as they are now."""
+        return (await self._record()).value
+
+    async def add(self, account: Account) -> None:
+        """Make an account an admin; it may be one that is about to be stored.
+
+        Raises:
+            Conflict: it is being removed.
+        """
+        entry = _entry(account)
+
+        def with_it(roster: AdminRoster) -> AdminRoster:
+            if entry in roster.leaving:
+                raise Conflict(f"the user {account.name!r} is being removed; remove it again to finish that")
+            return attrs.evolve(roster, admins=sorted({*roster.admins, entry}))
+
+        await self._change(with_it)
+
+    async def remove(self, account: Account, *, leaving: bool = False) -> None:
+        """Make an account an ordinary one; with `leaving`, for ever.
+
+        Raises:
+            Conflict: it is the last admin.
+        """
+        entry = _entry(account)
+
+        def without_it(roster: AdminRoster) -> AdminRoster:
+            left = [each for each in roster.admins if each != entry]
+            if entry in roster.admins and not left:
+                raise Conflict(f"{account.name!r} is the last admin")
+            return AdminRoster(left, sorted({*roster.leaving, entry}) if leaving else roster.leaving)
+
+        await self._change(without_it)
+
+    async def check_not_last(self, account: Account) -> None:
+        """Raises `Conflict` if without this account nobody could manage accounts any more."""
+        if (await self._swept(await self.roster())).admins == [_entry(account)]:
+            raise Conflict(f"{account.name!r} is the last admin")
+
+    async def _change(self, function: Callable[[AdminRoster], AdminRoster]) -> None:
+        """Replace the roster by what `function` makes of it, atomically."""
+        async with self._records.turns.of(ROSTER_KEY):
+            race = self._records.race(ROSTER_KEY)
+            while True:
+                found = await self._record()
+                roster = function(await self._swept(found.value))
+                if roster == found.value:
+                    return
+                try:
+                    await self._records.put(ROSTER_KEY, roster, expected=found.version)
+                except VersionConflict:
+                    await race.lost()
+                else:
+                    return
+
+    async def _record(self) -> Record[AdminRoster]:
+        """The roster; made of the accounts where there is none, with version 0 where that cannot be stored."""
+        found = await self._records.get(ROSTER_KEY)
+        if found is not None:
+            return found
+        admins = [account for account in await self._accounts() if account.admin and not account.removing]
+        roster = AdminRoster(sorted(map(_entry, admins)))
+        try:
+            return Record(roster, await self._records.put(ROSTER_KEY, roster, expected=0))
+        except VersionConflict:
+            found = await self._records.get(ROSTER_KEY)
+            return found or Record(roster, 0)
+        except StorageError:
+            return Record(roster, 0)  # a store that takes no writes still knows its admins
+
+    async def _swept(self, roster: AdminRoster) -> AdminRoster:
+        """The entries whose accounts exist: an entry is written before its account, and may be all that there is.
+
+        While the roster stays as it is, none of these admins can go: each would have to leave the roster before.
+        """
+        stored = {}
+        for entry in {*roster.admins, *roster.leaving}:
+            account = await self._find(entry.partition("/")[0])
+            stored[entry] = account if account is not None and _entry(account) == entry else None
+        admins = [entry for entry in roster.admins if (found := stored[entry]) is not None and not found.removing]
+        return AdminRoster(admins, [entry for entry in roster.leaving if stored[entry] is not None])
+
+
+def _entry(account: Account) -> str:
+    return f"{account.name}/{account.id}"
