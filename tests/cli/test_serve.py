@@ -126,11 +126,12 @@ def test_a_password_that_is_reset(spawn, login, tmp_path):
     assert nobody.err.splitlines()[-1] == "Error: no user 'nobody', whose password could be reset"
 
 
-def test_a_server_starts_on_a_full_disk(spawn, login, small_disk):
+@pytest.mark.parametrize("scheme", ["sqlite", "file"])
+def test_a_server_starts_on_a_full_disk(small_disk, spawn, login, scheme):
     """Users who are there are not written again, and one who cannot be made does not keep the devices out."""
-    store = ("--store", f"sqlite://{small_disk}/store", "--register-admin", "root:pw")
+    store = ("--store", f"{scheme}://{small_disk}/store", "--register-admin", "root:pw")
     first, _ = serve(spawn, *ANY_PORT, *store)
-    assert first.end() == 0
+    first.end(signal.SIGKILL)  # as it goes with full disks; SQLite's log of what is not in its database yet stays
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
     assert shutil.disk_usage(small_disk).free == 0
     second, url = serve(spawn, *ANY_PORT, *store, "--register-user", "alice:pw")
