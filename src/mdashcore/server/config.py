@@ -146,7 +146,7 @@ def _make_converter() -> cattrs.Converter:
         },
     }
     for cls, overrides in fields.items():
-        hook = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **overrides)
+        hook: Any = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **overrides)
         converter.register_structure_hook(cls, hook)
     return converter
 
