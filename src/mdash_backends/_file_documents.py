@@ -24,7 +24,7 @@ import msgspec
 from mdash_backends._files import Files, damaged, json_text, read_file
 from mdash_backends._key_files import KeyFiles, file_name
 from mdashcore import _json
-from mdashcore._errors import StorageError, VersionConflict
+from mdashcore._errors import Damaged, VersionConflict
 from mdashcore.storage import Document
 
 __all__ = ["FileDocuments"]
@@ -59,7 +59,7 @@ class FileDocuments:
         text = json_text(bytes(body), indent=2)
         keys = self._keys(collection)
         async with keys.hold(key) as path:
-            check = partial(_check, collection, key, expected)
+            check = None if expected is None else partial(_check, collection, key, expected)
             version = await self._files.run(path, self._write, keys, path, key, text, check)
             await self._files.sync(os.path.dirname(path))
         return version
@@ -77,7 +77,7 @@ class FileDocuments:
         keys = self._keys(collection)
         async with aclosing(keys.by_folder(prefix)) as folders:
             async for found in folders:
-                paths = iter(found)
+                paths = iter(found.items())
                 while page := await self._files.run(keys.folder, _read_page, keys, paths):
                     for document in page:
                         if document.key.startswith(prefix):
@@ -90,10 +90,17 @@ class FileDocuments:
             self._collections[collection] = keys
         return keys
 
-    def _write(self, keys: KeyFiles, path: str, key: str, text: bytes, check: Callable[[int], None]) -> int:
-        found = _read(keys, path)
+    def _write(self, keys: KeyFiles, path: str, key: str, text: bytes, check: Callable[[int], None] | None) -> int:
+        """Write a document, over a damaged one too where `check` does not ask for its version."""
+        try:
+            found = _read(keys, path)
+        except Damaged:
+            if check is not None:
+                raise
+            found = None
         present = 0 if found is None else found.version
-        check(present)
+        if check is not None:
+            check(present)
         version = self._next_version(present)
         self._files.replace(path, _render(key, version, text))
         return version
@@ -114,8 +121,8 @@ def _render(key: str, version: int, text: bytes) -> bytes:
     return b'{\n  "key": %b,\n  "version": %d,\n  "body": %b\n}\n' % (_json.encode(key), version, body)
 
 
-def _check(collection: str, key: str, expected: int | None, present: int) -> None:
-    if expected is not None and expected != present:
+def _check(collection: str, key: str, expected: int, present: int) -> None:
+    if expected != present:
         raise VersionConflict(collection, key, expected=expected, actual=present)
 
 
@@ -130,16 +137,19 @@ def _read(keys: KeyFiles, path: str) -> Document | None:
     except _json.DECODE_ERRORS as exc:
         raise damaged(path, data, exc) from exc
     if keys.path(file.key) != path:
-        raise StorageError(f"{path} is not where it belongs: it is the document {file.key!r}")
+        raise Damaged(f"{path} is not where it belongs: it is the document {file.key!r}")
     return Document(file.key, file.version, body)
 
 
-def _read_page(keys: KeyFiles, paths: Iterator[str]) -> list[Document]:
+def _read_page(keys: KeyFiles, files: Iterator[tuple[str, str | None]]) -> list[Document]:
     """The next documents that are still there; none at the end."""
     page: list[Document] = []
     size = 0
-    for path in paths:
-        document = _read(keys, path)
+    for path, key in files:
+        try:
+            document = _read(keys, path)
+        except Damaged as exc:  # of a hashed name the key is in the file only
+            document = Document(key or os.path.basename(path), 0, b"", damage=str(exc))
         if document is not None:
             page.append(document)
             size += len(document.body)

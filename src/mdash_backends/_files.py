@@ -22,7 +22,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from mdash_backends._lock import sync_folder
 from mdash_backends._modes import close_folder, create_file, make_folder
 from mdashcore import _json
-from mdashcore._errors import InvalidInput, StorageError
+from mdashcore._errors import Damaged, InvalidInput, StorageError
 
 __all__ = ["Files", "NewFile", "Turns", "damaged", "failed", "json_text", "read_file"]
 
@@ -281,10 +281,10 @@ def failed(path: str, exc: OSError) -> StorageError:
     return error
 
 
-def damaged(path: str, data: bytes, exc: Exception) -> StorageError:
+def damaged(path: str, data: bytes, exc: Exception) -> Damaged:
     """The error for a file that does not hold what it should, with the place as far as it is known."""
     what = f"not UTF-8 (byte {exc.start})" if isinstance(exc, UnicodeDecodeError) else _json.reason(exc)
-    return StorageError(f"{path} is damaged: {what}; it has {len(data)} bytes")
+    return Damaged(f"{path} is damaged: {what}; it has {len(data)} bytes")
 
 
 async def _until(ended: threading.Event) -> None:

@@ -25,6 +25,7 @@
     │   └── LimitReached          the account has as much as it may: limit
     ├── InsufficientStorage       the disk is almost full
     └── StorageError              the storage backend failed; its own error is the __cause__
+        ├── Damaged               what is stored cannot be read, also not later
         └── VersionConflict       a compare-and-set lost: expected, actual
 
 `STATUS` is the one table that says which status each becomes on the wire.
@@ -44,6 +45,7 @@ __all__ = [
     "Busy",
     "CallTimeout",
     "Conflict",
+    "Damaged",
     "DeviceOffline",
     "Forbidden",
     "InsufficientStorage",
@@ -187,6 +189,10 @@ class StorageError(MdashError):
     """The storage backend failed. The library's own error is the `__cause__`."""
 
 
+class Damaged(StorageError):
+    """What is stored cannot be read: trying again never helps. The text names it."""
+
+
 class VersionConflict(StorageError):
     """A compare-and-set found another version than it expected. Nothing was written."""
 
@@ -211,6 +217,7 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
         Busy: 429,
         ProtocolError: 400,
         DeviceOffline: 503,
+        Damaged: 500,
         StorageError: 503,
         InsufficientStorage: 507,
         CallTimeout: 504,

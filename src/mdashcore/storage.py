@@ -94,6 +94,8 @@ class Document:
     version: int
     body: bytes
     """JSON in UTF-8."""
+    damage: str | None = None
+    """Why the document cannot be read, with the place, where it cannot: then there is no version or body."""
 
 
 @attrs.frozen
@@ -112,7 +114,11 @@ class DocumentStore(Protocol):
     """Versioned JSON documents."""
 
     async def get(self, collection: str, key: str) -> Document | None:
-        """The document, or None."""
+        """The document, or None.
+
+        Raises:
+            Damaged: it is there, and cannot be read.
+        """
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
         """Write, and return the new version.
@@ -135,7 +141,10 @@ class DocumentStore(Protocol):
         """
 
     def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
-        """Every document whose key starts with `prefix`, in no particular order."""
+        """Every document whose key starts with `prefix`, in no particular order.
+
+        One that cannot be read takes out only itself: it is given with its key and `damage`.
+        """
 
 
 @runtime_checkable

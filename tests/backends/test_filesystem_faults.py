@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -23,7 +24,7 @@ import anyio.to_thread
 import pytest
 
 from mdash_backends.filesystem import open_filesystem
-from mdashcore._errors import StorageError, VersionConflict
+from mdashcore._errors import Damaged, StorageError, VersionConflict
 from mdashcore.storage import Backend, Document, LogEntry
 
 PATIENCE = 20  # seconds for a test: what hangs fails
@@ -673,24 +674,33 @@ def test_missing_files_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_damage_in_a_document(tmp_path: Path, old: bytes, new: bytes, what: str) -> None:
-    """A damaged document is an error that names the file and the place; it can still be deleted."""
+    """A damaged document is an error that names the file and the place, and no end of a scan; it can be replaced."""
     path = tmp_path / "documents" / "c" / "a" / "k.json"
 
     async def prepare(backend: Backend) -> None:
         await backend.documents.put("c", "a/k", b'{"n":1}')
+        await backend.documents.put("c", "a/other", b"3")
 
     async def scenario(backend: Backend) -> None:
         documents = backend.documents
         for verb in (
             documents.get("c", "a/k"),
-            documents.put("c", "a/k", b"2"),
+            documents.put("c", "a/k", b"2", expected=1),
+            documents.put("c", "a/k", b"2", expected=0),
             documents.delete("c", "a/k", expected=1),
-            anext(aiter(documents.scan("c"))),
         ):
-            with pytest.raises(StorageError, match=f"^{path} {what}"):
+            with pytest.raises(Damaged, match=f"^{path} {what}"):
                 await verb
+        found = {document.key: document async for document in documents.scan("c")}
+        assert (found["a/k"].version, found["a/k"].body) == (0, b"")
+        assert re.match(f"{path} {what}", found["a/k"].damage)
+        assert (found["a/other"].body, found["a/other"].damage) == (b"3", None)
+        version = await documents.put("c", "a/k", b"2")
+        assert version > 1
+        assert await documents.get("c", "a/k") == Document("a/k", version, b"2")
+        damage(path, b'"body"', b'"corpse"')
         assert await documents.delete("c", "a/k")
-        assert await documents.put("c", "a/k", b"2", expected=0) > 1
+        assert await documents.put("c", "a/k", b"2", expected=0) > version
 
     with_store(tmp_path, prepare)
     damage(path, old, new)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore import _json
-from mdashcore._errors import Busy, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
+from mdashcore._errors import Busy, Damaged, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore.hub import shadows as module
 from mdashcore.hub._contention import FIRST_PAUSE, MAX_PAUSE, MAX_RACES, TELL_RACES, Contention
 from mdashcore.hub.feed import Feed, LogQuery
@@ -317,18 +317,21 @@ def test_what_is_remembered_is_bounded_in_bytes(tools, make, monkeypatch):
 
 
 @pytest.mark.parametrize("body", [b"7", b"{}", b'{"version":"x"}', b"{", b'{"state":{"desired":{"a":null}}}'])
-def test_a_damaged_shadow_is_the_store_s_fault(tools, make, body):
-    """Not the client's; the error names the document."""
+def test_a_damaged_shadow_is_the_store_s_fault(tools, make, body, caplog):
+    """Not the client's; the error names the document, a list passes it over, and it goes with its device."""
     desk = make()
     tools.run(desk.documents.put("shadows", "alice/d1", body))
     shadows = desk.one
-    for coroutine in (
-        shadows.get("alice", "d1"),
-        shadows.update("alice", "d1", desired(n=1)),
-        listed(shadows.of("alice")),
-    ):
-        with pytest.raises(StorageError, match="shadows/alice/d1"):
+    for coroutine in (shadows.get("alice", "d1"), shadows.update("alice", "d1", desired(n=1))):
+        with pytest.raises(Damaged, match="shadows/alice/d1"):
             tools.run(coroutine)
+    damaged = []
+    tools.run(shadows.update("alice", "d2", desired(n=1)))
+    assert list(tools.run(listed(shadows.of("alice", damaged)))) == ["d2"]
+    assert damaged == ["d1"]
+    assert caplog.text.count("shadows/alice/d1 cannot be read") == 1
+    tools.run(shadows.forget("alice", "d1"))
+    assert tools.run(shadows.update("alice", "d1", desired(n=1))).version == 1
 
 
 def test_shadows_are_listed_by_account(tools, make):

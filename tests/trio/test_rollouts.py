@@ -450,7 +450,6 @@ async def damaged(fleet, rollout, collection):
     await fleet.backend.documents.put(collection, key, b'"not what it was"')
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a scan that met the damage
 @pytest.mark.parametrize("collection", ["rollouts", "rollout_rosters", "rollout_members"])
 async def test_a_damaged_rollout_holds_up_no_other(fleet, autojump_clock, collection):
     """After a restart, all others are taken up and go on."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import cattrs
 
 from mdashcore import _json
-from mdashcore._errors import InvalidInput, StorageError, VersionConflict
+from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConflict
 from mdashcore.hub._contention import Contention, Race, Turns
-from mdashcore.storage import DocumentStore
+from mdashcore.storage import Document, DocumentStore
 
 __all__ = ["Record", "Records", "scoped"]
+
+_log = logging.getLogger(__name__)
+
+MAX_TOLD: Final = 1000  # damaged documents of a collection that were logged: with more, the store itself is broken
 
 T = TypeVar("T")
 
@@ -31,6 +36,12 @@ class Record(Generic[T]):
 
     value: T
     version: int
+
+
+def _structure(value: Any, type: type[T]) -> T:
+    if not isinstance(value, dict):  # cattrs would find all defaults in a list
+        raise ValueError("not an object")
+    return _converter.structure(value, type)
 
 
 class Records(Generic[T]):
@@ -52,22 +63,27 @@ class Records(Generic[T]):
         dump: Callable[[T], Any] | None = None,
         contention: Contention = Contention(),
     ) -> None:
+        self._told: set[str] = set()
         self.turns = Turns(contention)
         """Of those who change a document, by its key."""
         self._contention = contention
         self._documents = documents
         self._collection = collection
-        self._load = load or (lambda value: _converter.structure(value, type))
+        self._load = load or (lambda value: _structure(value, type))
         self._dump = dump or _converter.unstructure
 
     async def get(self, key: str) -> Record[T] | None:
         """The record, or None.
 
         Raises:
-            StorageError: what is stored cannot be read as this type.
+            Damaged: what is stored cannot be read as this type. That is logged, once.
         """
-        document = await self._documents.get(self._collection, key)
-        return None if document is None else self._record(key, document.body, document.version)
+        try:
+            document = await self._documents.get(self._collection, key)
+            return None if document is None else self._record(document)
+        except Damaged as exc:
+            self._tell(key, exc)
+            raise
 
     async def put(self, key: str, value: T, *, expected: int | None = None) -> int:
         """Write; returns the new version. Raises `VersionConflict`."""
@@ -77,10 +93,25 @@ class Records(Generic[T]):
         """Remove; False where there was none."""
         return await self._documents.delete(self._collection, key, expected=expected)
 
-    async def scan(self, prefix: str = "") -> AsyncIterator[tuple[str, T]]:
-        """Every key and value under a prefix."""
+    async def scan(self, prefix: str = "", damaged: list[str] | None = None) -> AsyncIterator[tuple[str, T]]:
+        """Every key and value under a prefix. What is damaged is passed over, and logged once.
+
+        Args:
+            damaged: gets the keys of what is damaged, without the prefix.
+        """
         async for document in self._documents.scan(self._collection, prefix):
-            yield document.key, self._record(document.key, document.body, document.version).value
+            try:
+                record = self._record(document)
+            except Damaged as exc:
+                self._tell(document.key, exc)
+                if damaged is not None:
+                    damaged.append(document.key.removeprefix(prefix))
+            else:
+                yield document.key, record.value
+
+    async def keys(self, prefix: str = "") -> list[str]:
+        """Every key under a prefix, whatever is stored there."""
+        return [document.key async for document in self._documents.scan(self._collection, prefix)]
 
     async def versions(self) -> AsyncIterator[tuple[str, int]]:
         """Every key and the version of its document."""
@@ -91,11 +122,16 @@ class Records(Generic[T]):
         """For a compare-and-set of this record that is to be tried until it succeeds."""
         return Race(self._contention, f"{self._collection}/{key}")
 
-    async def change(self, key: str, function: Callable[[T | None], T | None]) -> T | None:
+    async def change(
+        self, key: str, function: Callable[[T | None], T | None], *, replace_damaged: bool = False
+    ) -> T | None:
         """Replace a record by what `function` makes of it, atomically; None leaves it as it is.
 
         It waits for its turn, and never fails because others change the record too. `function` may be called several
         times, and may raise to change nothing.
+
+        Args:
+            replace_damaged: take a record that is damaged for one that is not there.
 
         Returns:
             what is stored afterwards, or None where nothing was written.
@@ -103,12 +139,19 @@ class Records(Generic[T]):
         async with self.turns.of(key):
             race = self.race(key)
             while True:
-                found = await self.get(key)
+                expected: int | None
+                try:
+                    found = await self.get(key)
+                    expected = 0 if found is None else found.version
+                except Damaged:
+                    if not replace_damaged:
+                        raise
+                    found = expected = None
                 value = function(None if found is None else found.value)
                 if value is None:
                     return None
                 try:
-                    await self.put(key, value, expected=0 if found is None else found.version)
+                    await self.put(key, value, expected=expected)
                 except VersionConflict:
                     await race.lost()
                 else:
@@ -130,10 +173,18 @@ class Records(Generic[T]):
                 except VersionConflict:
                     await race.lost()
 
-    def _record(self, key: str, body: bytes, version: int) -> Record[T]:
+    def _record(self, document: Document) -> Record[T]:
+        if document.damage is not None:
+            raise Damaged(document.damage)
         try:
-            return Record(self._load(_json.decode(body)), version)
+            return Record(self._load(_json.decode(document.body)), document.version)
         except StorageError as exc:
-            raise StorageError(f"{self._collection}/{key}: {exc}") from exc
+            raise Damaged(f"{self._collection}/{document.key}: {exc}") from exc
         except (cattrs.BaseValidationError, InvalidInput, ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise StorageError(f"{self._collection}/{key} is damaged: {exc}") from exc
+            raise Damaged(f"{self._collection}/{document.key} is damaged: {exc}") from exc
+
+    def _tell(self, key: str, damage: Damaged) -> None:
+        """Log what is damaged, once: lists are read again and again."""
+        if key not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(key)
+            _log.error("%s/%s cannot be read, and is passed over: %s", self._collection, key, damage)

@@ -10,6 +10,7 @@ import attrs
 from mdashcore import identity
 from mdashcore._errors import (
     AlreadyExists,
+    Damaged,
     InvalidInput,
     NotFound,
     StorageError,
@@ -99,14 +100,19 @@ class Accounts:
         record = await self._accounts.get(name) if _possible(name) else None
         return None if record is None else record.value
 
-    async def all(self) -> list[Account]:
-        """All accounts, by name; also those that are being removed."""
-        accounts = await self._all_stored()
+    async def all(self, damaged: list[str] | None = None) -> list[Account]:
+        """All accounts, by name; also those that are being removed.
+
+        Args:
+            damaged: gets the names of those that cannot be read.
+        """
+        accounts = await self._all_stored(damaged)
         roster = await self._admins.roster() if accounts else AdminRoster([])
         return [_with_admin(account, roster) for account in accounts]
 
-    async def _all_stored(self) -> list[Account]:
-        return sorted([account async for _, account in self._accounts.scan()], key=lambda account: account.name)
+    async def _all_stored(self, damaged: list[str] | None = None) -> list[Account]:
+        found = [account async for _, account in self._accounts.scan(damaged=damaged)]
+        return sorted(found, key=lambda account: account.name)
 
     async def register(self, name: str, password_hash: str, *, admin: bool = False) -> Account:
         """Create an account. Raises `AlreadyExists`, `InvalidInput`."""
@@ -188,7 +194,13 @@ class Accounts:
             NotFound: there is no such account.
             Conflict: it is the last admin.
         """
-        account = await self._stored(name)
+        try:
+            account = await self._stored(name)
+        except Damaged:
+            leaving = Account(name, "", False, self._now(), removing=True)
+            await self._accounts.change(name, lambda found: found or leaving, replace_damaged=True)
+            self._on_revoked(name, None)
+            return
         if account is None:
             raise NotFound(f"no user {name!r}")
         if account.removing:
@@ -236,18 +248,24 @@ class Accounts:
             raise NotFound(f"no user {account!r}")
         return CreatedKey(key, secret)
 
-    async def keys(self, account: str) -> list[ApiKey]:
-        """The account's keys, oldest first."""
-        found = [key async for _, key in self._keys.scan(scoped(account, ""))]
+    async def keys(self, account: str, damaged: list[str] | None = None) -> list[ApiKey]:
+        """The account's keys, oldest first; `damaged` gets the ids of those that cannot be read."""
+        found = [key async for _, key in self._keys.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda key: (key.created_at, key.id))
 
     async def remove_key(self, account: str, id: str) -> None:
         """Revoke a key: from now on it opens nothing, and what it had opened is closed. Raises `NotFound`."""
-        record = await self._keys.get(scoped(account, id)) if len(id) <= MAX_KEY_ID else None
-        if record is None:
-            raise NotFound(f"no key {id!r}")
+        hash = None
         try:
-            await self._owners.delete(record.value.hash)  # first: from now on it opens nothing, and can still be found
+            record = await self._keys.get(scoped(account, id)) if len(id) <= MAX_KEY_ID else None
+            if record is None:
+                raise NotFound(f"no key {id!r}")
+            hash = record.value.hash
+        except Damaged:
+            pass  # without the key, what the index has of it opens nothing
+        try:
+            if hash is not None:
+                await self._owners.delete(hash)  # first: from now on it opens nothing, and can still be found
             deleted = await self._keys.delete(scoped(account, id))
         finally:  # also where it is not known what was done: who has a valid key comes back
             self._forget_known()
@@ -259,9 +277,9 @@ class Accounts:
 
     async def remove_keys(self, account: str) -> None:
         """Revoke all keys of an account."""
-        for key in await self.keys(account):
+        for key in await self._keys.keys(scoped(account, "")):
             try:
-                await self.remove_key(account, key.id)
+                await self.remove_key(account, key.partition("/")[2])
             except NotFound:
                 continue  # somebody else was quicker
 

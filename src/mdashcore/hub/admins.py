@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from mdashcore._errors import Conflict, StorageError, VersionConflict
+from mdashcore._errors import Conflict, Damaged, StorageError, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records
 from mdashcore.identity import Account
@@ -118,7 +118,11 @@ class Admins:
 
     async def _record(self) -> Record[AdminRoster]:
         """The roster; made of the accounts where there is none, with version 0 where that cannot be stored."""
-        found = await self._records.get(ROSTER_KEY)
+        try:
+            found = await self._records.get(ROSTER_KEY)
+        except Damaged:
+            await self._records.delete(ROSTER_KEY)
+            found = None
         if found is not None:
             return found
         admins = [account for account in await self._accounts() if account.admin and not account.removing]
@@ -138,7 +142,10 @@ class Admins:
         """
         stored = {}
         for entry in {*roster.admins, *roster.leaving}:
-            account = await self._find(entry.partition("/")[0])
+            try:
+                account = await self._find(entry.partition("/")[0])
+            except Damaged:
+                account = None  # nobody can log in with it
             stored[entry] = account if account is not None and _entry(account) == entry else None
         admins = [entry for entry in roster.admins if (found := stored[entry]) is not None and not found.removing]
         return AdminRoster(admins, [entry for entry in roster.leaving if stored[entry] is not None])

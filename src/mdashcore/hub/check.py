@@ -41,6 +41,9 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
         try:
             async for document in backend.documents.scan(collection):
                 counts.documents += 1
+                if document.damage is not None:
+                    problems.append(document.damage)
+                    continue
                 try:
                     record = await records.get(document.key)
                 except MdashError as exc:

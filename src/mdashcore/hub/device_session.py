@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mdashcore import _json, jsonrpc, notifications
-from mdashcore._errors import InvalidInput, MdashError, RpcError, StorageError, status_of
+from mdashcore._errors import Damaged, InvalidInput, MdashError, RpcError, StorageError, status_of
 from mdashcore._events import Event, NotificationReceived, RequestReceived
 from mdashcore.ota import Build
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mdashcore.hub import Hub
 
 __all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
+
+
+DAMAGED: Final = "what is stored of this device is damaged"
 
 
 class Peer(Protocol):
@@ -71,7 +74,11 @@ class DeviceSession:
             raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"No handler for {method}")
         try:
             return await handler(self, params)
-        except (RpcError, StorageError):
+        except RpcError:
+            raise
+        except Damaged:
+            raise RpcError(status_of(Damaged()), DAMAGED) from None
+        except StorageError:
             raise
         except MdashError as exc:
             raise RpcError(status_of(exc), str(exc)) from exc
@@ -88,6 +95,8 @@ class DeviceSession:
             return
         try:
             await handler(self, params)
+        except Damaged:
+            await self._tell(method, _json.encode({"rejected": DAMAGED}))
         except StorageError:
             raise
         except MdashError as exc:

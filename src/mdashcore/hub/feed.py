@@ -6,18 +6,21 @@ bus is ``ACCOUNT SP OFFSET SP FRAME``, encoded once for all listeners of all nod
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from math import inf
 from typing import Final
 
 import attrs
 
-from mdashcore import notifications
+from mdashcore import _json, notifications
 from mdashcore.notifications import Notification
 from mdashcore.storage import LogEntry, LogStore, MessageBus
 
 __all__ = ["TOPIC", "Feed", "FeedItem", "LogQuery"]
+
+_logger = logging.getLogger(__name__)
 
 TOPIC: Final = "feed"
 
@@ -116,7 +119,7 @@ class Feed:
             await self._logs.trim(_log(account), 0, before=first)
         return offset
 
-    async def too_old(self, account: str) -> AsyncIterator[int]:
+    async def too_old(self, account: str) -> AsyncGenerator[int, None]:
         """The offset before which every notification is too old by the clock of now; greater from step to step.
 
         It ends at the first that is not: where a clock was wrong, rather too much is kept than too little. A log is
@@ -161,8 +164,9 @@ class Feed:
         while len(page) < PAGE and size < PAGE_BYTES:
             step = min(PAGE_STEP, PAGE - len(page))
             entries = await self._logs.read(_log(account), start, step)
-            page += [_item(entry) for entry in entries]
-            size += sum(len(entry.body) for entry in entries)
+            sound = [entry for entry in entries if _head(account, entry) is not None]
+            page += [_item(entry) for entry in sound]
+            size += sum(len(entry.body) for entry in sound)
             if len(entries) < step:
                 break
             start = entries[-1].offset + 1
@@ -187,13 +191,13 @@ class Feed:
                 entries = await self._between(account, first, end)
                 if not entries:
                     return  # what is older is not kept
-                found = [_item(entry).frame for entry in entries if _selected(entry, query)][-left:]
+                found = [_item(entry).frame for entry in entries if _selected(account, entry, query)][-left:]
                 yield found
                 left -= len(found)
                 end = first
             return
         while left and (entries := await self._logs.read(_log(account), start, PAGE)):
-            found = [_item(entry).frame for entry in entries if _selected(entry, query)][:left]
+            found = [_item(entry).frame for entry in entries if _selected(account, entry, query)][:left]
             yield found
             left -= len(found)
             start = entries[-1].offset + 1
@@ -235,11 +239,18 @@ def _item(entry: LogEntry) -> FeedItem:
     return FeedItem(entry.offset, notifications.frame(entry.body, entry.offset, entry.time))
 
 
-def _selected(entry: LogEntry, query: LogQuery) -> bool:
-    if query.device is None and query.name is None:
-        return True
-    head = notifications.head(entry.body)
-    if query.device is not None and head.id != query.device:
+def _head(account: str, entry: LogEntry) -> notifications.Head | None:
+    """What an entry is about; `None`, and a line in the log, for one that is damaged: it takes out only itself."""
+    try:
+        return notifications.head(entry.body)
+    except _json.DECODE_ERRORS as exc:
+        _logger.error("notification %d of %s cannot be read, and is passed over: %s", entry.offset, account, exc)
+        return None
+
+
+def _selected(account: str, entry: LogEntry, query: LogQuery) -> bool:
+    head = _head(account, entry)
+    if head is None or (query.device is not None and head.id != query.device):
         return False
     if query.name is None:
         return True

@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from mdashcore._errors import Damaged
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Records, scoped
 from mdashcore.storage import DocumentStore
@@ -57,23 +58,29 @@ class Presence:
         self._now = now
 
     async def get(self, account: str, id: str) -> PresenceRecord:
-        """The device's record; `OFFLINE` for one that never connected."""
+        """The device's record; `OFFLINE` for one that never connected. Raises `Damaged`."""
         record = await self._records.get(scoped(account, id))
         return OFFLINE if record is None else record.value
 
-    async def of(self, account: str) -> dict[str, PresenceRecord]:
-        """The records of an account's devices, by device id."""
+    async def of(self, account: str, damaged: list[str] | None = None) -> dict[str, PresenceRecord]:
+        """The records of an account's devices, by device id; `damaged` gets the ids of those that cannot be read."""
         prefix = scoped(account, "")
-        return {key.removeprefix(prefix): record async for key, record in self._records.scan(prefix)}
+        return {key.removeprefix(prefix): record async for key, record in self._records.scan(prefix, damaged)}
 
     async def claim(self, account: str, id: str, node: str) -> int:
         """A connection begins: returns its session number, the newest of the device."""
         now = self._now()
 
         def change(found: PresenceRecord | None) -> PresenceRecord:
-            return PresenceRecord((found or OFFLINE).session + 1, node, now, now)
+            # Where a record is damaged its number is not known: the Unix time is more than any device has connections.
+            return PresenceRecord(found.session + 1 if found else first, node, now, now)
 
-        record = await self._records.change(scoped(account, id), change)
+        first = 1
+        try:
+            record = await self._records.change(scoped(account, id), change)
+        except Damaged:
+            first = int(now)
+            record = await self._records.change(scoped(account, id), change, replace_damaged=True)
         assert record is not None  # noqa: S101 - for the type checker: `change` never returns None
         return record.session
 
@@ -114,4 +121,7 @@ class Presence:
         def change(found: PresenceRecord | None) -> PresenceRecord | None:
             return None if found is None else PresenceRecord(found.session)
 
-        await self._records.change(scoped(account, id), change)
+        try:
+            await self._records.change(scoped(account, id), change)
+        except Damaged:
+            await self._records.put(scoped(account, id), PresenceRecord(int(self._now())))

@@ -9,7 +9,15 @@ from typing import Final
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import AlreadyExists, InvalidInput, NotFound, StorageError, Unauthenticated, VersionConflict
+from mdashcore._errors import (
+    AlreadyExists,
+    Damaged,
+    InvalidInput,
+    NotFound,
+    StorageError,
+    Unauthenticated,
+    VersionConflict,
+)
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Records, scoped
 from mdashcore.hub.usage import Usage
@@ -103,9 +111,9 @@ class Registry:
         if (await self.get(account, id)).token_hash == _REMOVING:
             raise NotFound(f"no device {id!r} any more")
 
-    async def of(self, account: str) -> list[Device]:
-        """The account's devices, by id."""
-        found = [device async for _, device in self._devices.scan(scoped(account, ""))]
+    async def of(self, account: str, damaged: list[str] | None = None) -> list[Device]:
+        """The account's devices, by id; `damaged` gets the ids of those that cannot be read."""
+        found = [device async for _, device in self._devices.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda device: device.id)
 
     async def rename(self, account: str, id: str, name: str) -> Device:
@@ -145,11 +153,23 @@ class Registry:
 
         So what was stopped between the two, or in one of them, can be begun again. Raises `NotFound`.
         """
-        device = await self.get(account, id)
+        try:
+            device = await self.get(account, id)
+        except Damaged:
+            await self._replace_damaged(account, id)
+            return
         try:
             await self._owners.delete(device.token_hash)  # first: nobody can tell it from the record afterwards
             await self._change(account, id, lambda device: attrs.evolve(device, token_hash=_REMOVING))
         finally:  # also where it is not known what was done: who has a valid token comes back
+            self._on_revoked(account, id)
+
+    async def _replace_damaged(self, account: str, id: str) -> None:
+        """Begin the removal of a device that cannot be read. What the index has of its token opens nothing."""
+        removing = Device(account, id, id, _REMOVING, self._now())
+        try:
+            await self._devices.change(scoped(account, id), lambda found: found or removing, replace_damaged=True)
+        finally:
             self._on_revoked(account, id)
 
     async def finish_removal(self, account: str, id: str) -> None:

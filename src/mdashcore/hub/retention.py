@@ -9,7 +9,8 @@ one has found is not stored: after a restart it starts anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 from mdashcore._errors import StorageError
@@ -32,7 +33,7 @@ class Retention:
         self._found: dict[str, int] = {}
         """By account, the offset before which the last check has found every notification too old."""
 
-    async def check(self) -> AsyncIterator[None]:
+    async def check(self) -> AsyncGenerator[None, None]:
         """Check every account, and remove what the last check has found too as well.
 
         The caller waits `AGE_INTERVAL` between two checks, on a monotonic clock. In a large service one takes a while:
@@ -44,9 +45,10 @@ class Retention:
         before, self._found = self._found, {}
         for account in await self._accounts.all():
             try:
-                async for first in self._feed.too_old(account.name):
-                    self._found[account.name] = first
-                    yield
+                async with aclosing(self._feed.too_old(account.name)) as steps:
+                    async for first in steps:
+                        self._found[account.name] = first
+                        yield
                 agreed = min(before.get(account.name, 0), self._found.get(account.name, 0))
                 if agreed > 0:
                     await self._feed.remove_before(account.name, agreed)

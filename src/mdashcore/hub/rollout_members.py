@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from mdashcore import rollout
-from mdashcore._errors import NotFound, VersionConflict
+from mdashcore._errors import Damaged, NotFound, VersionConflict
 from mdashcore.hub._records import Record, scoped
 from mdashcore.hub.rollouts import Rollouts, count
 from mdashcore.ota import Update
@@ -17,6 +17,9 @@ from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
 __all__ = ["GRACE", "Members"]
 
 GRACE: Final = 60.0  # seconds in which whoever has stored that an update begins does begin it, or is not there any more
+
+
+DAMAGED: Final = "what was stored of it is damaged"
 
 
 class Members:
@@ -43,7 +46,11 @@ class Members:
 
     async def refresh(self) -> list[str]:
         """Read all that is stored of them; the devices that are UPDATING."""
-        stored = [member async for member in self._rollouts.touched(self._account, self._present.id)]
+        damaged: list[str] = []
+        stored = [member async for member in self._rollouts.touched(self._account, self._present.id, damaged)]
+        for device in damaged:
+            if device in self._phases:
+                await self.read(device)
         for member in stored:
             if self.get(member.device) != member and member.device in self._phases:
                 await self.read(member.device)
@@ -101,7 +108,12 @@ class Members:
 
     async def read(self, device: str) -> Outcome:
         """Look at what is stored of a device: its outcome."""
-        record = await self._rollouts.members.get(self._key(device))
+        try:
+            record = await self._rollouts.members.get(self._key(device))
+        except Damaged:  # nobody knows whether its turn has come: it is left alone from now on
+            member = Member(device=device, outcome=Outcome.SKIPPED, reason=DAMAGED, round=self._present.round)
+            member = attrs.evolve(member, changed=self._rollouts.now())
+            record = Record(member, await self._rollouts.members.put(self._key(device), member))
         if record is not None:
             self._remember(device, record)
         return self.outcome(device)
@@ -137,6 +149,13 @@ class Members:
         member = self.get(device)
         if member is None or self.outcome(device) is not Outcome.UPDATING:
             return None
+        try:
+            return await self._settle(device, member)
+        except Damaged:
+            await self.skip(device, DAMAGED)
+            return None
+
+    async def _settle(self, device: str, member: Member) -> Update | None:
         id = self.update_id(device)
         updates = self._rollouts.updates
         update = await updates.get(self._account, device)
@@ -163,6 +182,8 @@ class Members:
             await self._rollouts.registry.get(self._account, device)
         except NotFound:
             return False
+        except Damaged:
+            return True
         return True
 
     def _key(self, device: str) -> str:

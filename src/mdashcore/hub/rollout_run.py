@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 
 from mdashcore import ota, rollout
-from mdashcore._errors import Busy, Conflict, DeviceOffline, NotFound, VersionConflict
+from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound, VersionConflict
 from mdashcore.hub._records import Record, scoped
 from mdashcore.hub.rollout_members import GRACE, Members
 from mdashcore.hub.rollouts import Rollouts
@@ -261,7 +261,7 @@ class RolloutRun:
         if not self._is_here(device):
             await self._skip_if_late(device, "its turn came, and it was offline")
             return False
-        present = await self._rollouts.updates.get(self._account, device)
+        present = await self._present(device)
         if present is not None and not present.ended:
             await self._skip_if_late(device, "its turn came, and another update of it was going on")
             return False
@@ -285,10 +285,17 @@ class RolloutRun:
         try:
             await self._hands.start(self._account, device, id, present.image, present.plan.options, blob=present.id)
         except (Conflict, DeviceOffline, NotFound, Busy):
-            update = await self._rollouts.updates.get(self._account, device)
+            update = await self._present(device)
             if update is None or update.id != id:
                 await members.postpone(device)
         members.unbegun.pop(device, None)
+
+    async def _present(self, device: str) -> ota.Update | None:
+        """The device's newest update. One that cannot be read counts as none: another one takes its place."""
+        try:
+            return await self._rollouts.updates.get(self._account, device)
+        except Damaged:
+            return None
 
     def _goes_on(self) -> bool:
         return not self.gone and self._rollout.state is State.RUNNING
@@ -307,7 +314,12 @@ class RolloutRun:
 
     async def _is_online(self, device: str) -> bool:
         """Whether the device is connected, to this process or another."""
-        return self._is_here(device) or (await self._rollouts.presence.get(self._account, device)).online
+        if self._is_here(device):
+            return True
+        try:
+            return (await self._rollouts.presence.get(self._account, device)).online
+        except Damaged:
+            return False
 
     async def _skip_if_late(self, device: str, why: str) -> None:
         if self._may_skip(device):
@@ -361,7 +373,7 @@ class RolloutRun:
 
     async def _must_go(self, device: str) -> bool:
         """At an abort, all that can; before, what waits in a queue for a device that has gone."""
-        update = await self._rollouts.updates.get(self._account, device)
+        update = await self._present(device)
         if update is None or update.id != self._members.update_id(device) or not ota.can_cancel(update):
             return False
         if self._rollout.state is State.ABORTING or update.state is not ota.State.QUEUED:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 
 from mdashcore import _json, ota, rollout
-from mdashcore._errors import Conflict, LimitReached, NotFound, StorageError, VersionConflict
+from mdashcore._errors import Conflict, Damaged, LimitReached, NotFound, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
@@ -168,20 +168,26 @@ class Rollouts:
         """The account's rollout. Raises `NotFound`."""
         return (await self._record(account, id)).value
 
-    async def of(self, account: str) -> list[Rollout]:
-        """The account's rollouts, the newest first."""
-        found = [each async for _, each in self.records.scan(scoped(account, ""))]
+    async def of(self, account: str, damaged: list[str] | None = None) -> list[Rollout]:
+        """The account's rollouts, the newest first; `damaged` gets the ids of those that cannot be read."""
+        found = [each async for _, each in self.records.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda each: (-each.created, each.id))
 
     async def devices(self, account: str, id: str) -> list[str]:
-        """The ids of a rollout's devices, in order."""
-        prefix = f"{scoped(account, id)}/"
-        pieces = [(key, roster) async for key, roster in self.rosters.scan(prefix)]
+        """The ids of a rollout's devices, in order. Raises `Damaged` where a piece of them cannot be read."""
+        prefix, damaged = f"{scoped(account, id)}/", list[str]()
+        pieces = [(key, roster) async for key, roster in self.rosters.scan(prefix, damaged)]
+        if damaged:
+            raise Damaged(f"the devices of the rollout {id!r} are not known: rollout_rosters/{prefix}{damaged[0]}")
         return [device for _, roster in sorted(pieces) for device in roster.devices]
 
-    async def touched(self, account: str, id: str) -> AsyncIterator[Member]:
-        """The members that are stored, in no particular order: all but those whose turn has not come."""
-        async for _, member in self.members.scan(f"{scoped(account, id)}/"):
+    async def touched(self, account: str, id: str, damaged: list[str] | None = None) -> AsyncIterator[Member]:
+        """The members that are stored, in no particular order: all but those whose turn has not come.
+
+        Args:
+            damaged: gets the ids of devices whose member cannot be read.
+        """
+        async for _, member in self.members.scan(f"{scoped(account, id)}/", damaged):
             yield member
 
     async def counts(self, account: str, present: Rollout) -> tuple[Counts, ...]:
@@ -191,24 +197,10 @@ class Rollouts:
         return tuple(count(present, devices, members.get))
 
     async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
-        """(account, id) of every rollout that has not ended: what a node takes up when it starts.
-
-        One that cannot be read is among them: who takes it up finds out, and the others are not held up by it.
-        """
-        try:
-            keys = [key async for key, each in self.records.scan() if not each.ended]
-        except StorageError:
-            keys = [key async for key, _ in self.records.versions() if await self._may_go_on(key)]
-        for key in keys:
+        """(account, id) of every rollout that has not ended: what a node takes up when it starts."""
+        for key in [key async for key, each in self.records.scan() if not each.ended]:
             account, _, id = key.partition("/")
             yield account, id
-
-    async def _may_go_on(self, key: str) -> bool:
-        try:
-            record = await self.records.get(key)
-        except StorageError:
-            return True
-        return record is not None and not record.value.ended
 
     # Changing them
 
@@ -262,17 +254,22 @@ class Rollouts:
         await self.feed.emit(account, "rollout.progress", changed.id, _json.encode(data))
 
     async def remove(self, account: str, id: str) -> None:
-        """Remove a rollout that has ended. Raises `NotFound`; `Conflict` for one that has not."""
-        present = await self.get(account, id)
-        if not present.ended:
-            raise Conflict(f"the rollout {id!r} is {present.state}: abort it first")
+        """Remove a rollout that has ended, or that is damaged. Raises `NotFound`; `Conflict` for one that has not."""
+        try:
+            present = await self.get(account, id)
+            if not present.ended:
+                await self.devices(account, id)
+                raise Conflict(f"the rollout {id!r} is {present.state}: abort it first")
+        except Damaged:
+            pass  # nothing can drive it: updates that it has begun end by themselves
         await self._erase(account, id)
         await self.feed.emit(account, "rollout.deleted", id)
 
     async def forget(self, account: str) -> None:
         """The account was removed: its rollouts go too, wherever they stand."""
-        for each in await self.of(account):
-            await self._erase(account, each.id)
+        prefix = scoped(account, "")
+        for key in await self.records.keys(prefix):
+            await self._erase(account, key.removeprefix(prefix))
 
     async def _erase(self, account: str, id: str) -> None:
         """The rollout itself goes last: what was stopped in between can be done again."""
@@ -283,7 +280,7 @@ class Rollouts:
 
     async def _erase_parts(self, prefix: str) -> None:
         for parts in (self.members, self.rosters):
-            for key in [key async for key, _ in parts.scan(prefix)]:
+            for key in await parts.keys(prefix):
                 await parts.delete(key)
 
     # Tidying
@@ -295,8 +292,8 @@ class Rollouts:
         """
         found = {key.partition("/")[::2] async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
         for parts in (self.members, self.rosters):
-            found |= {tuple(key.split("/")[:2]) async for key, _ in parts.scan()}  # type: ignore[misc]
-        kept = {key.partition("/")[::2] async for key, _ in self.records.scan()}
+            found |= {tuple(key.split("/")[:2]) for key in await parts.keys()}  # type: ignore[misc]
+        kept = {key.partition("/")[::2] for key in await self.records.keys()}
         ended = {key.partition("/")[::2] async for key, each in self.records.scan() if each.ended}
         images = {key.partition("/")[::2] async for key in self.blobs.scan()}
         return (found - kept) | (ended & images)

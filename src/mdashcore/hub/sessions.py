@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import StorageError, Unauthenticated
+from mdashcore._errors import Damaged, StorageError, Unauthenticated
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.limits import AccountLimits
@@ -94,7 +94,10 @@ class Sessions:
         account = await self._accounts.get(name)
         record = None
         if account is not None:
-            record = await self._records.get(scoped(name, identity.hash_token(token)))
+            try:
+                record = await self._records.get(scoped(name, identity.hash_token(token)))
+            except Damaged:
+                pass  # its browser logs in again
         if account is None or record is None or not self._is_valid(record.value, account):
             raise Unauthenticated("the session has ended; log in again")
         await self._touch(record)
@@ -117,7 +120,12 @@ class Sessions:
         return len(await self._of(account))
 
     async def _of(self, account: str) -> list[Session]:
-        return [session async for _, session in self._records.scan(scoped(account, ""))]
+        """Its sessions. One that cannot be read is of no use to anybody, and removed."""
+        prefix, damaged = scoped(account, ""), list[str]()
+        found = [session async for _, session in self._records.scan(prefix, damaged)]
+        for hash in damaged:
+            await self._records.delete(prefix + hash)
+        return found
 
     async def _make_room(self, account: Account) -> None:
         """Remove the sessions of another password, and the oldest where there are too many.

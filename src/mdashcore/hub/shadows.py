@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, Final, TypeAlias
 
 from mdashcore import _json, notifications
-from mdashcore._errors import Busy, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
+from mdashcore._errors import Busy, Damaged, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
@@ -68,13 +68,16 @@ class Shadows:
         """The device's shadow; a new one where nothing was ever stored."""
         return (await self._read(scoped(account, id))).value
 
-    async def of(self, account: str) -> AsyncIterator[tuple[str, Shadow]]:
+    async def of(self, account: str, damaged: list[str] | None = None) -> AsyncIterator[tuple[str, Shadow]]:
         """Device id and shadow of every device of an account, and of some that it had; in no particular order.
 
         One at a time, as reading one takes a while: between two of them others may have their turn.
+
+        Args:
+            damaged: gets the ids of devices whose shadow cannot be read.
         """
         prefix = scoped(account, "")
-        async for key, shadow in self._records.scan(prefix):
+        async for key, shadow in self._records.scan(prefix, damaged):
             yield key.removeprefix(prefix), shadow
 
     async def update(
@@ -146,7 +149,10 @@ class Shadows:
     async def forget(self, account: str, id: str) -> None:
         """The device was removed: only its version stays, so that a device created anew goes on from it."""
         key = scoped(account, id)
-        await self._records.change(key, lambda found: None if found is None else Shadow(version=found.version))
+        try:
+            await self._records.change(key, lambda found: None if found is None else Shadow(version=found.version))
+        except Damaged:
+            await self._records.delete(key)  # its version is not known
         self._drop(key)
 
     async def _read(self, key: str) -> Record[Shadow]:

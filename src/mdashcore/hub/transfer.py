@@ -21,6 +21,7 @@ its token) is written before and removed after what points to it, so an import c
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -28,7 +29,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from mdashcore import _json
+from mdashcore import _json, notifications
 from mdashcore._errors import AlreadyExists, InvalidInput, NotFound
 from mdashcore.hub.accounts import KeyOwner
 from mdashcore.hub.admins import AdminRoster
@@ -43,6 +44,8 @@ from mdashcore.shadow import Shadow
 from mdashcore.storage import Backend
 
 __all__ = ["COLLECTIONS", "UNFINISHED", "Counts", "export_store", "import_store", "is_unfinished", "read_piece"]
+
+_log = logging.getLogger(__name__)
 
 FORMAT: Final = "mdashcore"
 VERSION: Final = 1  # of the format
@@ -124,6 +127,9 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
     accounts: list[str] = []
     for collection in COLLECTIONS:
         async for document in backend.documents.scan(collection):
+            if (damage := document.damage or _damage(document.body)) is not None:
+                _log.error("%s/%s is damaged, and left out of the export: %s", collection, document.key, damage)
+                continue
             if collection == "accounts":
                 accounts.append(document.key)
             yield _json.encode({"collection": collection, "key": document.key, **_content(document.body)})
@@ -134,7 +140,11 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
             if 0 < start < entries[0].offset:
                 yield _json.encode({"log": log, "begin": entries[0].offset})
             for entry in entries:
-                yield _json.encode({"log": log, "offset": entry.offset, "time": entry.time, **_content(entry.body)})
+                body = entry.body
+                if (damage := _damage(body)) is not None:
+                    _log.error("%s: offset %d is damaged, and left empty in the export: %s", log, entry.offset, damage)
+                    body = notifications.Notification("damaged", "").encode()
+                yield _json.encode({"log": log, "offset": entry.offset, "time": entry.time, **_content(body)})
                 counts.entries += 1
             start = entries[-1].offset + 1
         if start < (end := await backend.logs.end(log)) and not await backend.logs.read(log, start, 1):
@@ -146,6 +156,16 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
             offset += len(piece)
         counts.blobs += offset > 0
     yield _json.encode({"end": True, **attrs.asdict(counts)})
+
+
+def _damage(body: bytes) -> str | None:
+    """Why a body is not JSON; `None` where it is."""
+    try:
+        body.decode()
+        msgspec.json.format(body, indent=-1)
+    except _json.DECODE_ERRORS as exc:
+        return _json.reason(exc)
+    return None
 
 
 def _content(body: bytes) -> dict[str, object]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from mdashcore import identity, ota
-from mdashcore._errors import Conflict, MdashError, NotFound, VersionConflict
+from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionConflict
 from mdashcore.firmware import Image
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
@@ -109,7 +109,11 @@ class Updates:
 
     async def _make_way(self, account: str, device: str) -> int:
         """End an update that waits in the queue; the version of the one that is there, ended."""
-        found = await self.records.get(scoped(account, device))
+        try:
+            found = await self.records.get(scoped(account, device))
+        except Damaged:
+            await self.records.delete(scoped(account, device))
+            return 0
         if found is None:
             return 0
         run = UpdateRun(self, account, device, found)
@@ -120,8 +124,11 @@ class Updates:
         return run.version
 
     async def take_up(self, account: str, device: str) -> UpdateRun:
-        """The device's update, to be driven. Raises `NotFound`."""
-        record = await self.records.get(scoped(account, device))
+        """The device's update, to be driven. Raises `NotFound`, also for one that cannot be read."""
+        try:
+            record = await self.records.get(scoped(account, device))
+        except Damaged:
+            raise NotFound(f"what is stored of the update of {device!r} is damaged") from None
         if record is None:
             raise NotFound(f"device {device!r} was never updated")
         return UpdateRun(self, account, device, record)
@@ -178,7 +185,7 @@ class Updates:
             after = before.with_(update)
             return None if after is before else after
 
-        await self._histories.change(scoped(account, device), change)
+        await self._histories.change(scoped(account, device), change, replace_damaged=True)
 
     async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
         """(account, device id) of every update that has not ended: what a node takes up when it starts.
@@ -199,10 +206,13 @@ class Updates:
         Some may just be on their way into the device: only what is still among them an hour later is one.
         """
         images = {key async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
-        async for key, update in self.records.scan():
+        damaged: list[str] = []
+        async for key, update in self.records.scan(damaged=damaged):
             if not (update.ended and update.owns_blob):
                 images.discard(blob_key(key.partition("/")[0], update.blob_id))
-        return {(account, id) for account, _, id in (key.partition("/") for key in images)}
+        unsure = {key.partition("/")[0] for key in damaged}  # what an update that cannot be read names is not known
+        found = {(account, id) for account, _, id in (key.partition("/") for key in images)}
+        return {(account, id) for account, id in found if account not in unsure}
 
     async def tidy(self, account: str, id: str) -> None:
         """Remove an image that is one of the `orphans`."""
@@ -217,7 +227,11 @@ class Updates:
     async def forget(self, account: str, device: str) -> None:
         """The device was removed: its updates and the image go too."""
         key = scoped(account, device)
-        update = await self.get(account, device)
+        try:
+            update = await self.get(account, device)
+        except Damaged:
+            update = None  # its image becomes an orphan
+            await self.records.delete(key)
         if update is not None:
             await self.records.delete(key)
             if update.owns_blob:

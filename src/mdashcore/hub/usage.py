@@ -9,12 +9,12 @@ made by counting.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import attrs
 
-from mdashcore._errors import LimitReached, MdashError, VersionConflict
+from mdashcore._errors import Damaged, LimitReached, MdashError, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Records
 from mdashcore.hub.limits import AccountLimits
@@ -89,7 +89,11 @@ class Usage:
 
     async def of(self, account: str) -> AccountUse:
         """What the account has."""
-        record = await self._records.get(account)
+        try:
+            record = await self._records.get(account)
+        except Damaged:
+            await self._records.delete(account)
+            record = None
         return record.value if record is not None else await self._count(account)
 
     async def take(self, account: str, what: str) -> None:
@@ -153,14 +157,14 @@ class Usage:
         """The account was removed."""
         await self._records.delete(account)
 
-    async def check(self) -> AsyncIterator[None]:
+    async def check(self) -> AsyncGenerator[None, None]:
         """Put right what two checks in a row have found: numbers that no document or blob stands for.
 
         The caller waits `USE_INTERVAL` between two checks, on a monotonic clock. In a large service one takes a while:
         between two steps others may have their turn.
         """
         before, self._found = self._found, {}
-        async for account, _ in self._records.versions():
+        for account in await self._records.keys():
             yield
             try:
                 await self._check(account, before.get(account))
@@ -198,8 +202,8 @@ class Usage:
             try:
                 await self._records.change(account, change)
                 return
-            except _Uncounted:
-                await self._count(account)
+            except (_Uncounted, Damaged):
+                await self.of(account)  # counts it
 
     async def _count(self, account: str) -> AccountUse:
         """Count an account for the first time, and store that."""

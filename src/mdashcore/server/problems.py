@@ -9,6 +9,7 @@ from typing import Any, Final
 from mdashcore import _json
 from mdashcore._errors import (
     Busy,
+    Damaged,
     LimitReached,
     MdashError,
     RpcError,
@@ -37,6 +38,8 @@ def body(error: MdashError) -> dict[str, Any]:
 
 def message(error: MdashError) -> str:
     """What a client is told of an error: its text, but of the storage only that it fails, not where and how it is."""
+    if isinstance(error, Damaged):
+        return "what is stored of this is damaged; the server's log and `mdash store check` name it"
     return "the storage is not available" if isinstance(error, StorageError) else str(error)
 
 

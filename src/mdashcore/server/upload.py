@@ -21,6 +21,7 @@ from mdashcore import _json, firmware
 from mdashcore._errors import (
     CallTimeout,
     Conflict,
+    Damaged,
     DeviceOffline,
     InvalidFirmware,
     InvalidInput,
@@ -89,7 +90,10 @@ class UploadRoute:
         if not request.queue and not await self._is_online(account, device):
             raise DeviceOffline(f"device {device!r} is not connected")
         updates = service.hub.updates
-        present = await updates.get(account, device)
+        try:
+            present = await updates.get(account, device)
+        except Damaged:
+            present = None  # this one takes its place
         if present is not None and not present.ended and present.state is not State.QUEUED:
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()

@@ -9,7 +9,16 @@ import attrs
 import trio
 
 from mdashcore import jsonrpc, notifications
-from mdashcore._errors import CallTimeout, DeviceOffline, InvalidInput, MdashError, NotFound, RpcError, StorageError
+from mdashcore._errors import (
+    CallTimeout,
+    Damaged,
+    DeviceOffline,
+    InvalidInput,
+    MdashError,
+    NotFound,
+    RpcError,
+    StorageError,
+)
 from mdashcore.hub import Hub
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.identity import Device
@@ -87,7 +96,10 @@ class ConnectedDevice:
             account, id = self.key
             await self.hub.feed.emit(account, notifications.ONLINE, id)
             self.end_telling()
-            await self._push_waiting()
+            try:
+                await self._push_waiting()
+            except Damaged:
+                pass  # the log names it; the device can still be called, and updated
             await trio.sleep(introduction_delay)
             if not self.api.introduced and not self.link.connection.closed:
                 await self._ask_introduction(call_timeout)

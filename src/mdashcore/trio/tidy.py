@@ -5,6 +5,7 @@ Both look twice before they remove anything, an hour apart by Trio's clock, whic
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Final
 
 import trio
@@ -43,8 +44,9 @@ async def remove_aged(hub: Hub) -> None:
     Raises:
         MdashError: it is not done; another check counts only after `AGE_INTERVAL`.
     """
-    async for _ in hub.retention.check():
-        await trio.lowlevel.checkpoint()
+    async with aclosing(hub.retention.check()) as steps:
+        async for _ in steps:
+            await trio.lowlevel.checkpoint()
 
 
 async def check_usage(hub: Hub) -> None:
@@ -53,5 +55,6 @@ async def check_usage(hub: Hub) -> None:
     Raises:
         MdashError: it is not done; another check counts only after `USE_INTERVAL`.
     """
-    async for _ in hub.usage.check():
-        await trio.lowlevel.checkpoint()
+    async with aclosing(hub.usage.check()) as steps:
+        async for _ in steps:
+            await trio.lowlevel.checkpoint()

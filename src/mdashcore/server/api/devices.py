@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import trio
 from quart import Blueprint, Response, request
 
 from mdashcore import _json, identity, jsonrpc, selection
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import Damaged, InvalidInput
 from mdashcore.hub.presence import OFFLINE, PresenceRecord
 from mdashcore.hub.rollouts import facts
 from mdashcore.identity import Device
@@ -18,7 +19,9 @@ from mdashcore.shadow import Shadow
 
 routes = Blueprint("devices", __name__, url_prefix="/devices")
 
-_READ_ONLY = ("id", "online", "last_seen", "created_at")
+T = TypeVar("T")
+
+_READ_ONLY = ("id", "online", "last_seen", "created_at", "damaged")
 """What a client that writes back what it has read may send, and what changes nothing."""
 
 
@@ -28,18 +31,21 @@ async def list_devices() -> Response:
     wanted = selection.parse(request.args.getlist("filter"))
     account = principal().account
     hub = service().hub
-    presence = await hub.presence.of(account)
-    devices = {device.id: device for device in await hub.registry.of(account)}
-    parts = dict.fromkeys(devices, b"")
+    damaged: dict[str, list[str]] = {"device": [], "presence": [], "shadow": []}
+    presence = await hub.presence.of(account, damaged["presence"])
+    devices = {device.id: device for device in await hub.registry.of(account, damaged["device"])}
+    devices |= {id: _unreadable(account, id) for id in damaged["device"]}
+    parts = dict.fromkeys(sorted(devices), b"")
 
     def put(id: str, shadow: Shadow) -> None:
         device, record = devices[id], presence.get(id, OFFLINE)
         if wanted.matches(facts(device, record, shadow)):
-            parts[id] = _json.encode(_document(device, record, shadow))
+            unread = [part for part, ids in damaged.items() if id in ids]
+            parts[id] = _json.encode(_document(device, record, shadow, unread))
         else:
             del parts[id]
 
-    async for id, shadow in hub.shadows.of(account):
+    async for id, shadow in hub.shadows.of(account, damaged["shadow"]):
         await trio.lowlevel.checkpoint()  # a large fleet takes seconds, and must not stop everybody else for so long
         if id in devices:
             put(id, shadow)
@@ -109,18 +115,40 @@ async def renew_token(id: str) -> Response:
 async def _read(id: str) -> dict[str, Any]:
     account = principal().account
     hub = service().hub
-    device = await hub.registry.get(account, id)
-    return _document(device, await hub.presence.get(account, id), await hub.shadows.get(account, id))
+    damaged: list[str] = []
+
+    async def read(part: str, get: Callable[[str, str], Awaitable[T]], otherwise: T) -> T:
+        try:
+            return await get(account, id)
+        except Damaged:
+            damaged.append(part)
+            return otherwise
+
+    device = await read("device", hub.registry.get, _unreadable(account, id))
+    presence = await read("presence", hub.presence.get, OFFLINE)
+    shadow = await read("shadow", hub.shadows.get, Shadow())
+    return _document(device, presence, shadow, damaged)
 
 
-def _document(device: Device, presence: PresenceRecord, shadow: Shadow) -> dict[str, Any]:
+def _unreadable(account: str, id: str) -> Device:
+    """In place of a device that cannot be read."""
+    return Device(account, id, id, "", 0.0)
+
+
+def _document(device: Device, presence: PresenceRecord, shadow: Shadow, damaged: Sequence[str] = ()) -> dict[str, Any]:
+    """A device as clients see it.
+
+    Args:
+        damaged: which of ``device``, ``presence`` and ``shadow`` could not be read.
+    """
     heard = service().node.last_heard(device.account, device.id)
     return {
         "id": device.id,
         "name": device.name,
         "online": presence.online,
         "last_seen": time_text(presence.last_seen if heard is None else heard),
-        "created_at": time_text(device.created_at),
+        "created_at": None if "device" in damaged else time_text(device.created_at),
         "shared_with": [],
         "shadow": shadow.document(),
+        **({"damaged": list(damaged)} if damaged else {}),
     }

@@ -16,7 +16,12 @@ routes = Blueprint("keys", __name__, url_prefix="/keys")
 @routes.get("")
 async def list_keys() -> Response:
     """The account's keys, without their secrets."""
-    return answer([_document(key) for key in await service().hub.accounts.keys(principal().account)])
+    damaged: list[str] = []
+    keys = await service().hub.accounts.keys(principal().account, damaged)
+    unread = [
+        {"id": id, "name": "", "created_at": None, "last_used": None, "damaged": ["key"]} for id in sorted(damaged)
+    ]
+    return answer([*map(_document, keys), *unread])
 
 
 @routes.post("")

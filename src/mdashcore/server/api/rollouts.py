@@ -31,7 +31,9 @@ _ACTIONS: Mapping[str, _Action] = {
 @routes.get("")
 async def list_rollouts() -> Response:
     """The account's rollouts, the newest first."""
-    return answer([describe(each) for each in await service().hub.rollouts.of(principal().account)])
+    damaged: list[str] = []
+    found = await service().hub.rollouts.of(principal().account, damaged)
+    return answer([*map(describe, found), *({"id": id, "damaged": ["rollout"]} for id in sorted(damaged))])
 
 
 @routes.get("/<id>")
@@ -50,7 +52,8 @@ async def list_members(id: str) -> Response:
     account, rollouts = principal().account, service().hub.rollouts
     present = await rollouts.get(account, id)
     members: dict[str, Member] = {}
-    async for member in rollouts.touched(account, id):
+    damaged: list[str] = []
+    async for member in rollouts.touched(account, id, damaged):
         await trio.lowlevel.checkpoint()  # a large rollout takes a while, and must not stop everybody else for so long
         members[member.device] = member
     found: list[dict[str, Any]] = []
@@ -60,6 +63,8 @@ async def list_members(id: str) -> Response:
         while place >= present.ends[phase]:
             phase += 1
         described = _describe(present, phase, devices[place], members.get(devices[place]))
+        if devices[place] in damaged:
+            described["damaged"] = ["member"]
         if outcome in (None, described["outcome"]):
             if len(found) == limit:
                 return answer({"members": found, "next": place})

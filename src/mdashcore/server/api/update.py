@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from mdashcore._errors import NotFound
+from mdashcore._errors import Damaged, NotFound
+from mdashcore.hub.update_report import History
 from mdashcore.hub.updates import describe
 from mdashcore.server.api._request import answer, principal, service
 
@@ -23,10 +24,14 @@ async def get_update(id: str) -> Response:
     update = await hub.updates.get(account, id)
     if update is None:
         raise NotFound(f"device {id!r} was never updated")
-    history = await hub.updates.history(account, id)
+    damaged = {}
+    try:
+        history = await hub.updates.history(account, id)
+    except Damaged:
+        history, damaged = History(), {"damaged": ["history"]}
     if update.ended:  # also where whoever ended it was stopped before it was remembered
         history = history.with_(update)
-    return answer({**describe(update, now=hub.now()), "history": history.describe()})
+    return answer({**describe(update, now=hub.now()), "history": history.describe(), **damaged})
 
 
 @routes.delete("")

@@ -26,7 +26,10 @@ async def get_me() -> Response:
 async def list_users() -> Response:
     """All accounts, by name."""
     admin()
-    return answer([_document(account) for account in await service().hub.accounts.all()])
+    damaged: list[str] = []
+    accounts = await service().hub.accounts.all(damaged)
+    unread = [{"name": name, "admin": False, "created_at": None, "damaged": ["account"]} for name in sorted(damaged)]
+    return answer([*map(_document, accounts), *unread])
 
 
 @routes.post("/users")
