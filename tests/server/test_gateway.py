@@ -749,7 +749,7 @@ async def test_an_embedder_may_mount_only_the_app(open_raw: Any) -> None:
         ) as client:
             assert (await client.post("/api/v2/devices", json={"id": "d1"})).status_code == 201
             assert [device["id"] for device in (await client.get("/api/v2/devices")).json()] == ["d1"]
-        server = RunningServer(service, "127.0.0.1", port, tls=False)
+        server = RunningServer(service, "127.0.0.1", port)
         async with open_raw(server) as raw:
             assert (await raw.handshake(key, path="/api/v2/notify")).status == 426
         stop.set()

@@ -89,7 +89,7 @@ async def serve(service: Service, stop: trio.Event, task_status: trio.TaskStatus
     gateway = Gateway(service, create_app(service))
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(gateway.serve, listeners, stop=stop))
-        task_status.started(RunningServer(service, "127.0.0.1", listeners[0].socket.getsockname()[1], tls=False))
+        task_status.started(RunningServer(service, "127.0.0.1", listeners[0].socket.getsockname()[1]))
 
 
 @pytest.fixture

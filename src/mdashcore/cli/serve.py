@@ -93,7 +93,7 @@ _log = logging.getLogger(__name__)
     type=EXISTING_FILE,
     envvar="MDASH_CERTFILE",
     show_envvar=True,
-    help="The certificate and its chain (PEM): the port then speaks TLS only.",
+    help="The certificate and its chain (PEM): the port then speaks TLS only. SIGHUP reads it anew.",
 )
 @click.option(
     "--keyfile",
@@ -121,7 +121,7 @@ def serve(
     log_level: str,
     **given: Any,
 ) -> None:
-    """Run the server until Ctrl-C or SIGTERM.
+    """Run the server until Ctrl-C or SIGTERM; SIGHUP has it read the certificate anew.
 
     Once it accepts connections, it writes one line with its URL to stdout. What is given here wins over the
     environment, which wins over the --config file; users are made from all of them. A user that is there

@@ -66,6 +66,11 @@ class Conversation:
         if self.resting.deadline > deadline:
             self.resting.deadline = deadline
 
+    def cancel(self) -> None:
+        """End the waiting for a request, and the connection."""
+        self.deadline = -inf
+        self.resting.cancel()
+
     def end(self, answer: bytes) -> None:
         """Send the answer to what was asked last."""
         self.call = None

@@ -6,6 +6,7 @@ whatever it has carried before; a plain request is answered by the fast lane, an
 
 from __future__ import annotations
 
+import heapq
 import logging
 import re
 import ssl
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import trio
@@ -23,6 +25,7 @@ from mdashcore.server import problems
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, query_value
 from mdashcore.server.conversation import Conversation
+from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.forwarded import Client, peer_of
 from mdashcore.server.http.slow_lane import MAX_HEAD, SlowLane, refusal
 from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
@@ -45,6 +48,7 @@ HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a requ
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # what is no method is refused at once
 SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
+ROOM: Final = 16  # connections ended at once where file descriptors are short: to look for them takes a while
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
 
@@ -87,7 +91,9 @@ class Gateway:
         async with trio.open_nursery() as guards:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(_serve_listeners, self.handle, listeners, connections)
+                    acceptor = Acceptor(self.handle, self._make_room)
+                    for listener in listeners:
+                        accepting.start_soon(acceptor.run, listener, connections)
                     task_status.started()
                     await stop.wait()
                     accepting.cancel_scope.cancel()
@@ -225,6 +231,14 @@ class Gateway:
         serve = partial(self._service.node.serve_listener, listener, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
 
+    def _make_room(self) -> bool:
+        """End the connections that have waited the longest for a request, or for the rest of one."""
+        waiting: list[trio.CancelScope | Conversation] = [*self._heads, *self._lane.idle()]
+        ended = heapq.nsmallest(ROOM, waiting, key=attrgetter("deadline"))
+        for one in ended:
+            one.cancel()
+        return bool(ended)
+
     async def _cut_off(self, deadline: float) -> None:
         """Close the streams under whatever shields its reading or writing from being cancelled."""
         await trio.sleep_until(deadline)
@@ -240,10 +254,6 @@ def _member(group: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator[N
         yield
     finally:
         group.discard(scope)
-
-
-async def _serve_listeners(handler: Any, listeners: Sequence[Any], connections: trio.Nursery) -> None:
-    await trio.serve_listeners(handler, list(listeners), handler_nursery=connections)
 
 
 def _wants_socket(head: bytes) -> bool:

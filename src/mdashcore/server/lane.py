@@ -115,6 +115,10 @@ class Lane:
         for conversation in self._resting:
             conversation.resting.cancel()
 
+    def idle(self) -> list[Conversation]:
+        """Return the connections that wait for a request and for nothing else."""
+        return [conversation for conversation in self._resting if conversation.call is None]
+
     async def rest(self, conversation: Conversation, idle: float) -> bytes:
         """Wait for a request. What can be answered at once is answered on the way, and the task that waits sleeps on.
 

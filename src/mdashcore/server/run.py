@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from mdashcore.server.app import create_app
 from mdashcore.server.config import ServerConfig, User, parse_bind
 from mdashcore.server.gateway import Gateway
 from mdashcore.server.http.forwarded import Proxies
+from mdashcore.server.http.tls import Certificate, TlsListener
 from mdashcore.server.service import Service, ServiceSettings
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import NodeSettings, open_node
@@ -46,7 +46,13 @@ class RunningServer:
     service: Service
     host: str
     port: int
-    tls: bool
+    certificate: Certificate | None = None
+    """What the port speaks TLS with, if it does."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether the port speaks TLS."""
+        return self.certificate is not None
 
     @property
     def url(self) -> str:
@@ -84,7 +90,7 @@ async def open_server(
         BindError: the address cannot be bound.
         StorageError: the storage cannot be opened.
     """
-    context = _tls(config)
+    certificate = _certificate(config)
     settings = settings or _settings(config)
     Proxies(settings.trusted_proxies, settings.forwarded_header)  # raises before anything is opened
     stop = trio.Event()
@@ -105,11 +111,12 @@ async def open_server(
             for user in reset_passwords:
                 await service.reset_password(user.name, user.password)
             gateway = Gateway(service, create_app(service))
-            listeners: list[trio.abc.Listener[Any]] = [trio.SocketListener(sock) for sock in sockets]
-            if context is not None:
-                listeners = [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
+            plain = [trio.SocketListener(sock) for sock in sockets]
+            listeners: list[trio.abc.Listener[Any]] = [*plain]
+            if certificate is not None:
+                listeners = [TlsListener(listener, certificate) for listener in plain]
             host, _ = parse_bind(config.bind)
-            running = RunningServer(service, host, sockets[0].getsockname()[1], context is not None)
+            running = RunningServer(service, host, sockets[0].getsockname()[1], certificate)
             async with trio.open_nursery() as nursery:
                 await nursery.start(_start_gateway, gateway, listeners, stop)
                 try:
@@ -149,12 +156,25 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT (unless the process was started with SIGINT ignored). Raises as `open_server`.
 
+    SIGHUP has the certificate read anew. If it comes because the terminal was closed, the server goes down.
+
     Args:
         on_start: runs beside the server, from when it accepts connections; cancelled first when it goes down.
         reset_passwords: as `open_server` has it.
     """
-    with open_stop_signals() as signals:
+    had_terminal = _has_terminal()
+    with open_stop_signals() as signals, trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with open_server(config, reset_passwords=reset_passwords) as server, trio.open_nursery() as nursery:
+
+            async def reload() -> None:
+                async for _ in hangups:
+                    if had_terminal and not _has_terminal():
+                        _log.info("the terminal was closed: going down")
+                        nursery.cancel_scope.cancel()
+                        return
+                    _reload(server.certificate)
+
+            nursery.start_soon(reload)
             calm_the_collector()
             if on_start is not None:
                 nursery.start_soon(on_start, server)
@@ -162,6 +182,23 @@ async def serve(
                 _log.info("%s: going down", signal.Signals(number).name)
                 break
             nursery.cancel_scope.cancel()
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal is at one end of stdin, stdout or stderr, and open."""
+    return any(os.isatty(fd) for fd in range(3))
+
+
+def _reload(certificate: Certificate | None) -> None:
+    if certificate is None:
+        _log.info("SIGHUP: there is no certificate to be read anew")
+        return
+    try:
+        certificate.reload()
+    except InvalidInput as exc:
+        _log.error("SIGHUP: the old certificate stays in use: %s", exc)
+    else:
+        _log.info("SIGHUP: new connections get the certificate that is there now")
 
 
 def calm_the_collector() -> None:
@@ -175,21 +212,12 @@ def calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)  # objects more than were freed; the last two are rounds of the younger one
 
 
-def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+def _certificate(config: ServerConfig) -> Certificate | None:
     if config.certfile is None:
         if config.keyfile is not None:
             raise InvalidInput("a keyfile is of no use without a certfile")
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(config.certfile, config.keyfile)
-    except OSError as exc:
-        fits = "they have to be PEM, and belong together" if isinstance(exc, ssl.SSLError) else exc.strerror
-        files = f"{config.certfile} and key {config.keyfile or 'in the same file'}"
-        raise InvalidInput(f"certificate {files}: {fits}") from None
-    return context
+    return Certificate(config.certfile, config.keyfile)
 
 
 @asynccontextmanager

@@ -1,0 +1,77 @@
+"""Accept connections, also when the process has no file descriptors left for all of them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any, Final
+
+import trio
+
+from mdashcore.server.http.hangup import transport_of
+from mdashcore.trio.stream import close_now
+
+__all__ = ["Acceptor"]
+
+_log = logging.getLogger(__name__)
+
+RESERVED_DESCRIPTORS: Final = 64  # for what serves those who are connected: 40 threads of a store with a file each
+
+RETRY_ACCEPT: Final = 0.1  # seconds; at full load ten connections a second are told that there is no room
+
+TELL_FULL_INTERVAL: Final = 60.0  # seconds between two lines of the log
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+class Acceptor:
+    """Accepts the connections of listeners.
+
+    Args:
+        handle: serves a connection.
+        make_room: ends some connections that have nothing to do; False if there is none.
+    """
+
+    def __init__(self, handle: Callable[[trio.abc.Stream], Awaitable[None]], make_room: Callable[[], bool]) -> None:
+        self._handle = handle
+        self._make_room = make_room
+        self._told = -inf
+
+    async def run(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
+        """Accept until cancelled, and serve each connection in a task of `connections`; close the listener then."""
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as exc:
+                    if exc.errno not in _EXHAUSTED:
+                        raise
+                    self._tell(str(exc))
+                    self._make_room()
+                    await trio.sleep(RETRY_ACCEPT)
+                    continue
+                if _is_of_the_last(stream):
+                    self._tell("the limit of this process is near")
+                    if not self._make_room():
+                        await close_now(stream)
+                        await trio.sleep(RETRY_ACCEPT)
+                        continue
+                connections.start_soon(self._handle, stream)
+
+    def _tell(self, words: str) -> None:
+        now = trio.current_time()
+        if now >= self._told + TELL_FULL_INTERVAL:
+            self._told = now
+            _log.error("no file descriptors for more connections (%s): those that wait for a request are closed", words)
+
+
+def _is_of_the_last(stream: trio.abc.Stream) -> bool:
+    """Whether a connection has one of the last file descriptors. The system always gives the lowest that is free."""
+    transport = transport_of(stream)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if transport is None or limit == resource.RLIM_INFINITY:
+        return False
+    return transport.socket.fileno() >= limit - min(RESERVED_DESCRIPTORS, limit // 4)
