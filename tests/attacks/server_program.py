@@ -1,7 +1,8 @@
 """A real server with the default store, in a process of its own, that also says how it is.
 
 Run as ``python server_program.py FOLDER CONFIG``, where CONFIG is a JSON object: `tls` (paths of certificate and key),
-`settings` (fields of `ServiceSettings`), `config` (fields of `ServerConfig`), `descriptors` (the process's limit).
+`settings` (fields of `ServiceSettings`), `config` (fields of `ServerConfig`), `descriptors` (the process's limit),
+`constants` (values by dotted name: durations that a test cannot wait for).
 Each line of stdin is a JSON array, a command and its arguments; each line of stdout is the JSON answer.
 """
 
@@ -103,6 +104,10 @@ async def main(folder: str, options: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     options = json.loads(sys.argv[2])
+    for name, value in options.get("constants", {}).items():
+        module, _, attribute = name.rpartition(".")
+        getattr(sys.modules[module], attribute)  # it has to be there
+        setattr(sys.modules[module], attribute, value)
     if "descriptors" in options:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options["descriptors"],) * 2)
     logging.basicConfig(level=options.get("log_level", "WARNING"), format="%(levelname)s %(name)s: %(message)s")

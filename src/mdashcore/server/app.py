@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import cast
+from typing import Any, cast
 
 import trio
 from quart import Response, g, request
@@ -26,7 +26,7 @@ from mdashcore.server.static import StaticFiles
 from mdashcore.server.upload import UploadRoute
 from mdashcore.trio.websocket import NO_HANDSHAKE
 
-__all__ = ["create_app", "create_quart_app"]
+__all__ = ["create_app", "create_quart_app", "routes"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,18 @@ def create_app(service: Service) -> App:
 
 SHADOW = "/api/v2/devices/<id>/shadow"
 """The route that heeds conditions."""
+
+
+def routes(app: App) -> list[tuple[str, str]]:
+    """List method and path of all that an app made by `create_app` answers; parameters are in angle brackets."""
+    found: list[tuple[str, str]] = []
+    layer: Any = app
+    while not isinstance(layer, QuartTrio):
+        found += getattr(layer, "routes", ())
+        layer = layer.inner
+    for rule in layer.url_map.iter_rules():
+        found += [(method, rule.rule) for method in sorted(rule.methods or ()) if method not in ("HEAD", "OPTIONS")]
+    return found
 
 
 def needs_login(path: str) -> bool:

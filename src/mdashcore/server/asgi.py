@@ -160,7 +160,7 @@ class FramingGuard:
     """
 
     def __init__(self, app: App) -> None:
-        self._app = app
+        self.inner = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -171,7 +171,7 @@ class FramingGuard:
             error = InvalidInput("with Transfer-Encoding there is no Content-Length, and no HTTP/1.0")
             await respond_error(send, error, unread=True, from_page=is_from_page(scope))
             return
-        await self._app(scope, receive, send)
+        await self.inner(scope, receive, send)
 
 
 class BodyGuard:
@@ -186,7 +186,7 @@ class BodyGuard:
     def __init__(
         self, app: App, *, limit: int, timeout: float, authenticate: Callable[[Scope], Awaitable[object]] | None = None
     ) -> None:
-        self._app = app
+        self.inner = app
         self._authenticate = authenticate
         self._limit = limit
         self._timeout = timeout
@@ -196,7 +196,7 @@ class BodyGuard:
             await refuse_socket(receive, send)
             return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         unread = True
         try:
@@ -219,4 +219,4 @@ class BodyGuard:
         async def receive_whole() -> dict[str, Any]:
             return messages.pop() if messages else await receive()
 
-        await self._app(scope, receive_whole, send)
+        await self.inner(scope, receive_whole, send)

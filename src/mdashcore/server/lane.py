@@ -162,9 +162,9 @@ class Lane:
     async def _end_call(self, conversation: Conversation) -> None:
         """Wait for the end of the call, and bring it about where it does not come in time. Does not answer a client
         that has gone."""
-        with cancelled_by_hangup(conversation.stream) as scope:  # nobody reads meanwhile, and would see that
+        with cancelled_by_hangup(conversation.stream) as hangup:  # nobody reads meanwhile, and would see that
             await conversation.wait_answered()
-        if scope.cancelled_caught:
+        if hangup.gone:
             raise trio.BrokenResourceError("the client has gone")
         if conversation.call is not None:
             self._put(conversation, _failure(conversation.call.give_up()))
@@ -242,9 +242,9 @@ class Lane:
                     return data, Next.ELSEWHERE
             scope.deadline = inf  # a call has a time-out of its own
             body = data[request.body_start : request.body_end]
-            with cancelled_by_hangup(conversation.stream) as client:
+            with cancelled_by_hangup(conversation.stream) as hangup:
                 answer = await self._answer(request, principal.account, body)
-            if client.cancelled_caught:
+            if hangup.gone:
                 return data, Next.END
             close = request.close or self.closing.is_set()
             await conversation.send(self._encode(conversation, answer, close=close))

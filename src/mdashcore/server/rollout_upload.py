@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Final
 
 import multipart
 import trio
@@ -33,13 +34,15 @@ _PATH = "/api/v2/rollouts"
 class RolloutRoute:
     """Takes new rollouts out of an app's requests."""
 
+    routes: Final = (("POST", _PATH),)
+
     def __init__(self, service: Service, app: App) -> None:
         self._service = service
-        self._app = app
+        self.inner = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].rstrip("/") != _PATH:
-            await self._app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         form = _Form(scope, receive, self._service)
         failed = "a rollout could not be made"

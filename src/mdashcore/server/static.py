@@ -67,14 +67,16 @@ class StaticFiles:
     A path is looked up in a table of the files that there are, so none can lead out of the folder.
     """
 
+    routes: Final = (("GET", "/"), ("GET", f"{PREFIX}<path>"))
+
     def __init__(self, app: App, files: Mapping[str, File] | None = None) -> None:
-        self._app = app
+        self.inner = app
         self._files = read_files() if files is None else files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         file = self._find(scope) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
         if file is None:
-            await self._app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         fields = [(b"etag", file.etag.encode()), (b"vary", b"Accept"), *_HEADERS]
         if file.etag in (header(scope, b"if-none-match") or ""):

@@ -64,14 +64,16 @@ START_TIMEOUT: Final = 30.0  # seconds until an update has to have begun that wa
 class UploadRoute:
     """Takes the uploads out of an app's requests."""
 
+    routes: Final = (("POST", "/api/v2/devices/<id>/ota"),)
+
     def __init__(self, service: Service, app: App) -> None:
         self._service = service
-        self._app = app
+        self.inner = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if match is None:
-            await self._app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         device = match[1]
         body = ImageBody(scope, receive, self._service)

@@ -11,15 +11,16 @@ import logging
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Final, TypeAlias
 
 import trio
 
-__all__ = ["HALF_CLOSED_TIME", "cancelled_by_hangup", "sees_hangups", "transport_of"]
+__all__ = ["HALF_CLOSED_TIME", "Hangup", "cancelled_by_hangup", "sees_hangups", "transport_of"]
 
 _log = logging.getLogger(__name__)
 
-HALF_CLOSED_TIME: Final = 1.0  # seconds that a client has for its answer once it has ended its own side: `nc` does so
+HALF_CLOSED_TIME: Final = 1.0  # seconds without anything sent to a client that has ended its own side: `nc` does so
 # behind a request, and a client that is gone looks the same until something is sent to it
 
 OnEnd: TypeAlias = Callable[[bool], None]
@@ -82,27 +83,58 @@ def _watcher() -> _Watcher:
     return watcher
 
 
-@contextmanager
-def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[trio.CancelScope]:
-    """Cancel what is inside when the client resets the connection, or `HALF_CLOSED_TIME` after it has ended its side.
+class Hangup:
+    """What is known of the end of one connection."""
 
-    A reset also closes the socket, so that what is inside cannot keep it, however long it shields itself.
-    """
-    transport = transport_of(stream)
-    scope = trio.CancelScope()
+    def __init__(self, transport: trio.SocketStream | None) -> None:
+        self.scope = trio.CancelScope()
+        """Around what is done for the client; cancelled when it has gone."""
+        self._transport = transport
+        self._half_closed = False
+        self._sending = False
 
-    def on_end(gone: bool) -> None:
-        if gone and transport is not None:
-            scope.cancel()
-            transport.socket.close()
+    @property
+    def gone(self) -> bool:
+        """Whether the client has gone. The socket may be closed then, though nothing inside had to be stopped."""
+        return self.scope.cancel_called
+
+    def on_end(self, gone: bool) -> None:
+        """Take what the system tells. A reset also closes the socket, which then no shield can keep."""
+        if gone:
+            self.scope.cancel()
+            if self._transport is not None:
+                self._transport.socket.close()
         else:
-            scope.deadline = min(scope.deadline, trio.current_time() + HALF_CLOSED_TIME)
+            self._half_closed = True
+            self._move_deadline()
 
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Give the client all the time that it takes to read: one that is gone would reset the connection."""
+        self._sending = True
+        self._move_deadline()
+        try:
+            yield
+        finally:
+            self._sending = False
+            self._move_deadline()
+
+    def _move_deadline(self) -> None:
+        if self._half_closed:
+            self.scope.deadline = inf if self._sending else trio.current_time() + HALF_CLOSED_TIME
+
+
+@contextmanager
+def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[Hangup]:
+    """Cancel what is inside when the client resets the connection, or some time after it has ended its own side."""
+    transport = transport_of(stream)
+    hangup = Hangup(transport)
+    on_end = hangup.on_end
     watcher: _Watcher | None = None
     fd = -1
     if transport is not None and sees_hangups():
         if (fd := transport.socket.fileno()) < 0:
-            scope.cancel()  # closed already, as the server goes down
+            hangup.scope.cancel()  # closed already, as the server goes down
         else:
             try:
                 _watcher().watch(fd, on_end)
@@ -112,8 +144,8 @@ def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[trio.CancelScope]:
                     raise
                 _log.warning("a connection is served without looking for its end: %s", exc)
     try:
-        with scope:
-            yield scope
+        with hangup.scope:
+            yield hangup
     finally:
         if watcher is not None:
             watcher.forget(fd, on_end)

@@ -28,7 +28,7 @@ from mdashcore import _json
 from mdashcore.server import problems
 from mdashcore.server.asgi import NO_SOCKET, App, Scope, Send
 from mdashcore.server.conversation import SEND_PIECE, Conversation
-from mdashcore.server.http.hangup import cancelled_by_hangup, transport_of
+from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.lane import Answer, Next, date
 
 __all__ = ["MAX_HEAD", "SlowLane", "refusal"]
@@ -80,8 +80,8 @@ class SlowLane:
             await conversation.send(refused)
             return b"", Next.END
         request = cast(h11.Request, request)
-        with cancelled_by_hangup(conversation.stream) as scope:
-            exchange = _Exchange(conversation, http, request, scope, self._closing)
+        with cancelled_by_hangup(conversation.stream) as hangup:
+            exchange = _Exchange(conversation, http, request, hangup, self._closing)
             await self._begin(exchange)
             try:
                 await self._app(exchange.asgi_scope, exchange.receive, exchange.asgi_send)
@@ -89,7 +89,7 @@ class SlowLane:
                 if not exchange.lost:
                     _log.exception("a request failed")
             outcome = await exchange.finish()
-        return (b"", Next.END) if scope.cancelled_caught else outcome
+        return (b"", Next.END) if hangup.gone else outcome
 
     async def _begin(self, exchange: _Exchange) -> None:
         """Have Hypercorn make an ASGI scope of the request."""
@@ -118,8 +118,8 @@ class _Exchange:
     conversation: Conversation
     http: h11.Connection
     request: h11.Request
-    scope: trio.CancelScope
-    """Around the app; cancelled when the client has gone."""
+    hangup: Hangup
+    """Cancels the app when the client has gone."""
     closing: trio.Event
     lost: bool = attrs.field(init=False, default=False)
     """Whether the client can be sent nothing more."""
@@ -211,11 +211,12 @@ class _Exchange:
             return
         try:
             self.lost = True  # also where the app gives up in the middle
-            await self.conversation.send(data)
+            with self.hangup.sending():
+                await self.conversation.send(data)
             self.lost = False
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self._over.set()
-            self.scope.cancel()
+            self.hangup.scope.cancel()
             await trio.lowlevel.checkpoint()
 
     async def finish(self) -> tuple[bytes, Next]:
