@@ -1,6 +1,7 @@
 """``sqlite:///var/lib/mdash``: a folder with a database, for one process. What is acknowledged is on disk.
 
-The folder holds ``mdash.db`` (documents and logs), ``blobs/`` (each a file) and ``lock``. The bus is in this process,
+The folder holds ``mdash.db`` (documents and logs), ``blobs/`` (each a file), ``lock``, and ``reserve``, which takes the
+room that SQLite needs to open the database on a full disk. The bus is in this process,
 as is everybody who could listen.
 """
 
@@ -28,6 +29,9 @@ __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
 
 DATABASE: Final = "mdash.db"
 BLOBS: Final = "blobs"
+RESERVE: Final = "reserve"
+
+RESERVE_BYTES: Final = 2**16  # twice what SQLite's index of its log takes, which is made anew at each start
 
 PAGE: Final = 500  # documents that a scan has in memory at once,
 PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
@@ -222,6 +226,19 @@ def _close(folder: Path) -> None:
         close_file(folder / f"{DATABASE}{suffix}")
 
 
+def _free_reserve(folder: Path) -> None:
+    (folder / RESERVE).unlink(missing_ok=True)
+
+
+def _take_reserve(folder: Path) -> None:
+    """Set room aside for the next start. Where there is none, this start has used it, and gives it back at its end."""
+    try:
+        with open(create_file(folder / RESERVE, os.O_WRONLY), "wb") as file:
+            file.write(bytes(RESERVE_BYTES))
+    except OSError:
+        (folder / RESERVE).unlink(missing_ok=True)
+
+
 @asynccontextmanager
 async def open_sqlite(url: str) -> AsyncIterator[Backend]:
     """Open the folder of a ``sqlite://`` URL, for as long as the context lasts. A folder that is missing is made.
@@ -237,7 +254,9 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
         try:
             await files.run(files.path, files.prepare)
             await files.run(str(folder / DATABASE), _close, folder)
+            await files.run(str(folder / RESERVE), _free_reserve, folder)
             async with open_engine(folder / DATABASE) as engine:
+                await files.run(str(folder / RESERVE), _take_reserve, folder)
                 yield Backend(
                     SqliteDocuments(engine),
                     SqliteLogs(engine),
