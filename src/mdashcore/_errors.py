@@ -22,7 +22,8 @@
     │   └── ShadowConflict        the update's version is not the current one
     ├── PreconditionFailed        a condition of the request does not hold
     ├── Busy                      a bound is reached; try again later: retry_after
-    │   └── LimitReached          the account has as much as it may: limit
+    │   ├── LimitReached          the account has as much as it may: limit
+    │   └── Overloaded            the process has no room, for whomever
     ├── InsufficientStorage       the disk is almost full
     └── StorageError              the storage backend failed; its own error is the __cause__
         ├── Damaged               what is stored cannot be read, also not later
@@ -56,6 +57,7 @@ __all__ = [
     "LocalProtocolError",
     "MdashError",
     "NotFound",
+    "Overloaded",
     "PreconditionFailed",
     "ProtocolError",
     "RemoteProtocolError",
@@ -181,6 +183,10 @@ class LimitReached(Busy):
         """The name of the limit: a field of `mdashcore.hub.limits.AccountLimits`."""
 
 
+class Overloaded(Busy):
+    """The process has no room, whoever asks: nothing was done, and trying again later can succeed."""
+
+
 class InsufficientStorage(MdashError):
     """The disk is so full that what is left is kept for the devices. Nothing was stored."""
 
@@ -215,6 +221,7 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
         UnsupportedContent: 415,
         RpcError: 422,  # the request was understood, and the device refused; 502 and 500 mean broken servers
         Busy: 429,
+        Overloaded: 503,
         ProtocolError: 400,
         DeviceOffline: 503,
         Damaged: 500,

@@ -38,6 +38,7 @@ ERRORS = {
     "InsufficientStorage": (_errors.InsufficientStorage("full"), 507, "full"),
     "PreconditionFailed": (_errors.PreconditionFailed("other"), 412, "other"),
     "Busy": (_errors.Busy("later", retry_after=2.5), 429, "later"),
+    "Overloaded": (_errors.Overloaded("full", retry_after=5.0), 503, "full"),
     "StorageError": (StorageError("redis://10.0.0.7 refused"), 503, "the storage is not available"),
     "VersionConflict": (
         _errors.VersionConflict("devices", "alice/d1", expected=1, actual=2),
@@ -76,7 +77,7 @@ async def test_every_error_has_a_status_and_a_form(server):
         assert (name, answer.status_code, json.loads(await answer.get_data())) == (name, status, body)
         assert answer.headers["content-type"] == "application/json"
         assert ("www-authenticate" in answer.headers) == (status == 401)
-        assert answer.headers.get("retry-after") == ("3" if status == 429 and not is_limit else None)
+        assert answer.headers.get("retry-after") == {"Busy": "3", "Overloaded": "5"}.get(name)
 
 
 @pytest.mark.parametrize("data", [None, {"pin": 7}, [], 0, ""])

@@ -50,7 +50,7 @@ async def test_a_coding_alone_is_right(server, alice, open_raw):
     await server.service.hub.create_device("alice", "d1")
     fields = f"Host: x\r\nAuthorization: Bearer {alice.key}\r\nTransfer-Encoding: chunked"
     async with open_raw(server) as raw:
-        await raw.send(f"GET /api/v2/devices/d1/shadow HTTP/1.1\r\n{fields}\r\n\r\n".encode() + CHUNKED)
+        await raw.send(f"POST /api/v2/logs HTTP/1.1\r\n{fields}\r\n\r\n".encode() + CHUNKED)
         assert (await raw.response()).status == 200
         await raw.send(NEXT)
         assert (await raw.response()).status == 200

@@ -86,7 +86,7 @@ _log = logging.getLogger(__name__)
     type=EXISTING_FILE,
     envvar="MDASH_CONFIG",
     show_envvar=True,
-    help="A TOML file: bind, store, certfile, keyfile, max_image, [[users]] with name, password, admin.",
+    help="A TOML file: bind, store, certfile, keyfile, max_image, max_bodies, [[users]] with name, password, admin.",
 )
 @click.option(
     "--certfile",

@@ -13,9 +13,10 @@ from werkzeug.exceptions import HTTPException
 from mdashcore import __version__
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, problems
-from mdashcore.server.api._request import answer
-from mdashcore.server.asgi import App, BodyGuard, FramingGuard, Scope, is_from_page
+from mdashcore.server.api._request import answer, body_limit
+from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page
 from mdashcore.server.elsewhere import instead_of
+from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.lane import SECURITY_HEADERS
 from mdashcore.server.query import known_parameters
@@ -44,14 +45,27 @@ def create_app(service: Service) -> App:
     Its WebSockets are not in it: they are served by `mdashcore.server.gateway`.
     """
     settings = service.settings
+    quart = create_quart_app(service)
+    paths = quart.url_map.bind("")
 
-    async def authenticate(scope: Scope) -> None:
-        if needs_login(scope["path"]):
-            scope[PRINCIPAL] = await service.authenticator.of_request(scope)
+    async def authenticate(scope: Scope) -> str | None:
+        if not needs_login(scope["path"]):
+            return None
+        found = scope[PRINCIPAL] = await service.authenticator.of_request(scope)
+        return found.account
+
+    def limit_of(scope: Scope) -> int:
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        try:
+            endpoint, _ = paths.match(path, method=scope["method"])
+        except HTTPException:  # no such path, or not with this method
+            return 0
+        return body_limit(quart.view_functions[endpoint], settings.max_body)
 
     guarded = BodyGuard(
-        cast(App, create_quart_app(service)),
-        limit=settings.max_body,
+        cast(App, quart),
+        service.bodies,
+        limit_of=limit_of,
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )

@@ -1,18 +1,12 @@
-"""The little ASGI that does not go through Quart, and the guard in front of what does.
-
-Quart reads a whole body into memory, however large, while a handler is busy or long gone. So no body reaches Quart
-before it is complete and within its limit, and an answer given before the end of a body closes the connection.
-"""
+"""The little ASGI that does not go through Quart. What reads bodies is in `mdashcore.server.http.bodies`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-import trio
-
 from mdashcore import _json
-from mdashcore._errors import InvalidInput, MdashError, TooLarge, status_of
+from mdashcore._errors import InvalidInput, MdashError, status_of
 from mdashcore.server import problems
 
 __all__ = [
@@ -20,7 +14,6 @@ __all__ = [
     "NO_SOCKET",
     "PAGE_HEADER",
     "App",
-    "BodyGuard",
     "BodyTimeout",
     "ClientGone",
     "FramingGuard",
@@ -31,7 +24,7 @@ __all__ = [
     "header",
     "header_list",
     "is_from_page",
-    "read_body",
+    "is_http1",
     "refuse_socket",
     "respond",
     "respond_error",
@@ -80,44 +73,6 @@ def is_from_page(scope: Scope) -> bool:
     return header(scope, PAGE_HEADER) is not None
 
 
-async def body_chunks(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> AsyncGenerator[bytes, None]:
-    """A request's body as it comes.
-
-    Args:
-        limit: bytes.
-        timeout: seconds to wait for each piece.
-
-    Raises:
-        TooLarge: it is larger, by its own account or in fact.
-        ClientGone: it ended in the middle.
-        BodyTimeout: nothing came for too long.
-    """
-    too_large = TooLarge(f"the body is larger than {limit} bytes")
-    declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise too_large
-    size = 0
-    while True:
-        with trio.move_on_after(timeout) as timer:
-            message = await receive()
-        if timer.cancelled_caught:
-            raise BodyTimeout(f"nothing of the body came for {timeout:g} s")
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise too_large
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body", False):
-            return
-
-
-async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> bytes:
-    """A request's whole body. Raises as `body_chunks`."""
-    return b"".join([chunk async for chunk in body_chunks(scope, receive, limit=limit, timeout=timeout)])
-
-
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
     """Send a JSON response."""
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), *headers]
@@ -147,9 +102,16 @@ async def refuse_socket(receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
+def is_http1(scope: Scope) -> bool:
+    """Whether the request came over HTTP/1.x."""
+    return str(scope.get("http_version", "1.1")).startswith("1")
+
+
 def has_body(scope: Scope) -> bool:
-    """Whether a request announces a body. Without one, the app's own authentication comes early enough."""
-    return header(scope, b"transfer-encoding") is not None or header(scope, b"content-length") not in (None, "0")
+    """Whether a request may have a body. Without one, the app's own authentication comes early enough."""
+    if header(scope, b"transfer-encoding") is not None or not is_http1(scope):  # HTTP/2 need not announce it
+        return True
+    return header(scope, b"content-length") not in (None, "0")
 
 
 class FramingGuard:
@@ -172,51 +134,3 @@ class FramingGuard:
             await respond_error(send, error, unread=True, from_page=is_from_page(scope))
             return
         await self.inner(scope, receive, send)
-
-
-class BodyGuard:
-    """Gives an app only requests whose body is there, whole and within the limit.
-
-    Args:
-        limit: bytes of a body.
-        timeout: seconds to wait for each piece of it; all of it has twice as long.
-        authenticate: raises for a request that nobody valid has sent: its body is not even read.
-    """
-
-    def __init__(
-        self, app: App, *, limit: int, timeout: float, authenticate: Callable[[Scope], Awaitable[object]] | None = None
-    ) -> None:
-        self.inner = app
-        self._authenticate = authenticate
-        self._limit = limit
-        self._timeout = timeout
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await refuse_socket(receive, send)
-            return
-        if scope["type"] != "http":
-            await self.inner(scope, receive, send)
-            return
-        unread = True
-        try:
-            if self._authenticate is not None and has_body(scope):
-                await self._authenticate(scope)
-            with trio.move_on_after(2 * self._timeout) as timer:
-                body = await read_body(scope, receive, limit=self._limit, timeout=self._timeout)
-            if timer.cancelled_caught:
-                raise BodyTimeout(f"the body did not come within {2 * self._timeout:g} s")
-            unread = False
-            if self._authenticate is not None and body:
-                await self._authenticate(scope)  # revoked while the body came?
-        except ClientGone:
-            return
-        except MdashError as exc:
-            await respond_error(send, exc, unread=unread, from_page=is_from_page(scope))
-            return
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_whole() -> dict[str, Any]:
-            return messages.pop() if messages else await receive()
-
-        await self.inner(scope, receive_whole, send)

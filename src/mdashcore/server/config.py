@@ -65,6 +65,9 @@ class ServerConfig:
     max_image: int = ServiceSettings().max_image
     """Bytes of an uploaded firmware image, above 0. It streams through: the memory does not grow with it."""
 
+    max_bodies: int = ServiceSettings().max_bodies
+    """Bytes of request bodies in memory at the same time, of all clients, above 0; images of firmware do not count."""
+
     limits: ServerLimits = ServerLimits()
 
     log_retention_days: float = 30.0

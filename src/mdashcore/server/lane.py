@@ -22,11 +22,12 @@ import attrs
 import trio
 
 from mdashcore import _json
-from mdashcore._errors import MdashError, StorageError, status_of
+from mdashcore._errors import MdashError, Overloaded, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
 from mdashcore.server.conditions import Conditions, etag
 from mdashcore.server.conversation import Conversation
+from mdashcore.server.http.bodies import HeldBody
 from mdashcore.server.http.forwarded import hsts_header
 from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
 from mdashcore.server.plain import PlainRequest
@@ -231,19 +232,24 @@ class Lane:
                 return data, Next.END
             except MdashError:
                 return data, Next.ELSEWHERE
-            if len(data) < request.body_end:
-                rest = await self._read(conversation, request.body_end - len(data))
-                if rest is None:
-                    return data, Next.END
-                data += rest
-                try:
-                    principal = await self._authenticate(request.authorization)  # revoked while the body came?
-                except MdashError:
-                    return data, Next.ELSEWHERE
-            scope.deadline = inf  # a call has a time-out of its own
-            body = data[request.body_start : request.body_end]
-            with cancelled_by_hangup(conversation.stream) as hangup:
-                answer = await self._answer(request, principal.account, body)
+            held = HeldBody(self._service.bodies)
+            try:
+                if len(data) < request.body_end:
+                    rest = await self._read(conversation, request.body_end - len(data), held)
+                    if rest is None:
+                        return data, Next.END
+                    data += rest
+                    try:
+                        principal = await self._authenticate(request.authorization)  # revoked while the body came?
+                    except MdashError:
+                        return data, Next.ELSEWHERE
+                scope.deadline = inf  # a call has a time-out of its own
+                body = data[request.body_start : request.body_end]
+                with cancelled_by_hangup(conversation.stream) as hangup:
+                    answer = await self._answer(request, principal.account, body)
+            finally:
+                if held.size:
+                    self._service.bodies.drop(held)
             if hangup.gone:
                 return data, Next.END
             close = request.close or self.closing.is_set()
@@ -256,27 +262,32 @@ class Lane:
             conversation.turn.count(time.perf_counter() - started)
             await conversation.turn.pause()  # a packet full of requests does not keep everybody else waiting
 
-    async def _read(self, conversation: Conversation, size: int) -> bytes | None:
+    async def _read(self, conversation: Conversation, size: int, held: HeldBody) -> bytes | None:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""
         conversation.scope.deadline = inf
-        parts: list[bytes] = []
+        body = bytearray()
         late = f"the body did not come within {2 * self._body_timeout:g} s"
         with trio.move_on_after(2 * self._body_timeout):
-            while size > 0:
+            while len(body) < size:
                 with trio.move_on_after(self._body_timeout) as piece:
-                    part = await conversation.inflow.receive()
+                    try:
+                        part = await held.wait(conversation.inflow.receive)
+                        held.add(len(part or b""))
+                    except Overloaded as exc:
+                        await conversation.send(self._encode(conversation, _failure(exc), close=True))
+                        return None
                 if piece.cancelled_caught:
                     late = f"nothing of the body came for {self._body_timeout:g} s"
                     break
                 if part is None:
                     return None
-                parts.append(part)
-                size -= len(part)
-        if size > 0:
+                body += part
+        if len(body) < size:
             answer = Answer(408, _json.encode(problems.problem(408, late)))
             await conversation.send(self._encode(conversation, answer, close=True))
             return None
-        return b"".join(parts)
+        held.complete()
+        return bytes(body)
 
     async def _answer(self, request: PlainRequest, account: str, body: bytes) -> Answer:
         service, device = self._service, request.device

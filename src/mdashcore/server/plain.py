@@ -81,6 +81,8 @@ class PlainRequest:
             if match[3] is not None:
                 return None  # a call has no versions
             conditions = _text(fields.get(b"if-match")), _text(fields.get(b"if-none-match"))
+        if match[1] == b"GET" and match[3] is None and int(length):
+            return None  # a shadow is read without a body
         start = match.end()
         return cls(
             post=match[1] == b"POST",

@@ -51,7 +51,7 @@ class RolloutRoute:
     async def _create(self, scope: Scope, form: _Form) -> tuple[int, bytes]:
         """Store the image, and the rollout: status and body of the answer."""
         service = self._service
-        account = (await service.authenticator.of_request(scope)).account
+        account = form.owner = (await service.authenticator.of_request(scope)).account
         check_request(scope, ())
         rollouts = service.hub.rollouts
         await rollouts.check_room(account)

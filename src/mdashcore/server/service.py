@@ -13,6 +13,7 @@ from mdashcore import identity
 from mdashcore._errors import AlreadyExists, Busy, Conflict, InvalidInput, LimitReached, NotFound
 from mdashcore.hub import Hub
 from mdashcore.server.auth import Authenticator, Passwords
+from mdashcore.server.http.bodies import Bodies
 from mdashcore.server.http.forwarded import Proxies
 from mdashcore.trio.node import Node
 
@@ -27,6 +28,10 @@ class ServiceSettings:
 
     max_body: int = 2**20
     """Bytes of a request's body: eight of the largest frames a device can be sent."""
+
+    max_bodies: int = 64 * 2**20
+    """Bytes of request bodies in memory at the same time, of all clients: 64 of the largest. Beyond them the body that
+    waits the longest for its next piece is given up with 503. An image streams, and does not count."""
 
     max_image: int = 256 * 2**20
     """Bytes of an uploaded firmware image: it streams through, so this bounds the store's disk, not the memory."""
@@ -103,6 +108,7 @@ class Service:
         self.passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
         self.authenticator = Authenticator(self.hub, self.passwords)
         self.proxies = Proxies(settings.trusted_proxies, settings.forwarded_header)
+        self.bodies = Bodies(settings.max_bodies)
         limits = self.hub.limits
         self.lists = InFlight("lists", limits.lists, "lists")
         self.uploads = InFlight("uploads", limits.uploads, "uploads")

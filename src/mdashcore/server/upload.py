@@ -38,12 +38,12 @@ from mdashcore.server.asgi import (
     Receive,
     Scope,
     Send,
-    body_chunks,
     header,
     is_from_page,
     respond,
     respond_error,
 )
+from mdashcore.server.http.bodies import body_chunks
 from mdashcore.server.request_check import check_request
 from mdashcore.server.service import Service
 from mdashcore.server.update_request import UpdateRequest
@@ -85,7 +85,7 @@ class UploadRoute:
         Raises what the client has to be told instead.
         """
         service = self._service
-        account = (await service.authenticator.of_request(scope)).account
+        account = body.owner = (await service.authenticator.of_request(scope)).account
         check_request(scope, None)
         request = UpdateRequest.of(scope["query_string"].decode("latin-1"))
         await service.hub.registry.get(account, device)
@@ -173,7 +173,15 @@ class ImageBody:
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
         settings = service.settings
         self._max_image = settings.max_image
-        self._chunks = body_chunks(scope, receive, limit=settings.max_image, timeout=settings.body_timeout)
+        self.owner: str | None = None
+        """The account that sends it, once that is known."""
+        self._chunks = body_chunks(
+            scope,
+            receive,
+            limit=settings.max_image,
+            timeout=settings.body_timeout,
+            owner=lambda: self.owner,
+        )
         self._type, self._options = multipart.parse_options_header(header(scope, b"content-type") or "")
         self.complete = False
         """Whether the body was read to its end."""

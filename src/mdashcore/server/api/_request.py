@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Final, TypeVar, cast
 
 from quart import Response, current_app, g, request
 
@@ -12,7 +13,46 @@ from mdashcore._errors import Forbidden, InvalidInput
 from mdashcore.server.auth import Principal
 from mdashcore.server.service import Service
 
-__all__ = ["admin", "answer", "body", "body_object", "members", "principal", "raw_body", "service", "time_text"]
+__all__ = [
+    "SMALL_BODY",
+    "admin",
+    "answer",
+    "body",
+    "body_limit",
+    "body_object",
+    "members",
+    "principal",
+    "raw_body",
+    "service",
+    "takes_body",
+    "time_text",
+]
+
+SMALL_BODY: Final = 2**12  # bytes: a user's name and passwords, which have 1024 characters at most
+
+_LIMIT: Final = "body_limit"
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+def takes_body(limit: int | None = None) -> Callable[[_Handler], _Handler]:
+    """Mark a handler that reads its request's body: for all others no body is read.
+
+    Args:
+        limit: bytes; `None` for `ServiceSettings.max_body`.
+    """
+
+    def mark(handler: _Handler) -> _Handler:
+        setattr(handler, _LIMIT, limit)
+        return handler
+
+    return mark
+
+
+def body_limit(handler: object, most: int) -> int:
+    """Return how many bytes a handler's body may have; 0 where it reads none."""
+    limit: int | None = getattr(handler, _LIMIT, 0)
+    return most if limit is None else limit
 
 
 def service() -> Service:
@@ -34,7 +74,12 @@ def admin() -> Principal:
 
 
 async def raw_body() -> bytes:
-    """The body's bytes. Whatever the Content-Type says, a body is JSON: ``curl -d`` says it were a form."""
+    """The body's bytes. Whatever the Content-Type says, a body is JSON: ``curl -d`` says it were a form.
+
+    Only for handlers that are marked with `takes_body`.
+    """
+    if not hasattr(current_app.view_functions[request.endpoint or ""], _LIMIT):
+        raise RuntimeError(f"{request.endpoint} reads a body and does not take one")
     return cast(bytes, await request.get_data(cache=False, as_text=False))
 
 

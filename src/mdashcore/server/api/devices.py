@@ -13,7 +13,7 @@ from mdashcore._errors import Damaged, InvalidInput
 from mdashcore.hub.presence import OFFLINE, PresenceRecord
 from mdashcore.hub.rollouts import facts
 from mdashcore.identity import Device
-from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
+from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body, time_text
 from mdashcore.server.finish import SOON, finish, finish_soon
 from mdashcore.shadow import Shadow
 
@@ -55,6 +55,7 @@ async def list_devices() -> Response:
 
 
 @routes.post("")
+@takes_body()
 async def create_device() -> Response:
     """Register a device: ``{"id"?, "name"?}``. The answer holds its token, this once."""
     value = await body_object()
@@ -76,6 +77,7 @@ async def get_device(id: str) -> Response:
 
 @routes.put("/<id>")
 @routes.post("/<id>")
+@takes_body()
 async def change_device(id: str) -> Response:
     """Change a device: ``{"name"?, "shadow"?: {"state": …}}``; answers with the device."""
     value = await body_object()

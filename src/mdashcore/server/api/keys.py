@@ -7,7 +7,7 @@ from typing import Any
 from quart import Blueprint, Response
 
 from mdashcore.identity import ApiKey
-from mdashcore.server.api._request import answer, body_object, members, principal, service, time_text
+from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body, time_text
 from mdashcore.server.finish import finish
 
 routes = Blueprint("keys", __name__, url_prefix="/keys")
@@ -25,6 +25,7 @@ async def list_keys() -> Response:
 
 
 @routes.post("")
+@takes_body()
 async def create_key() -> Response:
     """Make a key: ``{"name"?}``. The answer holds it, this once."""
     value = await body_object()

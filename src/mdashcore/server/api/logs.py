@@ -10,12 +10,13 @@ from quart import Blueprint, Response
 from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput
 from mdashcore.hub.feed import MAX_RESULTS, LogQuery
-from mdashcore.server.api._request import answer, body_object, members, principal, service
+from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body
 
 routes = Blueprint("logs", __name__, url_prefix="/logs")
 
 
 @routes.post("")
+@takes_body()
 async def read_logs() -> Response:
     """Stored notifications, oldest first: ``{"start"?, "before"?, "limit"?, "id"?, "name"?}``."""
     value = await body_object()

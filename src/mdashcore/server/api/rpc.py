@@ -11,7 +11,7 @@ from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
 from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
 from mdashcore.server import hot, problems
-from mdashcore.server.api._request import answer, principal, raw_body, service
+from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
 
 routes = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
 
@@ -20,6 +20,7 @@ MAX_BATCH = 25  # a Mongoose device queues 25 frames
 
 @routes.get("/<method>")
 @routes.post("/<method>")
+@takes_body()
 async def call(id: str, method: str) -> Response:
     """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
     timeout = request.args.get("timeout")
@@ -27,6 +28,7 @@ async def call(id: str, method: str) -> Response:
 
 
 @routes.post("")
+@takes_body()
 async def frame(id: str) -> Response:
     """Pass on a whole JSON-RPC frame, or a batch; answers with a frame, errors included."""
     account = principal().account

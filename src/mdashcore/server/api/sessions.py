@@ -8,7 +8,7 @@ from quart import Blueprint, Response, request
 
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub.sessions import TOTAL
-from mdashcore.server.api._request import answer, body_object, members, principal, service
+from mdashcore.server.api._request import SMALL_BODY, answer, body_object, members, principal, service, takes_body
 from mdashcore.server.asgi import Scope
 from mdashcore.server.auth import browser_of, client_address, session_cookie
 from mdashcore.server.finish import finish
@@ -17,6 +17,7 @@ routes = Blueprint("sessions", __name__)
 
 
 @routes.post("/login")
+@takes_body(SMALL_BODY)
 async def login() -> Response:
     """Open a session: ``{"user", "password"}``; the cookie is in the answer."""
     browser_of(_scope()).check_not_foreign()  # or another page could log somebody in as somebody else
@@ -33,6 +34,7 @@ async def login() -> Response:
 
 
 @routes.post("/logout")
+@takes_body(SMALL_BODY)
 async def logout() -> Response:
     """End the session that the request came with, and close what it had opened; ``{"everywhere": true}``: all."""
     session = principal().session
@@ -61,6 +63,7 @@ async def get_session() -> Response:
 
 
 @routes.put("/me/password")
+@takes_body(SMALL_BODY)
 async def change_password() -> Response:
     """Change one's own password: ``{"old", "new"}``. All sessions end; who came with one gets another."""
     found = principal()

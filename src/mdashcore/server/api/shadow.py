@@ -8,7 +8,7 @@ from typing import cast
 from quart import Blueprint, Response, request
 
 from mdashcore.server import hot
-from mdashcore.server.api._request import answer, principal, raw_body, service
+from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
 from mdashcore.server.asgi import Scope, header_list
 from mdashcore.server.conditions import Conditions, etag
 
@@ -22,6 +22,7 @@ async def get_shadow(id: str) -> Response:
 
 
 @routes.post("")
+@takes_body()
 async def update_shadow(id: str) -> Response:
     """Update it: ``{"state", "version"?, "clientToken"?}``; answers with what was accepted and the new version."""
     body = await raw_body()

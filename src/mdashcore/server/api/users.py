@@ -9,7 +9,7 @@ from quart import Blueprint, Response
 from mdashcore import identity
 from mdashcore._errors import InvalidInput, NotFound
 from mdashcore.identity import Account
-from mdashcore.server.api._request import admin, answer, body_object, members, principal, service, time_text
+from mdashcore.server.api._request import admin, answer, body_object, members, principal, service, takes_body, time_text
 from mdashcore.server.finish import finish
 
 routes = Blueprint("users", __name__)
@@ -33,6 +33,7 @@ async def list_users() -> Response:
 
 
 @routes.post("/users")
+@takes_body()
 async def create_user() -> Response:
     """Make an account: ``{"name", "password", "admin"?}``."""
     by = admin()
@@ -45,6 +46,7 @@ async def create_user() -> Response:
 
 
 @routes.put("/users/<name>")
+@takes_body()
 async def change_user(name: str) -> Response:
     """Give an account a new password: ``{"password", "admin"?}``."""
     by = admin()

@@ -137,7 +137,8 @@ class _Exchange:
     """The beginning of the answer, to be sent with the first of its body."""
 
     def __attrs_post_init__(self) -> None:
-        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.request.headers)
+        fields = [(name, value) for name, value in self.request.headers if value != b"0"]
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in fields)
         self._complete = not has_body and _next_event(self.http) is not h11.NEED_DATA
 
     async def spawn_app(
