@@ -40,6 +40,11 @@ ERRORS = {
     "Busy": (_errors.Busy("later", retry_after=2.5), 429, "later"),
     "Overloaded": (_errors.Overloaded("full", retry_after=5.0), 503, "full"),
     "StorageError": (StorageError("redis://10.0.0.7 refused"), 503, "the storage is not available"),
+    "Damaged": (
+        _errors.Damaged("devices/alice/d1 is damaged"),
+        500,
+        "what is stored of this is damaged; the server's log and `mdash store check` name it",
+    ),
     "VersionConflict": (
         _errors.VersionConflict("devices", "alice/d1", expected=1, actual=2),
         503,
