@@ -289,3 +289,17 @@ def test_ctrl_c_at_a_question(demo):
     written, code = on_terminal(demo, "user", "list", "--user", "demo", answer=b"\x03")
     assert code == 130
     assert "Traceback" not in written
+
+
+def test_limits(demo, mdash):
+    """Of all users, and of one: each limit with its use; for admins."""
+    admin = {"MDASH_SERVER": demo.url, "MDASH_USER": f"demo:{demo.password}"}
+    rows = [line.split("\t") for line in mdash("user", "limits", env=admin).out.splitlines()]
+    assert rows[0][:3] == ["LIMIT", "100000", "1000"]
+    counted = {name: int(devices) for name, devices, *_ in rows[1:]}
+    assert counted["demo"] >= 3
+    one = [line.split("\t") for line in mdash("user", "limits", "demo", env=admin).out.splitlines()]
+    assert one[0] == ["devices", "100000", str(counted["demo"])]
+    found = json.loads(mdash("user", "limits", "--json", env=admin).out)
+    assert found["disk"]["floor"] == 512 * 2**20
+    assert mdash("user", "limits", "nosuch", env=admin).code == 1

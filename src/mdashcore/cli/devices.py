@@ -39,7 +39,13 @@ def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> No
         show_json(found)
         return
     rows = [
-        (each["id"], each["name"], "yes" if each["online"] else "no", each["last_seen"], _firmware(each))
+        (
+            each["id"],
+            each["name"],
+            "damaged" if each.get("damaged") else "yes" if each["online"] else "no",
+            each["last_seen"],
+            _firmware(each),
+        )
         for each in found
     ]
     show_table(("id", "name", "online", "last seen", "firmware"), rows)

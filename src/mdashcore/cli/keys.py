@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -21,6 +22,10 @@ def key() -> None:
     """
 
 
+def _name(key: dict[str, Any]) -> str:
+    return "(damaged)" if key.get("damaged") else str(key["name"])
+
+
 @key.command("list", epilog=examples("mdash key list --user alice", "mdash key list --json"))
 @json_option
 @remote_options()
@@ -30,7 +35,7 @@ def list_keys(remote: Remote, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     else:
-        show_table(("id", "name", "created"), [(each["id"], each["name"], each["created_at"]) for each in found])
+        show_table(("id", "name", "created"), [(each["id"], _name(each), each["created_at"]) for each in found])
 
 
 @key.command("add", epilog=examples("mdash key add laptop --user alice", "export MDASH_KEY=$(mdash key add ci)"))

@@ -182,7 +182,12 @@ def list_rollouts(remote: Remote, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    rows = [(each["id"], each["name"], each["state"], _progress(each), time_text(each["created"])) for each in found]
+    rows = [
+        (each["id"], "", "damaged", "", "")
+        if each.get("damaged")
+        else (each["id"], each["name"], each["state"], _progress(each), time_text(each["created"]))
+        for each in found
+    ]
     show_table(("id", "name", "state", "devices", "created"), rows)
 
 

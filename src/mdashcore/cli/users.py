@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from mdashcore.cli.client import Remote
@@ -33,8 +35,14 @@ def list_users(remote: Remote, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     else:
-        rows = [(each["name"], "admin" if each["admin"] else "user", each["created_at"]) for each in found]
+        rows = [(each["name"], _role(each), each["created_at"]) for each in found]
         show_table(("name", "role", "created"), rows)
+
+
+def _role(user: dict[str, Any]) -> str:
+    if user.get("damaged"):
+        return "damaged"
+    return "admin" if user["admin"] else "user"
 
 
 @user.command(
@@ -47,6 +55,32 @@ def list_users(remote: Remote, *, as_json: bool) -> None:
 def add_user(remote: Remote, *, name: str, password: str | None, admin: bool) -> None:
     """Make a user."""
     remote.post("users", json={"name": name, "password": new_password(password), "admin": admin})
+
+
+@user.command(
+    "limits",
+    short_help="Show what users may have, and what they have.",
+    epilog=examples("mdash user limits --user root:SECRET", "mdash user limits alice --user root"),
+)
+@click.argument("name", type=USER_NAME, metavar="[NAME]", required=False)
+@json_option
+@remote_options(keys=False)
+def show_limits(remote: Remote, *, name: str | None, as_json: bool) -> None:
+    """Show each limit of a user with its use; without a NAME, what every user has.
+
+    Limits are set in the server's configuration. Uploads, subscribers and lists are those of the server that answers.
+    """
+    found = remote.get("users", "limits") if name is None else remote.get("users", name, "limits")
+    if as_json:
+        show_json(found)
+    elif name is not None:
+        show_table(("limit", "of", "used"), [(each["name"], each["limit"], each["use"]) for each in found["limits"]])
+    else:
+        names = [limit["name"] for limit in found["limits"]]
+        rows = [(each["name"], *(each["use"][limit] for limit in names)) for each in found["accounts"]]
+        show_table(("user", *names), [("LIMIT", *(limit["limit"] for limit in found["limits"])), *rows])
+        if found["disk"]["free"] is not None and found["disk"]["free"] < found["disk"]["floor"]:
+            click.echo("The disk is almost full: no images are taken, devices go on.", err=True)
 
 
 @user.command("password", epilog=examples("mdash user password alice --user root"))

@@ -19,6 +19,7 @@ route("/rollouts/:id?", view(() => import("./views/rollouts.js")), {nav: "rollou
 route("/notifications", view(() => import("./views/notifications.js")), {nav: "notifications"});
 route("/keys", view(() => import("./views/keys.js")), {nav: "keys"});
 route("/users", view(() => import("./views/users.js")), {nav: "users"});
+route("/limits", view(() => import("./views/limits.js")), {nav: "users"});
 route("/profile", view(() => import("./views/profile.js")), {nav: "profile"});
 otherwise(() => ({
   title: "Nothing here",

@@ -75,6 +75,11 @@ export function foreign(text, props = {}) {
   return h("bdi", props, text);
 }
 
+// A tag for what the server could not read of something; false where it could read all.
+export function damagedTag(parts) {
+  return Boolean(parts?.length) && h("span", {class: "tag warn", title: `What is stored of it is damaged (${parts.join(", ")}). The server's log says more.`}, "damaged");
+}
+
 const RELATIVE = new Intl.RelativeTimeFormat("en", {numeric: "auto", style: "short"});
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 
@@ -102,6 +107,6 @@ function toDate(time) {
 // 20475 as "20.0 KiB".
 export function bytes(count) {
   if (count < 1024) return `${count} B`;
-  const unit = count < 2 ** 20 ? ["KiB", 1024] : ["MiB", 2 ** 20];
+  const unit = count < 2 ** 20 ? ["KiB", 2 ** 10] : count < 2 ** 30 ? ["MiB", 2 ** 20] : ["GiB", 2 ** 30];
   return `${(count / unit[1]).toFixed(1)} ${unit[0]}`;
 }

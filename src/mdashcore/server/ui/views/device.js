@@ -3,7 +3,7 @@
 // A tab's default export is (device, context) => {element, update?(device), destroy?}. `update` is called with the device
 // after each change; `context.session` is who is logged in, `context.query` what stands behind the "?".
 
-import {fill, foreign, h, setText, timeTag} from "../dom.js";
+import {damagedTag, fill, foreign, h, setText, timeTag} from "../dom.js";
 import {empty, inWords, loading} from "../dialog.js";
 import * as live from "../live.js";
 import {menuButton} from "../menu.js";
@@ -55,7 +55,7 @@ export default async function view({id, tab, query, session}) {
 
   function draw(now) {
     setText(name.firstChild, now.name);
-    fill(status, onlineTag(now));
+    fill(status, onlineTag(now), damagedTag(now.damaged));
     fill(details, h("code", {}, foreign(now.id)), now.last_seen === null ? " · never seen" : [" · last seen ", timeTag(now.last_seen)]);
   }
 

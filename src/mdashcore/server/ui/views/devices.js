@@ -1,7 +1,7 @@
 // All devices, live.
 
 import {empty, errorLine, open} from "../dialog.js";
-import {foreign, h, setText, timeTag} from "../dom.js";
+import {damagedTag, foreign, h, setText, timeTag} from "../dom.js";
 import {EXAMPLES, parseFilter} from "../filter.js";
 import {jobStrip} from "../jobs.js";
 import * as live from "../live.js";
@@ -40,7 +40,7 @@ const text = (value) => (word(value) ? foreign(value, {title: value}) : h("span"
 
 function nameCell(device) {
   return h("span", {class: "two-lines"},
-    h("a", {href: link("device", device.id), tabindex: -1, title: device.name}, foreign(device.name || device.id)),
+    h("a", {href: link("device", device.id), tabindex: -1, title: device.name}, foreign(device.name || device.id)), damagedTag(device.damaged),
     h("small", {class: "only-phone"}, device.name !== device.id && [foreign(device.id), " · "], timeTag(device.last_seen)));
 }
 

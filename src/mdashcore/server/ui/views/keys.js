@@ -2,7 +2,7 @@
 
 import {del, get, post} from "../api.js";
 import {ask, copyButton, empty, open} from "../dialog.js";
-import {field, fill, foreign, h, timeTag} from "../dom.js";
+import {damagedTag, field, fill, foreign, h, timeTag} from "../dom.js";
 import {freshList} from "../fresh_list.js";
 
 export default async function view() {
@@ -17,12 +17,14 @@ export default async function view() {
   });
 
   function row({id, name}) {
+    const damage = h("span", {});
     const created = h("td", {class: "hide-phone"}), used = h("td", {});
     return {
-      element: h("tr", {}, h("th", {scope: "row"}, name ? foreign(name) : h("span", {class: "muted"}, "without a name")),
+      element: h("tr", {}, h("th", {scope: "row"}, name ? foreign(name) : h("span", {class: "muted"}, "without a name"), damage),
         h("td", {class: "hide-phone"}, h("code", {}, id)), created, used,
         h("td", {class: "end"}, h("button", {type: "button", class: "bad", "aria-label": `Delete ${name || id}`, onclick: () => revoke(id, name)}, "Delete…"))),
       draw: (now) => {
+        fill(damage, damagedTag(now.damaged));
         fill(created, timeTag(now.created_at));
         fill(used, timeTag(now.last_used));
       },

@@ -1,10 +1,12 @@
 // Who one is, one's password, one's sessions.
 
-import {put} from "../api.js";
+import {get, put} from "../api.js";
 import {act, ask, errorLine, toast} from "../dialog.js";
 import {field, h} from "../dom.js";
+import {amount, nameOf, share} from "./limits/parts.js";
 
-export default function view({session, logOut}) {
+export default async function view({session, logOut}) {
+  const {limits} = await get("/limits");
   const secret = (name, autocomplete) => h("input", {type: "password", name, required: true, maxlength: 1024, autocomplete});
   const old = secret("old", "current-password"), fresh = secret("new", "new-password"), again = secret("again", "new-password");
   const error = errorLine();
@@ -42,6 +44,9 @@ export default function view({session, logOut}) {
         h("dl", {class: "about"}, h("dt", {}, "Name"), h("dd", {}, session.user),
           h("dt", {}, "May"), h("dd", {}, session.admin ? ["manage users (", h("a", {href: "#/users"}, "Users"), "), and own devices"] : "own devices"),
           h("dt", {}, "Programs"), h("dd", {}, "log in with ", h("a", {href: "#/keys"}, "keys"), ", not with your password"))),
+      h("div", {class: "card stack"}, h("h2", {}, "What you have"),
+        h("dl", {class: "about"}, limits.map((limit) => [h("dt", {}, nameOf(limit.name)),
+          h("dd", {}, share(limit, limit.use), h("span", {class: "muted"}, ` of ${amount(limit.name, limit.limit)}`))]))),
       h("form", {class: "card", onsubmit: submit}, h("h2", {}, "Password"),
         h("input", {type: "text", autocomplete: "username", value: session.user, hidden: true, "aria-label": "User"}),
         field("Old password", old), field("New password", fresh), field("New password again", again), error.element,

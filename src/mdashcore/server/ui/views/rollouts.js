@@ -1,8 +1,8 @@
 // Rollouts: one image for many devices, a few of them first.
 
-import {get} from "../api.js";
-import {empty, errorLine} from "../dialog.js";
-import {foreign, h, setText, timeTag} from "../dom.js";
+import {del, get} from "../api.js";
+import {ask, empty, errorLine} from "../dialog.js";
+import {damagedTag, fill, foreign, h, setText, timeTag} from "../dom.js";
 import {link} from "../router.js";
 import create from "./rollouts/create.js";
 import detail from "./rollouts/detail.js";
@@ -55,6 +55,11 @@ function card({id}) {
     element: h("article", {class: "card rollout"}, head, bar, reason),
     draw: (rollout) => {
       setText(name, rollout.name || id);
+      if (rollout.damaged) { // nothing else is known of it
+        fill(state, damagedTag(rollout.damaged));
+        fill(about, h("button", {type: "button", class: "bad", "aria-label": `Remove ${id}`, onclick: () => removeDamaged(id)}, "Remove…"));
+        return;
+      }
       refill(state, rollout.state, () => stateTag(rollout.state));
       refill(about, [rollout.image.version, total(rollout.counts)], () =>
         [rollout.image.version && ["version ", foreign(rollout.image.version), " · "], devices(total(rollout.counts)), " · ", timeTag(rollout.created)]);
@@ -63,4 +68,14 @@ function card({id}) {
       setText(reason.firstChild, rollout.reason);
     },
   };
+}
+
+async function removeDamaged(id) {
+  await ask({
+    title: "Remove the rollout?",
+    lost: "What is stored of it cannot be read, so it does not go on. Updates that it has begun end by themselves.",
+    action: "Remove",
+    danger: true,
+    onConfirm: () => del(`/rollouts/${encodeURIComponent(id)}`),
+  });
 }

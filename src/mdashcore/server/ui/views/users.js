@@ -2,7 +2,7 @@
 
 import {del, get, post, put} from "../api.js";
 import {ask, copyButton, empty, toast} from "../dialog.js";
-import {field, fill, h, timeTag} from "../dom.js";
+import {damagedTag, field, fill, h, timeTag} from "../dom.js";
 import {freshList} from "../fresh_list.js";
 
 export default async function view({session}) {
@@ -27,9 +27,9 @@ export default async function view({session}) {
         ? h("a", {class: "button", href: "#/profile"}, "Profile")
         : h("span", {class: "row-actions"}, h("button", {type: "button", "aria-label": `Reset the password of ${name}`, onclick: () => reset(name, isAdmin)}, "Reset…"),
           h("button", {type: "button", class: "bad", "aria-label": `Remove ${name}`, onclick: () => remove(name)}, "Remove…")))),
-      draw: ({admin, created_at: created, removing}) => {
+      draw: ({admin, created_at: created, removing, damaged}) => {
         isAdmin = admin;
-        fill(title, name, name === session.user && h("span", {class: "tag"}, "you"), removing && h("span", {class: "tag warn"}, "removal not finished"));
+        fill(title, name, name === session.user && h("span", {class: "tag"}, "you"), damagedTag(damaged), removing && h("span", {class: "tag warn"}, "removal not finished"));
         fill(may, admin ? "Admin" : "User");
         fill(since, timeTag(created));
       },
@@ -83,7 +83,7 @@ export default async function view({session}) {
     title: "Users",
     element: h("section", {class: "page stack", "aria-label": "Users"},
       h("header", {class: "page-head flat"}, h("h1", {}, "Users"), h("p", {class: "muted hide-phone"}, "each with devices of their own"),
-        h("div", {class: "tools"}, h("button", {type: "button", class: "primary", onclick: add}, "Add"))),
+        h("div", {class: "tools"}, h("a", {class: "button", href: "#/limits"}, "Limits"), h("button", {type: "button", class: "primary", onclick: add}, "Add"))),
       list.element),
     destroy: list.destroy,
   };
