@@ -1,9 +1,10 @@
 """The order in which passwords are checked, when more come than can be checked.
 
 A check is expensive on purpose, so a few strangers can ask for more of them than the machine can make. The queue gives
-the next turn to the network address that has asked least in the last minutes; of one address, to the name that was
-asked for least; and only then to the one that waits for longest. A login that succeeds counts as not asked. So people,
-who rarely fail, come before those who guess, and those who guess wait for each other.
+the next turn to the network address that has asked least in the last minutes; and of one address, to the name that was
+asked for least. A login that succeeds counts as not asked. So people, who rarely fail, come before those who guess, and
+those who guess wait for each other. Of equals the last one to come is the first: where more come than can be served,
+some are refused in any order, and in this one the others do not wait for those who will be refused.
 
 Like the core, the queue has no clock and waits for nothing: `now` is an argument.
 """
@@ -114,7 +115,7 @@ class LoginQueue:
     def _rank(self, ticket: Ticket, now: float) -> tuple[float, float, int]:
         """A low rank comes first."""
         network = 0.0 if ticket.known else self._networks.get(ticket.network, now)
-        return network, self._names.get((ticket.network, ticket.name), now), self._waiting[ticket]
+        return network, self._names.get((ticket.network, ticket.name), now), -self._waiting[ticket]
 
 
 class _Attempts:
