@@ -1,7 +1,8 @@
 """A real server with the default store, in a process of its own, that also says how it is.
 
 Run as ``python server_program.py FOLDER CONFIG``, where CONFIG is a JSON object: `tls` (paths of certificate and key),
-`settings` (fields of `ServiceSettings`), `config` (fields of `ServerConfig`), `descriptors` (the process's limit),
+`settings` (fields of `ServiceSettings`), `limits` (of `ServerLimits`), `store` (its folder),
+`config` (fields of `ServerConfig`), `descriptors` (the process's limit),
 `constants` (values by dotted name: durations that a test cannot wait for).
 Each line of stdin is a JSON array, a command and its arguments; each line of stdout is the JSON answer.
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 import trio
 
-from mdashcore.server.config import ServerConfig
+from mdashcore.server.config import ServerConfig, ServerLimits
 from mdashcore.server.run import RunningServer, open_server, serve
 from mdashcore.server.service import ServiceSettings
 
@@ -88,7 +89,8 @@ async def main(folder: str, options: dict[str, Any]) -> None:
     tls = options.get("tls")
     config = ServerConfig(
         bind="127.0.0.1:0",
-        store=f"sqlite://{folder}/store",
+        store=f"sqlite://{options.get('store', f'{folder}/store')}",
+        limits=ServerLimits(**options.get("limits", {})),
         certfile=Path(tls[0]) if tls else None,
         keyfile=Path(tls[1]) if tls else None,
         **options.get("config", {}),
