@@ -15,6 +15,7 @@ from mdashcore import firmware, jsonrpc, ota, storage
 from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import (
     AlreadyExists,
+    AnswerTooLarge,
     Busy,
     CallTimeout,
     Conflict,
@@ -22,6 +23,7 @@ from mdashcore._errors import (
     DeviceOffline,
     Forbidden,
     InsufficientStorage,
+    InvalidAnswer,
     InvalidFirmware,
     InvalidInput,
     InvalidShadowUpdate,
@@ -44,6 +46,7 @@ from mdashcore._events import (
     CallTimedOut,
     ConnectionClosed,
     Event,
+    FrameRejected,
     NotificationReceived,
     RequestReceived,
     ResponseReceived,
@@ -55,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExists",
+    "AnswerTooLarge",
     "Busy",
     "CallTimedOut",
     "CallTimeout",
@@ -66,7 +70,9 @@ __all__ = [
     "DeviceOffline",
     "Event",
     "Forbidden",
+    "FrameRejected",
     "InsufficientStorage",
+    "InvalidAnswer",
     "InvalidFirmware",
     "InvalidInput",
     "InvalidShadowUpdate",

@@ -8,25 +8,50 @@ The same class serves both ends. A transport does four things: it hands every re
 from __future__ import annotations
 
 import heapq
+import re
 from typing import Final
 
 import attrs
 
 from mdashcore import jsonrpc
-from mdashcore._errors import Busy, LocalProtocolError, RemoteProtocolError, RpcError, TooLarge
+from mdashcore._errors import (
+    AnswerTooLarge,
+    Busy,
+    InvalidAnswer,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RpcError,
+    TooLarge,
+)
 from mdashcore._events import (
+    BINARY,
+    NOT_JSON,
+    NOT_JSON_RPC,
+    NOT_UTF8,
+    TOO_LARGE,
     CallTimedOut,
     ConnectionClosed,
     Event,
+    FrameRejected,
     NotificationReceived,
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore.jsonrpc import ErrorObject, RawJson, Request, Response
+from mdashcore._salvage import ENDS, salvage
+from mdashcore.jsonrpc import ErrorObject, Invalid, RawJson, Request, Response
 
 __all__ = ["Connection", "ConnectionLimits"]
 
 TOO_MANY_REQUESTS: Final = 429  # what Mongoose OS devices answer themselves when their queue is full
+
+FRAME_TOO_LARGE: Final = 413  # HTTP's number, as for any other error of ours
+
+_BROKEN: Final = {
+    BINARY: "a binary frame: JSON-RPC goes in text frames",
+    NOT_UTF8: "a text frame that is not UTF-8",
+}
+
+SHOWN: Final = 128  # bytes of a rejected frame that are kept for a person to see
 
 
 @attrs.frozen
@@ -35,6 +60,9 @@ class ConnectionLimits:
 
     max_frame: int = 2**17
     """Bytes of one frame, in and out: AWS IoT's message limit; a firmware chunk is far below."""
+
+    max_answer: int = 2**17
+    """Bytes of a frame that answers a call of this side, where that may be more than `max_frame`."""
 
     max_calls: int = 256
     """Calls waiting for an answer. A Mongoose device queues 25 frames."""
@@ -48,6 +76,15 @@ class ConnectionLimits:
     max_outbox: int = 2**20
     """Bytes not yet taken for sending: a peer that is so far behind does not read. Calls then raise `Busy`, and
     a request, or what else has to be answered, closes the connection."""
+
+    max_corrections: int = 8
+    """Frames that cannot be read and are answered with an error: by then a developer has seen it. More would make
+    garbage of garbage."""
+
+    @property
+    def max_message(self) -> int:
+        """Bytes of the largest frame that can be taken at all: what a transport has to let through."""
+        return max(self.max_frame, self.max_answer)
 
 
 class _Batch:
@@ -81,6 +118,7 @@ class Connection:
         "_next_ref",
         "_outbox",
         "_outbox_size",
+        "_rejected",
         "_requests",
         "limits",
     )
@@ -95,6 +133,7 @@ class Connection:
         self._deadlines: list[tuple[float, int]] = []
         self._next_ref = 1
         self._requests: dict[int, tuple[RawJson, _Batch | None]] = {}
+        self._rejected = 0
         self._closed = False
 
     @property
@@ -113,33 +152,89 @@ class Connection:
         """Take one frame: a whole text message of the transport.
 
         Raises:
-            RemoteProtocolError: the frame is too large, or the peer floods. The connection is closed.
+            RemoteProtocolError: the peer floods. The connection is closed.
         """
         if self._closed:
             return
         data = frame if isinstance(frame, bytes) else frame.encode("utf-8", "surrogatepass")
         if len(data) > self.limits.max_frame:
-            self._fail(f"frame of {len(data)} bytes; at most {self.limits.max_frame} are allowed")
+            self._receive_large(data)
+            return
         message = jsonrpc.decode(data)
-        if isinstance(message, list):
-            batch = _Batch()
-            batch.missing = 1  # held open until every member has been seen
-            for member in message:
-                self._receive(member, batch)
-            self._finish_part(batch)
-        else:
+        if type(message) is Request or type(message) is Response:
             self._receive(message, None)
+        elif type(message) is list:
+            self._receive_batch(message, data)
+        elif type(message) is Invalid:
+            self._receive_invalid(message, None)
+            self._reject_invalid(message, data)
 
-    def _receive(self, message: jsonrpc.Message, batch: _Batch | None) -> None:
+    def _receive_batch(self, members: list[jsonrpc.Message], data: bytes) -> None:
+        batch = _Batch()
+        batch.missing = 1  # held open until every member has been seen
+        invalid: Invalid | None = None
+        for member in members:
+            if isinstance(member, Invalid):
+                invalid = invalid or member
+                self._receive_invalid(member, batch)
+            else:
+                self._receive(member, batch)
+        self._finish_part(batch)
+        if invalid is not None:
+            self._reject_invalid(invalid, data)
+
+    def _receive_large(self, data: bytes) -> None:
+        """Take a frame over `max_frame`, which only an answer may be."""
+        message = jsonrpc.decode(data) if len(data) <= self.limits.max_message else None
+        if isinstance(message, Response):
+            self._receive_response(message, None)
+        elif isinstance(message, Invalid):
+            self._receive_invalid(message, None)
+            self._reject_invalid(message, data)
+        else:
+            self.receive_broken(TOO_LARGE, len(data), data[:ENDS], data[-ENDS:])
+
+    def receive_broken(self, kind: str, size: int | None, head: bytes = b"", tail: bytes = b"") -> None:
+        """Take what a transport has kept of a frame that it could not take as a whole.
+
+        A call that the frame answers ends with `InvalidAnswer`, or `AnswerTooLarge`. It is found by the id, else it is
+        the only call that waits, else it may be any: all of them end.
+
+        Args:
+            kind: what is wrong with it, as in `FrameRejected`.
+            size: bytes of the frame; None where it is not known.
+            head: its first bytes: `ENDS` of them are looked at.
+            tail: its last bytes, in the same way.
+
+        Raises:
+            RemoteProtocolError: as `receive_data`.
+        """
+        if self._closed:
+            return
+        limit = self.limits.max_message
+        reason, error = _BROKEN.get(kind, kind), InvalidAnswer(f"the answer came in a frame that is not taken: {kind}")
+        if kind == TOO_LARGE:
+            reason = f"{'more bytes' if size is None else f'{size} bytes'}; at most {self.limits.max_frame} are taken"
+            error = AnswerTooLarge(size, limit)
+        id_, is_request = salvage(head, tail)
+        if is_request:
+            if id_ is not None and len(id_) <= jsonrpc.MAX_ID:
+                self._correct(jsonrpc.encode_error(id_, ErrorObject(FRAME_TOO_LARGE, f"a frame of {reason}")), None)
+        elif id_ is not None:
+            self._end_call(_call_id(id_), error)
+        elif kind == TOO_LARGE:
+            for call in tuple(self._calls):
+                self._end_call(call, error)
+        self._reject(kind, reason, size, head)
+
+    def _receive(self, message: Request | Response, batch: _Batch | None) -> None:
         if isinstance(message, Request):
             if message.id is None:
                 self._emit(NotificationReceived(message.method, message.params))
             else:
                 self._receive_request(message, message.id, batch)
-        elif isinstance(message, Response):
-            self._receive_response(message, batch)
         else:
-            self._answer(jsonrpc.encode_error(message.id, message.error), batch)
+            self._receive_response(message, batch)
 
     def _receive_request(self, request: Request, id_: RawJson, batch: _Batch | None) -> None:
         self._check_reader()
@@ -169,6 +264,33 @@ class Connection:
         rpc_error = None if response.error is None else response.error.exception()
         self._emit(ResponseReceived(id_, method, response.result or b"null", rpc_error))
         del self._calls[id_]  # only now: where the inbox is full, ConnectionClosed names it
+
+    def _receive_invalid(self, message: Invalid, batch: _Batch | None) -> None:
+        """Answer what was meant as a request, and end the call that it was meant to answer."""
+        if message.is_request:
+            self._correct(jsonrpc.encode_error(message.id, message.error), batch)
+        elif message.id is None:
+            self._correct(jsonrpc.encode_error(None, message.error), batch)
+        else:
+            self._end_call(_call_id(message.id), InvalidAnswer(f"the answer cannot be read: {message.error.message}"))
+
+    def _end_call(self, id: int | None, error: InvalidAnswer) -> None:
+        if id is not None and (method := self._calls.get(id)) is not None:
+            self._emit(ResponseReceived(id, method, b"null", error))
+            del self._calls[id]
+
+    def _correct(self, data: bytes, batch: _Batch | None) -> None:
+        """Answer what cannot be read, while that may still help."""
+        if self._rejected < self.limits.max_corrections:
+            self._answer(data, batch)
+
+    def _reject_invalid(self, message: Invalid, data: bytes) -> None:
+        kind = NOT_JSON if message.error.code == jsonrpc.PARSE_ERROR else NOT_JSON_RPC
+        self._reject(kind, message.error.message, len(data), data)
+
+    def _reject(self, kind: str, reason: str, size: int | None, head: bytes) -> None:
+        self._rejected += 1
+        self._emit(FrameRejected(kind, reason, size, head[:SHOWN], self._rejected))
 
     def events(self) -> list[Event]:
         """Everything that happened since the last call, oldest first."""
@@ -354,8 +476,17 @@ class Connection:
 
 
 def _call_id(raw: RawJson | None) -> int | None:
-    """An id of ours, also where a peer made a string of it."""
+    """An id of ours, also where a peer made a string or a floating-point number of it."""
     if raw is None:
         return None
     digits = raw.strip(b'"')
-    return int(digits) if digits.isdigit() else None  # MAX_ID bounds the work
+    if digits.isdigit():
+        return int(digits)  # MAX_ID bounds the work
+    if _FLOAT.fullmatch(digits) is None or not (value := float(digits)).is_integer():
+        return None
+    return int(value) if b"e" not in digits.lower() or value < MAX_ROUNDED else None
+
+
+_FLOAT: Final = re.compile(rb"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
+
+MAX_ROUNDED: Final = 1_000_000  # C's "%g" writes an exponent from here on, with six digits: it may be another number

@@ -8,6 +8,8 @@
     │   └── RemoteProtocolError   the peer did; the connection has to be closed
     ├── RpcError                  the peer answered a call with an error: code, message, data
     ├── CallTimeout               the peer did not answer in time
+    ├── InvalidAnswer             the peer answered a call with what cannot be read
+    │   └── AnswerTooLarge        or with more than is taken: size, limit
     ├── DeviceOffline             no live connection to that device
     ├── InvalidInput              what was given cannot be accepted, nothing was changed
     │   ├── InvalidShadowUpdate
@@ -43,6 +45,7 @@ from typing import Final
 __all__ = [
     "STATUS",
     "AlreadyExists",
+    "AnswerTooLarge",
     "Busy",
     "CallTimeout",
     "Conflict",
@@ -50,6 +53,7 @@ __all__ = [
     "DeviceOffline",
     "Forbidden",
     "InsufficientStorage",
+    "InvalidAnswer",
     "InvalidFirmware",
     "InvalidInput",
     "InvalidShadowUpdate",
@@ -106,6 +110,22 @@ class RpcError(MdashError):
 
 class CallTimeout(MdashError):
     """The peer did not answer a call in time; a later answer is ignored."""
+
+
+class InvalidAnswer(MdashError):
+    """The peer did answer a call, with what cannot be read. To call again brings the same."""
+
+
+class AnswerTooLarge(InvalidAnswer):
+    """The peer answered a call with a frame that is larger than the limit. The connection lives on."""
+
+    def __init__(self, size: int | None, limit: int) -> None:
+        of = "more" if size is None else f"{size} bytes, more"
+        super().__init__(f"the answer is too large: a frame of {of} than the {limit} that are taken")
+        self.size = size
+        """Bytes of the frame; None where only that it is larger is known."""
+        self.limit = limit
+        """Bytes."""
 
 
 class DeviceOffline(MdashError):
@@ -223,6 +243,7 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
         Busy: 429,
         Overloaded: 503,
         ProtocolError: 400,
+        InvalidAnswer: 502,  # neither offline (503) nor too late (504): the device answers, and not as it should
         DeviceOffline: 503,
         Damaged: 500,
         StorageError: 503,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 __all__ = [
+    "BINARY",
+    "NOT_JSON",
+    "NOT_JSON_RPC",
+    "NOT_UTF8",
+    "TOO_LARGE",
     "CallTimedOut",
     "ConnectionClosed",
     "Event",
+    "FrameRejected",
     "NotificationReceived",
     "RequestReceived",
     "ResponseReceived",
@@ -49,7 +55,8 @@ class ResponseReceived(msgspec.Struct, frozen=True):
     """Raw JSON; ``b"null"`` where `error` is set."""
 
     error: Exception | None
-    """An `RpcError` with the peer's own code and message, or None."""
+    """An `RpcError` with the peer's own code and message, an `InvalidAnswer` for an answer that is broken or too large,
+    or None."""
 
 
 class CallTimedOut(msgspec.Struct, frozen=True, gc=False):
@@ -68,4 +75,32 @@ class ConnectionClosed(msgspec.Struct, frozen=True, gc=False):
     """The calls that will never be answered."""
 
 
-Event: TypeAlias = RequestReceived | NotificationReceived | ResponseReceived | CallTimedOut | ConnectionClosed
+NOT_JSON: Final = "not-json"
+NOT_JSON_RPC: Final = "not-json-rpc"
+TOO_LARGE: Final = "too-large"
+BINARY: Final = "binary"
+NOT_UTF8: Final = "not-utf-8"
+
+
+class FrameRejected(msgspec.Struct, frozen=True, gc=False):
+    """The peer sent a frame that was not taken: a person should see that. The conversation goes on."""
+
+    kind: str
+    """What is wrong with it: one of the constants above."""
+
+    reason: str
+    """The same in words, with the place where it is broken."""
+
+    size: int | None
+    """Bytes of the frame; None where only a part of it came."""
+
+    head: bytes
+    """The first bytes of the frame, up to 128."""
+
+    number: int
+    """Which rejected frame of this connection it is, from 1."""
+
+
+Event: TypeAlias = (
+    RequestReceived | NotificationReceived | ResponseReceived | CallTimedOut | FrameRejected | ConnectionClosed
+)

@@ -8,7 +8,7 @@ levels on Python 3.13, and what reads the document later may recurse on every on
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -51,6 +51,21 @@ def reason(exc: Exception) -> str:
     return str(exc).removeprefix("JSON is malformed: ")
 
 
+_PLACE: Final = re.compile(r"\(byte (\d+)\)$")
+_AROUND: Final = 24  # bytes that are quoted before and after a place: enough to find it, and no flood in a log
+
+
+def place(data: bytes, exc: Exception) -> str:
+    """`reason`, with the bytes around the place that it names, or those at the end."""
+    words = reason(exc)
+    found = _PLACE.search(words)
+    if found is None and "truncated" not in words:
+        return words
+    at = len(data) if found is None else int(found[1])
+    around = data[max(0, at - _AROUND) : at + _AROUND].decode("utf-8", "replace")
+    return f"{words}, at {around!r}" if around else words
+
+
 def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
     """Whether a JSON text nests deeper than `max_depth`, each level of which takes two bytes.
 
@@ -63,7 +78,7 @@ def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
     """
     if len(data) <= 2 * max_depth or data.count(b"{") + data.count(b"[") <= max_depth:
         return False
-    brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
+    brackets = _brackets(data)
     depth = 0
     for byte in brackets:
         if byte in b"{[":
@@ -73,6 +88,16 @@ def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
         else:
             depth -= 1
     return False
+
+
+def balanced(data: bytes) -> bool:
+    """Whether as many brackets close as open, strings left out; also of a text that is not JSON."""
+    brackets = _brackets(data)
+    return sum(map(brackets.count, (b"{", b"["))) == sum(map(brackets.count, (b"}", b"]")))
+
+
+def _brackets(data: bytes) -> bytes:
+    return _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
 
 
 # The closing quote is optional: a search that fails at an open string starts again at each quote inside it.

@@ -23,7 +23,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from mdashcore import _json
+from mdashcore import _json, _salvage
 from mdashcore._errors import InvalidInput, RpcError
 
 __all__ = [
@@ -99,10 +99,12 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class Invalid(msgspec.Struct, frozen=True, gc=False):
-    """A text, or a member of a batch, that is no message: what to answer."""
+    """A text, or a member of a batch, that is no message: what to answer, if it was a request."""
 
     error: ErrorObject
     id: RawJson | None = None
+    is_request: bool = True
+    """False where it does not look like a request: it may have been an answer, which is not to be answered."""
 
 
 Message: TypeAlias = Request | Response | Invalid
@@ -176,9 +178,9 @@ def decode(text: bytes) -> Message | list[Message]:
         try:
             text.decode()  # raw members are skipped over, not read: nobody else looks at their UTF-8
         except UnicodeDecodeError:
-            return Invalid(ErrorObject(PARSE_ERROR, "Parse error: not UTF-8"))
+            return _parse_error("not UTF-8", text)
     if _json.too_deep(text):
-        return _parse_error("nested too deeply")
+        return _parse_error("nested too deeply", text)
     try:
         wire = _decode_frame(text)
     except _json.DECODE_ERRORS as exc:
@@ -189,11 +191,11 @@ def decode(text: bytes) -> Message | list[Message]:
 def _decode_odd(text: bytes, exc: Exception) -> Message | list[Message]:
     """The slow way, for what is no plain frame: a batch, a wrong type, or no JSON at all."""
     if not isinstance(exc, msgspec.ValidationError):
-        return _parse_error(_json.reason(exc))
+        return _parse_error(_json.place(text, exc), text)
     try:
         _check_syntax(text)  # a wrong type may stand before a syntax error
     except _json.DECODE_ERRORS as error:
-        return _parse_error(_json.reason(error))
+        return _parse_error(_json.place(text, error), text)
     if not text.lstrip().startswith(b"["):
         return _invalid_request(text)
     members = _decode_batch(text)
@@ -217,11 +219,18 @@ def _invalid_request(text: RawJson) -> Invalid:
         id_ = bytes(_decode_id(text).id)
     except _json.DECODE_ERRORS:  # no object
         id_ = b""
-    return Invalid(ErrorObject(INVALID_REQUEST, "Invalid Request"), id_ if id_ and _acceptable_id(id_) else None)
+    is_request = _salvage.salvage(text).is_request
+    return Invalid(
+        ErrorObject(INVALID_REQUEST, "Invalid Request"), id_ if id_ and _acceptable_id(id_) else None, is_request
+    )
 
 
-def _parse_error(why: str) -> Invalid:
-    return Invalid(ErrorObject(PARSE_ERROR, f"Parse error: {why}"))
+def _parse_error(why: str, text: bytes) -> Invalid:
+    """What is no JSON; with what can be read of it all the same."""
+    is_whole = len(text) <= _salvage.ENDS or _json.balanced(text)  # else its end may be that of a value in it
+    found = _salvage.salvage(text, text[_salvage.ENDS :] if is_whole else b"")
+    id_ = found.id if found.id is not None and len(found.id) <= MAX_ID else None
+    return Invalid(ErrorObject(PARSE_ERROR, f"Parse error: {why}"), id_, found.is_request)
 
 
 def _classify(wire: _Wire) -> Message:

@@ -14,11 +14,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mdashcore import jsonrpc
 from mdashcore._connection import TOO_MANY_REQUESTS, Connection, ConnectionLimits
-from mdashcore._errors import Busy, InvalidInput, LocalProtocolError, RemoteProtocolError, RpcError, TooLarge
+from mdashcore._errors import (
+    AnswerTooLarge,
+    Busy,
+    InvalidAnswer,
+    InvalidInput,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RpcError,
+    TooLarge,
+)
 from mdashcore._events import (
+    BINARY,
+    NOT_JSON,
+    NOT_JSON_RPC,
+    TOO_LARGE,
     CallTimedOut,
     ConnectionClosed,
     Event,
+    FrameRejected,
     NotificationReceived,
     RequestReceived,
     ResponseReceived,
@@ -39,6 +53,12 @@ def receive(connection: Connection, *messages: object) -> list[Event]:
     for message in messages:
         connection.receive_data(message if isinstance(message, bytes) else jsonrpc.dumps(message))
     return connection.events()
+
+
+def rejections(events: list[Event]) -> list[FrameRejected]:
+    """Events, all of which have to be of rejected frames."""
+    assert all(isinstance(event, FrameRejected) for event in events)
+    return [event for event in events if isinstance(event, FrameRejected)]
 
 
 def result(id: int, value: bytes = b"null", method: str = "M") -> ResponseReceived:
@@ -159,6 +179,128 @@ def test_an_id_alone() -> None:
     assert [answer["id"] for answer in answers] == [None] * 4, "the peer may have a call of its own with that number"
 
 
+@pytest.mark.parametrize(
+    "id", [b"7", b'"7"', b"7.0", b"7.000", b'"7.0"', b"7e0", b"7.000000e+00", b"70e-1", b"7E00"], ids=bytes.decode
+)
+def test_ways_to_write_a_number(id: bytes) -> None:
+    """The answer to call 7 is known by its id, also where a library knows doubles only, or makes text of it."""
+    connection = Connection(first_id=7)
+    connection.call("M")
+    assert receive(connection, b'{"id":%b,"result":1}' % id) == [result(7, b"1")]
+
+
+@pytest.mark.parametrize("id", [b"7.5", b"-7", b"7.0.0", b"1e999", b"7e", b"+7", b"0x7", b"7 0", b"NaN", b"7e-1"])
+def test_what_is_not_seven(id: bytes) -> None:
+    """No other number or text is taken for it."""
+    connection = Connection(first_id=7)
+    connection.call("M")
+    events = receive(connection, b'{"id":%b,"result":1}' % id, b'{"id":"%b","result":1}' % id)
+    assert not [event for event in events if isinstance(event, ResponseReceived)]
+    assert receive(connection, {"id": 7, "result": 1}) == [result(7, b"1")]
+
+
+def test_a_number_that_was_rounded_is_nobodys() -> None:
+    """1234567 becomes 1.23457e+06 in C's shortest form, which is the number of another call."""
+    connection = Connection(first_id=1_234_570)
+    connection.call("M")
+    assert receive(connection, b'{"id":1.23457e+06,"result":1}') == []
+    assert receive(connection, b'{"id":1234570.0,"result":1}') == [result(1_234_570, b"1")]
+
+
+# --- answers and other frames that are broken, or of which only the ends are there
+
+BROKEN_ANSWERS = [
+    (b'{"id":2,"error":{"code":500,"message":}}', '"message":}}'),
+    (b'{"id":2.0,"result":{"t":nan}}', '{"t":nan}'),
+    (b'{"result":[1,2,,3],"id":"2"}', "[1,2,,3"),
+    (b'{"id":2,"result":"cut o', "cut o"),
+    (b'{"id":2,"result":1}}', "1}}"),
+    (b'{"result":"' + b"x" * 9000 + b'","y":nan,"id":2}', "nan"),
+    (b'{"id":2,"result":{"a":1}{"b":2}}', "}{"),
+]
+
+
+@pytest.mark.parametrize(("frame", "place"), BROKEN_ANSWERS)
+def test_a_broken_answer_ends_its_call(frame: bytes, place: str) -> None:
+    """A call whose answer is broken ends at once, with the place; other calls go on, and nothing is sent back."""
+    connection = Connection()
+    for _ in range(3):
+        connection.call("M")
+    frames(connection)
+    answer, rejected = receive(connection, frame)
+    assert isinstance(answer, ResponseReceived)
+    assert isinstance(answer.error, InvalidAnswer)
+    assert (answer.id, answer.method, answer.result) == (2, "M", b"null")
+    assert isinstance(rejected, FrameRejected)
+    assert place in rejected.reason
+    assert rejected.reason in str(answer.error)
+    assert rejected.head == frame[:128]
+    assert (rejected.kind, rejected.size) == (NOT_JSON, len(frame))
+    assert frames(connection) == []
+    assert receive(connection, {"id": 1, "result": 1}, {"id": 2, "result": 1}, {"id": 3, "result": 1}) == [
+        result(1, b"1"),
+        result(3, b"1"),
+    ]
+
+
+@pytest.mark.parametrize("frame", [b'{"id":2,"method":"M","params":nan}', b'{"params":[1,],"id":2,"method":"M"}'])
+def test_a_broken_request_is_answered_with_its_id(frame: bytes) -> None:
+    """Who sent it learns that this request failed; a call of ours with the same number goes on."""
+    connection = Connection()
+    for _ in range(3):
+        connection.call("M")
+    frames(connection)
+    assert len(rejections(receive(connection, frame))) == 1
+    [answer] = frames(connection)
+    assert (answer["id"], answer["error"]["code"]) == (2, jsonrpc.PARSE_ERROR)
+    assert receive(connection, {"id": 2, "result": 1}) == [result(2, b"1")]
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "ended"),
+    [
+        (b'{"id":2,"result":"xxx', b'xxx"}', [2]),
+        (b'{"result":"xxx', b'xxx","id":2}', [2]),
+        (b'{"result":"xxx', b'xxx"}', [1, 2, 3]),
+        (b'[{"id":2,"result":"xxx', b'xxx"}]', [1, 2, 3]),
+        (b"", b"", [1, 2, 3]),
+        (b'{"id":9,"result":"xxx', b'xxx"}', []),
+        (b'{"method":"Log","params":"xxx', b'xxx"}', []),
+        (b'{"params":"xxx', b'xxx","method":"Log","id":2}', []),
+    ],
+)
+def test_whose_answer_was_too_large(head: bytes, tail: bytes, ended: list[int]) -> None:
+    """By its id, in either end; where there is none it may be anybody's. A report is nobody's."""
+    connection = Connection()
+    for _ in range(3):
+        connection.call("M")
+    frames(connection)
+    connection.receive_broken(TOO_LARGE, 10**6, head, tail)
+    *answers, rejected = connection.events()
+    assert [answer.id for answer in answers if isinstance(answer, ResponseReceived)] == ended
+    assert all("1000000 bytes" in str(answer.error) for answer in answers if isinstance(answer, ResponseReceived))
+    assert isinstance(rejected, FrameRejected)
+    assert not connection.closed
+    assert [frame["error"]["code"] for frame in frames(connection)] == [413] * (b'"method"' in tail)
+
+
+def test_an_answer_in_a_frame_of_the_wrong_kind() -> None:
+    """It ends its call, if that can be read; no other, as it need not be an answer at all."""
+    connection = Connection()
+    connection.call("M")
+    assert len(rejections(receive_broken(connection, BINARY, b"\x00\x01"))) == 1
+    answer, rejected = receive_broken(connection, BINARY, b'{"id":1,"result":1}')
+    assert isinstance(answer, ResponseReceived)
+    assert isinstance(answer.error, InvalidAnswer)
+    assert isinstance(rejected, FrameRejected)
+
+
+def receive_broken(connection: Connection, kind: str, head: bytes) -> list[Event]:
+    """What comes of a frame that the transport did not take."""
+    connection.receive_broken(kind, len(head), head)
+    return connection.events()
+
+
 def test_params_that_have_no_json_form() -> None:
     """A call that cannot be written is refused, and takes no number."""
     connection = Connection()
@@ -186,7 +328,7 @@ def test_text_with_a_lone_surrogate() -> None:
     """A text that UTF-8 cannot hold is a parse error, as its bytes would be."""
     connection = Connection()
     connection.receive_data('{"method":"\ud800"}')
-    assert connection.events() == []
+    assert [event.kind for event in rejections(connection.events())] == ["not-json"]
     assert [frame["error"]["code"] for frame in frames(connection)] == [jsonrpc.PARSE_ERROR]
 
 
@@ -250,7 +392,8 @@ def test_batch_is_answered_in_one_frame() -> None:
     """The answers to a batch wait for the last of them, in whatever order they are given."""
     connection = Connection()
     batch = [{"id": "a", "method": "M"}, {"method": "N"}, 1, {"id": "b", "method": "M"}, {"id": "c", "method": "M"}]
-    events = receive(connection, batch)
+    *events, rejected = receive(connection, batch)
+    assert isinstance(rejected, FrameRejected)
     assert [event.method for event in events] == ["M", "N", "M", "M"]
     refs = [event.ref for event in events if isinstance(event, RequestReceived)]
     for ref in (refs[2], refs[0]):
@@ -400,7 +543,7 @@ def bound(test: Callable[[], None]) -> Callable[[], None]:
 
 @bound
 def max_frame() -> None:
-    """A larger frame is not sent; one that is received closes the connection."""
+    """A larger frame is not sent; one that is received is rejected, and answered if it was a request."""
     connection = Connection(ConnectionLimits(max_frame=100))
     around = len(jsonrpc.encode_request("M", b'""', 1))
     with pytest.raises(TooLarge, match="101 bytes; at most 100"):
@@ -411,9 +554,46 @@ def max_frame() -> None:
     assert [len(frame) for frame in connection.data_to_send()] == [100]
     frame = b'{"method":"N"}'
     assert receive(connection, frame.ljust(100)) == [NotificationReceived("N", None)]
-    with pytest.raises(RemoteProtocolError, match="101 bytes; at most 100"):
-        connection.receive_data(frame.ljust(101))
-    assert connection.events() == [ConnectionClosed("frame of 101 bytes; at most 100 are allowed", (1,))]
+    [rejected] = rejections(receive(connection, frame.ljust(101)))
+    assert (rejected.kind, rejected.size, rejected.number) == (TOO_LARGE, 101, 1)
+    assert rejected.reason == "101 bytes; at most 100 are taken"
+    assert frames(connection) == []
+    assert len(receive(connection, b'{"id":"a","method":"M"}'.ljust(101))) == 1
+    assert frames(connection) == [
+        {"jsonrpc": "2.0", "id": "a", "error": {"code": 413, "message": "a frame of 101 bytes; at most 100 are taken"}}
+    ]
+
+
+@bound
+def max_answer() -> None:
+    """Only an answer may be larger than `max_frame`; one beyond `max_answer` ends its call, and only that."""
+    limits = ConnectionLimits(max_frame=100, max_answer=200)
+    assert limits.max_message == 200
+    connection = Connection(limits)
+    first, second = connection.call("M"), connection.call("M")
+    frames(connection)
+    assert receive(connection, b'{"id":1,"result":1}'.ljust(200)) == [result(first, b"1")]
+    assert len(rejections(receive(connection, b'{"method":"M"}'.ljust(101)))) == 1
+    third = connection.call("M")
+    answer, rejected = receive(connection, b'{"id":3,"result":"%b"}' % (b"x" * 200))
+    assert isinstance(answer, ResponseReceived)
+    assert isinstance(answer.error, AnswerTooLarge)
+    assert (answer.id, answer.error.size, answer.error.limit) == (third, 220, 200)
+    assert isinstance(rejected, FrameRejected)
+    assert receive(connection, {"id": second, "result": 1}) == [result(second, b"1")]
+
+
+@bound
+def max_corrections() -> None:
+    """So many frames that cannot be read are answered; then none is, and requests still are."""
+    connection = Connection(ConnectionLimits(max_corrections=2))
+    events = rejections(receive(connection, b"{", b"[1,1]", b"{", 7, [], {"method": 3, "id": 4}))
+    assert [event.number for event in events] == [1, 2, 3, 4, 5, 6]
+    assert len(frames(connection)) == 2
+    [request] = receive(connection, {"id": 5, "method": "M"})
+    assert isinstance(request, RequestReceived)
+    connection.reply(request.ref, True)
+    assert len(frames(connection)) == 1
 
 
 @bound
@@ -788,6 +968,8 @@ class Conversation(RuleBasedStateMachine):
                     else:
                         assert code == self.answers[token]
                         assert code is not None or jsonrpc.loads(value) == {"token": token}
+                case FrameRejected(kind):
+                    assert kind in (NOT_JSON, NOT_JSON_RPC)
                 case CallTimedOut(id):
                     _, deadline = side.waiting.pop(id)
                     assert deadline is not None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mdashcore import _json, jsonrpc
 from mdashcore._connection import Connection
 from mdashcore._errors import InvalidInput
-from mdashcore._events import NotificationReceived, RequestReceived, ResponseReceived
+from mdashcore._events import FrameRejected, NotificationReceived, RequestReceived, ResponseReceived
 from mdashcore.jsonrpc import ErrorObject, Invalid, Request, Response
 from mdashcore.testing import ConnectionPair
 
@@ -45,7 +45,7 @@ def serve(text: str) -> list[Any]:
                 server.reply(ref, METHODS[method](None if params is None else jsonrpc.loads(params)))
             case RequestReceived(ref):
                 server.reply_error(ref, ErrorObject(jsonrpc.METHOD_NOT_FOUND, "Method not found"))
-            case NotificationReceived():
+            case NotificationReceived() | FrameRejected():
                 pass
             case _:
                 pytest.fail(f"no example makes {event}")
@@ -262,7 +262,9 @@ def test_pieces_of_a_frame() -> None:
     parse_error, invalid = jsonrpc.PARSE_ERROR, jsonrpc.INVALID_REQUEST  # '"Log"' alone is JSON, and no message
     assert codes == [parse_error, invalid, parse_error, parse_error, parse_error, parse_error]
     connection.receive_data(b'{"id":3,"method":"M"}')
-    assert connection.events() == [RequestReceived(1, "M", None)]
+    *rejected, request = connection.events()
+    assert [event.kind for event in rejected] == ["not-json", "not-json-rpc", *["not-json"] * 4]
+    assert request == RequestReceived(1, "M", None)
 
 
 # --- what is no message
@@ -313,9 +315,10 @@ def test_invalid(text: bytes, code: int, id: bytes | None) -> None:
 
 def test_batch_members_stand_alone() -> None:
     """A member of a batch that is no message, even a batch itself, takes nothing from the others."""
-    invalid = Invalid(ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request"))
+    error = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request")
+    invalid, request = Invalid(error, is_request=False), Invalid(error)
     text = b'[{"method":"M","params":1e999},[{"method":"A"}],{"method":2},"x",{"id":3,"method":"N"}]'
-    expected = [Request("M", b"1e999"), invalid, invalid, invalid, Request("N", None, b"3")]
+    expected = [Request("M", b"1e999"), invalid, request, invalid, Request("N", None, b"3")]
     assert jsonrpc.decode(text) == expected
 
 
