@@ -10,13 +10,14 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
 
-__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "RPC_IN", "RPC_OUT", "UPDATED", "Notification"]
+__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "REJECTED", "RPC_IN", "RPC_OUT", "UPDATED", "Notification"]
 
 ONLINE: Final = "online"
 OFFLINE: Final = "offline"
 CREATED: Final = "created"
 DELETED: Final = "deleted"
 UPDATED: Final = "updated"
+REJECTED: Final = "rejected"  # a frame of the device that could not be read
 RPC_IN: Final = "rpc.in."  # followed by the method: somebody called the device
 RPC_OUT: Final = "rpc.out."  # followed by the method: the device told or asked something
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from mdashcore import _json, jsonrpc
 from mdashcore._connection import Connection, ConnectionLimits
-from mdashcore._errors import Busy, CallTimeout, DeviceOffline, InvalidInput, RpcError, TooLarge
-from mdashcore._events import NotificationReceived, RequestReceived
+from mdashcore._errors import AnswerTooLarge, Busy, CallTimeout, DeviceOffline, InvalidInput, RpcError, TooLarge
+from mdashcore._events import FrameRejected, NotificationReceived, RequestReceived
 from mdashcore.trio.link import Link, PeerEvent
-from mdashcore.trio.stream import MessageStream
+from mdashcore.trio.stream import BrokenMessage, MessageStream
 
 DAY = 86_400
 
@@ -447,16 +447,27 @@ async def test_callers_are_told_when_the_reader_is_cancelled(autojump_clock: Any
                 await pair.left.run(nothing)
 
 
-async def test_a_peer_that_breaks_the_protocol_is_closed_out(autojump_clock: Any) -> None:
-    """A frame beyond the limit: 1002, and callers are told."""
-    async with open_links(limits=ConnectionLimits(max_frame=1000)) as pair:
-        ended = pair.run(pair.left)
-        await pair.wire.send(b" " * 1001)
-        await ended.wait()
-        assert pair.left_stream.goodbye is not None
-        assert pair.left_stream.goodbye[0] == 1002
-        with pytest.raises(DeviceOffline):
-            await pair.left.call("X", timeout=1)
+@pytest.mark.parametrize("whole", [True, False], ids=["received whole", "cut by the stream"])
+async def test_an_answer_that_is_too_large_ends_its_call(autojump_clock: Any, whole: bool) -> None:
+    """The caller learns of it at once, other calls go on, and whoever watches is told of the frame."""
+    rejected: list[FrameRejected] = []
+    async with open_links(limits=ConnectionLimits(max_frame=1000, max_answer=1000)) as pair:
+        pair.left._on_rejected = rejected.append
+        pair.run(pair.left)
+        first: list[bytes | Exception] = []
+        second: list[bytes | Exception] = []
+        pair.left.begin("A", None, first.append)
+        pair.left.begin("B", None, second.append)
+        answer = b'{"id":1,"result":"%b"}' % (b"x" * 1000)
+        await pair.wire.send(answer if whole else BrokenMessage("too-large", len(answer), answer[:100], answer[-100:]))
+        await pair.wire.send(b'{"id":2,"result":1}')
+        await trio.testing.wait_all_tasks_blocked()
+        [error] = first
+        assert isinstance(error, AnswerTooLarge)
+        assert error.size == len(answer)
+        assert second == [b"1"]
+        assert [(event.kind, event.size) for event in rejected] == [("too-large", len(answer))]
+        assert pair.left_stream.goodbye is None
 
 
 # Writing

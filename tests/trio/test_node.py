@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore import ota
-from mdashcore._errors import CallTimeout, DeviceOffline, NotFound, StorageError
+from mdashcore._errors import Busy, CallTimeout, DeviceOffline, NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC
 from mdashcore.identity import Device
@@ -26,6 +26,7 @@ from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
 from mdashcore.trio.notify import MAX_QUEUE, RECHECK, Listener
+from mdashcore.trio.presence_feed import MAX_CHANGES
 
 EPOCH = 1_700_000_000.0
 """The wall clock when a test begins."""
@@ -130,6 +131,11 @@ class Fleet:
         for _ in range(count):
             await self.hub.feed.emit("alice", "rpc.out.Log", "d1")
             await trio.lowlevel.checkpoint()
+
+    async def named(self, name: str) -> list[Any]:
+        """The notifications with that name."""
+        items = [decode(item.frame) for item in await self.hub.feed.page("alice", 0)]
+        return [item for item in items if item["name"] == name]
 
     async def told(self) -> list[str]:
         """The names of what happened to devices, but for shadows."""
@@ -710,3 +716,105 @@ async def test_devices_of_a_process_that_died_are_offline(autojump_clock: Any) -
         assert not (await hub.presence.get("alice", "d1")).online
         names = [decode(item.frame)["name"] for item in await hub.feed.page("alice", 0)]
         assert names == ["offline"]
+
+
+# What cannot be read, and who comes and goes
+
+
+async def test_a_broken_report_is_seen_by_people(autojump_clock: Any, fleet: Fleet) -> None:
+    """With what is wrong, where, and how it begins: once in a minute for each kind, and then how often."""
+    client = await fleet.connect(await fleet.register())
+    report = b'{"method":"Dash.Shadow.Update","params":{"state":{"reported":{"t":nan}}}}'
+    await client.send(report, report, b"7", report)
+    await trio.testing.wait_all_tasks_blocked()
+    fleet.attend(client)
+    first, second = await fleet.named("rejected")
+    assert first["id"] == "d1"
+    assert first["data"]["kind"] == "not-json"
+    assert '{"t":nan}' in first["data"]["reason"]
+    assert first["data"]["data"] == report.decode()
+    assert first["data"]["size"] == len(report)
+    assert second["data"] == {"kind": "not-json-rpc", "reason": "Invalid Request", "data": "7", "size": 1}
+    await trio.sleep(61)
+    await client.send(report)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [each["data"].get("count") for each in await fleet.named("rejected")] == [None, None, 3]
+
+
+async def test_garbage_does_not_feed_garbage(
+    autojump_clock: Any, fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Eight frames are answered, one warning is logged; after 64 in a minute the device is closed, and not let in."""
+    device = await fleet.register()
+    client = await fleet.connect(device)
+    await client.send(*[b"{"] * 63)
+    await client.send({"id": 1, "method": "Dash.Shadow.Get"})
+    answers = [await client.receive() for _ in range(9)]
+    assert [answer.get("error", {}).get("code") for answer in answers] == [-32700] * 8 + [None]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    fleet.node.conduct.check(device.token_hash, trio.current_time())
+    await client.send(b"{")
+    assert await client.close_code() == 1008
+    with pytest.raises(Busy) as refused:
+        fleet.node.conduct.check(device.token_hash, trio.current_time())
+    assert 0 < refused.value.retry_after <= 10
+    assert len(caplog.records) == 2
+    assert len(await fleet.named("rejected")) == 1
+
+
+@pytest.mark.parametrize("clones", [True, False], ids=["two devices with one token", "one that comes and goes"])
+async def test_presence_that_flaps_costs_the_log_little(autojump_clock: Any, fleet: Fleet, clones: bool) -> None:
+    """The first changes are told one by one, then what the last was and how many there were: nothing is wrong in the
+    end, and the log is not full of it."""
+    device = await fleet.register()
+    for _ in range(100):
+        client = await fleet.connect(device)
+        await trio.testing.wait_all_tasks_blocked()
+        if not clones:
+            await client.close()
+            assert await client.close_code() == 1000
+            await trio.testing.wait_all_tasks_blocked()
+    told = await fleet.told()
+    assert len(told) == MAX_CHANGES
+    if clones:
+        fleet.attend(client)
+    await trio.sleep(61)
+    told = await fleet.told()
+    assert len(told) == MAX_CHANGES + 1
+    last = (await fleet.named("online" if clones else "offline"))[-1]
+    assert last["data"]["changes"] == (100 if clones else 200) - MAX_CHANGES
+    await trio.sleep(121)
+    client = await fleet.connect(device)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await fleet.named("online"))[-1].get("data") is None
+    assert len(await fleet.told()) == MAX_CHANGES + 2
+
+
+def test_what_is_held_back_of_presence_is_told_at_the_end(open_pair: Any) -> None:
+    """A node that goes down says last that the device is offline, however often it came and went before."""
+
+    async def main() -> None:
+        async with open_fleet(open_pair) as fleet:
+            device = await fleet.register()
+            for _ in range(3 * MAX_CHANGES):
+                client = await fleet.connect(device)
+                await trio.testing.wait_all_tasks_blocked()
+            fleet.attend(client)
+        assert (await fleet.told())[-1] == "offline"
+        assert len(await fleet.told()) <= MAX_CHANGES + 2
+
+    virtual(main)
+
+
+async def test_a_device_that_was_removed_is_not_told_of_later(autojump_clock: Any, fleet: Fleet) -> None:
+    """What was held back of its presence is dropped with it."""
+    created = await fleet.hub.create_device("alice", "d1")
+    for _ in range(3 * MAX_CHANGES):
+        client = await fleet.connect(created.device)
+        await trio.testing.wait_all_tasks_blocked()
+    await fleet.hub.remove_device("alice", "d1")
+    await client.close_code()
+    await trio.sleep(200)
+    names = [decode(item.frame)["name"] for item in await fleet.hub.feed.page("alice", 0)]
+    assert "deleted" in names
+    assert names.index("deleted") >= len(names) - 2

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import trio
 
-from mdashcore import _json
+from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
 from mdashcore.server import problems
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
@@ -206,7 +206,9 @@ class Gateway:
         return _Socket(ws, serve if await ws.accept(request) else _nothing)
 
     async def _device(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
-        device = await self._service.hub.registry.authenticate(bearer(_authorization(request)))
+        token = bearer(_authorization(request))
+        self._service.node.conduct.check(identity.hash_token(token), trio.current_time())
+        device = await self._service.hub.registry.authenticate(token)
         ws.owner = device.account
         check_query(query, known_parameters("GET", DEVICE_PATH))
         return partial(self._service.node.serve_device, device, ws)

@@ -44,6 +44,8 @@ PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT ga
 
 PING_TIMEOUT: Final = 20.0  # seconds for the pong: a slow mobile link, as in dialling
 
+MAX_WAIT: Final = 600.0  # seconds: whatever a server asks for, the device tries again after that
+
 DISCONNECT_TIMEOUT: Final = 2.0  # seconds for goodbyes
 
 
@@ -204,7 +206,8 @@ class Agent:
             _log.info("no connection to %s: %s", self.url, "; ".join(map(str, why)) or reason or "closed")
             lasted = trio.current_time() - self._since
             failures = 1 if self._ended_here or lasted >= self._backoff.stable else failures + 1
-            await trio.sleep(self._backoff.delay(failures))
+            asked = max((exc.retry_after for exc in why if isinstance(exc, Refused)), default=0.0)
+            await trio.sleep(max(self._backoff.delay(failures), min(asked, MAX_WAIT)))
 
     async def _session(self) -> str:
         """One connection, from the dial to its end; the reason that the server gave for it, if any."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, Final
 
 import attrs
 import trio
 
-from mdashcore import jsonrpc, notifications
+from mdashcore import _json, jsonrpc, notifications
 from mdashcore._errors import (
     CallTimeout,
     Damaged,
@@ -19,34 +20,24 @@ from mdashcore._errors import (
     RpcError,
     StorageError,
 )
+from mdashcore._events import FrameRejected
 from mdashcore.hub import Hub
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
 from mdashcore.trio.background import Background, Retry
+from mdashcore.trio.conduct import Conduct
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEvent
+from mdashcore.trio.presence_feed import PresenceFeed
 from mdashcore.trio.stream import PingableStream
 
-__all__ = ["REPLACED", "REVOKED", "ConnectedDevice", "tell_offline"]
+__all__ = ["REPLACED", "REVOKED", "ConnectedDevice"]
 
 _log = logging.getLogger(__name__)
 
 REVOKED: Final = "the device token was revoked"
 
 REPLACED: Final = "a newer connection has replaced this one"
-
-
-async def tell_offline(background: Background, hub: Hub, account: str, id: str, session: int, last_seen: float) -> None:
-    """A session has ended: release it, and if it was the newest tell that the device is offline; for sure."""
-    is_again = False
-
-    async def release() -> bool:
-        nonlocal is_again
-        again, is_again = is_again, True
-        return await hub.presence.release(account, id, session, last_seen, again=again)
-
-    if await background.persist(release):
-        await background.persist(lambda: hub.feed.emit(account, notifications.OFFLINE, id))
 
 
 @attrs.define(eq=False)
@@ -59,6 +50,8 @@ class ConnectedDevice:
     session: int
     link: Link
     stream: PingableStream
+    conduct: Conduct
+    presence_feed: PresenceFeed
     api: DeviceSession = attrs.field(init=False)
     _retry: Retry = attrs.field(init=False)
     _told: bool = attrs.field(init=False, default=False)
@@ -93,8 +86,7 @@ class ConnectedDevice:
     async def greet(self, *, introduction_delay: float, call_timeout: float) -> None:
         """Tell `online`, push the delta that waits, and ask what the device runs unless it says so by itself."""
         try:
-            account, id = self.key
-            await self.hub.feed.emit(account, notifications.ONLINE, id)
+            await self.presence_feed.tell(*self.key, notifications.ONLINE)
             self.end_telling()
             try:
                 await self._push_waiting()
@@ -121,13 +113,42 @@ class ConnectedDevice:
         except StorageError as exc:
             self.give_up(exc)
 
+    def rejected(self, event: FrameRejected) -> None:
+        """See that people are told of a frame that was not taken, and that a device which sends no others goes."""
+        now = trio.current_time()
+        verdict = self.conduct.reject(self.device.token_hash, event.kind, now)
+        if verdict.tell:
+            self.background.spawn(partial(self._tell_rejected, event, verdict.tell))
+        if event.number == self.link.connection.limits.max_corrections and self._may_log(now):
+            words = "%s of %s sends what cannot be read (%s); nothing of that is answered any more"
+            _log.warning(words, self.device.id, self.device.account, event.reason)
+        if verdict.penalty and not self.link.connection.closed:
+            words = "%s of %s is closed, and not let in for %d s: it sends too much that cannot be read"
+            _log.warning(words, self.device.id, self.device.account, verdict.penalty)
+            reason = f"too much that cannot be read; connect again in {verdict.penalty:.0f} s"
+            self.link.close(POLICY_VIOLATION, reason)
+
+    def _may_log(self, now: float) -> bool:
+        return self.conduct.count(self.device.token_hash, "log", now) > 0
+
+    async def _tell_rejected(self, event: FrameRejected, count: int) -> None:
+        data: dict[str, object] = {
+            "kind": event.kind,
+            "reason": event.reason,
+            "data": event.head.decode("utf-8", "backslashreplace"),
+        }
+        data |= {"size": event.size} if event.size is not None else {}
+        data |= {"count": count} if count > 1 else {}
+        account, id = self.key
+        await self.hub.feed.emit(account, notifications.REJECTED, id, _json.encode(data))
+
     async def take_leave(self) -> None:
         """The connection has ended: the device is offline, if no newer one has come."""
         last_seen = self.last_heard
         if not self._told:
             self._leaving = trio.Event()
             await self._leaving.wait()
-        await tell_offline(self.background, self.hub, *self.key, self.session, last_seen)
+        await self.presence_feed.release(*self.key, self.session, last_seen)
         self._retry.succeeded()
 
     def shadow_changed(self, change: Change) -> None:

@@ -39,10 +39,12 @@ _Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 class Refused(OSError):
     """The server answers the handshake with another HTTP status than 101."""
 
-    def __init__(self, status: int, body: bytes | None) -> None:
+    def __init__(self, status: int, body: bytes | None, retry_after: float = 0.0) -> None:
         super().__init__(f"the server answers with status {status}{_words(body)}")
         self.status = status
         self.body = body
+        self.retry_after = retry_after
+        """Seconds to wait before the next try, as the server asks for."""
 
 
 @asynccontextmanager
@@ -120,6 +122,12 @@ async def _connect(host: str, port: int | None, ssl_context: ssl.SSLContext | No
     return tls
 
 
+def _retry_after(refusal: trio_websocket.ConnectionRejected) -> float:
+    """The seconds of `Retry-After`; 0 without it, or where it is a date."""
+    value = next((value for name, value in refusal.headers or () if name.lower() == b"retry-after"), b"")
+    return float(value) if value.isdigit() and len(value) < 6 else 0.0
+
+
 def _words(body: bytes | None) -> str:
     """What an answer of ours says beside its status: a person who reads the log wants to know it."""
     try:
@@ -145,7 +153,7 @@ async def _shake_hands(nursery: trio.Nursery, stream: _Stream, **options: Any) -
         try:
             await task()
         except trio_websocket.ConnectionRejected as exc:
-            failures.append(Refused(exc.status_code, exc.body))
+            failures.append(Refused(exc.status_code, exc.body, _retry_after(exc)))
         except Exception as exc:
             # What is no HTTP at all ends the library's reader in more than one way. Whoever reads messages
             # is told that the connection has ended, by the library's own clean-up.

@@ -17,12 +17,13 @@ from mdashcore._connection import Connection
 from mdashcore._errors import CallTimeout, DeviceOffline, LocalProtocolError, RemoteProtocolError, RpcError
 from mdashcore._events import (
     ConnectionClosed,
+    FrameRejected,
     NotificationReceived,
     RequestReceived,
     ResponseReceived,
 )
 from mdashcore.trio.inflow import run_now
-from mdashcore.trio.stream import MessageStream, eager
+from mdashcore.trio.stream import BrokenMessage, MessageStream, eager
 
 __all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "Outcome", "PeerEvent", "late"]
 
@@ -77,9 +78,10 @@ class Link:
         spawn: starts a task that outlives whoever asked for it: `nursery.start_soon`.
         connection: a new one, where the usual limits do not fit.
         instant: whether the handler of `run` never waits for anything.
+        on_rejected: called with each frame of the peer that was not taken; must not raise.
     """
 
-    __slots__ = ("_callers", "_eager", "_instant", "_spawn", "_writing", "connection", "stream")
+    __slots__ = ("_callers", "_eager", "_instant", "_on_rejected", "_spawn", "_writing", "connection", "stream")
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Link:
         spawn: Callable[[Callable[[], Awaitable[None]]], object],
         connection: Connection | None = None,
         instant: bool = False,
+        on_rejected: Callable[[FrameRejected], None] = lambda event: None,
     ) -> None:
         self.stream = stream
         self.connection = connection or Connection()
@@ -95,6 +98,7 @@ class Link:
         self._eager = eager(stream)
         self._writing = False
         self._instant = instant
+        self._on_rejected = on_rejected
         self._callers: dict[int, Outcome] = {}
         stream.on_control = self._wake_writer
 
@@ -184,10 +188,13 @@ class Link:
         """Cut the connection: `run` ends at once."""
         self.stream.abort()
 
-    def _hear(self, message: bytes) -> list[PeerEvent]:
+    def _hear(self, message: bytes | BrokenMessage) -> list[PeerEvent]:
         """Take a message: what its handler has to be given."""
         try:
-            self.connection.receive_data(message)
+            if type(message) is bytes:
+                self.connection.receive_data(message)
+            else:
+                self.connection.receive_broken(*message)
         except RemoteProtocolError as exc:
             self.stream.close(PROTOCOL_ERROR, exc.message)
         events: list[PeerEvent] = []
@@ -196,12 +203,16 @@ class Link:
                 self._settle(event.id, event.error or event.result)
             elif isinstance(event, RequestReceived | NotificationReceived):
                 events.append(event)
+            elif isinstance(event, FrameRejected):
+                self._on_rejected(event)
             elif isinstance(event, ConnectionClosed):
                 self._forsake(event)
         return events
 
-    def _take_now(self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]], message: bytes) -> bool:
-        if not self._instant and (_METHOD in message or _ESCAPE in message):
+    def _take_now(
+        self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]], message: bytes | BrokenMessage
+    ) -> bool:
+        if not self._instant and type(message) is bytes and (_METHOD in message or _ESCAPE in message):
             return False  # perhaps a request, whose handler may have to wait
         for event in self._hear(message):
             run_now(handler(event))

@@ -31,11 +31,13 @@ from mdashcore.trio import relay
 from mdashcore.trio.background import Background
 from mdashcore.trio.calls import BegunCall, Calls, Here
 from mdashcore.trio.cluster import Cluster
-from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice, tell_offline
+from mdashcore.trio.conduct import Conduct
+from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice
 from mdashcore.trio.devices import ConnectedDevices
 from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
 from mdashcore.trio.notify import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
+from mdashcore.trio.presence_feed import PresenceFeed
 from mdashcore.trio.relay import CALL
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
@@ -99,6 +101,8 @@ class Node:
         self._devices = ConnectedDevices()
         self._listeners = Listeners(self.background)
         self._pinger = Pinger(settings.ping_interval)
+        self.conduct = Conduct()
+        self._presence_feed = PresenceFeed(hub, self.background, self._presence_held)
         self._farewells = 0
         self._quiet = trio.Event()
         self._closing = False
@@ -117,8 +121,15 @@ class Node:
             await stream.send([])
             return
         session = await self.hub.presence.claim(device.account, device.id, self.id)
-        link = Link(stream, spawn=self.background.spawn, instant=INSTANT in self.hub.backend.capabilities)
-        connected = ConnectedDevice(self.hub, self.background, device, session, link, stream)
+        link = Link(
+            stream,
+            spawn=self.background.spawn,
+            instant=INSTANT in self.hub.backend.capabilities,
+            on_rejected=lambda event: connected.rejected(event),
+        )
+        connected = ConnectedDevice(
+            self.hub, self.background, device, session, link, stream, self.conduct, self._presence_feed
+        )
         unwatch = self._pinger.watch(Keepalive(stream))
         try:
             await self._welcome(connected)
@@ -232,6 +243,7 @@ class Node:
         self.updater.tell(account, id, ota.BuildReported(build))
 
     def device_removed(self, account: str, id: str) -> None:
+        self._presence_feed.forget(account, id)
         self.updater.forget(account, id)
 
     def key_revoked(self, account: str, key: str | None) -> None:
@@ -259,6 +271,11 @@ class Node:
         self.background.spawn(self._check_all)
 
     # Inside
+
+    def _presence_held(self, account: str, id: str) -> None:
+        """A change of presence is not told now, and other nodes have to know it: one may hold the connection before."""
+        if self._peers is not None:
+            self._peers.tell_all(_REVOKE, _Revoked(account, id=id))
 
     def _link(self, account: str, id: str) -> Link | None:
         connected = self._devices.get((account, id))
@@ -305,7 +322,7 @@ class Node:
             while left:
                 account, id, record = left.pop()
                 last_seen = record.last_seen or self.hub.now()
-                await tell_offline(self.background, self.hub, account, id, record.session, last_seen)
+                await self._presence_feed.release(account, id, record.session, last_seen)
 
         async with trio.open_nursery() as nursery:
             for _ in range(SWEEPERS):
@@ -360,6 +377,7 @@ class Node:
         with trio.CancelScope(deadline=self._shutdown_deadline):  # one for all who ask, the first of them counts
             self._devices.close(GOING_AWAY, _GOING_DOWN)
             self._listeners.close(GOING_AWAY, _GOING_DOWN)
+            await self._presence_feed.close()
             while self._devices or self._farewells:
                 await self._quiet.wait()
                 self._quiet = trio.Event()

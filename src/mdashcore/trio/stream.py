@@ -6,11 +6,32 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import trio
 
-__all__ = ["EagerStream", "Keepalive", "MessageStream", "PingableStream", "Pinger", "close_now", "eager", "write_now"]
+__all__ = [
+    "BrokenMessage",
+    "EagerStream",
+    "Keepalive",
+    "MessageStream",
+    "PingableStream",
+    "Pinger",
+    "close_now",
+    "eager",
+    "write_now",
+]
+
+
+class BrokenMessage(NamedTuple):
+    """A message that was not taken as a whole: what `Connection.receive_broken` is told of it."""
+
+    kind: str
+    """What is wrong with it, as in `FrameRejected`."""
+    size: int | None
+    """Bytes; `None` where it is not known."""
+    head: bytes
+    tail: bytes = b""
 
 
 class MessageStream(Protocol):
@@ -27,7 +48,7 @@ class MessageStream(Protocol):
     def control_pending(self) -> bool:
         """Whether something beside messages waits to be sent."""
 
-    async def receive(self) -> bytes | None:
+    async def receive(self) -> bytes | BrokenMessage | None:
         """The next message, in UTF-8; None when there will be no more."""
 
     async def send(self, messages: Sequence[bytes]) -> None:
@@ -47,7 +68,7 @@ class MessageStream(Protocol):
 class EagerStream(MessageStream, Protocol):
     """A stream that can often do without waking a task, which is most of what a message costs."""
 
-    on_message: Callable[[bytes], bool]
+    on_message: Callable[[bytes | BrokenMessage], bool]
     """Offered a message that comes while somebody waits in `receive`: True if it has been taken."""
 
     def send_nowait(self, messages: Sequence[bytes]) -> bool:

@@ -1,0 +1,102 @@
+"""What is remembered of devices that send what cannot be read: for longer than their connections last.
+
+It is kept in memory, of a bounded number of devices, by the hash of their token: a new token is a new beginning. All
+times are on Trio's clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from math import inf
+from typing import Final, NamedTuple
+
+import attrs
+
+from mdashcore._errors import Busy
+
+__all__ = ["Conduct", "Verdict"]
+
+MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; of more the one that has behaved for longest is forgotten
+
+TELL_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: a person sees it, and no log is filled
+
+MAX_REJECTED: Final = (
+    64  # frames that cannot be read, in `REJECTED_TIME`: more than a defect makes that can be lived with
+)
+
+REJECTED_TIME: Final = 60.0  # seconds
+
+FIRST_PENALTY: Final = (
+    10.0  # seconds in which a device that was closed for that is not let in again; then twice as long
+)
+MOST_PENALTY: Final = 600.0  # seconds: a device that was mended is back within minutes
+
+FORGIVEN: Final = 3600.0  # seconds after a penalty, after which the next one is the first again
+
+
+class Verdict(NamedTuple):
+    """What follows from a frame that was rejected."""
+
+    tell: int
+    """How many frames of this kind there were since the last notification of them; 0: it is too early for another."""
+
+    penalty: float
+    """Seconds for which the device is not let in again once its connection is closed; 0: it may stay."""
+
+
+@attrs.define
+class _Record:
+    """One device."""
+
+    times: deque[float] = attrs.Factory(lambda: deque(maxlen=MAX_REJECTED))
+    told: dict[str, float] = attrs.Factory(dict)
+    untold: dict[str, int] = attrs.Factory(dict)
+    penalties: int = 0
+    until: float = -inf
+
+
+class Conduct:
+    """The devices of a node."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[str, _Record] = OrderedDict()
+
+    def check(self, token_hash: str, now: float) -> None:
+        """Raise `Busy`, with the time to wait, for a device that is not let in now."""
+        record = self._records.get(token_hash)
+        if record is not None and record.until > now:
+            raise Busy("the device sent too much that cannot be read", retry_after=record.until - now)
+
+    def reject(self, token_hash: str, kind: str, now: float) -> Verdict:
+        """Count a frame that was rejected."""
+        record = self._record(token_hash)
+        record.times.append(now)
+        penalty = 0.0
+        if len(record.times) == MAX_REJECTED and now - record.times[0] < REJECTED_TIME:
+            record.times.clear()
+            if now - record.until > FORGIVEN:
+                record.penalties = 0
+            penalty = min(FIRST_PENALTY * 2.0**record.penalties, MOST_PENALTY)
+            record.penalties = min(record.penalties + 1, 32)
+            record.until = now + penalty
+        return Verdict(self.count(token_hash, kind, now), penalty)
+
+    def count(self, token_hash: str, kind: str, now: float) -> int:
+        """How often this has happened since it was last told, if it is to be told now; else 0."""
+        record = self._record(token_hash)
+        count = record.untold.pop(kind, 0) + 1
+        if now - record.told.get(kind, -inf) < TELL_INTERVAL:
+            record.untold[kind] = count
+            return 0
+        record.told[kind] = now
+        return count
+
+    def _record(self, token_hash: str) -> _Record:
+        record = self._records.get(token_hash)
+        if record is None:
+            record = self._records[token_hash] = _Record()
+            if len(self._records) > MAX_DEVICES:
+                self._records.popitem(last=False)
+        else:
+            self._records.move_to_end(token_hash)
+        return record

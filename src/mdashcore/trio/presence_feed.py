@@ -1,0 +1,127 @@
+"""Tells who is online and offline. A device that comes and goes all the time costs the log a bounded number of entries.
+
+Two devices with the token of one put each other out a hundred times a second. The first of it is told, then once in
+`INTERVAL` what the last change was, and how many there were.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from mdashcore import _json, notifications
+from mdashcore.hub import Hub
+from mdashcore.trio.background import Background
+
+__all__ = ["PresenceFeed"]
+
+_log = logging.getLogger(__name__)
+
+INTERVAL: Final = 60.0  # seconds
+
+MAX_CHANGES: Final = 16  # told in an interval one by one: eight times gone and back; a reboot for an update is one
+
+MAX_DEVICES: Final = 16_384  # whose last changes are remembered, at 300 bytes each: a fleet that comes back at once
+
+
+@attrs.define(eq=False)
+class _Changes:
+    """What a device has done in an interval."""
+
+    since: float
+    told: int = 0
+    held: int = 0
+    """Changes that are not told one by one; the last of them is `name`."""
+    name: str = ""
+
+
+class PresenceFeed:
+    """The notifications `online` and `offline` of a node.
+
+    Args:
+        on_held: called with the account and the id of a device of which a change is not told now.
+    """
+
+    def __init__(self, hub: Hub, background: Background, on_held: Callable[[str, str], None]) -> None:
+        self._hub = hub
+        self._background = background
+        self._on_held = on_held
+        self._devices: OrderedDict[tuple[str, str], _Changes] = OrderedDict()
+        self._closing = False
+
+    async def tell(self, account: str, id: str, name: str) -> None:
+        """Tell that a device is online or offline, now or, where it changes too often, with what follows.
+
+        Raises:
+            StorageError: it was not told.
+        """
+        key, changes = (account, id), self._changes(account, id)
+        if self._closing or (changes.told < MAX_CHANGES and not changes.held):
+            changes.told += 1
+            held, changes.held = changes.held, 0
+            await self._emit(key, name, held and held + 1)
+            return
+        if not changes.held:
+            _log.warning("%s of %s comes and goes all the time: two devices may have one token", id, account)
+            self._background.spawn(lambda: self._tell_later(key, changes))
+        changes.held += 1
+        changes.name = name
+        self._on_held(account, id)
+
+    async def release(self, account: str, id: str, session: int, last_seen: float) -> None:
+        """A session has ended: release it, and if it was the newest tell that the device is offline; for sure."""
+        is_again = False
+
+        async def release() -> bool:
+            nonlocal is_again
+            again, is_again = is_again, True
+            return await self._hub.presence.release(account, id, session, last_seen, again=again)
+
+        if await self._background.persist(release):
+            await self._background.persist(lambda: self.tell(account, id, notifications.OFFLINE))
+
+    def forget(self, account: str, id: str) -> None:
+        """The device was removed: nothing more is told of it."""
+        self._devices.pop((account, id), None)
+
+    async def close(self) -> None:
+        """Tell what is held, and hold nothing any more."""
+        self._closing = True
+        for key, changes in tuple(self._devices.items()):
+            await self._tell_held(key, changes)
+
+    def _changes(self, account: str, id: str) -> _Changes:
+        now = trio.current_time()
+        changes = self._devices.get((account, id))
+        if changes is None or (now - changes.since >= INTERVAL and not changes.held):
+            changes = self._devices[account, id] = _Changes(now)
+            self._devices.move_to_end((account, id))
+            if len(self._devices) > MAX_DEVICES:
+                oldest = next((key for key, each in self._devices.items() if not each.held), (account, id))
+                del self._devices[oldest]
+        return changes
+
+    async def _tell_later(self, key: tuple[str, str], changes: _Changes) -> None:
+        """Tell what is held, once in an interval, until there is nothing."""
+        while True:
+            await trio.sleep_until(changes.since + INTERVAL)
+            changes.since = trio.current_time()
+            if not changes.held:
+                changes.told = 0
+                return
+            await self._background.persist(lambda: self._tell_held(key, changes))
+
+    async def _tell_held(self, key: tuple[str, str], changes: _Changes) -> None:
+        if changes.held and self._devices.get(key) is changes:
+            name, held = changes.name, changes.held
+            await self._emit(key, name, held)
+            changes.held -= held
+
+    async def _emit(self, key: tuple[str, str], name: str, count: int) -> None:
+        account, id = key
+        await self._hub.feed.emit(account, name, id, _json.encode({"changes": count}) if count else None)
