@@ -24,7 +24,7 @@ PACKAGE = ROOT / "src" / "mdashcore"
 
 OTHER_FOLDERS = {"cli", "testing", "virtual_device"}  # clients and test tools: they bound nothing of a service
 
-NOT_LIMITS = {"TOO_MANY_REQUESTS", "VERSION"}  # numbers of protocols and formats
+NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "VERSION"}  # numbers of protocols and formats
 
 SETTINGS = (
     "mdashcore._connection.ConnectionLimits",

@@ -21,14 +21,12 @@ MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; of more the one that has 
 TELL_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: a person sees it, and no log is filled
 
 MAX_REJECTED: Final = (
-    64  # frames that cannot be read, in `REJECTED_TIME`: more than a defect makes that can be lived with
+    64  # frames that cannot be read, in `REJECTED_TIME`; a device that works with a defect makes fewer
 )
 
-REJECTED_TIME: Final = 60.0  # seconds
+REJECTED_TIME: Final = 60.0  # seconds: what goes wrong once in each is no accident
 
-FIRST_PENALTY: Final = (
-    10.0  # seconds in which a device that was closed for that is not let in again; then twice as long
-)
+FIRST_PENALTY: Final = 10.0  # seconds in which a device that was closed for that is not let in; doubled each time
 MOST_PENALTY: Final = 600.0  # seconds: a device that was mended is back within minutes
 
 FORGIVEN: Final = 3600.0  # seconds after a penalty, after which the next one is the first again
