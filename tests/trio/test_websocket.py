@@ -20,6 +20,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, TextMessage
 from wsproto.utilities import RemoteProtocolError
 
+from mdashcore._salvage import ENDS
+from mdashcore.trio.skipped import SKIP_TIMEOUT
+from mdashcore.trio.stream import BrokenMessage
 from mdashcore.trio.turns import SLICE
 from mdashcore.trio.websocket import (
     CLOSE_TIMEOUT,
@@ -41,8 +44,13 @@ def virtual(function: Callable[[], Awaitable[None]]) -> None:
 
 
 async def received(ws: ServerWebSocket) -> list[bytes]:
-    """Every message until the end."""
-    messages = []
+    """Every message until the end that was taken."""
+    return [message for message in await everything(ws) if isinstance(message, bytes)]
+
+
+async def everything(ws: ServerWebSocket) -> list[Any]:
+    """Those that were not taken too."""
+    messages: list[Any] = []
     while (message := await ws.receive()) is not None:
         messages.append(message)
     return messages
@@ -157,6 +165,159 @@ def test_the_limit_is_of_messages_not_of_frames(
                 assert await received(ws) == []
                 assert await client.close_code() == 1009
             nursery.cancel_scope.cancel()
+
+    virtual(main)
+
+
+# Frames that are too large
+
+
+def large(size: int) -> bytes:
+    """A message of that size, no two parts of which are alike."""
+    return b"".join(b"%08d" % n for n in range(size // 8 + 1))[:size]
+
+
+@given(st.integers(101, 20_000), sizes, st.booleans())
+def test_a_frame_that_is_too_large_is_passed_over(open_pair: Any, size: int, pieces: list[int], ping: bool) -> None:
+    """What comes behind it is taken as if it had not been; of it the size, the beginning and the end are known."""
+
+    async def main() -> None:
+        ws, client = await open_pair(sizes=[97 * each for each in pieces], max_message=100, max_skipped=20_000)
+        text = large(size)
+        for each in (b"before", text, b"behind"):
+            client.protocol.send_text(each)
+            if ping:
+                client.protocol.send_ping(b"")
+        client.protocol.send_close(1000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, ws)
+            nursery.start_soon(client.flush)
+            before, skipped, behind = await everything(ws)
+            nursery.cancel_scope.cancel()
+        assert (before, behind) == (b"before", b"behind")
+        assert skipped == BrokenMessage("too-large", size, text[:ENDS], text[-ENDS:])
+        assert sum(map(len, skipped[2:])) <= 2 * ENDS
+
+    virtual(main)
+
+
+async def test_messages_behind_a_large_frame_are_taken_at_once(open_pair: Any) -> None:
+    """Also where a function takes them, without waking the task that waits: none is left behind."""
+    ws, client = await open_pair(sockets=True, max_message=100, max_skipped=2**20)
+    taken: list[Any] = []
+    enough = trio.Event()
+
+    def take(message: Any) -> bool:
+        taken.append(message if isinstance(message, bytes) else message.size)
+        if len(taken) == 5:
+            enough.set()
+        return True
+
+    ws.on_message = take
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(everything, ws)
+        for text in (b"1", large(300_000), b"2", large(101), b"3"):
+            client.protocol.send_text(text)
+        await client.flush()
+        with trio.fail_after(30):
+            await enough.wait()
+        nursery.cancel_scope.cancel()
+    assert taken == [b"1", 300_000, b"2", 101, b"3"]
+    await client.stream.aclose()
+    await trio.aclose_forcefully(client.server_end)
+
+
+@pytest.mark.parametrize("rest", [0, 5000], ids=["stops", "trickles"])
+async def test_a_large_frame_that_does_not_come(autojump_clock: Any, open_pair: Any, rest: int) -> None:
+    """After 30 s it closes with 1009; who waits for an answer is told then, if not before."""
+    ws, client = await open_pair(max_message=100, max_skipped=20_000)
+    frame = Frame(Opcode.TEXT, large(20_000)).serialize(mask=True)
+    started = trio.current_time()
+
+    async def send() -> None:
+        await client.stream.send_all(frame[:9000])
+        for start in range(9000, 9000 + rest, 100):
+            await trio.sleep(1)
+            try:
+                await client.stream.send_all(frame[start : start + 100])
+            except trio.BrokenResourceError:
+                return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        nursery.start_soon(send)
+        skipped = await ws.receive()
+        assert isinstance(skipped, BrokenMessage)
+        assert (skipped.size, skipped.head, skipped.tail) == (20_000, large(20_000)[:ENDS], b"")
+        assert trio.current_time() - started == SKIP_TIMEOUT
+        assert await client.close_code() == 1009
+        assert await ws.receive() is None
+        assert trio.current_time() - started <= SKIP_TIMEOUT + CLOSE_TIMEOUT
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "the peer"])
+async def test_the_end_in_the_middle_of_a_large_frame(autojump_clock: Any, open_pair: Any, end: str) -> None:
+    """It takes no longer than at any other time, whoever wants it."""
+    ws, client = await open_pair(max_message=100, max_skipped=20_000)
+    await client.stream.send_all(Frame(Opcode.TEXT, large(20_000)).serialize(mask=True)[:9000])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        started = trio.current_time()
+
+        async def stop() -> None:
+            await trio.sleep(1)
+            match end:
+                case "close":
+                    ws.close(1001, "")
+                case "abort":
+                    ws.abort()
+                case _:
+                    await client.stream.send_eof()
+
+        nursery.start_soon(stop)
+        assert await ws.receive() is None
+        assert trio.current_time() - started <= 1 + CLOSE_TIMEOUT
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("frames", "kind", "size"),
+    [
+        ([Frame(Opcode.TEXT, b"x" * 2001)], "too-large", 2001),
+        ([Frame(Opcode.TEXT, b'{"id":' * 10, fin=False), Frame(Opcode.CONT, b"x" * 90)], "too-large", None),
+        ([Frame(Opcode.BINARY, b'{"id":1}')], "binary", 8),
+        ([Frame(Opcode.TEXT, b'{"id":1,"x":"\xff"}')], "not-utf-8", 16),
+    ],
+)
+async def test_what_closes_the_connection_is_told_of(
+    autojump_clock: Any, open_pair: Any, frames: list[Frame], kind: str, size: int | None
+) -> None:
+    """The last message says what was wrong, and how it began; then comes the end."""
+    ws, client = await open_pair(max_message=100, max_skipped=2000)
+    for frame in frames:
+        await client.stream.send_all(frame.serialize(mask=True))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, ws)
+        broken = await ws.receive()
+        assert isinstance(broken, BrokenMessage)
+        assert (broken.kind, broken.size) == (kind, size)
+        assert broken.head == frames[0].data
+        assert await client.close_code() in (1003, 1007, 1009)
+        assert await ws.receive() is None
+        nursery.cancel_scope.cancel()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2**17, 2**21), st.integers(1, 2**16))
+def test_a_message_may_be_large_where_that_is_allowed(open_pair: Any, size: int, piece: int) -> None:
+    """It arrives whole, and in linear time."""
+
+    async def main() -> None:
+        ws, client = await open_pair(sizes=[max(piece, size // 500)], max_message=2**21)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, large(size))
+            assert await ws.receive() == large(size)
 
     virtual(main)
 

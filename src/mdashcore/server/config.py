@@ -14,6 +14,8 @@ from mdashcore._errors import InvalidInput
 from mdashcore.hub.images import FREE_DISK
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.server.service import ServiceSettings
+from mdashcore.trio.node import NodeSettings
+from mdashcore.trio.skipped import MAX_SKIPPED
 
 __all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "parse_user"]
 
@@ -67,6 +69,9 @@ class ServerConfig:
 
     max_bodies: int = ServiceSettings().max_bodies
     """Bytes of request bodies in memory at the same time, of all clients, above 0; images of firmware do not count."""
+
+    max_answer: int = attrs.field(default=NodeSettings().max_answer, validator=attrs.validators.le(MAX_SKIPPED))
+    """Bytes of a device's answer to a call, up to 16 MiB. Each connection may hold one in memory."""
 
     limits: ServerLimits = ServerLimits()
 

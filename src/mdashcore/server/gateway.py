@@ -34,6 +34,7 @@ from mdashcore.server.service import Service
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.notify import Listener
+from mdashcore.trio.skipped import MAX_SKIPPED
 from mdashcore.trio.stream import close_now
 from mdashcore.trio.websocket import READ_SIZE, Request, ServerWebSocket
 
@@ -211,6 +212,7 @@ class Gateway:
         device = await self._service.hub.registry.authenticate(token)
         ws.owner = device.account
         check_query(query, known_parameters("GET", DEVICE_PATH))
+        ws.limit(self._service.node.limits.max_message, MAX_SKIPPED)
         return partial(self._service.node.serve_device, device, ws)
 
     def _client(self, stream: trio.abc.Stream, request: Request) -> Client:

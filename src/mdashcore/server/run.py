@@ -75,13 +75,14 @@ async def open_server(
     config: ServerConfig,
     *,
     settings: ServiceSettings | None = None,
-    node_settings: NodeSettings = NodeSettings(),
+    node_settings: NodeSettings | None = None,
     reset_passwords: Sequence[User] = (),
 ) -> AsyncIterator[RunningServer]:
     """A server that runs for as long as the context lasts; leaving it ends within five seconds.
 
     Args:
         settings: without them, the defaults, with the configuration's values.
+        node_settings: likewise.
         reset_passwords: accounts that get another password, after those of the configuration were made.
 
     Raises:
@@ -105,7 +106,7 @@ async def open_server(
             free_disk=config.limits.free_disk,
             keep_log_seconds=config.log_retention_days * 86_400,
         )
-        async with open_node(hub, settings=node_settings) as node:
+        async with open_node(hub, settings=node_settings or NodeSettings(max_answer=config.max_answer)) as node:
             service = Service(node, settings)
             await _make_users(service, config.users)
             for user in reset_passwords:

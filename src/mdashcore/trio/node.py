@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from mdashcore import notifications, ota
+from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import LimitReached, NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
@@ -78,6 +79,9 @@ class NodeSettings:
     call_timeout: float = 10.0
     """Seconds for a call that the node makes on its own."""
 
+    max_answer: int = ConnectionLimits().max_answer
+    """Bytes of a device's answer to a call, up to 16 MiB: each connection may hold one in memory."""
+
 
 class _Revoked(msgspec.Struct):
     """What a node tells the others: the token of a device (`id`), a key, or any of the account's credentials."""
@@ -97,6 +101,8 @@ class Node:
         self.hub = hub
         self.id = id
         self.settings = settings
+        self.limits = ConnectionLimits(max_answer=settings.max_answer)
+        """Those of a device's connection."""
         self.background = Background(nursery)
         self._devices = ConnectedDevices()
         self._listeners = Listeners(self.background)
@@ -107,7 +113,11 @@ class Node:
         self._quiet = trio.Event()
         self._closing = False
         self._shutdown_deadline = inf
-        self._peers = Peers(hub.bus, id, self, self.background) if SHARED in hub.backend.capabilities else None
+        self._peers = (
+            Peers(hub.bus, id, self, self.background, max_answer=settings.max_answer)
+            if SHARED in hub.backend.capabilities
+            else None
+        )
         self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
         self.updater = Updater(hub, Here(self.calls), self.background)
         self.rollouts = RolloutDriver(hub, NodeHands(self), self.background)
@@ -124,6 +134,7 @@ class Node:
         link = Link(
             stream,
             spawn=self.background.spawn,
+            connection=Connection(self.limits),
             instant=INSTANT in self.hub.backend.capabilities,
             on_rejected=lambda event: connected.rejected(event),
         )

@@ -18,7 +18,7 @@ from mdashcore._errors import MdashError, StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.background import Background
 from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
-from mdashcore.trio.stream import Keepalive, PingableStream, eager
+from mdashcore.trio.stream import BrokenMessage, Keepalive, PingableStream, eager
 
 __all__ = ["Authenticate", "Listener", "Listeners"]
 
@@ -130,7 +130,7 @@ class Listener:
                     self._behind |= timer.cancelled_caught
 
 
-def _not_listened_to(message: bytes) -> bool:
+def _not_listened_to(message: bytes | BrokenMessage) -> bool:
     """Take what a client says: the stream is read-only."""
     return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import attrs
 import trio
 
 from mdashcore import jsonrpc
@@ -18,6 +19,7 @@ from mdashcore._errors import (
     Busy,
     CallTimeout,
     DeviceOffline,
+    InvalidAnswer,
     InvalidInput,
     MdashError,
     NotFound,
@@ -40,6 +42,8 @@ MAX_INBOX: Final = 4096  # frames from one peer not yet taken; the bus may lose 
 
 MAX_PEERS: Final = 256  # links kept: nodes that are gone are forgotten, a late word of one makes a link again
 
+ENVELOPE: Final = 2**10  # bytes around an answer that is passed on: there are under 100
+
 LIMITS: Final = ConnectionLimits(
     max_frame=2**18,  # the largest frame of a device, in an envelope
     max_calls=4096,  # all people's calls to all devices of a peer at once
@@ -48,7 +52,8 @@ LIMITS: Final = ConnectionLimits(
 )
 
 _ERRORS: Final[dict[int, type[MdashError]]] = {
-    STATUS[error]: error for error in (InvalidInput, NotFound, TooLarge, Busy, DeviceOffline, CallTimeout)
+    STATUS[error]: error
+    for error in (InvalidInput, NotFound, TooLarge, Busy, InvalidAnswer, DeviceOffline, CallTimeout)
 }
 """What a peer's error means here: it has raised the same."""
 
@@ -72,9 +77,14 @@ class Peers:
     Args:
         id: this node's.
         background: runs what outlives its caller.
+        max_answer: bytes of a device's answer, which a peer passes on.
     """
 
-    def __init__(self, bus: MessageBus, id: str, handler: PeerHandler, background: Background) -> None:
+    def __init__(
+        self, bus: MessageBus, id: str, handler: PeerHandler, background: Background, *, max_answer: int = 0
+    ) -> None:
+        size = max(LIMITS.max_frame, max_answer + ENVELOPE)
+        self._limits = attrs.evolve(LIMITS, max_frame=size, max_answer=size)
         self._bus = bus
         self._id = id.encode()
         self._handler = handler
@@ -131,7 +141,7 @@ class Peers:
             stream = _BusStream(self._bus, _topic(node), self._id)
             # An answer to a call of an earlier link must not be taken for one to this link's.
             first = 1 if found is None else found[0].connection.next_id
-            link = Link(stream, spawn=self._background.spawn, connection=Connection(LIMITS, first_id=first))
+            link = Link(stream, spawn=self._background.spawn, connection=Connection(self._limits, first_id=first))
             if found is None and len(self._links) >= MAX_PEERS:
                 self.forget(next(iter(self._links)))
             found = self._links[node] = link, stream

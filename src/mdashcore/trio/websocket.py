@@ -27,8 +27,11 @@ except ImportError:  # where there was no compiler
 
 from mdashcore import _json
 from mdashcore._connection import ConnectionLimits
+from mdashcore._events import BINARY, NOT_UTF8, TOO_LARGE
+from mdashcore._salvage import ENDS
 from mdashcore.trio.inflow import Inflow
-from mdashcore.trio.stream import write_now
+from mdashcore.trio.skipped import SKIP_TIMEOUT, SkippedFrame
+from mdashcore.trio.stream import BrokenMessage, write_now
 from mdashcore.trio.turns import Turn
 
 __all__ = ["NO_HANDSHAKE", "Request", "ServerWebSocket"]
@@ -75,6 +78,7 @@ class ServerWebSocket:
 
     Args:
         max_message: bytes; more, in one frame or in fragments, closes with 1009 before it is buffered.
+        max_skipped: bytes of a frame beyond that which is passed over instead, if it comes whole and in `SKIP_TIMEOUT`.
     """
 
     __slots__ = (
@@ -92,10 +96,14 @@ class ServerWebSocket:
         "_inflow",
         "_left",
         "_max_message",
+        "_max_skipped",
         "_message",
+        "_missing",
+        "_parts",
         "_protocol",
         "_receiving",
         "_rest",
+        "_skipped",
         "_start",
         "_stream",
         "_turn",
@@ -106,7 +114,7 @@ class ServerWebSocket:
     )
 
     on_control: Callable[[], None]
-    on_message: Callable[[bytes], bool]
+    on_message: Callable[[bytes | BrokenMessage], bool]
 
     def __init__(
         self,
@@ -114,16 +122,19 @@ class ServerWebSocket:
         *,
         inflow: Inflow | None = None,
         max_message: int = ConnectionLimits().max_frame,
+        max_skipped: int = 0,
     ) -> None:
         self._stream = stream
         self._inflow = inflow or Inflow(stream, READ_SIZE)
         self._handshake: ServerProtocol | None = None
-        self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=_logger)
-        self._max_message = max_message
+        self.limit(max_message, max_skipped)
         self._buffer = b""  # what came and is not taken yet; frames that came with the request
         self._start = 0  # where in it that begins
         self._unfinished = False  # whether more than a part of a frame may be there
-        self._message: bytes | None = None  # was taken, and `on_message` left it
+        self._message: bytes | BrokenMessage | None = None  # was taken, and `on_message` left it
+        self._parts: list[bytes] = []  # of a large frame, behind what is in the buffer
+        self._missing = 0  # bytes of it that have not come yet
+        self._skipped: SkippedFrame | None = None
         self._in_fragments = False
         self._fragments = bytearray()
         self._control: list[bytes] = []
@@ -140,6 +151,12 @@ class ServerWebSocket:
         self.last_received = trio.current_time()
         self.on_control = _nobody
         self.on_message = _not_taken
+
+    def limit(self, max_message: int, max_skipped: int) -> None:
+        """Change both limits, before the handshake is accepted."""
+        self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=_logger)
+        self._max_message = max_message
+        self._max_skipped = max_skipped
 
     # The handshake
 
@@ -185,7 +202,7 @@ class ServerWebSocket:
     def control_pending(self) -> bool:
         return bool(self._control or (self._rest and not self._flushing))
 
-    async def receive(self) -> bytes | None:
+    async def receive(self) -> bytes | BrokenMessage | None:
         if self._unfinished:  # a read full of messages
             self._turn.count(perf_counter() - self._left)
             await self._turn.pause()
@@ -262,15 +279,25 @@ class ServerWebSocket:
     def _encode(self, messages: Sequence[bytes]) -> Iterable[bytes]:
         return map(_text_frame, messages) if self._protocol.state is State.OPEN else ()
 
-    def _add(self, data: bytes) -> None:
-        """Keep what has come until it is taken."""
+    def _add(self, data: bytes) -> bool:
+        """Keep what has come until it is taken; whether a frame may be complete."""
         self.last_received = trio.current_time()
-        if not self._flooded:
-            self._buffer, self._start, self._unfinished = self._buffer[self._start :] + data, 0, True
+        if self._flooded:
+            return False
+        if self._missing > len(data):  # to join it with what is there would take longer with each piece
+            self._parts.append(data)
+            self._missing -= len(data)
+            return False
+        if self._missing:
+            data = b"".join([*self._parts, data])
+            self._parts, self._missing = [], 0
+        self._buffer, self._start, self._unfinished = self._buffer[self._start :] + data, 0, True
+        return True
 
     def _take_now(self, data: bytes) -> bytes | None:
         """Take bytes while somebody waits in `receive`, who stays there if `on_message` takes all messages in time."""
-        self._add(data)
+        if not self._add(data):
+            return None
         stop = self._inflow.stop
         while (message := self._take(stop)) is not None:
             if not self.on_message(message):
@@ -282,14 +309,14 @@ class ServerWebSocket:
                 return b""
         return b"" if self._unfinished else None
 
-    def _take_in_turn(self) -> bytes | None:
+    def _take_in_turn(self) -> bytes | BrokenMessage | None:
         """The same in the task's own turn: the next message."""
         started = perf_counter()
         message = self._take(started + self._turn.left)
         self._turn.count(perf_counter() - started)
         return message
 
-    def _take(self, stop: float) -> bytes | None:
+    def _take(self, stop: float) -> bytes | BrokenMessage | None:
         """The next message of what has come: a whole text right here, each other frame by way of the library.
 
         Args:
@@ -299,9 +326,12 @@ class ServerWebSocket:
             `None` where there is none yet. Then `_unfinished` says whether there may be one in the rest.
         """
         data, start, size = self._buffer, self._start, len(self._buffer)
-        message: bytes | None = None
+        message: bytes | BrokenMessage | None = None
         self._unfinished = False
-        while size - start >= 2:
+        if self._skipped is not None:
+            start, message = self._skip(data, start)
+            self._unfinished = message is not None and start < size
+        while message is None and size - start >= 2:
             first, second = data[start], data[start + 1]
             length = second & 0x7F
             head = start + 2 + _LENGTH_SIZE.get(length, 0)
@@ -309,15 +339,27 @@ class ServerWebSocket:
                 break
             if length > 125:
                 length = int.from_bytes(data[start + 2 : head], "big")
+            end = head + 4 + length
             if second < 0x80 or length > self._max_message:
+                if second >= 0x80 and first == _WHOLE_TEXT and self._takes_text():
+                    if size < head + 4:
+                        break
+                    self._skipped = SkippedFrame(data[head : head + 4], length)
+                    if length <= self._max_skipped:
+                        self._move_deadline(min(self._deadline, trio.current_time() + SKIP_TIMEOUT))
+                        start, message = self._skip(data, head + 4)
+                        self._unfinished = message is not None and start < size
+                        break
+                    self._skipped.take(data, head + 4)
                 self._protocol.receive_data(data[start:])  # which ends the connection
-                self._take_events()
+                message = self._take_events()
                 start = size
                 break
-            end = head + 4 + length
             if size < end:
+                if end - size > READ_SIZE:
+                    self._missing = end - size
                 break
-            if first == _WHOLE_TEXT and not self._in_fragments and self._protocol.state is State.OPEN:
+            if first == _WHOLE_TEXT and self._takes_text():
                 message = self._checked(apply_mask(data[head + 4 : end], data[head : head + 4]))
             else:
                 self._protocol.receive_data(data[start:end])
@@ -339,8 +381,9 @@ class ServerWebSocket:
         """The peer is gone, or to be gone."""
         self._inflow.close()
         if rest := self._buffer[self._start :]:
-            self._protocol.receive_data(rest)
+            self._protocol.receive_data(rest + b"".join(self._parts))
             self._buffer, self._start, self._unfinished = b"", 0, False
+        self._parts, self._missing = [], 0
         self._protocol.receive_eof()
         self._queue_control()
 
@@ -348,14 +391,41 @@ class ServerWebSocket:
         """What the peer sent; None when it is gone, when this side aborts, or when no goodbye comes."""
         with trio.CancelScope(deadline=self._deadline) as self._receiving:
             return await self._inflow.receive()
+        if self._skipped is not None and self._deadline > -inf and self._protocol.state is State.OPEN:
+            self._message, self._skipped = self._skipped.message(), None
+            self._fail(CloseCode.MESSAGE_TOO_BIG, f"a large message did not come within {SKIP_TIMEOUT:g} s")
+            self._deadline = inf
+            self._closing()
+            return b""
         return None
 
-    def _take_events(self) -> bytes | None:
+    def _takes_text(self) -> bool:
+        """Whether a text may begin now."""
+        return not self._in_fragments and self._protocol.state is State.OPEN
+
+    def _skip(self, data: bytes, start: int) -> tuple[int, BrokenMessage | None]:
+        """Pass over what has come of a frame: where the rest of `data` begins, and at its end what to tell of it."""
+        frame = self._skipped
+        assert frame is not None  # noqa: S101 - for the type checker
+        start = frame.take(data, start)
+        if frame.missing:
+            return start, None
+        self._skipped = None
+        if self._protocol.state is not State.OPEN:
+            return start, None
+        if self._deadline > -inf:
+            self._move_deadline(inf)
+        return start, frame.message()
+
+    def _take_events(self) -> bytes | BrokenMessage | None:
         """Take the one frame that the library was given: the message that it completes."""
-        message: bytes | None = None
+        message: bytes | BrokenMessage | None = None
         for frame in self._protocol.events_received():
             assert isinstance(frame, Frame)  # noqa: S101 - the request came first, and once
             if frame.opcode is Opcode.BINARY:
+                if not self._deaf:
+                    data = bytes(frame.data)
+                    message = BrokenMessage(BINARY, len(data), data[:ENDS], data[-ENDS:])
                 self._fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
             elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
                 self._in_fragments = not frame.fin
@@ -369,10 +439,14 @@ class ServerWebSocket:
         if self._protocol.state is State.OPEN:
             self._queue_control()
         else:
+            if not self._deaf and (said := self._protocol.close_sent) and said.code == CloseCode.MESSAGE_TOO_BIG:
+                head = bytes(self._fragments[:ENDS])
+                message = BrokenMessage(TOO_LARGE, None, head) if self._skipped is None else self._skipped.message()
+                self._deaf, self._skipped = True, None
             self._closing()
         return message
 
-    def _checked(self, message: bytes) -> bytes | None:
+    def _checked(self, message: bytes) -> bytes | BrokenMessage | None:
         """A message, if there is one to be told of."""
         if self._deaf:
             return None
@@ -381,7 +455,7 @@ class ServerWebSocket:
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_DATA, "not UTF-8")
             self._closing()
-            return None
+            return BrokenMessage(NOT_UTF8, len(message), message[:ENDS], message[-ENDS:])
         return message
 
     def _count_control(self) -> None:
@@ -400,8 +474,9 @@ class ServerWebSocket:
 
     def _closing(self) -> None:
         """One side has said goodbye: the other gets a moment to do so too."""
-        if self._deadline == inf:
-            self._move_deadline(trio.current_time() + CLOSE_TIMEOUT)
+        deadline = trio.current_time() + CLOSE_TIMEOUT
+        if self._deadline > deadline:
+            self._move_deadline(deadline)
         self._queue_control()
 
     def _move_deadline(self, deadline: float) -> None:
@@ -467,7 +542,7 @@ def _text_frame(message: bytes) -> bytes:
     return b"%c\x7f%b%b" % (_WHOLE_TEXT, size.to_bytes(8, "big"), message)
 
 
-def _not_taken(message: bytes) -> bool:
+def _not_taken(message: bytes | BrokenMessage) -> bool:
     """Before anyone takes messages at once, they wait for `receive`."""
     return False
 
