@@ -20,9 +20,7 @@ MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; of more the one that has 
 
 TELL_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: a person sees it, and no log is filled
 
-MAX_REJECTED: Final = (
-    64  # frames that cannot be read, in `REJECTED_TIME`; a device that works with a defect makes fewer
-)
+MAX_REJECTED: Final = 64  # frames that cannot be read, in `REJECTED_TIME`: a device with a small defect makes fewer
 
 REJECTED_TIME: Final = 60.0  # seconds: what goes wrong once in each is no accident
 
