@@ -254,7 +254,7 @@ def test_a_writer_that_is_stopped_leaves_the_turn_to_the_next(tools, make, steps
         tools.stop(stopped, steps, stop())
         outcomes = tools.interleave(updates, choices)
         assert not [outcome.error for outcome in outcomes if outcome.error]
-        assert not desk.one._records.turns._waiting
+        assert not desk.one._turns._waiting
         assert len(tools.run(desk.other.get("alice", "d1")).desired) in (3, 4)
 
 

@@ -445,3 +445,24 @@ async def test_an_unknown_device_has_no_shadow(alice):
     """404, to read and to write."""
     assert (await alice.http.get("/devices/d1/shadow")).status_code == 404
     assert (await alice.http.post("/devices/d1/shadow", json={"state": {}})).status_code == 404
+
+
+async def test_a_device_that_does_not_read_for_a_while_keeps_its_connection(alice):
+    """However many write its shadow meanwhile: when it reads again, the last that it gets is the delta of now."""
+    async with await alice.connect("d1") as device:
+        await alice.told("online", "d1")
+        shadows = alice.server.service.hub.shadows
+        for n in range(8000):  # more than the system and the connection hold between them
+            await shadows.update("alice", "d1", {"state": {"desired": {"n": n, "pad": "x" * 1000}}})
+            if n % 100 == 0:
+                await trio.lowlevel.checkpoint()
+        seen = []
+        while not seen or seen[-1] < 8000:
+            said = await device.expect("Shadow.Delta")
+            seen.append(said["params"]["version"])
+        assert seen == sorted(seen)
+        assert len(seen) < 8000
+        await device.send({"id": 1, "method": "Dash.Shadow.Update", "params": {"state": {"reported": {"n": 7999}}}})
+        while (said := await device.receive()).get("id") != 1:
+            pass
+        assert "error" not in said

@@ -491,6 +491,51 @@ async def test_a_peer_that_does_not_read_fills_no_memory(autojump_clock: Any) ->
         pair.left.notify("Room again")
 
 
+async def test_of_what_only_the_newest_counts_the_newest_is_sent(autojump_clock: Any) -> None:
+    """To a peer that does not read for a while: what it was being sent, what came in between, and the newest."""
+    heard: list[Any] = []
+
+    async def hear(event: PeerEvent) -> None:
+        assert isinstance(event, NotificationReceived)
+        heard.append((event.method, event.params))
+
+    async with open_links(capacity=0, limits=ConnectionLimits(max_outbox=2000)) as pair:
+        pair.run(pair.left)
+        for n in range(1000):
+            pair.left.notify_latest("Delta", b"%d" % n)
+        pair.left.notify("Other")
+        pair.run(pair.right, hear)
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == [("Delta", b"0"), ("Other", None), ("Delta", b"999")]
+        pair.left.notify_latest("Delta", b"1000")
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard[3:] == [("Delta", b"1000")]
+
+
+async def test_what_does_not_count_any_more_is_not_sent(autojump_clock: Any) -> None:
+    """Nor after the end of the connection, where nobody is there to fail for."""
+    heard: list[Any] = []
+
+    async def hear(event: PeerEvent) -> None:
+        assert isinstance(event, NotificationReceived)
+        heard.append(event.params)
+
+    async with open_links(capacity=0) as pair:
+        ended = pair.run(pair.left)
+        for n in range(3):
+            pair.left.notify_latest("Delta", b"%d" % n)
+        pair.left.forget_latest()
+        pair.run(pair.right, hear)
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == [b"0"]
+    async with open_links(capacity=0) as pair:
+        ended = pair.run(pair.left)
+        for n in range(3):
+            pair.left.notify_latest("Delta", b"%d" % n)
+        pair.left.close(1000, "enough")
+        await ended.wait()
+
+
 async def test_a_peer_that_floods_and_does_not_read_is_closed_out(autojump_clock: Any) -> None:
     """Answers are held up to the bound, and no further."""
     limits = ConnectionLimits(max_outbox=2000)

@@ -354,7 +354,7 @@ def disordered(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
 @example(([{"desired": {"a": 1}}, {"desired": {"a": None}}], [1, 0]))
 def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict[str, Any]], list[int]]) -> None:
     """Changes that the node hears of in the wrong order are pushed only if nothing newer is known: a delta that is
-    outdated never reaches the device, and the newest state always does."""
+    outdated never reaches the device, and the newest state always does; what a newer one follows at once need not."""
     documents, order = told
 
     async def main() -> None:
@@ -377,7 +377,9 @@ def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict
             with trio.move_on_after(1):
                 while True:
                     versions.append((await client.expect("Shadow.Delta"))["params"]["version"])
-            assert versions == wanted
+            assert set(versions) <= set(wanted)
+            if newest in wanted:
+                assert versions[-1] == newest
             assert all(a < b for a, b in itertools.pairwise(versions))
             if shadow.delta_document() is not None:
                 assert versions[-1] == shadow.version

@@ -1,9 +1,10 @@
-"""Several writers of one document: they take turns in this process, and compare-and-set decides between processes.
+"""Several writers of one document: compare-and-set decides, and where there are many, they take turns as well.
 
-A store accepts one of several writes that expect the same version. A writer that lost would have to read again, and
-of many writers most would lose most of the time. So the tasks of one process write a document one after the other, in
-the order in which they came. What is left are the writers of other processes, one for each: the loser of such a race
-pauses for a random moment and tries again.
+A store accepts one of several writes that expect the same version. The loser of such a `Race` reads again, pauses for a
+random moment and tries again. Of many writers most would lose most of the time. So the tasks of one process that write
+the same shadow do so one after the other, in `Turns`; what is left are those of other processes, one for each.
+
+Other records do without turns: they have few writers, and a write that the store never answers holds up no other.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from math import inf
 from typing import Final, Protocol
 
 import anyio
@@ -74,9 +73,16 @@ class Contention:
 
 
 class Turns:
-    """Lets one task at a time work on a key, in the order in which they came: ``async with turns.of(key): …``.
+    """Lets one task at a time work on a key, in the order in which they came.
 
-    A key that is free costs an entry in a dict, and no loop.
+    A key that is free costs an entry in a dict::
+
+        if not turns.take(key):
+            await turns.wait(key, 10.0)
+        try:
+            ...
+        finally:
+            turns.leave(key)
     """
 
     __slots__ = ("_signal", "_waiting")
@@ -84,10 +90,6 @@ class Turns:
     def __init__(self, contention: Contention) -> None:
         self._signal = contention.signal
         self._waiting: dict[str, deque[Signal] | None] = {}
-
-    def of(self, key: str) -> AbstractAsyncContextManager[None]:
-        """The turn, for as long as the context lasts."""
-        return _Turn(self, key)
 
     def take(self, key: str) -> bool:
         """Take the turn if no task has it; it has to be left by `leave`."""
@@ -132,21 +134,6 @@ class Turns:
             queue.remove(signal)
         else:
             self.leave(key)
-
-
-class _Turn(AbstractAsyncContextManager[None]):
-    __slots__ = ("_key", "_turns")
-
-    def __init__(self, turns: Turns, key: str) -> None:
-        self._turns = turns
-        self._key = key
-
-    async def __aenter__(self) -> None:
-        if not self._turns.take(self._key):
-            await self._turns.wait(self._key, inf)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._turns.leave(self._key)
 
 
 class Race:

@@ -11,7 +11,7 @@ import cattrs
 
 from mdashcore import _json
 from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConflict
-from mdashcore.hub._contention import Contention, Race, Turns
+from mdashcore.hub._contention import Contention, Race
 from mdashcore.storage import Document, DocumentStore
 
 __all__ = ["Record", "Records", "scoped"]
@@ -64,8 +64,6 @@ class Records(Generic[T]):
         contention: Contention = Contention(),
     ) -> None:
         self._told: set[str] = set()
-        self.turns = Turns(contention)
-        """Of those who change a document, by its key."""
         self._contention = contention
         self._documents = documents
         self._collection = collection
@@ -127,8 +125,8 @@ class Records(Generic[T]):
     ) -> T | None:
         """Replace a record by what `function` makes of it, atomically; None leaves it as it is.
 
-        It waits for its turn, and never fails because others change the record too. `function` may be called several
-        times, and may raise to change nothing.
+        It never fails because others change the record too. `function` may be called several times, and may raise to
+        change nothing.
 
         Args:
             replace_damaged: take a record that is damaged for one that is not there.
@@ -136,42 +134,37 @@ class Records(Generic[T]):
         Returns:
             what is stored afterwards, or None where nothing was written.
         """
-        async with self.turns.of(key):
-            race = self.race(key)
-            while True:
-                expected: int | None
-                try:
-                    found = await self.get(key)
-                    expected = 0 if found is None else found.version
-                except Damaged:
-                    if not replace_damaged:
-                        raise
-                    found = expected = None
-                value = function(None if found is None else found.value)
-                if value is None:
-                    return None
-                try:
-                    await self.put(key, value, expected=expected)
-                except VersionConflict:
-                    await race.lost()
-                else:
-                    return value
+        race = self.race(key)
+        while True:
+            expected: int | None
+            try:
+                found = await self.get(key)
+                expected = 0 if found is None else found.version
+            except Damaged:
+                if not replace_damaged:
+                    raise
+                found = expected = None
+            value = function(None if found is None else found.value)
+            if value is None:
+                return None
+            try:
+                await self.put(key, value, expected=expected)
+            except VersionConflict:
+                await race.lost()
+            else:
+                return value
 
     async def remove(self, key: str, condition: Callable[[T], bool]) -> bool:
-        """Remove a record if `condition` holds for it; False where it does not, or where there is none.
-
-        It waits for its turn, as `change` does.
-        """
-        async with self.turns.of(key):
-            race = self.race(key)
-            while True:
-                found = await self.get(key)
-                if found is None or not condition(found.value):
-                    return False
-                try:
-                    return await self.delete(key, expected=found.version)
-                except VersionConflict:
-                    await race.lost()
+        """Remove a record if `condition` holds for it; False where it does not, or where there is none."""
+        race = self.race(key)
+        while True:
+            found = await self.get(key)
+            if found is None or not condition(found.value):
+                return False
+            try:
+                return await self.delete(key, expected=found.version)
+            except VersionConflict:
+                await race.lost()
 
     def _record(self, document: Document) -> Record[T]:
         if document.damage is not None:

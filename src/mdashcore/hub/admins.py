@@ -102,19 +102,18 @@ class Admins:
 
     async def _change(self, function: Callable[[AdminRoster], AdminRoster]) -> None:
         """Replace the roster by what `function` makes of it, atomically."""
-        async with self._records.turns.of(ROSTER_KEY):
-            race = self._records.race(ROSTER_KEY)
-            while True:
-                found = await self._record()
-                roster = function(await self._swept(found.value))
-                if roster == found.value:
-                    return
-                try:
-                    await self._records.put(ROSTER_KEY, roster, expected=found.version)
-                except VersionConflict:
-                    await race.lost()
-                else:
-                    return
+        race = self._records.race(ROSTER_KEY)
+        while True:
+            found = await self._record()
+            roster = function(await self._swept(found.value))
+            if roster == found.value:
+                return
+            try:
+                await self._records.put(ROSTER_KEY, roster, expected=found.version)
+            except VersionConflict:
+                await race.lost()
+            else:
+                return
 
     async def _record(self) -> Record[AdminRoster]:
         """The roster; made of the accounts where there is none, with version 0 where that cannot be stored."""

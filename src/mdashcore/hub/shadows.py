@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from mdashcore import _json, notifications
 from mdashcore._errors import Busy, Damaged, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
-from mdashcore.hub._contention import Contention
+from mdashcore.hub._contention import Contention, Turns
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
@@ -57,6 +57,7 @@ class Shadows:
         self._records = Records(
             documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored, contention=contention
         )
+        self._turns = Turns(contention)
         self._feed = feed
         self._now = now
         self._on_change = on_change
@@ -106,7 +107,7 @@ class Shadows:
             Busy: the turn did not come in time; nothing was changed.
         """
         key = scoped(account, id)
-        turns = self._records.turns
+        turns = self._turns
         if not turns.take(key):
             is_full = patience != inf and turns.waiting(key) >= MAX_WAITING
             if is_full or not await turns.wait(key, patience):

@@ -155,8 +155,9 @@ class ConnectedDevice:
         """Push the delta that a change has left, if any."""
         if (delta := change.delta_document()) is not None:
             self._push(delta)
-        else:
-            self.pushed = max(self.pushed, change.version)  # an older delta, told later, is none any more
+        elif change.version > self.pushed:
+            self.pushed = change.version  # an older delta, told later, or waiting to be sent, is none any more
+            self.link.forget_latest()
 
     def give_up(self, error: StorageError) -> None:
         """What it reported, or was to be told, is lost: better that it connects again, and both begin anew."""
@@ -202,7 +203,7 @@ class ConnectedDevice:
             return  # two changes at once, and the newer one was first
         self.pushed = delta["version"]
         try:
-            self.link.notify("Shadow.Delta", jsonrpc.dumps(delta))
+            self.link.notify_latest("Shadow.Delta", jsonrpc.dumps(delta))
         except MdashError:
             self.link.abort()  # it does not read: after its next connect it gets the delta of then
 

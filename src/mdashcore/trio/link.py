@@ -81,7 +81,17 @@ class Link:
         on_rejected: called with each frame of the peer that was not taken; must not raise.
     """
 
-    __slots__ = ("_callers", "_eager", "_instant", "_on_rejected", "_spawn", "_writing", "connection", "stream")
+    __slots__ = (
+        "_callers",
+        "_eager",
+        "_instant",
+        "_latest",
+        "_on_rejected",
+        "_spawn",
+        "_writing",
+        "connection",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -97,6 +107,7 @@ class Link:
         self._spawn = spawn
         self._eager = eager(stream)
         self._writing = False
+        self._latest: tuple[str, object] | None = None
         self._instant = instant
         self._on_rejected = on_rejected
         self._callers: dict[int, Outcome] = {}
@@ -165,6 +176,20 @@ class Link:
         except LocalProtocolError as exc:
             raise DeviceOffline(str(exc)) from None
         self._wake_writer()
+
+    def notify_latest(self, method: str, params: object) -> None:
+        """Tell the peer what only the newest counts of: while it does not read, one such notification waits, the last.
+
+        Raises as `notify`, where it does not have to wait.
+        """
+        if self._writing:
+            self._latest = method, params
+        else:
+            self.notify(method, params)
+
+    def forget_latest(self) -> None:
+        """Do not send what `notify_latest` has left waiting."""
+        self._latest = None
 
     def reply(self, ref: int, result: object) -> None:
         """Answer a request; see `Connection.reply`."""
@@ -237,10 +262,18 @@ class Link:
             self._writing = True
             self._spawn(self._write)
 
+    def _latest_to_send(self) -> list[bytes]:
+        """The notification that has waited for the peer to read."""
+        if self._latest is None or self.connection.closed:
+            return []
+        latest, self._latest = self._latest, None
+        self.connection.notify(*latest)
+        return self.connection.data_to_send()
+
     async def _write(self) -> None:
         try:
             while True:
-                frames = self.connection.data_to_send()
+                frames = self.connection.data_to_send() or self._latest_to_send()
                 if not frames and not self.stream.control_pending:
                     break
                 await self.stream.send(frames)
