@@ -445,6 +445,21 @@ def test_batch_too_large_for_one_frame() -> None:
     assert [answer["id"] for frame in answers for answer in jsonrpc.loads(frame)] == [f"x{n}" for n in range(5)]
 
 
+@pytest.mark.parametrize(("spare", "sizes"), [(0, [1000]), (1, [501, 501])])
+def test_a_batch_fills_its_frame_to_the_last_byte(spare: int, sizes: list[int]) -> None:
+    """Two answers that are a frame together, brackets and comma included, go in one; with one byte more, in two."""
+    connection = Connection(ConnectionLimits(max_frame=1000))
+    first, second = receive(connection, [{"id": 1, "method": "M"}, {"id": 2, "method": "M"}])
+    around = len(jsonrpc.encode_result(b"1", b'""'))
+    assert isinstance(first, RequestReceived)
+    assert isinstance(second, RequestReceived)
+    connection.reply(first.ref, "r" * (499 - around))
+    connection.reply(second.ref, "r" * (498 + spare - around))
+    frames_ = connection.data_to_send()
+    assert [len(frame) for frame in frames_] == sizes
+    assert [answer["id"] for frame in frames_ for answer in jsonrpc.loads(frame)] == [1, 2]
+
+
 @pytest.mark.parametrize(("spare", "fits"), [(0, True), (1, False)])
 @pytest.mark.parametrize("batch", [False, True])
 def test_largest_reply(batch: bool, spare: int, fits: bool) -> None:

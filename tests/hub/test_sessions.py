@@ -33,6 +33,26 @@ def test_a_store_that_only_reads_fails_no_request(tools):
     assert tools.run(sessions.authenticate(created.secret))[0].id == created.session.id
 
 
+def test_of_too_many_the_one_not_used_for_longest_ends(tools):
+    """Not the one that was opened first, if somebody is at work with it; and what it had opened is closed."""
+    sessions, first, _, revoked, clock = make(tools)
+    sessions._most = 3
+    _, account = tools.run(sessions.authenticate(first.secret))
+    others = []
+    for _ in range(2):
+        clock[0] += TOUCH
+        others.append(tools.run(sessions.create(account)))
+    clock[0] += TOUCH
+    tools.run(sessions.authenticate(first.secret))
+    clock[0] += TOUCH
+    newest = tools.run(sessions.create(account))
+    assert revoked == [("alice", others[0].session.id)]
+    for kept in (first, others[1], newest):
+        assert tools.run(sessions.authenticate(kept.secret))[0].id == kept.session.id
+    with pytest.raises(Unauthenticated):
+        tools.run(sessions.authenticate(others[0].secret))
+
+
 @pytest.mark.parametrize("why", [0, 1])
 def test_an_end_that_is_stopped_anywhere(tools, why):
     """What the session had opened was closed, if it is not valid any more."""

@@ -107,6 +107,22 @@ async def test_requests_of_one_packet_are_answered_in_order(talking: Any, count:
         assert [(await talk.peer.receive())["id"] for _ in range(count)] == list(range(count))
 
 
+@pytest.mark.parametrize("name", ["method", r"\u006dethod", r"met\u0068od"])
+async def test_a_request_is_known_however_its_method_is_written(talking: Any, instant: bool, name: str) -> None:
+    """JSON has more than one way to write a name: a handler that has to wait is given its own turn for each of them."""
+
+    async def wait_and_echo(talk: Talk, event: PeerEvent) -> None:
+        if not instant:
+            await trio.lowlevel.checkpoint()
+        await echo(talk, event)
+
+    async with talking(wait_and_echo) as talk:
+        talk.peer.protocol.send_text(b'{"id":1,"%s":"Echo","params":{"n":1}}' % name.encode())
+        await talk.peer.stream.send_all(b"".join(talk.peer.protocol.data_to_send()))
+        assert (await talk.peer.receive())["result"] == {"n": 1}
+        assert talk.error is None
+
+
 async def test_what_is_told_goes_out_in_the_order_in_which_it_was_told(talking: Any) -> None:
     """By a handler, by a task between, with answers and pongs in between; and when the socket takes no more."""
     told = 0

@@ -247,13 +247,22 @@ async def test_an_old_connection_that_ends_late_hides_nothing(autojump_clock: An
     assert "offline" not in await fleet.told()
 
 
-async def test_a_connection_that_is_overtaken_is_closed(autojump_clock: Any, fleet: Fleet) -> None:
+async def test_a_connection_that_is_overtaken_is_closed(
+    autojump_clock: Any, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The numbers of the sessions decide which is the newest, not the order in which the store lets them go on."""
     device = await fleet.register()
-    fleet.documents.gate = gate = trio.Event()
-    first = await fleet.connect(device)
-    await trio.testing.wait_all_tasks_blocked()
-    fleet.documents.gate = None
+    claim, gate = fleet.hub.presence.claim, trio.Event()
+
+    async def claim_and_wait(*args: Any) -> int:
+        session = await claim(*args)
+        await gate.wait()
+        return session
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet.hub.presence, "claim", claim_and_wait)
+        first = await fleet.connect(device)
+        await trio.testing.wait_all_tasks_blocked()
     second = await fleet.connect(device)
     await second.expect("Sys.GetInfo")
     gate.set()

@@ -606,7 +606,9 @@ async def test_frames_are_taken_in_slices_whatever_they_are(
         assert await client.close_code() == 1000
         nursery.cancel_scope.cancel()
     assert len(got) == messages
-    assert max(after - before for before, after in pairwise(looks)) <= 2 * SLICE
+    # Trio runs what is ready in any order: the turns of two rounds may follow each other, and each of them is over only
+    # when the clock was looked at.
+    assert max(after - before for before, after in pairwise(looks)) <= 3 * SLICE
     if sockets:
         ws._stream.socket.close()
         client.stream.socket.close()
