@@ -17,13 +17,16 @@ from mdashcore.trio.calls import BegunCall
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.stream import write_now
 from mdashcore.trio.turns import Turn
-from mdashcore.trio.websocket import READ_SIZE, SEND_TIMEOUT
+from mdashcore.trio.websocket import SEND_TIMEOUT
 
 __all__ = ["SEND_PIECE", "Conversation"]
 
 SEND_PIECE: Final = (
     2**16
 )  # bytes that a client has to take within SEND_TIMEOUT: 2 kB/s; under TLS also what is encrypted ahead
+
+DRAIN_SIZE: Final = 2**18  # bytes that a refused client still sends, thrown away at once
+DRAIN_PAUSE: Final = 0.005  # seconds until the next of them: 50 MB/s, so that a flood costs a fiftieth of a core
 
 
 @attrs.define(eq=False)
@@ -136,8 +139,8 @@ class Conversation:
             if transport is not None:
                 try:
                     await transport.send_eof()
-                    while await transport.receive_some(READ_SIZE):
-                        pass
+                    while await transport.receive_some(DRAIN_SIZE):  # noqa: ASYNC110 - the pause is no wait for an event
+                        await trio.sleep(DRAIN_PAUSE)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
         if transport is not None:

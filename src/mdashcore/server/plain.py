@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import attrs
 
 from mdashcore.server.conditions import ODD_HEADERS
 
-__all__ = ["PlainRequest"]
+__all__ = ["PlainRequest", "is_host"]
 
 _HEAD: Final = re.compile(
     rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+)(?:\?timeout=([0-9.]+))?)"
@@ -27,7 +28,18 @@ _ODD: Final = frozenset(
 )
 """Fields that make one odd."""
 
+_LABEL: Final = r"[A-Za-z0-9_~%!$&'()*+,;=-]{1,63}+"
+_HOST: Final = re.compile(
+    rf"(?:{_LABEL}(?:\.{_LABEL}){{0,126}}+\.?|\[[0-9A-Fa-f:.]{{2,45}}\])?(?::[0-9]{{0,5}})?".encode()
+)
+
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}")
+
+
+@lru_cache(maxsize=64)  # nearly all requests have the same
+def is_host(value: bytes) -> bool:
+    """Return whether bytes can be the value of `Host` (RFC 9112, section 3.2). Quart fails over others."""
+    return _HOST.fullmatch(value) is not None
 
 
 @attrs.frozen
@@ -70,7 +82,7 @@ class PlainRequest:
         if (
             authorization is None
             or authorization[:7].lower() != b"bearer "
-            or b"host" not in fields
+            or not is_host(fields.get(b"host", b"."))
             or not _LENGTH.fullmatch(length)
         ):
             return None

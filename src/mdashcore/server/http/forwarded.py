@@ -192,20 +192,20 @@ class ProxiedApp:
     """
 
     def __init__(self, app: App, proxies: Proxies, hsts_max_age: int) -> None:
-        self._app = app
+        self.inner = app
         self._proxies = proxies
         self._hsts = hsts_header(hsts_max_age)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         peer = scope.get("client") or ("", 0)
         client = self._proxies.client(str(peer[0]), scope["scheme"], lambda name: _joined(scope, name.encode()))
         if client.address != peer[0]:
             peer = (client.address, 0)
         changed = {**scope, "client": peer, "scheme": client.scheme}
-        await self._app(changed, receive, self._secure(send) if client.scheme == "https" else send)
+        await self.inner(changed, receive, self._secure(send) if client.scheme == "https" else send)
 
     def _secure(self, send: Send) -> Send:
         async def send_secure(message: dict[str, Any]) -> None:

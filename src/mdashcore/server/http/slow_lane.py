@@ -30,6 +30,7 @@ from mdashcore.server.asgi import NO_SOCKET, App, Scope, Send
 from mdashcore.server.conversation import SEND_PIECE, Conversation
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.lane import Answer, Next, date
+from mdashcore.server.plain import is_host
 
 __all__ = ["MAX_HEAD", "SlowLane", "refusal"]
 
@@ -263,6 +264,8 @@ def _refused(request: object) -> bytes | None:
         return refusal(505, "HTTP/1.1 is spoken here; for HTTP/2, put a proxy in front")
     if request.method == b"GET" and (b"upgrade", b"websocket") in ((n, v.lower()) for n, v in request.headers):
         return refusal(426, NO_SOCKET, upgrade="websocket")
+    if not all(is_host(value) for name, value in request.headers if name == b"host"):
+        return refusal(400, "the request's Host is no host")
     if _path(request)[:1] not in (b"/", b"*"):
         return refusal(400, "the request's target is no path")
     return None
