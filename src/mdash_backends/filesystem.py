@@ -9,7 +9,7 @@
         log.json                        the log's name, and the offset of its first entry
         0000000000000000.jsonl          its entries from that offset on, one on each line
     blobs/alice/ota_1.blob              a blob, as it is
-    .tmp/                               what is being written; emptied at the start
+    .tmp/                               what is being written, and a reserve of space; emptied at the start
 
 Only their owner can read them. A write is on disk before it is acknowledged. One process at a time may have the folder
 open. A copy of the folder that is made while it is in use is right file by file.
@@ -33,6 +33,7 @@ from mdash_backends._file_logs import FileLogs
 from mdash_backends._files import TEMPORARY, Files, damaged, read_file
 from mdash_backends._lock import LOCK_FILE, folder_of, hold_folder, refuse_folder, refuse_other_files, sync_folder
 from mdash_backends._modes import close_file, close_folder
+from mdash_backends._reserve import FileWriter
 from mdash_backends.memory import MemoryBus
 from mdashcore import _json
 from mdashcore._errors import StorageError
@@ -70,15 +71,17 @@ async def open_filesystem(url: str) -> AsyncIterator[Backend]:
             for name in (documents, logs, blobs):
                 await files.run(name, files.make, name)
                 await files.run(name, close_folder, name)
+            file_documents = FileDocuments(files, documents, versions.next)
             file_logs = FileLogs(files, logs)
             yield Backend(
-                FileDocuments(files, documents, versions.next),
+                file_documents,
                 file_logs,
                 BlobFiles(Path(blobs), files),
                 MemoryBus(),
                 frozenset({DURABLE}),
                 file_logs.only_look,
-                files.free_bytes,
+                put_and_append=FileWriter(files, file_documents, file_logs).put_and_append,
+                free_bytes=files.free_bytes,
             )
         finally:
             await files.close()

@@ -99,8 +99,7 @@ class SqliteLogs:
         self._engine = engine
 
     async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
-        if math.isnan(time):
-            raise InvalidInput("the time of a log entry is a number")  # SQLite has no NaN
+        _check_time(time)
         return await self._engine.write(partial(_append, _text(log), time, [_body(body) for body in bodies]))
 
     async def begin(self, log: str, offset: int) -> None:
@@ -116,6 +115,25 @@ class SqliteLogs:
     async def trim(self, log: str, keep: int, *, before: int | None = None) -> None:
         limit = MAX_INTEGER if before is None else _integer(before)
         await self._engine.write(partial(_trim, _text(log), _integer(keep), before=limit))
+
+
+async def _put_and_append(
+    engine: Engine, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
+) -> tuple[int, int]:
+    """`PutAndAppend`: two changes of one transaction."""
+    _check_time(time)
+    put = partial(_put, _text(collection), _text(key), _body(body), expected)
+    append = partial(_append, _text(log), time, [_body(entry)])
+
+    def both(db: sqlite3.Connection) -> tuple[int, int]:
+        return put(db), append(db)  # a conflict comes before anything is changed
+
+    return await engine.write(both)
+
+
+def _check_time(time: float) -> None:
+    if math.isnan(time):
+        raise InvalidInput("the time of a log entry is a number")  # SQLite has no NaN
 
 
 def _put(collection: str, key: str, body: bytes, expected: int | None, db: sqlite3.Connection) -> int:
@@ -264,7 +282,8 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
                     MemoryBus(),
                     frozenset({DURABLE}),
                     engine.check,
-                    files.free_bytes,
+                    partial(_put_and_append, engine),
+                    free_bytes=files.free_bytes,
                 )
         finally:
             await files.close()

@@ -65,6 +65,7 @@ __all__ = [
     "LogEntry",
     "LogStore",
     "MessageBus",
+    "PutAndAppend",
     "backend_schemes",
     "check_begin",
     "open_backend",
@@ -214,6 +215,22 @@ class BlobStore(Protocol):
         """The keys that start with `prefix`, in no particular order."""
 
 
+class PutAndAppend(Protocol):
+    """Writes a document and a log entry, both or neither."""
+
+    async def __call__(
+        self, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
+    ) -> tuple[int, int]:
+        """Write the document as `DocumentStore.put` does, and append the entry as `LogStore.append` does.
+
+        Returns:
+            the version of the document, and the offset of the entry.
+
+        Raises:
+            VersionConflict: another version of the document is there. Nothing was written.
+        """
+
+
 @attrs.frozen
 class Backend:
     """The four stores that a service runs on."""
@@ -226,6 +243,8 @@ class Backend:
     check: Callable[[], Awaitable[Sequence[str]]] | None = None
     """For a backend that can know of damage which reading everything does not show: find it, and say what it is, in
     one text for each. From then on until it is closed the backend repairs nothing by itself: it only tells."""
+    put_and_append: PutAndAppend | None = None
+    """For a backend whose documents and logs can be written in one step. Whoever mixes stores leaves it out."""
     free_bytes: Callable[[], Awaitable[int | None]] | None = None
     """For a backend that keeps blobs on a disk: how many bytes it may still write there; `None` where it is not known.
     The service takes no more images before a disk is full, so that there is room for what devices report."""

@@ -144,6 +144,7 @@ class Hub:
             on_change=self._shadow_changed,
             limits=shadow_limits,
             contention=contention,
+            put_and_append=backend.put_and_append,
         )
         self.updates = Updates(
             documents,

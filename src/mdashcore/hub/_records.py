@@ -83,9 +83,13 @@ class Records(Generic[T]):
             self._tell(key, exc)
             raise
 
+    def encode(self, value: T) -> bytes:
+        """A value as it is stored."""
+        return _json.encode(self._dump(value))
+
     async def put(self, key: str, value: T, *, expected: int | None = None) -> int:
         """Write; returns the new version. Raises `VersionConflict`."""
-        return await self._documents.put(self._collection, key, _json.encode(self._dump(value)), expected=expected)
+        return await self._documents.put(self._collection, key, self.encode(value), expected=expected)
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         """Remove; False where there was none."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -66,6 +66,10 @@ class LogQuery:
     """Only smaller offsets, and of those the newest `limit`, in place of the oldest; beyond the end: the newest."""
 
 
+Append: TypeAlias = Callable[[str, float, bytes], Awaitable[int]]
+"""Appends an entry to a log, at a time in Unix seconds; its offset."""
+
+
 class Feed:
     """The notification streams of every account.
 
@@ -97,15 +101,18 @@ class Feed:
         self._on_told = on_told
         self._gauges: dict[str, _Gauge] = {}
 
-    async def emit(self, account: str, name: str, device: str, data: bytes | None = None) -> int:
+    async def emit(
+        self, account: str, name: str, device: str, data: bytes | None = None, *, append: Append | None = None
+    ) -> int:
         """Store a notification and tell it to the account's listeners; returns its offset.
 
         Args:
             data: raw JSON.
+            append: stores it, together with what it tells of; without it, it is appended to the log by itself.
         """
         now = self._now()
         stored = Notification(name, device, data).encode()
-        offset = await self._logs.append(_log(account), now, (stored,))
+        offset = await (append or self.append)(_log(account), now, stored)
         frame = notifications.frame(stored, offset, now)
         self._on_told(account, FeedItem(offset, frame))
         await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
@@ -118,6 +125,10 @@ class Feed:
         if first > 0:
             await self._logs.trim(_log(account), 0, before=first)
         return offset
+
+    async def append(self, log: str, time: float, entry: bytes) -> int:
+        """Append an entry to a log; its offset."""
+        return await self._logs.append(log, time, (entry,))
 
     async def too_old(self, account: str) -> AsyncGenerator[int, None]:
         """The offset before which every notification is too old by the clock of now; greater from step to step.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +14,7 @@ from mdashcore.hub._contention import Contention, Turns
 from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
-from mdashcore.storage import DocumentStore
+from mdashcore.storage import DocumentStore, PutAndAppend
 
 __all__ = ["Shadows"]
 
@@ -42,6 +43,7 @@ class Shadows:
         now: Unix seconds.
         on_change: called with (account, device id, change) after an update was stored.
         contention: what writers of one shadow need.
+        put_and_append: writes a shadow and its notification in one step, where the backend can.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Shadows:
         on_change: Callable[[str, str, Change], None],
         limits: Limits = DEFAULT_LIMITS,
         contention: Contention = Contention(),
+        put_and_append: PutAndAppend | None = None,
     ) -> None:
         self._records = Records(
             documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored, contention=contention
         )
         self._turns = Turns(contention)
         self._feed = feed
+        self._put_and_append = put_and_append
         self._now = now
         self._on_change = on_change
         self._limits = limits
@@ -134,18 +138,46 @@ class Shadows:
                     raise
                 record, cached = None, False  # judged by what may be old: look again before saying no
                 continue
+            write = partial(self._write, account, id, record, shadow, change)
+            changed = {"state": change.state, "version": change.version, "timestamp": change.timestamp}
+            data = _json.encode({"shadow": changed})
             try:
-                version = await self._records.put(key, shadow, expected=record.version)
-                break
+                await self._feed.emit(account, notifications.UPDATED, id, data, append=write)
+                return change
             except VersionConflict:
                 record, cached = None, False
                 race = race or self._records.race(key)
                 await race.lost()
+
+    async def _write(
+        self,
+        account: str,
+        id: str,
+        before: Record[Shadow],
+        shadow: Shadow,
+        change: Change,
+        log: str,
+        time: float,
+        entry: bytes,
+    ) -> int:
+        """Store a shadow and its notification; the notification's offset.
+
+        Both or neither, if the store can write them in one step. Another one gets the shadow first: where it fails
+        in between, the shadow is there, and nobody was told.
+        """
+        key = scoped(account, id)
+        offset = None
+        if self._put_and_append is not None:
+            version, offset = await self._put_and_append(
+                "shadows", key, self._records.encode(shadow), expected=before.version, log=log, time=time, entry=entry
+            )
+        else:
+            version = await self._records.put(key, shadow, expected=before.version)
         self._remember(key, Record(shadow, version))
+        if offset is None:
+            offset = await self._feed.append(log, time, entry)
         self._on_change(account, id, change)
-        changed = {"state": change.state, "version": change.version, "timestamp": change.timestamp}
-        await self._feed.emit(account, notifications.UPDATED, id, _json.encode({"shadow": changed}))
-        return change
+        return offset
 
     async def forget(self, account: str, id: str) -> None:
         """The device was removed: only its version stays, so that a device created anew goes on from it."""

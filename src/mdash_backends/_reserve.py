@@ -1,0 +1,78 @@
+"""A document and a log entry in files, one after the other: where the disk fills in between, a reserve has room."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from typing import Final
+
+from mdash_backends._file_documents import FileDocuments
+from mdash_backends._file_logs import FileLogs
+from mdash_backends._files import TEMPORARY, Files
+from mdash_backends._modes import create_file
+from mdashcore._errors import StorageError
+
+__all__ = ["FileWriter"]
+
+_log = logging.getLogger("mdash_backends.filesystem")
+
+RESERVE: Final = 2**18  # bytes: the entries of a hundred documents that were being written when the disk became full
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FileWriter:
+    """Writes a document together with a log entry: `PutAndAppend` in `mdashcore.storage`.
+
+    A file keeps some room on the disk. It is there before a document is written; where the disk has become full when
+    the entry's turn comes, it is given up for the entry. Until it can be made anew, nothing is written.
+    """
+
+    def __init__(self, files: Files, documents: FileDocuments, logs: FileLogs) -> None:
+        self._files = files
+        self._documents = documents
+        self._logs = logs
+        self._path = os.path.join(files.path, TEMPORARY, "reserve")
+        self._making = threading.Lock()
+        self._is_there = False
+
+    async def put_and_append(
+        self, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
+    ) -> tuple[int, int]:
+        """As `PutAndAppend`. A disk that fails in another way than by being full may leave the document alone."""
+        if not self._is_there:
+            await self._files.run(self._path, self._make)
+        version = await self._documents.put(collection, key, body, expected=expected)
+        try:
+            return version, await self._logs.append(log, time, (entry,))
+        except StorageError as exc:
+            if not (isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _FULL):
+                _log.error("%s/%s is written, and its entry in %s is not: %s", collection, key, log, exc)
+                raise
+        await self._files.run(self._path, self._give_up)
+        return version, await self._logs.append(log, time, (entry,))
+
+    def _make(self) -> None:
+        with self._making:
+            if self._is_there:
+                return
+            descriptor = create_file(self._path, os.O_WRONLY | os.O_TRUNC)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE)
+                os.fsync(descriptor)
+            except BaseException:
+                os.unlink(self._path)
+                raise
+            finally:
+                os.close(descriptor)
+            self._is_there = True
+
+    def _give_up(self) -> None:
+        with self._making:
+            self._is_there = False
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                pass  # another one has just done so
