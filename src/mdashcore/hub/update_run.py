@@ -8,11 +8,13 @@ from mdashcore import _json, ota
 from mdashcore._errors import (
     CallTimeout,
     DeviceOffline,
+    InvalidAnswer,
     InvalidInput,
     MdashError,
     NotFound,
     RpcError,
     VersionConflict,
+    status_of,
 )
 from mdashcore.hub._records import Record, scoped
 from mdashcore.hub.update_report import describe
@@ -37,7 +39,7 @@ class DeviceCaller(Protocol):
     async def call(
         self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float | None = None
     ) -> bytes:
-        """Call a device; raises `RpcError`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
+        """Call a device; raises `RpcError`, `InvalidAnswer`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
 
 
 def blob_key(account: str, id: str) -> str:
@@ -163,6 +165,10 @@ class UpdateRun:
             await caller.call(self.account, self.device, step.method, params, timeout=step.call_timeout)
         except RpcError as exc:
             return ota.CallFailed(step.method, exc.code, exc.message)
+        except InvalidAnswer as exc:
+            if isinstance(step, ota.End):
+                return ota.CallTimedOut(step.method)  # it may have taken the image: the build that it runs tells
+            return ota.CallFailed(step.method, status_of(exc), str(exc))
         except CallTimeout:
             return ota.CallTimedOut(step.method)
         except (DeviceOffline, NotFound):
@@ -185,7 +191,7 @@ class UpdateRun:
                     answered = answered or method == ota.Ask.methods[0]
             except RpcError as exc:
                 failure = ota.CallFailed(step.method, exc.code, exc.message)
-            except (CallTimeout, InvalidInput):
+            except (CallTimeout, InvalidAnswer, InvalidInput):
                 pass
         return ota.BuildReported(ota.Build.from_wire(*answers), answered) if answers else failure
 

@@ -28,7 +28,7 @@ import trio_websocket
 from mdashcore import jsonrpc
 from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError, Unauthenticated
-from mdashcore._events import RequestReceived
+from mdashcore._events import FrameRejected, RequestReceived
 from mdashcore.trio.background import Backoff
 from mdashcore.trio.dial import Refused, open_socket
 from mdashcore.trio.link import Link, PeerEvent
@@ -43,6 +43,8 @@ Handler = Callable[[str, Any], Awaitable[Any]]
 PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT gateways, which start at 60
 
 PING_TIMEOUT: Final = 20.0  # seconds for the pong: a slow mobile link, as in dialling
+
+MAX_LOGGED: Final = 8  # frames of one connection that cannot be read: more say nothing new
 
 MAX_WAIT: Final = 600.0  # seconds: whatever a server asks for, the device tries again after that
 
@@ -169,7 +171,7 @@ class Agent:
         await self._connected.wait()
 
     async def call(self, method: str, params: object = None, *, timeout: float = 10.0) -> Any:
-        """Call the server. Raises `DeviceOffline` without a connection, `RpcError`, `CallTimeout`."""
+        """Call the server. Raises `DeviceOffline` without a connection, `RpcError`, `InvalidAnswer`, `CallTimeout`."""
         return jsonrpc.loads(await self._live().call(method, params, timeout=timeout))
 
     def notify(self, method: str, params: object = None) -> None:
@@ -214,13 +216,18 @@ class Agent:
         async with open_socket(
             self.url,
             f"Bearer {self._token}",
-            max_message=self._limits.max_frame,
+            max_message=self._limits.max_message,
             ssl_context=self._ssl_context,
         ) as ws:
             self._since = trio.current_time()
             async with trio.open_nursery() as nursery:
                 stream = _ClientStream(ws, self._wire)
-                link = Link(stream, spawn=nursery.start_soon, connection=Connection(self._limits))
+                link = Link(
+                    stream,
+                    spawn=nursery.start_soon,
+                    connection=Connection(self._limits),
+                    on_rejected=_log_rejected,
+                )
                 for method, params in self._hello():
                     link.notify(method, params)
                 nursery.start_soon(_keep_alive, ws, link)
@@ -280,6 +287,11 @@ async def _keep_alive(ws: trio_websocket.WebSocketConnection, link: Link) -> Non
         except (trio.TooSlowError, trio_websocket.ConnectionClosed):
             link.abort()
             return
+
+
+def _log_rejected(event: FrameRejected) -> None:
+    if event.number <= MAX_LOGGED:
+        _log.warning("a frame of the server is not taken: %s", event.reason)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -78,7 +78,7 @@ class Calls:
         Raises:
             NotFound: the account has no such device.
             DeviceOffline: it is not connected.
-            RpcError, CallTimeout, Busy, TooLarge: as `Link.call`.
+            RpcError, InvalidAnswer, CallTimeout, Busy, TooLarge: as `Link.call`.
         """
         node = await self._whereabouts(account, id)
         return await self._do(node, self._request(account, id, method, params, timeout))

@@ -14,6 +14,7 @@ from mdashcore._errors import (
     CallTimeout,
     Damaged,
     DeviceOffline,
+    InvalidAnswer,
     InvalidInput,
     MdashError,
     NotFound,
@@ -212,5 +213,5 @@ class ConnectedDevice:
         try:
             result = await self.link.call("Sys.GetInfo", params, timeout=call_timeout)
             await self.api.introduce(jsonrpc.loads(result))
-        except (RpcError, CallTimeout, DeviceOffline, InvalidInput):
+        except (RpcError, InvalidAnswer, CallTimeout, DeviceOffline, InvalidInput):
             pass  # not every JSON-RPC device knows the method: it is simply not known what it runs

@@ -137,6 +137,7 @@ class Link:
 
         Raises:
             RpcError: the peer's own error.
+            InvalidAnswer: what it answered cannot be read, or is too large.
             CallTimeout: no answer in time; one that comes later is ignored.
             DeviceOffline: the connection ended first.
             Busy, TooLarge, InvalidInput: nothing was sent; see `Connection.call`.

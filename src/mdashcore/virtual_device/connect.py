@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from mdashcore._errors import Busy, CallTimeout, DeviceOffline, RpcError, Unauthenticated
+from mdashcore._errors import Busy, CallTimeout, DeviceOffline, InvalidAnswer, RpcError, Unauthenticated
 from mdashcore.trio.agent import Agent
 from mdashcore.trio.background import Backoff
 from mdashcore.virtual_device.device import VirtualDevice
@@ -100,7 +100,7 @@ async def _announce(agent: Agent, can_talk: bool, task_status: trio.TaskStatus[N
             await agent.call("Dash.Shadow.Get")
         except (CallTimeout, DeviceOffline):
             continue
-        except RpcError:
+        except (RpcError, InvalidAnswer):
             pass  # not every server knows the method; it has answered
         task_status.started()
         return
