@@ -22,6 +22,28 @@ RPC_IN: Final = "rpc.in."  # followed by the method: somebody called the device
 RPC_OUT: Final = "rpc.out."  # followed by the method: the device told or asked something
 
 
+_EVENTS: Final = frozenset((ONLINE, OFFLINE, CREATED, DELETED))
+
+_PROGRESS: Final = frozenset(("ota.progress", "rollout.progress"))
+
+
+def is_event(name: str, data: bytes | None) -> bool:
+    """Whether this is one of the few notifications that are kept for long: of presence, devices, updates, rollouts.
+
+    What devices say, what they are asked, shadows and progress are not.
+    """
+    if name in _EVENTS:
+        return True
+    if name == UPDATED:
+        return data is not None and data.startswith(b'{"name"')  # else it is of a shadow
+    return name.startswith(("ota.", "rollout.")) and name not in _PROGRESS
+
+
+def is_stored_event(stored: bytes) -> bool:
+    """The same of a notification's stored form."""
+    return is_event(head(stored).name, stored.partition(b',"data":')[2])
+
+
 @attrs.frozen
 class Notification:
     """Something that happened to one device.

@@ -10,6 +10,7 @@ from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore import _json
 from mdashcore.hub import feed as module
 from mdashcore.hub.feed import MAX_RESULTS, Feed, LogQuery
+from mdashcore.notifications import is_event
 
 
 @pytest.fixture
@@ -69,7 +70,8 @@ devices = st.sampled_from(["d1", "d2", "d"])
     keep=st.integers(0, 40),
 )
 def test_a_query_law(tools, log, start, limit, device, name, page, keep):
-    """What is kept, from the offset on, that fits the device and the name, as many as were asked for."""
+    """What is kept, from the offset on, that fits the device and the name, as many as were asked for; of what is older
+    than that the events."""
     feed = Feed(MemoryLogs(), MemoryBus(), now=lambda: 0.0)
     read = feed._logs.read
     feed._logs.read = lambda log, start, limit: read(log, start, min(limit, page))
@@ -79,7 +81,8 @@ def test_a_query_law(tools, log, start, limit, device, name, page, keep):
     expected = [
         offset
         for offset, (each_name, each_device) in enumerate(log)
-        if offset >= max(start, len(log) - keep)
+        if offset >= start
+        and (offset >= len(log) - keep or is_event(each_name, None))
         and device in (None, each_device)
         and (
             name is None
@@ -112,8 +115,10 @@ def test_a_query_backwards_law(tools, log, start, before, limit, device, page, w
     tools.run(feed._logs.trim("notifications/alice", keep))
     expected = [
         offset
-        for offset, (_, each_device) in enumerate(log)
-        if max(start, len(log) - keep) <= offset < before and device in (None, each_device)
+        for offset, (each_name, each_device) in enumerate(log)
+        if start <= offset < before
+        and (offset >= len(log) - keep or is_event(each_name, None))
+        and device in (None, each_device)
     ][-max(1, limit) :]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PAGE", window)

@@ -10,6 +10,7 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError
 from mdashcore.hub._records import Records
+from mdashcore.hub.feed import log_names
 from mdashcore.hub.transfer import COLLECTIONS, PAGE, UNFINISHED, Counts, is_unfinished, read_piece
 from mdashcore.hub.updates import blob_key
 from mdashcore.ota import Image
@@ -53,8 +54,8 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
         except StorageError as exc:  # the backend itself cannot read on
             problems.append(str(exc))
     problems += _loose_ends(found)
-    for account in found["accounts"]:
-        log, start = f"notifications/{account}", 0
+    for log in (name for account in found["accounts"] for name in log_names(account)):
+        start = 0
         try:
             while entries := await backend.logs.read(log, start, PAGE):
                 for entry in entries:

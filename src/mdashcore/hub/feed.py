@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from math import inf
 from typing import Final, TypeAlias
 
 import attrs
 
 from mdashcore import _json, notifications
+from mdashcore.hub._logs import PAGE, PAGE_BYTES, PAGE_STEP, too_old
+from mdashcore.hub.event_log import EventLog, StoredEvent, event_log_name
 from mdashcore.notifications import Notification
 from mdashcore.storage import LogEntry, LogStore, MessageBus
 
-__all__ = ["TOPIC", "Feed", "FeedItem", "LogQuery"]
+__all__ = ["TOPIC", "Feed", "FeedItem", "LogQuery", "log_names"]
 
 _logger = logging.getLogger(__name__)
 
@@ -33,11 +36,6 @@ MARKS: Final = 64  # pieces in which those bytes are counted: a log is never mor
 TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
 
 KEEP_SECONDS: Final = 30 * 86_400.0  # of an account's log, unless the operator says otherwise: a month to look back
-
-PAGE: Final = 500  # entries read at once: bounds the memory of a reader, whatever it asks for
-
-PAGE_BYTES: Final = 2**18  # of a listener's page, which is held for as long as the client does not read
-PAGE_STEP: Final = 16  # entries read at once for it: of the largest, 2 MB too many at most
 
 MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
 
@@ -100,6 +98,7 @@ class Feed:
         self._keep_seconds = keep_seconds
         self._on_told = on_told
         self._gauges: dict[str, _Gauge] = {}
+        self.events = EventLog(logs)
 
     async def emit(
         self, account: str, name: str, device: str, data: bytes | None = None, *, append: Append | None = None
@@ -112,10 +111,22 @@ class Feed:
         """
         now = self._now()
         stored = Notification(name, device, data).encode()
-        offset = await (append or self.append)(_log(account), now, stored)
+        is_event = notifications.is_event(name, data)
+        if is_event:
+            ticket = self.events.begin(account)
+        try:
+            offset = await (append or self.append)(_log(account), now, stored)
+        except BaseException:
+            if is_event:
+                self.events.end(account, ticket)
+            raise
         frame = notifications.frame(stored, offset, now)
+        if is_event:
+            self.events.end(account, ticket, (offset, now, frame))
         self._on_told(account, FeedItem(offset, frame))
         await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
+        if is_event:
+            await self.events.append(account, _log(account))
         gauge = self._gauges.get(account)
         if gauge is None:
             gauge = self._gauges[account] = _Gauge(self._keep_bytes)
@@ -131,23 +142,18 @@ class Feed:
         return await self._logs.append(log, time, (entry,))
 
     async def too_old(self, account: str) -> AsyncGenerator[int, None]:
-        """The offset before which every notification is too old by the clock of now; greater from step to step.
+        """The offset before which every notification is too old by the clock of now; greater from step to step."""
+        if self._keep_seconds < inf:
+            async with aclosing(too_old(self._logs, _log(account), self._now() - self._keep_seconds)) as steps:
+                async for offset in steps:
+                    yield offset
 
-        It ends at the first that is not: where a clock was wrong, rather too much is kept than too little. A log is
-        long, and between two steps others may have their turn.
-        """
-        if self._keep_seconds == inf:
-            return
-        oldest = self._now() - self._keep_seconds
-        start, step = 0, PAGE_STEP
-        while entries := await self._logs.read(_log(account), start, step):
-            young = next((entry.offset for entry in entries if entry.time >= oldest), None)
-            start = entries[-1].offset + 1
-            yield start if young is None else young
-            if young is not None:
-                return
-            if sum(len(entry.body) for entry in entries) < PAGE_BYTES:
-                step = min(2 * step, PAGE)
+    async def events_too_old(self, account: str) -> AsyncGenerator[int, None]:
+        """The same of the account's events, by their places in the event log."""
+        if self._keep_seconds < inf:
+            async with aclosing(self.events.too_old(account, self._now() - self._keep_seconds)) as steps:
+                async for place in steps:
+                    yield place
 
     async def remove_before(self, account: str, offset: int) -> None:
         """Remove the notifications with a smaller offset."""
@@ -157,6 +163,7 @@ class Feed:
         """The account was removed: who gets its name later reads nothing of it. Offsets go on."""
         self._gauges.pop(account, None)
         await self._logs.trim(_log(account), 0)
+        await self.events.forget(account)
 
     @staticmethod
     def parse(message: bytes) -> tuple[str, FeedItem]:
@@ -169,13 +176,20 @@ class Feed:
         return await self._logs.end(_log(account))
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
-        """The next stored notifications from an offset: about `PAGE_BYTES` of them, none at the end."""
+        """The next stored notifications from an offset: about `PAGE_BYTES` of them, none at the end.
+
+        Below the oldest that is kept there are the events only.
+        """
         page: list[FeedItem] = []
         size = 0
         while len(page) < PAGE and size < PAGE_BYTES:
             step = min(PAGE_STEP, PAGE - len(page))
             entries = await self._logs.read(_log(account), start, step)
-            sound = [entry for entry in entries if _head(account, entry) is not None]
+            if not page and (first := await self._first(account, start, entries)) > start:
+                page = _up_to(await self.events.oldest(account, start, first), PAGE_BYTES)
+                if page:
+                    break
+            sound = [entry for entry in entries if _head(account, entry.body, entry.offset) is not None]
             page += [_item(entry) for entry in sound]
             size += sum(len(entry.body) for entry in sound)
             if len(entries) < step:
@@ -191,27 +205,43 @@ class Feed:
     async def select(self, account: str, query: LogQuery) -> AsyncIterator[list[bytes]]:
         """The same in pieces, some of them empty: a log is long, and between two of them others may have their turn.
 
-        With `before`, the newest piece comes first.
+        With `before`, the newest piece comes first. Below the oldest that is kept there are the events only.
         """
         left = max(1, min(query.limit, MAX_RESULTS))
         start = max(0, query.start)
         if query.before is not None:
             end = min(query.before, await self.end(account))
-            while left and end > start:
+            while left > 0 and end > start:
                 first = max(start, end - PAGE)
                 entries = await self._between(account, first, end)
-                if not entries:
-                    return  # what is older is not kept
-                found = [_item(entry).frame for entry in entries if _selected(account, entry, query)][-left:]
-                yield found
+                found = [_item(entry).frame for entry in entries if _selected(account, entry.body, entry.offset, query)]
+                yield found[-left:]
                 left -= len(found)
-                end = first
+                end = entries[0].offset if entries else end
+                if end > first:
+                    break  # what is older is not kept
+            while left > 0 and end > start and (events := await self.events.newest(account, start, end)):
+                found = [frame for offset, frame in events if _selected(account, frame, offset, query)]
+                yield found[-left:]
+                left -= len(found)
+                end = events[0][0]
             return
-        while left and (entries := await self._logs.read(_log(account), start, PAGE)):
-            found = [_item(entry).frame for entry in entries if _selected(account, entry, query)][:left]
-            yield found
+        entries = await self._logs.read(_log(account), start, PAGE)
+        first = await self._first(account, start, entries)
+        while left > 0 and start < first and (events := await self.events.oldest(account, start, first)):
+            found = [frame for offset, frame in events if _selected(account, frame, offset, query)]
+            yield found[:left]
+            left -= len(found)
+            start = events[-1][0] + 1
+        while left > 0 and (entries := await self._logs.read(_log(account), start, PAGE)):
+            found = [_item(entry).frame for entry in entries if _selected(account, entry.body, entry.offset, query)]
+            yield found[: max(0, left)]
             left -= len(found)
             start = entries[-1].offset + 1
+
+    async def _first(self, account: str, start: int, entries: Sequence[LogEntry]) -> int:
+        """The offset of the first notification from `start` on that is kept, if those are the entries from there."""
+        return entries[0].offset if entries else max(start, await self.end(account))
 
     async def _between(self, account: str, first: int, end: int) -> Sequence[LogEntry]:
         """The stored entries from one offset until before another: at most `PAGE`."""
@@ -242,6 +272,11 @@ class _Gauge:
         return self._marks.popleft() + 1 if len(self._marks) > MARKS else 0
 
 
+def log_names(account: str) -> tuple[str, str]:
+    """The logs that are kept of an account."""
+    return _log(account), event_log_name(account)
+
+
 def _log(account: str) -> str:
     return f"notifications/{account}"
 
@@ -250,17 +285,27 @@ def _item(entry: LogEntry) -> FeedItem:
     return FeedItem(entry.offset, notifications.frame(entry.body, entry.offset, entry.time))
 
 
-def _head(account: str, entry: LogEntry) -> notifications.Head | None:
+def _up_to(events: list[StoredEvent], size: int) -> list[FeedItem]:
+    """The first of them, until they have so many bytes."""
+    items: list[FeedItem] = []
+    for offset, frame in events:
+        items.append(FeedItem(offset, frame))
+        if (size := size - len(frame)) <= 0:
+            break
+    return items
+
+
+def _head(account: str, body: bytes, offset: int) -> notifications.Head | None:
     """What an entry is about; `None`, and a line in the log, for one that is damaged: it takes out only itself."""
     try:
-        return notifications.head(entry.body)
+        return notifications.head(body)
     except _json.DECODE_ERRORS as exc:
-        _logger.error("notification %d of %s cannot be read, and is passed over: %s", entry.offset, account, exc)
+        _logger.error("notification %d of %s cannot be read, and is passed over: %s", offset, account, exc)
         return None
 
 
-def _selected(account: str, entry: LogEntry, query: LogQuery) -> bool:
-    head = _head(account, entry)
+def _selected(account: str, body: bytes, offset: int, query: LogQuery) -> bool:
+    head = _head(account, body, offset)
     if head is None or (query.device is not None and head.id != query.device):
         return False
     if query.name is None:

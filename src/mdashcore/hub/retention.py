@@ -30,8 +30,8 @@ class Retention:
     def __init__(self, accounts: Accounts, feed: Feed) -> None:
         self._accounts = accounts
         self._feed = feed
-        self._found: dict[str, int] = {}
-        """By account, the offset before which the last check has found every notification too old."""
+        self._found: dict[tuple[str, str], int] = {}
+        """By account and log, the place before which the last check has found everything too old."""
 
     async def check(self) -> AsyncGenerator[None, None]:
         """Check every account, and remove what the last check has found too as well.
@@ -44,13 +44,18 @@ class Retention:
         """
         before, self._found = self._found, {}
         for account in await self._accounts.all():
-            try:
-                async with aclosing(self._feed.too_old(account.name)) as steps:
-                    async for first in steps:
-                        self._found[account.name] = first
-                        yield
-                agreed = min(before.get(account.name, 0), self._found.get(account.name, 0))
-                if agreed > 0:
-                    await self._feed.remove_before(account.name, agreed)
-            except StorageError as exc:
-                _log.warning("what is too old of the log of %s is removed later: %s", account.name, exc)
+            name, feed = account.name, self._feed
+            for log, too_old, remove in (
+                ("notifications", feed.too_old, feed.remove_before),
+                ("events", feed.events_too_old, feed.events.remove_before),
+            ):
+                try:
+                    async with aclosing(too_old(name)) as steps:
+                        async for first in steps:
+                            self._found[name, log] = first
+                            yield
+                    agreed = min(before.get((name, log), 0), self._found.get((name, log), 0))
+                    if agreed > 0:
+                        await remove(name, agreed)
+                except StorageError as exc:
+                    _log.warning("what is too old of the %s of %s is removed later: %s", log, name, exc)

@@ -7,6 +7,7 @@ Each line is one object::
     {"log": "notifications/alice", "offset": 7, "time": 1700000000.0, "body": {…}}
     {"log": "notifications/alice", "offset": 8, "time": 1700000001.0, "text": "{\\n…}"}
     {"log": "notifications/bob", "begin": 5000}
+    {"log": "events/alice", "offset": 0, "time": 1700000000.0, "body": {…}}
     {"blob": "alice/ota_…", "offset": 0, "data": "base64…"}
     {"end": true, "documents": 12, "entries": 40, "blobs": 1}
 
@@ -33,6 +34,7 @@ from mdashcore import _json, notifications
 from mdashcore._errors import AlreadyExists, InvalidInput, NotFound
 from mdashcore.hub.accounts import KeyOwner
 from mdashcore.hub.admins import AdminRoster
+from mdashcore.hub.feed import log_names
 from mdashcore.hub.presence import PresenceRecord
 from mdashcore.hub.registry import TokenOwner
 from mdashcore.hub.rollouts import Roster
@@ -134,8 +136,8 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
                 accounts.append(document.key)
             yield _json.encode({"collection": collection, "key": document.key, **_content(document.body)})
             counts.documents += 1
-    for account in accounts:
-        log, start = f"notifications/{account}", 0
+    for log in (name for account in accounts for name in log_names(account)):
+        start = 0
         while entries := await backend.logs.read(log, start, PAGE):
             if 0 < start < entries[0].offset:
                 yield _json.encode({"log": log, "begin": entries[0].offset})

@@ -1,0 +1,213 @@
+"""The second log of an account: its events, kept for longer than all that devices say.
+
+A device that reports every second fills an account's log within a day. So what tells of presence, devices, updates and
+rollouts is appended here too, as people see it: with the offset that it has in the account's log. Below the beginning
+of that log, readers go on here, where offsets skip what is not kept.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncGenerator
+from math import inf
+from typing import Final, TypeAlias
+
+import attrs
+import msgspec
+
+from mdashcore import _json, notifications
+from mdashcore._errors import StorageError
+from mdashcore.hub._logs import PAGE, too_old
+from mdashcore.storage import LogEntry, LogStore
+
+__all__ = ["EventLog", "StoredEvent", "event_log_name"]
+
+KEEP: Final = 20_000  # events of an account: at 300 bytes each, 6 MB; of a hundred devices that come and go, a month
+
+TRIM_EVERY: Final = 100  # events between two trims: the log is never more than 1 % too long
+
+MAX_WAITING: Final = 1_000  # events that wait to be appended: those of a second, if every device of a fleet comes back
+
+MAX_SKEW: Final = 64  # events that may stand before an older one, where several processes append at the same time
+
+StoredEvent: TypeAlias = tuple[int, bytes]
+"""An event's offset in the account's log, and its frame."""
+
+
+class _Offset(msgspec.Struct, gc=False):
+    offset: int
+
+
+_read_offset = msgspec.json.Decoder(_Offset).decode
+
+
+@attrs.define
+class _Account:
+    """What this process knows of an account's events."""
+
+    running: dict[int, None] = attrs.Factory(dict)
+    """The tickets of those that are being stored in the account's log."""
+    ticket: int = 0
+    waiting: list[tuple[int, int, float, bytes]] = attrs.Factory(list)
+    """A heap of those that are stored there: offset, the last ticket that was given out by then, time, frame."""
+    appending: bool = False
+    adopted: bool = False
+    """Whether what a process before this one may have left out has been looked for."""
+
+
+class EventLog:
+    """The events of every account.
+
+    Within a process they are appended in the order of their offsets, though their notifications are stored at the same
+    time: one waits for all whose storing had begun when its own had ended.
+    """
+
+    def __init__(self, logs: LogStore) -> None:
+        self._logs = logs
+        self._accounts: dict[str, _Account] = {}
+
+    # Writing
+
+    def begin(self, account: str) -> int:
+        """An event is about to be stored in the account's log: a ticket, for `end`."""
+        state = self._accounts.setdefault(account, _Account())
+        state.ticket += 1
+        state.running[state.ticket] = None
+        return state.ticket
+
+    def end(self, account: str, ticket: int, stored: tuple[int, float, bytes] | None = None) -> None:
+        """It is stored there: its offset, time and frame; without them it is not."""
+        state = self._accounts.setdefault(account, _Account())
+        state.running.pop(ticket, None)
+        if stored is not None:
+            offset, time, frame = stored
+            heapq.heappush(state.waiting, (offset, state.ticket, time, frame))
+            if len(state.waiting) > MAX_WAITING:
+                heapq.heappop(state.waiting)
+
+    async def append(self, account: str, main_log: str) -> None:
+        """Append the events that wait and may be. A failure of the store leaves them for the next time."""
+        state = self._accounts.get(account)
+        if state is None or state.appending:
+            return
+        state.appending = True
+        try:
+            if not state.adopted and _is_ready(state):
+                await self._adopt(account, main_log, state)
+            while ready := _ready(state):
+                try:
+                    await self._append(account, ready)
+                except BaseException:
+                    for each in ready:
+                        heapq.heappush(state.waiting, each)
+                    raise
+        except StorageError:
+            pass  # the account's log has them meanwhile
+        finally:
+            state.appending = False
+
+    async def _append(self, account: str, ready: list[tuple[int, int, float, bytes]]) -> None:
+        log = event_log_name(account)
+        first = await self._logs.append(log, ready[-1][2], [frame for *_, frame in ready])
+        end = first + len(ready)
+        if first // TRIM_EVERY != end // TRIM_EVERY:
+            await self._logs.trim(log, KEEP)
+
+    async def _adopt(self, account: str, main_log: str, state: _Account) -> None:
+        """Take over what a process that was killed has stored in the account's log only.
+
+        All that comes before the first event that is ready is of others.
+        """
+        log = event_log_name(account)
+        newest = await self._logs.read(log, max(0, await self._logs.end(log) - 1), 1)
+        last = max((_offset(entry, -1) for entry in newest), default=-1)
+        first = state.waiting[0][0]
+        for entry in await self._logs.read(main_log, max(last + 1, first - PAGE), PAGE):
+            if last < entry.offset < first and notifications.is_stored_event(entry.body):
+                frame = notifications.frame(entry.body, entry.offset, entry.time)
+                heapq.heappush(state.waiting, (entry.offset, 0, entry.time, frame))
+        state.adopted = True
+
+    async def forget(self, account: str) -> None:
+        """The account was removed."""
+        self._accounts.pop(account, None)
+        await self._logs.trim(event_log_name(account), 0)
+
+    # Age
+
+    async def too_old(self, account: str, oldest: float) -> AsyncGenerator[int, None]:
+        """As `Feed.too_old`, in places of this log."""
+        async for place in too_old(self._logs, event_log_name(account), oldest):
+            yield place
+
+    async def remove_before(self, account: str, place: int) -> None:
+        """Remove the events before a place in this log."""
+        await self._logs.trim(event_log_name(account), 0, before=place)
+
+    # Reading
+
+    async def oldest(self, account: str, first: int, end: int) -> list[StoredEvent]:
+        """The first events with offsets from `first` until before `end`: at most `PAGE`, none where there are none."""
+        found: dict[int, bytes] = {}
+        place, beyond = await self._place(account, first) - MAX_SKEW, 0
+        while beyond < MAX_SKEW and (entries := await self._read(account, place)):
+            for entry in entries:
+                if first <= (offset := _offset(entry, -1)) < end:
+                    found[offset] = entry.body
+                beyond += offset >= end or len(found) > PAGE
+            place = entries[-1].offset + 1
+        return sorted(found.items())[:PAGE]
+
+    async def newest(self, account: str, first: int, end: int) -> list[StoredEvent]:
+        """The last of them, in the same way and order."""
+        found: dict[int, bytes] = {}
+        last = await self._place(account, end) + MAX_SKEW
+        place = max(0, last - PAGE)
+        while place < last and (entries := await self._read(account, place)):
+            found |= {offset: entry.body for entry in entries if first <= (offset := _offset(entry, -1)) < end}
+            place = entries[-1].offset + 1
+        return sorted(found.items())[-(PAGE - 2 * MAX_SKEW) :]
+
+    async def _place(self, account: str, offset: int) -> int:
+        """Where the first event with at least that offset stands in this log, or a little beside it."""
+        log = event_log_name(account)
+        entries = await self._logs.read(log, 0, 1)
+        if not entries:
+            return 0
+        low, high = entries[0].offset, await self._logs.end(log)
+        while low < high:
+            middle = (low + high) // 2
+            entries = await self._logs.read(log, middle, 1)
+            if entries and _offset(entries[0], offset) < offset:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    async def _read(self, account: str, place: int) -> list[LogEntry]:
+        return list(await self._logs.read(event_log_name(account), max(0, place), PAGE))
+
+
+def event_log_name(account: str) -> str:
+    """The name of an account's event log in the store."""
+    return f"events/{account}"
+
+
+def _ready(state: _Account) -> list[tuple[int, int, float, bytes]]:
+    """The events before which no other can come any more, in their order; they do not wait any longer."""
+    ready = []
+    while _is_ready(state):
+        ready.append(heapq.heappop(state.waiting))
+    return ready
+
+
+def _is_ready(state: _Account) -> bool:
+    return bool(state.waiting) and state.waiting[0][1] < next(iter(state.running), inf)
+
+
+def _offset(entry: LogEntry, damaged: int) -> int:
+    """The offset of an event; `damaged` where it cannot be read."""
+    try:
+        return _read_offset(entry.body).offset
+    except _json.DECODE_ERRORS:
+        return damaged
