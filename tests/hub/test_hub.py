@@ -13,7 +13,7 @@ from mdashcore import _json, ota
 from mdashcore._connection import Connection
 from mdashcore._errors import AlreadyExists, Conflict, MdashError, NotFound, RpcError, StorageError, Unauthenticated
 from mdashcore.hub import Hub, LogQuery
-from mdashcore.hub.device_session import DEVICE_METHODS, DeviceSession
+from mdashcore.hub.device_session import DEVICE_METHODS, DeviceSession, is_progress
 from mdashcore.testing import ConnectionPair
 
 
@@ -313,3 +313,25 @@ def test_a_storage_that_fails_is_no_answer(talk, tools, monkeypatch):
     for call in (True, False):
         with pytest.raises(StorageError):
             talk.say("Dash.Shadow.Update", b'{"state":{"reported":{"a":1}}}', call=call)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (b'{"ota":{"percent":7}}', True),
+        (b'{"ota":{"progress":7.5}}', True),
+        (b' { "ota" : {"progress_percent":0} } ', True),
+        (b'{"ota":{}}', False),
+        (b'{"ota":{"percent":"7"}}', False),
+        (b'{"ota":{"percent":7,"fw_id":"x"}}', False),
+        (b'{"ota":{"percent":7},"on":true}', False),
+        (b'{"ota":7}', False),
+        (b'[{"ota":{"percent":7}}]', False),
+        (b'{"ota":{"percent":7}}'.ljust(200), False),
+        (b"7", False),
+        (None, False),
+    ],
+)
+def test_what_is_progress(params, expected):
+    """Parameters that tell how far a transfer is, and nothing else: what else they say must not be merged away."""
+    assert is_progress(params) is expected

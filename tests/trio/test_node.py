@@ -829,3 +829,34 @@ async def test_a_device_that_was_removed_is_not_told_of_later(autojump_clock: An
     names = [decode(item.frame)["name"] for item in await fleet.hub.feed.page("alice", 0)]
     assert "deleted" in names
     assert names.index("deleted") >= len(names) - 2
+
+
+# Progress
+
+
+async def test_a_notification_a_chunk_is_merged(autojump_clock: Any, fleet: Fleet) -> None:
+    """A device that tells its progress for every chunk makes one notification a second, the last of all among them;
+    what else it says stays in its order."""
+    client = await fleet.connect(await fleet.register())
+    fleet.attend(client)
+    for percent in range(101):
+        await client.send({"method": "State.Set", "params": {"ota": {"percent": percent}}})
+        await trio.sleep(0.1)
+    await trio.sleep(2)
+    told = [each["data"]["ota"]["percent"] for each in await fleet.named("rpc.out.State.Set")]
+    assert told[0] == 0
+    assert told[-1] == 100
+    assert told == sorted(told)
+    assert 10 <= len(told) <= 12
+    for n in range(3):
+        await client.send({"method": "State.Set", "params": {"ota": {"percent": n}}})
+    await client.send({"method": "Done"}, {"method": "State.Set", "params": {"ota": {"percent": 9}, "on": True}})
+    await trio.testing.wait_all_tasks_blocked()
+    names = [decode(item.frame)["name"] for item in await fleet.hub.feed.page("alice", 0)]
+    assert names[-4:] == ["rpc.out.State.Set", "rpc.out.State.Set", "rpc.out.Done", "rpc.out.State.Set"]
+    await client.send({"method": "State.Set", "params": {"ota": {"percent": 50}}})
+    await client.close()
+    await client.close_code()
+    await trio.testing.wait_all_tasks_blocked()
+    names = [decode(item.frame)["name"] for item in await fleet.hub.feed.page("alice", 0)]
+    assert names[-2:] == ["rpc.out.State.Set", "offline"]

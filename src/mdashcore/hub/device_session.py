@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
 
 from mdashcore import _json, jsonrpc, notifications
 from mdashcore._errors import Damaged, InvalidInput, MdashError, RpcError, StorageError, status_of
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
 
+
+PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of a device's progress: as of the server's own
+
+MAX_PROGRESS: Final = 128  # bytes of parameters that are looked at: real ones have 25
 
 DAMAGED: Final = "what is stored of this device is damaged"
 
@@ -33,7 +40,7 @@ class Peer(Protocol):
 class DeviceSession:
     """The service's side of one connection of a device."""
 
-    __slots__ = ("_hub", "account", "id", "introduced")
+    __slots__ = ("_held", "_hub", "_progress_told", "account", "id", "introduced")
 
     def __init__(self, hub: Hub, account: str, id: str) -> None:
         self._hub = hub
@@ -41,6 +48,8 @@ class DeviceSession:
         self.id = id
         self.introduced = False
         """Whether the device has said in this session what it runs (`reported.ota`, or a heartbeat)."""
+        self._progress_told = -inf
+        self._held: tuple[str, bytes | None] | None = None
 
     async def handle(self, event: Event, peer: Peer) -> None:
         """Take an event of the device's connection: what it tells is stored, what it asks is answered on `peer`.
@@ -91,6 +100,11 @@ class DeviceSession:
         """
         handler = DEVICE_METHODS.get(method)
         if handler is None:
+            if is_progress(params):
+                await self._take_progress(method, params)
+                return
+            if self._held is not None:
+                await self.flush()
             await self._tell(method, params)
             return
         try:
@@ -101,6 +115,29 @@ class DeviceSession:
             raise
         except MdashError as exc:
             await self._tell(method, _json.encode({"rejected": str(exc)}))
+
+    @property
+    def holds_progress(self) -> bool:
+        """Whether the device has told of its progress, and it is too early to tell of that: call `flush` later."""
+        return self._held is not None
+
+    def flush_wait(self) -> float:
+        """Seconds until `flush` should be called; 0 where nothing is held."""
+        passed = abs(self._hub.now() - self._progress_told)
+        return 0.0 if self._held is None else max(0.0, PROGRESS_INTERVAL - passed)
+
+    async def flush(self) -> None:
+        """Tell the newest progress that was held back. Raises `StorageError`: it is lost."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._progress_told = self._hub.now()
+            await self._tell(*held)
+
+    async def _take_progress(self, method: str, params: bytes | None) -> None:
+        """Tell the progress of a transfer, once in `PROGRESS_INTERVAL`: a device may tell it for every chunk."""
+        self._held = method, params
+        if abs(self._hub.now() - self._progress_told) >= PROGRESS_INTERVAL:
+            await self.flush()
 
     async def introduce(self, info: object) -> None:
         """Take the answer to `Sys.GetInfo`: kept under `reported.ota`."""
@@ -133,6 +170,30 @@ class DeviceSession:
 
     async def _tell(self, method: str, params: bytes | None) -> None:
         await self._hub.feed.emit(self.account, notifications.RPC_OUT + method, self.id, params)
+
+
+class _Percent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    percent: float = -1.0
+    progress: float = -1.0
+    progress_percent: float = -1.0
+
+
+class _Progress(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    ota: _Percent
+
+
+_read_progress = msgspec.json.Decoder(_Progress).decode
+
+
+def is_progress(params: bytes | None) -> bool:
+    """Whether parameters tell how far a transfer is, and nothing else: ``{"ota":{"percent":42}}``, say."""
+    if params is None or len(params) > MAX_PROGRESS or b'"ota"' not in params:
+        return False
+    try:
+        told = _read_progress(params).ota
+    except _json.DECODE_ERRORS:
+        return False
+    return max(told.percent, told.progress, told.progress_percent) >= 0
 
 
 def _object(params: bytes | None) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class ConnectedDevice:
     _leaving: trio.Event | None = attrs.field(init=False, default=None)
     pushed: int = attrs.field(init=False, default=-1)
     """The version of the newest delta that was sent, or need not be."""
+    _flushing: bool = attrs.field(init=False, default=False)
     _checking: bool = attrs.field(init=False, default=False)
     _check_again: bool = attrs.field(init=False, default=False)
 
@@ -113,6 +114,15 @@ class ConnectedDevice:
             await self.api.handle(event, self.link)
         except StorageError as exc:
             self.give_up(exc)
+        if self.api.holds_progress and not self._flushing:
+            self._flushing = True
+            self.background.spawn(self._flush_progress)
+
+    async def _flush_progress(self) -> None:
+        while (wait := self.api.flush_wait()) > 0:
+            await trio.sleep(wait)
+        self._flushing = False
+        await self.api.flush()
 
     def rejected(self, event: FrameRejected) -> None:
         """See that people are told of a frame that was not taken, and that a device which sends no others goes."""
@@ -146,6 +156,7 @@ class ConnectedDevice:
     async def take_leave(self) -> None:
         """The connection has ended: the device is offline, if no newer one has come."""
         last_seen = self.last_heard
+        await self.background.persist(self.api.flush)
         if not self._told:
             self._leaving = trio.Event()
             await self._leaving.wait()
