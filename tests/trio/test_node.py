@@ -856,7 +856,6 @@ async def test_a_notification_a_chunk_is_merged(autojump_clock: Any, fleet: Flee
     assert names[-4:] == ["rpc.out.State.Set", "rpc.out.State.Set", "rpc.out.Done", "rpc.out.State.Set"]
     await client.send({"method": "State.Set", "params": {"ota": {"percent": 50}}})
     await client.close()
-    await client.close_code()
     await trio.testing.wait_all_tasks_blocked()
     names = [decode(item.frame)["name"] for item in await fleet.hub.feed.page("alice", 0)]
     assert names[-2:] == ["rpc.out.State.Set", "offline"]
