@@ -235,7 +235,7 @@ def test_every_call_to_devices_is_documented_and_no_other(device_rpc):
     there = set()
     for step in get_args(ota.Step):
         there |= set(getattr(step, "methods", ())) or ({step.method} if step.method else set())
-    for call in [*_calls("call"), *_calls("notify")]:
+    for call in [*_calls("call"), *_calls("notify"), *_calls("notify_latest")]:
         there |= {
             argument.value
             for argument in call.args

@@ -119,8 +119,10 @@ class ConnectedDevice:
             self.background.spawn(self._flush_progress)
 
     async def _flush_progress(self) -> None:
-        while (wait := self.api.flush_wait()) > 0:
-            await trio.sleep(wait)
+        await trio.sleep(self.api.flush_wait())
+        if self.api.flush_wait() > 0:  # progress has been told meanwhile, and more has come
+            self.background.spawn(self._flush_progress)
+            return
         self._flushing = False
         await self.api.flush()
 
