@@ -22,6 +22,12 @@ ERRORS = {
     "LocalProtocolError": (_errors.LocalProtocolError("odd"), 400, "odd"),
     "RemoteProtocolError": (_errors.RemoteProtocolError("odd"), 400, "odd"),
     "CallTimeout": (_errors.CallTimeout("slow"), 504, "slow"),
+    "InvalidAnswer": (_errors.InvalidAnswer("odd"), 502, "odd"),
+    "AnswerTooLarge": (
+        _errors.AnswerTooLarge(5, 4),
+        502,
+        "the answer is too large: a frame of 5 bytes, more than the 4 that are taken",
+    ),
     "DeviceOffline": (_errors.DeviceOffline("away"), 503, "away"),
     "InvalidInput": (_errors.InvalidInput("bad"), 400, "bad"),
     "InvalidShadowUpdate": (_errors.InvalidShadowUpdate("bad"), 400, "bad"),
