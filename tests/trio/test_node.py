@@ -396,6 +396,21 @@ def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict
     virtual(main)
 
 
+async def test_a_delta_that_waits_is_dropped_where_none_is_left(autojump_clock: Any, fleet: Fleet) -> None:
+    """A device that has not read it yet must not do what nobody wants any more."""
+    client = await fleet.connect(await fleet.register())
+    await client.expect("Sys.GetInfo")
+    shadow = Shadow()
+    for desired in ({"a": 1}, {"a": 2}, {"a": None}):
+        shadow, change = shadow.update({"state": {"desired": desired}}, now=EPOCH)
+        fleet.node.shadow_changed("alice", "d1", change)
+    versions = []
+    with trio.move_on_after(1):
+        while True:
+            versions.append((await client.expect("Shadow.Delta"))["params"]["version"])
+    assert versions == [1]
+
+
 async def test_a_device_is_told_of_changes_while_it_is_connected(autojump_clock: Any, fleet: Fleet) -> None:
     """At once, with what is still missing; its own report may leave a delta, too."""
     client = await fleet.connect(await fleet.register())
