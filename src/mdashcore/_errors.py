@@ -25,7 +25,7 @@
     ├── PreconditionFailed        a condition of the request does not hold
     ├── Busy                      a bound is reached; try again later: retry_after
     │   ├── LimitReached          the account has as much as it may: limit
-    │   └── Overloaded            the process has no room, for whomever
+    │   └── Overloaded            the process has no room for another request's body
     ├── InsufficientStorage       the disk is almost full
     └── StorageError              the storage backend failed; its own error is the __cause__
         ├── Damaged               what is stored cannot be read, also not later
