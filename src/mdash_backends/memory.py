@@ -12,7 +12,7 @@ from itertools import islice
 
 from mdash_backends._bus_queue import BusQueue
 from mdashcore._errors import InvalidInput, NotFound, VersionConflict
-from mdashcore.storage import INSTANT, Backend, Document, LogEntry, check_begin
+from mdashcore.storage import INSTANT, ORDERED, Backend, Document, LogEntry, check_begin
 
 __all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "open_memory"]
 
@@ -41,7 +41,7 @@ class MemoryDocuments:
 
     async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
         documents = self._collections.get(collection, {})
-        for key in [key for key in documents if key.startswith(prefix)]:
+        for key in sorted(key for key in documents if key.startswith(prefix)):
             if (document := documents.get(key)) is not None:
                 yield document
 
@@ -150,4 +150,4 @@ async def open_memory(url: str) -> AsyncIterator[Backend]:
     """Open an empty backend that lives as long as the context."""
     if url != "memory://":
         raise InvalidInput("memory:// takes no path or options")
-    yield Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({INSTANT}))
+    yield Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({INSTANT, ORDERED}))

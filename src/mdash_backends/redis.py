@@ -39,7 +39,7 @@ from mdash_backends._redis_bus import RedisBus
 from mdash_backends._redis_client import ANY_SLOT, Client, Target, background_tasks
 from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
 from mdashcore._errors import InvalidInput, StorageError
-from mdashcore.storage import DURABLE, SHARED, Backend
+from mdashcore.storage import DURABLE, ORDERED, SHARED, Backend
 
 __all__ = ["open_redis"]
 
@@ -71,7 +71,7 @@ async def open_redis(url: str) -> AsyncIterator[Backend]:
             logs=RedisLogs(client, config.prefix),
             blobs=RedisBlobs(client, config.prefix),
             bus=RedisBus(client, tasks, config.prefix),
-            capabilities=frozenset({SHARED, DURABLE} if config.durable else {SHARED}),
+            capabilities=frozenset({SHARED, ORDERED, DURABLE} if config.durable else {SHARED, ORDERED}),
         )
 
 

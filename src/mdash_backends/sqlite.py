@@ -23,7 +23,7 @@ from mdash_backends._modes import close_file, close_folder, create_file
 from mdash_backends._sqlite_engine import Engine, open_engine
 from mdash_backends.memory import MemoryBus
 from mdashcore._errors import InvalidInput, TooLarge, VersionConflict
-from mdashcore.storage import DURABLE, Backend, Document, LogEntry, check_begin
+from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry, check_begin
 
 __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
 
@@ -280,7 +280,7 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
                     SqliteLogs(engine),
                     BlobFiles(folder / BLOBS, files),
                     MemoryBus(),
-                    frozenset({DURABLE}),
+                    frozenset({DURABLE, ORDERED}),
                     engine.check,
                     partial(_put_and_append, engine),
                     free_bytes=files.free_bytes,

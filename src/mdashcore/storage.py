@@ -56,6 +56,7 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "INSTANT",
     "MAX_OFFSET",
+    "ORDERED",
     "SHARED",
     "Backend",
     "BackendOpener",
@@ -81,6 +82,10 @@ SHARED: Final = "shared"
 
 INSTANT: Final = "instant"
 """Capability: no verb of documents and logs, and no `publish`, ever waits. They may be used without a task then."""
+
+ORDERED: Final = "ordered"
+"""Capability: `DocumentStore.scan` gives documents in the order of their keys, by code points. Lists that are joined of
+several collections are then read a page at a time; else they are gathered first, or asked for one by one."""
 
 MAX_OFFSET: Final = 2**52  # of a log to begin at: scripts and browsers count with doubles, exactly up to twice that
 
@@ -142,7 +147,7 @@ class DocumentStore(Protocol):
         """
 
     def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
-        """Every document whose key starts with `prefix`, in no particular order.
+        """Every document whose key starts with `prefix`, in no particular order unless the backend is `ORDERED`.
 
         One that cannot be read takes out only itself: it is given with its key and `damage`.
         """

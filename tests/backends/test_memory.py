@@ -59,7 +59,7 @@ async def test_found_by_its_url(backend: Backend) -> None:
     assert isinstance(backend.logs, storage.LogStore)
     assert isinstance(backend.blobs, storage.BlobStore)
     assert isinstance(backend.bus, storage.MessageBus)
-    assert backend.capabilities == {storage.INSTANT}
+    assert backend.capabilities == {storage.INSTANT, storage.ORDERED}
 
 
 @on_both_loops

@@ -13,6 +13,7 @@ from mdashcore import _json, identity, notifications
 from mdashcore._errors import NotFound
 from mdashcore.hub._contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.accounts import Accounts, CreatedKey
+from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem, LogQuery
 from mdashcore.hub.images import FREE_DISK, Images
@@ -28,7 +29,7 @@ from mdashcore.hub.updates import DeviceCaller, Updates
 from mdashcore.hub.usage import Usage
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
-from mdashcore.storage import SHARED, Backend
+from mdashcore.storage import ORDERED, SHARED, Backend
 
 __all__ = [
     "AccountLimits",
@@ -156,6 +157,12 @@ class Hub:
             check_device=self.registry.check_stays,
             contention=contention,
         )
+        self.device_list = DeviceList(
+            self.registry.records,
+            self.presence.records,
+            self.shadows.records,
+            ordered=ORDERED in backend.capabilities,
+        )
         self.rollouts = Rollouts(
             documents,
             self.blobs,
@@ -163,7 +170,7 @@ class Hub:
             self.updates,
             self.registry,
             self.presence,
-            self.shadows,
+            self.device_list,
             now=now,
             entropy=entropy,
             contention=contention,

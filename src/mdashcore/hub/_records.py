@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -103,13 +103,34 @@ class Records(Generic[T]):
         """
         async for document in self._documents.scan(self._collection, prefix):
             try:
-                record = self._record(document)
-            except Damaged as exc:
-                self._tell(document.key, exc)
+                value = self.read(document)
+            except Damaged:
                 if damaged is not None:
                     damaged.append(document.key.removeprefix(prefix))
             else:
-                yield document.key, record.value
+                yield document.key, value
+
+    async def documents(self, prefix: str = "") -> AsyncGenerator[Document, None]:
+        """Every document under a prefix as it is stored, to be read with `read`."""
+        scan = self._documents.scan(self._collection, prefix)
+        try:
+            async for document in scan:
+                yield document
+        finally:
+            if isinstance(scan, AsyncGenerator):
+                await scan.aclose()
+
+    async def document(self, key: str) -> Document | None:
+        """The document as it is stored, or None. Raises `Damaged`."""
+        return await self._documents.get(self._collection, key)
+
+    def read(self, document: Document) -> T:
+        """The value of a document. Raises `Damaged`, which is logged, once."""
+        try:
+            return self._record(document).value
+        except Damaged as exc:
+            self._tell(document.key, exc)
+            raise
 
     async def keys(self, prefix: str = "") -> list[str]:
         """Every key under a prefix, whatever is stored there."""

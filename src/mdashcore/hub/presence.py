@@ -54,18 +54,18 @@ class Presence:
     def __init__(
         self, documents: DocumentStore, *, now: Callable[[], float], contention: Contention = Contention()
     ) -> None:
-        self._records = Records(documents, "presence", PresenceRecord, contention=contention)
+        self.records = Records(documents, "presence", PresenceRecord, contention=contention)
         self._now = now
 
     async def get(self, account: str, id: str) -> PresenceRecord:
         """The device's record; `OFFLINE` for one that never connected. Raises `Damaged`."""
-        record = await self._records.get(scoped(account, id))
+        record = await self.records.get(scoped(account, id))
         return OFFLINE if record is None else record.value
 
     async def of(self, account: str, damaged: list[str] | None = None) -> dict[str, PresenceRecord]:
         """The records of an account's devices, by device id; `damaged` gets the ids of those that cannot be read."""
         prefix = scoped(account, "")
-        return {key.removeprefix(prefix): record async for key, record in self._records.scan(prefix, damaged)}
+        return {key.removeprefix(prefix): record async for key, record in self.records.scan(prefix, damaged)}
 
     async def claim(self, account: str, id: str, node: str) -> int:
         """A connection begins: returns its session number, the newest of the device."""
@@ -77,10 +77,10 @@ class Presence:
 
         first = 1
         try:
-            record = await self._records.change(scoped(account, id), change)
+            record = await self.records.change(scoped(account, id), change)
         except Damaged:
             first = int(now)
-            record = await self._records.change(scoped(account, id), change, replace_damaged=True)
+            record = await self.records.change(scoped(account, id), change, replace_damaged=True)
         assert record is not None  # noqa: S101 - for the type checker: `change` never returns None
         return record.session
 
@@ -100,7 +100,7 @@ class Presence:
                 return None
             return PresenceRecord(session, None, now, last_seen)
 
-        return await self._records.change(scoped(account, id), change) is not None or is_done
+        return await self.records.change(scoped(account, id), change) is not None or is_done
 
     async def left_behind(
         self, alive: Callable[[], Awaitable[Collection[str]]]
@@ -110,7 +110,7 @@ class Presence:
         Args:
             alive: the nodes that live. Asked after the records were read: who has written one lived by then.
         """
-        online = [(key, record) async for key, record in self._records.scan() if record.online]
+        online = [(key, record) async for key, record in self.records.scan() if record.online]
         living = await alive() if online else ()
         left = [(key.partition("/"), record) for key, record in online if record.node not in living]
         return [(account, id, record) for (account, _, id), record in left]
@@ -122,6 +122,6 @@ class Presence:
             return None if found is None else PresenceRecord(found.session)
 
         try:
-            await self._records.change(scoped(account, id), change)
+            await self.records.change(scoped(account, id), change)
         except Damaged:
-            await self._records.put(scoped(account, id), PresenceRecord(int(self._now())))
+            await self.records.put(scoped(account, id), PresenceRecord(int(self._now())))

@@ -69,7 +69,7 @@ class Registry:
         contention: Contention = Contention(),
         usage: Usage | None = None,
     ) -> None:
-        self._devices = Records(documents, "devices", Device, contention=contention)
+        self.records = Records(documents, "devices", Device, contention=contention)
         self._owners = Records(documents, "token_owners", TokenOwner)
         self._now = now
         self._entropy = entropy
@@ -92,7 +92,7 @@ class Registry:
         if self._usage is not None:
             await self._usage.take(account, "devices")
         try:
-            await self._devices.put(scoped(account, id), device, expected=0)
+            await self.records.put(scoped(account, id), device, expected=0)
         except VersionConflict:
             await self._count_one_less(account)
             raise AlreadyExists(f"there is a device {id!r} already") from None
@@ -101,7 +101,7 @@ class Registry:
 
     async def get(self, account: str, id: str) -> Device:
         """The account's device, also one whose removal has begun. Raises `NotFound`."""
-        record = await self._devices.get(scoped(account, id)) if _possible(id) else None
+        record = await self.records.get(scoped(account, id)) if _possible(id) else None
         if record is None:
             raise NotFound(f"no device {id!r}")
         return record.value
@@ -113,7 +113,7 @@ class Registry:
 
     async def of(self, account: str, damaged: list[str] | None = None) -> list[Device]:
         """The account's devices, by id; `damaged` gets the ids of those that cannot be read."""
-        found = [device async for _, device in self._devices.scan(scoped(account, ""), damaged)]
+        found = [device async for _, device in self.records.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda device: device.id)
 
     async def rename(self, account: str, id: str, name: str) -> Device:
@@ -168,13 +168,13 @@ class Registry:
         """Begin the removal of a device that cannot be read. What the index has of its token opens nothing."""
         removing = Device(account, id, id, _REMOVING, self._now())
         try:
-            await self._devices.change(scoped(account, id), lambda found: found or removing, replace_damaged=True)
+            await self.records.change(scoped(account, id), lambda found: found or removing, replace_damaged=True)
         finally:
             self._on_revoked(account, id)
 
     async def finish_removal(self, account: str, id: str) -> None:
         """A device whose removal was begun is not there any more. Raises `NotFound` if somebody else was quicker."""
-        if not await self._devices.remove(scoped(account, id), lambda device: device.token_hash == _REMOVING):
+        if not await self.records.remove(scoped(account, id), lambda device: device.token_hash == _REMOVING):
             raise NotFound(f"no device {id!r}")
         await self._count_one_less(account)
 
@@ -182,7 +182,7 @@ class Registry:
         """The device of a token. Raises `Unauthenticated`."""
         digest = identity.hash_token(token)
         owner = await self._owners.get(digest)
-        record = None if owner is None else await self._devices.get(scoped(owner.value.account, owner.value.id))
+        record = None if owner is None else await self.records.get(scoped(owner.value.account, owner.value.id))
         # The device's own record decides: an index entry that outlived a renewal opens nothing.
         if record is None or record.value.token_hash != digest:
             raise Unauthenticated("the device token is not valid")
@@ -204,7 +204,7 @@ class Registry:
             return function(found)
 
         await self.get(account, id)
-        device = await self._devices.change(scoped(account, id), change)
+        device = await self.records.change(scoped(account, id), change)
         assert device is not None  # noqa: S101 - for the type checker: `change` never returns None
         return device
 

@@ -9,6 +9,7 @@ drives it hears of that from the feed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import attrs
@@ -17,19 +18,18 @@ from mdashcore import _json, ota, rollout
 from mdashcore._errors import Conflict, Damaged, LimitReached, NotFound, VersionConflict
 from mdashcore.hub._contention import Contention
 from mdashcore.hub._records import Record, Records, scoped
+from mdashcore.hub.device_list import DeviceList, Pause, never_pause
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.presence import OFFLINE, Presence, PresenceRecord
+from mdashcore.hub.presence import Presence
 from mdashcore.hub.registry import Registry
-from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates import Updates, blob_key
-from mdashcore.identity import Device, make_id
+from mdashcore.identity import make_id
 from mdashcore.rollout import Counts, Event, Member, Outcome, Rollout
-from mdashcore.selection import Facts, Selection
-from mdashcore.shadow import Shadow
+from mdashcore.selection import Selection
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["PREFIX", "Rollouts", "Roster", "describe", "facts"]
+__all__ = ["PREFIX", "Rollouts", "Roster", "describe"]
 
 PREFIX: Final = "rol"  # of ids
 
@@ -42,15 +42,6 @@ class Roster:
     """A piece of a rollout's devices, in order."""
 
     devices: tuple[str, ...]
-
-
-def facts(device: Device, presence: PresenceRecord, shadow: Shadow) -> Facts:
-    """What a filter looks at."""
-
-    def state() -> dict[str, Any]:
-        return {"desired": shadow.desired, "reported": shadow.reported, "delta": shadow.delta}
-
-    return Facts(device.id, device.name, presence.online, state)
 
 
 class Rollouts:
@@ -71,7 +62,7 @@ class Rollouts:
         updates: Updates,
         registry: Registry,
         presence: Presence,
-        shadows: Shadows,
+        device_list: DeviceList,
         *,
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
@@ -89,7 +80,7 @@ class Rollouts:
         self.registry = registry
         self.presence = presence
         self.now = now
-        self._shadows = shadows
+        self._device_list = device_list
         self._limits = limits
         self._entropy = entropy
 
@@ -114,24 +105,24 @@ class Rollouts:
         kept, now = await self.of(account), self.now()
         return len(kept), sum(_is_open(each, now) for each in kept)
 
-    async def select(self, account: str, selection: Selection) -> list[str]:
+    async def select(self, account: str, selection: Selection, pause: Pause = never_pause) -> list[str]:
         """The ids of the devices that a selection means now. Raises `NotFound` for a device that is not there."""
-        devices = {device.id: device for device in await self.registry.of(account)}
-        for id in sorted(selection.devices or ()):
-            if id not in devices:
-                raise NotFound(f"no device {id!r}")
-        presence = await self.presence.of(account)
-        shadows: dict[str, Shadow] = {}
-        if selection.reads_shadows:
-            shadows = {id: shadow async for id, shadow in self._shadows.of(account) if id in devices}
-        return [
-            id
-            for id, device in devices.items()
-            if selection.matches(facts(device, presence.get(id, OFFLINE), shadows.get(id, Shadow())))
-        ]
+        found = self._device_list.select(account, selection, pause, with_shadows=selection.reads_shadows)
+        async with aclosing(found) as devices:
+            return [each.device.id async for each in devices if "device" not in each.damaged]
 
-    async def create(self, account: str, id: str, request: rollout.Request, image: ota.ImageFacts) -> Rollout:
+    async def create(
+        self,
+        account: str,
+        id: str,
+        request: rollout.Request,
+        image: ota.ImageFacts,
+        pause: Pause = never_pause,
+    ) -> Rollout:
         """Make a rollout whose image is in the blob `blob_key(account, id)`; whoever drives rollouts begins it.
+
+        Args:
+            pause: awaited after each device that was looked at.
 
         Raises:
             InvalidInput: the selection has no devices, or too many.
@@ -139,7 +130,7 @@ class Rollouts:
             LimitReached: as `check_room`.
         """
         await self.check_room(account)
-        devices = rollout.ordered(account, await self.select(account, request.selection))
+        devices = rollout.ordered(account, await self.select(account, request.selection, pause))
         terms = [term.text for term in request.selection.terms]
         made = Rollout.begun(
             id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 from typing import Any, Final, TypeAlias
@@ -57,7 +57,7 @@ class Shadows:
         contention: Contention = Contention(),
         put_and_append: PutAndAppend | None = None,
     ) -> None:
-        self._records = Records(
+        self.records = Records(
             documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored, contention=contention
         )
         self._turns = Turns(contention)
@@ -72,18 +72,6 @@ class Shadows:
     async def get(self, account: str, id: str) -> Shadow:
         """The device's shadow; a new one where nothing was ever stored."""
         return (await self._read(scoped(account, id))).value
-
-    async def of(self, account: str, damaged: list[str] | None = None) -> AsyncIterator[tuple[str, Shadow]]:
-        """Device id and shadow of every device of an account, and of some that it had; in no particular order.
-
-        One at a time, as reading one takes a while: between two of them others may have their turn.
-
-        Args:
-            damaged: gets the ids of devices whose shadow cannot be read.
-        """
-        prefix = scoped(account, "")
-        async for key, shadow in self._records.scan(prefix, damaged):
-            yield key.removeprefix(prefix), shadow
 
     async def update(
         self,
@@ -146,7 +134,7 @@ class Shadows:
                 return change
             except VersionConflict:
                 record, cached = None, False
-                race = race or self._records.race(key)
+                race = race or self.records.race(key)
                 await race.lost()
 
     async def _write(
@@ -169,10 +157,10 @@ class Shadows:
         offset = None
         if self._put_and_append is not None:
             version, offset = await self._put_and_append(
-                "shadows", key, self._records.encode(shadow), expected=before.version, log=log, time=time, entry=entry
+                "shadows", key, self.records.encode(shadow), expected=before.version, log=log, time=time, entry=entry
             )
         else:
-            version = await self._records.put(key, shadow, expected=before.version)
+            version = await self.records.put(key, shadow, expected=before.version)
         self._remember(key, Record(shadow, version))
         if offset is None:
             offset = await self._feed.append(log, time, entry)
@@ -183,13 +171,13 @@ class Shadows:
         """The device was removed: only its version stays, so that a device created anew goes on from it."""
         key = scoped(account, id)
         try:
-            await self._records.change(key, lambda found: None if found is None else Shadow(version=found.version))
+            await self.records.change(key, lambda found: None if found is None else Shadow(version=found.version))
         except Damaged:
-            await self._records.delete(key)  # its version is not known
+            await self.records.delete(key)  # its version is not known
         self._drop(key)
 
     async def _read(self, key: str) -> Record[Shadow]:
-        return await self._records.get(key) or Record(Shadow(), 0)
+        return await self.records.get(key) or Record(Shadow(), 0)
 
     def _remember(self, key: str, record: Record[Shadow]) -> None:
         previous = self._drop(key)

@@ -17,6 +17,7 @@ from mdashcore.server.api._request import answer, body_limit
 from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page
 from mdashcore.server.elsewhere import instead_of
 from mdashcore.server.http.bodies import BodyGuard
+from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.lane import SECURITY_HEADERS
 from mdashcore.server.query import known_parameters
@@ -69,7 +70,7 @@ def create_app(service: Service) -> App:
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )
-    whole = FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded))))
+    whole = FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, FairApp(guarded)))))
     return ProxiedApp(whole, service.proxies, settings.hsts_max_age)
 
 

@@ -25,6 +25,7 @@ from mdashcore.server.asgi import (
 from mdashcore.server.request_check import check_request
 from mdashcore.server.service import Service
 from mdashcore.server.upload import ImageBody, answer
+from mdashcore.trio.turns import Pace
 
 __all__ = ["RolloutRoute"]
 
@@ -64,7 +65,7 @@ class RolloutRoute:
                 image = await form.read(rollouts.blobs, key, size)
                 await service.authenticator.of_request(scope)  # revoked while the image came?
                 with trio.CancelScope(shield=True):  # once stored it goes on, whoever asked is still there or not
-                    made = await rollouts.create(account, id, request, image)
+                    made = await rollouts.create(account, id, request, image, Pace(account))
             except BaseException:
                 with trio.CancelScope(shield=True):
                     await rollouts.tidy(account, id)

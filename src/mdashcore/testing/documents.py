@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mdashcore import _json
 from mdashcore._errors import StorageError, VersionConflict
-from mdashcore.storage import DURABLE, INSTANT, SHARED, Backend, Document, DocumentStore
+from mdashcore.storage import DURABLE, INSTANT, ORDERED, SHARED, Backend, Document, DocumentStore
 from mdashcore.testing._kill import Acknowledge, kill_while_writing
 from mdashcore.testing._suite import (
     MANY,
@@ -33,6 +33,8 @@ WRITERS = 16  # concurrent tasks: enough for a race to show, few enough for a st
 ROUNDS = 5
 
 KILL_AFTER = 40  # acknowledged writes, before the process is killed
+MANY_KEYS = 600  # more than a page of any store that was seen so far
+
 KILL_KEYS = 7
 
 
@@ -285,6 +287,23 @@ class DocumentStoreSuite(StorageSuite):
                 assert sorted(found) == sorted((key, b"1") for key in ODD_KEYS if key.startswith(prefix))
 
         self._on_documents(test)
+
+    def test_documents_scan_in_order(self) -> None:
+        """A backend that claims to be `ORDERED` scans by the code points of keys, also beyond a page of any size."""
+
+        async def test(name: str) -> None:
+            async with self.open(name) as backend:
+                documents = backend.documents
+                for n in range(MANY_KEYS):
+                    await documents.put("things", f"a/{n * 7919 % MANY_KEYS}", b"1")
+                for key in reversed(ODD_KEYS):
+                    await documents.put("things", key, b"1")
+                for prefix in ("", "a", "a/1"):
+                    found = [document.key async for document in documents.scan("things", prefix)]
+                    assert found == sorted(found)
+                    assert len(found) >= len([n for n in range(MANY_KEYS) if f"a/{n}".startswith(prefix)])
+
+        self.run_if(ORDERED, test)
 
     def test_documents_scan_while_writing(self) -> None:
         """What exists all through a scan is given exactly once, whatever is written and deleted meanwhile."""

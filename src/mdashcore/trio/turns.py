@@ -7,12 +7,13 @@ many sockets and requests of one owner do together takes no more of the loop tha
 from __future__ import annotations
 
 from collections.abc import Hashable
+from time import perf_counter
 from typing import Final
 
 import attrs
 import trio
 
-__all__ = ["SLICE", "Turn"]
+__all__ = ["SLICE", "Pace", "Turn"]
 
 SLICE: Final = 0.002  # seconds of work at a time: a call of a device has six steps, each of which may wait for one
 
@@ -90,3 +91,23 @@ class Turn:
             await self.give_way()
         else:
             await trio.lowlevel.checkpoint()
+
+
+class Pace:
+    """Gives way whenever a slice of time has gone by: for long work that waits in between, which then counts too.
+
+    Args:
+        owner: as `Turn` has it.
+    """
+
+    __slots__ = ("_owner", "_since")
+
+    def __init__(self, owner: Hashable) -> None:
+        self._owner = owner
+        self._since = perf_counter()
+
+    async def __call__(self) -> None:
+        """Wait for the owner's next slice, if the present one is used up. Call it between two small pieces of work."""
+        if perf_counter() - self._since >= SLICE:
+            await _turns().wait(self._owner)
+            self._since = perf_counter()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
-from mdashcore.storage import DURABLE, INSTANT, SHARED, Backend
+from mdashcore.storage import DURABLE, INSTANT, ORDERED, SHARED, Backend
 from mdashcore.testing import BackendSuite
 
 KINDS = (MemoryDocuments, MemoryLogs, MemoryBlobs, MemoryBus)
@@ -98,7 +98,7 @@ class Saves:
 
 @pytest.fixture
 def run_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs one test of the suite: ``run_suite(test, store, kind)``, where kind is memory, instant, shared or disk."""
+    """Runs one test of the suite: ``run_suite(test, store, kind)``, of one of the kinds below."""
     monkeypatch.setattr("mdashcore.testing.bus.PATIENCE", 0.5)  # a broken bus is waited for in vain
     monkeypatch.setattr("mdash_backends._bus_queue.BUS_QUEUE", 250)  # so that a flood takes no seconds
 
@@ -106,6 +106,7 @@ def run_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         openers = {
             "memory": in_memory(store),
             "instant": in_memory(store, INSTANT),
+            "ordered": in_memory(store, ORDERED),
             "shared": shared(store),
             "disk": on_disk(store, tmp_path),
         }

@@ -366,6 +366,15 @@ class ScansInPieces(MemoryDocuments):
             yield document
 
 
+class ScansAsWritten(MemoryDocuments):
+    """Scans in the order in which keys were written."""
+
+    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+        for key, document in list(self._collections.get(collection, {}).items()):
+            if key.startswith(prefix):
+                yield document
+
+
 class HangsInAThread(MemoryDocuments):
     """Has a thread that never comes back, and cannot be cancelled."""
 
@@ -387,6 +396,7 @@ class BlocksTheLoop(MemoryDocuments):
 
 
 MUTANTS: list[tuple[type, str, str]] = [
+    (ScansAsWritten, "test_documents_scan_in_order", "ordered"),
     (LosesUpdates, "test_documents_no_update_is_lost", "memory"),
     (LosesUpdates, "test_documents_one_of_many_wins", "memory"),
     (AliasesBodies, "test_documents_a_body_is_not_shared", "memory"),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
-import trio
 from quart import Blueprint, Response, request
 
-from mdashcore import _json, identity, jsonrpc, selection
+from mdashcore import _json, identity, selection
 from mdashcore._errors import Damaged, InvalidInput
-from mdashcore.hub.presence import OFFLINE, PresenceRecord
-from mdashcore.hub.rollouts import facts
-from mdashcore.identity import Device
+from mdashcore.hub.device_list import ListedDevice, unreadable_device
+from mdashcore.hub.presence import OFFLINE
+from mdashcore.selection import Selection
+from mdashcore.server.api._lists import send_list
 from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body, time_text
 from mdashcore.server.finish import SOON, finish, finish_soon
+from mdashcore.server.service import Service
 from mdashcore.shadow import Shadow
+from mdashcore.trio.turns import Pace
 
 routes = Blueprint("devices", __name__, url_prefix="/devices")
 
@@ -29,29 +32,14 @@ _READ_ONLY = ("id", "online", "last_seen", "created_at", "damaged")
 async def list_devices() -> Response:
     """The account's devices, by id; with ``?filter=`` those for which every given term holds."""
     wanted = selection.parse(request.args.getlist("filter"))
-    account = principal().account
-    hub = service().hub
-    damaged: dict[str, list[str]] = {"device": [], "presence": [], "shadow": []}
-    presence = await hub.presence.of(account, damaged["presence"])
-    devices = {device.id: device for device in await hub.registry.of(account, damaged["device"])}
-    devices |= {id: _unreadable(account, id) for id in damaged["device"]}
-    parts = dict.fromkeys(sorted(devices), b"")
+    account, pace = principal().account, Pace(principal().account)
+    return await send_list(_encoded(service(), account, wanted, pace), pace)
 
-    def put(id: str, shadow: Shadow) -> None:
-        device, record = devices[id], presence.get(id, OFFLINE)
-        if wanted.matches(facts(device, record, shadow)):
-            unread = [part for part, ids in damaged.items() if id in ids]
-            parts[id] = _json.encode(_document(device, record, shadow, unread))
-        else:
-            del parts[id]
 
-    async for id, shadow in hub.shadows.of(account, damaged["shadow"]):
-        await trio.lowlevel.checkpoint()  # a large fleet takes seconds, and must not stop everybody else for so long
-        if id in devices:
-            put(id, shadow)
-    for id in [id for id, part in parts.items() if not part]:
-        put(id, Shadow())
-    return answer(jsonrpc.encode_batch(parts.values()))
+async def _encoded(service: Service, account: str, wanted: Selection, pace: Pace) -> AsyncGenerator[bytes, None]:
+    async with aclosing(service.hub.device_list.select(account, wanted, pace)) as devices:
+        async for each in devices:
+            yield _json.encode(_document(service, each))
 
 
 @routes.post("")
@@ -63,9 +51,8 @@ async def create_device() -> Response:
         raise InvalidInput("a token is generated, it cannot be chosen")
     members(value, "id", "name")
     created = await service().hub.create_device(principal().account, value.get("id"), value.get("name"))
-    document = _document(
-        created.device, OFFLINE, await service().hub.shadows.get(created.device.account, created.device.id)
-    )
+    shadow = await service().hub.shadows.get(created.device.account, created.device.id)
+    document = _document(service(), ListedDevice(created.device, OFFLINE, shadow))
     return answer({**document, "token": created.token}, 201)
 
 
@@ -126,31 +113,23 @@ async def _read(id: str) -> dict[str, Any]:
             damaged.append(part)
             return otherwise
 
-    device = await read("device", hub.registry.get, _unreadable(account, id))
+    device = await read("device", hub.registry.get, unreadable_device(account, id))
     presence = await read("presence", hub.presence.get, OFFLINE)
     shadow = await read("shadow", hub.shadows.get, Shadow())
-    return _document(device, presence, shadow, damaged)
+    return _document(service(), ListedDevice(device, presence, shadow, tuple(damaged)))
 
 
-def _unreadable(account: str, id: str) -> Device:
-    """In place of a device that cannot be read."""
-    return Device(account, id, id, "", 0.0)
-
-
-def _document(device: Device, presence: PresenceRecord, shadow: Shadow, damaged: Sequence[str] = ()) -> dict[str, Any]:
-    """A device as clients see it.
-
-    Args:
-        damaged: which of ``device``, ``presence`` and ``shadow`` could not be read.
-    """
-    heard = service().node.last_heard(device.account, device.id)
+def _document(service: Service, listed: ListedDevice) -> dict[str, Any]:
+    """A device as clients see it."""
+    device, presence = listed.device, listed.presence
+    heard = service.node.last_heard(device.account, device.id)
     return {
         "id": device.id,
         "name": device.name,
         "online": presence.online,
         "last_seen": time_text(presence.last_seen if heard is None else heard),
-        "created_at": None if "device" in damaged else time_text(device.created_at),
+        "created_at": None if "device" in listed.damaged else time_text(device.created_at),
         "shared_with": [],
-        "shadow": shadow.document(),
-        **({"damaged": list(damaged)} if damaged else {}),
+        "shadow": listed.shadow.document(),
+        **({"damaged": list(listed.damaged)} if listed.damaged else {}),
     }

@@ -7,6 +7,7 @@ from typing import Any
 from quart import Blueprint, Response
 
 from mdashcore.identity import ApiKey
+from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body, time_text
 from mdashcore.server.finish import finish
 
@@ -21,7 +22,7 @@ async def list_keys() -> Response:
     unread = [
         {"id": id, "name": "", "created_at": None, "last_used": None, "damaged": ["key"]} for id in sorted(damaged)
     ]
-    return answer([*map(_document, keys), *unread])
+    return await send_values([*map(_document, keys), *unread])
 
 
 @routes.post("")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import trio
 from quart import Blueprint, Response
 
 from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput
 from mdashcore.hub.feed import MAX_RESULTS, LogQuery
 from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body
+from mdashcore.trio.turns import Pace
 
 routes = Blueprint("logs", __name__, url_prefix="/logs")
 
@@ -29,10 +29,13 @@ async def read_logs() -> Response:
         name=_text(value, "name"),
         before=_integer(value, "before", 0, 0, 2**63 - 1) if newest_first else None,
     )
+    account = principal().account
     pages: list[list[bytes]] = []
-    async for page in service().hub.feed.select(principal().account, query):
-        pages.append(page)
-        await trio.lowlevel.checkpoint()
+    pace = Pace(account)
+    with service().lists.one(account):
+        async for page in service().hub.feed.select(account, query):
+            pages.append(page)
+            await pace()
     if newest_first:
         pages.reverse()
     return answer(jsonrpc.encode_batch([frame for page in pages for frame in page]))

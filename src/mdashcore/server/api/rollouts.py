@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import trio
 from quart import Blueprint, Response, request
 
 from mdashcore._errors import InvalidInput, NotFound
 from mdashcore.hub.rollouts import Rollouts, describe
 from mdashcore.rollout import Member, Outcome, Rollout
+from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, principal, service
+from mdashcore.trio.turns import Pace
 
 routes = Blueprint("rollouts", __name__, url_prefix="/rollouts")
 
@@ -33,7 +34,7 @@ async def list_rollouts() -> Response:
     """The account's rollouts, the newest first."""
     damaged: list[str] = []
     found = await service().hub.rollouts.of(principal().account, damaged)
-    return answer([*map(describe, found), *({"id": id, "damaged": ["rollout"]} for id in sorted(damaged))])
+    return await send_values([*map(describe, found), *({"id": id, "damaged": ["rollout"]} for id in sorted(damaged))])
 
 
 @routes.get("/<id>")
@@ -51,14 +52,21 @@ async def list_members(id: str) -> Response:
         raise InvalidInput(f"outcome is one of {', '.join(Outcome)}")
     account, rollouts = principal().account, service().hub.rollouts
     present = await rollouts.get(account, id)
+    with service().lists.one(account):
+        return answer(await _members(present, account, start, limit, outcome))
+
+
+async def _members(present: Rollout, account: str, start: int, limit: int, outcome: str | None) -> dict[str, Any]:
+    """A page of a rollout's members, in whose order they are not stored."""
+    rollouts, pace = service().hub.rollouts, Pace(account)
     members: dict[str, Member] = {}
     damaged: list[str] = []
-    async for member in rollouts.touched(account, id, damaged):
-        await trio.lowlevel.checkpoint()  # a large rollout takes a while, and must not stop everybody else for so long
+    async for member in rollouts.touched(account, present.id, damaged):
         members[member.device] = member
+        await pace()
     found: list[dict[str, Any]] = []
     phase = 0
-    devices = await rollouts.devices(account, id)
+    devices = await rollouts.devices(account, present.id)
     for place in range(start, len(devices)):
         while place >= present.ends[phase]:
             phase += 1
@@ -67,9 +75,10 @@ async def list_members(id: str) -> Response:
             described["damaged"] = ["member"]
         if outcome in (None, described["outcome"]):
             if len(found) == limit:
-                return answer({"members": found, "next": place})
+                return {"members": found, "next": place}
             found.append(described)
-    return answer({"members": found, "next": None})
+        await pace()
+    return {"members": found, "next": None}
 
 
 @routes.post("/<id>/<action>")

@@ -9,6 +9,7 @@ from quart import Blueprint, Response
 from mdashcore import identity
 from mdashcore._errors import InvalidInput, NotFound
 from mdashcore.identity import Account
+from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import admin, answer, body_object, members, principal, service, takes_body, time_text
 from mdashcore.server.finish import finish
 
@@ -29,7 +30,7 @@ async def list_users() -> Response:
     damaged: list[str] = []
     accounts = await service().hub.accounts.all(damaged)
     unread = [{"name": name, "admin": False, "created_at": None, "damaged": ["account"]} for name in sorted(damaged)]
-    return answer([*map(_document, accounts), *unread])
+    return await send_values([*map(_document, accounts), *unread])
 
 
 @routes.post("/users")

@@ -1,0 +1,200 @@
+"""The devices of an account as people see them: what is registered, who is connected, and the shadow, joined by id.
+
+The one join for lists and for rollouts. Where the store scans in the order of keys it holds a page of each part,
+whatever the account has; elsewhere also what is registered and who is connected, both of which are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+
+from mdashcore._errors import Damaged, NotFound
+from mdashcore.hub._records import Records, scoped
+from mdashcore.hub.presence import OFFLINE, PresenceRecord
+from mdashcore.identity import Device
+from mdashcore.selection import ANY, Facts, Selection
+from mdashcore.shadow import Shadow
+from mdashcore.storage import Document
+
+__all__ = ["DeviceList", "ListedDevice", "Pause", "never_pause", "unreadable_device"]
+
+T = TypeVar("T")
+
+Pause: TypeAlias = Callable[[], Awaitable[None]]
+"""Awaited between two documents of a long scan: others may have their turn. It knows the time, the hub does not."""
+
+
+async def never_pause() -> None:
+    """Go on: a `Pause` for callers that keep nobody waiting."""
+
+
+@attrs.frozen
+class ListedDevice:
+    """A device with all that a list shows of it."""
+
+    device: Device
+    presence: PresenceRecord
+    shadow: Shadow
+    damaged: tuple[str, ...] = ()
+    """Which of ``device``, ``presence`` and ``shadow`` cannot be read: in its place is one without any content."""
+
+    @property
+    def facts(self) -> Facts:
+        """What a filter looks at."""
+        return Facts(self.device.id, self.device.name, self.presence.online, self._state)
+
+    def _state(self) -> dict[str, Any]:
+        return {"desired": self.shadow.desired, "reported": self.shadow.reported, "delta": self.shadow.delta}
+
+
+def unreadable_device(account: str, id: str) -> Device:
+    """Return what stands in place of a device that is damaged in the store."""
+    return Device(account, id, id, "", 0.0)
+
+
+class DeviceList:
+    """The devices of every account.
+
+    Args:
+        ordered: whether the store scans in the order of keys.
+    """
+
+    def __init__(
+        self,
+        devices: Records[Device],
+        presence: Records[PresenceRecord],
+        shadows: Records[Shadow],
+        *,
+        ordered: bool,
+    ) -> None:
+        self._devices = devices
+        self._presence = presence
+        self._shadows = shadows
+        self._ordered = ordered
+
+    async def select(
+        self, account: str, selection: Selection = ANY, pause: Pause = never_pause, *, with_shadows: bool = True
+    ) -> AsyncGenerator[ListedDevice, None]:
+        """Give the account's devices for which a selection holds, by id.
+
+        A device that is made or removed meanwhile may be among them or not.
+
+        Args:
+            pause: awaited after each document that was looked at.
+            with_shadows: whether shadows are read; else all of them are empty.
+
+        Raises:
+            NotFound: after the last one, where a device is missing that the selection names.
+            StorageError: the store fails in the middle.
+        """
+        missing = set(selection.devices or ())
+        async with aclosing(self._every(account, pause, with_shadows=with_shadows)) as every:
+            async for each in every:
+                missing.discard(each.device.id)
+                if selection.matches(each.facts):
+                    yield each
+        if missing:
+            raise NotFound(f"no device {min(missing)!r}")
+
+    async def _every(self, account: str, pause: Pause, *, with_shadows: bool) -> AsyncGenerator[ListedDevice, None]:
+        prefix = scoped(account, "")
+        async with AsyncExitStack() as stack:
+            presence = await self._presence_of(prefix, pause, stack)
+            shadow = await self._shadows_of(prefix, pause, stack) if with_shadows else _nothing
+            registered = await stack.enter_async_context(aclosing(self._registered(prefix, pause)))
+            async for document in registered:
+                damaged: list[str] = []
+                device = _read(self._devices, document, damaged, "device")
+                id = document.key.removeprefix(prefix)
+                yield ListedDevice(
+                    unreadable_device(account, id) if device is None else device,
+                    _read(self._presence, await _found(presence, document.key), damaged, "presence") or OFFLINE,
+                    _read(self._shadows, await _found(shadow, document.key), damaged, "shadow") or Shadow(),
+                    tuple(damaged),
+                )
+
+    async def _registered(self, prefix: str, pause: Pause) -> AsyncGenerator[Document, None]:
+        """Give the documents of the registry by id."""
+        if not self._ordered:
+            found = await _gathered(self._devices, prefix, pause)
+            for key in sorted(found):
+                yield found[key]
+                await pause()
+            return
+        async with aclosing(self._devices.documents(prefix)) as documents:
+            async for document in documents:
+                yield document
+                await pause()
+
+    async def _presence_of(self, prefix: str, pause: Pause, stack: AsyncExitStack) -> _Find:
+        if self._ordered:
+            return (await stack.enter_async_context(aclosing(_Follower(self._presence.documents(prefix), pause)))).find
+        found = await _gathered(self._presence, prefix, pause)
+
+        async def find(key: str) -> Document | None:
+            return found.get(key)
+
+        return find
+
+    async def _shadows_of(self, prefix: str, pause: Pause, stack: AsyncExitStack) -> _Find:
+        if self._ordered:
+            return (await stack.enter_async_context(aclosing(_Follower(self._shadows.documents(prefix), pause)))).find
+        return self._shadows.document
+
+
+_Find: TypeAlias = Callable[[str], Awaitable[Document | None]]
+"""Finds what is stored of a device, by its key. Called in the order of keys."""
+
+
+class _Follower:
+    """Finds documents by following a scan in the order of keys."""
+
+    def __init__(self, scan: AsyncGenerator[Document, None], pause: Pause) -> None:
+        self._scan = scan
+        self._pause = pause
+        self._last: Document | None = None
+        self._ended = False
+
+    async def find(self, key: str) -> Document | None:
+        while not self._ended and (self._last is None or self._last.key < key):
+            self._last = await anext(self._scan, None)
+            self._ended = self._last is None
+            await self._pause()  # there may be many of devices that are gone
+        return self._last if self._last is not None and self._last.key == key else None
+
+    async def aclose(self) -> None:
+        await self._scan.aclose()
+
+
+async def _nothing(key: str) -> Document | None:
+    return None
+
+
+async def _gathered(records: Records[Any], prefix: str, pause: Pause) -> dict[str, Document]:
+    found: dict[str, Document] = {}
+    async with aclosing(records.documents(prefix)) as documents:
+        async for document in documents:
+            found[document.key] = document
+            await pause()
+    return found
+
+
+async def _found(find: _Find, key: str) -> Document | None:
+    """Return what is stored under a key, with its damage where a store tells of that by raising."""
+    try:
+        return await find(key)
+    except Damaged as exc:
+        return Document(key, 0, b"", damage=str(exc))
+
+
+def _read(records: Records[T], document: Document | None, damaged: list[str], name: str) -> T | None:
+    """Return the value of a document; `None` where there is none, or where it is damaged, which `damaged` is told."""
+    try:
+        return None if document is None else records.read(document)
+    except Damaged:
+        damaged.append(name)
+        return None
