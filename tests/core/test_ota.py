@@ -30,6 +30,7 @@ from mdashcore.ota import (
     Commit,
     CommitAccepted,
     CommitRequested,
+    CommitUnsupported,
     DeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
@@ -43,12 +44,15 @@ from mdashcore.ota import (
     Session,
     Started,
     State,
+    Status,
+    TransferEnded,
     Update,
     Wait,
     Write,
     advance,
     can_cancel,
     commit_deadline,
+    held_until,
     next_deadline,
     next_step,
 )
@@ -63,6 +67,17 @@ OLD = Build(id="old", version="1.0", platform="esp32", partition=0, is_committed
 TRIAL = Build(id="new", version="2.0", partition=1, is_committed=False, status=0)
 KEPT = attrs.evolve(TRIAL, is_committed=True)
 NOW = 1000.0
+
+
+def reported(build: Build, status: Status = Status.ANSWERED) -> BuildReported:
+    """The answer to the step `Ask`."""
+    return BuildReported(build, answered=True, status=status)
+
+
+def plain(build: Build) -> BuildReported:
+    """The same of a device that has no `OTA.Status`: it says which build it runs, and no more."""
+    said = Build(id=build.id, version=build.version, platform=build.platform)
+    return reported(said, Status.NO_METHOD)
 
 
 def queued(image: Image = ZIP, **options: Any) -> Update:
@@ -129,15 +144,18 @@ class TestTheTable:
 # What the machine stands in (by name), and each event's effect. An event that is not listed changes nothing.
 SITUATIONS: dict[str, Update] = {
     "queued": queued(),
+    "queued, connected": after(after(queued(), DeviceConnected(), now=NOW - 3), DeadlinePassed()),
     "begin sent": after(queued(), Started(OLD)),
     "chunk sent": after(transferring(), ChunkAccepted(0, 1024)),
     "offline": after(transferring(), ChunkAccepted(0, 1024), DeviceDisconnected()),
     "asked": after(transferring(), ChunkAccepted(0, 1024), *LOST_LINK),
+    "waits for the device": after(queued(), Started(OLD), failed("OTA.Begin", "OTA already in progress")),
     "end sent": verifying(),
     "before the reboot": after(verifying(), EndAccepted()),
     "after the reboot": rebooted(),
     "on trial": uncommitted(),
     "on trial, reconnected": after(uncommitted(), *LOST_LINK),
+    "on trial, unsaid": after(rebooted(), plain(KEPT)),
     "on trial, healthy": after(uncommitted(auto_commit=True, commit_after=1), DeadlinePassed(), now=NOW + 1),
     **{end.value: attrs.evolve(queued(), state=end) for end in sorted(ENDS)},
 }
@@ -174,9 +192,16 @@ HAPPENINGS: dict[str, Event] = {
     "new": BuildReported(attrs.evolve(TRIAL, is_committed=None)),
     "another": BuildReported(attrs.evolve(OLD, id="other")),
     "says nothing": BuildReported(Build()),
+    "has no status: old": plain(OLD),
+    "has no status: new": plain(KEPT),
+    "old": BuildReported(Build(id="old")),
     "answers: new, on trial": BuildReported(TRIAL, answered=True),
     "commit wanted": CommitRequested(),
     "commit ok": CommitAccepted(),
+    "no commit": CommitUnsupported(),
+    "begin: holds a transfer": failed("OTA.Begin", "Update already in progress"),
+    "commit: no method": CallFailed("OTA.Commit", 404, "No handler for OTA.Commit"),
+    "transfer ended": TransferEnded(),
     "revert ok": RevertAccepted(),
     "cancel": CancelRequested(),
     "newer": NewerUpdateQueued(),
@@ -193,10 +218,27 @@ EFFECTS: dict[str, dict[str, State]] = {
         "deadline": S.TIMED_OUT,
         **dict.fromkeys(LINK, S.QUEUED),
     },
+    "queued, connected": {
+        "started": S.TRANSFERRING,
+        "started, has it": S.ALREADY_INSTALLED,
+        "started, other platform": S.REJECTED,
+        **dict.fromkeys(
+            ("idle, old", "receiving, 40 %", "receiving, 100 %", "error, old", "about to reboot", "another"),
+            S.TRANSFERRING,
+        ),
+        **dict.fromkeys(("answers: new, on trial", "has no status: old"), S.TRANSFERRING),
+        **dict.fromkeys(("new, committed", "new", "has no status: new"), S.ALREADY_INSTALLED),
+        **dict.fromkeys(("status error", "status silent"), S.TRANSFERRING),
+        "cancel": S.CANCELED,
+        "newer": S.SUPERSEDED,
+        "deadline": S.TIMED_OUT,
+        **dict.fromkeys(LINK, S.QUEUED),
+    },
     "begin sent": {
         "begin ok": S.TRANSFERRING,
         "begin error": S.FAILED,
         "begin silent": S.TRANSFERRING,
+        "begin: holds a transfer": S.TRANSFERRING,
         **dict.fromkeys(LINK, S.TRANSFERRING),
         "cancel": S.CANCELED,
         "deadline": S.TIMED_OUT,
@@ -232,10 +274,18 @@ EFFECTS: dict[str, dict[str, State]] = {
                 "new, committed",
                 "new",
                 "another",
-                "says nothing",
+                "has no status: old",
+                "has no status: new",
             ),
             S.TRANSFERRING,
         ),
+        **dict.fromkeys(LINK, S.TRANSFERRING),
+        "cancel": S.CANCELED,
+        "deadline": S.TIMED_OUT,
+    },
+    "waits for the device": {
+        "newer": S.SUPERSEDED,
+        "transfer ended": S.TRANSFERRING,
         **dict.fromkeys(LINK, S.TRANSFERRING),
         "cancel": S.CANCELED,
         "deadline": S.TIMED_OUT,
@@ -249,6 +299,7 @@ EFFECTS: dict[str, dict[str, State]] = {
     },
     "before the reboot": {
         "error, old": S.FAILED,
+        **dict.fromkeys(("has no status: old", "has no status: new", "answers: new, on trial"), S.REBOOTING),
         **dict.fromkeys(LINK, S.REBOOTING),
         "deadline": S.TIMED_OUT,
     },
@@ -257,13 +308,14 @@ EFFECTS: dict[str, dict[str, State]] = {
         "receiving, 40 %": S.VERIFYING,
         "receiving, 100 %": S.VERIFYING,
         "error, old": S.FAILED,
-        "about to reboot": S.REBOOTING,
         "new, on trial": S.UNCOMMITTED,
         "answers: new, on trial": S.UNCOMMITTED,
         "new, committed": S.COMMITTED,
-        "new": S.REBOOTING,
         "another": S.FAILED,
-        "says nothing": S.REBOOTING,
+        "has no status: new": S.UNCOMMITTED,
+        "has no status: old": S.REBOOTING,
+        "commit ok": S.REBOOTING,
+        "no commit": S.REBOOTING,
         "status error": S.REBOOTING,
         "status silent": S.REBOOTING,
         **dict.fromkeys(LINK, S.REBOOTING),
@@ -274,10 +326,28 @@ EFFECTS: dict[str, dict[str, State]] = {
             ("idle, old", "receiving, 40 %", "receiving, 100 %", "error, old", "about to reboot"),
             S.ROLLED_BACK,
         ),
+        **dict.fromkeys(("old", "has no status: old"), S.ROLLED_BACK),
         "new, committed": S.COMMITTED,
         "another": S.FAILED,
         "commit wanted": S.UNCOMMITTED,
         "commit ok": S.COMMITTED,
+        "revert ok": S.ROLLED_BACK,
+        **dict.fromkeys(LINK, S.UNCOMMITTED),
+        "deadline": S.TIMED_OUT,
+    },
+    "on trial, unsaid": {
+        **dict.fromkeys(
+            ("idle, old", "receiving, 40 %", "receiving, 100 %", "error, old", "about to reboot"),
+            S.ROLLED_BACK,
+        ),
+        **dict.fromkeys(("old", "has no status: old"), S.ROLLED_BACK),
+        "new, on trial": S.UNCOMMITTED,
+        "answers: new, on trial": S.UNCOMMITTED,
+        "new, committed": S.COMMITTED,
+        "another": S.FAILED,
+        "commit wanted": S.UNCOMMITTED,
+        "commit ok": S.COMMITTED,
+        "no commit": S.COMMITTED,
         "revert ok": S.ROLLED_BACK,
         **dict.fromkeys(LINK, S.UNCOMMITTED),
         "deadline": S.TIMED_OUT,
@@ -289,9 +359,9 @@ EFFECTS: dict[str, dict[str, State]] = {
         ),
         "new, on trial": S.UNCOMMITTED,
         "answers: new, on trial": S.UNCOMMITTED,
+        **dict.fromkeys(("old", "has no status: old"), S.ROLLED_BACK),
         "new, committed": S.COMMITTED,
-        "new": S.UNCOMMITTED,
-        "says nothing": S.UNCOMMITTED,
+        "has no status: new": S.UNCOMMITTED,
         "another": S.FAILED,
         "status error": S.UNCOMMITTED,
         "status silent": S.UNCOMMITTED,
@@ -305,7 +375,8 @@ EFFECTS: dict[str, dict[str, State]] = {
             ("idle, old", "receiving, 40 %", "receiving, 100 %", "error, old", "about to reboot"),
             S.ROLLED_BACK,
         ),
-        **dict.fromkeys(("new, on trial", "answers: new, on trial", "new", "says nothing"), S.UNCOMMITTED),
+        **dict.fromkeys(("new, on trial", "answers: new, on trial", "has no status: new"), S.UNCOMMITTED),
+        **dict.fromkeys(("old", "has no status: old"), S.ROLLED_BACK),
         "new, committed": S.COMMITTED,
         "another": S.FAILED,
         "status error": S.UNCOMMITTED,
@@ -368,8 +439,10 @@ class TestBeforeTheFirstByte:
         assert after(queued(), Started(None)).state is S.TRANSFERRING
 
     def test_a_device_that_comes_and_goes_does_not_start_anything(self) -> None:
-        """Whose turn it is, is not the machine's decision."""
-        assert next_step(after(queued(), *LOST_LINK)) == Wait()
+        """Whose turn it is, is not the machine's decision; it is asked what it runs when it has not said so in time."""
+        update = after(queued(), *LOST_LINK)
+        assert next_step(update) == Wait(NOW + 3)
+        assert next_step(after(update, DeadlinePassed(), now=NOW + 3)) == Ask()
 
 
 class TestTransfer:
@@ -433,20 +506,11 @@ class TestTransfer:
         assert update.state is S.FAILED
         assert "Malformed archive (invalid file header)" in update.reason
 
-    def test_a_busy_device_is_an_end_at_first(self) -> None:
-        """Somebody else is updating it, or the update before was not committed."""
-        for words in ("Update already in progress", "Previous update has not been committed yet"):
-            update = after(queued(), Started(OLD), failed("OTA.Begin", words))
-            assert (update.state, update.reason) == (S.FAILED, f"OTA.Begin: {words} (code -1)")
-
-    def test_a_device_that_still_holds_our_own_transfer_is_waited_for(self) -> None:
-        """There is no call to give a transfer up: the device forgets it after its time-out, then Begin works."""
-        update = after(transferring(), *LOST_LINK, BuildReported(OLD))
-        update = after(update, failed("OTA.Begin", "Update already in progress"))
-        assert next_step(update) == Wait(NOW + 610)
-        assert next_deadline(update) == NOW + 610
-        assert next_step(after(update, DeadlinePassed(), now=NOW + 609)) == Wait(NOW + 610)
-        assert isinstance(next_step(after(update, DeadlinePassed(), now=NOW + 610)), Begin)
+    def test_a_device_on_trial_takes_no_update(self) -> None:
+        """It says so, and that ends it: whether the build before is kept, a person decides."""
+        words = "Previous update has not been committed yet"
+        update = after(queued(), Started(OLD), failed("OTA.Begin", words))
+        assert (update.state, update.reason) == (S.FAILED, f"OTA.Begin: {words} (code -1)")
 
     def test_a_silent_device_is_tried_again_and_then_given_up(self) -> None:
         """Three chunks of three transfers; it ends TIMED_OUT, because nobody said no."""
@@ -490,6 +554,214 @@ class TestTransfer:
         assert next_step(update, in_flight=2048) == Wait()
         update = after(update, CHUNKS[0], CHUNKS[1])
         assert next_step(update, in_flight=452) == Wait()
+
+
+BUSY = failed("OTA.Begin", "OTA already in progress")
+
+
+class TestTheTransferBefore:
+    def test_it_is_waited_for_and_tried_in_between(self) -> None:
+        """There is no call to give a transfer up: the device forgets it after its time-out, at the latest."""
+        update = after(queued(), Started(OLD), BUSY)
+        assert (update.state, update.waits_until, update.attempt) == (S.TRANSFERRING, NOW + 610, 1)
+        assert update.reason == "waits until the device has forgotten the transfer before, at the latest 00:26 UTC"
+        now = NOW
+        while now < NOW + 580:
+            assert next_deadline(update) == now + 30
+            now += 30
+            update = after(update, DeadlinePassed(), now=now)
+            assert isinstance(next_step(update), Begin)
+            update = after(update, BUSY, now=now)
+        update = after(update, DeadlinePassed(), now=now + 30)
+        update = after(update, BeginAccepted(), now=now + 30)
+        assert (next_step(update), update.waits_until, update.reason) == (Write(0, 1024), None, "")
+
+    def test_as_long_as_it_was_told(self) -> None:
+        """The update before has said how long; from its end on, as it may have sent a chunk until then."""
+        before = after(transferring(timeout=3600), CHUNKS[0], CancelRequested(), now=NOW + 5)
+        assert held_until(before) == NOW + 3605
+        update = Update.queued("u2", ZIP, now=NOW + 100, held_until=held_until(before))
+        update = after(update, Started(OLD), BUSY, now=NOW + 100)
+        assert update.waits_until == NOW + 3615
+
+    @pytest.mark.parametrize(
+        ("update", "until"),
+        [
+            (queued(), None),
+            (after(queued(), CancelRequested()), None),
+            (uncommitted(), None),
+            (after(uncommitted(), CommitAccepted()), None),
+            (after(uncommitted(), *LOST_LINK, BuildReported(OLD)), None),
+            (after(queued(), Started(OLD), failed("OTA.Begin")), None),
+            (after(transferring(), failed("OTA.Write", "Malformed archive")), NOW + 600),
+            (after(transferring(), DeviceDisconnected(), CancelRequested()), NOW + 600),
+            (after(queued(), Started(OLD), BUSY, NewerUpdateQueued()), NOW + 610),
+        ],
+    )
+    def test_what_an_update_leaves_behind(self, update: Update, until: float | None) -> None:
+        """A transfer that was begun and not ended; one that it waited for itself."""
+        assert held_until(update) == until
+
+    def test_a_device_that_never_forgets(self) -> None:
+        """The end says what helps."""
+        update = after(queued(), Started(OLD), BUSY)
+        update = after(update, DeadlinePassed(), BUSY, now=NOW + 610)
+        assert update.state is S.FAILED
+        assert "end it, or restart the device" in update.reason
+
+    def test_a_restart_or_an_end_is_tried_out_at_once(self) -> None:
+        """Either way the device may have forgotten."""
+        update = after(queued(), Started(OLD), BUSY, DeviceDisconnected())
+        assert next_step(update) == Wait()
+        update = after(update, DeviceConnected(), now=NOW + 60)
+        assert (isinstance(next_step(update), Begin), update.waits_until) == (True, NOW + 610)
+        update = after(update, BUSY, TransferEnded(), now=NOW + 60)
+        assert next_step(update) == Wait(NOW + 62)
+
+    def test_while_it_waits_a_newer_one_takes_its_place(self) -> None:
+        """Nothing was sent; and it can be canceled."""
+        update = after(queued(), Started(OLD), BUSY)
+        assert after(update, NewerUpdateQueued()).state is S.SUPERSEDED
+        assert after(update, CancelRequested()).state is S.CANCELED
+
+    def test_our_own_is_waited_for_too(self) -> None:
+        """After a lost link, when the device says that it has none, and refuses another all the same."""
+        update = after(transferring(), *LOST_LINK, BuildReported(OLD), BUSY)
+        assert (update.attempt, update.waits_until) == (2, NOW + 610)
+
+    def test_a_long_wait_is_no_idleness(self) -> None:
+        """The idle limit counts from its end."""
+        update = Update.queued("u2", ZIP, now=NOW, held_until=NOW + 80_000)
+        update, now = after(update, Started(OLD), BUSY), NOW
+        while (due := next_deadline(update) or 0.0) < NOW + 80_010:
+            now = due
+            update = after(update, DeadlinePassed(), BUSY, now=now)
+            assert not update.ended
+        assert after(update, DeadlinePassed(), BeginAccepted(), now=NOW + 80_010).session is Session.OPEN
+
+
+class TestADeviceThatSaysLess:
+    def test_a_build_is_not_a_word_of_the_transfer(self) -> None:
+        """A heartbeat, or a report without `status`, on a new link: it is asked."""
+        update = after(transferring(), CHUNKS[0], *LOST_LINK)
+        for build in (Build(id="old", version="1.0", platform="esp32"), Build()):
+            assert after(update, BuildReported(build)) is update
+        assert next_step(update) == Ask()
+
+    def test_one_that_cannot_say_is_told_to_begin(self) -> None:
+        """If it refuses, as it holds a transfer, that goes on; a chunk may have been taken, so in doubt."""
+        update = after(transferring(), CHUNKS[0], *LOST_LINK, plain(OLD))
+        assert isinstance(next_step(update), Begin)
+        on = after(update, failed("OTA.Begin", "Update already in progress"))
+        assert (next_step(on), on.doubtful, on.attempt) == (Write(1024, 1024), True, 1)
+        again = after(update, BeginAccepted())
+        assert (next_step(again), again.doubtful, again.attempt) == (Write(0, 1024), False, 2)
+        bare = after(transferring(BARE), CHUNKS[0], *LOST_LINK, plain(OLD), BUSY)
+        assert bare.waits_until == NOW + 610
+
+    def test_one_that_cannot_say_loses_its_transfers_three_times(self) -> None:
+        """Then it has failed."""
+        update = transferring()
+        for attempt in (2, 3):
+            update = after(update, *LOST_LINK, plain(OLD), BeginAccepted())
+            assert update.attempt == attempt
+        assert after(update, *LOST_LINK, plain(OLD), BeginAccepted()).state is S.FAILED
+
+    def test_a_status_that_fails_is_asked_for_three_times(self) -> None:
+        """It may have been a bad moment; or the device answers nothing that it does not know."""
+        update, silent = after(transferring(), CHUNKS[0], *LOST_LINK), reported(Build(id="old"), Status.FAILED)
+        for _ in range(2):
+            update = after(update, silent)
+            assert isinstance(next_step(update), Wait)
+            update = after(update, DeadlinePassed(), now=next_deadline(update) or 0.0)
+        assert isinstance(next_step(after(update, silent)), Begin)
+
+    def test_the_new_build_runs_and_it_cannot_say_whether_it_is_committed(self) -> None:
+        """UNCOMMITTED, which says so; OTA.Commit counts."""
+        update = after(rebooted(), plain(KEPT))
+        assert (update.state, update.commit_unknown) == (S.UNCOMMITTED, True)
+        assert update.reason.startswith("whether it is committed is not known")
+        assert after(update, CommitAccepted()).state is S.COMMITTED
+        assert after(update, *LOST_LINK, plain(OLD)).state is S.ROLLED_BACK
+
+    def test_told_to_commit_itself_it_has(self) -> None:
+        """`commit_timeout` 0."""
+        assert after(rebooted(commit_timeout=0), plain(KEPT)).state is S.COMMITTED
+
+    def test_still_there_after_its_commit_time_out(self) -> None:
+        """By hand: then it stays, however often it reconnects; before, nothing is known."""
+        update, now = after(rebooted(), plain(KEPT)), NOW
+        while update.state is S.UNCOMMITTED:
+            now = next_deadline(update) or 0.0
+            update = after(update, *LOST_LINK, plain(KEPT), now=now)
+        assert (update.state, now) == (S.COMMITTED, NOW + 330)
+        assert "after the commit time-out" in update.reason
+
+    def test_a_health_check_and_then_a_commit(self) -> None:
+        """`auto`: OTA.Commit after it; a device without that method has no trial."""
+        update = after(rebooted(auto_commit=True, commit_after=60), plain(KEPT))
+        for due in (30, 60):
+            assert next_step(update) != Commit()
+            update = after(update, DeadlinePassed(), plain(KEPT), now=NOW + due)
+        assert next_step(update) == Commit()
+        assert after(update, CommitAccepted()).state is S.COMMITTED
+        for error in (CallFailed("OTA.Commit", 404, "x"), CallFailed("OTA.Commit", 500, "No handler for OTA.Commit")):
+            end = after(update, error)
+            assert (end.state, "no OTA.Commit" in end.reason) == (S.COMMITTED, True)
+        assert after(update, failed("OTA.Commit", "Already committed")).state is S.COMMITTED
+        unsure = after(update, failed("OTA.Commit", "flash is worn out"))
+        assert (unsure.state, next_step(unsure)) == (S.UNCOMMITTED, Ask())
+
+    def test_a_refused_commit_of_one_that_is_on_trial_is_no_commit(self) -> None:
+        """It said that it is."""
+        update = after(uncommitted(), CommitRequested(), CallFailed("OTA.Commit", 404, "No handler"))
+        assert update.state is S.UNCOMMITTED
+        assert after(uncommitted(), CommitUnsupported()).state is S.UNCOMMITTED
+
+    def test_a_person_commits_before_it_is_seen(self) -> None:
+        """On the link after the reboot: then the build that it reports is committed."""
+        for event in (CommitAccepted(), CommitUnsupported()):
+            assert after(rebooted(), event, plain(KEPT)).state is S.COMMITTED
+        assert after(verifying(), EndAccepted(), CommitAccepted(), *LOST_LINK, plain(KEPT)).state is S.UNCOMMITTED
+
+    def test_a_person_commits_on_a_new_link(self) -> None:
+        """The next report of the build says whether it was this one."""
+        update = after(rebooted(), plain(KEPT), *LOST_LINK, CommitAccepted())
+        assert update.state is S.UNCOMMITTED
+        assert after(update, plain(KEPT)).state is S.COMMITTED
+        assert after(update, plain(OLD)).state is S.ROLLED_BACK
+
+    def test_it_learns_to_say_more(self) -> None:
+        """A word of the trial counts from when it is said."""
+        update = after(rebooted(), plain(KEPT), reported(TRIAL))
+        assert (update.state, update.commit_unknown, update.reason) == (S.UNCOMMITTED, False, "")
+        assert after(update, reported(KEPT)).state is S.COMMITTED
+
+    def test_the_old_build_on_a_new_link(self) -> None:
+        """It is not the end: the device is asked, and if it cannot say more it gets ten seconds to reboot."""
+        assert after(rebooted(), BuildReported(Build(id="old"))) == rebooted()
+        update = after(rebooted(), plain(OLD))
+        assert next_step(update) == Wait(NOW + 10)
+        assert after(update, *LOST_LINK, plain(KEPT)).state is S.UNCOMMITTED
+        update = after(update, DeadlinePassed(), plain(OLD), now=NOW + 10)
+        assert update.state is S.ROLLED_BACK
+
+    def test_end_is_sent_again_where_it_may_not_have_been_taken(self) -> None:
+        """It cannot say; if it holds nothing it refuses."""
+        update = after(verifying(), *LOST_LINK, plain(OLD))
+        assert (update.state, next_step(update)) == (S.VERIFYING, End())
+        assert after(update, EndAccepted(), *LOST_LINK, plain(KEPT)).state is S.UNCOMMITTED
+        assert after(update, failed("OTA.End", "Wrong state for finalize")).state is S.FAILED
+
+    def test_one_that_says_nothing_at_all(self) -> None:
+        """Asked forty times while it comes and goes, it is given up; its reconnects prolong nothing."""
+        update, asked, now = rebooted(), 0, NOW
+        while not update.ended:
+            step = next_step(update)
+            if isinstance(step, Ask):
+                asked, update = asked + 1, after(update, CallFailed("OTA.Status", 404, "no"), *LOST_LINK, now=now)
+            now += 1
+        assert (update.state, asked) == (S.TIMED_OUT, 41)
 
 
 class TestALinkThatDrops:
@@ -624,11 +896,11 @@ class TestAfterTheReboot:
         while not update.ended:
             if isinstance(next_step(update), Ask):
                 asked += 1
-                event: Event = BuildReported(Build()) if asked % 2 else CallTimedOut("OTA.Status")
+                event: Event = reported(Build()) if asked % 2 else CallTimedOut("OTA.Status")
             else:
                 now, event = next_deadline(update) or now, DeadlinePassed()
             update = advance(update, event, now=now)
-        assert (update.state, asked, now) == (S.TIMED_OUT, 30, NOW + 900)
+        assert (update.state, asked, now) == (S.TIMED_OUT, 31, NOW + 900)
         assert "did not say in time what it runs" in update.reason
 
     def test_new_build_but_no_word_of_commit_is_not_committed(self) -> None:
@@ -639,7 +911,7 @@ class TestAfterTheReboot:
     def test_versions_decide_where_there_is_no_build_id(self) -> None:
         """`fw_version` alone, as simple devices send it."""
         assert after(rebooted(), BuildReported(Build(version="2.0", is_committed=True))).state is S.COMMITTED
-        assert after(rebooted(), BuildReported(Build(version="1.0"))).state is S.ROLLED_BACK
+        assert after(rebooted(), BuildReported(Build(version="1.0", status=0))).state is S.ROLLED_BACK
 
     def test_on_trial_until_committed(self) -> None:
         """UNCOMMITTED shows until when; OTA.Commit, called by whomever, or a report of it, commits."""
@@ -669,7 +941,7 @@ class TestAfterTheReboot:
         assert next_step(update) == Ask()
         assert after(update, CommitAccepted()) is update
         assert after(update, BuildReported(OLD)).state is S.ROLLED_BACK
-        assert next_step(after(update, BuildReported(Build(id="new")))) == Wait(NOW + 30)
+        assert next_step(after(update, BuildReported(Build(id="new")))) == Ask()
         assert next_step(after(update, BuildReported(TRIAL))) == Commit()
 
     def test_not_committed_in_time_is_rolled_back_when_the_device_says_so(self) -> None:
@@ -692,8 +964,9 @@ class TestAfterTheReboot:
             ([Build(id="other", is_committed=True)], S.COMMITTED),
             ([Build(id="other", is_committed=False)], S.UNCOMMITTED),
             ([Build(id="old", partition=1, is_committed=True)], S.COMMITTED),
-            ([Build(id="old", partition=0, is_committed=True)], S.ROLLED_BACK),
-            ([Build(id="old")], S.ROLLED_BACK),
+            ([Build(id="old", partition=0, is_committed=True, status=0)], S.ROLLED_BACK),
+            ([Build(id="old", status=0)], S.ROLLED_BACK),
+            ([Build(id="old")], S.REBOOTING),
             ([Build(is_committed=True)], S.REBOOTING),
         ],
     )
@@ -969,8 +1242,11 @@ class TestLaws:
             if before.ended:
                 assert update is before
             if update.state is S.COMMITTED and not before.ended:
-                said = isinstance(event, BuildReported) and event.build.is_committed
-                assert said or isinstance(event, CommitAccepted)
+                if isinstance(event, BuildReported):
+                    assert event.build.is_committed or (event.asked and event.build.is_committed is None)
+                else:
+                    unsaid = before.commit_unknown and isinstance(event, CommitUnsupported | CallFailed)
+                    assert unsaid or isinstance(event, CommitAccepted)
             assert 0 <= update.offset <= update.image.size
             assert 1 <= update.attempt <= update.options.max_attempts
             assert update.ended == (next_step(update) is None) == (next_deadline(update) is None)
@@ -991,6 +1267,8 @@ class TestLaws:
                     may_write = True
                 case BuildReported(build) if isinstance(next_step(before), Ask):
                     may_write = before.session is Session.LOST and build.status == 1
+                case CallFailed("OTA.Begin", _, message) if "already in progress" in message:
+                    may_write = before.session is Session.UNSURE and not before.image.bare
                 case DeviceConnected() | DeviceDisconnected():
                     may_write = False
             if update.attempt != before.attempt:
@@ -1007,7 +1285,7 @@ class TestLaws:
 
     @given(starts, st.lists(events, min_size=1, max_size=8))
     def test_no_device_keeps_an_update_alive_for_ever(self, update: Update, cycle: list[Event]) -> None:
-        """The same happenings again and again, just before each deadline: the total limits end it."""
+        """The same happenings again and again, just before each deadline that is not near: the total limits end it."""
         now = NOW
         for turn in range(100_000):
             if update.ended:
@@ -1015,6 +1293,9 @@ class TestLaws:
             deadline = next_deadline(update)
             assert deadline is not None
             now = max(now, deadline - 1)
+            if deadline <= now + 3:  # a new link begins a short pause
+                now += 60
+                update = advance(update, DeadlinePassed(), now=now)
             for event in cycle:
                 update = advance(update, event, now=now)
             due = next_deadline(update)

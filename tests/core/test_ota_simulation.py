@@ -2,7 +2,8 @@
 
 The device behaves as Mongoose OS does: it keeps an open transfer when its link drops, forgets it after its
 time-out, checks the digests of a zip and not of a bare image, reboots half a second after `OTA.End`, and
-rolls back when it is not committed in time or reboots before. Links drop before and after a call is heard,
+rolls back when it is not committed in time or reboots before. Some devices do not have OTA.Status, some have no trial
+and no OTA.Commit either, some do not forget a transfer until they reboot. Links drop before and after a call is heard,
 answers get lost, power is cut, the server is replaced by another process, at any point.
 """
 
@@ -30,6 +31,7 @@ from mdashcore.ota import (
     Commit,
     CommitAccepted,
     CommitRequested,
+    CommitUnsupported,
     DeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
@@ -42,6 +44,7 @@ from mdashcore.ota import (
     RevertAccepted,
     Started,
     State,
+    Status,
     Update,
     Wait,
     Write,
@@ -57,6 +60,10 @@ REBOOT_DELAY = 0.5  # seconds between the answer to OTA.End and the reboot
 class Refusal(Exception):
     """The device answers with an error."""
 
+    def __init__(self, message: str, code: int = -1) -> None:
+        super().__init__(message)
+        self.code = code
+
 
 @attrs.define
 class Device:
@@ -64,6 +71,9 @@ class Device:
     checks_digests: bool
     heeds_offset: bool
     tells_percent: bool
+    has_status: bool = True
+    has_trial: bool = True
+    forgets: bool = True
     runs: str = "old"
     slot: int = 0
     committed: bool = True
@@ -78,13 +88,13 @@ class Device:
     began_since_boot: bool = False
 
     def next_timer(self) -> float | None:
-        forgets = self.forgets_at if self.received is not None else None
+        forgets = self.forgets_at if self.received is not None and self.forgets else None
         timers = [t for t in (forgets, self.reboots_at, self.reverts_at) if t is not None]
         return min(timers, default=None)
 
     def pass_time(self, now: float) -> bool:
         """Whether it rebooted."""
-        if self.received is not None and now >= self.forgets_at:
+        if self.received is not None and self.forgets and now >= self.forgets_at:
             self.received, self.status = None, 0
         if self.reboots_at is not None and now >= self.reboots_at:
             self.boot(now)
@@ -98,7 +108,7 @@ class Device:
         self.received, self.status, self.began_since_boot = None, 0, False
         if self.reboots_at is not None:
             self.runs, self.slot = "new", 1 - self.slot
-            self.committed = self.commit_timeout == 0
+            self.committed = self.commit_timeout == 0 or not self.has_trial
             self.reverts_at = None if self.committed else now + self.commit_timeout
         elif not self.committed:
             self.runs, self.slot, self.committed, self.reverts_at = "old", 1 - self.slot, True, None
@@ -133,6 +143,8 @@ class Device:
                     raise Refusal("Invalid CRC")
                 self.status, self.reboots_at = 3, now + REBOOT_DELAY
             case "OTA.Commit":
+                if not self.has_trial:
+                    raise Refusal("No handler for OTA.Commit", 404)
                 if self.committed:
                     raise Refusal("already committed")
                 self.committed, self.reverts_at = True, None
@@ -143,6 +155,8 @@ class Device:
         return {}
 
     def build(self) -> Build:
+        if not self.has_status:
+            return Build.from_wire({"fw_id": self.runs})
         report: dict[str, Any] = {
             "fw_id": self.runs,
             "is_committed": self.committed,
@@ -184,6 +198,8 @@ class Simulation(RuleBasedStateMachine):
         timeout=st.sampled_from([60, 600]),
         auto_commit=st.booleans(),
         head_start=st.integers(0, 12),
+        kind=st.sampled_from(["all", "all", "no status", "no trial"]),
+        forgets=st.sampled_from([True, True, False]),
     )
     def begin(
         self,
@@ -195,10 +211,14 @@ class Simulation(RuleBasedStateMachine):
         timeout: int,
         auto_commit: bool,
         head_start: int,
+        kind: str = "all",
+        forgets: bool = True,
     ) -> None:
         self.now = 1000.0
         self.data = bytes(n % 251 for n in range(size))
-        self.device = Device(self.data, not bare, heeds_offset, tells_percent)
+        self.device = Device(
+            self.data, not bare, heeds_offset, tells_percent, kind == "all", kind != "no trial", forgets
+        )
         self.online = True
         self.image = Image("fw", size, "", None if bare else "new", bare=bare)
         self.asked_to_commit = False
@@ -227,7 +247,8 @@ class Simulation(RuleBasedStateMachine):
         elif self.update.state is State.COMMITTED:
             assert (self.device.runs, self.device.committed) == ("new", True)
         elif self.update.state is State.UNCOMMITTED is not before.state:
-            assert (self.device.runs, self.device.committed) == ("new", False)
+            assert self.device.runs == "new"
+            assert self.update.commit_unknown or not self.device.committed
         elif self.update.state is State.ROLLED_BACK:
             assert self.device.runs == "old" or isinstance(event, RevertAccepted)
         elif self.update.state in (State.CANCELED, State.SUPERSEDED):
@@ -255,7 +276,7 @@ class Simulation(RuleBasedStateMachine):
                 self.device.call(step.method, params, data, self.now)
                 event = self.answer(step)
             except Refusal as exc:
-                event = CallFailed(step.method, -1, str(exc))
+                event = CallFailed(step.method, exc.code, str(exc))
         if not answered:
             event = CallTimedOut(step.method)
         if self.online:
@@ -273,7 +294,8 @@ class Simulation(RuleBasedStateMachine):
                 return CommitAccepted()
             case _:
                 assert isinstance(step, Ask)
-                return BuildReported(self.device.build(), answered=True)
+                status = Status.ANSWERED if self.device.has_status else Status.NO_METHOD
+                return BuildReported(self.device.build(), answered=True, status=status)
 
     # ---- what happens
 
@@ -328,7 +350,9 @@ class Simulation(RuleBasedStateMachine):
             case "OTA.Commit" | "OTA.Revert" if self.online:
                 try:
                     self.device.call(kind, {}, b"", self.now)
-                except Refusal:
+                except Refusal as exc:
+                    if exc.code == 404:
+                        self.tell(CommitUnsupported())
                     return
                 self.tell(CommitAccepted() if kind == "OTA.Commit" else RevertAccepted())
 

@@ -12,7 +12,7 @@ import pytest
 from mdashcore import firmware
 from mdashcore.cli.ota import OUTCOMES
 from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, State
-from mdashcore.ota._guards import Verdict, judge
+from mdashcore.ota._reports import Verdict, judge
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from mdashcore.ota import ENDS, State
 from mdashcore.server import upload as server_upload
 from mdashcore.server.update_request import PARAMETERS
 from mdashcore.trio.agent import Backoff
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import Build, VirtualDevice, join
 from mdashcore.virtual_device.connect import run_virtual_device
 
 OLD, NEW = "20180501-000000/old", "20180601-120000/new"
@@ -422,6 +422,8 @@ async def test_the_size_and_number_of_chunks(alice, upload):
         await alice.connect("d1") as device,
         alice.calling("POST", "/devices/d1/ota?chunk_size=500&in_flight=3&attempts=1", content=data) as response,
     ):
+        ota = {"fw_id": "old", "arch": "esp32"}
+        await device.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"ota": ota}}}})
         begin = await device.expect("OTA.Begin")
         await device.reply(begin)
         chunks = [await device.expect("OTA.Write") for _ in range(3)]
@@ -512,3 +514,42 @@ async def test_everything_that_can_be_seen(alice, lamp, upload):
 async def test_a_bare_image_is_marked_as_such(alice, lamp, upload):
     """It has no build that could be compared."""
     assert (await upload(b"no zip", queue=1)).json()["image"]["bare"] is True
+
+
+# Devices that say less, and transfers that they still hold
+
+
+async def test_a_device_without_a_trial_over_the_wire(alice, lamp, upload):
+    """It has no OTA.Commit: a person who calls that is told so, and the update is committed."""
+    await lamp.on(character=join("no-trial"))
+    async with ends_as(alice, State.COMMITTED):
+        async with ends_as(alice, State.UNCOMMITTED):
+            assert (await upload()).content == b"true"
+        assert (await stands(alice))["commit_known"] is False
+        answer = await alice.http.post("/devices/d1/rpc/OTA.Commit")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, -32601)
+    assert "no OTA.Commit" in (await stands(alice))["reason"]
+
+
+async def test_the_transfer_before_is_ended_by_a_person(alice, lamp, upload):
+    """A canceled transfer is held for ever by some devices: the next update says that it waits, and goes on when a
+    person ends the old one. While a transfer is an update's own, it is not ended so."""
+    await lamp.on(character=join("holds-transfers"))
+    held = lamp.device.hold("OTA.Write", after=2)
+    await upload(queue=1)
+    await held.wait()
+    answer = await alice.http.post("/devices/d1/ota/end")
+    assert (answer.status_code, "TRANSFERRING" in answer.json()["error"]["message"]) == (409, True)
+    await alice.http.delete("/devices/d1/ota")
+    lamp.device.go_on("OTA.Write")
+    async with alice.listen() as ear:
+        await upload(queue=1, commit_timeout=0)
+        told = await ear.expect("ota.waiting", "d1")
+        now = await stands(alice)
+        assert now["waits_until"] == told["data"]["waits_until"] > now["changed"] + 600
+        assert now["reason"].startswith("waits until the device has forgotten the transfer before, at the latest ")
+        assert (await alice.http.post("/devices/d1/ota/end")).json() is True
+        await ear.expect("ota.COMMITTED", "d1")
+    answer = await alice.http.post("/devices/d1/ota/end")
+    assert answer.status_code == 422
+    assert (await alice.http.post("/devices/nosuch/ota/end")).status_code == 404

@@ -27,7 +27,7 @@ from mdashcore.ota import Options, State
 from mdashcore.storage import Backend
 from mdashcore.trio.background import Background
 from mdashcore.trio.updater import Updater
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
 
 EPOCH = 1_700_000_000.0
 OLD, NEW = "20180501-000000/old", "20180601-120000/new"
@@ -322,14 +322,43 @@ async def test_an_offline_device_gets_its_update_when_it_comes(autojump_clock, s
     assert update.started - update.created == pytest.approx(3 * DAY, abs=1)
 
 
-async def test_a_silent_device_gets_its_update_all_the_same(autojump_clock, site, here):
-    """Not every device says what it runs: after a while the transfer begins."""
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_a_device_that_does_not_introduce_itself(autojump_clock, site, here, deaf):
+    """Nothing is decided on an unknown build: it is asked before the first byte goes out. If it does not answer either,
+    the transfer begins all the same."""
     await site.start(here)
     lamp = await site.lamp()
     lamp.device.hello = list
+    lamp.deaf |= {"Sys.GetInfo", "OTA.Status"} if deaf else set()
     await lamp.join(here)
     update = await here.comes_to(State.TRANSFERRING)
-    assert 10 < update.started - update.created < 20
+    assert lamp.calls[:2] == ["Sys.GetInfo", "OTA.Status"]
+    if deaf:
+        assert (update.started - update.created, update.previous_build) == (pytest.approx(33), None)
+    else:
+        assert (update.started - update.created, update.previous_build.id) == (pytest.approx(3), OLD)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"), [({"platform": "esp8266"}, "REJECTED"), ({"build_id": OLD}, "ALREADY_INSTALLED")]
+)
+async def test_the_first_second(autojump_clock, site, here, fields, state):
+    """An update that comes before the device has said what it runs waits for that: no byte goes out in vain. What the
+    shadow still has from another build does not count."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    await lamp.leave()
+    stale = {"state": {"reported": {"ota": {"fw_id": "stale", "arch": fields.get("platform", "esp32")}}}}
+    await here.hub.shadows.update(*KEY, stale)
+    hello, lamp.device.hello = lamp.device.hello, list
+    await lamp.join(here)
+    await site.start(here, **fields)
+    await trio.sleep(1)
+    assert await here.stands() is State.QUEUED
+    for method, params in hello():
+        await here.hear(method, params)
+    assert (await here.ends()).state == state
+    assert lamp.calls == []
 
 
 async def test_nobody_comes(autojump_clock, site, here):
@@ -873,3 +902,135 @@ def test_whatever_happens(tmp_path_factory, course, calm, in_flight):
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+# Devices that say less
+
+
+def characters(*names):
+    return {"character": join(*names)}
+
+
+async def commits(node, lamp):
+    """A person calls OTA.Commit."""
+    event = ota.CommitAccepted()
+    try:
+        await lamp.handle("OTA.Commit", None)
+    except RpcError as exc:
+        event = ota.CommitUnsupported() if ota.lacks_method(exc.code, exc.message) else None
+    node.updater.tell(*KEY, event)
+
+
+async def runs(lamp):
+    """The build that the device really runs, and whether it is committed."""
+    boot = lamp.device._boot
+    return boot.running.build_id, boot.state.committed
+
+
+@pytest.mark.parametrize("how", ["auto", "a person", "nobody", "the device"])
+@pytest.mark.parametrize("name", [*CHARACTERS, "no-status slow-flash", "no-trial holds-transfers heartbeat-first"])
+async def test_every_character_is_updated(autojump_clock, site, here, name, how):
+    """By every way to a commit, and by none: it ends, in the state that is what the device runs."""
+    lamp = await site.lamp(**characters(*name.split()))
+    await lamp.join(here)
+    options = {"auto": AUTO, "the device": Options(commit_timeout=0)}.get(how, Options())
+    await site.start(here, options)
+    if how == "a person":
+        await here.comes_to(State.UNCOMMITTED)
+        await commits(here, lamp)
+    update = await here.ends()
+    kept = how != "nobody" or not lamp.device.character.has_trial
+    assert update.state is (State.COMMITTED if kept else State.ROLLED_BACK), update.reason
+    assert await runs(lamp) == (NEW if kept else OLD, True)
+    assert trio.current_time() < 700
+    reported = (await here.hub.shadows.get(*KEY)).reported["ota"]
+    assert reported["fw_id"] == (NEW if kept else OLD)
+    assert reported.get("status") != 2
+    assert await site.images() == []
+
+
+@pytest.mark.parametrize("name", ["no-status", "no-trial"])
+async def test_a_device_that_comes_and_goes_prolongs_nothing(autojump_clock, site, here, name):
+    """Each minute a new link: it is committed when its commit time-out has passed, and not later."""
+    lamp = await site.lamp(**characters(name))
+    await lamp.join(here)
+    lamp.device._updater._roll_back = lambda *args: None  # also the one with a trial keeps what it runs
+    await site.start(here)
+    update = await here.comes_to(State.UNCOMMITTED)
+    assert (update.commit_unknown, "is not known" in update.reason) == (True, True)
+    limit, began = update.changed + update.options.commit_timeout, trio.current_time()
+
+    async def come_and_go():
+        while True:
+            await trio.sleep(50)
+            await lamp.leave()
+            await lamp.join(here)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come_and_go)
+        update = await here.ends()
+        nursery.cancel_scope.cancel()
+    assert update.state is State.COMMITTED
+    assert limit - EPOCH - began == pytest.approx(300, abs=5)
+    assert limit < EPOCH + trio.current_time() < limit + 60
+
+
+@pytest.mark.parametrize("name", ["no-status", "no-trial", "heartbeat-first", "slow-flash"])
+async def test_a_lost_link_of_a_device_that_says_less(autojump_clock, site, here, name):
+    """The transfer goes on, without a second OTA.Begin that is accepted; ten minutes are not lost."""
+    lamp = await site.lamp(**characters(name))
+    await lamp.join(here)
+    await site.start(here, AUTO, size=20_000)
+    await lamp.chunks(7)
+    await lamp.leave()
+    await trio.sleep(20)
+    await lamp.join(here)
+    assert (await here.ends()).state is State.COMMITTED
+    assert trio.current_time() < 300
+    assert lamp.count("OTA.Write") < 24
+
+
+@pytest.mark.parametrize("end", ["canceled", "lost link, then canceled", "superseded while it waits"])
+async def test_the_transfer_before(autojump_clock, site, here, end):
+    """The next update waits as long as the device was told, says so once, and then succeeds."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    began = trio.current_time()
+    await site.start(here, Options(timeout=900), size=20_000)
+    await lamp.chunks(5)
+    if end.startswith("lost"):
+        await lamp.leave()
+    await here.updater.cancel(*KEY)
+    canceled = trio.current_time()
+    if end.startswith("lost"):
+        await trio.sleep(60)
+        await lamp.join(here)
+    if end.startswith("superseded"):
+        await site.start(here, version="1.5", build_id="1.5")
+        await here.updater.wait(*KEY, lambda update: update.waits_until is not None)
+    await site.start(here, AUTO)
+    waiting = await here.updater.wait(*KEY, lambda update: update.waits_until is not None)
+    assert waiting.waits_until == pytest.approx(EPOCH + canceled + 910, abs=12)
+    assert waiting.reason.startswith("waits until the device has forgotten the transfer before, at the latest 22:")
+    assert (await here.ends()).state is State.COMMITTED
+    assert 890 < trio.current_time() - began < 1000
+    told = [name for name in await site.told(here) if name == "waiting"]
+    assert len(told) == (2 if end.startswith("superseded") else 1)
+
+
+async def test_a_device_that_never_forgets(autojump_clock, site, here):
+    """The update ends, and says what helps; after it was done, the next one succeeds."""
+    lamp = await site.lamp(**characters("holds-transfers"))
+    await lamp.join(here)
+    await site.start(here, AUTO, size=20_000)
+    await lamp.chunks(5)
+    await here.updater.cancel(*KEY)
+    await site.start(here, AUTO)
+    update = await here.ends()
+    assert (update.state, "does not forget" in update.reason) == (State.FAILED, True)
+    await site.start(here, AUTO)
+    await trio.sleep(10)
+    await lamp.handle("OTA.End", None)
+    here.updater.tell(*KEY, ota.TransferEnded())
+    assert (await here.ends()).state is State.COMMITTED
+    assert trio.current_time() < 800

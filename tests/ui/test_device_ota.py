@@ -10,8 +10,9 @@ import zipfile
 import trio
 from playwright.sync_api import expect
 
+from mdashcore._errors import RpcError
 from mdashcore.ota import TRANSITIONS, State
-from mdashcore.virtual_device import Build
+from mdashcore.virtual_device import Build, join
 
 
 def choose(page, data, name="fw.zip"):
@@ -254,3 +255,48 @@ def test_the_picture_is_the_machine(page):
     }
     assert set(drawn) == {state.value for state in State}
     assert arrows == machine
+
+
+def test_a_transfer_that_the_device_still_holds(open_page, person, fleet, make_firmware, axe):
+    """The page says until when it waits; the act that helps is offered, with what it does; then the update goes on."""
+    calls = []
+
+    async def begin(params):
+        calls.append(params)
+        if len(calls) == 1:
+            raise RpcError(-1, "OTA already in progress")
+
+    reported = {"ota": {"app": "lamp", "fw_version": "1.0", "fw_id": "old", "arch": "esp32", "is_committed": True}}
+    answers = {"OTA.Begin": begin, "OTA.Write": None, "OTA.End": None}
+    fleet.pretend("holds", answers, reported=reported)
+    page = open_page(person, "#/device/holds/ota")
+    choose(page, make_firmware())
+    form(page).get_by_role("button", name="Update the device").click()
+    update = page.get_by_role("region", name="Update", exact=True)
+    expect(update).to_contain_text(
+        re.compile(r"waits until the device has forgotten the transfer before, at the latest \d+:\d\d")
+    )
+    axe(page)
+    update.get_by_role("button", name="End the old transfer").click()
+    dialog = page.get_by_role("dialog", name="End the old transfer?")
+    expect(dialog).to_contain_text("some restart for it")
+    axe(page)
+    dialog.get_by_role("button", name="End the transfer").click()
+    expect(picture(page)).to_have_accessible_name(re.compile("Now: Rebooting"))
+    expect(update.get_by_role("button", name="End the old transfer")).to_be_hidden()
+
+
+def test_a_device_that_does_not_say_whether_it_is_committed(open_page, person, fleet, install, axe):
+    """It says so, and how long; it can be committed."""
+    fleet.connect("lamp", character=join("no-status"))
+    install("lamp", version="2.0")
+    page = open_page(person, "#/device/lamp/ota")
+    update = page.get_by_role("region", name="Update", exact=True)
+    expect(update).to_contain_text("Whether it is committed is not known: the device does not say")
+    banner = page.get_by_role("region", name="Uncommitted firmware")
+    expect(banner).to_contain_text("the device does not say whether 2.0 is committed")
+    expect(banner).to_contain_text(re.compile("If it still runs in .*, it is taken for committed"))
+    axe(page)
+    banner.get_by_role("button", name="Commit").click()
+    expect(picture(page)).to_have_accessible_name(re.compile("Now: Committed"))
+    expect(banner).to_be_hidden()

@@ -53,6 +53,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "mdash ota lamp fw.zip --commit auto --queue",
         "mdash ota lamp --status --json",
         "mdash ota lamp --cancel",
+        "mdash ota lamp --end-transfer",
     ),
 )
 @click.argument("device", type=DEVICE, metavar="DEVICE")
@@ -72,6 +73,11 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
 @click.option("--force", is_flag=True, help="Send it whatever platform and build the device reports.")
 @click.option("--status", is_flag=True, help="Show how the device's newest update stands.")
 @click.option("--cancel", is_flag=True, help="Take the device's update back, if it has not the whole image yet.")
+@click.option(
+    "--end-transfer",
+    is_flag=True,
+    help="End a transfer that the device holds, and that no update goes on with: call OTA.End. The device may restart.",
+)
 @json_option
 @remote_options()
 def ota(
@@ -85,6 +91,7 @@ def ota(
     force: bool,
     status: bool,
     cancel: bool,
+    end_transfer: bool,
     as_json: bool,
 ) -> None:
     """Update a device's firmware over the air, and watch until that has ended.
@@ -95,13 +102,11 @@ def ota(
 
     Ctrl-C ends the watching; the update goes on. If the server is gone for a while, it is looked for again.
     """
-    if status or cancel:
-        if (status and cancel) or file or commit or no_wait or queue or force:
-            raise click.UsageError("--status and --cancel go with a DEVICE alone.")
-        if status:
-            _show(remote, device, as_json)
-        else:
-            _cancel(remote, device, as_json)
+    acts = [act for wanted, act in ((status, _show), (cancel, _cancel), (end_transfer, _end_transfer)) if wanted]
+    if acts:
+        if len(acts) > 1 or file or commit or no_wait or queue or force:
+            raise click.UsageError("--status, --cancel and --end-transfer go with a DEVICE alone.")
+        acts[0](remote, device, as_json)
         return
     if file is None:
         raise click.UsageError("Missing argument 'FILE'.")
@@ -167,7 +172,7 @@ def _rows(update: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "progress", f"{update['progress_percent']} %, {update['offset']} of {update['size']} bytes"
     if update["rate"] is not None:
         yield "rate", f"{update['rate']:.0f} bytes/s"
-    for name in ("created", "started", "changed", "deadline", "commit_by"):
+    for name in ("created", "started", "changed", "deadline", "waits_until", "commit_by"):
         if update[name] is not None:
             yield name, time_text(update[name])
     for past in update["history"]:
@@ -182,3 +187,11 @@ def _cancel(remote: Remote, device: str, as_json: bool) -> None:
         return
     update = _json.decode(answer)
     click.echo(printable(f"{update['state']}: {update['reason']}"))
+
+
+def _end_transfer(remote: Remote, device: str, as_json: bool) -> None:
+    answer = remote.request("POST", ("devices", device, "ota", "end"))
+    if as_json:
+        show_json(answer)
+    else:
+        click.echo(f"{device} has ended the transfer that it held")

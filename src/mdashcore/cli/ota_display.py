@@ -29,6 +29,7 @@ class Display:
         self._device = device
         self._hint = hint
         self._changed = 0.0
+        self._waits = False
         self._commit_until: float | None = None
         self._bar: Any = None
         if sys.stderr.isatty():
@@ -53,6 +54,10 @@ class Display:
         if update["changed"] < self._changed:
             return
         before, self.state, self._changed = self.state, update["state"], update["changed"]
+        waited, self._waits = self._waits, update["waits_until"] is not None
+        if self._waits and not waited:
+            helps = f"to end that transfer: mdash ota {self._device} --end-transfer"
+            self.say(f"{self._device}: {update['reason']}; {helps}")
         left = update["commit_seconds_left"]
         self._commit_until = None if left is None else trio.current_time() + left
         if self._bar is not None:
@@ -61,9 +66,11 @@ class Display:
         elif self.state != before:
             self.say(self.state)
         if left is not None and self.state != before and self._hint:
-            self.say(
-                f"{self._device} runs it on trial, and goes back in {left:.0f} s unless {_who(self._device, update)}"
-            )
+            if update["commit_known"]:
+                what = "runs it on trial, and goes back"
+            else:
+                what = "runs it, and does not say whether it is on trial. Then it goes back"
+            self.say(f"{self._device} {what} in {left:.0f} s unless {_who(self._device, update)}")
 
     def progress(self, percent: int) -> None:
         """Take what has been sent so far."""

@@ -15,12 +15,13 @@ import httpx
 import trio
 
 from mdashcore import _json
+from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota_display import Display, goes_on
 from mdashcore.cli.reconnecting import AWAY, reconnecting
 from mdashcore.cli.stream import open_notifications
-from mdashcore.ota import ENDS, State
+from mdashcore.ota import ENDS, State, lacks_method
 
 __all__ = ["watch_update"]
 
@@ -156,7 +157,8 @@ class _Watch:
         again, self._commit_tried = self._commit_tried, True
         with self._remote.reaching():
             response = await http.post(self._url("rpc", "OTA.Commit"))
-        if not (again and response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY):
+        refused = response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+        if not (refused and (again or _has_no_commit(response.content))):
             self._remote.checked(response)
         self._commit = False
 
@@ -184,3 +186,12 @@ class _Watch:
 
     def _url(self, *path: str) -> str:
         return self._remote.url(("devices", self._device, *path))
+
+
+def _has_no_commit(body: bytes) -> bool:
+    """Whether the device has answered that it has no such method: then it has no trial, and the server knows."""
+    try:
+        error = _json.decode(body)["error"]
+        return lacks_method(error["code"], error["message"])
+    except (InvalidInput, LookupError, TypeError, AttributeError):
+        return False

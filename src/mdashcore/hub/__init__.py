@@ -59,7 +59,7 @@ class HubListener(Protocol):
         """A notification was stored by this process. Of one that shares its store, the bus tells too."""
 
     def build_reported(self, account: str, id: str, build: Build) -> None:
-        """A device said what it runs: an update of it may have been waiting for that."""
+        """A device said what it runs, all that it said on its present connection: an update may wait for that."""
 
     def device_removed(self, account: str, id: str) -> None:
         """A device does not exist any more."""

@@ -40,16 +40,20 @@ class Peer(Protocol):
 class DeviceSession:
     """The service's side of one connection of a device."""
 
-    __slots__ = ("_held", "_hub", "_progress_told", "account", "id", "introduced")
+    __slots__ = ("_held", "_hub", "_progress_told", "_said", "account", "id")
 
     def __init__(self, hub: Hub, account: str, id: str) -> None:
         self._hub = hub
         self.account = account
         self.id = id
-        self.introduced = False
-        """Whether the device has said in this session what it runs (`reported.ota`, or a heartbeat)."""
+        self._said: Build | None = None
         self._progress_told = -inf
         self._held: tuple[str, bytes | None] | None = None
+
+    @property
+    def introduced(self) -> bool:
+        """Whether the device has said in this session what it runs (`reported.ota`, or a heartbeat)."""
+        return self._said is not None
 
     async def handle(self, event: Event, peer: Peer) -> None:
         """Take an event of the device's connection: what it tells is stored, what it asks is answered on `peer`.
@@ -164,8 +168,9 @@ class DeviceSession:
         change = await self._hub.shadows.update(self.account, self.id, document)
         reported = change.reported
         if isinstance(reported, dict) and isinstance(ota := reported.get("ota"), dict):
-            self.introduced = True
-            self._hub.build_reported(self.account, self.id, Build.from_wire(ota))
+            said = Build.from_wire(ota)
+            self._said = said if self._said is None else self._said.followed_by(said)
+            self._hub.build_reported(self.account, self.id, self._said)
         return change
 
     async def _tell(self, method: str, params: bytes | None) -> None:

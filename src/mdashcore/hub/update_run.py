@@ -100,10 +100,11 @@ class UpdateRun:
         self._version = await self._put(update)
         self._tried = None
         before, self._update = self._update, update
-        if update.state is not before.state:
+        if update.state is not before.state or (update.waits_until is not None and before.waits_until is None):
             self._told_at = now
             self._untold = True
-            self._updates.changed(self.account, self.device, update)
+            if update.state is not before.state:
+                self._updates.changed(self.account, self.device, update)
             await self.tell()
         elif update.offset != before.offset and now - self._told_at >= TELL_INTERVAL:
             await self._tell_progress(update, now)
@@ -157,11 +158,17 @@ class UpdateRun:
             return _json.encode(step.params(await self._read(step.offset, step.size)))
         return None
 
-    async def perform(self, step: CallStep, params: bytes | None, caller: DeviceCaller) -> ota.Event:
-        """Make the call of a step, with its `params`; what came of it."""
+    async def perform(
+        self, step: CallStep, params: bytes | None, caller: DeviceCaller, said: ota.Build | None = None
+    ) -> ota.Event:
+        """Make the call of a step, with its `params`; what came of it.
+
+        Args:
+            said: what the device has said by itself on this link; `None`: nothing.
+        """
         try:
             if isinstance(step, ota.Ask):
-                return await self._ask(step, caller)
+                return await self._ask(step, caller, said)
             await caller.call(self.account, self.device, step.method, params, timeout=step.call_timeout)
         except RpcError as exc:
             return ota.CallFailed(step.method, exc.code, exc.message)
@@ -179,9 +186,9 @@ class UpdateRun:
             return ota.ChunkAccepted(step.offset, step.size)
         return ota.EndAccepted() if isinstance(step, ota.End) else ota.CommitAccepted()
 
-    async def _ask(self, step: ota.Ask, caller: DeviceCaller) -> ota.Event:
+    async def _ask(self, step: ota.Ask, caller: DeviceCaller, said: ota.Build | None) -> ota.Event:
         answers: list[dict[str, object]] = []
-        answered = False
+        answered, status = False, ota.Status.FAILED
         failure: ota.Event = ota.CallTimedOut(step.method)
         for method in step.methods:
             try:
@@ -189,11 +196,20 @@ class UpdateRun:
                 if isinstance(answer, dict):
                     answers.append(answer)
                     answered = answered or method == ota.Ask.methods[0]
+                if method == step.method:
+                    status = ota.Status.ANSWERED
             except RpcError as exc:
                 failure = ota.CallFailed(step.method, exc.code, exc.message)
+                if ota.lacks_method(exc.code, exc.message):
+                    answered = True  # it works: it knows which methods it has
+                    if method == step.method:
+                        status = ota.Status.NO_METHOD
             except (CallTimeout, InvalidAnswer, InvalidInput):
                 pass
-        return ota.BuildReported(ota.Build.from_wire(*answers), answered) if answers else failure
+        if not answers and said is None:
+            return failure
+        build = ota.Build.from_wire(*answers)
+        return ota.BuildReported(build if said is None else said.followed_by(build), answered, status)
 
     async def _check_size(self) -> None:
         """Look at the image before the device makes room for it."""
@@ -219,8 +235,11 @@ class UpdateRun:
 
     async def _tell_state(self, update: Update) -> None:
         data = _json.encode(describe(update, now=self._updates.now()))
+        if update.state is State.TRANSFERRING and update.waits_until is not None:
+            await self._updates.feed.emit(self.account, "ota.waiting", self.device, data)
+            return
         await self._updates.feed.emit(self.account, f"ota.{update.state}", self.device, data)
-        report = _REPORTS.get(update.state)
+        report = _report(update)
         if report is not None:
             report = {"message": update.reason or _MESSAGES.get(update.state, str(update.state)), **report}
             await self._report(report)
@@ -247,6 +266,15 @@ def _damaged(stored: int, update: Update) -> NotFound:
     return NotFound(f"the image in the store is damaged: {stored} bytes instead of {update.image.size}")
 
 
+def _report(update: Update) -> dict[str, Any] | None:
+    """What the present state means in the fields of `reported.ota`; None: nothing about the device."""
+    if update.state is State.UNCOMMITTED and update.commit_unknown:
+        return None
+    if update.state is State.TIMED_OUT and update.offset >= update.image.size:
+        return None  # it has the whole image; what it runs is not known
+    return _REPORTS.get(update.state)
+
+
 _REPORTS: Final[dict[State, dict[str, Any]]] = {
     State.TRANSFERRING: {"status": 1, "progress_percent": 0},
     State.REBOOTING: {"status": 3, "progress_percent": 100},
@@ -256,7 +284,7 @@ _REPORTS: Final[dict[State, dict[str, Any]]] = {
     State.REJECTED: {"status": 2},
     State.TIMED_OUT: {"status": 2},
 }
-"""What a state means in the fields of `reported.ota`; the other states say nothing about the device."""
+"""The other states say nothing about the device."""
 
 _MESSAGES: Final[dict[State, str]] = {
     State.TRANSFERRING: "receiving the image",

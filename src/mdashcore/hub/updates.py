@@ -88,13 +88,12 @@ class Updates:
             NotFound: the device was removed.
         """
         facts = image if isinstance(image, ota.Image) else ota.Image.of(image)
-        update = Update.queued(id, facts, now=self.now(), options=options, blob=blob)
         race = self.records.race(scoped(account, device))
         while True:
             try:
-                version = await self.records.put(
-                    scoped(account, device), update, expected=await self._make_way(account, device)
-                )
+                before, held = await self._make_way(account, device)
+                update = Update.queued(id, facts, now=self.now(), options=options, blob=blob, held_until=held)
+                version = await self.records.put(scoped(account, device), update, expected=before)
             except VersionConflict:
                 await race.lost()
                 continue
@@ -107,21 +106,21 @@ class Updates:
             self.changed(account, device, update)
             return UpdateRun(self, account, device, Record(update, version), untold=True)
 
-    async def _make_way(self, account: str, device: str) -> int:
-        """End an update that waits in the queue; the version of the one that is there, ended."""
+    async def _make_way(self, account: str, device: str) -> tuple[int, float | None]:
+        """End an update that waits; the version of the one that is there, ended, and its `ota.held_until`."""
         try:
             found = await self.records.get(scoped(account, device))
         except Damaged:
             await self.records.delete(scoped(account, device))
-            return 0
+            return 0, None
         if found is None:
-            return 0
+            return 0, None
         run = UpdateRun(self, account, device, found)
         await run.apply(ota.NewerUpdateQueued())
         if not run.update.ended:
             raise Conflict(f"an update of {device!r} is going on already, it is {run.update.state}")
         await run.settle()  # whoever ended it may have been stopped before that
-        return run.version
+        return run.version, ota.held_until(run.update)
 
     async def take_up(self, account: str, device: str) -> UpdateRun:
         """The device's update, to be driven. Raises `NotFound`, also for one that cannot be read."""
@@ -217,12 +216,6 @@ class Updates:
     async def tidy(self, account: str, id: str) -> None:
         """Remove an image that is one of the `orphans`."""
         await self.blobs.delete(blob_key(account, id))
-
-    async def known_build(self, account: str, device: str) -> ota.Build | None:
-        """What the device last said it runs."""
-        reported = (await self.shadows.get(account, device)).reported or {}
-        said = reported.get("ota")
-        return ota.Build.from_wire(said) if isinstance(said, dict) else None
 
     async def forget(self, account: str, device: str) -> None:
         """The device was removed: its updates and the image go too."""

@@ -5,10 +5,14 @@ Each is a function of (update, event, now) that gives the changed fields; the ev
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+
+import attrs
 
 from mdashcore.ota import _guards as guards
 from mdashcore.ota._events import (
+    BeginAccepted,
     BuildReported,
     CallFailed,
     CallTimedOut,
@@ -20,11 +24,15 @@ from mdashcore.ota._events import (
     NewerUpdateQueued,
     RevertAccepted,
 )
-from mdashcore.ota._guards import Verdict, judge
+from mdashcore.ota._reports import Runs, lacks_method, runs
+from mdashcore.ota._reports import taken as taken_offsets
 from mdashcore.ota._steps import Ask, Begin, awaited
 from mdashcore.ota._values import MAX_TEXT, Build, Session, State, Update
 
-BUSY_MARGIN = 10.0  # seconds on top of the device's own time-out before `OTA.Begin` is tried again
+BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a transfer: its clock is not ours
+BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: it may have forgotten earlier
+END_DELAY = 2.0  # seconds after an OTA.End of a person until `OTA.Begin` is tried: a device may reboot for it
+INTRODUCTION = 3.0  # seconds on a new link in which a device says what it runs by itself, or is asked by its node
 ASK_INTERVAL = 30.0  # seconds between two questions to a device that says nothing decisive; a boot takes less
 
 
@@ -32,8 +40,27 @@ def start(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {"connected": True, "started": now, "previous_build": e.build}
 
 
+def start_unknown(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {"connected": True, "started": now, "questions": 0}
+
+
+def expect_introduction(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {"connected": True, "not_before": now + INTRODUCTION}
+
+
 def open_transfer(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return {"session": Session.OPEN, "reason": "", "begun": now, "taken": None}
+    return {
+        "session": Session.OPEN,
+        "offset": 0,
+        "chunk_failures": 0,
+        "doubtful": False,
+        "reason": "",
+        "begun": now,
+        "taken": None,
+        "attempt": u.attempt + (u.session is Session.UNSURE),
+        "held_until": None,
+        "waits_until": None,
+    }
 
 
 def take_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -46,7 +73,7 @@ def repeat_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
-    busy = isinstance(e, CallFailed) and judge(e.message) is Verdict.BUSY
+    held = now + u.options.timeout if u.session is not Session.NONE else u.held_until
     return {
         "session": Session.NONE,
         "offset": 0,
@@ -55,13 +82,55 @@ def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
         "begun": None,
         "taken": None,
         "attempt": u.attempt + 1,
-        "not_before": now + u.options.timeout + BUSY_MARGIN if busy else None,
+        "questions": 0,
+        "not_before": None,
+        "held_until": held,
         "reason": _words(u, e),
     }
 
 
+def probe(u: Update, e: Any, now: float) -> dict[str, Any]:
+    """A device that took OTA.Begin and forgot it takes another one; one that holds the transfer refuses it."""
+    held = max(now + u.options.timeout, u.held_until or 0.0)
+    return {"session": Session.UNSURE, "questions": 0, "not_before": None, "held_until": held}
+
+
+def go_on_unsaid(u: Update, e: Any, now: float) -> dict[str, Any]:
+    begun = now if u.begun is None else u.begun
+    return {"session": Session.OPEN, "chunk_failures": 0, "doubtful": True, "begun": begun, "reason": ""}
+
+
+def await_device(u: Update, e: Any, now: float) -> dict[str, Any]:
+    """It has no call to give a transfer up: it forgets it, after as long as it was told when that began."""
+    until = u.waits_until
+    if until is None:
+        known = u.held_until if u.held_until is not None and u.held_until > now else None
+        until = (now + u.options.timeout if known is None else known) + BUSY_MARGIN
+    latest = datetime.fromtimestamp(until, UTC)
+    return {
+        "session": Session.NONE,
+        "offset": 0,
+        "waits_until": until,
+        "not_before": min(now + BUSY_INTERVAL, until),
+        "reason": f"waits until the device has forgotten the transfer before, at the latest {latest:%H:%M} UTC",
+    }
+
+
+def never_forgot(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {"reason": f"{_words(u, e)}: the device does not forget the transfer before; end it, or restart the device"}
+
+
+def try_now(u: Update, e: Any, now: float) -> dict[str, Any]:
+    """A device that has restarted has forgotten the transfer."""
+    return {"connected": True, "not_before": None}
+
+
+def try_soon(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {"not_before": now + END_DELAY}
+
+
 def lose_link(u: Update, e: Any, now: float) -> dict[str, Any]:
-    changes: dict[str, Any] = {"connected": isinstance(e, DeviceConnected), "reason": _words(u, e)}
+    changes = {"connected": isinstance(e, DeviceConnected), "not_before": None, "reason": _words(u, e)}
     may_be_open = u.session is Session.OPEN or awaited(u) == Begin.method
     return changes | {"session": Session.LOST} if may_be_open else changes
 
@@ -72,10 +141,11 @@ def doubt_begin(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def go_on(u: Update, e: Any, now: float) -> dict[str, Any]:
-    taken = guards.taken(u, e.build)
+    taken = taken_offsets(u, e.build)
     return {
         "session": Session.OPEN,
         "offset": taken[0],
+        "questions": 0,
         "begun": now if u.begun is None else u.begun,
         "chunk_failures": 0,
         "doubtful": u.doubtful or len(taken) > 1,
@@ -94,6 +164,8 @@ def await_reboot(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {
         "connected": connected,
         "reconnected": new_link,
+        "online_since": now if new_link else None,
+        "questions": 0,
         "end_accepted": isinstance(e, EndAccepted),
         "not_before": None if new_link else now + ASK_INTERVAL,
         "reason": "" if isinstance(e, EndAccepted) else "it is not known whether the device took OTA.End",
@@ -109,15 +181,24 @@ def disconnect(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def ask_later(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return {"not_before": _next_question(u, u.online_since, now) if u.not_before is None else u.not_before}
+    """What a device says by itself changes nothing in when it is asked next."""
+    unasked = isinstance(e, BuildReported) and not e.asked
+    if unasked and (u.state is not State.UNCOMMITTED or e.build.is_committed is None):
+        return {}
+    return {
+        "not_before": _next_question(u, u.online_since, now) if u.not_before is None else u.not_before,
+        "questions": u.questions + (not unasked and u.state is not State.UNCOMMITTED),
+    }
 
 
 def _next_question(u: Update, online_since: float | None, now: float) -> float:
     """When to ask the device again: at the end of its health check, if that comes first."""
-    healthy_at = now
-    if u.options.auto_commit and online_since is not None:
-        healthy_at = online_since + u.options.commit_after
-    return min(now + ASK_INTERVAL, healthy_at) if healthy_at > now else now + ASK_INTERVAL
+    times = [now + ASK_INTERVAL]
+    if u.state is State.REBOOTING and online_since is not None:
+        times.append(online_since + guards.REBOOT_GRACE)
+    elif u.options.auto_commit and online_since is not None:
+        times.append(online_since + u.options.commit_after)
+    return min(time for time in times if time > now)
 
 
 def come_back(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -129,11 +210,42 @@ def go_away(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def still_uncommitted(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return ask_later(u, e, now) | {"reconnected": u.reconnected and e.build.is_committed is not False}
+    said = e.build.is_committed is False
+    unknown = u.commit_unknown and not said
+    seen = said or (unknown and guards.asked(u, e, now) and runs(u, e.build) is Runs.NEW)
+    changes = {"reconnected": u.reconnected and not seen, "commit_unknown": unknown}
+    return ask_later(u, e, now) | changes | ({"reason": ""} if said and u.commit_unknown else {})
 
 
 def await_commit(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return {"reconnected": False, "online_since": now, "not_before": _next_question(u, now, now), "reason": ""}
+    trial = attrs.evolve(u, state=State.UNCOMMITTED)
+    return {
+        "reconnected": False,
+        "online_since": now,
+        "not_before": _next_question(trial, now, now),
+        "questions": 0,
+        "reason": "",
+    }
+
+
+def await_commit_unknown(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return await_commit(u, e, now) | {"commit_unknown": True, "reason": COMMIT_UNKNOWN}
+
+
+def settle_commit(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {"commit_settled": True}
+
+
+def stay(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {"reason": "the device has no OTA.Commit: it does not try a build before it keeps it"}
+
+
+def stay_committed(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return stay(u, e, now) if lacks_method(e.code, e.message) else {}
+
+
+def stay_kept(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {} if u.commit_settled else {"reason": "still there after the commit time-out; the device did not say more"}
 
 
 def want_commit(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -151,7 +263,12 @@ def commit_unsure(u: Update, e: Any, now: float) -> dict[str, Any]:
     """
     if e.method == Ask.method:
         return ask_later(u, e, now)
-    return {"commit_requested": False, "not_before": None, "online_since": now, "reason": _words(u, e)}
+    return {
+        "commit_requested": False,
+        "not_before": None,
+        "online_since": now,
+        "reason": _words(u, e),
+    }
 
 
 def resume(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -190,6 +307,8 @@ def run_out(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {"reason": f"{_OVERDUE[u.state]} ({max(0.0, now - u.changed):.0f} s){last}"}
 
 
+COMMIT_UNKNOWN = "whether it is committed is not known: the device does not say"
+
 _OVERDUE = {
     State.QUEUED: "the device was not there to take the update in time",
     State.TRANSFERRING: "the device stopped taking the image",
@@ -210,7 +329,7 @@ def _words(u: Update, e: Event) -> str:
             return f"{method}: {message[:MAX_TEXT] or 'error'} (code {code})"
         case CallTimedOut(method):
             return f"{method}: no answer in time"
-        case BuildReported(build) if u.state is State.TRANSFERRING:
+        case BeginAccepted() | BuildReported() if u.state is State.TRANSFERRING:
             return "the device dropped out, and does not hold the transfer any more"
         case BuildReported(build):
             return f"the device says: {build.message or 'error'}"

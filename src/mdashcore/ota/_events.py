@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import ClassVar, TypeAlias
 
 import attrs
@@ -9,12 +10,20 @@ import attrs
 from mdashcore.ota._values import Build
 
 
+class Status(Enum):
+    """What became of the question `OTA.Status`."""
+
+    NOT_ASKED = auto()
+    ANSWERED = auto()
+    NO_METHOD = auto()  # the device does not have it
+    FAILED = auto()  # another error, or no answer in time
+
+
 @attrs.frozen
 class Started:
-    """It is this update's turn, and the device is connected."""
+    """It is this update's turn; the device is connected, and has said on this link what it runs."""
 
     build: Build | None = None
-    """What the device runs now, if it has said so."""
 
 
 @attrs.frozen
@@ -76,6 +85,13 @@ class BuildReported:
     build: Build
     answered: bool = False
     """The device answered `Sys.GetInfo` just now: it is not only there, it also works."""
+    status: Status = Status.NOT_ASKED
+    """Whether the device was asked how its transfer and its trial stand; what it said of them is in `build`."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether this answers the step `Ask`; else the device said it by itself."""
+        return self.answered or self.status is not Status.NOT_ASKED
 
 
 @attrs.frozen
@@ -86,6 +102,16 @@ class CommitRequested:
 @attrs.frozen
 class CommitAccepted:
     """The device answered `OTA.Commit`, whoever called it."""
+
+
+@attrs.frozen
+class CommitUnsupported:
+    """The device has no `OTA.Commit`: a person has called it."""
+
+
+@attrs.frozen
+class TransferEnded:
+    """The device answered an `OTA.End` that a person has called, to end the transfer that it holds."""
 
 
 @attrs.frozen
@@ -120,6 +146,8 @@ Event: TypeAlias = (
     | BuildReported
     | CommitRequested
     | CommitAccepted
+    | CommitUnsupported
+    | TransferEnded
     | RevertAccepted
     | CancelRequested
     | NewerUpdateQueued

@@ -1,98 +1,24 @@
-"""What devices say, judged; and the guards: the questions that the machine asks before it takes an arrow."""
+"""The guards: the questions that the machine asks before it takes an arrow.
+
+Each is about (update, event, now), and its docstring labels the arrow; the event has the type of its row.
+"""
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from typing import Any
 
-from mdashcore.ota._events import CallTimedOut
-from mdashcore.ota._steps import Ask, Begin, Write, awaited, next_step, time_limit
-from mdashcore.ota._values import Build, State, Update
+from mdashcore.ota._events import BuildReported, CallTimedOut, Status
+from mdashcore.ota._reports import Runs, Verdict, judge, lacks_method, runs, same, taken
+from mdashcore.ota._steps import Ask, Begin, Commit, Write, awaited, next_step, time_limit
+from mdashcore.ota._values import Build, Session, Update
 
+MAX_QUESTIONS = 40  # to a device that is there and does not say what it runs: 20 minutes of them
 
-class Verdict(Enum):
-    """What the words of a device's error mean for the update."""
+STATUS_TRIES = 3  # questions OTA.Status that fail, until it counts as one that is never answered
 
-    SAME_BUILD = auto()
-    WRONG_PLATFORM = auto()
-    BUSY = auto()
-    BAD_IMAGE = auto()
-    OTHER = auto()
+REBOOT_GRACE = 10.0  # seconds on a new link after which an old build is no device that is yet to reboot: it takes 0.5
 
-
-_WORDS = (
-    ("same as current", Verdict.SAME_BUILD),
-    ("wrong platform", Verdict.WRONG_PLATFORM),
-    ("already in progress", Verdict.BUSY),
-    # Mongoose OS closes the transfer with these: the same chunk again only gets other words.
-    ("invalid crc", Verdict.BAD_IMAGE),
-    ("malformed archive", Verdict.BAD_IMAGE),
-    ("compressed .zip", Verdict.BAD_IMAGE),
-    ("manifest", Verdict.BAD_IMAGE),
-)
-
-
-def judge(message: str) -> Verdict:
-    """What a device's error message means; devices have words for it, not codes."""
-    message = message.lower()
-    return next((verdict for words, verdict in _WORDS if words in message), Verdict.OTHER)
-
-
-class Runs(Enum):
-    """Which firmware a report speaks of."""
-
-    NEW = auto()
-    OLD = auto()
-    ANOTHER = auto()
-    UNKNOWN = auto()
-
-
-def runs(update: Update, build: Build) -> Runs:
-    """Which firmware the device runs, after the reboot, by its own report.
-
-    Build ids are compared; versions where one side has no id. Where old and new cannot be told apart (a bare
-    image, or the same build once more), only an update leaves a device uncommitted, or on another partition.
-    """
-    image, old = update.image, update.previous_build or Build()
-    is_image = same(build.id, image.build_id, build.version, image.version)
-    is_old = same(build.id, old.id, build.version, old.version)
-    if is_image is False:
-        return Runs.ANOTHER if is_old is False else Runs.OLD
-    if (is_image and not is_old) or is_old is False or build.is_committed is False:
-        return Runs.NEW
-    if same(build.partition, old.partition) is False:
-        return Runs.NEW
-    if update.state is State.UNCOMMITTED and not update.reconnected:  # it was new, and has not rebooted since
-        return Runs.NEW
-    if is_old is None:
-        return Runs.UNKNOWN
-    if update.state is State.UNCOMMITTED:  # any reboot while uncommitted rolls back
-        return Runs.OLD
-    return Runs.NEW if is_image else Runs.OLD
-
-
-def same(*values: object) -> bool | None:
-    """Of pairs, whether the first that is known on both sides is equal; None: there is none."""
-    for one, other in zip(values[::2], values[1::2], strict=True):
-        if one is not None and other is not None:
-            return one == other
-    return None
-
-
-def taken(update: Update, build: Build) -> list[int]:
-    """The offsets that a device may have reached when its link dropped: unanswered chunks may have arrived."""
-    options, size = update.options, update.image.size
-    sent = 0 if update.begun is None else options.chunks_in_flight  # none before OTA.Begin was answered
-    reach = [update.offset + n * options.chunk_size for n in range(sent + 1)]
-    return [
-        offset
-        for offset in sorted({min(offset, size) for offset in reach})
-        if build.progress_percent in (None, offset * 100 // size)
-    ]
-
-
-# ---------------------------------------------------------------- guards: the docstring labels the arrow
-# Each is a question about (update, event, now); the event has the type of its row.
+COMMIT_MARGIN = 10.0  # seconds on top of the commit time-out: the device's clock is not ours
 
 
 def installed(u: Update, e: Any, now: float) -> bool:
@@ -107,6 +33,17 @@ def other_platform(u: Update, e: Any, now: float) -> bool:
     if u.options.force or platform is None or u.image.platform is None:
         return False
     return bool(platform.lower() != u.image.platform.lower())
+
+
+def away(u: Update, e: Any, now: float) -> bool:
+    """not connected any more"""
+    return not u.connected
+
+
+def says_enough(u: Update, e: Any, now: float) -> bool:
+    """says what it runs, or was asked"""
+    named = e.build.id is not None or e.build.version is not None
+    return e.asked or (named and (e.build.platform is not None or u.image.platform is None))
 
 
 def says_same_build(u: Update, e: Any, now: float) -> bool:
@@ -133,8 +70,37 @@ def attempts_left(u: Update, e: Any, now: float) -> bool:
 
 def worth_beginning_again(u: Update, e: Any, now: float) -> bool:
     """not the image's fault, attempts left"""
-    own_leftover = e.method == Begin.method and judge(e.message) is Verdict.BUSY and u.attempt > 1
-    return attempts_left(u, e, now) and (own_leftover or u.doubtful or e.method == Ask.method)
+    return attempts_left(u, e, now) and u.doubtful
+
+
+def holds_transfer(u: Update, e: Any, now: float) -> bool:
+    """OTA.Begin: holds a transfer already"""
+    return e.method == Begin.method and judge(e.message) is Verdict.BUSY
+
+
+def holds_ours(u: Update, e: Any, now: float) -> bool:
+    """OTA.Begin: holds the transfer that was lost"""
+    return holds_transfer(u, e, now) and u.session is Session.UNSURE and not u.image.bare
+
+
+def may_still_forget(u: Update, e: Any, now: float) -> bool:
+    """OTA.Begin: holds a transfer, and may still forget it"""
+    return holds_transfer(u, e, now) and (u.waits_until is None or now < u.waits_until)
+
+
+def waits_for_device(u: Update, e: Any, now: float) -> bool:
+    """waits until the device has forgotten a transfer"""
+    return u.waits_until is not None
+
+
+def asked_in_vain(u: Update, e: Any, now: float) -> bool:
+    """says nothing at all"""
+    return bool(e.method == Ask.method)
+
+
+def begun_once_too_often(u: Update, e: Any, now: float) -> bool:
+    """the transfer was lost, no attempts left"""
+    return u.session is Session.UNSURE and not attempts_left(u, e, now)
 
 
 def may_have_begun(u: Update, e: Any, now: float) -> bool:
@@ -167,14 +133,41 @@ def image_all_taken(u: Update, e: Any, now: float) -> bool:
     return transfer_still_open(u, e, now) and taken(u, e.build)[0] == u.image.size
 
 
+def cannot_say(u: Update, e: Any, now: float) -> bool:
+    """cannot say whether it holds the transfer"""
+    return awaited(u) == Ask.method and e.build.status is None and _never_says(u, e)
+
+
+def _never_says(u: Update, e: Any) -> bool:
+    """Whether a member that `OTA.Status` answers will not be said, as it is missing in an answer to that question."""
+    if e.status is Status.FAILED:
+        return u.questions + 1 >= STATUS_TRIES
+    return bool(e.asked)
+
+
+def transfer_lost(u: Update, e: Any, now: float) -> bool:
+    """transfer lost"""
+    return awaited(u) == Ask.method and e.build.status is not None
+
+
 def may_begin_anew(u: Update, e: Any, now: float) -> bool:
     """transfer lost, attempts left"""
-    return awaited(u) == Ask.method and attempts_left(u, e, now)
+    return transfer_lost(u, e, now) and attempts_left(u, e, now)
 
 
 def asked(u: Update, e: Any, now: float) -> bool:
-    """transfer lost"""
-    return awaited(u) == Ask.method
+    """was asked"""
+    return bool(e.asked)
+
+
+def status_missing(u: Update, e: Any, now: float) -> bool:
+    """OTA.Status failed"""
+    return awaited(u) == Ask.method and asked(u, e, now)
+
+
+def asked_enough(u: Update, e: Any, now: float) -> bool:
+    """was asked too often"""
+    return u.questions >= MAX_QUESTIONS and (not isinstance(e, BuildReported) or asked(u, e, now))
 
 
 def says_failed(u: Update, e: Any, now: float) -> bool:
@@ -205,12 +198,69 @@ def new_committed(u: Update, e: Any, now: float) -> bool:
     return runs(u, e.build) is Runs.NEW and e.build.is_committed is True
 
 
+def new_unknown(u: Update, e: Any, now: float) -> bool:
+    """new build, cannot say whether committed"""
+    return runs(u, e.build) is Runs.NEW and e.build.is_committed is None and _never_says(u, e)
+
+
+def new_settled(u: Update, e: Any, now: float) -> bool:
+    """new build, OTA.Commit was accepted or is not there, or the device commits by itself"""
+    return new_unknown(u, e, now) and (u.commit_settled or u.options.commit_timeout == 0)
+
+
+def kept(u: Update, e: Any, now: float) -> bool:
+    """new build, still there after its commit time-out"""
+    if not u.commit_unknown or not asked(u, e, now) or runs(u, e.build) is not Runs.NEW:
+        return False
+    return u.commit_settled or now >= u.changed + u.options.commit_timeout + COMMIT_MARGIN
+
+
+def trial_unknown(u: Update, e: Any, now: float) -> bool:
+    """cannot say whether committed"""
+    return u.commit_unknown
+
+
+def no_trial(u: Update, e: Any, now: float) -> bool:
+    """cannot say whether committed, on the link it reported on"""
+    return u.commit_unknown and not u.reconnected
+
+
+def commit_refused_for_good(u: Update, e: Any, now: float) -> bool:
+    """cannot say whether committed; has no OTA.Commit, or says that it is committed"""
+    if not u.commit_unknown or e.method != Commit.method:
+        return False
+    return lacks_method(e.code, e.message) or "already committed" in e.message.lower()
+
+
+def back(u: Update, e: Any, now: float) -> bool:
+    """on the link after the reboot"""
+    return u.reconnected
+
+
 def healthy(u: Update, e: Any, now: float) -> bool:
     """auto-commit: there for long enough, and answers"""
     if not u.options.auto_commit or u.online_since is None or not e.answered:
         return False
-    is_on_trial = e.build.is_committed is False or not u.reconnected
+    is_on_trial = e.build.is_committed is False or not u.reconnected or u.commit_unknown
     return is_on_trial and runs(u, e.build) is Runs.NEW and now >= u.online_since + u.options.commit_after
+
+
+def old_unasked(u: Update, e: Any, now: float) -> bool:
+    """the build it had, not a word of the transfer"""
+    return runs(u, e.build) is Runs.OLD and e.build.status is None and not asked(u, e, now)
+
+
+def old_end_unsure(u: Update, e: Any, now: float) -> bool:
+    """the build it had, cannot say whether OTA.End was taken"""
+    unsure = runs(u, e.build) is Runs.OLD and e.build.status is None and not u.end_accepted
+    return unsure and attempts_left(u, e, now)
+
+
+def old_too_early(u: Update, e: Any, now: float) -> bool:
+    """the build it had, may be yet to reboot"""
+    if runs(u, e.build) is not Runs.OLD or e.build.status is not None:
+        return False
+    return not _never_says(u, e) or u.online_since is None or now < u.online_since + REBOOT_GRACE
 
 
 def old_build(u: Update, e: Any, now: float) -> bool:

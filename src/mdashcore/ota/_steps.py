@@ -58,8 +58,9 @@ class Commit:
 class Ask:
     """Call `Sys.GetInfo` and `OTA.Status`, and tell both answers as one `BuildReported`.
 
-    Not every device has `OTA.Status`: what `Sys.GetInfo` said is then told alone. Only if neither
-    answered is it `CallFailed` or `CallTimedOut`, with the method of this step.
+    What the device has said before on this link, by itself, belongs to it too. Not every device has `OTA.Status`:
+    `BuildReported.status` says so. Only if the device has said nothing at all is it `CallFailed` or
+    `CallTimedOut`, with the method of this step.
     """
 
     method: ClassVar[str] = "OTA.Status"
@@ -87,7 +88,7 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
     """
     if update.ended:
         return None
-    if update.state is State.QUEUED or not update.connected:
+    if not update.connected:
         return Wait()
     if update.state is State.UNCOMMITTED and update.commit_requested and not update.reconnected:
         return Commit()
@@ -98,7 +99,7 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
     if update.state is not State.TRANSFERRING or update.session is Session.LOST:
         return Ask()
     options = update.options
-    if update.session is Session.NONE:
+    if update.session in (Session.NONE, Session.UNSURE):
         return Begin(update.image.size, options.timeout, options.commit_timeout)
     offset = update.offset + in_flight
     if in_flight >= options.chunks_in_flight * options.chunk_size or offset >= update.image.size:
@@ -120,8 +121,9 @@ LIMITS: Mapping[State, Limits] = {
     # A device that nobody has seen for a week; one that comes and goes but never has its turn for a month.
     State.QUEUED: Limits(7 * _DAY, 30 * _DAY),
     # On top of `options.timeout`, after which the device has given up itself. 16 MB at one chunk a second
-    # take under 5 hours; a day is three attempts at that, with reconnects.
-    State.TRANSFERRING: Limits(5 * _MINUTE, _DAY),
+    # take under 5 hours; a day is three attempts at that, with reconnects. A device that holds a transfer of
+    # before may have been told to do so for a day.
+    State.TRANSFERRING: Limits(5 * _MINUTE, 2 * _DAY),
     # One call; what is over goes on to REBOOTING, where the device's report decides.
     State.VERIFYING: Limits(2 * _MINUTE, 10 * _MINUTE),
     # Boot, unpack a file system, find the network. Who takes over after an outage gets the idle limit anew.
@@ -144,7 +146,10 @@ def limits(update: Update) -> Limits | None:
 def time_limit(update: Update) -> float | None:
     """When the idle or the total limit of its state is reached, in Unix seconds; None for an end."""
     limit = limits(update)
-    return None if limit is None else min(update.active + limit.idle, update.changed + limit.total)
+    if limit is None:
+        return None
+    active = max(update.active, update.waits_until or 0.0)
+    return min(active + limit.idle, update.changed + limit.total)
 
 
 def awaited(update: Update) -> str | None:
@@ -166,3 +171,22 @@ def commit_deadline(update: Update) -> float | None:
     if update.state is not State.UNCOMMITTED or update.options.commit_timeout == 0:
         return None
     return update.changed + update.options.commit_timeout
+
+
+def can_end_transfer(update: Update) -> bool:
+    """Whether a transfer that the device holds is none that this update goes on with."""
+    if update.state is State.TRANSFERRING:
+        return update.waits_until is not None
+    return update.ended or update.state is State.QUEUED
+
+
+def held_until(update: Update) -> float | None:
+    """When the device forgets a transfer that this update has left open, or has met, at the latest; None: none.
+
+    The device counts from the last chunk that it took, which was not after the end of the update.
+    """
+    if update.state in (State.UNCOMMITTED, State.COMMITTED, State.ROLLED_BACK):
+        return None
+    if update.session is Session.NONE:
+        return update.waits_until or update.held_until
+    return update.changed + update.options.timeout

@@ -56,6 +56,7 @@ class Session(StrEnum):
     """What is known of the transfer that a device holds open."""
 
     NONE = "none"  # OTA.Begin has to come first
+    UNSURE = "unsure"  # the device cannot say whether it still holds it: the answer to OTA.Begin tells
     OPEN = "open"  # the device accepted OTA.Begin on this link
     LOST = "lost"  # it had, or may have, then the link dropped: the device has to be asked
 
@@ -111,6 +112,10 @@ class Build:
     """0 idle, 1 a transfer is open, 2 the last one failed, 3 taken, about to reboot."""
     progress_percent: int | None = None
     message: str | None = None
+
+    def followed_by(self, later: Build) -> Build:
+        """What was said, and what was said later: the later word counts."""
+        return attrs.evolve(self, **{name: value for name, value in attrs.asdict(later).items() if value is not None})
 
     @classmethod
     def from_wire(cls, *answers: Mapping[str, object]) -> Build:
@@ -202,7 +207,17 @@ class Update:
     """In REBOOTING: the device answered `OTA.End`; else only its report tells whether it took the image."""
     online_since: float | None = None
     """In UNCOMMITTED: since when the device is there without a break; None while it is away."""
+    commit_unknown: bool = False
+    """In UNCOMMITTED: the device does not say whether it is on trial."""
+    commit_settled: bool = False
+    """The device has accepted `OTA.Commit`, or does not have it."""
     commit_requested: bool = False
+    questions: int = 0
+    """How often the device was asked in this state without having said what was to be known."""
+    held_until: float | None = None
+    """When the device forgets a transfer that came before, as far as that is known."""
+    waits_until: float | None = None
+    """The device holds a transfer that came before: how long it is waited for, at most."""
     not_before: float | None = None
     """A pause: no call until then."""
     previous_build: Build | None = None
@@ -216,10 +231,30 @@ class Update:
 
     @classmethod
     def queued(
-        cls, id: str, image: Image, *, now: float, options: Options = Options(), blob: str | None = None
+        cls,
+        id: str,
+        image: Image,
+        *,
+        now: float,
+        options: Options = Options(),
+        blob: str | None = None,
+        held_until: float | None = None,
     ) -> Update:
-        """A new update, waiting for its turn."""
-        return cls(id=id, image=image, created=now, changed=now, active=now, options=options, blob=blob)
+        """A new update, waiting for its turn.
+
+        Args:
+            held_until: `held_until` of the update before it.
+        """
+        return cls(
+            id=id,
+            image=image,
+            created=now,
+            changed=now,
+            active=now,
+            options=options,
+            blob=blob,
+            held_until=held_until,
+        )
 
     @property
     def ended(self) -> bool:

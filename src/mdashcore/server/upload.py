@@ -57,7 +57,7 @@ _PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
 
 UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 256 MiB at 150 kB/s; who is slower holds a place too long
 
-START_TIMEOUT: Final = 30.0  # seconds until an update has to have begun that was not meant for the queue: a new link's
+START_TIMEOUT: Final = 45.0  # seconds until an update has to have begun that was not meant for the queue: a new link's
 # introduction, or the way to another node, take less
 
 

@@ -19,7 +19,7 @@ import trio
 
 from mdashcore import notifications, ota
 from mdashcore._connection import Connection, ConnectionLimits
-from mdashcore._errors import LimitReached, NotFound, StorageError
+from mdashcore._errors import Conflict, LimitReached, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
 from mdashcore.hub.nodes import BEAT_INTERVAL
@@ -60,6 +60,7 @@ _GOING_DOWN: Final = "the server is going down"
 _CALLS_THAT_COUNT: Final[dict[str, ota.Event]] = {
     "OTA.Commit": ota.CommitAccepted(),
     "OTA.Revert": ota.RevertAccepted(),
+    "OTA.End": ota.TransferEnded(),
 }
 """What the success of a person's call means for the device's update."""
 
@@ -193,10 +194,30 @@ class Node:
         self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float
     ) -> bytes:
         """`call`, on behalf of a person: it shows among the notifications, and what it changes is noticed."""
-        result = await self.calls.call_shown(account, id, method, params, timeout=timeout)
+        try:
+            result = await self.calls.call_shown(account, id, method, params, timeout=timeout)
+        except RpcError as exc:
+            if method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
+                self.updater.tell(account, id, ota.CommitUnsupported())
+            raise
         if (event := _CALLS_THAT_COUNT.get(method)) is not None:
             self.updater.tell(account, id, event)
         return result
+
+    async def end_transfer(self, account: str, id: str) -> bool:
+        """Call `OTA.End` for a person, to end a transfer that the device holds and no update goes on with.
+
+        What becomes of the device then is its own: most refuse a part of an image, some restart.
+
+        Raises:
+            Conflict: the transfer is that of an update.
+            MdashError: as `call`.
+        """
+        update = await self.hub.updates.get(account, id)
+        if update is not None and not ota.can_end_transfer(update):
+            raise Conflict(f"the transfer is that of the present update, which is {update.state}")
+        await self.call_for_user(account, id, ota.End.method, timeout=ota.End.call_timeout)
+        return True
 
     async def begin_for_user(
         self, account: str, id: str, method: str, params: bytes | None, done: Outcome, *, timeout: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import Final, TypeVar
 
 import attrs
@@ -14,7 +13,7 @@ from mdashcore import ota
 from mdashcore._errors import Busy, NotFound, StorageError, VersionConflict
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.update_run import CallStep, UpdateRun
-from mdashcore.ota import State, Update
+from mdashcore.ota import Update
 from mdashcore.trio.background import Background
 
 __all__ = ["MAX_EVENTS", "UpdateDriver"]
@@ -22,8 +21,6 @@ __all__ = ["MAX_EVENTS", "UpdateDriver"]
 T = TypeVar("T")
 
 MAX_EVENTS: Final = 64  # not yet taken by a driver: reports come once in seconds, a driver takes them at once
-
-START_DELAY: Final = 15.0  # seconds that a new link has to say what the device runs, before a queued update begins
 
 NO_IMAGE: Final = -1
 """The code of the error that a call ends with where the store has lost the image, or a part of it."""
@@ -46,6 +43,7 @@ class UpdateDriver:
     Args:
         background: tries again what the storage fails to do.
         is_here: whether the device is connected to this node.
+        said: what the device has said of itself on its present link; None: nothing.
         on_news: called when the update may have changed.
     """
 
@@ -57,6 +55,7 @@ class UpdateDriver:
         background: Background,
         *,
         is_here: Callable[[], bool],
+        said: Callable[[], ota.Build | None],
         on_news: Callable[[], None],
     ) -> None:
         self._hub = hub
@@ -64,13 +63,13 @@ class UpdateDriver:
         self._caller = caller
         self._background = background
         self._is_here = is_here
+        self._said = said
         self._on_news = on_news
         self._events: deque[ota.Event] = deque(maxlen=MAX_EVENTS)
         self._calls: deque[_Call] = deque()
         self._wakeup = trio.Event()
         self._stale = False
         self._released = False
-        self._start_at = -inf
         self.replaced = False
         """Whether the store had another update, or none any more, when it was looked at last."""
 
@@ -120,10 +119,6 @@ class UpdateDriver:
         """Something happened that is not the end of a call."""
         if isinstance(event, ota.DeviceConnected | ota.DeviceDisconnected):
             self._abandon()  # the calls were made on the link before
-            self._start_at = trio.current_time() + START_DELAY
-        elif isinstance(event, ota.BuildReported) and self.update.state is State.QUEUED and self.update.connected:
-            self._start_at = -inf
-            return
         await self._apply(event)
         self._review()
 
@@ -206,7 +201,7 @@ class UpdateDriver:
         task_status.started()  # and without a pause to the call: chunks go out in the order of their start
         with call.scope:
             # `Busy`: too many call the device just now
-            call.outcome = await self._persist(lambda: self._run.perform(call.step, params, self._caller))
+            call.outcome = await self._persist(lambda: self._run.perform(call.step, params, self._caller, self._said()))
         call.done = True
         self._wakeup.set()
 
@@ -224,19 +219,7 @@ class UpdateDriver:
     async def _pause(self) -> None:
         """Until something happens, or it is time for something."""
         left = (ota.next_deadline(self.update) or 0.0) - self._hub.now()
-        start_in = inf
-        if self.update.state is State.QUEUED and self.update.connected:
-            start_in = self._start_at - trio.current_time()
-        with trio.move_on_after(max(min(left, start_in), 0.0)) as timer:
+        with trio.move_on_after(max(left, 0.0)) as timer:
             await self._wakeup.wait()
-        if not timer.cancelled_caught:
-            return
-        if start_in < left:
-            await self._start()
-        else:
+        if timer.cancelled_caught:
             await self._take(ota.DeadlinePassed())
-
-    async def _start(self) -> None:
-        run = self._run
-        build = await self._persist(lambda: self._hub.updates.known_build(run.account, run.device))
-        await self._take(ota.Started(build))

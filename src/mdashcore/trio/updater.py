@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import trio
 
 from mdashcore import ota
-from mdashcore._errors import Conflict, NotFound
+from mdashcore._errors import Conflict, MdashError, NotFound
 from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.update_run import UpdateRun
@@ -30,11 +30,11 @@ LOOK_INTERVAL: Final = 15.0  # seconds between two looks at an update that is wa
 _Key: TypeAlias = tuple[str, str]
 """Account and device id."""
 
+_CALLS: Final = (ota.CommitAccepted, ota.CommitUnsupported, ota.RevertAccepted, ota.TransferEnded)
+"""What came of people's calls; that matters to an update that another node drives, too."""
+
 _QUEUED: Final = f"ota.{State.QUEUED}"
 _PROGRESS: Final = "ota.progress"
-
-_INTRODUCED: Final = ota.BuildReported(ota.Build())
-"""A device that is connected for a while has said what it runs, or will not."""
 
 
 class Updater:
@@ -49,7 +49,8 @@ class Updater:
         self._hub = hub
         self._caller = caller
         self._background = background
-        self._here: set[_Key] = set()
+        self._here: dict[_Key, ota.Build | None] = {}
+        """The devices that are connected to this node, with what they have said of themselves on their link."""
         self._drivers: dict[_Key, UpdateDriver] = {}
         self._pending: dict[_Key, deque[ota.Event]] = {}
         self._look_again: set[_Key] = set()
@@ -72,7 +73,6 @@ class Updater:
         Arguments and errors are those of `Updates.create`.
         """
         key = account, device
-        build = await self._hub.updates.known_build(account, device)
         with trio.CancelScope(shield=True):  # once stored it has to be driven, whoever asked is still there or not
             pending = self._pending.setdefault(key, deque(maxlen=MAX_EVENTS))
             try:
@@ -82,14 +82,16 @@ class Updater:
                 if pending and key in self._here:
                     self._come(key)
                 raise
+            try:
+                await run.tell()  # before another node, which may hold the device, tells what comes next
+            except MdashError:
+                pass  # its driver does it
             self._pending.pop(key, None)
             self._look_again.discard(key)
             if key not in self._here:
                 self._drive(run)
-            elif any(isinstance(event, ota.DeviceConnected) for event in pending):
-                self._drive(run, ota.DeviceConnected(), *(e for e in pending if isinstance(e, ota.BuildReported)))
             else:
-                self._drive(run, ota.Started(build))
+                self._drive(run, *self._arrival(key))
         return run.update
 
     async def cancel(self, account: str, device: str) -> Update:
@@ -138,18 +140,20 @@ class Updater:
 
     async def connected(self, account: str, device: str) -> None:
         """The device has a new link to this node: its update goes on here. Raises `StorageError`."""
-        pending = self._expect((account, device))
-        if pending is not None:
-            await self._take_up((account, device), pending)
+        key = account, device
+        self._here[key] = None
+        await self._go_on(key)
 
     def disconnected(self, account: str, device: str) -> None:
         """The device has no link to this node any more. A driver keeps the deadlines of its update."""
-        self._here.discard((account, device))
+        self._here.pop((account, device), None)
         self._hand(account, device, ota.DeviceDisconnected())
 
     def tell(self, account: str, device: str, event: ota.Event) -> None:
         """Something happened to the device, or to its update; without an update it does not matter."""
-        if not self._hand(account, device, event) and isinstance(event, ota.CommitAccepted | ota.RevertAccepted):
+        if isinstance(event, ota.BuildReported) and (account, device) in self._here:
+            self._here[account, device] = event.build
+        if not self._hand(account, device, event) and isinstance(event, _CALLS):
             self._background.spawn(lambda: self._apply(account, device, event))
 
     def heard(self, account: str, device: str, name: str) -> None:
@@ -166,7 +170,7 @@ class Updater:
             if key in self._pending:
                 self._look_again.add(key)  # it may have been looked for just before
             else:
-                self._come(key, _INTRODUCED)
+                self._come(key)
 
     async def take_up_all(self) -> None:
         """Go on with what a process that lives no more has left: every update whose device no other node holds."""
@@ -175,7 +179,7 @@ class Updater:
             if key in self._drivers or key in self._pending:
                 continue
             if key in self._here:
-                await self.connected(account, device)
+                await self._go_on(key)
             elif not (await self._hub.presence.get(account, device)).online and key not in self._pending:
                 self._pending[key] = deque(maxlen=MAX_EVENTS)
                 await self._take_up(key, self._pending[key])
@@ -200,16 +204,26 @@ class Updater:
             return False
         return True
 
-    def _expect(self, key: _Key, *events: ota.Event) -> deque[ota.Event] | None:
+    def _arrival(self, key: _Key) -> tuple[ota.Event, ...]:
+        """What a device that is here means to an update that knows nothing of its link yet."""
+        said = self._here[key]
+        return (ota.DeviceConnected(),) if said is None else (ota.DeviceConnected(), ota.BuildReported(said))
+
+    def _expect(self, key: _Key) -> deque[ota.Event] | None:
         """The device is here. What has to be told when its update was taken up; None if somebody was told already."""
-        self._here.add(key)
-        if self._hand(*key, ota.DeviceConnected()):
+        arrival = self._arrival(key)
+        if all(self._hand(*key, event) for event in arrival):
             return None
-        pending = self._pending[key] = deque([ota.DeviceConnected(), *events], maxlen=MAX_EVENTS)
+        pending = self._pending[key] = deque(arrival, maxlen=MAX_EVENTS)
         return pending
 
-    def _come(self, key: _Key, *events: ota.Event) -> None:
-        pending = self._expect(key, *events)
+    async def _go_on(self, key: _Key) -> None:
+        pending = self._expect(key)
+        if pending is not None:
+            await self._take_up(key, pending)
+
+    def _come(self, key: _Key) -> None:
+        pending = self._expect(key)
         if pending is not None:
             self._background.spawn(lambda: self._take_up(key, pending))
 
@@ -228,7 +242,7 @@ class Updater:
         elif run is not None and not run.update.ended:
             self._drive(run, ota.DeviceDisconnected(), *pending)
         elif key in self._look_again and key in self._here:
-            self._come(key, _INTRODUCED)
+            self._come(key)
         self._look_again.discard(key)
 
     def _drive(self, run: UpdateRun, *events: ota.Event) -> None:
@@ -239,6 +253,7 @@ class Updater:
             self._caller,
             self._background,
             is_here=lambda: key in self._here,
+            said=lambda: self._here.get(key),
             on_news=lambda: self._wake(key),
         )
         if (previous := self._drivers.get(key)) is not None:
@@ -255,7 +270,7 @@ class Updater:
                 del self._drivers[key]
             self._wake(key)
         if driver.replaced and key in self._here and key not in self._drivers:
-            self._come(key, _INTRODUCED)
+            self._come(key)
 
     async def _apply(self, account: str, device: str, event: ota.Event) -> None:
         """Tell an event to an update that is not driven here."""

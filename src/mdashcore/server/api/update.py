@@ -34,6 +34,13 @@ async def get_update(id: str) -> Response:
     return answer({**describe(update, now=hub.now()), "history": history.describe(), **damaged})
 
 
+@routes.post("/end")
+async def end_transfer(id: str) -> Response:
+    """End the transfer that the device holds, which is none of an update that goes on."""
+    account = principal().account
+    return answer(await service().node.end_transfer(account, id))
+
+
 @routes.delete("")
 async def cancel_update(id: str) -> Response:
     """Take the device's update back; the answer is how it ended."""

@@ -15,11 +15,13 @@ const STARTING = 3; // the device's number for "taken, about to restart": what i
 // Whether the firmware that runs may be rolled back.
 export const onTrial = (device) => firmware(device).is_committed === false && firmware(device).status !== STARTING;
 
-// {element, update(device), destroy()}: hidden while the firmware is committed.
+// {element, update(device), unsaid(whether), destroy()}: hidden while the firmware is committed. `unsaid`: an update is
+// uncommitted because the device does not say whether it is.
 export function commitBanner(device) {
   let present = device;
   let ends = null; // ms by this browser's clock, when the device goes back by itself; null where it is not known
   let auto = false; // the server commits it
+  let unsaid = false;
   let asked = null; // the build that was asked about
   let timer = null;
   const words = h("p", {});
@@ -69,13 +71,14 @@ export function commitBanner(device) {
   function tick() {
     const seconds = ends === null ? null : (ends - Date.now()) / 1000;
     setText(left, auto ? "The server commits it by itself when the device has stayed healthy for long enough." : seconds === null ? "Unless it is committed, the next restart brings the old one back."
+      : unsaid ? seconds > 0 ? `If it still runs in ${duration(seconds)}, it is taken for committed.` : "The time to commit is over: the device is asked what it runs."
       : seconds > 0 ? `Rolls back by itself in ${duration(seconds)}.` : "The time to commit is over: it rolls back.");
   }
 
   function update(now) {
     present = now;
     const {fw_version: version, fw_id: build} = firmware(now);
-    element.hidden = !onTrial(now);
+    element.hidden = !onTrial(now) && !unsaid;
     if (element.hidden) {
       asked = null;
       clearInterval(timer);
@@ -84,9 +87,11 @@ export function commitBanner(device) {
       return;
     }
     timer ??= setInterval(tick, TICK);
-    const key = `${build} ${now.online}`;
+    const key = `${build} ${now.online} ${unsaid}`;
     if (asked !== key) askWhen(key);
-    fill(words, h("strong", {}, "This firmware is on trial: "), foreign(String(version ?? "a version without a name")), " is not committed. ",
+    const name = foreign(String(version ?? "a version without a name"));
+    fill(words, ...(unsaid ? [h("strong", {}, "This firmware may be on trial: "), "the device does not say whether ", name, " is committed. "]
+      : [h("strong", {}, "This firmware is on trial: "), name, " is not committed. "]),
       now.online ? "Commit it if the device works as it should." : "The device is offline: it can be committed once it is back.");
     for (const button of [commit, back]) if (!button.hasAttribute("aria-busy")) button.disabled = !now.online;
   }
@@ -95,6 +100,11 @@ export function commitBanner(device) {
   return {
     element,
     update,
+    unsaid: (whether) => {
+      if (whether === unsaid) return;
+      unsaid = whether;
+      update(present);
+    },
     destroy: () => {
       clearInterval(timer);
       asked = null;

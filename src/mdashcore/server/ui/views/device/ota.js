@@ -1,6 +1,6 @@
 // The tab "ota" of a device: its firmware, and the way of an update into it.
 
-import {del, devicePath, get, upload} from "../../api.js";
+import {del, devicePath, get, post, upload} from "../../api.js";
 import {ask, errorLine, progress} from "../../dialog.js";
 import {bytes, fill, foreign, h, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
@@ -11,6 +11,7 @@ import {STATES, isEnd, label, statePicture} from "./state_picture.js";
 
 const CAN_CANCEL = new Set(["QUEUED", "TRANSFERRING"]); // after that, the device has been told to use it
 const TICK = 1000; // ms between two drawings of the times
+const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"});
 
 export default function ota(device) {
   let present = device;
@@ -26,8 +27,9 @@ export default function ota(device) {
   const bar = progress("Transfer to the device");
   const state = h("p", {class: "update-state", role: "status"});
   const about = h("div", {});
+  const end = h("button", {type: "button", onclick: doEnd}, "End the old transfer");
   const cancel = h("button", {type: "button", onclick: doCancel}, "Cancel the update");
-  const now = h("section", {class: "card stack", "aria-label": "Update"}, h("header", {class: "section-head"}, h("h2", {}, "Update"), cancel), state, bar.element, error.element, picture.element, about);
+  const now = h("section", {class: "card stack", "aria-label": "Update"}, h("header", {class: "section-head"}, h("h2", {}, "Update"), h("div", {class: "actions"}, end, cancel)), state, bar.element, error.element, picture.element, about);
   const history = h("div", {});
   const form = imageForm(device, {
     send: (file, query, options) => upload(`${devicePath(device.id, "ota")}?${new URLSearchParams(query)}`, file, options),
@@ -69,18 +71,32 @@ export default function ota(device) {
     await read();
   }
 
+  async function doEnd() {
+    const done = await ask({
+      title: "End the old transfer?",
+      lost: "The device still holds a transfer that nothing goes on with. It is told that the transfer is over (OTA.End): most devices refuse the part of an image that they have, some restart for it. If the transfer was a whole image, the device runs that.",
+      action: "End the transfer",
+      danger: true,
+      onConfirm: () => post(devicePath(device.id, "ota", "end")).then(() => true),
+    });
+    if (done) await read();
+  }
+
   function draw() {
     const is = update?.state;
     const going = update !== null && !isEnd(is);
     now.hidden = update === null && error.element.hidden;
     picture.element.hidden = !loaded;
     cancel.hidden = !CAN_CANCEL.has(is);
+    const waits = is === "TRANSFERRING" && update.waits_until;
+    end.hidden = !waits && !(is === "FAILED" && /already in progress/i.test(update.reason));
+    banner.unsaid(is === "UNCOMMITTED" && update.commit_known === false);
     if (picture.state !== is) picture.set(picture.state = is ?? null);
     sendBox.hidden = going;
     if (update) {
       const {image, progress_percent: percent, offset, rate, attempt, reason, changed} = update;
       state.className = `update-state ${is === "COMMITTED" ? "good" : isEnd(is) ? "bad" : ""}`;
-      setText(state, `${label(is)}: ${is === "QUEUED" && !present.online ? "waits until the device is online" : STATES[is]?.words ?? ""}.${reason ? ` ${reason.charAt(0).toUpperCase()}${reason.slice(1)}` : ""}`);
+      setText(state, `${label(is)}: ${is === "QUEUED" && !present.online ? "waits until the device is online" : waits ? `waits until the device has forgotten the transfer before, at the latest ${clock(waits)}` : STATES[is]?.words ?? ""}.${reason && !waits ? ` ${reason.charAt(0).toUpperCase()}${reason.slice(1)}` : ""}`);
       bar.element.hidden = !(is === "TRANSFERRING" || is === "VERIFYING");
       const left = rate ? (image.size - offset) / rate : null;
       bar.set(is === "VERIFYING" ? null : percent / 100, is === "VERIFYING" ? "the device checks it" : `${percent} %, ${bytes(offset)} of ${bytes(image.size)}${rate ? `, ${bytes(Math.round(rate))}/s` : ""}${left > 1 ? `, ${duration(left)} left` : ""}`);

@@ -5,7 +5,7 @@ import {fill, h, s} from "../../dom.js";
 // Every state: what it means, and the states that it can lead to.
 export const STATES = {
   QUEUED: {words: "waits", to: ["TRANSFERRING", "CANCELED", "SUPERSEDED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT"]},
-  TRANSFERRING: {words: "is being sent", to: ["VERIFYING", "CANCELED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT", "FAILED"]},
+  TRANSFERRING: {words: "is being sent", to: ["VERIFYING", "CANCELED", "SUPERSEDED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT", "FAILED"]},
   VERIFYING: {words: "is being checked by the device", to: ["REBOOTING", "TRANSFERRING", "REJECTED", "ALREADY_INSTALLED", "FAILED"]},
   REBOOTING: {words: "the device restarts with it", to: ["UNCOMMITTED", "COMMITTED", "VERIFYING", "TIMED_OUT", "FAILED", "ROLLED_BACK"]},
   UNCOMMITTED: {words: "runs on trial", to: ["COMMITTED", "TIMED_OUT", "FAILED", "ROLLED_BACK"]},
