@@ -32,11 +32,11 @@ def is_event(name: str, data: bytes | None) -> bool:
 
     What devices say, what they are asked, shadows and progress are not.
     """
-    if name in _EVENTS:
-        return True
     if name == UPDATED:
         return data is not None and data.startswith(b'{"name"')  # else it is of a shadow
-    return name.startswith(("ota.", "rollout.")) and name not in _PROGRESS
+    if name.startswith("rpc."):
+        return False
+    return name in _EVENTS or name.startswith(("ota.", "rollout.")) and name not in _PROGRESS
 
 
 def is_stored_event(stored: bytes) -> bool:
