@@ -36,7 +36,7 @@ def is_event(name: str, data: bytes | None) -> bool:
         return data is not None and data.startswith(b'{"name"')  # else it is of a shadow
     if name.startswith("rpc."):
         return False
-    return name in _EVENTS or name.startswith(("ota.", "rollout.")) and name not in _PROGRESS
+    return name in _EVENTS or (name.startswith(("ota.", "rollout.")) and name not in _PROGRESS)
 
 
 def is_stored_event(stored: bytes) -> bool:
