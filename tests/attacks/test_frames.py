@@ -33,26 +33,23 @@ WORK = {
     "no JSON": frame(TEXT, b"x"),
     "requests": frame(TEXT, b'{"id":1,"method":"x"}'),
     "answers": frame(TEXT, b'{"id":1,"result":1}'),
+    "notifications": frame(TEXT, b'{"method":"x"}'),
+    "half of a number": frame(TEXT, b"1."),
 }
-"""What each may send, and what costs the server more than the sender."""
-
-SOME = {"notifications": frame(TEXT, b'{"method":"x"}')}
-"""What each of the account's listeners is told, and what is stored."""
+"""What costs the server more than the sender."""
 
 
 class Flood:
     """Sockets that send the same frame as fast as they can, and read what they are answered."""
 
-    def __init__(self, streams: Sequence[trio.abc.Stream], each: bytes) -> None:
-        self.streams = streams
-        self.each = each
+    def __init__(self) -> None:
         self.closed: list[bytes] = []
-        """What each socket was told at last."""
+        """What each socket that was closed was told at last."""
 
-    async def send(self, stream: trio.abc.Stream) -> None:
-        packet = self.each * (PACKET // len(self.each))
+    async def send(self, stream: trio.abc.Stream, each: bytes) -> None:
+        packet = each * (PACKET // len(each))
         try:
-            if self.each[0] == CONTINUATION[0]:
+            if each[0] == CONTINUATION[0]:
                 await stream.send_all(BEGUN)
             while True:
                 await stream.send_all(packet)
@@ -70,16 +67,16 @@ class Flood:
 
 
 @asynccontextmanager
-async def flooding(attacked, each: bytes, sockets: int, path: str = "rpc") -> AsyncIterator[Flood]:
-    """That many sockets of one account that flood, devices or listeners."""
+async def flooding(attacked, kinds: Sequence[bytes], path: str = "rpc") -> AsyncIterator[Flood]:
+    """A socket of the same account for each kind of frame, devices or listeners, that flood with it."""
     key = await attacked.account("attacker")
-    ids = [f"d{number}" for number in range(sockets)]
-    tokens = (await attacked.devices("attacker", ids)).values() if path == "rpc" else [key] * sockets
+    ids = [f"d{number}" for number in range(len(kinds))]
+    tokens = (await attacked.devices("attacker", ids)).values() if path == "rpc" else [key] * len(kinds)
     streams = [await handshake(attacked, path, token) for token in tokens]
-    flood = Flood(streams, each)
+    flood = Flood()
     async with trio.open_nursery() as nursery:
-        for stream in streams:
-            nursery.start_soon(flood.send, stream)
+        for stream, each in zip(streams, kinds, strict=True):
+            nursery.start_soon(flood.send, stream, each)
             nursery.start_soon(flood.read, stream)
         yield flood
         nursery.cancel_scope.cancel()
@@ -107,20 +104,30 @@ async def handshake(attacked, path: str, token: str) -> trio.abc.Stream:
     return stream
 
 
+@pytest.mark.parametrize("path", ["rpc", "notify"])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_floods_of_frames_keep_no_other_tenant_waiting(open_attacked, standing_by, tls, path):
+    """Eight sockets of an account, each with another kind of frame; also listeners, and over TLS."""
+    async with open_attacked(tls=tls) as server, standing_by(server) as bystander:
+        async with flooding(server, [*WORK.values()], path):
+            await bystander.call_unharmed("floods of frames", 100)
+        await bystander.call_unharmed("nothing", 20)
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("sockets", [1, 8])
-@pytest.mark.parametrize("kind", [*WORK, *SOME])
-async def test_a_flood_of_frames_keeps_no_other_tenant_waiting(attacked, bystander, kind, sockets):
-    """Whatever they are, and from however many sockets."""
-    async with flooding(attacked, {**WORK, **SOME}[kind], sockets):
+@pytest.mark.parametrize("kind", WORK)
+async def test_a_flood_of_one_kind_keeps_no_other_tenant_waiting(attacked, bystander, kind, sockets):
+    """Whatever it is, and from however many sockets."""
+    async with flooding(attacked, [WORK[kind]] * sockets):
         await bystander.call_unharmed(f"{kind} from {sockets} sockets")
-    await bystander.call_unharmed("nothing", 50)
 
 
 @pytest.mark.parametrize("kind", CONTROL)
 async def test_a_flood_of_control_frames_ends_its_socket(attacked, bystander, kind):
     """With 1008 and one line in the log for each; no device sends so many."""
-    async with flooding(attacked, CONTROL[kind], 8) as flood:
-        await bystander.call_unharmed(f"{kind} from 8 sockets")
+    async with flooding(attacked, [CONTROL[kind]] * 8) as flood:
+        await bystander.call_unharmed(f"{kind} from 8 sockets", 100)
         await attacked.until(lambda: len(flood.closed) == 8, "the sockets are still open")
     assert all(b"\x03\xf0more than" in last for last in flood.closed)
     assert attacked.log.count("is closed: more than") == 8
