@@ -20,6 +20,7 @@ from typing import Any
 
 import trio
 
+from mdashcore.server.app import create_app, routes
 from mdashcore.server.config import ServerConfig, ServerLimits
 from mdashcore.server.run import RunningServer, open_server, serve
 from mdashcore.server.service import ServiceSettings
@@ -32,6 +33,7 @@ class Commands:
 
     def __init__(self, server: RunningServer) -> None:
         self._hub = server.service.hub
+        self._service = server.service
 
     async def account(self, name: str, hashed: str = "-", admin: bool = False) -> str:
         """Make an account: its API key."""
@@ -52,6 +54,10 @@ class Commands:
             for start in range(SETUP_AT_ONCE):
                 nursery.start_soon(make, ids[start::SETUP_AT_ONCE])
         return tokens
+
+    async def routes(self) -> list[tuple[str, str]]:
+        """Method and path of all that it answers."""
+        return routes(create_app(self._service))
 
     async def figures(self) -> dict[str, Any]:
         """How many Trio tasks there are, by name."""

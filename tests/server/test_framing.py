@@ -11,6 +11,7 @@ import trustme
 
 from mdashcore import _json
 from mdashcore.server.config import ServerConfig
+from mdashcore.server.http.slow_lane import MAX_HEAD
 from mdashcore.server.run import open_server
 
 PATHS = [
@@ -135,3 +136,41 @@ async def test_a_host_that_is_none(server, alice, open_raw, host):
             head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {alice.key}\r\n\r\n"
             await raw.send(head.encode("latin-1"))
             assert (await raw.response()).status == HOSTS[host]
+
+
+def with_head_of(size, target, key, *fields):
+    """A GET whose head has so many bytes."""
+    lines = [f"GET {target} HTTP/1.1", "Host: x", f"Authorization: Bearer {key}", *fields, "X: "]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    return head.replace(b"X: ", b"X: " + b"x" * (size - len(head)))
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["first", "pipelined"])
+@pytest.mark.parametrize(("size", "status"), [(MAX_HEAD, 200), (MAX_HEAD + 1, 431), (MAX_HEAD + 5000, 431)])
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [("/healthz", "A: b"), ("/api/v2/devices/d1/shadow", "A: b"), ("/api/v2/devices/d1/shadow", "TE: trailers")],
+    ids=["REST", "fast lane", "the same in the slow lane"],
+)
+async def test_one_limit_of_heads(server, alice, open_raw, target, field, size, status, behind):
+    """The same to the byte in either lane, whether a head comes alone or behind another request."""
+    await server.service.hub.create_device("alice", "d1")
+    async with open_raw(server) as raw:
+        first = with_head_of(200, target, alice.key, field) if behind else b""
+        await raw.send(first + with_head_of(size, target, alice.key, field))
+        if behind:
+            assert (await raw.response()).status == 200
+        answer = await raw.response()
+        assert answer.status == status
+        if status == 431:
+            assert await raw.rest() == b""
+
+
+async def test_a_handshake_is_held_to_the_same_limit(server, alice, open_raw):
+    """A WebSocket's head is a request's head."""
+    async with open_raw(server) as raw:
+        handshake = raw.handshake_bytes("/api/v2/notify", alice.key)
+        fields = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 4000) for number in range(5))
+        await raw.send(handshake[:-2] + fields + b"\r\n")
+        assert (await raw.response()).status == 431
+        assert await raw.rest() == b""

@@ -213,54 +213,53 @@ class Lane:
         return answer.encode(close=close, hsts=self._hsts if isinstance(conversation.stream, trio.SSLStream) else b"")
 
     async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
-        """Answer the plain requests at the beginning of `data`, which begins with a whole head.
+        """Answer the request at the beginning of `data`, which begins with a whole head, if it is plain.
 
         Returns:
             what is left of `data` and of what was read after it, and what has to happen next.
         """
         scope = conversation.scope
-        while True:
-            request = PlainRequest.read(data) if self._open else None
-            if request is None or request.body_end - request.body_start > self._max_body:
-                return data, Next.ELSEWHERE
-            try:
-                started = time.perf_counter()
-                principal = await self._authenticate(request.authorization)
-                conversation.owner = principal.account
-            except StorageError as exc:  # not elsewhere: it would be waited for twice
-                await conversation.send(self._encode(conversation, _failure(exc), close=True))
-                return data, Next.END
-            except MdashError:
-                return data, Next.ELSEWHERE
-            held = HeldBody(self._service.bodies)
-            try:
-                if len(data) < request.body_end:
-                    rest = await self._read(conversation, request.body_end - len(data), held)
-                    if rest is None:
-                        return data, Next.END
-                    data += rest
-                    try:
-                        principal = await self._authenticate(request.authorization)  # revoked while the body came?
-                    except MdashError:
-                        return data, Next.ELSEWHERE
-                scope.deadline = inf  # a call has a time-out of its own
-                body = data[request.body_start : request.body_end]
-                with cancelled_by_hangup(conversation.stream) as hangup:
-                    answer = await self._answer(request, principal.account, body)
-            finally:
-                if held.size:
-                    self._service.bodies.drop(held)
-            if hangup.gone:
-                return data, Next.END
-            close = request.close or self.closing.is_set()
-            await conversation.send(self._encode(conversation, answer, close=close))
-            data = data[request.body_end :]
-            if close:
-                return data, Next.END
-            if b"\r\n\r\n" not in data:
-                return data, Next.READ
+        request = PlainRequest.read(data) if self._open else None
+        if request is None or request.body_end - request.body_start > self._max_body:
+            return data, Next.ELSEWHERE
+        try:
+            started = time.perf_counter()
+            principal = await self._authenticate(request.authorization)
+            conversation.owner = principal.account
+        except StorageError as exc:  # not elsewhere: it would be waited for twice
+            await conversation.send(self._encode(conversation, _failure(exc), close=True))
+            return data, Next.END
+        except MdashError:
+            return data, Next.ELSEWHERE
+        held = HeldBody(self._service.bodies)
+        try:
+            if len(data) < request.body_end:
+                rest = await self._read(conversation, request.body_end - len(data), held)
+                if rest is None:
+                    return data, Next.END
+                data += rest
+                try:
+                    principal = await self._authenticate(request.authorization)  # revoked while the body came?
+                except MdashError:
+                    return data, Next.ELSEWHERE
+            scope.deadline = inf  # a call has a time-out of its own
+            body = data[request.body_start : request.body_end]
+            with cancelled_by_hangup(conversation.stream) as hangup:
+                answer = await self._answer(request, principal.account, body)
+        finally:
+            if held.size:
+                self._service.bodies.drop(held)
+        if hangup.gone:
+            return data, Next.END
+        close = request.close or self.closing.is_set()
+        await conversation.send(self._encode(conversation, answer, close=close))
+        data = data[request.body_end :]
+        if close:
+            return data, Next.END
+        if data:
             conversation.turn.count(time.perf_counter() - started)
             await conversation.turn.pause()  # a packet full of requests does not keep everybody else waiting
+        return data, Next.READ
 
     async def _read(self, conversation: Conversation, size: int, held: HeldBody) -> bytes | None:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""
