@@ -35,8 +35,10 @@ from mdashcore.server.service import ServiceSettings
 from mdashcore.testing.device import PATIENCE, ScriptedDevice, connect_device
 from mdashcore.trio.node import NodeSettings
 
-hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("unhurried")
+# How long laws are looked at; `make proofs` chooses the other one. Without a deadline: a busy machine is no failure.
+hypothesis.settings.register_profile("gate", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("proof", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("gate")
 
 PASSWORD = "correct horse"
 CHEAP_HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

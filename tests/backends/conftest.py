@@ -200,6 +200,12 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.fixture
+def short_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queues of subscribers that are full after 250 messages: the suite of the memory store fills them whole."""
+    monkeypatch.setattr("mdash_backends._bus_queue.BUS_QUEUE", 250)
+
+
+@pytest.fixture
 def free_port() -> int:
     """A port where nobody listens."""
     return unused_port()

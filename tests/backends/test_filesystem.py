@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends import _file_documents, _file_logs, _log_segments, filesystem
@@ -26,7 +26,6 @@ from mdashcore.storage import DURABLE, Backend, Document, open_backend
 from mdashcore.testing import BackendSuite, BlobStoreSuite, DocumentStoreSuite, LogStoreSuite, MessageBusSuite
 from mdashcore.testing._suite import ODD_KEYS
 
-LAW = settings(deadline=None)
 PATIENCE = 20  # seconds for a test: what hangs fails
 Scenario = Callable[[Path], Awaitable[None]]
 
@@ -80,8 +79,11 @@ async def chunks(*pieces: bytes) -> AsyncIterator[bytes]:
 # --- the contract
 
 
+@pytest.mark.usefixtures("short_queues")
 class TestFilesystem(BackendSuite):
     """All four suites."""
+
+    flood = 350  # more than short queues hold
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path, failing_disk: Any) -> None:
@@ -283,7 +285,6 @@ _KEYS = _ODD_TEXT | st.sampled_from(
 
 
 @given(keys=st.sets(_KEYS, max_size=8), prefix=_ODD_TEXT)
-@LAW
 def test_every_key_has_a_file_of_its_own(keys: set[str], prefix: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Any texts lead to different files and folders inside the folder, and from the files back to the keys."""
     folder = tmp_path_factory.mktemp("keys")
@@ -595,7 +596,6 @@ _STEPS = st.lists(
 
 
 @given(steps=_STEPS)
-@settings(LAW, max_examples=40)
 def test_logs_over_restarts(steps: list[tuple[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is appended and trimmed, over small files and restarts, is there as in a plain list."""
     folder = tmp_path_factory.mktemp("log")

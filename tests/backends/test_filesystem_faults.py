@@ -815,13 +815,14 @@ anyio.run(main, backend=loop)
 """
 
 
-def test_kill_9(tmp_path: Path, child: Callable[..., subprocess.Popen[str]]) -> None:
+@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.proof)])
+def test_kill_9(tmp_path: Path, child: Callable[..., subprocess.Popen[str]], rounds: int) -> None:
     """Whenever the process is killed, every acknowledged write is there, and none that was begun is half there."""
     chance = random.Random(9)
     documents: dict[int, list[int]] = {}
     entries: dict[int, list[int]] = {}
     highest = 0
-    for round in range(10):
+    for round in range(rounds):
         process = child(WRITER, tmp_path, ["trio", "asyncio"][round % 2], round)
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(chance.randrange(30, 200))]

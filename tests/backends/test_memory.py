@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends._bus_queue import BUS_QUEUE
@@ -18,7 +18,6 @@ from mdashcore import storage
 from mdashcore._errors import InvalidInput, NotFound, StorageError, VersionConflict
 from mdashcore.storage import Backend, Document, LogEntry, open_backend
 
-LAW = settings(deadline=None)
 LOOPS = pytest.mark.parametrize("loop", ["trio", "asyncio"])
 Scenario = Callable[[Backend], Awaitable[None]]
 
@@ -319,7 +318,6 @@ DOCUMENT_STEPS = st.lists(
 
 
 @LOOPS
-@LAW
 @given(steps=DOCUMENT_STEPS)
 def test_documents_against_a_dict(loop: str, steps: list[tuple[str, str, str, str | None]]) -> None:
     """Any sequence of verbs does to the store what it does to a dict."""
@@ -404,7 +402,6 @@ LOG_STEPS = st.lists(
 
 
 @LOOPS
-@LAW
 @given(steps=LOG_STEPS)
 def test_logs_against_a_list(loop: str, steps: list[tuple[str, int, int]]) -> None:
     """Any sequence of verbs does to a log what it does to a list that remembers its offsets."""

@@ -22,8 +22,11 @@ from mdashcore.testing import BackendSuite
 LOOPS = pytest.mark.parametrize("loop", ["trio", "asyncio"])
 
 
+@pytest.mark.usefixtures("short_queues")
 class TestSqlite(BackendSuite):
     """The whole contract; with so small pages that every scan needs many."""
+
+    flood = 350  # more than short queues hold
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_disk: Any) -> None:

@@ -276,11 +276,12 @@ trio.run(main)
 """
 
 
-def test_killed_in_the_middle(tmp_path: Path) -> None:
-    """After kill -9, ten times over, every acknowledged write is there, and none by half."""
+@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.proof)])
+def test_killed_in_the_middle(tmp_path: Path, rounds: int) -> None:
+    """After kill -9, again and again, every acknowledged write is there, and none by half."""
     folder = tmp_path / "store"
     moments = random.Random(7)
-    for _ in range(10):
+    for _ in range(rounds):
         said: list[bytes] = []
         with subprocess.Popen([sys.executable, "-c", WRITER, f"sqlite://{folder}"], stdout=subprocess.PIPE) as child:
             assert child.stdout is not None

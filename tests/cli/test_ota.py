@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -91,6 +92,18 @@ def test_an_update_is_over_when_somebody_decides(demo, mdash, device, image, spa
     assert last.format(device) in (watching.out + watching.err)
 
 
+DIALS_SOON = """
+import sys
+from mdashcore.cli import main
+from mdashcore.trio.agent import Backoff
+from mdashcore.virtual_device.connect import run_virtual_device
+
+run_virtual_device.__kwdefaults__["backoff"] = Backoff(first=0.05, most=0.2)
+sys.exit(main(sys.argv[2:]))
+"""
+"""Runs ``mdash`` as its arguments say; a device that has lost its server looks for it again right away."""
+
+
 @pytest.fixture
 def fleet(spawn, mdash, wait_told, tmp_path):
     """A server on a folder, which can be killed and started again, with a connected device d1."""
@@ -100,7 +113,8 @@ def fleet(spawn, mdash, wait_told, tmp_path):
             self.bind = "127.0.0.1:0"
             self.start()
             token = mdash("devices", "add", "d1", env=self.env).out.split()[1]
-            self.device = spawn("device", env={"MDASH_SERVER": self.env["MDASH_SERVER"], "MDASH_TOKEN": token})
+            env = {"MDASH_SERVER": self.env["MDASH_SERVER"], "MDASH_TOKEN": token}
+            self.device = spawn("device", env=env, wrapper=(sys.executable, "-c", DIALS_SOON))
             wait_told(self.env, "online", "d1")
 
         def start(self):

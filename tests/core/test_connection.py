@@ -40,8 +40,6 @@ from mdashcore._events import (
 from mdashcore.jsonrpc import ErrorObject
 from mdashcore.testing import ConnectionPair
 
-LAW = settings(deadline=None, max_examples=200)
-
 
 def frames(connection: Connection) -> list[Any]:
     """What the connection wants to send, as values."""
@@ -807,7 +805,6 @@ def json_bytes(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-@LAW
 @given(st.lists(ANY_FRAMES, max_size=10), st.integers(0, 3), st.builds(ConnectionLimits, max_frame=st.just(200)))
 def test_any_bytes(received: list[bytes | str], calls: int, limits: ConnectionLimits) -> None:
     """Whatever arrives gives events, an answer, or `RemoteProtocolError`, after which the connection is closed."""
@@ -831,7 +828,6 @@ def test_any_bytes(received: list[bytes | str], calls: int, limits: ConnectionLi
                 assert ("result" in member) != ("error" in member)
 
 
-@LAW
 @given(st.lists(ANY_FRAMES, max_size=6), st.lists(ANY_FRAMES, max_size=6))
 def test_garbage_never_goes_to_and_fro(to_left: list[bytes | str], to_right: list[bytes | str]) -> None:
     """Two ends that get anything at all fall silent: what one says about garbage is no garbage to the other."""
@@ -1019,4 +1015,4 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(deadline=None, max_examples=100, stateful_step_count=60)
+TestConversation.settings = settings(stateful_step_count=60)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdashcore import _json, jsonrpc
@@ -16,8 +16,6 @@ from mdashcore._errors import InvalidInput
 from mdashcore._events import FrameRejected, NotificationReceived, RequestReceived, ResponseReceived
 from mdashcore.jsonrpc import ErrorObject, Invalid, Request, Response
 from mdashcore.testing import ConnectionPair
-
-LAW = settings(deadline=None, max_examples=200)
 
 # --- the specification's own examples (section 7)
 
@@ -430,7 +428,6 @@ def json_texts(draw: st.DrawFn) -> bytes:
     return text.encode()
 
 
-@LAW
 @given(json_texts())
 @example(b"1e999")
 @example(b"-0.0")
@@ -448,7 +445,6 @@ def test_raw_json_passes_unchanged(raw: bytes) -> None:
     assert pair.pump() == ([ResponseReceived(id, "M", raw, None)], [])
 
 
-@LAW
 @given(JSON_VALUES)
 def test_values_survive(value: Any) -> None:
     """A value that is sent is the value that is read: integers stay exact."""
@@ -498,7 +494,6 @@ RAW = JSON_VALUES.map(jsonrpc.dumps)
 ERROR_OBJECTS = st.builds(ErrorObject, st.integers(-(2**63), 2**63), TEXTS, st.none() | RAW)
 
 
-@LAW
 @given(TEXTS, st.none() | RAW, st.none() | st.integers(min_value=0, max_value=2**53))
 def test_requests_round_trip(method: str, params: bytes | None, id: int | None) -> None:
     """`decode` undoes `encode_request`."""
@@ -506,7 +501,6 @@ def test_requests_round_trip(method: str, params: bytes | None, id: int | None) 
     assert jsonrpc.decode(jsonrpc.encode_request(method, params, id)) == expected
 
 
-@LAW
 @given(st.lists(st.builds(Response, st.sampled_from([b"1", b'"a"', b"null", b"-1.5"]), RAW, st.none()), min_size=1))
 def test_results_round_trip(responses: list[Response]) -> None:
     """`decode` undoes `encode_result`, and `encode_batch`."""
@@ -515,7 +509,6 @@ def test_results_round_trip(responses: list[Response]) -> None:
     assert jsonrpc.decode(jsonrpc.encode_batch(parts)) == responses
 
 
-@LAW
 @given(ERROR_OBJECTS)
 def test_errors_round_trip(error: ErrorObject) -> None:
     """`decode` undoes `encode_error`."""
@@ -585,7 +578,6 @@ def is_json(raw: bytes) -> bool:
     return True
 
 
-@settings(LAW, max_examples=500)
 @given(st.binary(max_size=200) | damaged_frames() | json_texts())
 def test_decode_never_raises(text: bytes) -> None:
     """Any bytes are one message, or 1 to 100 of them; every raw member is valid JSON; and only JSON is a message."""

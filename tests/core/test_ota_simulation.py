@@ -400,7 +400,7 @@ class Simulation(RuleBasedStateMachine):
 
 
 TestSimulation = Simulation.TestCase
-TestSimulation.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSimulation.settings = settings(stateful_step_count=40)
 
 
 @pytest.mark.parametrize(("commits", "end"), [(True, State.COMMITTED), (False, State.ROLLED_BACK)])

@@ -215,6 +215,19 @@ def test_too_many_errors_stop_it(standing):
                 assert each.failed * 100 <= rollout.plan.error_percent * each.judged
 
 
+@pytest.mark.parametrize(
+    ("failed", "succeeded", "state"),
+    [(1, 1, State.RUNNING), (2, 1, State.PAUSED), (10, 10, State.RUNNING), (11, 10, State.PAUSED)],
+)
+def test_the_threshold_of_errors_is_exact(failed, succeeded, state):
+    """As many as it allows are allowed, and one more is not."""
+    rollout = begun(members=3000, error_percent=50.0, min_sample=2)
+    first, *others = rollout.counts
+    counts = (Counts(failed=failed, succeeded=succeeded, pending=30 - failed - succeeded), *others)
+    assert first.total == 30
+    assert judge(rollout, counts, NOW + 1).state is state
+
+
 def test_the_straight_way():
     """Phase after phase, as soon as enough of each have succeeded; stragglers are waited for at the end only."""
     rollout = begun()

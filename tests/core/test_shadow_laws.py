@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
@@ -222,7 +222,6 @@ class Model:
         self.version += 1
 
 
-@settings(max_examples=300)
 @given(st.lists(updates | updates | with_version | st.sampled_from(["report the delta", "want what is"]), max_size=10))
 @example([{"state": {"desired": {"a": {"b": 1}}, "reported": {"a": {}}}}, "report the delta"])
 def test_kept_along_is_what_the_whole_gives(sequence: list[Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryDocuments
@@ -51,7 +51,6 @@ async def check(hub):
 choices = st.lists(st.integers(0, 5), max_size=200)
 
 
-@settings(max_examples=50)
 @given(choices)
 def test_two_processes_never_get_beyond_a_limit_together(tools, choices):
     """Of six that make a device at the same time, on two nodes of one store, three do."""
@@ -194,7 +193,6 @@ def test_a_process_that_dies_in_between(tools, hub, backend, step):
     assert tools.run(again.usage.of("alice")) == actual
 
 
-@settings(max_examples=30)
 @given(choices)
 def test_a_check_disturbs_nobody(tools, choices):
     """Whatever is made and removed meanwhile, checks that run beside it leave the right number behind."""

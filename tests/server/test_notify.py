@@ -8,7 +8,7 @@ import json
 import trio
 import trio.lowlevel
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBus, MemoryLogs
@@ -273,7 +273,6 @@ class EagerTape(Tape):
         await super().send([*rest, *messages])
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     tape=st.sampled_from([Tape, EagerTape]),
     before=st.integers(0, 12),

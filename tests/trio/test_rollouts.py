@@ -14,7 +14,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore import _json, ota
@@ -699,7 +699,6 @@ async def test_what_a_killed_process_has_left_is_removed(fleet, autojump_clock):
     assert [key async for key in fleet.hub.blobs.scan()] == [blob_key("alice", kept.id)]
 
 
-@settings(max_examples=30)
 @given(
     fates=st.lists(st.sampled_from(["good", "dead", "reverts", "refused", "away"]), min_size=1, max_size=8),
     actions=st.lists(

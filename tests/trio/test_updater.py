@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
@@ -876,7 +876,6 @@ PAUSES = st.sampled_from([0, 0.001, 0.3, 0.6, 1.5, 20, 40, 400])
     calm=st.integers(0, 8),
     in_flight=st.sampled_from([1, 3]),
 )
-@settings(max_examples=100)
 def test_whatever_happens(tmp_path_factory, course, calm, in_flight):
     """To the device, its link, the nodes and the store: the update ends, and nothing was said that is not so."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore._errors import RpcError
@@ -256,7 +256,6 @@ steps = st.one_of(
 )
 
 
-@settings(deadline=None)  # it works on a disk
 @given(st.lists(steps, max_size=15))
 def test_it_behaves_like_a_dict_of_files(program: list[tuple[Any, ...]]) -> None:
     """After any puts, removes and renames, the listing and every file are those of a plain dict."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore import _json
@@ -206,7 +206,6 @@ json_values = st.recursive(
 anything = json_values | st.dictionaries(st.sampled_from(arguments), json_values, max_size=5)
 
 
-@settings(deadline=None)  # it works on a disk
 @given(st.lists(st.tuples(st.sampled_from(METHODS), anything), max_size=12))
 def test_no_params_break_the_device(calls: list[tuple[str, Any]]) -> None:
     """Any sequence of calls with any params gives JSON or an RpcError, and stays in the folder."""

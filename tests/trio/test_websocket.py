@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -125,7 +125,6 @@ def test_what_the_server_sends_arrives(open_pair: Any, batches: list[list[bytes]
     virtual(main)
 
 
-@settings(max_examples=200)
 @given(st.binary(max_size=400), sizes)
 def test_any_bytes_give_messages_or_the_end(open_pair: Any, data: bytes, pieces: list[int]) -> None:
     """Nothing that a peer can send raises, and the connection ends soon after it."""
@@ -308,7 +307,6 @@ async def test_what_closes_the_connection_is_told_of(
         nursery.cancel_scope.cancel()
 
 
-@settings(deadline=None, max_examples=20)
 @given(st.integers(2**17, 2**21), st.integers(1, 2**16))
 def test_a_message_may_be_large_where_that_is_allowed(open_pair: Any, size: int, piece: int) -> None:
     """It arrives whole, and in linear time."""
@@ -768,7 +766,6 @@ def by_wsproto(data: bytes) -> tuple[list[bytes], bool]:
     return messages, False
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(frames(), max_size=8).map(b"".join), sizes, st.integers(0, 3))
 def test_any_bytes_are_taken_as_the_libraries_take_them(
     open_pair: Any, data: bytes, pieces: list[int], lacking: int

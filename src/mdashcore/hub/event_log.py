@@ -135,10 +135,9 @@ class EventLog:
 
     # Age
 
-    async def too_old(self, account: str, oldest: float) -> AsyncGenerator[int, None]:
+    def too_old(self, account: str, oldest: float) -> AsyncGenerator[int, None]:
         """As `Feed.too_old`, in places of this log."""
-        async for place in too_old(self._logs, event_log_name(account), oldest):
-            yield place
+        return too_old(self._logs, event_log_name(account), oldest)
 
     async def remove_before(self, account: str, place: int) -> None:
         """Remove the events before a place in this log."""
