@@ -82,6 +82,8 @@ class Device:
     """Empty from when the device's removal begins: no token has it."""
     created_at: float
     """Unix seconds."""
+    delta_limit: int | None = None
+    """Bytes of the largest frame with a delta that it is sent; 0: any; None: that of its platform, if there is one."""
 
 
 @attrs.frozen

@@ -10,13 +10,25 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
 
-__all__ = ["CREATED", "DELETED", "OFFLINE", "ONLINE", "REJECTED", "RPC_IN", "RPC_OUT", "UPDATED", "Notification"]
+__all__ = [
+    "CREATED",
+    "DELETED",
+    "DELTA_WITHHELD",
+    "OFFLINE",
+    "ONLINE",
+    "REJECTED",
+    "RPC_IN",
+    "RPC_OUT",
+    "UPDATED",
+    "Notification",
+]
 
 ONLINE: Final = "online"
 OFFLINE: Final = "offline"
 CREATED: Final = "created"
 DELETED: Final = "deleted"
 UPDATED: Final = "updated"
+DELTA_WITHHELD: Final = "delta.withheld"  # a delta that is larger than the device takes
 REJECTED: Final = "rejected"  # a frame of the device that could not be read
 RPC_IN: Final = "rpc.in."  # followed by the method: somebody called the device
 RPC_OUT: Final = "rpc.out."  # followed by the method: the device told or asked something
@@ -33,7 +45,7 @@ def is_event(name: str, data: bytes | None) -> bool:
     What devices say, what they are asked, shadows and progress are not.
     """
     if name == UPDATED:
-        return data is not None and data.startswith(b'{"name"')  # else it is of a shadow
+        return data is None or not data.startswith(b'{"shadow"')
     if name.startswith("rpc."):
         return False
     return name in _EVENTS or (name.startswith(("ota.", "rollout.")) and name not in _PROGRESS)

@@ -36,6 +36,11 @@ def test_devices(alice, mdash):
     assert (id, token[:4]) == ("d1", "mdd_")
     assert mdash("devices", "list", env=alice).out == "d1\tOne\tno\t-\t-\n"
     assert mdash("devices", "rename", "d1", "Uno", env=alice).code == 0
+    for limit, shown in (("4096", 4096), ("none", 0), ("platform", None)):
+        assert mdash("devices", "delta-limit", "d1", limit, env=alice).code == 0
+        [listed] = json.loads(mdash("devices", "list", "--json", env=alice).out)
+        assert listed["delta_limit"] == shown
+    assert mdash("devices", "delta-limit", "d1", "many", env=alice).code == 2
     (listed,) = json.loads(mdash("devices", "list", "--json", env=alice).out)
     assert (listed["id"], listed["name"], listed["online"]) == ("d1", "Uno", False)
     renewed = json.loads(mdash("devices", "token", "d1", "--json", env=alice).out)

@@ -212,7 +212,7 @@ async def test_the_list_is_a_bare_array_by_id(alice):
     assert [device["id"] for device in listed] == ["a", "b", "c"]
     assert listed == [(await alice.http.get(f"/devices/{id}")).json() for id in ("a", "b", "c")]
     assert listed[1]["shadow"]["state"]["delta"] == {"on": True}
-    assert set(listed[0]) == {"id", "name", "online", "last_seen", "created_at", "shared_with", "shadow"}
+    assert set(listed[0]) == {"id", "name", "online", "last_seen", "created_at", "shared_with", "delta_limit", "shadow"}
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
@@ -450,3 +450,30 @@ async def test_an_upload_for_a_device_that_is_deleted_meanwhile(alice, monkeypat
         assert (await response()).status_code == 404
     assert await hub.updates.get("alice", "d1") is None
     assert [key async for key in hub.blobs.scan()] == []
+
+
+# The limit of deltas
+
+
+@pytest.mark.parametrize("limit", [1024, 4096, 131072, 0, None])
+async def test_a_delta_limit_is_set_by_people(alice, limit):
+    """Bytes, 0 for none, null for that of the platform; it is shown, told, and can be written back as it was read."""
+    await alice.register("d1")
+    assert (await alice.http.get("/devices/d1")).json()["delta_limit"] is None
+    assert (await alice.http.put("/devices/d1", json={"delta_limit": 2048})).json()["delta_limit"] == 2048
+    changed = (await alice.http.put("/devices/d1", json={"delta_limit": limit})).json()
+    assert changed["delta_limit"] == limit
+    assert (await alice.http.put("/devices/d1", json=changed)).json()["delta_limit"] == limit
+    told = (await alice.http.post("/logs", json={"name": "updated"})).json()
+    assert [each["data"]["delta_limit"] for each in told if "delta_limit" in each["data"]] == [2048, limit]
+    assert (await alice.http.get("/devices")).json()[0]["delta_limit"] == limit
+
+
+@pytest.mark.parametrize("limit", [1023, 131073, -1, 4096.0, "4096", True, [], {}])
+async def test_a_delta_limit_that_makes_no_sense(alice, limit):
+    """400, and nothing has changed."""
+    await alice.register("d1")
+    response = await alice.http.put("/devices/d1", json={"name": "another", "delta_limit": limit})
+    assert response.status_code == 400
+    assert "delta_limit" in response.json()["error"]["message"]
+    assert (await alice.http.get("/devices/d1")).json()["name"] == "d1"

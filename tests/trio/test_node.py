@@ -874,3 +874,72 @@ async def test_a_notification_a_chunk_is_merged(autojump_clock: Any, fleet: Flee
     await trio.testing.wait_all_tasks_blocked()
     names = [decode(item.frame)["name"] for item in await fleet.hub.feed.page("alice", 0)]
     assert names[-2:] == ["rpc.out.State.Set", "offline"]
+
+
+# Deltas that do not fit
+
+
+def big(size: int) -> dict[str, Any]:
+    """A shadow update that leaves a delta of about that size."""
+    return {"state": {"desired": {"config": "x" * size}}}
+
+
+@pytest.mark.parametrize("by", ["people", "platform"])
+async def test_a_delta_that_does_not_fit_is_not_sent(autojump_clock: Any, open_pair: Any, by: str) -> None:
+    """People are told, once a minute; what fits is still sent, and the device can ask for the rest."""
+    settings = attrs.evolve(SETTINGS, delta_limits={"esp8266": 4096} if by == "platform" else {})
+    async with open_fleet(open_pair, settings) as fleet:
+        device = await fleet.register()
+        if by == "people":
+            await fleet.hub.set_delta_limit("alice", "d1", 4096)
+        report = {"state": {"reported": {"ota": {"arch": "esp8266"}}}}
+        await fleet.hub.shadows.update("alice", "d1", report)
+        await fleet.hub.shadows.update("alice", "d1", big(5000))
+        for _ in range(5):  # each connect would be another try
+            client = await fleet.connect(device)
+            await trio.testing.wait_all_tasks_blocked()
+            await client.close()
+            await client.close_code()
+        client = await fleet.connect(device)
+        await client.send({"id": 1, "method": "Dash.Shadow.Get"})
+        answer = await client.receive()
+        assert answer["id"] == 1, "a delta was sent"
+        assert len(answer["result"]["delta"]["config"]) == 5000
+        [told] = await fleet.named("delta.withheld")
+        assert told["data"]["limit"] == 4096
+        assert told["data"]["size"] > 5000
+        assert told["data"]["version"] == 2
+        await fleet.hub.shadows.update("alice", "d1", big(3000))
+        assert len((await client.expect("Shadow.Delta"))["params"]["state"]["config"]) == 3000
+
+
+@pytest.mark.parametrize("platforms", [{}, {"esp32": 4096}, {"esp8266": 4096}])
+async def test_without_a_limit_any_delta_is_sent(
+    autojump_clock: Any, open_pair: Any, platforms: dict[str, int]
+) -> None:
+    """There is none unless people set one; and a device's own, also "none", counts more than that of its platform."""
+    settings = attrs.evolve(SETTINGS, delta_limits=platforms)
+    async with open_fleet(open_pair, settings) as fleet:
+        client = await fleet.connect(await fleet.register())
+        await fleet.hub.shadows.update("alice", "d1", {"state": {"reported": {"ota": {"arch": "esp8266"}}}})
+        if "esp8266" in platforms:
+            await fleet.hub.set_delta_limit("alice", "d1", 0)
+        await fleet.hub.shadows.update("alice", "d1", big(20_000))
+        assert len((await client.expect("Shadow.Delta"))["params"]["state"]["config"]) == 20_000
+        assert await fleet.named("delta.withheld") == []
+
+
+async def test_the_newest_delta_counts_whatever_its_size(autojump_clock: Any, fleet: Fleet) -> None:
+    """A large one that is looked at is not sent after a smaller, newer one."""
+    client = await fleet.connect(await fleet.register())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fleet.hub.shadows.update, "alice", "d1", big(5000))
+        nursery.start_soon(fleet.hub.shadows.update, "alice", "d1", big(5))
+    await trio.testing.wait_all_tasks_blocked()
+    await client.send({"id": 1, "method": "Dash.Shadow.Get"})
+    versions = []
+    while (message := await client.receive()).get("id") != 1:
+        if message["method"] == "Shadow.Delta":
+            versions.append(message["params"]["version"])
+    assert versions == sorted(versions)
+    assert versions[-1] == 2

@@ -80,6 +80,26 @@ def rename_device(remote: Remote, *, id: str, name: str) -> None:
     remote.put("devices", id, json={"name": name})
 
 
+@devices.command(
+    "delta-limit",
+    short_help="Limit the deltas that a device is sent.",
+    epilog=examples("mdash devices delta-limit lamp 4096", "mdash devices delta-limit lamp platform"),
+)
+@click.argument("id", type=DEVICE, metavar="ID")
+@click.argument("limit", metavar="BYTES|none|platform")
+@remote_options()
+def limit_deltas(remote: Remote, *, id: str, limit: str) -> None:
+    """Limit the frames with a delta that a device is sent, in bytes: Mongoose OS takes 4096.
+
+    A larger delta is not sent: a notification says so, and the device can ask for it. With "none" there is no limit,
+    with "platform" the one that the server has for the device's platform.
+    """
+    words: dict[str, int | None] = {"none": 0, "platform": None}
+    if limit not in words and not limit.isdecimal():
+        raise click.BadParameter("a number of bytes, none or platform", param_hint="BYTES")
+    remote.put("devices", id, json={"delta_limit": words[limit] if limit in words else int(limit)})
+
+
 @devices.command("remove", epilog=examples("mdash devices remove lamp"))
 @click.argument("id", type=DEVICE, metavar="ID")
 @remote_options()

@@ -13,6 +13,7 @@ from mdashcore import _json, identity, notifications
 from mdashcore._errors import NotFound
 from mdashcore.hub._contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.accounts import Accounts, CreatedKey
+from mdashcore.hub.deltas import check_delta_limit
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem, LogQuery
@@ -203,6 +204,19 @@ class Hub:
         """Give a device another name and tell of it. Raises as `Registry.rename`."""
         device = await self.registry.rename(account, id, name)
         await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"name": device.name}))
+
+    async def set_delta_limit(self, account: str, id: str, limit: int | None) -> None:
+        """Change how large a delta the device is sent, from the next one on, and tell of it.
+
+        Args:
+            limit: bytes of the frame; 0 for any; `None` for the limit of the device's platform.
+
+        Raises:
+            InvalidInput: no such limit.
+            NotFound: no such device.
+        """
+        await self.registry.set_delta_limit(account, id, check_delta_limit(limit))
+        await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"delta_limit": limit}))
 
     async def remove_device(self, account: str, id: str) -> None:
         """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`.

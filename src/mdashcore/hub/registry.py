@@ -121,6 +121,10 @@ class Registry:
         name = identity.check_label(name)
         return await self._change(account, id, lambda device: attrs.evolve(device, name=name))
 
+    async def set_delta_limit(self, account: str, id: str, limit: int | None) -> Device:
+        """Change the limit of the device's deltas, as `check_delta_limit` has it. Raises `NotFound`."""
+        return await self._change(account, id, lambda device: attrs.evolve(device, delta_limit=limit))
+
     async def renew_token(self, account: str, id: str) -> CreatedDevice:
         """Give the device a new token; the old one stops working at once. Raises `NotFound`."""
         token = self._new_token()

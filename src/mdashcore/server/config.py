@@ -73,6 +73,10 @@ class ServerConfig:
     max_answer: int = attrs.field(default=NodeSettings().max_answer, validator=attrs.validators.le(MAX_SKIPPED))
     """Bytes of a device's answer to a call, up to 16 MiB. Each connection may hold one in memory."""
 
+    delta_limits: dict[str, int] = attrs.field(factory=dict)
+    """The table ``[delta_limits]``: by platform, as ``reported.ota.arch`` names it, bytes of the largest frame with a
+    delta that a device is sent."""
+
     limits: ServerLimits = ServerLimits()
 
     log_retention_days: float = 30.0

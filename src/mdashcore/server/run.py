@@ -106,7 +106,8 @@ async def open_server(
             free_disk=config.limits.free_disk,
             keep_log_seconds=config.log_retention_days * 86_400,
         )
-        async with open_node(hub, settings=node_settings or NodeSettings(max_answer=config.max_answer)) as node:
+        defaults = NodeSettings(max_answer=config.max_answer, delta_limits=config.delta_limits)
+        async with open_node(hub, settings=node_settings or defaults) as node:
             service = Service(node, settings)
             await _make_users(service, config.users)
             for user in reset_passwords:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from mdashcore._errors import (
 )
 from mdashcore._events import FrameRejected
 from mdashcore.hub import Hub
+from mdashcore.hub.deltas import DELTA_METHOD, MAX_DELTA_LIMIT, MIN_DELTA_LIMIT, delta_frame_size, delta_limit
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
@@ -53,6 +55,7 @@ class ConnectedDevice:
     stream: PingableStream
     conduct: Conduct
     presence_feed: PresenceFeed
+    delta_limits: Mapping[str, int]
     api: DeviceSession = attrs.field(init=False)
     _retry: Retry = attrs.field(init=False)
     _told: bool = attrs.field(init=False, default=False)
@@ -216,10 +219,37 @@ class ConnectedDevice:
         if delta["version"] <= self.pushed:
             return  # two changes at once, and the newer one was first
         self.pushed = delta["version"]
+        if delta_frame_size(delta) > MIN_DELTA_LIMIT:
+            self.background.spawn(partial(self._push_large, delta))
+        else:
+            self._send_delta(delta)
+
+    def _send_delta(self, delta: dict[str, Any]) -> None:
         try:
-            self.link.notify_latest("Shadow.Delta", jsonrpc.dumps(delta))
+            self.link.notify_latest(DELTA_METHOD, jsonrpc.dumps(delta))
         except MdashError:
             self.link.abort()  # it does not read: after its next connect it gets the delta of then
+
+    async def _push_large(self, delta: dict[str, Any]) -> None:
+        """Push a delta that may be more than the device takes: then people are told in its place."""
+        account, id = self.key
+        try:
+            limit = delta_limit(
+                await self.hub.registry.get(account, id), await self.hub.shadows.get(account, id), self.delta_limits
+            )
+        except NotFound:
+            return
+        except StorageError as exc:
+            self.give_up(exc)
+            return
+        limit = min(limit or MAX_DELTA_LIMIT, MAX_DELTA_LIMIT)
+        if self.pushed != delta["version"]:
+            return  # a newer one has come, or none is left
+        if (size := delta_frame_size(delta)) <= limit:
+            self._send_delta(delta)
+        elif self.conduct.count(self.device.token_hash, notifications.DELTA_WITHHELD, trio.current_time()):
+            data = _json.encode({"size": size, "limit": limit, "version": delta["version"]})
+            await self.hub.feed.emit(account, notifications.DELTA_WITHHELD, id, data)
 
     async def _ask_introduction(self, call_timeout: float) -> None:
         params = jsonrpc.dumps({"utc_time": int(self.hub.now())})

@@ -7,7 +7,7 @@ what the others do.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from math import inf
@@ -83,6 +83,9 @@ class NodeSettings:
     max_answer: int = ConnectionLimits().max_answer
     """Bytes of a device's answer to a call, up to 16 MiB: each connection may hold one in memory."""
 
+    delta_limits: Mapping[str, int] = attrs.field(factory=dict)
+    """By platform, as `reported.ota` names it: bytes of the largest frame with a delta that a device is sent."""
+
 
 class _Revoked(msgspec.Struct):
     """What a node tells the others: the token of a device (`id`), a key, or any of the account's credentials."""
@@ -140,7 +143,15 @@ class Node:
             on_rejected=lambda event: connected.rejected(event),
         )
         connected = ConnectedDevice(
-            self.hub, self.background, device, session, link, stream, self.conduct, self._presence_feed
+            self.hub,
+            self.background,
+            device,
+            session,
+            link,
+            stream,
+            self.conduct,
+            self._presence_feed,
+            self.settings.delta_limits,
         )
         unwatch = self._pinger.watch(Keepalive(stream))
         try:

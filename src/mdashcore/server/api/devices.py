@@ -10,8 +10,10 @@ from quart import Blueprint, Response, request
 
 from mdashcore import _json, identity, selection
 from mdashcore._errors import Damaged, InvalidInput
+from mdashcore.hub.deltas import check_delta_limit, delta_limit
 from mdashcore.hub.device_list import ListedDevice, unreadable_device
 from mdashcore.hub.presence import OFFLINE
+from mdashcore.identity import Device
 from mdashcore.selection import Selection
 from mdashcore.server.api._lists import send_list
 from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body, time_text
@@ -66,18 +68,21 @@ async def get_device(id: str) -> Response:
 @routes.post("/<id>")
 @takes_body()
 async def change_device(id: str) -> Response:
-    """Change a device: ``{"name"?, "shadow"?: {"state": …}}``; answers with the device."""
+    """Change a device: ``{"name"?, "delta_limit"?, "shadow"?: {"state": …}}``; answers with the device."""
     value = await body_object()
-    members(value, "name", "shadow", "shared_with", *_READ_ONLY)
+    members(value, "name", "delta_limit", "shadow", "shared_with", *_READ_ONLY)
     if value.get("shared_with"):
         raise InvalidInput("devices cannot be shared between users")
     if value.get("id", id) != id:
         raise InvalidInput("a device's id cannot be changed")
     account = principal().account
     hub = service().hub
-    await hub.registry.get(account, id)
+    device = await hub.registry.get(account, id)
+    limit = check_delta_limit(value.get("delta_limit"))
     if "name" in value:
         identity.check_label(value["name"])  # before anything is changed
+    if "delta_limit" in value and limit != await _delta_limit(device):  # what was read may be that of the platform
+        await finish_soon(lambda: hub.set_delta_limit(account, id, limit))
     if "shadow" in value:
         await hub.shadows.update(account, id, value["shadow"], patience=SOON, protect=finish_soon)
     if "name" in value:
@@ -99,6 +104,12 @@ async def renew_token(id: str) -> Response:
     account, registry = principal().account, service().hub.registry
     created = await finish(lambda: registry.renew_token(account, id))
     return answer({"id": id, "token": created.token})
+
+
+async def _delta_limit(device: Device) -> int | None:
+    """The limit that holds now, as it is shown."""
+    shadow = await service().hub.shadows.get(device.account, device.id)
+    return delta_limit(device, shadow, service().node.settings.delta_limits)
 
 
 async def _read(id: str) -> dict[str, Any]:
@@ -130,6 +141,7 @@ def _document(service: Service, listed: ListedDevice) -> dict[str, Any]:
         "last_seen": time_text(presence.last_seen if heard is None else heard),
         "created_at": None if "device" in listed.damaged else time_text(device.created_at),
         "shared_with": [],
+        "delta_limit": delta_limit(device, listed.shadow, service.node.settings.delta_limits),
         "shadow": listed.shadow.document(),
         **({"damaged": list(listed.damaged)} if listed.damaged else {}),
     }

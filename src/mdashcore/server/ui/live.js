@@ -296,6 +296,7 @@ function apply(note) {
     mark(note.id);
   } else if (note.name === "updated") {
     if (note.data?.name !== undefined) device.name = note.data.name;
+    if (note.data?.delta_limit !== undefined) reread(note.id); // it may be that of the platform now
     if (note.data?.shadow) applyShadow(device, note.data.shadow);
     mark(note.id);
   } else if (note.name.startsWith("rpc.out.")) {

@@ -6,7 +6,8 @@ export const KINDS = [
   // [key, label, name as POST /logs takes it (undefined: any), accept(note)]
   ["all", "Everything"],
   ["presence", "Online and offline", undefined, ({name}) => name === "online" || name === "offline"],
-  ["devices", "Registered, renamed, deleted", undefined, ({name, data}) => name === "created" || name === "deleted" || (name === "updated" && data?.name !== undefined)],
+  ["devices", "Registered, renamed, deleted", undefined, ({name, data}) => name === "created" || name === "deleted" || (name === "updated" && data?.shadow === undefined)],
+  ["trouble", "Not understood, not sent", undefined, ({name}) => name === "rejected" || name === "delta.withheld"],
   ["shadow", "Shadow", "updated", ({data}) => data?.shadow !== undefined],
   ["log", "Device logs", "rpc.out.Log"],
   ["out", "From devices", "rpc.out.*"],
@@ -15,7 +16,7 @@ export const KINDS = [
   ["rollout", "Rollouts", "rollout.*"],
 ].map(([key, label, name, accept]) => ({key, label, name, accept: accept ?? (() => true)}));
 
-const BAD = /^ota\.(FAILED|REJECTED|TIMED_OUT|ROLLED_BACK)$|^rollout\.(PAUSED|ABORT)/;
+const BAD = /^(rejected|delta\.withheld)$|^ota\.(FAILED|REJECTED|TIMED_OUT|ROLLED_BACK)$|^rollout\.(PAUSED|ABORT)/;
 
 // "bad", "muted" or "": how much it asks for attention.
 export function weight({name}) {
@@ -25,11 +26,13 @@ export function weight({name}) {
 
 // What a notification says, beside its name.
 export function summary({name, data}) {
-  if (name === "online") return "connected";
-  if (name === "offline") return "disconnected";
+  if (name === "online" || name === "offline") return `${name === "online" ? "connected" : "disconnected"}${data?.changes ? `, after ${data.changes} changes` : ""}`;
+  if (name === "rejected") return `${data?.reason ?? ""}${data?.count ? `, ${data.count} times` : ""}: ${data?.data ?? ""}`;
+  if (name === "delta.withheld") return `the delta has ${data?.size} bytes, the device takes ${data?.limit}: not sent`;
   if (name === "created") return `registered as ${data?.name ?? ""}`;
   if (name === "deleted") return "removed";
   if (name === "updated" && data?.name !== undefined) return `renamed to ${data.name}`;
+  if (name === "updated" && data?.delta_limit !== undefined) return `limit of deltas: ${data.delta_limit === null ? "that of the platform" : data.delta_limit || "none"}`;
   if (name === "updated" && data?.shadow) return `version ${data.shadow.version}: ${isObject(data.shadow.state) ? leaves(data.shadow.state) : "all cleared"}`;
   if (name === "rpc.out.Log") return logText(data);
   if (name === "ota.progress") return `${data?.progress_percent} %`;

@@ -10,7 +10,7 @@ import {menuButton} from "../menu.js";
 import {go, link} from "../router.js";
 import {dropDrafts} from "./device/drafts.js";
 import {onlineTag} from "./device/parts.js";
-import {remove, rename, renewToken} from "./devices/acts.js";
+import {limitDeltas, remove, rename, renewToken} from "./devices/acts.js";
 
 const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
 
@@ -37,6 +37,7 @@ export default async function view({id, tab, query, session}) {
     const now = live.devices.get(id) ?? device;
     return [
       {label: "Rename…", run: () => rename(now)},
+      {label: "Limit of deltas…", run: () => limitDeltas(now)},
       {label: "New token…", run: () => renewToken(now)},
       {label: "Delete…", run: () => deleteIt(now), danger: true},
     ];

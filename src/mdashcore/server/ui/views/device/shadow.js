@@ -8,6 +8,9 @@ import {offlineNote} from "./parts.js";
 
 const ROWS = 200; // differing paths that are listed: more is not read one by one
 
+// Bytes of the frame that tells the device of a delta.
+const frameSize = (params) => new TextEncoder().encode(JSON.stringify({jsonrpc: "2.0", method: "Shadow.Delta", params})).length;
+
 export default function shadow(device, {session}) {
   const note = offlineNote("It gets what is desired as soon as it connects.");
   const version = h("p", {class: "muted"});
@@ -23,7 +26,7 @@ export default function shadow(device, {session}) {
     note.update(now);
     fill(version, `Version ${number}`, timestamp > 0 && [", changed ", timeTag(timestamp)]);
     const different = leaves(sections.delta);
-    drawDelta(different, sections, now.online);
+    drawDelta(different, now);
     const marks = new Map(different.map(([path]) => [keyOf(path), "differs"]));
     drawReported(sections.reported, marks);
     editor.update(now);
@@ -38,11 +41,14 @@ export default function shadow(device, {session}) {
     else fill(reported, made);
   }
 
-  function drawDelta(different, sections, online) {
+  function drawDelta(different, {online, delta_limit: limit, shadow: {state: sections, version: number, timestamp}}) {
+    const size = limit > 0 && sections.delta ? frameSize({state: sections.delta, version: number, timestamp}) : 0;
+    const told = size > limit ? `the delta has ${size} bytes and the device takes ${limit}, so it is not sent. The device can ask for it with Dash.Shadow.Get.`
+      : online ? "the device was told, and has not reported them yet." : "the device is told when it connects.";
     table.hidden = different.length === 0;
     state.className = different.length ? "delta-state differs" : "delta-state";
     const many = different.length === 1 ? "One value differs" : `${different.length} values differ`;
-    setText(state, different.length ? `${many}: ${online ? "the device was told, and has not reported them yet." : "the device is told when it connects."}`
+    setText(state, different.length ? `${many}: ${told}`
       : sections.desired ? "No delta: the device reports all that is desired." : "No delta: nothing is desired yet.");
     fill(rows, different.slice(0, ROWS).map(([path, wanted]) => {
       const is = at(sections.reported, path);

@@ -48,6 +48,22 @@ function showToken(title, {id, token}) {
     state, h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))), unsubscribe);
 }
 
+// How large a delta the device is sent: some firmware takes no frame of more than 4096 bytes.
+export async function limitDeltas({id, delta_limit: before}) {
+  const limit = h("input", {name: "delta_limit", type: "number", min: 1024, max: 131072, inputmode: "numeric", autocomplete: "off", value: before || ""});
+  const asked = ask({
+    title: "Limit of deltas",
+    body: [field("Bytes", limit), h("p", {class: "hint"},
+      "A larger delta is not sent to the device: it can ask for it with ", h("code", {}, "Dash.Shadow.Get"), ". Mongoose OS takes 4096 bytes. Empty: no limit, but that of the device's platform, if the server has one.")],
+    action: "Save",
+    onConfirm: async () => {
+      await put(devicePath(id), {delta_limit: limit.value === "" ? null : Number(limit.value)});
+    },
+  });
+  limit.select();
+  return asked;
+}
+
 export async function rename({id, name: before}) {
   const name = h("input", {name: "name", maxlength: 256, autocomplete: "off", value: before, required: true});
   const asked = ask({

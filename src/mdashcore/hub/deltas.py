@@ -1,0 +1,46 @@
+"""How large a delta may be that a device is sent: some take no frame of more than 4 KiB, and give up the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from mdashcore import jsonrpc
+from mdashcore._connection import ConnectionLimits
+from mdashcore._errors import InvalidInput
+from mdashcore.identity import Device
+from mdashcore.ota import Build
+from mdashcore.shadow import JsonObject, Shadow
+
+__all__ = ["DELTA_METHOD", "MAX_DELTA_LIMIT", "MIN_DELTA_LIMIT", "check_delta_limit", "delta_frame_size", "delta_limit"]
+
+DELTA_METHOD: Final = "Shadow.Delta"
+
+MIN_DELTA_LIMIT: Final = 1024  # bytes: what every device that has a shadow takes; below that nothing is looked at
+
+MAX_DELTA_LIMIT: Final = ConnectionLimits().max_frame  # bytes: no frame is larger
+
+
+def check_delta_limit(value: object) -> int | None:
+    """A limit as people set it: bytes; 0 for none; `None` for that of the platform. Raises `InvalidInput`."""
+    if value is None or (type(value) is int and (value == 0 or MIN_DELTA_LIMIT <= value <= MAX_DELTA_LIMIT)):
+        return value
+    sizes = f"from {MIN_DELTA_LIMIT} to {MAX_DELTA_LIMIT}"
+    raise InvalidInput(f"delta_limit is a number of bytes {sizes}, 0 for none, or null for that of the platform")
+
+
+def delta_limit(device: Device, shadow: Shadow, platforms: Mapping[str, int]) -> int | None:
+    """The limit in bytes that holds for a device: its own, else that of the platform which it reports.
+
+    `None`: there is none; 0: people have said so.
+    """
+    if device.delta_limit is not None or not platforms:
+        return device.delta_limit
+    ota = (shadow.reported or {}).get("ota")
+    platform = Build.from_wire(ota).platform if isinstance(ota, dict) else None
+    return None if platform is None else platforms.get(platform)
+
+
+def delta_frame_size(delta: JsonObject) -> int:
+    """Bytes of the frame that tells a delta."""
+    return len(jsonrpc.encode_request(DELTA_METHOD, jsonrpc.dumps(delta)))
