@@ -263,3 +263,28 @@ def test_keys_from_outside_stay_text(open_page, person, desire, axe):
         assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth"), width
     assert page.evaluate("({}).polluted") is None
     assert page.locator("main img").count() == 0
+
+
+def test_a_delta_that_the_device_does_not_take(open_page, person, desire, axe):
+    """Its limit is set by the page; beyond it the page says that the delta is not sent, and how large it is."""
+    person.register("lamp")
+    desire("lamp", config="x" * 5000)
+    page = open_page(person, "#/device/lamp/shadow")
+    expect(delta(page)).to_contain_text("the device is told when it connects")
+    page.get_by_role("button", name="Actions for this device").click()
+    page.get_by_role("menuitem", name="Limit of deltas…").click()
+    axe(page)
+    page.get_by_label("Bytes").fill("4096")
+    page.keyboard.press("Enter")
+    expect(delta(page)).to_contain_text(re.compile(r"the delta has 5\d\d\d bytes and the device takes 4096"))
+    assert person.http.get("/devices/lamp").json()["delta_limit"] == 4096
+    axe(page)
+    desire("lamp", config="x" * 3000)
+    expect(delta(page)).to_contain_text("the device is told when it connects")
+    page.get_by_role("button", name="Actions for this device").click()
+    page.get_by_role("menuitem", name="Limit of deltas…").click()
+    expect(page.get_by_label("Bytes")).to_have_value("4096")
+    page.get_by_label("Bytes").fill("")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert person.http.get("/devices/lamp").json()["delta_limit"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import expect
+from websockets.sync.client import connect
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -280,3 +281,31 @@ def test_downloading_the_log(open_page, person, fleet, say):
     page.get_by_role("button", name="Download").click()
     expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
     expect(page.get_by_role("button", name="Download")).to_be_enabled()
+
+
+def test_what_a_device_sends_that_cannot_be_read(open_page, person, server):
+    """It stands in the log, with what is wrong and how it begins; and can be looked for."""
+    token = person.register("lamp")
+    page = open_page(person, "#/notifications")
+    url = server.url.replace("http", "ws", 1)
+    with connect(f"{url}/api/v2/rpc", additional_headers={"Authorization": f"Bearer {token}"}) as device:
+        device.send('{"method":"Dash.Shadow.Update","params":{"state":{"reported":{"t":nan}}}}')
+        expect(log(page)).to_contain_text("rejected")
+        expect(log(page)).to_contain_text('{"t":nan}')
+        expect(lines(page).filter(has_text="rejected")).to_have_count(1)
+
+
+def test_a_browser_offers_subprotocols(open_page, person, server):
+    """It closes a socket for which the server chooses none of them."""
+    page = open_page(person)
+    key = person.http.post("/keys", json={"name": "browser"}).json()["key"]
+    url = f"{server.url.replace('http', 'ws', 1)}/api/v2/notify?access_token={key}"
+    chosen = page.evaluate(
+        """(url) => new Promise((resolve) => {
+          const socket = new WebSocket(url, ["json-rpc", "mqtt"]);
+          socket.onopen = () => resolve(socket.protocol);
+          socket.onclose = (event) => resolve(`closed: ${event.code}`);
+        })""",
+        url,
+    )
+    assert chosen == "json-rpc"
