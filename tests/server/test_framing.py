@@ -93,6 +93,7 @@ REFUSED = {
     "no request at all": b"\x16\x03\x01 this is no request\r\n",
     "another version": b"GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n",
     "a head that is too large": b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 2**14 + b"\r\n\r\n",
+    "a head of too many fields": b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 100 + b"\r\n",
     "broken chunks": b"POST /api/v2/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
     "a socket elsewhere": b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     "no credentials": b"POST /api/v2/devices HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000,

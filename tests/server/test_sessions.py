@@ -7,7 +7,7 @@ from http.cookies import SimpleCookie
 import pytest
 import trio
 
-from mdashcore._errors import Unauthenticated
+from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub.sessions import IDLE, TOTAL, TOUCH
 from mdashcore.server import gateway
 from mdashcore.server.auth import SESSION_COOKIE
@@ -260,6 +260,27 @@ async def test_a_socket_ends_with_its_session(alice, anyone, password, origin, m
         monkeypatch.setattr(hub.sessions, "_now", lambda: now)
         with trio.fail_after(10):
             assert (await socket.wait_closed())[0] == 1008
+
+
+async def test_a_storage_that_fails_is_told_to_a_socket_of_a_session(
+    alice, anyone, password, origin, monkeypatch, caplog
+):
+    """As to any other socket: it is closed with 1013, and the log has no traceback."""
+    cookie = await log_in(anyone, "alice", password)
+    feed = alice.server.service.hub.feed
+    end, asked = feed.end, []
+
+    async def fail_later(account):
+        asked.append(account)
+        if len(asked) > 1:  # the handshake has asked
+            raise StorageError("away")
+        return await end(account)
+
+    monkeypatch.setattr(feed, "end", fail_later)
+    async with notify(alice.server, **cookie, **origin) as socket:
+        with trio.fail_after(10):
+            assert (await socket.wait_closed())[0] == 1013
+    assert [record.exc_info for record in caplog.records if record.levelname == "ERROR"] == [None]
 
 
 async def test_logging_out_everywhere(alice, bob, anyone, password, origin):

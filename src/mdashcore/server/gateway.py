@@ -46,6 +46,7 @@ DEVICE_PATH: Final = "/api/v2/rpc"
 NOTIFY_PATH: Final = "/api/v2/notify"
 
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
+MAX_FIELDS: Final = 100  # of a head: usual servers take as many. Thousands of tiny ones keep a parser busy for 40 ms
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # what is no method is refused at once
 SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
@@ -173,6 +174,10 @@ class Gateway:
         scope.deadline = trio.current_time() + HEAD_TIMEOUT
         while True:
             end = _HEAD_END.search(head, 0, MAX_HEAD)
+            if head.count(b"\n", 0, end.start() if end else MAX_HEAD) > MAX_FIELDS:  # the first line has no field
+                await conversation.send(refusal(431, f"the head of a request has {MAX_FIELDS} fields at most"))
+                await conversation.part()
+                return b""
             if end is not None or not _HEAD_START.match(head):
                 break
             if len(head) >= MAX_HEAD:
@@ -301,10 +306,16 @@ async def _with_session(
             except MdashError as exc:
                 _log.warning("a session could not be checked, trying again: %s", exc)
 
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        await serve()
+        try:
+            await serve()
+        except Exception as exc:  # raised below: what leaves a nursery is a group
+            failure = exc
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _refuse(conversation: Conversation, error: MdashError, *, from_page: bool) -> None:

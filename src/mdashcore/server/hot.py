@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
 from mdashcore.server.conditions import Conditions
 from mdashcore.server.finish import SOON, finish_soon
 from mdashcore.server.service import Service
-from mdashcore.trio.calls import BegunCall
+from mdashcore.trio.calls import MAX_PARAMS, BegunCall
 from mdashcore.trio.link import Outcome
 
-__all__ = ["Versioned", "begin_call", "call", "read_shadow", "update_shadow"]
+__all__ = ["MAX_BODY", "Versioned", "begin_call", "call", "read_shadow", "update_shadow"]
+
+
+MAX_BODY: Final = MAX_PARAMS  # bytes: what a device's frame can hold, four times the largest shadow. To decode a
+# megabyte takes up to 0.2 s, in which nothing else is done
 
 
 class Versioned(NamedTuple):

@@ -34,6 +34,7 @@ from mdashcore.server.plain import PlainRequest
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.inflow import run_now
+from mdashcore.trio.websocket import READ_SIZE
 
 __all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "Lane", "Next", "date"]
 
@@ -102,7 +103,7 @@ class Lane:
         self._service = service
         self._authenticate = authenticate
         self._open = service.settings.fast_lane
-        self._max_body = service.settings.max_body
+        self._max_body = min(hot.MAX_BODY, service.settings.max_body)
         self._body_timeout = service.settings.body_timeout
         self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
         self._instant = self._open and INSTANT in service.hub.backend.capabilities
@@ -244,6 +245,8 @@ class Lane:
                     return data, Next.ELSEWHERE
             scope.deadline = inf  # a call has a time-out of its own
             body = data[request.body_start : request.body_end]
+            if len(body) > READ_SIZE:  # to decode it is work
+                await conversation.turn.give_way()
             with cancelled_by_hangup(conversation.stream) as hangup:
                 answer = await self._answer(request, principal.account, body)
         finally:

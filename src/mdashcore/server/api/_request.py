@@ -12,6 +12,8 @@ from mdashcore import _json
 from mdashcore._errors import Forbidden, InvalidInput
 from mdashcore.server.auth import Principal
 from mdashcore.server.service import Service
+from mdashcore.trio.turns import Turn
+from mdashcore.trio.websocket import READ_SIZE
 
 __all__ = [
     "SMALL_BODY",
@@ -28,7 +30,7 @@ __all__ = [
     "time_text",
 ]
 
-SMALL_BODY: Final = 2**12  # bytes: a user's name and passwords, which have 1024 characters at most
+SMALL_BODY: Final = 2**12  # bytes: names, and passwords, which have 1024 characters at most
 
 _LIMIT: Final = "body_limit"
 
@@ -52,7 +54,7 @@ def takes_body(limit: int | None = None) -> Callable[[_Handler], _Handler]:
 def body_limit(handler: object, most: int) -> int:
     """Return how many bytes a handler's body may have; 0 where it reads none."""
     limit: int | None = getattr(handler, _LIMIT, 0)
-    return most if limit is None else limit
+    return most if limit is None else min(limit, most)
 
 
 def service() -> Service:
@@ -80,7 +82,10 @@ async def raw_body() -> bytes:
     """
     if not hasattr(current_app.view_functions[request.endpoint or ""], _LIMIT):
         raise RuntimeError(f"{request.endpoint} reads a body and does not take one")
-    return cast(bytes, await request.get_data(cache=False, as_text=False))
+    data = cast(bytes, await request.get_data(cache=False, as_text=False))
+    if len(data) > READ_SIZE:  # to decode it is work
+        await Turn(principal().account).give_way()
+    return data
 
 
 async def body() -> Any:

@@ -15,8 +15,18 @@ from mdashcore.hub.device_list import ListedDevice, unreadable_device
 from mdashcore.hub.presence import OFFLINE
 from mdashcore.identity import Device
 from mdashcore.selection import Selection
+from mdashcore.server import hot
 from mdashcore.server.api._lists import send_list
-from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body, time_text
+from mdashcore.server.api._request import (
+    SMALL_BODY,
+    answer,
+    body_object,
+    members,
+    principal,
+    service,
+    takes_body,
+    time_text,
+)
 from mdashcore.server.finish import SOON, finish, finish_soon
 from mdashcore.server.service import Service
 from mdashcore.shadow import Shadow
@@ -45,7 +55,7 @@ async def _encoded(service: Service, account: str, wanted: Selection, pace: Pace
 
 
 @routes.post("")
-@takes_body()
+@takes_body(SMALL_BODY)
 async def create_device() -> Response:
     """Register a device: ``{"id"?, "name"?}``. The answer holds its token, this once."""
     value = await body_object()
@@ -66,7 +76,7 @@ async def get_device(id: str) -> Response:
 
 @routes.put("/<id>")
 @routes.post("/<id>")
-@takes_body()
+@takes_body(hot.MAX_BODY)
 async def change_device(id: str) -> Response:
     """Change a device: ``{"name"?, "delta_limit"?, "shadow"?: {"state": …}}``; answers with the device."""
     value = await body_object()

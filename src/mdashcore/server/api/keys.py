@@ -8,7 +8,16 @@ from quart import Blueprint, Response
 
 from mdashcore.identity import ApiKey
 from mdashcore.server.api._lists import send_values
-from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body, time_text
+from mdashcore.server.api._request import (
+    SMALL_BODY,
+    answer,
+    body_object,
+    members,
+    principal,
+    service,
+    takes_body,
+    time_text,
+)
 from mdashcore.server.finish import finish
 
 routes = Blueprint("keys", __name__, url_prefix="/keys")
@@ -26,7 +35,7 @@ async def list_keys() -> Response:
 
 
 @routes.post("")
-@takes_body()
+@takes_body(SMALL_BODY)
 async def create_key() -> Response:
     """Make a key: ``{"name"?}``. The answer holds it, this once."""
     value = await body_object()

@@ -20,7 +20,7 @@ MAX_BATCH = 25  # a Mongoose device queues 25 frames
 
 @routes.get("/<method>")
 @routes.post("/<method>")
-@takes_body()
+@takes_body(hot.MAX_BODY)
 async def call(id: str, method: str) -> Response:
     """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
     timeout = request.args.get("timeout")
@@ -28,7 +28,7 @@ async def call(id: str, method: str) -> Response:
 
 
 @routes.post("")
-@takes_body()
+@takes_body(hot.MAX_BODY)
 async def frame(id: str) -> Response:
     """Pass on a whole JSON-RPC frame, or a batch; answers with a frame, errors included."""
     account = principal().account

@@ -22,7 +22,7 @@ async def get_shadow(id: str) -> Response:
 
 
 @routes.post("")
-@takes_body()
+@takes_body(hot.MAX_BODY)
 async def update_shadow(id: str) -> Response:
     """Update it: ``{"state", "version"?, "clientToken"?}``; answers with what was accepted and the new version."""
     body = await raw_body()

@@ -10,7 +10,17 @@ from mdashcore import identity
 from mdashcore._errors import InvalidInput, NotFound
 from mdashcore.identity import Account
 from mdashcore.server.api._lists import send_values
-from mdashcore.server.api._request import admin, answer, body_object, members, principal, service, takes_body, time_text
+from mdashcore.server.api._request import (
+    SMALL_BODY,
+    admin,
+    answer,
+    body_object,
+    members,
+    principal,
+    service,
+    takes_body,
+    time_text,
+)
 from mdashcore.server.finish import finish
 
 routes = Blueprint("users", __name__)
@@ -34,7 +44,7 @@ async def list_users() -> Response:
 
 
 @routes.post("/users")
-@takes_body()
+@takes_body(SMALL_BODY)
 async def create_user() -> Response:
     """Make an account: ``{"name", "password", "admin"?}``."""
     by = admin()
@@ -47,7 +57,7 @@ async def create_user() -> Response:
 
 
 @routes.put("/users/<name>")
-@takes_body()
+@takes_body(SMALL_BODY)
 async def change_user(name: str) -> Response:
     """Give an account a new password: ``{"password", "admin"?}``."""
     by = admin()
