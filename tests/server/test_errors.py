@@ -181,11 +181,15 @@ async def test_an_internal_error_leaks_nothing(alice, monkeypatch, caplog, kind)
     async def fail(*args):
         raise kind(SECRET)
 
+    async def fail_at_once(*args):
+        raise kind(SECRET)
+        yield  # it is a generator
+
     status, message = (503, "the storage is not available") if kind is StorageError else (500, "internal error")
     async with await alice.connect("d1"):
         await alice.told("online", "d1")
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-            patch.setattr(hub.registry, "of", fail)
+            patch.setattr(hub.device_list, "select", fail_at_once)
             patch.setattr(hub.updates, "get", fail)
             for method, path in (("GET", "/devices"), ("GET", "/devices/d1/ota"), ("POST", "/devices/d1/ota")):
                 answer = await alice.http.request(method, path, content=b"x" if method == "POST" else None)
