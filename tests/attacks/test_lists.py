@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import trio
 
-DEVICES = 1000
+DEVICES = 500
 
 STATE = {"text": "x" * 2000, "numbers": {f"n{number}": number for number in range(50)}}
 """2.5 KB, as a real device's."""
