@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from mdashcore._errors import Overloaded
+from mdashcore._errors import Busy, Overloaded
 from mdashcore.server.api._request import SMALL_BODY, body_limit
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.http.bodies import LOG_INTERVAL, Bodies
@@ -121,6 +121,25 @@ async def test_a_body_for_which_there_is_no_room_is_refused() -> None:
         assert bodies.size == 90
         answered.set()
     assert bodies.size == 0
+
+
+async def test_an_account_has_a_share_of_the_room() -> None:
+    """A quarter of it: what one account holds complete keeps no other from sending."""
+    bodies = Bodies(100)
+    with bodies.hold() as first, bodies.hold() as second, bodies.hold() as other:
+        first.owner = second.owner = "alice"
+        other.owner = "bob"
+        first.add(20)
+        first.complete()
+        with pytest.raises(Busy, match="the account has too many") as caught:
+            second.add(6)
+        assert type(caught.value) is Busy
+        second.add(5)
+        other.add(25)
+    assert bodies.size == 0
+    with bodies.hold() as again:
+        again.owner = "alice"
+        again.add(25)
 
 
 async def test_that_there_is_no_room_is_logged_once_a_minute(

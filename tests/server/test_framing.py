@@ -175,3 +175,19 @@ async def test_a_handshake_is_held_to_the_same_limit(server, alice, open_raw):
         await raw.send(handshake[:-2] + fields + b"\r\n")
         assert (await raw.response()).status == 431
         assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize(("trailers", "status"), [(0, 401), (100, 401), (101, 400), (4000, 400)])
+async def test_trailers_of_a_chunked_body(server, open_raw, trailers, status):
+    """As many as a head may have fields are skipped, more are refused before they are read; so is what follows."""
+    body = b'{"user":"a","password":"b"}'
+    request = b"POST /api/v2/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    request += b"%x\r\n%b\r\n0\r\n" % (len(body), body) + b"a:\r\n" * trailers + b"\r\n"
+    async with open_raw(server) as raw:
+        await raw.send(request + b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"b: c\r\n" * 90 + b"\r\n")
+        answer = await raw.response()
+        assert answer.status == status
+        if status == 400:
+            assert b"the body cannot be read" in answer.body
+        else:
+            assert (await raw.response()).status == 200

@@ -27,7 +27,7 @@ from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, que
 from mdashcore.server.conversation import Conversation
 from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.forwarded import Client, peer_of
-from mdashcore.server.http.slow_lane import MAX_HEAD, SlowLane, refusal
+from mdashcore.server.http.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
 from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.query import check_query, known_parameters
 from mdashcore.server.service import Service
@@ -46,7 +46,6 @@ DEVICE_PATH: Final = "/api/v2/rpc"
 NOTIFY_PATH: Final = "/api/v2/notify"
 
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
-MAX_FIELDS: Final = 100  # of a head: usual servers take as many. Thousands of tiny ones keep a parser busy for 40 ms
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # what is no method is refused at once
 SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use

@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from mdashcore import _json
-from mdashcore._errors import MdashError, Overloaded, StorageError, status_of
+from mdashcore._errors import Busy, MdashError, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
 from mdashcore.server.conditions import Conditions, etag
@@ -232,7 +232,7 @@ class Lane:
             return data, Next.END
         except MdashError:
             return data, Next.ELSEWHERE
-        held = HeldBody(self._service.bodies)
+        held = HeldBody(self._service.bodies, principal.account)
         try:
             if len(data) < request.body_end:
                 rest = await self._read(conversation, request.body_end - len(data), held)
@@ -250,8 +250,7 @@ class Lane:
             with cancelled_by_hangup(conversation.stream) as hangup:
                 answer = await self._answer(request, principal.account, body)
         finally:
-            if held.size:
-                self._service.bodies.drop(held)
+            self._service.bodies.drop(held)
         if hangup.gone:
             return data, Next.END
         close = request.close or self.closing.is_set()
@@ -275,7 +274,7 @@ class Lane:
                     try:
                         part = await held.wait(conversation.inflow.receive)
                         held.add(len(part or b""))
-                    except Overloaded as exc:
+                    except Busy as exc:
                         await conversation.send(self._encode(conversation, _failure(exc), close=True))
                         return None
                 if piece.cancelled_caught:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mdashcore._errors import MdashError, Overloaded, TooLarge
+from mdashcore._errors import Busy, MdashError, Overloaded, TooLarge
 from mdashcore.server.asgi import (
     App,
     BodyTimeout,
@@ -42,6 +42,10 @@ LOG_INTERVAL: Final = 60.0  # seconds between two lines that say that there is n
 
 RETRY_AFTER: Final = 5.0  # seconds after which a client may try again: most bodies have been answered by then
 
+SHARES: Final = 4  # of the room, one of which an account may have: 16 MiB, which are 128 of the largest calls
+
+_NO_SHARE: Final = "the account has too many request bodies in the server now"
+
 _NO_ROOM: Final = "the server has no room for more request bodies now"
 
 
@@ -50,6 +54,8 @@ class HeldBody:
     """What is in memory of one request's body."""
 
     _bodies: Bodies
+    owner: Hashable = None
+    """The account that sends it, as soon as that is known."""
     size: int = attrs.field(init=False, default=0)
     """Bytes."""
     _given_up: bool = attrs.field(init=False, default=False)
@@ -63,7 +69,12 @@ class HeldBody:
         raise Overloaded(_NO_ROOM, retry_after=RETRY_AFTER)
 
     def add(self, size: int) -> None:
-        """Count bytes that have come. Raises `Overloaded` where there is no room for them."""
+        """Count bytes that have come.
+
+        Raises:
+            Overloaded: there is no room for them.
+            Busy: the account has used up its share of the room.
+        """
         if self._given_up:
             raise Overloaded(_NO_ROOM, retry_after=RETRY_AFTER)
         self._bodies._add(self, size)
@@ -81,7 +92,8 @@ class HeldBody:
 class Bodies:
     """All request bodies that the process has in memory, with one bound for the sum.
 
-    Beyond it those that wait for their next piece are given up, the one that has waited the longest first.
+    Beyond it those that wait for their next piece are given up, the one that has waited the longest first. One account
+    may have a quarter of it, so that its calls of devices that do not answer take the room from no other.
 
     Args:
         limit: bytes.
@@ -91,9 +103,9 @@ class Bodies:
         self.limit = limit
         self.size = 0
         """Bytes that are held now."""
-        self._idle: dict[
-            HeldBody, None
-        ] = {}  # those that are not complete; the one that something came for last is last
+        # Those that are not complete; the one that something came for last is last.
+        self._idle: dict[HeldBody, None] = {}
+        self._of: dict[Hashable, int] = {}  # bytes by account
         self._logged = -inf
 
     @contextmanager
@@ -108,11 +120,12 @@ class Bodies:
     def drop(self, body: HeldBody) -> None:
         """Count a body no more."""
         self._idle.pop(body, None)
-        self.size -= body.size
-        body.size = 0
+        self._count(body, -body.size)
 
     def _add(self, body: HeldBody, size: int) -> None:
         self._idle.pop(body, None)
+        if body.owner is not None and self._of.get(body.owner, 0) + size > self.limit // SHARES:
+            raise Busy(_NO_SHARE, retry_after=RETRY_AFTER)
         while self.size + size > self.limit and self._idle:
             longest = next(iter(self._idle))
             self.drop(longest)
@@ -122,8 +135,17 @@ class Bodies:
             self._tell()
             raise Overloaded(_NO_ROOM, retry_after=RETRY_AFTER)
         self._idle[body] = None
+        self._count(body, size)
+
+    def _count(self, body: HeldBody, size: int) -> None:
         body.size += size
         self.size += size
+        if body.owner is not None and size:
+            left = self._of.get(body.owner, 0) + size
+            if left:
+                self._of[body.owner] = left
+            else:
+                del self._of[body.owner]
 
     def _tell(self) -> None:
         if trio.current_time() - self._logged >= LOG_INTERVAL:
@@ -153,6 +175,7 @@ async def body_chunks(
         ClientGone: it ended in the middle.
         BodyTimeout: nothing came for too long.
         Overloaded: there is no room for it in memory.
+        Busy: the account has used up its share of that.
     """
     too_large = TooLarge(f"the body is larger than {limit} bytes")
     declared = header(scope, b"content-length")
@@ -223,7 +246,7 @@ class BodyGuard:
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, held: HeldBody) -> None:
         unread = True
         try:
-            account = await self._authenticate(scope)
+            account = held.owner = await self._authenticate(scope)
             if (limit := self._limit_of(scope)) > 0:
                 given = _Given(await self._read(scope, receive, limit, account, held), receive)
                 unread = False

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias, cast
 import attrs
 import h11
 import trio
+from h11._readers import ChunkedReader  # no public name lets trailers be bounded; h11 is bounded in pyproject.toml
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.protocol.events import Body, EndBody, Event, Request, Response, StreamClosed
@@ -32,14 +33,18 @@ from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_
 from mdashcore.server.lane import Answer, Next, date
 from mdashcore.server.plain import is_host
 
-__all__ = ["MAX_HEAD", "SlowLane", "refusal"]
+__all__ = ["MAX_FIELDS", "MAX_HEAD", "SlowLane", "refusal"]
 
 _log = logging.getLogger(__name__)
+
+MAX_FIELDS: Final = 100  # of a head: usual servers take as many. Thousands of tiny ones keep a parser busy for 40 ms
 
 MAX_HEAD: Final = 2**14  # bytes of a request's head, in every lane: usual servers take 8 to 16 KiB
 
 _AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 """What stands before the path in the absolute form of a target (RFC 9112, section 3.2.2)."""
+
+_TRAILERS_END: Final = re.compile(rb"(?:\A|\n)\r?\n")
 
 _STREAM_ID: Final = 1  # HTTP/1.1 has one at a time
 
@@ -138,6 +143,8 @@ class _Exchange:
     """The beginning of the answer, to be sent with the first of its body."""
 
     def __attrs_post_init__(self) -> None:
+        if isinstance(self.http._reader, ChunkedReader):
+            self.http._reader = _FewTrailers()
         fields = [(name, value) for name, value in self.request.headers if value != b"0"]
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in fields)
         self._complete = not has_body and _next_event(self.http) is not h11.NEED_DATA
@@ -235,6 +242,18 @@ class _Exchange:
         if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
             return self.http.trailing_data[0], Next.READ
         return b"", Next.END
+
+
+class _FewTrailers(ChunkedReader):
+    """Reads a chunked body, and no more trailers than a head may have fields: h11 takes 16 KiB of them in one step."""
+
+    def __call__(self, buf: Any) -> Any:
+        if self._reading_trailer:
+            data = bytes(buf)
+            end = _TRAILERS_END.search(data)
+            if data.count(b"\n", 0, end.start() + 1 if end else len(data)) > MAX_FIELDS:
+                raise h11.LocalProtocolError(f"more than {MAX_FIELDS} trailers")
+        return super().__call__(buf)
 
 
 async def _nowhere(message: dict[str, Any]) -> None:
