@@ -100,11 +100,18 @@ class Image:
     def platform(self) -> str | None:
         return self.manifest.platform if self.manifest else None
 
+    @property
+    def app(self) -> str | None:
+        return self.manifest.name if self.manifest else None
 
-def read_image(file: BinaryIO, *, name: str, limits: Limits = Limits()) -> Image:
+
+def read_image(file: BinaryIO, *, name: str, limits: Limits = Limits(), bare: bool = False) -> Image:
     """Check an image. What begins as a zip must be a good firmware zip; all else is a bare image.
 
     Reads a seekable file twice, in small blocks, and leaves it at its start.
+
+    Args:
+        bare: take it for a bare image also if it begins as a zip.
 
     Raises:
         InvalidFirmware: no device should be given this; the text says why. Also for a file over a limit.
@@ -118,7 +125,7 @@ def read_image(file: BinaryIO, *, name: str, limits: Limits = Limits()) -> Image
     for block in _blocks(file, 0, size):
         digest.update(block)
     file.seek(0)
-    is_zip = file.read(2) == b"PK"  # of whatever record: an empty zip has no entry to begin with
+    is_zip = not bare and file.read(2) == b"PK"  # of whatever record: an empty zip has no entry to begin with
     manifest = _read_zip(file, size, limits) if is_zip else None
     file.seek(0)
     return Image(name=name, size=size, sha256=digest.hexdigest(), manifest=manifest)

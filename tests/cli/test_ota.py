@@ -44,7 +44,7 @@ def device(demo, mdash, spawn, request, wait_told):
     """The id of a connected device of the test's own."""
     id = request.node.name.replace("[", "-").rstrip("]")
     token = mdash("devices", "add", id, env=demo.by_key).out.split()[1]
-    spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
+    spawn("device", "--id", "lamp", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
     wait_told(demo.by_key, "online", id)
     return id
 
@@ -114,7 +114,7 @@ def fleet(spawn, mdash, wait_told, tmp_path):
             self.start()
             token = mdash("devices", "add", "d1", env=self.env).out.split()[1]
             env = {"MDASH_SERVER": self.env["MDASH_SERVER"], "MDASH_TOKEN": token}
-            self.device = spawn("device", env=env, wrapper=(sys.executable, "-c", DIALS_SOON))
+            self.device = spawn("device", "--id", "lamp", env=env, wrapper=(sys.executable, "-c", DIALS_SOON))
             wait_told(self.env, "online", "d1")
 
         def start(self):
@@ -219,7 +219,7 @@ def test_an_update_for_later(demo, mdash, image, spawn, wait_told):
     assert (done.code, done.out) == (0, "QUEUED: later is offline, and gets it when it comes\n")
     newer = mdash("ota", "later", image("3.0"), "--queue", "--json", env=demo.by_key)
     assert json.loads(newer.out)["state"] == "QUEUED"
-    spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
+    spawn("device", "--id", "lamp", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
     wait_told(demo.by_key, "ota.UNCOMMITTED", "later")
     shown = mdash("ota", "later", "--status", env=demo.by_key)
     lines = [line.split("\t") for line in shown.out.splitlines()]

@@ -50,7 +50,7 @@ def made(demo, mdash, image, device):
 def test_a_rollout_is_watched_to_its_end(demo, mdash, spawn, image, device, wait_told):
     """Each state and phase once on stderr, the outcome on stdout; and the device runs the image."""
     token = mdash("devices", "token", device, env=demo.by_key).out.split()[1]
-    spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
+    spawn("device", "--id", "lamp", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
     wait_told(demo.by_key, "online", device)
     options = ("--device", device, "--commit-after", "1s", "--phases", "100", "--watch")
     done = mdash("rollout", "create", image, *options, env=demo.by_key)

@@ -438,6 +438,18 @@ class TestBeforeTheFirstByte:
             assert after(queued(), Started(attrs.evolve(OLD, platform=platform))).state is S.TRANSFERRING
         assert after(queued(), Started(None)).state is S.TRANSFERRING
 
+    def test_an_image_of_another_application_is_not_sent(self) -> None:
+        """Unless with force; a device that does not say what it is gets the image."""
+        image, runs = attrs.evolve(ZIP, app="lamp"), attrs.evolve(OLD, app="heater")
+        update = after(queued(image), Started(runs))
+        assert update.state is S.REJECTED
+        assert update.reason == "the image is of the application lamp, the device runs heater"
+        assert after(queued(image), DeviceConnected(), BuildReported(runs)).state is S.REJECTED
+        assert after(queued(image, force=True), Started(runs)).state is S.TRANSFERRING
+        for other in (attrs.evolve(OLD, app="lamp"), OLD):
+            assert after(queued(image), Started(other)).state is S.TRANSFERRING
+        assert after(queued(), Started(runs)).state is S.TRANSFERRING
+
     def test_a_device_that_comes_and_goes_does_not_start_anything(self) -> None:
         """Whose turn it is, is not the machine's decision; it is asked what it runs when it has not said so in time."""
         update = after(queued(), *LOST_LINK)
@@ -1116,7 +1128,7 @@ class TestWhatDevicesSend:
         }
         status = {"state": 0, "message": "idle", "is_committed": True, "progress_percent": 0, "partition": 0}
         assert Build.from_wire(report) == Build.from_wire(info, status)
-        assert Build.from_wire(report) == Build("b1", "1.0", "esp32", 0, True, 0, 0, "idle")
+        assert Build.from_wire(report) == Build("b1", "1.0", "esp32", 0, True, 0, 0, "idle", "app")
 
     @given(
         st.dictionaries(

@@ -88,7 +88,7 @@ def lamp(demo, start, mdash, tmp_path, monkeypatch):
         with (tmp_path / "fw.zip").open("w+b") as file:
             firmware.write_image(file, manifest, {"app": bytes(5000)})
 
-    with start(f"exec mdash device --token {token}", env=demo.variables, cwd=tmp_path) as device:
+    with start(f"exec mdash device --id lamp --token {token}", env=demo.variables, cwd=tmp_path) as device:
         device.expect("connected")
         yield name, write
     mdash(f"mdash devices remove {name}", env=demo.variables)  # the demo is everybody's

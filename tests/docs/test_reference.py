@@ -135,7 +135,7 @@ def test_what_is_not_served_is_on_the_page(page):
 def _write_firmware(path: Path) -> None:
     from mdashcore import firmware
 
-    manifest = {"name": "lamp", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
+    manifest = {"name": "demo", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
     with path.open("w+b") as file:
         firmware.write_image(file, manifest, {"app": bytes(20_000)})
 

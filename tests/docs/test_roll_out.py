@@ -15,7 +15,7 @@ GUIDE = "docs/how_to_guides/roll_out_to_a_fleet.md"
 def folder(tmp_path_factory):
     """Where the firmware zip is that the page speaks of."""
     folder = tmp_path_factory.mktemp("rollout")
-    manifest = {"name": "lamp", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
+    manifest = {"name": "demo", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
     with (folder / "fw.zip").open("w+b") as file:
         firmware.write_image(file, manifest, {"app": bytes(2000)})
     return folder

@@ -95,7 +95,7 @@ class Counting(VirtualDevice):
 def firmware_zip() -> bytes:
     """An image of forty chunks."""
     file = io.BytesIO()
-    manifest = {"name": "lamp", "platform": "esp32", "version": "2.0", "build_id": "new"}
+    manifest = {"name": "virtual-device", "platform": "esp32", "version": "2.0", "build_id": "new"}
     write_image(file, manifest, {"app": random.Random(1).randbytes(40_000)})
     return file.getvalue()
 

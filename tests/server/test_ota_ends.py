@@ -442,6 +442,7 @@ BAD = {
     "queue=maybe": "queue",
     "queue=": "queue",
     "force=2": "force",
+    "bare=yes": "bare",
     "commit=later": "commit",
     "commit_after=30": "commit_after",
     "commit=auto&commit_after=0": "commit_after",
@@ -496,6 +497,7 @@ async def test_everything_that_can_be_seen(alice, lamp, upload):
         "build_id": NEW,
         "version": "2.0",
         "platform": "esp32",
+        "app": "ccm",
         "bare": False,
     }
     async with ends_as(alice, State.UNCOMMITTED):

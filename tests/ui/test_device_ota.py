@@ -138,7 +138,7 @@ def test_what_happened_behind_a_cut_is_shown(open_page, person, fleet, install, 
 OBJECTIONS = {
     "another platform": ({"platform": "esp8266"}, "It is for esp8266, and the device is esp32.", "force"),
     "the same build": ({"version": "1.0", "build_id": "old"}, "The device runs this very build already.", "force"),
-    "another app": ({"name": "fan"}, "It is another application: fan, and the device runs lamp.", "warn"),
+    "another app": ({"name": "fan"}, "It is another application: fan, and the device runs lamp.", "force"),
 }
 
 

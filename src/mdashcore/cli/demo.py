@@ -87,6 +87,10 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
         run_server(config, lambda server: _run_demo(server, where, password), reset_passwords=(user,))
 
 
+APP: Final = "demo"
+"""The application that the devices run, as the manifest of a firmware for them has to name it."""
+
+
 async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
     import trio
 
@@ -96,7 +100,7 @@ async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
     hub = server.service.hub
     async with trio.open_nursery() as nursery:
         for each in DEVICES:
-            device = VirtualDevice(each.id, folder / each.id, build=Build(app=each.id))
+            device = VirtualDevice(each.id, folder / each.id, build=Build(app=APP))
             token = await register(hub, each)
             await nursery.start(partial(run_virtual_device, device, server.device_url, token, name=each.id))
         click.echo(_welcome(server.url, password, await renew_key(hub)))

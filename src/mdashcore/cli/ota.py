@@ -70,7 +70,8 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     "--no-wait", is_flag=True, help="End when the device runs the image, before it is committed: with code 6."
 )
 @click.option("--queue", is_flag=True, help="If the device is offline, update it when it comes, and do not wait.")
-@click.option("--force", is_flag=True, help="Send it whatever platform and build the device reports.")
+@click.option("--force", is_flag=True, help="Send it whatever platform, application and build the device reports.")
+@click.option("--bare", is_flag=True, help="FILE is a bare image, whatever its name or its first bytes look like.")
 @click.option("--status", is_flag=True, help="Show how the device's newest update stands.")
 @click.option("--cancel", is_flag=True, help="Take the device's update back, if it has not the whole image yet.")
 @click.option(
@@ -89,6 +90,7 @@ def ota(
     no_wait: bool,
     queue: bool,
     force: bool,
+    bare: bool,
     status: bool,
     cancel: bool,
     end_transfer: bool,
@@ -104,7 +106,7 @@ def ota(
     """
     acts = [act for wanted, act in ((status, _show), (cancel, _cancel), (end_transfer, _end_transfer)) if wanted]
     if acts:
-        if len(acts) > 1 or file or commit or no_wait or queue or force:
+        if len(acts) > 1 or file or commit or no_wait or queue or force or bare:
             raise click.UsageError("--status, --cancel and --end-transfer go with a DEVICE alone.")
         acts[0](remote, device, as_json)
         return
@@ -116,6 +118,7 @@ def ota(
         raise click.UsageError("With --no-wait nobody is there to commit: give --commit auto.")
     query = {"queue": "1"} if queue else {}
     query |= {"force": "1"} if force else {}
+    query |= {"bare": "1"} if bare else {}
     query |= {"commit": "auto"} if commit == "auto" else {}
     _report(device, _watch(remote, device, file, query, commit=commit == "now", wait=not no_wait), as_json)
 

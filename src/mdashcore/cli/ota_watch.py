@@ -129,8 +129,8 @@ class _Watch:
             url, files = self._url("ota"), {"file": (self._path.name, file)}
             response = await http.post(url, params=self._query, files=files)
         if response.status_code == HTTPStatus.CONFLICT:
-            update = await self._get(http, "ota")
-            if update["state"] == State.ALREADY_INSTALLED:
+            update = await self._newest(http)
+            if update and update["state"] == State.ALREADY_INSTALLED and update["image"]["sha256"] == self._sha256:
                 self._id = update["id"]
                 return
         body = self._remote.checked(response)
@@ -151,6 +151,13 @@ class _Watch:
                 await self._call_commit(http)
                 continue
             await changed.wait()
+
+    async def _newest(self, http: httpx.AsyncClient) -> dict[str, Any] | None:
+        """The device's newest update, if it ever had one."""
+        try:
+            return await self._get(http, "ota")
+        except CliError:
+            return None
 
     async def _call_commit(self, http: httpx.AsyncClient) -> None:
         """Commit. If a call before may have done it already, the device's refusal says nothing."""

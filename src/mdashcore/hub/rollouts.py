@@ -34,6 +34,7 @@ __all__ = ["PREFIX", "Rollouts", "Roster", "describe"]
 PREFIX: Final = "rol"  # of ids
 
 PIECE: Final = 1000  # ids in one document: 128 KB at most
+FIT_SAMPLE: Final = 100  # devices whose updates of before are looked at for a bare image: fleets took one or the other
 MAX_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
 
 
@@ -110,6 +111,30 @@ class Rollouts:
         found = self._device_list.select(account, selection, pause, with_shadows=selection.reads_shadows)
         async with aclosing(found) as devices:
             return [each.device.id async for each in devices if "device" not in each.damaged]
+
+    async def check_fit(
+        self,
+        account: str,
+        selection: Selection,
+        image: ota.ImageFacts,
+        pause: Pause = never_pause,
+        *,
+        bare: bool,
+    ) -> None:
+        """Ask back where an image is likely meant for other devices. Raises `Conflict` as `Updates.check_fit`.
+
+        Every device is asked about the application that it runs; of a bare image, the first `FIT_SAMPLE` about the
+        updates that they had.
+        """
+        found = self._device_list.select(account, selection, pause)
+        facts, looked_at = ota.Image.of(image), 0
+        async with aclosing(found) as devices:
+            async for each in devices:
+                looked_at += 1
+                if facts.bare and (bare or looked_at > FIT_SAMPLE):
+                    return
+                if not each.damaged:
+                    await self.updates.check_fit(account, each.device.id, facts, bare=bare, shadow=each.shadow)
 
     async def create(
         self,

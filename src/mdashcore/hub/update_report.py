@@ -59,6 +59,12 @@ class History:
             return self
         return History((PastUpdate.of(update), *self.past)[:MAX_PAST])
 
+    @property
+    def took_zips(self) -> bool:
+        """Whether the device runs what came in a firmware zip, as far as is known."""
+        newest = next((past for past in self.past if past.state is State.COMMITTED), None)
+        return newest is not None and newest.build_id is not None
+
     def describe(self) -> list[dict[str, Any]]:
         """As plain values."""
         return [attrs.asdict(past) for past in self.past]

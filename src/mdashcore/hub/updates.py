@@ -20,6 +20,7 @@ from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.update_report import History, describe
 from mdashcore.hub.update_run import DeviceCaller, UpdateRun, blob_key
 from mdashcore.ota import State, Update
+from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["PREFIX", "DeviceCaller", "UpdateRun", "Updates", "blob_key", "describe"]
@@ -105,6 +106,32 @@ class Updates:
                     raise
             self.changed(account, device, update)
             return UpdateRun(self, account, device, Record(update, version), untold=True)
+
+    async def check_fit(
+        self, account: str, device: str, image: Image | ota.Image, *, bare: bool, shadow: Shadow | None = None
+    ) -> None:
+        """Ask back where an image is likely meant for another device.
+
+        Args:
+            bare: whether it was said that the image is a bare one.
+            shadow: the device's, if it is known.
+
+        Raises:
+            Conflict: it is of another application than the device has reported, or bare for a device that took firmware
+                zips so far. It can be forced.
+        """
+        if shadow is None:
+            shadow = await self.shadows.get(account, device)
+        said = (shadow.reported or {}).get("ota")
+        app = said.get("app") if isinstance(said, dict) else None
+        if image.app is not None and isinstance(app, str) and app != image.app:
+            raise Conflict(
+                f"the image is of the application {image.app}, {device!r} runs {app}; force sends it all the same"
+            )
+        if image.bare and not bare and (await self.history(account, device)).took_zips:
+            raise Conflict(
+                f"the image is no zip, and {device!r} took firmware zips so far; bare=1 sends it all the same"
+            )
 
     async def _make_way(self, account: str, device: str) -> tuple[int, float | None]:
         """End an update that waits; the version of the one that is there, ended, and its `ota.held_until`."""

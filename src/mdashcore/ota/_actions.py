@@ -287,6 +287,10 @@ def not_for_it(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {"reason": f"the image is for {u.image.platform}, the device is {e.build.platform}"}
 
 
+def not_its_app(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return {"reason": f"the image is of the application {u.image.app}, the device runs {e.build.app}"}
+
+
 def roll_back(u: Update, e: Any, now: float) -> dict[str, Any]:
     if isinstance(e, RevertAccepted):
         return {"reason": "reverted on request"}

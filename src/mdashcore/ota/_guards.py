@@ -35,6 +35,12 @@ def other_platform(u: Update, e: Any, now: float) -> bool:
     return bool(platform.lower() != u.image.platform.lower())
 
 
+def other_app(u: Update, e: Any, now: float) -> bool:
+    """has another application"""
+    app = (e.build or Build()).app
+    return not u.options.force and app is not None and u.image.app is not None and app != u.image.app
+
+
 def away(u: Update, e: Any, now: float) -> bool:
     """not connected any more"""
     return not u.connected

@@ -61,12 +61,14 @@ def _table() -> dict[tuple[State, type], tuple[Transition, ...]]:
         (s.QUEUED, Started): (
             t(s.ALREADY_INSTALLED, guards.installed, acts.runs_it),
             t(s.REJECTED, guards.other_platform, acts.not_for_it),
+            t(s.REJECTED, guards.other_app, acts.not_its_app),
             t(s.TRANSFERRING, do=acts.start),
         ),
         (s.QUEUED, BuildReported): (
             t(s.QUEUED, guards.away, quiet=True),
             t(s.ALREADY_INSTALLED, guards.installed, acts.runs_it),
             t(s.REJECTED, guards.other_platform, acts.not_for_it),
+            t(s.REJECTED, guards.other_app, acts.not_its_app),
             t(s.TRANSFERRING, guards.says_enough, acts.start),
         ),
         (s.QUEUED, CallFailed): (t(s.TRANSFERRING, do=acts.start_unknown),),

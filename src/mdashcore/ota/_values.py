@@ -77,6 +77,8 @@ class ImageFacts(Protocol):
     @property
     def platform(self) -> str | None: ...
     @property
+    def app(self) -> str | None: ...
+    @property
     def bare(self) -> bool: ...
 
 
@@ -91,6 +93,8 @@ class Image:
     build_id: str | None = None
     version: str | None = None
     platform: str | None = None
+    app: str | None = None
+    """The application's name, as the manifest has it."""
     bare: bool = False
     """Not a firmware zip: without a manifest, and without digests that the device could check."""
 
@@ -112,6 +116,8 @@ class Build:
     """0 idle, 1 a transfer is open, 2 the last one failed, 3 taken, about to reboot."""
     progress_percent: int | None = None
     message: str | None = None
+    app: str | None = None
+    """The application's name."""
 
     def followed_by(self, later: Build) -> Build:
         """What was said, and what was said later: the later word counts."""
@@ -136,6 +142,7 @@ _WIRE: Mapping[str, tuple[str, type]] = {
     "fw_id": ("id", str),
     "fw_version": ("version", str),
     "arch": ("platform", str),
+    "app": ("app", str),
     "partition": ("partition", int),
     "is_committed": ("is_committed", bool),
     "status": ("status", int),  # in reported.ota

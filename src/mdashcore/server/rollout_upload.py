@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
+from urllib.parse import parse_qsl
 
 import multipart
 import trio
@@ -22,8 +23,10 @@ from mdashcore.server.asgi import (
     Scope,
     Send,
 )
+from mdashcore.server.query import check_query
 from mdashcore.server.request_check import check_request
 from mdashcore.server.service import Service
+from mdashcore.server.update_request import flag
 from mdashcore.server.upload import ImageBody, answer
 from mdashcore.trio.turns import Pace
 
@@ -53,7 +56,8 @@ class RolloutRoute:
         """Store the image, and the rollout: status and body of the answer."""
         service = self._service
         account = form.owner = (await service.authenticator.of_request(scope)).account
-        check_request(scope, ())
+        check_request(scope, None)
+        form.bare = _is_bare(scope["query_string"].decode("latin-1"))
         rollouts = service.hub.rollouts
         await rollouts.check_room(account)
         id = rollouts.new_id()
@@ -64,6 +68,8 @@ class RolloutRoute:
                 request = form.request()
                 image = await form.read(rollouts.blobs, key, size)
                 await service.authenticator.of_request(scope)  # revoked while the image came?
+                if not request.plan.options.force:
+                    await rollouts.check_fit(account, request.selection, image, Pace(account), bare=form.bare)
                 with trio.CancelScope(shield=True):  # once stored it goes on, whoever asked is still there or not
                     made = await rollouts.create(account, id, request, image, Pace(account))
             except BaseException:
@@ -71,6 +77,12 @@ class RolloutRoute:
                     await rollouts.tidy(account, id)
                 raise
         return 201, _json.encode(describe(made))
+
+
+def _is_bare(query: str) -> bool:
+    """Whether the query asks for ``bare=1``. Raises `InvalidInput` for what nothing would heed."""
+    check_query(query, ("bare",))
+    return flag("bare", dict(parse_qsl(query)).get("bare", "0"))
 
 
 class _Form(ImageBody):
@@ -106,7 +118,7 @@ class _Form(ImageBody):
                                 name = None if event.name in seen else event.name
                                 seen.add(event.name)
                                 if name == "file":
-                                    self.filename = (event.filename or self.filename)[:256]
+                                    self._begin_file(event)
                                     if self._text:
                                         self.request()
                             elif event and name == "file":

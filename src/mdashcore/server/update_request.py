@@ -13,7 +13,7 @@ from mdashcore import ota
 from mdashcore._errors import InvalidInput
 from mdashcore.server.query import ACCESS_TOKEN, MAX_FIELDS
 
-__all__ = ["PARAMETERS", "UpdateRequest"]
+__all__ = ["PARAMETERS", "UpdateRequest", "flag"]
 
 
 @attrs.frozen
@@ -22,6 +22,8 @@ class UpdateRequest:
 
     queue: bool = False
     """Answer at once, and let the update wait for a device that is offline."""
+    bare: bool = False
+    """The image is a bare one, whatever its name or its first bytes look like."""
     options: ota.Options = ota.Options()
 
     @classmethod
@@ -43,16 +45,17 @@ class UpdateRequest:
             if field in values:
                 raise InvalidInput(f"{name} is given twice")
             values[field] = read(name, text)
-        queue = values.pop("queue", False)
+        queue, bare = values.pop("queue", False), values.pop("bare", False)
         if "commit_after" in values and not values.get("auto_commit"):
             raise InvalidInput("commit_after is for commit=auto")
         try:
-            return cls(queue, ota.Options(**values))
+            return cls(queue, bare, ota.Options(**values))
         except ValueError as exc:
             raise InvalidInput(_words(exc)) from None
 
 
-def _flag(name: str, text: str) -> bool:
+def flag(name: str, text: str) -> bool:
+    """Read a parameter that is 1 or 0. Raises `InvalidInput`."""
     found = {"1": True, "true": True, "0": False, "false": False}.get(text.lower())
     if found is None:
         raise InvalidInput(f"{name} is 1 or 0, not {text[:64]!r}")
@@ -75,8 +78,9 @@ _Reader: TypeAlias = Callable[[str, str], Any]
 
 PARAMETERS: Final[Mapping[str, tuple[str, _Reader]]] = MappingProxyType(
     {
-        "queue": ("queue", _flag),
-        "force": ("force", _flag),
+        "queue": ("queue", flag),
+        "bare": ("bare", flag),
+        "force": ("force", flag),
         "commit": ("auto_commit", _commit),
         "commit_after": ("commit_after", _number),
         "commit_timeout": ("commit_timeout", _number),

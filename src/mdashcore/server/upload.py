@@ -44,6 +44,7 @@ from mdashcore.server.asgi import (
     respond_error,
 )
 from mdashcore.server.http.bodies import body_chunks
+from mdashcore.server.image_check import HEAD_SIZE, check_head, check_segment
 from mdashcore.server.request_check import check_request
 from mdashcore.server.service import Service
 from mdashcore.server.update_request import UpdateRequest
@@ -88,6 +89,7 @@ class UploadRoute:
         account = body.owner = (await service.authenticator.of_request(scope)).account
         check_request(scope, None)
         request = UpdateRequest.of(scope["query_string"].decode("latin-1"))
+        body.bare = request.bare
         await service.hub.registry.get(account, device)
         if not request.queue and not await self._is_online(account, device):
             raise DeviceOffline(f"device {device!r} is not connected")
@@ -105,6 +107,8 @@ class UploadRoute:
                 size = await body.store(updates.blobs, key)
                 image = await body.read(updates.blobs, key, size)
                 await service.authenticator.of_request(scope)  # revoked while the image came?
+                if not request.options.force:
+                    await updates.check_fit(account, device, image, bare=request.bare)
                 update = await service.node.updater.start(account, device, id_, image, request.options)
             except BaseException:
                 with trio.CancelScope(shield=True):
@@ -185,6 +189,8 @@ class ImageBody:
         self._type, self._options = multipart.parse_options_header(header(scope, b"content-type") or "")
         self.complete = False
         """Whether the body was read to its end."""
+        self.bare = False
+        """Whether the image is to be taken for a bare one, whatever it looks like."""
         self.filename = "image"
 
     async def store(self, blobs: BlobStore, key: str) -> int:
@@ -199,23 +205,41 @@ class ImageBody:
     async def read(self, blobs: BlobStore, key: str, size: int) -> firmware.Image:
         """Read the image as it lies in the blob. Raises what is wrong with it."""
         limits = firmware.Limits(size=self._max_image)
-        return await trio.to_thread.run_sync(_read_image, blobs, key, size, self.filename, limits)
+        return await trio.to_thread.run_sync(_read_image, blobs, key, size, self.filename, limits, self.bare)
 
     async def _image(self) -> AsyncGenerator[bytes, None]:
-        """The image's bytes as they come."""
-        empty = True
+        """The image's bytes as they come; the first of them when it is seen that they may be firmware."""
+        head, checked = b"", False
         async with aclosing(self._form() if self._type == "multipart/form-data" else self._all()) as chunks:
             async for chunk in chunks:
-                empty = False
-                yield chunk
-        if empty:
+                if checked:
+                    yield chunk
+                    continue
+                head += chunk
+                if len(head) >= HEAD_SIZE:
+                    self._check(head)
+                    checked = True
+                    yield head
+        if not head:
             raise InvalidFirmware("the image is empty, or not in the field 'file'")
+        if not checked:
+            self._check(head)
+            yield head
+
+    def _check(self, head: bytes) -> None:
+        if not self.bare:
+            check_head(head[:HEAD_SIZE], self.filename)
 
     async def _all(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._chunks) as chunks:
             async for chunk in chunks:
                 yield chunk
         self.complete = True
+
+    def _begin_file(self, segment: multipart.MultipartSegment) -> None:
+        """Take the head of the field ``file``. Raises what is wrong with it."""
+        check_segment(segment.filename, segment.headerlist)
+        self.filename = segment.filename[:256]
 
     async def _form(self) -> AsyncGenerator[bytes, None]:
         wanted = found = False
@@ -227,18 +251,20 @@ class ImageBody:
                             if isinstance(event, multipart.MultipartSegment):
                                 wanted = event.name == "file" and not found
                                 found = found or wanted
-                                if wanted and event.filename:
-                                    self.filename = event.filename[:256]
+                                if wanted:
+                                    self._begin_file(event)
                             elif event and wanted:
                                 yield bytes(event)
         except multipart.MultipartError as exc:
             raise InvalidInput(f"the form cannot be read: {exc}") from None
 
 
-def _read_image(blobs: BlobStore, key: str, size: int, name: str, limits: firmware.Limits) -> firmware.Image:
+def _read_image(
+    blobs: BlobStore, key: str, size: int, name: str, limits: firmware.Limits, bare: bool
+) -> firmware.Image:
     """In a thread: check the image as it lies in the store."""
     file = io.BufferedReader(_BlobFile(blobs, key, size), buffer_size=2**16)
-    return firmware.read_image(cast(BinaryIO, file), name=name, limits=limits)
+    return firmware.read_image(cast(BinaryIO, file), name=name, limits=limits, bare=bare)
 
 
 class _BlobFile(io.RawIOBase):

@@ -72,14 +72,17 @@ export function imageForm(device, {send, onDone}) {
   function objections() {
     const {app, arch, fw_id: build, fw_version: version} = firmware(present);
     const {read} = chosen;
-    if (!read) return [{words: "This is no zip: it is sent as it is, without a manifest or digests to check it by."}];
+    if (!read) {
+      return /\.zip$/i.test(chosen.file.name) ? [{words: `The server will refuse it: ${chosen.file.name} is no zip file.`, stops: true}]
+        : [{words: "This is no zip: it is sent as it is, without a manifest or digests to check it by."}];
+    }
     const {manifest, problems} = read;
     const found = problems.map((words) => ({words: `The server will refuse it: ${words}.`, stops: true}));
     if (arch && text(manifest.platform) && text(manifest.platform).toLowerCase() !== String(arch).toLowerCase()) {
       found.push({words: `It is for ${text(manifest.platform)}, and the device is ${arch}.${FORCED}`, forced: true});
     }
     if (build && manifest.build_id === build && manifest.version === version) found.push({words: `The device runs this very build already.${FORCED}`, forced: true});
-    if (app && text(manifest.name) && manifest.name !== app) found.push({words: `It is another application: ${text(manifest.name)}, and the device runs ${app}.`});
+    if (app && text(manifest.name) && manifest.name !== app) found.push({words: `It is another application: ${text(manifest.name)}, and the device runs ${app}.${FORCED}`, forced: true});
     if (onTrial(present)) found.push({words: "What the device runs now is not committed: it refuses another update until that is committed or rolled back.", stops: true});
     if (!present.online) found.push({words: "The device is offline: the update waits on the server until it connects."});
     return found;
@@ -115,13 +118,13 @@ export function imageForm(device, {send, onDone}) {
     ]), read && parts(manifest.parts), fit,
     h("details", {}, h("summary", {}, "How it is sent"), h("div", {class: "options"},
       field("Committed", commit), wait, field("Rolls back unless committed within, in seconds", timeout),
-      h("label", {class: "check"}, force, " Send it even if the platform or the build speaks against it"))),
+      h("label", {class: "check"}, force, " Send it even if the platform, the application or the build speaks against it"))),
     bar.element, error.element, h("div", {class: "actions"}, back, go)));
     drawFit();
   }
 
   async function submit() {
-    const query = {queue: 1, commit: commit.value, commit_timeout: timeout.value.trim(), ...(force.checked && {force: 1}), ...(commit.value === "auto" && {commit_after: after.value.trim()})};
+    const query = {queue: 1, ...(force.checked && !chosen.read && {bare: 1}), commit: commit.value, commit_timeout: timeout.value.trim(), ...(force.checked && {force: 1}), ...(commit.value === "auto" && {commit_after: after.value.trim()})};
     if (!inRange(timeout, 0) || (commit.value === "auto" && !inRange(after, 1))) return;
     const controller = sending = new AbortController();
     const unguard = guard(() => true);

@@ -40,7 +40,7 @@ export default function create({query}) {
   const days = DAYS.map((day) => ({day, ...box(day, true, `rollout-${day}`)}));
   const approval = box("Wait for my approval before the first phase", false, "rollout-approval");
   const commit = box("Commit each device by itself once it stays healthy", true, "rollout-commit");
-  const force = box("Send the image whatever platform and build a device reports", false, "rollout-force");
+  const force = box("Send the image whatever platform, application and build a device reports", false, "rollout-force");
   const error = errorLine();
   const bar = progress("Upload");
   bar.element.hidden = true;
@@ -55,7 +55,7 @@ export default function create({query}) {
       const read = (await isZip(image)) ? await readFirmware(image) : null;
       const {name: app, version, platform} = read?.manifest ?? {};
       fill(about, read ? [h("b", {}, foreign(String(app ?? "?"))), " version ", h("b", {}, foreign(String(version ?? "?"))), ` for `, foreign(String(platform ?? "?")), `, ${bytes(image.size)}`,
-        read.problems.length > 0 && [". The server will refuse it: ", foreign(read.problems.join("; "))]] : `No zip: it is sent as it is, ${bytes(image.size)}, unchecked.`);
+        read.problems.length > 0 && [". The server will refuse it: ", foreign(read.problems.join("; "))]] : /\.zip$/i.test(image.name) ? "The server will refuse it: it is no zip file." : `No zip: it is sent as it is, ${bytes(image.size)}, unchecked.`);
     } catch (problem) {
       setText(about, problem.message);
     }
