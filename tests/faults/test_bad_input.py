@@ -457,10 +457,10 @@ async def test_a_client_that_goes_away_in_the_middle_of_an_upload(
                 )
                 await raw.send(head + os.urandom(100_000))
                 with trio.fail_after(PATIENCE):
-                    while not server.service._uploads:
+                    while not server.service.uploads.of("alice"):
                         await trio.lowlevel.checkpoint()
             with trio.fail_after(PATIENCE):
-                while server.service._uploads:
+                while server.service.uploads.of("alice"):
                     await trio.lowlevel.checkpoint()
         assert [key async for key in hub.blobs.scan()] == []
         assert (await alice.http.get("/devices/d1/ota")).status_code == 404

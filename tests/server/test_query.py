@@ -25,6 +25,7 @@ PARAMETERS = [
     ("POST", "/devices/d1/rpc/Echo", ["timeout"]),
     ("POST", "/devices/d1/rpc", ["timeout"]),
     ("GET", "/devices/d1/ota", []),
+    ("POST", "/devices/d1/ota/end", []),
     ("DELETE", "/devices/d1/ota", []),
     ("POST", "/devices/d1/ota", ["queue", "force", "commit"]),
     ("GET", "/rollouts", []),
