@@ -51,7 +51,7 @@ ROUTES = {
     "GET /api/v2/devices/<id>/ota": Request(None, 404),  # only alice's device was ever updated
     "POST /api/v2/devices/<id>/ota": Request(b"bob's image"),
     "DELETE /api/v2/devices/<id>/ota": Request(None, 404),
-    "POST /api/v2/devices/<id>/ota/end": Request(None, 404),
+    "POST /api/v2/devices/<id>/ota/end": Request(None),
     "GET /api/v2/rollouts": Request(),
     "POST /api/v2/rollouts": Request(b"bob's image", 400),  # the form of a real one is in test_rollouts.py
     "GET /api/v2/rollouts/<id>": Request(None, 404),

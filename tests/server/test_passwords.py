@@ -30,6 +30,8 @@ class Hasher(argon2.PasswordHasher):
         super().__init__(time_cost=1, memory_cost=8 * parallelism, parallelism=parallelism)
         self.seconds = seconds
         self.lock = threading.Lock()
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
         self.checks = self.running = self.most = 0
 
     def verify(self, *args):
@@ -39,6 +41,7 @@ class Hasher(argon2.PasswordHasher):
             self.most = max(self.most, self.running)
         try:
             time.sleep(self.seconds)
+            self.may_go_on.wait(10)
             return super().verify(*args)
         finally:
             with self.lock:
@@ -368,8 +371,9 @@ async def test_names_that_are_nobody_s_are_closed_all_the_same():
 
 async def test_many_guesses_at_the_same_time_are_no_way_around_the_lock():
     """Of a burst only ten count: a right one whose turn would come after them is not told apart from a wrong one."""
-    hasher = Hasher(0.002)
+    hasher = Hasher()
     _, checker = await make(hasher, threads=3)
+    hasher.may_go_on.clear()
     outcomes = []
 
     async def check(password):
@@ -379,6 +383,7 @@ async def test_many_guesses_at_the_same_time_are_no_way_around_the_lock():
         for number in range(43):
             nursery.start_soon(check, "alice's" if number == 3 else f"wrong{number}")
             await trio.testing.wait_all_tasks_blocked()  # three run, the right one waits, and so do those after it
+        hasher.may_go_on.set()
     assert "in" not in outcomes
     assert hasher.checks <= MAX_FAILURES + 2  # those that ran beside the tenth
 
