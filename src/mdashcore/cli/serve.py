@@ -121,7 +121,7 @@ def serve(
     log_level: str,
     **given: Any,
 ) -> None:
-    """Run the server until Ctrl-C or SIGTERM; SIGHUP has it read the certificate anew.
+    """Run the server until Ctrl-C or SIGTERM.
 
     Once it accepts connections, it writes one line with its URL to stdout. What is given here wins over the
     environment, which wins over the --config file; users are made from all of them. A user that is there
