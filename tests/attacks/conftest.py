@@ -29,6 +29,8 @@ PATIENCE = 60.0  # seconds for what takes a moment, on a machine that has other 
 
 FLOOR = 0.05  # seconds: below this p95 no bystander has been hurt
 
+TRIES = 3  # to see the bystander unharmed
+
 FACTOR = 10.0  # how many times the quiet p95 is still no harm: on a busy machine the quiet one is high already
 
 
@@ -274,11 +276,16 @@ class Bystander:
             return Latencies.of(await self.program.ask(str(times)))
 
     async def call_unharmed(self, what: str, times: int = 200) -> Latencies:
-        """The same during an attack. Fails where the calls take much longer than before it."""
-        found = await self.call(times)
-        sys.stdout.write(f"quiet: {self.quiet}; during {what}: {found}\n")  # pytest shows it with -rP
-        assert found.p95 <= self.quiet.bound, f"during {what}: {found}; before: {self.quiet}"
-        return found
+        """The same during an attack. Fails where the calls take much longer than before it, each time it is tried.
+
+        An attack goes on, and so does its harm; what else the machine has to do for a moment does not.
+        """
+        for _ in range(TRIES):
+            found = await self.call(times)
+            sys.stdout.write(f"quiet: {self.quiet}; during {what}: {found}\n")  # pytest shows it with -rP
+            if found.p95 <= self.quiet.bound:
+                return found
+        raise AssertionError(f"during {what}: {found}; before: {self.quiet}")
 
 
 @asynccontextmanager
