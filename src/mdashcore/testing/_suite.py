@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Final, TypeVar
 import anyio
 
 from mdashcore._errors import StorageError
-from mdashcore.storage import Backend
+from mdashcore.storage import DURABLE, Backend
+from mdashcore.testing._kill import Acknowledge, kill_while_writing
 
 __all__ = ["MANY", "ODD_KEYS", "STEPS", "TIMES", "StorageSuite", "Test", "at_once", "cancel_after", "expect_failure"]
 
@@ -80,11 +81,6 @@ class StorageSuite:
         """
         raise NotImplementedError
 
-    def run(self, test: Callable[[str], Awaitable[None]]) -> None:
-        """Run an async test on every loop, with the name of a fresh store."""
-        for loop in self.loops:
-            self.run_on(loop, test, f"{loop}-{uuid.uuid4().hex}")
-
     def run_on(self, loop: str, test: Callable[[str], Awaitable[None]], name: str) -> None:
         """Run an async test on one loop, in a thread of its own, so that one that hangs can be given up.
 
@@ -129,6 +125,38 @@ class StorageSuite:
 
         for loop in self.loops:
             self.run_on(loop, test, self.name_if(capability, loop))
+
+    def run_killed(
+        self,
+        write: Callable[[Backend, Acknowledge], Awaitable[None]],
+        check: Callable[[Backend, int], Awaitable[None]],
+        *,
+        after: int,
+    ) -> None:
+        """Kill a process that writes to a store, on every loop, and open the store again.
+
+        Args:
+            write: writes for ever, and acknowledges each write when it has returned.
+            check: is given the store and how many writes were acknowledged.
+            after: acknowledgements after which the process is killed.
+
+        Raises:
+            unittest.SkipTest: the backend is not `DURABLE`, or the system cannot fork.
+        """
+        for loop in self.loops:
+            name = self.name_if(DURABLE, loop)
+
+            async def write_for_ever(acknowledge: Acknowledge, name: str = name) -> None:
+                async with self.open(name) as backend:
+                    await write(backend, acknowledge)
+
+            count = kill_while_writing(loop, write_for_ever, after=after)
+
+            async def check_opened(name: str, count: int = count) -> None:
+                async with self.open(name) as backend:
+                    await check(backend, count)
+
+            self.run_on(loop, check_opened, name)
 
     def name_if(self, capability: str, loop: str) -> str:
         """The name of a fresh store on a loop. Raises `unittest.SkipTest` where its backend lacks a capability."""

@@ -12,7 +12,7 @@ import anyio
 
 from mdashcore._errors import NotFound, StorageError
 from mdashcore.storage import DURABLE, SHARED, Backend, BlobStore
-from mdashcore.testing._kill import Acknowledge, kill_while_writing
+from mdashcore.testing._kill import Acknowledge
 from mdashcore.testing._suite import MANY, ODD_KEYS, STEPS, StorageSuite, cancel_after, expect_failure
 
 __all__ = ["BlobStoreSuite"]
@@ -335,25 +335,19 @@ class BlobStoreSuite(StorageSuite):
 
     def test_blob_survives_a_kill(self) -> None:
         """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
-        for loop in self.loops:
-            name = self.name_if(DURABLE, loop)
 
-            async def write(acknowledge: Acknowledge, name: str = name) -> None:
-                async with self.open(name) as backend:
-                    for n in itertools.count():
-                        await backend.blobs.put(f"k{n}", _source(b"%d" % n * 1000, 1000))
-                        acknowledge()
+        async def write(backend: Backend, acknowledge: Acknowledge) -> None:
+            for n in itertools.count():
+                await backend.blobs.put(f"k{n}", _source(b"%d" % n * 1000, 1000))
+                acknowledge()
 
-            count = kill_while_writing(loop, write, after=KILL_AFTER)
+        async def check(backend: Backend, count: int) -> None:
+            keys = [key async for key in backend.blobs.scan()]
+            assert {f"k{n}" for n in range(count)} <= set(keys), "an acknowledged blob is gone"
+            for n in range(len(keys)):
+                assert await backend.blobs.read(f"k{n}", 0, 10_000) == b"%d" % n * 1000
 
-            async def check(name: str, count: int = count) -> None:
-                async with self.open(name) as backend:
-                    keys = [key async for key in backend.blobs.scan()]
-                    assert {f"k{n}" for n in range(count)} <= set(keys), "an acknowledged blob is gone"
-                    for n in range(len(keys)):
-                        assert await backend.blobs.read(f"k{n}", 0, 10_000) == b"%d" % n * 1000
-
-            self.run_on(loop, check, name)
+        self.run_killed(write, check, after=KILL_AFTER)
 
     def test_blob_durable(self) -> None:
         """A blob that was put is there when the store is opened again."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mdashcore import _json
 from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import DURABLE, INSTANT, ORDERED, SHARED, Backend, Document, DocumentStore
-from mdashcore.testing._kill import Acknowledge, kill_while_writing
+from mdashcore.testing._kill import Acknowledge
 from mdashcore.testing._suite import (
     MANY,
     ODD_KEYS,
@@ -424,25 +424,19 @@ class DocumentStoreSuite(StorageSuite):
 
     def test_documents_survive_a_kill(self) -> None:
         """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
-        for loop in self.loops:
-            name = self.name_if(DURABLE, loop)
 
-            async def write(acknowledge: Acknowledge, name: str = name) -> None:
-                async with self.open(name) as backend:
-                    for n in itertools.count():
-                        await backend.documents.put("things", f"k{n % KILL_KEYS}", b"%d" % n)
-                        acknowledge()
+        async def write(backend: Backend, acknowledge: Acknowledge) -> None:
+            for n in itertools.count():
+                await backend.documents.put("things", f"k{n % KILL_KEYS}", b"%d" % n)
+                acknowledge()
 
-            count = kill_while_writing(loop, write, after=KILL_AFTER)
+        async def check(backend: Backend, count: int) -> None:
+            for n in range(count - KILL_KEYS, count):
+                found = await backend.documents.get("things", f"k{n % KILL_KEYS}")
+                assert found is not None, f"write {n} was acknowledged and is gone"
+                assert int(found.body) >= n, f"write {n} was acknowledged, {found.body!r} is there"
 
-            async def check(name: str, count: int = count) -> None:
-                async with self.open(name) as backend:
-                    for n in range(count - KILL_KEYS, count):
-                        found = await backend.documents.get("things", f"k{n % KILL_KEYS}")
-                        assert found is not None, f"write {n} was acknowledged and is gone"
-                        assert int(found.body) >= n, f"write {n} was acknowledged, {found.body!r} is there"
-
-            self.run_on(loop, check, name)
+        self.run_killed(write, check, after=KILL_AFTER)
 
     def test_documents_durable(self) -> None:
         """What was acknowledged is there when the store is opened again, and versions go on."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidInput, StorageError, VersionConflict
 from mdashcore.storage import DURABLE, INSTANT, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
-from mdashcore.testing._kill import Acknowledge, kill_while_writing
+from mdashcore.testing._kill import Acknowledge
 from mdashcore.testing._suite import ODD_KEYS, STEPS, TIMES, StorageSuite, at_once, cancel_after, expect_failure
 
 __all__ = ["LogStoreSuite"]
@@ -328,25 +328,19 @@ class LogStoreSuite(StorageSuite):
 
     def test_log_survives_a_kill(self) -> None:
         """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
-        for loop in self.loops:
-            name = self.name_if(DURABLE, loop)
 
-            async def write(acknowledge: Acknowledge, name: str = name) -> None:
-                async with self.open(name) as backend:
-                    for n in itertools.count():
-                        await backend.logs.append("l", float(n), [b"%d" % n])
-                        acknowledge()
+        async def write(backend: Backend, acknowledge: Acknowledge) -> None:
+            for n in itertools.count():
+                await backend.logs.append("l", float(n), [b"%d" % n])
+                acknowledge()
 
-            count = kill_while_writing(loop, write, after=KILL_AFTER)
+        async def check(backend: Backend, count: int) -> None:
+            entries = await backend.logs.read("l", 0, count + 100)
+            assert len(entries) >= count, f"{count} were acknowledged, {len(entries)} are there"
+            assert list(entries) == [LogEntry(n, float(n), b"%d" % n) for n in range(len(entries))]
+            assert await backend.logs.append("l", 0.0, [b"0"]) == len(entries)
 
-            async def check(name: str, count: int = count) -> None:
-                async with self.open(name) as backend:
-                    entries = await backend.logs.read("l", 0, count + 100)
-                    assert len(entries) >= count, f"{count} were acknowledged, {len(entries)} are there"
-                    assert list(entries) == [LogEntry(n, float(n), b"%d" % n) for n in range(len(entries))]
-                    assert await backend.logs.append("l", 0.0, [b"0"]) == len(entries)
-
-            self.run_on(loop, check, name)
+        self.run_killed(write, check, after=KILL_AFTER)
 
     def test_log_durable(self) -> None:
         """What was acknowledged is there when the store is opened again; offsets go on, also after a full trim."""
