@@ -12,7 +12,7 @@ import trio
 from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.check import check_store
+from mdashcore.hub.maintenance.check import check_store
 from mdashcore.storage import open_backend
 
 DEVICES = [f"d{number}" for number in range(8)]

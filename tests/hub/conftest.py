@@ -12,7 +12,7 @@ import pytest
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore._errors import StorageError, VersionConflict
-from mdashcore.hub._contention import Contention
+from mdashcore.hub.records.contention import Contention
 from mdashcore.storage import Backend, Document
 
 

@@ -14,8 +14,8 @@ from mdashcore import _json
 from mdashcore._errors import AlreadyExists, Conflict, NotFound, StorageError
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.admins import ROSTER_KEY
-from mdashcore.hub.check import check_store
-from mdashcore.hub.transfer import export_store, import_store
+from mdashcore.hub.maintenance.backup import export_store, import_store
+from mdashcore.hub.maintenance.check import check_store
 
 
 def make(tools, documents=None):

@@ -13,7 +13,7 @@ from mdashcore._errors import StorageError
 from mdashcore.hub import feed as module
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.feed import Feed
-from mdashcore.hub.retention import Retention
+from mdashcore.hub.maintenance.retention import Retention
 
 KEEP = 100.0  # seconds
 

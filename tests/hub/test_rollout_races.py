@@ -11,8 +11,8 @@ import pytest
 from mdashcore import ota
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.rollout_run import GRACE, RolloutRun
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub.rollouts.performer import GRACE, RolloutRun
+from mdashcore.hub.updates.service import blob_key
 from mdashcore.rollout import Member, Outcome, State, parse_request
 
 NIGHT = 1_700_000_000.0  # 22:13:20 in UTC

@@ -11,11 +11,12 @@ import pytest
 
 from mdashcore import ota
 from mdashcore._errors import Conflict, InvalidInput, NotFound
-from mdashcore.hub import Hub, rollouts
-from mdashcore.hub.check import check_store
-from mdashcore.hub.rollout_run import RolloutRun
-from mdashcore.hub.transfer import export_store, import_store
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub import Hub
+from mdashcore.hub.maintenance.backup import export_store, import_store
+from mdashcore.hub.maintenance.check import check_store
+from mdashcore.hub.rollouts import service
+from mdashcore.hub.rollouts.performer import RolloutRun
+from mdashcore.hub.updates.service import blob_key
 from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
 from mdashcore.storage import open_backend
 
@@ -84,7 +85,7 @@ async def test_devices_are_selected(hub):
 
 async def test_a_large_rollout_is_kept_in_pieces(hub, monkeypatch):
     """Its devices come out in the order in which they went in."""
-    monkeypatch.setattr(rollouts, "PIECE", 3)
+    monkeypatch.setattr(service, "PIECE", 3)
     made = await roll_out(hub)
     assert len([key async for key, _ in hub.rollouts.rosters.scan()]) == 4
     assert await hub.rollouts.devices("alice", made.id) == ordered("alice", [f"d{n}" for n in range(10)])

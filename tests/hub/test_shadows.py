@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mdashcore import _json
 from mdashcore._errors import Busy, Damaged, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore.hub import shadows as module
-from mdashcore.hub._contention import FIRST_PAUSE, MAX_PAUSE, MAX_RACES, TELL_RACES, Contention
 from mdashcore.hub.feed import Feed, LogQuery
+from mdashcore.hub.records.contention import FIRST_PAUSE, MAX_PAUSE, MAX_RACES, TELL_RACES, Contention
 from mdashcore.hub.shadows import Shadows
 from mdashcore.shadow import Limits, Shadow
 

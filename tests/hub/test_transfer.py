@@ -13,9 +13,9 @@ import trio
 from mdashcore import _json, firmware, ota, rollout
 from mdashcore._errors import AlreadyExists, InvalidInput
 from mdashcore.hub import Hub
-from mdashcore.hub.check import check_store
-from mdashcore.hub.transfer import export_store, import_store
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub.maintenance.backup import export_store, import_store
+from mdashcore.hub.maintenance.check import check_store
+from mdashcore.hub.updates.service import blob_key
 from mdashcore.storage import open_backend
 
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from mdash_backends._key_files import file_name
-from mdashcore.hub.check import check_store
-from mdashcore.hub.transfer import COLLECTIONS, export_store
+from mdashcore.hub.maintenance.backup import COLLECTIONS, export_store
+from mdashcore.hub.maintenance.check import check_store
 from mdashcore.server.config import ServerConfig, User
 from mdashcore.server.run import open_server
 from mdashcore.testing.device import connect_device

@@ -14,7 +14,7 @@ import trio
 import trio_websocket
 
 from mdashcore import _json
-from mdashcore.hub.transfer import export_store
+from mdashcore.hub.maintenance.backup import export_store
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.testing.device import connect_device

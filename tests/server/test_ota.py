@@ -15,7 +15,7 @@ import trio.testing
 
 from mdashcore import firmware
 from mdashcore._errors import InvalidInput, StorageError
-from mdashcore.hub import update_run
+from mdashcore.hub.updates import performer
 from mdashcore.server.config import load_config
 from mdashcore.server.run import open_server
 from mdashcore.server.service import InFlight
@@ -180,7 +180,7 @@ async def test_a_large_image_streams_through(alice, taker):
 
 async def test_progress_is_told_and_reported(alice, taker, monkeypatch):
     """As notifications, and in `reported.ota`, which the server keeps for a device that says nothing itself."""
-    monkeypatch.setattr(update_run, "TELL_INTERVAL", 0)
+    monkeypatch.setattr(performer, "TELL_INTERVAL", 0)
     async with alice.listen() as ear:
         async with alice.calling("POST", "/devices/d1/ota", content=image()) as response:
             await taker.take()

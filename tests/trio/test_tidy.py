@@ -11,8 +11,8 @@ from mdashcore import ota
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import KEEP_SECONDS
-from mdashcore.hub.retention import AGE_INTERVAL
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub.maintenance.retention import AGE_INTERVAL
+from mdashcore.hub.updates.service import blob_key
 from mdashcore.server import upload
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import open_node

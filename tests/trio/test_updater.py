@@ -21,7 +21,7 @@ from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, NotFound, Rp
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import TOPIC, Feed
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub.updates.service import blob_key
 from mdashcore.notifications import decode
 from mdashcore.ota import Options, State
 from mdashcore.storage import Backend

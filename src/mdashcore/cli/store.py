@@ -19,7 +19,7 @@ from mdashcore.cli.options import EXISTING_FILE, Group, remote_options
 from mdashcore.cli.text import examples, printable
 
 if TYPE_CHECKING:
-    from mdashcore.hub.transfer import Counts
+    from mdashcore.hub.maintenance.backup import Counts
     from mdashcore.storage import Backend
 
 __all__ = ["store"]
@@ -53,7 +53,7 @@ def check(url: str) -> None:
 
     What the service would mend by itself at its next start is a note, and no problem.
     """
-    from mdashcore.hub.check import check_store
+    from mdashcore.hub.maintenance.check import check_store
 
     notes = _Notes()
     logging.getLogger("mdash_backends").addHandler(notes)
@@ -77,7 +77,7 @@ def check(url: str) -> None:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 def export(url: str, file: Path) -> None:
     """Write everything in a store to FILE, as JSON lines; "-" is stdout."""
-    from mdashcore.hub.transfer import export_store
+    from mdashcore.hub.maintenance.backup import export_store
 
     async def write(backend: Backend, out: BinaryIO) -> None:
         async for line in export_store(backend):
@@ -95,7 +95,7 @@ def export(url: str, file: Path) -> None:
 @click.argument("file", metavar="FILE", type=EXISTING_FILE)
 def import_(url: str, file: Path) -> None:
     """Put an export or a backup into a store, of any kind, that is empty."""
-    from mdashcore.hub.transfer import MAX_LINE, import_store
+    from mdashcore.hub.maintenance.backup import MAX_LINE, import_store
 
     async def lines(source: BinaryIO) -> AsyncGenerator[bytes, None]:
         while line := source.readline(MAX_LINE + 2):

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from mdashcore import _json, identity, notifications
 from mdashcore._errors import NotFound
-from mdashcore.hub._contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.accounts import Accounts, CreatedKey
 from mdashcore.hub.deltas import check_delta_limit
 from mdashcore.hub.device_list import DeviceList
@@ -19,14 +18,15 @@ from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem, LogQuery
 from mdashcore.hub.images import FREE_DISK, Images
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.maintenance.retention import Retention
 from mdashcore.hub.nodes import Nodes
 from mdashcore.hub.presence import Presence, PresenceRecord
+from mdashcore.hub.records.contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.registry import CreatedDevice, Registry
-from mdashcore.hub.retention import Retention
-from mdashcore.hub.rollouts import Rollouts
+from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
-from mdashcore.hub.updates import DeviceCaller, Updates
+from mdashcore.hub.updates.service import DeviceCaller, Updates
 from mdashcore.hub.usage import Usage
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits

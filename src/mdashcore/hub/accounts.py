@@ -17,9 +17,9 @@ from mdashcore._errors import (
     Unauthenticated,
     VersionConflict,
 )
-from mdashcore.hub._contention import Contention
-from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.admins import AdminRoster, Admins
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore

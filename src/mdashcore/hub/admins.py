@@ -16,8 +16,8 @@ from typing import Final
 import attrs
 
 from mdashcore._errors import Conflict, Damaged, StorageError, VersionConflict
-from mdashcore.hub._contention import Contention
-from mdashcore.hub._records import Record, Records
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Record, Records
 from mdashcore.identity import Account
 from mdashcore.storage import DocumentStore
 

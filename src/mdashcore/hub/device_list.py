@@ -13,8 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 
 from mdashcore._errors import Damaged, NotFound
-from mdashcore.hub._records import Records, scoped
 from mdashcore.hub.presence import OFFLINE, PresenceRecord
+from mdashcore.hub.records.store import Records, scoped
 from mdashcore.identity import Device
 from mdashcore.selection import ANY, Facts, Selection
 from mdashcore.shadow import Shadow

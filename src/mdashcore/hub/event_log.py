@@ -17,7 +17,7 @@ import msgspec
 
 from mdashcore import _json, notifications
 from mdashcore._errors import StorageError
-from mdashcore.hub._logs import PAGE, too_old
+from mdashcore.hub.records.logs import PAGE, too_old
 from mdashcore.storage import LogEntry, LogStore
 
 __all__ = ["EventLog", "StoredEvent", "event_log_name"]

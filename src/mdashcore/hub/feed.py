@@ -16,8 +16,8 @@ from typing import Final, TypeAlias
 import attrs
 
 from mdashcore import _json, notifications
-from mdashcore.hub._logs import PAGE, PAGE_BYTES, PAGE_STEP, too_old
 from mdashcore.hub.event_log import EventLog, StoredEvent, event_log_name
+from mdashcore.hub.records.logs import PAGE, PAGE_BYTES, PAGE_STEP, too_old
 from mdashcore.notifications import Notification
 from mdashcore.storage import LogEntry, LogStore, MessageBus
 

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from mdashcore._errors import NotFound, VersionConflict
-from mdashcore.hub._records import Records
+from mdashcore.hub.records.store import Records
 from mdashcore.storage import DocumentStore
 
 __all__ = ["BEAT_INTERVAL", "DEAD_AFTER", "NodeRecord", "Nodes"]

@@ -12,8 +12,8 @@ from typing import Final
 import attrs
 
 from mdashcore._errors import Damaged
-from mdashcore.hub._contention import Contention
-from mdashcore.hub._records import Records, scoped
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Records, scoped
 from mdashcore.storage import DocumentStore
 
 __all__ = ["OFFLINE", "Presence", "PresenceRecord"]

@@ -18,8 +18,8 @@ from mdashcore._errors import (
     Unauthenticated,
     VersionConflict,
 )
-from mdashcore.hub._contention import Contention
-from mdashcore.hub._records import Records, scoped
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Records, scoped
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import Device
 from mdashcore.storage import DocumentStore

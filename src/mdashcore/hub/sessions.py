@@ -13,9 +13,9 @@ import attrs
 
 from mdashcore import identity
 from mdashcore._errors import Damaged, StorageError, Unauthenticated
-from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.identity import Account
 from mdashcore.storage import DocumentStore
 

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeAlias
 
 from mdashcore import _json, notifications
 from mdashcore._errors import Busy, Damaged, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
-from mdashcore.hub._contention import Contention, Turns
-from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
+from mdashcore.hub.records.contention import Contention, Turns
+from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
 from mdashcore.storage import DocumentStore, PutAndAppend
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import attrs
 
 from mdashcore._errors import Damaged, LimitReached, MdashError, VersionConflict
-from mdashcore.hub._contention import Contention
-from mdashcore.hub._records import Records
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Records
 from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["USE_INTERVAL", "AccountUse", "Usage"]

@@ -17,7 +17,7 @@ import trio
 
 from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.transfer import UNFINISHED, is_unfinished
+from mdashcore.hub.maintenance.backup import UNFINISHED, is_unfinished
 from mdashcore.server.app import create_app
 from mdashcore.server.config import ServerConfig, User, parse_bind
 from mdashcore.server.gateway import Gateway

@@ -29,7 +29,7 @@ from mdashcore._errors import (
     RpcError,
     StorageError,
 )
-from mdashcore.hub.updates import blob_key, describe
+from mdashcore.hub.updates.service import blob_key, describe
 from mdashcore.ota import State, Update
 from mdashcore.server.asgi import (
     App,

@@ -22,8 +22,8 @@ from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import Conflict, LimitReached, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
+from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.nodes import BEAT_INTERVAL
-from mdashcore.hub.retention import AGE_INTERVAL
 from mdashcore.hub.usage import USE_INTERVAL
 from mdashcore.identity import Device
 from mdashcore.shadow import Change

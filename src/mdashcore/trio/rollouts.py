@@ -13,7 +13,7 @@ from mdashcore import notifications
 from mdashcore._errors import NotFound
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
-from mdashcore.hub.rollout_run import Hands, RolloutRun
+from mdashcore.hub.rollouts.performer import Hands, RolloutRun
 from mdashcore.trio.background import Background, Retry
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Final
 import trio
 
 from mdashcore.hub import Hub
-from mdashcore.hub.rollouts import Rollouts
-from mdashcore.hub.updates import Updates
+from mdashcore.hub.rollouts.service import Rollouts
+from mdashcore.hub.updates.service import Updates
 
 __all__ = ["TIDY_DELAY", "Tidier", "check_usage", "remove_aged"]
 

@@ -12,7 +12,7 @@ import trio
 from mdashcore import ota
 from mdashcore._errors import Busy, NotFound, StorageError, VersionConflict
 from mdashcore.hub import DeviceCaller, Hub
-from mdashcore.hub.update_run import CallStep, UpdateRun
+from mdashcore.hub.updates.performer import CallStep, UpdateRun
 from mdashcore.ota import Update
 from mdashcore.trio.background import Background
 

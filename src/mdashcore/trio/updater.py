@@ -18,7 +18,7 @@ from mdashcore import ota
 from mdashcore._errors import Conflict, MdashError, NotFound
 from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
-from mdashcore.hub.update_run import UpdateRun
+from mdashcore.hub.updates.performer import UpdateRun
 from mdashcore.ota import State, Update
 from mdashcore.trio.background import Background
 from mdashcore.trio.update_driver import MAX_EVENTS, UpdateDriver

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from quart import Blueprint, Response
 
-from mdashcore.hub.transfer import export_store
+from mdashcore.hub.maintenance.backup import export_store
 from mdashcore.server.api._lists import send_pieces
 from mdashcore.server.api._request import admin, service
 from mdashcore.storage import Backend

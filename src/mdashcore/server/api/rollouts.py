@@ -8,7 +8,7 @@ from typing import Any
 from quart import Blueprint, Response, request
 
 from mdashcore._errors import InvalidInput, NotFound
-from mdashcore.hub.rollouts import Rollouts, describe
+from mdashcore.hub.rollouts.service import Rollouts, describe
 from mdashcore.rollout import Member, Outcome, Rollout
 from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, principal, service

@@ -9,10 +9,10 @@ import msgspec
 
 from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError
-from mdashcore.hub._records import Records
 from mdashcore.hub.feed import log_names
-from mdashcore.hub.transfer import COLLECTIONS, PAGE, UNFINISHED, Counts, is_unfinished, read_piece
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub.maintenance.backup import COLLECTIONS, PAGE, UNFINISHED, Counts, is_unfinished, read_piece
+from mdashcore.hub.records.store import Records
+from mdashcore.hub.updates.service import blob_key
 from mdashcore.ota import Image
 from mdashcore.storage import Backend
 

@@ -11,7 +11,7 @@ import cattrs
 
 from mdashcore import _json
 from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConflict
-from mdashcore.hub._contention import Contention, Race
+from mdashcore.hub.records.contention import Contention, Race
 from mdashcore.storage import Document, DocumentStore
 
 __all__ = ["Record", "Records", "scoped"]

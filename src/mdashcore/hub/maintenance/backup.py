@@ -37,8 +37,8 @@ from mdashcore.hub.admins import AdminRoster
 from mdashcore.hub.feed import log_names
 from mdashcore.hub.presence import PresenceRecord
 from mdashcore.hub.registry import TokenOwner
-from mdashcore.hub.rollouts import Roster
-from mdashcore.hub.update_report import History
+from mdashcore.hub.rollouts.service import Roster
+from mdashcore.hub.updates.describe import History
 from mdashcore.identity import Account, ApiKey, Device
 from mdashcore.ota import Update
 from mdashcore.rollout import Member, Rollout

@@ -16,14 +16,14 @@ import attrs
 
 from mdashcore import _json, ota, rollout
 from mdashcore._errors import Conflict, Damaged, LimitReached, NotFound, VersionConflict
-from mdashcore.hub._contention import Contention
-from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.device_list import DeviceList, Pause, never_pause
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.presence import Presence
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.registry import Registry
-from mdashcore.hub.updates import Updates, blob_key
+from mdashcore.hub.updates.service import Updates, blob_key
 from mdashcore.identity import make_id
 from mdashcore.rollout import Counts, Event, Member, Outcome, Rollout
 from mdashcore.selection import Selection

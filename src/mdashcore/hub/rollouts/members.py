@@ -9,8 +9,8 @@ import attrs
 
 from mdashcore import rollout
 from mdashcore._errors import Damaged, NotFound, VersionConflict
-from mdashcore.hub._records import Record, scoped
-from mdashcore.hub.rollouts import Rollouts, count
+from mdashcore.hub.records.store import Record, scoped
+from mdashcore.hub.rollouts.service import Rollouts, count
 from mdashcore.ota import Update
 from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
 

@@ -13,12 +13,12 @@ from typing import Final
 from mdashcore import identity, ota
 from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionConflict
 from mdashcore.firmware import Image
-from mdashcore.hub._contention import Contention
-from mdashcore.hub._records import Record, Records, scoped
 from mdashcore.hub.feed import Feed
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.shadows import Shadows
-from mdashcore.hub.update_report import History, describe
-from mdashcore.hub.update_run import DeviceCaller, UpdateRun, blob_key
+from mdashcore.hub.updates.describe import History, describe
+from mdashcore.hub.updates.performer import DeviceCaller, UpdateRun, blob_key
 from mdashcore.ota import State, Update
 from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore

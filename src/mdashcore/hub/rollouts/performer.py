@@ -14,10 +14,10 @@ import attrs
 
 from mdashcore import ota, rollout
 from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound, VersionConflict
-from mdashcore.hub._records import Record, scoped
-from mdashcore.hub.rollout_members import GRACE, Members
-from mdashcore.hub.rollouts import Rollouts
-from mdashcore.hub.updates import blob_key
+from mdashcore.hub.records.store import Record, scoped
+from mdashcore.hub.rollouts.members import GRACE, Members
+from mdashcore.hub.rollouts.service import Rollouts
+from mdashcore.hub.updates.service import blob_key
 from mdashcore.rollout import Outcome, Rollout, State
 
 __all__ = ["Hands", "RolloutRun"]

@@ -16,12 +16,12 @@ from mdashcore._errors import (
     VersionConflict,
     status_of,
 )
-from mdashcore.hub._records import Record, scoped
-from mdashcore.hub.update_report import describe
+from mdashcore.hub.records.store import Record, scoped
+from mdashcore.hub.updates.describe import describe
 from mdashcore.ota import State, Update
 
 if TYPE_CHECKING:
-    from mdashcore.hub.updates import Updates
+    from mdashcore.hub.updates.service import Updates
 
 __all__ = ["CallStep", "DeviceCaller", "UpdateRun", "blob_key"]
 

@@ -1,0 +1,1 @@
+"""What is stored: every collection, and the records in it."""

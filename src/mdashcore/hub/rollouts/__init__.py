@@ -1,0 +1,1 @@
+"""Rollouts: one image for many devices."""
