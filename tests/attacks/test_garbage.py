@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from mdashcore.trio.conduct import MAX_REJECTED
-from mdashcore.trio.presence_feed import MAX_CHANGES
+from mdashcore.trio.connections.conduct import MAX_REJECTED
+from mdashcore.trio.connections.presence_feed import MAX_CHANGES
 
 PACKET = 2**14  # bytes sent at a time
 

@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE
 from mdashcore.server.http.hangup import HALF_CLOSED_TIME
 from mdashcore.server.run import RunningServer
-from mdashcore.trio.link import Link
+from mdashcore.trio.connections.link import Link
 from mdashcore.trio.node import NodeSettings
 from mdashcore.trio.websocket import SEND_TIMEOUT
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from mdashcore.testing.device import connect_device
-from mdashcore.trio.conduct import MAX_REJECTED
+from mdashcore.trio.connections.conduct import MAX_REJECTED
 from mdashcore.trio.node import NodeSettings
 
 LARGE = 200_000  # bytes: more than a frame may have

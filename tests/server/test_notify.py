@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore.hub.feed import Feed
 from mdashcore.testing.device import connect_device
-from mdashcore.trio import notify
-from mdashcore.trio.notify import Listener
+from mdashcore.trio.connections import subscribers
+from mdashcore.trio.connections.subscribers import Listener
 from mdashcore.trio.stream import MessageStream
 
 
@@ -191,7 +191,7 @@ async def test_a_listener_that_never_reads_delays_nobody(alice, open_raw):
 
 async def test_a_listener_that_is_far_behind_reads_on_from_the_log(alice, open_raw, monkeypatch):
     """Its queue is bounded: what did not fit there comes from the log, without a gap."""
-    monkeypatch.setattr(notify, "MAX_QUEUE", 10)
+    monkeypatch.setattr(subscribers, "MAX_QUEUE", 10)
     count, data = 150, json.dumps("x" * 100_000).encode()
     async with open_raw(alice.server) as slow:
         assert (await slow.handshake(alice.key, path="/api/v2/notify")).status == 101
@@ -310,9 +310,9 @@ def test_a_cursor_law(tape, before, start, after, delays, queue, page):
         end = before + len(after) + 1
         assert stream.sent == [*range(before if start is None else min(start, before), end)]
 
-    old = notify.MAX_QUEUE, notify.MAX_SEND
-    notify.MAX_QUEUE, notify.MAX_SEND = queue, 60
+    old = subscribers.MAX_QUEUE, subscribers.MAX_SEND
+    subscribers.MAX_QUEUE, subscribers.MAX_SEND = queue, 60
     try:
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     finally:
-        notify.MAX_QUEUE, notify.MAX_SEND = old
+        subscribers.MAX_QUEUE, subscribers.MAX_SEND = old

@@ -29,10 +29,10 @@ from mdashcore.hub.nodes import BEAT_INTERVAL, DEAD_AFTER
 from mdashcore.identity import Device
 from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
-from mdashcore.trio.calls import MAX_PARAMS
-from mdashcore.trio.devices import CHECK_INTERVAL
+from mdashcore.trio.connections.calls import MAX_PARAMS
+from mdashcore.trio.connections.device_connections import CHECK_INTERVAL
+from mdashcore.trio.connections.subscribers import Listener
 from mdashcore.trio.node import Node, open_node
-from mdashcore.trio.notify import Listener
 
 EPOCH = 1_700_000_000.0
 

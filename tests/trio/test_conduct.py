@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore._errors import Busy
-from mdashcore.trio.conduct import (
+from mdashcore.trio.connections.conduct import (
     FIRST_PENALTY,
     FORGIVEN,
     MAX_DEVICES,

@@ -14,7 +14,7 @@ import trio.testing
 from mdashcore import _json
 from mdashcore._errors import DeviceOffline, RpcError
 from mdashcore._events import RequestReceived
-from mdashcore.trio.link import POLICY_VIOLATION, Link, PeerEvent
+from mdashcore.trio.connections.link import POLICY_VIOLATION, Link, PeerEvent
 from mdashcore.trio.turns import SLICE
 from mdashcore.trio.websocket import MAX_DEFERRED
 

@@ -24,9 +24,9 @@ from mdashcore.identity import Device
 from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
+from mdashcore.trio.connections.presence_feed import MAX_CHANGES
+from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK, Listener
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
-from mdashcore.trio.notify import MAX_QUEUE, RECHECK, Listener
-from mdashcore.trio.presence_feed import MAX_CHANGES
 
 EPOCH = 1_700_000_000.0
 """The wall clock when a test begins."""

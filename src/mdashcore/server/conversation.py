@@ -13,7 +13,7 @@ import trio
 
 from mdashcore.server.asgi import LINGER
 from mdashcore.server.http.hangup import transport_of
-from mdashcore.trio.calls import BegunCall
+from mdashcore.trio.connections.calls import BegunCall
 from mdashcore.trio.inflow import Inflow
 from mdashcore.trio.stream import write_now
 from mdashcore.trio.turns import Turn

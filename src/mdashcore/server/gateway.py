@@ -31,9 +31,9 @@ from mdashcore.server.http.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refu
 from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.query import check_query, known_parameters
 from mdashcore.server.service import Service
+from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
+from mdashcore.trio.connections.subscribers import Listener
 from mdashcore.trio.inflow import Inflow
-from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
-from mdashcore.trio.notify import Listener
 from mdashcore.trio.skipped import MAX_SKIPPED
 from mdashcore.trio.stream import close_now
 from mdashcore.trio.websocket import READ_SIZE, Request, ServerWebSocket

@@ -9,8 +9,8 @@ from mdashcore._errors import InvalidInput
 from mdashcore.server.conditions import Conditions
 from mdashcore.server.finish import SOON, finish_soon
 from mdashcore.server.service import Service
-from mdashcore.trio.calls import MAX_PARAMS, BegunCall
-from mdashcore.trio.link import Outcome
+from mdashcore.trio.connections.calls import MAX_PARAMS, BegunCall
+from mdashcore.trio.connections.link import Outcome
 
 __all__ = ["MAX_BODY", "Versioned", "begin_call", "call", "read_shadow", "update_shadow"]
 

@@ -30,8 +30,8 @@ from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError, Unauthenticated
 from mdashcore._events import FrameRejected, RequestReceived
 from mdashcore.trio.background import Backoff
+from mdashcore.trio.connections.link import Link, PeerEvent
 from mdashcore.trio.dial import Refused, open_socket
-from mdashcore.trio.link import Link, PeerEvent
 
 __all__ = ["Agent", "Backoff", "Handler", "Wire", "open_agent"]
 

@@ -30,15 +30,15 @@ from mdashcore.shadow import Change
 from mdashcore.storage import INSTANT, SHARED
 from mdashcore.trio import relay
 from mdashcore.trio.background import Background
-from mdashcore.trio.calls import BegunCall, Calls, Here
 from mdashcore.trio.cluster import Cluster
-from mdashcore.trio.conduct import Conduct
-from mdashcore.trio.connected import REPLACED, REVOKED, ConnectedDevice
-from mdashcore.trio.devices import ConnectedDevices
-from mdashcore.trio.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
-from mdashcore.trio.notify import Authenticate, Listener, Listeners
+from mdashcore.trio.connections.calls import BegunCall, Calls, Here
+from mdashcore.trio.connections.conduct import Conduct
+from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, ConnectedDevice
+from mdashcore.trio.connections.device_connections import ConnectedDevices
+from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
+from mdashcore.trio.connections.presence_feed import PresenceFeed
+from mdashcore.trio.connections.subscribers import Authenticate, Listener, Listeners
 from mdashcore.trio.peers import Peers
-from mdashcore.trio.presence_feed import PresenceFeed
 from mdashcore.trio.relay import CALL
 from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger

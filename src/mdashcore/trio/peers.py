@@ -32,7 +32,7 @@ from mdashcore._events import RequestReceived
 from mdashcore.jsonrpc import Request
 from mdashcore.storage import MessageBus
 from mdashcore.trio.background import Background
-from mdashcore.trio.link import GOING_AWAY, Link, PeerEvent
+from mdashcore.trio.connections.link import GOING_AWAY, Link, PeerEvent
 
 __all__ = ["PeerHandler", "Peers"]
 

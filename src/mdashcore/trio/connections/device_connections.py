@@ -8,8 +8,8 @@ import msgspec
 import trio
 
 from mdashcore import notifications
-from mdashcore.trio.connected import REPLACED, ConnectedDevice
-from mdashcore.trio.link import POLICY_VIOLATION
+from mdashcore.trio.connections.device_connection import REPLACED, ConnectedDevice
+from mdashcore.trio.connections.link import POLICY_VIOLATION
 
 __all__ = ["ConnectedDevices"]
 

@@ -13,7 +13,7 @@ from mdashcore._errors import CallTimeout, DeviceOffline, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio import relay
-from mdashcore.trio.link import Link, Outcome, late
+from mdashcore.trio.connections.link import Link, Outcome, late
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import DeviceCall
 

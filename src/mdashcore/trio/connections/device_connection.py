@@ -29,9 +29,9 @@ from mdashcore.hub.device_session import DeviceSession
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
 from mdashcore.trio.background import Background, Retry
-from mdashcore.trio.conduct import Conduct
-from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEvent
-from mdashcore.trio.presence_feed import PresenceFeed
+from mdashcore.trio.connections.conduct import Conduct
+from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEvent
+from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.stream import PingableStream
 
 __all__ = ["REPLACED", "REVOKED", "ConnectedDevice"]

@@ -17,7 +17,7 @@ import trio
 from mdashcore._errors import MdashError, StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.background import Background
-from mdashcore.trio.link import POLICY_VIOLATION, TRY_AGAIN_LATER
+from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.stream import BrokenMessage, Keepalive, PingableStream, eager
 
 __all__ = ["Authenticate", "Listener", "Listeners"]
