@@ -25,9 +25,9 @@ from mdashcore.hub.updates.service import blob_key
 from mdashcore.identity import Device
 from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
+from mdashcore.trio.drivers.orphans import TIDY_DELAY
+from mdashcore.trio.drivers.rollout_supervisor import NodeHands, RolloutDriver
 from mdashcore.trio.node import Node, NodeSettings, open_node
-from mdashcore.trio.rollouts import NodeHands, RolloutDriver
-from mdashcore.trio.tidy import TIDY_DELAY
 
 EPOCH = 1_700_000_000.0
 OLD, NEW = "1.0", "2.0"

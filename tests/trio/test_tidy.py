@@ -15,8 +15,8 @@ from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.updates.service import blob_key
 from mdashcore.server import upload
 from mdashcore.storage import open_backend
+from mdashcore.trio.drivers.orphans import TIDY_DELAY
 from mdashcore.trio.node import open_node
-from mdashcore.trio.tidy import TIDY_DELAY
 
 IMAGE = ota.Image("bare.bin", 4, "00" * 32, bare=True)
 

@@ -26,7 +26,7 @@ from mdashcore.notifications import decode
 from mdashcore.ota import Options, State
 from mdashcore.storage import Backend
 from mdashcore.trio.background import Background
-from mdashcore.trio.updater import Updater
+from mdashcore.trio.drivers.update_supervisor import Updater
 from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
 
 EPOCH = 1_700_000_000.0

@@ -38,12 +38,12 @@ from mdashcore.trio.connections.device_connections import ConnectedDevices
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Authenticate, Listener, Listeners
+from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
+from mdashcore.trio.drivers.rollout_supervisor import NodeHands, RolloutDriver
+from mdashcore.trio.drivers.update_supervisor import Updater
 from mdashcore.trio.peers import Peers
 from mdashcore.trio.relay import CALL
-from mdashcore.trio.rollouts import NodeHands, RolloutDriver
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
-from mdashcore.trio.tidy import TIDY_DELAY, Tidier, check_usage, remove_aged
-from mdashcore.trio.updater import Updater
 
 __all__ = ["Node", "NodeSettings", "open_node"]
 

@@ -21,7 +21,7 @@ from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.updates.performer import UpdateRun
 from mdashcore.ota import State, Update
 from mdashcore.trio.background import Background
-from mdashcore.trio.update_driver import MAX_EVENTS, UpdateDriver
+from mdashcore.trio.drivers.update_driver import MAX_EVENTS, UpdateDriver
 
 __all__ = ["Updater"]
 

@@ -1,0 +1,1 @@
+"""Tasks that drive updates and rollouts to their end."""
