@@ -28,9 +28,11 @@ from mdashcore.hub.usage import USE_INTERVAL
 from mdashcore.identity import Device
 from mdashcore.shadow import Change
 from mdashcore.storage import INSTANT, SHARED
-from mdashcore.trio import relay
 from mdashcore.trio.background import Background
-from mdashcore.trio.cluster import Cluster
+from mdashcore.trio.cluster import relay
+from mdashcore.trio.cluster.membership import Cluster
+from mdashcore.trio.cluster.peers import Peers
+from mdashcore.trio.cluster.relay import CALL
 from mdashcore.trio.connections.calls import BegunCall, Calls, Here
 from mdashcore.trio.connections.conduct import Conduct
 from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, ConnectedDevice
@@ -41,8 +43,6 @@ from mdashcore.trio.connections.subscribers import Authenticate, Listener, Liste
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import NodeHands, RolloutDriver
 from mdashcore.trio.drivers.update_supervisor import Updater
-from mdashcore.trio.peers import Peers
-from mdashcore.trio.relay import CALL
 from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
 
 __all__ = ["Node", "NodeSettings", "open_node"]
@@ -98,7 +98,7 @@ class _Revoked(msgspec.Struct):
 class Node:
     """The devices and listeners that are connected to this process. Make it with `open_node`.
 
-    Implements `mdashcore.hub.HubListener`, and `mdashcore.trio.peers.PeerHandler`.
+    Implements `mdashcore.hub.HubListener`, and `mdashcore.trio.cluster.peers.PeerHandler`.
     """
 
     def __init__(self, hub: Hub, id: str, settings: NodeSettings, nursery: trio.Nursery) -> None:

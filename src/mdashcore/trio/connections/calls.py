@@ -12,10 +12,10 @@ from mdashcore._connection import ConnectionLimits
 from mdashcore._errors import CallTimeout, DeviceOffline, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.jsonrpc import RawJson
-from mdashcore.trio import relay
+from mdashcore.trio.cluster import relay
+from mdashcore.trio.cluster.peers import Peers
+from mdashcore.trio.cluster.relay import DeviceCall
 from mdashcore.trio.connections.link import Link, Outcome, late
-from mdashcore.trio.peers import Peers
-from mdashcore.trio.relay import DeviceCall
 
 __all__ = ["BegunCall", "Calls", "Here"]
 

@@ -13,7 +13,7 @@ import msgspec
 
 from mdashcore._errors import InvalidInput, MdashError, RpcError
 from mdashcore.jsonrpc import RawJson
-from mdashcore.trio.peers import Peers
+from mdashcore.trio.cluster.peers import Peers
 
 __all__ = ["CALL", "DeviceCall", "answer", "ask"]
 
