@@ -19,7 +19,7 @@ def lane() -> str:
 def every_lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of them: the fast one without a task, with one, and with one where the system has no epoll; Hypercorn's."""
     if request.param == "no epoll":
-        monkeypatch.setattr("mdashcore.trio.inflow.select", SimpleNamespace())
+        monkeypatch.setattr("mdashcore.trio.transport.readiness.select", SimpleNamespace())
     return str(request.param)
 
 

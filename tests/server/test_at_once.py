@@ -17,7 +17,7 @@ from mdashcore.server.http.hangup import HALF_CLOSED_TIME
 from mdashcore.server.run import RunningServer
 from mdashcore.trio.connections.link import Link
 from mdashcore.trio.node import NodeSettings
-from mdashcore.trio.websocket import SEND_TIMEOUT
+from mdashcore.trio.transport.server_websocket import SEND_TIMEOUT
 
 
 @pytest.fixture(params=["at once", "by a task"])

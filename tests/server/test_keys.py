@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from mdashcore.testing.device import connect_device
-from mdashcore.trio.websocket import ServerWebSocket
+from mdashcore.trio.transport.server_websocket import ServerWebSocket
 
 
 def bearer(key):

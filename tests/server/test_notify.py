@@ -16,7 +16,7 @@ from mdashcore.hub.feed import Feed
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.connections import subscribers
 from mdashcore.trio.connections.subscribers import Listener
-from mdashcore.trio.stream import MessageStream
+from mdashcore.trio.transport.stream import MessageStream
 
 
 async def emit(person, name, data=b"null", device="d1"):

@@ -15,7 +15,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from mdashcore import _json
-from mdashcore.trio.websocket import ServerWebSocket
+from mdashcore.trio.transport.server_websocket import ServerWebSocket
 
 
 class Chopped(trio.abc.HalfCloseableStream):

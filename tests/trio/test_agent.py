@@ -26,7 +26,7 @@ from mdashcore.server.service import Service
 from mdashcore.storage import Backend
 from mdashcore.trio.agent import PING_INTERVAL, PING_TIMEOUT, Agent, Backoff, open_agent
 from mdashcore.trio.node import Node, open_node
-from mdashcore.trio.websocket import ServerWebSocket
+from mdashcore.trio.transport.server_websocket import ServerWebSocket
 
 DAY = 86_400
 

@@ -10,7 +10,7 @@ import trio
 import trustme
 
 from mdashcore import InvalidInput
-from mdashcore.trio.dial import Refused, open_socket
+from mdashcore.trio.transport.client_websocket import Refused, open_socket
 
 
 @asynccontextmanager

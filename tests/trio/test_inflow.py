@@ -19,7 +19,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdashcore.trio.inflow import Inflow, run_now
+from mdashcore.trio.transport.readiness import Inflow, run_now
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="sockets are read from by tasks")
 
@@ -476,7 +476,7 @@ async def test_where_the_system_watches_no_more_sockets(
     def fail(*_: object) -> None:
         raise OSError(number, "no room")
 
-    monkeypatch.setattr("mdashcore.trio.inflow._Poller.watch", fail)
+    monkeypatch.setattr("mdashcore.trio.transport.readiness._Poller.watch", fail)
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
         assert not inflow.wakeable

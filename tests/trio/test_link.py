@@ -18,7 +18,7 @@ from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import AnswerTooLarge, Busy, CallTimeout, DeviceOffline, InvalidInput, RpcError, TooLarge
 from mdashcore._events import FrameRejected, NotificationReceived, RequestReceived
 from mdashcore.trio.connections.link import Link, PeerEvent
-from mdashcore.trio.stream import BrokenMessage, MessageStream
+from mdashcore.trio.transport.stream import BrokenMessage, MessageStream
 
 DAY = 86_400
 

@@ -15,8 +15,8 @@ from mdashcore import _json
 from mdashcore._errors import DeviceOffline, RpcError
 from mdashcore._events import RequestReceived
 from mdashcore.trio.connections.link import POLICY_VIOLATION, Link, PeerEvent
+from mdashcore.trio.transport.server_websocket import MAX_DEFERRED
 from mdashcore.trio.turns import SLICE
-from mdashcore.trio.websocket import MAX_DEFERRED
 
 PATIENCE = 5.0
 """Seconds for what has to happen."""

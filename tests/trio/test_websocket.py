@@ -21,16 +21,16 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Text
 from wsproto.utilities import RemoteProtocolError
 
 from mdashcore._salvage import ENDS
-from mdashcore.trio.skipped import SKIP_TIMEOUT
-from mdashcore.trio.stream import BrokenMessage
-from mdashcore.trio.turns import SLICE
-from mdashcore.trio.websocket import (
+from mdashcore.trio.transport.server_websocket import (
     CLOSE_TIMEOUT,
     CONTROL_BURST,
     CONTROL_RATE,
     SEND_TIMEOUT,
     ServerWebSocket,
 )
+from mdashcore.trio.transport.skipped import SKIP_TIMEOUT
+from mdashcore.trio.transport.stream import BrokenMessage
+from mdashcore.trio.turns import SLICE
 
 texts = st.text(max_size=300).map(str.encode)
 

@@ -12,7 +12,7 @@ import trio_websocket
 
 from mdashcore.cli.client import CONNECT_TIMEOUT, Remote, refusal, tls_context
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.trio.dial import Refused, open_socket
+from mdashcore.trio.transport.client_websocket import Refused, open_socket
 
 __all__ = ["open_notifications"]
 

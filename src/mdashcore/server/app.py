@@ -26,7 +26,7 @@ from mdashcore.server.rollout_upload import RolloutRoute
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
 from mdashcore.server.upload import UploadRoute
-from mdashcore.trio.websocket import NO_HANDSHAKE
+from mdashcore.trio.transport.server_websocket import NO_HANDSHAKE
 
 __all__ = ["create_app", "create_quart_app", "routes"]
 

@@ -15,7 +15,7 @@ from mdashcore.hub.images import FREE_DISK
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.server.service import ServiceSettings
 from mdashcore.trio.node import NodeSettings
-from mdashcore.trio.skipped import MAX_SKIPPED
+from mdashcore.trio.transport.skipped import MAX_SKIPPED
 
 __all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "parse_user"]
 

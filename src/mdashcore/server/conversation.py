@@ -14,10 +14,10 @@ import trio
 from mdashcore.server.asgi import LINGER
 from mdashcore.server.http.hangup import transport_of
 from mdashcore.trio.connections.calls import BegunCall
-from mdashcore.trio.inflow import Inflow
-from mdashcore.trio.stream import write_now
+from mdashcore.trio.transport.readiness import Inflow
+from mdashcore.trio.transport.server_websocket import SEND_TIMEOUT
+from mdashcore.trio.transport.stream import write_now
 from mdashcore.trio.turns import Turn
-from mdashcore.trio.websocket import SEND_TIMEOUT
 
 __all__ = ["SEND_PIECE", "Conversation"]
 

@@ -33,10 +33,10 @@ from mdashcore.server.query import check_query, known_parameters
 from mdashcore.server.service import Service
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.connections.subscribers import Listener
-from mdashcore.trio.inflow import Inflow
-from mdashcore.trio.skipped import MAX_SKIPPED
-from mdashcore.trio.stream import close_now
-from mdashcore.trio.websocket import READ_SIZE, Request, ServerWebSocket
+from mdashcore.trio.transport.readiness import Inflow
+from mdashcore.trio.transport.server_websocket import READ_SIZE, Request, ServerWebSocket
+from mdashcore.trio.transport.skipped import MAX_SKIPPED
+from mdashcore.trio.transport.stream import close_now
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 

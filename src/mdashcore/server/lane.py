@@ -33,8 +33,8 @@ from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
 from mdashcore.server.plain import PlainRequest
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
-from mdashcore.trio.inflow import run_now
-from mdashcore.trio.websocket import READ_SIZE
+from mdashcore.trio.transport.readiness import run_now
+from mdashcore.trio.transport.server_websocket import READ_SIZE
 
 __all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "Lane", "Next", "date"]
 

@@ -31,7 +31,7 @@ from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError,
 from mdashcore._events import FrameRejected, RequestReceived
 from mdashcore.trio.background import Backoff
 from mdashcore.trio.connections.link import Link, PeerEvent
-from mdashcore.trio.dial import Refused, open_socket
+from mdashcore.trio.transport.client_websocket import Refused, open_socket
 
 __all__ = ["Agent", "Backoff", "Handler", "Wire", "open_agent"]
 

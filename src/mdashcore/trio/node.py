@@ -43,7 +43,7 @@ from mdashcore.trio.connections.subscribers import Authenticate, Listener, Liste
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import NodeHands, RolloutDriver
 from mdashcore.trio.drivers.update_supervisor import Updater
-from mdashcore.trio.stream import Keepalive, PingableStream, Pinger
+from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
 __all__ = ["Node", "NodeSettings", "open_node"]
 

@@ -12,8 +12,8 @@ from mdashcore import _json
 from mdashcore._errors import Forbidden, InvalidInput
 from mdashcore.server.auth import Principal
 from mdashcore.server.service import Service
+from mdashcore.trio.transport.server_websocket import READ_SIZE
 from mdashcore.trio.turns import Turn
-from mdashcore.trio.websocket import READ_SIZE
 
 __all__ = [
     "SMALL_BODY",

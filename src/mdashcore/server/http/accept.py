@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from mdashcore.server.http.hangup import transport_of
-from mdashcore.trio.stream import close_now
+from mdashcore.trio.transport.stream import close_now
 
 __all__ = ["Acceptor"]
 

@@ -32,7 +32,7 @@ from mdashcore.trio.background import Background, Retry
 from mdashcore.trio.connections.conduct import Conduct
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link, PeerEvent
 from mdashcore.trio.connections.presence_feed import PresenceFeed
-from mdashcore.trio.stream import PingableStream
+from mdashcore.trio.transport.stream import PingableStream
 
 __all__ = ["REPLACED", "REVOKED", "ConnectedDevice"]
 

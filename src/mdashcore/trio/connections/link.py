@@ -22,8 +22,8 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore.trio.inflow import run_now
-from mdashcore.trio.stream import BrokenMessage, MessageStream, eager
+from mdashcore.trio.transport.readiness import run_now
+from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, eager
 
 __all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "Outcome", "PeerEvent", "late"]
 

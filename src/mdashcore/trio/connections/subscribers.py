@@ -18,7 +18,7 @@ from mdashcore._errors import MdashError, StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.background import Background
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
-from mdashcore.trio.stream import BrokenMessage, Keepalive, PingableStream, eager
+from mdashcore.trio.transport.stream import BrokenMessage, Keepalive, PingableStream, eager
 
 __all__ = ["Authenticate", "Listener", "Listeners"]
 

@@ -11,7 +11,7 @@ except ImportError:  # where there was no compiler
 
 from mdashcore._events import TOO_LARGE
 from mdashcore._salvage import ENDS
-from mdashcore.trio.stream import BrokenMessage
+from mdashcore.trio.transport.stream import BrokenMessage
 
 __all__ = ["MAX_SKIPPED", "SKIP_TIMEOUT", "SkippedFrame"]
 

@@ -29,9 +29,9 @@ from mdashcore import _json
 from mdashcore._connection import ConnectionLimits
 from mdashcore._events import BINARY, NOT_UTF8, TOO_LARGE
 from mdashcore._salvage import ENDS
-from mdashcore.trio.inflow import Inflow
-from mdashcore.trio.skipped import SKIP_TIMEOUT, SkippedFrame
-from mdashcore.trio.stream import BrokenMessage, write_now
+from mdashcore.trio.transport.readiness import Inflow
+from mdashcore.trio.transport.skipped import SKIP_TIMEOUT, SkippedFrame
+from mdashcore.trio.transport.stream import BrokenMessage, write_now
 from mdashcore.trio.turns import Turn
 
 __all__ = ["NO_HANDSHAKE", "Request", "ServerWebSocket"]
