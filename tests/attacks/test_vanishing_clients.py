@@ -34,7 +34,7 @@ PLACES = ("in the head", "in the body", "before the answer", "in the answer", "b
 
 IMPATIENT: Final = {
     "mdashcore.server.gateway.HEAD_TIMEOUT": 4.0,
-    "mdashcore.server.conversation.SEND_TIMEOUT": 1.0,
+    "mdashcore.server.http.connection.SEND_TIMEOUT": 1.0,
 }
 """What takes 10 and 30 s, so that a test need not wait for it. Many TLS handshakes take seconds on a busy machine."""
 

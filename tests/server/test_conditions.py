@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidInput, PreconditionFailed
-from mdashcore.server.conditions import Conditions, etag
+from mdashcore.server.http.conditions import Conditions, etag
 
 SHADOW = "/devices/d1/shadow"
 

@@ -22,7 +22,7 @@ from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE, Gateway
-from mdashcore.server.plain import PlainRequest
+from mdashcore.server.http.request_head import PlainRequest
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service, ServiceSettings
 from mdashcore.storage import INSTANT, open_backend

@@ -18,10 +18,10 @@ from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page
 from mdashcore.server.elsewhere import instead_of
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
+from mdashcore.server.http.fast_lane import SECURITY_HEADERS
 from mdashcore.server.http.forwarded import ProxiedApp
-from mdashcore.server.lane import SECURITY_HEADERS
-from mdashcore.server.query import known_parameters
-from mdashcore.server.request_check import check_request
+from mdashcore.server.http.guards import check_request
+from mdashcore.server.http.query import known_parameters
 from mdashcore.server.rollout_upload import RolloutRoute
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles

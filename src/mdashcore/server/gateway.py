@@ -24,12 +24,12 @@ from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticate
 from mdashcore.server import problems
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, query_value
-from mdashcore.server.conversation import Conversation
 from mdashcore.server.http.accept import Acceptor
+from mdashcore.server.http.connection import Conversation
+from mdashcore.server.http.fast_lane import KEEP_ALIVE, Lane, Next
 from mdashcore.server.http.forwarded import Client, peer_of
+from mdashcore.server.http.query import check_query, known_parameters
 from mdashcore.server.http.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
-from mdashcore.server.lane import KEEP_ALIVE, Lane, Next
-from mdashcore.server.query import check_query, known_parameters
 from mdashcore.server.service import Service
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.connections.subscribers import Listener

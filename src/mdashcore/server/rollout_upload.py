@@ -23,8 +23,8 @@ from mdashcore.server.asgi import (
     Scope,
     Send,
 )
-from mdashcore.server.query import check_query
-from mdashcore.server.request_check import check_request
+from mdashcore.server.http.guards import check_request
+from mdashcore.server.http.query import check_query
 from mdashcore.server.service import Service
 from mdashcore.server.update_request import flag
 from mdashcore.server.upload import ImageBody, answer

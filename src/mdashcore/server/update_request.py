@@ -11,7 +11,7 @@ import attrs
 
 from mdashcore import ota
 from mdashcore._errors import InvalidInput
-from mdashcore.server.query import ACCESS_TOKEN, MAX_FIELDS
+from mdashcore.server.http.query import ACCESS_TOKEN, MAX_FIELDS
 
 __all__ = ["PARAMETERS", "UpdateRequest", "flag"]
 

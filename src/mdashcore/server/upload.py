@@ -44,8 +44,8 @@ from mdashcore.server.asgi import (
     respond_error,
 )
 from mdashcore.server.http.bodies import body_chunks
+from mdashcore.server.http.guards import check_request
 from mdashcore.server.image_check import HEAD_SIZE, check_head, check_segment
-from mdashcore.server.request_check import check_request
 from mdashcore.server.service import Service
 from mdashcore.server.update_request import UpdateRequest
 from mdashcore.storage import BlobStore

@@ -10,7 +10,7 @@ from quart import Blueprint, Response, request
 from mdashcore.server import hot
 from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
 from mdashcore.server.asgi import Scope, header_list
-from mdashcore.server.conditions import Conditions, etag
+from mdashcore.server.http.conditions import Conditions, etag
 
 routes = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
 

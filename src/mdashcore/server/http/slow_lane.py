@@ -28,10 +28,10 @@ from hypercorn.utils import parse_socket_addr
 from mdashcore import _json
 from mdashcore.server import problems
 from mdashcore.server.asgi import NO_SOCKET, App, Scope, Send
-from mdashcore.server.conversation import SEND_PIECE, Conversation
+from mdashcore.server.http.connection import SEND_PIECE, Conversation
+from mdashcore.server.http.fast_lane import Answer, Next, date
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
-from mdashcore.server.lane import Answer, Next, date
-from mdashcore.server.plain import is_host
+from mdashcore.server.http.request_head import is_host
 
 __all__ = ["MAX_FIELDS", "MAX_HEAD", "SlowLane", "refusal"]
 

@@ -25,12 +25,12 @@ from mdashcore import _json
 from mdashcore._errors import Busy, MdashError, StorageError, status_of
 from mdashcore.server import hot, problems
 from mdashcore.server.auth import Principal
-from mdashcore.server.conditions import Conditions, etag
-from mdashcore.server.conversation import Conversation
 from mdashcore.server.http.bodies import HeldBody
+from mdashcore.server.http.conditions import Conditions, etag
+from mdashcore.server.http.connection import Conversation
 from mdashcore.server.http.forwarded import hsts_header
 from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
-from mdashcore.server.plain import PlainRequest
+from mdashcore.server.http.request_head import PlainRequest
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.transport.readiness import run_now

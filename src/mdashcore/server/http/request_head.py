@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from mdashcore.server.conditions import ODD_HEADERS
+from mdashcore.server.http.conditions import ODD_HEADERS
 
 __all__ = ["PlainRequest", "is_host"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mdashcore.server.asgi import Scope, has_body, header_list
-from mdashcore.server.conditions import check_headers
-from mdashcore.server.query import check_query
+from mdashcore.server.http.conditions import check_headers
+from mdashcore.server.http.query import check_query
 
 __all__ = ["check_request"]
 
