@@ -28,7 +28,7 @@ from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.elsewhere import ELSEWHERE, instead_of
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.server.service import ServiceSettings
-from mdashcore.server.upload import _PATH as UPLOAD_PATH
+from mdashcore.server.uploads.update_upload import _PATH as UPLOAD_PATH
 
 MOS = Path(__file__).parents[1] / "clients" / "mos.py"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdashcore import firmware, ota
 from mdashcore._errors import InvalidFirmware
-from mdashcore.server.image_check import HEAD_SIZE, check_head
+from mdashcore.server.uploads.image_check import HEAD_SIZE, check_head
 
 
 def image(**fields):

@@ -13,8 +13,8 @@ import trio.testing
 
 from mdashcore import firmware, ota
 from mdashcore.ota import ENDS, State
-from mdashcore.server import upload as server_upload
-from mdashcore.server.update_request import PARAMETERS
+from mdashcore.server.uploads import update_upload as server_upload
+from mdashcore.server.uploads.update_query import PARAMETERS
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import Build, VirtualDevice, join
 from mdashcore.virtual_device.connect import run_virtual_device

@@ -13,7 +13,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.feed import KEEP_SECONDS
 from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.updates.service import blob_key
-from mdashcore.server import upload
+from mdashcore.server.uploads import update_upload
 from mdashcore.storage import open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
 from mdashcore.trio.node import open_node
@@ -69,7 +69,7 @@ async def test_an_upload_that_goes_on(autojump_clock, hub):
         await hub.updates.create("alice", "d1", "ota_new", IMAGE)
         await trio.sleep(TIDY_DELAY)
         assert await images(hub) == {"ota_new"}
-    assert upload.UPLOAD_TIMEOUT <= TIDY_DELAY / 2
+    assert update_upload.UPLOAD_TIMEOUT <= TIDY_DELAY / 2
 
 
 async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):

@@ -32,7 +32,7 @@ async def watch_update(
     """Send an image, and wait until the update has ended, or with ``queue``, until it waits for an offline device.
 
     Args:
-        query: what is asked for, as `mdashcore.server.update_request` takes it.
+        query: what is asked for, as `mdashcore.server.uploads.update_query` takes it.
         commit: call `OTA.Commit` as soon as the device runs the image.
         wait: false: UNCOMMITTED is the end.
 

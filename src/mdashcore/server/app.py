@@ -22,10 +22,10 @@ from mdashcore.server.http.fast_lane import SECURITY_HEADERS
 from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.http.query import known_parameters
-from mdashcore.server.rollout_upload import RolloutRoute
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
-from mdashcore.server.upload import UploadRoute
+from mdashcore.server.uploads.rollout_upload import RolloutRoute
+from mdashcore.server.uploads.update_upload import UploadRoute
 from mdashcore.trio.transport.server_websocket import NO_HANDSHAKE
 
 __all__ = ["create_app", "create_quart_app", "routes"]

@@ -1,6 +1,6 @@
 """``/devices/:id/ota``: how a firmware update stands, and taking it back.
 
-The upload itself is in `mdashcore.server.upload`.
+The upload itself is in `mdashcore.server.uploads.update_upload`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "GET /notify": ("start",),
     }
 )
-"""By method and route. Other routes know none; `mdashcore.server.update_request` has those of an upload."""
+"""By method and route. Other routes know none; `mdashcore.server.uploads.update_query` has those of an upload."""
 
 
 def known_parameters(method: str, rule: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """``POST /devices/:id/ota``: an image streams from the request into a blob, and from there into the device.
 
-What can be asked for is in `mdashcore.server.update_request`.
+What can be asked for is in `mdashcore.server.uploads.update_query`.
 
 Raw ASGI: the next piece of the body is asked for when the last one is stored, so memory does not grow with the image.
 """
@@ -45,9 +45,9 @@ from mdashcore.server.asgi import (
 )
 from mdashcore.server.http.bodies import body_chunks
 from mdashcore.server.http.guards import check_request
-from mdashcore.server.image_check import HEAD_SIZE, check_head, check_segment
 from mdashcore.server.service import Service
-from mdashcore.server.update_request import UpdateRequest
+from mdashcore.server.uploads.image_check import HEAD_SIZE, check_head, check_segment
+from mdashcore.server.uploads.update_query import UpdateRequest
 from mdashcore.storage import BlobStore
 
 __all__ = ["ImageBody", "UploadRoute", "answer"]

@@ -26,8 +26,8 @@ from mdashcore.server.asgi import (
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.http.query import check_query
 from mdashcore.server.service import Service
-from mdashcore.server.update_request import flag
-from mdashcore.server.upload import ImageBody, answer
+from mdashcore.server.uploads.update_query import flag
+from mdashcore.server.uploads.update_upload import ImageBody, answer
 from mdashcore.trio.turns import Pace
 
 __all__ = ["RolloutRoute"]
