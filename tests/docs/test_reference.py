@@ -23,9 +23,9 @@ from mdashcore.cli.exits import MEANING
 from mdashcore.hub.deltas import DELTA_METHOD
 from mdashcore.hub.device_session import DEVICE_METHODS
 from mdashcore.hub.limits import PER_PROCESS
+from mdashcore.server.api.elsewhere import ELSEWHERE, instead_of
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.config import ServerConfig, ServerLimits, User
-from mdashcore.server.elsewhere import ELSEWHERE, instead_of
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.server.service import ServiceSettings
 from mdashcore.server.uploads.update_upload import _PATH as UPLOAD_PATH

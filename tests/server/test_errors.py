@@ -9,7 +9,7 @@ import pytest
 
 from mdashcore import _errors
 from mdashcore._errors import STATUS, MdashError, RpcError, StorageError, status_of
-from mdashcore.server import hot, problems
+from mdashcore.server import errors, operations
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.service import ServiceSettings
 from mdashcore.testing.device import connect_device
@@ -83,7 +83,7 @@ async def test_every_error_has_a_status_and_a_form(server):
     for name, (error, status, message) in ERRORS.items():
         is_limit = isinstance(error, _errors.LimitReached)  # which waiting does not help
         body = {"error": {"code": status, "message": message, **({"limit": error.limit} if is_limit else {})}}
-        assert (name, status_of(error), problems.body(error)) == (name, status, body)
+        assert (name, status_of(error), errors.body(error)) == (name, status, body)
         answer = await app.test_client().get(f"/raise/{name}")
         assert (name, answer.status_code, json.loads(await answer.get_data())) == (name, status, body)
         assert answer.headers["content-type"] == "application/json"
@@ -96,7 +96,7 @@ def test_a_device_error_keeps_its_code(data):
     """What a device answered is passed on unchanged; 422 says that the server did its part."""
     error = RpcError(-1, "words", data)
     expected = {"code": -1, "message": "words"} | ({} if data is None else {"data": data})
-    assert (status_of(error), problems.body(error)) == (422, {"error": expected})
+    assert (status_of(error), errors.body(error)) == (422, {"error": expected})
 
 
 REQUESTS = [
@@ -122,10 +122,10 @@ REQUESTS = [
     ("POST", "/devices/d1/ota", b"x", 503),
     ("POST", "/devices/d1/rpc/X", b"{}", 503),
     ("POST", "/devices", b" " * (ServiceSettings().max_body + 1), 413),
-    ("POST", "/devices/d1", b" " * (hot.MAX_BODY + 1), 413),
-    ("POST", "/devices/d1/shadow", b" " * (hot.MAX_BODY + 1), 413),
-    ("POST", "/devices/d1/rpc", b" " * (hot.MAX_BODY + 1), 413),
-    ("POST", "/devices/d1/rpc/X", b" " * (hot.MAX_BODY + 1), 413),
+    ("POST", "/devices/d1", b" " * (operations.MAX_BODY + 1), 413),
+    ("POST", "/devices/d1/shadow", b" " * (operations.MAX_BODY + 1), 413),
+    ("POST", "/devices/d1/rpc", b" " * (operations.MAX_BODY + 1), 413),
+    ("POST", "/devices/d1/rpc/X", b" " * (operations.MAX_BODY + 1), 413),
     ("POST", "/devices/d1/shadow", b'{"state":{"desired":{"a":"%b"}}}' % (b"x" * 40_000), 413),
     ("GET", "/rpc", None, 426),
     ("GET", "/notify", None, 426),

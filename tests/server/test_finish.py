@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from mdashcore._errors import NotFound, StorageError
-from mdashcore.server.finish import GRACE, SOON, finish, finish_soon
+from mdashcore.server.shielding import GRACE, SOON, finish, finish_soon
 
 BOTH = pytest.mark.parametrize("run", [finish, finish_soon])
 

@@ -12,10 +12,10 @@ from werkzeug.exceptions import HTTPException
 
 from mdashcore import __version__
 from mdashcore._errors import MdashError, StorageError, status_of
-from mdashcore.server import api, problems
+from mdashcore.server import api, errors
 from mdashcore.server.api._request import answer, body_limit
+from mdashcore.server.api.elsewhere import instead_of
 from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page
-from mdashcore.server.elsewhere import instead_of
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.fast_lane import SECURITY_HEADERS
@@ -140,15 +140,15 @@ def create_quart_app(service: Service) -> QuartTrio:
     async def our_error(error: MdashError) -> Response:
         if isinstance(error, StorageError):
             _log.error("%s %s failed: %s", request.method, request.path, error)
-        response = answer(problems.body(error), status_of(error))
-        response.headers.update(problems.headers(error, from_page=is_from_page(cast(Scope, request.scope))))
+        response = answer(errors.body(error), status_of(error))
+        response.headers.update(errors.headers(error, from_page=is_from_page(cast(Scope, request.scope))))
         return response
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
         words = nothing_at(request.path) if status == 404 else error.description or ""
-        response = answer(problems.problem(status, words), status)
+        response = answer(errors.problem(status, words), status)
         if status == 405:
             response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
         return response
@@ -156,7 +156,7 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.errorhandler(Exception)
     async def unexpected(error: Exception) -> Response:
         _log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return answer(problems.problem(500, "internal error"), 500)
+        return answer(errors.problem(500, "internal error"), 500)
 
     @app.get("/")
     async def root() -> Response:
@@ -171,7 +171,7 @@ def create_quart_app(service: Service) -> QuartTrio:
                 await service.hub.accounts.get("nobody")  # the question is whether there is an answer
         except (StorageError, trio.TooSlowError) as exc:
             _log.error("the storage is not well: %s", str(exc) or "no answer")
-            return answer({"status": "storage unavailable", **problems.body(StorageError())}, 503)
+            return answer({"status": "storage unavailable", **errors.body(StorageError())}, 503)
         return answer({"status": "ok"})
 
     @app.get("/api/v2/rpc")
@@ -181,7 +181,7 @@ def create_quart_app(service: Service) -> QuartTrio:
 
         A device that is behind a proxy which drops the handshake must not take its token for a bad one.
         """
-        response = answer(problems.problem(426, NO_HANDSHAKE), 426)
+        response = answer(errors.problem(426, NO_HANDSHAKE), 426)
         response.headers["Upgrade"] = "websocket"
         response.headers["Connection"] = "close"
         return response

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput, MdashError, status_of
-from mdashcore.server import problems
+from mdashcore.server import errors
 
 __all__ = [
     "LINGER",
@@ -39,7 +39,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets an early answer
 
 PAGE_HEADER: Final = b"x-requested-with"
-"""A request that has it comes from a script of a page: it is not offered Basic (see `problems.headers`)."""
+"""A request that has it comes from a script of a page: it is not offered Basic (see `errors.headers`)."""
 
 NO_SOCKET: Final = "a WebSocket is expected at /api/v2/rpc and /api/v2/notify only"
 
@@ -88,15 +88,15 @@ async def respond_error(send: Send, error: MdashError, *, unread: bool, from_pag
     before it reads would find a reset connection in place of the answer.
     """
     status = 408 if isinstance(error, BodyTimeout) else status_of(error)
-    body = problems.problem(status, str(error)) if isinstance(error, BodyTimeout) else problems.body(error)
-    headers = [*problems.headers(error, from_page=from_page).items()]
+    body = errors.problem(status, str(error)) if isinstance(error, BodyTimeout) else errors.body(error)
+    headers = [*errors.headers(error, from_page=from_page).items()]
     await respond(send, status, _json.encode(body), [*headers, ("connection", "close")] if unread else headers)
 
 
 async def refuse_socket(receive: Receive, send: Send) -> None:
     """Refuse a WebSocket that another server than the gateway has handed to the app."""
     await receive()
-    body = _json.encode(problems.problem(426, NO_SOCKET))
+    body = _json.encode(errors.problem(426, NO_SOCKET))
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     await send({"type": "websocket.http.response.start", "status": 426, "headers": fields})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

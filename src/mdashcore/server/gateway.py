@@ -21,7 +21,7 @@ import trio
 
 from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
-from mdashcore.server import problems
+from mdashcore.server import errors
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, query_value
 from mdashcore.server.http.accept import Acceptor
@@ -319,12 +319,12 @@ async def _with_session(
 
 async def _refuse(conversation: Conversation, error: MdashError, *, from_page: bool) -> None:
     """Answer a handshake with an error: as little work as possible, for devices that dial in a busy loop."""
-    body = _json.encode(problems.body(error))
+    body = _json.encode(errors.body(error))
     fields = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
-        **problems.headers(error, from_page=from_page),
+        **errors.headers(error, from_page=from_page),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     with trio.fail_after(LINGER):

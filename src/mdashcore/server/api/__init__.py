@@ -1,7 +1,7 @@
 """The REST API, version 2: one module for each kind of thing, each with a Quart blueprint.
 
 Every handler works for the account that the request was authenticated for (`_request.principal`), and raises errors
-of `mdashcore`; how they look on the wire is decided in `mdashcore.server.problems`.
+of `mdashcore`; how they look on the wire is decided in `mdashcore.server.errors`.
 """
 
 from __future__ import annotations

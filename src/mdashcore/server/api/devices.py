@@ -15,7 +15,7 @@ from mdashcore.hub.device_list import ListedDevice, unreadable_device
 from mdashcore.hub.presence import OFFLINE
 from mdashcore.identity import Device
 from mdashcore.selection import Selection
-from mdashcore.server import hot
+from mdashcore.server import operations
 from mdashcore.server.api._lists import send_list
 from mdashcore.server.api._request import (
     SMALL_BODY,
@@ -27,8 +27,8 @@ from mdashcore.server.api._request import (
     takes_body,
     time_text,
 )
-from mdashcore.server.finish import SOON, finish, finish_soon
 from mdashcore.server.service import Service
+from mdashcore.server.shielding import SOON, finish, finish_soon
 from mdashcore.shadow import Shadow
 from mdashcore.trio.turns import Pace
 
@@ -76,7 +76,7 @@ async def get_device(id: str) -> Response:
 
 @routes.put("/<id>")
 @routes.post("/<id>")
-@takes_body(hot.MAX_BODY)
+@takes_body(operations.MAX_BODY)
 async def change_device(id: str) -> Response:
     """Change a device: ``{"name"?, "delta_limit"?, "shadow"?: {"state": …}}``; answers with the device."""
     value = await body_object()

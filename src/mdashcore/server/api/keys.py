@@ -18,7 +18,7 @@ from mdashcore.server.api._request import (
     takes_body,
     time_text,
 )
-from mdashcore.server.finish import finish
+from mdashcore.server.shielding import finish
 
 routes = Blueprint("keys", __name__, url_prefix="/keys")
 

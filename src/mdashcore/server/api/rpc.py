@@ -10,7 +10,7 @@ from quart import Blueprint, Response, request
 from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
 from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
-from mdashcore.server import hot, problems
+from mdashcore.server import errors, operations
 from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
 
 routes = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
@@ -20,15 +20,15 @@ MAX_BATCH = 25  # a Mongoose device queues 25 frames
 
 @routes.get("/<method>")
 @routes.post("/<method>")
-@takes_body(hot.MAX_BODY)
+@takes_body(operations.MAX_BODY)
 async def call(id: str, method: str) -> Response:
     """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
     timeout = request.args.get("timeout")
-    return answer(await hot.call(service(), principal().account, id, method, await raw_body(), timeout))
+    return answer(await operations.call(service(), principal().account, id, method, await raw_body(), timeout))
 
 
 @routes.post("")
-@takes_body(hot.MAX_BODY)
+@takes_body(operations.MAX_BODY)
 async def frame(id: str) -> Response:
     """Pass on a whole JSON-RPC frame, or a batch; answers with a frame, errors included."""
     account = principal().account
@@ -68,5 +68,5 @@ async def _pass_on(account: str, id: str, message: Message, timeout: float) -> t
         return HTTPStatus.OK, jsonrpc.encode_error(message.id, ErrorObject(exc.code, exc.message, data))
     except MdashError as exc:
         status = status_of(exc)
-        return status, jsonrpc.encode_error(message.id, ErrorObject(status, problems.message(exc)))
+        return status, jsonrpc.encode_error(message.id, ErrorObject(status, errors.message(exc)))
     return HTTPStatus.OK, jsonrpc.encode_result(message.id, result)

@@ -11,7 +11,7 @@ from mdashcore.hub.sessions import TOTAL
 from mdashcore.server.api._request import SMALL_BODY, answer, body_object, members, principal, service, takes_body
 from mdashcore.server.asgi import Scope
 from mdashcore.server.auth import browser_of, client_address, session_cookie
-from mdashcore.server.finish import finish
+from mdashcore.server.shielding import finish
 
 routes = Blueprint("sessions", __name__)
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from quart import Blueprint, Response, request
 
-from mdashcore.server import hot
+from mdashcore.server import operations
 from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
 from mdashcore.server.asgi import Scope, header_list
 from mdashcore.server.http.conditions import Conditions, etag
@@ -18,15 +18,15 @@ routes = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
 @routes.get("")
 async def get_shadow(id: str) -> Response:
     """The shadow: ``{"state", "metadata", "version", "timestamp"}``; its version is the entity tag."""
-    return _answer(await hot.read_shadow(service(), principal().account, id, _conditions()))
+    return _answer(await operations.read_shadow(service(), principal().account, id, _conditions()))
 
 
 @routes.post("")
-@takes_body(hot.MAX_BODY)
+@takes_body(operations.MAX_BODY)
 async def update_shadow(id: str) -> Response:
     """Update it: ``{"state", "version"?, "clientToken"?}``; answers with what was accepted and the new version."""
     body = await raw_body()
-    return _answer(await hot.update_shadow(service(), principal().account, id, body, _conditions()))
+    return _answer(await operations.update_shadow(service(), principal().account, id, body, _conditions()))
 
 
 def _conditions() -> Conditions | None:
@@ -35,7 +35,7 @@ def _conditions() -> Conditions | None:
     return Conditions.of(header_list(scope, b"if-match"), header_list(scope, b"if-none-match"))
 
 
-def _answer(found: hot.Versioned) -> Response:
+def _answer(found: operations.Versioned) -> Response:
     if found.body is not None:
         response = answer(found.body)
     else:

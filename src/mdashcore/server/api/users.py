@@ -21,7 +21,7 @@ from mdashcore.server.api._request import (
     takes_body,
     time_text,
 )
-from mdashcore.server.finish import finish
+from mdashcore.server.shielding import finish
 
 routes = Blueprint("users", __name__)
 

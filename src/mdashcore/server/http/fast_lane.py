@@ -23,7 +23,7 @@ import trio
 
 from mdashcore import _json
 from mdashcore._errors import Busy, MdashError, StorageError, status_of
-from mdashcore.server import hot, problems
+from mdashcore.server import errors, operations
 from mdashcore.server.auth import Principal
 from mdashcore.server.http.bodies import HeldBody
 from mdashcore.server.http.conditions import Conditions, etag
@@ -103,7 +103,7 @@ class Lane:
         self._service = service
         self._authenticate = authenticate
         self._open = service.settings.fast_lane
-        self._max_body = min(hot.MAX_BODY, service.settings.max_body)
+        self._max_body = min(operations.MAX_BODY, service.settings.max_body)
         self._body_timeout = service.settings.body_timeout
         self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
         self._instant = self._open and INSTANT in service.hub.backend.capabilities
@@ -192,7 +192,9 @@ class Lane:
             return True
         service, done = self._service, partial(self._done, conversation)
         try:
-            call = await hot.begin_call(service, account, request.device, request.method, body, request.timeout, done)
+            call = await operations.begin_call(
+                service, account, request.device, request.method, body, request.timeout, done
+            )
         except Exception as exc:
             self._put(conversation, _failure(exc))
             return True
@@ -284,7 +286,7 @@ class Lane:
                     return None
                 body += part
         if len(body) < size:
-            answer = Answer(408, _json.encode(problems.problem(408, late)))
+            answer = Answer(408, _json.encode(errors.problem(408, late)))
             await conversation.send(self._encode(conversation, answer, close=True))
             return None
         held.complete()
@@ -294,12 +296,14 @@ class Lane:
         service, device = self._service, request.device
         try:
             if request.method is not None:
-                return Answer(200, await hot.call(service, account, device, request.method, body, request.timeout))
+                return Answer(
+                    200, await operations.call(service, account, device, request.method, body, request.timeout)
+                )
             conditions = None if request.conditions is None else Conditions.of(*request.conditions)
             if request.post:
-                found = await hot.update_shadow(service, account, device, body, conditions)
+                found = await operations.update_shadow(service, account, device, body, conditions)
             else:
-                found = await hot.read_shadow(service, account, device, conditions)
+                found = await operations.read_shadow(service, account, device, conditions)
             status = NOT_MODIFIED if found.body is None else 200
             return Answer(status, found.body or b"", {"etag": etag(found.version)})
         except Exception as exc:
@@ -324,7 +328,7 @@ def _date(second: int) -> bytes:
 def _failure(error: Exception) -> Answer:
     if not isinstance(error, MdashError):
         _log.error("a request failed", exc_info=error)
-        return Answer(500, _json.encode(problems.problem(500, "internal error")))
+        return Answer(500, _json.encode(errors.problem(500, "internal error")))
     if isinstance(error, StorageError):
         _log.error("a request failed: %s", error)
-    return Answer(status_of(error), problems.encoded(error), problems.headers(error))
+    return Answer(status_of(error), errors.encoded(error), errors.headers(error))

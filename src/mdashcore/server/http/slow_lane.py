@@ -26,7 +26,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from mdashcore import _json
-from mdashcore.server import problems
+from mdashcore.server import errors
 from mdashcore.server.asgi import NO_SOCKET, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, Conversation
 from mdashcore.server.http.fast_lane import Answer, Next, date
@@ -53,7 +53,7 @@ _Address: TypeAlias = tuple[str, int] | None
 
 def refusal(status: int, words: str, **headers: str) -> bytes:
     """Return the answer to a request that reaches no app; it is the last of its connection."""
-    return Answer(status, _json.encode(problems.problem(status, words)), headers).encode(close=True)
+    return Answer(status, _json.encode(errors.problem(status, words)), headers).encode(close=True)
 
 
 class SlowLane:

@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
-from mdashcore.server.finish import SOON, finish_soon
 from mdashcore.server.http.conditions import Conditions
 from mdashcore.server.service import Service
+from mdashcore.server.shielding import SOON, finish_soon
 from mdashcore.trio.connections.calls import MAX_PARAMS, BegunCall
 from mdashcore.trio.connections.link import Outcome
 
