@@ -279,7 +279,7 @@ async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet)
     await client.expect("Sys.GetInfo")
     await fleet.hub.registry.renew_token("alice", "d1")
     image = ota.Image("lamp", 3, "-", bare=True)
-    await fleet.node.updater.start("alice", "d1", "ota_1", image)
+    await fleet.node.update_supervisor.start("alice", "d1", "ota_1", image)
     assert await client.close_code() == 1008
     late = await fleet.connect(device)
     assert await late.close_code() == 1008

@@ -643,7 +643,7 @@ async def test_a_device_that_is_busy_has_its_turn_later(fleet, autojump_clock):
     await fleet.connected()
     busy = devices[0]
     await fleet.hub.blobs.put(blob_key("alice", "own"), pieces(BYTES))
-    await fleet.node.updater.start("alice", busy.id, "own", IMAGE, ota.Options())
+    await fleet.node.update_supervisor.start("alice", busy.id, "own", IMAGE, ota.Options())
     rollout = await fleet.roll_out(phases=[100])
     await trio.sleep(120)
     outcomes = await fleet.outcomes(rollout.id)

@@ -26,7 +26,7 @@ from mdashcore.notifications import decode
 from mdashcore.ota import Options, State
 from mdashcore.storage import Backend
 from mdashcore.trio.background import Background
-from mdashcore.trio.drivers.update_supervisor import Updater
+from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
 
 EPOCH = 1_700_000_000.0
@@ -126,7 +126,7 @@ class Lamp:
         """Connect, and say what it runs."""
         self.node, node.lamp = node, self
         node.session = await node.hub.presence.claim(*KEY, node.name)
-        await node.updater.connected(*KEY)
+        await node.update_supervisor.connected(*KEY)
         for method, params in self.device.hello():
             await node.hear(method, params)
 
@@ -136,7 +136,7 @@ class Lamp:
         node.lamp = None
         for call in node.calls:
             call.cancel()
-        node.updater.disconnected(*KEY)
+        node.update_supervisor.disconnected(*KEY)
         await node.hub.presence.release(*KEY, node.session, 0.0)
 
 
@@ -165,14 +165,14 @@ class Node:
     async def run(self, task_status):
         """Live until cancelled."""
         async with trio.open_nursery() as nursery, self.hub.bus.subscribe(TOPIC) as messages:
-            self.updater = Updater(self.hub, self, Background(nursery))
-            self.hub.add_listener(Ears(self.updater))
+            self.update_supervisor = UpdateSupervisor(self.hub, self, Background(nursery))
+            self.hub.add_listener(Ears(self.update_supervisor))
             task_status.started()
             async for message in messages:
                 account, item = Feed.parse(message)
                 note = decode(item.frame)
                 if note["name"].startswith("ota."):
-                    self.updater.heard(account, note["id"], note["name"])
+                    self.update_supervisor.heard(account, note["id"], note["name"])
 
     async def call(self, account, id, method, params=None, *, timeout=None):
         if self.lamp is None or (account, id) != KEY:
@@ -201,10 +201,10 @@ class Node:
 
     async def ends(self):
         """The update, when it has ended."""
-        return await self.updater.wait(*KEY, lambda update: False)
+        return await self.update_supervisor.wait(*KEY, lambda update: False)
 
     async def comes_to(self, state):
-        return await self.updater.wait(*KEY, lambda update: update.state is state)
+        return await self.update_supervisor.wait(*KEY, lambda update: update.state is state)
 
 
 class Site:
@@ -241,7 +241,7 @@ class Site:
             yield data
 
         await self.blobs.put(blob_key("alice", blob or id), chunks())
-        return await node.updater.start(*KEY, id, image, options, blob=blob)
+        return await node.update_supervisor.start(*KEY, id, image, options, blob=blob)
 
     async def images(self):
         return [key async for key in self.blobs.scan()]
@@ -896,7 +896,7 @@ def test_whatever_happens(tmp_path_factory, course, calm, in_flight):
             update = await chaos.nodes["here"].ends()
             assert trio.current_time() - began < 2 * DAY, update
             await trio.sleep(700)  # the last to hear of it looks by itself
-            assert all(node.updater._drivers == {} for node in chaos.nodes.values())
+            assert all(node.update_supervisor._drivers == {} for node in chaos.nodes.values())
             assert await site.images() == []
             nursery.cancel_scope.cancel()
 
@@ -917,7 +917,7 @@ async def commits(node, lamp):
         await lamp.handle("OTA.Commit", None)
     except RpcError as exc:
         event = ota.CommitUnsupported() if ota.lacks_method(exc.code, exc.message) else None
-    node.updater.tell(*KEY, event)
+    node.update_supervisor.tell(*KEY, event)
 
 
 async def runs(lamp):

@@ -42,7 +42,7 @@ from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Authenticate, Listener, Listeners
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import NodeHands, RolloutDriver
-from mdashcore.trio.drivers.update_supervisor import Updater
+from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
 __all__ = ["Node", "NodeSettings", "open_node"]
@@ -123,7 +123,7 @@ class Node:
             else None
         )
         self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
-        self.updater = Updater(hub, Here(self.calls), self.background)
+        self.update_supervisor = UpdateSupervisor(hub, Here(self.calls), self.background)
         self.rollouts = RolloutDriver(hub, NodeHands(self), self.background)
 
     # Connections
@@ -159,7 +159,7 @@ class Node:
             await link.run(connected.handle)
         finally:
             if self._devices.remove(connected):
-                self.updater.disconnected(*connected.key)
+                self.update_supervisor.disconnected(*connected.key)
             unwatch()
             # Not here: this task may be cancelled already, and then no await would succeed.
             self._farewells += 1
@@ -209,10 +209,10 @@ class Node:
             result = await self.calls.call_shown(account, id, method, params, timeout=timeout)
         except RpcError as exc:
             if method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
-                self.updater.tell(account, id, ota.CommitUnsupported())
+                self.update_supervisor.tell(account, id, ota.CommitUnsupported())
             raise
         if (event := _CALLS_THAT_COUNT.get(method)) is not None:
-            self.updater.tell(account, id, event)
+            self.update_supervisor.tell(account, id, event)
         return result
 
     async def end_transfer(self, account: str, id: str) -> bool:
@@ -273,7 +273,7 @@ class Node:
     def device_revoked(self, account: str, id: str) -> None:
         connected = self._devices.pop((account, id), None)
         if connected is not None:
-            self.updater.disconnected(account, id)
+            self.update_supervisor.disconnected(account, id)
             connected.link.close(POLICY_VIOLATION, REVOKED)
         if self._peers is not None:
             self._peers.tell_all(_REVOKE, _Revoked(account, id=id))
@@ -283,11 +283,11 @@ class Node:
             self._notice(account, item)
 
     def build_reported(self, account: str, id: str, build: ota.Build) -> None:
-        self.updater.tell(account, id, ota.BuildReported(build))
+        self.update_supervisor.tell(account, id, ota.BuildReported(build))
 
     def device_removed(self, account: str, id: str) -> None:
         self._presence_feed.forget(account, id)
-        self.updater.forget(account, id)
+        self.update_supervisor.forget(account, id)
 
     def key_revoked(self, account: str, key: str | None) -> None:
         self._listeners.revoke(account, key)
@@ -334,7 +334,7 @@ class Node:
             elif not await connected.is_valid():
                 connected.link.close(POLICY_VIOLATION, REVOKED)  # since the handshake
             else:
-                await self.updater.connected(*connected.key)  # before anything that the device says now
+                await self.update_supervisor.connected(*connected.key)  # before anything that the device says now
                 self.background.spawn(lambda: self._greet(connected))
                 return
         except StorageError as exc:
@@ -370,7 +370,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             for _ in range(SWEEPERS):
                 nursery.start_soon(release)
-        await self.background.persist(self.updater.take_up_all)
+        await self.background.persist(self.update_supervisor.take_up_all)
 
     def _reconnect_all(self) -> None:
         """Others took this node for dead, and its devices for offline: have them come again."""
@@ -402,7 +402,7 @@ class Node:
         self.rollouts.notice(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
-            self.updater.heard(account, head.id, head.name)
+            self.update_supervisor.heard(account, head.id, head.name)
         elif self._peers is not None and (connected := self._devices.concerned(account, item.frame)) is not None:
             self.background.spawn(connected.check)
 

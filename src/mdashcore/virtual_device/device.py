@@ -20,7 +20,7 @@ from mdashcore.virtual_device.characters import PLAIN, Character
 from mdashcore.virtual_device.config import Config, ConfigService, default_config, overlay
 from mdashcore.virtual_device.fs import FS_SIZE, FileSystem
 from mdashcore.virtual_device.gpio import Gpio
-from mdashcore.virtual_device.ota import SLOT_SIZE, Updater
+from mdashcore.virtual_device.ota import SLOT_SIZE, FirmwareUpdater
 from mdashcore.virtual_device.outbox import Notification
 from mdashcore.virtual_device.rpc import SERVER_ERROR, Args, Method, RpcService, Service
 from mdashcore.virtual_device.state import State
@@ -90,7 +90,9 @@ class VirtualDevice:
         self._board = Board(self._config, now=now, reset=self._reset)
         self._system = System(device_id, self._board, self._boot, files)
         self._gpio = Gpio(self._board)
-        self._updater = Updater(folder, self._board, self._boot, self._report_ota, character, slot_size=slot_size)
+        self._updater = FirmwareUpdater(
+            folder, self._board, self._boot, self._report_ota, character, slot_size=slot_size
+        )
 
         self._table: dict[str, Method] = {}
         services: tuple[Service, ...] = (

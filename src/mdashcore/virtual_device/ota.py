@@ -33,7 +33,7 @@ from mdashcore.virtual_device.boot import BootLoader, Build
 from mdashcore.virtual_device.characters import Character
 from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED, Args, Method
 
-__all__ = ["SLOT_SIZE", "Updater"]
+__all__ = ["SLOT_SIZE", "FirmwareUpdater"]
 
 SLOT_SIZE: Final = 4 * 2**20
 """Bytes of one slot: two fit the 8 MiB of a larger ESP32. An image of that size is checked in about 10 ms."""
@@ -75,7 +75,7 @@ class Transfer:
         return 100 * self.written // self.size if self.size else 0
 
 
-class Updater:
+class FirmwareUpdater:
     """The transfer in RAM, and the commit timer. `report` is called when `status` has changed."""
 
     def __init__(

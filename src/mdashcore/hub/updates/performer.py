@@ -23,7 +23,7 @@ from mdashcore.ota import State, Update
 if TYPE_CHECKING:
     from mdashcore.hub.updates.service import Updates
 
-__all__ = ["CallStep", "DeviceCaller", "UpdateRun", "blob_key"]
+__all__ = ["CallStep", "DeviceCaller", "UpdatePerformer", "blob_key"]
 
 READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
 
@@ -47,7 +47,7 @@ def blob_key(account: str, id: str) -> str:
     return scoped(account, id)
 
 
-class UpdateRun:
+class UpdatePerformer:
     """One update being driven: events for one task at a time; calls, side by side.
 
     Args:

@@ -1,7 +1,7 @@
 """Firmware updates: kept, begun, taken back and remembered.
 
 The machine is `mdashcore.ota`; here it meets the store, the device and the people. A device has one update at a time:
-its newest. Every change of it is a compare-and-set, so who has the word over it (an `UpdateRun` that a node drives, a
+its newest. Every change of it is a compare-and-set, so who has the word over it (an `UpdatePerformer` that a node drives, a
 person who cancels it on another node) finds out if somebody else was quicker.
 """
 
@@ -18,12 +18,12 @@ from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.describe import History, describe
-from mdashcore.hub.updates.performer import DeviceCaller, UpdateRun, blob_key
+from mdashcore.hub.updates.performer import DeviceCaller, UpdatePerformer, blob_key
 from mdashcore.ota import State, Update
 from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["PREFIX", "DeviceCaller", "UpdateRun", "Updates", "blob_key", "describe"]
+__all__ = ["PREFIX", "DeviceCaller", "UpdatePerformer", "Updates", "blob_key", "describe"]
 
 PREFIX: Final = "ota"  # of ids
 
@@ -76,7 +76,7 @@ class Updates:
         options: ota.Options = ota.Options(),
         *,
         blob: str | None = None,
-    ) -> UpdateRun:
+    ) -> UpdatePerformer:
         """Queue an update whose image is in the blob `blob_key(account, blob or id)`. It is told by its run.
 
         An update that waits in the queue is superseded.
@@ -105,7 +105,7 @@ class Updates:
                     await self.forget(account, device)
                     raise
             self.changed(account, device, update)
-            return UpdateRun(self, account, device, Record(update, version), untold=True)
+            return UpdatePerformer(self, account, device, Record(update, version), untold=True)
 
     async def check_fit(
         self, account: str, device: str, image: Image | ota.Image, *, bare: bool, shadow: Shadow | None = None
@@ -142,14 +142,14 @@ class Updates:
             return 0, None
         if found is None:
             return 0, None
-        run = UpdateRun(self, account, device, found)
+        run = UpdatePerformer(self, account, device, found)
         await run.apply(ota.NewerUpdateQueued())
         if not run.update.ended:
             raise Conflict(f"an update of {device!r} is going on already, it is {run.update.state}")
         await run.settle()  # whoever ended it may have been stopped before that
         return run.version, ota.held_until(run.update)
 
-    async def take_up(self, account: str, device: str) -> UpdateRun:
+    async def take_up(self, account: str, device: str) -> UpdatePerformer:
         """The device's update, to be driven. Raises `NotFound`, also for one that cannot be read."""
         try:
             record = await self.records.get(scoped(account, device))
@@ -157,7 +157,7 @@ class Updates:
             raise NotFound(f"what is stored of the update of {device!r} is damaged") from None
         if record is None:
             raise NotFound(f"device {device!r} was never updated")
-        return UpdateRun(self, account, device, record)
+        return UpdatePerformer(self, account, device, record)
 
     async def apply(self, account: str, device: str, event: ota.Event) -> Update:
         """Tell an event to the device's update, whoever drives it: how it stands then.
@@ -186,7 +186,9 @@ class Updates:
         if before is None:
             raise NotFound(f"device {device!r} was never updated")
         if before.ended:
-            await UpdateRun(self, account, device, Record(before, 0)).settle()  # who ended it may not have come to that
+            await UpdatePerformer(
+                self, account, device, Record(before, 0)
+            ).settle()  # who ended it may not have come to that
             raise Conflict(f"the update of {device!r} has ended already: {before.state}")
         update = await self.apply(account, device, ota.CancelRequested())
         if update.state is not State.CANCELED:
@@ -224,7 +226,7 @@ class Updates:
             if not update.ended:
                 yield account, device
             elif update.owns_blob and blob_key(account, update.blob_id) in images:
-                await UpdateRun(self, account, device, Record(update, 0)).settle()
+                await UpdatePerformer(self, account, device, Record(update, 0)).settle()
 
     async def orphans(self) -> set[tuple[str, str]]:
         """(account, id) of every image that was stored for an update, and is named by none that needs it.

@@ -47,5 +47,5 @@ async def cancel_update(id: str) -> Response:
     account = principal().account
     hub = service().hub
     await hub.registry.get(account, id)
-    update = await service().node.updater.cancel(account, id)
+    update = await service().node.update_supervisor.cancel(account, id)
     return answer(describe(update, now=hub.now()))

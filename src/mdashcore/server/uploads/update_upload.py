@@ -109,7 +109,7 @@ class UploadRoute:
                 await service.authenticator.of_request(scope)  # revoked while the image came?
                 if not request.options.force:
                     await updates.check_fit(account, device, image, bare=request.bare)
-                update = await service.node.updater.start(account, device, id_, image, request.options)
+                update = await service.node.update_supervisor.start(account, device, id_, image, request.options)
             except BaseException:
                 with trio.CancelScope(shield=True):
                     await updates.blobs.delete(key)
@@ -127,7 +127,7 @@ class UploadRoute:
 
     async def _see_taken(self, account: str, device: str, id: str) -> None:
         """Wait until the device has the whole image for sure. Raises why it has not."""
-        updater = self._service.node.updater
+        updater = self._service.node.update_supervisor
         with trio.move_on_after(START_TIMEOUT) as timer:
             await updater.wait(account, device, lambda update: update.state is not State.QUEUED, id=id)
         if timer.cancelled_caught:

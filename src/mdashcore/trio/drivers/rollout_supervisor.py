@@ -61,8 +61,8 @@ class NodeHands:
 
     def __init__(self, node: Node) -> None:
         self.is_connected = node.is_connected
-        self.start = node.updater.start
-        self.cancel = node.updater.cancel
+        self.start = node.update_supervisor.start
+        self.cancel = node.update_supervisor.cancel
 
 
 class RolloutDriver:

@@ -12,7 +12,7 @@ import trio
 from mdashcore import ota
 from mdashcore._errors import Busy, NotFound, StorageError, VersionConflict
 from mdashcore.hub import DeviceCaller, Hub
-from mdashcore.hub.updates.performer import CallStep, UpdateRun
+from mdashcore.hub.updates.performer import CallStep, UpdatePerformer
 from mdashcore.ota import Update
 from mdashcore.trio.background import Background
 
@@ -50,7 +50,7 @@ class UpdateDriver:
     def __init__(
         self,
         hub: Hub,
-        run: UpdateRun,
+        run: UpdatePerformer,
         caller: DeviceCaller,
         background: Background,
         *,

@@ -18,12 +18,12 @@ from mdashcore import ota
 from mdashcore._errors import Conflict, MdashError, NotFound
 from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
-from mdashcore.hub.updates.performer import UpdateRun
+from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.ota import State, Update
 from mdashcore.trio.background import Background
 from mdashcore.trio.drivers.update_driver import MAX_EVENTS, UpdateDriver
 
-__all__ = ["Updater"]
+__all__ = ["UpdateSupervisor"]
 
 LOOK_INTERVAL: Final = 15.0  # seconds between two looks at an update that is waited for: the bus may have lost its news
 
@@ -37,7 +37,7 @@ _QUEUED: Final = f"ota.{State.QUEUED}"
 _PROGRESS: Final = "ota.progress"
 
 
-class Updater:
+class UpdateSupervisor:
     """The updates that this node drives.
 
     Args:
@@ -245,7 +245,7 @@ class Updater:
             self._come(key)
         self._look_again.discard(key)
 
-    def _drive(self, run: UpdateRun, *events: ota.Event) -> None:
+    def _drive(self, run: UpdatePerformer, *events: ota.Event) -> None:
         key = run.account, run.device
         driver = UpdateDriver(
             self._hub,
