@@ -11,7 +11,7 @@ import pytest
 from mdashcore import ota
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.rollouts.performer import GRACE, RolloutRun
+from mdashcore.hub.rollouts.performer import GRACE, RolloutPerformer
 from mdashcore.hub.updates.service import blob_key
 from mdashcore.rollout import Member, Outcome, State, parse_request
 
@@ -25,7 +25,7 @@ class Clock:
 
 
 @attrs.define
-class Hands:
+class UpdateStarter:
     """Of a process that has some devices: updates are queued, and begin at once."""
 
     hub: Hub
@@ -50,7 +50,7 @@ class Hands:
 
 
 class Meddled:
-    """Hands, of which `start` does something else."""
+    """UpdateStarter, of which `start` does something else."""
 
     def __init__(self, hands, start):
         self.start = start
@@ -81,7 +81,7 @@ class Place:
 
     async def drive(self, *here):
         """Another process, with these devices."""
-        return await RolloutRun.load(self.hub.rollouts, Hands(self.hub, set(here)), "alice", self.id)
+        return await RolloutPerformer.load(self.hub.rollouts, UpdateStarter(self.hub, set(here)), "alice", self.id)
 
     async def present(self):
         return await self.hub.rollouts.get("alice", self.id)

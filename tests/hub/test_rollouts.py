@@ -15,7 +15,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.maintenance.backup import export_store, import_store
 from mdashcore.hub.maintenance.check import check_store
 from mdashcore.hub.rollouts import service
-from mdashcore.hub.rollouts.performer import RolloutRun
+from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.service import blob_key
 from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
 from mdashcore.storage import open_backend
@@ -127,7 +127,7 @@ async def test_two_people_at_once(tools):
 
 
 class Slow:
-    """Hands whose devices have always gone when their update has been queued."""
+    """UpdateStarter whose devices have always gone when their update has been queued."""
 
     def __init__(self, hub):
         self.hub = hub
@@ -148,7 +148,7 @@ class Slow:
 async def run(hub):
     """A rollout to one device that is being driven by slow hands, one step after the other."""
     made = await roll_out(hub, devices=["d1"], phases=[100], offline_wait=60)
-    run = await RolloutRun.load(hub.rollouts, Slow(hub), "alice", made.id)
+    run = await RolloutPerformer.load(hub.rollouts, Slow(hub), "alice", made.id)
     run.id = made.id
     await run.step()
     assert (await hub.updates.get("alice", "d1")).state is ota.State.QUEUED

@@ -105,7 +105,7 @@ Answer = Callable[[trio.SocketStream], Awaitable[bool]]
 
 @attrs.define
 class ScriptedServer:
-    """Hands over each connection of an agent."""
+    """UpdateStarter over each connection of an agent."""
 
     port: int
     visits: trio.MemoryReceiveChannel[Visit]

@@ -26,7 +26,7 @@ from mdashcore.identity import Device
 from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
-from mdashcore.trio.drivers.rollout_supervisor import NodeHands, RolloutDriver
+from mdashcore.trio.drivers.rollout_supervisor import NodeUpdateStarter, RolloutSupervisor
 from mdashcore.trio.node import Node, NodeSettings, open_node
 
 EPOCH = 1_700_000_000.0
@@ -388,7 +388,10 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     """Both drive the same rollout: each device begins once, each phase after the one before."""
     devices = await fleet.add(60)
     await fleet.connected()
-    first, second = fleet.node.rollouts.notice, RolloutDriver(fleet.hub, NodeHands(fleet.node), fleet.node.background)
+    first, second = (
+        fleet.node.rollouts.notice,
+        RolloutSupervisor(fleet.hub, NodeUpdateStarter(fleet.node), fleet.node.background),
+    )
     fleet.node.rollouts.notice = lambda *told: (first(*told), second.notice(*told))
     fleet.node.background.spawn(second.run)
     rollout = await fleet.roll_out(phases=[10, 100], rate=600, max_active=20)

@@ -41,7 +41,7 @@ from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, TRY_AG
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Authenticate, Listener, Listeners
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
-from mdashcore.trio.drivers.rollout_supervisor import NodeHands, RolloutDriver
+from mdashcore.trio.drivers.rollout_supervisor import NodeUpdateStarter, RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
@@ -123,8 +123,8 @@ class Node:
             else None
         )
         self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
-        self.update_supervisor = UpdateSupervisor(hub, Here(self.calls), self.background)
-        self.rollouts = RolloutDriver(hub, NodeHands(self), self.background)
+        self.update_supervisor = UpdateSupervisor(hub, LocalCaller(self.calls), self.background)
+        self.rollouts = RolloutSupervisor(hub, NodeUpdateStarter(self), self.background)
 
     # Connections
 

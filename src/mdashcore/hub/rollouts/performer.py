@@ -20,7 +20,7 @@ from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.service import blob_key
 from mdashcore.rollout import Outcome, Rollout, State
 
-__all__ = ["Hands", "RolloutRun"]
+__all__ = ["UpdateStarter", "RolloutPerformer"]
 
 TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress, each of which is stored
 
@@ -30,7 +30,7 @@ SKIP_BATCH: Final = 256  # devices that are skipped before others have their tur
 _Tell: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
 
 
-class Hands(Protocol):
+class UpdateStarter(Protocol):
     """Who has the devices: a node's updater, or an embedder's own."""
 
     def is_connected(self, account: str, device: str) -> bool:
@@ -45,10 +45,10 @@ class Hands(Protocol):
         """Take an update back; raises `Conflict` where that is too late, `NotFound`."""
 
 
-class RolloutRun:
+class RolloutPerformer:
     """One rollout being driven. For one task; made by `load`."""
 
-    def __init__(self, rollouts: Rollouts, hands: Hands, account: str, record: Record[Rollout]) -> None:
+    def __init__(self, rollouts: Rollouts, hands: UpdateStarter, account: str, record: Record[Rollout]) -> None:
         self._rollouts = rollouts
         self._hands = hands
         self._account = account
@@ -70,7 +70,7 @@ class RolloutRun:
         """Whether there is nothing to drive any more: it has ended, or was removed."""
 
     @classmethod
-    async def load(cls, rollouts: Rollouts, hands: Hands, account: str, id: str) -> RolloutRun:
+    async def load(cls, rollouts: Rollouts, hands: UpdateStarter, account: str, id: str) -> RolloutPerformer:
         """Take up a rollout as it is stored. Raises `NotFound` for one that is not there, or has ended."""
         record = await rollouts.records.get(scoped(account, id))
         if record is None or record.value.ended:

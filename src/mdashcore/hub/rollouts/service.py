@@ -2,7 +2,7 @@
 
 The machine is `mdashcore.rollout`. Four things are stored of a rollout: the rollout itself, the ids of its devices
 (in order, in pieces, written once), a member for each device whose turn has come, and the image's blob, which all
-updates of the rollout share. A `RolloutRun` drives it; requests of people only change what is stored, and whoever
+updates of the rollout share. A `RolloutPerformer` drives it; requests of people only change what is stored, and whoever
 drives it hears of that from the feed.
 """
 

@@ -142,7 +142,7 @@ class Calls:
         return node
 
 
-class Here:
+class LocalCaller:
     """The `DeviceCaller` of updates: a node moves on those of its own devices only."""
 
     def __init__(self, calls: Calls) -> None:

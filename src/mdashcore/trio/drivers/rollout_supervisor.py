@@ -13,13 +13,13 @@ from mdashcore import notifications
 from mdashcore._errors import NotFound
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
-from mdashcore.hub.rollouts.performer import Hands, RolloutRun
+from mdashcore.hub.rollouts.performer import RolloutPerformer, UpdateStarter
 from mdashcore.trio.background import Background, Retry
 
 if TYPE_CHECKING:
     from mdashcore.trio.node import Node
 
-__all__ = ["NodeHands", "RolloutDriver"]
+__all__ = ["NodeUpdateStarter", "RolloutSupervisor"]
 
 REFRESH: Final = 60.0  # seconds between two looks at everything: for what the bus has lost, which is allowed to
 
@@ -34,10 +34,10 @@ _Key = tuple[str, str]
 
 
 @attrs.define(eq=False)
-class _Driven:
+class RolloutDriver:
     """One rollout with what waits for its next step."""
 
-    run: RolloutRun
+    run: RolloutPerformer
     retry: Retry
     due: float = 0.0
     """When it is to be stepped although nothing happens, by Trio's clock: nobody sets that one."""
@@ -56,7 +56,7 @@ class _New:
     """When, by Trio's clock."""
 
 
-class NodeHands:
+class NodeUpdateStarter:
     """A node's devices, and its updater."""
 
     def __init__(self, node: Node) -> None:
@@ -65,19 +65,19 @@ class NodeHands:
         self.cancel = node.update_supervisor.cancel
 
 
-class RolloutDriver:
+class RolloutSupervisor:
     """The rollouts that this node drives, for the devices that are connected to it.
 
     Args:
         hands: what begins and cancels updates.
     """
 
-    def __init__(self, hub: Hub, hands: Hands, background: Background) -> None:
+    def __init__(self, hub: Hub, hands: UpdateStarter, background: Background) -> None:
         self._hub = hub
         self._hands = hands
         self._background = background
-        self._driven: dict[_Key, _Driven] = {}
-        self._by_account: dict[str, list[_Driven]] = {}
+        self._driven: dict[_Key, RolloutDriver] = {}
+        self._by_account: dict[str, list[RolloutDriver]] = {}
         self._new: dict[_Key, _New] = {}
         self._refreshing = self._retry()
         self._wakeup = trio.Event()
@@ -137,7 +137,7 @@ class RolloutDriver:
         times = (each.due for waiting in (self._new, self._driven) for each in waiting.values())
         return min([self._refresh_at, *times])
 
-    async def _step(self, driven: _Driven) -> None:
+    async def _step(self, driven: RolloutDriver) -> None:
         run = driven.run
         if driven.refresh:
             await run.refresh()
@@ -162,10 +162,10 @@ class RolloutDriver:
 
     async def _take_up(self, key: _Key) -> None:
         try:
-            run = await RolloutRun.load(self._hub.rollouts, self._hands, *key)
+            run = await RolloutPerformer.load(self._hub.rollouts, self._hands, *key)
         except NotFound:
             return
-        driven = self._driven[key] = _Driven(run, self._retry(), reload=self._new.pop(key, None) is not None)
+        driven = self._driven[key] = RolloutDriver(run, self._retry(), reload=self._new.pop(key, None) is not None)
         self._by_account.setdefault(key[0], []).append(driven)
 
     def _drop(self, key: _Key) -> None:
