@@ -53,7 +53,7 @@ class Reporter(Client):
             self.run.errors.append(data)
 
 
-class Listener(Client):
+class Subscriber(Client):
     """Counts what it is told of updates."""
 
     heard = 0
@@ -73,7 +73,7 @@ class Run:
         self._order = order
         self._api = Api(order["port"], order["key"])
         self._base: Any = tree(max(2, order["size"] // LEAF), "a value of it")
-        self._listener = Listener()
+        self._listener = Subscriber()
         self._reporters = {id: Reporter(self) for id, _ in order["devices"]}
         self._versions: dict[str, int] = {}
 

@@ -15,7 +15,7 @@ from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore.hub.feed import Feed
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.connections import subscribers
-from mdashcore.trio.connections.subscribers import Listener
+from mdashcore.trio.connections.subscribers import Subscriber
 from mdashcore.trio.transport.stream import MessageStream
 
 
@@ -292,7 +292,7 @@ def test_a_cursor_law(tape, before, start, after, delays, queue, page):
         for _ in range(before):
             await feed.emit("alice", "n", "d1")
         stream = tape(iter(delays))
-        listener = Listener(feed, "alice", stream, start=start)
+        listener = Subscriber(feed, "alice", stream, start=start)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run)
             await trio.testing.wait_all_tasks_blocked()

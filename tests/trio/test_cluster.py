@@ -31,7 +31,7 @@ from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.calls import MAX_PARAMS
 from mdashcore.trio.connections.device_connections import CHECK_INTERVAL
-from mdashcore.trio.connections.subscribers import Listener
+from mdashcore.trio.connections.subscribers import Subscriber
 from mdashcore.trio.node import Node, open_node
 
 EPOCH = 1_700_000_000.0
@@ -143,10 +143,10 @@ class Cluster:
     async def listen(self, node: Node, key: str, authenticate: Any = None) -> Any:
         """A listener's connection to that node: the client's end."""
         ws, client = await self.open_pair()
-        listener = Listener(node.hub.feed, "alice", ws, key=key)
+        listener = Subscriber(node.hub.feed, "alice", ws, key=key)
 
         async def serve() -> None:
-            await node.serve_listener(listener, authenticate=authenticate)
+            await node.serve_subscriber(listener, authenticate=authenticate)
             await trio.aclose_forcefully(client.server_end)
 
         self.nursery.start_soon(serve)

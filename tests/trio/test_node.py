@@ -25,7 +25,7 @@ from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.presence_feed import MAX_CHANGES
-from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK, Listener
+from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK, Subscriber
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
 
 EPOCH = 1_700_000_000.0
@@ -107,10 +107,10 @@ class Fleet:
     async def listen(self, start: int | None = None) -> Any:
         """A listener's connection: the client's end."""
         ws, client = await self.open_pair()
-        listener = Listener(self.hub.feed, "alice", ws, start=start)
+        listener = Subscriber(self.hub.feed, "alice", ws, start=start)
 
         async def serve() -> None:
-            await self.node.serve_listener(listener)
+            await self.node.serve_subscriber(listener)
             await trio.aclose_forcefully(client.server_end)
 
         self.nursery.start_soon(serve)
@@ -528,7 +528,7 @@ async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet
     assert trio.current_time() < 60
 
 
-# Listeners
+# Subscribers
 
 
 async def test_a_listener_hears_what_happens_from_now_on(autojump_clock: Any, fleet: Fleet) -> None:
@@ -602,8 +602,8 @@ async def test_a_revoked_key_closes_what_it_opened(autojump_clock: Any, fleet: F
     """And nothing else."""
     pairs = [await fleet.open_pair() for _ in range(3)]
     for key, (ws, _) in zip(("one", "two", None), pairs, strict=True):
-        listener = Listener(fleet.hub.feed, "alice", ws, key=key)
-        fleet.nursery.start_soon(fleet.node.serve_listener, listener)
+        listener = Subscriber(fleet.hub.feed, "alice", ws, key=key)
+        fleet.nursery.start_soon(fleet.node.serve_subscriber, listener)
     await trio.testing.wait_all_tasks_blocked()
     fleet.node.key_revoked("alice", "one")
     assert await pairs[0][1].close_code() == 1008

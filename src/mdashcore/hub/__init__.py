@@ -1,7 +1,7 @@
 """What the service does, on any event loop: it awaits the storage protocols, and where writers meet, each other.
 
 A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no connection: who does (a `Node`
-of `mdashcore.trio`, or an embedder's own server) registers as a `HubListener` and is told what concerns it.
+of `mdashcore.trio`, or an embedder's own server) registers as a `HubObserver` and is told what concerns it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ __all__ = [
     "DeviceSession",
     "FeedItem",
     "Hub",
-    "HubListener",
+    "HubObserver",
     "LogQuery",
     "PresenceRecord",
     "Signal",
 ]
 
 
-class HubListener(Protocol):
+class HubObserver(Protocol):
     """Who holds connections. Called at once, never awaited: to close a socket is to start closing it."""
 
     def shadow_changed(self, account: str, id: str, change: Change) -> None:
@@ -107,7 +107,7 @@ class Hub:
         self.usage = Usage(documents, backend.blobs, limits, contention=contention)
         self.blobs = Images(backend, self.usage, free_disk=free_disk)
         self._entropy = entropy
-        self._listeners: list[HubListener] = []
+        self._listeners: list[HubObserver] = []
         self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
         exclusive = SHARED not in backend.capabilities
         self.accounts = Accounts(
@@ -178,11 +178,11 @@ class Hub:
             limits=limits,
         )
 
-    def add_listener(self, listener: HubListener) -> None:
+    def add_listener(self, listener: HubObserver) -> None:
         """Tell `listener` from now on."""
         self._listeners.append(listener)
 
-    def remove_listener(self, listener: HubListener) -> None:
+    def remove_listener(self, listener: HubObserver) -> None:
         """Tell `listener` no more."""
         self._listeners.remove(listener)
 

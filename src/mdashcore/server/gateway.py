@@ -32,7 +32,7 @@ from mdashcore.server.http.query import check_query, known_parameters
 from mdashcore.server.http.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
 from mdashcore.server.service import Service
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
-from mdashcore.trio.connections.subscribers import Listener
+from mdashcore.trio.connections.subscribers import Subscriber
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.server_websocket import READ_SIZE, Request, ServerWebSocket
 from mdashcore.trio.transport.skipped import MAX_SKIPPED
@@ -235,8 +235,8 @@ class Gateway:
         start = _start(query)
         if start is None:
             start = await feed.end(principal.account)  # before the client is told that it listens
-        listener = Listener(feed, principal.account, ws, key=principal.revocable, start=start)
-        serve = partial(self._service.node.serve_listener, listener, authenticate=authenticate)
+        listener = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
+        serve = partial(self._service.node.serve_subscriber, listener, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
 
     def _make_room(self) -> bool:

@@ -39,7 +39,7 @@ from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, Conn
 from mdashcore.trio.connections.device_connections import ConnectedDevices
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
 from mdashcore.trio.connections.presence_feed import PresenceFeed
-from mdashcore.trio.connections.subscribers import Authenticate, Listener, Listeners
+from mdashcore.trio.connections.subscribers import Authenticate, Subscriber, Subscribers
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import NodeUpdateStarter, RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
@@ -98,7 +98,7 @@ class _Revoked(msgspec.Struct):
 class Node:
     """The devices and listeners that are connected to this process. Make it with `open_node`.
 
-    Implements `mdashcore.hub.HubListener`, and `mdashcore.trio.cluster.peers.PeerHandler`.
+    Implements `mdashcore.hub.HubObserver`, and `mdashcore.trio.cluster.peers.PeerHandler`.
     """
 
     def __init__(self, hub: Hub, id: str, settings: NodeSettings, nursery: trio.Nursery) -> None:
@@ -109,7 +109,7 @@ class Node:
         """Those of a device's connection."""
         self.background = Background(nursery)
         self._devices = ConnectedDevices()
-        self._listeners = Listeners(self.background)
+        self._listeners = Subscribers(self.background)
         self._pinger = Pinger(settings.ping_interval)
         self.conduct = Conduct()
         self._presence_feed = PresenceFeed(hub, self.background, self._presence_held)
@@ -175,7 +175,7 @@ class Node:
         """How many notification sockets of the account are open here."""
         return self._listeners.of(account)
 
-    async def serve_listener(self, listener: Listener, *, authenticate: Authenticate | None = None) -> None:
+    async def serve_subscriber(self, listener: Subscriber, *, authenticate: Authenticate | None = None) -> None:
         """Run an authenticated notification socket, until it ends.
 
         Args:

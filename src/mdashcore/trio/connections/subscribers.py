@@ -20,7 +20,7 @@ from mdashcore.trio.background import Background
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.transport.stream import BrokenMessage, Keepalive, PingableStream, eager
 
-__all__ = ["Authenticate", "Listener", "Listeners"]
+__all__ = ["Authenticate", "Subscriber", "Subscribers"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ MAX_SEND: Final = 2**16  # bytes sent at once, or one frame: what a slow listene
 RECHECK: Final = 15.0  # seconds: a bus may lose the last of a burst, and nothing after it would show that
 
 
-class Listener:
+class Subscriber:
     """A notification socket.
 
     Args:
@@ -149,12 +149,12 @@ def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:
         yield frames
 
 
-class Listeners:
+class Subscribers:
     """All listeners of a node."""
 
     def __init__(self, background: Background) -> None:
         self._background = background
-        self._accounts: dict[str, dict[Listener, Authenticate | None]] = {}
+        self._accounts: dict[str, dict[Subscriber, Authenticate | None]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._accounts.values()))
@@ -163,10 +163,10 @@ class Listeners:
         """How many the account has."""
         return len(self._accounts.get(account, ()))
 
-    def __iter__(self) -> Iterator[Listener]:
+    def __iter__(self) -> Iterator[Subscriber]:
         return iter([listener for listener, _ in self._all()])
 
-    async def run(self, listener: Listener, authenticate: Authenticate | None) -> None:
+    async def run(self, listener: Subscriber, authenticate: Authenticate | None) -> None:
         """Give a listener what is offered, until its connection ends."""
         others = self._accounts.setdefault(listener.account, {})
         others[listener] = authenticate
@@ -207,11 +207,11 @@ class Listeners:
             except MdashError as exc:  # not to be judged now: a name for which too many passwords were tried
                 _log.warning("a listener of %s cannot be checked: %s", listener.account, exc)
 
-    def _all(self) -> list[tuple[Listener, Authenticate | None]]:
+    def _all(self) -> list[tuple[Subscriber, Authenticate | None]]:
         return [each for listeners in self._accounts.values() for each in listeners.items()]
 
 
-async def _check(listener: Listener, authenticate: Authenticate | None) -> None:
+async def _check(listener: Subscriber, authenticate: Authenticate | None) -> None:
     try:
         if authenticate is not None:
             await authenticate()
