@@ -35,8 +35,8 @@ from mdashcore.trio.cluster.peers import Peers
 from mdashcore.trio.cluster.relay import CALL
 from mdashcore.trio.connections.calls import BegunCall, Calls, Here
 from mdashcore.trio.connections.conduct import Conduct
-from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, ConnectedDevice
-from mdashcore.trio.connections.device_connections import ConnectedDevices
+from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, DeviceConnection
+from mdashcore.trio.connections.device_connections import DeviceConnections
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Authenticate, Subscriber, Subscribers
@@ -108,7 +108,7 @@ class Node:
         self.limits = ConnectionLimits(max_answer=settings.max_answer)
         """Those of a device's connection."""
         self.background = Background(nursery)
-        self._devices = ConnectedDevices()
+        self._devices = DeviceConnections()
         self._listeners = Subscribers(self.background)
         self._pinger = Pinger(settings.ping_interval)
         self.conduct = Conduct()
@@ -142,7 +142,7 @@ class Node:
             instant=INSTANT in self.hub.backend.capabilities,
             on_rejected=lambda event: connected.rejected(event),
         )
-        connected = ConnectedDevice(
+        connected = DeviceConnection(
             self.hub,
             self.background,
             device,
@@ -324,7 +324,7 @@ class Node:
         connected = self._devices.get((account, id))
         return None if connected is None else connected.link
 
-    async def _welcome(self, connected: ConnectedDevice) -> None:
+    async def _welcome(self, connected: DeviceConnection) -> None:
         """Let a device in, or send it away."""
         try:
             if not self._devices.admit(connected):
@@ -341,11 +341,11 @@ class Node:
             connected.give_up(exc)
         connected.end_telling()
 
-    async def _greet(self, connected: ConnectedDevice) -> None:
+    async def _greet(self, connected: DeviceConnection) -> None:
         settings = self.settings
         await connected.greet(introduction_delay=settings.introduction_delay, call_timeout=settings.call_timeout)
 
-    async def _farewell(self, connected: ConnectedDevice) -> None:
+    async def _farewell(self, connected: DeviceConnection) -> None:
         try:
             await connected.take_leave()
         finally:

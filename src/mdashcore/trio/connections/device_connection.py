@@ -34,7 +34,7 @@ from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, L
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.transport.stream import PingableStream
 
-__all__ = ["REPLACED", "REVOKED", "ConnectedDevice"]
+__all__ = ["REPLACED", "REVOKED", "DeviceConnection"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ REPLACED: Final = "a newer connection has replaced this one"
 
 
 @attrs.define(eq=False)
-class ConnectedDevice:
+class DeviceConnection:
     """A device's live session on this node."""
 
     hub: Hub

@@ -8,10 +8,10 @@ import msgspec
 import trio
 
 from mdashcore import notifications
-from mdashcore.trio.connections.device_connection import REPLACED, ConnectedDevice
+from mdashcore.trio.connections.device_connection import REPLACED, DeviceConnection
 from mdashcore.trio.connections.link import POLICY_VIOLATION
 
-__all__ = ["ConnectedDevices"]
+__all__ = ["DeviceConnections"]
 
 CHECKERS: Final = 32  # devices looked at at once: a store that reads in groups is then several times as quick
 
@@ -41,10 +41,10 @@ class _News(msgspec.Struct, gc=False):
 _read_news = msgspec.json.Decoder(_News).decode
 
 
-class ConnectedDevices(dict[tuple[str, str], ConnectedDevice]):
+class DeviceConnections(dict[tuple[str, str], DeviceConnection]):
     """Each device's newest connection to this node, by account and device id."""
 
-    def admit(self, connected: ConnectedDevice) -> bool:
+    def admit(self, connected: DeviceConnection) -> bool:
         """Make this session the device's one, and close the one before; False if a newer one already is."""
         previous = self.get(connected.key)
         if previous is not None and previous.session > connected.session:
@@ -54,7 +54,7 @@ class ConnectedDevices(dict[tuple[str, str], ConnectedDevice]):
             previous.link.close(POLICY_VIOLATION, REPLACED)
         return True
 
-    def remove(self, connected: ConnectedDevice) -> bool:
+    def remove(self, connected: DeviceConnection) -> bool:
         """A connection has ended; whether it was the device's newest one here."""
         if self.get(connected.key) is not connected:
             return False
@@ -66,7 +66,7 @@ class ConnectedDevices(dict[tuple[str, str], ConnectedDevice]):
         for connected in tuple(self.values()):
             connected.link.close(code, reason)
 
-    def concerned(self, account: str, frame: bytes) -> ConnectedDevice | None:
+    def concerned(self, account: str, frame: bytes) -> DeviceConnection | None:
         """The device that has to be checked, as a notification tells what another node may have done to it."""
         if not frame.startswith(_ABOUT_DEVICES):
             return None
