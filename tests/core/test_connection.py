@@ -877,7 +877,7 @@ class Side:
     """Calls that were abandoned or timed out: nothing more may be heard of them."""
 
 
-class Conversation(RuleBasedStateMachine):
+class HttpConnection(RuleBasedStateMachine):
     """Two ends talk, in any order and with any delay, while strangers shout on the line."""
 
     @initialize()
@@ -1014,5 +1014,5 @@ class Conversation(RuleBasedStateMachine):
         assert self.pair.pump() == ([], [])
 
 
-TestConversation = Conversation.TestCase
+TestConversation = HttpConnection.TestCase
 TestConversation.settings = settings(stateful_step_count=60)

@@ -6,9 +6,9 @@ import pytest
 import trio
 
 from mdashcore._errors import NotFound, StorageError
-from mdashcore.server.shielding import GRACE, SOON, finish, finish_soon
+from mdashcore.server.shielding import GRACE, SOON, finish, shielded
 
-BOTH = pytest.mark.parametrize("run", [finish, finish_soon])
+BOTH = pytest.mark.parametrize("run", [finish, shielded])
 
 
 @BOTH
@@ -41,7 +41,7 @@ async def test_it_goes_on_without_who_asked(autojump_clock, run):
     with trio.move_on_after(0.5) as client:
         await run(change)
     await trio.lowlevel.checkpoint()
-    assert client.cancelled_caught or run is finish_soon  # which may have no checkpoint left
+    assert client.cancelled_caught or run is shielded  # which may have no checkpoint left
     assert done == [0, 1]
 
 
@@ -49,10 +49,10 @@ async def test_it_goes_on_without_who_asked(autojump_clock, run):
 async def test_it_has_an_end(autojump_clock, run):
     """Where the storage never answers; `finish` counts from when nobody waits any more."""
     with trio.move_on_after(0.5):
-        with pytest.raises(StorageError if run is finish_soon else trio.Cancelled):
+        with pytest.raises(StorageError if run is shielded else trio.Cancelled):
             await run(trio.sleep_forever)
         await trio.lowlevel.checkpoint()
-    assert trio.current_time() == pytest.approx(SOON if run is finish_soon else 0.5 + GRACE)
+    assert trio.current_time() == pytest.approx(SOON if run is shielded else 0.5 + GRACE)
 
 
 async def test_who_waits_may_wait_long(autojump_clock):

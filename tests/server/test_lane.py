@@ -22,7 +22,7 @@ from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE, Gateway
-from mdashcore.server.http.request_head import PlainRequest
+from mdashcore.server.http.request_head import RequestHead
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service, ServiceSettings
 from mdashcore.storage import INSTANT, open_backend
@@ -325,7 +325,7 @@ def test_mutated_requests_are_answered_alike(open_raw: Any) -> None:
 def test_what_is_plain_is_read_as_it_stands(data: bytes) -> None:
     """What is put into a plain head where it can be, in the body, moves nothing."""
     head = request(body=data).replace(KEY.encode(), b"k")
-    found = PlainRequest.read(head + b"GET / HTTP/1.1\r\n\r\n")
+    found = RequestHead.read(head + b"GET / HTTP/1.1\r\n\r\n")
     assert found is not None
     assert (head + b"...")[found.body_start : found.body_end] == data
     assert (found.post, found.device, found.method, found.close) == (True, "d1", "Echo", False)

@@ -408,7 +408,7 @@ async def test_without_a_connection_nothing_is_said() -> None:
         await agent.call("X")
 
 
-# Conversation
+# HttpConnection
 
 
 async def test_calls_go_both_ways(hub: Hub) -> None:

@@ -25,8 +25,8 @@ from mdashcore.server import errors
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, query_value
 from mdashcore.server.http.accept import Acceptor
-from mdashcore.server.http.connection import Conversation
-from mdashcore.server.http.fast_lane import KEEP_ALIVE, Lane, Next
+from mdashcore.server.http.connection import HttpConnection
+from mdashcore.server.http.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.http.forwarded import Client, peer_of
 from mdashcore.server.http.query import check_query, known_parameters
 from mdashcore.server.http.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
@@ -78,7 +78,7 @@ class Gateway:
         self._sockets = sockets
         self._streams: set[trio.abc.Stream] = set()
         self._heads: set[trio.CancelScope] = set()
-        self._lane = Lane(service, lambda value: service.authenticator.authenticate(value))
+        self._lane = FastLane(service, lambda value: service.authenticator.authenticate(value))
         self._slow_lane = SlowLane(app or _no_app, self._lane.closing)
 
     async def serve(
@@ -137,7 +137,7 @@ class Gateway:
             if isinstance(stream, trio.SSLStream):
                 with _member(self._heads, scope):
                     await stream.do_handshake()
-            conversation = Conversation(stream, inflow, scope)
+            conversation = HttpConnection(stream, inflow, scope)
             data, judge = b"", Next.READ
             while judge is not Next.END and (data := await self._read_head(conversation, data)):
                 if self._sockets and _wants_socket(data):
@@ -157,7 +157,7 @@ class Gateway:
                 await conversation.part()
         return None
 
-    async def _read_head(self, conversation: Conversation, head: bytes) -> bytes:
+    async def _read_head(self, conversation: HttpConnection, head: bytes) -> bytes:
         """Return the bytes that came until a request's head was complete, or could not become one; nothing at the end.
 
         Args:
@@ -192,7 +192,7 @@ class Gateway:
             head = (head + data).lstrip(b"\r\n")
         return b"" if self._lane.closing.is_set() else head
 
-    async def _shake_hands(self, conversation: Conversation, head: bytes) -> _Socket | None:
+    async def _shake_hands(self, conversation: HttpConnection, head: bytes) -> _Socket | None:
         """Answer a handshake; `None` if the bytes cannot be read as one."""
         ws = ServerWebSocket(conversation.stream, inflow=conversation.inflow)
         request = ws.feed(head)
@@ -241,7 +241,7 @@ class Gateway:
 
     def _make_room(self) -> bool:
         """End the connections that have waited the longest for a request, or for the rest of one."""
-        waiting: list[trio.CancelScope | Conversation] = [*self._heads, *self._lane.idle()]
+        waiting: list[trio.CancelScope | HttpConnection] = [*self._heads, *self._lane.idle()]
         ended = heapq.nsmallest(ROOM, waiting, key=attrgetter("deadline"))
         for one in ended:
             one.cancel()
@@ -317,7 +317,7 @@ async def _with_session(
         raise failure
 
 
-async def _refuse(conversation: Conversation, error: MdashError, *, from_page: bool) -> None:
+async def _refuse(conversation: HttpConnection, error: MdashError, *, from_page: bool) -> None:
     """Answer a handshake with an error: as little work as possible, for devices that dial in a busy loop."""
     body = _json.encode(errors.body(error))
     fields = {

@@ -8,7 +8,7 @@ from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
 from mdashcore.server.http.conditions import Conditions
 from mdashcore.server.service import Service
-from mdashcore.server.shielding import SOON, finish_soon
+from mdashcore.server.shielding import SOON, shielded
 from mdashcore.trio.connections.calls import MAX_PARAMS, BegunCall
 from mdashcore.trio.connections.link import Outcome
 
@@ -81,6 +81,6 @@ async def update_shadow(
     # A client that leaves must not keep from the device, and from those who listen, what is stored already.
     condition = None if conditions is None else conditions.allow
     change = await service.hub.shadows.update(
-        account, id, document, condition=condition, patience=SOON, protect=finish_soon
+        account, id, document, condition=condition, patience=SOON, protect=shielded
     )
     return Versioned(_json.encode(change.accepted_document()), change.version)

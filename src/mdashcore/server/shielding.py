@@ -12,7 +12,7 @@ import trio
 
 from mdashcore._errors import StorageError
 
-__all__ = ["finish", "finish_soon"]
+__all__ = ["finish", "shielded"]
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ async def finish(change: Callable[[], Awaitable[T]]) -> T:
     return result
 
 
-async def finish_soon(change: Callable[[], Awaitable[T]]) -> T:
+async def shielded(change: Callable[[], Awaitable[T]]) -> T:
     """The same for the short changes of most requests, at no cost: they have `SOON` seconds in all."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + SOON):
         return await change()

@@ -28,7 +28,7 @@ from mdashcore.server.api._request import (
     time_text,
 )
 from mdashcore.server.service import Service
-from mdashcore.server.shielding import SOON, finish, finish_soon
+from mdashcore.server.shielding import SOON, finish, shielded
 from mdashcore.shadow import Shadow
 from mdashcore.trio.turns import Pace
 
@@ -92,11 +92,11 @@ async def change_device(id: str) -> Response:
     if "name" in value:
         identity.check_label(value["name"])  # before anything is changed
     if "delta_limit" in value and limit != await _delta_limit(device):  # what was read may be that of the platform
-        await finish_soon(lambda: hub.set_delta_limit(account, id, limit))
+        await shielded(lambda: hub.set_delta_limit(account, id, limit))
     if "shadow" in value:
-        await hub.shadows.update(account, id, value["shadow"], patience=SOON, protect=finish_soon)
+        await hub.shadows.update(account, id, value["shadow"], patience=SOON, protect=shielded)
     if "name" in value:
-        await finish_soon(lambda: hub.rename_device(account, id, value["name"]))
+        await shielded(lambda: hub.rename_device(account, id, value["name"]))
     return answer(await _read(id))
 
 

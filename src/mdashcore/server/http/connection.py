@@ -19,7 +19,7 @@ from mdashcore.trio.transport.server_websocket import SEND_TIMEOUT
 from mdashcore.trio.transport.stream import write_now
 from mdashcore.trio.turns import Turn
 
-__all__ = ["SEND_PIECE", "Conversation"]
+__all__ = ["SEND_PIECE", "HttpConnection"]
 
 SEND_PIECE: Final = (
     2**16
@@ -30,7 +30,7 @@ DRAIN_PAUSE: Final = 0.005  # seconds until the next of them: 50 MB/s, so that a
 
 
 @attrs.define(eq=False)
-class Conversation:
+class HttpConnection:
     """One connection.
 
     Its task waits for what the client sends. Meanwhile a call may be under way that no task waits for.

@@ -27,16 +27,16 @@ from mdashcore.server import errors, operations
 from mdashcore.server.auth import Principal
 from mdashcore.server.http.bodies import HeldBody
 from mdashcore.server.http.conditions import Conditions, etag
-from mdashcore.server.http.connection import Conversation
+from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.forwarded import hsts_header
 from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
-from mdashcore.server.http.request_head import PlainRequest
+from mdashcore.server.http.request_head import RequestHead
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.transport.readiness import run_now
 from mdashcore.trio.transport.server_websocket import READ_SIZE
 
-__all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "Lane", "Next", "date"]
+__all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "FastLane", "Next", "date"]
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Answer:
         )
 
 
-class Lane:
+class FastLane:
     """Answers plain requests.
 
     Args:
@@ -107,7 +107,7 @@ class Lane:
         self._body_timeout = service.settings.body_timeout
         self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
         self._instant = self._open and INSTANT in service.hub.backend.capabilities
-        self._resting: set[Conversation] = set()
+        self._resting: set[HttpConnection] = set()
         self.closing = trio.Event()
         """Set when every answer is the last of its connection."""
 
@@ -117,11 +117,11 @@ class Lane:
         for conversation in self._resting:
             conversation.resting.cancel()
 
-    def idle(self) -> list[Conversation]:
+    def idle(self) -> list[HttpConnection]:
         """Return the connections that wait for a request and for nothing else."""
         return [conversation for conversation in self._resting if conversation.call is None]
 
-    async def rest(self, conversation: Conversation, idle: float) -> bytes:
+    async def rest(self, conversation: HttpConnection, idle: float) -> bytes:
         """Wait for a request. What can be answered at once is answered on the way, and the task that waits sleeps on.
 
         Args:
@@ -161,7 +161,7 @@ class Lane:
             conversation.inflow.take = None
             conversation.abandon()
 
-    async def _end_call(self, conversation: Conversation) -> None:
+    async def _end_call(self, conversation: HttpConnection) -> None:
         """Wait for the end of the call, and bring it about where it does not come in time. Does not answer a client
         that has gone."""
         with cancelled_by_hangup(conversation.stream) as hangup:  # nobody reads meanwhile, and would see that
@@ -171,18 +171,18 @@ class Lane:
         if conversation.call is not None:
             self._put(conversation, _failure(conversation.call.give_up()))
 
-    def _take_now(self, conversation: Conversation, data: bytes) -> bytes | None:
+    def _take_now(self, conversation: HttpConnection, data: bytes) -> bytes | None:
         """Answer a plain request, or begin to; what is left where that cannot be done without waiting."""
         if conversation.call is not None:
             return data
-        request = PlainRequest.read(data)
+        request = RequestHead.read(data)
         if request is None or request.body_end != len(data) or request.close:
             return data
         if request.body_end - request.body_start > self._max_body:
             return data
         return None if run_now(self._begin(conversation, request, data[request.body_start :])) else data
 
-    async def _begin(self, conversation: Conversation, request: PlainRequest, body: bytes) -> bool:
+    async def _begin(self, conversation: HttpConnection, request: RequestHead, body: bytes) -> bool:
         try:
             account = conversation.owner = (await self._authenticate(request.authorization)).account
         except MdashError:
@@ -204,25 +204,25 @@ class Lane:
         conversation.wait_until(trio.current_time() + call.timeout)
         return True
 
-    def _done(self, conversation: Conversation, outcome: bytes | Exception) -> None:
+    def _done(self, conversation: HttpConnection, outcome: bytes | Exception) -> None:
         self._put(conversation, Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
 
-    def _put(self, conversation: Conversation, answer: Answer) -> None:
+    def _put(self, conversation: HttpConnection, answer: Answer) -> None:
         """Send an answer that the connection's task does not wait for."""
         conversation.end(self._encode(conversation, answer, close=self.closing.is_set()))
         conversation.wait_until(trio.current_time() + KEEP_ALIVE)
 
-    def _encode(self, conversation: Conversation, answer: Answer, *, close: bool) -> bytes:
+    def _encode(self, conversation: HttpConnection, answer: Answer, *, close: bool) -> bytes:
         return answer.encode(close=close, hsts=self._hsts if isinstance(conversation.stream, trio.SSLStream) else b"")
 
-    async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
+    async def take(self, conversation: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data`, which begins with a whole head, if it is plain.
 
         Returns:
             what is left of `data` and of what was read after it, and what has to happen next.
         """
         scope = conversation.scope
-        request = PlainRequest.read(data) if self._open else None
+        request = RequestHead.read(data) if self._open else None
         if request is None or request.body_end - request.body_start > self._max_body:
             return data, Next.ELSEWHERE
         try:
@@ -265,7 +265,7 @@ class Lane:
             await conversation.turn.pause()  # a packet full of requests does not keep everybody else waiting
         return data, Next.READ
 
-    async def _read(self, conversation: Conversation, size: int, held: HeldBody) -> bytes | None:
+    async def _read(self, conversation: HttpConnection, size: int, held: HeldBody) -> bytes | None:
         """At least the next `size` bytes; None if they do not come, and the client has been told."""
         conversation.scope.deadline = inf
         body = bytearray()
@@ -292,7 +292,7 @@ class Lane:
         held.complete()
         return bytes(body)
 
-    async def _answer(self, request: PlainRequest, account: str, body: bytes) -> Answer:
+    async def _answer(self, request: RequestHead, account: str, body: bytes) -> Answer:
         service, device = self._service, request.device
         try:
             if request.method is not None:

@@ -10,7 +10,7 @@ import attrs
 
 from mdashcore.server.http.conditions import ODD_HEADERS
 
-__all__ = ["PlainRequest", "is_host"]
+__all__ = ["RequestHead", "is_host"]
 
 _HEAD: Final = re.compile(
     rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+)(?:\?timeout=([0-9.]+))?)"
@@ -43,7 +43,7 @@ def is_host(value: bytes) -> bool:
 
 
 @attrs.frozen
-class PlainRequest:
+class RequestHead:
     """A request that the lane can answer."""
 
     post: bool
@@ -62,7 +62,7 @@ class PlainRequest:
     """Whether the client wants the connection to be closed after the answer."""
 
     @classmethod
-    def read(cls, data: bytes) -> PlainRequest | None:
+    def read(cls, data: bytes) -> RequestHead | None:
         """The request at the beginning of `data`, whose head is complete; None for what is not plain."""
         match = _HEAD.match(data)
         if match is None:

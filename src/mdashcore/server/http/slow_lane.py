@@ -28,7 +28,7 @@ from hypercorn.utils import parse_socket_addr
 from mdashcore import _json
 from mdashcore.server import errors
 from mdashcore.server.asgi import NO_SOCKET, App, Scope, Send
-from mdashcore.server.http.connection import SEND_PIECE, Conversation
+from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
 from mdashcore.server.http.fast_lane import Answer, Next, date
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.http.request_head import is_host
@@ -73,7 +73,7 @@ class SlowLane:
         self._config.accesslog = None
         self._config.errorlog = _log
 
-    async def take(self, conversation: Conversation, data: bytes) -> tuple[bytes, Next]:
+    async def take(self, conversation: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data`, which begins with a whole head, or with what is none.
 
         Returns:
@@ -121,7 +121,7 @@ class SlowLane:
 class _Exchange:
     """A request and its answer: between what the app sends and receives, and what stands on the connection."""
 
-    conversation: Conversation
+    conversation: HttpConnection
     http: h11.Connection
     request: h11.Request
     hangup: Hangup
