@@ -52,7 +52,7 @@ def make(tools):
             Hub(tools.backend(), now=lambda: 1000.0, entropy=tools.entropy(), signal=tools.signal),
             Recorder(),
         )
-        hub.add_listener(recorder)
+        hub.add_observer(recorder)
         return hub, recorder
 
     return build
@@ -84,7 +84,7 @@ def test_the_life_of_a_device(tools, make):
     assert log(tools, hub) == [("created", "d1"), ("updated", "d1"), ("updated", "d1"), ("deleted", "d1")]
     assert recorder.frames == tools.run(hub.feed.query("alice", LogQuery()))
     assert token not in str(tools.run(hub.feed.query("alice", LogQuery())))
-    hub.remove_listener(recorder)
+    hub.remove_observer(recorder)
     tools.run(hub.create_device("alice", "d2"))
     tools.run(hub.remove_device("alice", "d2"))
     assert len(recorder.told) == 4

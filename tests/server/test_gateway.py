@@ -711,7 +711,7 @@ async def serving(gateway: Gateway) -> AsyncIterator[int]:
 
 
 async def test_an_embedder_may_mount_only_the_sockets() -> None:
-    """A gateway without an app serves devices and listeners; whatever else is asked is not found."""
+    """A gateway without an app serves devices and subscribers; whatever else is asked is not found."""
     async with bare_service() as service, serving(Gateway(service)) as port:
         await service.hub.accounts.register("alice", "no password")
         token = (await service.hub.create_device("alice", "d1")).token

@@ -70,7 +70,7 @@ async def test_a_listener_hears_from_the_handshake_on(alice):
 
 
 async def test_the_stream_is_read_only(alice, open_raw, frame_bytes):
-    """Whatever a listener sends, garbage and calls too, is not heeded, and harms nobody."""
+    """Whatever a subscriber sends, garbage and calls too, is not heeded, and harms nobody."""
     await alice.register("d1")
     async with alice.listen() as ear:
         for frame in ({"id": 1, "method": "Dash.Shadow.Get"}, "garbage", {"name": "online", "id": "d1"}, [] * 5):
@@ -132,7 +132,7 @@ async def test_start_reads_the_past_first(alice):
 
 
 async def test_a_start_after_the_end_hears_what_is_new(alice):
-    """A cursor that is older than the log, which began anew, does not make its listener deaf."""
+    """A cursor that is older than the log, which began anew, does not make its subscriber deaf."""
     await emit(alice, "n0")
     async with alice.listen(start=4711) as ear:
         await emit(alice, "n1")
@@ -185,7 +185,7 @@ async def test_a_listener_that_never_reads_delays_nobody(alice, open_raw):
             await emit(alice, f"n{n}", data)
             assert (await ear.hear())["name"] == f"n{n}"
             assert trio.current_time() - began < 1
-        assert max(len(listener._queue) for listener in alice.server.service.node._listeners) > 0
+        assert max(len(subscriber._queue) for subscriber in alice.server.service.node._subscribers) > 0
         assert [json.loads(await slow.text())["offset"] for _ in range(count)] == [*range(count)]
 
 
@@ -198,8 +198,8 @@ async def test_a_listener_that_is_far_behind_reads_on_from_the_log(alice, open_r
         for n in range(count):
             await emit(alice, f"n{n}", data)
             await trio.lowlevel.checkpoint()
-        (listener,) = alice.server.service.node._listeners
-        assert 0 < len(listener._queue) <= 10
+        (subscriber,) = alice.server.service.node._subscribers
+        assert 0 < len(subscriber._queue) <= 10
         assert [json.loads(await slow.text())["offset"] for _ in range(count)] == [*range(count)]
 
 
@@ -283,7 +283,7 @@ class EagerTape(Tape):
     page=st.integers(1, 5),
 )
 def test_a_cursor_law(tape, before, start, after, delays, queue, page):
-    """Whatever the bus loses, and however slow a listener is: every offset from its cursor on, once, in order."""
+    """Whatever the bus loses, and however slow a subscriber is: every offset from its cursor on, once, in order."""
 
     async def main():
         feed = Feed(MemoryLogs(), MemoryBus(), now=lambda: 0.0)
@@ -292,9 +292,9 @@ def test_a_cursor_law(tape, before, start, after, delays, queue, page):
         for _ in range(before):
             await feed.emit("alice", "n", "d1")
         stream = tape(iter(delays))
-        listener = Subscriber(feed, "alice", stream, start=start)
+        subscriber = Subscriber(feed, "alice", stream, start=start)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(listener.run)
+            nursery.start_soon(subscriber.run)
             await trio.testing.wait_all_tasks_blocked()
             async with feed._bus.subscribe("feed") as messages:
                 for pause, lost in after:
@@ -302,9 +302,9 @@ def test_a_cursor_law(tape, before, start, after, delays, queue, page):
                     await feed.emit("alice", "n", "d1")
                     _, item = feed.parse(await messages.__anext__())
                     if not lost:
-                        listener.offer(item)
+                        subscriber.offer(item)
             await feed.emit("alice", "n", "d1")  # the last one arrives, and shows every gap before it
-            listener.offer((await feed.page("alice", await feed.end("alice") - 1))[0])
+            subscriber.offer((await feed.page("alice", await feed.end("alice") - 1))[0])
             await trio.sleep(200)
             stream.abort()
         end = before + len(after) + 1

@@ -77,7 +77,7 @@ class Bus(MemoryBus):
 
 @attrs.define
 class Fleet:
-    """A node, with devices and listeners that connect to it."""
+    """A node, with devices and subscribers that connect to it."""
 
     node: Node
     hub: Hub
@@ -667,7 +667,7 @@ async def test_what_is_spawned_outlives_who_spawned_it(autojump_clock: Any, flee
 
 
 async def test_leaving_says_goodbye_to_everybody(autojump_clock: Any, open_pair: Any) -> None:
-    """1001 for devices and listeners; who answers holds nothing up, and every device is stored as offline."""
+    """1001 for devices and subscribers; who answers holds nothing up, and every device is stored as offline."""
     async with open_fleet(open_pair) as fleet:
         clients = [await fleet.connect(await fleet.register(f"d{i}")) for i in range(5)]
         clients.append(await fleet.listen())

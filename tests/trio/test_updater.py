@@ -166,7 +166,7 @@ class Node:
         """Live until cancelled."""
         async with trio.open_nursery() as nursery, self.hub.bus.subscribe(TOPIC) as messages:
             self.update_supervisor = UpdateSupervisor(self.hub, self, Background(nursery))
-            self.hub.add_listener(Ears(self.update_supervisor))
+            self.hub.add_observer(Ears(self.update_supervisor))
             task_status.started()
             async for message in messages:
                 account, item = Feed.parse(message)
@@ -529,16 +529,16 @@ async def test_a_write_whose_answer_was_lost_is_no_conflict(autojump_clock, site
 async def test_cancel(autojump_clock, site, here):
     """In the queue and in the transfer; then no call is made any more. After OTA.End it is refused."""
     with pytest.raises(NotFound):
-        await here.updater.cancel(*KEY)
+        await here.update_supervisor.cancel(*KEY)
     await site.start(here)
-    assert (await here.updater.cancel(*KEY)).reason == "canceled in the queue"
+    assert (await here.update_supervisor.cancel(*KEY)).reason == "canceled in the queue"
     assert await site.images() == []
     lamp = await site.lamp()
     await lamp.join(here)
     lamp.deaf.add("OTA.Write")
     await site.start(here)
     await trio.sleep(1)
-    assert (await here.updater.cancel(*KEY)).state is State.CANCELED
+    assert (await here.update_supervisor.cancel(*KEY)).state is State.CANCELED
     calls = len(lamp.calls)
     await trio.sleep(2000)
     assert len(lamp.calls) == calls
@@ -547,7 +547,7 @@ async def test_cancel(autojump_clock, site, here):
     for state in (State.VERIFYING, State.REBOOTING, State.UNCOMMITTED):
         await here.comes_to(state)
         with pytest.raises(Conflict, match=r"taken back|OTA\.Revert"):
-            await here.updater.cancel(*KEY)
+            await here.update_supervisor.cancel(*KEY)
         if state is State.VERIFYING:
             await lamp.device.handle("OTA.End", None)  # heard, and the answer is lost
 
@@ -559,7 +559,7 @@ async def test_a_newer_update_takes_the_place_of_a_queued_one(autojump_clock, si
 
     async def wait():
         with pytest.raises(Conflict, match="taken the place"):
-            await here.updater.wait(*KEY, lambda update: False, id=first.id)
+            await here.update_supervisor.wait(*KEY, lambda update: False, id=first.id)
         waited.append(True)
 
     site.nursery.start_soon(wait)
@@ -585,7 +585,7 @@ async def test_the_history_has_an_end(autojump_clock, site, here):
     ids = []
     for _ in range(23):
         ids.append((await site.start(here, size=10)).id)
-        await here.updater.cancel(*KEY)
+        await here.update_supervisor.cancel(*KEY)
     history = await here.hub.updates.history(*KEY)
     assert [past.id for past in history.past] == ids[:-21:-1]
     await here.hub.updates.forget(*KEY)
@@ -605,12 +605,12 @@ async def test_a_removed_device_has_no_update(autojump_clock, site, here):
 async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, here):
     """It was stopped when it had stored the end, and had not let go of the image: the next one does, at its start."""
     update = await site.start(here)
-    here.updater.forget(*KEY)
+    here.update_supervisor.forget(*KEY)
     run = await here.hub.updates.take_up(*KEY)
     ended = ota.advance(run.update, ota.CancelRequested(), now=EPOCH)
     await here.hub.updates.records.put(run.key, ended)
     assert await site.images() == [blob_key("alice", update.id)]
-    await here.updater.take_up_all()
+    await here.update_supervisor.take_up_all()
     assert await site.images() == []
     assert [past.state for past in (await here.hub.updates.history(*KEY)).past] == [State.CANCELED]
 
@@ -626,7 +626,7 @@ async def test_queued_on_one_node_and_driven_by_another(autojump_clock, site, he
     assert (await here.ends()).state is State.COMMITTED
     assert await site.told(here) == COURSE
     assert lamp.count("OTA.Begin") == 1
-    assert (here.updater._drivers, there.updater._drivers) == ({}, {})
+    assert (here.update_supervisor._drivers, there.update_supervisor._drivers) == ({}, {})
 
 
 async def test_a_device_that_is_there_already(autojump_clock, site, here, there):
@@ -654,7 +654,7 @@ async def test_a_device_that_moves_to_another_node(autojump_clock, site, here, t
     await lamp.join(there)
     assert (await here.ends()).state is State.COMMITTED
     assert lamp.count("OTA.Begin") == 1
-    assert here.updater._drivers == {}
+    assert here.update_supervisor._drivers == {}
 
 
 async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_clock, site, here, there):
@@ -668,9 +668,9 @@ async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_cloc
     await lamp.join(there)
     update = await there.ends()
     assert update.state is State.COMMITTED
-    here.updater.disconnected(*KEY)
+    here.update_supervisor.disconnected(*KEY)
     await trio.sleep(60)
-    assert here.updater._drivers == {}
+    assert here.update_supervisor._drivers == {}
 
 
 async def test_cancel_from_another_node(autojump_clock, site, here, there):
@@ -680,9 +680,9 @@ async def test_cancel_from_another_node(autojump_clock, site, here, there):
     lamp.deaf.add("OTA.Write")
     await site.start(there)
     await there.comes_to(State.TRANSFERRING)
-    await here.updater.cancel(*KEY)
+    await here.update_supervisor.cancel(*KEY)
     await trio.sleep(1)
-    assert there.updater._drivers == {}
+    assert there.update_supervisor._drivers == {}
     calls = len(lamp.calls)
     await trio.sleep(1000)
     assert len(lamp.calls) == calls
@@ -697,10 +697,10 @@ async def test_a_commit_by_way_of_another_node(autojump_clock, site, here, there
     await lamp.join(there)
     await site.start(there)
     await here.comes_to(State.UNCOMMITTED)
-    here.updater.tell(*KEY, event)
+    here.update_supervisor.tell(*KEY, event)
     assert (await here.ends()).state is end
     await trio.sleep(1)
-    assert there.updater._drivers == {}
+    assert there.update_supervisor._drivers == {}
 
 
 async def test_a_waiter_that_hears_nothing(autojump_clock, site, here, there):
@@ -723,11 +723,11 @@ async def test_a_node_that_dies(autojump_clock, site, here):
         await trio.sleep(1)
     lamp.node = None
     lamp.deaf.clear()
-    await here.updater.take_up_all()
-    assert here.updater._drivers == {}  # somebody seems to hold the device
+    await here.update_supervisor.take_up_all()
+    assert here.update_supervisor._drivers == {}  # somebody seems to hold the device
     await here.hub.presence.release(*KEY, doomed.session, 0.0)
-    await here.updater.take_up_all()
-    assert list(here.updater._drivers) == [KEY]
+    await here.update_supervisor.take_up_all()
+    assert list(here.update_supervisor._drivers) == [KEY]
     await lamp.join(here)
     assert (await here.ends()).state is State.COMMITTED
     assert lamp.count("OTA.Begin") == 1
@@ -806,7 +806,7 @@ class Chaos:
         await self.start_node(name)
         if held:
             await self.nodes[name].hub.presence.release(*KEY, node.session, 0.0)
-        await self.nodes[name].updater.take_up_all()
+        await self.nodes[name].update_supervisor.take_up_all()
 
     async def join(self, name):
         node = self.nodes[name]
@@ -844,7 +844,7 @@ class Chaos:
                 lamp.deaf.clear()
             case "cancel":
                 try:
-                    await self.nodes["there"].updater.cancel(*KEY)
+                    await self.nodes["there"].update_supervisor.cancel(*KEY)
                 except (Conflict, StorageError):
                     pass
             case str() if what.startswith("deaf to "):
@@ -999,16 +999,16 @@ async def test_the_transfer_before(autojump_clock, site, here, end):
     await lamp.chunks(5)
     if end.startswith("lost"):
         await lamp.leave()
-    await here.updater.cancel(*KEY)
+    await here.update_supervisor.cancel(*KEY)
     canceled = trio.current_time()
     if end.startswith("lost"):
         await trio.sleep(60)
         await lamp.join(here)
     if end.startswith("superseded"):
         await site.start(here, version="1.5", build_id="1.5")
-        await here.updater.wait(*KEY, lambda update: update.waits_until is not None)
+        await here.update_supervisor.wait(*KEY, lambda update: update.waits_until is not None)
     await site.start(here, AUTO)
-    waiting = await here.updater.wait(*KEY, lambda update: update.waits_until is not None)
+    waiting = await here.update_supervisor.wait(*KEY, lambda update: update.waits_until is not None)
     assert waiting.waits_until == pytest.approx(EPOCH + canceled + 910, abs=12)
     assert waiting.reason.startswith("waits until the device has forgotten the transfer before, at the latest 22:")
     assert (await here.ends()).state is State.COMMITTED
@@ -1023,13 +1023,13 @@ async def test_a_device_that_never_forgets(autojump_clock, site, here):
     await lamp.join(here)
     await site.start(here, AUTO, size=20_000)
     await lamp.chunks(5)
-    await here.updater.cancel(*KEY)
+    await here.update_supervisor.cancel(*KEY)
     await site.start(here, AUTO)
     update = await here.ends()
     assert (update.state, "does not forget" in update.reason) == (State.FAILED, True)
     await site.start(here, AUTO)
     await trio.sleep(10)
     await lamp.handle("OTA.End", None)
-    here.updater.tell(*KEY, ota.TransferEnded())
+    here.update_supervisor.tell(*KEY, ota.TransferEnded())
     assert (await here.ends()).state is State.COMMITTED
     assert trio.current_time() < 800

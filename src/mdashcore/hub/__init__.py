@@ -107,7 +107,7 @@ class Hub:
         self.usage = Usage(documents, backend.blobs, limits, contention=contention)
         self.blobs = Images(backend, self.usage, free_disk=free_disk)
         self._entropy = entropy
-        self._listeners: list[HubObserver] = []
+        self._observers: list[HubObserver] = []
         self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
         exclusive = SHARED not in backend.capabilities
         self.accounts = Accounts(
@@ -178,13 +178,13 @@ class Hub:
             limits=limits,
         )
 
-    def add_listener(self, listener: HubObserver) -> None:
-        """Tell `listener` from now on."""
-        self._listeners.append(listener)
+    def add_observer(self, observer: HubObserver) -> None:
+        """Tell `observer` from now on."""
+        self._observers.append(observer)
 
-    def remove_listener(self, listener: HubObserver) -> None:
-        """Tell `listener` no more."""
-        self._listeners.remove(listener)
+    def remove_observer(self, observer: HubObserver) -> None:
+        """Tell `observer` no more."""
+        self._observers.remove(observer)
 
     def new_node_id(self) -> str:
         """A name for a process that holds connections, as no other has it."""
@@ -227,8 +227,8 @@ class Hub:
         try:
             await self._forget(account, id)
         finally:
-            for listener in self._listeners:
-                listener.device_removed(account, id)
+            for observer in self._observers:
+                observer.device_removed(account, id)
         await self.registry.finish_removal(account, id)
         await self.feed.emit(account, notifications.DELETED, id)
 
@@ -262,21 +262,21 @@ class Hub:
 
     def build_reported(self, account: str, id: str, build: Build) -> None:
         """A device said what it runs."""
-        for listener in self._listeners:
-            listener.build_reported(account, id, build)
+        for observer in self._observers:
+            observer.build_reported(account, id, build)
 
     def _told(self, account: str, item: FeedItem) -> None:
-        for listener in self._listeners:
-            listener.notified(account, item)
+        for observer in self._observers:
+            observer.notified(account, item)
 
     def _shadow_changed(self, account: str, id: str, change: Change) -> None:
-        for listener in self._listeners:
-            listener.shadow_changed(account, id, change)
+        for observer in self._observers:
+            observer.shadow_changed(account, id, change)
 
     def _device_revoked(self, account: str, id: str) -> None:
-        for listener in self._listeners:
-            listener.device_revoked(account, id)
+        for observer in self._observers:
+            observer.device_revoked(account, id)
 
     def _key_revoked(self, account: str, key: str | None) -> None:
-        for listener in self._listeners:
-            listener.key_revoked(account, key)
+        for observer in self._observers:
+            observer.key_revoked(account, key)

@@ -70,7 +70,7 @@ class Gateway:
 
     Args:
         app: answers what is no socket; without one, that is 404.
-        sockets: whether devices and listeners may connect; else a handshake is answered with 426.
+        sockets: whether devices and subscribers may connect; else a handshake is answered with 426.
     """
 
     def __init__(self, service: Service, app: App | None = None, *, sockets: bool = True) -> None:
@@ -203,7 +203,7 @@ class Gateway:
             if path == DEVICE_PATH:
                 serve = await self._device(ws, request, query)
             else:
-                serve = await self._listener(ws, request, query, self._client(conversation.stream, request))
+                serve = await self._subscriber(ws, request, query, self._client(conversation.stream, request))
         except MdashError as exc:
             await _refuse(conversation, exc, from_page="Origin" in request.headers)
             return _Socket(ws, _nothing)
@@ -223,7 +223,7 @@ class Gateway:
         scheme = "https" if isinstance(stream, trio.SSLStream) else "http"
         return self._service.proxies.client(peer_of(stream), scheme, partial(_field, request))
 
-    async def _listener(self, ws: ServerWebSocket, request: Request, query: str, client: Client) -> Serve:
+    async def _subscriber(self, ws: ServerWebSocket, request: Request, query: str, client: Client) -> Serve:
         browser = Browser.of(partial(_field, request), safe=False, cookie=SessionCookie.of(client.scheme))
         credentials = _authorization(request), query, browser, client.address
         authenticate = partial(self._service.authenticator.authenticate, *credentials)

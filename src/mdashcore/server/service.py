@@ -190,6 +190,6 @@ class Service:
             "open_rollouts": open_rollouts,
             "image_bytes": stored.all_image_bytes,
             "uploads": self.uploads.of(account),
-            "subscribers": self.node.listeners_of(account),
+            "subscribers": self.node.subscribers_of(account),
             "lists": self.lists.of(account),
         }

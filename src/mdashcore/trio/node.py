@@ -33,7 +33,7 @@ from mdashcore.trio.cluster import relay
 from mdashcore.trio.cluster.membership import Cluster
 from mdashcore.trio.cluster.peers import Peers
 from mdashcore.trio.cluster.relay import CALL
-from mdashcore.trio.connections.calls import BegunCall, Calls, Here
+from mdashcore.trio.connections.calls import BegunCall, Calls
 from mdashcore.trio.connections.conduct import Conduct
 from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, DeviceConnection
 from mdashcore.trio.connections.device_connections import DeviceConnections
@@ -96,7 +96,7 @@ class _Revoked(msgspec.Struct):
 
 
 class Node:
-    """The devices and listeners that are connected to this process. Make it with `open_node`.
+    """The devices and subscribers that are connected to this process. Make it with `open_node`.
 
     Implements `mdashcore.hub.HubObserver`, and `mdashcore.trio.cluster.peers.PeerHandler`.
     """
@@ -109,7 +109,7 @@ class Node:
         """Those of a device's connection."""
         self.background = Background(nursery)
         self._devices = DeviceConnections()
-        self._listeners = Subscribers(self.background)
+        self._subscribers = Subscribers(self.background)
         self._pinger = Pinger(settings.ping_interval)
         self.conduct = Conduct()
         self._presence_feed = PresenceFeed(hub, self.background, self._presence_held)
@@ -168,28 +168,28 @@ class Node:
     def check_room(self, account: str) -> None:
         """Raises `LimitReached` where the account has as many notification sockets here as it may."""
         most = self.hub.limits.subscribers
-        if (present := self._listeners.of(account)) >= most:
+        if (present := self._subscribers.of(account)) >= most:
             raise LimitReached("subscribers", f"the account has {present} notification sockets, and may have {most}")
 
-    def listeners_of(self, account: str) -> int:
+    def subscribers_of(self, account: str) -> int:
         """How many notification sockets of the account are open here."""
-        return self._listeners.of(account)
+        return self._subscribers.of(account)
 
-    async def serve_subscriber(self, listener: Subscriber, *, authenticate: Authenticate | None = None) -> None:
+    async def serve_subscriber(self, subscriber: Subscriber, *, authenticate: Authenticate | None = None) -> None:
         """Run an authenticated notification socket, until it ends.
 
         Args:
             authenticate: raises `Unauthenticated` if its credentials were revoked before it was known here.
         """
         try:
-            self.check_room(listener.account)  # again: others may have come since the handshake began
+            self.check_room(subscriber.account)  # again: others may have come since the handshake began
         except LimitReached as exc:
-            listener.stream.close(TRY_AGAIN_LATER, str(exc))
-            await listener.stream.send([])
+            subscriber.stream.close(TRY_AGAIN_LATER, str(exc))
+            await subscriber.stream.send([])
             return
-        unwatch = self._pinger.watch(listener.keepalive)
+        unwatch = self._pinger.watch(subscriber.keepalive)
         try:
-            await self._listeners.run(listener, authenticate)
+            await self._subscribers.run(subscriber, authenticate)
         finally:
             unwatch()
 
@@ -261,8 +261,8 @@ class Node:
 
     @property
     def connections(self) -> tuple[int, int]:
-        """How many devices and listeners are connected."""
-        return len(self._devices), len(self._listeners)
+        """How many devices and subscribers are connected."""
+        return len(self._devices), len(self._subscribers)
 
     # What the hub tells
 
@@ -290,7 +290,7 @@ class Node:
         self.update_supervisor.forget(account, id)
 
     def key_revoked(self, account: str, key: str | None) -> None:
-        self._listeners.revoke(account, key)
+        self._subscribers.revoke(account, key)
         if self._peers is not None:
             self._peers.tell_all(_REVOKE, _Revoked(account, key=key))
 
@@ -306,7 +306,7 @@ class Node:
             return
         revoked = msgspec.json.decode(params or b"null", type=_Revoked)
         if revoked.id is None:
-            self._listeners.revoke(revoked.account, revoked.key)
+            self._subscribers.revoke(revoked.account, revoked.key)
         elif (connected := self._devices.get((revoked.account, revoked.id))) is not None:
             self.background.spawn(connected.check)
 
@@ -379,13 +379,13 @@ class Node:
     async def _check_all(self) -> None:
         """Look at what may have been missed: revoked credentials, newer connections, changed shadows."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listeners.check)
+            nursery.start_soon(self._subscribers.check)
             nursery.start_soon(self._devices.check)
 
     async def _check_in_turn(self) -> None:
         """The same, for ever and a little at a time: a bus may lose a message without a word."""
         while True:
-            await self._listeners.check()
+            await self._subscribers.check()
             await self._devices.check_slowly()
 
     def _hear(self, message: bytes) -> None:
@@ -398,7 +398,7 @@ class Node:
 
     def _notice(self, account: str, item: FeedItem) -> None:
         """Take a notification, of this node or another."""
-        self._listeners.offer(account, item)
+        self._subscribers.offer(account, item)
         self.rollouts.notice(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
@@ -408,7 +408,7 @@ class Node:
 
     def _catch_up(self) -> None:
         """Notifications may have been missed."""
-        self._listeners.catch_up()
+        self._subscribers.catch_up()
         self.rollouts.look_everywhere()
         self.background.spawn(self._check_all)
 
@@ -419,7 +419,7 @@ class Node:
             self._shutdown_deadline = trio.current_time() + SHUTDOWN_TIMEOUT
         with trio.CancelScope(deadline=self._shutdown_deadline):  # one for all who ask, the first of them counts
             self._devices.close(GOING_AWAY, _GOING_DOWN)
-            self._listeners.close(GOING_AWAY, _GOING_DOWN)
+            self._subscribers.close(GOING_AWAY, _GOING_DOWN)
             await self._presence_feed.close()
             while self._devices or self._farewells:
                 await self._quiet.wait()
@@ -431,7 +431,7 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
     """A running node, for as long as the context lasts; leaving it says goodbye to every connection."""
     async with trio.open_nursery() as nursery:
         node = Node(hub, hub.new_node_id(), settings, nursery)
-        hub.add_listener(node)
+        hub.add_observer(node)
         node.background.run_for_ever("the pinging of connections", node._pinger.run)
         try:
             async with _clustered(node, node._peers) if node._peers is not None else nullcontext():
@@ -451,7 +451,7 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
                     with trio.CancelScope(shield=True):
                         await node.shut_down()
         finally:
-            hub.remove_listener(node)
+            hub.remove_observer(node)
             node.background.end()
         nursery.cancel_scope.cancel()
 

@@ -20,7 +20,7 @@ from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.service import blob_key
 from mdashcore.rollout import Outcome, Rollout, State
 
-__all__ = ["UpdateStarter", "RolloutPerformer"]
+__all__ = ["RolloutPerformer", "UpdateStarter"]
 
 TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress, each of which is stored
 

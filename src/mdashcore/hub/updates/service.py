@@ -1,8 +1,8 @@
 """Firmware updates: kept, begun, taken back and remembered.
 
 The machine is `mdashcore.ota`; here it meets the store, the device and the people. A device has one update at a time:
-its newest. Every change of it is a compare-and-set, so who has the word over it (an `UpdatePerformer` that a node drives, a
-person who cancels it on another node) finds out if somebody else was quicker.
+its newest. Every change of it is a compare-and-set, so that each writer (an `UpdatePerformer` that a node drives, a
+person who cancels it on another node) finds out whether another one was quicker.
 """
 
 from __future__ import annotations

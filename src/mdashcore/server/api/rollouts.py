@@ -1,4 +1,4 @@
-"""``/rollouts``: how they stand, and what people want of them. Making one is in `mdashcore.server.uploads.rollout_upload`."""
+"""``/rollouts``: how they stand, and what people ask of them. `mdashcore.server.uploads.rollout_upload` makes one."""
 
 from __future__ import annotations
 

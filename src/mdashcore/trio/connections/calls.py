@@ -17,7 +17,7 @@ from mdashcore.trio.cluster.peers import Peers
 from mdashcore.trio.cluster.relay import DeviceCall
 from mdashcore.trio.connections.link import Link, Outcome, late
 
-__all__ = ["BegunCall", "Calls", "Here"]
+__all__ = ["BegunCall", "Calls", "LocalCaller"]
 
 MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: params that could never be sent
 

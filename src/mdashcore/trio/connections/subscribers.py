@@ -1,6 +1,6 @@
-"""Who listens to notifications. A listener is a cursor in its account's log, and a queue of what is new.
+"""Who listens to notifications. A subscriber is a cursor in its account's log, and a queue of what is new.
 
-A listener that keeps up is fed from memory. One that falls behind loses its queue, not a notification: it reads on
+A subscriber that keeps up is fed from memory. One that falls behind loses its queue, not a notification: it reads on
 from the log at its own speed, and delays nobody. One that reads nothing at all is cut off by the stream.
 """
 
@@ -25,15 +25,17 @@ __all__ = ["Authenticate", "Subscriber", "Subscribers"]
 _log = logging.getLogger(__name__)
 
 Authenticate: TypeAlias = Callable[[], Awaitable[object]]
-"""Raises `Unauthenticated` if the credentials that a listener came with are not valid any more."""
+"""Raises `Unauthenticated` if the credentials that a subscriber came with are not valid any more."""
 
 REVOKED: Final = "the credentials were revoked"
 
-MAX_QUEUE: Final = 1_000  # items: at 200 bytes, shared between listeners, next to nothing; a burst fits
+MAX_QUEUE: Final = 1_000  # items: at 200 bytes, shared between subscribers, next to nothing; a burst fits
 
 NEVER: Final = 2**62  # no notification has this offset
 
-MAX_SEND: Final = 2**16  # bytes sent at once, or one frame: what a slow listener can take within the stream's time-out
+MAX_SEND: Final = (
+    2**16
+)  # bytes in one write, or one frame: a slow subscriber can take them within the stream's time-out
 
 
 RECHECK: Final = 15.0  # seconds: a bus may lose the last of a burst, and nothing after it would show that
@@ -150,7 +152,7 @@ def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:
 
 
 class Subscribers:
-    """All listeners of a node."""
+    """All subscribers of a node."""
 
     def __init__(self, background: Background) -> None:
         self._background = background
@@ -164,56 +166,56 @@ class Subscribers:
         return len(self._accounts.get(account, ()))
 
     def __iter__(self) -> Iterator[Subscriber]:
-        return iter([listener for listener, _ in self._all()])
+        return iter([subscriber for subscriber, _ in self._all()])
 
-    async def run(self, listener: Subscriber, authenticate: Authenticate | None) -> None:
-        """Give a listener what is offered, until its connection ends."""
-        others = self._accounts.setdefault(listener.account, {})
-        others[listener] = authenticate
+    async def run(self, subscriber: Subscriber, authenticate: Authenticate | None) -> None:
+        """Give a subscriber what is offered, until its connection ends."""
+        others = self._accounts.setdefault(subscriber.account, {})
+        others[subscriber] = authenticate
         try:
-            await _check(listener, authenticate)  # since the handshake they may have been revoked
-            await listener.run()
+            await _check(subscriber, authenticate)  # since the handshake they may have been revoked
+            await subscriber.run()
         finally:
-            del others[listener]
-            if not others and self._accounts.get(listener.account) is others:
-                del self._accounts[listener.account]
+            del others[subscriber]
+            if not others and self._accounts.get(subscriber.account) is others:
+                del self._accounts[subscriber.account]
 
     def offer(self, account: str, item: FeedItem) -> None:
         """A new notification; never waits."""
-        for listener in self._accounts.get(account, ()):
-            listener.offer(item)
+        for subscriber in self._accounts.get(account, ()):
+            subscriber.offer(item)
 
     def catch_up(self) -> None:
         """Something may not have been offered."""
-        for listener in self:
-            listener.catch_up()
+        for subscriber in self:
+            subscriber.catch_up()
 
     def revoke(self, account: str, key: str | None) -> None:
         """Close what a key has opened; None: whatever is the account's."""
-        for listener in self._accounts.get(account, ()):
-            if key is None or listener.key == key:
-                listener.stream.close(POLICY_VIOLATION, REVOKED)
+        for subscriber in self._accounts.get(account, ()):
+            if key is None or subscriber.key == key:
+                subscriber.stream.close(POLICY_VIOLATION, REVOKED)
 
     def close(self, code: int, reason: str) -> None:
         """Close all."""
-        for listener in self:
-            listener.stream.close(code, reason)
+        for subscriber in self:
+            subscriber.stream.close(code, reason)
 
     async def check(self) -> None:
         """Close those whose credentials are not valid any more, as soon as the storage knows."""
-        for listener, authenticate in self._all():
+        for subscriber, authenticate in self._all():
             try:
-                await self._background.persist(partial(_check, listener, authenticate))
+                await self._background.persist(partial(_check, subscriber, authenticate))
             except MdashError as exc:  # not to be judged now: a name for which too many passwords were tried
-                _log.warning("a listener of %s cannot be checked: %s", listener.account, exc)
+                _log.warning("a subscriber of %s cannot be checked: %s", subscriber.account, exc)
 
     def _all(self) -> list[tuple[Subscriber, Authenticate | None]]:
-        return [each for listeners in self._accounts.values() for each in listeners.items()]
+        return [each for subscribers in self._accounts.values() for each in subscribers.items()]
 
 
-async def _check(listener: Subscriber, authenticate: Authenticate | None) -> None:
+async def _check(subscriber: Subscriber, authenticate: Authenticate | None) -> None:
     try:
         if authenticate is not None:
             await authenticate()
     except Unauthenticated:
-        listener.stream.close(POLICY_VIOLATION, REVOKED)
+        subscriber.stream.close(POLICY_VIOLATION, REVOKED)
