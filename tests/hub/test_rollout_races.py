@@ -12,7 +12,7 @@ from mdashcore import ota
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.rollouts.performer import GRACE, RolloutPerformer
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.rollout import Member, Outcome, State, parse_request
 
 NIGHT = 1_700_000_000.0  # 22:13:20 in UTC

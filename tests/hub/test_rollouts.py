@@ -16,7 +16,7 @@ from mdashcore.hub.maintenance.backup import export_store, import_store
 from mdashcore.hub.maintenance.check import check_store
 from mdashcore.hub.rollouts import service
 from mdashcore.hub.rollouts.performer import RolloutPerformer
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
 from mdashcore.storage import open_backend
 

@@ -15,7 +15,7 @@ from mdashcore._errors import AlreadyExists, InvalidInput
 from mdashcore.hub import Hub
 from mdashcore.hub.maintenance.backup import export_store, import_store
 from mdashcore.hub.maintenance.check import check_store
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.storage import open_backend
 
 

@@ -11,7 +11,7 @@ import trio
 
 from mdashcore import firmware
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.rollout import State, ordered
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import Build, VirtualDevice

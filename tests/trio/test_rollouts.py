@@ -21,7 +21,7 @@ from mdashcore import _json, ota
 from mdashcore._errors import Conflict, NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, LogQuery
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device
 from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend

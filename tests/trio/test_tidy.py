@@ -12,7 +12,7 @@ from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import KEEP_SECONDS
 from mdashcore.hub.maintenance.retention import AGE_INTERVAL
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.server.uploads import update_upload
 from mdashcore.storage import open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY

@@ -21,7 +21,7 @@ from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, NotFound, Rp
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import TOPIC, Feed
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.notifications import decode
 from mdashcore.ota import Options, State
 from mdashcore.storage import Backend
@@ -608,7 +608,7 @@ async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, he
     here.update_supervisor.forget(*KEY)
     run = await here.hub.updates.take_up(*KEY)
     ended = ota.advance(run.update, ota.CancelRequested(), now=EPOCH)
-    await here.hub.updates.records.put(run.key, ended)
+    await here.hub.updates.store.records.put(run.key, ended)
     assert await site.images() == [blob_key("alice", update.id)]
     await here.update_supervisor.take_up_all()
     assert await site.images() == []

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from mdashcore import _json, jsonrpc, notifications
 from mdashcore._errors import Damaged, InvalidInput, MdashError, RpcError, StorageError, status_of
 from mdashcore._events import Event, NotificationReceived, RequestReceived
+from mdashcore.hub.feed import Feed
+from mdashcore.hub.shadows import Shadows
 from mdashcore.ota import Build
-
-if TYPE_CHECKING:
-    from mdashcore.hub import Hub
 
 __all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
 
@@ -37,12 +36,31 @@ class Peer(Protocol):
         """As `Connection.reply_error`."""
 
 
+class SessionHub(Protocol):
+    """What a session needs of a `Hub`."""
+
+    @property
+    def shadows(self) -> Shadows:
+        """The shadows that the device reads and reports to."""
+
+    @property
+    def feed(self) -> Feed:
+        """Where the device's notifications go."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The wall clock, in Unix seconds."""
+
+    def build_reported(self, account: str, id: str, build: Build) -> None:
+        """As `Hub.build_reported`."""
+
+
 class DeviceSession:
     """The service's side of one connection of a device."""
 
     __slots__ = ("_held", "_hub", "_progress_told", "_said", "account", "id")
 
-    def __init__(self, hub: Hub, account: str, id: str) -> None:
+    def __init__(self, hub: SessionHub, account: str, id: str) -> None:
         self._hub = hub
         self.account = account
         self.id = id

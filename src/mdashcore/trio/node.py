@@ -33,7 +33,7 @@ from mdashcore.trio.cluster import relay
 from mdashcore.trio.cluster.membership import Cluster
 from mdashcore.trio.cluster.peers import Peers
 from mdashcore.trio.cluster.relay import CALL
-from mdashcore.trio.connections.calls import BegunCall, Calls
+from mdashcore.trio.connections.calls import BegunCall, Calls, LocalCaller
 from mdashcore.trio.connections.conduct import Conduct
 from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, DeviceConnection
 from mdashcore.trio.connections.device_connections import DeviceConnections

@@ -12,7 +12,7 @@ from mdashcore._errors import MdashError, StorageError
 from mdashcore.hub.feed import log_names
 from mdashcore.hub.maintenance.backup import COLLECTIONS, PAGE, UNFINISHED, Counts, is_unfinished, read_piece
 from mdashcore.hub.records.store import Records
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.ota import Image
 from mdashcore.storage import Backend
 

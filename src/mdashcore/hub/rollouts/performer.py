@@ -17,7 +17,7 @@ from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound, 
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.rollouts.members import GRACE, Members
 from mdashcore.hub.rollouts.service import Rollouts
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.rollout import Outcome, Rollout, State
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]

@@ -23,7 +23,8 @@ from mdashcore.hub.presence import Presence
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.registry import Registry
-from mdashcore.hub.updates.service import Updates, blob_key
+from mdashcore.hub.updates.service import Updates
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import make_id
 from mdashcore.rollout import Counts, Event, Member, Outcome, Rollout
 from mdashcore.selection import Selection

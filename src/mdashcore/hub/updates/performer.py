@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from mdashcore import _json, ota
 from mdashcore._errors import (
@@ -18,12 +18,10 @@ from mdashcore._errors import (
 )
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.updates.describe import describe
+from mdashcore.hub.updates.store import UpdateStore, blob_key
 from mdashcore.ota import State, Update
 
-if TYPE_CHECKING:
-    from mdashcore.hub.updates.service import Updates
-
-__all__ = ["CallStep", "DeviceCaller", "UpdatePerformer", "blob_key"]
+__all__ = ["CallStep", "DeviceCaller", "UpdatePerformer"]
 
 READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
 
@@ -42,11 +40,6 @@ class DeviceCaller(Protocol):
         """Call a device; raises `RpcError`, `InvalidAnswer`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
 
 
-def blob_key(account: str, id: str) -> str:
-    """Where the image with the id `Update.blob_id` is."""
-    return scoped(account, id)
-
-
 class UpdatePerformer:
     """One update being driven: events for one task at a time; calls, side by side.
 
@@ -55,9 +48,9 @@ class UpdatePerformer:
     """
 
     def __init__(
-        self, updates: Updates, account: str, device: str, record: Record[Update], *, untold: bool = False
+        self, store: UpdateStore, account: str, device: str, record: Record[Update], *, untold: bool = False
     ) -> None:
-        self._updates = updates
+        self._store = store
         self.account = account
         self.device = device
         self._update = record.value
@@ -90,7 +83,7 @@ class UpdatePerformer:
             StorageError: it is not all done; the same event again does the rest.
         """
         await self.tell()
-        now = self._updates.now()
+        now = self._store.now()
         tried, update = self._tried or (None, self._update)
         if tried is not event:
             update = ota.advance(self._update, event, now=now)
@@ -104,16 +97,16 @@ class UpdatePerformer:
             self._told_at = now
             self._untold = True
             if update.state is not before.state:
-                self._updates.changed(self.account, self.device, update)
+                self._store.changed(self.account, self.device, update)
             await self.tell()
         elif update.offset != before.offset and now - self._told_at >= TELL_INTERVAL:
             await self._tell_progress(update, now)
 
     async def _put(self, update: Update) -> int:
         try:
-            return await self._updates.records.put(self.key, update, expected=self._version)
+            return await self._store.records.put(self.key, update, expected=self._version)
         except VersionConflict:
-            found = await self._updates.records.get(self.key)
+            found = await self._store.records.get(self.key)
             if found is not None and found.value == update:  # it was written, and the store's answer was lost
                 return found.version
             raise
@@ -124,7 +117,7 @@ class UpdatePerformer:
         Raises:
             NotFound: it is not there any more; another one may be.
         """
-        record = await self._updates.records.get(self.key)
+        record = await self._store.records.get(self.key)
         if record is None or record.value.id != self._update.id:
             raise NotFound(f"no update {self._update.id} of {self.device!r} any more")
         if record.version == self._version:
@@ -145,9 +138,8 @@ class UpdatePerformer:
 
     async def settle(self) -> None:
         """Put an update that has ended into the history, and let go of its image. Twice does no harm."""
-        await self._updates.remember(self.account, self.device, self._update)
-        if self._update.owns_blob:
-            await self._updates.blobs.delete(blob_key(self.account, self._update.blob_id))
+        await self._store.remember(self.account, self.device, self._update)
+        await self._store.delete_image(self.account, self._update)
 
     async def params(self, step: CallStep) -> bytes | None:
         """The parameters of a step's call. Raises `NotFound` where the image is gone, or not whole any more."""
@@ -213,7 +205,7 @@ class UpdatePerformer:
 
     async def _check_size(self) -> None:
         """Look at the image before the device makes room for it."""
-        stored = await self._updates.blobs.size(blob_key(self.account, self._update.blob_id))
+        stored = await self._store.blobs.size(blob_key(self.account, self._update.blob_id))
         if stored is None:
             raise NotFound(_GONE)
         if stored != self._update.image.size:
@@ -225,7 +217,7 @@ class UpdatePerformer:
         if not 0 <= offset - start <= len(block) - size:
             key = blob_key(self.account, self._update.blob_id)
             try:
-                start, block = offset, await self._updates.blobs.read(key, offset, max(size, READ_SIZE))
+                start, block = offset, await self._store.blobs.read(key, offset, max(size, READ_SIZE))
             except NotFound:
                 raise NotFound(_GONE) from None
             if len(block) < size:
@@ -234,11 +226,11 @@ class UpdatePerformer:
         return block[offset - start : offset - start + size]
 
     async def _tell_state(self, update: Update) -> None:
-        data = _json.encode(describe(update, now=self._updates.now()))
+        data = _json.encode(describe(update, now=self._store.now()))
         if update.state is State.TRANSFERRING and update.waits_until is not None:
-            await self._updates.feed.emit(self.account, "ota.waiting", self.device, data)
+            await self._store.feed.emit(self.account, "ota.waiting", self.device, data)
             return
-        await self._updates.feed.emit(self.account, f"ota.{update.state}", self.device, data)
+        await self._store.feed.emit(self.account, f"ota.{update.state}", self.device, data)
         report = _report(update)
         if report is not None:
             report = {"message": update.reason or _MESSAGES.get(update.state, str(update.state)), **report}
@@ -248,13 +240,13 @@ class UpdatePerformer:
         self._told_at = now
         progress = {"id": update.id, "progress_percent": update.progress_percent, "offset": update.offset}
         data = _json.encode({**progress, "size": update.image.size})
-        await self._updates.feed.emit(self.account, "ota.progress", self.device, data)
+        await self._store.feed.emit(self.account, "ota.progress", self.device, data)
         await self._report({"status": 1, "progress_percent": update.progress_percent})
 
     async def _report(self, fields: dict[str, Any]) -> None:
         """Keep `reported.ota` true for devices that do not report while they are being updated."""
         try:
-            await self._updates.shadows.update(self.account, self.device, {"state": {"reported": {"ota": fields}}})
+            await self._store.shadows.update(self.account, self.device, {"state": {"reported": {"ota": fields}}})
         except MdashError:  # a full shadow is no reason to stop an update
             return
 

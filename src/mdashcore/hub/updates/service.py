@@ -15,15 +15,16 @@ from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionCo
 from mdashcore.firmware import Image
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention
-from mdashcore.hub.records.store import Record, Records, scoped
+from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.shadows import Shadows
-from mdashcore.hub.updates.describe import History, describe
-from mdashcore.hub.updates.performer import DeviceCaller, UpdatePerformer, blob_key
+from mdashcore.hub.updates.describe import History
+from mdashcore.hub.updates.performer import UpdatePerformer
+from mdashcore.hub.updates.store import UpdateStore, blob_key
 from mdashcore.ota import State, Update
 from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["PREFIX", "DeviceCaller", "UpdatePerformer", "Updates", "blob_key", "describe"]
+__all__ = ["PREFIX", "Updates"]
 
 PREFIX: Final = "ota"  # of ids
 
@@ -50,17 +51,12 @@ class Updates:
         check_device: Callable[[str, str], Awaitable[None]] | None = None,
         contention: Contention = Contention(),
     ) -> None:
-        self.records = Records(
-            documents, "updates", Update, load=Update.from_stored, dump=Update.to_stored, contention=contention
-        )
-        self._histories = Records(documents, "update_histories", History, contention=contention)
+        self.store = UpdateStore(documents, blobs, feed, shadows, now=now, contention=contention)
         self.blobs = blobs
-        self.feed = feed
-        self.shadows = shadows
-        self.now = now
+        self._now = now
         self._entropy = entropy
         self._check_device = check_device
-        self.on_change: list[Callable[[str, str, Update], None]] = []
+        self.on_change = self.store.on_change
         """Called with (account, device id, update) after this process has stored a change of state; must not raise."""
 
     def new_id(self) -> str:
@@ -89,12 +85,12 @@ class Updates:
             NotFound: the device was removed.
         """
         facts = image if isinstance(image, ota.Image) else ota.Image.of(image)
-        race = self.records.race(scoped(account, device))
+        race = self.store.records.race(scoped(account, device))
         while True:
             try:
                 before, held = await self._make_way(account, device)
-                update = Update.queued(id, facts, now=self.now(), options=options, blob=blob, held_until=held)
-                version = await self.records.put(scoped(account, device), update, expected=before)
+                update = Update.queued(id, facts, now=self._now(), options=options, blob=blob, held_until=held)
+                version = await self.store.records.put(scoped(account, device), update, expected=before)
             except VersionConflict:
                 await race.lost()
                 continue
@@ -104,8 +100,8 @@ class Updates:
                 except MdashError:
                     await self.forget(account, device)
                     raise
-            self.changed(account, device, update)
-            return UpdatePerformer(self, account, device, Record(update, version), untold=True)
+            self.store.changed(account, device, update)
+            return UpdatePerformer(self.store, account, device, Record(update, version), untold=True)
 
     async def check_fit(
         self, account: str, device: str, image: Image | ota.Image, *, bare: bool, shadow: Shadow | None = None
@@ -121,7 +117,7 @@ class Updates:
                 zips so far. It can be forced.
         """
         if shadow is None:
-            shadow = await self.shadows.get(account, device)
+            shadow = await self.store.shadows.get(account, device)
         said = (shadow.reported or {}).get("ota")
         app = said.get("app") if isinstance(said, dict) else None
         if image.app is not None and isinstance(app, str) and app != image.app:
@@ -136,13 +132,13 @@ class Updates:
     async def _make_way(self, account: str, device: str) -> tuple[int, float | None]:
         """End an update that waits; the version of the one that is there, ended, and its `ota.held_until`."""
         try:
-            found = await self.records.get(scoped(account, device))
+            found = await self.store.records.get(scoped(account, device))
         except Damaged:
-            await self.records.delete(scoped(account, device))
+            await self.store.records.delete(scoped(account, device))
             return 0, None
         if found is None:
             return 0, None
-        run = UpdatePerformer(self, account, device, found)
+        run = UpdatePerformer(self.store, account, device, found)
         await run.apply(ota.NewerUpdateQueued())
         if not run.update.ended:
             raise Conflict(f"an update of {device!r} is going on already, it is {run.update.state}")
@@ -152,12 +148,12 @@ class Updates:
     async def take_up(self, account: str, device: str) -> UpdatePerformer:
         """The device's update, to be driven. Raises `NotFound`, also for one that cannot be read."""
         try:
-            record = await self.records.get(scoped(account, device))
+            record = await self.store.records.get(scoped(account, device))
         except Damaged:
             raise NotFound(f"what is stored of the update of {device!r} is damaged") from None
         if record is None:
             raise NotFound(f"device {device!r} was never updated")
-        return UpdatePerformer(self, account, device, record)
+        return UpdatePerformer(self.store, account, device, record)
 
     async def apply(self, account: str, device: str, event: ota.Event) -> Update:
         """Tell an event to the device's update, whoever drives it: how it stands then.
@@ -165,7 +161,7 @@ class Updates:
         Raises:
             NotFound: it was never updated.
         """
-        race = self.records.race(scoped(account, device))
+        race = self.store.records.race(scoped(account, device))
         while True:
             run = await self.take_up(account, device)
             try:
@@ -187,7 +183,7 @@ class Updates:
             raise NotFound(f"device {device!r} was never updated")
         if before.ended:
             await UpdatePerformer(
-                self, account, device, Record(before, 0)
+                self.store, account, device, Record(before, 0)
             ).settle()  # who ended it may not have come to that
             raise Conflict(f"the update of {device!r} has ended already: {before.state}")
         update = await self.apply(account, device, ota.CancelRequested())
@@ -197,23 +193,11 @@ class Updates:
 
     async def get(self, account: str, device: str) -> Update | None:
         """The device's newest update as it is stored, or None."""
-        record = await self.records.get(scoped(account, device))
-        return None if record is None else record.value
+        return await self.store.get(account, device)
 
     async def history(self, account: str, device: str) -> History:
         """The device's updates that have ended."""
-        record = await self._histories.get(scoped(account, device))
-        return History() if record is None else record.value
-
-    async def remember(self, account: str, device: str, update: Update) -> None:
-        """Put an update that has ended into the history."""
-
-        def change(found: History | None) -> History | None:
-            before = found or History()
-            after = before.with_(update)
-            return None if after is before else after
-
-        await self._histories.change(scoped(account, device), change, replace_damaged=True)
+        return await self.store.history(account, device)
 
     async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
         """(account, device id) of every update that has not ended: what a node takes up when it starts.
@@ -221,12 +205,12 @@ class Updates:
         Those that have ended, and still have their image, are settled on the way.
         """
         images = {key async for key in self.blobs.scan()}
-        async for key, update in self.records.scan():
+        async for key, update in self.store.records.scan():
             account, _, device = key.partition("/")
             if not update.ended:
                 yield account, device
             elif update.owns_blob and blob_key(account, update.blob_id) in images:
-                await UpdatePerformer(self, account, device, Record(update, 0)).settle()
+                await UpdatePerformer(self.store, account, device, Record(update, 0)).settle()
 
     async def orphans(self) -> set[tuple[str, str]]:
         """(account, id) of every image that was stored for an update, and is named by none that needs it.
@@ -235,7 +219,7 @@ class Updates:
         """
         images = {key async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
         damaged: list[str] = []
-        async for key, update in self.records.scan(damaged=damaged):
+        async for key, update in self.store.records.scan(damaged=damaged):
             if not (update.ended and update.owns_blob):
                 images.discard(blob_key(key.partition("/")[0], update.blob_id))
         unsure = {key.partition("/")[0] for key in damaged}  # what an update that cannot be read names is not known
@@ -253,17 +237,11 @@ class Updates:
             update = await self.get(account, device)
         except Damaged:
             update = None  # its image becomes an orphan
-            await self.records.delete(key)
+            await self.store.records.delete(key)
         if update is not None:
-            await self.records.delete(key)
-            if update.owns_blob:
-                await self.blobs.delete(blob_key(account, update.blob_id))
-        await self._histories.delete(key)
-
-    def changed(self, account: str, device: str, update: Update) -> None:
-        """A change of state was stored."""
-        for tell in tuple(self.on_change):
-            tell(account, device, update)
+            await self.store.records.delete(key)
+            await self.store.delete_image(account, update)
+        await self.store.histories.delete(key)
 
 
 _TOO_LATE = {

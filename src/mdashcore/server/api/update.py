@@ -8,8 +8,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from mdashcore._errors import Damaged, NotFound
-from mdashcore.hub.updates.describe import History
-from mdashcore.hub.updates.service import describe
+from mdashcore.hub.updates.describe import History, describe
 from mdashcore.server.api._request import answer, principal, service
 
 routes = Blueprint("update", __name__, url_prefix="/devices/<id>/ota")

@@ -16,7 +16,7 @@ import trio
 from mdashcore import _json, rollout
 from mdashcore._errors import InvalidInput, TooLarge
 from mdashcore.hub.rollouts.service import describe
-from mdashcore.hub.updates.service import blob_key
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.server.asgi import (
     App,
     Receive,

@@ -29,7 +29,8 @@ from mdashcore._errors import (
     RpcError,
     StorageError,
 )
-from mdashcore.hub.updates.service import blob_key, describe
+from mdashcore.hub.updates.describe import describe
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.ota import State, Update
 from mdashcore.server.asgi import (
     App,

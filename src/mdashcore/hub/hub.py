@@ -1,0 +1,268 @@
+"""`Hub`: the parts of the service put together, and what concerns more than one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mdashcore import _json, identity, notifications
+from mdashcore._errors import NotFound
+from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.deltas import check_delta_limit
+from mdashcore.hub.device_list import DeviceList
+from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem
+from mdashcore.hub.images import FREE_DISK, Images
+from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.maintenance.retention import Retention
+from mdashcore.hub.nodes import Nodes
+from mdashcore.hub.presence import Presence
+from mdashcore.hub.records.contention import AnyioSignal, Contention, Signal
+from mdashcore.hub.registry import CreatedDevice, Registry
+from mdashcore.hub.rollouts.service import Rollouts
+from mdashcore.hub.sessions import Sessions
+from mdashcore.hub.shadows import Shadows
+from mdashcore.hub.updates.service import Updates
+from mdashcore.hub.usage import Usage
+from mdashcore.ota import Build
+from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
+from mdashcore.storage import ORDERED, SHARED, Backend
+
+__all__ = ["Hub", "HubObserver"]
+
+
+class HubObserver(Protocol):
+    """What a holder of connections is notified of. The hub calls the methods as soon as the change is stored.
+
+    None of them may wait: an observer that has to close a socket starts to close it, and returns.
+    """
+
+    def shadow_changed(self, account: str, id: str, change: Change) -> None:
+        """A device's shadow was updated, by whomever: if a delta is left, the device wants to know it."""
+
+    def device_revoked(self, account: str, id: str) -> None:
+        """A device's token is not valid any more: its connection has to be closed."""
+
+    def notified(self, account: str, item: FeedItem) -> None:
+        """A notification was stored by this process. Of one that shares its store, the bus tells too."""
+
+    def build_reported(self, account: str, id: str, build: Build) -> None:
+        """A device said what it runs, all that it said on its present connection: an update may wait for that."""
+
+    def device_removed(self, account: str, id: str) -> None:
+        """A device does not exist any more."""
+
+    def key_revoked(self, account: str, key: str | None) -> None:
+        """A key or session is not valid any more (None: any of the account's credentials may be the one).
+
+        What it opened has to be closed; who has another that is valid comes back.
+        """
+
+
+class Hub:
+    """The service on one storage backend.
+
+    Args:
+        now: the wall clock, in Unix seconds: what is stored and shown.
+        entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
+        signal: makes what a task waits with that has to wait for another one, or for a moment; for another event loop
+            than those that anyio knows.
+        limits: of each account. A `Node` and a server keep those that are per process.
+        free_disk: bytes that images of firmware leave free on the disk.
+        keep_log_seconds: as `Feed` has it: how old a notification may become. Without a `Node`, the embedder calls
+            `retention.check` every `AGE_INTERVAL`, or logs are bounded in number and bytes only.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        now: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        shadow_limits: Limits = DEFAULT_LIMITS,
+        limits: AccountLimits = AccountLimits(),
+        free_disk: int = FREE_DISK,
+        keep_log_seconds: float = KEEP_SECONDS,
+        signal: Callable[[], Signal] = AnyioSignal,
+    ) -> None:
+        contention = Contention(entropy, signal)
+        documents = backend.documents
+        self.now = now
+        self.backend = backend
+        self.bus = backend.bus
+        self.limits = limits
+        self.usage = Usage(documents, backend.blobs, limits, contention=contention)
+        self.blobs = Images(backend, self.usage, free_disk=free_disk)
+        self._entropy = entropy
+        self._observers: list[HubObserver] = []
+        self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
+        exclusive = SHARED not in backend.capabilities
+        self.accounts = Accounts(
+            documents,
+            now=now,
+            entropy=entropy,
+            on_revoked=self._key_revoked,
+            exclusive=exclusive,
+            contention=contention,
+            usage=self.usage,
+        )
+        self.sessions = Sessions(
+            documents,
+            self.accounts,
+            now=now,
+            entropy=entropy,
+            on_revoked=self._key_revoked,
+            most=limits.sessions,
+        )
+        self.retention = Retention(self.accounts, self.feed)
+        self.registry = Registry(
+            documents,
+            now=now,
+            entropy=entropy,
+            on_revoked=self._device_revoked,
+            is_removing=self.accounts.is_removing,
+            contention=contention,
+            usage=self.usage,
+        )
+        self.presence = Presence(documents, now=now, contention=contention)
+        self.nodes = Nodes(documents, now=now)
+        self.shadows = Shadows(
+            documents,
+            self.feed,
+            now=now,
+            on_change=self._shadow_changed,
+            limits=shadow_limits,
+            contention=contention,
+            put_and_append=backend.put_and_append,
+        )
+        self.updates = Updates(
+            documents,
+            self.blobs,
+            self.feed,
+            self.shadows,
+            now=now,
+            entropy=entropy,
+            check_device=self.registry.check_stays,
+            contention=contention,
+        )
+        self.device_list = DeviceList(
+            self.registry.records,
+            self.presence.records,
+            self.shadows.records,
+            ordered=ORDERED in backend.capabilities,
+        )
+        self.rollouts = Rollouts(
+            documents,
+            self.blobs,
+            self.feed,
+            self.updates,
+            self.registry,
+            self.presence,
+            self.device_list,
+            now=now,
+            entropy=entropy,
+            contention=contention,
+            limits=limits,
+        )
+
+    def add_observer(self, observer: HubObserver) -> None:
+        """Tell `observer` from now on."""
+        self._observers.append(observer)
+
+    def remove_observer(self, observer: HubObserver) -> None:
+        """Tell `observer` no more."""
+        self._observers.remove(observer)
+
+    def new_node_id(self) -> str:
+        """A name for a process that holds connections, as no other has it."""
+        return identity.make_id("node", self._entropy(8))
+
+    # What concerns more than one part
+
+    async def create_device(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
+        """Register a device and tell of it. Raises as `Registry.create`."""
+        created = await self.registry.create(account, id, name)
+        await self._forget(account, created.device.id)  # what an earlier device of that id reported while it went
+        data = _json.encode({"name": created.device.name})
+        await self.feed.emit(account, notifications.CREATED, created.device.id, data)
+        return created
+
+    async def rename_device(self, account: str, id: str, name: str) -> None:
+        """Give a device another name and tell of it. Raises as `Registry.rename`."""
+        device = await self.registry.rename(account, id, name)
+        await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"name": device.name}))
+
+    async def set_delta_limit(self, account: str, id: str, limit: int | None) -> None:
+        """Change how large a delta the device is sent, from the next one on, and tell of it.
+
+        Args:
+            limit: bytes of the frame; 0 for any; `None` for the limit of the device's platform.
+
+        Raises:
+            InvalidInput: no such limit.
+            NotFound: no such device.
+        """
+        await self.registry.set_delta_limit(account, id, check_delta_limit(limit))
+        await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"delta_limit": limit}))
+
+    async def remove_device(self, account: str, id: str) -> None:
+        """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`.
+
+        Its token ends first, and the device itself goes last: a removal that was stopped is finished by the next one.
+        """
+        await self.registry.begin_removal(account, id)
+        try:
+            await self._forget(account, id)
+        finally:
+            for observer in self._observers:
+                observer.device_removed(account, id)
+        await self.registry.finish_removal(account, id)
+        await self.feed.emit(account, notifications.DELETED, id)
+
+    async def _forget(self, account: str, id: str) -> None:
+        await self.presence.forget(account, id)
+        await self.shadows.forget(account, id)
+        await self.updates.forget(account, id)
+
+    async def remove_account(self, name: str) -> None:
+        """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin.
+
+        The account itself goes last: a removal that was stopped is finished by the next one, and nobody gets the name
+        before. Meanwhile no password, session or device token of it is valid; its keys go first.
+        """
+        await self.accounts.begin_removal(name)
+        await self.accounts.remove_keys(name)
+        for device in await self.registry.of(name):
+            self._device_revoked(name, device.id)  # all at once: to remove each takes a while
+        await self.sessions.forget(name)
+        await self.rollouts.forget(name)
+        for device in await self.registry.of(name):
+            try:
+                await self.remove_device(name, device.id)
+            except NotFound:
+                continue  # somebody else was quicker
+        await self.feed.forget(name)
+        await self.usage.forget(name)
+        await self.accounts.remove(name)
+
+    # What the parts tell
+
+    def build_reported(self, account: str, id: str, build: Build) -> None:
+        """A device said what it runs."""
+        for observer in self._observers:
+            observer.build_reported(account, id, build)
+
+    def _told(self, account: str, item: FeedItem) -> None:
+        for observer in self._observers:
+            observer.notified(account, item)
+
+    def _shadow_changed(self, account: str, id: str, change: Change) -> None:
+        for observer in self._observers:
+            observer.shadow_changed(account, id, change)
+
+    def _device_revoked(self, account: str, id: str) -> None:
+        for observer in self._observers:
+            observer.device_revoked(account, id)
+
+    def _key_revoked(self, account: str, key: str | None) -> None:
+        for observer in self._observers:
+            observer.key_revoked(account, key)

@@ -1,0 +1,80 @@
+"""What is stored of updates: the newest of each device, those that it has had, and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mdashcore.hub.feed import Feed
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Records, scoped
+from mdashcore.hub.shadows import Shadows
+from mdashcore.hub.updates.describe import History
+from mdashcore.ota import Update
+from mdashcore.storage import BlobStore, DocumentStore
+
+__all__ = ["UpdateStore", "blob_key"]
+
+
+def blob_key(account: str, id: str) -> str:
+    """Return the key of the image with the id `Update.blob_id`."""
+    return scoped(account, id)
+
+
+class UpdateStore:
+    """The records of updates, with what a performer writes beside them.
+
+    Args:
+        now: Unix seconds.
+        contention: what writers of one record need.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        blobs: BlobStore,
+        feed: Feed,
+        shadows: Shadows,
+        *,
+        now: Callable[[], float],
+        contention: Contention,
+    ) -> None:
+        self.records = Records(
+            documents, "updates", Update, load=Update.from_stored, dump=Update.to_stored, contention=contention
+        )
+        self.histories = Records(documents, "update_histories", History, contention=contention)
+        self.blobs = blobs
+        self.feed = feed
+        self.shadows = shadows
+        self.now = now
+        self.on_change: list[Callable[[str, str, Update], None]] = []
+        """See `Updates.on_change`."""
+
+    async def get(self, account: str, device: str) -> Update | None:
+        """Return the device's newest update as it is stored; `None` if the device was never updated."""
+        record = await self.records.get(scoped(account, device))
+        return None if record is None else record.value
+
+    async def history(self, account: str, device: str) -> History:
+        """Return the device's updates that have ended."""
+        record = await self.histories.get(scoped(account, device))
+        return History() if record is None else record.value
+
+    async def remember(self, account: str, device: str, update: Update) -> None:
+        """Put an update that has ended into the history. The second time does nothing."""
+
+        def change(found: History | None) -> History | None:
+            before = found or History()
+            after = before.with_(update)
+            return None if after is before else after
+
+        await self.histories.change(scoped(account, device), change, replace_damaged=True)
+
+    async def delete_image(self, account: str, update: Update) -> None:
+        """Delete the image of an update that owns it."""
+        if update.owns_blob:
+            await self.blobs.delete(blob_key(account, update.blob_id))
+
+    def changed(self, account: str, device: str, update: Update) -> None:
+        """Call the callbacks of `on_change`: a change of state was stored."""
+        for callback in tuple(self.on_change):
+            callback(account, device, update)
