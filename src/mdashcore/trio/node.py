@@ -41,7 +41,7 @@ from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, TRY_AG
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Authenticate, Subscriber, Subscribers
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
-from mdashcore.trio.drivers.rollout_supervisor import NodeUpdateStarter, RolloutSupervisor
+from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
@@ -124,7 +124,7 @@ class Node:
         )
         self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
         self.update_supervisor = UpdateSupervisor(hub, LocalCaller(self.calls), self.background)
-        self.rollouts = RolloutSupervisor(hub, NodeUpdateStarter(self), self.background)
+        self.rollouts = RolloutSupervisor(hub, _NodeUpdates(self), self.background)
 
     # Connections
 
@@ -424,6 +424,15 @@ class Node:
             while self._devices or self._farewells:
                 await self._quiet.wait()
                 self._quiet = trio.Event()
+
+
+class _NodeUpdates:
+    """The updates of the devices that are connected to a node, as a rollout starts and cancels them."""
+
+    def __init__(self, node: Node) -> None:
+        self.is_connected = node.is_connected
+        self.start = node.update_supervisor.start
+        self.cancel = node.update_supervisor.cancel
 
 
 @asynccontextmanager

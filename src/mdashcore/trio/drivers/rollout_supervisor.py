@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import trio
@@ -15,11 +15,9 @@ from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.rollouts.performer import RolloutPerformer, UpdateStarter
 from mdashcore.trio.background import Background, Retry
+from mdashcore.trio.drivers.rollout_driver import RolloutDriver
 
-if TYPE_CHECKING:
-    from mdashcore.trio.node import Node
-
-__all__ = ["NodeUpdateStarter", "RolloutSupervisor"]
+__all__ = ["RolloutSupervisor"]
 
 REFRESH: Final = 60.0  # seconds between two looks at everything: for what the bus has lost, which is allowed to
 
@@ -34,35 +32,12 @@ _Key = tuple[str, str]
 
 
 @attrs.define(eq=False)
-class RolloutDriver:
-    """One rollout with what waits for its next step."""
-
-    run: RolloutPerformer
-    retry: Retry
-    due: float = 0.0
-    """When it is to be stepped although nothing happens, by Trio's clock: nobody sets that one."""
-    reload: bool = False
-    refresh: bool = False
-    devices: dict[str, None] = attrs.Factory(dict)
-    """Those to be looked at: no more than the rollout has."""
-
-
-@attrs.define(eq=False)
 class _New:
     """A rollout that is to be taken up."""
 
     retry: Retry
     due: float = 0.0
     """When, by Trio's clock."""
-
-
-class NodeUpdateStarter:
-    """A node's devices, and its updater."""
-
-    def __init__(self, node: Node) -> None:
-        self.is_connected = node.is_connected
-        self.start = node.update_supervisor.start
-        self.cancel = node.update_supervisor.cancel
 
 
 class RolloutSupervisor:
@@ -128,29 +103,14 @@ class RolloutSupervisor:
                 new.due = now + delay
                 self._new[key] = new
         for key, driven in tuple(self._driven.items()):
-            if driven.due <= now or (not driven.retry.failing and (driven.devices or driven.reload)):
-                if (delay := await _try(driven.retry, partial(self._step, driven))) is not None:
+            if driven.is_due(now):
+                if (delay := await _try(driven.retry, driven.step)) is not None:
                     driven.due = now + delay
                 if driven.run.gone:
                     self._drop(key)
                 await trio.lowlevel.checkpoint()
         times = (each.due for waiting in (self._new, self._driven) for each in waiting.values())
         return min([self._refresh_at, *times])
-
-    async def _step(self, driven: RolloutDriver) -> None:
-        run = driven.run
-        if driven.refresh:
-            await run.refresh()
-            driven.refresh = False
-        if driven.reload:
-            driven.reload = False
-            await run.reload()
-        while driven.devices:
-            device = next(iter(driven.devices))
-            await run.look(device)
-            driven.devices.pop(device, None)
-        due = await run.step()
-        driven.due = 0.0 if due is None else trio.current_time() + max(0.0, due - self._hub.now())
 
     async def _refresh(self) -> None:
         """Take up what is not driven yet, and look at everything that is."""
@@ -165,7 +125,9 @@ class RolloutSupervisor:
             run = await RolloutPerformer.load(self._hub.rollouts, self._hands, *key)
         except NotFound:
             return
-        driven = self._driven[key] = RolloutDriver(run, self._retry(), reload=self._new.pop(key, None) is not None)
+        driven = self._driven[key] = RolloutDriver(
+            run, self._hub.now, self._retry(), reload=self._new.pop(key, None) is not None
+        )
         self._by_account.setdefault(key[0], []).append(driven)
 
     def _drop(self, key: _Key) -> None:

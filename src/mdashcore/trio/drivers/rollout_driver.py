@@ -1,0 +1,48 @@
+"""Drives one rollout: its next step, and what that waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from mdashcore.hub.rollouts.performer import RolloutPerformer
+from mdashcore.trio.background import Retry
+
+__all__ = ["RolloutDriver"]
+
+
+@attrs.define(eq=False)
+class RolloutDriver:
+    """One rollout with what waits for its next step."""
+
+    run: RolloutPerformer
+    now: Callable[[], float]
+    """The clock of the times that the rollout says."""
+    retry: Retry
+    due: float = 0.0
+    """When it is to be stepped although nothing happens, by Trio's clock: no step of the wall clock moves that one."""
+    reload: bool = False
+    refresh: bool = False
+    devices: dict[str, None] = attrs.Factory(dict)
+    """Those to be looked at: no more than the rollout has."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether a step is to be made at `now`, by Trio's clock."""
+        return self.due <= now or (not self.retry.failing and bool(self.devices or self.reload))
+
+    async def step(self) -> None:
+        """Look at everything that has changed, and take the rollout one step further."""
+        if self.refresh:
+            await self.run.refresh()
+            self.refresh = False
+        if self.reload:
+            self.reload = False
+            await self.run.reload()
+        while self.devices:
+            device = next(iter(self.devices))
+            await self.run.look(device)
+            self.devices.pop(device, None)
+        due = await self.run.step()
+        self.due = 0.0 if due is None else trio.current_time() + max(0.0, due - self.now())
