@@ -7,6 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+NEWEST = 2**53 - 1  # the first read asks for what is before it
+
 QUIET = {"stats_interval": 3600, "log_interval": 3600}
 
 
@@ -114,6 +116,29 @@ def test_a_filter_that_is_taken_away_shows_no_more_than_a_page_holds(open_page, 
     expect(lines(page)).to_have_text(names[-100:])
     scroll(page, 0)
     expect(lines(page)).to_have_text(names[-300:])
+
+
+def test_a_page_that_goes_live_while_it_looks_back_goes_on_looking(open_page, person, fleet, calls, tweak):
+    """What came between is read after that: the filter's one find, far back, is there."""
+    fleet.connect("lamp", **QUIET)
+    calls("Test.Call", *range(30))
+    page = open_page(person, "#/notifications?kind=in&q=Call0")
+    expect(lines(page)).to_have_count(1)
+    held = []
+
+    def hold_the_second(route):
+        if not held and asks(route).get("before", NEWEST) < NEWEST:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/logs", hold_the_second)
+    tweak(page, "stream.js", PAGE=10)
+    expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
+    calls("Test.Call", 30)
+    held[0].continue_()
+    expect(lines(page)).to_have_text(["rpc.in.Test.Call0"])
+    expect(page.get_by_text("This is the beginning of the log.")).to_be_attached()
 
 
 # Downloads

@@ -71,7 +71,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   // The stored log
 
-  // One read at a time; what comes live meanwhile waits. A newer read makes an older one stop.
+  // One read at a time; what comes live meanwhile waits. A newer read makes an older one stop: what is shown begins anew.
   async function read(run, failed = sayError) {
     const mine = (reading = {});
     fill(edge, "Loading…");
@@ -86,6 +86,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     } finally {
       if (reading === mine) {
         reading = null;
+        if (!dead) catchUp();
         if (!isHeld() && !dead) takeWaiting();
         tell();
       }
@@ -138,9 +139,9 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     });
   }
 
-  // Once notifications are told: what came between. While paused, this is left for its end.
+  // Once notifications are told: what came between. While paused or reading, this is left for the end of that.
   function catchUp() {
-    if (!behind || paused || live.connectionState() !== "live") return;
+    if (!behind || paused || reading || live.connectionState() !== "live") return;
     behind = false;
     if (detached) takeWaiting();
     else if (notes.length === 0) start();
