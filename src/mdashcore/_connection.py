@@ -14,10 +14,12 @@ from typing import Final
 import attrs
 
 from mdashcore import jsonrpc
+from mdashcore._checked import checked, whole
 from mdashcore._errors import (
     AnswerTooLarge,
     Busy,
     InvalidAnswer,
+    InvalidInput,
     LocalProtocolError,
     RemoteProtocolError,
     RpcError,
@@ -54,7 +56,7 @@ _BROKEN: Final = {
 SHOWN: Final = 128  # bytes of a rejected frame that are kept for a person to see
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checked)
 class ConnectionLimits:
     """The bounds of one connection. Each is far above what a healthy peer needs."""
 
@@ -77,7 +79,7 @@ class ConnectionLimits:
     """Bytes not yet taken for sending: a peer that is so far behind does not read. Calls then raise `Busy`, and
     a request, or what else has to be answered, closes the connection."""
 
-    max_corrections: int = 8
+    max_corrections: int = attrs.field(default=8, validator=whole(0))
     """Frames that cannot be read and are answered with an error: by then a developer has seen it. More would make
     garbage of garbage."""
 
@@ -106,7 +108,10 @@ class Connection:
     says, by the connection itself.
 
     Args:
-        first_id: the id of the first call.
+        first_id: the id of the first call, 1 or more.
+
+    Raises:
+        InvalidInput: it is no such number, or the limits are none.
     """
 
     __slots__ = (
@@ -124,6 +129,10 @@ class Connection:
     )
 
     def __init__(self, limits: ConnectionLimits = ConnectionLimits(), *, first_id: int = 1) -> None:
+        if not isinstance(limits, ConnectionLimits):
+            raise InvalidInput(f"limits are ConnectionLimits, not {type(limits).__name__}")
+        if type(first_id) is not int or first_id < 1:
+            raise InvalidInput("first_id is a whole number from 1 on")
         self.limits = limits
         self._inbox: list[Event] = []
         self._outbox: list[bytes] = []
@@ -148,15 +157,16 @@ class Connection:
 
     # In
 
-    def receive_data(self, frame: bytes | str) -> None:
+    def receive_data(self, frame: bytes | bytearray | memoryview | str) -> None:
         """Take one frame: a whole text message of the transport.
 
         Raises:
             RemoteProtocolError: the peer floods. The connection is closed.
+            TypeError: the frame is no text and no bytes.
         """
+        data = frame if type(frame) is bytes else jsonrpc.as_frame(frame)
         if self._closed:
             return
-        data = frame if isinstance(frame, bytes) else frame.encode("utf-8", "surrogatepass")
         if len(data) > self.limits.max_frame:
             self._receive_large(data)
             return
@@ -308,7 +318,9 @@ class Connection:
 
         Raises:
             RemoteProtocolError: `events()` was not called for `max_events` events.
+            InvalidInput: `now` is no number.
         """
+        _check_time("now", now)
         while self._deadlines and self._deadlines[0][0] <= now:
             _, id_ = heapq.heappop(self._deadlines)
             method = self._calls.get(id_)
@@ -327,15 +339,18 @@ class Connection:
 
         Raises:
             LocalProtocolError: the connection is closed.
-            InvalidInput: the method or the params have no JSON form.
+            InvalidInput: the method is no text of 256 characters at most, the deadline is no number, or the params have
+                no JSON form. Bytes that are no JSON have none either.
             TooLarge: the frame would exceed `max_frame`.
             Busy: too many calls are waiting, or the peer does not read.
         """
+        if deadline is not None:
+            _check_time("a deadline", deadline)
         self._check_room()
         if len(self._calls) >= self.limits.max_calls:
             raise Busy(f"{len(self._calls)} calls are waiting for the peer's answer")
         id_ = self._next_id
-        self._send(jsonrpc.encode_request(method, None if params is None else jsonrpc.to_raw(params), id_))
+        self._send(jsonrpc.encode_request(method, params, id_))
         self._next_id += 1
         self._calls[id_] = method
         if deadline is not None:
@@ -348,7 +363,7 @@ class Connection:
     def notify(self, method: str, params: object = None) -> None:
         """Tell the peer something; there is no answer. Raises as `call` does."""
         self._check_room()
-        self._send(jsonrpc.encode_request(method, None if params is None else jsonrpc.to_raw(params)))
+        self._send(jsonrpc.encode_request(method, params))
 
     def reply(self, ref: int, result: object = None) -> None:
         """Answer a `RequestReceived`. Once; a connection that has closed meanwhile ignores it.
@@ -357,21 +372,27 @@ class Connection:
 
         Raises:
             LocalProtocolError: there is no such unanswered request.
-            InvalidInput, TooLarge: the result cannot be sent; the request is still unanswered.
+            InvalidInput: the result has no JSON form, or is bytes that are no JSON. The request is still unanswered.
+            TooLarge: the frame would exceed `max_frame`. The request is still unanswered.
         """
-        raw = jsonrpc.to_raw(result)
         id_ = self._unanswered(ref)
+        answer = jsonrpc.encode_result(id_ or b"null", result)
         if id_ is not None:
-            self._answer_request(ref, jsonrpc.encode_result(id_, raw))
+            self._answer_request(ref, answer)
 
     def reply_error(self, ref: int, error: RpcError | ErrorObject) -> None:
-        """Answer a `RequestReceived` with an error. Otherwise as `reply`."""
+        """Answer a `RequestReceived` with an error. Otherwise as `reply`.
+
+        Raises:
+            InvalidInput: it is no error of JSON-RPC: a code that is a whole number, a message that is text.
+        """
         if isinstance(error, RpcError):
             data = None if error.data is None else jsonrpc.to_raw(error.data)
             error = ErrorObject(error.code, error.message, data)
         id_ = self._unanswered(ref)
+        answer = jsonrpc.encode_error(id_, error)
         if id_ is not None:
-            self._answer_request(ref, jsonrpc.encode_error(id_, error))
+            self._answer_request(ref, answer)
 
     def abandon(self, id: int) -> None:
         """Stop waiting for a call: its answer will be ignored. Harmless where there is no such call."""
@@ -473,6 +494,11 @@ class Connection:
     def _fail(self, why: str) -> None:
         self.close(why)
         raise RemoteProtocolError(why)
+
+
+def _check_time(what: str, time: float) -> None:
+    if type(time) not in (int, float) or time != time:
+        raise InvalidInput(f"{what} is a time on a monotonic clock, in seconds, not {time!r:.40}")
 
 
 def _call_id(raw: RawJson | None) -> int | None:

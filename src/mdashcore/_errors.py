@@ -13,7 +13,8 @@
     ├── DeviceOffline             no live connection to that device
     ├── InvalidInput              what was given cannot be accepted, nothing was changed
     │   ├── InvalidShadowUpdate
-    │   └── InvalidFirmware
+    │   ├── InvalidFirmware
+    │   └── InvalidSetting        a limit, or another setting, that makes no sense; a ValueError too
     ├── TooLarge                  more bytes than the limit allows
     ├── UnsupportedContent        a body in a form that is not read: a content coding
     ├── Unauthenticated           no credentials, or not valid ones
@@ -56,6 +57,7 @@ __all__ = [
     "InvalidAnswer",
     "InvalidFirmware",
     "InvalidInput",
+    "InvalidSetting",
     "InvalidShadowUpdate",
     "LimitReached",
     "LocalProtocolError",
@@ -147,6 +149,10 @@ class InvalidFirmware(InvalidInput):
         super().__init__(message)
         self.device_words = device_words
         """What Mongoose OS says of such an image: less than this error does, and known to its users."""
+
+
+class InvalidSetting(InvalidInput, ValueError):
+    """A limit, or another setting, that makes no sense: negative, zero, NaN, or of a wrong type. The text names it."""
 
 
 class TooLarge(MdashError):

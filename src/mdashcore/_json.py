@@ -8,6 +8,7 @@ levels on Python 3.13, and what reads the document later may recurse on every on
 from __future__ import annotations
 
 import re
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ MAX_DEPTH = 64  # a shadow may have 10 levels, a frame adds 4; nothing real come
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
+_check = msgspec.json.Decoder(msgspec.Raw).decode
 
 encode = _encoder.encode
 """A Python value as compact JSON, in UTF-8; key order kept."""
@@ -40,6 +42,65 @@ def decode(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     if too_deep(raw, max_depth):
         raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
     return value
+
+
+def check(raw: bytes, *, max_depth: int = MAX_DEPTH) -> None:
+    """Check that bytes are one JSON text in UTF-8, without making a value of it. Raises `InvalidInput`."""
+    if type(raw) is not bytes:
+        raise InvalidInput(f"raw JSON is bytes, not {type(raw).__name__}")
+    try:
+        if not raw.isascii():
+            raw.decode()  # msgspec skips over what it does not read
+        _check(raw)
+    except DECODE_ERRORS as exc:
+        raise InvalidInput(f"not valid JSON: {reason(exc)}") from None
+    if too_deep(raw, max_depth):
+        raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
+
+
+def encode_strictly(value: object, *, max_depth: int = MAX_DEPTH) -> bytes:
+    """A JSON value as compact JSON: None, a bool, a finite number, text, a list or tuple, a dict whose keys are text.
+
+    `encode` also takes what it makes text of, such as bytes (as base64), and makes null of NaN, which deletes in a
+    shadow: it is for values that are known to be JSON.
+
+    Raises:
+        InvalidInput: the value is, or holds, anything else; or it is nested deeper than `max_depth`.
+    """
+    try:
+        raw = encode(value)
+        _check_value(value)
+    except InvalidInput:
+        raise
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
+        raise InvalidInput(f"not representable as JSON: {exc}") from None
+    if too_deep(raw, max_depth):
+        raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
+    return raw
+
+
+_PLAIN: Final = frozenset({str, int, bool, type(None)})  # a call for each of them would take most of the time
+
+
+_SEQUENCES: Final = (list, tuple)
+
+
+def _check_value(value: object) -> None:
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if type(key) is not str and not isinstance(key, str):
+                raise InvalidInput(f"not representable as JSON: a key that is {type(key).__name__}")
+            if type(member) not in _PLAIN:
+                _check_value(member)
+    elif isinstance(value, _SEQUENCES):
+        for member in value:
+            if type(member) not in _PLAIN:
+                _check_value(member)
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise InvalidInput("not representable as JSON: NaN or infinity")
+    elif value is not None and not isinstance(value, str | int):
+        raise InvalidInput(f"not representable as JSON: {type(value).__name__}")
 
 
 def reason(exc: Exception) -> str:

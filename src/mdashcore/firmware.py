@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
+from mdashcore._checked import checked
 from mdashcore._errors import InvalidFirmware, InvalidInput
 from mdashcore._json import decode, encode
 
@@ -34,7 +35,7 @@ MAX_NAME = 49  # bytes of a file's name, without its folder: a device keeps it i
 _BLOCK = 65_536  # bytes read at a time: what a check needs in memory, whatever the size of the image
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=checked)
 class Limits:
     """How large an image may be."""
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import InvalidInput, Unauthenticated
 
 __all__ = [
     "ENTROPY_BYTES",
@@ -24,6 +24,7 @@ __all__ = [
     "check_account_name",
     "check_device_id",
     "check_label",
+    "check_secret",
     "hash_token",
     "is_key",
     "make_id",
@@ -131,8 +132,16 @@ def make_id(prefix: str, entropy: bytes) -> str:
     return f"{prefix}_{base64.b32encode(entropy)[:12].decode().lower()}"
 
 
+def check_secret(secret: object) -> str:
+    """Return the secret, if it can be one. Raises `Unauthenticated` for what is no text: `None`, or bytes."""
+    if not isinstance(secret, str):
+        raise Unauthenticated("no credentials were given")
+    return secret
+
+
 def hash_token(token: str) -> str:
-    """What is kept of a token: SHA-256 in hexadecimal."""
+    """What is kept of a token: SHA-256 in hexadecimal. Raises `Unauthenticated` for what is no text."""
+    token = check_secret(token)
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 

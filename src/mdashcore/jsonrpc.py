@@ -17,9 +17,9 @@ else is encoded.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, NoReturn, TypeAlias
 
 import msgspec
 
@@ -59,6 +59,8 @@ APPLICATION_ERROR: Final = -32000
 MAX_BATCH: Final = 100  # one frame may not become more work than this; real devices send none
 MAX_ID: Final = 256  # bytes: every answer repeats the id, and has to fit a frame; a UUID has 38
 MAX_METHOD: Final = 256  # characters: names are put into errors, events and logs; real ones have 30 at most
+
+MAX_VALUE_DEPTH: Final = _json.MAX_DEPTH - 1  # levels of params or a result: the frame around them is one too
 
 RawJson: TypeAlias = bytes
 """One valid JSON text in UTF-8."""
@@ -138,42 +140,62 @@ _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_error = msgspec.json.Decoder(_WireError).decode
 
-dumps = _json.encode
-"""A value as raw JSON."""
+
+def dumps(value: object) -> RawJson:
+    """Encode a value as raw JSON: compact, in UTF-8, with the keys in their order.
+
+    Args:
+        value: None, a bool, a finite number, text, a list or tuple, or a dict whose keys are text.
+
+    Raises:
+        InvalidInput: it is, or holds, anything else, such as NaN or bytes; or it nests deeper than 63 levels.
+    """
+    return _json.encode_strictly(value, max_depth=MAX_VALUE_DEPTH)
 
 
-def loads(raw: RawJson) -> Any:
-    """The value of raw JSON; raises `InvalidInput` for what is not JSON."""
-    return _json.decode(raw)
+def loads(raw: bytes | str) -> Any:
+    """Decode raw JSON.
+
+    Raises:
+        InvalidInput: it is no JSON, or nested deeper than 64 levels.
+    """
+    return _json.decode(raw if isinstance(raw, str) else as_frame(raw))
 
 
 def to_raw(value: object) -> RawJson:
-    """`bytes` are raw JSON already; anything else is encoded.
+    """Take `bytes` as raw JSON, and encode anything else as `dumps` does.
 
     Raises:
-        InvalidInput: the value has no JSON form, or is or holds a float that is not finite.
+        InvalidInput: the bytes are no JSON, or the value has no JSON form.
     """
     if type(value) is bytes:
+        _json.check(value, max_depth=MAX_VALUE_DEPTH)
         return value
-    try:
-        raw = _json.encode(value)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
-        raise InvalidInput(f"not representable as JSON: {exc}") from None
-    if b"null" in raw and not _all_finite(value):  # msgspec writes NaN as null, which deletes in a shadow
-        raise InvalidInput("not representable as JSON: NaN or infinity")
-    return raw
+    return dumps(value)
 
 
-def _all_finite(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_all_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_all_finite, value))
+def as_frame(data: bytes | bytearray | memoryview | str) -> bytes:
+    """Return what a transport has received as bytes of their own.
+
+    Raises:
+        TypeError: it is no text and no bytes.
+    """
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode("utf-8", "surrogatepass")
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"a frame is text or bytes, not {type(data).__name__}")
 
 
-def decode(text: bytes) -> Message | list[Message]:
-    """The message of a text, or the messages of a batch. Never raises: what is no message is `Invalid`."""
+def decode(text: bytes | bytearray | memoryview | str) -> Message | list[Message]:
+    """Decode a text: its message, or the messages of a batch. What is no message is `Invalid`, and never raises.
+
+    Raises:
+        TypeError: it is no text and no bytes.
+    """
+    text = as_frame(text)
     if not text.isascii():
         try:
             text.decode()  # raw members are skipped over, not read: nobody else looks at their UTF-8
@@ -272,29 +294,78 @@ def _read_error(raw: RawJson) -> ErrorObject:
     return ErrorObject(code, error.message, None if error.data is msgspec.UNSET else bytes(error.data))
 
 
-def encode_request(method: str, params: RawJson | None = None, id: int | None = None) -> bytes:
-    """A call, or a notification where `id` is None.
+def encode_request(method: str, params: object = None, id: int | None = None) -> bytes:
+    """Encode a call, or a notification where `id` is None.
+
+    Args:
+        params: `bytes` are raw JSON; anything else is encoded; None sends no params.
 
     Raises:
-        InvalidInput: the method is not text that UTF-8 can hold.
+        InvalidInput: the method is no text of 256 characters at most that UTF-8 can hold, the params have no JSON form,
+            or the id is no whole number.
     """
-    name = to_raw(method)
-    head = b'{"jsonrpc":"2.0"' if id is None else b'{"jsonrpc":"2.0","id":%d' % id
+    name = _method(method) if type(method) is str else _no_method()
+    if id is None:
+        head = b'{"jsonrpc":"2.0"'
+    elif type(id) is int:
+        head = b'{"jsonrpc":"2.0","id":%d' % id
+    else:
+        raise InvalidInput("the id of a call is a whole number")
     if params is None:
         return b'%b,"method":%b}' % (head, name)
-    return b'%b,"method":%b,"params":%b}' % (head, name, params)
+    return b'%b,"method":%b,"params":%b}' % (head, name, to_raw(params))
 
 
-def encode_result(id: RawJson, result: RawJson) -> bytes:
-    """A successful response."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
+@lru_cache(maxsize=256)  # as many methods as a fleet of a few products has
+def _method(method: str) -> RawJson:
+    return dumps(method) if len(method) <= MAX_METHOD else _no_method()
+
+
+def _no_method() -> NoReturn:
+    raise InvalidInput(f"a method's name is text of at most {MAX_METHOD} characters")
+
+
+def encode_result(id: RawJson, result: object = None) -> bytes:
+    """Encode a successful response.
+
+    Args:
+        id: that of the request, as `Request.id` has it.
+        result: `bytes` are raw JSON; anything else is encoded.
+
+    Raises:
+        InvalidInput: the id is none, or the result has no JSON form.
+    """
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_checked_id(id), to_raw(result))
 
 
 def encode_error(id: RawJson | None, error: ErrorObject) -> bytes:
-    """A failed response; `id` is None where the request's could not be read."""
-    data = b"" if error.data is None else b',"data":%b' % error.data
-    body = b'{"code":%d,"message":%b%b}' % (error.code, to_raw(error.message), data)
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id or b"null", body)
+    """Encode a failed response.
+
+    Args:
+        id: that of the request, as `Request.id` has it; None where it could not be read.
+
+    Raises:
+        InvalidInput: the id is none, or a member of the error is not what JSON-RPC has there.
+    """
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (b"null" if id is None else _checked_id(id), _error(error))
+
+
+def _error(error: object) -> RawJson:
+    if not isinstance(error, ErrorObject) or not _is_whole(error.code) or type(error.message) is not str:
+        raise InvalidInput("an error has a whole number as its code, and a message that is text")
+    data = b"" if error.data is None else b',"data":%b' % to_raw(error.data)
+    return b'{"code":%d,"message":%b%b}' % (error.code, dumps(error.message), data)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _checked_id(id: RawJson) -> RawJson:
+    if type(id) is not bytes or not id or not _acceptable_id(id):
+        raise InvalidInput(f"the id of a request is a number, a text or null, in raw JSON of at most {MAX_ID} bytes")
+    _json.check(id)
+    return id
 
 
 def encode_batch(parts: Iterable[bytes]) -> bytes:

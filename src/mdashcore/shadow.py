@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from functools import cached_property
-from math import isfinite
+from math import floor, isfinite
 from typing import Final, Literal, TypeAlias, cast
 
 from attrs import Factory, field, frozen
-from attrs.validators import ge, le
 
-from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
+from mdashcore._checked import whole
+from mdashcore._errors import InvalidInput, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import encode
 from mdashcore._trees import (
     JsonObject,
@@ -73,12 +73,12 @@ _DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below th
 class Limits:
     """What a shadow may grow to. Both are checked on the merged document."""
 
-    max_bytes: int = field(default=32 * 1024, validator=ge(0))  # Azure IoT Hub's for a section; AWS: 8 KiB
+    max_bytes: int = field(default=32 * 1024, validator=whole(0))  # Azure IoT Hub's for a section; AWS: 8 KiB
     """Bytes of `desired` and `reported` together, each as compact JSON in UTF-8; an absent one weighs 0.
 
     An update after which the shadow is no larger is always accepted: a lowered limit locks nobody out.
     """
-    max_depth: int = field(default=10, validator=[ge(1), le(_DEEPEST)])  # Azure IoT Hub's; AWS: 6
+    max_depth: int = field(default=10, validator=whole(1, _DEEPEST))  # Azure IoT Hub's; AWS: 6
     """Keys and array indices on the longest path below a section: `{"a": [5]}` has 2.
 
     It is checked on the paths that an update touches.
@@ -118,7 +118,11 @@ _EMPTY: Final = _Section({}, Timestamps({}))
 
 
 def _as_section(value: JsonObject | _Section | None) -> _Section:
-    return value if isinstance(value, _Section) else _EMPTY.merged(value or {}, 0)
+    if isinstance(value, _Section):
+        return value
+    if value is not None and not isinstance(value, dict):
+        raise InvalidInput("a section of a shadow is a dict, or None")
+    return _EMPTY.merged(value or {}, 0)
 
 
 @frozen(slots=False)  # no slots: a cached property needs the __dict__
@@ -128,8 +132,8 @@ class Shadow:
     `desired` and `reported` are trusted, not checked, when given here; their values count as set at 0.
     """
 
-    _desired: _Section = field(default=None, converter=_as_section)
-    _reported: _Section = field(default=None, converter=_as_section)
+    _desired: _Section = field(default=None, converter=_as_section, alias="desired")
+    _reported: _Section = field(default=None, converter=_as_section, alias="reported")
     version: int = 0
     """The number of accepted updates. For a device created anew it goes on from the deleted one's."""
     timestamp: int = 0
@@ -175,7 +179,7 @@ class Shadow:
             if version != 1:  # what the first update makes; AWS Greengrass takes it for a new shadow's
                 raise InvalidShadowUpdate("Invalid version")
 
-        timestamp = int(now)
+        timestamp = floor(now)
         asked = self._desired.resolved(_patch_of(state, "desired"))
         said = self._reported.resolved(_patch_of(state, "reported"))
         desired = self._desired.merged(asked, timestamp)

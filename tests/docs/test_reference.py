@@ -357,6 +357,11 @@ def test_every_public_name_is_documented_and_no_other(page):
         ), name
 
 
+def test_the_states_of_a_connection_are_the_code_s(run):
+    """The drawings and tables of its page are what `docs/connection_machine.py` writes."""
+    run("python3 docs/connection_machine.py --check", cwd=SOURCE.parents[1])
+
+
 def test_the_limits_are_the_code_s(run):
     """The tables of the security page are what `docs/limits.py` writes."""
     run("python3 docs/limits.py --check", cwd=SOURCE.parents[1])

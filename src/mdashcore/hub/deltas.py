@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mdashcore import jsonrpc
+from mdashcore import _json, jsonrpc
 from mdashcore._connection import ConnectionLimits
 from mdashcore._errors import InvalidInput
 from mdashcore.identity import Device
@@ -43,4 +43,4 @@ def delta_limit(device: Device, shadow: Shadow, platforms: Mapping[str, int]) ->
 
 def delta_frame_size(delta: JsonObject) -> int:
     """Bytes of the frame that tells a delta."""
-    return len(jsonrpc.encode_request(DELTA_METHOD, jsonrpc.dumps(delta)))
+    return len(jsonrpc.encode_request(DELTA_METHOD, _json.encode(delta)))

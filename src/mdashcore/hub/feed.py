@@ -108,7 +108,12 @@ class Feed:
         Args:
             data: raw JSON.
             append: stores it, together with what it tells of; without it, it is appended to the log by itself.
+
+        Raises:
+            InvalidInput: the data are no JSON.
         """
+        if data is not None:
+            _json.check(data)
         now = self._now()
         stored = Notification(name, device, data).encode()
         is_event = notifications.is_event(name, data)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from mdashcore import _json, identity, notifications
+from mdashcore._checked import Check, instance, number, whole
 from mdashcore._errors import NotFound
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.deltas import check_delta_limit
@@ -28,6 +29,8 @@ from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
 from mdashcore.storage import ORDERED, SHARED, Backend
 
 __all__ = ["Hub", "HubObserver"]
+
+_CALLABLE: Final = Check("a function", callable)
 
 
 class HubObserver(Protocol):
@@ -84,6 +87,13 @@ class Hub:
         keep_log_seconds: float = KEEP_SECONDS,
         signal: Callable[[], Signal] = AnyioSignal,
     ) -> None:
+        instance(Limits).check("shadow_limits", shadow_limits)
+        instance(AccountLimits).check("limits", limits)
+        whole(0).check("free_disk", free_disk)
+        instance(Backend).check("backend", backend)
+        for name, function in {"now": now, "entropy": entropy, "signal": signal}.items():
+            _CALLABLE.check(name, function)
+        number(infinite=True).check("keep_log_seconds", keep_log_seconds)
         contention = Contention(entropy, signal)
         documents = backend.documents
         self.now = now

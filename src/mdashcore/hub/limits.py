@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import attrs
 
+from mdashcore._checked import checked
+
 __all__ = ["PER_PROCESS", "AccountLimits", "is_per_process"]
 
 PER_PROCESS: Final = "per_process"  # metadata of a field: each process counts for itself
@@ -15,7 +17,7 @@ def _per_process(default: int) -> Any:
     return attrs.field(default=default, metadata={PER_PROCESS: True})
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checked)
 class AccountLimits:
     """What an account may have. Beyond a limit a request is answered 429 with the name of the limit, here the field's.
 

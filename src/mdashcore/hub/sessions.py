@@ -90,7 +90,7 @@ class Sessions:
 
     async def authenticate(self, secret: str) -> tuple[Session, Account]:
         """The session of a secret, and its account as it is now. Raises `Unauthenticated`."""
-        name, _, token = secret.partition(":")
+        name, _, token = identity.check_secret(secret).partition(":")
         account = await self._accounts.get(name)
         record = None
         if account is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 import attrs
 
@@ -209,13 +209,29 @@ TRANSITIONS: Mapping[tuple[State, type], tuple[Transition, ...]] = _table()
 
 
 def advance(update: Update, event: Event, *, now: float) -> Update:
-    """The update after an event; the very same object if the event changes nothing."""
+    """The update after an event; the very same object if the event changes nothing.
+
+    Args:
+        now: Unix seconds.
+
+    Raises:
+        TypeError: the update is none, or the event is none: a class of events in place of one, say.
+    """
+    _check(update, event)
     if isinstance(event, ANSWERS) and event.method != awaited(update):
         return update  # the answer to a call that nobody waits for any more
     for transition in TRANSITIONS.get((update.state, type(event)), ()):
         if transition.when is None or transition.when(update, event, now):
             return _take(update, transition, event, now)
     return update
+
+
+_EVENTS: Final = frozenset(get_args(Event))
+
+
+def _check(update: object, event: object) -> None:
+    if not isinstance(update, Update) or type(event) not in _EVENTS:
+        raise TypeError(f"an Update and one of its events are needed, not {update!r:.60} and {event!r:.60}")
 
 
 def can_cancel(update: Update) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 
 import attrs
 
+from mdashcore._checked import checked
 from mdashcore.ota._values import Session, State, Update
 
 
@@ -107,7 +108,7 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
     return Write(offset, min(options.chunk_size, update.image.size - offset))
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checked)
 class Limits:
     idle: float
     """Seconds without getting on."""

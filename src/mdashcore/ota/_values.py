@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import attrs
 import msgspec
 
-from mdashcore._errors import InvalidInput
+from mdashcore._checked import checked, whole
+from mdashcore._errors import InvalidInput, InvalidSetting
 
 CHUNK_SIZE = 1024  # raw bytes. Base64 and the envelope make 1.5 KB of it: far below a device's 4096-byte
 # frame, and small enough for the frame and its decoded copy to fit in 20 KB of free RAM together
@@ -87,7 +88,7 @@ class Image:
     """The image as an update remembers it; the bytes themselves are in a blob."""
 
     name: str
-    size: int = attrs.field(validator=attrs.validators.ge(1))
+    size: int = attrs.field(validator=whole())
     """Bytes."""
     sha256: str
     build_id: str | None = None
@@ -152,33 +153,29 @@ _WIRE: Mapping[str, tuple[str, type]] = {
 }
 
 
-def _within(low: int, high: int) -> Any:
-    return attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high))
-
-
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=checked)
 class Options:
     """What was asked for; the defaults are safe for every device known."""
 
-    chunk_size: int = attrs.field(default=CHUNK_SIZE, validator=_within(1, MAX_CHUNK_SIZE))
-    chunk_attempts: int = attrs.field(default=CHUNK_ATTEMPTS, validator=_within(1, 10))
-    chunks_in_flight: int = attrs.field(default=1, validator=_within(1, MAX_IN_FLIGHT))
+    chunk_size: int = attrs.field(default=CHUNK_SIZE, validator=whole(1, MAX_CHUNK_SIZE))
+    chunk_attempts: int = attrs.field(default=CHUNK_ATTEMPTS, validator=whole(1, 10))
+    chunks_in_flight: int = attrs.field(default=1, validator=whole(1, MAX_IN_FLIGHT))
     """More than one only for devices that heed `offset`."""
-    max_attempts: int = attrs.field(default=MAX_ATTEMPTS, validator=_within(1, 10))
-    timeout: int = attrs.field(default=DEVICE_TIMEOUT, validator=_within(1, MAX_TIMEOUT))
+    max_attempts: int = attrs.field(default=MAX_ATTEMPTS, validator=whole(1, 10))
+    timeout: int = attrs.field(default=DEVICE_TIMEOUT, validator=whole(1, MAX_TIMEOUT))
     """Seconds without progress after which the device forgets the transfer."""
-    commit_timeout: int = attrs.field(default=COMMIT_TIMEOUT, validator=_within(0, MAX_TIMEOUT))
+    commit_timeout: int = attrs.field(default=COMMIT_TIMEOUT, validator=whole(0, MAX_TIMEOUT))
     """Seconds to commit in, after the reboot; 0: the device commits by itself."""
     force: bool = False
     """Send the image even if the platform differs or the build is installed already."""
     auto_commit: bool = False
     """Commit after a health check: the device there without a break for `commit_after`, and answering."""
-    commit_after: int = attrs.field(default=COMMIT_AFTER, validator=_within(1, MAX_TIMEOUT))
+    commit_after: int = attrs.field(default=COMMIT_AFTER, validator=whole(1, MAX_TIMEOUT))
     """Seconds of health before an automatic commit; below `commit_timeout`, or the device rolls back before."""
 
     def __attrs_post_init__(self) -> None:
         if self.auto_commit and 0 < self.commit_timeout <= self.commit_after:
-            raise ValueError(f"'commit_after' must be < 'commit_timeout', which is {self.commit_timeout}")
+            raise InvalidSetting(f"'commit_after' must be < 'commit_timeout', which is {self.commit_timeout}")
 
 
 @attrs.frozen(kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import floor
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 import attrs
 
@@ -217,7 +217,15 @@ TRANSITIONS: Mapping[tuple[State, type], Transition] = _table()
 
 
 def advance(rollout: Rollout, event: Event, *, now: float) -> Rollout:
-    """The rollout after an event; the very same object if the event changes nothing."""
+    """The rollout after an event; the very same object if the event changes nothing.
+
+    Args:
+        now: Unix seconds.
+
+    Raises:
+        TypeError: the rollout is none, or the event is none: a class of events in place of one, say.
+    """
+    _check(rollout, event)
     transition = TRANSITIONS.get((rollout.state, type(event)))
     if transition is None:
         return rollout
@@ -227,6 +235,14 @@ def advance(rollout: Rollout, event: Event, *, now: float) -> Rollout:
     if transition.do is not None:
         changes |= transition.do(rollout, event, now)
     return attrs.evolve(rollout, **changes)
+
+
+_EVENTS: Final = frozenset(get_args(Event))
+
+
+def _check(rollout: object, event: object) -> None:
+    if not isinstance(rollout, Rollout) or type(event) not in _EVENTS:
+        raise TypeError(f"a Rollout and one of its events are needed, not {rollout!r:.60} and {event!r:.60}")
 
 
 # ------------------------------------------------------------------------------------- what the numbers mean

@@ -11,7 +11,7 @@ import attrs
 from mdashcore import identity, selection
 from mdashcore._errors import InvalidInput
 from mdashcore.ota import Options
-from mdashcore.rollout._values import DAY, MAX_PHASES, Plan
+from mdashcore.rollout._values import DAY, PHASES, Plan
 from mdashcore.rollout._window import MINUTES, Window
 from mdashcore.selection import Selection
 
@@ -104,14 +104,10 @@ def _options(value: Mapping[str, Any]) -> Options:
 
 
 def _phases(value: object) -> tuple[float, ...]:
-    wrong = InvalidInput(f"phases are 1 to {MAX_PHASES} percents in ascending order, above 0, the last of them 100")
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_PHASES:
-        raise wrong
-    if any(type(each) not in (int, float) or not 0 < each <= 100 for each in value):
-        raise wrong
-    if sorted(set(value)) != list(value) or value[-1] != 100:
-        raise wrong
-    return tuple(map(float, value))
+    phases = tuple(value) if isinstance(value, list) else value
+    if not isinstance(phases, tuple) or not PHASES.fits(phases):
+        raise InvalidInput(f"phases are {PHASES.wanted}")
+    return tuple(map(float, phases))
 
 
 def _window(value: object) -> Window | None:

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from math import ceil
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 import msgspec
 
 from mdashcore import identity
+from mdashcore._checked import Check, checked, instance, number
 from mdashcore._errors import InvalidInput
 from mdashcore.ota import Image, Options
 from mdashcore.ota import State as UpdateState
@@ -56,15 +57,29 @@ class Cause(StrEnum):
     SUCCESS = "success"
 
 
-@attrs.frozen(kw_only=True)
+_PERCENT: Final = number(0, 100, above=False)
+
+PHASES: Final = Check(
+    f"1 to {MAX_PHASES} percents in ascending order, above 0, the last of them 100",
+    lambda value: (
+        isinstance(value, tuple)
+        and 1 <= len(value) <= MAX_PHASES
+        and all(type(each) in (int, float) and 0 < each <= 100 for each in value)
+        and list(value) == sorted(set(value))
+        and value[-1] == 100
+    ),
+)
+
+
+@attrs.frozen(kw_only=True, field_transformer=checked)
 class Plan:
     """How a rollout is to go. Percents are from 0 to 100."""
 
-    phases: tuple[float, ...] = (1.0, 10.0, 100.0)
+    phases: tuple[float, ...] = attrs.field(default=(1.0, 10.0, 100.0), validator=PHASES)
     """Percents of the devices, in ascending order, the last of them 100."""
-    success_percent: float = 95.0
+    success_percent: float = attrs.field(default=95.0, validator=_PERCENT)
     """Of a phase's devices, those skipped left out, so many have to succeed before the next phase begins."""
-    error_percent: float = 10.0
+    error_percent: float = attrs.field(default=10.0, validator=_PERCENT)
     """If more than so many of a phase's devices that have ended have failed, the rollout pauses."""
     min_sample: int = 5
     """Devices of a phase, or all of a smaller one, that must have ended before errors are counted."""
@@ -72,15 +87,15 @@ class Plan:
     """Devices that begin in a minute; None: as many as `max_active` lets."""
     max_active: int = 50
     """Devices that are being updated at the same time: at most so many have an image that is not judged yet."""
-    window: Window | None = None
+    window: Window | None = attrs.field(default=None, validator=instance(Window).or_none())
     """When devices may begin; None: always. Updates that are under way are not stopped at its end."""
-    offline_wait: float = 7 * DAY
+    offline_wait: float = attrs.field(default=7 * DAY, validator=number(above=False))
     """Seconds from the beginning of its phase in which a device may still come online; 0: who is offline is skipped."""
     timeout: float = 30 * DAY
     """Seconds in which the whole has to end."""
     approval: bool = False
     """Whether somebody has to approve before the first phase begins."""
-    options: Options = Options()
+    options: Options = attrs.field(default=Options(), validator=instance(Options))
     """Of each device's update."""
 
     def is_open(self, now: float) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from math import floor
+from typing import Final
 
 import attrs
+
+from mdashcore._checked import Check, whole
 
 MINUTES = 1440  # of a day
 WEEK = 7 * MINUTES  # minutes
@@ -12,15 +15,26 @@ WEEK = 7 * MINUTES  # minutes
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday; Monday is 0
 
 
+_DAYS: Final = Check(
+    "a tuple of different numbers from 0 to 6 in ascending order",
+    lambda value: (
+        isinstance(value, tuple)
+        and len(value) > 0
+        and all(type(day) is int and 0 <= day <= 6 for day in value)
+        and list(value) == sorted(set(value))
+    ),
+)
+
+
 @attrs.frozen
 class Window:
     """When devices may begin. A window that ends before it starts goes over midnight."""
 
-    start: int
+    start: int = attrs.field(validator=whole(0, MINUTES - 1))
     """The first minute of the day, from 0 to 1439."""
-    end: int
+    end: int = attrs.field(validator=whole(1, MINUTES))
     """The minute of the day before which it ends, from 1 to 1440."""
-    days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    days: tuple[int, ...] = attrs.field(default=(0, 1, 2, 3, 4, 5, 6), validator=_DAYS)
     """The days on which it starts; Monday is 0."""
 
     @property

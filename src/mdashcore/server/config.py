@@ -9,8 +9,11 @@ from typing import Any
 import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
+from cattrs.v import format_exception
 
-from mdashcore._errors import InvalidInput
+from mdashcore._checked import Check, checked, instance, mapping, number, whole
+from mdashcore._errors import InvalidInput, MdashError
+from mdashcore.hub.deltas import MAX_DELTA_LIMIT, MIN_DELTA_LIMIT
 from mdashcore.hub.images import FREE_DISK
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.server.service import ServiceSettings
@@ -29,7 +32,12 @@ class User:
     admin: bool = False
 
 
-@attrs.frozen
+_USERS = Check(
+    "a tuple of User", lambda value: isinstance(value, tuple) and all(isinstance(each, User) for each in value)
+)
+
+
+@attrs.frozen(field_transformer=checked)
 class ServerLimits(AccountLimits):
     """The table ``[limits]``: what each account may have, and what is left to the devices."""
 
@@ -37,7 +45,7 @@ class ServerLimits(AccountLimits):
     """Bytes of the store's disk that images of firmware leave free: below them uploads are refused with 507."""
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checked)
 class ServerConfig:
     """Everything that ``mdash serve`` can be told."""
 
@@ -47,12 +55,12 @@ class ServerConfig:
     store: str = "sqlite://./mdash-data"
     """The URL of the storage backend."""
 
-    users: tuple[User, ...] = ()
+    users: tuple[User, ...] = attrs.field(default=(), validator=_USERS)
 
-    certfile: Path | None = None
+    certfile: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """PEM file with the certificate and its chain; with it the port speaks TLS only."""
 
-    keyfile: Path | None = None
+    keyfile: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """PEM file with the private key, if it is not in `certfile`."""
 
     trusted_proxies: tuple[str, ...] = ()
@@ -61,7 +69,7 @@ class ServerConfig:
     forwarded_header: str | None = None
     """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
 
-    hsts_max_age: int = ServiceSettings().hsts_max_age
+    hsts_max_age: int = attrs.field(default=ServiceSettings().hsts_max_age, validator=whole(0))
     """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
 
     max_image: int = ServiceSettings().max_image
@@ -70,16 +78,16 @@ class ServerConfig:
     max_bodies: int = ServiceSettings().max_bodies
     """Bytes of request bodies in memory at the same time, of all clients, above 0; images of firmware do not count."""
 
-    max_answer: int = attrs.field(default=NodeSettings().max_answer, validator=attrs.validators.le(MAX_SKIPPED))
+    max_answer: int = attrs.field(default=NodeSettings().max_answer, validator=whole(1, MAX_SKIPPED))
     """Bytes of a device's answer to a call, up to 16 MiB. Each connection may hold one in memory."""
 
-    delta_limits: dict[str, int] = attrs.field(factory=dict)
+    delta_limits: dict[str, int] = attrs.field(factory=dict, validator=mapping(whole(MIN_DELTA_LIMIT, MAX_DELTA_LIMIT)))
     """The table ``[delta_limits]``: by platform, as ``reported.ota.arch`` names it, bytes of the largest frame with a
     delta that a device is sent."""
 
-    limits: ServerLimits = ServerLimits()
+    limits: ServerLimits = attrs.field(default=ServerLimits(), validator=instance(ServerLimits))
 
-    log_retention_days: float = 30.0
+    log_retention_days: float = attrs.field(default=30.0, validator=number(infinite=True))
     """How old a notification may become, above 0; ``inf`` for any age. It is bounded in number and in bytes too."""
 
 
@@ -109,7 +117,13 @@ def load_config(path: Path) -> ServerConfig:
     try:
         return _converter.structure(value, ServerConfig)
     except cattrs.BaseValidationError as exc:
-        raise InvalidInput(f"{path}: {'; '.join(cattrs.transform_error(exc, path='config'))}") from None
+        raise InvalidInput(
+            f"{path}: {'; '.join(cattrs.transform_error(exc, path='config', format_exception=_words))}"
+        ) from None
+
+
+def _words(exc: BaseException, type_: type | None) -> str:
+    return str(exc) if isinstance(exc, MdashError) else format_exception(exc, type_)
 
 
 def _strict(kind: type) -> Any:
@@ -195,10 +209,10 @@ def load_users(path: Path) -> tuple[User, ...]:
     except UnicodeDecodeError as exc:
         raise InvalidInput(f"{path}: not UTF-8: {exc.reason}") from None
     users = []
-    for number, line in enumerate(lines, start=1):
+    for place, line in enumerate(lines, start=1):
         if line.strip() and not line.startswith("#"):
             try:
                 users.append(parse_user(line))
             except InvalidInput as exc:
-                raise InvalidInput(f"{path}, line {number}: {exc}") from None
+                raise InvalidInput(f"{path}, line {place}: {exc}") from None
     return tuple(users)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import attrs
 
 from mdashcore import identity
+from mdashcore._checked import checked, whole
 from mdashcore._errors import AlreadyExists, Busy, Conflict, InvalidInput, LimitReached, NotFound
 from mdashcore.hub import Hub
 from mdashcore.server.auth import Authenticator, Passwords
@@ -22,7 +23,7 @@ __all__ = ["Service", "ServiceSettings"]
 _log = logging.getLogger(__name__)
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checked)
 class ServiceSettings:
     """The limits of the REST API."""
 
@@ -54,7 +55,7 @@ class ServiceSettings:
     forwarded_header: str | None = None
     """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
 
-    hsts_max_age: int = 365 * 86_400
+    hsts_max_age: int = attrs.field(default=365 * 86_400, validator=whole(0))
     """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
 
     fast_lane: bool = True

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias, TypeVar
 import attrs
 import trio
 
+from mdashcore._checked import checked
 from mdashcore._errors import MdashError, StorageError, VersionConflict
 from mdashcore.storage import MessageBus
 
@@ -29,7 +30,7 @@ STABLE: Final = 10.0  # seconds that a task without an end has to run before its
 STORAGE: Final = "the storage"
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checked)
 class Backoff:
     """How long to wait before the next try: doubled after each failure, and spread at random.
 

@@ -18,9 +18,11 @@ import msgspec
 import trio
 
 from mdashcore import notifications, ota
+from mdashcore._checked import checked, mapping, whole
 from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import Conflict, LimitReached, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub
+from mdashcore.hub.deltas import MAX_DELTA_LIMIT, MIN_DELTA_LIMIT
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
 from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.nodes import BEAT_INTERVAL
@@ -43,6 +45,7 @@ from mdashcore.trio.connections.subscribers import Authenticate, Subscriber, Sub
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
+from mdashcore.trio.transport.skipped import MAX_SKIPPED
 from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
 __all__ = ["Node", "NodeSettings", "open_node"]
@@ -67,7 +70,7 @@ _CALLS_THAT_COUNT: Final[dict[str, ota.Event]] = {
 _ABOUT_UPDATES: Final = b'{"name":"ota.'
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checked)
 class NodeSettings:
     """What an operator may want to change."""
 
@@ -80,10 +83,12 @@ class NodeSettings:
     call_timeout: float = 10.0
     """Seconds for a call that the node makes on its own."""
 
-    max_answer: int = ConnectionLimits().max_answer
+    max_answer: int = attrs.field(default=ConnectionLimits().max_answer, validator=whole(1, MAX_SKIPPED))
     """Bytes of a device's answer to a call, up to 16 MiB: each connection may hold one in memory."""
 
-    delta_limits: Mapping[str, int] = attrs.field(factory=dict)
+    delta_limits: Mapping[str, int] = attrs.field(
+        factory=dict, validator=mapping(whole(MIN_DELTA_LIMIT, MAX_DELTA_LIMIT))
+    )
     """By platform, as `reported.ota` names it: bytes of the largest frame with a delta that a device is sent."""
 
 

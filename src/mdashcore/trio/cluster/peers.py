@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from mdashcore import jsonrpc
+from mdashcore import _json, jsonrpc
 from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import (
     STATUS,
@@ -111,7 +111,7 @@ class Peers:
 
     def tell_all(self, method: str, params: object) -> None:
         """Tell all nodes something, this one too, as soon as the bus takes it."""
-        message = b"%b %b" % (self._id, jsonrpc.encode_request(method, jsonrpc.to_raw(params)))
+        message = b"%b %b" % (self._id, jsonrpc.encode_request(method, _json.encode(params)))
         self._background.spawn(lambda: self._background.persist(lambda: self._bus.publish(EVERYBODY, message)))
 
     def forget(self, node: str) -> None:

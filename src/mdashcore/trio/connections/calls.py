@@ -8,8 +8,9 @@ from typing import Final
 import attrs
 
 from mdashcore import notifications
+from mdashcore._checked import number
 from mdashcore._connection import ConnectionLimits
-from mdashcore._errors import CallTimeout, DeviceOffline, TooLarge
+from mdashcore._errors import CallTimeout, DeviceOffline, InvalidInput, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.cluster import relay
@@ -20,6 +21,8 @@ from mdashcore.trio.connections.link import Link, Outcome, late
 __all__ = ["BegunCall", "Calls", "LocalCaller"]
 
 MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: params that could never be sent
+
+_TIMEOUT: Final = number()
 
 
 @attrs.frozen
@@ -127,6 +130,10 @@ class Calls:
         raise DeviceOffline(f"device {id!r} is not connected")
 
     def _request(self, account: str, id: str, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
+        if timeout is not None:
+            _TIMEOUT.check("timeout", timeout)
+        if params is not None and type(params) is not bytes:
+            raise InvalidInput(f"the params of a device's method are raw JSON, as bytes, not {type(params).__name__}")
         return DeviceCall.of(account, id, method, params, self.default_timeout if timeout is None else timeout)
 
     async def _do(self, node: str, call: DeviceCall) -> RawJson:

@@ -226,7 +226,7 @@ class DeviceConnection:
 
     def _send_delta(self, delta: dict[str, Any]) -> None:
         try:
-            self.link.notify_latest(DELTA_METHOD, jsonrpc.dumps(delta))
+            self.link.notify_latest(DELTA_METHOD, _json.encode(delta))
         except MdashError:
             self.link.abort()  # it does not read: after its next connect it gets the delta of then
 

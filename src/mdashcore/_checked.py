@@ -1,0 +1,109 @@
+"""Checks of limits and settings: what makes no sense is refused where it is set, not where it is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf, isfinite
+from typing import Any, Final
+
+import attrs
+
+from mdashcore._errors import InvalidSetting
+
+__all__ = ["Check", "checked", "instance", "mapping", "number", "whole"]
+
+SHOWN: Final = 40  # characters of a wrong value that an error shows
+
+
+@attrs.frozen
+class Check:
+    """What a value has to be. It serves as the validator of a field in an attrs class, too."""
+
+    wanted: str
+    """In words, for the error."""
+    fits: Callable[[Any], bool]
+
+    def check(self, name: str, value: object) -> None:
+        """Raise `InvalidSetting` unless the value of that name fits."""
+        if not self.fits(value):
+            words = repr(value)
+            shown = words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
+            raise InvalidSetting(f"'{name}' has to be {self.wanted}, and is {shown}")
+
+    def __call__(self, instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+        self.check(attribute.name, value)
+
+    def or_none(self) -> Check:
+        """The same check, which also takes `None`."""
+        return Check(f"{self.wanted}, or None", lambda value: value is None or self.fits(value))
+
+
+def whole(low: int = 1, high: int | None = None) -> Check:
+    """A whole number from `low` to `high`. A bool is none, and neither is 5.0."""
+    to = "on" if high is None else f"to {high}"
+    return Check(
+        f"a whole number from {low} {to}",
+        lambda value: type(value) is int and low <= value and (high is None or value <= high),
+    )
+
+
+def number(low: float = 0.0, high: float = inf, *, above: bool = True, infinite: bool = False) -> Check:
+    """A number from `low` to `high`, not NaN, and no bool.
+
+    Args:
+        above: whether `low` itself is too low.
+        infinite: whether it may be `inf`.
+    """
+    words = f"a number {'above' if above else 'from'} {low:g}"
+    if high < inf:
+        words += f" to {high:g}"
+    elif not above:
+        words += " on"
+
+    def fits(value: Any) -> bool:
+        if type(value) not in (int, float) or not (isfinite(value) or (infinite and value == inf)):
+            return False
+        return bool(low < value <= high or (value == low and not above))
+
+    return Check(words, fits)
+
+
+def instance(*classes: type) -> Check:
+    """A value of one of these classes."""
+    return Check(" or ".join(cls.__name__ for cls in classes), lambda value: isinstance(value, classes))
+
+
+def mapping(of: Check) -> Check:
+    """A mapping from texts to such values."""
+
+    def fits(value: object) -> bool:
+        return isinstance(value, Mapping) and all(isinstance(key, str) and of.fits(value[key]) for key in value)
+
+    return Check(f"a mapping from text to {of.wanted}", fits)
+
+
+def checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Give each field the check of its annotation; one with a check of its own keeps that. For `attrs.frozen`::
+
+        @attrs.frozen(field_transformer=checked)
+
+    An `int` is 1 or more, a `float` above 0, and both are finite.
+    """
+    return [field if field.validator is not None else field.evolve(validator=_of(field.type)) for field in fields]
+
+
+def _of(annotation: object) -> Check | None:
+    name, _, rest = str(annotation).partition(" | ")
+    check = _BY_ANNOTATION.get(name)
+    return check.or_none() if check is not None and rest == "None" else check
+
+
+_BY_ANNOTATION: Final[dict[str, Check]] = {
+    "int": whole(),
+    "float": number(),
+    "bool": Check("True or False", lambda value: type(value) is bool),
+    "str": Check("text", lambda value: isinstance(value, str)),
+    "tuple[str, ...]": Check(
+        "a tuple of texts", lambda value: isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    ),
+}
