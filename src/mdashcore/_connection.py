@@ -133,7 +133,7 @@ class Connection:
             raise InvalidInput(f"limits are ConnectionLimits, not {type(limits).__name__}")
         if type(first_id) is not int or first_id < 1:
             raise InvalidInput("first_id is a whole number from 1 on")
-        self.limits = limits
+        self.limits: ConnectionLimits = limits
         self._inbox: list[Event] = []
         self._outbox: list[bytes] = []
         self._outbox_size = 0

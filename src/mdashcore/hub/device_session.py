@@ -62,8 +62,8 @@ class DeviceSession:
 
     def __init__(self, hub: SessionHub, account: str, id: str) -> None:
         self._hub = hub
-        self.account = account
-        self.id = id
+        self.account: str = account
+        self.id: str = id
         self._said: Build | None = None
         self._progress_told = -inf
         self._held: tuple[str, bytes | None] | None = None

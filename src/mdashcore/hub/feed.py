@@ -98,7 +98,7 @@ class Feed:
         self._keep_seconds = keep_seconds
         self._on_told = on_told
         self._gauges: dict[str, _Gauge] = {}
-        self.events = EventLog(logs)
+        self.events: EventLog = EventLog(logs)
 
     async def emit(
         self, account: str, name: str, device: str, data: bytes | None = None, *, append: Append | None = None

@@ -26,7 +26,7 @@ from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.usage import Usage
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
-from mdashcore.storage import ORDERED, SHARED, Backend
+from mdashcore.storage import ORDERED, SHARED, Backend, MessageBus
 
 __all__ = ["Hub", "HubObserver"]
 
@@ -98,15 +98,15 @@ class Hub:
         documents = backend.documents
         self.now = now
         self.backend = backend
-        self.bus = backend.bus
+        self.bus: MessageBus = backend.bus
         self.limits = limits
-        self.usage = Usage(documents, backend.blobs, limits, contention=contention)
-        self.blobs = Images(backend, self.usage, free_disk=free_disk)
+        self.usage: Usage = Usage(documents, backend.blobs, limits, contention=contention)
+        self.blobs: Images = Images(backend, self.usage, free_disk=free_disk)
         self._entropy = entropy
         self._observers: list[HubObserver] = []
-        self.feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
+        self.feed: Feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
         exclusive = SHARED not in backend.capabilities
-        self.accounts = Accounts(
+        self.accounts: Accounts = Accounts(
             documents,
             now=now,
             entropy=entropy,
@@ -115,7 +115,7 @@ class Hub:
             contention=contention,
             usage=self.usage,
         )
-        self.sessions = Sessions(
+        self.sessions: Sessions = Sessions(
             documents,
             self.accounts,
             now=now,
@@ -123,8 +123,8 @@ class Hub:
             on_revoked=self._key_revoked,
             most=limits.sessions,
         )
-        self.retention = Retention(self.accounts, self.feed)
-        self.registry = Registry(
+        self.retention: Retention = Retention(self.accounts, self.feed)
+        self.registry: Registry = Registry(
             documents,
             now=now,
             entropy=entropy,
@@ -133,9 +133,9 @@ class Hub:
             contention=contention,
             usage=self.usage,
         )
-        self.presence = Presence(documents, now=now, contention=contention)
-        self.nodes = Nodes(documents, now=now)
-        self.shadows = Shadows(
+        self.presence: Presence = Presence(documents, now=now, contention=contention)
+        self.nodes: Nodes = Nodes(documents, now=now)
+        self.shadows: Shadows = Shadows(
             documents,
             self.feed,
             now=now,
@@ -144,7 +144,7 @@ class Hub:
             contention=contention,
             put_and_append=backend.put_and_append,
         )
-        self.updates = Updates(
+        self.updates: Updates = Updates(
             documents,
             self.blobs,
             self.feed,
@@ -154,13 +154,13 @@ class Hub:
             check_device=self.registry.check_stays,
             contention=contention,
         )
-        self.device_list = DeviceList(
+        self.device_list: DeviceList = DeviceList(
             self.registry.records,
             self.presence.records,
             self.shadows.records,
             ordered=ORDERED in backend.capabilities,
         )
-        self.rollouts = Rollouts(
+        self.rollouts: Rollouts = Rollouts(
             documents,
             self.blobs,
             self.feed,

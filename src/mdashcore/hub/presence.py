@@ -54,7 +54,7 @@ class Presence:
     def __init__(
         self, documents: DocumentStore, *, now: Callable[[], float], contention: Contention = Contention()
     ) -> None:
-        self.records = Records(documents, "presence", PresenceRecord, contention=contention)
+        self.records: Records[PresenceRecord] = Records(documents, "presence", PresenceRecord, contention=contention)
         self._now = now
 
     async def get(self, account: str, id: str) -> PresenceRecord:

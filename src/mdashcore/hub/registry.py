@@ -69,7 +69,7 @@ class Registry:
         contention: Contention = Contention(),
         usage: Usage | None = None,
     ) -> None:
-        self.records = Records(documents, "devices", Device, contention=contention)
+        self.records: Records[Device] = Records(documents, "devices", Device, contention=contention)
         self._owners = Records(documents, "token_owners", TokenOwner)
         self._now = now
         self._entropy = entropy

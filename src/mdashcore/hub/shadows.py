@@ -57,7 +57,7 @@ class Shadows:
         contention: Contention = Contention(),
         put_and_append: PutAndAppend | None = None,
     ) -> None:
-        self.records = Records(
+        self.records: Records[Shadow] = Records(
             documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored, contention=contention
         )
         self._turns = Turns(contention)

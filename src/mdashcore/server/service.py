@@ -106,13 +106,13 @@ class Service:
         self.node = node
         self.hub: Hub = node.hub
         self.settings = settings
-        self.passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
-        self.authenticator = Authenticator(self.hub, self.passwords)
-        self.proxies = Proxies(settings.trusted_proxies, settings.forwarded_header)
-        self.bodies = Bodies(settings.max_bodies)
+        self.passwords: Passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
+        self.authenticator: Authenticator = Authenticator(self.hub, self.passwords)
+        self.proxies: Proxies = Proxies(settings.trusted_proxies, settings.forwarded_header)
+        self.bodies: Bodies = Bodies(settings.max_bodies)
         limits = self.hub.limits
-        self.lists = InFlight("lists", limits.lists, "lists")
-        self.uploads = InFlight("uploads", limits.uploads, "uploads")
+        self.lists: InFlight = InFlight("lists", limits.lists, "lists")
+        self.uploads: InFlight = InFlight("uploads", limits.uploads, "uploads")
         self._devices_uploaded: set[tuple[str, str]] = set()
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:

@@ -30,8 +30,8 @@ class ConnectionPair:
     """
 
     def __init__(self, left: Connection | None = None, right: Connection | None = None) -> None:
-        self.left = Connection() if left is None else left
-        self.right = Connection() if right is None else right
+        self.left: Connection = Connection() if left is None else left
+        self.right: Connection = Connection() if right is None else right
         self.to_left: deque[bytes] = deque()
         """Frames on their way from `right`, oldest first; a test may take some out, or put others in."""
         self.to_right: deque[bytes] = deque()

@@ -110,13 +110,13 @@ class Node:
         self.hub = hub
         self.id = id
         self.settings = settings
-        self.limits = ConnectionLimits(max_answer=settings.max_answer)
+        self.limits: ConnectionLimits = ConnectionLimits(max_answer=settings.max_answer)
         """Those of a device's connection."""
-        self.background = Background(nursery)
+        self.background: Background = Background(nursery)
         self._devices = DeviceConnections()
         self._subscribers = Subscribers(self.background)
         self._pinger = Pinger(settings.ping_interval)
-        self.conduct = Conduct()
+        self.conduct: Conduct = Conduct()
         self._presence_feed = PresenceFeed(hub, self.background, self._presence_held)
         self._farewells = 0
         self._quiet = trio.Event()
@@ -127,9 +127,9 @@ class Node:
             if SHARED in hub.backend.capabilities
             else None
         )
-        self.calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
-        self.update_supervisor = UpdateSupervisor(hub, LocalCaller(self.calls), self.background)
-        self.rollouts = RolloutSupervisor(hub, _NodeUpdates(self), self.background)
+        self.calls: Calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
+        self.update_supervisor: UpdateSupervisor = UpdateSupervisor(hub, LocalCaller(self.calls), self.background)
+        self.rollouts: RolloutSupervisor = RolloutSupervisor(hub, _NodeUpdates(self), self.background)
 
     # Connections
 

@@ -68,7 +68,7 @@ class Turn:
     __slots__ = ("_worked", "owner")
 
     def __init__(self, owner: Hashable = None) -> None:
-        self.owner = owner
+        self.owner: Hashable = owner
         self._worked = 0.0
 
     @property

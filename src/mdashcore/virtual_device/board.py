@@ -25,8 +25,8 @@ class Board:
 
     def __init__(self, config: Config, *, now: Callable[[], float], reset: Callable[[], None]) -> None:
         self.config = config
-        self.timers = Timers()
-        self.outbox = Outbox()
+        self.timers: Timers = Timers()
+        self.outbox: Outbox = Outbox()
         self._now = now
         self._reset = reset
 

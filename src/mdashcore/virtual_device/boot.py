@@ -95,13 +95,13 @@ class BootLoader:
         self._file = file
         saved: Any = read_json(file)
         try:
-            self.state = Boot(0, factory) if saved is None else msgspec.convert(saved, Boot)
+            self.state: Boot = Boot(0, factory) if saved is None else msgspec.convert(saved, Boot)
         except msgspec.ValidationError as exc:
             raise InvalidInput(f"{file}: {exc}") from None
 
     def power_on(self) -> None:
         self.save(self.state.power_on())
-        self.running = self.state.build
+        self.running: Build = self.state.build
 
     def save(self, state: Boot) -> None:
         """The file first: nothing is done that a power cut would undo."""

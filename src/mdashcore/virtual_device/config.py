@@ -52,7 +52,7 @@ class Config:
     def __init__(self, file: Path, defaults: dict[str, Any]) -> None:
         self._file = file
         self._defaults = defaults
-        self.tree = defaults
+        self.tree: dict[str, Any] = defaults
 
     def power_on(self) -> None:
         """Take what was saved; what was set since then is forgotten.

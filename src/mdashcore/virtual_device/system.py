@@ -34,7 +34,7 @@ class System:
         self._boot = boot
         self._files = files
         self._serial = hashlib.sha256(device_id.encode()).digest()
-        self.mac = "02" + self._serial[:5].hex().upper()
+        self.mac: str = "02" + self._serial[:5].hex().upper()
         """Made of the device id; the 02 says "locally administered" (IEEE 802)."""
 
     def power_on(self) -> None:

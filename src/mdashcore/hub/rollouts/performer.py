@@ -66,7 +66,7 @@ class RolloutPerformer:
         self._told_at = -TELL_INTERVAL
         self._untold: deque[tuple[_Tell, Rollout]] = deque()
         """Decisions that were stored, and nobody told yet."""
-        self.gone = False
+        self.gone: bool = False
         """Whether there is nothing to drive any more: it has ended, or was removed."""
 
     @classmethod

@@ -71,11 +71,11 @@ class Rollouts:
         contention: Contention = Contention(),
         limits: AccountLimits = AccountLimits(),
     ) -> None:
-        self.records = Records(
+        self.records: Records[Rollout] = Records(
             documents, "rollouts", Rollout, load=Rollout.from_stored, dump=Rollout.to_stored, contention=contention
         )
-        self.rosters = Records(documents, "rollout_rosters", Roster)
-        self.members = Records(documents, "rollout_members", Member)
+        self.rosters: Records[Roster] = Records(documents, "rollout_rosters", Roster)
+        self.members: Records[Member] = Records(documents, "rollout_members", Member)
         self.blobs = blobs
         self.feed = feed
         self.updates = updates

@@ -51,12 +51,12 @@ class Updates:
         check_device: Callable[[str, str], Awaitable[None]] | None = None,
         contention: Contention = Contention(),
     ) -> None:
-        self.store = UpdateStore(documents, blobs, feed, shadows, now=now, contention=contention)
+        self.store: UpdateStore = UpdateStore(documents, blobs, feed, shadows, now=now, contention=contention)
         self.blobs = blobs
         self._now = now
         self._entropy = entropy
         self._check_device = check_device
-        self.on_change = self.store.on_change
+        self.on_change: list[Callable[[str, str, ota.Update], None]] = self.store.on_change
         """Called with (account, device id, update) after this process has stored a change of state; must not raise."""
 
     def new_id(self) -> str:

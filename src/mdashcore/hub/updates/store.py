@@ -38,10 +38,10 @@ class UpdateStore:
         now: Callable[[], float],
         contention: Contention,
     ) -> None:
-        self.records = Records(
+        self.records: Records[Update] = Records(
             documents, "updates", Update, load=Update.from_stored, dump=Update.to_stored, contention=contention
         )
-        self.histories = Records(documents, "update_histories", History, contention=contention)
+        self.histories: Records[History] = Records(documents, "update_histories", History, contention=contention)
         self.blobs = blobs
         self.feed = feed
         self.shadows = shadows

@@ -108,7 +108,7 @@ class FastLane:
         self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
         self._instant = self._open and INSTANT in service.hub.backend.capabilities
         self._resting: set[HttpConnection] = set()
-        self.closing = trio.Event()
+        self.closing: trio.Event = trio.Event()
         """Set when every answer is the last of its connection."""
 
     def close(self) -> None:

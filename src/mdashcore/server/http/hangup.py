@@ -87,7 +87,7 @@ class Hangup:
     """What is known of the end of one connection."""
 
     def __init__(self, transport: trio.SocketStream | None) -> None:
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         """Around what is done for the client; cancelled when it has gone."""
         self._transport = transport
         self._half_closed = False

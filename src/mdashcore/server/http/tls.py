@@ -22,7 +22,7 @@ class Certificate:
     def __init__(self, certfile: Path, keyfile: Path | None = None) -> None:
         self._certfile = certfile
         self._keyfile = keyfile
-        self.context = self._load()
+        self.context: ssl.SSLContext = self._load()
         """What a TLS handshake needs. Not to be kept: `reload` makes another."""
 
     def reload(self) -> None:

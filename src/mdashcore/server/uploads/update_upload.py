@@ -188,7 +188,7 @@ class ImageBody:
             owner=lambda: self.owner,
         )
         self._type, self._options = multipart.parse_options_header(header(scope, b"content-type") or "")
-        self.complete = False
+        self.complete: bool = False
         """Whether the body was read to its end."""
         self.bare = False
         """Whether the image is to be taken for a bare one, whatever it looks like."""

@@ -102,8 +102,8 @@ class Link:
         instant: bool = False,
         on_rejected: Callable[[FrameRejected], None] = lambda event: None,
     ) -> None:
-        self.stream = stream
-        self.connection = connection or Connection()
+        self.stream: MessageStream = stream
+        self.connection: Connection = connection or Connection()
         self._spawn = spawn
         self._eager = eager(stream)
         self._writing = False

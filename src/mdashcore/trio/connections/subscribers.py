@@ -56,7 +56,7 @@ class Subscriber:
         self.account = account
         self.key = key
         self.stream = stream
-        self.keepalive = Keepalive(stream)
+        self.keepalive: Keepalive = Keepalive(stream)
         self._feed = feed
         self._cursor = start
         self._queue: deque[FeedItem] = deque()

@@ -70,7 +70,7 @@ class UpdateDriver:
         self._wakeup = trio.Event()
         self._stale = False
         self._released = False
-        self.replaced = False
+        self.replaced: bool = False
         """Whether the store had another update, or none any more, when it was looked at last."""
 
     @property

@@ -148,7 +148,7 @@ class ServerWebSocket:
         self._flooded = False  # it was closed for what it sent: nothing of that is looked at any more
         self._left = 0.0  # when the last message was given out, on the clock of `time.perf_counter`
         self._deaf = False  # this side has ended the conversation: what the peer has sent since is not taken
-        self.last_received = trio.current_time()
+        self.last_received: float = trio.current_time()
         self.on_control = _nobody
         self.on_message = _not_taken
 

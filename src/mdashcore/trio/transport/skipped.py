@@ -34,7 +34,7 @@ class SkippedFrame:
         self._mask = mask
         self._head = bytearray()
         self._tail = bytearray()
-        self.size = size
+        self.size: int = size
         self.missing = size
         """Bytes that have not come yet."""
 
