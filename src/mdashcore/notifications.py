@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -94,7 +95,7 @@ class Head(msgspec.Struct, gc=False):
     id: str
 
 
-head = msgspec.json.Decoder(Head).decode
+head: Callable[[bytes], Head] = msgspec.json.Decoder(Head).decode
 """The `Head` of a frame, or of its stored form, as this module makes them."""
 
 

@@ -116,7 +116,9 @@ JSON: Final = Checked("JSON", _json_text)
 """Gives checked JSON as `bytes`, exactly as it was written; ``-`` reads it from stdin."""
 EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+json_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "--json", "as_json", is_flag=True, help="Write JSON."
+)
 
 
 def remote_options(*, keys: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -24,7 +24,7 @@ class Display:
     """
 
     def __init__(self, device: str, *, hint: bool) -> None:
-        self.state = ""
+        self.state: str = ""
         """The last state that was shown; empty while the server has no update yet."""
         self._device = device
         self._hint = hint
@@ -53,7 +53,8 @@ class Display:
         """Take an update as the server describes it; one that is older than the last is passed over."""
         if update["changed"] < self._changed:
             return
-        before, self.state, self._changed = self.state, update["state"], update["changed"]
+        before = self.state
+        self.state, self._changed = str(update["state"]), update["changed"]
         waited, self._waits = self._waits, update["waits_until"] is not None
         if self._waits and not waited:
             helps = f"to end that transfer: mdash ota {self._device} --end-transfer"

@@ -14,11 +14,13 @@ from mdashcore.hub.presence import PresenceRecord
 from mdashcore.hub.records.contention import Signal
 from mdashcore.hub.registry import CreatedDevice
 from mdashcore.hub.updates.performer import DeviceCaller
+from mdashcore.identity import Device
 
 __all__ = [
     "AccountLimits",
     "CreatedDevice",
     "CreatedKey",
+    "Device",
     "DeviceCaller",
     "DeviceSession",
     "FeedItem",

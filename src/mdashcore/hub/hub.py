@@ -36,29 +36,36 @@ _CALLABLE: Final = Check("a function", callable)
 class HubObserver(Protocol):
     """What a holder of connections is notified of. The hub calls the methods as soon as the change is stored.
 
-    None of them may wait: an observer that has to close a socket starts to close it, and returns.
+    Subclass it and override what concerns you: each method does nothing by itself. None of them may wait: an observer
+    that has to close a socket starts to close it, and returns.
     """
 
     def shadow_changed(self, account: str, id: str, change: Change) -> None:
         """A device's shadow was updated, by whomever: if a delta is left, the device wants to know it."""
+        return
 
     def device_revoked(self, account: str, id: str) -> None:
         """A device's token is not valid any more: its connection has to be closed."""
+        return
 
     def notified(self, account: str, item: FeedItem) -> None:
         """A notification was stored by this process. Of one that shares its store, the bus tells too."""
+        return
 
     def build_reported(self, account: str, id: str, build: Build) -> None:
         """A device said what it runs, all that it said on its present connection: an update may wait for that."""
+        return
 
     def device_removed(self, account: str, id: str) -> None:
         """A device does not exist any more."""
+        return
 
     def key_revoked(self, account: str, key: str | None) -> None:
         """A key or session is not valid any more (None: any of the account's credentials may be the one).
 
         What it opened has to be closed; who has another that is valid comes back.
         """
+        return
 
 
 class Hub:

@@ -31,9 +31,16 @@ __all__ = [
 ]
 
 Scope: TypeAlias = dict[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
-Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""What is known of a connection: ASGI's scope."""
+
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+"""Waits for the next message to the app."""
+
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+"""Sends a message of the app."""
+
+App: TypeAlias = Callable[[Any, Receive, Send], Awaitable[None]]
+"""An ASGI app. Its messages are `Any`, so that it fits the types of every server and framework: each has its own."""
 
 
 LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets an early answer

@@ -13,7 +13,7 @@ from mdashcore.server.api._request import admin, service
 from mdashcore.storage import Backend
 from mdashcore.trio.turns import Pace
 
-routes = Blueprint("backup", __name__, url_prefix="/backup")
+routes: Blueprint = Blueprint("backup", __name__, url_prefix="/backup")
 
 
 @routes.get("")

@@ -32,7 +32,7 @@ from mdashcore.server.shielding import SOON, finish, shielded
 from mdashcore.shadow import Shadow
 from mdashcore.trio.turns import Pace
 
-routes = Blueprint("devices", __name__, url_prefix="/devices")
+routes: Blueprint = Blueprint("devices", __name__, url_prefix="/devices")
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from mdashcore.server.api._request import (
 )
 from mdashcore.server.shielding import finish
 
-routes = Blueprint("keys", __name__, url_prefix="/keys")
+routes: Blueprint = Blueprint("keys", __name__, url_prefix="/keys")
 
 
 @routes.get("")

@@ -12,7 +12,7 @@ from mdashcore._errors import NotFound
 from mdashcore.hub.limits import AccountLimits, is_per_process
 from mdashcore.server.api._request import admin, answer, principal, service
 
-routes = Blueprint("limits", __name__)
+routes: Blueprint = Blueprint("limits", __name__)
 
 
 @routes.get("/limits")

@@ -12,7 +12,7 @@ from mdashcore.hub.feed import MAX_RESULTS, LogQuery
 from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body
 from mdashcore.trio.turns import Pace
 
-routes = Blueprint("logs", __name__, url_prefix="/logs")
+routes: Blueprint = Blueprint("logs", __name__, url_prefix="/logs")
 
 
 @routes.post("")

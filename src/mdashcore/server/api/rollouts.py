@@ -14,7 +14,7 @@ from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, principal, service
 from mdashcore.trio.turns import Pace
 
-routes = Blueprint("rollouts", __name__, url_prefix="/rollouts")
+routes: Blueprint = Blueprint("rollouts", __name__, url_prefix="/rollouts")
 
 MAX_PAGE = 1000  # members in one answer: 200 KB
 

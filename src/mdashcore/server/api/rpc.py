@@ -13,7 +13,7 @@ from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
 from mdashcore.server import errors, operations
 from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
 
-routes = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
+routes: Blueprint = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
 
 MAX_BATCH = 25  # a Mongoose device queues 25 frames
 

@@ -13,7 +13,7 @@ from mdashcore.server.asgi import Scope
 from mdashcore.server.auth import browser_of, client_address, session_cookie
 from mdashcore.server.shielding import finish
 
-routes = Blueprint("sessions", __name__)
+routes: Blueprint = Blueprint("sessions", __name__)
 
 
 @routes.post("/login")

@@ -12,7 +12,7 @@ from mdashcore.server.api._request import answer, principal, raw_body, service, 
 from mdashcore.server.asgi import Scope, header_list
 from mdashcore.server.http.conditions import Conditions, etag
 
-routes = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
+routes: Blueprint = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
 
 
 @routes.get("")

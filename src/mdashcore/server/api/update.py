@@ -11,7 +11,7 @@ from mdashcore._errors import Damaged, NotFound
 from mdashcore.hub.updates.describe import History, describe
 from mdashcore.server.api._request import answer, principal, service
 
-routes = Blueprint("update", __name__, url_prefix="/devices/<id>/ota")
+routes: Blueprint = Blueprint("update", __name__, url_prefix="/devices/<id>/ota")
 
 
 @routes.get("")

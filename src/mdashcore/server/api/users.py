@@ -23,7 +23,7 @@ from mdashcore.server.api._request import (
 )
 from mdashcore.server.shielding import finish
 
-routes = Blueprint("users", __name__)
+routes: Blueprint = Blueprint("users", __name__)
 
 
 @routes.get("/me")

@@ -101,7 +101,7 @@ class Bodies:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.size = 0
+        self.size: int = 0
         """Bytes that are held now."""
         # Those that are not complete; the one that something came for last is last.
         self._idle: dict[HeldBody, None] = {}
@@ -292,7 +292,8 @@ class _Given:
         if self._then is None:
             await trio.sleep_forever()
         assert self._then is not None  # noqa: S101 - for the type checker
-        return await self._then()
+        message: dict[str, Any] = await self._then()
+        return message
 
 
 def _closing(scope: Scope, send: Send) -> Send:

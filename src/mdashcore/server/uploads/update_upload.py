@@ -192,7 +192,7 @@ class ImageBody:
         """Whether the body was read to its end."""
         self.bare = False
         """Whether the image is to be taken for a bare one, whatever it looks like."""
-        self.filename = "image"
+        self.filename: str = "image"
 
     async def store(self, blobs: BlobStore, key: str) -> int:
         """Stream the image into a blob; its size. Raises what is wrong with the body."""

@@ -35,7 +35,7 @@ class SkippedFrame:
         self._head = bytearray()
         self._tail = bytearray()
         self.size: int = size
-        self.missing = size
+        self.missing: int = size
         """Bytes that have not come yet."""
 
     def take(self, data: bytes, start: int) -> int:
