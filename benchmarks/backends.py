@@ -138,7 +138,7 @@ async def start_up(where: str, devices: int) -> Row:
     """Seconds from nothing to listening, on a store with that many devices, all of them offline."""
     with store(where) as url:
         async with open_backend(url) as backend:
-            hub = Hub(backend, now=time.time, entropy=os.urandom)
+            hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
             await hub.accounts.register("alice", "no hash", admin=True)
             created = await hub.create_device("alice", "d")
             await hub.shadows.update("alice", "d", {"state": {"reported": {"t": 20.5, "on": True}}})

@@ -17,6 +17,7 @@ from mdashcore.ota import (
     ENDS,
     LIMITS,
     MAX_CHUNK_SIZE,
+    TIMES,
     TRANSITIONS,
     Ask,
     Begin,
@@ -53,9 +54,11 @@ from mdashcore.ota import (
     can_cancel,
     commit_deadline,
     held_until,
+    moved,
     next_deadline,
     next_step,
 )
+from mdashcore.ota._actions import waiting_reason
 
 S = State
 LIVE = [state for state in State if state not in ENDS]
@@ -1338,3 +1341,19 @@ def test_a_device_has_the_image_when_that_is_known(events, expected):
     update = after(verifying(), *events)
     assert update.image_taken is expected
     assert Update.from_stored(json.loads(json.dumps(update.to_stored()))).image_taken is expected
+
+
+class TestAnotherClock:
+    def test_every_time_is_moved(self):
+        """Each field that can hold seconds of a clock, and no other."""
+        floats = [field.name for field in attrs.fields(Update) if "float" in str(field.type)]
+        assert sorted(floats) == sorted(TIMES)
+        update = attrs.evolve(queued(), **dict.fromkeys(TIMES, 1000.0))
+        assert {getattr(moved(update, -500.0), name) for name in TIMES} == {500.0}
+
+    def test_the_words_follow(self):
+        """Where a reason names a time of the day, it is that of the new clock."""
+        waits = attrs.evolve(queued(), waits_until=86_400.0, reason=waiting_reason(86_400.0))
+        assert "00:00" in waits.reason
+        assert "01:30" in moved(waits, 5400.0).reason
+        assert moved(attrs.evolve(waits, reason="no"), 5400.0).reason == "no"

@@ -4,7 +4,7 @@ The device behaves as Mongoose OS does: it keeps an open transfer when its link 
 time-out, checks the digests of a zip and not of a bare image, reboots half a second after `OTA.End`, and
 rolls back when it is not committed in time or reboots before. Some devices do not have OTA.Status, some have no trial
 and no OTA.Commit either, some do not forget a transfer until they reboot. Links drop before and after a call is heard,
-answers get lost, power is cut, the server is replaced by another process, at any point.
+answers get lost, power is cut, the server is replaced by another process, the server's wall clock is set, at any point.
 """
 
 from __future__ import annotations
@@ -49,12 +49,14 @@ from mdashcore.ota import (
     Wait,
     Write,
     advance,
+    moved,
     next_deadline,
     next_step,
 )
 
 CHUNK = 2
 REBOOT_DELAY = 0.5  # seconds between the answer to OTA.End and the reboot
+FAR_BACK = -(2.0**30)  # seconds: 34 years. All times here are eighths of seconds, so that sums of them are exact
 
 
 class Refusal(Exception):
@@ -151,7 +153,7 @@ class Device:
             case "OTA.Revert":
                 if self.committed:
                     raise Refusal("nothing to revert")
-                self.reverts_at = now + 0.1
+                self.reverts_at = now + 0.125
         return {}
 
     def build(self) -> Build:
@@ -180,12 +182,17 @@ TROUBLES = [
     "report",
     "power cut",
     "another process",
+    "clock is set",
     "its turn",
     "commit wanted",
     "commit at the device",
     "OTA.Commit",
     "OTA.Revert",
 ]
+
+
+SETS = {0.125: 3600.0, 20.0: -2.0, 70.0: -7200.0, 400.0: 2.0**30, 2000.0: FAR_BACK}
+"""Seconds by which the clock is set, each in place of a time that passes."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -215,6 +222,7 @@ class Simulation(RuleBasedStateMachine):
         forgets: bool = True,
     ) -> None:
         self.now = 1000.0
+        self.ahead = 0.0
         self.data = bytes(n % 251 for n in range(size))
         self.device = Device(
             self.data, not bare, heeds_offset, tells_percent, kind == "all", kind != "no trial", forgets
@@ -229,18 +237,25 @@ class Simulation(RuleBasedStateMachine):
             auto_commit=auto_commit,
             commit_after=20,
         )
-        self.update = Update.queued("u", self.image, now=self.now, options=options)
+        self.update = Update.queued("u", self.image, now=self.wall, options=options)
         self.tell(DeviceConnected())
         if head_start:
             self.tell(Started(self.device.build()))
             self.things_go_well(head_start if size < 301 else head_start * 20, True)
+
+    @property
+    def wall(self) -> float:
+        """What the server's wall clock shows; the device knows nothing of it."""
+        return self.now + self.ahead
 
     # ---- what the service does
 
     def tell(self, event: Event) -> None:
         """The update after an event, through the store; at an end, its claim is held against the device."""
         before = self.update
-        self.update = advance(before, event, now=self.now)
+        self.update = advance(before, event, now=self.wall)
+        then = advance(moved(before, FAR_BACK), event, now=self.wall + FAR_BACK)
+        assert then == moved(self.update, FAR_BACK), "the same event has led elsewhere by another clock"
         self.update = Update.from_stored(_json.decode(_json.encode(self.update.to_stored())))
         if before.ended:
             assert self.update == before
@@ -310,7 +325,7 @@ class Simulation(RuleBasedStateMachine):
             else:
                 self.perform(heard=True, answered=True)
 
-    @rule(kind=st.sampled_from(TROUBLES), seconds=st.sampled_from([0.1, 20.0, 70.0, 400.0, 2000.0]))
+    @rule(kind=st.sampled_from(TROUBLES), seconds=st.sampled_from([0.125, 20.0, 70.0, 400.0, 2000.0]))
     def something_happens(self, kind: str, seconds: float) -> None:
         match kind:
             case "time passes":
@@ -340,6 +355,10 @@ class Simulation(RuleBasedStateMachine):
                 self.tell(DeviceDisconnected())
                 if self.online:
                     self.tell(DeviceConnected())
+            case "clock is set":
+                by = SETS[seconds]
+                self.ahead += by
+                self.update = moved(self.update, by)
             case "its turn" if self.online:
                 self.tell(Started(self.device.build()))
             case "commit wanted":
@@ -376,11 +395,12 @@ class Simulation(RuleBasedStateMachine):
         end = self.now + seconds
         for _ in range(1000):
             deadline = next_deadline(self.update)
-            timers = [end, *(t for t in (deadline, self.device.next_timer()) if t is not None)]
+            due = None if deadline is None else deadline - self.ahead
+            timers = [end, *(t for t in (due, self.device.next_timer()) if t is not None)]
             self.now = max(self.now, min(timers))
             if self.device.pass_time(self.now):
                 self.drop()
-            if deadline is not None and self.now >= deadline:
+            if deadline is not None and self.wall >= deadline:
                 self.tell(DeadlinePassed())
             if self.now >= end:
                 return
@@ -394,8 +414,8 @@ class Simulation(RuleBasedStateMachine):
             deadline = next_deadline(self.update)
             if deadline is None:
                 break
-            self.now = max(self.now, deadline)
-            self.update = advance(self.update, DeadlinePassed(), now=self.now)
+            self.now = max(self.now, deadline - self.ahead)
+            self.update = advance(self.update, DeadlinePassed(), now=self.wall)
         assert self.update.ended
 
 

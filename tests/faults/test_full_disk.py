@@ -21,7 +21,7 @@ DEVICES = [f"d{number}" for number in range(8)]
 async def read_back(url):
     """What a new start finds: by device, the shadow's version, and the versions that were told, in their order."""
     async with open_backend(url) as backend:
-        hub = Hub(backend, now=time.time, entropy=os.urandom)
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
         shadows = {id: (await hub.shadows.get("ada", id)).version for id in DEVICES}
         told = {id: [] for id in DEVICES}
         start = 0
@@ -54,7 +54,7 @@ async def test_a_shadow_and_its_notification(small_disk, scheme):
                 refused += 1
 
     async with open_backend(url) as backend:
-        hub = Hub(backend, now=time.time, entropy=os.urandom)
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
         await hub.accounts.register("ada", "hash")
         for size, room in ((2000, 400_000), (500, 60_000), (4000, 200_000), (100, 5_000), (100, 4_000_000)):
             ballast.unlink(missing_ok=True)

@@ -35,7 +35,9 @@ def make_hub(request):
         documents, capabilities = (MemoryDocuments(), {ORDERED}) if request.param else (Unordered(), set())
         backend = Backend(documents, MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset(capabilities))
         numbers = iter(range(10**6))
-        return Hub(backend, now=lambda: 1000.0, entropy=lambda size: next(numbers).to_bytes(size, "big"))
+        return Hub(
+            backend, now=lambda: 1000.0, monotonic=lambda: 0.0, entropy=lambda size: next(numbers).to_bytes(size, "big")
+        )
 
     return make
 

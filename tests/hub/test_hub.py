@@ -49,7 +49,9 @@ def make(tools):
 
     def build():
         hub, recorder = (
-            Hub(tools.backend(), now=lambda: 1000.0, entropy=tools.entropy(), signal=tools.signal),
+            Hub(
+                tools.backend(), now=lambda: 1000.0, monotonic=lambda: 0.0, entropy=tools.entropy(), signal=tools.signal
+            ),
             Recorder(),
         )
         hub.add_observer(recorder)

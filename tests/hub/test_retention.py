@@ -12,6 +12,7 @@ from mdash_backends.memory import MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore._errors import StorageError
 from mdashcore.hub import feed as module
 from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.maintenance.retention import Retention
 
@@ -24,6 +25,8 @@ class Store:
     def __init__(self, tools, *, keep=KEEP, accounts=("alice",)):
         self.tools = tools
         self.now = 1e6
+        self.ahead = 0.0
+        """Seconds by which the wall clock was set since the process has started: what else it shows has gone by."""
         self.logs = MemoryLogs()
         self.documents = MemoryDocuments()
         self.keep = keep
@@ -40,7 +43,7 @@ class Store:
     def start(self):
         """Start, or start again: only what is stored stays."""
         self.feed = Feed(self.logs, MemoryBus(), now=self.clock, keep_seconds=self.keep)
-        self.retention = Retention(self.accounts, self.feed)
+        self.retention = Retention(self.accounts, self.feed, Clock(lambda: self.now, lambda: self.now - self.ahead))
 
     def emit(self, *times, account="alice"):
         for self.now in times:

@@ -22,6 +22,12 @@ IMAGE = ota.Image(name="fw.zip", size=3, sha256=hashlib.sha256(b"fw.").hexdigest
 @attrs.define
 class Clock:
     now: float = NIGHT
+    ahead: float = 0.0
+    """By how much it was set; the rest of what it shows has gone by."""
+
+    def set_by(self, seconds):
+        self.now += seconds
+        self.ahead += seconds
 
 
 @attrs.define
@@ -97,7 +103,16 @@ class Place:
 def place(tools):
     """Not opened yet."""
     clock = Clock()
-    return Place(Hub(tools.backend(), now=lambda: clock.now, entropy=tools.entropy(), signal=tools.signal), clock)
+    return Place(
+        Hub(
+            tools.backend(),
+            now=lambda: clock.now,
+            monotonic=lambda: clock.now - clock.ahead,
+            entropy=tools.entropy(),
+            signal=tools.signal,
+        ),
+        clock,
+    )
 
 
 CUTS = range(0, 160, 2)
@@ -276,16 +291,34 @@ def test_who_is_left_behind_keeps_no_place(tools, place):
     assert tools.run(place.members())[first].outcome is Outcome.PENDING
 
 
-def test_a_clock_that_is_set_back_stops_nothing(tools, place):
-    """The rate goes on from the new time, and so do the reports."""
+@pytest.mark.parametrize("step", [-10 * 365 * 86_400, -3600, -3, 3, 3600, 10 * 365 * 86_400])
+def test_a_clock_that_is_set_changes_nothing(tools, place, step):
+    """The rate goes on as if it had not been set, and so do the reports; what is stored is of the new clock."""
     tools.run(place.open(rate=1, max_active=3))
     run = tools.run(place.drive("d0", "d1", "d2"))
     tools.run(run.step())
+    before = tools.run(place.present())
     assert len(run._hands.began) == 1
-    place.clock.now -= 3600
+    place.clock.set_by(step)
+    tools.run(run.step())
+    assert len(run._hands.began) == 1
+    after = tools.run(place.present())
+    assert (after.created, after.next_start) == (before.created + step, before.next_start + step)
     for began in (2, 3):
+        place.clock.now += 60
         tools.run(run.step())
         assert len(run._hands.began) == began
-        place.clock.now += 60
+    place.clock.now += 1
     tools.run(run.step())
     assert tools.run(place.present()).counts[0].updating == 3
+
+
+def test_two_processes_follow_a_clock_once(tools, place):
+    """On one machine both notice the step; the rollout's times are moved once, and it is as old as it was."""
+    tools.run(place.open(rate=1, max_active=3))
+    before = tools.run(place.present())
+    runs = [tools.run(place.drive("d0", "d1", "d2")) for _ in range(2)]
+    place.clock.set_by(-5000.0)
+    tools.interleave([run.step() for run in runs], [0, 1] * 100)
+    assert tools.run(place.present()).created == before.created - 5000.0
+    assert {run.now() for run in runs} == {place.clock.now}

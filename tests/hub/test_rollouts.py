@@ -45,7 +45,7 @@ async def backend():
 @pytest.fixture
 async def hub(backend, clock):
     """Alice with ten devices, bob with one of the same id."""
-    hub = Hub(backend, now=lambda: clock.now, entropy=os.urandom)
+    hub = Hub(backend, now=lambda: clock.now, monotonic=lambda: clock.now, entropy=os.urandom)
     for account, ids in (("alice", [f"d{n}" for n in range(10)]), ("bob", ["d1"])):
         await hub.accounts.register(account, "hash", admin=True)
         for id in ids:
@@ -113,7 +113,7 @@ async def test_a_resume_forgives_what_has_failed_until_then(hub):
 async def test_two_people_at_once(tools):
     """Of two who pause, one does; of one who aborts and one who resumes, each sees what the other has done."""
     backend = tools.backend()
-    hub = Hub(backend, now=lambda: NOW, entropy=tools.entropy(), signal=tools.signal)
+    hub = Hub(backend, now=lambda: NOW, monotonic=lambda: NOW, entropy=tools.entropy(), signal=tools.signal)
     tools.run(hub.accounts.register("alice", "hash"))
     tools.run(hub.create_device("alice", "d1"))
     made = tools.run(roll_out(hub))
@@ -223,7 +223,7 @@ async def test_a_rollout_moves_with_its_store(hub, backend):
     async with open_backend("memory://") as other:
         await import_store(other, again())
         assert sorted([line async for line in export_store(other)]) == sorted(lines)
-        moved = Hub(other, now=lambda: NOW, entropy=os.urandom)
+        moved = Hub(other, now=lambda: NOW, monotonic=lambda: NOW, entropy=os.urandom)
         assert await moved.rollouts.get("alice", made.id) == made
         assert [member.device async for member in moved.rollouts.touched("alice", made.id)] == ["d1"]
         assert (await check_store(other))[1] == []

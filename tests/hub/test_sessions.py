@@ -8,15 +8,22 @@ import pytest
 
 from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.clock import Clock
 from mdashcore.hub.sessions import TOUCH, Sessions
 
 
 def make(tools):
     """Sessions on a new store with an account, what was revoked, and the clock."""
     documents, revoked, clock = tools.documents(), [], [1000.0]
-    options = {"now": lambda: clock[0], "entropy": tools.entropy()}
-    accounts = Accounts(documents, **options, on_revoked=lambda *_: None)
-    sessions = Sessions(documents, accounts, **options, on_revoked=lambda *session: revoked.append(session))
+    entropy = tools.entropy()
+    accounts = Accounts(documents, now=lambda: clock[0], entropy=entropy, on_revoked=lambda *_: None)
+    sessions = Sessions(
+        documents,
+        accounts,
+        clock=Clock(lambda: clock[0], lambda: clock[0]),
+        entropy=entropy,
+        on_revoked=lambda *session: revoked.append(session),
+    )
     account = tools.run(accounts.register("alice", "hash"))
     return sessions, tools.run(sessions.create(account)), documents, revoked, clock
 

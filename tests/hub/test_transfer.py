@@ -35,7 +35,7 @@ async def other():
 
 async def populate(backend) -> Hub:
     """A little of everything that a service keeps."""
-    hub = Hub(backend, now=lambda: 1_700_000_000.25, entropy=os.urandom)
+    hub = Hub(backend, now=lambda: 1_700_000_000.25, monotonic=lambda: 0.0, entropy=os.urandom)
     for name in ("alice", "bob"):
         await hub.accounts.register(name, "hash", admin=name == "alice")
         await hub.accounts.create_key(name, "a key")
@@ -77,7 +77,7 @@ async def test_an_imported_service_works(backend, other):
     hub = await populate(backend)
     created = await hub.create_device("bob", "d2")
     await import_store(other, _lines([line async for line in export_store(backend)]))
-    moved = Hub(other, now=lambda: 1_700_000_001.0, entropy=os.urandom)
+    moved = Hub(other, now=lambda: 1_700_000_001.0, monotonic=lambda: 0.0, entropy=os.urandom)
     assert (await moved.registry.authenticate(created.token)).id == "d2"
     assert (await moved.shadows.get("alice", "d1")).desired == {"big": 2**70, "é": [1, 1.0]}
     change = await moved.shadows.update("alice", "d1", {"state": {"desired": {"n": 1}}, "version": 1})
@@ -297,7 +297,7 @@ async def test_notifications_move_byte_for_byte(tmp_path, source, target):
     """Whatever JSON is in them: numbers that no computer holds, line breaks, keys that stand twice. A check has no
     objection, and what is exported again is the same."""
     async with open_backend(_url(source, tmp_path / "one")) as one, open_backend(_url(target, tmp_path / "two")) as two:
-        hub = Hub(one, now=lambda: 1_700_000_000.25, entropy=os.urandom)
+        hub = Hub(one, now=lambda: 1_700_000_000.25, monotonic=lambda: 0.0, entropy=os.urandom)
         await hub.accounts.register("alice", "hash", admin=True)
         for data in ODD_DATA:
             await hub.feed.emit("alice", "rpc.out.Odd", "d1", data)

@@ -18,7 +18,15 @@ LIMITS = AccountLimits(devices=3, keys=2, image_bytes=100)
 
 
 def make_hub(tools, backend, limits=LIMITS, **options):
-    return Hub(backend, now=lambda: 1e6, entropy=tools.entropy(), signal=tools.signal, limits=limits, **options)
+    return Hub(
+        backend,
+        now=lambda: 1e6,
+        monotonic=lambda: 0.0,
+        entropy=tools.entropy(),
+        signal=tools.signal,
+        limits=limits,
+        **options,
+    )
 
 
 @pytest.fixture

@@ -297,7 +297,7 @@ async def test_a_device_of_the_same_id_is_a_new_one(alice, refused):
 async def test_devices_are_offline_after_a_crash():
     """A server that starts again on its store tells of the devices whose connections ended with the last process."""
     async with open_backend("memory://") as backend:
-        hub = Hub(backend, now=time.time, entropy=os.urandom)
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
         await hub.create_device("alice", "d1")
         await hub.presence.claim("alice", "d1", "node")
         async with open_node(hub):

@@ -691,7 +691,7 @@ async def test_ipv6_is_served() -> None:
 async def bare_service() -> AsyncIterator[Service]:
     """A service that nobody serves yet."""
     async with open_backend("memory://") as backend:
-        async with open_node(Hub(backend, now=time.time, entropy=os.urandom)) as node:
+        async with open_node(Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)) as node:
             yield Service(node)
 
 

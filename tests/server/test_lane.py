@@ -399,7 +399,10 @@ async def test_a_connection_that_asks_nothing_more_is_closed(
 
 async def test_when_the_server_goes_down(open_raw: Any) -> None:
     """A call under way is answered, as the last of its connection; an idle connection is closed at once."""
-    async with open_backend("memory://") as backend, open_node(Hub(backend, now=time.time, entropy=os.urandom)) as node:
+    async with (
+        open_backend("memory://") as backend,
+        open_node(Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)) as node,
+    ):
         await node.hub.accounts.register("alice", "-")
         key = (await node.hub.accounts.create_key("alice")).secret
         token = (await node.hub.create_device("alice", "d1")).token

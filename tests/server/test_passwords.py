@@ -14,6 +14,7 @@ import trio.testing
 from mdash_backends.memory import MemoryDocuments
 from mdashcore._errors import Busy, InvalidInput, StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.clock import Clock
 from mdashcore.hub.sessions import Sessions
 from mdashcore.server.auth import login_failures, passwords
 from mdashcore.server.auth.login_failures import LOCK, MAX_DEAF, MAX_FAILURES, MAX_NAME_FAILURES, LoginFailures
@@ -132,8 +133,9 @@ async def test_a_hash_with_other_parameters_is_made_anew():
     before = await accounts.get("alice")
     assert "p=4" in before.password_hash
     revoked = []
+    clock = Clock(lambda: 0.0, lambda: 0.0)
     sessions = Sessions(
-        MemoryDocuments(), accounts, now=lambda: 0.0, entropy=bytes, on_revoked=lambda *which: revoked.append(which)
+        MemoryDocuments(), accounts, clock=clock, entropy=bytes, on_revoked=lambda *which: revoked.append(which)
     )
     session = await sessions.create(before)
     hasher = Hasher()

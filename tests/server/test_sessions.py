@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from http.cookies import SimpleCookie
 
 import pytest
 import trio
 
 from mdashcore._errors import StorageError, Unauthenticated
-from mdashcore.hub.sessions import IDLE, TOTAL, TOUCH
+from mdashcore.hub.sessions import IDLE, TOTAL, TOUCH, Sessions
 from mdashcore.server import gateway
 from mdashcore.server.auth import SESSION_COOKIE
 from mdashcore.server.auth.login_failures import LOCK, MAX_FAILURES
@@ -208,7 +209,8 @@ async def test_a_session_ends_with_time(alice, anyone, password, monkeypatch):
     hub = alice.server.service.hub
     account = await hub.accounts.get("alice")
     time = 1_000_000.0
-    monkeypatch.setattr(hub.sessions, "_now", lambda: time)
+    monkeypatch.setattr(hub.clock, "now", lambda: time)
+    monkeypatch.setattr(hub.clock, "monotonic", lambda: time)
     idle, used = [(await hub.sessions.create(account)).secret for _ in range(2)]
     start = time
     while time + IDLE / 2 - start < TOTAL:
@@ -223,19 +225,55 @@ async def test_a_session_ends_with_time(alice, anyone, password, monkeypatch):
         await hub.sessions.authenticate(used)
 
 
-async def test_a_clock_that_jumps_ends_no_session(alice, monkeypatch):
-    """While it is ahead old sessions open nothing, and a login then throws none of them away."""
+@pytest.mark.parametrize("step", [-10 * TOTAL, -60.0, 60.0, 10 * TOTAL, 2_000 * TOTAL])
+async def test_a_wall_clock_that_is_set_ends_no_session(alice, monkeypatch, step):
+    """Nor does it prolong one, nor make a login end one. What is stored then is of the new clock: also the next process
+    finds every session that was used since as old as it is.
+    """
     hub = alice.server.service.hub
     account = await hub.accounts.get("alice")
-    secrets = [(await hub.sessions.create(account)).secret for _ in range(2)]
-    now = hub.now
-    with monkeypatch.context() as ahead:
-        ahead.setattr(hub.sessions, "_now", lambda: now() + 10 * TOTAL)
-        with pytest.raises(Unauthenticated):
-            await hub.sessions.authenticate(secrets[0])
-        await hub.sessions.create(account)
-    for secret in secrets:
-        assert (await hub.sessions.authenticate(secret))[1].name == "alice"
+    wall, time = 1_000_000_000.0, 0.0
+    monkeypatch.setattr(hub.clock, "now", lambda: wall + time)
+    monkeypatch.setattr(hub.clock, "monotonic", lambda: time)
+
+    async def opens(secret):
+        try:
+            return (await hub.sessions.authenticate(secret))[1].name
+        except Unauthenticated:
+            return None
+
+    idle, used = [(await hub.sessions.create(account)).secret for _ in range(2)]
+    wall += step
+    assert [await opens(used), await opens(idle)] == ["alice", "alice"]
+    new = (await hub.sessions.create(account)).secret
+    time += IDLE - 1
+    assert [await opens(secret) for secret in (used, new)] == ["alice", "alice"]
+    time += 2
+    assert [await opens(secret) for secret in (idle, used, new)] == [None, "alice", "alice"]
+    hub.sessions = Sessions(
+        hub.backend.documents, hub.accounts, clock=hub.clock, entropy=os.urandom, on_revoked=lambda *which: None
+    )
+    assert [await opens(secret) for secret in (idle, used, new)] == [None, "alice", "alice"]
+    time += TOTAL - IDLE
+    assert [await opens(secret) for secret in (idle, used, new)] == [None, None, None]
+
+
+async def test_after_a_restart_what_is_stored_decides(alice, monkeypatch):
+    """By the wall clock of then: a machine that boots years ahead knows nobody, one that boots in 1970 everybody."""
+    hub = alice.server.service.hub
+    account = await hub.accounts.get("alice")
+    secret = (await hub.sessions.create(account)).secret
+    for time, knows in ((0.0, True), (hub.now() + 10 * TOTAL, False)):
+        monkeypatch.setattr(hub.clock, "now", lambda time=time: time)
+        sessions = Sessions(
+            hub.backend.documents, hub.accounts, clock=hub.clock, entropy=os.urandom, on_revoked=lambda *which: None
+        )
+        if knows:
+            await sessions.authenticate(secret)
+        else:
+            with pytest.raises(Unauthenticated):
+                await sessions.authenticate(secret)
+            await sessions.create(account)  # throws away none that another clock may find good
 
 
 async def test_an_account_has_only_so_many_sessions(alice):
@@ -256,8 +294,9 @@ async def test_a_socket_ends_with_its_session(alice, anyone, password, origin, m
     cookie = await log_in(anyone, "alice", password)
     hub = alice.server.service.hub
     async with notify(alice.server, **cookie, **origin) as socket:
-        now = hub.now() + TOTAL
-        monkeypatch.setattr(hub.sessions, "_now", lambda: now)
+        for clock in ("now", "monotonic"):
+            later = getattr(hub.clock, clock)() + TOTAL
+            monkeypatch.setattr(hub.clock, clock, lambda later=later: later)
         with trio.fail_after(10):
             assert (await socket.wait_closed())[0] == 1008
 

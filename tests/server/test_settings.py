@@ -123,6 +123,7 @@ def test_settings_that_do_not_fit(cls, given):
         *(
             {"now": time.time()},
             {"entropy": b"random"},
+            {"monotonic": None},
             {"limits": None},
             {"limits": {}},
             {"shadow_limits": AccountLimits()},
@@ -135,7 +136,7 @@ def test_settings_that_do_not_fit(cls, given):
 async def test_a_hub_of_nonsense(given):
     """Refused when it is made, not when a device connects."""
     async with open_backend("memory://") as backend:
-        arguments = {"backend": backend, "now": time.time, "entropy": os.urandom} | given
+        arguments = {"backend": backend, "now": time.time, "monotonic": time.monotonic, "entropy": os.urandom} | given
         with pytest.raises(InvalidSetting, match=next(iter(given))):
             Hub(arguments.pop("backend"), **arguments)
 
@@ -158,7 +159,7 @@ def test_a_configuration_file_says_what_is_wrong(tmp_path):
 async def test_a_notification_whose_data_are_no_json(data):
     """It is not stored: it would make every answer that holds it unreadable."""
     async with open_backend("memory://") as backend:
-        hub = Hub(backend, now=time.time, entropy=os.urandom)
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
         with pytest.raises(InvalidInput):
             await hub.feed.emit("home", "app.event", "lamp", data)
         assert await hub.feed.end("home") == 0
@@ -168,7 +169,7 @@ async def test_a_notification_whose_data_are_no_json(data):
 async def test_credentials_that_are_none(secret):
     """Whatever is authenticated: that is nobody."""
     async with open_backend("memory://") as backend:
-        hub = Hub(backend, now=time.time, entropy=os.urandom)
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
         for authenticate in (hub.registry.authenticate, hub.accounts.authenticate_key, hub.sessions.authenticate):
             with pytest.raises(Unauthenticated):
                 await authenticate(secret)

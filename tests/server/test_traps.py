@@ -95,7 +95,7 @@ async def serve(service: Service, stop: trio.Event, task_status: trio.TaskStatus
 @pytest.fixture
 async def server(backend: Backend, node_settings: NodeSettings) -> AsyncIterator[RunningServer]:
     """A server on `backend`."""
-    hub = Hub(backend, now=time.time, entropy=os.urandom)
+    hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
     async with open_node(hub, settings=node_settings) as node, trio.open_nursery() as nursery:
         stop = trio.Event()
         yield await nursery.start(serve, Service(node), stop)
@@ -269,7 +269,7 @@ async def test_a_client_that_stops_reading_does_not_stop_the_server_from_going_d
 ) -> None:
     """Trap: a client that stops reading blocks SIGTERM for ever, because Hypercorn shields its writing."""
     autojump_clock.autojump_threshold = 0.05
-    hub = Hub(backend, now=time.time, entropy=os.urandom)
+    hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
     await hub.accounts.register("alice", "no password")
     key = (await hub.accounts.create_key("alice")).secret
     for _ in range(500):

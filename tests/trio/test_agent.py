@@ -58,7 +58,7 @@ async def serve_node(hub: Hub, port: int = 0) -> AsyncIterator[tuple[Node, int]]
 async def hub() -> Hub:
     """What stays when a server is restarted: the account "alice" with the device "d1"."""
     backend = Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())
-    hub = Hub(backend, now=time.time, entropy=os.urandom)
+    hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
     await hub.accounts.register("alice", "no password")
     return hub
 

@@ -114,7 +114,12 @@ class Cluster:
     async def add(self) -> Node:
         """One more node."""
         start = trio.current_time()
-        hub = Hub(self.backend, now=lambda: EPOCH + trio.current_time() - start, entropy=os.urandom)
+        hub = Hub(
+            self.backend,
+            now=lambda: EPOCH + trio.current_time() - start,
+            monotonic=trio.current_time,
+            entropy=os.urandom,
+        )
         node = await self.stack.enter_async_context(open_node(hub))
         self.nodes.append(node)
         return node
@@ -369,7 +374,7 @@ async def test_a_node_that_starts_sweeps_for_nobody_else(autojump_clock: Any, cl
     await cluster.connect(there, await cluster.register("d1"))
     await cluster.register("d2")
     await there.hub.presence.claim("alice", "d2", "unknown")
-    async with open_node(Hub(cluster.backend, now=lambda: EPOCH, entropy=os.urandom)):
+    async with open_node(Hub(cluster.backend, now=lambda: EPOCH, monotonic=lambda: 0.0, entropy=os.urandom)):
         await trio.testing.wait_all_tasks_blocked()
         assert (await there.hub.presence.get("alice", "d1")).online
         assert not (await there.hub.presence.get("alice", "d2")).online
@@ -407,7 +412,7 @@ async def test_a_node_that_was_taken_for_dead_has_its_devices_connect_again(
 async def test_a_node_that_goes_down_says_so(autojump_clock: Any, cluster: Cluster) -> None:
     """Its devices are offline at once, and it is not waited for."""
     here, _ = cluster.nodes
-    async with open_node(Hub(cluster.backend, now=lambda: EPOCH, entropy=os.urandom)) as third:
+    async with open_node(Hub(cluster.backend, now=lambda: EPOCH, monotonic=lambda: 0.0, entropy=os.urandom)) as third:
         client = await cluster.connect(third, await cluster.register())
         cluster.attend(client)
         assert third.id in await here.hub.nodes.ids()

@@ -153,6 +153,7 @@ async def open_fleet(
     hub = Hub(
         Backend(documents, MemoryLogs(), MemoryBlobs(), bus, capabilities),
         now=lambda: EPOCH + trio.current_time() - start,
+        monotonic=trio.current_time,
         entropy=os.urandom,
     )
     async with trio.open_nursery() as nursery:
@@ -734,7 +735,7 @@ async def test_what_comes_after_the_end_is_not_run(autojump_clock: Any, open_pai
 async def test_devices_of_a_process_that_died_are_offline(autojump_clock: Any) -> None:
     """A node that starts tells what its predecessor could not."""
     backend = Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())
-    hub = Hub(backend, now=lambda: EPOCH, entropy=os.urandom)
+    hub = Hub(backend, now=lambda: EPOCH, monotonic=lambda: 0.0, entropy=os.urandom)
     await hub.registry.create("alice", "d1")
     await hub.presence.claim("alice", "d1", "predecessor")
     async with open_node(hub):

@@ -16,6 +16,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from wall_clock import WallClock
 
 from mdashcore import _json, ota
 from mdashcore._errors import Conflict, NotFound, StorageError
@@ -26,10 +27,9 @@ from mdashcore.identity import Device
 from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
-from mdashcore.trio.drivers.rollout_supervisor import NodeUpdateStarter, RolloutSupervisor
-from mdashcore.trio.node import Node, NodeSettings, open_node
+from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
+from mdashcore.trio.node import Node, NodeSettings, _NodeUpdates, open_node
 
-EPOCH = 1_700_000_000.0
 OLD, NEW = "1.0", "2.0"
 BYTES = b"an image, as far as these devices care. " * 40
 IMAGE = ota.Image(name="fw.zip", size=len(BYTES), sha256="00", build_id=NEW, version=NEW)
@@ -208,9 +208,9 @@ class Mortal:
             raise StorageError("this process is dead")
 
 
-def make_hub(backend: Backend, shift: Callable[[], float] = lambda: 0.0) -> Hub:
-    """A hub whose clock is Trio's, as far as nobody sets it: `shift` is by how much."""
-    return Hub(backend, now=lambda: EPOCH + trio.current_time() + shift(), entropy=os.urandom)
+def make_hub(backend: Backend, wall: WallClock | None = None) -> Hub:
+    """A hub whose clocks are Trio's, as far as a test does not set the wall clock."""
+    return Hub(backend, now=wall or WallClock(), monotonic=trio.current_time, entropy=os.urandom)
 
 
 @attrs.define(eq=False)
@@ -221,9 +221,8 @@ class Fleet:
     backend: Backend
     documents: Mortal
     nursery: trio.Nursery
+    wall: WallClock
     devices: dict[str, SimDevice] = attrs.Factory(dict)
-    shift: float = 0.0
-    """By how much somebody has set the clock."""
     node: Node = None  # type: ignore[assignment]
     _scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _down: trio.Event = attrs.Factory(trio.Event)
@@ -239,7 +238,7 @@ class Fleet:
         self._scope.cancel()
         await self._down.wait()
         self.documents = Mortal(self.documents.inner)
-        self.hub = make_hub(attrs.evolve(self.backend, documents=self.documents), lambda: self.shift)
+        self.hub = make_hub(attrs.evolve(self.backend, documents=self.documents), self.wall)
         await self.start()
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
@@ -304,8 +303,9 @@ async def open_fleet() -> AsyncIterator[Fleet]:
     """A node without devices."""
     async with open_backend("memory://") as backend, trio.open_nursery() as nursery:
         documents = Mortal(backend.documents)
-        hub = make_hub(attrs.evolve(backend, documents=documents), lambda: fleet.shift)
-        fleet = Fleet(hub, backend, documents, nursery)
+        wall = WallClock()
+        hub = make_hub(attrs.evolve(backend, documents=documents), wall)
+        fleet = Fleet(hub, backend, documents, nursery, wall)
         await hub.accounts.register("alice", "hash", admin=True)
         await fleet.start()
         yield fleet
@@ -390,7 +390,7 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     await fleet.connected()
     first, second = (
         fleet.node.rollouts.notice,
-        RolloutSupervisor(fleet.hub, NodeUpdateStarter(fleet.node), fleet.node.background),
+        RolloutSupervisor(fleet.hub, _NodeUpdates(fleet.node), fleet.node.background),
     )
     fleet.node.rollouts.notice = lambda *told: (first(*told), second.notice(*told))
     fleet.node.background.spawn(second.run)
@@ -477,7 +477,7 @@ async def test_a_clock_that_is_set_back(fleet, autojump_clock):
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[100], rate=1)
     await trio.sleep(55)
-    fleet.shift = -86_400.0
+    fleet.wall.ahead = -86_400.0
     await fleet.told(rollout.id, State.COMPLETED, within=600)
     assert {device.runs for device in devices} == {NEW}
 

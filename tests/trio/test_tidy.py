@@ -24,7 +24,7 @@ IMAGE = ota.Image("bare.bin", 4, "00" * 32, bare=True)
 @pytest.fixture
 async def hub():
     async with open_backend("memory://") as backend:
-        hub = Hub(backend, now=trio.current_time, entropy=os.urandom)
+        hub = Hub(backend, now=trio.current_time, monotonic=trio.current_time, entropy=os.urandom)
         await hub.accounts.register("alice", "hash", admin=True)
         for id in ("d1", "d2"):
             await hub.create_device("alice", id)
@@ -93,7 +93,13 @@ async def test_a_wall_clock_that_jumps(autojump_clock):
     """A year ahead for less than an hour it removes nothing; when the time has really gone by, what is old is gone."""
     ahead, keep = 0.0, 6 * AGE_INTERVAL
     async with open_backend("memory://") as backend:
-        hub = Hub(backend, now=lambda: trio.current_time() + ahead, entropy=os.urandom, keep_log_seconds=keep)
+        hub = Hub(
+            backend,
+            now=lambda: trio.current_time() + ahead,
+            monotonic=trio.current_time,
+            entropy=os.urandom,
+            keep_log_seconds=keep,
+        )
         await hub.accounts.register("alice", "hash")
         await hub.create_device("alice", "d1")
         async with open_node(hub):

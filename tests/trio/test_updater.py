@@ -160,7 +160,9 @@ class Node:
         self.calls = set()
         self.session = 0
         self.dead = False
-        self.hub = Hub(site.backend, now=lambda: EPOCH + trio.current_time(), entropy=os.urandom)
+        self.hub = Hub(
+            site.backend, now=lambda: EPOCH + trio.current_time(), monotonic=trio.current_time, entropy=os.urandom
+        )
 
     async def run(self, task_status):
         """Live until cancelled."""

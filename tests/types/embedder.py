@@ -154,7 +154,7 @@ async def hello(scope: HypercornScope, receive: ASGIReceiveCallable, send: ASGIS
 async def mount() -> None:
     limits = AccountLimits(devices=5)
     async with storage.open_backend("memory://") as backend:
-        hub = Hub(backend, now=time.time, entropy=os.urandom, limits=limits)
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom, limits=limits)
         async with open_node(hub, settings=NodeSettings(ping_interval=30)) as node:
             service = Service(node, ServiceSettings(max_body=1000))
             app = create_app(service)

@@ -28,7 +28,7 @@ class Display:
         """The last state that was shown; empty while the server has no update yet."""
         self._device = device
         self._hint = hint
-        self._changed = 0.0
+        self._revision = 0
         self._waits = False
         self._commit_until: float | None = None
         self._bar: Any = None
@@ -51,10 +51,10 @@ class Display:
 
     def show(self, update: Mapping[str, Any]) -> None:
         """Take an update as the server describes it; one that is older than the last is passed over."""
-        if update["changed"] < self._changed:
+        if update["revision"] < self._revision:
             return
         before = self.state
-        self.state, self._changed = str(update["state"]), update["changed"]
+        self.state, self._revision = str(update["state"]), update["revision"]
         waited, self._waits = self._waits, update["waits_until"] is not None
         if self._waits and not waited:
             helps = f"to end that transfer: mdash ota {self._device} --end-transfer"

@@ -12,6 +12,7 @@ import msgspec
 from mdashcore import _json, jsonrpc, notifications
 from mdashcore._errors import Damaged, InvalidInput, MdashError, RpcError, StorageError, status_of
 from mdashcore._events import Event, NotificationReceived, RequestReceived
+from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.shadows import Shadows
 from mdashcore.ota import Build
@@ -48,8 +49,8 @@ class SessionHub(Protocol):
         """Where the device's notifications go."""
 
     @property
-    def now(self) -> Callable[[], float]:
-        """The wall clock, in Unix seconds."""
+    def clock(self) -> Clock:
+        """The clocks of this process."""
 
     def build_reported(self, account: str, id: str, build: Build) -> None:
         """As `Hub.build_reported`."""
@@ -145,20 +146,20 @@ class DeviceSession:
 
     def flush_wait(self) -> float:
         """Seconds until `flush` should be called; 0 where nothing is held."""
-        passed = abs(self._hub.now() - self._progress_told)
+        passed = self._hub.clock.monotonic() - self._progress_told
         return 0.0 if self._held is None else max(0.0, PROGRESS_INTERVAL - passed)
 
     async def flush(self) -> None:
         """Tell the newest progress that was held back. Raises `StorageError`: it is lost."""
         held, self._held = self._held, None
         if held is not None:
-            self._progress_told = self._hub.now()
+            self._progress_told = self._hub.clock.monotonic()
             await self._tell(*held)
 
     async def _take_progress(self, method: str, params: bytes | None) -> None:
         """Tell the progress of a transfer, once in `PROGRESS_INTERVAL`: a device may tell it for every chunk."""
         self._held = method, params
-        if abs(self._hub.now() - self._progress_told) >= PROGRESS_INTERVAL:
+        if self._hub.clock.monotonic() - self._progress_told >= PROGRESS_INTERVAL:
             await self.flush()
 
     async def introduce(self, info: object) -> None:

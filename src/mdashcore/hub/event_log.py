@@ -139,6 +139,10 @@ class EventLog:
         """As `Feed.too_old`, in places of this log."""
         return too_old(self._logs, event_log_name(account), oldest)
 
+    async def end_of(self, account: str) -> int:
+        """Return the place behind the newest event in this log."""
+        return await self._logs.end(event_log_name(account))
+
     async def remove_before(self, account: str, place: int) -> None:
         """Remove the events before a place in this log."""
         await self._logs.trim(event_log_name(account), 0, before=place)

@@ -95,7 +95,7 @@ class Feed:
         self._now = now
         self._keep = keep
         self._keep_bytes = keep_bytes
-        self._keep_seconds = keep_seconds
+        self.keep_seconds = keep_seconds
         self._on_told = on_told
         self._gauges: dict[str, _Gauge] = {}
         self.events: EventLog = EventLog(logs)
@@ -146,17 +146,17 @@ class Feed:
         """Append an entry to a log; its offset."""
         return await self._logs.append(log, time, (entry,))
 
-    async def too_old(self, account: str) -> AsyncGenerator[int, None]:
-        """The offset before which every notification is too old by the clock of now; greater from step to step."""
-        if self._keep_seconds < inf:
-            async with aclosing(too_old(self._logs, _log(account), self._now() - self._keep_seconds)) as steps:
+    async def too_old(self, account: str, now: float) -> AsyncGenerator[int, None]:
+        """The offset before which every notification is too old at `now` (Unix seconds); greater from step to step."""
+        if self.keep_seconds < inf:
+            async with aclosing(too_old(self._logs, _log(account), now - self.keep_seconds)) as steps:
                 async for offset in steps:
                     yield offset
 
-    async def events_too_old(self, account: str) -> AsyncGenerator[int, None]:
+    async def events_too_old(self, account: str, now: float) -> AsyncGenerator[int, None]:
         """The same of the account's events, by their places in the event log."""
-        if self._keep_seconds < inf:
-            async with aclosing(self.events.too_old(account, self._now() - self._keep_seconds)) as steps:
+        if self.keep_seconds < inf:
+            async with aclosing(self.events.too_old(account, now - self.keep_seconds)) as steps:
                 async for place in steps:
                     yield place
 

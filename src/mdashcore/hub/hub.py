@@ -9,6 +9,7 @@ from mdashcore import _json, identity, notifications
 from mdashcore._checked import Check, instance, number, whole
 from mdashcore._errors import NotFound
 from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.clock import Clock
 from mdashcore.hub.deltas import check_delta_limit
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem
@@ -72,7 +73,8 @@ class Hub:
     """The service on one storage backend.
 
     Args:
-        now: the wall clock, in Unix seconds: what is stored and shown.
+        now: the wall clock, in Unix seconds: what is stored and shown. It may be set at any time.
+        monotonic: seconds since any moment, by a clock that is never set, such as `time.monotonic`: limits count by it.
         entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
         signal: makes what a task waits with that has to wait for another one, or for a moment; for another event loop
             than those that anyio knows.
@@ -87,6 +89,7 @@ class Hub:
         backend: Backend,
         *,
         now: Callable[[], float],
+        monotonic: Callable[[], float],
         entropy: Callable[[int], bytes],
         shadow_limits: Limits = DEFAULT_LIMITS,
         limits: AccountLimits = AccountLimits(),
@@ -98,12 +101,13 @@ class Hub:
         instance(AccountLimits).check("limits", limits)
         whole(0).check("free_disk", free_disk)
         instance(Backend).check("backend", backend)
-        for name, function in {"now": now, "entropy": entropy, "signal": signal}.items():
+        for name, function in {"now": now, "monotonic": monotonic, "entropy": entropy, "signal": signal}.items():
             _CALLABLE.check(name, function)
         number(infinite=True).check("keep_log_seconds", keep_log_seconds)
         contention = Contention(entropy, signal)
         documents = backend.documents
         self.now = now
+        self.clock: Clock = Clock(now, monotonic)
         self.backend = backend
         self.bus: MessageBus = backend.bus
         self.limits = limits
@@ -125,12 +129,12 @@ class Hub:
         self.sessions: Sessions = Sessions(
             documents,
             self.accounts,
-            now=now,
+            clock=self.clock,
             entropy=entropy,
             on_revoked=self._key_revoked,
             most=limits.sessions,
         )
-        self.retention: Retention = Retention(self.accounts, self.feed)
+        self.retention: Retention = Retention(self.accounts, self.feed, self.clock)
         self.registry: Registry = Registry(
             documents,
             now=now,
@@ -156,7 +160,7 @@ class Hub:
             self.blobs,
             self.feed,
             self.shadows,
-            now=now,
+            clock=self.clock,
             entropy=entropy,
             check_device=self.registry.check_stays,
             contention=contention,
@@ -175,7 +179,7 @@ class Hub:
             self.registry,
             self.presence,
             self.device_list,
-            now=now,
+            clock=self.clock,
             entropy=entropy,
             contention=contention,
             limits=limits,

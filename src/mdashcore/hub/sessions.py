@@ -1,5 +1,8 @@
 """Browser sessions: what a person has after logging in, until they log out, stay away or change the password.
 
+How long a person stays away is measured by a monotonic clock: a wall clock that is set ends no session. After a restart
+the wall clock and what is stored decide. With its first request after a step a session gets times of the new clock.
+
 A session holds a digest that changes with the password. So a changed password, and an account that was removed or made
 anew, end every session at once and by themselves, also one that is being opened at that moment.
 """
@@ -14,6 +17,7 @@ import attrs
 from mdashcore import identity
 from mdashcore._errors import Damaged, StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.identity import Account
@@ -23,6 +27,7 @@ __all__ = ["CreatedSession", "Session", "Sessions"]
 
 IDLE: Final = 86_400.0  # seconds without a request: who comes back every day stays logged in
 TOTAL: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
+MAX_AGES: Final = 10_000  # sessions whose age is known without the wall clock: 3 MB; of any other it says how old it is
 TOUCH: Final = 300.0  # seconds between two writes of when a session was used: no write for every request
 
 
@@ -55,7 +60,7 @@ class Sessions:
     """The sessions of all accounts.
 
     Args:
-        now: Unix seconds.
+        clock: the clocks of this process.
         entropy: that many random bytes.
         on_revoked: called with (account, session id) when a session was ended.
         most: sessions of an account; one more ends the oldest.
@@ -66,14 +71,15 @@ class Sessions:
         documents: DocumentStore,
         accounts: Accounts,
         *,
-        now: Callable[[], float],
+        clock: Clock,
         entropy: Callable[[int], bytes],
         on_revoked: Callable[[str, str], None],
         most: int = AccountLimits().sessions,
     ) -> None:
         self._records = Records(documents, "sessions", Session)
         self._accounts = accounts
-        self._now = now
+        self._clock = clock
+        self._ages = Ages(clock, MAX_AGES)
         self._entropy = entropy
         self._on_revoked = on_revoked
         self._most = most
@@ -81,11 +87,12 @@ class Sessions:
     async def create(self, account: Account) -> CreatedSession:
         """Open a session for somebody whose password was right; `account` as it was found then."""
         token = identity.make_token(identity.SESSION_PREFIX, self._entropy(identity.ENTROPY_BYTES))
-        now = self._now()
+        now = self._clock.now()
         id = identity.make_id("ses", self._entropy(8))
         session = Session(account.name, id, identity.hash_token(token), account.credential, now, now)
         await self._make_room(account)
         await self._records.put(scoped(account.name, session.hash), session, expected=0)
+        self._age(session)
         return CreatedSession(session, f"{account.name}:{token}")
 
     async def authenticate(self, secret: str) -> tuple[Session, Account]:
@@ -130,7 +137,7 @@ class Sessions:
     async def _make_room(self, account: Account) -> None:
         """Remove the sessions of another password, and the oldest where there are too many.
 
-        A session that is too old opens nothing, and stays until then: by a clock that jumps ahead for a moment all are.
+        A session that is too old opens nothing, and stays until then: by a clock that is wrong at the start all may be.
         """
         kept = []
         for session in await self._of(account.name):
@@ -138,22 +145,28 @@ class Sessions:
                 kept.append(session)
             else:
                 await self.end(session)
-        kept.sort(key=lambda session: session.used_at)
+        kept.sort(key=lambda session: self._age(session).now(session.created_at) - session.used_at, reverse=True)
         for session in kept[: max(0, len(kept) + 1 - self._most)]:
             await self.end(session)
 
     async def _touch(self, record: Record[Session]) -> None:
         """Note that a session is used. It never fails a request, and never brings back a session that has ended."""
-        session, now = record.value, self._now()
-        if now - session.used_at < TOUCH:
+        session, age, offset = record.value, self._age(record.value), self._clock.offset
+        now, moved_by = age.now(session.created_at), age.correction(session.created_at, offset)
+        if now - session.used_at < TOUCH and not moved_by:
             return
         try:
-            used = attrs.evolve(session, used_at=now)
+            used = attrs.evolve(session, created_at=session.created_at + moved_by, used_at=now + moved_by)
             await self._records.put(scoped(session.account, session.hash), used, expected=record.version)
+            if moved_by:
+                age.followed = offset
         except StorageError:
             pass  # another request has just done so, the session was ended, or the store only reads
 
+    def _age(self, session: Session) -> Age:
+        return self._ages.of(session.id, session.created_at, session.used_at)
+
     def _is_valid(self, session: Session, account: Account) -> bool:
-        now = self._now()
+        now = self._age(session).now(session.created_at)
         current = session.credential == account.credential
         return current and now - session.used_at < IDLE and now - session.created_at < TOTAL

@@ -13,6 +13,9 @@ another process can go on. Who takes up a stored update first tells it `DeviceDi
 former owner is gone), then `DeviceConnected` if the device is there. At `next_deadline` it tells
 `DeadlinePassed`: every state that is not an end has an idle and a total limit, so every update ends.
 
+Times are of a wall clock, and `now` has to go on evenly: a performer whose wall clock is set goes on with the time that
+it would be, or gives the update times of the new clock with `moved`.
+
 `TRANSITIONS` is the whole machine: for a state and a kind of event the rows are tried in order. What no row
 fits leaves the update as it is: a late answer, a report that says nothing new, a cancel that comes after
 `OTA.End`. In short: QUEUED → TRANSFERRING (`OTA.Begin`, `OTA.Write`…) → VERIFYING (`OTA.End`) → REBOOTING →
@@ -70,6 +73,7 @@ from mdashcore.ota._steps import (
     next_step,
     time_limit,
 )
+from mdashcore.ota._times import TIMES, moved
 from mdashcore.ota._values import (
     CHUNK_SIZE,
     ENDS,
@@ -88,6 +92,7 @@ __all__ = [
     "ENDS",
     "LIMITS",
     "MAX_CHUNK_SIZE",
+    "TIMES",
     "TRANSITIONS",
     "Ask",
     "Begin",
@@ -131,6 +136,7 @@ __all__ = [
     "held_until",
     "lacks_method",
     "limits",
+    "moved",
     "next_deadline",
     "next_step",
     "time_limit",

@@ -91,7 +91,8 @@ def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 def probe(u: Update, e: Any, now: float) -> dict[str, Any]:
     """A device that took OTA.Begin and forgot it takes another one; one that holds the transfer refuses it."""
-    held = max(now + u.options.timeout, u.held_until or 0.0)
+    held = now + u.options.timeout
+    held = held if u.held_until is None else max(held, u.held_until)
     return {"session": Session.UNSURE, "questions": 0, "not_before": None, "held_until": held}
 
 
@@ -106,14 +107,19 @@ def await_device(u: Update, e: Any, now: float) -> dict[str, Any]:
     if until is None:
         known = u.held_until if u.held_until is not None and u.held_until > now else None
         until = (now + u.options.timeout if known is None else known) + BUSY_MARGIN
-    latest = datetime.fromtimestamp(until, UTC)
     return {
         "session": Session.NONE,
         "offset": 0,
         "waits_until": until,
         "not_before": min(now + BUSY_INTERVAL, until),
-        "reason": f"waits until the device has forgotten the transfer before, at the latest {latest:%H:%M} UTC",
+        "reason": waiting_reason(until),
     }
+
+
+def waiting_reason(until: float) -> str:
+    """Return the words for a person, with the time of the day: `until` is Unix seconds."""
+    latest = datetime.fromtimestamp(until, UTC)
+    return f"waits until the device has forgotten the transfer before, at the latest {latest:%H:%M} UTC"
 
 
 def never_forgot(u: Update, e: Any, now: float) -> dict[str, Any]:

@@ -248,4 +248,4 @@ def _take(update: Update, transition: Transition, event: Event, now: float) -> U
     if transition.do is not None:
         changes |= transition.do(update, event, now)
     result = attrs.evolve(update, **changes)
-    return update if result == update else result
+    return update if result == update else attrs.evolve(result, revision=update.revision + 1)

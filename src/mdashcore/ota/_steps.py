@@ -149,7 +149,7 @@ def time_limit(update: Update) -> float | None:
     limit = limits(update)
     if limit is None:
         return None
-    active = max(update.active, update.waits_until or 0.0)
+    active = update.active if update.waits_until is None else max(update.active, update.waits_until)
     return min(active + limit.idle, update.changed + limit.total)
 
 

@@ -232,6 +232,8 @@ class Update:
     """When the device accepted `OTA.Begin` of the present transfer."""
     taken: float | None = None
     """When the device took the last chunk of the present transfer so far."""
+    revision: int = 0
+    """Grows with every change: of two descriptions of an update, the one with the greater number is the newer."""
 
     @classmethod
     def queued(
@@ -264,6 +266,11 @@ class Update:
     def ended(self) -> bool:
         """Whether it is over: no event changes it any more."""
         return self.state in ENDS
+
+    @property
+    def newest_time(self) -> float:
+        """When something has happened to it last, in Unix seconds."""
+        return max(self.created, self.changed, self.active)
 
     @property
     def image_taken(self) -> bool:

@@ -321,10 +321,14 @@ def only_waits(rollout: Rollout, now: float) -> bool:
     return idle and rollout.plan.is_open(now) and rollout.plan.is_open(now - SETTLED) and now - begun >= SETTLED
 
 
-def budget(rollout: Rollout, counts: Sequence[Counts], now: float) -> int:
-    """How many devices may begin now."""
+def budget(rollout: Rollout, counts: Sequence[Counts], now: float, *, wall: float | None = None) -> int:
+    """How many devices may begin now.
+
+    Args:
+        wall: the time on people's clocks, by which the window opens, where it is not `now`.
+    """
     plan = rollout.plan
-    if rollout.state is not State.RUNNING or not plan.is_open(now):
+    if rollout.state is not State.RUNNING or not plan.is_open(now if wall is None else wall):
         return 0
     free = min(BATCH, plan.max_active - sum(each.updating for each in counts))
     if plan.rate is not None:
@@ -348,18 +352,21 @@ def _from(rollout: Rollout, now: float) -> float:
     return max(rollout.next_start if rollout.next_start <= now + ahead else now, now - 1.0)
 
 
-def next_look(rollout: Rollout, counts: Sequence[Counts], now: float, *, ready: bool) -> float:
-    """When there is something to do although nothing happens, in Unix seconds.
+def next_look(
+    rollout: Rollout, counts: Sequence[Counts], now: float, *, ready: bool, wall: float | None = None
+) -> float:
+    """When there is something to do although nothing happens, in Unix seconds, on the clock of `now`.
 
     Args:
         ready: whether a device waits for its turn that could begin.
+        wall: as `budget` has it.
     """
     times = [deadline(rollout)]
     if rollout.state is State.RUNNING:
         ends = [offline_deadline(rollout, i) for i in range(rollout.phase + 1) if counts[i].pending]
         times += [end for end in ends if end > now]
         if ready:
-            window = rollout.plan.window
-            opens = now if window is None else window.opens(now)
-            times.append(max(opens, _from(rollout, now)))
+            window, wall = rollout.plan.window, now if wall is None else wall
+            opens_in = 0.0 if window is None else window.opens(wall) - wall
+            times.append(max(now + opens_in, _from(rollout, now)))
     return min(times)

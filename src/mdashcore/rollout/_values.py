@@ -224,6 +224,21 @@ class Rollout:
         """How many devices it has."""
         return self.ends[-1]
 
+    @property
+    def newest_time(self) -> float:
+        """When something has happened to it last, in Unix seconds."""
+        return max(self.created, self.changed, *self.phase_started)
+
+    def moved(self, seconds: float) -> Rollout:
+        """The rollout with all its times later by so many seconds: of the same age, on another clock."""
+        return attrs.evolve(
+            self,
+            created=self.created + seconds,
+            changed=self.changed + seconds,
+            phase_started=tuple(time + seconds for time in self.phase_started),
+            next_start=self.next_start + seconds if self.next_start else 0.0,
+        )
+
     def outcome(self, member: Member | None) -> Outcome:
         """How a device stands in the present round."""
         if member is None or (member.outcome is Outcome.FAILED and member.round < self.round):

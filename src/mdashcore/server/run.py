@@ -101,6 +101,7 @@ async def open_server(
         hub = Hub(
             backend,
             now=time.time,
+            monotonic=time.monotonic,
             entropy=os.urandom,
             limits=config.limits,
             free_disk=config.limits.free_disk,

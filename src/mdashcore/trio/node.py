@@ -42,6 +42,7 @@ from mdashcore.trio.connections.device_connections import DeviceConnections
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, Link, Outcome
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Authenticate, Subscriber, Subscribers
+from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL, ClockWatch
 from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
@@ -454,6 +455,8 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
                 background.run_for_ever("the driving of rollouts", node.rollouts.run)
                 for keeper in (hub.updates, hub.rollouts):
                     background.run_every(TIDY_DELAY, "the removal of orphans", Tidier(keeper).run)
+                watch = ClockWatch(hub.clock, node.update_supervisor.follow_clock, node.rollouts.follow_clock)
+                background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)
                 # Of each of these two, two checks right after each other would be one.
                 work = partial(remove_aged, hub)
                 background.run_every(AGE_INTERVAL, "the removal of old notifications", work, again_soon=False)

@@ -4,6 +4,9 @@ The wall clock can be wrong for a moment: a board without a battery starts, a ti
 By a clock that is a year ahead every notification is too old. So one check removes nothing by itself: what was too old
 at the check before, and still is, goes. The checks are an interval apart, by a clock that is never set. What the last
 one has found is not stored: after a restart it starts anew.
+
+A wall clock that is set while the process runs ages nothing. What was stored before the step is judged by the clock of
+then, for as long as notifications are kept; after that, all of it is too old.
 """
 
 from __future__ import annotations
@@ -11,10 +14,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final
+from math import inf
+from typing import Final, TypeAlias
+
+import attrs
 
 from mdashcore._errors import StorageError
 from mdashcore.hub.accounts import Accounts
+from mdashcore.hub.clock import MIN_STEP, Clock
 from mdashcore.hub.feed import Feed
 
 __all__ = ["AGE_INTERVAL", "Retention"]
@@ -24,14 +31,36 @@ _log = logging.getLogger(__name__)
 AGE_INTERVAL: Final = 3600.0  # seconds between two checks: a clock that was set wrongly is noticed by then
 
 
+MAX_STEPS: Final = 16  # of the wall clock that are known apart: each holds a number for every log
+
+
+_Log: TypeAlias = tuple[str, str]
+"""An account, and which of its logs."""
+
+
+@attrs.define(eq=False)
+class _Step:
+    """The wall clock was set."""
+
+    by: float
+    """Seconds."""
+    seen: float
+    """When a check has noticed it, by the monotonic clock."""
+    ends: dict[_Log, int] = attrs.Factory(dict)
+    """Where each log ended then: what is before that is older than the step."""
+
+
 class Retention:
     """Removes the notifications that two checks in a row have found too old."""
 
-    def __init__(self, accounts: Accounts, feed: Feed) -> None:
+    def __init__(self, accounts: Accounts, feed: Feed, clock: Clock) -> None:
         self._accounts = accounts
         self._feed = feed
-        self._found: dict[tuple[str, str], int] = {}
-        """By account and log, the place before which the last check has found everything too old."""
+        self._clock = clock
+        self._offset = clock.offset
+        self._steps: list[_Step] = []
+        self._found: dict[_Log, int] = {}
+        """The place in each log before which the last check has found everything too old."""
 
     async def check(self) -> AsyncGenerator[None, None]:
         """Check every account, and remove what the last check has found too as well.
@@ -42,20 +71,50 @@ class Retention:
         Raises:
             StorageError: the accounts cannot be read. A log that cannot be read is left as it is.
         """
+        accounts = await self._accounts.all()
         before, self._found = self._found, {}
-        for account in await self._accounts.all():
-            name, feed = account.name, self._feed
-            for log, too_old, remove in (
-                ("notifications", feed.too_old, feed.remove_before),
-                ("events", feed.events_too_old, feed.events.remove_before),
+        new = self._notice_step()
+        over = [step for step in self._steps if self._clock.monotonic() - step.seen >= self._feed.keep_seconds]
+        now, feed = self._earliest_now(), self._feed
+        for account in accounts:
+            name = account.name
+            for log, too_old, end, remove in (
+                ("notifications", feed.too_old, feed.end, feed.remove_before),
+                ("events", feed.events_too_old, feed.events.end_of, feed.events.remove_before),
             ):
+                key = name, log
                 try:
-                    async with aclosing(too_old(name)) as steps:
+                    if new is not None:
+                        new.ends[key] = await end(name)
+                    async with aclosing(too_old(name, now)) as steps:
                         async for first in steps:
-                            self._found[name, log] = first
+                            self._found[key] = first
                             yield
-                    agreed = min(before.get((name, log), 0), self._found.get((name, log), 0))
-                    if agreed > 0:
-                        await remove(name, agreed)
+                    agreed = min(before.get(key, 0), self._found.get(key, 0))
+                    first = max(agreed, *(step.ends.get(key, 0) for step in over), 0)
+                    if first > 0:
+                        await remove(name, first)
                 except StorageError as exc:
                     _log.warning("what is too old of the %s of %s is removed later: %s", log, name, exc)
+        if new is not None:
+            new.seen = self._clock.monotonic()  # nothing before its ends is younger
+        self._steps = [step for step in self._steps if step not in over]
+
+    def _notice_step(self) -> _Step | None:
+        """Return the step of the wall clock since the check before, if there was one."""
+        offset = self._clock.offset
+        by, self._offset = offset - self._offset, offset
+        if abs(by) <= MIN_STEP or self._feed.keep_seconds == inf:
+            return None
+        if len(self._steps) == MAX_STEPS:
+            by += self._steps.pop().by  # both count as one, of now
+        self._steps.append(step := _Step(by, self._clock.monotonic()))
+        return step
+
+    def _earliest_now(self) -> float:
+        """Return the time by the one of all clocks, that of now and those before each step, that is the least ahead."""
+        now = earliest = self._clock.now()
+        for step in reversed(self._steps):
+            now -= step.by
+            earliest = min(earliest, now)
+        return earliest

@@ -34,7 +34,8 @@ class Members:
         self._known: dict[str, Record[Member]] = {}
         self._counts: list[Counts] = []
         self.unbegun: dict[str, float] = {}
-        """Devices that are stored as UPDATING without having an update, and since when, in Unix seconds."""
+        """Devices that are stored as UPDATING without having an update, and since when that is known, by the monotonic
+        clock."""
 
     async def load(self) -> None:
         """Read which devices there are."""
@@ -112,7 +113,7 @@ class Members:
             record = await self._rollouts.members.get(self._key(device))
         except Damaged:  # nobody knows whether its turn has come: it is left alone from now on
             member = Member(device=device, outcome=Outcome.SKIPPED, reason=DAMAGED, round=self._present.round)
-            member = attrs.evolve(member, changed=self._rollouts.now())
+            member = attrs.evolve(member, changed=self._rollouts.clock.now())
             record = Record(member, await self._rollouts.members.put(self._key(device), member))
         if record is not None:
             self._remember(device, record)
@@ -120,7 +121,7 @@ class Members:
 
     async def begin(self, device: str) -> bool:
         """Store that a device's update begins; False where somebody else was quicker."""
-        now = self._rollouts.now()
+        clock = self._rollouts.clock
         member = self.get(device) or Member(device=device)
         begun = attrs.evolve(
             member,
@@ -128,10 +129,10 @@ class Members:
             attempt=member.attempt + 1,
             round=self._present.round,
             reason="",
-            changed=now,
+            changed=clock.now(),
         )
         if await self._put(begun):
-            self.unbegun[device] = now
+            self.unbegun[device] = clock.monotonic()
             return True
         return False
 
@@ -145,17 +146,18 @@ class Members:
 
     async def settle(self, device: str) -> Update | None:
         """See what has become of the update of a device that is UPDATING; the update, if it has not ended."""
-        self.unbegun.pop(device, None)
+        since = self.unbegun.pop(device, self._rollouts.clock.monotonic())
         member = self.get(device)
         if member is None or self.outcome(device) is not Outcome.UPDATING:
             return None
         try:
-            return await self._settle(device, member)
+            return await self._settle(device, member, since)
         except Damaged:
             await self.skip(device, DAMAGED)
             return None
 
-    async def _settle(self, device: str, member: Member) -> Update | None:
+    async def _settle(self, device: str, member: Member, since: float) -> Update | None:
+        clock = self._rollouts.clock
         id = self.update_id(device)
         updates = self._rollouts.updates
         update = await updates.get(self._account, device)
@@ -166,14 +168,14 @@ class Members:
             past = (await updates.history(self._account, device)).past
             ended = next((each for each in past if each.id == id), None)
         if ended is not None:
-            now, present = self._rollouts.now(), self._present
+            present, now = self._present, clock.now()
             await self._put(attrs.evolve(rollout.settled(member, ended, present.state, now=now), round=present.round))
         elif not await self.exists(device):
             await self.skip(device, "the device was removed")
-        elif update is not None and update.created >= member.changed and self._rollouts.now() >= member.changed + GRACE:
+        elif update is not None and update.created >= member.changed and clock.monotonic() >= since + GRACE:
             await self.skip(device, "another update took its place")
         else:
-            self.unbegun[device] = member.changed
+            self.unbegun[device] = since
         return None
 
     async def exists(self, device: str) -> bool:
@@ -202,7 +204,7 @@ class Members:
 
     async def _end(self, device: str, outcome: Outcome, reason: str) -> None:
         member = self.get(device) or Member(device=device)
-        present, now = self._present, self._rollouts.now()
+        present, now = self._present, self._rollouts.clock.now()
         await self._put(attrs.evolve(member, outcome=outcome, reason=reason, round=present.round, changed=now))
         self.unbegun.pop(device, None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
+from math import inf
 from typing import Final, Protocol, TypeAlias
 
 import attrs
@@ -54,6 +55,8 @@ class RolloutPerformer:
         self._account = account
         self._rollout = record.value
         self._version = record.version
+        self._clock = rollouts.clock
+        self._age = rollouts.age(account, record.value)
         self._members = Members(rollouts, account, record.value)
         self._ready: dict[str, None] = {}
         """Devices whose turn it may be, in order."""
@@ -63,7 +66,7 @@ class RolloutPerformer:
         """Devices whose update may have to be taken back."""
         self._queued_for: tuple[object, ...] = ()
         self._held_for: tuple[object, ...] = ()
-        self._told_at = -TELL_INTERVAL
+        self._told_at = -inf
         self._untold: deque[tuple[_Tell, Rollout]] = deque()
         """Decisions that were stored, and nobody told yet."""
         self.gone: bool = False
@@ -82,6 +85,13 @@ class RolloutPerformer:
 
     def __contains__(self, device: str) -> bool:
         return device in self._members
+
+    def now(self) -> float:
+        """Return the present time in Unix seconds, comparable with the times of the rollout.
+
+        It goes on evenly, and is that of the wall clock as soon as a step of that one was followed.
+        """
+        return self._age.now(self._rollout.created)
 
     async def refresh(self) -> None:
         """Look at everything again: what was told meanwhile was not heard."""
@@ -111,12 +121,13 @@ class RolloutPerformer:
         self._queue(device)
 
     async def step(self) -> float | None:
-        """Do all that is due: when there is more to do although nothing happens; None at the end.
+        """Do all that is due: when, by `now`, there is more to do although nothing happens; None at the end.
 
         Raises:
             StorageError: it is not all done; calling it again does the rest.
         """
         await self._tell()
+        await self._follow_clock()
         await self._judge()
         if not self.gone:
             await self._hold()
@@ -138,10 +149,20 @@ class RolloutPerformer:
         self._rollout, self._version = present, version
         self._members.follow(present)
 
+    async def _follow_clock(self) -> None:
+        """Give the rollout times of the wall clock again, where that was set."""
+        while not (self.gone or self._rollout.ended):
+            offset = self._clock.offset
+            by = self._age.correction(self._rollout.created, offset)
+            if not by:
+                return
+            if await self._store(self._rollout.moved(by)):
+                self._age.followed = offset
+
     async def _judge(self) -> None:
         looked = False
         while not self.gone:
-            present, counts, now = self._rollout, self._members.counts, self._rollouts.now()
+            present, counts, now = self._rollout, self._members.counts, self.now()
             judged = rollout.judge(present, counts, now)
             if judged is present:
                 return
@@ -180,24 +201,26 @@ class RolloutPerformer:
         counts = self._members.counts
         if self._rollout.counts == counts:
             return next_look
-        now = self._rollouts.now()
-        if 0 <= now - self._told_at < TELL_INTERVAL:
-            return min(next_look, self._told_at + TELL_INTERVAL)
+        time = self._clock.monotonic()
+        if time - self._told_at < TELL_INTERVAL:
+            return min(next_look, self.now() + self._told_at + TELL_INTERVAL - time)
         if not await self._store(attrs.evolve(self._rollout, counts=counts)):
-            return now
-        self._told_at = now
+            return self.now()
+        self._told_at = time
         await self._rollouts.tell_progress(self._account, self._rollout)
         return next_look
 
     def _next_look(self) -> float:
-        present, counts, now = self._rollout, self._members.counts, self._rollouts.now()
+        present, counts, now = self._rollout, self._members.counts, self.now()
         if any(self._late.values()):
             return now
         # If the window or the rate keeps a device from beginning, only time helps; of anything else is heard.
         active = sum(each.updating for each in counts)
-        times = [rollout.next_look(present, counts, now, ready=bool(self._ready) and active < present.plan.max_active)]
+        ready = bool(self._ready) and active < present.plan.max_active
+        times = [rollout.next_look(present, counts, now, ready=ready, wall=self._clock.now())]
         if present.state is State.ABORTING:
-            times += [since + GRACE for since in self._members.unbegun.values()]
+            time = self._clock.monotonic()
+            times += [now + since + GRACE - time for since in self._members.unbegun.values()]
         return min(times)
 
     # Beginning
@@ -224,9 +247,9 @@ class RolloutPerformer:
         """Let as many devices begin as may; the rollout is stored before the first of them."""
         while self._goes_on():
             self._queue_all()
-            now, counts = self._rollouts.now(), self._members.counts
-            free = rollout.budget(self._rollout, counts, now)
-            left = min(len(self._members.unbegun), rollout.BATCH) if self._rollout.plan.is_open(now) else 0
+            now, counts, wall = self.now(), self._members.counts, self._clock.now()
+            free = rollout.budget(self._rollout, counts, now, wall=wall)
+            left = min(len(self._members.unbegun), rollout.BATCH) if self._rollout.plan.is_open(wall) else 0
             again = await self._take(left, self._members.unbegun)
             first = await self._take(free, self._ready)
             if not again and not first:
@@ -310,7 +333,7 @@ class RolloutPerformer:
 
     def _may_skip(self, device: str) -> bool:
         deadline = rollout.offline_deadline(self._rollout, self._members.phase(device))
-        return self._rollout.state is State.RUNNING and self._rollouts.now() >= deadline
+        return self._rollout.state is State.RUNNING and self.now() >= deadline
 
     async def _is_online(self, device: str) -> bool:
         """Whether the device is connected, to this process or another."""
@@ -327,7 +350,7 @@ class RolloutPerformer:
 
     async def _skip_late(self) -> None:
         """Skip those that did not come online in time, some at once."""
-        present, now, left = self._rollout, self._rollouts.now(), SKIP_BATCH
+        present, now, left = self._rollout, self.now(), SKIP_BATCH
         if not self._goes_on():
             return
         for phase in range(present.phase + 1):
@@ -364,8 +387,8 @@ class RolloutPerformer:
                 except (Conflict, NotFound, Busy):
                     pass  # it got on meanwhile, and ends by itself
             self._to_hold.pop(device, None)
-        now, members = self._rollouts.now(), self._members
-        for device in [each for each, since in members.unbegun.items() if now >= since + GRACE]:
+        time, members = self._clock.monotonic(), self._members
+        for device in [each for each, since in members.unbegun.items() if time >= since + GRACE]:
             if present.state is State.ABORTING:
                 await members.skip(device, "the rollout was aborted before it began")
             elif not await self._is_online(device):

@@ -16,6 +16,7 @@ import attrs
 
 from mdashcore import _json, ota, rollout
 from mdashcore._errors import Conflict, Damaged, LimitReached, NotFound, VersionConflict
+from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.device_list import DeviceList, Pause, never_pause
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.limits import AccountLimits
@@ -36,6 +37,7 @@ PREFIX: Final = "rol"  # of ids
 
 PIECE: Final = 1000  # ids in one document: 128 KB at most
 FIT_SAMPLE: Final = 100  # devices whose updates of before are looked at for a bare image: fleets took one or the other
+MAX_AGES: Final = 1_000  # of rollouts that are looked at and not driven here: 200 KB
 MAX_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
 
 
@@ -50,7 +52,7 @@ class Rollouts:
     """The rollouts of every account.
 
     Args:
-        now: Unix seconds.
+        clock: the clocks of this process.
         entropy: that many random bytes.
         contention: what writers of one record need.
         limits: how many rollouts an account may have.
@@ -66,7 +68,7 @@ class Rollouts:
         presence: Presence,
         device_list: DeviceList,
         *,
-        now: Callable[[], float],
+        clock: Clock,
         entropy: Callable[[int], bytes],
         contention: Contention = Contention(),
         limits: AccountLimits = AccountLimits(),
@@ -81,7 +83,8 @@ class Rollouts:
         self.updates = updates
         self.registry = registry
         self.presence = presence
-        self.now = now
+        self.clock = clock
+        self._ages = Ages(clock, MAX_AGES)
         self._device_list = device_list
         self._limits = limits
         self._entropy = entropy
@@ -104,8 +107,8 @@ class Rollouts:
 
     async def use(self, account: str) -> tuple[int, int]:
         """How many rollouts the account has, and how many of them are open; those that only wait are not."""
-        kept, now = await self.of(account), self.now()
-        return len(kept), sum(_is_open(each, now) for each in kept)
+        kept = await self.of(account)
+        return len(kept), sum(_is_open(each, self.age(account, each).now(each.created)) for each in kept)
 
     async def select(self, account: str, selection: Selection, pause: Pause = never_pause) -> list[str]:
         """The ids of the devices that a selection means now. Raises `NotFound` for a device that is not there."""
@@ -165,7 +168,7 @@ class Rollouts:
             request.plan,
             terms,
             len(devices),
-            now=self.now(),
+            now=self.clock.now(),
         )
         for piece in range(0, len(devices), PIECE):
             roster = Roster(tuple(devices[piece : piece + PIECE]))
@@ -180,6 +183,10 @@ class Rollouts:
         return made
 
     # Looking at them
+
+    def age(self, account: str, present: Rollout) -> Age:
+        """Return how old a rollout is."""
+        return self._ages.of(scoped(account, present.id), present.created, present.newest_time)
 
     async def get(self, account: str, id: str) -> Rollout:
         """The account's rollout. Raises `NotFound`."""
@@ -246,7 +253,8 @@ class Rollouts:
         while True:
             record = await self._record(account, id)
             told = event or rollout.ResumeRequested(await self.counts(account, record.value))
-            changed = rollout.advance(record.value, told, now=self.now())
+            now = self.age(account, record.value).now(record.value.created)
+            changed = rollout.advance(record.value, told, now=now)
             if changed is record.value:
                 raise Conflict(f"the rollout {id!r} is {changed.state}, it cannot be {wanted}")
             try:

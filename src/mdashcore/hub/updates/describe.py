@@ -75,6 +75,7 @@ def describe(update: Update, *, now: float) -> dict[str, Any]:
     commit_by = ota.commit_deadline(update)
     return {
         "id": update.id,
+        "revision": update.revision,
         "state": update.state,
         "reason": update.reason,
         "progress_percent": update.progress_percent,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final, Protocol, TypeAlias
+
+import attrs
 
 from mdashcore import _json, ota
 from mdashcore._errors import (
@@ -40,6 +43,16 @@ class DeviceCaller(Protocol):
         """Call a device; raises `RpcError`, `InvalidAnswer`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
 
 
+@attrs.frozen
+class _Tried:
+    """What is being written: it may be there, whatever the store says."""
+
+    event: ota.Event | None
+    update: Update
+    clock: float | None
+    """The `Clock.offset` to which the update's times were moved; `None` where they were not."""
+
+
 class UpdatePerformer:
     """One update being driven: events for one task at a time; calls, side by side.
 
@@ -55,9 +68,10 @@ class UpdatePerformer:
         self.device = device
         self._update = record.value
         self._version = record.version
-        self._told_at = 0.0
+        self._age = store.age(account, device, record.value)
+        self._told_at = -inf
         self._untold = untold
-        self._tried: tuple[ota.Event, Update] | None = None  # what is written: it may be there, whatever the store says
+        self._tried: _Tried | None = None
         self._block = 0, b""
 
     @property
@@ -75,6 +89,13 @@ class UpdatePerformer:
         """Of its document."""
         return scoped(self.account, self.device)
 
+    def now(self) -> float:
+        """Return the present time in Unix seconds, comparable with the times of the update.
+
+        It goes on evenly, and is that of the wall clock as soon as a step of that one was followed.
+        """
+        return self._age.now(self._update.created)
+
     async def apply(self, event: ota.Event) -> None:
         """Take an event: what it changes is stored when this returns, and told.
 
@@ -82,25 +103,47 @@ class UpdatePerformer:
             VersionConflict: somebody else has changed the update; see `reload`.
             StorageError: it is not all done; the same event again does the rest.
         """
+        await self._change(event)
+
+    async def follow_clock(self) -> None:
+        """Give the update times of the wall clock again, where that was set. Raises as `apply`."""
+        await self._change(None)
+
+    async def _change(self, event: ota.Event | None) -> None:
         await self.tell()
-        now = self._store.now()
-        tried, update = self._tried or (None, self._update)
-        if tried is not event:
-            update = ota.advance(self._update, event, now=now)
-        if update is self._update:
+        tried = self._tried
+        if tried is None or tried.event is not event:
+            tried = self._try(event)
+        if tried.update is self._update:
             return
-        self._tried = event, update
-        self._version = await self._put(update)
+        self._tried = tried
+        self._version = await self._put(tried.update)
         self._tried = None
-        before, self._update = self._update, update
+        if tried.clock is not None:
+            self._age.followed = tried.clock
+        before, self._update = self._update, tried.update
+        await self._tell_change(before, tried.update)
+
+    def _try(self, event: ota.Event | None) -> _Tried:
+        update, offset = self._update, self._store.clock.offset
+        by = 0.0 if update.ended else self._age.correction(update.created, offset)
+        if by:
+            update = ota.moved(update, by)
+        if event is not None:
+            update = ota.advance(update, event, now=self._age.now(update.created))
+        return _Tried(event, update, offset if by else None)
+
+    async def _tell_change(self, before: Update, update: Update) -> None:
+        time = self._store.clock.monotonic()
         if update.state is not before.state or (update.waits_until is not None and before.waits_until is None):
-            self._told_at = now
+            self._told_at = time
             self._untold = True
             if update.state is not before.state:
                 self._store.changed(self.account, self.device, update)
             await self.tell()
-        elif update.offset != before.offset and now - self._told_at >= TELL_INTERVAL:
-            await self._tell_progress(update, now)
+        elif update.offset != before.offset and time - self._told_at >= TELL_INTERVAL:
+            self._told_at = time
+            await self._tell_progress(update)
 
     async def _put(self, update: Update) -> int:
         try:
@@ -226,7 +269,7 @@ class UpdatePerformer:
         return block[offset - start : offset - start + size]
 
     async def _tell_state(self, update: Update) -> None:
-        data = _json.encode(describe(update, now=self._store.now()))
+        data = _json.encode(describe(update, now=self.now()))
         if update.state is State.TRANSFERRING and update.waits_until is not None:
             await self._store.feed.emit(self.account, "ota.waiting", self.device, data)
             return
@@ -236,8 +279,7 @@ class UpdatePerformer:
             report = {"message": update.reason or _MESSAGES.get(update.state, str(update.state)), **report}
             await self._report(report)
 
-    async def _tell_progress(self, update: Update, now: float) -> None:
-        self._told_at = now
+    async def _tell_progress(self, update: Update) -> None:
         progress = {"id": update.id, "progress_percent": update.progress_percent, "offset": update.offset}
         data = _json.encode({**progress, "size": update.image.size})
         await self._store.feed.emit(self.account, "ota.progress", self.device, data)

@@ -8,16 +8,17 @@ person who cancels it on another node) finds out whether another one was quicker
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from mdashcore import identity, ota
 from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionConflict
 from mdashcore.firmware import Image
+from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.shadows import Shadows
-from mdashcore.hub.updates.describe import History
+from mdashcore.hub.updates.describe import History, describe
 from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.hub.updates.store import UpdateStore, blob_key
 from mdashcore.ota import State, Update
@@ -33,7 +34,7 @@ class Updates:
     """The newest update of every device, and what is remembered of those before.
 
     Args:
-        now: Unix seconds.
+        clock: the clocks of this process.
         entropy: that many random bytes.
         check_device: raises `NotFound` for (account, device id) of a device that is not there any more.
         contention: what writers of one record need.
@@ -46,14 +47,14 @@ class Updates:
         feed: Feed,
         shadows: Shadows,
         *,
-        now: Callable[[], float],
+        clock: Clock,
         entropy: Callable[[int], bytes],
         check_device: Callable[[str, str], Awaitable[None]] | None = None,
         contention: Contention = Contention(),
     ) -> None:
-        self.store: UpdateStore = UpdateStore(documents, blobs, feed, shadows, now=now, contention=contention)
+        self.store: UpdateStore = UpdateStore(documents, blobs, feed, shadows, clock=clock, contention=contention)
         self.blobs = blobs
-        self._now = now
+        self._clock = clock
         self._entropy = entropy
         self._check_device = check_device
         self.on_change: list[Callable[[str, str, ota.Update], None]] = self.store.on_change
@@ -89,7 +90,7 @@ class Updates:
         while True:
             try:
                 before, held = await self._make_way(account, device)
-                update = Update.queued(id, facts, now=self._now(), options=options, blob=blob, held_until=held)
+                update = Update.queued(id, facts, now=self._clock.now(), options=options, blob=blob, held_until=held)
                 version = await self.store.records.put(scoped(account, device), update, expected=before)
             except VersionConflict:
                 await race.lost()
@@ -130,7 +131,10 @@ class Updates:
             )
 
     async def _make_way(self, account: str, device: str) -> tuple[int, float | None]:
-        """End an update that waits; the version of the one that is there, ended, and its `ota.held_until`."""
+        """End an update that waits; the version of the one that is there, ended, and its `ota.held_until`.
+
+        That is of the wall clock as it is now, whatever the clock was by which the update before has ended.
+        """
         try:
             found = await self.store.records.get(scoped(account, device))
         except Damaged:
@@ -143,7 +147,8 @@ class Updates:
         if not run.update.ended:
             raise Conflict(f"an update of {device!r} is going on already, it is {run.update.state}")
         await run.settle()  # whoever ended it may have been stopped before that
-        return run.version, ota.held_until(run.update)
+        held = ota.held_until(run.update)
+        return run.version, None if held is None else held - run.now() + self._clock.now()
 
     async def take_up(self, account: str, device: str) -> UpdatePerformer:
         """The device's update, to be driven. Raises `NotFound`, also for one that cannot be read."""
@@ -190,6 +195,10 @@ class Updates:
         if update.state is not State.CANCELED:
             raise Conflict(_TOO_LATE.get(update.state, f"the update of {device!r} has ended: {update.state}"))
         return update
+
+    def describe(self, account: str, device: str, update: Update) -> dict[str, Any]:
+        """Return a device's update as plain values; see `describe`."""
+        return describe(update, now=self.store.age(account, device, update).now(update.created))
 
     async def get(self, account: str, device: str) -> Update | None:
         """The device's newest update as it is stored, or None."""

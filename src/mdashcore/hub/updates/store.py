@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.store import Records, scoped
@@ -13,6 +15,8 @@ from mdashcore.ota import Update
 from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["UpdateStore", "blob_key"]
+
+MAX_AGES: Final = 1_000  # of updates that nothing drives: of one that has ended, how long its transfer is held counts
 
 
 def blob_key(account: str, id: str) -> str:
@@ -24,7 +28,7 @@ class UpdateStore:
     """The records of updates, with what a performer writes beside them.
 
     Args:
-        now: Unix seconds.
+        clock: the clocks of this process.
         contention: what writers of one record need.
     """
 
@@ -35,7 +39,7 @@ class UpdateStore:
         feed: Feed,
         shadows: Shadows,
         *,
-        now: Callable[[], float],
+        clock: Clock,
         contention: Contention,
     ) -> None:
         self.records: Records[Update] = Records(
@@ -45,9 +49,14 @@ class UpdateStore:
         self.blobs = blobs
         self.feed = feed
         self.shadows = shadows
-        self.now = now
+        self.clock = clock
+        self._ages = Ages(clock, MAX_AGES)
         self.on_change: list[Callable[[str, str, Update], None]] = []
         """See `Updates.on_change`."""
+
+    def age(self, account: str, device: str, update: Update) -> Age:
+        """Return how old an update is."""
+        return self._ages.of(f"{scoped(account, device)}/{update.id}", update.created, update.newest_time)
 
     async def get(self, account: str, device: str) -> Update | None:
         """Return the device's newest update as it is stored; `None` if the device was never updated."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from mdashcore._errors import Damaged, NotFound
-from mdashcore.hub.updates.describe import History, describe
+from mdashcore.hub.updates.describe import History
 from mdashcore.server.api._request import answer, principal, service
 
 routes: Blueprint = Blueprint("update", __name__, url_prefix="/devices/<id>/ota")
@@ -30,7 +30,7 @@ async def get_update(id: str) -> Response:
         history, damaged = History(), {"damaged": ["history"]}
     if update.ended:  # also where whoever ended it was stopped before it was remembered
         history = history.with_(update)
-    return answer({**describe(update, now=hub.now()), "history": history.describe(), **damaged})
+    return answer({**hub.updates.describe(account, id, update), "history": history.describe(), **damaged})
 
 
 @routes.post("/end")
@@ -47,4 +47,4 @@ async def cancel_update(id: str) -> Response:
     hub = service().hub
     await hub.registry.get(account, id)
     update = await service().node.update_supervisor.cancel(account, id)
-    return answer(describe(update, now=hub.now()))
+    return answer(hub.updates.describe(account, id, update))

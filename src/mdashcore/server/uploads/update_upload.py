@@ -29,7 +29,6 @@ from mdashcore._errors import (
     RpcError,
     StorageError,
 )
-from mdashcore.hub.updates.describe import describe
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.ota import State, Update
 from mdashcore.server.asgi import (
@@ -116,7 +115,7 @@ class UploadRoute:
                     await updates.blobs.delete(key)
                 raise
         if request.queue:
-            return 202, _json.encode(describe(update, now=service.hub.now()))
+            return 202, _json.encode(updates.describe(account, device, update))
         await self._see_taken(account, device, id_)
         return 200, b"true"
 

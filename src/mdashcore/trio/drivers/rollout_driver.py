@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 import trio
 
@@ -18,8 +16,6 @@ class RolloutDriver:
     """One rollout with what waits for its next step."""
 
     run: RolloutPerformer
-    now: Callable[[], float]
-    """The clock of the times that the rollout says."""
     retry: Retry
     due: float = 0.0
     """When it is to be stepped although nothing happens, by Trio's clock: no step of the wall clock moves that one."""
@@ -45,4 +41,4 @@ class RolloutDriver:
             await self.run.look(device)
             self.devices.pop(device, None)
         due = await self.run.step()
-        self.due = 0.0 if due is None else trio.current_time() + max(0.0, due - self.now())
+        self.due = 0.0 if due is None else trio.current_time() + max(0.0, due - self.run.now())

@@ -66,6 +66,12 @@ class RolloutSupervisor:
             with trio.move_on_at(max(due, trio.current_time() + MIN_PAUSE)):
                 await self._wakeup.wait()
 
+    async def follow_clock(self) -> None:
+        """The wall clock was set: every rollout that is driven here is given times of it, in its next step."""
+        for driven in self._driven.values():
+            driven.due = min(driven.due, trio.current_time())
+        self._wakeup.set()
+
     def look_everywhere(self) -> None:
         """Something may have been missed."""
         self._refresh_at = 0.0
@@ -125,9 +131,7 @@ class RolloutSupervisor:
             run = await RolloutPerformer.load(self._hub.rollouts, self._hands, *key)
         except NotFound:
             return
-        driven = self._driven[key] = RolloutDriver(
-            run, self._hub.now, self._retry(), reload=self._new.pop(key, None) is not None
-        )
+        driven = self._driven[key] = RolloutDriver(run, self._retry(), reload=self._new.pop(key, None) is not None)
         self._by_account.setdefault(key[0], []).append(driven)
 
     def _drop(self, key: _Key) -> None:

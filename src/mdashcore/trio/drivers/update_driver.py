@@ -11,7 +11,7 @@ import trio
 
 from mdashcore import ota
 from mdashcore._errors import Busy, NotFound, StorageError, VersionConflict
-from mdashcore.hub import DeviceCaller, Hub
+from mdashcore.hub import DeviceCaller
 from mdashcore.hub.updates.performer import CallStep, UpdatePerformer
 from mdashcore.ota import Update
 from mdashcore.trio.background import Background
@@ -49,7 +49,6 @@ class UpdateDriver:
 
     def __init__(
         self,
-        hub: Hub,
         run: UpdatePerformer,
         caller: DeviceCaller,
         background: Background,
@@ -58,7 +57,6 @@ class UpdateDriver:
         said: Callable[[], ota.Build | None],
         on_news: Callable[[], None],
     ) -> None:
-        self._hub = hub
         self._run = run
         self._caller = caller
         self._background = background
@@ -69,6 +67,7 @@ class UpdateDriver:
         self._calls: deque[_Call] = deque()
         self._wakeup = trio.Event()
         self._stale = False
+        self._clock_was_set = False
         self._released = False
         self.replaced: bool = False
         """Whether the store had another update, or none any more, when it was looked at last."""
@@ -86,6 +85,11 @@ class UpdateDriver:
     def look(self) -> None:
         """Somebody else may have changed the update: read it again."""
         self._stale = True
+        self._wakeup.set()
+
+    def follow_clock(self) -> None:
+        """The wall clock was set: have the update's times be of it again."""
+        self._clock_was_set = True
         self._wakeup.set()
 
     def release(self) -> None:
@@ -106,6 +110,9 @@ class UpdateDriver:
         if self._stale:
             self._stale = False
             await self._look()
+        elif self._clock_was_set:
+            self._clock_was_set = False
+            await self._apply(None)
         elif self._events:
             await self._take(self._events.popleft())
         elif self._calls and self._calls[0].done:
@@ -131,10 +138,11 @@ class UpdateDriver:
         else:
             self._abandon()
 
-    async def _apply(self, event: ota.Event) -> None:
+    async def _apply(self, event: ota.Event | None) -> None:
+        """Take an event; `None`: nothing but a step of the wall clock."""
         while not self._released:
             try:
-                await self._persist(lambda: self._run.apply(event))
+                await self._persist(self._run.follow_clock if event is None else lambda: self._run.apply(event))
             except VersionConflict:
                 if await self._look():
                     continue
@@ -218,7 +226,7 @@ class UpdateDriver:
 
     async def _pause(self) -> None:
         """Until something happens, or it is time for something."""
-        left = (ota.next_deadline(self.update) or 0.0) - self._hub.now()
+        left = (ota.next_deadline(self.update) or 0.0) - self._run.now()
         with trio.move_on_after(max(left, 0.0)) as timer:
             await self._wakeup.wait()
         if timer.cancelled_caught:

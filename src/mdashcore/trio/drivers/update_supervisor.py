@@ -27,6 +27,8 @@ __all__ = ["UpdateSupervisor"]
 
 LOOK_INTERVAL: Final = 15.0  # seconds between two looks at an update that is waited for: the bus may have lost its news
 
+FOLLOW_BATCH: Final = 32  # drivers that have something to store at the same time: others have their turn
+
 _Key: TypeAlias = tuple[str, str]
 """Account and device id."""
 
@@ -184,6 +186,13 @@ class UpdateSupervisor:
                 self._pending[key] = deque(maxlen=MAX_EVENTS)
                 await self._take_up(key, self._pending[key])
 
+    async def follow_clock(self) -> None:
+        """The wall clock was set: every update that is driven here is given times of it."""
+        for number, driver in enumerate(tuple(self._drivers.values()), 1):
+            driver.follow_clock()
+            if number % FOLLOW_BATCH == 0:
+                await trio.lowlevel.checkpoint()
+
     def forget(self, account: str, device: str) -> None:
         """The device was removed: drive its update no more."""
         driver = self._drivers.pop((account, device), None)
@@ -248,7 +257,6 @@ class UpdateSupervisor:
     def _drive(self, run: UpdatePerformer, *events: ota.Event) -> None:
         key = run.account, run.device
         driver = UpdateDriver(
-            self._hub,
             run,
             self._caller,
             self._background,

@@ -45,7 +45,7 @@ export default function ota(device) {
     try {
       const found = await get(devicePath(device.id, "ota"));
       past = found.history ?? [];
-      if (update === null || update.id !== found.id || found.changed >= update.changed) update = found;
+      if (update === null || update.id !== found.id || found.revision >= update.revision) update = found;
       error.clear();
     } catch (problem) {
       if (problem.status === undefined) throw problem;

@@ -1,0 +1,33 @@
+"""The times of an update, moved together: after the wall clock that they are of was set."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from mdashcore.ota._actions import waiting_reason
+from mdashcore.ota._values import Update
+
+TIMES: Final = (
+    "created",
+    "changed",
+    "active",
+    "online_since",
+    "held_until",
+    "waits_until",
+    "not_before",
+    "started",
+    "begun",
+    "taken",
+)
+"""The fields of `Update` that are Unix seconds; each may be `None`."""
+
+
+def moved(update: Update, seconds: float) -> Update:
+    """Return the update with all its times later by so many seconds: of the same age, on another clock."""
+    times = {name: getattr(update, name) for name in TIMES}
+    changes: dict[str, Any] = {name: time + seconds for name, time in times.items() if time is not None}
+    if update.waits_until is not None and update.reason == waiting_reason(update.waits_until):
+        changes["reason"] = waiting_reason(update.waits_until + seconds)
+    return attrs.evolve(update, revision=update.revision + 1, **changes)
