@@ -12,7 +12,7 @@ from mdashcore._errors import AlreadyExists, InsufficientStorage, LimitReached, 
 from mdashcore.hub import Hub
 from mdashcore.hub.images import STEP
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.usage import AccountUse
+from mdashcore.hub.records.schema import AccountUse
 
 LIMITS = AccountLimits(devices=3, keys=2, image_bytes=100)
 

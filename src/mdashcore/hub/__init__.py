@@ -10,8 +10,8 @@ from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import FeedItem, LogQuery
 from mdashcore.hub.hub import Hub, HubObserver
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.presence import PresenceRecord
 from mdashcore.hub.records.contention import Signal
+from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.hub.registry import CreatedDevice
 from mdashcore.hub.updates.performer import DeviceCaller
 from mdashcore.identity import Device

@@ -17,8 +17,10 @@ from mdashcore._errors import (
     Unauthenticated,
     VersionConflict,
 )
-from mdashcore.hub.admins import AdminRoster, Admins
+from mdashcore.hub.admins import Admins
+from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import AdminRoster, KeyOwner
 from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import Account, ApiKey
@@ -39,14 +41,6 @@ class CreatedKey:
 
     key: ApiKey
     secret: str = attrs.field(repr=False)
-
-
-@attrs.frozen
-class KeyOwner:
-    """What the index of secrets knows: where the key is."""
-
-    account: str
-    id: str
 
 
 class Accounts:
@@ -72,10 +66,10 @@ class Accounts:
         contention: Contention = Contention(),
         usage: Usage | None = None,
     ) -> None:
-        self._accounts = Records(documents, "accounts", Account, contention=contention)
+        self._accounts = Records(documents, schema.ACCOUNTS, contention=contention)
         self._admins = Admins(documents, accounts=self._all_stored, find=self._stored, contention=contention)
-        self._keys = Records(documents, "keys", ApiKey)
-        self._owners = Records(documents, "key_owners", KeyOwner)
+        self._keys = Records(documents, schema.KEYS)
+        self._owners = Records(documents, schema.KEY_OWNERS)
         self._now = now
         self._entropy = entropy
         self._on_revoked = on_revoked

@@ -17,26 +17,14 @@ import attrs
 
 from mdashcore._errors import Conflict, Damaged, StorageError, VersionConflict
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import ADMINS, AdminRoster, admin_entry
 from mdashcore.hub.records.store import Record, Records
 from mdashcore.identity import Account
 from mdashcore.storage import DocumentStore
 
-__all__ = ["AdminRoster", "Admins"]
+__all__ = ["Admins"]
 
 ROSTER_KEY: Final = "roster"
-
-
-@attrs.frozen
-class AdminRoster:
-    """The accounts that are admins, each as ``NAME/ID``."""
-
-    admins: list[str]
-    leaving: list[str] = attrs.field(factory=list)
-    """Accounts whose removal has begun: none of them becomes an admin, on whom others would then rely."""
-
-    def has(self, account: Account) -> bool:
-        """Whether the account is an admin."""
-        return _entry(account) in self.admins
 
 
 class Admins:
@@ -56,7 +44,7 @@ class Admins:
         find: Callable[[str], Awaitable[Account | None]],
         contention: Contention = Contention(),
     ) -> None:
-        self._records = Records(documents, "admins", AdminRoster, contention=contention)
+        self._records = Records(documents, ADMINS, contention=contention)
         self._accounts = accounts
         self._find = find
 
@@ -70,7 +58,7 @@ class Admins:
         Raises:
             Conflict: it is being removed.
         """
-        entry = _entry(account)
+        entry = admin_entry(account)
 
         def with_it(roster: AdminRoster) -> AdminRoster:
             if entry in roster.leaving:
@@ -85,7 +73,7 @@ class Admins:
         Raises:
             Conflict: it is the last admin.
         """
-        entry = _entry(account)
+        entry = admin_entry(account)
 
         def without_it(roster: AdminRoster) -> AdminRoster:
             left = [each for each in roster.admins if each != entry]
@@ -97,7 +85,7 @@ class Admins:
 
     async def check_not_last(self, account: Account) -> None:
         """Raises `Conflict` if without this account nobody could manage accounts any more."""
-        if (await self._swept(await self.roster())).admins == [_entry(account)]:
+        if (await self._swept(await self.roster())).admins == [admin_entry(account)]:
             raise Conflict(f"{account.name!r} is the last admin")
 
     async def _change(self, function: Callable[[AdminRoster], AdminRoster]) -> None:
@@ -125,7 +113,7 @@ class Admins:
         if found is not None:
             return found
         admins = [account for account in await self._accounts() if account.admin and not account.removing]
-        roster = AdminRoster(sorted(map(_entry, admins)))
+        roster = AdminRoster(sorted(map(admin_entry, admins)))
         try:
             return Record(roster, await self._records.put(ROSTER_KEY, roster, expected=0))
         except VersionConflict:
@@ -145,10 +133,6 @@ class Admins:
                 account = await self._find(entry.partition("/")[0])
             except Damaged:
                 account = None  # nobody can log in with it
-            stored[entry] = account if account is not None and _entry(account) == entry else None
+            stored[entry] = account if account is not None and admin_entry(account) == entry else None
         admins = [entry for entry in roster.admins if (found := stored[entry]) is not None and not found.removing]
         return AdminRoster(admins, [entry for entry in roster.leaving if stored[entry] is not None])
-
-
-def _entry(account: Account) -> str:
-    return f"{account.name}/{account.id}"

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 
 from mdashcore._errors import Damaged, NotFound
-from mdashcore.hub.presence import OFFLINE, PresenceRecord
+from mdashcore.hub.presence import OFFLINE
+from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.identity import Device
 from mdashcore.selection import ANY, Facts, Selection

@@ -10,25 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
 from mdashcore._errors import NotFound, VersionConflict
+from mdashcore.hub.records.schema import NODES, NodeRecord
 from mdashcore.hub.records.store import Records
 from mdashcore.storage import DocumentStore
 
-__all__ = ["BEAT_INTERVAL", "DEAD_AFTER", "NodeRecord", "Nodes"]
+__all__ = ["BEAT_INTERVAL", "DEAD_AFTER", "Nodes"]
 
 BEAT_INTERVAL: Final = 3.0  # seconds between two signs of life: a write each, which any store can bear
 
 DEAD_AFTER: Final = 15.0  # seconds without one: five were missed, and a store that restarts is back before that
-
-
-@attrs.frozen
-class NodeRecord:
-    """A node that runs, or did until a moment ago."""
-
-    seen: float
-    """Unix seconds of the newest sign of life, for people: nobody decides by it."""
 
 
 class Nodes:
@@ -39,7 +30,7 @@ class Nodes:
     """
 
     def __init__(self, documents: DocumentStore, *, now: Callable[[], float]) -> None:
-        self._records = Records(documents, "nodes", NodeRecord)
+        self._records = Records(documents, NODES)
         self._now = now
         self._seen: dict[str, tuple[int, float]] = {}
 

@@ -9,35 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-import attrs
-
 from mdashcore._errors import Damaged
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import PRESENCE, PresenceRecord
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.storage import DocumentStore
 
-__all__ = ["OFFLINE", "Presence", "PresenceRecord"]
-
-
-@attrs.frozen
-class PresenceRecord:
-    """Whether a device is connected."""
-
-    session: int = 0
-    """Counts the device's connections."""
-
-    node: str | None = None
-    """The node that holds the connection; None while there is none."""
-
-    since: float | None = None
-    """Unix seconds of the last change between online and offline."""
-
-    last_seen: float | None = None
-    """Unix seconds when the device was last heard of, as known when the record was written."""
-
-    @property
-    def online(self) -> bool:
-        return self.node is not None
+__all__ = ["OFFLINE", "Presence"]
 
 
 OFFLINE: Final = PresenceRecord()
@@ -54,7 +32,7 @@ class Presence:
     def __init__(
         self, documents: DocumentStore, *, now: Callable[[], float], contention: Contention = Contention()
     ) -> None:
-        self.records: Records[PresenceRecord] = Records(documents, "presence", PresenceRecord, contention=contention)
+        self.records: Records[PresenceRecord] = Records(documents, PRESENCE, contention=contention)
         self._now = now
 
     async def get(self, account: str, id: str) -> PresenceRecord:

@@ -18,7 +18,9 @@ from mdashcore._errors import (
     Unauthenticated,
     VersionConflict,
 )
+from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import TokenOwner
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import Device
@@ -36,14 +38,6 @@ class CreatedDevice:
 
     device: Device
     token: str = attrs.field(repr=False)
-
-
-@attrs.frozen
-class TokenOwner:
-    """What the index of tokens knows: where the device is."""
-
-    account: str
-    id: str
 
 
 class Registry:
@@ -69,8 +63,8 @@ class Registry:
         contention: Contention = Contention(),
         usage: Usage | None = None,
     ) -> None:
-        self.records: Records[Device] = Records(documents, "devices", Device, contention=contention)
-        self._owners = Records(documents, "token_owners", TokenOwner)
+        self.records: Records[Device] = Records(documents, schema.DEVICES, contention=contention)
+        self._owners = Records(documents, schema.TOKEN_OWNERS)
         self._now = now
         self._entropy = entropy
         self._on_revoked = on_revoked

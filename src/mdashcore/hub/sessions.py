@@ -19,11 +19,12 @@ from mdashcore._errors import Damaged, StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.records.schema import SESSIONS, BrowserSession
 from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.identity import Account
 from mdashcore.storage import DocumentStore
 
-__all__ = ["CreatedSession", "Session", "Sessions"]
+__all__ = ["BrowserSession", "CreatedSession", "Sessions"]
 
 IDLE: Final = 86_400.0  # seconds without a request: who comes back every day stays logged in
 TOTAL: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
@@ -32,26 +33,10 @@ TOUCH: Final = 300.0  # seconds between two writes of when a session was used: n
 
 
 @attrs.frozen
-class Session:
-    """A session of an account. Its secret is with the browser only."""
-
-    account: str
-    id: str
-    """No secret; names the session to who holds sockets that it opened."""
-    hash: str
-    credential: str
-    """`Account.credential` when the session was opened."""
-    created_at: float
-    """Unix seconds."""
-    used_at: float
-    """Unix seconds, late by `TOUCH` at most."""
-
-
-@attrs.frozen
 class CreatedSession:
     """A new session together with its secret, which exists only here."""
 
-    session: Session
+    session: BrowserSession
     secret: str = attrs.field(repr=False)
     """``ACCOUNT:mds_…``: fit for a cookie as it is."""
 
@@ -76,7 +61,7 @@ class Sessions:
         on_revoked: Callable[[str, str], None],
         most: int = AccountLimits().sessions,
     ) -> None:
-        self._records = Records(documents, "sessions", Session)
+        self._records = Records(documents, SESSIONS)
         self._accounts = accounts
         self._clock = clock
         self._ages = Ages(clock, MAX_AGES)
@@ -89,13 +74,13 @@ class Sessions:
         token = identity.make_token(identity.SESSION_PREFIX, self._entropy(identity.ENTROPY_BYTES))
         now = self._clock.now()
         id = identity.make_id("ses", self._entropy(8))
-        session = Session(account.name, id, identity.hash_token(token), account.credential, now, now)
+        session = BrowserSession(account.name, id, identity.hash_token(token), account.credential, now, now)
         await self._make_room(account)
         await self._records.put(scoped(account.name, session.hash), session, expected=0)
         self._age(session)
         return CreatedSession(session, f"{account.name}:{token}")
 
-    async def authenticate(self, secret: str) -> tuple[Session, Account]:
+    async def authenticate(self, secret: str) -> tuple[BrowserSession, Account]:
         """The session of a secret, and its account as it is now. Raises `Unauthenticated`."""
         name, _, token = identity.check_secret(secret).partition(":")
         account = await self._accounts.get(name)
@@ -110,7 +95,7 @@ class Sessions:
         await self._touch(record)
         return record.value, account
 
-    async def end(self, session: Session) -> None:
+    async def end(self, session: BrowserSession) -> None:
         """End a session: what it had opened is closed."""
         try:
             await self._records.delete(scoped(session.account, session.hash))
@@ -126,7 +111,7 @@ class Sessions:
         """How many sessions the account has."""
         return len(await self._of(account))
 
-    async def _of(self, account: str) -> list[Session]:
+    async def _of(self, account: str) -> list[BrowserSession]:
         """Its sessions. One that cannot be read is of no use to anybody, and removed."""
         prefix, damaged = scoped(account, ""), list[str]()
         found = [session async for _, session in self._records.scan(prefix, damaged)]
@@ -149,7 +134,7 @@ class Sessions:
         for session in kept[: max(0, len(kept) + 1 - self._most)]:
             await self.end(session)
 
-    async def _touch(self, record: Record[Session]) -> None:
+    async def _touch(self, record: Record[BrowserSession]) -> None:
         """Note that a session is used. It never fails a request, and never brings back a session that has ended."""
         session, age, offset = record.value, self._age(record.value), self._clock.offset
         now, moved_by = age.now(session.created_at), age.correction(session.created_at, offset)
@@ -163,10 +148,10 @@ class Sessions:
         except StorageError:
             pass  # another request has just done so, the session was ended, or the store only reads
 
-    def _age(self, session: Session) -> Age:
+    def _age(self, session: BrowserSession) -> Age:
         return self._ages.of(session.id, session.created_at, session.used_at)
 
-    def _is_valid(self, session: Session, account: Account) -> bool:
+    def _is_valid(self, session: BrowserSession, account: Account) -> bool:
         now = self._age(session).now(session.created_at)
         current = session.credential == account.credential
         return current and now - session.used_at < IDLE and now - session.created_at < TOTAL

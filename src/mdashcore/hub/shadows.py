@@ -12,6 +12,7 @@ from mdashcore import _json, notifications
 from mdashcore._errors import Busy, Damaged, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention, Turns
+from mdashcore.hub.records.schema import SHADOWS
 from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
 from mdashcore.storage import DocumentStore, PutAndAppend
@@ -57,9 +58,7 @@ class Shadows:
         contention: Contention = Contention(),
         put_and_append: PutAndAppend | None = None,
     ) -> None:
-        self.records: Records[Shadow] = Records(
-            documents, "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored, contention=contention
-        )
+        self.records: Records[Shadow] = Records(documents, SHADOWS, contention=contention)
         self._turns = Turns(contention)
         self._feed = feed
         self._put_and_append = put_and_append

@@ -10,43 +10,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from mdashcore._errors import Damaged, LimitReached, MdashError, VersionConflict
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import USAGE, AccountUse
 from mdashcore.hub.records.store import Records
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["USE_INTERVAL", "AccountUse", "Usage"]
+__all__ = ["USE_INTERVAL", "Usage"]
 
 _log = logging.getLogger(__name__)
 
 USE_INTERVAL: Final = 3600.0  # seconds between two checks: longer than anything that has raised a number is under way
-
-
-@attrs.frozen
-class AccountUse:
-    """What an account has in the store."""
-
-    devices: int = 0
-    keys: int = 0
-    image_bytes: int = 0
-    """Of whole images."""
-    arriving: dict[str, int] = attrs.field(factory=dict)
-    """Bytes that are kept free for images on their way into the store, by the blob's key."""
-
-    def with_(self, what: str, number: int) -> AccountUse:
-        """The same with another number of `what`."""
-        changes: dict[str, Any] = {what: number}
-        return attrs.evolve(self, **changes)
-
-    @property
-    def all_image_bytes(self) -> int:
-        """Those that are here and those that arrive."""
-        return self.image_bytes + sum(self.arriving.values())
 
 
 _COUNTED: Final = ("devices", "keys", "image_bytes")
@@ -80,7 +59,7 @@ class Usage:
         *,
         contention: Contention = Contention(),
     ) -> None:
-        self._records = Records(documents, "usage", AccountUse, contention=contention)
+        self._records = Records(documents, USAGE, contention=contention)
         self._documents = documents
         self._blobs = blobs
         self.limits = limits

@@ -25,27 +25,18 @@ import base64
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import msgspec
 
 from mdashcore import _json, notifications
 from mdashcore._errors import AlreadyExists, InvalidInput, NotFound
-from mdashcore.hub.accounts import KeyOwner
-from mdashcore.hub.admins import AdminRoster
 from mdashcore.hub.feed import log_names
-from mdashcore.hub.presence import PresenceRecord
-from mdashcore.hub.registry import TokenOwner
-from mdashcore.hub.rollouts.service import Roster
-from mdashcore.hub.updates.describe import History
-from mdashcore.identity import Account, ApiKey, Device
-from mdashcore.ota import Update
-from mdashcore.rollout import Member, Rollout
-from mdashcore.shadow import Shadow
+from mdashcore.hub.records.schema import COLLECTIONS
 from mdashcore.storage import Backend
 
-__all__ = ["COLLECTIONS", "UNFINISHED", "Counts", "export_store", "import_store", "is_unfinished", "read_piece"]
+__all__ = ["UNFINISHED", "Counts", "export_store", "import_store", "is_unfinished", "read_piece"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,24 +49,9 @@ _MARK: Final = ("imports", "unfinished")  # collection and key of what is there 
 
 PAGE: Final = 500  # log entries read at once
 PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
-MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, nothing else comes near
+_EXPORTED: Final = [name for name, collection in COLLECTIONS.items() if collection.exported]
 
-COLLECTIONS: Final[dict[str, tuple[type, dict[str, Any]]]] = {
-    "accounts": (Account, {}),
-    "admins": (AdminRoster, {}),
-    "keys": (ApiKey, {}),
-    "key_owners": (KeyOwner, {}),
-    "devices": (Device, {}),
-    "token_owners": (TokenOwner, {}),
-    "presence": (PresenceRecord, {}),
-    "shadows": (Shadow, {"load": Shadow.from_stored, "dump": Shadow.to_stored}),
-    "updates": (Update, {"load": Update.from_stored, "dump": Update.to_stored}),
-    "update_histories": (History, {}),
-    "rollouts": (Rollout, {"load": Rollout.from_stored, "dump": Rollout.to_stored}),
-    "rollout_rosters": (Roster, {}),
-    "rollout_members": (Member, {}),
-}
-"""Every collection that the hub keeps, and what is in it."""
+MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, nothing else comes near
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -127,7 +103,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
     counts = Counts()
     yield _json.encode({"format": FORMAT, "version": VERSION})
     accounts: list[str] = []
-    for collection in COLLECTIONS:
+    for collection in _EXPORTED:
         async for document in backend.documents.scan(collection):
             if (damage := document.damage or _damage(document.body)) is not None:
                 _log.error("%s/%s is damaged, and left out of the export: %s", collection, document.key, damage)
@@ -244,7 +220,7 @@ class _Importer:
         if line.blob != self._blob:
             await self._write_blob()
         if line.collection is not None and line.key is not None:
-            if line.collection not in COLLECTIONS:
+            if line.collection not in _EXPORTED:
                 raise InvalidInput(f"unknown collection {line.collection!r}")
             await self._backend.documents.put(line.collection, line.key, line.content, expected=0)
             self.counts.documents += 1

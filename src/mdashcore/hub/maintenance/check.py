@@ -10,7 +10,8 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError
 from mdashcore.hub.feed import log_names
-from mdashcore.hub.maintenance.backup import COLLECTIONS, PAGE, UNFINISHED, Counts, is_unfinished, read_piece
+from mdashcore.hub.maintenance.backup import PAGE, UNFINISHED, Counts, is_unfinished, read_piece
+from mdashcore.hub.records.schema import COLLECTIONS
 from mdashcore.hub.records.store import Records
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.ota import Image
@@ -36,12 +37,12 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
     if await is_unfinished(backend):
         problems.append(UNFINISHED)
     found: dict[str, dict[str, Any]] = {}
-    for collection, (kind, codec) in COLLECTIONS.items():
-        records: Records[Any] = Records(backend.documents, collection, kind, **codec)
+    for collection, described in COLLECTIONS.items():
+        records: Records[Any] = Records(backend.documents, described)
         values = found[collection] = {}
         try:
             async for document in backend.documents.scan(collection):
-                counts.documents += 1
+                counts.documents += described.exported
                 if document.damage is not None:
                     problems.append(document.damage)
                     continue

@@ -14,7 +14,7 @@ from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConfli
 from mdashcore.hub.records.contention import Contention, Race
 from mdashcore.storage import Document, DocumentStore
 
-__all__ = ["Record", "Records", "scoped"]
+__all__ = ["Collection", "Record", "Records", "scoped"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,31 +44,49 @@ def _structure(value: Any, type: type[T]) -> T:
     return _converter.structure(value, type)
 
 
+@attrs.frozen(kw_only=True)
+class Collection(Generic[T]):
+    """A collection of documents, all of one type."""
+
+    name: str = attrs.field(kw_only=False)
+    type: type[T] = attrs.field(kw_only=False)
+    key: str
+    """The form of its keys."""
+    holds: str
+    """What a document holds."""
+    load: Callable[[Any], T] | None = None
+    """Makes a value of decoded JSON; without it, cattrs does."""
+    dump: Callable[[T], Any] = _converter.unstructure
+    """Makes JSON of a value."""
+    exported: bool = True
+    """Whether a backup has it. What is left out means nothing in another store, or is made anew."""
+
+    def read(self, body: bytes) -> T:
+        """Return the value of a document's body. Raises `Damaged`."""
+        try:
+            value = _json.decode(body)
+            return self.load(value) if self.load is not None else _structure(value, self.type)
+        except StorageError as exc:
+            raise Damaged(str(exc)) from exc
+        except (cattrs.BaseValidationError, InvalidInput, ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise Damaged(f"is damaged: {exc}") from exc
+
+
 class Records(Generic[T]):
-    """One collection of documents, all of one type.
+    """The records of one collection.
 
     Args:
-        load: makes a value of decoded JSON; without it, cattrs does.
-        dump: makes JSON of a value.
         contention: what writers of one document need.
     """
 
     def __init__(
-        self,
-        documents: DocumentStore,
-        collection: str,
-        type: type[T],
-        *,
-        load: Callable[[Any], T] | None = None,
-        dump: Callable[[T], Any] | None = None,
-        contention: Contention = Contention(),
+        self, documents: DocumentStore, collection: Collection[T], *, contention: Contention = Contention()
     ) -> None:
         self._told: set[str] = set()
         self._contention = contention
         self._documents = documents
-        self._collection = collection
-        self._load = load or (lambda value: _structure(value, type))
-        self._dump = dump or _converter.unstructure
+        self._collection = collection.name
+        self._schema = collection
 
     async def get(self, key: str) -> Record[T] | None:
         """The record, or None.
@@ -85,7 +103,7 @@ class Records(Generic[T]):
 
     def encode(self, value: T) -> bytes:
         """A value as it is stored."""
-        return _json.encode(self._dump(value))
+        return _json.encode(self._schema.dump(value))
 
     async def put(self, key: str, value: T, *, expected: int | None = None) -> int:
         """Write; returns the new version. Raises `VersionConflict`."""
@@ -195,11 +213,9 @@ class Records(Generic[T]):
         if document.damage is not None:
             raise Damaged(document.damage)
         try:
-            return Record(self._load(_json.decode(document.body)), document.version)
-        except StorageError as exc:
-            raise Damaged(f"{self._collection}/{document.key}: {exc}") from exc
-        except (cattrs.BaseValidationError, InvalidInput, ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise Damaged(f"{self._collection}/{document.key} is damaged: {exc}") from exc
+            return Record(self._schema.read(document.body), document.version)
+        except Damaged as exc:
+            raise Damaged(f"{self._collection}/{document.key} {exc}") from exc
 
     def _tell(self, key: str, damage: Damaged) -> None:
         """Log what is damaged, once: lists are read again and again."""

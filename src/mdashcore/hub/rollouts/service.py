@@ -21,7 +21,9 @@ from mdashcore.hub.device_list import DeviceList, Pause, never_pause
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.presence import Presence
+from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import Roster
 from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.registry import Registry
 from mdashcore.hub.updates.service import Updates
@@ -31,7 +33,7 @@ from mdashcore.rollout import Counts, Event, Member, Outcome, Rollout
 from mdashcore.selection import Selection
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["PREFIX", "Rollouts", "Roster", "describe"]
+__all__ = ["PREFIX", "Rollouts", "describe"]
 
 PREFIX: Final = "rol"  # of ids
 
@@ -39,13 +41,6 @@ PIECE: Final = 1000  # ids in one document: 128 KB at most
 FIT_SAMPLE: Final = 100  # devices whose updates of before are looked at for a bare image: fleets took one or the other
 MAX_AGES: Final = 1_000  # of rollouts that are looked at and not driven here: 200 KB
 MAX_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
-
-
-@attrs.frozen
-class Roster:
-    """A piece of a rollout's devices, in order."""
-
-    devices: tuple[str, ...]
 
 
 class Rollouts:
@@ -73,11 +68,9 @@ class Rollouts:
         contention: Contention = Contention(),
         limits: AccountLimits = AccountLimits(),
     ) -> None:
-        self.records: Records[Rollout] = Records(
-            documents, "rollouts", Rollout, load=Rollout.from_stored, dump=Rollout.to_stored, contention=contention
-        )
-        self.rosters: Records[Roster] = Records(documents, "rollout_rosters", Roster)
-        self.members: Records[Member] = Records(documents, "rollout_members", Member)
+        self.records: Records[Rollout] = Records(documents, schema.ROLLOUTS, contention=contention)
+        self.rosters: Records[Roster] = Records(documents, schema.ROLLOUT_ROSTERS)
+        self.members: Records[Member] = Records(documents, schema.ROLLOUT_MEMBERS)
         self.blobs = blobs
         self.feed = feed
         self.updates = updates

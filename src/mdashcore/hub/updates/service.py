@@ -16,9 +16,10 @@ from mdashcore.firmware import Image
 from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import History
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.shadows import Shadows
-from mdashcore.hub.updates.describe import History, describe
+from mdashcore.hub.updates.describe import describe
 from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.hub.updates.store import UpdateStore, blob_key
 from mdashcore.ota import State, Update

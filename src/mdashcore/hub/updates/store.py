@@ -8,9 +8,9 @@ from typing import Final
 from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import UPDATE_HISTORIES, UPDATES, History
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.hub.shadows import Shadows
-from mdashcore.hub.updates.describe import History
 from mdashcore.ota import Update
 from mdashcore.storage import BlobStore, DocumentStore
 
@@ -42,10 +42,8 @@ class UpdateStore:
         clock: Clock,
         contention: Contention,
     ) -> None:
-        self.records: Records[Update] = Records(
-            documents, "updates", Update, load=Update.from_stored, dump=Update.to_stored, contention=contention
-        )
-        self.histories: Records[History] = Records(documents, "update_histories", History, contention=contention)
+        self.records: Records[Update] = Records(documents, UPDATES, contention=contention)
+        self.histories: Records[History] = Records(documents, UPDATE_HISTORIES, contention=contention)
         self.blobs = blobs
         self.feed = feed
         self.shadows = shadows

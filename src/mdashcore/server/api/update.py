@@ -8,7 +8,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from mdashcore._errors import Damaged, NotFound
-from mdashcore.hub.updates.describe import History
+from mdashcore.hub.records.schema import History
 from mdashcore.server.api._request import answer, principal, service
 
 routes: Blueprint = Blueprint("update", __name__, url_prefix="/devices/<id>/ota")

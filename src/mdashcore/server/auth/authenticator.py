@@ -13,7 +13,7 @@ import attrs
 from mdashcore import identity
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
-from mdashcore.hub.sessions import Session
+from mdashcore.hub.records.schema import BrowserSession
 from mdashcore.identity import Account
 from mdashcore.server.asgi import Scope, header
 from mdashcore.server.auth.passwords import Passwords
@@ -33,7 +33,7 @@ class Principal:
     """Only for people with a password: a key cannot manage accounts."""
     key: str | None = None
     """The id of the API key, if it was one."""
-    session: Session | None = None
+    session: BrowserSession | None = None
     """The browser session, if it was one."""
 
     @property
@@ -144,7 +144,7 @@ class Authenticator:
             browser.check_not_foreign()
         return Principal(account.name, admin=account.admin, session=session)
 
-    async def _first_session(self, secrets: tuple[str, ...]) -> tuple[Session, Account]:
+    async def _first_session(self, secrets: tuple[str, ...]) -> tuple[BrowserSession, Account]:
         for secret in secrets:
             try:
                 return await self._hub.sessions.authenticate(secret)
