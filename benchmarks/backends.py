@@ -27,6 +27,7 @@ import trio
 
 from benchmarks._redis import compare, find_redis, redis_server
 from mdashcore.hub import Hub
+from mdashcore.identity import DeviceKey
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import open_server
 from mdashcore.storage import Backend, open_backend
@@ -141,8 +142,10 @@ async def start_up(where: str, devices: int) -> Row:
             hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
             await hub.accounts.register("alice", "no hash", admin=True)
             created = await hub.create_device("alice", "d")
-            await hub.shadows.update("alice", "d", {"state": {"reported": {"t": 20.5, "on": True}}})
-            await hub.presence.release("alice", "d", await hub.presence.claim("alice", "d", "node"), 1.0)
+            await hub.shadows.update(DeviceKey("alice", "d"), {"state": {"reported": {"t": 20.5, "on": True}}})
+            await hub.presence.release(
+                DeviceKey("alice", "d"), await hub.presence.claim(DeviceKey("alice", "d"), "node"), 1.0
+            )
             for collection, key in (
                 ("devices", "alice/d"),
                 ("token_owners", created.device.token_hash),

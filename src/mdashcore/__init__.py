@@ -53,6 +53,7 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
+from mdashcore.identity import DeviceKey
 from mdashcore.notifications import Notification
 from mdashcore.shadow import Shadow
 
@@ -69,6 +70,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionLimits",
     "Damaged",
+    "DeviceKey",
     "DeviceOffline",
     "Event",
     "Forbidden",

@@ -14,13 +14,14 @@ from typing import Final
 
 import attrs
 
-from mdashcore._errors import InvalidInput, Unauthenticated
+from mdashcore._errors import InvalidInput, NotFound, Unauthenticated
 
 __all__ = [
     "ENTROPY_BYTES",
     "Account",
     "ApiKey",
     "Device",
+    "DeviceKey",
     "check_account_name",
     "check_device_id",
     "check_label",
@@ -38,6 +39,8 @@ KEY_PREFIX: Final = "mdk"
 SESSION_PREFIX: Final = "mds"
 
 MAX_LABEL: Final = 256  # characters of a name for people: longer ones are pasted by mistake
+
+MAX_SHOWN: Final = 128  # characters of an id that an error repeats: no id is longer
 
 _KEY = re.compile(r"mdk_[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -73,6 +76,48 @@ class Account:
 
 
 @attrs.frozen
+class DeviceKey:
+    """The one name of a device in a service: its account, and its id within that account.
+
+    ``str(key)`` is the form that stores know, and `parse` reads it.
+
+    Raises:
+        InvalidInput: no account has such a name, or no device such an id.
+
+    >>> str(DeviceKey("alice", "lamp"))
+    'alice/lamp'
+    """
+
+    account: str
+    id: str
+
+    def __attrs_post_init__(self) -> None:
+        check_account_name(self.account)
+        check_device_id(self.id)
+
+    def __str__(self) -> str:
+        return f"{self.account}/{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceKey:
+        """Read what ``str(key)`` has written. Raises `InvalidInput`.
+
+        >>> DeviceKey.parse("alice/lamp")
+        DeviceKey(account='alice', id='lamp')
+        """
+        account, _, id = text.partition("/")
+        return cls(account, id)
+
+    @classmethod
+    def find(cls, account: str, id: str) -> DeviceKey:
+        """Make the key of a device that is asked for. Raises `NotFound` where none can have this name."""
+        try:
+            return cls(account, id)
+        except InvalidInput:
+            raise NotFound(f"no device {id[:MAX_SHOWN]!r}") from None
+
+
+@attrs.frozen
 class Device:
     """A registered device. Its id is unique within its account only."""
 
@@ -85,6 +130,11 @@ class Device:
     """Unix seconds."""
     delta_limit: int | None = None
     """Bytes of the largest frame with a delta that it is sent; 0: any; None: that of its platform, if there is one."""
+
+    @property
+    def key(self) -> DeviceKey:
+        """Its name in the service."""
+        return DeviceKey(self.account, self.id)
 
 
 @attrs.frozen

@@ -20,6 +20,7 @@ from typing import Any
 
 import trio
 
+from mdashcore.identity import DeviceKey
 from mdashcore.server.app import create_app, routes
 from mdashcore.server.config import ServerConfig, ServerLimits
 from mdashcore.server.run import RunningServer, open_server, serve
@@ -48,7 +49,7 @@ class Commands:
             for id in names:
                 tokens[id] = (await self._hub.create_device(account, id)).token
                 if reported is not None:
-                    await self._hub.shadows.update(account, id, {"state": {"reported": reported}})
+                    await self._hub.shadows.update(DeviceKey(account, id), {"state": {"reported": reported}})
 
         async with trio.open_nursery() as nursery:
             for start in range(SETUP_AT_ONCE):

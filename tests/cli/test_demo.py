@@ -16,6 +16,7 @@ import pytest
 
 from mdashcore import Unauthenticated
 from mdashcore.cli.demo import DEVICES, register, renew_key
+from mdashcore.identity import DeviceKey
 
 THREE = ["lamp", "meter", "pump"]
 
@@ -133,7 +134,7 @@ async def test_a_store_that_remembers(server):
     hub, (lamp, *_) = server.service.hub, DEVICES
     await server.service.ensure_user("demo", "x", admin=True)
     old_token, old_key = await register(hub, lamp), await renew_key(hub)
-    await hub.shadows.update("demo", "lamp", {"state": {"desired": {"on": True}}})
+    await hub.shadows.update(DeviceKey("demo", "lamp"), {"state": {"desired": {"on": True}}})
     new_token, new_key = await register(hub, lamp), await renew_key(hub)
     assert (await hub.registry.authenticate(new_token)).id == "lamp"
     with pytest.raises(Unauthenticated):
@@ -141,7 +142,7 @@ async def test_a_store_that_remembers(server):
     assert (await hub.accounts.authenticate_key(new_key)).account == "demo"
     with pytest.raises(Unauthenticated):
         await hub.accounts.authenticate_key(old_key)
-    assert (await hub.shadows.get("demo", "lamp")).desired == {"on": True, "brightness": 60}
+    assert (await hub.shadows.get(DeviceKey("demo", "lamp"))).desired == {"on": True, "brightness": 60}
 
 
 def test_it_goes_on_where_it_ended(tmp_path, start_demo):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore import identity, jsonrpc
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import InvalidInput, NotFound
 
 ENTROPY = st.binary(min_size=identity.ENTROPY_BYTES, max_size=identity.ENTROPY_BYTES)
 
@@ -140,3 +140,27 @@ def test_records_are_values() -> None:
         assert attrs.evolve(record) == record
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             record.created_at = 2.0  # type: ignore[misc]
+
+
+NAMES_OF_NOTHING = ["", "..", ".", "a/b", "a\0b", "x" * 600, "a b", "ä", None, 7, b"a"]
+
+
+@pytest.mark.parametrize("name", NAMES_OF_NOTHING)
+def test_a_device_key_is_one_device(name):
+    """What no account or device can be named makes no key; so none can mean what belongs to another account."""
+    for parts in ((name, "lamp"), ("alice", name)):
+        with pytest.raises(InvalidInput):
+            identity.DeviceKey(*parts)
+    if isinstance(name, str):
+        with pytest.raises(NotFound, match="no device"):
+            identity.DeviceKey.find("alice", name)
+        with pytest.raises(InvalidInput):
+            identity.DeviceKey.parse(f"alice/{name}")
+
+
+@given(st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}\Z"), st.from_regex(r"\A[A-Za-z0-9_~:@+=-]{1,128}\Z"))
+def test_a_device_key_is_read_as_it_was_written(account, id):
+    """Text and back; it is a dictionary's key, and orders no two devices as one."""
+    key = identity.DeviceKey(account, id)
+    assert identity.DeviceKey.parse(str(key)) == key
+    assert {key: 1}[identity.DeviceKey(account, id)] == 1

@@ -17,6 +17,7 @@ from websockets.frames import Opcode
 from mdashcore import _json
 from mdashcore._connection import ConnectionLimits
 from mdashcore.hub.feed import LogQuery
+from mdashcore.identity import DeviceKey
 from mdashcore.server.run import RunningServer
 from mdashcore.testing.device import PATIENCE, connect_device
 from mdashcore.trio.node import NodeSettings
@@ -344,7 +345,7 @@ async def test_more_calls_than_a_silent_device_can_hold(alice: Any) -> None:
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
-                await node.call("alice", "d1", "Silence", timeout=60)
+                await node.call(DeviceKey("alice", "d1"), "Silence", timeout=60)
 
             for _ in range(limit):
                 nursery.start_soon(call)

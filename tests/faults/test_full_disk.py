@@ -13,6 +13,7 @@ from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.maintenance.check import check_store
+from mdashcore.identity import DeviceKey
 from mdashcore.storage import open_backend
 
 DEVICES = [f"d{number}" for number in range(8)]
@@ -22,7 +23,7 @@ async def read_back(url):
     """What a new start finds: by device, the shadow's version, and the versions that were told, in their order."""
     async with open_backend(url) as backend:
         hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
-        shadows = {id: (await hub.shadows.get("ada", id)).version for id in DEVICES}
+        shadows = {id: (await hub.shadows.get(DeviceKey("ada", id))).version for id in DEVICES}
         told = {id: [] for id in DEVICES}
         start = 0
         while entries := await backend.logs.read("notifications/ada", start, 500):
@@ -49,7 +50,7 @@ async def test_a_shadow_and_its_notification(small_disk, scheme):
         for n in range(number):
             try:
                 document = {"state": {"reported": {"n": n, "text": "x" * (size + n % 7 * 100)}}}
-                accepted[id] = (await hub.shadows.update("ada", id, document)).version
+                accepted[id] = (await hub.shadows.update(DeviceKey("ada", id), document)).version
             except StorageError:
                 refused += 1
 

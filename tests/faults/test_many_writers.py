@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from mdashcore.hub.feed import Feed, LogQuery
+from mdashcore.identity import DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import RunningServer, open_server
@@ -139,7 +140,7 @@ async def test_many_writers_and_a_reporting_device(site: Site) -> None:
     assert max(ratios) >= 0.5, ratios
     updates = len(ratios) * (64 + WRITERS * 4) + len(reports)
     hub = site.servers[-1].service.hub
-    shadow = await hub.shadows.get("alice", "d1")
+    shadow = await hub.shadows.get(DeviceKey("alice", "d1"))
     assert shadow.desired == wanted
     assert shadow.reported == {"n": len(reports)}
     assert shadow.version == updates

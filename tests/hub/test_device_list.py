@@ -13,6 +13,7 @@ from mdashcore._errors import NotFound
 from mdashcore.hub import Hub
 from mdashcore.hub.device_list import never_pause
 from mdashcore.hub.presence import OFFLINE
+from mdashcore.identity import DeviceKey
 from mdashcore.selection import parse
 from mdashcore.storage import ORDERED, Backend
 
@@ -61,9 +62,9 @@ def test_whatever_is_stored_of_a_device_is_found(tools, make_hub):
                 for id in sorted(devices, reverse=True):
                     await hub.registry.create(account, id)
             for id in connected:
-                await hub.presence.claim("alice", id, "node_1")
+                await hub.presence.claim(DeviceKey("alice", id), "node_1")
             for id in shadows:
-                await hub.shadows.update("alice", id, {"state": {"reported": {"id": id}}})
+                await hub.shadows.update(DeviceKey("alice", id), {"state": {"reported": {"id": id}}})
             return await listed(hub), await listed(hub, ["online"]), await listed(hub, with_shadows=False)
 
         everything, online, bare = tools.run(fill_and_list(make_hub()))
@@ -86,8 +87,8 @@ def test_what_is_damaged_takes_out_itself(tools, make_hub, caplog):
     async def run():
         for id in IDS:
             await hub.registry.create("alice", id)
-            await hub.shadows.update("alice", id, {"state": {"reported": {"n": 1}}})
-            await hub.presence.claim("alice", id, "node_1")
+            await hub.shadows.update(DeviceKey("alice", id), {"state": {"reported": {"n": 1}}})
+            await hub.presence.claim(DeviceKey("alice", id), "node_1")
         for collection, id in (("shadows", "A"), ("presence", "A"), ("devices", "b"), ("presence", "z")):
             await hub.backend.documents.put(collection, f"alice/{id}", b"[]")
         return {each.device.id: each for each in await listed(hub)}
@@ -114,9 +115,9 @@ def test_there_is_a_pause_after_each_document(tools, make_hub):
     async def run():
         for n in range(100):
             await hub.create_device("alice", f"d{n:03}")
-            await hub.shadows.update("alice", f"d{n:03}", {"state": {"reported": {"n": n}}})
+            await hub.shadows.update(DeviceKey("alice", f"d{n:03}"), {"state": {"reported": {"n": n}}})
         for n in range(50, 99):
-            await hub.remove_device("alice", f"d{n:03}")
+            await hub.remove_device(DeviceKey("alice", f"d{n:03}"))
         return await listed(hub, ["shadow.reported.n=99"], pause=pause)
 
     assert [each.device.id for each in tools.run(run())] == ["d099"]

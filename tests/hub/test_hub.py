@@ -14,6 +14,7 @@ from mdashcore._connection import Connection
 from mdashcore._errors import AlreadyExists, Conflict, MdashError, NotFound, RpcError, StorageError, Unauthenticated
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.hub.device_session import DEVICE_METHODS, DeviceSession, is_progress
+from mdashcore.identity import DeviceKey
 from mdashcore.testing import ConnectionPair
 
 
@@ -27,17 +28,17 @@ class Recorder:
     def notified(self, account, item):
         self.frames.append(item.frame)
 
-    def shadow_changed(self, account, id, change):
-        self.told.append(("shadow_changed", account, id, change.version))
+    def shadow_changed(self, key, change):
+        self.told.append(("shadow_changed", str(key), change.version))
 
-    def device_revoked(self, account, id):
-        self.told.append(("device_revoked", account, id))
+    def device_revoked(self, key):
+        self.told.append(("device_revoked", str(key)))
 
-    def build_reported(self, account, id, build):
-        self.told.append(("build_reported", account, id, build.id))
+    def build_reported(self, key, build):
+        self.told.append(("build_reported", str(key), build.id))
 
-    def device_removed(self, account, id):
-        self.told.append(("device_removed", account, id))
+    def device_removed(self, key):
+        self.told.append(("device_removed", str(key)))
 
     def key_revoked(self, account, key):
         self.told.append(("key_revoked", account, key))
@@ -73,22 +74,22 @@ def test_the_life_of_a_device(tools, make):
     """What is told, to those who hold connections and to people, from its registration to its removal."""
     hub, recorder = make()
     token = tools.run(hub.create_device("alice", "d1", "Pump")).token
-    tools.run(hub.rename_device("alice", "d1", "Lamp"))
-    tools.run(hub.shadows.update("alice", "d1", desired(on=True)))
-    tools.run(hub.registry.renew_token("alice", "d1"))
-    tools.run(hub.remove_device("alice", "d1"))
+    tools.run(hub.rename_device(DeviceKey("alice", "d1"), "Lamp"))
+    tools.run(hub.shadows.update(DeviceKey("alice", "d1"), desired(on=True)))
+    tools.run(hub.registry.renew_token(DeviceKey("alice", "d1")))
+    tools.run(hub.remove_device(DeviceKey("alice", "d1")))
     assert recorder.told == [
-        ("shadow_changed", "alice", "d1", 1),
-        ("device_revoked", "alice", "d1"),
-        ("device_revoked", "alice", "d1"),
-        ("device_removed", "alice", "d1"),
+        ("shadow_changed", "alice/d1", 1),
+        ("device_revoked", "alice/d1"),
+        ("device_revoked", "alice/d1"),
+        ("device_removed", "alice/d1"),
     ]
     assert log(tools, hub) == [("created", "d1"), ("updated", "d1"), ("updated", "d1"), ("deleted", "d1")]
     assert recorder.frames == tools.run(hub.feed.query("alice", LogQuery()))
     assert token not in str(tools.run(hub.feed.query("alice", LogQuery())))
     hub.remove_observer(recorder)
     tools.run(hub.create_device("alice", "d2"))
-    tools.run(hub.remove_device("alice", "d2"))
+    tools.run(hub.remove_device(DeviceKey("alice", "d2")))
     assert len(recorder.told) == 4
 
 
@@ -98,9 +99,9 @@ def test_what_was_refused_is_not_told(tools, make):
     tools.run(hub.create_device("alice", "d1"))
     for coroutine in (
         hub.create_device("alice", "d1"),
-        hub.rename_device("alice", "d2", "n"),
-        hub.rename_device("alice", "d1", "x" * 300),
-        hub.remove_device("alice", "d2"),
+        hub.rename_device(DeviceKey("alice", "d2"), "n"),
+        hub.rename_device(DeviceKey("alice", "d1"), "x" * 300),
+        hub.remove_device(DeviceKey("alice", "d2")),
         hub.remove_account("alice"),
     ):
         with pytest.raises(Exception, match=r"already|no device|no user|at most"):
@@ -114,20 +115,20 @@ def test_a_device_created_anew_is_empty(tools, make, choices):
     """Whatever the old one was still reporting while it was removed: neither its shadow nor its presence is seen."""
     hub, _ = make()
     tools.run(hub.create_device("alice", "d1"))
-    session = tools.run(hub.presence.claim("alice", "d1", "node"))
+    session = tools.run(hub.presence.claim(DeviceKey("alice", "d1"), "node"))
     tools.interleave(
         [
-            hub.remove_device("alice", "d1"),
-            hub.shadows.update("alice", "d1", desired(on=True)),
-            hub.presence.claim("alice", "d1", "node"),
-            hub.presence.release("alice", "d1", session, 999.0),
+            hub.remove_device(DeviceKey("alice", "d1")),
+            hub.shadows.update(DeviceKey("alice", "d1"), desired(on=True)),
+            hub.presence.claim(DeviceKey("alice", "d1"), "node"),
+            hub.presence.release(DeviceKey("alice", "d1"), session, 999.0),
         ],
         choices,
     )
     tools.run(hub.create_device("alice", "d1"))
-    shadow = tools.run(hub.shadows.get("alice", "d1"))
+    shadow = tools.run(hub.shadows.get(DeviceKey("alice", "d1")))
     assert (shadow.desired, shadow.reported) == (None, None)
-    record = tools.run(hub.presence.get("alice", "d1"))
+    record = tools.run(hub.presence.get(DeviceKey("alice", "d1")))
     assert (record.online, record.last_seen) == (False, None)
 
 
@@ -139,15 +140,15 @@ def test_a_removed_account_leaves_nothing(tools, make):
         tools.run(hub.accounts.register(name, "hash"))
         tools.run(hub.accounts.create_key(name))
         tokens[name] = tools.run(hub.create_device(name, "d1")).token
-        tools.run(hub.shadows.update(name, "d1", desired(on=name)))
+        tools.run(hub.shadows.update(DeviceKey(name, "d1"), desired(on=name)))
     tools.run(hub.remove_account("al"))
-    assert recorder.told[-1] == ("device_removed", "al", "d1")
+    assert recorder.told[-1] == ("device_removed", "al/d1")
     assert ("key_revoked", "al", None) in recorder.told
     assert not [told for told in recorder.told[2:] if told[1] == "alice"]
     tools.run(hub.accounts.register("al", "hash"))
     assert log(tools, hub, "al") == []
     assert tools.run(hub.registry.of("al")) == tools.run(hub.accounts.keys("al")) == []
-    assert tools.run(hub.shadows.get("al", "d1")).desired is None
+    assert tools.run(hub.shadows.get(DeviceKey("al", "d1"))).desired is None
     assert tools.run(hub.registry.authenticate(tokens["alice"])).account == "alice"
     assert len(log(tools, hub, "alice")) == 2
     with pytest.raises(NotFound):
@@ -164,15 +165,15 @@ def test_a_removal_of_a_device_that_is_stopped_anywhere(tools, make, why):
     for steps in count(1):
         hub, recorder = make()
         token = tools.run(hub.create_device("alice", "d1")).token
-        tools.run(hub.shadows.update("alice", "d1", desired(on=True)))
-        stopped = tools.stop(hub.remove_device("alice", "d1"), steps, tools.stops[why]())
+        tools.run(hub.shadows.update(DeviceKey("alice", "d1"), desired(on=True)))
+        stopped = tools.stop(hub.remove_device(DeviceKey("alice", "d1")), steps, tools.stops[why]())
         if isinstance(outcome(tools, hub.registry.authenticate(token)), Unauthenticated):
-            assert ("device_revoked", "alice", "d1") in recorder.told, steps
-        again = outcome(tools, hub.remove_device("alice", "d1"))
+            assert ("device_revoked", "alice/d1") in recorder.told, steps
+        again = outcome(tools, hub.remove_device(DeviceKey("alice", "d1")))
         assert again is None or isinstance(again, NotFound), steps
-        assert ("device_removed", "alice", "d1") in recorder.told, steps
+        assert ("device_removed", "alice/d1") in recorder.told, steps
         assert tools.run(hub.registry.of("alice")) == [], steps
-        assert tools.run(hub.shadows.get("alice", "d1")).desired is None, steps
+        assert tools.run(hub.shadows.get(DeviceKey("alice", "d1"))).desired is None, steps
         assert not hub.backend.documents.inner._collections["token_owners"], steps
         if again is None:
             assert ("deleted", "d1") in log(tools, hub), steps
@@ -190,7 +191,7 @@ def test_a_removal_of_an_account_that_is_stopped_anywhere(tools, make, why):
         session = tools.run(hub.sessions.create(account))
         tools.run(hub.accounts.create_key("al"))
         tokens = [tools.run(hub.create_device("al", id)).token for id in ("d1", "d2")]
-        tools.run(hub.shadows.update("al", "d2", desired(secret=1)))
+        tools.run(hub.shadows.update(DeviceKey("al", "d2"), desired(secret=1)))
         stopped = tools.stop(hub.remove_account("al"), steps, tools.stops[why]())
         if tools.run(hub.accounts.get("al")) is None:  # it has begun
             assert ("key_revoked", "al", None) in recorder.told, steps
@@ -206,7 +207,7 @@ def test_a_removal_of_an_account_that_is_stopped_anywhere(tools, make, why):
         left = hub.backend.documents.inner._collections
         for name in ("accounts", "keys", "key_owners", "sessions", "devices", "token_owners"):
             assert not left[name], (steps, name)
-        assert tools.run(hub.shadows.get("al", "d2")).desired is None, steps
+        assert tools.run(hub.shadows.get(DeviceKey("al", "d2"))).desired is None, steps
         assert log(tools, hub, "al") == [], steps
         if not stopped:
             return
@@ -221,11 +222,12 @@ def test_an_update_of_a_device_that_is_removed_meanwhile(tools, make):
         hub, _ = make()
         tools.run(hub.create_device("alice", "d1"))
         created, removed = tools.interleave(
-            [hub.updates.create("alice", "d1", "ota_1", image), hub.remove_device("alice", "d1")], choices
+            [hub.updates.create(DeviceKey("alice", "d1"), "ota_1", image), hub.remove_device(DeviceKey("alice", "d1"))],
+            choices,
         )
         assert removed.error is None
         assert created.error is None or isinstance(created.error, NotFound)
-        assert tools.run(hub.updates.get("alice", "d1")) is None
+        assert tools.run(hub.updates.get(DeviceKey("alice", "d1"))) is None
 
     law()
 
@@ -247,7 +249,7 @@ class Talk:
 
     def __init__(self, tools, hub):
         self.tools = tools
-        self.session = DeviceSession(hub, "alice", "d1")
+        self.session = DeviceSession(hub, DeviceKey("alice", "d1"))
         self.pair = ConnectionPair(Connection(), Connection())
 
     def say(self, method, params=None, *, call=True):
@@ -285,13 +287,13 @@ def test_a_build_is_told_to_who_waits_for_it(talk, tools):
     """From a report and from a heartbeat; what a person writes into the shadow is nobody's report."""
     talk, hub, recorder = talk
     assert not talk.session.introduced
-    tools.run(hub.shadows.update("alice", "d1", {"state": {"reported": {"ota": {"fw_id": "person"}}}}))
+    tools.run(hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"reported": {"ota": {"fw_id": "person"}}}}))
     assert not talk.session.introduced
     talk.say("Dash.Shadow.Update", b'{"state":{"reported":{"ota":{"fw_id":"a"}}}}', call=False)
     assert talk.session.introduced
     talk.say("Dash.Heartbeat", b'{"fw_id":"b"}')
     talk.say("Dash.Shadow.Update", b'{"state":{"reported":{"stats":{}}}}', call=False)
-    assert [told[3] for told in recorder.told if told[0] == "build_reported"] == ["a", "b"]
+    assert [told[2] for told in recorder.told if told[0] == "build_reported"] == ["a", "b"]
 
 
 def test_an_unknown_method(talk, tools):

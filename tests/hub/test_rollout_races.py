@@ -13,6 +13,7 @@ from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.rollouts.performer import GRACE, RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.rollout import Member, Outcome, State, parse_request
 
 NIGHT = 1_700_000_000.0  # 22:13:20 in UTC
@@ -40,19 +41,19 @@ class UpdateStarter:
     leaves: bool = False
     """Whether devices go just when they are to begin."""
 
-    def is_connected(self, account, device):
-        return device in self.here
+    def is_connected(self, key):
+        return key.id in self.here
 
-    async def start(self, account, device, id, image, options, *, blob):
-        self.began.append(device)
+    async def start(self, key, id, image, options, *, blob):
+        self.began.append(key.id)
         if self.leaves:
             self.here.clear()
-        run = await self.hub.updates.create(account, device, id, image, options, blob=blob)
-        if device in self.here:
+        run = await self.hub.updates.create(key, id, image, options, blob=blob)
+        if key.id in self.here:
             await run.apply(ota.Started(ota.Build()))
 
-    async def cancel(self, account, device):
-        return await self.hub.updates.cancel(account, device)
+    async def cancel(self, key):
+        return await self.hub.updates.cancel(key)
 
 
 class Meddled:
@@ -96,7 +97,7 @@ class Place:
         return {member.device: member async for member in self.hub.rollouts.touched("alice", self.id)}
 
     async def update(self, device="d0"):
-        return await self.hub.updates.get("alice", device)
+        return await self.hub.updates.get(DeviceKey("alice", device))
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_what_fails_after_a_retry_has_failed(tools, place):
     tools.run(run.step())
     tools.run(place.hub.rollouts.retry("alice", place.id))
     tools.run(run.reload())
-    tools.run(place.hub.updates.apply("alice", "d0", ota.CallFailed("OTA.Begin", -1, "no space left")))
+    tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.CallFailed("OTA.Begin", -1, "no space left")))
     tools.run(run.look("d0"))
     tools.run(run.step())
     assert tools.run(place.present()).state is State.PAUSED
@@ -217,7 +218,7 @@ def test_a_decision_is_told_when_the_store_is_back(tools, place):
     tools.run(place.open(devices=["d0"], error_percent=0))
     run = tools.run(place.drive("d0"))
     tools.run(run.step())
-    tools.run(place.hub.updates.apply("alice", "d0", ota.CallFailed("OTA.Begin", -1, "no space left")))
+    tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.CallFailed("OTA.Begin", -1, "no space left")))
     tools.run(run.look("d0"))
     told, emit = [], place.hub.feed.emit
 
@@ -241,8 +242,8 @@ def test_clocks_that_differ_skip_no_device_that_begins(tools, place):
     """An older update by a clock that is ahead is not one that has come in between; not while somebody may begin."""
     tools.run(place.open(devices=["d0"]))
     place.clock.now += 30
-    tools.run(place.hub.updates.create("alice", "d0", "ota_before", IMAGE))
-    tools.run(place.hub.updates.cancel("alice", "d0"))
+    tools.run(place.hub.updates.create(DeviceKey("alice", "d0"), "ota_before", IMAGE))
+    tools.run(place.hub.updates.cancel(DeviceKey("alice", "d0")))
     place.clock.now -= 30
     one, other = tools.run(place.drive("d0")), tools.run(place.drive())
     begin = one._hands.start

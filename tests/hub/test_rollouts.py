@@ -17,6 +17,7 @@ from mdashcore.hub.maintenance.check import check_store
 from mdashcore.hub.rollouts import service
 from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
 from mdashcore.storage import open_backend
 
@@ -65,9 +66,9 @@ async def roll_out(hub, account="alice", **asked):
 
 async def test_devices_are_selected(hub):
     """By what is known of them now; in the order of the hash, of the account alone."""
-    await hub.presence.claim("alice", "d3", "node")
+    await hub.presence.claim(DeviceKey("alice", "d3"), "node")
     for id, version in (("d3", "1.0"), ("d4", "1.0"), ("d5", "2.0")):
-        await hub.shadows.update("alice", id, {"state": {"reported": {"ota": {"fw_version": version}}}})
+        await hub.shadows.update(DeviceKey("alice", id), {"state": {"reported": {"ota": {"fw_version": version}}}})
 
     async def chosen(terms=(), devices=None):
         request = parse_request({"filter": list(terms), "devices": devices})
@@ -133,15 +134,15 @@ class Slow:
         self.hub = hub
         self.here = True
 
-    def is_connected(self, account, device):
+    def is_connected(self, key):
         return self.here
 
-    async def start(self, account, device, id, image, options, *, blob):
+    async def start(self, key, id, image, options, *, blob):
         self.here = False
-        return await self.hub.updates.create(account, device, id, image, options, blob=blob)
+        return await self.hub.updates.create(key, id, image, options, blob=blob)
 
-    async def cancel(self, account, device):
-        return await self.hub.updates.cancel(account, device)
+    async def cancel(self, key):
+        return await self.hub.updates.cancel(key)
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ async def run(hub):
     run = await RolloutPerformer.load(hub.rollouts, Slow(hub), "alice", made.id)
     run.id = made.id
     await run.step()
-    assert (await hub.updates.get("alice", "d1")).state is ota.State.QUEUED
+    assert (await hub.updates.get(DeviceKey("alice", "d1"))).state is ota.State.QUEUED
     return run
 
 
@@ -164,17 +165,17 @@ async def member(hub, run):
 async def test_a_pause_takes_back_what_waits_in_a_queue(hub, run):
     """It has its turn again after the pause, with an update of another id."""
     assert (await member(hub, run)).outcome is Outcome.UPDATING
-    first = (await hub.updates.get("alice", "d1")).id
+    first = (await hub.updates.get(DeviceKey("alice", "d1"))).id
     await hub.rollouts.pause("alice", run.id)
     await run.reload()
     await run.step()
-    assert (await hub.updates.get("alice", "d1")).state is ota.State.CANCELED
+    assert (await hub.updates.get(DeviceKey("alice", "d1"))).state is ota.State.CANCELED
     assert (await member(hub, run)).outcome is Outcome.PENDING
     await hub.rollouts.resume("alice", run.id)
     await run.reload()
     run._hands.here = True
     await run.step()
-    again = await hub.updates.get("alice", "d1")
+    again = await hub.updates.get(DeviceKey("alice", "d1"))
     assert (again.state, again.id != first) == (ota.State.QUEUED, True)
     assert (await member(hub, run)).attempt == 2
 
@@ -197,16 +198,16 @@ async def test_a_device_that_went_before_its_update_began_is_waited_for_in_vain(
 async def test_an_update_that_took_the_place_of_a_rollout_s(hub, run, clock):
     """The device is skipped: what it has now is another image."""
     clock.now += 1
-    await hub.updates.create("alice", "d1", "ota_other", IMAGE)
+    await hub.updates.create(DeviceKey("alice", "d1"), "ota_other", IMAGE)
     skipped = await member(hub, run)
     assert (skipped.outcome, skipped.reason) == (Outcome.SKIPPED, "SUPERSEDED: a newer update was queued")
 
 
 async def test_an_end_that_nobody_heard_of_is_in_the_history(hub, run, clock):
     """Also where another update has begun since."""
-    await hub.updates.cancel("alice", "d1")
+    await hub.updates.cancel(DeviceKey("alice", "d1"))
     clock.now += 1
-    await hub.updates.create("alice", "d1", "ota_other", IMAGE)
+    await hub.updates.create(DeviceKey("alice", "d1"), "ota_other", IMAGE)
     assert (await member(hub, run)).reason == "CANCELED: canceled in the queue"
 
 

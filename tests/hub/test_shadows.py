@@ -13,6 +13,7 @@ from mdashcore.hub import shadows as module
 from mdashcore.hub.feed import Feed, LogQuery
 from mdashcore.hub.records.contention import FIRST_PAUSE, MAX_PAUSE, MAX_RACES, TELL_RACES, Contention
 from mdashcore.hub.shadows import Shadows
+from mdashcore.identity import DeviceKey
 from mdashcore.shadow import Limits, Shadow
 
 
@@ -39,7 +40,7 @@ def make(tools):
                 backend.documents,
                 feed,
                 now=lambda: 1000.0,
-                on_change=lambda account, id, change: changes.append(change),
+                on_change=lambda key, change: changes.append(change),
                 limits=limits or Limits(),
                 contention=contention or tools.contention(),
             )
@@ -61,16 +62,16 @@ def desired(**state):
 def test_a_new_shadow(tools, make):
     """Is empty, and in no store."""
     desk = make()
-    assert tools.run(desk.one.get("alice", "d1")) == Shadow()
+    assert tools.run(desk.one.get(DeviceKey("alice", "d1"))) == Shadow()
     assert tools.run(listed(desk.one)) == []
 
 
 def test_an_update_is_stored_and_told(tools, make):
     """To whoever asked, to the listeners, and in the log; the store gives it back as it was."""
     desk = make()
-    change = tools.run(desk.one.update("alice", "d1", desired(on=True)))
+    change = tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(on=True)))
     assert (change.version, desk.changes) == (1, [change])
-    assert tools.run(desk.other.get("alice", "d1")) == change.shadow
+    assert tools.run(desk.other.get(DeviceKey("alice", "d1"))) == change.shadow
     (frame,) = tools.run(desk.feed.query("alice", LogQuery()))
     note = _json.decode(frame)
     assert (note["name"], note["id"]) == ("updated", "d1")
@@ -90,26 +91,26 @@ def test_an_update_is_stored_and_told(tools, make):
 def test_a_refused_update_changes_nothing(tools, make, document, error):
     """Not the store, the log or the version; nobody hears of it."""
     desk = make(Limits(max_bytes=100))
-    tools.run(desk.one.update("alice", "d1", desired(n=1)))
+    tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=1)))
     puts = desk.documents.puts
     for shadows in (desk.one, desk.other):
         with pytest.raises(error):
-            tools.run(shadows.update("alice", "d1", document))
+            tools.run(shadows.update(DeviceKey("alice", "d1"), document))
     assert desk.documents.puts == puts
     assert len(desk.changes) == 1
-    assert tools.run(desk.other.get("alice", "d1")).version == 1
+    assert tools.run(desk.other.get(DeviceKey("alice", "d1"))).version == 1
 
 
 def test_a_node_that_knows_an_old_shadow_judges_by_the_new_one(tools, make):
     """What it remembers serves to be quick, never to say no."""
     desk = make(Limits(max_bytes=100))
-    tools.run(desk.one.update("alice", "d1", desired(a="x" * 60)))
-    tools.run(desk.other.update("alice", "d1", desired(a=None)))
-    assert tools.run(desk.one.update("alice", "d1", desired(b="x" * 60))).version == 3
-    tools.run(desk.other.update("alice", "d1", desired(b=None)))
-    assert tools.run(desk.one.update("alice", "d1", {**desired(c=1), "version": 4})).version == 5
+    tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(a="x" * 60)))
+    tools.run(desk.other.update(DeviceKey("alice", "d1"), desired(a=None)))
+    assert tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(b="x" * 60))).version == 3
+    tools.run(desk.other.update(DeviceKey("alice", "d1"), desired(b=None)))
+    assert tools.run(desk.one.update(DeviceKey("alice", "d1"), {**desired(c=1), "version": 4})).version == 5
     with pytest.raises(ShadowConflict):
-        tools.run(desk.other.update("alice", "d1", {**desired(c=2), "version": 4}))
+        tools.run(desk.other.update(DeviceKey("alice", "d1"), {**desired(c=2), "version": 4}))
 
 
 @given(
@@ -128,7 +129,7 @@ def test_writers_at_the_same_time_lose_nothing(tools, make, updates, choices, co
     desk.documents.conflicts = conflicts
     documents = [desired(**{key: value}) for _, key, value in updates]
     coroutines = [
-        (desk.one if first else desk.other).update("alice", "d1", document)
+        (desk.one if first else desk.other).update(DeviceKey("alice", "d1"), document)
         for (first, _, _), document in zip(updates, documents, strict=True)
     ]
     outcomes = tools.interleave(coroutines, choices)
@@ -139,7 +140,7 @@ def test_writers_at_the_same_time_lose_nothing(tools, make, updates, choices, co
     for n in order:
         expected, _ = expected.update(documents[n], now=1000.0)
     for shadows in (desk.one, desk.other):
-        assert tools.run(shadows.get("alice", "d1")) == expected
+        assert tools.run(shadows.get(DeviceKey("alice", "d1"))) == expected
     frames = tools.run(desk.feed.query("alice", LogQuery()))
     assert {_json.decode(frame)["data"]["shadow"]["version"] for frame in frames} == {*range(1, len(updates) + 1)}
 
@@ -148,27 +149,29 @@ def test_writers_at_the_same_time_lose_nothing(tools, make, updates, choices, co
 def test_of_many_updates_of_one_version_one_succeeds(tools, make, choices):
     """The others conflict."""
     desk = make()
-    tools.run(desk.one.update("alice", "d1", desired(n=0)))
-    coroutines = [(desk.one, desk.other)[n % 2].update("alice", "d1", {**desired(n=n), "version": 1}) for n in range(5)]
+    tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=0)))
+    coroutines = [
+        (desk.one, desk.other)[n % 2].update(DeviceKey("alice", "d1"), {**desired(n=n), "version": 1}) for n in range(5)
+    ]
     outcomes = tools.interleave(coroutines, choices)
     (won,) = [outcome.value for outcome in outcomes if outcome.value]
     assert won.version == 2
     assert sum(isinstance(outcome.error, ShadowConflict) for outcome in outcomes) == 4
-    assert tools.run(desk.one.get("alice", "d1")) == won.shadow
+    assert tools.run(desk.one.get(DeviceKey("alice", "d1"))) == won.shadow
 
 
 @given(choices=st.lists(st.integers(0, 2), max_size=60), updates=st.integers(1, 3))
 def test_no_version_is_used_twice(tools, make, choices, updates):
     """Also where the device is removed while updates are under way, and created anew."""
     desk = make()
-    tools.run(desk.one.update("alice", "d1", desired(n=0)))
-    coroutines = [desk.one.update("alice", "d1", desired(n=n)) for n in range(updates)]
-    outcomes = tools.interleave([desk.other.forget("alice", "d1"), *coroutines], choices)
+    tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=0)))
+    coroutines = [desk.one.update(DeviceKey("alice", "d1"), desired(n=n)) for n in range(updates)]
+    outcomes = tools.interleave([desk.other.forget(DeviceKey("alice", "d1")), *coroutines], choices)
     assert not [outcome.error for outcome in outcomes if outcome.error]
-    tools.run(desk.other.forget("alice", "d1"))
-    shadow = tools.run(desk.one.get("alice", "d1"))
+    tools.run(desk.other.forget(DeviceKey("alice", "d1")))
+    shadow = tools.run(desk.one.get(DeviceKey("alice", "d1")))
     assert shadow == Shadow(version=1 + updates)
-    assert tools.run(desk.one.update("alice", "d1", desired(n=9))).version == 2 + updates
+    assert tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=9))).version == 2 + updates
 
 
 class PatientSignal:
@@ -187,14 +190,14 @@ def test_a_writer_that_others_are_quicker_than_tries_on(tools, make, caplog):
     times = []
     desk = make(contention=Contention(tools.entropy(), lambda: PatientSignal(times)))
     desk.documents.conflicts = 100
-    assert tools.run(desk.one.update("alice", "d1", desired(n=1))).version == 1
+    assert tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=1))).version == 1
     assert desk.documents.puts == 101
     assert len(times) == 99
     assert FIRST_PAUSE / 2 <= times[0] <= FIRST_PAUSE
     assert times[:5] == sorted(times[:5])
     assert all(MAX_PAUSE / 2 <= time <= MAX_PAUSE for time in times[-50:])
     assert len(set(times[-50:])) > 10
-    (line,) = [record for record in caplog.records if record.name.endswith("_contention")]
+    (line,) = [record for record in caplog.records if record.name.endswith("contention")]
     assert line.getMessage() == f"shadows/alice/d1 was changed by others {TELL_RACES} times in a row, trying on"
 
 
@@ -203,18 +206,18 @@ def test_a_store_that_never_takes_a_write_is_at_fault(tools, make):
     desk = make()
     desk.documents.conflicts = MAX_RACES + 1
     with pytest.raises(StorageError, match="shadows/alice/d1 was changed by others"):
-        tools.run(desk.one.update("alice", "d1", desired(n=1)))
+        tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=1)))
     assert desk.documents.puts == MAX_RACES
-    assert (desk.changes, tools.run(desk.one.get("alice", "d1"))) == ([], Shadow())
+    assert (desk.changes, tools.run(desk.one.get(DeviceKey("alice", "d1")))) == ([], Shadow())
     desk.documents.conflicts = 0
-    assert tools.run(desk.one.update("alice", "d1", desired(n=1))).version == 1
+    assert tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=1))).version == 1
 
 
 @given(choices=st.lists(st.integers(0, 9), max_size=200))
 def test_the_writers_of_one_node_have_their_turns_in_order(tools, make, choices):
     """However the store delays whom: none is overtaken, none meets another version, and what is told is in order."""
     desk = make()
-    outcomes = tools.interleave([desk.one.update("alice", "d1", desired(n=n)) for n in range(10)], choices)
+    outcomes = tools.interleave([desk.one.update(DeviceKey("alice", "d1"), desired(n=n)) for n in range(10)], choices)
     assert not [outcome.error for outcome in outcomes if outcome.error]
     assert desk.documents.puts == 10
     frames = tools.run(desk.feed.query("alice", LogQuery()))
@@ -225,7 +228,7 @@ def test_the_writers_of_one_node_have_their_turns_in_order(tools, make, choices)
 def test_the_first_to_come_is_the_first_to_write(tools, make):
     """Whoever takes how long to be woken."""
     desk = make()
-    updates = [desk.one.update("alice", "d1", desired(n=n)) for n in range(5)]
+    updates = [desk.one.update(DeviceKey("alice", "d1"), desired(n=n)) for n in range(5)]
     for update in updates:
         update.send(None)  # it stands in the queue
     outcomes = tools.interleave(updates, [4, 3, 2, 1, 0] * 20)
@@ -235,10 +238,10 @@ def test_the_first_to_come_is_the_first_to_write(tools, make):
 def test_shadows_do_not_wait_for_each_other(tools, make):
     """Only writers of the same one do."""
     desk = make()
-    held = desk.one.update("alice", "d1", desired(n=1))
+    held = desk.one.update(DeviceKey("alice", "d1"), desired(n=1))
     held.send(None)
-    assert tools.run(desk.one.update("alice", "d2", desired(n=1))).version == 1
-    assert tools.run(desk.one.update("bob", "d1", desired(n=1))).version == 1
+    assert tools.run(desk.one.update(DeviceKey("alice", "d2"), desired(n=1))).version == 1
+    assert tools.run(desk.one.update(DeviceKey("bob", "d1"), desired(n=1))).version == 1
     assert tools.run(held).version == 1
 
 
@@ -247,7 +250,7 @@ def test_a_writer_that_is_stopped_leaves_the_turn_to_the_next(tools, make, steps
     """While it waits or while it writes, at any step, and whether the store has failed or its client has left."""
     for stop in tools.stops:
         desk = make()
-        updates = [desk.one.update("alice", "d1", desired(**{str(n): n})) for n in range(4)]
+        updates = [desk.one.update(DeviceKey("alice", "d1"), desired(**{str(n): n})) for n in range(4)]
         for update in updates:
             update.send(None)
         stopped = updates.pop(which)
@@ -255,25 +258,25 @@ def test_a_writer_that_is_stopped_leaves_the_turn_to_the_next(tools, make, steps
         outcomes = tools.interleave(updates, choices)
         assert not [outcome.error for outcome in outcomes if outcome.error]
         assert not desk.one._turns._waiting
-        assert len(tools.run(desk.other.get("alice", "d1")).desired) in (3, 4)
+        assert len(tools.run(desk.other.get(DeviceKey("alice", "d1"))).desired) in (3, 4)
 
 
 def test_who_does_not_wait_for_ever_is_told(tools, make, monkeypatch):
     """An update with some patience is busy when that is over, or when too many wait already; it has changed nothing."""
     monkeypatch.setattr(module, "MAX_WAITING", 1)
     desk = make()
-    held = desk.one.update("alice", "d1", desired(n=0))
+    held = desk.one.update(DeviceKey("alice", "d1"), desired(n=0))
     held.send(None)
-    waiting = desk.one.update("alice", "d1", desired(n=1))
+    waiting = desk.one.update(DeviceKey("alice", "d1"), desired(n=1))
     waiting.send(None)
     with pytest.raises(Busy):
-        tools.run(desk.one.update("alice", "d1", desired(n=2), patience=10.0))
+        tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=2), patience=10.0))
     monkeypatch.setattr(module, "MAX_WAITING", 9)
     with pytest.raises(Busy):
-        tools.run(desk.one.update("alice", "d1", desired(n=3), patience=10.0))
+        tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=3), patience=10.0))
     outcomes = tools.interleave([held, waiting], [])
     assert [outcome.value.version for outcome in outcomes] == [1, 2]
-    assert tools.run(desk.one.update("alice", "d1", desired(n=4), patience=10.0)).version == 3
+    assert tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=4), patience=10.0)).version == 3
 
 
 def test_what_must_not_be_cancelled_is_run_by_the_caller_s_means(tools, make):
@@ -284,7 +287,7 @@ def test_what_must_not_be_cancelled_is_run_by_the_caller_s_means(tools, make):
         protected.append(await change())
         return protected[-1]
 
-    change = tools.run(desk.one.update("alice", "d1", desired(n=0), protect=protect))
+    change = tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=0), protect=protect))
     assert protected == [change] == desk.changes
 
 
@@ -293,9 +296,9 @@ def test_what_is_remembered_is_bounded(tools, make, monkeypatch):
     monkeypatch.setattr(module, "MAX_CACHED", 3)
     desk = make()
     for n in (1, 2, 3, 1, 4):
-        tools.run(desk.one.update("alice", f"d{n}", desired(n=n)))
-    assert list(desk.one._cache) == ["alice/d3", "alice/d1", "alice/d4"]
-    assert tools.run(desk.one.update("alice", "d2", desired(m=1))).version == 2
+        tools.run(desk.one.update(DeviceKey("alice", f"d{n}"), desired(n=n)))
+    assert [key.id for key in desk.one._cache] == ["d3", "d1", "d4"]
+    assert tools.run(desk.one.update(DeviceKey("alice", "d2"), desired(m=1))).version == 2
 
 
 def test_what_is_remembered_is_bounded_in_bytes(tools, make, monkeypatch):
@@ -303,17 +306,17 @@ def test_what_is_remembered_is_bounded_in_bytes(tools, make, monkeypatch):
     monkeypatch.setattr(module, "MAX_CACHED_BYTES", 1000)
     desk = make()
     for n in range(10):
-        tools.run(desk.one.update("alice", f"d{n}", desired(n=n)))
+        tools.run(desk.one.update(DeviceKey("alice", f"d{n}"), desired(n=n)))
     assert len(desk.one._cache) == 10
-    tools.run(desk.one.update("alice", "big", desired(a="x" * 950)))
-    assert list(desk.one._cache) == [*(f"alice/d{n}" for n in range(4, 10)), "alice/big"]
-    tools.run(desk.one.update("alice", "big", desired(a=None)))
-    tools.run(desk.one.update("alice", "d9", desired(n="x" * 100)))
-    tools.run(desk.one.forget("alice", "d8"))
+    tools.run(desk.one.update(DeviceKey("alice", "big"), desired(a="x" * 950)))
+    assert [key.id for key in desk.one._cache] == [*(f"d{n}" for n in range(4, 10)), "big"]
+    tools.run(desk.one.update(DeviceKey("alice", "big"), desired(a=None)))
+    tools.run(desk.one.update(DeviceKey("alice", "d9"), desired(n="x" * 100)))
+    tools.run(desk.one.forget(DeviceKey("alice", "d8")))
     assert desk.one._cached_bytes == sum(record.value.size for record in desk.one._cache.values()) < 200
-    tools.run(desk.one.update("alice", "huge", desired(a="x" * 2000)))
-    assert (desk.one._cached_bytes, list(desk.one._cache)) == (0, [])
-    assert tools.run(desk.one.update("alice", "huge", desired(a=None))).version == 2
+    tools.run(desk.one.update(DeviceKey("alice", "huge"), desired(a="x" * 2000)))
+    assert (desk.one._cached_bytes, [*desk.one._cache]) == (0, [])
+    assert tools.run(desk.one.update(DeviceKey("alice", "huge"), desired(a=None))).version == 2
 
 
 @pytest.mark.parametrize("body", [b"7", b"{}", b'{"version":"x"}', b"{", b'{"state":{"desired":{"a":null}}}'])
@@ -322,13 +325,13 @@ def test_a_damaged_shadow_is_the_store_s_fault(tools, make, body, caplog):
     desk = make()
     tools.run(desk.documents.put("shadows", "alice/d1", body))
     shadows = desk.one
-    for coroutine in (shadows.get("alice", "d1"), shadows.update("alice", "d1", desired(n=1))):
+    for coroutine in (shadows.get(DeviceKey("alice", "d1")), shadows.update(DeviceKey("alice", "d1"), desired(n=1))):
         with pytest.raises(Damaged, match="shadows/alice/d1"):
             tools.run(coroutine)
     damaged = []
-    tools.run(shadows.update("alice", "d2", desired(n=1)))
+    tools.run(shadows.update(DeviceKey("alice", "d2"), desired(n=1)))
     assert tools.run(listed(shadows, damaged)) == ["alice/d2"]
     assert damaged == ["d1"]
     assert caplog.text.count("shadows/alice/d1 cannot be read") == 1
-    tools.run(shadows.forget("alice", "d1"))
-    assert tools.run(shadows.update("alice", "d1", desired(n=1))).version == 1
+    tools.run(shadows.forget(DeviceKey("alice", "d1")))
+    assert tools.run(shadows.update(DeviceKey("alice", "d1"), desired(n=1))).version == 1

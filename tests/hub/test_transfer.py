@@ -16,6 +16,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.maintenance.backup import export_store, import_store
 from mdashcore.hub.maintenance.check import check_store
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.storage import open_backend
 
 
@@ -40,15 +41,15 @@ async def populate(backend) -> Hub:
         await hub.accounts.register(name, "hash", admin=name == "alice")
         await hub.accounts.create_key(name, "a key")
         await hub.create_device(name, "d1", "täglich")
-        await hub.shadows.update(name, "d1", {"state": {"desired": {"big": 2**70, "é": [1, 1.0]}}})
-        await hub.presence.claim(name, "d1", "node")
+        await hub.shadows.update(DeviceKey(name, "d1"), {"state": {"desired": {"big": 2**70, "é": [1, 1.0]}}})
+        await hub.presence.claim(DeviceKey(name, "d1"), "node")
     for _ in range(1200):
         await hub.feed.emit("alice", "rpc.out.Log", "d1", b'{"data": "x"}')
     await backend.logs.trim("notifications/alice", 700)
     file = io.BytesIO(b"\x01" * 100_000)
     image = firmware.read_image(file, name="bare.bin")
     await backend.blobs.put(blob_key("alice", "ota_1"), _pieces(file.getvalue()))
-    await hub.updates.create("alice", "d1", "ota_1", image, ota.Options())
+    await hub.updates.create(DeviceKey("alice", "d1"), "ota_1", image, ota.Options())
     return hub
 
 
@@ -79,8 +80,8 @@ async def test_an_imported_service_works(backend, other):
     await import_store(other, _lines([line async for line in export_store(backend)]))
     moved = Hub(other, now=lambda: 1_700_000_001.0, monotonic=lambda: 0.0, entropy=os.urandom)
     assert (await moved.registry.authenticate(created.token)).id == "d2"
-    assert (await moved.shadows.get("alice", "d1")).desired == {"big": 2**70, "é": [1, 1.0]}
-    change = await moved.shadows.update("alice", "d1", {"state": {"desired": {"n": 1}}, "version": 1})
+    assert (await moved.shadows.get(DeviceKey("alice", "d1"))).desired == {"big": 2**70, "é": [1, 1.0]}
+    change = await moved.shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"n": 1}}, "version": 1})
     assert change.version == 2
     assert await moved.feed.emit("alice", "online", "d1") == await hub.feed.end("alice") + 1  # after that of the shadow
 
@@ -265,7 +266,7 @@ async def test_a_damaged_image_is_named(backend, data, words):
     await backend.blobs.put(blob_key("bob", "rol_1"), _pieces(b"\x01" * 100_000))
     request = rollout.parse_request({"devices": ["d1"], "phases": [100]})
     await hub.rollouts.create("bob", "rol_1", request, image)
-    await hub.updates.create("bob", "d1", "ota_2", image, blob="rol_1")
+    await hub.updates.create(DeviceKey("bob", "d1"), "ota_2", image, blob="rol_1")
     assert (await check_store(backend))[1] == []
     for key in (blob_key("alice", "ota_1"), blob_key("bob", "rol_1")):
         await backend.blobs.put(key, _pieces(data))

@@ -13,6 +13,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.images import STEP
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.records.schema import AccountUse
+from mdashcore.identity import DeviceKey
 
 LIMITS = AccountLimits(devices=3, keys=2, image_bytes=100)
 
@@ -86,7 +87,7 @@ def test_what_is_removed_makes_room(tools, hub):
             tools.run(more())
         assert caught.value.limit == limit
     tools.run(hub.create_device("bob"))
-    tools.run(hub.remove_device("alice", "d1"))
+    tools.run(hub.remove_device(DeviceKey("alice", "d1")))
     tools.run(hub.accounts.remove_key("alice", keys[0].id))
     tools.run(hub.blobs.delete("alice/one"))
     assert tools.run(hub.usage.of("alice")) == AccountUse(2, 1, 0)
@@ -154,7 +155,7 @@ def test_a_full_disk_refuses_images_only(tools, backend):
         tools.run(hub.blobs.put("alice/two", pieces(10)))
     assert tools.run(hub.blobs.size("alice/two")) is None
     tools.run(hub.create_device("alice", "d1"))
-    tools.run(hub.shadows.update("alice", "d1", {"state": {"reported": {"on": True}}}))
+    tools.run(hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"reported": {"on": True}}}))
     unknown = make_hub(tools, attrs.evolve(backend, free_bytes=None), free_disk=500)
     tools.run(unknown.blobs.put("alice/two", pieces(10)))
 
@@ -181,7 +182,7 @@ def test_a_process_that_dies_in_between(tools, hub, backend, step):
         await hub.accounts.create_key("alice")
         await hub.blobs.put("alice/one", pieces(10))
         await hub.create_device("alice", "d2")
-        await hub.remove_device("alice", "d1")
+        await hub.remove_device(DeviceKey("alice", "d1"))
         await hub.blobs.delete("alice/one")
 
     error = tools.stops[0]()
@@ -211,7 +212,7 @@ def test_a_check_disturbs_nobody(tools, choices):
     async def churn():
         for n in range(1, 4):
             await hub.create_device("alice", f"d{n}")
-            await hub.remove_device("alice", f"d{n}")
+            await hub.remove_device(DeviceKey("alice", f"d{n}"))
 
     async def checks():
         for _ in range(3):
@@ -238,4 +239,4 @@ def test_parts_that_stand_alone_have_no_bound(tools):
 
     registry = Registry(MemoryDocuments(), now=lambda: 0.0, entropy=tools.entropy(), on_revoked=lambda *_: None)
     tools.run(registry.create("alice", "d1"))
-    tools.run(registry.remove("alice", "d1"))
+    tools.run(registry.remove(DeviceKey("alice", "d1")))

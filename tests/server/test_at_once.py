@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from websockets.frames import Frame, Opcode
 
+from mdashcore.identity import DeviceKey
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE
 from mdashcore.server.http.hangup import HALF_CLOSED_TIME
 from mdashcore.server.run import RunningServer
@@ -147,7 +148,7 @@ async def test_a_device_that_goes_ends_its_calls(server: RunningServer, open_raw
         for raw in (one, two):
             await raw.send(call(alice.key))
             await device.expect("Echo")
-        server.service.node.device_revoked("alice", "d1")
+        server.service.node.device_revoked(DeviceKey("alice", "d1"))
         for raw in (one, two):
             assert (await raw.response()).status == 503
             await raw.send(shadow(alice.key))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidInput, PreconditionFailed
+from mdashcore.identity import DeviceKey
 from mdashcore.server.http.conditions import Conditions, etag
 
 SHADOW = "/devices/d1/shadow"
@@ -25,7 +26,7 @@ async def versioned(alice: Any, number: int) -> str:
     id, hub = f"d{number}", alice.server.service.hub
     await hub.create_device("alice", id)
     for n in range(7):
-        await hub.shadows.update("alice", id, {"state": {"desired": {"n": n}}})
+        await hub.shadows.update(DeviceKey("alice", id), {"state": {"desired": {"n": n}}})
     return id
 
 
@@ -78,7 +79,7 @@ async def test_if_match(alice: Any) -> None:
         body = {"state": {"desired": {"on": True}}}
         answer = await alice.http.post(f"/devices/{id}/shadow", json=body, headers={"If-Match": value})
         assert (value, answer.status_code) == (value, status)
-        shadow = await alice.server.service.hub.shadows.get("alice", id)
+        shadow = await alice.server.service.hub.shadows.get(DeviceKey("alice", id))
         assert (shadow.version, "on" in shadow.desired) == ((8, True) if matches else (7, False))
         if matches is False:
             assert answer.json()["error"] == {"code": 412, "message": f"the shadow of '{id}' is at version 7"}
@@ -175,7 +176,7 @@ async def test_headers_that_change_a_request(alice: Any) -> None:
         read = await http.get(f"{path}/shadow", headers=headers)
         update = await http.post(f"{path}/shadow", content=b'{"state":{"desired":{"x":1}}}', headers=headers)
         call = await http.post(f"{path}/rpc/Echo", content=b"[1]", headers=headers)
-        version = (await hub.shadows.get("alice", f"d{number}")).version
+        version = (await hub.shadows.get(DeviceKey("alice", f"d{number}"))).version
         remove = await http.delete(path, headers=headers)
         statuses = [answer.status_code for answer in (read, update, call, remove)]
         statuses[2] = 200 if statuses[2] == 503 else statuses[2]  # it is offline, and was asked

@@ -11,6 +11,7 @@ import trio
 from mdash_backends._key_files import file_name
 from mdashcore.hub.maintenance.backup import COLLECTIONS, export_store
 from mdashcore.hub.maintenance.check import check_store
+from mdashcore.identity import DeviceKey
 from mdashcore.server.config import ServerConfig, User
 from mdashcore.server.run import open_server
 from mdashcore.testing.device import connect_device
@@ -67,7 +68,7 @@ async def until(condition):
 
 
 async def is_online(self, id):
-    return (await self.hub.presence.get("ada", id)).online
+    return (await self.hub.presence.get(DeviceKey("ada", id))).online
 
 
 Service.is_online = is_online
@@ -105,12 +106,12 @@ async def gone(service, id):
 async def test_a_device_whose_presence_is_damaged_connects(service):
     """Its record is made anew, with a greater number than it ever had."""
     await until(lambda: gone(service, "d1"))
-    before = (await service.hub.presence.get("ada", "d1")).session
+    before = (await service.hub.presence.get(DeviceKey("ada", "d1"))).session
     await service.damage("presence", "ada/d1")
     async with connect_device(service.server.device_url, service.tokens["d1"]):
         await until(lambda: listed_online(service, "d1"))
     await until(lambda: gone(service, "d1"))
-    assert (await service.hub.presence.get("ada", "d1")).session > before
+    assert (await service.hub.presence.get(DeviceKey("ada", "d1"))).session > before
 
 
 async def listed_online(service, id):

@@ -15,6 +15,7 @@ import trio.testing
 from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub, LogQuery
+from mdashcore.identity import DeviceKey
 from mdashcore.server.api import devices
 from mdashcore.storage import open_backend
 from mdashcore.testing.device import PATIENCE, connect_device
@@ -299,10 +300,10 @@ async def test_devices_are_offline_after_a_crash():
     async with open_backend("memory://") as backend:
         hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
         await hub.create_device("alice", "d1")
-        await hub.presence.claim("alice", "d1", "node")
+        await hub.presence.claim(DeviceKey("alice", "d1"), "node")
         async with open_node(hub):
             await trio.testing.wait_all_tasks_blocked()
-            assert not (await hub.presence.get("alice", "d1")).online
+            assert not (await hub.presence.get(DeviceKey("alice", "d1"))).online
             names = [_json.decode(frame)["name"] for frame in await hub.feed.query("alice", LogQuery())]
         assert names == ["created", "offline"]
 
@@ -323,7 +324,7 @@ async def test_a_large_fleet_is_listed_without_stopping_others(alice, monkeypatc
     state = {"state": {"reported": {f"k{n}": {"a": n} for n in range(20)}}}
     for n in range(400):
         await hub.create_device("alice", f"d{n}")
-        await hub.shadows.update("alice", f"d{n}", state)
+        await hub.shadows.update(DeviceKey("alice", f"d{n}"), state)
     seen = set()
 
     async def others(task_status):
@@ -401,7 +402,7 @@ async def test_a_removal_goes_on_without_its_client(alice, monkeypatch, open_raw
         assert (await device.wait_closed())[0] == 1008
     assert await refused(token)
     assert (await alice.http.get("/devices/d1")).status_code == 404
-    assert (await hub.shadows.get("alice", "d1")).desired is None
+    assert (await hub.shadows.get(DeviceKey("alice", "d1"))).desired is None
 
 
 async def test_a_removal_that_failed_is_finished_by_the_next(alice, monkeypatch, refused):
@@ -448,7 +449,7 @@ async def test_an_upload_for_a_device_that_is_deleted_meanwhile(alice, monkeypat
         assert (await alice.http.delete("/devices/d1")).status_code == 200
         rest.set()
         assert (await response()).status_code == 404
-    assert await hub.updates.get("alice", "d1") is None
+    assert await hub.updates.get(DeviceKey("alice", "d1")) is None
     assert [key async for key in hub.blobs.scan()] == []
 
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from mdashcore.identity import DeviceKey
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.transport.server_websocket import ServerWebSocket
 
@@ -169,5 +170,5 @@ async def test_a_key_that_is_deleted_while_an_image_comes(alice, key, open_raw):
         await raw.send(b"B" * 1000)
         assert (await raw.response()).status == 401
     hub = alice.server.service.hub
-    assert await hub.updates.get("alice", "d1") is None
+    assert await hub.updates.get(DeviceKey("alice", "d1")) is None
     assert [key async for key in hub.blobs.scan()] == []

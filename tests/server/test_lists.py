@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from mdashcore._errors import StorageError
+from mdashcore.identity import DeviceKey
 
 DEVICES = 60
 
@@ -22,7 +23,7 @@ async def fleet(alice):
     hub = alice.server.service.hub
     for number in range(DEVICES):
         await hub.create_device("alice", f"d{number:02}")
-        await hub.shadows.update("alice", f"d{number:02}", {"state": {"reported": STATE}})
+        await hub.shadows.update(DeviceKey("alice", f"d{number:02}"), {"state": {"reported": STATE}})
     return hub
 
 

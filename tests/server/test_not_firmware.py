@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mdashcore import firmware, ota
 from mdashcore._errors import InvalidFirmware
+from mdashcore.identity import DeviceKey
 from mdashcore.server.uploads.image_check import HEAD_SIZE, check_head
 
 
@@ -113,7 +114,7 @@ async def test_bare_takes_anything(alice, device, request_):
 async def report(person, **ota_):
     """What the device said, when it was there."""
     state = {"state": {"reported": {"ota": {"fw_id": "old", **ota_}}}}
-    await person.server.service.hub.shadows.update(person.name, "d1", state)
+    await person.server.service.hub.shadows.update(DeviceKey(person.name, "d1"), state)
 
 
 async def test_an_image_of_another_application(alice, device):
@@ -136,7 +137,7 @@ async def test_a_bare_image_for_a_device_that_took_zips(alice, device):
     hub = alice.server.service.hub
     facts = ota.Image.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
     for build in ("1", "2"):
-        run = await hub.updates.create("alice", "d1", f"ota_{build}", facts)
+        run = await hub.updates.create(DeviceKey("alice", "d1"), f"ota_{build}", facts)
         for event in (
             ota.Started(ota.Build(id="0")),
             ota.BeginAccepted(),

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from mdashcore import firmware, ota
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import ENDS, State
 from mdashcore.server.uploads import update_upload as server_upload
 from mdashcore.server.uploads.update_query import PARAMETERS
@@ -89,7 +90,7 @@ class Lamp:
         """A power cut, noticed by the server."""
         self.scope.cancel()
         with trio.fail_after(5):
-            while self.person.server.service.node.is_connected("alice", "d1"):
+            while self.person.server.service.node.is_connected(DeviceKey("alice", "d1")):
                 await trio.testing.wait_all_tasks_blocked(0.005)
 
     def drop(self):
@@ -398,7 +399,7 @@ async def test_a_device_that_is_gone_before_it_begins(alice, upload, monkeypatch
     """It was said to be connected, to another node that is dead: 503 after a while, and nothing is left to begin."""
     monkeypatch.setattr(server_upload, "START_TIMEOUT", 0.05)
     await alice.register("d1")
-    await alice.server.service.hub.presence.claim("alice", "d1", "another node")
+    await alice.server.service.hub.presence.claim(DeviceKey("alice", "d1"), "another node")
     async with ends_as(alice, State.CANCELED):
         answer = await upload()
     assert (answer.status_code, "has gone" in answer.json()["error"]["message"]) == (503, True)

@@ -8,6 +8,7 @@ import time
 import pytest
 import trio
 
+from mdashcore.identity import DeviceKey
 from mdashcore.shadow import merge
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.node import NodeSettings
@@ -453,7 +454,7 @@ async def test_a_device_that_does_not_read_for_a_while_keeps_its_connection(alic
         await alice.told("online", "d1")
         shadows = alice.server.service.hub.shadows
         for n in range(8000):  # more than the system and the connection hold between them
-            await shadows.update("alice", "d1", {"state": {"desired": {"n": n, "pad": "x" * 1000}}})
+            await shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"n": n, "pad": "x" * 1000}}})
             if n % 100 == 0:
                 await trio.lowlevel.checkpoint()
         seen = []

@@ -23,6 +23,7 @@ from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, Memor
 from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
+from mdashcore.identity import DeviceKey
 from mdashcore.server.app import create_app, create_quart_app
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import Gateway
@@ -162,7 +163,7 @@ async def test_a_link_that_answers_pings_stays(
             if frame.opcode is Opcode.PING:
                 pings += 1
                 await raw.send(frame_bytes(Opcode.PONG, bytes(frame.data)))
-        assert server.service.node.is_connected("alice", "d1")
+        assert server.service.node.is_connected(DeviceKey("alice", "d1"))
 
 
 async def test_a_compressed_frame_cannot_be_sent(

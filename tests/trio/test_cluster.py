@@ -26,7 +26,7 @@ from mdashcore._errors import (
 )
 from mdashcore.hub import Hub
 from mdashcore.hub.nodes import BEAT_INTERVAL, DEAD_AFTER
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.calls import MAX_PARAMS
@@ -201,7 +201,7 @@ async def test_any_node_can_call_any_device(autojump_clock: Any, cluster: Cluste
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
     cluster.answer(client, "Add", result={"sum": 12345678901234567890, "float": 1.50})
-    result = await here.call_for_user("alice", "d1", "Add", b'{"a": 1.0}', timeout=5)
+    result = await here.call_for_user(DeviceKey("alice", "d1"), "Add", b'{"a": 1.0}', timeout=5)
     assert result == b'{"sum":12345678901234567890,"float":1.5}'
     names = [decode(item.frame)["name"] for item in await here.hub.feed.page("alice", 0)]
     assert names.count("rpc.in.Add") == 1
@@ -211,7 +211,7 @@ async def test_a_notification_goes_to_the_device_of_another_node(autojump_clock:
     """As to one that is connected here."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
-    await here.notify_for_user("alice", "d1", "Blink", b'{"n":3}')
+    await here.notify_for_user(DeviceKey("alice", "d1"), "Blink", b'{"n":3}')
     assert (await client.expect("Blink"))["params"] == {"n": 3}
 
 
@@ -253,7 +253,7 @@ async def test_many_calls_at_once_keep_their_answers(autojump_clock: Any, cluste
                 await client.send({"id": request["id"], "result": request["params"]})
 
     async def call(node: Node, id: str, n: int) -> None:
-        assert _json.decode(await node.call("alice", id, "Echo", b"[%d]" % n)) == [n]
+        assert _json.decode(await node.call(DeviceKey("alice", id), "Echo", b"[%d]" % n)) == [n]
 
     async with trio.open_nursery() as devices:
         for client in clients:
@@ -268,7 +268,7 @@ async def test_a_delta_reaches_the_device_of_another_node(autojump_clock: Any, c
     """Its desired state was changed here; it is told once, and by its own node."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
-    await here.hub.shadows.update("alice", "d1", {"state": {"desired": {"on": True}}})
+    await here.hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"on": True}}})
     delta = await client.expect("Shadow.Delta")
     assert delta["params"]["state"] == {"on": True}
     cluster.answer(client, "Last", result=1)
@@ -293,9 +293,9 @@ async def test_a_token_that_was_revoked_elsewhere_closes_the_connection(autojump
     here, there = cluster.nodes
     rotated = await cluster.connect(there, await cluster.register("d1"))
     removed = await cluster.connect(there, await cluster.register("d2"))
-    await here.hub.registry.renew_token("alice", "d1")
+    await here.hub.registry.renew_token(DeviceKey("alice", "d1"))
     assert await rotated.close_code() == 1008
-    await here.hub.remove_device("alice", "d2")
+    await here.hub.remove_device(DeviceKey("alice", "d2"))
     assert await removed.close_code() == 1008
 
 
@@ -326,8 +326,8 @@ async def test_what_was_told_while_the_bus_was_away_is_found_out(autojump_clock:
     listener = await cluster.listen(there, "k1", refuse)
     await trio.sleep(6)
     await cluster.bus.go_away()
-    await here.hub.registry.renew_token("alice", "revoked")
-    await here.hub.shadows.update("alice", "changed", {"state": {"desired": {"on": True}}})
+    await here.hub.registry.renew_token(DeviceKey("alice", "revoked"))
+    await here.hub.shadows.update(DeviceKey("alice", "changed"), {"state": {"desired": {"on": True}}})
     here.key_revoked("alice", "k1")
     await cluster.connect(here, moved_device)
     await trio.testing.wait_all_tasks_blocked()
@@ -344,13 +344,13 @@ async def test_devices_of_a_dead_node_go_offline(autojump_clock: Any, cluster: C
     here, _ = cluster.nodes
     await cluster.register()
     await here.hub.nodes.join("ghost")
-    await here.hub.presence.claim("alice", "d1", "ghost")
+    await here.hub.presence.claim(DeviceKey("alice", "d1"), "ghost")
     with pytest.raises(CallTimeout):
         await here.call("alice", "d1", "X", timeout=3)
     await trio.sleep(DEAD_AFTER - 3 - BEAT_INTERVAL)
-    assert (await here.hub.presence.get("alice", "d1")).online
+    assert (await here.hub.presence.get(DeviceKey("alice", "d1"))).online
     await trio.sleep(2 * BEAT_INTERVAL + 1)
-    assert not (await here.hub.presence.get("alice", "d1")).online
+    assert not (await here.hub.presence.get(DeviceKey("alice", "d1"))).online
     assert await cluster.told() == ["offline"]
     assert "ghost" not in await here.hub.nodes.ids()
     assert await here.hub.nodes.ids() == {node.id for node in cluster.nodes}
@@ -361,7 +361,7 @@ async def test_a_caller_hears_at_once_that_the_node_is_gone(autojump_clock: Any,
     here, _ = cluster.nodes
     await cluster.register()
     await here.hub.nodes.join("ghost")
-    await here.hub.presence.claim("alice", "d1", "ghost")
+    await here.hub.presence.claim(DeviceKey("alice", "d1"), "ghost")
     began = trio.current_time()
     with pytest.raises(DeviceOffline):
         await here.call("alice", "d1", "X", timeout=100)
@@ -373,11 +373,11 @@ async def test_a_node_that_starts_sweeps_for_nobody_else(autojump_clock: Any, cl
     _, there = cluster.nodes
     await cluster.connect(there, await cluster.register("d1"))
     await cluster.register("d2")
-    await there.hub.presence.claim("alice", "d2", "unknown")
+    await there.hub.presence.claim(DeviceKey("alice", "d2"), "unknown")
     async with open_node(Hub(cluster.backend, now=lambda: EPOCH, monotonic=lambda: 0.0, entropy=os.urandom)):
         await trio.testing.wait_all_tasks_blocked()
-        assert (await there.hub.presence.get("alice", "d1")).online
-        assert not (await there.hub.presence.get("alice", "d2")).online
+        assert (await there.hub.presence.get(DeviceKey("alice", "d1"))).online
+        assert not (await there.hub.presence.get(DeviceKey("alice", "d2"))).online
 
 
 async def test_nobody_is_dead_because_the_store_was_away(autojump_clock: Any, cluster: Cluster) -> None:
@@ -390,7 +390,7 @@ async def test_nobody_is_dead_because_the_store_was_away(autojump_clock: Any, cl
     cluster.documents.away = False
     await trio.sleep(2 * DEAD_AFTER)
     assert await here.hub.nodes.ids() == {here.id, there.id}
-    assert (await here.hub.presence.get("alice", "d1")).online
+    assert (await here.hub.presence.get(DeviceKey("alice", "d1"))).online
     assert await cluster.told() == ["online"]
 
 
@@ -473,8 +473,8 @@ async def test_what_the_bus_has_lost_without_a_word_is_found_out(autojump_clock:
     cluster.attend(listener)
     cluster.bus.losing = True
     allowed = False
-    await here.hub.registry.renew_token("alice", "revoked")
-    await here.hub.shadows.update("alice", "changed", {"state": {"desired": {"on": True}}})
+    await here.hub.registry.renew_token(DeviceKey("alice", "revoked"))
+    await here.hub.shadows.update(DeviceKey("alice", "changed"), {"state": {"desired": {"on": True}}})
     started = trio.current_time()
     cluster.attend(revoked)
     assert (await changed.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
@@ -510,7 +510,7 @@ async def test_what_a_node_that_left_has_not_released_is(autojump_clock: Any, cl
     await cluster.register()
     await here.hub.nodes.join("third")
     await trio.sleep(2 * BEAT_INTERVAL)
-    await here.hub.presence.claim("alice", "d1", "third")
+    await here.hub.presence.claim(DeviceKey("alice", "d1"), "third")
     await here.hub.nodes.leave("third")
     await trio.sleep(2 * BEAT_INTERVAL)
     assert await cluster.told() == ["offline"]

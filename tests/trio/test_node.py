@@ -20,7 +20,7 @@ from mdashcore import ota
 from mdashcore._errors import Busy, CallTimeout, DeviceOffline, NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
@@ -187,17 +187,17 @@ def virtual(function: Callable[[], Awaitable[None]]) -> None:
 async def test_a_device_is_online_while_it_is_connected(autojump_clock: Any, fleet: Fleet) -> None:
     """Its record says so, and one notification tells of each change."""
     device = await fleet.register()
-    assert not fleet.node.is_connected("alice", "d1")
+    assert not fleet.node.is_connected(DeviceKey("alice", "d1"))
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
-    record = await fleet.hub.presence.get("alice", "d1")
+    record = await fleet.hub.presence.get(DeviceKey("alice", "d1"))
     assert (record.online, record.node, record.session) == (True, fleet.node.id, 1)
-    assert fleet.node.is_connected("alice", "d1")
+    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
     assert fleet.node.connections == (1, 0)
     await client.close()
     assert await client.close_code() == 1000
     await trio.testing.wait_all_tasks_blocked()
-    assert not (await fleet.hub.presence.get("alice", "d1")).online
+    assert not (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).online
     assert fleet.node.connections == (0, 0)
     assert await fleet.told() == ["online", "offline"]
 
@@ -210,13 +210,13 @@ async def test_last_seen_is_when_it_was_last_heard(autojump_clock: Any, fleet: F
     await trio.testing.wait_all_tasks_blocked()
     heard = fleet.hub.now()
     await trio.sleep(5)
-    assert fleet.node.last_heard("alice", "d1") == pytest.approx(heard)
+    assert fleet.node.last_heard(DeviceKey("alice", "d1")) == pytest.approx(heard)
     await trio.sleep(100)
-    record = await fleet.hub.presence.get("alice", "d1")
+    record = await fleet.hub.presence.get(DeviceKey("alice", "d1"))
     assert record.last_seen == pytest.approx(heard)
     assert record.since is not None
     assert record.since > heard + SETTINGS.ping_interval
-    assert fleet.node.last_heard("alice", "d1") is None
+    assert fleet.node.last_heard(DeviceKey("alice", "d1")) is None
 
 
 async def test_the_newest_connection_wins(autojump_clock: Any, fleet: Fleet) -> None:
@@ -227,7 +227,7 @@ async def test_the_newest_connection_wins(autojump_clock: Any, fleet: Fleet) -> 
     await new.expect("Sys.GetInfo")
     for client in old:
         assert await client.close_code() == 1008
-    assert (await fleet.hub.presence.get("alice", "d1")).online
+    assert (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).online
     assert "offline" not in await fleet.told()
     await new.close()
     await trio.testing.wait_all_tasks_blocked()
@@ -243,8 +243,8 @@ async def test_an_old_connection_that_ends_late_hides_nothing(autojump_clock: An
     fleet.attend(new)
     await trio.sleep(100)
     assert fleet.node.connections == (1, 0)
-    assert (await fleet.hub.presence.get("alice", "d1")).session == 2
-    assert (await fleet.hub.presence.get("alice", "d1")).online
+    assert (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).session == 2
+    assert (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).online
     assert "offline" not in await fleet.told()
 
 
@@ -269,7 +269,7 @@ async def test_a_connection_that_is_overtaken_is_closed(
     gate.set()
     assert await first.close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
-    assert fleet.node.is_connected("alice", "d1")
+    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
     assert await fleet.told() == ["online"]
 
 
@@ -278,15 +278,15 @@ async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet)
     device = await fleet.register()
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
-    await fleet.hub.registry.renew_token("alice", "d1")
+    await fleet.hub.registry.renew_token(DeviceKey("alice", "d1"))
     image = ota.Image("lamp", 3, "-", bare=True)
-    await fleet.node.update_supervisor.start("alice", "d1", "ota_1", image)
+    await fleet.node.update_supervisor.start(DeviceKey("alice", "d1"), "ota_1", image)
     assert await client.close_code() == 1008
     late = await fleet.connect(device)
     assert await late.close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
-    assert not fleet.node.is_connected("alice", "d1")
-    update = await fleet.hub.updates.get("alice", "d1")
+    assert not fleet.node.is_connected(DeviceKey("alice", "d1"))
+    update = await fleet.hub.updates.get(DeviceKey("alice", "d1"))
     assert update is not None
     assert update.state is ota.State.QUEUED  # for when it comes with the new one
 
@@ -303,7 +303,7 @@ async def test_a_device_is_asked_what_it_runs(autojump_clock: Any, fleet: Fleet)
     assert question["params"] == {"utc_time": int(fleet.hub.now())}
     await client.send({"id": question["id"], "result": {"app": "demo", "fw_version": "1.0", "gone": None}})
     await trio.testing.wait_all_tasks_blocked()
-    shadow = await fleet.hub.shadows.get("alice", "d1")
+    shadow = await fleet.hub.shadows.get(DeviceKey("alice", "d1"))
     assert shadow.document()["state"]["reported"]["ota"] == {"app": "demo", "fw_version": "1.0"}
 
 
@@ -329,14 +329,14 @@ async def test_a_device_that_cannot_say_what_it_runs_is_left_alone(
     await client.send({"id": question["id"], **answer})
     fleet.attend(client)
     await trio.sleep(100)
-    assert fleet.node.is_connected("alice", "d1")
-    assert (await fleet.hub.shadows.get("alice", "d1")).version == 0
+    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert (await fleet.hub.shadows.get(DeviceKey("alice", "d1"))).version == 0
 
 
 async def test_a_delta_waits_for_the_device(autojump_clock: Any, fleet: Fleet) -> None:
     """What was desired while it was away is the first that it hears; without a delta it hears of none."""
     device = await fleet.register()
-    await fleet.hub.shadows.update("alice", "d1", {"state": {"desired": {"on": True}}})
+    await fleet.hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"on": True}}})
     client = await fleet.connect(device)
     delta = await client.receive()
     assert (delta["method"], delta["params"]["state"], delta["params"]["version"]) == ("Shadow.Delta", {"on": True}, 1)
@@ -379,7 +379,7 @@ def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict
             newest = -1
             wanted = []
             for index in order:
-                fleet.node.shadow_changed("alice", "d1", changes[index])
+                fleet.node.shadow_changed(DeviceKey("alice", "d1"), changes[index])
                 if changes[index].version > newest and changes[index].delta_document() is not None:
                     wanted.append(changes[index].version)
                 newest = max(newest, changes[index].version)
@@ -404,7 +404,7 @@ async def test_a_delta_that_waits_is_dropped_where_none_is_left(autojump_clock: 
     shadow = Shadow()
     for desired in ({"a": 1}, {"a": 2}, {"a": None}):
         shadow, change = shadow.update({"state": {"desired": desired}}, now=EPOCH)
-        fleet.node.shadow_changed("alice", "d1", change)
+        fleet.node.shadow_changed(DeviceKey("alice", "d1"), change)
     versions = []
     with trio.move_on_after(1):
         while True:
@@ -416,11 +416,11 @@ async def test_a_device_is_told_of_changes_while_it_is_connected(autojump_clock:
     """At once, with what is still missing; its own report may leave a delta, too."""
     client = await fleet.connect(await fleet.register())
     await client.expect("Sys.GetInfo")
-    await fleet.hub.shadows.update("alice", "d1", {"state": {"desired": {"a": 1, "b": 2}}})
+    await fleet.hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"a": 1, "b": 2}}})
     assert (await client.receive())["params"]["state"] == {"a": 1, "b": 2}
     await client.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"a": 1}}}})
     assert (await client.receive())["params"]["state"] == {"b": 2}
-    await fleet.hub.shadows.update("alice", "other", {"state": {"desired": {"a": 1}}})
+    await fleet.hub.shadows.update(DeviceKey("alice", "other"), {"state": {"desired": {"a": 1}}})
     with trio.move_on_after(10):
         assert not await client.receive()
 
@@ -432,9 +432,9 @@ async def test_a_half_open_connection_is_found(autojump_clock: Any, fleet: Fleet
     """A device that answers no ping is gone after two to three intervals."""
     await fleet.connect(await fleet.register())
     await trio.sleep(2 * SETTINGS.ping_interval - 1)
-    assert fleet.node.is_connected("alice", "d1")
+    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
     await trio.sleep(2 * SETTINGS.ping_interval)
-    assert not fleet.node.is_connected("alice", "d1")
+    assert not fleet.node.is_connected(DeviceKey("alice", "d1"))
     assert await fleet.told() == ["online", "offline"]
 
 
@@ -460,7 +460,7 @@ async def test_who_talks_need_not_answer_pings(autojump_clock: Any, fleet: Fleet
     for _ in range(100):
         await trio.sleep(SETTINGS.ping_interval)
         await client.stream.send_all(b"\x8a\x80mask")
-    assert fleet.node.is_connected("alice", "d1")
+    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
 
 
 async def test_pings_are_spread(autojump_clock: Any, open_pair: Any) -> None:
@@ -491,16 +491,16 @@ async def test_calls_find_their_device(autojump_clock: Any, fleet: Fleet) -> Non
     """Unknown, offline, silent: each has its error; and who answers, answers."""
     device = await fleet.register()
     with pytest.raises(NotFound):
-        await fleet.node.call("alice", "nobody", "X")
+        await fleet.node.call(DeviceKey("alice", "nobody"), "X")
     with pytest.raises(NotFound):
-        await fleet.node.call("bob", "d1", "X")
+        await fleet.node.call(DeviceKey("bob", "d1"), "X")
     with pytest.raises(DeviceOffline):
-        await fleet.node.call("alice", "d1", "X")
+        await fleet.node.call(DeviceKey("alice", "d1"), "X")
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
     started = trio.current_time()
     with pytest.raises(CallTimeout):
-        await fleet.node.call("alice", "d1", "X")
+        await fleet.node.call(DeviceKey("alice", "d1"), "X")
     assert trio.current_time() - started == SETTINGS.call_timeout
     async with trio.open_nursery() as nursery:
 
@@ -510,7 +510,7 @@ async def test_calls_find_their_device(autojump_clock: Any, fleet: Fleet) -> Non
             await client.send({"id": request["id"], "result": [2]})
 
         nursery.start_soon(answer)
-        assert await fleet.node.call("alice", "d1", "Y", b'{"n":1}') == b"[2]"
+        assert await fleet.node.call(DeviceKey("alice", "d1"), "Y", b'{"n":1}') == b"[2]"
 
 
 async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet) -> None:
@@ -521,7 +521,7 @@ async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet
 
         async def call() -> None:
             with pytest.raises(DeviceOffline):
-                await fleet.node.call("alice", "d1", "X", timeout=1e6)
+                await fleet.node.call(DeviceKey("alice", "d1"), "X", timeout=1e6)
 
         nursery.start_soon(call)
         await client.expect("X")
@@ -632,7 +632,7 @@ async def test_storage_that_fails_sends_the_device_away(
     fleet.documents.failing = False
     await trio.sleep(5)
     assert await fleet.told() == ["online", "offline"]
-    assert not (await fleet.hub.presence.get("alice", "d1")).online
+    assert not (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).online
 
 
 async def test_a_background_task_that_crashes_harms_nobody(
@@ -737,10 +737,10 @@ async def test_devices_of_a_process_that_died_are_offline(autojump_clock: Any) -
     backend = Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus())
     hub = Hub(backend, now=lambda: EPOCH, monotonic=lambda: 0.0, entropy=os.urandom)
     await hub.registry.create("alice", "d1")
-    await hub.presence.claim("alice", "d1", "predecessor")
+    await hub.presence.claim(DeviceKey("alice", "d1"), "predecessor")
     async with open_node(hub):
         await trio.testing.wait_all_tasks_blocked()
-        assert not (await hub.presence.get("alice", "d1")).online
+        assert not (await hub.presence.get(DeviceKey("alice", "d1"))).online
         names = [decode(item.frame)["name"] for item in await hub.feed.page("alice", 0)]
         assert names == ["offline"]
 
@@ -839,7 +839,7 @@ async def test_a_device_that_was_removed_is_not_told_of_later(autojump_clock: An
     for _ in range(3 * MAX_CHANGES):
         client = await fleet.connect(created.device)
         await trio.testing.wait_all_tasks_blocked()
-    await fleet.hub.remove_device("alice", "d1")
+    await fleet.hub.remove_device(DeviceKey("alice", "d1"))
     await client.close_code()
     await trio.sleep(200)
     names = [decode(item.frame)["name"] for item in await fleet.hub.feed.page("alice", 0)]
@@ -892,10 +892,10 @@ async def test_a_delta_that_does_not_fit_is_not_sent(autojump_clock: Any, open_p
     async with open_fleet(open_pair, settings) as fleet:
         device = await fleet.register()
         if by == "people":
-            await fleet.hub.set_delta_limit("alice", "d1", 4096)
+            await fleet.hub.set_delta_limit(DeviceKey("alice", "d1"), 4096)
         report = {"state": {"reported": {"ota": {"arch": "esp8266"}}}}
-        await fleet.hub.shadows.update("alice", "d1", report)
-        await fleet.hub.shadows.update("alice", "d1", big(5000))
+        await fleet.hub.shadows.update(DeviceKey("alice", "d1"), report)
+        await fleet.hub.shadows.update(DeviceKey("alice", "d1"), big(5000))
         for _ in range(5):  # each connect would be another try
             client = await fleet.connect(device)
             await trio.testing.wait_all_tasks_blocked()
@@ -910,7 +910,7 @@ async def test_a_delta_that_does_not_fit_is_not_sent(autojump_clock: Any, open_p
         assert told["data"]["limit"] == 4096
         assert told["data"]["size"] > 5000
         assert told["data"]["version"] == 2
-        await fleet.hub.shadows.update("alice", "d1", big(3000))
+        await fleet.hub.shadows.update(DeviceKey("alice", "d1"), big(3000))
         assert len((await client.expect("Shadow.Delta"))["params"]["state"]["config"]) == 3000
 
 
@@ -922,10 +922,10 @@ async def test_without_a_limit_any_delta_is_sent(
     settings = attrs.evolve(SETTINGS, delta_limits=platforms)
     async with open_fleet(open_pair, settings) as fleet:
         client = await fleet.connect(await fleet.register())
-        await fleet.hub.shadows.update("alice", "d1", {"state": {"reported": {"ota": {"arch": "esp8266"}}}})
+        await fleet.hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"reported": {"ota": {"arch": "esp8266"}}}})
         if "esp8266" in platforms:
-            await fleet.hub.set_delta_limit("alice", "d1", 0)
-        await fleet.hub.shadows.update("alice", "d1", big(20_000))
+            await fleet.hub.set_delta_limit(DeviceKey("alice", "d1"), 0)
+        await fleet.hub.shadows.update(DeviceKey("alice", "d1"), big(20_000))
         assert len((await client.expect("Shadow.Delta"))["params"]["state"]["config"]) == 20_000
         assert await fleet.named("delta.withheld") == []
 

@@ -23,7 +23,7 @@ from mdashcore._errors import Conflict, NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, LogQuery
 from mdashcore.hub.updates.store import blob_key
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
@@ -619,7 +619,7 @@ async def test_removed_devices_are_skipped(fleet, autojump_clock):
     (begun, *_) = [device for device in devices if device.began]
     begun.online = False
     for device in (begun, late):
-        await fleet.hub.remove_device("alice", device.id)
+        await fleet.hub.remove_device(DeviceKey("alice", device.id))
     done = await fleet.told(rollout.id, State.COMPLETED, within=600)
     assert done.reason == "2 of 4 devices succeeded, 0 failed, 2 skipped"
     outcomes = await fleet.outcomes(rollout.id)
@@ -634,7 +634,7 @@ async def test_a_device_that_is_removed_while_it_is_connected(fleet, autojump_cl
     await trio.sleep(5)
     waiting = next(device for device in devices if not device.began)
     waiting.online = False
-    await fleet.hub.remove_device("alice", waiting.id)
+    await fleet.hub.remove_device(DeviceKey("alice", waiting.id))
     done = await fleet.told(rollout.id, State.COMPLETED, within=600)
     assert done.reason == "2 of 3 devices succeeded, 0 failed, 1 skipped"
     assert (await fleet.outcomes(rollout.id))[waiting.id].reason == "the device was removed"
@@ -646,7 +646,7 @@ async def test_a_device_that_is_busy_has_its_turn_later(fleet, autojump_clock):
     await fleet.connected()
     busy = devices[0]
     await fleet.hub.blobs.put(blob_key("alice", "own"), pieces(BYTES))
-    await fleet.node.update_supervisor.start("alice", busy.id, "own", IMAGE, ota.Options())
+    await fleet.node.update_supervisor.start(DeviceKey("alice", busy.id), "own", IMAGE, ota.Options())
     rollout = await fleet.roll_out(phases=[100])
     await trio.sleep(120)
     outcomes = await fleet.outcomes(rollout.id)
@@ -737,7 +737,7 @@ def test_it_always_ends(fates, actions, asked):
                 elif action == "remove":
                     if "d0" in [device.id for device in await fleet.hub.registry.of("alice")]:
                         fleet.devices["d0"].online = False
-                        await fleet.hub.remove_device("alice", "d0")
+                        await fleet.hub.remove_device(DeviceKey("alice", "d0"))
                 else:
                     try:
                         await getattr(fleet.hub.rollouts, action)("alice", rollout.id)

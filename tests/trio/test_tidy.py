@@ -13,6 +13,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.feed import KEEP_SECONDS
 from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.server.uploads import update_upload
 from mdashcore.storage import open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
@@ -47,9 +48,9 @@ async def test_an_image_without_its_update(autojump_clock, hub):
     shared by an update that has ended, or not an update's at all, stays."""
     for id in ("ota_lost", "rol_lost", "ota_queued", "ota_shared", "mine"):
         await put(hub, id)
-    await hub.updates.create("alice", "d1", "ota_queued", IMAGE)
-    await hub.updates.create("alice", "d2", "ota_other", IMAGE, blob="ota_shared")
-    await hub.updates.cancel("alice", "d2")
+    await hub.updates.create(DeviceKey("alice", "d1"), "ota_queued", IMAGE)
+    await hub.updates.create(DeviceKey("alice", "d2"), "ota_other", IMAGE, blob="ota_shared")
+    await hub.updates.cancel(DeviceKey("alice", "d2"))
     async with open_node(hub):
         await trio.sleep(TIDY_DELAY / 2)
         assert await images(hub) == {"ota_lost", "rol_lost", "ota_queued", "ota_shared", "mine"}
@@ -66,7 +67,7 @@ async def test_an_upload_that_goes_on(autojump_clock, hub):
         await put(hub, "ota_late")
         await trio.sleep(TIDY_DELAY * 0.2)  # looked at once
         assert await images(hub) == {"ota_new", "ota_late"}
-        await hub.updates.create("alice", "d1", "ota_new", IMAGE)
+        await hub.updates.create(DeviceKey("alice", "d1"), "ota_new", IMAGE)
         await trio.sleep(TIDY_DELAY)
         assert await images(hub) == {"ota_new"}
     assert update_upload.UPLOAD_TIMEOUT <= TIDY_DELAY / 2

@@ -22,6 +22,7 @@ from mdashcore.hub import Hub, LogQuery
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import TOPIC, Feed
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.ota import Options, State
 from mdashcore.storage import Backend
@@ -31,7 +32,7 @@ from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
 
 EPOCH = 1_700_000_000.0
 OLD, NEW = "20180501-000000/old", "20180601-120000/new"
-KEY = ("alice", "d1")
+KEY = DeviceKey("alice", "d1")
 DAY = 86_400.0
 
 
@@ -125,8 +126,8 @@ class Lamp:
     async def join(self, node):
         """Connect, and say what it runs."""
         self.node, node.lamp = node, self
-        node.session = await node.hub.presence.claim(*KEY, node.name)
-        await node.update_supervisor.connected(*KEY)
+        node.session = await node.hub.presence.claim(KEY, node.name)
+        await node.update_supervisor.connected(KEY)
         for method, params in self.device.hello():
             await node.hear(method, params)
 
@@ -136,8 +137,8 @@ class Lamp:
         node.lamp = None
         for call in node.calls:
             call.cancel()
-        node.update_supervisor.disconnected(*KEY)
-        await node.hub.presence.release(*KEY, node.session, 0.0)
+        node.update_supervisor.disconnected(KEY)
+        await node.hub.presence.release(KEY, node.session, 0.0)
 
 
 class Ears:
@@ -145,7 +146,7 @@ class Ears:
 
     def __init__(self, updater):
         self.device_removed = updater.forget
-        self.build_reported = lambda account, id, build: updater.tell(account, id, ota.BuildReported(build))
+        self.build_reported = lambda key, build: updater.tell(key, ota.BuildReported(build))
 
     def __getattr__(self, name):
         return lambda *args: None
@@ -174,10 +175,10 @@ class Node:
                 account, item = Feed.parse(message)
                 note = decode(item.frame)
                 if note["name"].startswith("ota."):
-                    self.update_supervisor.heard(account, note["id"], note["name"])
+                    self.update_supervisor.heard(DeviceKey(account, note["id"]), note["name"])
 
-    async def call(self, account, id, method, params=None, *, timeout=None):
-        if self.lamp is None or (account, id) != KEY:
+    async def call(self, key, method, params=None, *, timeout=None):
+        if self.lamp is None or key != KEY:
             raise DeviceOffline("not here")
         result = None
         with trio.CancelScope() as link, trio.move_on_after(timeout) as timer:
@@ -196,17 +197,17 @@ class Node:
         return _json.encode(result)
 
     async def hear(self, method, params):
-        await DeviceSession(self.hub, *KEY).notification(method, _json.encode(params))
+        await DeviceSession(self.hub, KEY).notification(method, _json.encode(params))
 
     async def stands(self):
-        return (await self.hub.updates.get(*KEY)).state
+        return (await self.hub.updates.get(KEY)).state
 
     async def ends(self):
         """The update, when it has ended."""
-        return await self.update_supervisor.wait(*KEY, lambda update: False)
+        return await self.update_supervisor.wait(KEY, lambda update: False)
 
     async def comes_to(self, state):
-        return await self.update_supervisor.wait(*KEY, lambda update: update.state is state)
+        return await self.update_supervisor.wait(KEY, lambda update: update.state is state)
 
 
 class Site:
@@ -236,14 +237,14 @@ class Site:
         """Put an image into the store, and have it installed."""
         data, image = zip_of(**fields)
         if not await node.hub.registry.of("alice"):
-            await node.hub.registry.create(*KEY)
+            await node.hub.registry.create(KEY.account, KEY.id)
         id = node.hub.updates.new_id()
 
         async def chunks():
             yield data
 
         await self.blobs.put(blob_key("alice", blob or id), chunks())
-        return await node.update_supervisor.start(*KEY, id, image, options, blob=blob)
+        return await node.update_supervisor.start(KEY, id, image, options, blob=blob)
 
     async def images(self):
         return [key async for key in self.blobs.scan()]
@@ -288,14 +289,14 @@ async def test_a_connected_device_is_updated_and_committed(autojump_clock, site,
     lamp = await site.lamp()
     await lamp.join(here)
     changes = []
-    here.hub.updates.on_change.append(lambda account, device, update: changes.append((account, device, update.state)))
+    here.hub.updates.on_change.append(lambda key, update: changes.append((key, update.state)))
     began = trio.current_time()
     queued = await site.start(here, AUTO)
     assert queued.state is State.QUEUED
     assert (await here.ends()).state is State.COMMITTED
     assert 20 < trio.current_time() - began < 60
     assert await site.told(here) == COURSE
-    assert changes == [(*KEY, state) for state in COURSE]
+    assert changes == [(KEY, state) for state in COURSE]
     assert (lamp.count("OTA.Begin"), lamp.count("OTA.Commit")) == (1, 1)
     assert (await lamp.device.handle("Sys.GetInfo", None))["fw_id"] == NEW
     assert await site.images() == []
@@ -351,7 +352,7 @@ async def test_the_first_second(autojump_clock, site, here, fields, state):
     await lamp.join(here)
     await lamp.leave()
     stale = {"state": {"reported": {"ota": {"fw_id": "stale", "arch": fields.get("platform", "esp32")}}}}
-    await here.hub.shadows.update(*KEY, stale)
+    await here.hub.shadows.update(KEY, stale)
     hello, lamp.device.hello = lamp.device.hello, list
     await lamp.join(here)
     await site.start(here, **fields)
@@ -441,7 +442,7 @@ async def test_a_storage_that_is_away(autojump_clock, site, here, caplog, state)
 
     gone = trio.Event()
 
-    def go_away(account, device, update):
+    def go_away(key, update):
         if update.state == state:
             site.documents.away = True
             gone.set()
@@ -531,16 +532,16 @@ async def test_a_write_whose_answer_was_lost_is_no_conflict(autojump_clock, site
 async def test_cancel(autojump_clock, site, here):
     """In the queue and in the transfer; then no call is made any more. After OTA.End it is refused."""
     with pytest.raises(NotFound):
-        await here.update_supervisor.cancel(*KEY)
+        await here.update_supervisor.cancel(KEY)
     await site.start(here)
-    assert (await here.update_supervisor.cancel(*KEY)).reason == "canceled in the queue"
+    assert (await here.update_supervisor.cancel(KEY)).reason == "canceled in the queue"
     assert await site.images() == []
     lamp = await site.lamp()
     await lamp.join(here)
     lamp.deaf.add("OTA.Write")
     await site.start(here)
     await trio.sleep(1)
-    assert (await here.update_supervisor.cancel(*KEY)).state is State.CANCELED
+    assert (await here.update_supervisor.cancel(KEY)).state is State.CANCELED
     calls = len(lamp.calls)
     await trio.sleep(2000)
     assert len(lamp.calls) == calls
@@ -549,7 +550,7 @@ async def test_cancel(autojump_clock, site, here):
     for state in (State.VERIFYING, State.REBOOTING, State.UNCOMMITTED):
         await here.comes_to(state)
         with pytest.raises(Conflict, match=r"taken back|OTA\.Revert"):
-            await here.update_supervisor.cancel(*KEY)
+            await here.update_supervisor.cancel(KEY)
         if state is State.VERIFYING:
             await lamp.device.handle("OTA.End", None)  # heard, and the answer is lost
 
@@ -561,7 +562,7 @@ async def test_a_newer_update_takes_the_place_of_a_queued_one(autojump_clock, si
 
     async def wait():
         with pytest.raises(Conflict, match="taken the place"):
-            await here.update_supervisor.wait(*KEY, lambda update: False, id=first.id)
+            await here.update_supervisor.wait(KEY, lambda update: False, id=first.id)
         waited.append(True)
 
     site.nursery.start_soon(wait)
@@ -571,7 +572,7 @@ async def test_a_newer_update_takes_the_place_of_a_queued_one(autojump_clock, si
     assert waited
     assert await site.images() == [blob_key("alice", second.id)]
     assert await site.told(here) == ["QUEUED", "SUPERSEDED", "QUEUED"]
-    (past,) = (await here.hub.updates.history(*KEY)).past
+    (past,) = (await here.hub.updates.history(KEY)).past
     assert (past.id, past.state) == (first.id, State.SUPERSEDED)
     lamp = await site.lamp()
     lamp.deaf.add("OTA.Write")
@@ -579,7 +580,7 @@ async def test_a_newer_update_takes_the_place_of_a_queued_one(autojump_clock, si
     await here.comes_to(State.TRANSFERRING)
     with pytest.raises(Conflict, match="TRANSFERRING"):
         await site.start(here)
-    assert (await here.hub.updates.get(*KEY)).id == second.id
+    assert (await here.hub.updates.get(KEY)).id == second.id
 
 
 async def test_the_history_has_an_end(autojump_clock, site, here):
@@ -587,18 +588,18 @@ async def test_the_history_has_an_end(autojump_clock, site, here):
     ids = []
     for _ in range(23):
         ids.append((await site.start(here, size=10)).id)
-        await here.update_supervisor.cancel(*KEY)
-    history = await here.hub.updates.history(*KEY)
+        await here.update_supervisor.cancel(KEY)
+    history = await here.hub.updates.history(KEY)
     assert [past.id for past in history.past] == ids[:-21:-1]
-    await here.hub.updates.forget(*KEY)
-    assert (await here.hub.updates.history(*KEY)).past == ()
+    await here.hub.updates.forget(KEY)
+    assert (await here.hub.updates.history(KEY)).past == ()
 
 
 async def test_a_removed_device_has_no_update(autojump_clock, site, here):
     """Who waits is told, and nobody drives anything."""
     await here.hub.registry.create("alice", "d1")
     await site.start(here)
-    site.nursery.start_soon(here.hub.remove_device, *KEY)
+    site.nursery.start_soon(here.hub.remove_device, KEY)
     with pytest.raises(NotFound):
         await here.ends()
     assert await site.images() == []
@@ -607,14 +608,14 @@ async def test_a_removed_device_has_no_update(autojump_clock, site, here):
 async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, here):
     """It was stopped when it had stored the end, and had not let go of the image: the next one does, at its start."""
     update = await site.start(here)
-    here.update_supervisor.forget(*KEY)
-    run = await here.hub.updates.take_up(*KEY)
+    here.update_supervisor.forget(KEY)
+    run = await here.hub.updates.take_up(KEY)
     ended = ota.advance(run.update, ota.CancelRequested(), now=EPOCH)
     await here.hub.updates.store.records.put(run.key, ended)
     assert await site.images() == [blob_key("alice", update.id)]
     await here.update_supervisor.take_up_all()
     assert await site.images() == []
-    assert [past.state for past in (await here.hub.updates.history(*KEY)).past] == [State.CANCELED]
+    assert [past.state for past in (await here.hub.updates.history(KEY)).past] == [State.CANCELED]
 
 
 # Several nodes
@@ -670,7 +671,7 @@ async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_cloc
     await lamp.join(there)
     update = await there.ends()
     assert update.state is State.COMMITTED
-    here.update_supervisor.disconnected(*KEY)
+    here.update_supervisor.disconnected(KEY)
     await trio.sleep(60)
     assert here.update_supervisor._drivers == {}
 
@@ -682,7 +683,7 @@ async def test_cancel_from_another_node(autojump_clock, site, here, there):
     lamp.deaf.add("OTA.Write")
     await site.start(there)
     await there.comes_to(State.TRANSFERRING)
-    await here.update_supervisor.cancel(*KEY)
+    await here.update_supervisor.cancel(KEY)
     await trio.sleep(1)
     assert there.update_supervisor._drivers == {}
     calls = len(lamp.calls)
@@ -699,7 +700,7 @@ async def test_a_commit_by_way_of_another_node(autojump_clock, site, here, there
     await lamp.join(there)
     await site.start(there)
     await here.comes_to(State.UNCOMMITTED)
-    here.update_supervisor.tell(*KEY, event)
+    here.update_supervisor.tell(KEY, event)
     assert (await here.ends()).state is end
     await trio.sleep(1)
     assert there.update_supervisor._drivers == {}
@@ -727,7 +728,7 @@ async def test_a_node_that_dies(autojump_clock, site, here):
     lamp.deaf.clear()
     await here.update_supervisor.take_up_all()
     assert here.update_supervisor._drivers == {}  # somebody seems to hold the device
-    await here.hub.presence.release(*KEY, doomed.session, 0.0)
+    await here.hub.presence.release(KEY, doomed.session, 0.0)
     await here.update_supervisor.take_up_all()
     assert list(here.update_supervisor._drivers) == [KEY]
     await lamp.join(here)
@@ -807,7 +808,7 @@ class Chaos:
         await node.ended.wait()
         await self.start_node(name)
         if held:
-            await self.nodes[name].hub.presence.release(*KEY, node.session, 0.0)
+            await self.nodes[name].hub.presence.release(KEY, node.session, 0.0)
         await self.nodes[name].update_supervisor.take_up_all()
 
     async def join(self, name):
@@ -818,7 +819,7 @@ class Chaos:
             await self.lamp.leave()
         await self.lamp.join(node)
 
-    def check(self, account, device, update):
+    def check(self, key, update):
         """What is said to be so, is so."""
         boot = self.lamp.device._boot.state
         runs = self.lamp.device._boot.running.build_id
@@ -846,7 +847,7 @@ class Chaos:
                 lamp.deaf.clear()
             case "cancel":
                 try:
-                    await self.nodes["there"].update_supervisor.cancel(*KEY)
+                    await self.nodes["there"].update_supervisor.cancel(KEY)
                 except (Conflict, StorageError):
                     pass
             case str() if what.startswith("deaf to "):
@@ -919,7 +920,7 @@ async def commits(node, lamp):
         await lamp.handle("OTA.Commit", None)
     except RpcError as exc:
         event = ota.CommitUnsupported() if ota.lacks_method(exc.code, exc.message) else None
-    node.update_supervisor.tell(*KEY, event)
+    node.update_supervisor.tell(KEY, event)
 
 
 async def runs(lamp):
@@ -944,7 +945,7 @@ async def test_every_character_is_updated(autojump_clock, site, here, name, how)
     assert update.state is (State.COMMITTED if kept else State.ROLLED_BACK), update.reason
     assert await runs(lamp) == (NEW if kept else OLD, True)
     assert trio.current_time() < 700
-    reported = (await here.hub.shadows.get(*KEY)).reported["ota"]
+    reported = (await here.hub.shadows.get(KEY)).reported["ota"]
     assert reported["fw_id"] == (NEW if kept else OLD)
     assert reported.get("status") != 2
     assert await site.images() == []
@@ -1001,16 +1002,16 @@ async def test_the_transfer_before(autojump_clock, site, here, end):
     await lamp.chunks(5)
     if end.startswith("lost"):
         await lamp.leave()
-    await here.update_supervisor.cancel(*KEY)
+    await here.update_supervisor.cancel(KEY)
     canceled = trio.current_time()
     if end.startswith("lost"):
         await trio.sleep(60)
         await lamp.join(here)
     if end.startswith("superseded"):
         await site.start(here, version="1.5", build_id="1.5")
-        await here.update_supervisor.wait(*KEY, lambda update: update.waits_until is not None)
+        await here.update_supervisor.wait(KEY, lambda update: update.waits_until is not None)
     await site.start(here, AUTO)
-    waiting = await here.update_supervisor.wait(*KEY, lambda update: update.waits_until is not None)
+    waiting = await here.update_supervisor.wait(KEY, lambda update: update.waits_until is not None)
     assert waiting.waits_until == pytest.approx(EPOCH + canceled + 910, abs=12)
     assert waiting.reason.startswith("waits until the device has forgotten the transfer before, at the latest 22:")
     assert (await here.ends()).state is State.COMMITTED
@@ -1025,13 +1026,13 @@ async def test_a_device_that_never_forgets(autojump_clock, site, here):
     await lamp.join(here)
     await site.start(here, AUTO, size=20_000)
     await lamp.chunks(5)
-    await here.update_supervisor.cancel(*KEY)
+    await here.update_supervisor.cancel(KEY)
     await site.start(here, AUTO)
     update = await here.ends()
     assert (update.state, "does not forget" in update.reason) == (State.FAILED, True)
     await site.start(here, AUTO)
     await trio.sleep(10)
     await lamp.handle("OTA.End", None)
-    here.update_supervisor.tell(*KEY, ota.TransferEnded())
+    here.update_supervisor.tell(KEY, ota.TransferEnded())
     assert (await here.ends()).state is State.COMMITTED
     assert trio.current_time() < 800

@@ -42,6 +42,7 @@ from mdashcore.hub import (
     HubObserver,
     LogQuery,
 )
+from mdashcore.identity import DeviceKey
 from mdashcore.server.app import create_app
 from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import Gateway
@@ -118,7 +119,7 @@ async def serve_devices(hub: Hub) -> None:
     assert_type(created, CreatedDevice)
     assert_type(await hub.registry.authenticate(created.token), Device)
     await hub.registry.authenticate(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    session = DeviceSession(hub, "home", "lamp")
+    session = DeviceSession(hub, DeviceKey("home", "lamp"))
     await session.handle(RequestReceived(1, "M", None), Connection())
     assert_type(await hub.feed.query("home", LogQuery(limit=5)), list[bytes])
 
@@ -168,7 +169,7 @@ async def run_it_all() -> None:
     config = ServerConfig(users=(User("admin", "pw", admin=True),), limits=ServerLimits(devices=5))
     async with open_server(config) as server:
         try:
-            await server.service.node.call("admin", "lamp", "Sys.GetInfo")
+            await server.service.node.call(DeviceKey("admin", "lamp"), "Sys.GetInfo")
         except MdashError as error:
             assert_type(error, MdashError)
 

@@ -19,6 +19,7 @@ from mdashcore.cli.client import DEFAULT_SERVER
 from mdashcore.cli.process import log_level_option, set_up_process
 from mdashcore.cli.serve import run_server
 from mdashcore.cli.text import examples
+from mdashcore.identity import DeviceKey
 
 if TYPE_CHECKING:
     from mdashcore.hub import Hub
@@ -111,8 +112,8 @@ async def register(hub: Hub, device: DemoDevice) -> str:
     try:
         created = await hub.create_device(ACCOUNT, device.id, device.name)
     except AlreadyExists:
-        return (await hub.registry.renew_token(ACCOUNT, device.id)).token
-    await hub.shadows.update(ACCOUNT, device.id, {"state": {"desired": device.desired}})
+        return (await hub.registry.renew_token(DeviceKey(ACCOUNT, device.id))).token
+    await hub.shadows.update(created.device.key, {"state": {"desired": device.desired}})
     return created.token
 
 

@@ -14,7 +14,7 @@ from mdashcore.hub.records.contention import Signal
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.hub.registry import CreatedDevice
 from mdashcore.hub.updates.performer import DeviceCaller
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 
 __all__ = [
     "AccountLimits",
@@ -22,6 +22,7 @@ __all__ = [
     "CreatedKey",
     "Device",
     "DeviceCaller",
+    "DeviceKey",
     "DeviceSession",
     "FeedItem",
     "Hub",

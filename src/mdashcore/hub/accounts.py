@@ -21,7 +21,7 @@ from mdashcore.hub.admins import Admins
 from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import AdminRoster, KeyOwner
-from mdashcore.hub.records.store import Record, Records, scoped
+from mdashcore.hub.records.store import Record, Records, scoped, split
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore
@@ -273,7 +273,7 @@ class Accounts:
         """Revoke all keys of an account."""
         for key in await self._keys.keys(scoped(account, "")):
             try:
-                await self.remove_key(account, key.partition("/")[2])
+                await self.remove_key(account, split(key)[1])
             except NotFound:
                 continue  # somebody else was quicker
 

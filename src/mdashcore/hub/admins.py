@@ -18,7 +18,7 @@ import attrs
 from mdashcore._errors import Conflict, Damaged, StorageError, VersionConflict
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import ADMINS, AdminRoster, admin_entry
-from mdashcore.hub.records.store import Record, Records
+from mdashcore.hub.records.store import Record, Records, split
 from mdashcore.identity import Account
 from mdashcore.storage import DocumentStore
 
@@ -130,7 +130,7 @@ class Admins:
         stored = {}
         for entry in {*roster.admins, *roster.leaving}:
             try:
-                account = await self._find(entry.partition("/")[0])
+                account = await self._find(split(entry)[0])
             except Damaged:
                 account = None  # nobody can log in with it
             stored[entry] = account if account is not None and admin_entry(account) == entry else None

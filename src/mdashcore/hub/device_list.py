@@ -16,7 +16,7 @@ from mdashcore._errors import Damaged, NotFound
 from mdashcore.hub.presence import OFFLINE
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.hub.records.store import Records, scoped
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.selection import ANY, Facts, Selection
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Document
@@ -52,9 +52,9 @@ class ListedDevice:
         return {"desired": self.shadow.desired, "reported": self.shadow.reported, "delta": self.shadow.delta}
 
 
-def unreadable_device(account: str, id: str) -> Device:
+def unreadable_device(key: DeviceKey) -> Device:
     """Return what stands in place of a device that is damaged in the store."""
-    return Device(account, id, id, "", 0.0)
+    return Device(key.account, key.id, key.id, "", 0.0)
 
 
 class DeviceList:
@@ -112,7 +112,7 @@ class DeviceList:
                 device = _read(self._devices, document, damaged, "device")
                 id = document.key.removeprefix(prefix)
                 yield ListedDevice(
-                    unreadable_device(account, id) if device is None else device,
+                    unreadable_device(DeviceKey(account, id)) if device is None else device,
                     _read(self._presence, await _found(presence, document.key), damaged, "presence") or OFFLINE,
                     _read(self._shadows, await _found(shadow, document.key), damaged, "shadow") or Shadow(),
                     tuple(damaged),

@@ -15,6 +15,7 @@ from mdashcore._events import Event, NotificationReceived, RequestReceived
 from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.shadows import Shadows
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import Build
 
 __all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
@@ -52,19 +53,18 @@ class SessionHub(Protocol):
     def clock(self) -> Clock:
         """The clocks of this process."""
 
-    def build_reported(self, account: str, id: str, build: Build) -> None:
+    def build_reported(self, key: DeviceKey, build: Build) -> None:
         """As `Hub.build_reported`."""
 
 
 class DeviceSession:
     """The service's side of one connection of a device."""
 
-    __slots__ = ("_held", "_hub", "_progress_told", "_said", "account", "id")
+    __slots__ = ("_held", "_hub", "_progress_told", "_said", "key")
 
-    def __init__(self, hub: SessionHub, account: str, id: str) -> None:
+    def __init__(self, hub: SessionHub, key: DeviceKey) -> None:
         self._hub = hub
-        self.account: str = account
-        self.id: str = id
+        self.key: DeviceKey = key
         self._said: Build | None = None
         self._progress_told = -inf
         self._held: tuple[str, bytes | None] | None = None
@@ -173,7 +173,7 @@ class DeviceSession:
         return (await self._update_shadow(document)).accepted_document()
 
     async def _shadow_get(self, params: bytes | None) -> object:
-        return (await self._hub.shadows.get(self.account, self.id)).document()["state"]
+        return (await self._hub.shadows.get(self.key)).document()["state"]
 
     async def _heartbeat(self, params: bytes | None) -> object:
         await self.introduce(_object(params))
@@ -184,16 +184,16 @@ class DeviceSession:
         return True
 
     async def _update_shadow(self, document: dict[str, Any]) -> Any:
-        change = await self._hub.shadows.update(self.account, self.id, document)
+        change = await self._hub.shadows.update(self.key, document)
         reported = change.reported
         if isinstance(reported, dict) and isinstance(ota := reported.get("ota"), dict):
             said = Build.from_wire(ota)
             self._said = said if self._said is None else self._said.followed_by(said)
-            self._hub.build_reported(self.account, self.id, self._said)
+            self._hub.build_reported(self.key, self._said)
         return change
 
     async def _tell(self, method: str, params: bytes | None) -> None:
-        await self._hub.feed.emit(self.account, notifications.RPC_OUT + method, self.id, params)
+        await self._hub.feed.emit(self.key.account, notifications.RPC_OUT + method, self.key.id, params)
 
 
 class _Percent(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -25,6 +25,7 @@ from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.usage import Usage
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
 from mdashcore.storage import ORDERED, SHARED, Backend, MessageBus
@@ -41,11 +42,11 @@ class HubObserver(Protocol):
     that has to close a socket starts to close it, and returns.
     """
 
-    def shadow_changed(self, account: str, id: str, change: Change) -> None:
+    def shadow_changed(self, key: DeviceKey, change: Change) -> None:
         """A device's shadow was updated, by whomever: if a delta is left, the device wants to know it."""
         return
 
-    def device_revoked(self, account: str, id: str) -> None:
+    def device_revoked(self, key: DeviceKey) -> None:
         """A device's token is not valid any more: its connection has to be closed."""
         return
 
@@ -53,11 +54,11 @@ class HubObserver(Protocol):
         """A notification was stored by this process. Of one that shares its store, the bus tells too."""
         return
 
-    def build_reported(self, account: str, id: str, build: Build) -> None:
+    def build_reported(self, key: DeviceKey, build: Build) -> None:
         """A device said what it runs, all that it said on its present connection: an update may wait for that."""
         return
 
-    def device_removed(self, account: str, id: str) -> None:
+    def device_removed(self, key: DeviceKey) -> None:
         """A device does not exist any more."""
         return
 
@@ -202,17 +203,17 @@ class Hub:
     async def create_device(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
         """Register a device and tell of it. Raises as `Registry.create`."""
         created = await self.registry.create(account, id, name)
-        await self._forget(account, created.device.id)  # what an earlier device of that id reported while it went
+        await self._forget(created.device.key)  # what an earlier device of that id reported while it went
         data = _json.encode({"name": created.device.name})
         await self.feed.emit(account, notifications.CREATED, created.device.id, data)
         return created
 
-    async def rename_device(self, account: str, id: str, name: str) -> None:
+    async def rename_device(self, key: DeviceKey, name: str) -> None:
         """Give a device another name and tell of it. Raises as `Registry.rename`."""
-        device = await self.registry.rename(account, id, name)
-        await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"name": device.name}))
+        device = await self.registry.rename(key, name)
+        await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"name": device.name}))
 
-    async def set_delta_limit(self, account: str, id: str, limit: int | None) -> None:
+    async def set_delta_limit(self, key: DeviceKey, limit: int | None) -> None:
         """Change how large a delta the device is sent, from the next one on, and tell of it.
 
         Args:
@@ -222,27 +223,27 @@ class Hub:
             InvalidInput: no such limit.
             NotFound: no such device.
         """
-        await self.registry.set_delta_limit(account, id, check_delta_limit(limit))
-        await self.feed.emit(account, notifications.UPDATED, id, _json.encode({"delta_limit": limit}))
+        await self.registry.set_delta_limit(key, check_delta_limit(limit))
+        await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"delta_limit": limit}))
 
-    async def remove_device(self, account: str, id: str) -> None:
+    async def remove_device(self, key: DeviceKey) -> None:
         """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`.
 
         Its token ends first, and the device itself goes last: a removal that was stopped is finished by the next one.
         """
-        await self.registry.begin_removal(account, id)
+        await self.registry.begin_removal(key)
         try:
-            await self._forget(account, id)
+            await self._forget(key)
         finally:
             for observer in self._observers:
-                observer.device_removed(account, id)
-        await self.registry.finish_removal(account, id)
-        await self.feed.emit(account, notifications.DELETED, id)
+                observer.device_removed(key)
+        await self.registry.finish_removal(key)
+        await self.feed.emit(key.account, notifications.DELETED, key.id)
 
-    async def _forget(self, account: str, id: str) -> None:
-        await self.presence.forget(account, id)
-        await self.shadows.forget(account, id)
-        await self.updates.forget(account, id)
+    async def _forget(self, key: DeviceKey) -> None:
+        await self.presence.forget(key)
+        await self.shadows.forget(key)
+        await self.updates.forget(key)
 
     async def remove_account(self, name: str) -> None:
         """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin.
@@ -253,12 +254,12 @@ class Hub:
         await self.accounts.begin_removal(name)
         await self.accounts.remove_keys(name)
         for device in await self.registry.of(name):
-            self._device_revoked(name, device.id)  # all at once: to remove each takes a while
+            self._device_revoked(device.key)  # all at once: to remove each takes a while
         await self.sessions.forget(name)
         await self.rollouts.forget(name)
         for device in await self.registry.of(name):
             try:
-                await self.remove_device(name, device.id)
+                await self.remove_device(device.key)
             except NotFound:
                 continue  # somebody else was quicker
         await self.feed.forget(name)
@@ -267,22 +268,22 @@ class Hub:
 
     # What the parts tell
 
-    def build_reported(self, account: str, id: str, build: Build) -> None:
+    def build_reported(self, key: DeviceKey, build: Build) -> None:
         """A device said what it runs."""
         for observer in self._observers:
-            observer.build_reported(account, id, build)
+            observer.build_reported(key, build)
 
     def _told(self, account: str, item: FeedItem) -> None:
         for observer in self._observers:
             observer.notified(account, item)
 
-    def _shadow_changed(self, account: str, id: str, change: Change) -> None:
+    def _shadow_changed(self, key: DeviceKey, change: Change) -> None:
         for observer in self._observers:
-            observer.shadow_changed(account, id, change)
+            observer.shadow_changed(key, change)
 
-    def _device_revoked(self, account: str, id: str) -> None:
+    def _device_revoked(self, key: DeviceKey) -> None:
         for observer in self._observers:
-            observer.device_revoked(account, id)
+            observer.device_revoked(key)
 
     def _key_revoked(self, account: str, key: str | None) -> None:
         for observer in self._observers:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Final
 
 from mdashcore._errors import InsufficientStorage, MdashError
+from mdashcore.hub.records.store import split
 from mdashcore.hub.usage import Usage
 from mdashcore.storage import Backend
 
@@ -88,4 +89,4 @@ class Images:
 
 
 def _account(key: str) -> str:
-    return key.partition("/")[0]
+    return split(key)[0]

@@ -13,6 +13,7 @@ from mdashcore._errors import Damaged
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import PRESENCE, PresenceRecord
 from mdashcore.hub.records.store import Records, scoped
+from mdashcore.identity import DeviceKey
 from mdashcore.storage import DocumentStore
 
 __all__ = ["OFFLINE", "Presence"]
@@ -35,9 +36,9 @@ class Presence:
         self.records: Records[PresenceRecord] = Records(documents, PRESENCE, contention=contention)
         self._now = now
 
-    async def get(self, account: str, id: str) -> PresenceRecord:
+    async def get(self, key: DeviceKey) -> PresenceRecord:
         """The device's record; `OFFLINE` for one that never connected. Raises `Damaged`."""
-        record = await self.records.get(scoped(account, id))
+        record = await self.records.get(str(key))
         return OFFLINE if record is None else record.value
 
     async def of(self, account: str, damaged: list[str] | None = None) -> dict[str, PresenceRecord]:
@@ -45,7 +46,7 @@ class Presence:
         prefix = scoped(account, "")
         return {key.removeprefix(prefix): record async for key, record in self.records.scan(prefix, damaged)}
 
-    async def claim(self, account: str, id: str, node: str) -> int:
+    async def claim(self, key: DeviceKey, node: str) -> int:
         """A connection begins: returns its session number, the newest of the device."""
         now = self._now()
 
@@ -55,14 +56,14 @@ class Presence:
 
         first = 1
         try:
-            record = await self.records.change(scoped(account, id), change)
+            record = await self.records.change(str(key), change)
         except Damaged:
             first = int(now)
-            record = await self.records.change(scoped(account, id), change, replace_damaged=True)
+            record = await self.records.change(str(key), change, replace_damaged=True)
         assert record is not None  # noqa: S101 - for the type checker: `change` never returns None
         return record.session
 
-    async def release(self, account: str, id: str, session: int, last_seen: float, *, again: bool = False) -> bool:
+    async def release(self, key: DeviceKey, session: int, last_seen: float, *, again: bool = False) -> bool:
         """A connection has ended: True if it was the newest, so that the device is offline now.
 
         Args:
@@ -78,28 +79,27 @@ class Presence:
                 return None
             return PresenceRecord(session, None, now, last_seen)
 
-        return await self.records.change(scoped(account, id), change) is not None or is_done
+        return await self.records.change(str(key), change) is not None or is_done
 
     async def left_behind(
         self, alive: Callable[[], Awaitable[Collection[str]]]
-    ) -> list[tuple[str, str, PresenceRecord]]:
-        """What nodes that live no more have not released: account, device id and record of each.
+    ) -> list[tuple[DeviceKey, PresenceRecord]]:
+        """What nodes that live no more have not released: device and record of each.
 
         Args:
             alive: the nodes that live. Asked after the records were read: who has written one lived by then.
         """
         online = [(key, record) async for key, record in self.records.scan() if record.online]
         living = await alive() if online else ()
-        left = [(key.partition("/"), record) for key, record in online if record.node not in living]
-        return [(account, id, record) for (account, _, id), record in left]
+        return [(DeviceKey.parse(key), record) for key, record in online if record.node not in living]
 
-    async def forget(self, account: str, id: str) -> None:
+    async def forget(self, key: DeviceKey) -> None:
         """The device was removed. The session counter goes on, should it be created anew."""
 
         def change(found: PresenceRecord | None) -> PresenceRecord | None:
             return None if found is None else PresenceRecord(found.session)
 
         try:
-            await self.records.change(scoped(account, id), change)
+            await self.records.change(str(key), change)
         except Damaged:
-            await self.records.put(scoped(account, id), PresenceRecord(int(self._now())))
+            await self.records.put(str(key), PresenceRecord(int(self._now())))

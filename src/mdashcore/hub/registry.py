@@ -12,7 +12,6 @@ from mdashcore import identity
 from mdashcore._errors import (
     AlreadyExists,
     Damaged,
-    InvalidInput,
     NotFound,
     StorageError,
     Unauthenticated,
@@ -23,7 +22,7 @@ from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import TokenOwner
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.hub.usage import Usage
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.storage import DocumentStore
 
 __all__ = ["CreatedDevice", "Registry"]
@@ -46,7 +45,7 @@ class Registry:
     Args:
         now: Unix seconds.
         entropy: that many random bytes.
-        on_revoked: called with (account, device id) when a device's token stops being valid, or may have.
+        on_revoked: called with a device when a device's token stops being valid, or may have.
         is_removing: whether an account is being removed: its devices' tokens are not valid any more.
         contention: what writers of one record need.
         usage: counts the devices of each account; without it they have no bound.
@@ -58,7 +57,7 @@ class Registry:
         *,
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
-        on_revoked: Callable[[str, str], None],
+        on_revoked: Callable[[DeviceKey], None],
         is_removing: Callable[[str], Awaitable[bool]] | None = None,
         contention: Contention = Contention(),
         usage: Usage | None = None,
@@ -79,108 +78,106 @@ class Registry:
             AlreadyExists: the account has a device of that id.
             LimitReached: the account has as many devices as it may.
         """
-        id = identity.make_id("dev", self._entropy(8)) if id is None else identity.check_device_id(id)
-        name = id if name is None else identity.check_label(name)
+        key = DeviceKey(account, identity.make_id("dev", self._entropy(8)) if id is None else id)
+        name = key.id if name is None else identity.check_label(name)
         token = self._new_token()
-        device = Device(account, id, name, identity.hash_token(token), self._now())
+        device = Device(account, key.id, name, identity.hash_token(token), self._now())
         if self._usage is not None:
             await self._usage.take(account, "devices")
         try:
-            await self.records.put(scoped(account, id), device, expected=0)
+            await self.records.put(str(key), device, expected=0)
         except VersionConflict:
             await self._count_one_less(account)
-            raise AlreadyExists(f"there is a device {id!r} already") from None
-        await self._owners.put(device.token_hash, TokenOwner(account, id))
+            raise AlreadyExists(f"there is a device {key.id!r} already") from None
+        await self._owners.put(device.token_hash, TokenOwner(key.account, key.id))
         return CreatedDevice(device, token)
 
-    async def get(self, account: str, id: str) -> Device:
+    async def get(self, key: DeviceKey) -> Device:
         """The account's device, also one whose removal has begun. Raises `NotFound`."""
-        record = await self.records.get(scoped(account, id)) if _possible(id) else None
+        record = await self.records.get(str(key))
         if record is None:
-            raise NotFound(f"no device {id!r}")
+            raise NotFound(f"no device {key.id!r}")
         return record.value
 
-    async def check_stays(self, account: str, id: str) -> None:
+    async def check_stays(self, key: DeviceKey) -> None:
         """Raises `NotFound` for a device that is not there, or whose removal has begun."""
-        if (await self.get(account, id)).token_hash == _REMOVING:
-            raise NotFound(f"no device {id!r} any more")
+        if (await self.get(key)).token_hash == _REMOVING:
+            raise NotFound(f"no device {key.id!r} any more")
 
     async def of(self, account: str, damaged: list[str] | None = None) -> list[Device]:
         """The account's devices, by id; `damaged` gets the ids of those that cannot be read."""
         found = [device async for _, device in self.records.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda device: device.id)
 
-    async def rename(self, account: str, id: str, name: str) -> Device:
+    async def rename(self, key: DeviceKey, name: str) -> Device:
         """Change the name. Raises `NotFound`, `InvalidInput`."""
         name = identity.check_label(name)
-        return await self._change(account, id, lambda device: attrs.evolve(device, name=name))
+        return await self._change(key, lambda device: attrs.evolve(device, name=name))
 
-    async def set_delta_limit(self, account: str, id: str, limit: int | None) -> Device:
+    async def set_delta_limit(self, key: DeviceKey, limit: int | None) -> Device:
         """Change the limit of the device's deltas, as `check_delta_limit` has it. Raises `NotFound`."""
-        return await self._change(account, id, lambda device: attrs.evolve(device, delta_limit=limit))
+        return await self._change(key, lambda device: attrs.evolve(device, delta_limit=limit))
 
-    async def renew_token(self, account: str, id: str) -> CreatedDevice:
+    async def renew_token(self, key: DeviceKey) -> CreatedDevice:
         """Give the device a new token; the old one stops working at once. Raises `NotFound`."""
         token = self._new_token()
         digest = identity.hash_token(token)
 
         def change(device: Device) -> Device:
             if device.token_hash == _REMOVING:
-                raise NotFound(f"no device {id!r} any more")
+                raise NotFound(f"no device {key.id!r} any more")
             return attrs.evolve(device, token_hash=digest)
 
-        old = await self.get(account, id)
-        await self._owners.put(digest, TokenOwner(account, id))
+        old = await self.get(key)
+        await self._owners.put(digest, TokenOwner(key.account, key.id))
         try:
-            device = await self._change(account, id, change)
+            device = await self._change(key, change)
         finally:  # also where it is not known whether that was done: who has a valid token comes back
-            self._on_revoked(account, id)
-        with suppress(
-            StorageError
-        ):  # what is left of the old token opens nothing; the new one is not to be lost for it
+            self._on_revoked(key)
+        with suppress(StorageError):  # what is left of the old token opens nothing
             await self._owners.delete(old.token_hash)
         return CreatedDevice(device, token)
 
-    async def remove(self, account: str, id: str) -> None:
+    async def remove(self, key: DeviceKey) -> None:
         """Remove a device: its token stops working at once. Raises `NotFound`."""
-        await self.begin_removal(account, id)
-        await self.finish_removal(account, id)
+        await self.begin_removal(key)
+        await self.finish_removal(key)
 
-    async def begin_removal(self, account: str, id: str) -> None:
+    async def begin_removal(self, key: DeviceKey) -> None:
         """From now on the device's token opens nothing; it stays to be found until `finish_removal`.
 
         So what was stopped between the two, or in one of them, can be begun again. Raises `NotFound`.
         """
         try:
-            device = await self.get(account, id)
+            device = await self.get(key)
         except Damaged:
-            await self._replace_damaged(account, id)
+            await self._replace_damaged(key)
             return
         try:
             await self._owners.delete(device.token_hash)  # first: nobody can tell it from the record afterwards
-            await self._change(account, id, lambda device: attrs.evolve(device, token_hash=_REMOVING))
+            await self._change(key, lambda device: attrs.evolve(device, token_hash=_REMOVING))
         finally:  # also where it is not known what was done: who has a valid token comes back
-            self._on_revoked(account, id)
+            self._on_revoked(key)
 
-    async def _replace_damaged(self, account: str, id: str) -> None:
+    async def _replace_damaged(self, key: DeviceKey) -> None:
         """Begin the removal of a device that cannot be read. What the index has of its token opens nothing."""
-        removing = Device(account, id, id, _REMOVING, self._now())
+        removing = Device(key.account, key.id, key.id, _REMOVING, self._now())
         try:
-            await self.records.change(scoped(account, id), lambda found: found or removing, replace_damaged=True)
+            await self.records.change(str(key), lambda found: found or removing, replace_damaged=True)
         finally:
-            self._on_revoked(account, id)
+            self._on_revoked(key)
 
-    async def finish_removal(self, account: str, id: str) -> None:
+    async def finish_removal(self, key: DeviceKey) -> None:
         """A device whose removal was begun is not there any more. Raises `NotFound` if somebody else was quicker."""
-        if not await self.records.remove(scoped(account, id), lambda device: device.token_hash == _REMOVING):
-            raise NotFound(f"no device {id!r}")
-        await self._count_one_less(account)
+        if not await self.records.remove(str(key), lambda device: device.token_hash == _REMOVING):
+            raise NotFound(f"no device {key.id!r}")
+        await self._count_one_less(key.account)
 
     async def authenticate(self, token: str) -> Device:
         """The device of a token. Raises `Unauthenticated`."""
         digest = identity.hash_token(token)
         owner = await self._owners.get(digest)
-        record = None if owner is None else await self.records.get(scoped(owner.value.account, owner.value.id))
+        record = None if owner is None else await self.records.get(str(DeviceKey(owner.value.account, owner.value.id)))
         # The device's own record decides: an index entry that outlived a renewal opens nothing.
         if record is None or record.value.token_hash != digest:
             raise Unauthenticated("the device token is not valid")
@@ -195,22 +192,13 @@ class Registry:
     def _new_token(self) -> str:
         return identity.make_token(identity.DEVICE_PREFIX, self._entropy(identity.ENTROPY_BYTES))
 
-    async def _change(self, account: str, id: str, function: Callable[[Device], Device]) -> Device:
+    async def _change(self, key: DeviceKey, function: Callable[[Device], Device]) -> Device:
         def change(found: Device | None) -> Device:
             if found is None:
-                raise NotFound(f"no device {id!r}")
+                raise NotFound(f"no device {key.id!r}")
             return function(found)
 
-        await self.get(account, id)
-        device = await self.records.change(scoped(account, id), change)
+        await self.get(key)
+        device = await self.records.change(str(key), change)
         assert device is not None  # noqa: S101 - for the type checker: `change` never returns None
         return device
-
-
-def _possible(id: str) -> bool:
-    """Whether a device can have that id: what can't must not reach a store as a key."""
-    try:
-        identity.check_device_id(id)
-    except InvalidInput:
-        return False
-    return True

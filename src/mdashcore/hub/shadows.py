@@ -13,7 +13,8 @@ from mdashcore._errors import Busy, Damaged, InvalidInput, PreconditionFailed, S
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention, Turns
 from mdashcore.hub.records.schema import SHADOWS
-from mdashcore.hub.records.store import Record, Records, scoped
+from mdashcore.hub.records.store import Record, Records
+from mdashcore.identity import DeviceKey
 from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
 from mdashcore.storage import DocumentStore, PutAndAppend
 
@@ -42,7 +43,7 @@ class Shadows:
 
     Args:
         now: Unix seconds.
-        on_change: called with (account, device id, change) after an update was stored.
+        on_change: called with (device, change) after an update was stored.
         contention: what writers of one shadow need.
         put_and_append: writes a shadow and its notification in one step, where the backend can.
     """
@@ -53,7 +54,7 @@ class Shadows:
         feed: Feed,
         *,
         now: Callable[[], float],
-        on_change: Callable[[str, str, Change], None],
+        on_change: Callable[[DeviceKey, Change], None],
         limits: Limits = DEFAULT_LIMITS,
         contention: Contention = Contention(),
         put_and_append: PutAndAppend | None = None,
@@ -65,17 +66,16 @@ class Shadows:
         self._now = now
         self._on_change = on_change
         self._limits = limits
-        self._cache: OrderedDict[str, Record[Shadow]] = OrderedDict()
+        self._cache: OrderedDict[DeviceKey, Record[Shadow]] = OrderedDict()
         self._cached_bytes = 0
 
-    async def get(self, account: str, id: str) -> Shadow:
+    async def get(self, key: DeviceKey) -> Shadow:
         """The device's shadow; a new one where nothing was ever stored."""
-        return (await self._read(scoped(account, id))).value
+        return (await self._read(key)).value
 
     async def update(
         self,
-        account: str,
-        id: str,
+        key: DeviceKey,
         document: Any,
         *,
         condition: Condition | None = None,
@@ -97,20 +97,19 @@ class Shadows:
             PreconditionFailed: `condition` does not hold; nothing was changed.
             Busy: the turn did not come in time; nothing was changed.
         """
-        key = scoped(account, id)
         turns = self._turns
         if not turns.take(key):
             is_full = patience != inf and turns.waiting(key) >= MAX_WAITING
             if is_full or not await turns.wait(key, patience):
-                raise Busy(f"the shadow of {id!r} is being changed by too many at the same time")
+                raise Busy(f"the shadow of {key.id!r} is being changed by too many at the same time")
         try:
             if protect is None:
-                return await self._update(account, id, key, document, condition)
-            return await protect(lambda: self._update(account, id, key, document, condition))
+                return await self._update(key, document, condition)
+            return await protect(lambda: self._update(key, document, condition))
         finally:
             turns.leave(key)
 
-    async def _update(self, account: str, id: str, key: str, document: Any, condition: Condition | None) -> Change:
+    async def _update(self, key: DeviceKey, document: Any, condition: Condition | None) -> Change:
         record = self._cache.get(key)
         cached = record is not None
         race = None
@@ -118,28 +117,27 @@ class Shadows:
             record = record or await self._read(key)
             try:
                 if condition is not None and not condition(record.value.version):
-                    raise PreconditionFailed(f"the shadow of {id!r} is at version {record.value.version}")
+                    raise PreconditionFailed(f"the shadow of {key.id!r} is at version {record.value.version}")
                 shadow, change = record.value.update(document, now=self._now(), limits=self._limits)
             except (InvalidInput, PreconditionFailed, ShadowConflict, TooLarge):
                 if not cached:
                     raise
                 record, cached = None, False  # judged by what may be old: look again before saying no
                 continue
-            write = partial(self._write, account, id, record, shadow, change)
+            write = partial(self._write, key, record, shadow, change)
             changed = {"state": change.state, "version": change.version, "timestamp": change.timestamp}
             data = _json.encode({"shadow": changed})
             try:
-                await self._feed.emit(account, notifications.UPDATED, id, data, append=write)
+                await self._feed.emit(key.account, notifications.UPDATED, key.id, data, append=write)
                 return change
             except VersionConflict:
                 record, cached = None, False
-                race = race or self.records.race(key)
+                race = race or self.records.race(str(key))
                 await race.lost()
 
     async def _write(
         self,
-        account: str,
-        id: str,
+        key: DeviceKey,
         before: Record[Shadow],
         shadow: Shadow,
         change: Change,
@@ -152,33 +150,37 @@ class Shadows:
         Both or neither, if the store can write them in one step. Another one gets the shadow first: where it fails
         in between, the shadow is there, and nobody was told.
         """
-        key = scoped(account, id)
         offset = None
         if self._put_and_append is not None:
             version, offset = await self._put_and_append(
-                "shadows", key, self.records.encode(shadow), expected=before.version, log=log, time=time, entry=entry
+                SHADOWS.name,
+                str(key),
+                self.records.encode(shadow),
+                expected=before.version,
+                log=log,
+                time=time,
+                entry=entry,
             )
         else:
-            version = await self.records.put(key, shadow, expected=before.version)
+            version = await self.records.put(str(key), shadow, expected=before.version)
         self._remember(key, Record(shadow, version))
         if offset is None:
             offset = await self._feed.append(log, time, entry)
-        self._on_change(account, id, change)
+        self._on_change(key, change)
         return offset
 
-    async def forget(self, account: str, id: str) -> None:
+    async def forget(self, key: DeviceKey) -> None:
         """The device was removed: only its version stays, so that a device created anew goes on from it."""
-        key = scoped(account, id)
         try:
-            await self.records.change(key, lambda found: None if found is None else Shadow(version=found.version))
+            await self.records.change(str(key), lambda found: None if found is None else Shadow(version=found.version))
         except Damaged:
-            await self.records.delete(key)  # its version is not known
+            await self.records.delete(str(key))  # its version is not known
         self._drop(key)
 
-    async def _read(self, key: str) -> Record[Shadow]:
-        return await self.records.get(key) or Record(Shadow(), 0)
+    async def _read(self, key: DeviceKey) -> Record[Shadow]:
+        return await self.records.get(str(key)) or Record(Shadow(), 0)
 
-    def _remember(self, key: str, record: Record[Shadow]) -> None:
+    def _remember(self, key: DeviceKey, record: Record[Shadow]) -> None:
         previous = self._drop(key)
         newest = record if previous is None or record.version >= previous.version else previous
         self._cache[key] = newest
@@ -186,7 +188,7 @@ class Shadows:
         while len(self._cache) > MAX_CACHED or self._cached_bytes > MAX_CACHED_BYTES:
             self._drop(next(iter(self._cache)))
 
-    def _drop(self, key: str) -> Record[Shadow] | None:
+    def _drop(self, key: DeviceKey) -> Record[Shadow] | None:
         record = self._cache.pop(key, None)
         if record is not None:
             self._cached_bytes -= record.value.size

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput
+from mdashcore.identity import DeviceKey
 from mdashcore.server.http.conditions import Conditions
 from mdashcore.server.service import Service
 from mdashcore.server.shielding import SOON, shielded
@@ -27,7 +28,7 @@ class Versioned(NamedTuple):
     version: int
 
 
-async def call(service: Service, account: str, id: str, method: str, body: bytes, timeout: str | None) -> bytes:
+async def call(service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None) -> bytes:
     """Call a method of a device: its bare result, exactly as the device wrote it.
 
     Args:
@@ -39,15 +40,15 @@ async def call(service: Service, account: str, id: str, method: str, body: bytes
         MdashError: as `Node.call_for_user`.
     """
     params, seconds = _prepare(service, method, body, timeout)
-    return await service.node.call_for_user(account, id, method, params, timeout=seconds)
+    return await service.node.call_for_user(key, method, params, timeout=seconds)
 
 
 async def begin_call(
-    service: Service, account: str, id: str, method: str, body: bytes, timeout: str | None, done: Outcome
+    service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None, done: Outcome
 ) -> BegunCall | None:
     """The same without waiting for the answer, as `Node.begin_for_user`."""
     params, seconds = _prepare(service, method, body, timeout)
-    return await service.node.begin_for_user(account, id, method, params, done, timeout=seconds)
+    return await service.node.begin_for_user(key, method, params, done, timeout=seconds)
 
 
 def _prepare(service: Service, method: str, body: bytes, timeout: str | None) -> tuple[bytes | None, float]:
@@ -61,10 +62,10 @@ def _prepare(service: Service, method: str, body: bytes, timeout: str | None) ->
     return (params if params and params != b"null" else None), seconds
 
 
-async def read_shadow(service: Service, account: str, id: str, conditions: Conditions | None = None) -> Versioned:
+async def read_shadow(service: Service, key: DeviceKey, conditions: Conditions | None = None) -> Versioned:
     """The shadow: ``{"state", "metadata", "version", "timestamp"}``. Raises `NotFound`, `PreconditionFailed`."""
-    await service.hub.registry.get(account, id)
-    shadow = await service.hub.shadows.get(account, id)
+    await service.hub.registry.get(key)
+    shadow = await service.hub.shadows.get(key)
     if conditions is not None:
         conditions.check_match(shadow.version)
         if conditions.is_known(shadow.version):
@@ -73,14 +74,12 @@ async def read_shadow(service: Service, account: str, id: str, conditions: Condi
 
 
 async def update_shadow(
-    service: Service, account: str, id: str, body: bytes, conditions: Conditions | None = None
+    service: Service, key: DeviceKey, body: bytes, conditions: Conditions | None = None
 ) -> Versioned:
     """Update it: what was accepted, with the new version. Raises `NotFound`, and as `Shadows.update`."""
-    await service.hub.registry.get(account, id)
+    await service.hub.registry.get(key)
     document = _json.decode(body) if body.strip() else None
     # A client that leaves must not keep from the device, and from those who listen, what is stored already.
     condition = None if conditions is None else conditions.allow
-    change = await service.hub.shadows.update(
-        account, id, document, condition=condition, patience=SOON, protect=shielded
-    )
+    change = await service.hub.shadows.update(key, document, condition=condition, patience=SOON, protect=shielded)
     return Versioned(_json.encode(change.accepted_document()), change.version)

@@ -13,6 +13,7 @@ from mdashcore import identity
 from mdashcore._checked import checked, whole
 from mdashcore._errors import AlreadyExists, Busy, Conflict, InvalidInput, LimitReached, NotFound
 from mdashcore.hub import Hub
+from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Authenticator, Passwords
 from mdashcore.server.http.bodies import Bodies
 from mdashcore.server.http.forwarded import Proxies
@@ -113,7 +114,7 @@ class Service:
         limits = self.hub.limits
         self.lists: InFlight = InFlight("lists", limits.lists, "lists")
         self.uploads: InFlight = InFlight("uploads", limits.uploads, "uploads")
-        self._devices_uploaded: set[tuple[str, str]] = set()
+        self._devices_uploaded: set[DeviceKey] = set()
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
         """Make an account that is missing. One that is there stays as it is: its password costs not even a hash.
@@ -159,24 +160,26 @@ class Service:
         return seconds
 
     @contextmanager
-    def uploading(self, account: str, device: str) -> Iterator[None]:
-        """While an image comes in.
+    def uploading(self, account: str, key: DeviceKey | None = None) -> Iterator[None]:
+        """While an image comes in, for a device or for a rollout.
 
         Raises:
             Conflict: another one of the device comes in.
             LimitReached: the account has as many as it may.
             Busy: the process has.
         """
-        if (account, device) in self._devices_uploaded:
-            raise Conflict(f"an image for {device!r} is being uploaded already")
+        if key is not None and key in self._devices_uploaded:
+            raise Conflict(f"an image for {key.id!r} is being uploaded already")
         with self.uploads.one(account):
             if len(self.uploads) > self.settings.max_uploads:
                 raise Busy(f"{self.settings.max_uploads} uploads are going on")
-            self._devices_uploaded.add((account, device))
+            if key is not None:
+                self._devices_uploaded.add(key)
             try:
                 yield
             finally:
-                self._devices_uploaded.discard((account, device))
+                if key is not None:
+                    self._devices_uploaded.discard(key)
 
     async def use(self, account: str) -> dict[str, int]:
         """How much the account has of each of its limits, by name: of the store, and of this process."""

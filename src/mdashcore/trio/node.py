@@ -20,14 +20,14 @@ import trio
 from mdashcore import notifications, ota
 from mdashcore._checked import checked, mapping, whole
 from mdashcore._connection import Connection, ConnectionLimits
-from mdashcore._errors import Conflict, LimitReached, NotFound, RpcError, StorageError
+from mdashcore._errors import Conflict, InvalidInput, LimitReached, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.deltas import MAX_DELTA_LIMIT, MIN_DELTA_LIMIT
 from mdashcore.hub.feed import TOPIC, Feed, FeedItem
 from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.hub.usage import USE_INTERVAL
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.shadow import Change
 from mdashcore.storage import INSTANT, SHARED
 from mdashcore.trio.background import Background
@@ -140,7 +140,7 @@ class Node:
             stream.close(GOING_AWAY, _GOING_DOWN)
             await stream.send([])
             return
-        session = await self.hub.presence.claim(device.account, device.id, self.id)
+        session = await self.hub.presence.claim(device.key, self.id)
         link = Link(
             stream,
             spawn=self.background.spawn,
@@ -165,7 +165,7 @@ class Node:
             await link.run(connected.handle)
         finally:
             if self._devices.remove(connected):
-                self.update_supervisor.disconnected(*connected.key)
+                self.update_supervisor.disconnected(connected.key)
             unwatch()
             # Not here: this task may be cancelled already, and then no await would succeed.
             self._farewells += 1
@@ -202,26 +202,24 @@ class Node:
     # Calls
 
     async def call(
-        self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float | None = None
+        self, key: DeviceKey, method: str, params: bytes | None = None, *, timeout: float | None = None
     ) -> bytes:
         """`Calls.call`: a device, whichever node it is connected to; its result as raw JSON."""
-        return await self.calls.call(account, id, method, params, timeout=timeout)
+        return await self.calls.call(key, method, params, timeout=timeout)
 
-    async def call_for_user(
-        self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float
-    ) -> bytes:
+    async def call_for_user(self, key: DeviceKey, method: str, params: bytes | None = None, *, timeout: float) -> bytes:
         """`call`, on behalf of a person: it shows among the notifications, and what it changes is noticed."""
         try:
-            result = await self.calls.call_shown(account, id, method, params, timeout=timeout)
+            result = await self.calls.call_shown(key, method, params, timeout=timeout)
         except RpcError as exc:
             if method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
-                self.update_supervisor.tell(account, id, ota.CommitUnsupported())
+                self.update_supervisor.tell(key, ota.CommitUnsupported())
             raise
         if (event := _CALLS_THAT_COUNT.get(method)) is not None:
-            self.update_supervisor.tell(account, id, event)
+            self.update_supervisor.tell(key, event)
         return result
 
-    async def end_transfer(self, account: str, id: str) -> bool:
+    async def end_transfer(self, key: DeviceKey) -> bool:
         """Call `OTA.End` for a person, to end a transfer that the device holds and no update goes on with.
 
         What becomes of the device then is its own: most refuse a part of an image, some restart.
@@ -230,14 +228,14 @@ class Node:
             Conflict: the transfer is that of an update.
             MdashError: as `call`.
         """
-        update = await self.hub.updates.get(account, id)
+        update = await self.hub.updates.get(key)
         if update is not None and not ota.can_end_transfer(update):
             raise Conflict(f"the transfer is that of the present update, which is {update.state}")
-        await self.call_for_user(account, id, ota.End.method, timeout=ota.End.call_timeout)
+        await self.call_for_user(key, ota.End.method, timeout=ota.End.call_timeout)
         return True
 
     async def begin_for_user(
-        self, account: str, id: str, method: str, params: bytes | None, done: Outcome, *, timeout: float
+        self, key: DeviceKey, method: str, params: bytes | None, done: Outcome, *, timeout: float
     ) -> BegunCall | None:
         """`call_for_user` for who does not wait for the answer; None where it is not as simple as that.
 
@@ -250,20 +248,20 @@ class Node:
         """
         if method in _CALLS_THAT_COUNT:
             return None
-        return await self.calls.begin_shown(account, id, method, params, done, timeout)
+        return await self.calls.begin_shown(key, method, params, done, timeout)
 
-    async def notify_for_user(self, account: str, id: str, method: str, params: bytes | None = None) -> None:
+    async def notify_for_user(self, key: DeviceKey, method: str, params: bytes | None = None) -> None:
         """Tell a device something, on behalf of a person. Raises as `call`, but for the device's answer."""
-        await self.calls.notify_shown(account, id, method, params)
+        await self.calls.notify_shown(key, method, params)
 
-    def last_heard(self, account: str, id: str) -> float | None:
+    def last_heard(self, key: DeviceKey) -> float | None:
         """Unix seconds when a device that is connected here last sent anything; None for any other."""
-        connected = self._devices.get((account, id))
+        connected = self._devices.get(key)
         return None if connected is None else connected.last_heard
 
-    def is_connected(self, account: str, id: str) -> bool:
+    def is_connected(self, key: DeviceKey) -> bool:
         """Whether the device is connected to this node."""
-        return (account, id) in self._devices
+        return key in self._devices
 
     @property
     def connections(self) -> tuple[int, int]:
@@ -272,28 +270,28 @@ class Node:
 
     # What the hub tells
 
-    def shadow_changed(self, account: str, id: str, change: Change) -> None:
-        if (connected := self._devices.get((account, id))) is not None:
+    def shadow_changed(self, key: DeviceKey, change: Change) -> None:
+        if (connected := self._devices.get(key)) is not None:
             connected.shadow_changed(change)
 
-    def device_revoked(self, account: str, id: str) -> None:
-        connected = self._devices.pop((account, id), None)
+    def device_revoked(self, key: DeviceKey) -> None:
+        connected = self._devices.pop(key, None)
         if connected is not None:
-            self.update_supervisor.disconnected(account, id)
+            self.update_supervisor.disconnected(key)
             connected.link.close(POLICY_VIOLATION, REVOKED)
         if self._peers is not None:
-            self._peers.tell_all(_REVOKE, _Revoked(account, id=id))
+            self._peers.tell_all(_REVOKE, _Revoked(key.account, id=key.id))
 
     def notified(self, account: str, item: FeedItem) -> None:
         if self._peers is None:  # else the bus tells, in the order that all nodes hear
             self._notice(account, item)
 
-    def build_reported(self, account: str, id: str, build: ota.Build) -> None:
-        self.update_supervisor.tell(account, id, ota.BuildReported(build))
+    def build_reported(self, key: DeviceKey, build: ota.Build) -> None:
+        self.update_supervisor.tell(key, ota.BuildReported(build))
 
-    def device_removed(self, account: str, id: str) -> None:
-        self._presence_feed.forget(account, id)
-        self.update_supervisor.forget(account, id)
+    def device_removed(self, key: DeviceKey) -> None:
+        self._presence_feed.forget(key)
+        self.update_supervisor.forget(key)
 
     def key_revoked(self, account: str, key: str | None) -> None:
         self._subscribers.revoke(account, key)
@@ -313,7 +311,7 @@ class Node:
         revoked = msgspec.json.decode(params or b"null", type=_Revoked)
         if revoked.id is None:
             self._subscribers.revoke(revoked.account, revoked.key)
-        elif (connected := self._devices.get((revoked.account, revoked.id))) is not None:
+        elif (connected := self._devices.get(DeviceKey(revoked.account, revoked.id))) is not None:
             self.background.spawn(connected.check)
 
     def hear_again(self) -> None:
@@ -321,13 +319,13 @@ class Node:
 
     # Inside
 
-    def _presence_held(self, account: str, id: str) -> None:
+    def _presence_held(self, key: DeviceKey) -> None:
         """A change of presence is not told now, and other nodes have to know it: one may hold the connection before."""
         if self._peers is not None:
-            self._peers.tell_all(_REVOKE, _Revoked(account, id=id))
+            self._peers.tell_all(_REVOKE, _Revoked(key.account, id=key.id))
 
-    def _link(self, account: str, id: str) -> Link | None:
-        connected = self._devices.get((account, id))
+    def _link(self, key: DeviceKey) -> Link | None:
+        connected = self._devices.get(key)
         return None if connected is None else connected.link
 
     async def _welcome(self, connected: DeviceConnection) -> None:
@@ -340,7 +338,7 @@ class Node:
             elif not await connected.is_valid():
                 connected.link.close(POLICY_VIOLATION, REVOKED)  # since the handshake
             else:
-                await self.update_supervisor.connected(*connected.key)  # before anything that the device says now
+                await self.update_supervisor.connected(connected.key)  # before anything that the device says now
                 self.background.spawn(lambda: self._greet(connected))
                 return
         except StorageError as exc:
@@ -369,9 +367,9 @@ class Node:
 
         async def release() -> None:
             while left:
-                account, id, record = left.pop()
+                key, record = left.pop()
                 last_seen = record.last_seen or self.hub.now()
-                await self._presence_feed.release(account, id, record.session, last_seen)
+                await self._presence_feed.release(key, record.session, last_seen)
 
         async with trio.open_nursery() as nursery:
             for _ in range(SWEEPERS):
@@ -397,10 +395,9 @@ class Node:
     def _hear(self, message: bytes) -> None:
         """Take a message of the bus."""
         try:
-            account, item = Feed.parse(message)
-        except ValueError:
+            self._notice(*Feed.parse(message))
+        except (ValueError, InvalidInput):
             return  # not ours: a shared bus may carry what others publish there
-        self._notice(account, item)
 
     def _notice(self, account: str, item: FeedItem) -> None:
         """Take a notification, of this node or another."""
@@ -408,7 +405,7 @@ class Node:
         self.rollouts.notice(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
-            self.update_supervisor.heard(account, head.id, head.name)
+            self.update_supervisor.heard(DeviceKey(account, head.id), head.name)
         elif self._peers is not None and (connected := self._devices.concerned(account, item.frame)) is not None:
             self.background.spawn(connected.check)
 

@@ -12,7 +12,7 @@ from mdashcore._errors import MdashError, StorageError
 from mdashcore.hub.feed import log_names
 from mdashcore.hub.maintenance.backup import PAGE, UNFINISHED, Counts, is_unfinished, read_piece
 from mdashcore.hub.records.schema import COLLECTIONS
-from mdashcore.hub.records.store import Records
+from mdashcore.hub.records.store import Records, split
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.ota import Image
 from mdashcore.storage import Backend
@@ -73,12 +73,12 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
     images: dict[str, tuple[int, str] | None] = {}
     for key, update in found["updates"].items():
         if update is not None and not update.ended:
-            blob = blob_key(key.partition("/")[0], update.blob_id)
+            blob = blob_key(split(key)[0], update.blob_id)
             problems += await _image_problems(backend, images, f"updates/{key}", blob, update.image)
     for key, rollout in found["rollouts"].items():
         if rollout is None or rollout.ended:
             continue
-        problems += await _image_problems(backend, images, f"rollouts/{key}", blob_key(*key.split("/")), rollout.image)
+        problems += await _image_problems(backend, images, f"rollouts/{key}", blob_key(*split(key)), rollout.image)
         rosters = [each for name, each in found["rollout_rosters"].items() if name.startswith(f"{key}/")]
         if sum(len(each.devices) for each in rosters if each is not None) != rollout.members:
             problems.append(f"rollouts/{key} has not ended, and does not know its devices")
@@ -147,8 +147,6 @@ def _loose_ends(found: dict[str, dict[str, Any]]) -> list[str]:
             if value is not None and getattr(value, secret) not in found[owners]
         ]
         problems += [
-            f"{things}/{key} belongs to no account"
-            for key in found[things]
-            if key.partition("/")[0] not in found["accounts"]
+            f"{things}/{key} belongs to no account" for key in found[things] if split(key)[0] not in found["accounts"]
         ]
     return problems

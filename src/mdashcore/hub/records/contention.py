@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 import anyio
@@ -89,20 +89,20 @@ class Turns:
 
     def __init__(self, contention: Contention) -> None:
         self._signal = contention.signal
-        self._waiting: dict[str, deque[Signal] | None] = {}
+        self._waiting: dict[Hashable, deque[Signal] | None] = {}
 
-    def take(self, key: str) -> bool:
+    def take(self, key: Hashable) -> bool:
         """Take the turn if no task has it; it has to be left by `leave`."""
         if key in self._waiting:
             return False
         self._waiting[key] = None
         return True
 
-    def waiting(self, key: str) -> int:
+    def waiting(self, key: Hashable) -> int:
         """How many tasks wait for their turn."""
         return len(self._waiting.get(key) or ())
 
-    async def wait(self, key: str, seconds: float) -> bool:
+    async def wait(self, key: Hashable, seconds: float) -> bool:
         """Wait for the turn, after `take` has returned `False`; `False` where it has not come in time.
 
         A task that is cancelled leaves the queue.
@@ -120,14 +120,14 @@ class Turns:
                 self._give_up(key, signal)
         return has_come
 
-    def leave(self, key: str) -> None:
+    def leave(self, key: Hashable) -> None:
         """Hand the turn to the task that has waited for longest."""
         if queue := self._waiting[key]:
             queue.popleft().set()
         else:
             del self._waiting[key]
 
-    def _give_up(self, key: str, signal: Signal) -> None:
+    def _give_up(self, key: Hashable, signal: Signal) -> None:
         """Leave the queue; or pass the turn on, where it has come at the very moment."""
         queue = self._waiting.get(key)
         if queue is not None and signal in queue:

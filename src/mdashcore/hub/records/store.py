@@ -14,7 +14,7 @@ from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConfli
 from mdashcore.hub.records.contention import Contention, Race
 from mdashcore.storage import Document, DocumentStore
 
-__all__ = ["Collection", "Record", "Records", "scoped"]
+__all__ = ["Collection", "Record", "Records", "scoped", "split"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +26,14 @@ _converter = cattrs.Converter()
 
 
 def scoped(account: str, id: str) -> str:
-    """The key of something that belongs to an account. Neither part can hold a slash."""
+    """Return the key of something that belongs to an account. Neither part can hold a slash; see also `DeviceKey`."""
     return f"{account}/{id}"
+
+
+def split(key: str) -> tuple[str, str]:
+    """Return the two parts of a key that `scoped` has made: the account, and the id within it."""
+    account, _, id = key.partition("/")
+    return account, id
 
 
 @attrs.frozen
@@ -61,15 +67,16 @@ class Collection(Generic[T]):
     exported: bool = True
     """Whether a backup has it. What is left out means nothing in another store, or is made anew."""
 
-    def read(self, body: bytes) -> T:
-        """Return the value of a document's body. Raises `Damaged`."""
+    def read(self, document: Document) -> T:
+        """Return the value of a document. Raises `Damaged`, which names the document."""
+        name = f"{self.name}/{document.key}"
         try:
-            value = _json.decode(body)
+            value = _json.decode(document.body)
             return self.load(value) if self.load is not None else _structure(value, self.type)
         except StorageError as exc:
-            raise Damaged(str(exc)) from exc
+            raise Damaged(f"{name}: {exc}") from exc
         except (cattrs.BaseValidationError, InvalidInput, ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise Damaged(f"is damaged: {exc}") from exc
+            raise Damaged(f"{name} is damaged: {exc}") from exc
 
 
 class Records(Generic[T]):
@@ -212,10 +219,7 @@ class Records(Generic[T]):
     def _record(self, document: Document) -> Record[T]:
         if document.damage is not None:
             raise Damaged(document.damage)
-        try:
-            return Record(self._schema.read(document.body), document.version)
-        except Damaged as exc:
-            raise Damaged(f"{self._collection}/{document.key} {exc}") from exc
+        return Record(self._schema.read(document), document.version)
 
     def _tell(self, key: str, damage: Damaged) -> None:
         """Log what is damaged, once: lists are read again and again."""

@@ -11,6 +11,7 @@ from mdashcore import rollout
 from mdashcore._errors import Damaged, NotFound, VersionConflict
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.rollouts.service import Rollouts, count
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update
 from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
 
@@ -160,12 +161,12 @@ class Members:
         clock = self._rollouts.clock
         id = self.update_id(device)
         updates = self._rollouts.updates
-        update = await updates.get(self._account, device)
+        update = await updates.get(self._device(device))
         if update is not None and update.id == id and not update.ended:
             return update
         ended: Ended | None = update if update is not None and update.id == id else None
         if ended is None:
-            past = (await updates.history(self._account, device)).past
+            past = (await updates.history(self._device(device))).past
             ended = next((each for each in past if each.id == id), None)
         if ended is not None:
             present, now = self._present, clock.now()
@@ -181,12 +182,15 @@ class Members:
     async def exists(self, device: str) -> bool:
         """Whether the device is still registered."""
         try:
-            await self._rollouts.registry.get(self._account, device)
+            await self._rollouts.registry.get(self._device(device))
         except NotFound:
             return False
         except Damaged:
             return True
         return True
+
+    def _device(self, id: str) -> DeviceKey:
+        return DeviceKey(self._account, id)
 
     def _key(self, device: str) -> str:
         return f"{scoped(self._account, self._present.id)}/{device}"

@@ -19,6 +19,7 @@ from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.rollouts.members import GRACE, Members
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.rollout import Outcome, Rollout, State
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
@@ -34,15 +35,13 @@ _Tell: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
 class UpdateStarter(Protocol):
     """Who has the devices: a node's updater, or an embedder's own."""
 
-    def is_connected(self, account: str, device: str) -> bool:
+    def is_connected(self, key: DeviceKey) -> bool:
         """Whether this process can begin an update of the device."""
 
-    async def start(
-        self, account: str, device: str, id: str, image: ota.Image, options: ota.Options, *, blob: str
-    ) -> object:
+    async def start(self, key: DeviceKey, id: str, image: ota.Image, options: ota.Options, *, blob: str) -> object:
         """Begin an update; raises `Conflict`, `DeviceOffline`, `NotFound`, `Busy`."""
 
-    async def cancel(self, account: str, device: str) -> object:
+    async def cancel(self, key: DeviceKey) -> object:
         """Take an update back; raises `Conflict` where that is too late, `NotFound`."""
 
 
@@ -306,7 +305,9 @@ class RolloutPerformer:
         present = self._rollout
         id = members.update_id(device)
         try:
-            await self._hands.start(self._account, device, id, present.image, present.plan.options, blob=present.id)
+            await self._hands.start(
+                DeviceKey(self._account, device), id, present.image, present.plan.options, blob=present.id
+            )
         except (Conflict, DeviceOffline, NotFound, Busy):
             update = await self._present(device)
             if update is None or update.id != id:
@@ -316,7 +317,7 @@ class RolloutPerformer:
     async def _present(self, device: str) -> ota.Update | None:
         """The device's newest update. One that cannot be read counts as none: another one takes its place."""
         try:
-            return await self._rollouts.updates.get(self._account, device)
+            return await self._rollouts.updates.get(DeviceKey(self._account, device))
         except Damaged:
             return None
 
@@ -324,7 +325,7 @@ class RolloutPerformer:
         return not self.gone and self._rollout.state is State.RUNNING
 
     def _is_here(self, device: str) -> bool:
-        return self._hands.is_connected(self._account, device)
+        return self._hands.is_connected(DeviceKey(self._account, device))
 
     # Those that are not there
 
@@ -340,7 +341,7 @@ class RolloutPerformer:
         if self._is_here(device):
             return True
         try:
-            return (await self._rollouts.presence.get(self._account, device)).online
+            return (await self._rollouts.presence.get(DeviceKey(self._account, device))).online
         except Damaged:
             return False
 
@@ -382,7 +383,7 @@ class RolloutPerformer:
             device = next(iter(self._to_hold))
             if await self._must_go(device):
                 try:
-                    await self._hands.cancel(self._account, device)
+                    await self._hands.cancel(DeviceKey(self._account, device))
                     await self._members.settle(device)  # now: what a pause takes back has its turn again
                 except (Conflict, NotFound, Busy):
                     pass  # it got on meanwhile, and ends by itself

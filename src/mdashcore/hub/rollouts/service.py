@@ -24,7 +24,7 @@ from mdashcore.hub.presence import Presence
 from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import Roster
-from mdashcore.hub.records.store import Record, Records, scoped
+from mdashcore.hub.records.store import Record, Records, scoped, split
 from mdashcore.hub.registry import Registry
 from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.updates.store import blob_key
@@ -131,7 +131,7 @@ class Rollouts:
                 if facts.bare and (bare or looked_at > FIT_SAMPLE):
                     return
                 if not each.damaged:
-                    await self.updates.check_fit(account, each.device.id, facts, bare=bare, shadow=each.shadow)
+                    await self.updates.check_fit(each.device.key, facts, bare=bare, shadow=each.shadow)
 
     async def create(
         self,
@@ -216,8 +216,7 @@ class Rollouts:
     async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
         """(account, id) of every rollout that has not ended: what a node takes up when it starts."""
         for key in [key async for key, each in self.records.scan() if not each.ended]:
-            account, _, id = key.partition("/")
-            yield account, id
+            yield split(key)
 
     # Changing them
 
@@ -308,12 +307,12 @@ class Rollouts:
 
         Some may just be on their way into the store: only who is still among them an hour later is one.
         """
-        found = {key.partition("/")[::2] async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
+        found = {split(key) async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
         for parts in (self.members, self.rosters):
-            found |= {tuple(key.split("/")[:2]) for key in await parts.keys()}  # type: ignore[misc]
-        kept = {key.partition("/")[::2] for key in await self.records.keys()}
-        ended = {key.partition("/")[::2] async for key, each in self.records.scan() if each.ended}
-        images = {key.partition("/")[::2] async for key in self.blobs.scan()}
+            found |= {split(key.rpartition("/")[0]) for key in await parts.keys()}
+        kept = set(map(split, await self.records.keys()))
+        ended = {split(key) async for key, each in self.records.scan() if each.ended}
+        images = {split(key) async for key in self.blobs.scan()}
         return (found - kept) | (ended & images)
 
     async def tidy(self, account: str, id: str) -> None:

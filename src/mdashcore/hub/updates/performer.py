@@ -19,9 +19,10 @@ from mdashcore._errors import (
     VersionConflict,
     status_of,
 )
-from mdashcore.hub.records.store import Record, scoped
+from mdashcore.hub.records.store import Record
 from mdashcore.hub.updates.describe import describe
 from mdashcore.hub.updates.store import UpdateStore, blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import State, Update
 
 __all__ = ["CallStep", "DeviceCaller", "UpdatePerformer"]
@@ -38,7 +39,7 @@ class DeviceCaller(Protocol):
     """Who can call devices: `mdashcore.trio.Node`, or an embedder's own."""
 
     async def call(
-        self, account: str, id: str, method: str, params: bytes | None = None, *, timeout: float | None = None
+        self, key: DeviceKey, method: str, params: bytes | None = None, *, timeout: float | None = None
     ) -> bytes:
         """Call a device; raises `RpcError`, `InvalidAnswer`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
 
@@ -60,15 +61,12 @@ class UpdatePerformer:
         untold: its state was stored just now, and nobody told.
     """
 
-    def __init__(
-        self, store: UpdateStore, account: str, device: str, record: Record[Update], *, untold: bool = False
-    ) -> None:
+    def __init__(self, store: UpdateStore, key: DeviceKey, record: Record[Update], *, untold: bool = False) -> None:
         self._store = store
-        self.account = account
-        self.device = device
+        self.key = key
         self._update = record.value
         self._version = record.version
-        self._age = store.age(account, device, record.value)
+        self._age = store.age(key, record.value)
         self._told_at = -inf
         self._untold = untold
         self._tried: _Tried | None = None
@@ -83,11 +81,6 @@ class UpdatePerformer:
     def version(self) -> int:
         """Of its document."""
         return self._version
-
-    @property
-    def key(self) -> str:
-        """Of its document."""
-        return scoped(self.account, self.device)
 
     def now(self) -> float:
         """Return the present time in Unix seconds, comparable with the times of the update.
@@ -139,7 +132,7 @@ class UpdatePerformer:
             self._told_at = time
             self._untold = True
             if update.state is not before.state:
-                self._store.changed(self.account, self.device, update)
+                self._store.changed(self.key, update)
             await self.tell()
         elif update.offset != before.offset and time - self._told_at >= TELL_INTERVAL:
             self._told_at = time
@@ -147,9 +140,9 @@ class UpdatePerformer:
 
     async def _put(self, update: Update) -> int:
         try:
-            return await self._store.records.put(self.key, update, expected=self._version)
+            return await self._store.records.put(str(self.key), update, expected=self._version)
         except VersionConflict:
-            found = await self._store.records.get(self.key)
+            found = await self._store.records.get(str(self.key))
             if found is not None and found.value == update:  # it was written, and the store's answer was lost
                 return found.version
             raise
@@ -160,9 +153,9 @@ class UpdatePerformer:
         Raises:
             NotFound: it is not there any more; another one may be.
         """
-        record = await self._store.records.get(self.key)
+        record = await self._store.records.get(str(self.key))
         if record is None or record.value.id != self._update.id:
-            raise NotFound(f"no update {self._update.id} of {self.device!r} any more")
+            raise NotFound(f"no update {self._update.id} of {self.key.id!r} any more")
         if record.version == self._version:
             return False
         self._tried = None
@@ -181,8 +174,8 @@ class UpdatePerformer:
 
     async def settle(self) -> None:
         """Put an update that has ended into the history, and let go of its image. Twice does no harm."""
-        await self._store.remember(self.account, self.device, self._update)
-        await self._store.delete_image(self.account, self._update)
+        await self._store.remember(self.key, self._update)
+        await self._store.delete_image(self.key.account, self._update)
 
     async def params(self, step: CallStep) -> bytes | None:
         """The parameters of a step's call. Raises `NotFound` where the image is gone, or not whole any more."""
@@ -204,7 +197,7 @@ class UpdatePerformer:
         try:
             if isinstance(step, ota.Ask):
                 return await self._ask(step, caller, said)
-            await caller.call(self.account, self.device, step.method, params, timeout=step.call_timeout)
+            await caller.call(self.key, step.method, params, timeout=step.call_timeout)
         except RpcError as exc:
             return ota.CallFailed(step.method, exc.code, exc.message)
         except InvalidAnswer as exc:
@@ -227,7 +220,7 @@ class UpdatePerformer:
         failure: ota.Event = ota.CallTimedOut(step.method)
         for method in step.methods:
             try:
-                answer = _json.decode(await caller.call(self.account, self.device, method, timeout=step.call_timeout))
+                answer = _json.decode(await caller.call(self.key, method, timeout=step.call_timeout))
                 if isinstance(answer, dict):
                     answers.append(answer)
                     answered = answered or method == ota.Ask.methods[0]
@@ -248,7 +241,7 @@ class UpdatePerformer:
 
     async def _check_size(self) -> None:
         """Look at the image before the device makes room for it."""
-        stored = await self._store.blobs.size(blob_key(self.account, self._update.blob_id))
+        stored = await self._store.blobs.size(blob_key(self.key.account, self._update.blob_id))
         if stored is None:
             raise NotFound(_GONE)
         if stored != self._update.image.size:
@@ -258,7 +251,7 @@ class UpdatePerformer:
         """So many bytes of the image, through a block in memory; never fewer."""
         start, block = self._block
         if not 0 <= offset - start <= len(block) - size:
-            key = blob_key(self.account, self._update.blob_id)
+            key = blob_key(self.key.account, self._update.blob_id)
             try:
                 start, block = offset, await self._store.blobs.read(key, offset, max(size, READ_SIZE))
             except NotFound:
@@ -271,9 +264,9 @@ class UpdatePerformer:
     async def _tell_state(self, update: Update) -> None:
         data = _json.encode(describe(update, now=self.now()))
         if update.state is State.TRANSFERRING and update.waits_until is not None:
-            await self._store.feed.emit(self.account, "ota.waiting", self.device, data)
+            await self._store.feed.emit(self.key.account, "ota.waiting", self.key.id, data)
             return
-        await self._store.feed.emit(self.account, f"ota.{update.state}", self.device, data)
+        await self._store.feed.emit(self.key.account, f"ota.{update.state}", self.key.id, data)
         report = _report(update)
         if report is not None:
             report = {"message": update.reason or _MESSAGES.get(update.state, str(update.state)), **report}
@@ -282,13 +275,13 @@ class UpdatePerformer:
     async def _tell_progress(self, update: Update) -> None:
         progress = {"id": update.id, "progress_percent": update.progress_percent, "offset": update.offset}
         data = _json.encode({**progress, "size": update.image.size})
-        await self._store.feed.emit(self.account, "ota.progress", self.device, data)
+        await self._store.feed.emit(self.key.account, "ota.progress", self.key.id, data)
         await self._report({"status": 1, "progress_percent": update.progress_percent})
 
     async def _report(self, fields: dict[str, Any]) -> None:
         """Keep `reported.ota` true for devices that do not report while they are being updated."""
         try:
-            await self._store.shadows.update(self.account, self.device, {"state": {"reported": {"ota": fields}}})
+            await self._store.shadows.update(self.key, {"state": {"reported": {"ota": fields}}})
         except MdashError:  # a full shadow is no reason to stop an update
             return
 

@@ -17,11 +17,12 @@ from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import History
-from mdashcore.hub.records.store import Record, scoped
+from mdashcore.hub.records.store import Record, split
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.describe import describe
 from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.hub.updates.store import UpdateStore, blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import State, Update
 from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
@@ -37,7 +38,7 @@ class Updates:
     Args:
         clock: the clocks of this process.
         entropy: that many random bytes.
-        check_device: raises `NotFound` for (account, device id) of a device that is not there any more.
+        check_device: raises `NotFound` for a device that is not there any more.
         contention: what writers of one record need.
     """
 
@@ -50,7 +51,7 @@ class Updates:
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        check_device: Callable[[str, str], Awaitable[None]] | None = None,
+        check_device: Callable[[DeviceKey], Awaitable[None]] | None = None,
         contention: Contention = Contention(),
     ) -> None:
         self.store: UpdateStore = UpdateStore(documents, blobs, feed, shadows, clock=clock, contention=contention)
@@ -58,8 +59,8 @@ class Updates:
         self._clock = clock
         self._entropy = entropy
         self._check_device = check_device
-        self.on_change: list[Callable[[str, str, ota.Update], None]] = self.store.on_change
-        """Called with (account, device id, update) after this process has stored a change of state; must not raise."""
+        self.on_change: list[Callable[[DeviceKey, ota.Update], None]] = self.store.on_change
+        """Called with (device, update) after this process has stored a change of state; must not raise."""
 
     def new_id(self) -> str:
         """An id for an update, and for its image's blob; see `orphans`."""
@@ -67,8 +68,7 @@ class Updates:
 
     async def create(
         self,
-        account: str,
-        device: str,
+        key: DeviceKey,
         id: str,
         image: Image | ota.Image,
         options: ota.Options = ota.Options(),
@@ -87,26 +87,26 @@ class Updates:
             NotFound: the device was removed.
         """
         facts = image if isinstance(image, ota.Image) else ota.Image.of(image)
-        race = self.store.records.race(scoped(account, device))
+        race = self.store.records.race(str(key))
         while True:
             try:
-                before, held = await self._make_way(account, device)
+                before, held = await self._make_way(key)
                 update = Update.queued(id, facts, now=self._clock.now(), options=options, blob=blob, held_until=held)
-                version = await self.store.records.put(scoped(account, device), update, expected=before)
+                version = await self.store.records.put(str(key), update, expected=before)
             except VersionConflict:
                 await race.lost()
                 continue
             if self._check_device is not None:
                 try:  # last, as it may have been removed meanwhile, and its updates forgotten
-                    await self._check_device(account, device)
+                    await self._check_device(key)
                 except MdashError:
-                    await self.forget(account, device)
+                    await self.forget(key)
                     raise
-            self.store.changed(account, device, update)
-            return UpdatePerformer(self.store, account, device, Record(update, version), untold=True)
+            self.store.changed(key, update)
+            return UpdatePerformer(self.store, key, Record(update, version), untold=True)
 
     async def check_fit(
-        self, account: str, device: str, image: Image | ota.Image, *, bare: bool, shadow: Shadow | None = None
+        self, key: DeviceKey, image: Image | ota.Image, *, bare: bool, shadow: Shadow | None = None
     ) -> None:
         """Ask back where an image is likely meant for another device.
 
@@ -119,57 +119,57 @@ class Updates:
                 zips so far. It can be forced.
         """
         if shadow is None:
-            shadow = await self.store.shadows.get(account, device)
+            shadow = await self.store.shadows.get(key)
         said = (shadow.reported or {}).get("ota")
         app = said.get("app") if isinstance(said, dict) else None
         if image.app is not None and isinstance(app, str) and app != image.app:
             raise Conflict(
-                f"the image is of the application {image.app}, {device!r} runs {app}; force sends it all the same"
+                f"the image is of the application {image.app}, {key.id!r} runs {app}; force sends it all the same"
             )
-        if image.bare and not bare and (await self.history(account, device)).took_zips:
+        if image.bare and not bare and (await self.history(key)).took_zips:
             raise Conflict(
-                f"the image is no zip, and {device!r} took firmware zips so far; bare=1 sends it all the same"
+                f"the image is no zip, and {key.id!r} took firmware zips so far; bare=1 sends it all the same"
             )
 
-    async def _make_way(self, account: str, device: str) -> tuple[int, float | None]:
+    async def _make_way(self, key: DeviceKey) -> tuple[int, float | None]:
         """End an update that waits; the version of the one that is there, ended, and its `ota.held_until`.
 
         That is of the wall clock as it is now, whatever the clock was by which the update before has ended.
         """
         try:
-            found = await self.store.records.get(scoped(account, device))
+            found = await self.store.records.get(str(key))
         except Damaged:
-            await self.store.records.delete(scoped(account, device))
+            await self.store.records.delete(str(key))
             return 0, None
         if found is None:
             return 0, None
-        run = UpdatePerformer(self.store, account, device, found)
+        run = UpdatePerformer(self.store, key, found)
         await run.apply(ota.NewerUpdateQueued())
         if not run.update.ended:
-            raise Conflict(f"an update of {device!r} is going on already, it is {run.update.state}")
+            raise Conflict(f"an update of {key.id!r} is going on already, it is {run.update.state}")
         await run.settle()  # whoever ended it may have been stopped before that
         held = ota.held_until(run.update)
         return run.version, None if held is None else held - run.now() + self._clock.now()
 
-    async def take_up(self, account: str, device: str) -> UpdatePerformer:
+    async def take_up(self, key: DeviceKey) -> UpdatePerformer:
         """The device's update, to be driven. Raises `NotFound`, also for one that cannot be read."""
         try:
-            record = await self.store.records.get(scoped(account, device))
+            record = await self.store.records.get(str(key))
         except Damaged:
-            raise NotFound(f"what is stored of the update of {device!r} is damaged") from None
+            raise NotFound(f"what is stored of the update of {key.id!r} is damaged") from None
         if record is None:
-            raise NotFound(f"device {device!r} was never updated")
-        return UpdatePerformer(self.store, account, device, record)
+            raise NotFound(f"device {key.id!r} was never updated")
+        return UpdatePerformer(self.store, key, record)
 
-    async def apply(self, account: str, device: str, event: ota.Event) -> Update:
+    async def apply(self, key: DeviceKey, event: ota.Event) -> Update:
         """Tell an event to the device's update, whoever drives it: how it stands then.
 
         Raises:
             NotFound: it was never updated.
         """
-        race = self.store.records.race(scoped(account, device))
+        race = self.store.records.race(str(key))
         while True:
-            run = await self.take_up(account, device)
+            run = await self.take_up(key)
             try:
                 await run.apply(event)
             except VersionConflict:
@@ -177,50 +177,48 @@ class Updates:
                 continue
             return run.update
 
-    async def cancel(self, account: str, device: str) -> Update:
+    async def cancel(self, key: DeviceKey) -> Update:
         """Take the device's update back: how it ended.
 
         Raises:
             NotFound: it was never updated.
             Conflict: it is too late; the text says what can be done instead.
         """
-        before = await self.get(account, device)
+        before = await self.get(key)
         if before is None:
-            raise NotFound(f"device {device!r} was never updated")
+            raise NotFound(f"device {key.id!r} was never updated")
         if before.ended:
-            await UpdatePerformer(
-                self.store, account, device, Record(before, 0)
-            ).settle()  # who ended it may not have come to that
-            raise Conflict(f"the update of {device!r} has ended already: {before.state}")
-        update = await self.apply(account, device, ota.CancelRequested())
+            await UpdatePerformer(self.store, key, Record(before, 0)).settle()  # who ended it may not have come to that
+            raise Conflict(f"the update of {key.id!r} has ended already: {before.state}")
+        update = await self.apply(key, ota.CancelRequested())
         if update.state is not State.CANCELED:
-            raise Conflict(_TOO_LATE.get(update.state, f"the update of {device!r} has ended: {update.state}"))
+            raise Conflict(_TOO_LATE.get(update.state, f"the update of {key.id!r} has ended: {update.state}"))
         return update
 
-    def describe(self, account: str, device: str, update: Update) -> dict[str, Any]:
+    def describe(self, key: DeviceKey, update: Update) -> dict[str, Any]:
         """Return a device's update as plain values; see `describe`."""
-        return describe(update, now=self.store.age(account, device, update).now(update.created))
+        return describe(update, now=self.store.age(key, update).now(update.created))
 
-    async def get(self, account: str, device: str) -> Update | None:
+    async def get(self, key: DeviceKey) -> Update | None:
         """The device's newest update as it is stored, or None."""
-        return await self.store.get(account, device)
+        return await self.store.get(key)
 
-    async def history(self, account: str, device: str) -> History:
+    async def history(self, key: DeviceKey) -> History:
         """The device's updates that have ended."""
-        return await self.store.history(account, device)
+        return await self.store.history(key)
 
-    async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
-        """(account, device id) of every update that has not ended: what a node takes up when it starts.
+    async def unfinished(self) -> AsyncIterator[DeviceKey]:
+        """Every device with an update that has not ended: what a node takes up when it starts.
 
-        Those that have ended, and still have their image, are settled on the way.
+        Updates that have ended, and still have their image, are settled on the way.
         """
         images = {key async for key in self.blobs.scan()}
         async for key, update in self.store.records.scan():
-            account, _, device = key.partition("/")
+            device = DeviceKey.parse(key)
             if not update.ended:
-                yield account, device
-            elif update.owns_blob and blob_key(account, update.blob_id) in images:
-                await UpdatePerformer(self.store, account, device, Record(update, 0)).settle()
+                yield device
+            elif update.owns_blob and blob_key(device.account, update.blob_id) in images:
+                await UpdatePerformer(self.store, device, Record(update, 0)).settle()
 
     async def orphans(self) -> set[tuple[str, str]]:
         """(account, id) of every image that was stored for an update, and is named by none that needs it.
@@ -231,27 +229,25 @@ class Updates:
         damaged: list[str] = []
         async for key, update in self.store.records.scan(damaged=damaged):
             if not (update.ended and update.owns_blob):
-                images.discard(blob_key(key.partition("/")[0], update.blob_id))
-        unsure = {key.partition("/")[0] for key in damaged}  # what an update that cannot be read names is not known
-        found = {(account, id) for account, _, id in (key.partition("/") for key in images)}
-        return {(account, id) for account, id in found if account not in unsure}
+                images.discard(blob_key(split(key)[0], update.blob_id))
+        unsure = {split(key)[0] for key in damaged}  # what an update that cannot be read names is not known
+        return {(account, id) for account, id in map(split, images) if account not in unsure}
 
     async def tidy(self, account: str, id: str) -> None:
         """Remove an image that is one of the `orphans`."""
         await self.blobs.delete(blob_key(account, id))
 
-    async def forget(self, account: str, device: str) -> None:
+    async def forget(self, key: DeviceKey) -> None:
         """The device was removed: its updates and the image go too."""
-        key = scoped(account, device)
         try:
-            update = await self.get(account, device)
+            update = await self.get(key)
         except Damaged:
             update = None  # its image becomes an orphan
-            await self.store.records.delete(key)
+            await self.store.records.delete(str(key))
         if update is not None:
-            await self.store.records.delete(key)
-            await self.store.delete_image(account, update)
-        await self.store.histories.delete(key)
+            await self.store.records.delete(str(key))
+            await self.store.delete_image(key.account, update)
+        await self.store.histories.delete(str(key))
 
 
 _TOO_LATE = {

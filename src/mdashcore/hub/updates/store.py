@@ -11,6 +11,7 @@ from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import UPDATE_HISTORIES, UPDATES, History
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.hub.shadows import Shadows
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update
 from mdashcore.storage import BlobStore, DocumentStore
 
@@ -49,24 +50,24 @@ class UpdateStore:
         self.shadows = shadows
         self.clock = clock
         self._ages = Ages(clock, MAX_AGES)
-        self.on_change: list[Callable[[str, str, Update], None]] = []
+        self.on_change: list[Callable[[DeviceKey, Update], None]] = []
         """See `Updates.on_change`."""
 
-    def age(self, account: str, device: str, update: Update) -> Age:
+    def age(self, key: DeviceKey, update: Update) -> Age:
         """Return how old an update is."""
-        return self._ages.of(f"{scoped(account, device)}/{update.id}", update.created, update.newest_time)
+        return self._ages.of(f"{key!s}/{update.id}", update.created, update.newest_time)
 
-    async def get(self, account: str, device: str) -> Update | None:
+    async def get(self, key: DeviceKey) -> Update | None:
         """Return the device's newest update as it is stored; `None` if the device was never updated."""
-        record = await self.records.get(scoped(account, device))
+        record = await self.records.get(str(key))
         return None if record is None else record.value
 
-    async def history(self, account: str, device: str) -> History:
+    async def history(self, key: DeviceKey) -> History:
         """Return the device's updates that have ended."""
-        record = await self.histories.get(scoped(account, device))
+        record = await self.histories.get(str(key))
         return History() if record is None else record.value
 
-    async def remember(self, account: str, device: str, update: Update) -> None:
+    async def remember(self, key: DeviceKey, update: Update) -> None:
         """Put an update that has ended into the history. The second time does nothing."""
 
         def change(found: History | None) -> History | None:
@@ -74,14 +75,14 @@ class UpdateStore:
             after = before.with_(update)
             return None if after is before else after
 
-        await self.histories.change(scoped(account, device), change, replace_damaged=True)
+        await self.histories.change(str(key), change, replace_damaged=True)
 
     async def delete_image(self, account: str, update: Update) -> None:
         """Delete the image of an update that owns it."""
         if update.owns_blob:
             await self.blobs.delete(blob_key(account, update.blob_id))
 
-    def changed(self, account: str, device: str, update: Update) -> None:
+    def changed(self, key: DeviceKey, update: Update) -> None:
         """Call the callbacks of `on_change`: a change of state was stored."""
         for callback in tuple(self.on_change):
-            callback(account, device, update)
+            callback(key, update)

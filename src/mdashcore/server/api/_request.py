@@ -10,6 +10,7 @@ from quart import Response, current_app, g, request
 
 from mdashcore import _json
 from mdashcore._errors import Forbidden, InvalidInput
+from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Principal
 from mdashcore.server.service import Service
 from mdashcore.trio.transport.server_websocket import READ_SIZE
@@ -22,6 +23,7 @@ __all__ = [
     "body",
     "body_limit",
     "body_object",
+    "device_key",
     "members",
     "principal",
     "raw_body",
@@ -65,6 +67,11 @@ def service() -> Service:
 def principal() -> Principal:
     """Who sent the request."""
     return cast(Principal, g.principal)
+
+
+def device_key(id: str) -> DeviceKey:
+    """Return the key of a device that the present request names. Raises `NotFound` where none can have that id."""
+    return DeviceKey.find(principal().account, id)
 
 
 def admin() -> Principal:

@@ -13,7 +13,7 @@ from mdashcore._errors import Damaged, InvalidInput
 from mdashcore.hub.deltas import check_delta_limit, delta_limit
 from mdashcore.hub.device_list import ListedDevice, unreadable_device
 from mdashcore.hub.presence import OFFLINE
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.selection import Selection
 from mdashcore.server import operations
 from mdashcore.server.api._lists import send_list
@@ -21,6 +21,7 @@ from mdashcore.server.api._request import (
     SMALL_BODY,
     answer,
     body_object,
+    device_key,
     members,
     principal,
     service,
@@ -63,7 +64,7 @@ async def create_device() -> Response:
         raise InvalidInput("a token is generated, it cannot be chosen")
     members(value, "id", "name")
     created = await service().hub.create_device(principal().account, value.get("id"), value.get("name"))
-    shadow = await service().hub.shadows.get(created.device.account, created.device.id)
+    shadow = await service().hub.shadows.get(created.device.key)
     document = _document(service(), ListedDevice(created.device, OFFLINE, shadow))
     return answer({**document, "token": created.token}, 201)
 
@@ -85,56 +86,54 @@ async def change_device(id: str) -> Response:
         raise InvalidInput("devices cannot be shared between users")
     if value.get("id", id) != id:
         raise InvalidInput("a device's id cannot be changed")
-    account = principal().account
-    hub = service().hub
-    device = await hub.registry.get(account, id)
+    key, hub = device_key(id), service().hub
+    device = await hub.registry.get(key)
     limit = check_delta_limit(value.get("delta_limit"))
     if "name" in value:
         identity.check_label(value["name"])  # before anything is changed
     if "delta_limit" in value and limit != await _delta_limit(device):  # what was read may be that of the platform
-        await shielded(lambda: hub.set_delta_limit(account, id, limit))
+        await shielded(lambda: hub.set_delta_limit(key, limit))
     if "shadow" in value:
-        await hub.shadows.update(account, id, value["shadow"], patience=SOON, protect=shielded)
+        await hub.shadows.update(key, value["shadow"], patience=SOON, protect=shielded)
     if "name" in value:
-        await shielded(lambda: hub.rename_device(account, id, value["name"]))
+        await shielded(lambda: hub.rename_device(key, value["name"]))
     return answer(await _read(id))
 
 
 @routes.delete("/<id>")
 async def remove_device(id: str) -> Response:
     """Remove a device: its token and its connection end at once."""
-    account, hub = principal().account, service().hub
-    await finish(lambda: hub.remove_device(account, id))
+    key, hub = device_key(id), service().hub
+    await finish(lambda: hub.remove_device(key))
     return answer(True)
 
 
 @routes.post("/<id>/token")
 async def renew_token(id: str) -> Response:
     """Give a device a new token, in the answer; the old one and its connection end at once."""
-    account, registry = principal().account, service().hub.registry
-    created = await finish(lambda: registry.renew_token(account, id))
+    key, registry = device_key(id), service().hub.registry
+    created = await finish(lambda: registry.renew_token(key))
     return answer({"id": id, "token": created.token})
 
 
 async def _delta_limit(device: Device) -> int | None:
     """The limit that holds now, as it is shown."""
-    shadow = await service().hub.shadows.get(device.account, device.id)
+    shadow = await service().hub.shadows.get(device.key)
     return delta_limit(device, shadow, service().node.settings.delta_limits)
 
 
 async def _read(id: str) -> dict[str, Any]:
-    account = principal().account
-    hub = service().hub
+    key, hub = device_key(id), service().hub
     damaged: list[str] = []
 
-    async def read(part: str, get: Callable[[str, str], Awaitable[T]], otherwise: T) -> T:
+    async def read(part: str, get: Callable[[DeviceKey], Awaitable[T]], otherwise: T) -> T:
         try:
-            return await get(account, id)
+            return await get(key)
         except Damaged:
             damaged.append(part)
             return otherwise
 
-    device = await read("device", hub.registry.get, unreadable_device(account, id))
+    device = await read("device", hub.registry.get, unreadable_device(key))
     presence = await read("presence", hub.presence.get, OFFLINE)
     shadow = await read("shadow", hub.shadows.get, Shadow())
     return _document(service(), ListedDevice(device, presence, shadow, tuple(damaged)))
@@ -143,7 +142,7 @@ async def _read(id: str) -> dict[str, Any]:
 def _document(service: Service, listed: ListedDevice) -> dict[str, Any]:
     """A device as clients see it."""
     device, presence = listed.device, listed.presence
-    heard = service.node.last_heard(device.account, device.id)
+    heard = service.node.last_heard(device.key)
     return {
         "id": device.id,
         "name": device.name,

@@ -9,9 +9,10 @@ from quart import Blueprint, Response, request
 
 from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
+from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
 from mdashcore.server import errors, operations
-from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
+from mdashcore.server.api._request import answer, device_key, raw_body, service, takes_body
 
 routes: Blueprint = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
 
@@ -24,26 +25,26 @@ MAX_BATCH = 25  # a Mongoose device queues 25 frames
 async def call(id: str, method: str) -> Response:
     """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
     timeout = request.args.get("timeout")
-    return answer(await operations.call(service(), principal().account, id, method, await raw_body(), timeout))
+    return answer(await operations.call(service(), device_key(id), method, await raw_body(), timeout))
 
 
 @routes.post("")
 @takes_body(operations.MAX_BODY)
 async def frame(id: str) -> Response:
     """Pass on a whole JSON-RPC frame, or a batch; answers with a frame, errors included."""
-    account = principal().account
-    await service().hub.registry.get(account, id)
+    key = device_key(id)
+    await service().hub.registry.get(key)
     timeout = service().call_timeout(request.args.get("timeout"))
     message = jsonrpc.decode(await raw_body())
     if not isinstance(message, list):
-        status, reply = await _pass_on(account, id, message, timeout)
+        status, reply = await _pass_on(key, message, timeout)
         return Response(b"", HTTPStatus.NO_CONTENT) if reply is None else answer(reply, status)
     if len(message) > MAX_BATCH:
         raise InvalidInput(f"a batch has at most {MAX_BATCH} members")
     replies: list[bytes | None] = [None] * len(message)
 
     async def one(index: int, member: Message) -> None:
-        _, replies[index] = await _pass_on(account, id, member, timeout)
+        _, replies[index] = await _pass_on(key, member, timeout)
 
     async with trio.open_nursery() as nursery:
         for index, member in enumerate(message):
@@ -52,7 +53,7 @@ async def frame(id: str) -> Response:
     return answer(jsonrpc.encode_batch(present)) if present else Response(b"", HTTPStatus.NO_CONTENT)
 
 
-async def _pass_on(account: str, id: str, message: Message, timeout: float) -> tuple[int, bytes | None]:
+async def _pass_on(key: DeviceKey, message: Message, timeout: float) -> tuple[int, bytes | None]:
     """A frame's HTTP status and reply; a notification has none. A device's own error is a reply like any other."""
     if not isinstance(message, Request):
         not_a_call = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: not a call")
@@ -60,9 +61,9 @@ async def _pass_on(account: str, id: str, message: Message, timeout: float) -> t
         return HTTPStatus.BAD_REQUEST, jsonrpc.encode_error(message.id, error)
     try:
         if message.id is None:
-            await service().node.notify_for_user(account, id, message.method, message.params)
+            await service().node.notify_for_user(key, message.method, message.params)
             return HTTPStatus.NO_CONTENT, None
-        result = await service().node.call_for_user(account, id, message.method, message.params, timeout=timeout)
+        result = await service().node.call_for_user(key, message.method, message.params, timeout=timeout)
     except RpcError as exc:
         data = None if exc.data is None else jsonrpc.dumps(exc.data)
         return HTTPStatus.OK, jsonrpc.encode_error(message.id, ErrorObject(exc.code, exc.message, data))

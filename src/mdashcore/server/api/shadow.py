@@ -8,7 +8,7 @@ from typing import cast
 from quart import Blueprint, Response, request
 
 from mdashcore.server import operations
-from mdashcore.server.api._request import answer, principal, raw_body, service, takes_body
+from mdashcore.server.api._request import answer, device_key, raw_body, service, takes_body
 from mdashcore.server.asgi import Scope, header_list
 from mdashcore.server.http.conditions import Conditions, etag
 
@@ -18,7 +18,7 @@ routes: Blueprint = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shad
 @routes.get("")
 async def get_shadow(id: str) -> Response:
     """The shadow: ``{"state", "metadata", "version", "timestamp"}``; its version is the entity tag."""
-    return _answer(await operations.read_shadow(service(), principal().account, id, _conditions()))
+    return _answer(await operations.read_shadow(service(), device_key(id), _conditions()))
 
 
 @routes.post("")
@@ -26,7 +26,7 @@ async def get_shadow(id: str) -> Response:
 async def update_shadow(id: str) -> Response:
     """Update it: ``{"state", "version"?, "clientToken"?}``; answers with what was accepted and the new version."""
     body = await raw_body()
-    return _answer(await operations.update_shadow(service(), principal().account, id, body, _conditions()))
+    return _answer(await operations.update_shadow(service(), device_key(id), body, _conditions()))
 
 
 def _conditions() -> Conditions | None:

@@ -9,7 +9,7 @@ from quart import Blueprint, Response
 
 from mdashcore._errors import Damaged, NotFound
 from mdashcore.hub.records.schema import History
-from mdashcore.server.api._request import answer, principal, service
+from mdashcore.server.api._request import answer, device_key, service
 
 routes: Blueprint = Blueprint("update", __name__, url_prefix="/devices/<id>/ota")
 
@@ -17,34 +17,31 @@ routes: Blueprint = Blueprint("update", __name__, url_prefix="/devices/<id>/ota"
 @routes.get("")
 async def get_update(id: str) -> Response:
     """The device's newest update, and those before it."""
-    account = principal().account
-    hub = service().hub
-    await hub.registry.get(account, id)
-    update = await hub.updates.get(account, id)
+    key, hub = device_key(id), service().hub
+    await hub.registry.get(key)
+    update = await hub.updates.get(key)
     if update is None:
         raise NotFound(f"device {id!r} was never updated")
     damaged = {}
     try:
-        history = await hub.updates.history(account, id)
+        history = await hub.updates.history(key)
     except Damaged:
         history, damaged = History(), {"damaged": ["history"]}
     if update.ended:  # also where whoever ended it was stopped before it was remembered
         history = history.with_(update)
-    return answer({**hub.updates.describe(account, id, update), "history": history.describe(), **damaged})
+    return answer({**hub.updates.describe(key, update), "history": history.describe(), **damaged})
 
 
 @routes.post("/end")
 async def end_transfer(id: str) -> Response:
     """End the transfer that the device holds, which is none of an update that goes on."""
-    account = principal().account
-    return answer(await service().node.end_transfer(account, id))
+    return answer(await service().node.end_transfer(device_key(id)))
 
 
 @routes.delete("")
 async def cancel_update(id: str) -> Response:
     """Take the device's update back; the answer is how it ended."""
-    account = principal().account
-    hub = service().hub
-    await hub.registry.get(account, id)
-    update = await service().node.update_supervisor.cancel(account, id)
-    return answer(hub.updates.describe(account, id, update))
+    key, hub = device_key(id), service().hub
+    await hub.registry.get(key)
+    update = await service().node.update_supervisor.cancel(key)
+    return answer(hub.updates.describe(key, update))

@@ -23,6 +23,7 @@ import trio
 
 from mdashcore import _json
 from mdashcore._errors import Busy, MdashError, StorageError, status_of
+from mdashcore.identity import DeviceKey
 from mdashcore.server import errors, operations
 from mdashcore.server.auth import Principal
 from mdashcore.server.http.bodies import HeldBody
@@ -192,9 +193,8 @@ class FastLane:
             return True
         service, done = self._service, partial(self._done, conversation)
         try:
-            call = await operations.begin_call(
-                service, account, request.device, request.method, body, request.timeout, done
-            )
+            key = DeviceKey.find(account, request.device)
+            call = await operations.begin_call(service, key, request.method, body, request.timeout, done)
         except Exception as exc:
             self._put(conversation, _failure(exc))
             return True
@@ -293,17 +293,16 @@ class FastLane:
         return bytes(body)
 
     async def _answer(self, request: RequestHead, account: str, body: bytes) -> Answer:
-        service, device = self._service, request.device
+        service = self._service
         try:
+            key = DeviceKey.find(account, request.device)
             if request.method is not None:
-                return Answer(
-                    200, await operations.call(service, account, device, request.method, body, request.timeout)
-                )
+                return Answer(200, await operations.call(service, key, request.method, body, request.timeout))
             conditions = None if request.conditions is None else Conditions.of(*request.conditions)
             if request.post:
-                found = await operations.update_shadow(service, account, device, body, conditions)
+                found = await operations.update_shadow(service, key, body, conditions)
             else:
-                found = await operations.read_shadow(service, account, device, conditions)
+                found = await operations.read_shadow(service, key, conditions)
             status = NOT_MODIFIED if found.body is None else 200
             return Answer(status, found.body or b"", {"etag": etag(found.version)})
         except Exception as exc:

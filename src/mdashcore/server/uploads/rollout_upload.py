@@ -62,7 +62,7 @@ class RolloutRoute:
         await rollouts.check_room(account)
         id = rollouts.new_id()
         key = blob_key(account, id)
-        with service.uploading(account, id):
+        with service.uploading(account):
             try:
                 size = await form.store(rollouts.blobs, key)
                 request = form.request()

@@ -30,6 +30,7 @@ from mdashcore._errors import (
     StorageError,
 )
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import State, Update
 from mdashcore.server.asgi import (
     App,
@@ -90,54 +91,55 @@ class UploadRoute:
         check_request(scope, None)
         request = UpdateRequest.of(scope["query_string"].decode("latin-1"))
         body.bare = request.bare
-        await service.hub.registry.get(account, device)
-        if not request.queue and not await self._is_online(account, device):
+        key = DeviceKey.find(account, device)
+        await service.hub.registry.get(key)
+        if not request.queue and not await self._is_online(key):
             raise DeviceOffline(f"device {device!r} is not connected")
         updates = service.hub.updates
         try:
-            present = await updates.get(account, device)
+            present = await updates.get(key)
         except Damaged:
             present = None  # this one takes its place
         if present is not None and not present.ended and present.state is not State.QUEUED:
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()
-        key = blob_key(account, id_)
-        with service.uploading(account, device):
+        blob = blob_key(account, id_)
+        with service.uploading(account, key):
             try:
-                size = await body.store(updates.blobs, key)
-                image = await body.read(updates.blobs, key, size)
+                size = await body.store(updates.blobs, blob)
+                image = await body.read(updates.blobs, blob, size)
                 await service.authenticator.of_request(scope)  # revoked while the image came?
                 if not request.options.force:
-                    await updates.check_fit(account, device, image, bare=request.bare)
-                update = await service.node.update_supervisor.start(account, device, id_, image, request.options)
+                    await updates.check_fit(key, image, bare=request.bare)
+                update = await service.node.update_supervisor.start(key, id_, image, request.options)
             except BaseException:
                 with trio.CancelScope(shield=True):
-                    await updates.blobs.delete(key)
+                    await updates.blobs.delete(blob)
                 raise
         if request.queue:
-            return 202, _json.encode(updates.describe(account, device, update))
-        await self._see_taken(account, device, id_)
+            return 202, _json.encode(updates.describe(key, update))
+        await self._see_taken(key, id_)
         return 200, b"true"
 
-    async def _is_online(self, account: str, device: str) -> bool:
+    async def _is_online(self, key: DeviceKey) -> bool:
         """Whether the device is connected, to this node or another."""
-        if self._service.node.is_connected(account, device):
+        if self._service.node.is_connected(key):
             return True
-        return (await self._service.hub.presence.get(account, device)).online
+        return (await self._service.hub.presence.get(key)).online
 
-    async def _see_taken(self, account: str, device: str, id: str) -> None:
+    async def _see_taken(self, key: DeviceKey, id: str) -> None:
         """Wait until the device has the whole image for sure. Raises why it has not."""
         updater = self._service.node.update_supervisor
         with trio.move_on_after(START_TIMEOUT) as timer:
-            await updater.wait(account, device, lambda update: update.state is not State.QUEUED, id=id)
+            await updater.wait(key, lambda update: update.state is not State.QUEUED, id=id)
         if timer.cancelled_caught:
             try:
-                await updater.cancel(account, device)
+                await updater.cancel(key)
             except Conflict:
                 pass  # it has begun at the last moment
             else:
-                raise DeviceOffline(f"device {device!r} has gone before the update began")
-        update = await updater.wait(account, device, lambda update: update.image_taken, id=id)
+                raise DeviceOffline(f"device {key.id!r} has gone before the update began")
+        update = await updater.wait(key, lambda update: update.image_taken, id=id)
         if not update.image_taken:
             raise _outcome(update)
 

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from mdashcore._errors import InvalidInput, MdashError, RpcError
+from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.cluster.peers import Peers
 
@@ -33,13 +34,18 @@ class DeviceCall(msgspec.Struct, gc=False):
     """Seconds; None for a notification, which is not answered by the device."""
 
     @property
+    def key(self) -> DeviceKey:
+        """The device."""
+        return DeviceKey(self.account, self.id)
+
+    @property
     def raw_params(self) -> RawJson | None:
         return bytes(self.params) if isinstance(self.params, msgspec.Raw) else None
 
     @classmethod
-    def of(cls, account: str, id: str, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
+    def of(cls, key: DeviceKey, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
         """The same from params that may be none."""
-        return cls(account, id, method, msgspec.UNSET if params is None else msgspec.Raw(params), timeout)
+        return cls(key.account, key.id, method, msgspec.UNSET if params is None else msgspec.Raw(params), timeout)
 
 
 class _DeviceError(msgspec.Struct, gc=False):

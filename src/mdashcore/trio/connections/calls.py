@@ -12,6 +12,7 @@ from mdashcore._checked import number
 from mdashcore._connection import ConnectionLimits
 from mdashcore._errors import CallTimeout, DeviceOffline, InvalidInput, TooLarge
 from mdashcore.hub import Hub
+from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.cluster import relay
 from mdashcore.trio.cluster.peers import Peers
@@ -59,7 +60,7 @@ class Calls:
         self,
         hub: Hub,
         node: str,
-        link: Callable[[str, str], Link | None],
+        link: Callable[[DeviceKey], Link | None],
         peers: Peers | None,
         *,
         default_timeout: float,
@@ -71,7 +72,7 @@ class Calls:
         self.default_timeout = default_timeout
 
     async def call(
-        self, account: str, id: str, method: str, params: RawJson | None = None, *, timeout: float | None = None
+        self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
         """Call a device; its result.
 
@@ -83,34 +84,34 @@ class Calls:
             DeviceOffline: it is not connected.
             RpcError, InvalidAnswer, CallTimeout, Busy, TooLarge: as `Link.call`.
         """
-        node = await self._whereabouts(account, id)
-        return await self._do(node, self._request(account, id, method, params, timeout))
+        node = await self._whereabouts(key)
+        return await self._do(node, self._request(key, method, params, timeout))
 
     async def call_shown(
-        self, account: str, id: str, method: str, params: RawJson | None = None, *, timeout: float | None = None
+        self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
         """`call`, and show it among the notifications if it can be made at all."""
-        node = await self._show(account, id, method, params)
-        return await self._do(node, self._request(account, id, method, params, timeout))
+        node = await self._show(key, method, params)
+        return await self._do(node, self._request(key, method, params, timeout))
 
     async def begin_shown(
-        self, account: str, id: str, method: str, params: RawJson | None, done: Outcome, timeout: float
+        self, key: DeviceKey, method: str, params: RawJson | None, done: Outcome, timeout: float
     ) -> BegunCall | None:
         """`call_shown` without waiting for the answer, of which `done` is told; None if the device is not here."""
-        link = self._link(account, id)
+        link = self._link(key)
         if link is None:
             return None
-        await self._show(account, id, method, params)
+        await self._show(key, method, params)
         return BegunCall(link, link.begin(method, params, done), method, timeout)
 
-    async def notify_shown(self, account: str, id: str, method: str, params: RawJson | None = None) -> None:
+    async def notify_shown(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Tell a device something, and show it. Raises as `call`, but for the device's answer."""
-        node = await self._show(account, id, method, params)
-        await self._do(node, DeviceCall.of(account, id, method, params, None))
+        node = await self._show(key, method, params)
+        await self._do(node, DeviceCall.of(key, method, params, None))
 
     async def do_here(self, call: DeviceCall) -> RawJson:
         """Make a call to a device that is connected to this node; for any other it raises `DeviceOffline`."""
-        link = self._link(call.account, call.id)
+        link = self._link(call.key)
         if link is None:
             raise DeviceOffline(f"device {call.id!r} is not connected")
         if call.timeout is not None:
@@ -118,34 +119,34 @@ class Calls:
         link.notify(call.method, call.raw_params)
         return b"true"
 
-    async def _whereabouts(self, account: str, id: str) -> str:
+    async def _whereabouts(self, key: DeviceKey) -> str:
         """The node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
-        if self._link(account, id) is not None:
+        if self._link(key) is not None:
             return self._node
         if self._peers is not None:
-            node = (await self._hub.presence.get(account, id)).node
+            node = (await self._hub.presence.get(key)).node
             if node is not None:
                 return node
-        await self._hub.registry.get(account, id)
-        raise DeviceOffline(f"device {id!r} is not connected")
+        await self._hub.registry.get(key)
+        raise DeviceOffline(f"device {key.id!r} is not connected")
 
-    def _request(self, account: str, id: str, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
+    def _request(self, key: DeviceKey, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
         if timeout is not None:
             _TIMEOUT.check("timeout", timeout)
         if params is not None and type(params) is not bytes:
             raise InvalidInput(f"the params of a device's method are raw JSON, as bytes, not {type(params).__name__}")
-        return DeviceCall.of(account, id, method, params, self.default_timeout if timeout is None else timeout)
+        return DeviceCall.of(key, method, params, self.default_timeout if timeout is None else timeout)
 
     async def _do(self, node: str, call: DeviceCall) -> RawJson:
         if node == self._node or self._peers is None:
             return await self.do_here(call)
         return await relay.ask(self._peers, node, call)
 
-    async def _show(self, account: str, id: str, method: str, params: RawJson | None) -> str:
-        node = await self._whereabouts(account, id)
+    async def _show(self, key: DeviceKey, method: str, params: RawJson | None) -> str:
+        node = await self._whereabouts(key)
         if params is not None and len(params) > MAX_PARAMS:
             raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
-        await self._hub.feed.emit(account, notifications.RPC_IN + method, id, params)
+        await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
         return node
 
 
@@ -156,8 +157,8 @@ class LocalCaller:
         self._calls = calls
 
     async def call(
-        self, account: str, id: str, method: str, params: RawJson | None = None, *, timeout: float | None = None
+        self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
         """Call a device that is connected here; any other is `DeviceOffline`."""
         timeout = self._calls.default_timeout if timeout is None else timeout
-        return await self._calls.do_here(DeviceCall.of(account, id, method, params, timeout))
+        return await self._calls.do_here(DeviceCall.of(key, method, params, timeout))

@@ -26,7 +26,7 @@ from mdashcore._events import FrameRejected
 from mdashcore.hub import Hub
 from mdashcore.hub.deltas import DELTA_METHOD, MAX_DELTA_LIMIT, MIN_DELTA_LIMIT, delta_frame_size, delta_limit
 from mdashcore.hub.device_session import DeviceSession
-from mdashcore.identity import Device
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.shadow import Change
 from mdashcore.trio.background import Background, Retry
 from mdashcore.trio.connections.conduct import Conduct
@@ -56,6 +56,7 @@ class DeviceConnection:
     conduct: Conduct
     presence_feed: PresenceFeed
     delta_limits: Mapping[str, int]
+    key: DeviceKey = attrs.field(init=False)
     api: DeviceSession = attrs.field(init=False)
     _retry: Retry = attrs.field(init=False)
     _told: bool = attrs.field(init=False, default=False)
@@ -67,13 +68,9 @@ class DeviceConnection:
     _check_again: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        self.api = DeviceSession(self.hub, self.device.account, self.device.id)
+        self.key = self.device.key
+        self.api = DeviceSession(self.hub, self.key)
         self._retry = self.background.retry()
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Account and device id."""
-        return self.device.account, self.device.id
 
     @property
     def last_heard(self) -> float:
@@ -83,7 +80,7 @@ class DeviceConnection:
     async def is_valid(self) -> bool:
         """Whether the token that the connection came with still is the device's."""
         try:
-            current = await self.hub.registry.get(*self.key)
+            current = await self.hub.registry.get(self.key)
         except NotFound:
             return False
         return current.token_hash == self.device.token_hash
@@ -91,7 +88,7 @@ class DeviceConnection:
     async def greet(self, *, introduction_delay: float, call_timeout: float) -> None:
         """Tell `online`, push the delta that waits, and ask what the device runs unless it says so by itself."""
         try:
-            await self.presence_feed.tell(*self.key, notifications.ONLINE)
+            await self.presence_feed.tell(self.key, notifications.ONLINE)
             self.end_telling()
             try:
                 await self._push_waiting()
@@ -155,8 +152,7 @@ class DeviceConnection:
         }
         data |= {"size": event.size} if event.size is not None else {}
         data |= {"count": count} if count > 1 else {}
-        account, id = self.key
-        await self.hub.feed.emit(account, notifications.REJECTED, id, _json.encode(data))
+        await self.hub.feed.emit(self.key.account, notifications.REJECTED, self.key.id, _json.encode(data))
 
     async def take_leave(self) -> None:
         """The connection has ended: the device is offline, if no newer one has come."""
@@ -165,7 +161,7 @@ class DeviceConnection:
         if not self._told:
             self._leaving = trio.Event()
             await self._leaving.wait()
-        await self.presence_feed.release(*self.key, self.session, last_seen)
+        await self.presence_feed.release(self.key, self.session, last_seen)
         self._retry.succeeded()
 
     def shadow_changed(self, change: Change) -> None:
@@ -202,7 +198,7 @@ class DeviceConnection:
         if not await self.is_valid():
             self.link.close(POLICY_VIOLATION, REVOKED)
             return
-        presence = await self.hub.presence.get(*self.key)
+        presence = await self.hub.presence.get(self.key)
         if presence.session > self.session:
             self.link.close(POLICY_VIOLATION, REPLACED)
         elif not presence.online:  # others took this node for dead, and said so
@@ -211,7 +207,7 @@ class DeviceConnection:
             await self._push_waiting()
 
     async def _push_waiting(self) -> None:
-        delta = (await self.hub.shadows.get(*self.key)).delta_document()
+        delta = (await self.hub.shadows.get(self.key)).delta_document()
         if delta is not None:
             self._push(delta)
 
@@ -232,11 +228,9 @@ class DeviceConnection:
 
     async def _push_large(self, delta: dict[str, Any]) -> None:
         """Push a delta that may be more than the device takes: then people are told in its place."""
-        account, id = self.key
+        key, hub = self.key, self.hub
         try:
-            limit = delta_limit(
-                await self.hub.registry.get(account, id), await self.hub.shadows.get(account, id), self.delta_limits
-            )
+            limit = delta_limit(await hub.registry.get(key), await hub.shadows.get(key), self.delta_limits)
         except NotFound:
             return
         except StorageError as exc:
@@ -249,7 +243,7 @@ class DeviceConnection:
             self._send_delta(delta)
         elif self.conduct.count(self.device.token_hash, notifications.DELTA_WITHHELD, trio.current_time()):
             data = _json.encode({"size": size, "limit": limit, "version": delta["version"]})
-            await self.hub.feed.emit(account, notifications.DELTA_WITHHELD, id, data)
+            await hub.feed.emit(key.account, notifications.DELTA_WITHHELD, key.id, data)
 
     async def _ask_introduction(self, call_timeout: float) -> None:
         params = jsonrpc.dumps({"utc_time": int(self.hub.now())})

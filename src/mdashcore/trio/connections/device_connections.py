@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from mdashcore import notifications
+from mdashcore.identity import DeviceKey
 from mdashcore.trio.connections.device_connection import REPLACED, DeviceConnection
 from mdashcore.trio.connections.link import POLICY_VIOLATION
 
@@ -41,8 +42,8 @@ class _News(msgspec.Struct, gc=False):
 _read_news = msgspec.json.Decoder(_News).decode
 
 
-class DeviceConnections(dict[tuple[str, str], DeviceConnection]):
-    """Each device's newest connection to this node, by account and device id."""
+class DeviceConnections(dict[DeviceKey, DeviceConnection]):
+    """Each device's newest connection to this node."""
 
     def admit(self, connected: DeviceConnection) -> bool:
         """Make this session the device's one, and close the one before; False if a newer one already is."""
@@ -71,7 +72,7 @@ class DeviceConnections(dict[tuple[str, str], DeviceConnection]):
         if not frame.startswith(_ABOUT_DEVICES):
             return None
         news = _read_news(frame)
-        connected = self.get((account, news.id))
+        connected = self.get(DeviceKey(account, news.id))
         shadow = news.data.shadow if news.data is not None else None
         if connected is None or (shadow is not None and shadow.version <= connected.pushed):
             return None

@@ -16,6 +16,7 @@ import trio
 
 from mdashcore import _json, notifications
 from mdashcore.hub import Hub
+from mdashcore.identity import DeviceKey
 from mdashcore.trio.background import Background
 
 __all__ = ["PresenceFeed"]
@@ -44,50 +45,50 @@ class PresenceFeed:
     """The notifications `online` and `offline` of a node.
 
     Args:
-        on_held: called with the account and the id of a device of which a change is not told now.
+        on_held: called with a device of which a change is not told now.
     """
 
-    def __init__(self, hub: Hub, background: Background, on_held: Callable[[str, str], None]) -> None:
+    def __init__(self, hub: Hub, background: Background, on_held: Callable[[DeviceKey], None]) -> None:
         self._hub = hub
         self._background = background
         self._on_held = on_held
-        self._devices: OrderedDict[tuple[str, str], _Changes] = OrderedDict()
+        self._devices: OrderedDict[DeviceKey, _Changes] = OrderedDict()
         self._closing = False
 
-    async def tell(self, account: str, id: str, name: str) -> None:
+    async def tell(self, key: DeviceKey, name: str) -> None:
         """Tell that a device is online or offline, now or, where it changes too often, with what follows.
 
         Raises:
             StorageError: it was not told.
         """
-        key, changes = (account, id), self._changes(account, id)
+        changes = self._changes(key)
         if self._closing or (changes.told < MAX_CHANGES and not changes.held):
             changes.told += 1
             held, changes.held = changes.held, 0
             await self._emit(key, name, held and held + 1)
             return
         if not changes.held:
-            _log.warning("%s of %s comes and goes all the time: two devices may have one token", id, account)
+            _log.warning("%s of %s comes and goes all the time: two devices may have one token", key.id, key.account)
             self._background.spawn(lambda: self._tell_later(key, changes))
         changes.held += 1
         changes.name = name
-        self._on_held(account, id)
+        self._on_held(key)
 
-    async def release(self, account: str, id: str, session: int, last_seen: float) -> None:
+    async def release(self, key: DeviceKey, session: int, last_seen: float) -> None:
         """A session has ended: release it, and if it was the newest tell that the device is offline; for sure."""
         is_again = False
 
         async def release() -> bool:
             nonlocal is_again
             again, is_again = is_again, True
-            return await self._hub.presence.release(account, id, session, last_seen, again=again)
+            return await self._hub.presence.release(key, session, last_seen, again=again)
 
         if await self._background.persist(release):
-            await self._background.persist(lambda: self.tell(account, id, notifications.OFFLINE))
+            await self._background.persist(lambda: self.tell(key, notifications.OFFLINE))
 
-    def forget(self, account: str, id: str) -> None:
+    def forget(self, key: DeviceKey) -> None:
         """The device was removed: nothing more is told of it."""
-        self._devices.pop((account, id), None)
+        self._devices.pop(key, None)
 
     async def close(self) -> None:
         """Tell what is held, and hold nothing any more."""
@@ -95,18 +96,18 @@ class PresenceFeed:
         for key, changes in tuple(self._devices.items()):
             await self._tell_held(key, changes)
 
-    def _changes(self, account: str, id: str) -> _Changes:
+    def _changes(self, key: DeviceKey) -> _Changes:
         now = trio.current_time()
-        changes = self._devices.get((account, id))
+        changes = self._devices.get(key)
         if changes is None or (now - changes.since >= INTERVAL and not changes.held):
-            changes = self._devices[account, id] = _Changes(now)
-            self._devices.move_to_end((account, id))
+            changes = self._devices[key] = _Changes(now)
+            self._devices.move_to_end(key)
             if len(self._devices) > MAX_DEVICES:
-                oldest = next((key for key, each in self._devices.items() if not each.held), (account, id))
+                oldest = next((other for other, each in self._devices.items() if not each.held), key)
                 del self._devices[oldest]
         return changes
 
-    async def _tell_later(self, key: tuple[str, str], changes: _Changes) -> None:
+    async def _tell_later(self, key: DeviceKey, changes: _Changes) -> None:
         """Tell what is held, once in an interval, until there is nothing."""
         while True:
             await trio.sleep_until(changes.since + INTERVAL)
@@ -116,12 +117,11 @@ class PresenceFeed:
                 return
             await self._background.persist(lambda: self._tell_held(key, changes))
 
-    async def _tell_held(self, key: tuple[str, str], changes: _Changes) -> None:
+    async def _tell_held(self, key: DeviceKey, changes: _Changes) -> None:
         if changes.held and self._devices.get(key) is changes:
             name, held = changes.name, changes.held
             await self._emit(key, name, held)
             changes.held -= held
 
-    async def _emit(self, key: tuple[str, str], name: str, count: int) -> None:
-        account, id = key
-        await self._hub.feed.emit(account, name, id, _json.encode({"changes": count}) if count else None)
+    async def _emit(self, key: DeviceKey, name: str, count: int) -> None:
+        await self._hub.feed.emit(key.account, name, key.id, _json.encode({"changes": count}) if count else None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable
 from math import inf
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
@@ -19,6 +19,7 @@ from mdashcore._errors import Conflict, MdashError, NotFound
 from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.updates.performer import UpdatePerformer
+from mdashcore.identity import DeviceKey
 from mdashcore.ota import State, Update
 from mdashcore.trio.background import Background
 from mdashcore.trio.drivers.update_driver import MAX_EVENTS, UpdateDriver
@@ -28,9 +29,6 @@ __all__ = ["UpdateSupervisor"]
 LOOK_INTERVAL: Final = 15.0  # seconds between two looks at an update that is waited for: the bus may have lost its news
 
 FOLLOW_BATCH: Final = 32  # drivers that have something to store at the same time: others have their turn
-
-_Key: TypeAlias = tuple[str, str]
-"""Account and device id."""
 
 _CALLS: Final = (ota.CommitAccepted, ota.CommitUnsupported, ota.RevertAccepted, ota.TransferEnded)
 """What came of people's calls; that matters to an update that another node drives, too."""
@@ -51,19 +49,18 @@ class UpdateSupervisor:
         self._hub = hub
         self._caller = caller
         self._background = background
-        self._here: dict[_Key, ota.Build | None] = {}
+        self._here: dict[DeviceKey, ota.Build | None] = {}
         """The devices that are connected to this node, with what they have said of themselves on their link."""
-        self._drivers: dict[_Key, UpdateDriver] = {}
-        self._pending: dict[_Key, deque[ota.Event]] = {}
-        self._look_again: set[_Key] = set()
-        self._waiters: defaultdict[_Key, set[trio.Event]] = defaultdict(set)
+        self._drivers: dict[DeviceKey, UpdateDriver] = {}
+        self._pending: dict[DeviceKey, deque[ota.Event]] = {}
+        self._look_again: set[DeviceKey] = set()
+        self._waiters: defaultdict[DeviceKey, set[trio.Event]] = defaultdict(set)
 
     # What people want
 
     async def start(
         self,
-        account: str,
-        device: str,
+        key: DeviceKey,
         id: str,
         image: Image | ota.Image,
         options: ota.Options = ota.Options(),
@@ -74,11 +71,10 @@ class UpdateSupervisor:
 
         Arguments and errors are those of `Updates.create`.
         """
-        key = account, device
         with trio.CancelScope(shield=True):  # once stored it has to be driven, whoever asked is still there or not
             pending = self._pending.setdefault(key, deque(maxlen=MAX_EVENTS))
             try:
-                run = await self._hub.updates.create(account, device, id, image, options, blob=blob)
+                run = await self._hub.updates.create(key, id, image, options, blob=blob)
             except BaseException:
                 self._pending.pop(key, None)
                 if pending and key in self._here:
@@ -96,17 +92,15 @@ class UpdateSupervisor:
                 self._drive(run, *self._arrival(key))
         return run.update
 
-    async def cancel(self, account: str, device: str) -> Update:
+    async def cancel(self, key: DeviceKey) -> Update:
         """Take the device's update back, whoever drives it. Raises as `Updates.cancel`."""
-        update = await self._hub.updates.cancel(account, device)
-        if (driver := self._drivers.get((account, device))) is not None:
+        update = await self._hub.updates.cancel(key)
+        if (driver := self._drivers.get(key)) is not None:
             driver.look()
-        self._wake((account, device))
+        self._wake(key)
         return update
 
-    async def wait(
-        self, account: str, device: str, until: Callable[[Update], bool], *, id: str | None = None
-    ) -> Update:
+    async def wait(self, key: DeviceKey, until: Callable[[Update], bool], *, id: str | None = None) -> Update:
         """The device's update, once `until` says so or it has ended, whoever drives it.
 
         Args:
@@ -116,17 +110,16 @@ class UpdateSupervisor:
             NotFound: there is none, or not any more: the device was removed.
             Conflict: another one has taken its place.
         """
-        key = account, device
         news = trio.Event()
         try:
             while True:
                 self._waiters[key].add(news)
                 driver = self._drivers.get(key)
-                update = await self._hub.updates.get(account, device) if driver is None else driver.update
+                update = await self._hub.updates.get(key) if driver is None else driver.update
                 if update is None:
-                    raise NotFound(f"no update of {device!r} any more")
+                    raise NotFound(f"no update of {key.id!r} any more")
                 if id is not None and update.id != id:
-                    raise Conflict(f"another update of {device!r} has taken the place of this one")
+                    raise Conflict(f"another update of {key.id!r} has taken the place of this one")
                 if update.ended or until(update):
                     return update
                 with trio.move_on_after(LOOK_INTERVAL if driver is None else inf):
@@ -140,29 +133,27 @@ class UpdateSupervisor:
 
     # What happens
 
-    async def connected(self, account: str, device: str) -> None:
+    async def connected(self, key: DeviceKey) -> None:
         """The device has a new link to this node: its update goes on here. Raises `StorageError`."""
-        key = account, device
         self._here[key] = None
         await self._go_on(key)
 
-    def disconnected(self, account: str, device: str) -> None:
+    def disconnected(self, key: DeviceKey) -> None:
         """The device has no link to this node any more. A driver keeps the deadlines of its update."""
-        self._here.pop((account, device), None)
-        self._hand(account, device, ota.DeviceDisconnected())
+        self._here.pop(key, None)
+        self._hand(key, ota.DeviceDisconnected())
 
-    def tell(self, account: str, device: str, event: ota.Event) -> None:
+    def tell(self, key: DeviceKey, event: ota.Event) -> None:
         """Something happened to the device, or to its update; without an update it does not matter."""
-        if isinstance(event, ota.BuildReported) and (account, device) in self._here:
-            self._here[account, device] = event.build
-        if not self._hand(account, device, event) and isinstance(event, _CALLS):
-            self._background.spawn(lambda: self._apply(account, device, event))
+        if isinstance(event, ota.BuildReported) and key in self._here:
+            self._here[key] = event.build
+        if not self._hand(key, event) and isinstance(event, _CALLS):
+            self._background.spawn(lambda: self._apply(key, event))
 
-    def heard(self, account: str, device: str, name: str) -> None:
+    def heard(self, key: DeviceKey, name: str) -> None:
         """A notification ``ota.…`` of the device was told, on this node or another."""
         if name == _PROGRESS:
             return
-        key = account, device
         self._wake(key)
         driver = self._drivers.get(key)
         if driver is not None:
@@ -176,13 +167,12 @@ class UpdateSupervisor:
 
     async def take_up_all(self) -> None:
         """Go on with what a process that lives no more has left: every update whose device no other node holds."""
-        async for account, device in self._hub.updates.unfinished():
-            key = account, device
+        async for key in self._hub.updates.unfinished():
             if key in self._drivers or key in self._pending:
                 continue
             if key in self._here:
                 await self._go_on(key)
-            elif not (await self._hub.presence.get(account, device)).online and key not in self._pending:
+            elif not (await self._hub.presence.get(key)).online and key not in self._pending:
                 self._pending[key] = deque(maxlen=MAX_EVENTS)
                 await self._take_up(key, self._pending[key])
 
@@ -193,18 +183,17 @@ class UpdateSupervisor:
             if number % FOLLOW_BATCH == 0:
                 await trio.lowlevel.checkpoint()
 
-    def forget(self, account: str, device: str) -> None:
+    def forget(self, key: DeviceKey) -> None:
         """The device was removed: drive its update no more."""
-        driver = self._drivers.pop((account, device), None)
+        driver = self._drivers.pop(key, None)
         if driver is not None:
             driver.release()
-        self._wake((account, device))
+        self._wake(key)
 
     # Inside
 
-    def _hand(self, account: str, device: str, event: ota.Event) -> bool:
+    def _hand(self, key: DeviceKey, event: ota.Event) -> bool:
         """Give an event to who drives the update, or is about to; False if nobody does."""
-        key = account, device
         if (driver := self._drivers.get(key)) is not None:
             driver.tell(event)
         elif (pending := self._pending.get(key)) is not None:
@@ -213,34 +202,34 @@ class UpdateSupervisor:
             return False
         return True
 
-    def _arrival(self, key: _Key) -> tuple[ota.Event, ...]:
+    def _arrival(self, key: DeviceKey) -> tuple[ota.Event, ...]:
         """What a device that is here means to an update that knows nothing of its link yet."""
         said = self._here[key]
         return (ota.DeviceConnected(),) if said is None else (ota.DeviceConnected(), ota.BuildReported(said))
 
-    def _expect(self, key: _Key) -> deque[ota.Event] | None:
+    def _expect(self, key: DeviceKey) -> deque[ota.Event] | None:
         """The device is here. What has to be told when its update was taken up; None if somebody was told already."""
         arrival = self._arrival(key)
-        if all(self._hand(*key, event) for event in arrival):
+        if all(self._hand(key, event) for event in arrival):
             return None
         pending = self._pending[key] = deque(arrival, maxlen=MAX_EVENTS)
         return pending
 
-    async def _go_on(self, key: _Key) -> None:
+    async def _go_on(self, key: DeviceKey) -> None:
         pending = self._expect(key)
         if pending is not None:
             await self._take_up(key, pending)
 
-    def _come(self, key: _Key) -> None:
+    def _come(self, key: DeviceKey) -> None:
         pending = self._expect(key)
         if pending is not None:
             self._background.spawn(lambda: self._take_up(key, pending))
 
-    async def _take_up(self, key: _Key, pending: deque[ota.Event]) -> None:
+    async def _take_up(self, key: DeviceKey, pending: deque[ota.Event]) -> None:
         """Drive the device's update, if it has one that has not ended."""
         run = None
         try:
-            run = await self._hub.updates.take_up(*key)
+            run = await self._hub.updates.take_up(key)
         except NotFound:
             pass
         finally:
@@ -255,7 +244,7 @@ class UpdateSupervisor:
         self._look_again.discard(key)
 
     def _drive(self, run: UpdatePerformer, *events: ota.Event) -> None:
-        key = run.account, run.device
+        key = run.key
         driver = UpdateDriver(
             run,
             self._caller,
@@ -270,7 +259,7 @@ class UpdateSupervisor:
         driver.tell(*events)
         self._background.spawn(lambda: self._run(key, driver))
 
-    async def _run(self, key: _Key, driver: UpdateDriver) -> None:
+    async def _run(self, key: DeviceKey, driver: UpdateDriver) -> None:
         try:
             await driver.drive()
         finally:
@@ -280,13 +269,13 @@ class UpdateSupervisor:
         if driver.replaced and key in self._here and key not in self._drivers:
             self._come(key)
 
-    async def _apply(self, account: str, device: str, event: ota.Event) -> None:
+    async def _apply(self, key: DeviceKey, event: ota.Event) -> None:
         """Tell an event to an update that is not driven here."""
         try:
-            await self._hub.updates.apply(account, device, event)
+            await self._hub.updates.apply(key, event)
         except NotFound:
             return
 
-    def _wake(self, key: _Key) -> None:
+    def _wake(self, key: DeviceKey) -> None:
         for news in self._waiters.get(key, ()):
             news.set()
