@@ -46,7 +46,7 @@ def calls(server: RunningServer) -> Callable[[], int]:
     """How many calls of d1 are waited for."""
 
     def count() -> int:
-        link = server.service.node._link("alice", "d1")
+        link = server.service.node._link(DeviceKey("alice", "d1"))
         assert isinstance(link, Link)
         assert len(link._callers) == len(link.connection._calls)
         return len(link._callers)
@@ -292,9 +292,9 @@ async def test_many_requests_in_one_packet_keep_nobody_waiting(
             turn += 1
             await trio.lowlevel.checkpoint()
 
-    async def get_and_note(account: str, id: str) -> Any:
+    async def get_and_note(key: DeviceKey) -> Any:
         turns.add(turn)
-        return await get(account, id)
+        return await get(key)
 
     monkeypatch.setattr(server.service.hub.shadows, "get", get_and_note)
     async with open_raw(server) as raw, trio.open_nursery() as nursery:

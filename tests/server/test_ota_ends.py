@@ -95,7 +95,7 @@ class Lamp:
 
     def drop(self):
         """Cut the connection; the device does not notice more than that."""
-        self.person.server.service.node._devices["alice", "d1"].link.abort()
+        self.person.server.service.node._devices[DeviceKey("alice", "d1")].link.abort()
 
     def count(self, method):
         return [name for name, _ in self.device.calls].count(method)

@@ -477,7 +477,7 @@ async def test_a_call_whose_caller_leaves_is_forgotten(server: RunningServer, op
         async with open_raw(server) as raw:
             await raw.send(request("POST", "/devices/d1/rpc/Slow", alice.key, b"{}"))
             late = await device.expect("Slow")
-        link = server.service.node._devices["alice", "d1"].link
+        link = server.service.node._devices[DeviceKey("alice", "d1")].link
         with trio.fail_after(PATIENCE):
             while "Slow" in link.connection._calls.values():
                 await alice.http.get("/devices/d1")

@@ -221,23 +221,23 @@ async def test_what_goes_wrong_elsewhere_is_the_same_error(autojump_clock: Any, 
     client = await cluster.connect(there, await cluster.register())
     cluster.answer(client, "Bad", error={"code": -5, "message": "no", "data": [1]})
     with pytest.raises(RpcError) as caught:
-        await here.call("alice", "d1", "Bad")
+        await here.call(DeviceKey("alice", "d1"), "Bad")
     assert (caught.value.code, caught.value.message, caught.value.data) == (-5, "no", [1])
     cluster.attend(client)
     began = trio.current_time()
     with pytest.raises(CallTimeout, match="Silence was not answered within 3 s"):
-        await here.call("alice", "d1", "Silence", timeout=3)
+        await here.call(DeviceKey("alice", "d1"), "Silence", timeout=3)
     assert trio.current_time() - began == pytest.approx(3, abs=0.1)
     with pytest.raises(TooLarge):
-        await here.call("alice", "d1", "X", b'"%b"' % (b"x" * MAX_PARAMS))
+        await here.call(DeviceKey("alice", "d1"), "X", b'"%b"' % (b"x" * MAX_PARAMS))
     with pytest.raises(NotFound):
-        await here.call("alice", "nobody", "X")
+        await here.call(DeviceKey("alice", "nobody"), "X")
     with pytest.raises(NotFound):
-        await here.call("bob", "d1", "X")
+        await here.call(DeviceKey("bob", "d1"), "X")
     await client.close()
     await trio.testing.wait_all_tasks_blocked()
     with pytest.raises(DeviceOffline):
-        await here.call("alice", "d1", "X")
+        await here.call(DeviceKey("alice", "d1"), "X")
 
 
 async def test_many_calls_at_once_keep_their_answers(autojump_clock: Any, cluster: Cluster) -> None:
@@ -272,7 +272,7 @@ async def test_a_delta_reaches_the_device_of_another_node(autojump_clock: Any, c
     delta = await client.expect("Shadow.Delta")
     assert delta["params"]["state"] == {"on": True}
     cluster.answer(client, "Last", result=1)
-    await here.call("alice", "d1", "Last")
+    await here.call(DeviceKey("alice", "d1"), "Last")
 
 
 async def test_a_device_that_changes_the_node_stays_online(autojump_clock: Any, cluster: Cluster) -> None:
@@ -285,7 +285,7 @@ async def test_a_device_that_changes_the_node_stays_online(autojump_clock: Any, 
     await trio.testing.wait_all_tasks_blocked()
     assert await cluster.told() == ["online", "online"]
     cluster.answer(new, "Where", result="here")
-    assert await there.call("alice", "d1", "Where") == b'"here"'
+    assert await there.call(DeviceKey("alice", "d1"), "Where") == b'"here"'
 
 
 async def test_a_token_that_was_revoked_elsewhere_closes_the_connection(autojump_clock: Any, cluster: Cluster) -> None:
@@ -346,7 +346,7 @@ async def test_devices_of_a_dead_node_go_offline(autojump_clock: Any, cluster: C
     await here.hub.nodes.join("ghost")
     await here.hub.presence.claim(DeviceKey("alice", "d1"), "ghost")
     with pytest.raises(CallTimeout):
-        await here.call("alice", "d1", "X", timeout=3)
+        await here.call(DeviceKey("alice", "d1"), "X", timeout=3)
     await trio.sleep(DEAD_AFTER - 3 - BEAT_INTERVAL)
     assert (await here.hub.presence.get(DeviceKey("alice", "d1"))).online
     await trio.sleep(2 * BEAT_INTERVAL + 1)
@@ -364,7 +364,7 @@ async def test_a_caller_hears_at_once_that_the_node_is_gone(autojump_clock: Any,
     await here.hub.presence.claim(DeviceKey("alice", "d1"), "ghost")
     began = trio.current_time()
     with pytest.raises(DeviceOffline):
-        await here.call("alice", "d1", "X", timeout=100)
+        await here.call(DeviceKey("alice", "d1"), "X", timeout=100)
     assert trio.current_time() - began < DEAD_AFTER + 2 * BEAT_INTERVAL
 
 
@@ -433,7 +433,7 @@ async def test_rubbish_between_nodes_harms_nobody(autojump_clock: Any, cluster: 
     for frame in (b'{"id":1,"method":"Nothing"}', b'{"id":2,"method":"Device.Call","params":{"account":1}}'):
         await cluster.bus.publish(f"node.{there.id}", b"stranger " + frame)
     cluster.answer(client, "Still", result=True)
-    assert await here.call("alice", "d1", "Still") == b"true"
+    assert await here.call(DeviceKey("alice", "d1"), "Still") == b"true"
 
 
 async def test_a_sign_of_life_whose_answer_was_lost_is_one(autojump_clock: Any, cluster: Cluster) -> None:

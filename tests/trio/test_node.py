@@ -934,8 +934,8 @@ async def test_the_newest_delta_counts_whatever_its_size(autojump_clock: Any, fl
     """A large one that is looked at is not sent after a smaller, newer one."""
     client = await fleet.connect(await fleet.register())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fleet.hub.shadows.update, "alice", "d1", big(5000))
-        nursery.start_soon(fleet.hub.shadows.update, "alice", "d1", big(5))
+        nursery.start_soon(fleet.hub.shadows.update, DeviceKey("alice", "d1"), big(5000))
+        nursery.start_soon(fleet.hub.shadows.update, DeviceKey("alice", "d1"), big(5))
     await trio.testing.wait_all_tasks_blocked()
     await client.send({"id": 1, "method": "Dash.Shadow.Get"})
     versions = []

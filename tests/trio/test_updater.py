@@ -611,7 +611,7 @@ async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, he
     here.update_supervisor.forget(KEY)
     run = await here.hub.updates.take_up(KEY)
     ended = ota.advance(run.update, ota.CancelRequested(), now=EPOCH)
-    await here.hub.updates.store.records.put(run.key, ended)
+    await here.hub.updates.store.records.put(str(run.key), ended)
     assert await site.images() == [blob_key("alice", update.id)]
     await here.update_supervisor.take_up_all()
     assert await site.images() == []

@@ -586,8 +586,8 @@ async def test_frames_are_taken_in_slices_whatever_they_are(
         now += each
         return now
 
-    for module in ("websocket", "inflow"):
-        monkeypatch.setattr(f"mdashcore.trio.{module}.perf_counter", clock)
+    for module in ("server_websocket", "readiness"):
+        monkeypatch.setattr(f"mdashcore.trio.transport.{module}.perf_counter", clock)
     ws, client = await open_pair(sockets=sockets)
     looks: list[float] = []
     got: list[bytes] = []

@@ -130,7 +130,7 @@ class Node:
         )
         self.calls: Calls = Calls(hub, id, self._link, self._peers, default_timeout=settings.call_timeout)
         self.update_supervisor: UpdateSupervisor = UpdateSupervisor(hub, LocalCaller(self.calls), self.background)
-        self.rollouts: RolloutSupervisor = RolloutSupervisor(hub, _NodeUpdates(self), self.background)
+        self.rollouts: RolloutSupervisor = RolloutSupervisor(hub, NodeUpdates(self), self.background)
 
     # Connections
 
@@ -429,7 +429,7 @@ class Node:
                 self._quiet = trio.Event()
 
 
-class _NodeUpdates:
+class NodeUpdates:
     """The updates of the devices that are connected to a node, as a rollout starts and cancels them."""
 
     def __init__(self, node: Node) -> None:
