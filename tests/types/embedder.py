@@ -36,6 +36,7 @@ from mdashcore.hub import (
     CreatedDevice,
     Device,
     DeviceCaller,
+    DeviceKey,
     DeviceSession,
     FeedItem,
     Hub,
@@ -56,25 +57,25 @@ from mdashcore.trio.node import Node, NodeSettings, open_node
 class Revocations(HubObserver):
     """Overrides what concerns it, and nothing else."""
 
-    def device_revoked(self, account: str, id: str) -> None:
-        assert_type(account, str)
+    def device_revoked(self, key: DeviceKey) -> None:
+        assert_type(key.id, str)
 
 
 class Everything:
     """An observer need not be a subclass."""
 
-    def shadow_changed(self, account: str, id: str, change: Change) -> None: ...
-    def device_revoked(self, account: str, id: str) -> None: ...
+    def shadow_changed(self, key: DeviceKey, change: Change) -> None: ...
+    def device_revoked(self, key: DeviceKey) -> None: ...
     def notified(self, account: str, item: FeedItem) -> None: ...
-    def build_reported(self, account: str, id: str, build: ota.Build) -> None: ...
-    def device_removed(self, account: str, id: str) -> None: ...
+    def build_reported(self, key: DeviceKey, build: ota.Build) -> None: ...
+    def device_removed(self, key: DeviceKey) -> None: ...
     def key_revoked(self, account: str, key: str | None) -> None: ...
 
 
 class Half:
     """But has to be a whole one."""
 
-    def device_revoked(self, account: str, id: str) -> None: ...
+    def device_revoked(self, key: DeviceKey) -> None: ...
 
 
 def observe(hub: Hub) -> None:
@@ -126,7 +127,7 @@ async def serve_devices(hub: Hub) -> None:
 
 async def call_devices(node: Node) -> None:
     caller: DeviceCaller = node
-    assert_type(await caller.call("home", "lamp", "Sys.GetInfo", timeout=2.0), bytes)
+    assert_type(await caller.call(DeviceKey("home", "lamp"), "Sys.GetInfo", timeout=2.0), bytes)
 
 
 async def be_a_device() -> None:
