@@ -28,7 +28,7 @@ from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
-from mdashcore.trio.node import Node, NodeSettings, _NodeUpdates, open_node
+from mdashcore.trio.node import Node, NodeSettings, NodeUpdates, open_node
 
 OLD, NEW = "1.0", "2.0"
 BYTES = b"an image, as far as these devices care. " * 40
@@ -390,7 +390,7 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     await fleet.connected()
     first, second = (
         fleet.node.rollouts.notice,
-        RolloutSupervisor(fleet.hub, _NodeUpdates(fleet.node), fleet.node.background),
+        RolloutSupervisor(fleet.hub, NodeUpdates(fleet.node), fleet.node.background),
     )
     fleet.node.rollouts.notice = lambda *told: (first(*told), second.notice(*told))
     fleet.node.background.spawn(second.run)

@@ -43,7 +43,6 @@ from mdashcore.hub import (
     HubObserver,
     LogQuery,
 )
-from mdashcore.identity import DeviceKey
 from mdashcore.server.app import create_app
 from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import Gateway
