@@ -184,6 +184,16 @@ def test_every_option_reaches_the_server(demo, mdash, image, device):
     }
 
 
+def test_a_bare_image(demo, mdash, tmp_path, device):
+    """One that looks like something else is taken where it is said to be one."""
+    path = tmp_path / "fw.zip"
+    path.write_bytes(b"\xe9no zip" * 100)
+    done = mdash("rollout", "create", str(path), "--device", device, env=demo.by_key)
+    assert (done.code, "needs bare=1" in done.err) == (1, True)
+    done = mdash("rollout", "create", str(path), "--device", device, "--bare", "--json", env=demo.by_key)
+    assert (done.code, json.loads(done.out)["image"]["bare"]) == (0, True), done.err
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

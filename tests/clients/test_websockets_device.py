@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 import trio
 from websockets.asyncio.client import connect
 
@@ -37,3 +38,20 @@ async def test_a_device_on_websockets_is_called_and_pinged(alice):
         assert response.text == '{"b": 1, "a": 2.5}'  # as the device's own encoder wrote it
         await alice.http.delete("/devices/d1")
     assert outcome == [("the device token was revoked", False)]
+
+
+@pytest.mark.parametrize("path", ["rpc", "notify"])
+@pytest.mark.parametrize("offered", [["json-rpc"], ["dash.mongoose-os.com", "json-rpc"], ["mqtt"], None])
+async def test_who_offers_subprotocols_is_let_in(alice, path, offered):
+    """On both sockets the first that is offered is chosen, and none where none is: `websockets` refuses any other."""
+    secret = await alice.register("d1") if path == "rpc" else alice.key
+    url = f"{alice.server.url.replace('http', 'ws')}/api/v2/{path}"
+
+    async def client() -> tuple[str | None, int]:
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with connect(url, additional_headers=headers, subprotocols=offered) as ws:
+            await (await ws.ping())
+            return ws.subprotocol, ws.response.status_code
+
+    chosen, status = await trio.to_thread.run_sync(asyncio.run, client())
+    assert (chosen, status) == (offered and offered[0], 101)

@@ -7,6 +7,7 @@ import io
 import json
 import random
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,6 +188,25 @@ async def test_the_same_for_rollouts(alice):
     answer = await post(image())
     assert (answer.status_code, "'d1' runs heater" in answer.json()["error"]["message"]) == (409, True)
     assert (await post(image(), force=True)).status_code == 201
+
+
+async def test_every_device_of_a_rollout_is_asked_about(alice):
+    """Also the last of many: it took zips so far. An image that is said to be a bare one is not asked about."""
+    hub = alice.server.service.hub
+    ids = [f"d{number:03}" for number in range(150)]
+    for id in ids:
+        await hub.create_device("alice", id)
+    zip_ = ota.Image.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
+    taken = attrs.evolve(ota.Update.queued("ota_1", zip_, now=1.0), state=ota.State.COMMITTED)
+    await hub.updates.store.remember("alice", ids[-1], taken)
+
+    async def post(query):
+        return await alice.http.post("/rollouts", **rollout(BARE, "fw.bin", query, devices=ids))
+
+    answer = await post({})
+    assert (answer.status_code, f"'{ids[-1]}' took firmware zips" in answer.json()["error"]["message"]) == (409, True)
+    assert await stored(alice) == []
+    assert (await post({"bare": 1})).status_code == 201
 
 
 @given(st.binary(max_size=2 * HEAD_SIZE))

@@ -83,6 +83,22 @@ def test_a_rollout_from_the_plan_to_its_end(open_page, person, fleet, image, axe
     axe(page)
 
 
+def test_a_bare_image(open_page, person):
+    """What is no zip is sent where it is said to be a bare image; of a zip that is not asked."""
+    person.register("lamp")
+    page = open_page(person, "#/rollouts/new")
+    bare = page.get_by_label("It is a bare image")
+    expect(bare).to_be_hidden()
+    choose = page.get_by_label("Firmware (.zip")
+    choose.set_input_files({"name": "fw.zip", "mimeType": "application/zip", "buffer": b"\xe9no zip" * 100})
+    expect(page.get_by_text("unless it is a bare image")).to_be_visible()
+    page.get_by_role("button", name="Start the rollout").click()
+    expect(page.get_by_role("alert")).to_contain_text("needs bare=1")
+    bare.check()
+    page.get_by_role("button", name="Start the rollout").click()
+    expect(page.get_by_role("heading", name="fw.zip", level=1)).to_be_visible()
+
+
 def test_approving_pausing_aborting(open_page, person, begin, axe):
     """Each is offered where it fits; an abort says what it means, and asks once; what is over can be deleted."""
     for n in range(4):

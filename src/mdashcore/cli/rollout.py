@@ -89,7 +89,8 @@ _PLAN: Final = (
     click.option(
         "--commit-after", type=DURATION, help="How long a device is healthy before its commit.  [default: 30s]"
     ),
-    click.option("--force", is_flag=True, help="Send it whatever platform and build a device reports."),
+    click.option("--force", is_flag=True, help="Send it whatever platform, application and build a device reports."),
+    click.option("--bare", is_flag=True, help="FILE is a bare image, whatever its name or its first bytes look like."),
 )
 
 
@@ -126,13 +127,15 @@ def rollout() -> None:
 @click.option("--watch", is_flag=True, help="Watch it until it ends, or waits for you.")
 @json_option
 @remote_options()
-def create_rollout(remote: Remote, *, file: Path, watch: bool, as_json: bool, **options: Any) -> None:
-    """Begin a rollout of FILE, a firmware zip, and write its id.
+def create_rollout(remote: Remote, *, file: Path, watch: bool, as_json: bool, bare: bool, **options: Any) -> None:
+    """Begin a rollout of FILE, and write its id.
+
+    FILE is a Mongoose OS firmware zip, or a bare image for devices that take one.
 
     It goes on by itself, phase after phase, and pauses when too many devices fail. Which devices it means is fixed now:
     give --all, --device or --filter.
     """
-    made = _create(remote, file, _request(**options))
+    made = _create(remote, file, _request(**options), bare=bare)
     if watch:
         click.echo(printable(f"{made['id']}: {made['counts']['pending']} devices"), err=True)
         _watch(remote, made["id"], as_json=as_json)
@@ -157,7 +160,7 @@ def _request(
     return asked | ({"auto_commit": False} if manual_commit else {})
 
 
-def _create(remote: Remote, path: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _create(remote: Remote, path: Path, request: dict[str, Any], *, bare: bool) -> dict[str, Any]:
     import httpx
 
     timeout = httpx.Timeout(UPLOAD_TIMEOUT, connect=10.0)
@@ -168,7 +171,7 @@ def _create(remote: Remote, path: Path, request: dict[str, Any]) -> dict[str, An
     ):
         # In this order: a request that cannot be is told before the image is sent.
         files: list[tuple[str, Any]] = [("rollout", (None, _json.encode(request))), ("file", (path.name, file))]
-        response = client.post(remote.url(("rollouts",)), files=files)
+        response = client.post(remote.url(("rollouts",)), params={"bare": "1"} if bare else {}, files=files)
     made: dict[str, Any] = _json.decode(remote.checked(response))
     return made
 

@@ -38,7 +38,6 @@ __all__ = ["PREFIX", "Rollouts", "describe"]
 PREFIX: Final = "rol"  # of ids
 
 PIECE: Final = 1000  # ids in one document: 128 KB at most
-FIT_SAMPLE: Final = 100  # devices whose updates of before are looked at for a bare image: fleets took one or the other
 MAX_AGES: Final = 1_000  # of rollouts that are looked at and not driven here: 200 KB
 MAX_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
 
@@ -120,16 +119,13 @@ class Rollouts:
     ) -> None:
         """Ask back where an image is likely meant for other devices. Raises `Conflict` as `Updates.check_fit`.
 
-        Every device is asked about the application that it runs; of a bare image, the first `FIT_SAMPLE` about the
-        updates that they had.
+        Every device counts: with the application that it runs, or, for a bare image, with the updates that it had.
         """
-        found = self._device_list.select(account, selection, pause)
-        facts, looked_at = ota.Image.of(image), 0
-        async with aclosing(found) as devices:
+        facts = ota.Image.of(image)
+        if facts.bare and bare:
+            return
+        async with aclosing(self._device_list.select(account, selection, pause)) as devices:
             async for each in devices:
-                looked_at += 1
-                if facts.bare and (bare or looked_at > FIT_SAMPLE):
-                    return
                 if not each.damaged:
                     await self.updates.check_fit(each.device.key, facts, bare=bare, shadow=each.shadow)
 

@@ -17,7 +17,7 @@ export default function create({query}) {
   const ids = query.devices === "selected" ? new Set(draft.ids) : null; // chosen in the list of devices; after a reload, none
   const number = (name, value, props = {}) => h("input", {type: "number", name, value, step: "any", required: true, ...props});
 
-  const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip", onchange: look});
+  const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip,.bin,application/octet-stream", onchange: look});
   const about = h("p", {class: "muted", role: "status"});
   const filter = h("input", {name: "filter", value: query.q ?? "", autocomplete: "off", autocapitalize: "none", spellcheck: "false", placeholder: "arch=esp32 fw_version!=1.4", oninput: preview});
   const found = h("p", {class: "muted", role: "status"});
@@ -41,9 +41,10 @@ export default function create({query}) {
   const approval = box("Wait for my approval before the first phase", false, "rollout-approval");
   const commit = box("Commit each device by itself once it stays healthy", true, "rollout-commit");
   const force = box("Send the image whatever platform, application and build a device reports", false, "rollout-force");
+  const bare = box("It is a bare image, whatever it looks like", false, "rollout-bare");
   const error = errorLine();
   const bar = progress("Upload");
-  bar.element.hidden = true;
+  bar.element.hidden = bare.element.hidden = true;
   const save = h("button", {type: "submit", class: "primary"}, "Start the rollout");
 
   // What it would mean
@@ -53,9 +54,11 @@ export default function create({query}) {
     if (!image) return;
     try {
       const read = (await isZip(image)) ? await readFirmware(image) : null;
+      bare.element.hidden = read !== null && read.problems.length === 0;
+      if (bare.element.hidden) bare.input.checked = false;
       const {name: app, version, platform} = read?.manifest ?? {};
       fill(about, read ? [h("b", {}, foreign(String(app ?? "?"))), " version ", h("b", {}, foreign(String(version ?? "?"))), ` for `, foreign(String(platform ?? "?")), `, ${bytes(image.size)}`,
-        read.problems.length > 0 && [". The server will refuse it: ", foreign(read.problems.join("; "))]] : /\.zip$/i.test(image.name) ? "The server will refuse it: it is no zip file." : `No zip: it is sent as it is, ${bytes(image.size)}, unchecked.`);
+        read.problems.length > 0 && [". The server will refuse it: ", foreign(read.problems.join("; "))]] : /\.zip$/i.test(image.name) ? "The server will refuse it, unless it is a bare image: it is no zip file." : `No zip: it is sent as it is, ${bytes(image.size)}, unchecked.`);
     } catch (problem) {
       setText(about, problem.message);
     }
@@ -142,7 +145,7 @@ export default function create({query}) {
       const fields = {rollout: JSON.stringify(asked())};
       sending = new AbortController();
       bar.element.hidden = false;
-      return upload("/rollouts", file.files[0], {fields, signal: sending.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} %` : "being checked")});
+      return upload(bare.input.checked ? "/rollouts?bare=1" : "/rollouts", file.files[0], {fields, signal: sending.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} %` : "being checked")});
     });
     sending = null;
     bar.element.hidden = true;
@@ -156,7 +159,7 @@ export default function create({query}) {
     element: h("section", {class: "page stack narrow", "aria-label": "New rollout"},
       h("div", {}, h("a", {class: "back", href: "#/rollouts"}, "← Rollouts"), h("h1", {}, "New rollout")),
       h("form", {onsubmit: submit},
-        h("div", {class: "card stack"}, h("h2", {}, "Image"), field("Firmware (.zip of Mongoose OS)", file), about, field("Name", name, "for people; the image's if empty")),
+        h("div", {class: "card stack"}, h("h2", {}, "Image"), field("Firmware (.zip of Mongoose OS, or a bare image)", file), about, bare.element, field("Name", name, "for people; the image's if empty")),
         h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.size)} that you have selected.`),
           field("Filter", filter, "terms as in the list of devices, all of which have to hold; empty for all"), found,
           h("p", {class: "hint"}, "They are fixed when the rollout starts.")),
