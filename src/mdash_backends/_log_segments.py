@@ -14,6 +14,10 @@ where there are several: so an append of which only a part came to the disk is k
 first entry that was not trimmed; what is before it is removed a file at a time. ``newest`` names the last file with an
 entry that was acknowledged, so it is known when that one is lost; it is null where there is no file.
 
+A line that cannot be read takes out itself: its entry is given as damaged, and the lines behind it by the offsets that
+they hold. Where the end of the last file cannot be read, the next append begins another file, at an offset that no
+line before it can have had.
+
 Everything here blocks.
 """
 
@@ -33,6 +37,7 @@ import msgspec
 
 from mdash_backends._files import Files, damaged, json_text, read_file, write_all
 from mdash_backends._lock import sync_folder
+from mdash_backends._log_lines import line_at, salvage, split_lines, too_short
 from mdash_backends._modes import create_file
 from mdashcore import _json
 from mdashcore._errors import StorageError
@@ -66,6 +71,8 @@ class State:
     """Bytes of the last segment."""
     newest: int | None = None
     """The last segment of which the header knows. Another is there only where its first append was not acknowledged."""
+    sealed: bool = False
+    """Whether the last segment is damaged: the next append begins another."""
 
 
 class _Header(msgspec.Struct):
@@ -74,25 +81,7 @@ class _Header(msgspec.Struct):
     newest: int | None = None
 
 
-class _Line(msgspec.Struct, frozen=True):
-    offset: int
-    time: float
-    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    text: str | msgspec.UnsetType = msgspec.UNSET
-    last: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.body is msgspec.UNSET) == (self.text is msgspec.UNSET):
-            raise ValueError("a line has either a body or a text")
-
-    @property
-    def entry(self) -> LogEntry:
-        body = self.text.encode() if isinstance(self.text, str) else bytes(self.body or b"")
-        return LogEntry(self.offset, self.time, body)
-
-
 _decode_header = msgspec.json.Decoder(_Header).decode
-_decode_line = msgspec.json.Decoder(_Line).decode
 
 
 def load(folder: str, name: str, *, repair: bool) -> State:
@@ -121,11 +110,11 @@ def load(folder: str, name: str, *, repair: bool) -> State:
     starts = _segments(folder)
     if header.newest is not None and header.newest not in starts:
         raise StorageError(f"{_path(folder, header.newest)} is missing")
-    size, end = 0, header.first
+    size, end, sealed = 0, header.first, False
     if starts:
         last = starts[-1]
-        size, end = _recover(_path(folder, last), last, least=last == header.newest, repair=repair)
-    found = State(folder, name, True, header.first, end, tuple(starts), size, header.newest)
+        size, end, sealed = _recover(_path(folder, last), last, least=last == header.newest, repair=repair)
+    found = State(folder, name, True, header.first, end, tuple(starts), size, header.newest, sealed)
     state = _without(found, header.first)
     if repair:
         remove_trimmed(found, state)
@@ -152,7 +141,7 @@ def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[byt
     if not state.exists:
         files.make(state.folder)
         _write_header(files, state)
-    fresh = not state.starts or state.size >= SEGMENT_BYTES
+    fresh = not state.starts or state.size >= SEGMENT_BYTES or state.sealed
     starts = (*state.starts, state.end) if fresh else state.starts
     size = 0 if fresh else state.size
     path = _path(state.folder, starts[-1])
@@ -180,14 +169,15 @@ def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[byt
             raise
     finally:
         os.close(descriptor)
-    return attrs.evolve(state, exists=True, end=end, starts=starts, size=size + len(lines), newest=starts[-1])
+    size += len(lines)
+    return attrs.evolve(state, exists=True, end=end, starts=starts, size=size, newest=starts[-1], sealed=False)
 
 
 def read(state: State, start: int, limit: int) -> list[LogEntry]:
-    """At most `limit` entries from an offset on.
+    """At most `limit` entries from an offset on; one that cannot be read with the file, the line and the reason.
 
     Raises:
-        StorageError: a file is damaged; the text names it and the line. Or it is missing: then the cause says so.
+        StorageError: a file is missing; then the cause says so.
     """
     entries: list[LogEntry] = []
     offset = max(start, state.first)
@@ -200,13 +190,14 @@ def read(state: State, start: int, limit: int) -> list[LogEntry]:
         path = _path(state.folder, begin)
         try:
             with open(path, "rb", buffering=0) as file:
-                lines = _split(file.read())
+                lines = split_lines(file.read())
         except FileNotFoundError as exc:
             raise StorageError(f"{path} is missing") from exc
         until = min([stop, *state.starts[number : number + 1]])
-        for n in range(offset - begin, until - begin):
-            line = _line(path, lines, n, begin)
-            entries.append(line.entry)
+        try:
+            entries += [line_at(path, lines, n, begin).entry for n in range(offset - begin, until - begin)]
+        except StorageError:
+            entries += salvage(path, lines, begin).entries(offset, until)
         offset = until
     return entries
 
@@ -266,22 +257,30 @@ def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple
     return b"".join(lines), offset
 
 
-def _recover(path: str, begin: int, *, least: int, repair: bool) -> tuple[int, int]:
-    """The size of a log's last file, and the offset after its last line, without its torn end, which is cut off.
+def _recover(path: str, begin: int, *, least: int, repair: bool) -> tuple[int, int, bool]:
+    """What a log's last file has without its torn end, which is cut off: its size, the offset after its last line, and
+    whether that end cannot be read.
 
     Torn is what ends without a line break, also if it is NULs (a file can grow on disk before its bytes get there), and
     the lines of an append of which the last one is not there. A file that is left with fewer than `least` is damaged.
     """
     data = read_file(path) or b""
-    lines = _split(data)
-    whole = len(lines)
+    lines = split_lines(data)
+    whole, end, sealed = len(lines), begin + len(lines), False
     while whole:
-        line = _last_line(path, lines[:whole], begin)
+        try:
+            line = line_at(path, lines, whole - 1, begin)
+        except StorageError as exc:
+            salvaged = salvage(path, lines, begin)
+            whole, end, sealed = len(lines), salvaged.end, True
+            _logger.error("%s; the log goes on in another file", next(iter(salvaged.damage.values()), exc))
+            break
+        end = line.offset + 1
         if line.last is None or line.last == line.offset:
             break
         whole -= 1
     if whole < least:
-        raise StorageError(f"{path} is damaged: it ends after line {whole}, and there were more")
+        raise StorageError(too_short(path, whole))
     size = sum(len(line) + 1 for line in lines[:whole])
     if size < len(data):
         cut = "cut off" if repair else "the next start will cut off"
@@ -292,41 +291,7 @@ def _recover(path: str, begin: int, *, least: int, repair: bool) -> tuple[int, i
         with open(path, "rb+", buffering=0) as file:
             file.truncate(size)
             os.fsync(file.fileno())
-    return size, begin + whole
-
-
-def _last_line(path: str, lines: Sequence[bytes], begin: int) -> _Line:
-    try:
-        return _line(path, lines, len(lines) - 1, begin)
-    except StorageError:
-        for number in range(len(lines)):  # it may be wrong only because of an earlier one: that is the one to name
-            _line(path, lines, number, begin)
-        raise
-
-
-def _line(path: str, lines: Sequence[bytes], number: int, begin: int) -> _Line:
-    """A line of a file, counted from 0."""
-    if number >= len(lines):
-        raise StorageError(f"{path} is damaged: it ends after line {len(lines)}, and there were more")
-    try:
-        lines[number].decode()
-        line = _decode_line(lines[number])
-    except _json.DECODE_ERRORS as exc:
-        raise StorageError(f"{_where(path, lines, number)}: {_json.reason(exc)}") from exc
-    if line.offset != begin + number:
-        raise StorageError(f"{_where(path, lines, number)}: offset {line.offset} instead of {begin + number}")
-    return line
-
-
-def _where(path: str, lines: Sequence[bytes], number: int) -> str:
-    return f"{path} is damaged in line {number + 1}, from byte {sum(len(line) + 1 for line in lines[:number])}"
-
-
-def _split(data: bytes) -> list[bytes]:
-    """The lines that have an end."""
-    lines = data.split(b"\n")
-    lines.pop()
-    return lines
+    return size, end if whole else begin, sealed
 
 
 def _segments(folder: str) -> list[int]:

@@ -21,7 +21,8 @@ deleted meanwhile may be given or not. It must not hold all of them in memory if
 **LogStore** keeps append-only logs. The entries of one `append` get consecutive offsets; the first of a log is 0,
 and an offset is never used twice, also after a `trim`. An entry's body has at most 1 MiB and comes back byte for
 byte; its time is any finite number, also a negative one, and comes back to the last bit. An entry becomes
-visible only when all with smaller offsets are. `read` never waits for entries to come. `trim` keeps the newest; its
+visible only when all with smaller offsets are. An entry that cannot be read takes out only itself: `read` gives it with
+`damage`. `read` never waits for entries to come. `trim` keeps the newest; its
 caller, who knows what the entries are, decides how many those are, by number, size or age. `begin` lets a log go on at
 a later offset, as if all before it had been appended and trimmed: for what is moved from another store.
 
@@ -113,6 +114,8 @@ class LogEntry:
     """Unix seconds, as given to `append`."""
     body: bytes
     """JSON in UTF-8."""
+    damage: str | None = None
+    """Why the entry cannot be read, with the place, where it cannot: then `body` is empty, and `time` is a guess."""
 
 
 @runtime_checkable

@@ -547,19 +547,45 @@ def damage(path: Path, old: bytes, new: bytes) -> None:
         (b'{"text"', b'{"text', 3, 78, "expected ':'"),
     ],
 )
-def test_damage_in_a_log(tmp_path: Path, old: bytes, new: bytes, line: int, byte: int, what: str) -> None:
-    """A line that is damaged, missing or too many is an error that names the file and the line; nothing is cut off."""
+def test_damage_in_a_log(
+    tmp_path: Path, old: bytes, new: bytes, line: int, byte: int, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line that is damaged, missing or too many takes out only itself: its entry is given with the file, the line and
+    the reason, and all others as they were. Nothing is cut off, and no offset is given twice."""
     write_log(tmp_path, *([body] for body in SINGLE))
     damage(tmp_path / LOG, old, new)
     data = (tmp_path / LOG).read_bytes()
+    offsets: list[int] = []
 
     async def scenario(backend: Backend) -> None:
-        with pytest.raises(StorageError, match=what) as caught:
-            await backend.logs.read("l", 0, 99)
-        assert str(caught.value).startswith(f"{tmp_path / LOG} is damaged in line {line}, from byte {byte}: ")
+        entries = await backend.logs.read("l", 0, 99)
+        sound = {entry.offset: entry.body for entry in entries if entry.damage is None}
+        assert len(sound) >= len(SINGLE) - 2  # a line break that is lost takes two
+        assert all(sound[offset] == SINGLE[offset] for offset in sound if offset < len(SINGLE))
+        offsets.append(await backend.logs.append("l", 9.0, [b"9"]))
+        assert (await backend.logs.read("l", offsets[-1], 1))[0].body == b"9"
+        told = {entry.damage for entry in entries if entry.damage is not None}
+        if len(sound) < len(SINGLE):
+            words = f"{tmp_path / LOG} is damaged in line {line}, from byte {byte}: "
+            assert any(each.startswith(words) and what in each for each in told), told
 
     with_store(tmp_path, scenario)
-    assert (tmp_path / LOG).read_bytes() == data
+    with_store(tmp_path, scenario)  # also after a start
+    assert (tmp_path / LOG).read_bytes().startswith(data)
+    assert len(SINGLE) <= offsets[0] < offsets[1]
+
+
+def test_a_digit_of_an_offset_that_flips(tmp_path: Path) -> None:
+    """An offset that no line of the file can have is damage: it is not believed."""
+    write_log(tmp_path, *([body] for body in SINGLE))
+    damage(tmp_path / LOG, b'{"offset":1,', b'{"offset":9000000000000001,')
+
+    async def scenario(backend: Backend) -> None:
+        entries = await backend.logs.read("l", 0, 99)
+        assert [entry.damage is None for entry in entries] == [True, False, True]
+        assert await backend.logs.end("l") == len(SINGLE)
+
+    with_store(tmp_path, scenario)
 
 
 def test_a_lost_newest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -623,7 +649,7 @@ def test_a_file_of_which_the_header_cannot_know(disk: Disk, tmp_path: Path, monk
 
 
 def test_missing_files_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a log that is missing, or ends too early, is an error that names it."""
+    """A file of a log that is missing is an error that names it; what is missing of one, is given as damaged."""
     monkeypatch.setattr("mdash_backends._log_segments.SEGMENT_BYTES", 30)
     write_log(tmp_path, *([body] for body in SINGLE))
     first, second, third = sorted(path for path in (tmp_path / "logs" / "l.log").glob("0*"))
@@ -632,9 +658,12 @@ def test_missing_files_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         texts: list[str] = []
 
         async def scenario(backend: Backend) -> None:
-            with pytest.raises(StorageError) as caught:
-                await backend.logs.read("l", 0, 99)
-            texts.append(str(caught.value))
+            try:
+                entries = await backend.logs.read("l", 0, 99)
+            except StorageError as exc:
+                texts.append(str(exc))
+            else:
+                texts.extend(entry.damage for entry in entries if entry.damage is not None)
 
         with_store(tmp_path, scenario)
         return texts[0]

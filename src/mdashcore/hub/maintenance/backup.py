@@ -119,7 +119,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
                 yield _json.encode({"log": log, "begin": entries[0].offset})
             for entry in entries:
                 body = entry.body
-                if (damage := _damage(body)) is not None:
+                if (damage := entry.damage or _damage(body)) is not None:
                     _log.error("%s: offset %d is damaged, and left empty in the export: %s", log, entry.offset, damage)
                     body = notifications.Notification("damaged", "").encode()
                 yield _json.encode({"log": log, "offset": entry.offset, "time": entry.time, **_content(body)})

@@ -64,7 +64,10 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
                         problems.append(f"{log}: offset {entry.offset} follows {start - 1}")
                     start = entry.offset + 1
                     counts.entries += 1
-                    if what := _wrong_with(entry.body):
+                    if entry.damage is not None:
+                        if problems[-1:] != [f"{log}: {entry.damage}"]:  # one damage may have taken several
+                            problems.append(f"{log}: {entry.damage}")
+                    elif what := _wrong_with(entry.body):
                         problems.append(f"{log}: offset {entry.offset} is no notification: {what}")
         except StorageError as exc:
             problems.append(f"{log}: {exc}")
