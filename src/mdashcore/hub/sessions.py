@@ -75,9 +75,10 @@ class Sessions:
         now = self._clock.now()
         id = identity.make_id("ses", self._entropy(8))
         session = BrowserSession(account.name, id, identity.hash_token(token), account.credential, now, now)
-        await self._make_room(account)
+        await self._make_room(account, for_more=1)
         await self._records.put(scoped(account.name, session.hash), session, expected=0)
         self._age(session)
+        await self._make_room(account)  # for what others have opened since
         return CreatedSession(session, f"{account.name}:{token}")
 
     async def authenticate(self, secret: str) -> tuple[BrowserSession, Account]:
@@ -119,7 +120,7 @@ class Sessions:
             await self._records.delete(prefix + hash)
         return found
 
-    async def _make_room(self, account: Account) -> None:
+    async def _make_room(self, account: Account, *, for_more: int = 0) -> None:
         """Remove the sessions of another password, and the oldest where there are too many.
 
         A session that is too old opens nothing, and stays until then: by a clock that is wrong at the start all may be.
@@ -130,8 +131,11 @@ class Sessions:
                 kept.append(session)
             else:
                 await self.end(session)
-        kept.sort(key=lambda session: self._age(session).now(session.created_at) - session.used_at, reverse=True)
-        for session in kept[: max(0, len(kept) + 1 - self._most)]:
+        # By how long each was not used. Of equals all who look choose the same ones.
+        kept.sort(
+            key=lambda session: (self._age(session).now(session.created_at) - session.used_at, session.id), reverse=True
+        )
+        for session in kept[: max(0, len(kept) + for_more - self._most)]:
             await self.end(session)
 
     async def _touch(self, record: Record[BrowserSession]) -> None:

@@ -16,7 +16,7 @@ import attrs
 
 from mdashcore._errors import Damaged, LimitReached, MdashError, VersionConflict
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.contention import Contention, Turns
 from mdashcore.hub.records.schema import USAGE, AccountUse
 from mdashcore.hub.records.store import Records
 from mdashcore.storage import BlobStore, DocumentStore
@@ -24,6 +24,8 @@ from mdashcore.storage import BlobStore, DocumentStore
 __all__ = ["USE_INTERVAL", "Usage"]
 
 _log = logging.getLogger(__name__)
+
+TURN_PATIENCE: Final = 1.0  # seconds to wait for other writers of this process; then compare-and-set decides alone
 
 USE_INTERVAL: Final = 3600.0  # seconds between two checks: longer than anything that has raised a number is under way
 
@@ -60,6 +62,7 @@ class Usage:
         contention: Contention = Contention(),
     ) -> None:
         self._records = Records(documents, USAGE, contention=contention)
+        self._turns = Turns(contention)
         self._documents = documents
         self._blobs = blobs
         self.limits = limits
@@ -172,6 +175,15 @@ class Usage:
         self._found[account] = difference
 
     async def _change(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
+        """Change a number. Of many at the same time in this process most would lose most of their races."""
+        has_turn = self._turns.take(account) or await self._turns.wait(account, TURN_PATIENCE)
+        try:
+            await self._change_now(account, function)
+        finally:
+            if has_turn:
+                self._turns.leave(account)
+
+    async def _change_now(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
         def change(found: AccountUse | None) -> AccountUse | None:
             if found is None:
                 raise _Uncounted
