@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore._errors import NotFound
 from mdashcore.hub import Hub
-from mdashcore.hub.device_list import never_pause
+from mdashcore.hub.pausing import never_pause
 from mdashcore.hub.presence import OFFLINE
 from mdashcore.identity import DeviceKey
 from mdashcore.selection import parse

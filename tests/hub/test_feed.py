@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore import _json
 from mdashcore.hub import feed as module
-from mdashcore.hub.feed import MAX_RESULTS, Feed, LogQuery
+from mdashcore.hub import notification_reader
+from mdashcore.hub.feed import Feed, LogQuery
+from mdashcore.hub.notification_reader import MAX_RESULTS
 from mdashcore.notifications import is_event
 
 
@@ -121,7 +123,7 @@ def test_a_query_backwards_law(tools, log, start, before, limit, device, page, w
         and device in (None, each_device)
     ][-max(1, limit) :]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PAGE", window)
+        patch.setattr(notification_reader, "READ_STEP", window)
         found = query(tools, feed, start=start, before=before, limit=limit, device=device)
     assert [note["offset"] for note in found] == expected
 
@@ -131,7 +133,7 @@ def test_an_answer_is_bounded(tools, feed):
     for _ in range(MAX_RESULTS + 5):
         emit(tools, feed, "n")
     assert len(query(tools, feed, limit=10**9)) == MAX_RESULTS
-    assert len(tools.run(feed.page("alice", 0))) == module.PAGE
+    assert len(tools.run(feed.page("alice", 0))) == notification_reader.PAGE
 
 
 @pytest.mark.parametrize("data", [b"1e999", b"9" * 5000, b"[" * 64 + b"]" * 64])

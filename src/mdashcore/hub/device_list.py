@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 
 from mdashcore._errors import Damaged, NotFound
+from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.presence import OFFLINE
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.hub.records.store import Records, scoped
@@ -21,16 +22,9 @@ from mdashcore.selection import ANY, Facts, Selection
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Document
 
-__all__ = ["DeviceList", "ListedDevice", "Pause", "never_pause", "unreadable_device"]
+__all__ = ["DeviceList", "ListedDevice", "unreadable_device"]
 
 T = TypeVar("T")
-
-Pause: TypeAlias = Callable[[], Awaitable[None]]
-"""Awaited between two documents of a long scan: others may have their turn. It knows the time, the hub does not."""
-
-
-async def never_pause() -> None:
-    """Go on: a `Pause` for callers that keep nobody waiting."""
 
 
 @attrs.frozen

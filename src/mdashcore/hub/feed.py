@@ -6,24 +6,21 @@ bus is ``ACCOUNT SP OFFSET SP FRAME``, encoded once for all listeners of all nod
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from math import inf
 from typing import Final, TypeAlias
 
-import attrs
-
 from mdashcore import _json, notifications
-from mdashcore.hub.event_log import EventLog, StoredEvent, event_log_name
-from mdashcore.hub.records.logs import PAGE, PAGE_BYTES, PAGE_STEP, too_old
+from mdashcore.hub.event_log import EventLog, event_log_name
+from mdashcore.hub.notification_reader import FeedItem, LogQuery, NotificationReader, log_name
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.records.logs import too_old
 from mdashcore.notifications import Notification
-from mdashcore.storage import LogEntry, LogStore, MessageBus
+from mdashcore.storage import LogStore, MessageBus
 
 __all__ = ["TOPIC", "Feed", "FeedItem", "LogQuery", "log_names"]
-
-_logger = logging.getLogger(__name__)
 
 TOPIC: Final = "feed"
 
@@ -36,33 +33,6 @@ MARKS: Final = 64  # pieces in which those bytes are counted: a log is never mor
 TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
 
 KEEP_SECONDS: Final = 30 * 86_400.0  # of an account's log, unless the operator says otherwise: a month to look back
-
-MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
-
-
-@attrs.frozen
-class FeedItem:
-    """One notification, ready to be sent."""
-
-    offset: int
-    frame: bytes
-    """As in `notifications.frame`."""
-
-
-@attrs.frozen
-class LogQuery:
-    """Which stored notifications to read."""
-
-    start: int = 0
-    """The smallest offset wanted."""
-    limit: int = 100
-    """How many at most, from 1 to `MAX_RESULTS`."""
-    device: str | None = None
-    name: str | None = None
-    """A notification's name, or its beginning where it ends with ``*``."""
-    before: int | None = None
-    """Only smaller offsets, and of those the newest `limit`, in place of the oldest; beyond the end: the newest."""
-
 
 Append: TypeAlias = Callable[[str, float, bytes], Awaitable[int]]
 """Appends an entry to a log, at a time in Unix seconds; its offset."""
@@ -99,6 +69,7 @@ class Feed:
         self._on_told = on_told
         self._gauges: dict[str, _Gauge] = {}
         self.events: EventLog = EventLog(logs)
+        self._reader = NotificationReader(logs, self.events)
 
     async def emit(
         self, account: str, name: str, device: str, data: bytes | None = None, *, append: Append | None = None
@@ -120,7 +91,7 @@ class Feed:
         if is_event:
             ticket = self.events.begin(account)
         try:
-            offset = await (append or self.append)(_log(account), now, stored)
+            offset = await (append or self.append)(log_name(account), now, stored)
         except BaseException:
             if is_event:
                 self.events.end(account, ticket)
@@ -131,7 +102,7 @@ class Feed:
         self._on_told(account, FeedItem(offset, frame))
         await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
         if is_event:
-            await self.events.append(account, _log(account))
+            await self.events.append(account, log_name(account))
         gauge = self._gauges.get(account)
         if gauge is None:
             gauge = self._gauges[account] = _Gauge(self._keep_bytes)
@@ -139,7 +110,7 @@ class Feed:
         if offset % TRIM_EVERY == TRIM_EVERY - 1:
             first = max(first, offset + 1 - self._keep)
         if first > 0:
-            await self._logs.trim(_log(account), 0, before=first)
+            await self._logs.trim(log_name(account), 0, before=first)
         return offset
 
     async def append(self, log: str, time: float, entry: bytes) -> int:
@@ -149,7 +120,7 @@ class Feed:
     async def too_old(self, account: str, now: float) -> AsyncGenerator[int, None]:
         """The offset before which every notification is too old at `now` (Unix seconds); greater from step to step."""
         if self.keep_seconds < inf:
-            async with aclosing(too_old(self._logs, _log(account), now - self.keep_seconds)) as steps:
+            async with aclosing(too_old(self._logs, log_name(account), now - self.keep_seconds)) as steps:
                 async for offset in steps:
                     yield offset
 
@@ -162,12 +133,12 @@ class Feed:
 
     async def remove_before(self, account: str, offset: int) -> None:
         """Remove the notifications with a smaller offset."""
-        await self._logs.trim(_log(account), 0, before=offset)
+        await self._logs.trim(log_name(account), 0, before=offset)
 
     async def forget(self, account: str) -> None:
         """The account was removed: who gets its name later reads nothing of it. Offsets go on."""
         self._gauges.pop(account, None)
-        await self._logs.trim(_log(account), 0)
+        await self._logs.trim(log_name(account), 0)
         await self.events.forget(account)
 
     @staticmethod
@@ -178,83 +149,19 @@ class Feed:
 
     async def end(self, account: str) -> int:
         """The offset that the account's next notification will get."""
-        return await self._logs.end(_log(account))
+        return await self._logs.end(log_name(account))
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
-        """The next stored notifications from an offset: about `PAGE_BYTES` of them, none at the end.
-
-        Below the oldest that is kept there are the events only.
-        """
-        page: list[FeedItem] = []
-        size = 0
-        while len(page) < PAGE and size < PAGE_BYTES:
-            step = min(PAGE_STEP, PAGE - len(page))
-            entries = await self._logs.read(_log(account), start, step)
-            if not page and (first := await self._first(account, start, entries)) > start:
-                page = _up_to(await self.events.oldest(account, start, first), PAGE_BYTES)
-                if page:
-                    break
-            sound = [entry for entry in entries if _head(account, entry.body, entry.offset) is not None]
-            page += [_item(entry) for entry in sound]
-            size += sum(len(entry.body) for entry in sound)
-            if len(entries) < step:
-                break
-            start = entries[-1].offset + 1
-        return page
+        """As `NotificationReader.page`."""
+        return await self._reader.page(account, start)
 
     async def query(self, account: str, query: LogQuery) -> list[bytes]:
         """The frames that a query selects, oldest first."""
-        pages = [page async for page in self.select(account, query)]
-        return [frame for page in (pages if query.before is None else reversed(pages)) for frame in page]
+        return [frame async for frame in self.select(account, query)]
 
-    async def select(self, account: str, query: LogQuery) -> AsyncIterator[list[bytes]]:
-        """The same in pieces, some of them empty: a log is long, and between two of them others may have their turn.
-
-        With `before`, the newest piece comes first. Below the oldest that is kept there are the events only.
-        """
-        left = max(1, min(query.limit, MAX_RESULTS))
-        start = max(0, query.start)
-        if query.before is not None:
-            end = min(query.before, await self.end(account))
-            while left > 0 and end > start:
-                first = max(start, end - PAGE)
-                entries = await self._between(account, first, end)
-                found = [_item(entry).frame for entry in entries if _selected(account, entry.body, entry.offset, query)]
-                yield found[-left:]
-                left -= len(found)
-                end = entries[0].offset if entries else end
-                if end > first:
-                    break  # what is older is not kept
-            while left > 0 and end > start and (events := await self.events.newest(account, start, end)):
-                found = [frame for offset, frame in events if _selected(account, frame, offset, query)]
-                yield found[-left:]
-                left -= len(found)
-                end = events[0][0]
-            return
-        entries = await self._logs.read(_log(account), start, PAGE)
-        first = await self._first(account, start, entries)
-        while left > 0 and start < first and (events := await self.events.oldest(account, start, first)):
-            found = [frame for offset, frame in events if _selected(account, frame, offset, query)]
-            yield found[:left]
-            left -= len(found)
-            start = events[-1][0] + 1
-        while left > 0 and (entries := await self._logs.read(_log(account), start, PAGE)):
-            found = [_item(entry).frame for entry in entries if _selected(account, entry.body, entry.offset, query)]
-            yield found[: max(0, left)]
-            left -= len(found)
-            start = entries[-1].offset + 1
-
-    async def _first(self, account: str, start: int, entries: Sequence[LogEntry]) -> int:
-        """The offset of the first notification from `start` on that is kept, if those are the entries from there."""
-        return entries[0].offset if entries else max(start, await self.end(account))
-
-    async def _between(self, account: str, first: int, end: int) -> Sequence[LogEntry]:
-        """The stored entries from one offset until before another: at most `PAGE`."""
-        found: list[LogEntry] = []
-        while first < end and (entries := await self._logs.read(_log(account), first, end - first)):
-            found += [entry for entry in entries if entry.offset < end]
-            first = entries[-1].offset + 1
-        return found
+    def select(self, account: str, query: LogQuery, pause: Pause = never_pause) -> AsyncGenerator[bytes, None]:
+        """As `NotificationReader.select`."""
+        return self._reader.select(account, query, pause)
 
 
 class _Gauge:
@@ -279,42 +186,4 @@ class _Gauge:
 
 def log_names(account: str) -> tuple[str, str]:
     """The logs that are kept of an account."""
-    return _log(account), event_log_name(account)
-
-
-def _log(account: str) -> str:
-    return f"notifications/{account}"
-
-
-def _item(entry: LogEntry) -> FeedItem:
-    return FeedItem(entry.offset, notifications.frame(entry.body, entry.offset, entry.time))
-
-
-def _up_to(events: list[StoredEvent], size: int) -> list[FeedItem]:
-    """The first of them, until they have so many bytes."""
-    items: list[FeedItem] = []
-    for offset, frame in events:
-        items.append(FeedItem(offset, frame))
-        if (size := size - len(frame)) <= 0:
-            break
-    return items
-
-
-def _head(account: str, body: bytes, offset: int) -> notifications.Head | None:
-    """What an entry is about; `None`, and a line in the log, for one that is damaged: it takes out only itself."""
-    try:
-        return notifications.head(body)
-    except _json.DECODE_ERRORS as exc:
-        _logger.error("notification %d of %s cannot be read, and is passed over: %s", offset, account, exc)
-        return None
-
-
-def _selected(account: str, body: bytes, offset: int, query: LogQuery) -> bool:
-    head = _head(account, body, offset)
-    if head is None or (query.device is not None and head.id != query.device):
-        return False
-    if query.name is None:
-        return True
-    if query.name.endswith("*"):
-        return head.name.startswith(query.name[:-1])
-    return head.name == query.name
+    return log_name(account), event_log_name(account)

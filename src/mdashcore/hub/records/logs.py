@@ -7,12 +7,14 @@ from typing import Final
 
 from mdashcore.storage import LogStore
 
-__all__ = ["PAGE", "PAGE_BYTES", "PAGE_STEP", "too_old"]
+__all__ = ["PAGE", "PAGE_BYTES", "PAGE_STEP", "READ_STEP", "too_old"]
 
 PAGE: Final = 500  # entries read at once: bounds the memory of a reader, whatever it asks for
 
 PAGE_BYTES: Final = 2**18  # of a listener's page, which is held for as long as the client does not read
 PAGE_STEP: Final = 16  # entries read at once for it: of the largest, 2 MB too many at most
+
+READ_STEP: Final = 64  # entries read at once where most of them are only looked at: of the largest, 8 MB
 
 
 async def too_old(logs: LogStore, log: str, oldest: float) -> AsyncGenerator[int, None]:
@@ -29,4 +31,4 @@ async def too_old(logs: LogStore, log: str, oldest: float) -> AsyncGenerator[int
         if young is not None:
             return
         if sum(len(entry.body) for entry in entries) < PAGE_BYTES:
-            step = min(2 * step, PAGE)
+            step = min(2 * step, READ_STEP)

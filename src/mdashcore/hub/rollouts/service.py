@@ -17,9 +17,10 @@ import attrs
 from mdashcore import _json, ota, rollout
 from mdashcore._errors import Conflict, Damaged, LimitReached, NotFound, VersionConflict
 from mdashcore.hub.clock import Age, Ages, Clock
-from mdashcore.hub.device_list import DeviceList, Pause, never_pause
+from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.presence import Presence
 from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention

@@ -6,10 +6,10 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput
-from mdashcore.hub.feed import MAX_RESULTS, LogQuery
-from mdashcore.server.api._request import answer, body_object, members, principal, service, takes_body
+from mdashcore.hub.notification_reader import MAX_RESULTS, LogQuery
+from mdashcore.server.api._lists import send_list
+from mdashcore.server.api._request import body_object, members, principal, service, takes_body
 from mdashcore.trio.turns import Pace
 
 routes: Blueprint = Blueprint("logs", __name__, url_prefix="/logs")
@@ -21,24 +21,15 @@ async def read_logs() -> Response:
     """Stored notifications, oldest first: ``{"start"?, "before"?, "limit"?, "id"?, "name"?}``."""
     value = await body_object()
     members(value, "start", "before", "limit", "id", "name")
-    newest_first = "before" in value
     query = LogQuery(
         start=_integer(value, "start", 0, 0, 2**63 - 1),
         limit=_integer(value, "limit", 100, 1, MAX_RESULTS),
         device=_text(value, "id"),
         name=_text(value, "name"),
-        before=_integer(value, "before", 0, 0, 2**63 - 1) if newest_first else None,
+        before=_integer(value, "before", 0, 0, 2**63 - 1) if "before" in value else None,
     )
-    account = principal().account
-    pages: list[list[bytes]] = []
-    pace = Pace(account)
-    with service().lists.one(account):
-        async for page in service().hub.feed.select(account, query):
-            pages.append(page)
-            await pace()
-    if newest_first:
-        pages.reverse()
-    return answer(jsonrpc.encode_batch([frame for page in pages for frame in page]))
+    account, pace = principal().account, Pace(principal().account)
+    return await send_list(service().hub.feed.select(account, query, pace), pace)
 
 
 def _integer(value: dict[str, Any], name: str, default: int, low: int, high: int) -> int:

@@ -1,0 +1,199 @@
+"""Reads an account's stored notifications: from an offset on, or those that a query selects.
+
+An entry may have 128 KiB, and a query may ask for a thousand. So a few are read at a time, and given one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+
+import attrs
+
+from mdashcore import _json, notifications
+from mdashcore.hub.event_log import EventLog, StoredEvent
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.records.logs import PAGE, PAGE_BYTES, PAGE_STEP, READ_STEP
+from mdashcore.storage import LogEntry, LogStore
+
+__all__ = ["MAX_RESULTS", "FeedItem", "LogQuery", "NotificationReader", "log_name"]
+
+_log = logging.getLogger(__name__)
+
+MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
+
+MAX_TOLD: Final = 1_000  # damaged entries that were logged: with more, the store itself is broken
+
+
+@attrs.frozen
+class FeedItem:
+    """One notification, ready to be sent."""
+
+    offset: int
+    frame: bytes
+    """As in `notifications.frame`."""
+
+
+@attrs.frozen
+class LogQuery:
+    """Which stored notifications to read."""
+
+    start: int = 0
+    """The smallest offset wanted."""
+    limit: int = 100
+    """How many at most, from 1 to `MAX_RESULTS`."""
+    device: str | None = None
+    name: str | None = None
+    """A notification's name, or its beginning where it ends with ``*``."""
+    before: int | None = None
+    """Only smaller offsets, and of those the newest `limit`, in place of the oldest; beyond the end: the newest."""
+
+    def selects(self, head: notifications.Head) -> bool:
+        """Whether a notification is wanted, whatever its offset is."""
+        if self.device is not None and head.id != self.device:
+            return False
+        if self.name is not None and self.name.endswith("*"):
+            return head.name.startswith(self.name[:-1])
+        return self.name is None or head.name == self.name
+
+
+class NotificationReader:
+    """Reads both logs of an account as one: below the beginning of the log of all notifications, that of the events."""
+
+    def __init__(self, logs: LogStore, events: EventLog) -> None:
+        self._logs = logs
+        self._events = events
+        self._told: set[tuple[str, int]] = set()
+
+    async def page(self, account: str, start: int) -> list[FeedItem]:
+        """The next stored notifications from an offset: about `PAGE_BYTES` of them, none at the end.
+
+        Below the oldest that is kept there are the events only.
+        """
+        page: list[FeedItem] = []
+        size = 0
+        while len(page) < PAGE and size < PAGE_BYTES:
+            step = min(PAGE_STEP, PAGE - len(page))
+            entries = await self._logs.read(log_name(account), start, step)
+            if not page and (first := await self._first(account, start, entries)) > start:
+                page = _up_to(await self._events.oldest(account, start, first), PAGE_BYTES)
+                if page:
+                    break
+            sound = [entry for entry in entries if self._head(account, entry) is not None]
+            page += [FeedItem(entry.offset, _frame(entry)) for entry in sound]
+            size += sum(len(entry.body) for entry in sound)
+            if len(entries) < step:
+                break
+            start = entries[-1].offset + 1
+        return page
+
+    async def select(self, account: str, query: LogQuery, pause: Pause = never_pause) -> AsyncGenerator[bytes, None]:
+        """The frames that a query selects, oldest first. Below the oldest that is kept there are the events only.
+
+        Args:
+            pause: awaited after each few that were looked at.
+        """
+        left = max(1, min(query.limit, MAX_RESULTS))
+        start, end = max(0, query.start), await self._logs.end(log_name(account))
+        if query.before is None:
+            while left > 0 and start < end:
+                selected, start = await self._some(account, query, start, end)
+                for item in selected[:left]:
+                    yield item.frame
+                left -= len(selected)
+                await pause()
+            return
+        wanted = deque(await self._newest(account, query, start, min(query.before, end), left, pause))
+        while wanted:
+            selected, start = await self._some(account, query, wanted[0], wanted[-1] + 1)
+            for item in selected:
+                yield item.frame
+            while wanted and wanted[0] < start:
+                wanted.popleft()
+            await pause()
+
+    async def _some(self, account: str, query: LogQuery, start: int, end: int) -> tuple[list[FeedItem], int]:
+        """Those that are selected of the next few from one offset until before another, and where to go on."""
+        read = await self._logs.read(log_name(account), start, min(READ_STEP, end - start))
+        entries = [entry for entry in read if entry.offset < end]
+        first = min(end, await self._first(account, start, read))
+        if start < first and (events := (await self._events.oldest(account, start, first))[:READ_STEP]):
+            selected = [FeedItem(*event) for event in events if query.selects(notifications.head(event[1]))]
+            return selected, events[-1][0] + 1
+        items = [FeedItem(entry.offset, _frame(entry)) for entry in self._selected(account, query, entries)]
+        return items, entries[-1].offset + 1 if entries else end
+
+    async def _newest(
+        self, account: str, query: LogQuery, start: int, end: int, number: int, pause: Pause
+    ) -> list[int]:
+        """The offsets of the last that are selected from one offset until before another, in their order.
+
+        Only these are kept: their frames may have many megabytes.
+        """
+        found: deque[int] = deque(maxlen=number)
+        while len(found) < number and end > start:
+            first = max(start, end - READ_STEP)
+            entries = await self._between(account, first, end)
+            selected = self._selected(account, query, entries)
+            found.extendleft(entry.offset for entry in reversed(selected[len(found) - number :]))
+            end = entries[0].offset if entries else end
+            if end > first:
+                break  # what is older is not kept
+            await pause()
+        while len(found) < number and end > start and (events := await self._events.newest(account, start, end)):
+            offsets = [offset for offset, frame in events if query.selects(notifications.head(frame))]
+            found.extendleft(reversed(offsets[len(found) - number :]))
+            end = events[0][0]
+            await pause()
+        return list(found)
+
+    def _selected(self, account: str, query: LogQuery, entries: Sequence[LogEntry]) -> list[LogEntry]:
+        heads = [(self._head(account, entry), entry) for entry in entries]
+        return [entry for head, entry in heads if head is not None and query.selects(head)]
+
+    async def _first(self, account: str, start: int, entries: Sequence[LogEntry]) -> int:
+        """The offset of the first notification from `start` on that is kept, if those are the entries from there."""
+        return entries[0].offset if entries else max(start, await self._logs.end(log_name(account)))
+
+    async def _between(self, account: str, first: int, end: int) -> list[LogEntry]:
+        """The stored entries from one offset until before another."""
+        found: list[LogEntry] = []
+        while first < end and (entries := await self._logs.read(log_name(account), first, end - first)):
+            found += [entry for entry in entries if entry.offset < end]
+            first = entries[-1].offset + 1
+        return found
+
+    def _head(self, account: str, entry: LogEntry) -> notifications.Head | None:
+        """What an entry is about; `None` for one that is damaged: it takes out only itself, and is logged once."""
+        damage = entry.damage
+        if damage is None:
+            try:
+                return notifications.head(entry.body)
+            except _json.DECODE_ERRORS as exc:
+                damage = _json.reason(exc)
+        if len(self._told) < MAX_TOLD and (account, entry.offset) not in self._told:
+            self._told.add((account, entry.offset))
+            words = "notification %d of %s cannot be read, and is passed over: %s"
+            _log.error(words, entry.offset, account, damage)
+        return None
+
+
+def log_name(account: str) -> str:
+    """The name of an account's log in the store."""
+    return f"notifications/{account}"
+
+
+def _frame(entry: LogEntry) -> bytes:
+    return notifications.frame(entry.body, entry.offset, entry.time)
+
+
+def _up_to(events: list[StoredEvent], size: int) -> list[FeedItem]:
+    """The first of them, until they have so many bytes."""
+    items: list[FeedItem] = []
+    for offset, frame in events:
+        items.append(FeedItem(offset, frame))
+        if (size := size - len(frame)) <= 0:
+            break
+    return items
