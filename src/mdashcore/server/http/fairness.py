@@ -1,17 +1,28 @@
-"""Requests of the slow lane begin one after the other, each client in turn.
+"""Requests of the slow lane begin one after the other, each account in turn.
 
 Such a request costs a framework's milliseconds. A client with a hundred of them at a time would otherwise have all of
 them begun in the same turn of the loop, and every device call would wait for all.
+
+Whose a request is, is known only once it has begun. So what has proved to be an account's (a key, a cookie, a password)
+is remembered, and has the account's turns: an account with a thousand keys has no more of them than one with a single
+key. What has not is the client address's, whatever it sends: invented keys make nobody many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final, TypeAlias
 
-from mdashcore.server.asgi import App, Receive, Scope, Send, header
+from mdashcore.server.asgi import ON_KNOWN, App, Receive, Scope, Send, header
 from mdashcore.trio.turns import Turn
 
 __all__ = ["FairApp"]
+
+OnKnown: TypeAlias = Callable[[str], None]
+
+MAX_PROOFS: Final = 4096  # that are remembered, at 200 bytes each: those that were used last
 
 
 class FairApp:
@@ -19,14 +30,39 @@ class FairApp:
 
     def __init__(self, app: App) -> None:
         self.inner = app
+        self._accounts: OrderedDict[bytes, str] = OrderedDict()  # by the digest of what proves that it is theirs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await Turn(_owner(scope)).give_way()
+            digest = _digest(scope)
+            await Turn(self._owner(scope, digest)).give_way()
+            if digest is not None:
+                scope = {**scope, ON_KNOWN: self._remember(digest, scope)}
         await self.inner(scope, receive, send)
 
+    def _owner(self, scope: Scope, digest: bytes | None) -> Hashable:
+        if digest is not None and (account := self._accounts.get(digest)) is not None:
+            return account
+        return "client", str((scope.get("client") or ("",))[0])
 
-def _owner(scope: Scope) -> Hashable:
-    """Return who asks, as far as that is known before it is checked: by what is sent as a proof, or else from where."""
+    def _remember(self, digest: bytes, scope: Scope) -> OnKnown:
+        outer: OnKnown | None = scope.get(ON_KNOWN)
+
+        def on_known(account: str) -> None:
+            self._accounts[digest] = account
+            self._accounts.move_to_end(digest)
+            if len(self._accounts) > MAX_PROOFS:
+                self._accounts.popitem(last=False)
+            if outer is not None:
+                outer(account)
+
+        return on_known
+
+
+def _digest(scope: Scope) -> bytes | None:
+    """A digest of what a request offers as a proof of who sends it: no secret is kept."""
+    query: bytes = scope["query_string"]
     proof = header(scope, b"authorization") or header(scope, b"cookie")
-    return ("client", str((scope.get("client") or ("",))[0])) if proof is None else ("proof", proof)
+    if proof is None and b"access_token=" not in query:
+        return None
+    return hashlib.sha256(query if proof is None else proof.encode("latin-1")).digest()
