@@ -12,6 +12,7 @@ from mdashcore.server import errors
 __all__ = [
     "LINGER",
     "NO_SOCKET",
+    "ON_KNOWN",
     "PAGE_HEADER",
     "App",
     "BodyTimeout",
@@ -47,6 +48,9 @@ LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets 
 
 PAGE_HEADER: Final = b"x-requested-with"
 """A request that has it comes from a script of a page: it is not offered Basic (see `errors.headers`)."""
+
+ON_KNOWN: Final = "mdashcore.on_known"
+"""In a scope: a function that is given the account which has sent the request, as soon as that is known."""
 
 NO_SOCKET: Final = "a WebSocket is expected at /api/v2/rpc and /api/v2/notify only"
 

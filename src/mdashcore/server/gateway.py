@@ -6,7 +6,6 @@ whatever it has carried before; a plain request is answered by the fast lane, an
 
 from __future__ import annotations
 
-import heapq
 import logging
 import re
 import ssl
@@ -14,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
-from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import trio
@@ -26,6 +24,7 @@ from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_err
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, query_value
 from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.connection import HttpConnection
+from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.http.forwarded import Client, peer_of
 from mdashcore.server.http.query import check_query, known_parameters
@@ -49,7 +48,6 @@ HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a requ
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # what is no method is refused at once
 SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
-ROOM: Final = 16  # connections ended at once where file descriptors are short: to look for them takes a while
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
 
@@ -77,6 +75,7 @@ class Gateway:
         self._service = service
         self._sockets = sockets
         self._streams: set[trio.abc.Stream] = set()
+        self._connections = Connections()
         self._heads: set[trio.CancelScope] = set()
         self._lane = FastLane(service, lambda value: service.authenticator.authenticate(value))
         self._slow_lane = SlowLane(app or _no_app, self._lane.closing)
@@ -92,7 +91,7 @@ class Gateway:
         async with trio.open_nursery() as guards:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
-                    acceptor = Acceptor(self.handle, self._make_room)
+                    acceptor = Acceptor(self.handle, lambda: self._connections.make_room(trio.current_time()))
                     for listener in listeners:
                         accepting.start_soon(acceptor.run, listener, connections)
                     task_status.started()
@@ -134,27 +133,33 @@ class Gateway:
             the socket that it has become, if any: an idle device keeps nothing of how it came.
         """
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
-            if isinstance(stream, trio.SSLStream):
-                with _member(self._heads, scope):
-                    await stream.do_handshake()
             conversation = HttpConnection(stream, inflow, scope)
-            data, judge = b"", Next.READ
-            while judge is not Next.END and (data := await self._read_head(conversation, data)):
-                if self._sockets and _wants_socket(data):
-                    scope.deadline = inf
-                    if (socket := await self._shake_hands(conversation, data)) is not None:
-                        return socket
-                    judge = Next.ELSEWHERE
-                else:
-                    data, judge = await self._lane.take(conversation, data)
-                    if judge is Next.ELSEWHERE and self._sockets and _wants_socket(data):
-                        continue
-                if judge is Next.ELSEWHERE:
-                    scope.deadline = inf
-                    data, judge = await self._slow_lane.take(conversation, data)
-            if judge is Next.END:
+            with self._connections.member(conversation):
+                return await self._take_requests(conversation)
+        return None
+
+    async def _take_requests(self, conversation: HttpConnection) -> _Socket | None:
+        scope, stream = conversation.scope, conversation.stream
+        if isinstance(stream, trio.SSLStream):
+            with _member(self._heads, scope), conversation.waiting():
+                await stream.do_handshake()
+        data, judge = b"", Next.READ
+        while judge is not Next.END and (data := await self._read_head(conversation, data)):
+            if self._sockets and _wants_socket(data):
                 scope.deadline = inf
-                await conversation.part()
+                if (socket := await self._shake_hands(conversation, data)) is not None:
+                    return socket
+                judge = Next.ELSEWHERE
+            else:
+                data, judge = await self._lane.take(conversation, data)
+                if judge is Next.ELSEWHERE and self._sockets and _wants_socket(data):
+                    continue
+            if judge is Next.ELSEWHERE:
+                scope.deadline = inf
+                data, judge = await self._slow_lane.take(conversation, data)
+        if judge is Next.END:
+            scope.deadline = inf
+            await conversation.part()
         return None
 
     async def _read_head(self, conversation: HttpConnection, head: bytes) -> bytes:
@@ -186,7 +191,7 @@ class Gateway:
             if self._lane.closing.is_set():
                 return b""
             with _member(self._heads, scope):
-                data = await conversation.inflow.receive()
+                data = await conversation.receive()
             if not data:
                 return b""
             head = (head + data).lstrip(b"\r\n")
@@ -238,14 +243,6 @@ class Gateway:
         listener = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
         serve = partial(self._service.node.serve_subscriber, listener, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
-
-    def _make_room(self) -> bool:
-        """End the connections that have waited the longest for a request, or for the rest of one."""
-        waiting: list[trio.CancelScope | HttpConnection] = [*self._heads, *self._lane.idle()]
-        ended = heapq.nsmallest(ROOM, waiting, key=attrgetter("deadline"))
-        for one in ended:
-            one.cancel()
-        return bool(ended)
 
     async def _cut_off(self, deadline: float) -> None:
         """Close the streams under whatever shields its reading or writing from being cancelled."""

@@ -15,7 +15,7 @@ from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
 from mdashcore.hub.records.schema import BrowserSession
 from mdashcore.identity import Account
-from mdashcore.server.asgi import Scope, header
+from mdashcore.server.asgi import ON_KNOWN, Scope, header
 from mdashcore.server.auth.passwords import Passwords
 from mdashcore.server.auth.session_cookie import SessionCookie
 
@@ -98,7 +98,10 @@ class Authenticator:
         """Who sent an HTTP request. Raises as `authenticate`."""
         query = scope["query_string"].decode("latin-1")
         authorization = header(scope, b"authorization")
-        return await self.authenticate(authorization, query, browser_of(scope), client_address(scope))
+        found = await self.authenticate(authorization, query, browser_of(scope), client_address(scope))
+        if (on_known := scope.get(ON_KNOWN)) is not None:
+            on_known(found.account)
+        return found
 
     async def authenticate(
         self, authorization: str | None, query: str = "", browser: Browser = Browser(), address: str = ""

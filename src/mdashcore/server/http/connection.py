@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Hashable
-from contextlib import suppress
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, suppress
 from math import inf
 from typing import Final
 
@@ -39,7 +39,9 @@ class HttpConnection:
     stream: trio.abc.Stream
     inflow: Inflow
     scope: trio.CancelScope
-    """Around all that is done for it; its deadline moves with what is waited for."""
+    """Around all that is done for it, until it becomes a WebSocket; its deadline moves with what is waited for."""
+    answered_at: float = attrs.field(init=False, factory=trio.current_time)
+    """When something was last sent to the client, on Trio's clock; before that, when the connection was accepted."""
     used: bool = attrs.field(init=False, default=False)
     """Whether a request was answered on it: it may be idle for longer."""
     call: BegunCall | None = attrs.field(init=False, default=None)
@@ -50,9 +52,22 @@ class HttpConnection:
     """Around that waiting. It may look too early: a deadline that moves on is not worth its price each time."""
     answered: trio.Event | None = attrs.field(init=False, default=None)
     """Set when the call has ended, for a task that cannot go on before."""
+    secure: bool = attrs.field(init=False, default=False)
+    """Whether the client of the present request uses TLS, to the server or to a trusted proxy."""
     turn: Turn = attrs.field(init=False, factory=Turn)
     """The work that its requests are, where one follows the other."""
     _rest: bytes = attrs.field(init=False, default=b"")
+    _waiting: bool = attrs.field(init=False, default=False)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it is not known who has sent the last request, or who sends the present one."""
+        return self.turn.owner is None
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether nothing happens on the connection before its client does something."""
+        return self._waiting and self.call is None
 
     @property
     def owner(self) -> Hashable:
@@ -69,10 +84,30 @@ class HttpConnection:
         if self.resting.deadline > deadline:
             self.resting.deadline = deadline
 
+    def identify(self, account: str) -> None:
+        """Take note of the account that has sent the present request."""
+        self.owner = account
+
     def cancel(self) -> None:
-        """End the waiting for a request, and the connection."""
-        self.deadline = -inf
-        self.resting.cancel()
+        """End the connection, whatever is under way on it."""
+        self.scope.cancel()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Mark what is inside as waiting for the client."""
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+    async def receive(self) -> bytes | None:
+        """Wait for what the client sends next; `None` once the stream has ended, in whatever way."""
+        self._waiting = True
+        try:
+            return await self.inflow.receive()
+        finally:
+            self._waiting = False
 
     def end(self, answer: bytes) -> None:
         """Send the answer to what was asked last."""
@@ -96,6 +131,7 @@ class HttpConnection:
 
     def put(self, data: bytes) -> None:
         """Send, as far as the system takes it at once; the task has to `flush`, and is told."""
+        self.answered_at = trio.current_time()
         if not self.used:
             self.used = True
             self.set_unread_timeout(SEND_TIMEOUT)
@@ -130,7 +166,7 @@ class HttpConnection:
         """Have the client take the last answer before the connection is closed: bytes left unread would cut it off."""
         self.inflow.close()
         transport = transport_of(self.stream)
-        with trio.move_on_after(LINGER):
+        with self.waiting(), trio.move_on_after(LINGER):
             if isinstance(self.stream, trio.SSLStream):
                 try:
                     await self.stream.unwrap()  # says goodbye, and waits for the client's

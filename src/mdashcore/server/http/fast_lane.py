@@ -29,9 +29,9 @@ from mdashcore.server.auth import Principal
 from mdashcore.server.http.bodies import HeldBody
 from mdashcore.server.http.conditions import Conditions, etag
 from mdashcore.server.http.connection import HttpConnection
-from mdashcore.server.http.forwarded import hsts_header
+from mdashcore.server.http.forwarded import hsts_header, peer_of
 from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
-from mdashcore.server.http.request_head import RequestHead
+from mdashcore.server.http.request_head import RequestHead, field_list
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.transport.readiness import run_now
@@ -118,10 +118,6 @@ class FastLane:
         for conversation in self._resting:
             conversation.resting.cancel()
 
-    def idle(self) -> list[HttpConnection]:
-        """Return the connections that wait for a request and for nothing else."""
-        return [conversation for conversation in self._resting if conversation.call is None]
-
     async def rest(self, conversation: HttpConnection, idle: float) -> bytes:
         """Wait for a request. What can be answered at once is answered on the way, and the task that waits sleeps on.
 
@@ -138,7 +134,7 @@ class FastLane:
         try:
             while not self.closing.is_set():
                 with trio.CancelScope(deadline=conversation.deadline) as conversation.resting:
-                    data = await conversation.inflow.receive()
+                    data = await conversation.receive()
                 if conversation.resting.cancelled_caught:
                     if trio.current_time() < conversation.deadline and not self.closing.is_set():
                         continue
@@ -181,6 +177,7 @@ class FastLane:
             return data
         if request.body_end - request.body_start > self._max_body:
             return data
+        self._note_scheme(conversation, data[: request.body_start])
         return None if run_now(self._begin(conversation, request, data[request.body_start :])) else data
 
     async def _begin(self, conversation: HttpConnection, request: RequestHead, body: bytes) -> bool:
@@ -212,8 +209,17 @@ class FastLane:
         conversation.end(self._encode(conversation, answer, close=self.closing.is_set()))
         conversation.wait_until(trio.current_time() + KEEP_ALIVE)
 
+    def _note_scheme(self, conversation: HttpConnection, head: bytes) -> None:
+        """Take note of how the client of a request is connected: behind a proxy each may be another one."""
+        conversation.secure = isinstance(conversation.stream, trio.SSLStream)
+        proxies = self._service.proxies
+        if proxies.any_trusted:
+            scheme = "https" if conversation.secure else "http"
+            client = proxies.client(peer_of(conversation.stream), scheme, partial(field_list, head))
+            conversation.secure = client.scheme == "https"
+
     def _encode(self, conversation: HttpConnection, answer: Answer, *, close: bool) -> bytes:
-        return answer.encode(close=close, hsts=self._hsts if isinstance(conversation.stream, trio.SSLStream) else b"")
+        return answer.encode(close=close, hsts=self._hsts if conversation.secure else b"")
 
     async def take(self, conversation: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data`, which begins with a whole head, if it is plain.
@@ -225,6 +231,7 @@ class FastLane:
         request = RequestHead.read(data) if self._open else None
         if request is None or request.body_end - request.body_start > self._max_body:
             return data, Next.ELSEWHERE
+        self._note_scheme(conversation, data[: request.body_start])
         try:
             started = time.perf_counter()
             principal = await self._authenticate(request.authorization)
@@ -274,7 +281,7 @@ class FastLane:
             while len(body) < size:
                 with trio.move_on_after(self._body_timeout) as piece:
                     try:
-                        part = await held.wait(conversation.inflow.receive)
+                        part = await held.wait(conversation.receive)
                         held.add(len(part or b""))
                     except Busy as exc:
                         await conversation.send(self._encode(conversation, _failure(exc), close=True))

@@ -69,6 +69,11 @@ class Proxies:
         self._trusted = [_network(text) for text in trusted]
         self._warned = False
 
+    @property
+    def any_trusted(self) -> bool:
+        """Whether there are any: else every client is the peer itself."""
+        return bool(self._trusted)
+
     def client(self, peer: str, scheme: str, get: Callable[[str], str | None]) -> Client:
         """The client of a request.
 

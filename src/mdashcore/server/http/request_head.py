@@ -10,7 +10,7 @@ import attrs
 
 from mdashcore.server.http.conditions import ODD_HEADERS
 
-__all__ = ["RequestHead", "is_host"]
+__all__ = ["RequestHead", "field_list", "is_host"]
 
 _HEAD: Final = re.compile(
     rb"(GET|POST) /api/v2/devices/([A-Za-z0-9._~-]+)/(?:shadow|rpc/([A-Za-z0-9._-]+)(?:\?timeout=([0-9.]+))?)"
@@ -107,6 +107,13 @@ class RequestHead:
             body_end=start + int(length),
             close=connection == b"close",
         )
+
+
+def field_list(head: bytes, name: str) -> str | None:
+    """Return the values of a field of a plain head as one list, `None` where there is none; `name` in lower case."""
+    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    values = [value.strip().decode() for found, _, value in lines if found.lower() == name.encode()]
+    return ", ".join(values) if values else None
 
 
 def _text(value: bytes | None) -> str | None:

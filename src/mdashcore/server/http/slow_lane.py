@@ -27,7 +27,7 @@ from hypercorn.utils import parse_socket_addr
 
 from mdashcore import _json
 from mdashcore.server import errors
-from mdashcore.server.asgi import NO_SOCKET, App, Scope, Send
+from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
 from mdashcore.server.http.fast_lane import Answer, Next, date
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
@@ -99,7 +99,8 @@ class SlowLane:
 
     async def _begin(self, exchange: _Exchange) -> None:
         """Have Hypercorn make an ASGI scope of the request."""
-        request, stream = exchange.request, exchange.conversation.stream
+        request, conversation = exchange.request, exchange.conversation
+        stream = conversation.stream
         secure = isinstance(stream, trio.SSLStream)
         app, spawner = ASGIWrapper(cast(Any, self._app)), cast(Any, exchange)
         http_stream = HTTPStream(
@@ -115,6 +116,8 @@ class SlowLane:
                 state=ConnectionState({}),
             )
         )
+        conversation.owner = None  # that of the last request
+        exchange.asgi_scope[ON_KNOWN] = conversation.identify
 
 
 @attrs.define(eq=False)
@@ -181,7 +184,7 @@ class _Exchange:
                 return None
             if self.http.they_are_waiting_for_100_continue:
                 await self._write(self.http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-            data = await self.conversation.inflow.receive()
+            data = await self.conversation.receive()
             if not data:
                 self.lost = True
                 self._over.set()
