@@ -15,7 +15,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -197,7 +197,9 @@ def test_a_backup_goes_into_another_storage(page, mdash, start, as_admin, tmp_pa
 @pytest.fixture
 def certificate(tmp_path):
     """A file with a certificate, its chain and its key."""
-    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "mdash.pem")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "mdash.pem")
     return tmp_path / "mdash.pem"
 
 
@@ -218,11 +220,16 @@ def open_proxy(page, start, certificate, tmp_path):
     """Runs a proxy with the page's configuration before a server's address: a context that gives its port."""
 
     @contextmanager
-    def opened(name: str, server: str) -> Iterator[int]:
+    def opened(name: str, server: str, mark: str | None = None) -> Iterator[int]:
         program = shutil.which(name)
         if program is None and not os.environ.get("CI"):
             pytest.skip(f"THIS MACHINE HAS NO {name}")
-        code = page("docs/how_to_guides/run_the_server.md").code(name)
+        (block,) = [
+            block
+            for block in page("docs/how_to_guides/run_the_server.md").blocks(mark or name)
+            if block.mark == (mark or name)
+        ]
+        code = block.code
         with socket.create_server(("127.0.0.1", 0)) as sock:
             free_port = sock.getsockname()[1]
         places = {
@@ -297,6 +304,60 @@ def test_a_proxy_may_reuse_its_connections(mdash, as_admin, proxy):
         assert b" 200 " in ask("/api/v2/devices")
         said = ask("/api/v2/notify", *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
         assert b" 101 " in said
+
+
+CADDY = """
+{{ admin off
+auto_https off
+}}
+http://127.0.0.1:{port} {{
+    handle /mdash/* {{
+        reverse_proxy {server}
+    }}
+    respond "a neighbour"
+}}
+"""
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+def test_the_server_is_below_a_path(page, mdash, start, open_proxy, free_address, tmp_path, name):
+    """Behind nginx with the page's configuration, and behind Caddy: a login, a device and what it tells come through."""
+    config = tmp_path / "mdash.toml"
+    config.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
+    options = "--bind 127.0.0.1:0 --store memory:// --root-path /mdash"
+    with ExitStack() as stack:
+        server = stack.enter_context(start(f"exec mdash serve {options} --register-admin {ADMIN} --config {config}"))
+        address = server.expect(r"^Listening on http://(\S+)/mdash$")[1]
+        if name == "nginx":
+            base = f"https://localhost:{stack.enter_context(open_proxy(name, address, 'nginx path'))}"
+            env = {"MDASH_CAFILE": str(tmp_path / "ca.pem")}
+        else:
+            program = shutil.which(name)
+            if program is None:
+                pytest.skip(f"THIS MACHINE HAS NO {name}")
+            (tmp_path / "Caddyfile").write_text(CADDY.format(port=free_address.partition(":")[2], server=address))
+            stack.enter_context(start(f"exec {program} run --adapter caddyfile --config {tmp_path / 'Caddyfile'}"))
+            base, env = f"http://{free_address}", {}
+        connect(int(base.rpartition(":")[2])).close()
+        context = ssl.create_default_context(cafile=env.get("MDASH_CAFILE"))
+        with httpx.Client(base_url=base, verify=context, timeout=30) as client:
+            assert client.get("/").text == "a neighbour"
+            assert client.get("/mdash/healthz").json() == {"status": "ok"}
+            assert '="/mdash/ui/app.js"' in client.get("/mdash/", headers={"Accept": "text/html"}).text
+            body = {"user": "admin", "password": "SECRET"}
+            response = client.post("/mdash/api/v2/login", json=body)
+            cookie = "__Secure-mdash_session" if name == "nginx" else "mdash_session"
+            assert response.headers["set-cookie"].startswith(f"{cookie}=admin:")
+            assert "; Path=/mdash/" in response.headers["set-cookie"]
+            assert client.get("/mdash/api/v2/session").json()["user"] == "admin"
+        env |= {"MDASH_SERVER": f"{base}/mdash", "MDASH_USER": ADMIN}
+        token = mdash("mdash devices add lamp", env=env).split()[1]
+        device = stack.enter_context(start(f"exec mdash device --token {token}", env=env))
+        device.expect("connected")
+        assert '"app":"virtual-' in mdash("mdash call lamp Sys.GetInfo", env=env)
+        key = re.search(r"mdk_\S+", mdash("mdash key add path", env=env))[0]
+        listener = stack.enter_context(start("exec mdash notify --start 0", env={**env, "MDASH_KEY": key}))
+        listener.expect("online")
 
 
 def connect(port: int) -> socket.socket:

@@ -103,6 +103,13 @@ _log = logging.getLogger(__name__)
     help="The certificate's private key (PEM), if it is in a file of its own.",
 )
 @click.option(
+    "--root-path",
+    metavar="PATH",
+    envvar="MDASH_ROOT_PATH",
+    show_envvar=True,
+    help="Be at this path of the host, such as /mdash, for a proxy that passes paths unchanged.  [default: at /]",
+)
+@click.option(
     "--max-image",
     type=click.IntRange(min=1),
     metavar="BYTES",

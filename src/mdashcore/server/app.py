@@ -15,13 +15,14 @@ from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, errors
 from mdashcore.server.api._request import answer, body_limit
 from mdashcore.server.api.elsewhere import instead_of
-from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page
+from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page, root_path
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.fast_lane import SECURITY_HEADERS
 from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.http.query import known_parameters
+from mdashcore.server.http.root_path import RootPathApp
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
 from mdashcore.server.uploads.rollout_upload import RolloutRoute
@@ -43,7 +44,8 @@ LOGIN_PATHS = ("/api/v2/login", "/api/v2/session")
 def create_app(service: Service) -> App:
     """The whole REST API as an ASGI app, for any server that runs on Trio.
 
-    Its WebSockets are not in it: they are served by `mdashcore.server.gateway`.
+    It heeds the `root_path` of its scopes: links, cookies and redirects lead below it. Its WebSockets are not in it:
+    they are served by `mdashcore.server.gateway`.
     """
     settings = service.settings
     quart = create_quart_app(service)
@@ -56,9 +58,8 @@ def create_app(service: Service) -> App:
         return found.account
 
     def limit_of(scope: Scope) -> int:
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         try:
-            endpoint, _ = paths.match(path, method=scope["method"])
+            endpoint, _ = paths.match(scope["path"], method=scope["method"])
         except HTTPException:  # no such path, or not with this method
             return 0
         return body_limit(quart.view_functions[endpoint], settings.max_body)
@@ -71,7 +72,7 @@ def create_app(service: Service) -> App:
         authenticate=authenticate,
     )
     whole = FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, FairApp(guarded)))))
-    return ProxiedApp(whole, service.proxies, settings.hsts_max_age)
+    return ProxiedApp(RootPathApp(whole), service.proxies, settings.hsts_max_age)
 
 
 SHADOW = "/api/v2/devices/<id>/shadow"
@@ -95,10 +96,10 @@ def needs_login(path: str) -> bool:
     return path.startswith("/api/") and path.rstrip("/") not in LOGIN_PATHS
 
 
-def nothing_at(path: str) -> str:
+def nothing_at(path: str, root: str = "") -> str:
     """What to say of a path that nothing is served at."""
     instead = instead_of(path)
-    return f"nothing is served at {path}" + (f": {instead}" if instead else "")
+    return f"nothing is served at {root}{path}" + (f": {instead}" if instead else "")
 
 
 def create_quart_app(service: Service) -> QuartTrio:
@@ -147,7 +148,11 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        words = nothing_at(request.path) if status == 404 else error.description or ""
+        words = (
+            nothing_at(request.path, root_path(cast(Scope, request.scope)))
+            if status == 404
+            else error.description or ""
+        )
         response = answer(errors.problem(status, words), status)
         if status == 405:
             response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
@@ -161,7 +166,8 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.get("/")
     async def root() -> Response:
         """What this is, for whoever opens the address in a browser."""
-        return answer({"name": "mdashcore", "version": __version__, "api": "/api/v2", "health": "/healthz"})
+        at = root_path(cast(Scope, request.scope))
+        return answer({"name": "mdashcore", "version": __version__, "api": f"{at}/api/v2", "health": f"{at}/healthz"})
 
     @app.get("/healthz")
     async def health() -> Response:

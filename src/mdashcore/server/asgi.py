@@ -14,6 +14,7 @@ __all__ = [
     "NO_SOCKET",
     "ON_KNOWN",
     "PAGE_HEADER",
+    "ROOT_PATH",
     "App",
     "BodyTimeout",
     "ClientGone",
@@ -29,6 +30,7 @@ __all__ = [
     "refuse_socket",
     "respond",
     "respond_error",
+    "root_path",
 ]
 
 Scope: TypeAlias = dict[str, Any]
@@ -46,13 +48,15 @@ App: TypeAlias = Callable[[Any, Receive, Send], Awaitable[None]]
 
 LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets an early answer
 
+ROOT_PATH: Final = "mdashcore.root_path"  # in a scope: what was taken off its path
+
 PAGE_HEADER: Final = b"x-requested-with"
 """A request that has it comes from a script of a page: it is not offered Basic (see `errors.headers`)."""
 
 ON_KNOWN: Final = "mdashcore.on_known"
 """In a scope: a function that is given the account which has sent the request, as soon as that is known."""
 
-NO_SOCKET: Final = "a WebSocket is expected at /api/v2/rpc and /api/v2/notify only"
+NO_SOCKET: Final = "a WebSocket is expected at api/v2/rpc and api/v2/notify only"
 
 
 class ClientGone(Exception):
@@ -82,6 +86,11 @@ def header_list(scope: Scope, name: bytes) -> str | None:
 def is_from_page(scope: Scope) -> bool:
     """Whether a script of a page has sent the request, and says so."""
     return header(scope, PAGE_HEADER) is not None
+
+
+def root_path(scope: Scope) -> str:
+    """Return the path below which the app is reached, without a slash at its end; empty for the whole host."""
+    return str(scope.get(ROOT_PATH, ""))
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:

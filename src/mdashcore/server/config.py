@@ -16,6 +16,7 @@ from mdashcore._errors import InvalidInput, MdashError
 from mdashcore.hub.deltas import MAX_DELTA_LIMIT, MIN_DELTA_LIMIT
 from mdashcore.hub.images import FREE_DISK
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.server.http.root_path import IS_ROOT_PATH
 from mdashcore.server.service import ServiceSettings
 from mdashcore.trio.node import NodeSettings
 from mdashcore.trio.transport.skipped import MAX_SKIPPED
@@ -68,6 +69,9 @@ class ServerConfig:
 
     forwarded_header: str | None = None
     """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
+
+    root_path: str = attrs.field(default="", validator=IS_ROOT_PATH)
+    """The path below which the server is reached, such as ``/mdash``: proxies pass it on unchanged."""
 
     hsts_max_age: int = attrs.field(default=ServiceSettings().hsts_max_age, validator=whole(0))
     """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""

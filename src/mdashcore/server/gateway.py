@@ -28,6 +28,7 @@ from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.http.forwarded import Client, peer_of
 from mdashcore.server.http.query import check_query, known_parameters
+from mdashcore.server.http.root_path import Elsewhere, RootPath
 from mdashcore.server.http.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
 from mdashcore.server.service import Service
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
@@ -77,8 +78,10 @@ class Gateway:
         self._streams: set[trio.abc.Stream] = set()
         self._connections = Connections()
         self._heads: set[trio.CancelScope] = set()
-        self._lane = FastLane(service, lambda value: service.authenticator.authenticate(value))
-        self._slow_lane = SlowLane(app or _no_app, self._lane.closing)
+        root = service.settings.root_path
+        self._root = RootPath(root)
+        self._lane = FastLane(service, lambda value: service.authenticator.authenticate(value), self._root.take_off)
+        self._slow_lane = SlowLane(app or _no_app, self._lane.closing, root)
 
     async def serve(
         self,
@@ -145,6 +148,12 @@ class Gateway:
                 await stream.do_handshake()
         data, judge = b"", Next.READ
         while judge is not Next.END and (data := await self._read_head(conversation, data)):
+            below = self._root.take_off(data)
+            if below is None:
+                await conversation.send(_elsewhere(self._root.elsewhere(data)))
+                judge = Next.END
+                continue
+            data = below
             if self._sockets and _wants_socket(data):
                 scope.deadline = inf
                 if (socket := await self._shake_hands(conversation, data)) is not None:
@@ -152,8 +161,6 @@ class Gateway:
                 judge = Next.ELSEWHERE
             else:
                 data, judge = await self._lane.take(conversation, data)
-                if judge is Next.ELSEWHERE and self._sockets and _wants_socket(data):
-                    continue
             if judge is Next.ELSEWHERE:
                 scope.deadline = inf
                 data, judge = await self._slow_lane.take(conversation, data)
@@ -229,7 +236,11 @@ class Gateway:
         return self._service.proxies.client(peer_of(stream), scheme, partial(_field, request))
 
     async def _subscriber(self, ws: ServerWebSocket, request: Request, query: str, client: Client) -> Serve:
-        browser = Browser.of(partial(_field, request), safe=False, cookie=SessionCookie.of(client.scheme))
+        browser = Browser.of(
+            partial(_field, request),
+            safe=False,
+            cookie=SessionCookie.of(client.scheme, self._service.settings.root_path),
+        )
         credentials = _authorization(request), query, browser, client.address
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
         principal = await authenticate()
@@ -259,6 +270,12 @@ def _member(group: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator[N
         yield
     finally:
         group.discard(scope)
+
+
+def _elsewhere(found: Elsewhere) -> bytes:
+    """Return the answer to a request that is not below the root path."""
+    answer = refusal(found.status, found.words, **found.headers)
+    return answer if found.has_body else answer[: answer.index(b"\r\n\r\n") + 4]
 
 
 def _wants_socket(head: bytes) -> bool:

@@ -57,17 +57,18 @@ class RunningServer:
     @property
     def url(self) -> str:
         """Where people find it: ``http://127.0.0.1:8080``."""
-        return f"http{'s' if self.tls else ''}://{self._netloc}"
+        return f"http{'s' if self.tls else ''}://{self._place}"
 
     @property
     def device_url(self) -> str:
         """What a device dials."""
-        return f"ws{'s' if self.tls else ''}://{self._netloc}/api/v2/rpc"
+        return f"ws{'s' if self.tls else ''}://{self._place}/api/v2/rpc"
 
     @property
-    def _netloc(self) -> str:
+    def _place(self) -> str:
+        """The address, and the root path."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return f"{f'[{host}]' if ':' in host else host}:{self.port}{self.service.settings.root_path}"
 
 
 @asynccontextmanager
@@ -137,7 +138,7 @@ async def _make_users(service: Service, users: Sequence[User]) -> None:
 
 
 def _settings(config: ServerConfig) -> ServiceSettings:
-    names = ("max_image", "max_bodies", "trusted_proxies", "forwarded_header", "hsts_max_age")
+    names = ("max_image", "max_bodies", "trusted_proxies", "forwarded_header", "root_path", "hsts_max_age")
     return ServiceSettings(**{name: getattr(config, name) for name in names})
 
 

@@ -17,6 +17,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Authenticator, Passwords
 from mdashcore.server.http.bodies import Bodies
 from mdashcore.server.http.forwarded import Proxies
+from mdashcore.server.http.root_path import IS_ROOT_PATH
 from mdashcore.trio.node import Node
 
 __all__ = ["Service", "ServiceSettings"]
@@ -58,6 +59,9 @@ class ServiceSettings:
 
     hsts_max_age: int = attrs.field(default=365 * 86_400, validator=whole(0))
     """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
+
+    root_path: str = attrs.field(default="", validator=IS_ROOT_PATH)
+    """The path below which the server is reached, such as ``/mdash``; empty where it has the host for itself."""
 
     fast_lane: bool = True
     """Whether the hot requests are answered without a framework. False is for comparing: the answers are the same."""

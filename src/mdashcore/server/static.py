@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 from typing import Final
 
 import attrs
 
-from mdashcore.server.asgi import App, Receive, Scope, Send, header
+from mdashcore.server.asgi import App, Receive, Scope, Send, header, root_path
 
 __all__ = ["PREFIX", "StaticFiles", "read_files"]
 
@@ -88,8 +90,21 @@ class StaticFiles:
     def _find(self, scope: Scope) -> File | None:
         path: str = scope["path"]
         if path == "/" and "text/html" in (header(scope, b"accept") or ""):
-            return self._files.get(INDEX)
-        return self._files.get(path.removeprefix(PREFIX)) if path.startswith(PREFIX) else None
+            path = PREFIX + INDEX
+        if not path.startswith(PREFIX):
+            return None
+        name = path.removeprefix(PREFIX)
+        file = self._files.get(name)
+        return _below(file, root_path(scope)) if file is not None and name == INDEX else file
+
+
+@lru_cache(maxsize=8)  # one is in use; an app that is mounted twice has two
+def _below(file: File, root: str) -> File:
+    """The page as it is sent below a root path: its links are absolute, so that they hold wherever it is opened."""
+    return _file(_ABSOLUTE.sub(root.encode() + rb"\g<0>", file.body), file.type) if root else file
+
+
+_ABSOLUTE: Final = re.compile(rb"(?<=[\" ])/(?=ui/|api/v2)")
 
 
 def read_files() -> dict[str, File]:
@@ -102,8 +117,11 @@ def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, File]]:
         if entry.is_dir():
             yield from _walk(entry, f"{prefix}{entry.name}/")
         elif (type_ := _TYPES.get(PurePosixPath(entry.name).suffix)) is not None:
-            body = entry.read_bytes()
-            yield prefix + entry.name, File(body, type_, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+            yield prefix + entry.name, _file(entry.read_bytes(), type_)
+
+
+def _file(body: bytes, type_: str) -> File:
+    return File(body, type_, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 async def _send(send: Send, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -15,7 +15,7 @@ from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.hub import Hub
 from mdashcore.hub.records.schema import BrowserSession
 from mdashcore.identity import Account
-from mdashcore.server.asgi import ON_KNOWN, Scope, header
+from mdashcore.server.asgi import ON_KNOWN, Scope, header, root_path
 from mdashcore.server.auth.passwords import Passwords
 from mdashcore.server.auth.session_cookie import SessionCookie
 
@@ -168,7 +168,7 @@ def browser_of(scope: Scope) -> Browser:
 
 def session_cookie(scope: Scope) -> SessionCookie:
     """The cookie of the page that an HTTP request belongs to."""
-    return SessionCookie.of(scope["scheme"], scope.get("root_path", ""))
+    return SessionCookie.of(scope["scheme"], root_path(scope))
 
 
 def client_address(scope: Scope) -> str:

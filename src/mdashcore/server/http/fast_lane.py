@@ -98,10 +98,17 @@ class FastLane:
 
     Args:
         authenticate: from the value of `Authorization`; what it raises makes a request not plain.
+        take_off: makes a request without the root path of one; None for one that is not below it.
     """
 
-    def __init__(self, service: Service, authenticate: Callable[[str], Awaitable[Principal]]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        authenticate: Callable[[str], Awaitable[Principal]],
+        take_off: Callable[[bytes], bytes | None] = lambda data: data,
+    ) -> None:
         self._service = service
+        self._take_off = take_off
         self._authenticate = authenticate
         self._open = service.settings.fast_lane
         self._max_body = min(operations.MAX_BODY, service.settings.max_body)
@@ -172,13 +179,14 @@ class FastLane:
         """Answer a plain request, or begin to; what is left where that cannot be done without waiting."""
         if conversation.call is not None:
             return data
-        request = RequestHead.read(data)
-        if request is None or request.body_end != len(data) or request.close:
+        below = self._take_off(data)
+        request = None if below is None else RequestHead.read(below)
+        if below is None or request is None or request.body_end != len(below) or request.close:
             return data
         if request.body_end - request.body_start > self._max_body:
             return data
-        self._note_scheme(conversation, data[: request.body_start])
-        return None if run_now(self._begin(conversation, request, data[request.body_start :])) else data
+        self._note_scheme(conversation, below[: request.body_start])
+        return None if run_now(self._begin(conversation, request, below[request.body_start :])) else data
 
     async def _begin(self, conversation: HttpConnection, request: RequestHead, body: bytes) -> bool:
         try:

@@ -62,13 +62,15 @@ class SlowLane:
     Args:
         app: gets the scope "http" only: what asks for a WebSocket is refused.
         closing: set when every answer is the last of its connection.
+        root_path: what was taken off the paths of requests; the app is told it, and the whole path.
     """
 
-    def __init__(self, app: App, closing: trio.Event) -> None:
+    def __init__(self, app: App, closing: trio.Event, root_path: str = "") -> None:
         self._app = app
         self._closing = closing
         self._context = WorkerContext(None)
         self._config = Config()
+        self._config.root_path = root_path
         self._config.include_server_header = False
         self._config.accesslog = None
         self._config.errorlog = _log
@@ -156,6 +158,8 @@ class _Exchange:
         self, app: object, config: object, scope: Any, send: Any
     ) -> Callable[[dict[str, Any]], Awaitable[None]]:
         """Take what `HTTPStream` would have run in a task of its own."""
+        if root := scope["root_path"]:
+            scope = {**scope, "path": root + scope["path"], "raw_path": root.encode() + scope["raw_path"]}
         self.asgi_scope, self.asgi_send = scope, send
         return _nowhere
 

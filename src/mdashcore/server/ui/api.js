@@ -1,6 +1,9 @@
 // The one place that talks to the server.
 
-const BASE = "/api/v2";
+// Where the server is: "", or the path below which it shares the host with others, as "/mdash".
+export const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+
+const BASE = `${ROOT}/api/v2`;
 
 const PAGE = {"X-Requested-With": "mdash"}; // the server then keeps the browser's own login box shut
 

@@ -4,7 +4,7 @@
 // nothing falls between the two. After a lost connection the stream goes on at the next offset; where something was missed
 // all the same, the devices are read anew.
 
-import {devicePath, get, post} from "./api.js";
+import {ROOT, devicePath, get, post} from "./api.js";
 import {follow} from "./merge.js";
 
 export {difference, isObject, merge, same} from "./merge.js";
@@ -140,7 +140,7 @@ function isOurs(name) {
 }
 
 function connect(mine) {
-  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v2/notify?start=${cursor + 1}`);
+  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${ROOT}/api/v2/notify?start=${cursor + 1}`);
   timer = setTimeout(lost, PATIENCE);
   socket.addEventListener("open", async () => {
     if (mine !== generation) return;

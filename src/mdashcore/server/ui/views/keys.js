@@ -1,6 +1,6 @@
 // API keys: what programs log in with.
 
-import {del, get, post} from "../api.js";
+import {ROOT, del, get, post} from "../api.js";
 import {ask, copyButton, empty, open} from "../dialog.js";
 import {damagedTag, field, fill, foreign, h, timeTag} from "../dom.js";
 import {freshList} from "../fresh_list.js";
@@ -69,7 +69,7 @@ export default async function view() {
 }
 
 function show({name, key}) {
-  const line = `curl -H "Authorization: Bearer ${key}" ${location.origin}/api/v2/devices`;
+  const line = `curl -H "Authorization: Bearer ${key}" ${location.origin}${ROOT}/api/v2/devices`;
   const dialog = open("The new key", h("div", {class: "stack"},
     h("p", {}, "It may do all that you may with devices. It is shown this once", name && [": ", h("b", {}, foreign(name))], ". Copy it now."),
     h("div", {class: "secret"}, h("code", {class: "token"}, key), copyButton(() => key)),

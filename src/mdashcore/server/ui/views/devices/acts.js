@@ -1,6 +1,6 @@
 // What one does with devices: register, rename, a new token, delete, update, call.
 
-import {call, del, devicePath, post, put, upload} from "../../api.js";
+import {ROOT, call, del, devicePath, post, put, upload} from "../../api.js";
 import {ask, copyButton, errorLine, open} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {showJob, startJob} from "../../jobs.js";
@@ -31,7 +31,7 @@ export async function register() {
 }
 
 function showToken(title, {id, token}) {
-  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}`;
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${ROOT}`;
   const lines = [
     ["Try it with a virtual device", `mdash device --server ${url} --token ${token}`],
     ["Mongoose OS, over a cable", `mos config-set dash.enable=true dash.server=${url}/api/v2/rpc dash.token=${token}`],
