@@ -321,7 +321,7 @@ http://127.0.0.1:{port} {{
 
 @pytest.mark.parametrize("name", ["nginx", "caddy"])
 def test_the_server_is_below_a_path(page, mdash, start, open_proxy, free_address, tmp_path, name):
-    """Behind nginx with the page's configuration, and behind Caddy: a login, a device and what it tells come through."""
+    """Behind nginx with the page's configuration, and behind Caddy: a login, a device and notifications come through."""
     config = tmp_path / "mdash.toml"
     config.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
     options = "--bind 127.0.0.1:0 --store memory:// --root-path /mdash"
