@@ -321,7 +321,7 @@ http://127.0.0.1:{port} {{
 
 @pytest.mark.parametrize("name", ["nginx", "caddy"])
 def test_the_server_is_below_a_path(page, mdash, start, open_proxy, free_address, tmp_path, name):
-    """Behind nginx with the page's configuration, and behind Caddy: a login, a device and notifications come through."""
+    """Behind nginx with the page's configuration, and behind Caddy; a login, a device and what is told of it."""
     config = tmp_path / "mdash.toml"
     config.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
     options = "--bind 127.0.0.1:0 --store memory:// --root-path /mdash"
@@ -341,7 +341,7 @@ def test_the_server_is_below_a_path(page, mdash, start, open_proxy, free_address
         connect(int(base.rpartition(":")[2])).close()
         context = ssl.create_default_context(cafile=env.get("MDASH_CAFILE"))
         with httpx.Client(base_url=base, verify=context, timeout=30) as client:
-            assert client.get("/").text == "a neighbour"
+            assert client.get("/").text.strip() == "a neighbour"
             assert client.get("/mdash/healthz").json() == {"status": "ok"}
             assert '="/mdash/ui/app.js"' in client.get("/mdash/", headers={"Accept": "text/html"}).text
             body = {"user": "admin", "password": "SECRET"}
