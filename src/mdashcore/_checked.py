@@ -1,4 +1,4 @@
-"""Checks of limits and settings: what makes no sense is refused where it is set, not where it is met."""
+"""Checks of limits and settings: a wrong value raises `InvalidSetting` where it is set, before it is used."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SHOWN: Final = 40  # characters of a wrong value that an error shows
 
 @attrs.frozen
 class Check:
-    """What a value has to be. It serves as the validator of a field in an attrs class, too."""
+    """A condition that a value has to meet. It can also be the validator of a field in an attrs class."""
 
     wanted: str
-    """In words, for the error."""
+    """The condition in words, for the text of the error."""
     fits: Callable[[Any], bool]
 
     def check(self, name: str, value: object) -> None:
-        """Raise `InvalidSetting` unless the value of that name fits."""
+        """Raise `InvalidSetting` if the value does not fit. The text calls the value `name`."""
         if not self.fits(value):
             words = repr(value)
             shown = words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
@@ -34,12 +34,12 @@ class Check:
         self.check(attribute.name, value)
 
     def or_none(self) -> Check:
-        """The same check, which also takes `None`."""
+        """Return a check that also accepts `None`."""
         return Check(f"{self.wanted}, or None", lambda value: value is None or self.fits(value))
 
 
 def whole(low: int = 1, high: int | None = None) -> Check:
-    """A whole number from `low` to `high`. A bool is none, and neither is 5.0."""
+    """Return a check for an int from `low` to `high`. A bool or a float such as 5.0 does not fit."""
     to = "on" if high is None else f"to {high}"
     return Check(
         f"a whole number from {low} {to}",
@@ -48,11 +48,11 @@ def whole(low: int = 1, high: int | None = None) -> Check:
 
 
 def number(low: float = 0.0, high: float = inf, *, above: bool = True, infinite: bool = False) -> Check:
-    """A number from `low` to `high`, not NaN, and no bool.
+    """Return a check for an int or a float from `low` to `high`. A bool or NaN does not fit.
 
     Args:
-        above: whether `low` itself is too low.
-        infinite: whether it may be `inf`.
+        above: whether `low` itself is refused.
+        infinite: whether `inf` is accepted.
     """
     words = f"a number {'above' if above else 'from'} {low:g}"
     if high < inf:
@@ -69,12 +69,12 @@ def number(low: float = 0.0, high: float = inf, *, above: bool = True, infinite:
 
 
 def instance(*classes: type) -> Check:
-    """A value of one of these classes."""
+    """Return a check for an instance of one of these classes."""
     return Check(" or ".join(cls.__name__ for cls in classes), lambda value: isinstance(value, classes))
 
 
 def mapping(of: Check) -> Check:
-    """A mapping from texts to such values."""
+    """Return a check for a mapping whose keys are `str` and whose values fit `of`."""
 
     def fits(value: object) -> bool:
         return isinstance(value, Mapping) and all(isinstance(key, str) and of.fits(value[key]) for key in value)
@@ -83,11 +83,11 @@ def mapping(of: Check) -> Check:
 
 
 def checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """Give each field the check of its annotation; one with a check of its own keeps that. For `attrs.frozen`::
+    """Give each field the check that belongs to its annotation, unless the field has a validator. For `attrs.frozen`::
 
         @attrs.frozen(field_transformer=checked)
 
-    An `int` is 1 or more, a `float` above 0, and both are finite.
+    An `int` has to be 1 or more, a `float` above 0, and both have to be finite.
     """
     return [field if field.validator is not None else field.evolve(validator=_of(field.type)) for field in fields]
 

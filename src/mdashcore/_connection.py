@@ -1,8 +1,8 @@
-"""One live JSON-RPC conversation, without I/O: bytes in, events out; calls in, bytes out.
+"""One JSON-RPC conversation with a peer, without I/O: bytes in, events out; calls in, bytes out.
 
-The same class serves both ends. A transport does four things: it hands every received frame to
-`receive_data`, takes `events()`, sends what `data_to_send()` gives, and calls `handle_timer` at
-`next_deadline()`. Time is an argument, on whatever monotonic clock the transport uses.
+Both ends use the same class. A transport does four things: it gives every received frame to
+`receive_data`, processes `events()`, sends the frames of `data_to_send()`, and calls `handle_timer` at
+`next_deadline()`. Times are arguments, in seconds on the monotonic clock of the transport.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from mdashcore.jsonrpc import ErrorObject, Invalid, RawJson, Request, Response
 
 __all__ = ["Connection", "ConnectionLimits"]
 
-TOO_MANY_REQUESTS: Final = 429  # what Mongoose OS devices answer themselves when their queue is full
+TOO_MANY_REQUESTS: Final = 429  # the code with which Mongoose OS devices refuse a request when their own queue is full
 
-FRAME_TOO_LARGE: Final = 413  # HTTP's number, as for any other error of ours
+FRAME_TOO_LARGE: Final = 413  # HTTP's code, as for every other error of this package
 
 _BROKEN: Final = {
     BINARY: "a binary frame: JSON-RPC goes in text frames",
     NOT_UTF8: "a text frame that is not UTF-8",
 }
 
-SHOWN: Final = 128  # bytes of a rejected frame that are kept for a person to see
+SHOWN: Final = 128  # bytes of a rejected frame that are kept, so that an operator can see how it begins
 
 
 @attrs.frozen(field_transformer=checked)
@@ -64,54 +64,65 @@ class ConnectionLimits:
     """Bytes of one frame, in and out: AWS IoT's message limit; a firmware chunk is far below."""
 
     max_answer: int = 2**17
-    """Bytes of a frame that answers a call of this side, where that may be more than `max_frame`."""
+    """Bytes of a frame that answers a call of this side. It may be more than `max_frame`."""
 
     max_calls: int = 256
     """Calls waiting for an answer. A Mongoose device queues 25 frames."""
 
     max_requests: int = 64
-    """Requests of the peer not yet answered; one more is answered with error 429."""
+    """Requests of the peer not yet answered. One more is answered with error 429."""
 
     max_events: int = 1024
-    """Events not yet taken: only an embedder that forgot to take them gets here."""
+    """Events not yet returned by `events()`. Only an embedder that never calls `events()` reaches this."""
 
     max_outbox: int = 2**20
-    """Bytes not yet taken for sending: a peer that is so far behind does not read. Calls then raise `Busy`, and
-    a request, or what else has to be answered, closes the connection."""
+    """Bytes not yet returned by `data_to_send()`. A peer that is so far behind does not read. Calls then raise `Busy`,
+    and a frame of the peer that needs an answer closes the connection.
+    """
 
     max_corrections: int = attrs.field(default=8, validator=whole(0))
-    """Frames that cannot be read and are answered with an error: by then a developer has seen it. More would make
-    garbage of garbage."""
+    """Unreadable frames that are answered with an error. After so many a developer has seen the error, and a peer that
+    answers errors with more garbage must not keep the two sides busy.
+    """
 
     @property
     def max_message(self) -> int:
-        """Bytes of the largest frame that can be taken at all: what a transport has to let through."""
+        """The size in bytes of the largest frame that a transport has to let through."""
         return max(self.max_frame, self.max_answer)
 
 
 class _Batch:
-    """The answers to one batch, sent together when the last is there (section 6)."""
+    """The answers to one batch. They are sent together when the last one is there (section 6)."""
 
     __slots__ = ("missing", "parts", "size")
 
     def __init__(self) -> None:
         self.missing = 0
         self.parts: list[bytes] = []
-        self.size = 1  # bytes of the frame: each part brings a comma or the last bracket
+        self.size = 1  # bytes of the frame: each part adds a comma or the last bracket
 
 
 class Connection:
     """A JSON-RPC 2.0 peer.
 
-    Receiving raises `RemoteProtocolError` or nothing, whatever bytes arrive; after it the connection is
-    closed. What a peer merely did wrong (bad JSON, an invalid request) is answered as the specification
-    says, by the connection itself.
+    Receiving raises only `RemoteProtocolError`, whatever bytes arrive. After that error the connection is closed.
+    A smaller mistake of the peer (bad JSON, an invalid request) is answered by the connection itself, as the
+    specification says.
 
     Args:
+        limits: the bounds of this connection.
         first_id: the id of the first call, 1 or more.
 
     Raises:
-        InvalidInput: it is no such number, or the limits are none.
+        InvalidInput: `first_id` or `limits` has a wrong type or value.
+
+    >>> server, device = Connection(), Connection()
+    >>> server.call("Sys.GetInfo")
+    1
+    >>> for frame in server.data_to_send():
+    ...     device.receive_data(frame)
+    >>> device.events()
+    [RequestReceived(ref=1, method='Sys.GetInfo', params=None)]
     """
 
     __slots__ = (
@@ -147,22 +158,27 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether the conversation has ended, from either side."""
+        """Whether either side has ended the conversation."""
         return self._closed
 
     @property
     def next_id(self) -> int:
-        """The id of the next call: where to go on, if another connection follows this one on the same way."""
+        """The id of the next call: the `first_id` of a connection that follows this one on the same transport."""
         return self._next_id
 
     # In
 
     def receive_data(self, frame: bytes | bytearray | memoryview | str) -> None:
-        """Take one frame: a whole text message of the transport.
+        """Process one frame: a complete text message of the transport.
+
+        The events that follow from the frame are returned by `events()`. Does nothing after the connection has closed.
+
+        Args:
+            frame: UTF-8 bytes, or text.
 
         Raises:
             RemoteProtocolError: the peer floods. The connection is closed.
-            TypeError: the frame is no text and no bytes.
+            TypeError: the frame is neither text nor bytes.
         """
         data = frame if type(frame) is bytes else jsonrpc.as_frame(frame)
         if self._closed:
@@ -181,7 +197,7 @@ class Connection:
 
     def _receive_batch(self, members: list[jsonrpc.Message], data: bytes) -> None:
         batch = _Batch()
-        batch.missing = 1  # held open until every member has been seen
+        batch.missing = 1  # held open until every member has been processed
         invalid: Invalid | None = None
         for member in members:
             if isinstance(member, Invalid):
@@ -194,7 +210,7 @@ class Connection:
             self._reject_invalid(invalid, data)
 
     def _receive_large(self, data: bytes) -> None:
-        """Take a frame over `max_frame`, which only an answer may be."""
+        """Process a frame over `max_frame`. Only an answer may be that large."""
         message = jsonrpc.decode(data) if len(data) <= self.limits.max_message else None
         if isinstance(message, Response):
             self._receive_response(message, None)
@@ -205,19 +221,20 @@ class Connection:
             self.receive_broken(TOO_LARGE, len(data), data[:ENDS], data[-ENDS:])
 
     def receive_broken(self, kind: str, size: int | None, head: bytes = b"", tail: bytes = b"") -> None:
-        """Take what a transport has kept of a frame that it could not take as a whole.
+        """Process the parts that a transport has kept of a frame that cannot be accepted as a whole.
 
-        A call that the frame answers ends with `InvalidAnswer`, or `AnswerTooLarge`. It is found by the id, else it is
-        the only call that waits, else it may be any: all of them end.
+        A call that the frame answers ends with `InvalidAnswer`, or with `AnswerTooLarge`. The call is found by the id
+        in the frame. If a frame that is too large has no readable id, every waiting call ends, because it may answer
+        any of them.
 
         Args:
-            kind: what is wrong with it, as in `FrameRejected`.
-            size: bytes of the frame; None where it is not known.
-            head: its first bytes: `ENDS` of them are looked at.
-            tail: its last bytes, in the same way.
+            kind: the defect of the frame, as in `FrameRejected`.
+            size: bytes of the frame; `None` if it is unknown.
+            head: the first bytes of the frame. `ENDS` of them are examined.
+            tail: the last bytes of the frame, in the same way.
 
         Raises:
-            RemoteProtocolError: as `receive_data`.
+            RemoteProtocolError: as for `receive_data`.
         """
         if self._closed:
             return
@@ -263,9 +280,9 @@ class Connection:
         id_ = _call_id(response.id)
         method = None if id_ is None else self._calls.get(id_)
         if id_ is None or method is None:
-            # Late, abandoned, or never asked for: ignored, or two peers could answer each other for ever.
-            # Without a result, and never one of ours, it was meant as a request. The answer has no id: with
-            # one it could be taken for the answer to a request that the peer did send.
+            # A response to a call that is unknown, late or abandoned is ignored, or two peers could answer each other
+            # for ever. A message without a result whose id was never used here was meant as a request. The error has no
+            # id, because the peer could take one for the answer to a request that it did send.
             was_ours = id_ is not None and 0 < id_ < self._next_id
             if response.result is None and response.error is None and not was_ours:
                 error = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: no method")
@@ -273,10 +290,10 @@ class Connection:
             return
         rpc_error = None if response.error is None else response.error.exception()
         self._emit(ResponseReceived(id_, method, response.result or b"null", rpc_error))
-        del self._calls[id_]  # only now: where the inbox is full, ConnectionClosed names it
+        del self._calls[id_]  # only now: if the inbox is full, ConnectionClosed names this call
 
     def _receive_invalid(self, message: Invalid, batch: _Batch | None) -> None:
-        """Answer what was meant as a request, and end the call that it was meant to answer."""
+        """Answer a message that was meant as a request, or end the call that it was meant to answer."""
         if message.is_request:
             self._correct(jsonrpc.encode_error(message.id, message.error), batch)
         elif message.id is None:
@@ -290,7 +307,7 @@ class Connection:
             del self._calls[id]
 
     def _correct(self, data: bytes, batch: _Batch | None) -> None:
-        """Answer what cannot be read, while that may still help."""
+        """Answer an unreadable frame, as long as `max_corrections` is not reached."""
         if self._rejected < self.limits.max_corrections:
             self._answer(data, batch)
 
@@ -303,22 +320,25 @@ class Connection:
         self._emit(FrameRejected(kind, reason, size, head[:SHOWN], self._rejected))
 
     def events(self) -> list[Event]:
-        """Everything that happened since the last call, oldest first."""
+        """Return all events since the last call, oldest first."""
         events, self._inbox = self._inbox, []
         return events
 
     def next_deadline(self) -> float | None:
-        """When `handle_timer` has to be called next, or None."""
+        """Return the time at which `handle_timer` has to be called next, or `None` if no call has a deadline."""
         while self._deadlines and self._deadlines[0][1] not in self._calls:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
     def handle_timer(self, now: float) -> None:
-        """Give up the calls whose deadline is not after `now`: one `CallTimedOut` each.
+        """End the calls whose deadline is not after `now`, with one `CallTimedOut` each.
+
+        Args:
+            now: seconds, on the clock of the deadlines.
 
         Raises:
             RemoteProtocolError: `events()` was not called for `max_events` events.
-            InvalidInput: `now` is no number.
+            InvalidInput: `now` is not a number.
         """
         _check_time("now", now)
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -331,18 +351,20 @@ class Connection:
     # Out
 
     def call(self, method: str, params: object = None, *, deadline: float | None = None) -> int:
-        """Call a method of the peer; the answer comes as an event with the id returned here.
+        """Call a method of the peer, and return the id of the call. The event that ends the call has the same id.
 
         Args:
-            params: `bytes` are raw JSON; anything else is encoded; None sends no params.
-            deadline: when to give up, on the clock of `handle_timer`; None leaves that to the caller.
+            method: the name, at most 256 characters.
+            params: `bytes` are raw JSON; any other value is encoded; `None` sends no params.
+            deadline: the time at which the call times out, in seconds on the clock of `handle_timer`. With `None` the
+                caller decides when to `abandon` the call.
 
         Raises:
             LocalProtocolError: the connection is closed.
-            InvalidInput: the method is no text of 256 characters at most, the deadline is no number, or the params have
-                no JSON form. Bytes that are no JSON have none either.
+            InvalidInput: the method is not text of at most 256 characters, the deadline is not a number, or the params
+                have no JSON form or are bytes that are not JSON.
             TooLarge: the frame would exceed `max_frame`.
-            Busy: too many calls are waiting, or the peer does not read.
+            Busy: `max_calls` calls are waiting, or the peer does not read.
         """
         if deadline is not None:
             _check_time("a deadline", deadline)
@@ -355,24 +377,28 @@ class Connection:
         self._calls[id_] = method
         if deadline is not None:
             heapq.heappush(self._deadlines, (deadline, id_))
-            if len(self._deadlines) > 2 * self.limits.max_calls:  # answered calls leave theirs behind
+            if len(self._deadlines) > 2 * self.limits.max_calls:  # answered calls leave their deadlines behind
                 self._deadlines = [entry for entry in self._deadlines if entry[1] in self._calls]
                 heapq.heapify(self._deadlines)
         return id_
 
     def notify(self, method: str, params: object = None) -> None:
-        """Tell the peer something; there is no answer. Raises as `call` does."""
+        """Send a notification, which the peer does not answer. Arguments and errors are those of `call`."""
         self._check_room()
         self._send(jsonrpc.encode_request(method, params))
 
     def reply(self, ref: int, result: object = None) -> None:
-        """Answer a `RequestReceived`. Once; a connection that has closed meanwhile ignores it.
+        """Answer a `RequestReceived`. Does nothing after the connection has closed.
 
-        The answers to a batch go together, once the last is there; in several frames where one is too small.
+        The answers to a batch are sent together, after the last one; in several frames if they do not fit into one.
+
+        Args:
+            ref: the `ref` of the event.
+            result: `bytes` are raw JSON; any other value is encoded.
 
         Raises:
-            LocalProtocolError: there is no such unanswered request.
-            InvalidInput: the result has no JSON form, or is bytes that are no JSON. The request is still unanswered.
+            LocalProtocolError: there is no such request, or it has been answered.
+            InvalidInput: the result has no JSON form, or is bytes that are not JSON. The request is still unanswered.
             TooLarge: the frame would exceed `max_frame`. The request is still unanswered.
         """
         id_ = self._unanswered(ref)
@@ -381,10 +407,14 @@ class Connection:
             self._answer_request(ref, answer)
 
     def reply_error(self, ref: int, error: RpcError | ErrorObject) -> None:
-        """Answer a `RequestReceived` with an error. Otherwise as `reply`.
+        """Answer a `RequestReceived` with an error. Other errors are those of `reply`.
+
+        Args:
+            ref: the `ref` of the event.
+            error: code, message and optional data for the peer.
 
         Raises:
-            InvalidInput: it is no error of JSON-RPC: a code that is a whole number, a message that is text.
+            InvalidInput: the code is not an int, the message is not text, or the data have no JSON form.
         """
         if isinstance(error, RpcError):
             data = None if error.data is None else jsonrpc.to_raw(error.data)
@@ -395,11 +425,15 @@ class Connection:
             self._answer_request(ref, answer)
 
     def abandon(self, id: int) -> None:
-        """Stop waiting for a call: its answer will be ignored. Harmless where there is no such call."""
+        """Stop waiting for a call. Its answer will be ignored. Does nothing if no call with this id is waiting."""
         self._calls.pop(id, None)
 
     def close(self, reason: str = "closed") -> None:
-        """End the conversation: `ConnectionClosed` is its last event. What is in the outbox may still go."""
+        """End the conversation: `ConnectionClosed` is its last event. Frames in the outbox can still be sent.
+
+        Args:
+            reason: the `reason` of the event.
+        """
         if self._closed:
             return
         self._closed = True
@@ -411,11 +445,11 @@ class Connection:
 
     @property
     def has_data_to_send(self) -> bool:
-        """Whether `data_to_send` would give anything."""
+        """Whether `data_to_send` would return any frames."""
         return bool(self._outbox)
 
     def data_to_send(self) -> list[bytes]:
-        """The frames to send now, each one text message; they are forgotten here."""
+        """Return the frames to send now, each of them one text message, and forget them."""
         frames, self._outbox = self._outbox, []
         self._outbox_size = 0
         return frames
@@ -440,7 +474,7 @@ class Connection:
             self._finish_part(batch)
 
     def _answer(self, data: bytes, batch: _Batch | None) -> None:
-        """An answer of the connection itself, which has no ref."""
+        """Send an answer of the connection itself, or add it to its batch."""
         self._check_reader()
         if batch is None:
             self._put(data)
@@ -448,7 +482,7 @@ class Connection:
             self._add_part(batch, data)
 
     def _add_part(self, batch: _Batch, data: bytes) -> None:
-        if batch.size + len(data) + 1 > self.limits.max_frame:  # the rest goes in another frame, or nobody takes it
+        if batch.size + len(data) + 1 > self.limits.max_frame:  # the rest goes in another frame
             self._flush(batch)
         batch.parts.append(data)
         batch.size += len(data) + 1
@@ -502,7 +536,7 @@ def _check_time(what: str, time: float) -> None:
 
 
 def _call_id(raw: RawJson | None) -> int | None:
-    """An id of ours, also where a peer made a string or a floating-point number of it."""
+    """Return an id as an int, also if the peer has made a string or a floating-point number of it."""
     if raw is None:
         return None
     digits = raw.strip(b'"')
@@ -515,4 +549,4 @@ def _call_id(raw: RawJson | None) -> int | None:
 
 _FLOAT: Final = re.compile(rb"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
 
-MAX_ROUNDED: Final = 1_000_000  # C's "%g" writes an exponent from here on, with six digits: it may be another number
+MAX_ROUNDED: Final = 1_000_000  # C's "%g" writes an exponent from here on, with six digits: the id may be another

@@ -78,7 +78,7 @@ __all__ = [
 
 
 class MdashError(Exception):
-    """The root: catch this to catch them all."""
+    """The root of all errors of this package."""
 
 
 class ProtocolError(MdashError):
@@ -88,15 +88,15 @@ class ProtocolError(MdashError):
         super().__init__(message)
         self.message = message
         self.code = code
-        """A JSON-RPC error code: what to tell the other side."""
+        """A JSON-RPC error code for the other side."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This side asked for what the protocol, or a bound of the connection, does not allow."""
+    """The caller asked for something that the protocol, or a bound of the connection, does not allow."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent what no conversation can go on after. Close the connection."""
+    """The peer sent something after which the conversation cannot go on. Close the connection."""
 
 
 class RpcError(MdashError):
@@ -115,19 +115,19 @@ class CallTimeout(MdashError):
 
 
 class InvalidAnswer(MdashError):
-    """The peer did answer a call, with what cannot be read. To call again brings the same."""
+    """The peer answered a call in a form that cannot be read. Another call would bring the same."""
 
 
 class AnswerTooLarge(InvalidAnswer):
-    """The peer answered a call with a frame that is larger than the limit. The connection lives on."""
+    """The peer answered a call with a frame that is larger than the limit. The connection stays open."""
 
     def __init__(self, size: int | None, limit: int) -> None:
         of = "more" if size is None else f"{size} bytes, more"
         super().__init__(f"the answer is too large: a frame of {of} than the {limit} that are taken")
         self.size = size
-        """Bytes of the frame; None where only that it is larger is known."""
+        """Bytes of the frame; `None` if it is known only that the frame is larger than `limit`."""
         self.limit = limit
-        """Bytes."""
+        """The limit in bytes."""
 
 
 class DeviceOffline(MdashError):
@@ -135,32 +135,32 @@ class DeviceOffline(MdashError):
 
 
 class InvalidInput(MdashError):
-    """What was given cannot be accepted. Nothing was changed."""
+    """An argument or a request cannot be accepted. Nothing was changed."""
 
 
 class InvalidShadowUpdate(InvalidInput):
-    """A shadow update that is not well formed, or breaks a limit of depth."""
+    """A shadow update is not well formed, or is nested too deeply."""
 
 
 class InvalidFirmware(InvalidInput):
-    """A firmware image that no device should be given."""
+    """A firmware image must not be given to a device."""
 
     def __init__(self, message: str, *, device_words: str = "Malformed archive") -> None:
         super().__init__(message)
         self.device_words = device_words
-        """What Mongoose OS says of such an image: less than this error does, and known to its users."""
+        """The words of Mongoose OS for such an image. They say less than this error, but its users know them."""
 
 
 class InvalidSetting(InvalidInput, ValueError):
-    """A limit, or another setting, that makes no sense: negative, zero, NaN, or of a wrong type. The text names it."""
+    """A limit or another setting makes no sense: it is negative, zero, NaN, or of a wrong type. The text names it."""
 
 
 class TooLarge(MdashError):
-    """More bytes than the limit, which the text names."""
+    """There are more bytes than the limit, which the text names."""
 
 
 class UnsupportedContent(MdashError):
-    """The body is in a form that is not read here, such as a content coding."""
+    """The body is in a form that cannot be read here, such as an unknown content coding."""
 
 
 class Unauthenticated(MdashError):
@@ -172,11 +172,11 @@ class Forbidden(MdashError):
 
 
 class NotFound(MdashError):
-    """It does not exist, or belongs to another account: the two are not told apart."""
+    """The object does not exist, or belongs to another account. The error does not say which."""
 
 
 class Conflict(MdashError):
-    """It does not fit the present state. Nothing was changed."""
+    """The request does not fit the present state. Nothing was changed."""
 
 
 class AlreadyExists(Conflict):
@@ -188,11 +188,11 @@ class ShadowConflict(Conflict):
 
 
 class PreconditionFailed(MdashError):
-    """A condition that the request makes does not hold at present. Nothing was changed."""
+    """A condition that the request makes does not hold. Nothing was changed."""
 
 
 class Busy(MdashError):
-    """A bound is reached: nothing was done, and trying again later can succeed."""
+    """A bound is reached. Nothing was done, and trying again later can succeed."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -201,7 +201,7 @@ class Busy(MdashError):
 
 
 class LimitReached(Busy):
-    """The account has as much as it may. Nothing was done, and trying again helps only once it has less."""
+    """The account has as much as it may have. Nothing was done; trying again helps only after it has less."""
 
     def __init__(self, limit: str, message: str) -> None:
         super().__init__(message)
@@ -210,19 +210,19 @@ class LimitReached(Busy):
 
 
 class Overloaded(Busy):
-    """The process has no room, whoever asks: nothing was done, and trying again later can succeed."""
+    """The process has no room, whichever account asks. Nothing was done, and trying again later can succeed."""
 
 
 class InsufficientStorage(MdashError):
-    """The disk is so full that what is left is kept for the devices. Nothing was stored."""
+    """The disk is almost full, and the room that is left is kept for the reports of devices. Nothing was stored."""
 
 
 class StorageError(MdashError):
-    """The storage backend failed. The library's own error is the `__cause__`."""
+    """The storage backend failed. The `__cause__` is the error of its own library."""
 
 
 class Damaged(StorageError):
-    """What is stored cannot be read: trying again never helps. The text names it."""
+    """A stored object cannot be read, and trying again never helps. The text names the object."""
 
 
 class VersionConflict(StorageError):
@@ -232,7 +232,7 @@ class VersionConflict(StorageError):
         super().__init__(f"{collection}/{key}: expected version {expected}, found {actual}")
         self.expected = expected
         self.actual = actual
-        """The version found; 0 where there is no document."""
+        """The version found; 0 if there is no document."""
 
 
 STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
@@ -249,7 +249,7 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
         Busy: 429,
         Overloaded: 503,
         ProtocolError: 400,
-        InvalidAnswer: 502,  # neither offline (503) nor too late (504): the device answers, and not as it should
+        InvalidAnswer: 502,  # not 503 (offline) and not 504 (too late): the device answers, but in a wrong form
         DeviceOffline: 503,
         Damaged: 500,
         StorageError: 503,
@@ -259,9 +259,10 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
     }
 )
 """The HTTP status of every error: that of its nearest class in this table. Devices get the same number as the
-code of a JSON-RPC error, as Mongoose OS itself uses HTTP's numbers there."""
+code of a JSON-RPC error, because Mongoose OS itself uses HTTP's numbers there.
+"""
 
 
 def status_of(error: MdashError) -> int:
-    """The error's number in `STATUS`."""
+    """Return the HTTP status of an error, from `STATUS`."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)

@@ -1,4 +1,4 @@
-"""What the peer of a `Connection` did: frozen values in the past tense, from `Connection.events()`."""
+"""The events of a `Connection`: frozen values that say what the peer did, returned by `Connection.events()`."""
 
 from __future__ import annotations
 
@@ -23,56 +23,57 @@ __all__ = [
 
 
 class RequestReceived(msgspec.Struct, frozen=True, gc=False):
-    """The peer calls a method and waits: answer with `Connection.reply` or `reply_error`."""
+    """The peer calls a method and waits. Answer with `Connection.reply` or `reply_error`."""
 
     ref: int
-    """Names this request to `reply`. Unique per connection, also where the peer uses an id twice."""
+    """The argument for `reply`. Unique within the connection, even if the peer uses an id twice."""
 
     method: str
 
     params: bytes | None
-    """Raw JSON, of any type; None where there are none."""
+    """Raw JSON of any type; `None` if the request has no params."""
 
 
 class NotificationReceived(msgspec.Struct, frozen=True, gc=False):
-    """The peer tells something, and expects no answer."""
+    """The peer sent a notification. It expects no answer."""
 
     method: str
 
     params: bytes | None
-    """Raw JSON, of any type; None where there are none."""
+    """Raw JSON of any type; `None` if the notification has no params."""
 
 
 class ResponseReceived(msgspec.Struct, frozen=True):
-    """The peer answered a call of this side. Answers to unknown or abandoned calls make no event."""
+    """The peer answered a call of this side. An answer to an unknown or abandoned call makes no event."""
 
     id: int
-    """What `Connection.call` returned."""
+    """The id that `Connection.call` returned."""
 
     method: str
 
     result: bytes
-    """Raw JSON; ``b"null"`` where `error` is set."""
+    """Raw JSON; ``b"null"`` if `error` is set."""
 
     error: Exception | None
-    """An `RpcError` with the peer's own code and message, an `InvalidAnswer` for an answer that is broken or too large,
-    or None."""
+    """`None` for a result. Otherwise an `RpcError` with the peer's own code and message, or an `InvalidAnswer` if the
+    answer is broken or too large.
+    """
 
 
 class CallTimedOut(msgspec.Struct, frozen=True, gc=False):
-    """A call's deadline passed unanswered. An answer that comes later is ignored."""
+    """The deadline of a call passed without an answer. A later answer is ignored."""
 
     id: int
     method: str
 
 
 class ConnectionClosed(msgspec.Struct, frozen=True, gc=False):
-    """The last event: nothing more is received or sent."""
+    """The conversation has ended. This is the last event: nothing more is received or sent."""
 
     reason: str
 
     calls: tuple[int, ...]
-    """The calls that will never be answered."""
+    """The ids of the calls that will never be answered."""
 
 
 NOT_JSON: Final = "not-json"
@@ -83,22 +84,22 @@ NOT_UTF8: Final = "not-utf-8"
 
 
 class FrameRejected(msgspec.Struct, frozen=True, gc=False):
-    """The peer sent a frame that was not taken: a person should see that. The conversation goes on."""
+    """The peer sent a frame that cannot be accepted, which an operator should see. The conversation goes on."""
 
     kind: str
-    """What is wrong with it: one of the constants above."""
+    """The defect: one of the constants above."""
 
     reason: str
-    """The same in words, with the place where it is broken."""
+    """The defect in words, with its place in the frame."""
 
     size: int | None
-    """Bytes of the frame; None where only a part of it came."""
+    """Bytes of the frame; `None` if only a part of it arrived."""
 
     head: bytes
     """The first bytes of the frame, up to 128."""
 
     number: int
-    """Which rejected frame of this connection it is, from 1."""
+    """The count of rejected frames of this connection, this one included."""
 
 
 Event: TypeAlias = (

@@ -1,8 +1,8 @@
-"""JSON as this package reads and writes it: the one place that knows its limits.
+"""JSON as this package reads and writes it. All limits for JSON are set here.
 
 `msgspec` keeps integers of any size exact, refuses NaN and bad UTF-8, and raises three families of
-errors; here they become one. Depth is limited because `msgspec` itself accepts more than a thousand
-levels on Python 3.13, and what reads the document later may recurse on every one of them.
+errors, which become one here. Depth is limited because `msgspec` itself accepts more than a thousand
+levels on Python 3.13, and later readers of the document may recurse once for each level.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ import msgspec
 
 from mdashcore._errors import InvalidInput
 
-MAX_DEPTH = 64  # a shadow may have 10 levels, a frame adds 4; nothing real comes near
+MAX_DEPTH = 64  # a shadow may have 10 levels, a frame adds 4; no real message comes near
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 encode = _encoder.encode
-"""A Python value as compact JSON, in UTF-8; key order kept."""
+"""Encode a Python value as compact JSON in UTF-8, with the keys in their order."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What a msgspec decoder raises for a text that it cannot accept; `UnicodeError` as a `str` may not encode."""
+"""The errors of a msgspec decoder. `UnicodeError` is there because a `str` may have no encoding."""
 
 
 def decode(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
-    """The value of a JSON text.
+    """Decode a JSON text.
+
+    Args:
+        max_depth: levels of nesting.
 
     Raises:
-        InvalidInput: it is not JSON (RFC 8259), or nested deeper than `max_depth`.
+        InvalidInput: the text is not JSON (RFC 8259), or is nested deeper than `max_depth`.
     """
     try:
         value = _decoder.decode(data)
@@ -45,12 +48,12 @@ def decode(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def check(raw: bytes, *, max_depth: int = MAX_DEPTH) -> None:
-    """Check that bytes are one JSON text in UTF-8, without making a value of it. Raises `InvalidInput`."""
+    """Raise `InvalidInput` unless the bytes are one JSON text in UTF-8. Makes no Python value of it."""
     if type(raw) is not bytes:
         raise InvalidInput(f"raw JSON is bytes, not {type(raw).__name__}")
     try:
         if not raw.isascii():
-            raw.decode()  # msgspec skips over what it does not read
+            raw.decode()  # msgspec does not check the UTF-8 of strings that it skips
         _check(raw)
     except DECODE_ERRORS as exc:
         raise InvalidInput(f"not valid JSON: {reason(exc)}") from None
@@ -59,13 +62,14 @@ def check(raw: bytes, *, max_depth: int = MAX_DEPTH) -> None:
 
 
 def encode_strictly(value: object, *, max_depth: int = MAX_DEPTH) -> bytes:
-    """A JSON value as compact JSON: None, a bool, a finite number, text, a list or tuple, a dict whose keys are text.
+    """Encode a value that is exactly representable as compact JSON.
 
-    `encode` also takes what it makes text of, such as bytes (as base64), and makes null of NaN, which deletes in a
-    shadow: it is for values that are known to be JSON.
+    Accepted are `None`, a bool, a finite number, text, a list or tuple, and a dict whose keys are text. `encode`
+    accepts more: it makes a base64 string of bytes, and null of NaN, which would delete a key of a shadow. So `encode`
+    is only for values that are known to be JSON.
 
     Raises:
-        InvalidInput: the value is, or holds, anything else; or it is nested deeper than `max_depth`.
+        InvalidInput: the value is, or holds, anything else; or is nested deeper than `max_depth`.
     """
     try:
         raw = encode(value)
@@ -79,7 +83,7 @@ def encode_strictly(value: object, *, max_depth: int = MAX_DEPTH) -> bytes:
     return raw
 
 
-_PLAIN: Final = frozenset({str, int, bool, type(None)})  # a call for each of them would take most of the time
+_PLAIN: Final = frozenset({str, int, bool, type(None)})  # a function call for each of these would take most of the time
 
 
 _SEQUENCES: Final = (list, tuple)
@@ -104,7 +108,7 @@ def _check_value(value: object) -> None:
 
 
 def reason(exc: Exception) -> str:
-    """What was wrong, in words that name no library."""
+    """Return the cause of a decoding error in words that name no library."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
     if isinstance(exc, UnicodeError):
@@ -113,11 +117,11 @@ def reason(exc: Exception) -> str:
 
 
 _PLACE: Final = re.compile(r"\(byte (\d+)\)$")
-_AROUND: Final = 24  # bytes that are quoted before and after a place: enough to find it, and no flood in a log
+_AROUND: Final = 24  # bytes that are quoted before and after a place: enough to find it, without flooding a log
 
 
 def place(data: bytes, exc: Exception) -> str:
-    """`reason`, with the bytes around the place that it names, or those at the end."""
+    """Return `reason`, followed by the bytes around the place that the error names, or the last bytes of the text."""
     words = reason(exc)
     found = _PLACE.search(words)
     if found is None and "truncated" not in words:
@@ -128,11 +132,10 @@ def place(data: bytes, exc: Exception) -> str:
 
 
 def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
-    """Whether a JSON text nests deeper than `max_depth`, each level of which takes two bytes.
+    """Return whether a JSON text is nested deeper than `max_depth`.
 
-    The usual text costs two counts.
-
-    Of a text that is not JSON the answer means nothing, but it comes in linear time.
+    A usual text costs two counts. For a text that is not JSON the result has no meaning, but is still found in linear
+    time.
 
     >>> too_deep(b'[[["[[["]]]', 3), too_deep(b"[[[[]]]]", 3)
     (False, True)
@@ -152,7 +155,7 @@ def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
 
 
 def balanced(data: bytes) -> bool:
-    """Whether as many brackets close as open, strings left out; also of a text that is not JSON."""
+    """Return whether as many brackets close as open, outside of strings. The text need not be JSON."""
     brackets = _brackets(data)
     return sum(map(brackets.count, (b"{", b"["))) == sum(map(brackets.count, (b"}", b"]")))
 
@@ -161,6 +164,6 @@ def _brackets(data: bytes) -> bytes:
     return _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
 
 
-# The closing quote is optional: a search that fails at an open string starts again at each quote inside it.
+# The closing quote is optional: else a search that fails at an open string would start again at each quote inside it.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(b for b in range(256) if b not in b"{}[]")

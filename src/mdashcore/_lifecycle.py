@@ -1,7 +1,7 @@
 """The states of a `Connection`, of the calls that it makes, and of the requests that it receives, as one table.
 
-`docs/discussion/connection.md` draws it, and a test puts a connection through every arrow, and through every pair of
-state and cause that has none: those change nothing, tell nothing and raise nothing.
+`docs/discussion/connection.md` draws the table. A test puts a connection through every arrow, and through every pair of
+state and cause that has no arrow: such a pair changes nothing, emits no event and raises nothing.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["TRANSITIONS", "CallState", "ConnectionState", "Outcome", "RequestSta
 
 
 class ConnectionState(StrEnum):
-    """Of the conversation."""
+    """The states of the conversation."""
 
     OPEN = "OPEN"
     CLOSED = "CLOSED"
 
 
 class CallState(StrEnum):
-    """Of a call that this side makes."""
+    """The states of a call that this side makes."""
 
     UNCALLED = "UNCALLED"
     WAITING = "WAITING"
@@ -38,7 +38,7 @@ class CallState(StrEnum):
 
 
 class RequestState(StrEnum):
-    """Of a request that the peer makes."""
+    """The states of a request that the peer makes."""
 
     UNSEEN = "UNSEEN"
     UNANSWERED = "UNANSWERED"
@@ -51,11 +51,11 @@ State: TypeAlias = ConnectionState | CallState | RequestState
 
 @attrs.frozen
 class Outcome:
-    """What a cause brings about in a state."""
+    """The effects of a cause in a state."""
 
     to: State
     tells: type | None = None
-    """The kind of event that the embedder is told of it."""
+    """The class of the event that `events()` returns for it."""
     sends: bool = False
     """Whether a frame goes into the outbox."""
     raises: type[Exception] | None = None
@@ -87,4 +87,4 @@ def _table() -> dict[tuple[State, str], Outcome]:
 
 
 TRANSITIONS: Final[Mapping[tuple[State, str], Outcome]] = MappingProxyType(_table())
-"""(state, cause) → what it brings about. A pair that is not here changes nothing."""
+"""(state, cause) → effects. A pair that is not here changes nothing."""

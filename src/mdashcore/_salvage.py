@@ -1,7 +1,7 @@
-"""What can be read of a frame that is broken, or of which only the ends were kept: whose answer it was.
+"""Recovers the id and the kind of a frame that is broken, or of which only the ends were kept.
 
-A scanner that takes whatever comes in the place of a value. It knows brackets and strings, so that a member of the
-frame itself is told from one of a value in it.
+The scanner accepts any token in the place of a value. It tracks brackets and strings, so that it can tell a member of
+the frame itself from a member of a nested value.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from typing import Final, NamedTuple
 
 __all__ = ["ENDS", "Salvaged", "salvage"]
 
-ENDS: Final = 2**12  # bytes of each end: real frames have the id before or behind all that is large
+ENDS: Final = 2**12  # bytes of each end: real frames have the id before or behind all large members
 
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]|[^\s{}\[\],:"]++|"', re.DOTALL)
 
 _ID: Final = re.compile(rb'-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|"[ !#-\[\]-~]*"')
-"""Strictly JSON, for it may be echoed; of strings the plain ones."""
+"""Strictly JSON, because the id may be echoed. Only strings without escapes match."""
 
 _SCALAR: Final = rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^\s{}\[\],:"]++)'
 
 _LAST_MEMBERS: Final = re.compile(rb"\s*+(%b)\s*+(?:,\s*+%b\s*+:\s*+%b\s*+)*+\}\s*+" % (_SCALAR, _SCALAR, _SCALAR))
-"""Behind a key and its colon: a scalar, and nothing but more members with scalars until the end of the frame."""
+"""The text behind a key and its colon: a scalar, and then only members with scalars until the end of the frame."""
 
 _REQUEST: Final = frozenset((b'"method"', b'"params"', b'"args"'))
 _ANSWER: Final = frozenset((b'"result"', b'"error"'))
 
 
 class Salvaged(NamedTuple):
-    """What is known of a frame."""
+    """The facts that could be recovered from a frame."""
 
     id: bytes | None
-    """Raw JSON: a number or a string. None: not found."""
+    """Raw JSON of a number or a string; `None` if no id was found."""
 
     is_request: bool
-    """It was meant as a request or a notification; otherwise as an answer, or it is not known as what."""
+    """Whether the frame was meant as a request or a notification. False for an answer, and if the kind is unknown."""
 
 
 def salvage(head: bytes, tail: bytes = b"") -> Salvaged:
-    """Read what can be read; in linear time, whatever the bytes are.
+    """Recover the id and the kind of a frame, in linear time for any bytes.
 
     Args:
         head: the first bytes of the frame, or all of them.
-        tail: the last bytes, where `head` is not all.
+        tail: the last bytes, if `head` is not the whole frame.
 
     >>> salvage(b'{"id":7,"error":{"code":500,"message":}}')
     Salvaged(id=b'7', is_request=False)
@@ -57,7 +57,10 @@ def salvage(head: bytes, tail: bytes = b"") -> Salvaged:
 
 
 def _first_members(head: bytes) -> dict[bytes, bytes]:
-    """The members of the frame itself, as far as they go: empty where the value is no scalar, or may be cut off."""
+    """Return the members of the frame itself, as far as they can be read.
+
+    A value is empty if it is not a scalar, or may be cut off.
+    """
     members: dict[bytes, bytes] = {}
     depth, text, key, value = 0, b"", b"", b""
     for token in map(re.Match[bytes].group, _TOKEN.finditer(head)):
@@ -77,7 +80,7 @@ def _first_members(head: bytes) -> dict[bytes, bytes]:
         elif depth > 1 or token in b"{}[]":
             continue
         elif token == b'"':
-            break  # a string without an end, and all the rest may be in it
+            break  # a string without an end: the rest of the frame may belong to it
         elif token == b":":
             key, text = text, b""
             members.setdefault(key, b"")
@@ -89,7 +92,7 @@ def _first_members(head: bytes) -> dict[bytes, bytes]:
 
 
 def _last_member(tail: bytes, key: bytes) -> bytes | None:
-    """The value of the frame's own member of this name, where only scalars follow it."""
+    """Return the value of the frame's own member `key`, if only members with scalars follow it."""
     start = max((found.end() for found in re.finditer(rb"[,{]\s*+%b\s*+:" % key, tail)), default=None)
     found = None if start is None else _LAST_MEMBERS.fullmatch(tail, start)
     return None if found is None else found[1]

@@ -1,7 +1,7 @@
-"""The arithmetic of JSON trees that shadows are made of: merge, difference, weight and timestamps.
+"""The arithmetic of the JSON trees that shadows are made of: merge, difference, size and timestamps.
 
-`delta_after` and `growth` work out along the keys of a patch what `delta` and `size` find in the whole.
-Everything here recurses: values nest no deeper than a shadow's limits allow.
+`delta_after` and `growth` visit only the keys of a patch. They give what `delta` and `size` find in the whole tree.
+All functions recurse: the limits of a shadow bound the depth of a value.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | flo
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 Timestamps = NewType("Timestamps", JsonObject)
-"""When the values of an object were set: an object for each object, an int (unix seconds) for any other value.
+"""The times at which the values of an object were set: an object for each object, an int (Unix seconds) for any other
+value.
 
-It is read beside its object and never told from data by its shape: a device's `{"timestamp": 5}` is data.
+They are read beside their object, and never told from data by their shape: a device's `{"timestamp": 5}` is data.
 """
 
 
 def merge(target: JsonObject, patch: JsonObject) -> JsonObject:
-    """`target` with `patch` merged in: null removes a key, objects merge, all else replaces.
+    """Return `target` with `patch` merged in: null removes a key, objects merge, any other value replaces.
 
-    This is RFC 7396 but for one thing: an object of the patch that only removes makes no object where there is
-    none. The RFC would leave `{"b": {}}` after `{"b": {"c": null}}`; AWS IoT Greengrass leaves nothing, and so
-    does this. An object without members, `{"b": {}}`, is a value like any other, and is stored.
+    This is RFC 7396 with one exception: an object of the patch that only removes keys does not create an object.
+    After `{"b": {"c": null}}` on an empty target, the RFC leaves `{"b": {}}`; AWS IoT Greengrass and this function
+    leave nothing. An object without members, `{"b": {}}`, is a value like any other, and is stored.
 
-    Neither argument is changed. What the patch does not touch is shared with `target`, arrays of the patch
-    are shared with it. No null is stored, but for those that stand inside such an array.
+    Neither argument is changed. The result shares untouched subtrees with `target`, and arrays with the patch.
+    Nulls are stored only inside such an array.
 
     >>> merge({"a": 1, "b": {"c": 2}}, {"a": None, "b": {"d": 3}})
     {'b': {'c': 2, 'd': 3}}
@@ -47,7 +48,7 @@ def merge(target: JsonObject, patch: JsonObject) -> JsonObject:
             old = merged.get(key)
             if isinstance(old, dict):
                 merged[key] = merge(old, value)
-            elif (new := merge({}, value)) or not value:  # else there is nothing that it could remove
+            elif (new := merge({}, value)) or not value:  # else the patch only removes keys, and there are none
                 merged[key] = new
         else:
             merged[key] = value
@@ -55,7 +56,7 @@ def merge(target: JsonObject, patch: JsonObject) -> JsonObject:
 
 
 def delta(desired: JsonObject, reported: JsonObject) -> JsonObject:
-    """What of `desired` is missing from `reported` or different there; `{}` where nothing is.
+    """Return the part of `desired` that is missing from `reported` or different there; `{}` if there is none.
 
     Objects are compared key by key, arrays as a whole. An object whose keys all agree is left out. Neither
     argument holds a null.
@@ -65,7 +66,7 @@ def delta(desired: JsonObject, reported: JsonObject) -> JsonObject:
     """
     found: JsonObject = {}
     for key, value in desired.items():
-        reality = reported.get(key)  # as `_difference`, without a call for each member
+        reality = reported.get(key)  # as in `_difference`, without a function call for each member
         if isinstance(value, dict) and isinstance(reality, dict):
             if below := delta(value, reality):
                 found[key] = below
@@ -77,9 +78,10 @@ def delta(desired: JsonObject, reported: JsonObject) -> JsonObject:
 def delta_after(
     old: JsonObject, patch: JsonObject, before: JsonObject, desired: JsonObject, reported: JsonObject
 ) -> JsonObject:
-    """`delta(desired, reported)`, when it was `old` until `patch` turned `before` into one of the two.
+    """Return `delta(desired, reported)`, visiting only the keys of `patch`.
 
-    Only the keys of the patch are looked at. `old` is left as it is: it may share subtrees with `desired`.
+    `patch` has turned `before` into `desired` or into `reported`. Until then the delta was `old`, which is not changed,
+    because it may share subtrees with `desired`.
     """
     if not patch:
         return old
@@ -89,7 +91,7 @@ def delta_after(
         difference: JsonValue
         if (
             isinstance(change, dict)
-            and isinstance(was, dict)  # merged, not replaced: what the old delta says below still holds
+            and isinstance(was, dict)  # merged, not replaced: the old delta still holds below this key
             and isinstance(wanted, dict)
             and isinstance(reality, dict)
         ):
@@ -105,14 +107,14 @@ def delta_after(
 
 
 def _difference(desired: JsonValue, reported: JsonValue) -> JsonValue:
-    """The delta of one member. None stands for a missing member, here and in the result."""
+    """Return the delta of one member. `None` stands for a missing member, in the arguments and in the result."""
     if isinstance(desired, dict) and isinstance(reported, dict):
         return delta(desired, reported) or None
     return None if values_equal(desired, reported) else desired
 
 
 def values_equal(a: JsonValue, b: JsonValue) -> bool:
-    """Whether two JSON values are the same: `1` is `1.0`, big integers are exact, `true` is not `1`."""
+    """Return whether two JSON values are the same: `1` is `1.0`, big integers are exact, `true` is not `1`."""
     if a is b:
         return True
     if isinstance(a, dict):
@@ -125,16 +127,16 @@ def values_equal(a: JsonValue, b: JsonValue) -> bool:
 
 
 def size(value: JsonObject) -> int:
-    """Bytes of the object as compact JSON in UTF-8."""
+    """Return the size in bytes of the object as compact JSON in UTF-8."""
     return len(encode(value))
 
 
 def growth(before: JsonObject, after: JsonObject, patch: JsonObject) -> int:
-    """`size(after) - size(before)`, where `after` is `merge(before, patch)`.
+    """Return `size(after) - size(before)`, where `after` is `merge(before, patch)`.
 
-    Only the keys of the patch are looked at; what was there and is no more is weighed.
+    Only the keys of the patch are visited. Removed values are measured too.
     """
-    # A member's weight includes a comma, and there are two brackets: one byte too many, but not for {}.
+    # A member's size includes a comma, and there are two brackets: one byte too many, except for {}.
     total = (1 if after else 2) - (1 if before else 2)
     for key, change in patch.items():
         old, new = before.get(key), after.get(key)
@@ -146,12 +148,12 @@ def growth(before: JsonObject, after: JsonObject, patch: JsonObject) -> int:
 
 
 def _member_size(key: str, value: JsonValue) -> int:
-    """Bytes of `"key":value,`; 0 for a missing member."""
+    """Return the bytes of `"key":value,`; 0 for a missing member."""
     return 0 if value is None else len(encode(key)) + len(encode(value)) + 2
 
 
 def stamped(patch: JsonObject, timestamp: int) -> JsonObject:
-    """For a patch of an object, the patch of its timestamps."""
+    """Return the patch that sets the timestamps of all values that `patch` sets."""
     stamps: JsonObject = {}
     for key, value in patch.items():
         if isinstance(value, dict):
@@ -162,9 +164,9 @@ def stamped(patch: JsonObject, timestamp: int) -> JsonObject:
 
 
 def rendered(value: JsonValue, stamps: JsonValue) -> JsonValue:
-    """Timestamps as a document shows them: `value` with `{"timestamp": t}` in the place of each scalar.
+    """Return `value` with `{"timestamp": t}` in the place of each scalar, as a document shows timestamps.
 
-    `stamps` may have more keys than `value`; an int in it holds for all below.
+    `stamps` may have more keys than `value`. An int in it holds for all values below.
     """
     if isinstance(value, dict):
         return {k: rendered(v, stamps[k] if isinstance(stamps, dict) else stamps) for k, v in value.items()}
@@ -174,7 +176,7 @@ def rendered(value: JsonValue, stamps: JsonValue) -> JsonValue:
 
 
 def mirrors(value: JsonValue, stamps: JsonValue) -> bool:
-    """Whether `stamps` has the shape that timestamps of `value` have."""
+    """Return whether `stamps` has the shape that timestamps of `value` have."""
     if isinstance(value, dict):
         if not isinstance(stamps, dict) or value.keys() != stamps.keys():
             return False

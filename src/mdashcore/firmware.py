@@ -1,10 +1,10 @@
 """Firmware images: a Mongoose OS firmware zip, read as a device reads it, or a bare image.
 
-A device takes the zip as a stream, without ever seeing its end first: one local header after the other, from
+A device reads the zip as a stream, without seeing its end first: one local header after the other, from
 the first byte, each with its size in front of its data; the manifest comes first, and nothing is compressed.
-What other zip readers take from the central directory at the end, it ignores. So `read_image` walks the file
-as the device does, and then demands that the central directory says the same: what a person sees in an
-archive tool is what the device gets.
+The device ignores the central directory at the end, which other zip readers use. So `read_image` walks the file
+as the device does, and then demands that the central directory says the same: an archive tool shows
+exactly the files that the device gets.
 
 The manifest (`manifest.json`) names the parts; each part's `src` is the file that holds it::
 
@@ -31,20 +31,20 @@ from mdashcore._json import decode, encode
 __all__ = ["MANIFEST", "Image", "Limits", "Manifest", "Part", "read_image", "write_image"]
 
 MANIFEST = "manifest.json"
-MAX_NAME = 49  # bytes of a file's name, without its folder: a device keeps it in 50, with the final zero
-_BLOCK = 65_536  # bytes read at a time: what a check needs in memory, whatever the size of the image
+MAX_NAME = 49  # bytes of a file's name without its folder: a device keeps the name in 50, with the final zero
+_BLOCK = 65_536  # bytes read at a time: the memory that a check needs, whatever the size of the image
 
 
 @attrs.frozen(kw_only=True, field_transformer=checked)
 class Limits:
-    """How large an image may be."""
+    """The bounds of an image that `read_image` accepts."""
 
     size: int = 64 * 2**20
     """Bytes of the whole file. The largest flash of a Mongoose OS device is 16 MB, and half of it is for an image."""
     entries: int = 64
-    """Files in the zip. Real ones have under 10."""
+    """Files in the zip. Real images have under 10."""
     manifest: int = 16_384
-    """Bytes. A device holds the manifest in RAM as a whole; real ones have under 4 KB."""
+    """Bytes of the manifest. A device holds it in RAM as a whole; real ones have under 4 KB."""
 
 
 @attrs.frozen
@@ -54,9 +54,9 @@ class Part:
     name: str
     type: str | None = None
     src: str | None = None
-    """The file that holds it; None for a part that only fills (`fill`)."""
+    """The name of the file that holds the part; `None` for a part without a file (`fill`)."""
     size: int | None = None
-    """Bytes."""
+    """Bytes, if the manifest says them."""
     cs_sha1: str | None = None
     cs_sha256: str | None = None
     other: Mapping[str, Any] = attrs.Factory(dict)
@@ -81,9 +81,9 @@ class Image:
     size: int
     """Bytes."""
     sha256: str
-    """Of the whole file, in hexadecimal."""
+    """Digest of the whole file, in hexadecimal."""
     manifest: Manifest | None = None
-    """None: a bare image, of which nothing more is known."""
+    """`None` for a bare image, of which nothing more is known."""
 
     @property
     def bare(self) -> bool:
@@ -107,15 +107,19 @@ class Image:
 
 
 def read_image(file: BinaryIO, *, name: str, limits: Limits = Limits(), bare: bool = False) -> Image:
-    """Check an image. What begins as a zip must be a good firmware zip; all else is a bare image.
+    """Check an image, and return its description.
 
-    Reads a seekable file twice, in small blocks, and leaves it at its start.
+    A file that begins as a zip must be a good firmware zip. Any other file is a bare image. The file is read twice, in
+    small blocks, and left at its start.
 
     Args:
-        bare: take it for a bare image also if it begins as a zip.
+        file: a seekable file, open for reading bytes.
+        name: the `name` of the returned image.
+        limits: the bounds of the file.
+        bare: accept any bytes as a bare image, even if they begin as a zip.
 
     Raises:
-        InvalidFirmware: no device should be given this; the text says why. Also for a file over a limit.
+        InvalidFirmware: no device should be given this file, or it exceeds a limit. The text says why.
     """
     size = file.seek(0, 2)
     if size == 0:
@@ -126,7 +130,7 @@ def read_image(file: BinaryIO, *, name: str, limits: Limits = Limits(), bare: bo
     for block in _blocks(file, 0, size):
         digest.update(block)
     file.seek(0)
-    is_zip = not bare and file.read(2) == b"PK"  # of whatever record: an empty zip has no entry to begin with
+    is_zip = not bare and file.read(2) == b"PK"  # any zip record counts: an empty zip has no entry to begin with
     manifest = _read_zip(file, size, limits) if is_zip else None
     file.seek(0)
     return Image(name=name, size=size, sha256=digest.hexdigest(), manifest=manifest)
@@ -137,20 +141,20 @@ def read_image(file: BinaryIO, *, name: str, limits: Limits = Limits(), bare: bo
 
 @attrs.frozen
 class _Entry:
-    """A file in the zip, by its local header."""
+    """A file in the zip, as its local header describes it."""
 
     path: str
     start: int
-    """Where its local header is."""
+    """Offset of its local header in the zip."""
     data: int
-    """Where its bytes are."""
+    """Offset of its first byte in the zip."""
     size: int
     crc: int
     flags: int
 
     @property
     def name(self) -> str:
-        """As the device knows it: without the top folder."""
+        """The name that the device knows: without the top folder."""
         return self.path.rpartition("/")[2]
 
     @property
@@ -194,7 +198,7 @@ def _read_zip(file: BinaryIO, size: int, limits: Limits) -> Manifest:
 
 
 def _entry_at(file: BinaryIO, position: int, end: int) -> _Entry | None:
-    """The entry whose local header is at a position; None: the central directory begins there."""
+    """Return the entry whose local header is at `position`; `None` if the central directory begins there."""
     file.seek(position)
     header = file.read(_LOCAL.size)
     if header[:4] == _CENTRAL_MAGIC:
@@ -223,7 +227,7 @@ def _entry_at(file: BinaryIO, position: int, end: int) -> _Entry | None:
 
 
 def _path(raw: bytes, *, utf8: bool) -> str:
-    """The name of an entry: a file's, in at most one folder, with no way out of it."""
+    """Return the name of an entry. It has at most one folder, and no way out of it."""
     try:
         path = raw.decode("utf-8" if utf8 else "cp437")
     except UnicodeDecodeError:
@@ -237,7 +241,7 @@ def _path(raw: bytes, *, utf8: bool) -> str:
 
 
 def _check_directory(file: BinaryIO, position: int, size: int, entries: list[_Entry]) -> None:
-    """The central directory, from `position` to the end, lists exactly the entries, and plain files only."""
+    """Raise unless the central directory, from `position` to the end, lists exactly the entries, all plain files."""
     if size - position > _MAX_TAIL:
         raise InvalidFirmware("the zip's directory is too large")
     file.seek(position)
@@ -248,7 +252,7 @@ def _check_directory(file: BinaryIO, position: int, size: int, entries: list[_En
     _, disk, first_disk, here, total, length, start, comment = _END.unpack_from(tail, end)
     if (disk, first_disk, here, total) != (0, 0, len(entries), len(entries)):
         raise InvalidFirmware(f"the zip's directory lists {total} files, the zip has {len(entries)}")
-    if tail[max(0, end - 20) : end].startswith(_LOCATOR_64_MAGIC):  # zipfile would believe it
+    if tail[max(0, end - 20) : end].startswith(_LOCATOR_64_MAGIC):  # zipfile would follow it
         raise InvalidFirmware("the zip is a zip64: devices cannot read it")
     if (start, length) != (position, end) or end + _END.size + comment != len(tail):
         raise InvalidFirmware("the zip's directory is not where the zip says")
@@ -268,7 +272,7 @@ def _check_directory(file: BinaryIO, position: int, size: int, entries: list[_En
 
 
 def _digests(file: BinaryIO, entry: _Entry) -> dict[str, str]:
-    """The digests of an entry, by their keys in the manifest."""
+    """Return the digests of an entry, by their keys in the manifest."""
     crc, sha1, sha256 = 0, hashlib.sha1(usedforsecurity=False), hashlib.sha256()
     for block in _blocks(file, entry.data, entry.size):
         crc = zlib.crc32(block, crc)
@@ -340,7 +344,7 @@ _PART_KEYS = {"type": str, "src": str, "size": int, "cs_sha1": str, "cs_sha256":
 
 def _field(where: str, fields: dict[str, Any], key: str, kind: type) -> Any:
     value = fields.get(key)
-    if value is not None and type(value) is not kind:  # not isinstance: True is no size
+    if value is not None and type(value) is not kind:  # not isinstance: a bool is not a size
         raise InvalidFirmware(f"{where}: {key} is not a {'string' if kind is str else 'whole number'}")
     return value
 
@@ -365,17 +369,18 @@ def _check_part(part: Part, entry: _Entry | None, digests: Mapping[str, str]) ->
 def write_image(file: BinaryIO, manifest: Mapping[str, Any], parts: Mapping[str, bytes], *, folder: str = "") -> None:
     """Write a firmware zip that `read_image` and devices accept, at the start of an empty, seekable file.
 
+    The same arguments give the same bytes, because no clock is read. The file is left at its start.
+
     Args:
+        file: open for reading and writing bytes.
         manifest: the manifest's fields: at least `platform`, `version` and `build_id`. Its `parts` may hold
             more keys for a part, also a `src` of its own.
-        parts: the bytes of each part. A part's `type` is its name and its file `NAME.bin`, unless said
-            otherwise; sizes and digests are filled in.
-        folder: a top folder, as some build tools make one.
-
-    The same arguments give the same bytes: no clock is read. The file is left at its start.
+        parts: the bytes of each part. By default a part's `type` is its name and its file is `NAME.bin`. Sizes and
+            digests are filled in.
+        folder: a top folder, which some build tools make.
 
     Raises:
-        InvalidFirmware: a required field is missing, or the zip would not be accepted.
+        InvalidFirmware: a required field is missing, or `read_image` would not accept the zip.
     """
     described = {name: dict(keys) for name, keys in manifest.get("parts", {}).items()}
     files: dict[str, bytes] = {}

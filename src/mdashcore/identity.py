@@ -1,8 +1,8 @@
-"""Who may do what: accounts, their devices and API keys, and the secrets that prove it.
+"""Accounts, their devices and API keys, and the secrets that authenticate them.
 
-Randomness comes in as an argument, secrets go out once: what is kept is a SHA-256 digest. A fast hash is
-right here, and only here, because a token has 256 random bits, which nobody can search; a password has not,
-and is hashed by Argon2id at the edge of the server.
+Randomness is an argument, and a secret is returned once: only its SHA-256 digest is stored. A fast hash is
+enough for a token, because a token has 256 random bits, which cannot be searched. A password has fewer,
+and is hashed with Argon2id at the edge of the server.
 """
 
 from __future__ import annotations
@@ -40,49 +40,51 @@ SESSION_PREFIX: Final = "mds"
 
 MAX_LABEL: Final = 256  # characters of a name for people: longer ones are pasted by mistake
 
-MAX_SHOWN: Final = 128  # characters of an id that an error repeats: no id is longer
+MAX_SHOWN: Final = 128  # characters of an id that an error repeats: no valid id is longer
 
 _KEY = re.compile(r"mdk_[A-Za-z0-9_-]{43}", re.ASCII)
 
-_ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)  # no ":": HTTP Basic ends a name there
-_DEVICE_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@+=-]{1,128}", re.ASCII)  # stands in a URL path as it is
+_ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)  # no ":", which ends the name in HTTP Basic
+_DEVICE_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@+=-]{1,128}", re.ASCII)  # fits into a URL path unquoted
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: neither UTF-8 nor JSON can hold it
 
 
 @attrs.frozen
 class Account:
-    """A user, and the border of everything that is theirs."""
+    """A user. All devices, keys and logs belong to one account."""
 
     name: str
     password_hash: str
     """Argon2id, in PHC string format."""
     admin: bool
-    """May manage the accounts; sees nothing of their devices. In the store a copy: the roster of admins decides."""
+    """Whether the user may manage accounts. An admin sees nothing of their devices. This is a copy for the store: the
+    roster of admins decides.
+    """
     created_at: float
     """Unix seconds."""
     removing: bool = False
-    """Its removal has begun: nobody logs in, and nobody else gets the name before everything of it is gone."""
+    """Whether its removal has begun. From then on no login succeeds. The name is free after all its data is gone."""
     rehashed_from: str = ""
-    """The `credential` of before, where the hash of an unchanged password was made anew."""
+    """The earlier `credential`, if the hash of an unchanged password was computed again."""
 
     id: str = ""
-    """Tells it from an earlier or a later account of its name; empty for accounts of older versions."""
+    """Distinguishes this account from an earlier or later one of its name. Empty for accounts of older versions."""
 
     @property
     def credential(self) -> str:
-        """What changes with the password, and only with it. No secret opens anything with it."""
+        """A value that changes with the password, and only with it. It is no secret and cannot be used to log in."""
         return self.rehashed_from or hash_token(self.password_hash)
 
 
 @attrs.frozen
 class DeviceKey:
-    """The one name of a device in a service: its account, and its id within that account.
+    """The name of a device in a service: its account, and its id within that account.
 
-    ``str(key)`` is the form that stores know, and `parse` reads it.
+    ``str(key)`` is the form that stores use, and `parse` reads it.
 
     Raises:
-        InvalidInput: no account has such a name, or no device such an id.
+        InvalidInput: no account can have such a name, or no device such an id.
 
     >>> str(DeviceKey("alice", "lamp"))
     'alice/lamp'
@@ -100,7 +102,7 @@ class DeviceKey:
 
     @classmethod
     def parse(cls, text: str) -> DeviceKey:
-        """Read what ``str(key)`` has written. Raises `InvalidInput`.
+        """Read the text that ``str(key)`` has written. Raises `InvalidInput` for other text.
 
         >>> DeviceKey.parse("alice/lamp")
         DeviceKey(account='alice', id='lamp')
@@ -110,7 +112,7 @@ class DeviceKey:
 
     @classmethod
     def find(cls, account: str, id: str) -> DeviceKey:
-        """Make the key of a device that is asked for. Raises `NotFound` where none can have this name."""
+        """Return the key of a requested device. Raises `NotFound` if no device can have this name."""
         try:
             return cls(account, id)
         except InvalidInput:
@@ -125,15 +127,17 @@ class Device:
     id: str
     name: str
     token_hash: str
-    """Empty from when the device's removal begins: no token has it."""
+    """SHA-256 of the token. Empty after the device's removal has begun: then no token matches."""
     created_at: float
     """Unix seconds."""
     delta_limit: int | None = None
-    """Bytes of the largest frame with a delta that it is sent; 0: any; None: that of its platform, if there is one."""
+    """Bytes of the largest frame with a delta that the device is sent. 0 means no limit. With `None` the limit of its
+    platform applies, if there is one.
+    """
 
     @property
     def key(self) -> DeviceKey:
-        """Its name in the service."""
+        """The device's name in the service."""
         return DeviceKey(self.account, self.id)
 
 
@@ -148,11 +152,18 @@ class ApiKey:
     created_at: float
     """Unix seconds."""
     used_at: float | None = None
-    """Unix seconds, late by an hour at most; None: never."""
+    """Unix seconds of the last use, late by an hour at most; `None` if the key was never used."""
 
 
 def make_token(prefix: str, entropy: bytes) -> str:
-    """A secret: the prefix tells people, and scanners of leaked secrets, what it is.
+    """Return a secret. Its prefix tells people, and scanners of leaked secrets, its kind.
+
+    Args:
+        prefix: `DEVICE_PREFIX`, `KEY_PREFIX` or `SESSION_PREFIX`.
+        entropy: 32 random bytes.
+
+    Raises:
+        InvalidInput: `entropy` has another length.
 
     >>> make_token("mdd", bytes(32))
     'mdd_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA'
@@ -163,7 +174,7 @@ def make_token(prefix: str, entropy: bytes) -> str:
 
 
 def is_key(secret: str) -> bool:
-    """Whether a secret has the form of an API key, as `make_token` makes it; also one that was never issued.
+    """Return whether a secret has the form of an API key, as `make_token` makes it. The key need not exist.
 
     >>> is_key(make_token("mdk", bytes(32))), is_key("mdk_short"), is_key("a password")
     (True, False, False)
@@ -172,7 +183,7 @@ def is_key(secret: str) -> bool:
 
 
 def make_id(prefix: str, entropy: bytes) -> str:
-    """An identifier that is no secret: 60 bits, written in base 32.
+    """Return an identifier that is no secret: 60 bits, written in base 32.
 
     >>> make_id("dev", bytes(8))
     'dev_aaaaaaaaaaaa'
@@ -183,20 +194,20 @@ def make_id(prefix: str, entropy: bytes) -> str:
 
 
 def check_secret(secret: object) -> str:
-    """Return the secret, if it can be one. Raises `Unauthenticated` for what is no text: `None`, or bytes."""
+    """Return the secret. Raises `Unauthenticated` if it is not text."""
     if not isinstance(secret, str):
         raise Unauthenticated("no credentials were given")
     return secret
 
 
 def hash_token(token: str) -> str:
-    """What is kept of a token: SHA-256 in hexadecimal. Raises `Unauthenticated` for what is no text."""
+    """Return the stored form of a token: SHA-256 in hexadecimal. Raises `Unauthenticated` if it is not text."""
     token = check_secret(token)
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_account_name(name: object) -> str:
-    """The name, if an account may have it. Raises `InvalidInput`."""
+    """Return the name if an account may have it. Raises `InvalidInput` otherwise."""
     if not isinstance(name, str) or not _ACCOUNT_NAME.fullmatch(name):
         raise InvalidInput(
             "a user name has 1 to 64 characters of A-Z a-z 0-9 . _ @ + - and starts with a letter or digit"
@@ -205,14 +216,14 @@ def check_account_name(name: object) -> str:
 
 
 def check_device_id(id: object) -> str:
-    """The id, if a device may have it. Raises `InvalidInput`."""
+    """Return the id if a device may have it. Raises `InvalidInput` otherwise."""
     if not isinstance(id, str) or not _DEVICE_ID.fullmatch(id):
         raise InvalidInput("a device id has 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ + = -")
     return id
 
 
 def check_label(name: object) -> str:
-    """A name for people: any Unicode text of at most 256 characters. Raises `InvalidInput`."""
+    """Return a name for people: any Unicode text of at most 256 characters. Raises `InvalidInput` for other values."""
     if not isinstance(name, str) or len(name) > MAX_LABEL or _SURROGATE.search(name):
         raise InvalidInput(f"a name is text of at most {MAX_LABEL} characters")
     return name

@@ -1,18 +1,18 @@
 """JSON-RPC 2.0 framing, with the dialect of Mongoose OS.
 
-One text goes in, messages come out; messages go in, one text comes out. No state: who called whom is the
-business of `mdashcore.Connection`.
+The functions translate between texts and messages. They keep no state: `mdashcore.Connection` matches answers to
+calls.
 
-The dialect (what real devices send and expect):
+The dialect (the frames that real devices send and expect):
 
 * ``"jsonrpc"`` is sent and not required; unknown members (``src``, ``dst``, ``tag``, ``v``) are ignored.
-* ``args`` is read where there is no ``params``; params may be any JSON value.
+* ``args`` is read if there is no ``params``; params may be any JSON value.
 * a request with ``"nr": true`` wants no reply: it is a notification.
-* a response is what has no ``method``; ``{"id": 7}`` alone is a response without a result.
+* a message without ``method`` is a response; ``{"id": 7}`` alone is a response without a result.
 
 `params` and `result` are *raw JSON*: `bytes` that hold one valid JSON text in UTF-8. They pass through
-unchanged; `loads` makes a value of them. Wherever a value is sent, `bytes` are taken as raw JSON and anything
-else is encoded.
+unchanged; `loads` decodes them. A function that sends a value takes `bytes` as raw JSON and encodes any
+other value.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 APPLICATION_ERROR: Final = -32000
 
-MAX_BATCH: Final = 100  # one frame may not become more work than this; real devices send none
-MAX_ID: Final = 256  # bytes: every answer repeats the id, and has to fit a frame; a UUID has 38
-MAX_METHOD: Final = 256  # characters: names are put into errors, events and logs; real ones have 30 at most
+MAX_BATCH: Final = 100  # one frame may not cause more work than this; real devices send no batches
+MAX_ID: Final = 256  # bytes: every answer repeats the id, and has to fit into a frame; a UUID has 38
+MAX_METHOD: Final = 256  # characters: names appear in errors, events and logs; real ones have 30 at most
 
-MAX_VALUE_DEPTH: Final = _json.MAX_DEPTH - 1  # levels of params or a result: the frame around them is one too
+MAX_VALUE_DEPTH: Final = _json.MAX_DEPTH - 1  # levels of params or a result: the frame around them adds one
 
 RawJson: TypeAlias = bytes
 """One valid JSON text in UTF-8."""
@@ -74,21 +74,21 @@ class ErrorObject(msgspec.Struct, frozen=True, gc=False):
     data: RawJson | None = None
 
     def exception(self) -> RpcError:
-        """The error as something to raise."""
+        """Return the error as an exception."""
         try:
             data = None if self.data is None else loads(self.data)
-        except InvalidInput:  # valid JSON, but no value here has room for it: 1e999, say
+        except InvalidInput:  # valid JSON that no Python value can hold, such as 1e999
             data = self.data.decode() if self.data else None
         return RpcError(self.code, self.message, data)
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A call, or a notification where `id` is None (section 4)."""
+    """A call; or a notification, if `id` is `None` (section 4)."""
 
     method: str
     params: RawJson | None = None
     id: RawJson | None = None
-    """The id exactly as it was written: to be echoed, not to be understood."""
+    """Raw JSON of the id. It is echoed unchanged and never interpreted."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -96,24 +96,24 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
     id: RawJson | None
     result: RawJson | None = None
-    """None where the message has no result member: some devices leave out a null."""
+    """`None` if the message has no result member: some devices leave out a null."""
     error: ErrorObject | None = None
 
 
 class Invalid(msgspec.Struct, frozen=True, gc=False):
-    """A text, or a member of a batch, that is no message: what to answer, if it was a request."""
+    """A text, or a member of a batch, that is not a message. It says how to answer if it was a request."""
 
     error: ErrorObject
     id: RawJson | None = None
     is_request: bool = True
-    """False where it does not look like a request: it may have been an answer, which is not to be answered."""
+    """False if it does not look like a request. It may have been an answer, which must not be answered."""
 
 
 Message: TypeAlias = Request | Response | Invalid
 
 
 class _Wire(msgspec.Struct, gc=False):
-    """All that a frame can hold. Typed where a wrong type has to be noticed, raw elsewhere."""
+    """All members that a frame can have. A member has a type if a wrong type must be noticed, and is raw otherwise."""
 
     id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     method: str | msgspec.UnsetType = msgspec.UNSET
@@ -145,10 +145,10 @@ def dumps(value: object) -> RawJson:
     """Encode a value as raw JSON: compact, in UTF-8, with the keys in their order.
 
     Args:
-        value: None, a bool, a finite number, text, a list or tuple, or a dict whose keys are text.
+        value: `None`, a bool, a finite number, text, a list or tuple, or a dict whose keys are text.
 
     Raises:
-        InvalidInput: it is, or holds, anything else, such as NaN or bytes; or it nests deeper than 63 levels.
+        InvalidInput: the value is, or holds, anything else, such as NaN or bytes; or is nested deeper than 63 levels.
     """
     return _json.encode_strictly(value, max_depth=MAX_VALUE_DEPTH)
 
@@ -157,16 +157,16 @@ def loads(raw: bytes | str) -> Any:
     """Decode raw JSON.
 
     Raises:
-        InvalidInput: it is no JSON, or nested deeper than 64 levels.
+        InvalidInput: the text is not JSON, or is nested deeper than 64 levels.
     """
     return _json.decode(raw if isinstance(raw, str) else as_frame(raw))
 
 
 def to_raw(value: object) -> RawJson:
-    """Take `bytes` as raw JSON, and encode anything else as `dumps` does.
+    """Return `bytes` as they are, if they are JSON, and encode any other value with `dumps`.
 
     Raises:
-        InvalidInput: the bytes are no JSON, or the value has no JSON form.
+        InvalidInput: the bytes are not JSON, or the value has no JSON form.
     """
     if type(value) is bytes:
         _json.check(value, max_depth=MAX_VALUE_DEPTH)
@@ -175,10 +175,10 @@ def to_raw(value: object) -> RawJson:
 
 
 def as_frame(data: bytes | bytearray | memoryview | str) -> bytes:
-    """Return what a transport has received as bytes of their own.
+    """Return a received frame as immutable `bytes`.
 
     Raises:
-        TypeError: it is no text and no bytes.
+        TypeError: the frame is neither text nor bytes.
     """
     if isinstance(data, bytes):
         return data
@@ -190,15 +190,16 @@ def as_frame(data: bytes | bytearray | memoryview | str) -> bytes:
 
 
 def decode(text: bytes | bytearray | memoryview | str) -> Message | list[Message]:
-    """Decode a text: its message, or the messages of a batch. What is no message is `Invalid`, and never raises.
+    """Decode a frame. Returns its message, or a list of the messages of a batch; `Invalid` in the place of anything
+    else.
 
     Raises:
-        TypeError: it is no text and no bytes.
+        TypeError: the frame is neither text nor bytes.
     """
     text = as_frame(text)
     if not text.isascii():
         try:
-            text.decode()  # raw members are skipped over, not read: nobody else looks at their UTF-8
+            text.decode()  # the decoder below skips raw members, without checking their UTF-8
         except UnicodeDecodeError:
             return _parse_error("not UTF-8", text)
     if _json.too_deep(text):
@@ -211,7 +212,7 @@ def decode(text: bytes | bytearray | memoryview | str) -> Message | list[Message
 
 
 def _decode_odd(text: bytes, exc: Exception) -> Message | list[Message]:
-    """The slow way, for what is no plain frame: a batch, a wrong type, or no JSON at all."""
+    """Decode a text that is not a plain frame: a batch, a wrong type, or not JSON. This way is slower."""
     if not isinstance(exc, msgspec.ValidationError):
         return _parse_error(_json.place(text, exc), text)
     try:
@@ -236,7 +237,7 @@ def _decode_member(text: RawJson) -> Message:
 
 
 def _invalid_request(text: RawJson) -> Invalid:
-    """What is JSON and no message; with its id, where it has one."""
+    """Return the error for JSON that is not a message, with its id if it has one."""
     try:
         id_ = bytes(_decode_id(text).id)
     except _json.DECODE_ERRORS:  # no object
@@ -248,8 +249,8 @@ def _invalid_request(text: RawJson) -> Invalid:
 
 
 def _parse_error(why: str, text: bytes) -> Invalid:
-    """What is no JSON; with what can be read of it all the same."""
-    is_whole = len(text) <= _salvage.ENDS or _json.balanced(text)  # else its end may be that of a value in it
+    """Return the error for a text that is not JSON, with the id and the kind that can be recovered."""
+    is_whole = len(text) <= _salvage.ENDS or _json.balanced(text)  # else the end may belong to a nested value
     found = _salvage.salvage(text, text[_salvage.ENDS :] if is_whole else b"")
     id_ = found.id if found.id is not None and len(found.id) <= MAX_ID else None
     return Invalid(ErrorObject(PARSE_ERROR, f"Parse error: {why}"), id_, found.is_request)
@@ -285,7 +286,7 @@ _ID_STARTS = frozenset(b'"-0123456789n')  # a string, a number, or null
 
 
 def _read_error(raw: RawJson) -> ErrorObject:
-    """An error object as it came; one that is malformed is kept as its text, not lost."""
+    """Return an error object as it was sent. The text of a malformed one becomes the message."""
     try:
         error = _decode_error(raw)
         code = int(error.code)
@@ -295,14 +296,16 @@ def _read_error(raw: RawJson) -> ErrorObject:
 
 
 def encode_request(method: str, params: object = None, id: int | None = None) -> bytes:
-    """Encode a call, or a notification where `id` is None.
+    """Encode a call, or a notification if `id` is `None`.
 
     Args:
-        params: `bytes` are raw JSON; anything else is encoded; None sends no params.
+        method: text of at most 256 characters.
+        params: `bytes` are raw JSON; any other value is encoded; `None` sends no params.
+        id: the id of the call.
 
     Raises:
-        InvalidInput: the method is no text of 256 characters at most that UTF-8 can hold, the params have no JSON form,
-            or the id is no whole number.
+        InvalidInput: the method is not text of at most 256 characters that UTF-8 can hold, the params have no JSON
+            form, or the id is not an int.
     """
     name = _method(method) if type(method) is str else _no_method()
     if id is None:
@@ -316,7 +319,7 @@ def encode_request(method: str, params: object = None, id: int | None = None) ->
     return b'%b,"method":%b,"params":%b}' % (head, name, to_raw(params))
 
 
-@lru_cache(maxsize=256)  # as many methods as a fleet of a few products has
+@lru_cache(maxsize=256)  # as many methods as a fleet of a few products uses
 def _method(method: str) -> RawJson:
     return dumps(method) if len(method) <= MAX_METHOD else _no_method()
 
@@ -329,11 +332,11 @@ def encode_result(id: RawJson, result: object = None) -> bytes:
     """Encode a successful response.
 
     Args:
-        id: that of the request, as `Request.id` has it.
-        result: `bytes` are raw JSON; anything else is encoded.
+        id: the `Request.id` of the request.
+        result: `bytes` are raw JSON; any other value is encoded.
 
     Raises:
-        InvalidInput: the id is none, or the result has no JSON form.
+        InvalidInput: the id is not one of a request, or the result has no JSON form.
     """
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_checked_id(id), to_raw(result))
 
@@ -342,10 +345,11 @@ def encode_error(id: RawJson | None, error: ErrorObject) -> bytes:
     """Encode a failed response.
 
     Args:
-        id: that of the request, as `Request.id` has it; None where it could not be read.
+        id: the `Request.id` of the request; `None` if it could not be read.
+        error: the error object to send.
 
     Raises:
-        InvalidInput: the id is none, or a member of the error is not what JSON-RPC has there.
+        InvalidInput: the id is not one of a request, or a member of the error has a wrong type.
     """
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (b"null" if id is None else _checked_id(id), _error(error))
 
@@ -369,5 +373,5 @@ def _checked_id(id: RawJson) -> RawJson:
 
 
 def encode_batch(parts: Iterable[bytes]) -> bytes:
-    """Encoded messages as one batch (section 6)."""
+    """Join encoded messages into one batch (section 6)."""
     return b"[%b]" % b",".join(parts)

@@ -1,4 +1,4 @@
-"""What happened to a device, as told to people: one form for the live stream and for the stored log."""
+"""Notifications about devices, for users. The live stream and the stored log have the same form."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ DELETED: Final = "deleted"
 UPDATED: Final = "updated"
 DELTA_WITHHELD: Final = "delta.withheld"  # a delta that is larger than the device takes
 REJECTED: Final = "rejected"  # a frame of the device that could not be read
-RPC_IN: Final = "rpc.in."  # followed by the method: somebody called the device
-RPC_OUT: Final = "rpc.out."  # followed by the method: the device told or asked something
+RPC_IN: Final = "rpc.in."  # followed by the method: the device was called
+RPC_OUT: Final = "rpc.out."  # followed by the method: the device sent a notification or a request
 
 
 _EVENTS: Final = frozenset((ONLINE, OFFLINE, CREATED, DELETED))
@@ -41,9 +41,9 @@ _PROGRESS: Final = frozenset(("ota.progress", "rollout.progress"))
 
 
 def is_event(name: str, data: bytes | None) -> bool:
-    """Whether this is one of the few notifications that are kept for long: of presence, devices, updates, rollouts.
+    """Return whether this notification is kept for long: it is about presence, devices, updates or rollouts.
 
-    What devices say, what they are asked, shadows and progress are not.
+    There are few of those. Calls, messages of devices, changes of shadows and progress are not kept for long.
     """
     if name == UPDATED:
         return data is None or not data.startswith(b'{"shadow"')
@@ -53,13 +53,13 @@ def is_event(name: str, data: bytes | None) -> bool:
 
 
 def is_stored_event(stored: bytes) -> bool:
-    """The same of a notification's stored form."""
+    """Return `is_event` of a notification in its stored form."""
     return is_event(head(stored).name, stored.partition(b',"data":')[2])
 
 
 @attrs.frozen
 class Notification:
-    """Something that happened to one device.
+    """A notification about one device.
 
     As JSON: ``{"name", "id", "data"?}``; in a stream and in a log with ``"offset"`` and ``"time"``.
     """
@@ -70,18 +70,19 @@ class Notification:
     """The device's id."""
 
     data: bytes | None = None
-    """Raw JSON, or None for no data."""
+    """Raw JSON; `None` for a notification without data."""
 
     def encode(self) -> bytes:
-        """The stored form: a JSON object without offset and time, which the log knows."""
+        """Return the stored form: a JSON object without offset and time, which the log keeps beside it."""
         head = b'{"name":%b,"id":%b' % (_json.encode(self.name), _json.encode(self.id))
         return head + (b"}" if self.data is None else b',"data":%b}' % self.data)
 
 
 def frame(stored: bytes, offset: int, time: float) -> bytes:
-    """A stored notification as people see it.
+    """Return the form of a stored notification that users see.
 
     Args:
+        stored: as `Notification.encode` made it.
         offset: its place in the account's log.
         time: Unix seconds; milliseconds are kept.
     """
@@ -89,18 +90,20 @@ def frame(stored: bytes, offset: int, time: float) -> bytes:
 
 
 class Head(msgspec.Struct, gc=False):
-    """What a frame is about. The data are skipped: they may hold what is JSON and yet no value, as ``1e999``."""
+    """Name and device of a frame. The data are skipped, because they may hold JSON that no value can hold, such as
+    ``1e999``.
+    """
 
     name: str
     id: str
 
 
 head: Callable[[bytes], Head] = msgspec.json.Decoder(Head).decode
-"""The `Head` of a frame, or of its stored form, as this module makes them."""
+"""Decode the `Head` of a frame, or of its stored form, as this module makes them."""
 
 
 def decode(text: bytes) -> dict[str, Any]:
-    """A frame, or its stored form, as a dict. Raises `InvalidInput` for anything else."""
+    """Return a frame, or its stored form, as a dict. Raises `InvalidInput` for other text."""
     value = _json.decode(text)
     if not (isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("id"), str)):
         raise InvalidInput("not a notification")

@@ -1,4 +1,4 @@
-"""Which devices: a filter made of terms, all of which have to hold.
+"""Selections of devices: a filter is a list of terms, all of which have to hold.
 
 A term is text of one of these forms::
 
@@ -6,13 +6,14 @@ A term is text of one of these forms::
     FIELD=VALUE     FIELD!=VALUE    is, or is not, that value
     FIELD~TEXT                      contains that text, upper or lower case
 
-A FIELD is ``id``, ``name``, ``online``, what a device reports of its firmware (``app``, ``arch``, ``fw_id``,
+A FIELD is ``id``, ``name``, ``online``, a value that the device reports of its firmware (``app``, ``arch``, ``fw_id``,
 ``fw_version``), or any place in the shadow: ``shadow.reported.stats.ram_free``, ``shadow.desired.on``. A dot that
 belongs to a key is written ``\\.``.
 
-``id=a,b,c`` is any of these ids. A VALUE of a shadow's place is compared as JSON if it is a JSON scalar (``5`` is
-``5.0``, ``true`` is not ``1``), and as text: ``fw_version=1.10`` and ``shadow.reported.on=true`` both do what they
-say. A place that is not there is ``null``, so ``!=`` holds for it unless the VALUE is ``null``.
+``id=a,b,c`` matches any of these ids. The VALUE for a place in the shadow is compared as JSON if it is a JSON scalar
+(``5`` is ``5.0``, ``true`` is not ``1``), and also as text, so that ``fw_version=1.10`` and
+``shadow.reported.on=true`` both match. A missing place is ``null``, so ``!=`` holds for it unless the VALUE is
+``null``.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from mdashcore._trees import values_equal
 
 __all__ = ["ANY", "Facts", "Selection", "Term", "parse", "parse_term"]
 
-MAX_TERMS: Final = 16  # of a filter: each is looked at for each device
+MAX_TERMS: Final = 16  # of a filter: each is evaluated for each device
 
-MAX_TERM: Final = 512  # characters: a path of ten keys and a value; ids that do not fit go into `devices`
+MAX_TERM: Final = 512  # characters: a path of ten keys and a value; longer lists of ids go into `devices`
 
 MAX_IDS: Final = 20_000  # devices named one by one: as many as a rollout may have
 
@@ -44,31 +45,31 @@ _SYNTAX: Final = "a filter's term is online, offline, FIELD=VALUE, FIELD!=VALUE 
 
 @attrs.frozen
 class Facts:
-    """What is known of a device, as far as a filter looks at it."""
+    """The facts about a device that a filter can read."""
 
     id: str
     name: str
     online: bool
     state: Callable[[], Mapping[str, Any]] = dict
-    """The shadow's sections (`desired`, `reported`, `delta`); called when a term looks there."""
+    """Returns the shadow's sections (`desired`, `reported`, `delta`). Called only if a term reads the shadow."""
 
 
 @attrs.frozen
 class Term:
-    """One condition."""
+    """One condition of a filter."""
 
     text: str
-    """As it was written."""
+    """The term as the user wrote it."""
     field: str
     """``id``, ``name``, ``online`` or ``shadow``."""
     operator: str
     """``=``, ``!=`` or ``~``."""
     value: str
     path: tuple[str, ...] = ()
-    """Of the shadow: the keys that lead to the value."""
+    """The keys that lead to the value in the shadow; empty for other fields."""
 
     def holds(self, device: Facts) -> bool:
-        """Whether it is so for a device."""
+        """Return whether the condition holds for a device."""
         if self.operator == "~":
             found = self._value(device)
             return isinstance(found, str) and self.value.casefold() in found.casefold()
@@ -93,21 +94,21 @@ class Term:
 
 @attrs.frozen
 class Selection:
-    """Devices named one by one, and a filter: both have to hold. With neither it is every device."""
+    """A set of devices: those that are named, if any are, and match all terms. The default is every device."""
 
     devices: frozenset[str] | None = None
-    """None: whatever id it has."""
+    """The ids of the named devices; `None` for devices with any id."""
     terms: tuple[Term, ...] = ()
 
     def matches(self, device: Facts) -> bool:
-        """Whether the device is one of those."""
+        """Return whether the device belongs to the selection."""
         if self.devices is not None and device.id not in self.devices:
             return False
         return all(term.holds(device) for term in self.terms)
 
     @property
     def reads_shadows(self) -> bool:
-        """Whether a term looks into the shadow."""
+        """Whether a term reads the shadow."""
         return any(term.field == "shadow" for term in self.terms)
 
 
@@ -115,7 +116,12 @@ ANY: Final = Selection()
 
 
 def parse(terms: object = (), devices: object = None) -> Selection:
-    """The selection of terms and ids, as people give them. Raises `InvalidInput`."""
+    """Return the selection of terms and ids that a user gave. Raises `InvalidInput` for malformed ones.
+
+    Args:
+        terms: a list of texts, as `parse_term` reads them.
+        devices: a list of 1 to 20 000 ids; `None` for devices with any id.
+    """
     if not isinstance(terms, Sequence) or isinstance(terms, str | bytes):
         raise InvalidInput("a filter is a list of terms")
     if len(terms) > MAX_TERMS:
@@ -124,7 +130,7 @@ def parse(terms: object = (), devices: object = None) -> Selection:
 
 
 def parse_term(text: object) -> Term:
-    """One condition. Raises `InvalidInput`, whose text says how it is written.
+    """Return the condition that a text says. Raises `InvalidInput`, whose text explains the syntax.
 
     >>> parse_term("shadow.reported.on!=true").path
     ('reported', 'on')
@@ -170,7 +176,7 @@ def _ids(devices: object) -> frozenset[str]:
 
 
 def _scalar(text: str) -> list[object]:
-    """The JSON scalar that a text is, if it is one."""
+    """Return the value of a text that is a JSON scalar, in a list; an empty list for other text."""
     try:
         value = _json.decode(text)
     except InvalidInput:

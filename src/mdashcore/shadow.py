@@ -1,15 +1,15 @@
-"""Device shadows: what a device was asked to be (`desired`) and what it says it is (`reported`).
+"""Device shadows: the state that a device was asked to have (`desired`) and the state that it has said (`reported`).
 
-A `Shadow` is a frozen value. `Shadow.update` takes a decoded update and gives a new shadow and a `Change`,
-or raises and changes nothing. It means what the AWS IoT classic shadow means, and fails with its words;
-the sections merge as RFC 7396 says, with the one exception that `merge` names.
+A `Shadow` is a frozen value. `Shadow.update` takes a decoded update and returns a new shadow and a `Change`,
+or raises and changes nothing. The meaning is that of the AWS IoT classic shadow, and so are the texts of errors.
+The sections merge as RFC 7396 says, with the one exception that `merge` names.
 
 Values are shared, not copied: a new shadow holds the untouched subtrees of the old one, and the arrays of
-the update. So whoever hands a value in, or is handed one, leaves it as it is.
+the update. So a caller must not change a value after passing it in or receiving it.
 
-An update costs what the update weighs, not what the document weighs: merge, timestamps, delta, size and
-depth are worked out along the keys of the update only. Two costs come on top: each object on the way is
-copied one level deep, and a subtree that is removed or overwritten is weighed once.
+The cost of an update grows with the update, not with the document: merge, timestamps, delta, size and
+depth are computed along the keys of the update only. Two costs are added: each object on the way is
+copied one level deep, and a removed or overwritten subtree is measured once.
 """
 
 from __future__ import annotations
@@ -59,24 +59,26 @@ class _Cleared(Enum):
 
 
 CLEARED: Final = _Cleared.CLEARED
-"""In the place of a patch: the whole section is removed (`null` on the wire)."""
+"""Stands in the place of a patch and removes the whole section (`null` on the wire)."""
 
 Patch: TypeAlias = JsonObject | Literal[_Cleared.CLEARED] | None
-"""What an update says of one section: a patch for `merge`, `CLEARED`, or None where it says nothing."""
+"""The part of an update for one section: a patch for `merge`, `CLEARED`, or `None` if the update leaves the section
+alone.
+"""
 
 _SCALARS: Final = frozenset({str, int, float, bool})
 MAX_CLIENT_TOKEN_BYTES = 64  # AWS IoT's limit; in UTF-8
-_DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below the 64 levels we read of JSON
+_DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below the 64 levels that are read of JSON
 
 
 @frozen
 class Limits:
-    """What a shadow may grow to. Both are checked on the merged document."""
+    """The bounds of a shadow. Both are checked on the merged document."""
 
     max_bytes: int = field(default=32 * 1024, validator=whole(0))  # Azure IoT Hub's for a section; AWS: 8 KiB
-    """Bytes of `desired` and `reported` together, each as compact JSON in UTF-8; an absent one weighs 0.
+    """Bytes of `desired` and `reported` together, each as compact JSON in UTF-8; an absent section counts 0.
 
-    An update after which the shadow is no larger is always accepted: a lowered limit locks nobody out.
+    An update that does not make the shadow larger is always accepted: a lowered limit must not block a device.
     """
     max_depth: int = field(default=10, validator=whole(1, _DEEPEST))  # Azure IoT Hub's; AWS: 6
     """Keys and array indices on the longest path below a section: `{"a": [5]}` has 2.
@@ -90,14 +92,14 @@ DEFAULT_LIMITS: Final = Limits()
 
 @frozen
 class _Section:
-    """`desired` or `reported`, with what is known of it. An absent section is `{}` and weighs 0."""
+    """`desired` or `reported`, with its timestamps and size. An absent section is `{}` with size 0."""
 
     value: JsonObject
     timestamps: Timestamps
     size: int = Factory(lambda self: size(self.value) if self.value else 0, takes_self=True)
 
     def resolved(self, patch: Patch) -> JsonObject:
-        """The patch as a plain one."""
+        """Return the patch as a patch for `merge`."""
         if patch is None:
             return {}
         if patch is CLEARED:
@@ -127,26 +129,31 @@ def _as_section(value: JsonObject | _Section | None) -> _Section:
 
 @frozen(slots=False)  # no slots: a cached property needs the __dict__
 class Shadow:
-    """One device's shadow. `Shadow()` is brand-new; `Shadow(version=n)` that of a device created anew.
+    """The shadow of one device.
 
-    `desired` and `reported` are trusted, not checked, when given here; their values count as set at 0.
+    `Shadow()` is that of a new device, `Shadow(version=n)` that of a device created again after its removal.
+    `desired` and `reported` are not checked when given here. Their values get the timestamp 0.
+
+    >>> shadow, change = Shadow().update({"state": {"desired": {"on": True}}}, now=1_700_000_000)
+    >>> shadow.delta, shadow.version
+    ({'on': True}, 1)
     """
 
     _desired: _Section = field(default=None, converter=_as_section, alias="desired")
     _reported: _Section = field(default=None, converter=_as_section, alias="reported")
     version: int = 0
-    """The number of accepted updates. For a device created anew it goes on from the deleted one's."""
+    """The number of accepted updates. For a device created again it goes on from the removed one's."""
     timestamp: int = 0
     """Unix seconds of the last accepted update."""
 
     @property
     def desired(self) -> JsonObject | None:
-        """What the device was asked to be. None where that is nothing, never `{}`."""
+        """The state that the device was asked to have; `None` if there is none, never `{}`."""
         return self._desired.value or None
 
     @property
     def reported(self) -> JsonObject | None:
-        """What the device says it is. None where that is nothing, never `{}`."""
+        """The state that the device has said; `None` if there is none, never `{}`."""
         return self._reported.value or None
 
     @property
@@ -156,19 +163,22 @@ class Shadow:
 
     @cached_property
     def delta(self) -> JsonObject | None:
-        """What of `desired` the device has not reported. None where that is nothing, never `{}`."""
+        """The part of `desired` that the device has not reported; `None` if there is none, never `{}`."""
         return delta(self._desired.value, self._reported.value) or None
 
     def update(self, document: JsonValue, *, now: float, limits: Limits = DEFAULT_LIMITS) -> tuple[Shadow, Change]:
-        """The shadow after an update, and what the update did. `now` is in unix seconds.
+        """Return the shadow after an update, and a `Change` that describes the update.
 
-        `document` is `{"state": {"desired"?: {…} | null, "reported"?: {…} | null} | null, "version"?: int,
-        "clientToken"?: str}`. Other members beside `state` are ignored: what a GET gave may come back with
-        its `metadata`. Inside `state` they are an error, `delta` too. Inside an array, no null may stand at
-        any depth. A `version` has to be the current one; for a brand-new shadow 1 will do too.
+        Args:
+            document: `{"state": {"desired"?: {…} | null, "reported"?: {…} | null} | null, "version"?: int,
+                "clientToken"?: str}`. Other members beside `state` are ignored, so that the answer of a GET can be sent
+                back with its `metadata`. Other members inside `state` are an error, `delta` too. An array may not
+                contain null at any depth. A `version` has to be the current one; for a new shadow 1 is accepted too.
+            now: Unix seconds.
+            limits: the bounds of the merged document.
 
         Raises:
-            InvalidShadowUpdate: it is anything else, or nests deeper than `limits.max_depth`.
+            InvalidShadowUpdate: the document has another form, or is nested deeper than `limits.max_depth`.
             ShadowConflict: its `version` is not the current one.
             TooLarge: the shadow would grow beyond `limits.max_bytes`.
         """
@@ -176,7 +186,7 @@ class Shadow:
         if version is not None and version != self.version:
             if self.version:
                 raise ShadowConflict("Version conflict")
-            if version != 1:  # what the first update makes; AWS Greengrass takes it for a new shadow's
+            if version != 1:  # the version after the first update; AWS Greengrass accepts it for a new shadow
                 raise InvalidShadowUpdate("Invalid version")
 
         timestamp = floor(now)
@@ -191,14 +201,14 @@ class Shadow:
         left = self.delta or {}
         left = delta_after(left, asked, self._desired.value, desired.value, self._reported.value)
         left = delta_after(left, said, self._reported.value, desired.value, reported.value)
-        vars(shadow)["delta"] = left or None  # where the cached property keeps what it computes
+        vars(shadow)["delta"] = left or None  # the place where the cached property keeps its value
         return shadow, Change(shadow=shadow, state=state, client_token=client_token)
 
     def document(self) -> JsonObject:
-        """All of it, as a GET answers: `{"state", "metadata", "version", "timestamp"}`.
+        """Return the whole shadow, as a GET answers it: `{"state", "metadata", "version", "timestamp"}`.
 
-        `state` holds `desired`, `reported` and `delta`, `metadata` the timestamps of the first two: those
-        that are not empty.
+        `state` holds `desired`, `reported` and `delta`, and `metadata` the timestamps of the first two. Empty ones are
+        left out.
         """
         state: JsonObject = {name: section.value for name, section in self._sections()}
         metadata: JsonObject = {name: rendered(s.value, s.timestamps) for name, s in self._sections()}
@@ -207,10 +217,12 @@ class Shadow:
         return {"state": state, "metadata": metadata, "version": self.version, "timestamp": self.timestamp}
 
     def delta_document(self, *, metadata: bool = False) -> JsonObject | None:
-        """What a device is sent: `{"state": delta, "version", "timestamp"}`; None where there is no delta.
+        """Return the document that a device is sent: `{"state": delta, "version", "timestamp"}`; `None` without a
+        delta.
 
-        With `metadata` also the timestamps of those desired values. They weigh more than the values, and
-        small devices take frames of 4 KiB: hence not by default.
+        Args:
+            metadata: add the timestamps of those desired values. They are larger than the values, and small devices
+                accept frames of 4 KiB.
         """
         if self.delta is None:
             return None
@@ -220,7 +232,7 @@ class Shadow:
         return document
 
     def to_stored(self) -> JsonObject:
-        """As plain JSON, for storage: `{"version", "timestamp", "state", "timestamps"}`."""
+        """Return the shadow as plain JSON for storage: `{"version", "timestamp", "state", "timestamps"}`."""
         return {
             "version": self.version,
             "timestamp": self.timestamp,
@@ -230,10 +242,10 @@ class Shadow:
 
     @classmethod
     def from_stored(cls, stored: JsonValue) -> Shadow:
-        """The shadow that `to_stored` was asked of. Its delta and size are computed again.
+        """Return the shadow that `to_stored` has written. Its delta and size are computed again.
 
         Raises:
-            StorageError: it is damaged, for which whoever asks for the shadow now is not to blame.
+            StorageError: the stored document is damaged. This is not an error of the present request.
         """
         try:
             if not isinstance(stored, dict):
@@ -252,7 +264,7 @@ class Shadow:
         return cls(version=version, timestamp=timestamp, **sections)
 
     def _sections(self) -> Iterator[tuple[str, _Section]]:
-        """Those that are not empty."""
+        """Yield name and section of those that are not empty."""
         if self._desired.value:
             yield "desired", self._desired
         if self._reported.value:
@@ -261,46 +273,46 @@ class Shadow:
 
 @frozen(kw_only=True)
 class Change:
-    """What an accepted update did."""
+    """An accepted update."""
 
     shadow: Shadow
-    """The shadow after it."""
+    """The shadow after the update."""
     state: JsonObject | None
-    """The update's `state` as it was given."""
+    """The `state` of the update, as it was given."""
     client_token: str | None = None
 
     @property
     def desired(self) -> Patch:
-        """What it said of `desired`."""
+        """The update's patch for `desired`."""
         return _patch_of(self.state, "desired")
 
     @property
     def reported(self) -> Patch:
-        """What it said of `reported`."""
+        """The update's patch for `reported`."""
         return _patch_of(self.state, "reported")
 
     @property
     def version(self) -> int:
-        """The version that it made."""
+        """The version that the update made."""
         return self.shadow.version
 
     @property
     def timestamp(self) -> int:
-        """Unix seconds at which it was accepted."""
+        """Unix seconds at which the update was accepted."""
         return self.shadow.timestamp
 
     @property
     def delta(self) -> JsonObject | None:
-        """The delta that is left: all that differs, touched by this update or not. None where nothing does."""
+        """The whole delta after the update, with values that the update did not touch; `None` if there is none."""
         return self.shadow.delta
 
     def delta_document(self, *, metadata: bool = False) -> JsonObject | None:
-        """As `Shadow.delta_document`, with the update's `clientToken` where it had one."""
+        """Return `Shadow.delta_document`, with the update's `clientToken` if it had one."""
         document = self.shadow.delta_document(metadata=metadata)
         return None if document is None else document | self._token()
 
     def accepted_document(self) -> JsonObject:
-        """The answer to the update: its `state`, the `metadata` of that, `version`, `timestamp`, `clientToken`."""
+        """Return the answer to the update: `state` with its `metadata`, `version`, `timestamp`, `clientToken`."""
         document: JsonObject = {"state": self.state, "metadata": rendered(self.state, self.timestamp)}
         return document | {"version": self.version, "timestamp": self.timestamp} | self._token()
 
@@ -309,7 +321,7 @@ class Change:
 
 
 def _patch_of(state: JsonObject | None, section: str) -> Patch:
-    """What a checked `state` says of one section."""
+    """Return the patch of a checked `state` for one section."""
     if state is None:
         return CLEARED
     if section not in state:
@@ -319,7 +331,7 @@ def _patch_of(state: JsonObject | None, section: str) -> Patch:
 
 
 def _checked(document: JsonValue, limits: Limits) -> tuple[JsonObject | None, int | None, str | None]:
-    """The state, version and client token of an update; an InvalidShadowUpdate for all that is not one."""
+    """Return state, version and client token of an update. Raises `InvalidShadowUpdate` if it is malformed."""
     if not isinstance(document, dict):
         raise InvalidShadowUpdate("Invalid JSON: an update must be an object")
     if "state" not in document:
@@ -327,7 +339,7 @@ def _checked(document: JsonValue, limits: Limits) -> tuple[JsonObject | None, in
     state = document["state"]
     if state is not None:
         _check_state(state, limits.max_depth, nulls=True)
-    version = document.get("version", 0)  # null will not do: whoever asks for a lock must get one
+    version = document.get("version", 0)  # not null: a caller that asks for a version check must get one
     if type(version) is not int or version < 0:
         raise InvalidShadowUpdate("Invalid version")
     token = document.get("clientToken", "")
@@ -348,7 +360,7 @@ def _is_short_text(token: str) -> bool:
 
 
 def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
-    """Raises InvalidShadowUpdate unless it is what `_checked` takes; with `nulls`, null stands for removal."""
+    """Raise `InvalidShadowUpdate` unless `_checked` accepts the state; with `nulls`, null stands for removal."""
     if not isinstance(state, dict):
         raise InvalidShadowUpdate("State node must be an object")
     for section, patch in state.items():
@@ -365,7 +377,7 @@ def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
 
 
 def _check_members(value: JsonObject | list[JsonValue], name: str, room: int, limit: int, *, nulls: bool) -> None:
-    """The same for what is in the value called `name`, `room` of `limit` levels deep: it recurses no further."""
+    """Check the members of the value called `name`, of whose `limit` levels `room` are left. It recurses no further."""
     members: Iterable[tuple[str, object]]
     if isinstance(value, dict):
         members = value.items()
