@@ -33,7 +33,7 @@ SETTINGS = (
     "mdashcore.ota._values.Options",
     "mdashcore.rollout._values.Plan",
     "mdashcore.hub.limits.AccountLimits",
-    "mdashcore.trio.node.NodeSettings",
+    "mdashcore.trio.settings.NodeSettings",
     "mdashcore.trio.background.Backoff",
     "mdashcore.server.service.ServiceSettings",
 )

@@ -345,7 +345,7 @@ async def test_more_calls_than_a_silent_device_can_hold(alice: Any) -> None:
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
-                await node.call(DeviceKey("alice", "d1"), "Silence", timeout=60)
+                await node.calls.call(DeviceKey("alice", "d1"), "Silence", timeout=60)
 
             for _ in range(limit):
                 nursery.start_soon(call)
@@ -502,7 +502,7 @@ async def test_a_device_that_connects_in_a_busy_loop(
             async with alice.calling("POST", "/devices/d1/rpc/Sys.Ping") as response:
                 await device.reply(await device.expect("Sys.Ping"), "last")
                 assert (await response()).json() == "last"
-            assert server.service.node.connections[0] == 2
+            assert len(server.service.node.devices) == 2
             assert (await alice.http.get("/devices/d1")).json()["online"] is True
     with trio.fail_after(PATIENCE):
         while (await alice.http.get("/devices/d1")).json()["online"]:

@@ -46,7 +46,7 @@ def calls(server: RunningServer) -> Callable[[], int]:
     """How many calls of d1 are waited for."""
 
     def count() -> int:
-        link = server.service.node._link(DeviceKey("alice", "d1"))
+        link = server.service.node.devices.link(DeviceKey("alice", "d1"))
         assert isinstance(link, Link)
         assert len(link._callers) == len(link.connection._calls)
         return len(link._callers)

@@ -68,8 +68,8 @@ async def test_notification_sockets_beyond_the_limit(small, open_raw):
             refused = await second.handshake(key, path="/api/v2/notify")
             assert (refused.status, json.loads(refused.body)["error"]["limit"]) == (429, "subscribers")
             assert "retry-after" in refused.headers
-        assert ada.server.service.node.subscribers_of("bob") == 1
-    while ada.server.service.node.subscribers_of("bob"):  # noqa: ASYNC110 - the connection's end tells nobody here
+        assert ada.server.service.node.subscribers.of("bob") == 1
+    while ada.server.service.node.subscribers.of("bob"):  # noqa: ASYNC110 - the connection's end tells nobody here
         await trio.sleep(0.01)
     async with open_raw(ada.server) as third:
         assert (await third.handshake(key, path="/api/v2/notify")).status == 101

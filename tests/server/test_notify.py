@@ -185,7 +185,7 @@ async def test_a_listener_that_never_reads_delays_nobody(alice, open_raw):
             await emit(alice, f"n{n}", data)
             assert (await ear.hear())["name"] == f"n{n}"
             assert trio.current_time() - began < 1
-        assert max(len(subscriber._queue) for subscriber in alice.server.service.node._subscribers) > 0
+        assert max(len(subscriber._queue) for subscriber in alice.server.service.node.subscribers) > 0
         assert [json.loads(await slow.text())["offset"] for _ in range(count)] == [*range(count)]
 
 
@@ -198,7 +198,7 @@ async def test_a_listener_that_is_far_behind_reads_on_from_the_log(alice, open_r
         for n in range(count):
             await emit(alice, f"n{n}", data)
             await trio.lowlevel.checkpoint()
-        (subscriber,) = alice.server.service.node._subscribers
+        (subscriber,) = alice.server.service.node.subscribers
         assert 0 < len(subscriber._queue) <= 10
         assert [json.loads(await slow.text())["offset"] for _ in range(count)] == [*range(count)]
 
@@ -209,10 +209,10 @@ async def test_a_listener_that_is_gone_is_forgotten(alice, open_raw):
     async with open_raw(alice.server) as one, alice.listen(), alice.listen(start=0):
         await one.handshake(alice.key, path="/api/v2/notify")
         with trio.fail_after(5):
-            while node.connections != (0, 3):
+            while (len(node.devices), len(node.subscribers)) != (0, 3):
                 await trio.testing.wait_all_tasks_blocked(0.01)
     with trio.fail_after(5):
-        while node.connections != (0, 0):
+        while (len(node.devices), len(node.subscribers)) != (0, 0):
             await emit(alice, "anybody?")
             await trio.testing.wait_all_tasks_blocked(0.01)
 

@@ -90,12 +90,12 @@ class Lamp:
         """A power cut, noticed by the server."""
         self.scope.cancel()
         with trio.fail_after(5):
-            while self.person.server.service.node.is_connected(DeviceKey("alice", "d1")):
+            while DeviceKey("alice", "d1") in self.person.server.service.node.devices:
                 await trio.testing.wait_all_tasks_blocked(0.005)
 
     def drop(self):
         """Cut the connection; the device does not notice more than that."""
-        self.person.server.service.node._devices[DeviceKey("alice", "d1")].link.abort()
+        self.person.server.service.node.devices[DeviceKey("alice", "d1")].link.abort()
 
     def count(self, method):
         return [name for name, _ in self.device.calls].count(method)

@@ -273,7 +273,7 @@ async def test_a_person_who_goes_away_leaves_no_call_behind(alice, device):
             nursery.start_soon(call)
             await device.expect("X")
             nursery.cancel_scope.cancel()
-    (connected,) = alice.server.service.node._devices.values()
+    (connected,) = alice.server.service.node.devices.values()
     with trio.fail_after(5):
         while connected.link.connection._calls:
             await trio.testing.wait_all_tasks_blocked(0.01)

@@ -163,7 +163,7 @@ async def test_a_link_that_answers_pings_stays(
             if frame.opcode is Opcode.PING:
                 pings += 1
                 await raw.send(frame_bytes(Opcode.PONG, bytes(frame.data)))
-        assert server.service.node.is_connected(DeviceKey("alice", "d1"))
+        assert DeviceKey("alice", "d1") in server.service.node.devices
 
 
 async def test_a_compressed_frame_cannot_be_sent(
@@ -477,7 +477,7 @@ async def test_a_call_whose_caller_leaves_is_forgotten(server: RunningServer, op
         async with open_raw(server) as raw:
             await raw.send(request("POST", "/devices/d1/rpc/Slow", alice.key, b"{}"))
             late = await device.expect("Slow")
-        link = server.service.node._devices[DeviceKey("alice", "d1")].link
+        link = server.service.node.devices[DeviceKey("alice", "d1")].link
         with trio.fail_after(PATIENCE):
             while "Slow" in link.connection._calls.values():
                 await alice.http.get("/devices/d1")

@@ -318,7 +318,7 @@ async def test_it_comes_back_when_the_server_does(hub: Hub) -> None:
         for _ in range(3):
             async with serve_node(hub, port) as (node, _):
                 await agent.wait_connected()
-                assert await node.call(DeviceKey("alice", "d1"), "Sys.Ping") == b'"pong"'
+                assert await node.calls.call(DeviceKey("alice", "d1"), "Sys.Ping") == b'"pong"'
                 assert (await hub.presence.get(DeviceKey("alice", "d1"))).online
             assert not (await hub.presence.get(DeviceKey("alice", "d1"))).online
 
@@ -353,7 +353,7 @@ async def test_it_says_goodbye_when_it_leaves(hub: Hub) -> None:
         async with open_agent(url(port), token, no_handler) as agent:
             await agent.wait_connected()
         with trio.fail_after(2):
-            while node.is_connected(DeviceKey("alice", "d1")):
+            while DeviceKey("alice", "d1") in node.devices:
                 await trio.lowlevel.checkpoint()
 
 
@@ -423,10 +423,10 @@ async def test_calls_go_both_ways(hub: Hub) -> None:
 
     async with serve_node(hub) as (node, port), open_agent(url(port), token, handle) as agent:
         await agent.wait_connected()
-        assert _json.decode(await node.call(DeviceKey("alice", "d1"), "A", b'{"x":[1,2.5,null]}')) == {
+        assert _json.decode(await node.calls.call(DeviceKey("alice", "d1"), "A", b'{"x":[1,2.5,null]}')) == {
             "echo": {"x": [1, 2.5, None]}
         }
-        assert _json.decode(await node.call(DeviceKey("alice", "d1"), "B")) == {"echo": None}
+        assert _json.decode(await node.calls.call(DeviceKey("alice", "d1"), "B")) == {"echo": None}
         assert [call for call in heard if call[0] in "AB"] == [("A", {"x": [1, 2.5, None]}), ("B", None)]
         await agent.call("Dash.Shadow.Update", {"state": {"reported": {"on": True}}})
         assert (await agent.call("Dash.Shadow.Get"))["reported"]["on"] is True
@@ -459,14 +459,14 @@ async def test_what_a_handler_raises_is_answered(hub: Hub, caplog: pytest.LogCap
         codes = {}
         for method in ("Refuse", "Miss", "Crash", "Object", "Huge"):
             with pytest.raises(RpcError) as raised:
-                await node.call(DeviceKey("alice", "d1"), method)
+                await node.calls.call(DeviceKey("alice", "d1"), method)
             codes[method] = (raised.value.code, raised.value.message, raised.value.data)
         assert codes["Refuse"] == (-7, "not now", {"when": 5})
         assert codes["Miss"] == (-32603, "no such file", None)
         assert codes["Crash"] == (-32603, "Internal error", None)
         assert "secret detail" in caplog.text
         assert {codes[method][0] for method in ("Object", "Huge")} == {-32603}
-        assert await node.call(DeviceKey("alice", "d1"), "Any") == b'"still here"'
+        assert await node.calls.call(DeviceKey("alice", "d1"), "Any") == b'"still here"'
 
 
 @pytest.mark.parametrize(("workers", "order"), [(1, ["slow", "fast"]), (2, ["fast", "slow"])])

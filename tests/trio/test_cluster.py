@@ -134,7 +134,7 @@ class Cluster:
 
         async def serve() -> None:
             try:
-                await node.serve_device(device, ws)
+                await node.devices.serve(device, ws)
             except StorageError:
                 pass
             await trio.aclose_forcefully(client.server_end)
@@ -151,7 +151,7 @@ class Cluster:
         listener = Subscriber(node.hub.feed, "alice", ws, key=key)
 
         async def serve() -> None:
-            await node.serve_subscriber(listener, authenticate=authenticate)
+            await node.subscribers.serve(listener, authenticate=authenticate)
             await trio.aclose_forcefully(client.server_end)
 
         self.nursery.start_soon(serve)
@@ -201,7 +201,7 @@ async def test_any_node_can_call_any_device(autojump_clock: Any, cluster: Cluste
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
     cluster.answer(client, "Add", result={"sum": 12345678901234567890, "float": 1.50})
-    result = await here.call_for_user(DeviceKey("alice", "d1"), "Add", b'{"a": 1.0}', timeout=5)
+    result = await here.user_calls.call(DeviceKey("alice", "d1"), "Add", b'{"a": 1.0}', timeout=5)
     assert result == b'{"sum":12345678901234567890,"float":1.5}'
     names = [decode(item.frame)["name"] for item in await here.hub.feed.page("alice", 0)]
     assert names.count("rpc.in.Add") == 1
@@ -211,7 +211,7 @@ async def test_a_notification_goes_to_the_device_of_another_node(autojump_clock:
     """As to one that is connected here."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
-    await here.notify_for_user(DeviceKey("alice", "d1"), "Blink", b'{"n":3}')
+    await here.user_calls.notify(DeviceKey("alice", "d1"), "Blink", b'{"n":3}')
     assert (await client.expect("Blink"))["params"] == {"n": 3}
 
 
@@ -221,23 +221,23 @@ async def test_what_goes_wrong_elsewhere_is_the_same_error(autojump_clock: Any, 
     client = await cluster.connect(there, await cluster.register())
     cluster.answer(client, "Bad", error={"code": -5, "message": "no", "data": [1]})
     with pytest.raises(RpcError) as caught:
-        await here.call(DeviceKey("alice", "d1"), "Bad")
+        await here.calls.call(DeviceKey("alice", "d1"), "Bad")
     assert (caught.value.code, caught.value.message, caught.value.data) == (-5, "no", [1])
     cluster.attend(client)
     began = trio.current_time()
     with pytest.raises(CallTimeout, match="Silence was not answered within 3 s"):
-        await here.call(DeviceKey("alice", "d1"), "Silence", timeout=3)
+        await here.calls.call(DeviceKey("alice", "d1"), "Silence", timeout=3)
     assert trio.current_time() - began == pytest.approx(3, abs=0.1)
     with pytest.raises(TooLarge):
-        await here.call(DeviceKey("alice", "d1"), "X", b'"%b"' % (b"x" * MAX_PARAMS))
+        await here.calls.call(DeviceKey("alice", "d1"), "X", b'"%b"' % (b"x" * MAX_PARAMS))
     with pytest.raises(NotFound):
-        await here.call(DeviceKey("alice", "nobody"), "X")
+        await here.calls.call(DeviceKey("alice", "nobody"), "X")
     with pytest.raises(NotFound):
-        await here.call(DeviceKey("bob", "d1"), "X")
+        await here.calls.call(DeviceKey("bob", "d1"), "X")
     await client.close()
     await trio.testing.wait_all_tasks_blocked()
     with pytest.raises(DeviceOffline):
-        await here.call(DeviceKey("alice", "d1"), "X")
+        await here.calls.call(DeviceKey("alice", "d1"), "X")
 
 
 async def test_many_calls_at_once_keep_their_answers(autojump_clock: Any, cluster: Cluster) -> None:
@@ -253,7 +253,7 @@ async def test_many_calls_at_once_keep_their_answers(autojump_clock: Any, cluste
                 await client.send({"id": request["id"], "result": request["params"]})
 
     async def call(node: Node, id: str, n: int) -> None:
-        assert _json.decode(await node.call(DeviceKey("alice", id), "Echo", b"[%d]" % n)) == [n]
+        assert _json.decode(await node.calls.call(DeviceKey("alice", id), "Echo", b"[%d]" % n)) == [n]
 
     async with trio.open_nursery() as devices:
         for client in clients:
@@ -272,7 +272,7 @@ async def test_a_delta_reaches_the_device_of_another_node(autojump_clock: Any, c
     delta = await client.expect("Shadow.Delta")
     assert delta["params"]["state"] == {"on": True}
     cluster.answer(client, "Last", result=1)
-    await here.call(DeviceKey("alice", "d1"), "Last")
+    await here.calls.call(DeviceKey("alice", "d1"), "Last")
 
 
 async def test_a_device_that_changes_the_node_stays_online(autojump_clock: Any, cluster: Cluster) -> None:
@@ -285,7 +285,7 @@ async def test_a_device_that_changes_the_node_stays_online(autojump_clock: Any, 
     await trio.testing.wait_all_tasks_blocked()
     assert await cluster.told() == ["online", "online"]
     cluster.answer(new, "Where", result="here")
-    assert await there.call(DeviceKey("alice", "d1"), "Where") == b'"here"'
+    assert await there.calls.call(DeviceKey("alice", "d1"), "Where") == b'"here"'
 
 
 async def test_a_token_that_was_revoked_elsewhere_closes_the_connection(autojump_clock: Any, cluster: Cluster) -> None:
@@ -306,7 +306,7 @@ async def test_a_key_that_was_revoked_elsewhere_closes_its_listeners(autojump_cl
     here.key_revoked("alice", "k1")
     assert await revoked.close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
-    assert there.connections == (0, 1)
+    assert (len(there.devices), len(there.subscribers)) == (0, 1)
     here.key_revoked("alice", None)
     assert await other.close_code() == 1008
 
@@ -331,7 +331,7 @@ async def test_what_was_told_while_the_bus_was_away_is_found_out(autojump_clock:
     here.key_revoked("alice", "k1")
     await cluster.connect(here, moved_device)
     await trio.testing.wait_all_tasks_blocked()
-    assert there.connections == (3, 1)
+    assert (len(there.devices), len(there.subscribers)) == (3, 1)
     cluster.bus.away = False
     assert await revoked.close_code() == 1008
     assert await moved.close_code() == 1008
@@ -346,7 +346,7 @@ async def test_devices_of_a_dead_node_go_offline(autojump_clock: Any, cluster: C
     await here.hub.nodes.join("ghost")
     await here.hub.presence.claim(DeviceKey("alice", "d1"), "ghost")
     with pytest.raises(CallTimeout):
-        await here.call(DeviceKey("alice", "d1"), "X", timeout=3)
+        await here.calls.call(DeviceKey("alice", "d1"), "X", timeout=3)
     await trio.sleep(DEAD_AFTER - 3 - BEAT_INTERVAL)
     assert (await here.hub.presence.get(DeviceKey("alice", "d1"))).online
     await trio.sleep(2 * BEAT_INTERVAL + 1)
@@ -364,7 +364,7 @@ async def test_a_caller_hears_at_once_that_the_node_is_gone(autojump_clock: Any,
     await here.hub.presence.claim(DeviceKey("alice", "d1"), "ghost")
     began = trio.current_time()
     with pytest.raises(DeviceOffline):
-        await here.call(DeviceKey("alice", "d1"), "X", timeout=100)
+        await here.calls.call(DeviceKey("alice", "d1"), "X", timeout=100)
     assert trio.current_time() - began < DEAD_AFTER + 2 * BEAT_INTERVAL
 
 
@@ -433,7 +433,7 @@ async def test_rubbish_between_nodes_harms_nobody(autojump_clock: Any, cluster: 
     for frame in (b'{"id":1,"method":"Nothing"}', b'{"id":2,"method":"Device.Call","params":{"account":1}}'):
         await cluster.bus.publish(f"node.{there.id}", b"stranger " + frame)
     cluster.answer(client, "Still", result=True)
-    assert await here.call(DeviceKey("alice", "d1"), "Still") == b"true"
+    assert await here.calls.call(DeviceKey("alice", "d1"), "Still") == b"true"
 
 
 async def test_a_sign_of_life_whose_answer_was_lost_is_one(autojump_clock: Any, cluster: Cluster) -> None:
@@ -444,7 +444,7 @@ async def test_a_sign_of_life_whose_answer_was_lost_is_one(autojump_clock: Any, 
     cluster.documents.forgetful = "nodes"
     await trio.sleep(3 * DEAD_AFTER)
     assert cluster.documents.forgetful == ""
-    assert there.connections == (1, 0)
+    assert (len(there.devices), len(there.subscribers)) == (1, 0)
     assert await cluster.told() == ["online"]
 
 
@@ -480,7 +480,7 @@ async def test_what_the_bus_has_lost_without_a_word_is_found_out(autojump_clock:
     assert (await changed.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
     cluster.attend(changed)
     await trio.sleep_until(started + 2 * CHECK_INTERVAL)
-    assert there.connections == (1, 0)
+    assert (len(there.devices), len(there.subscribers)) == (1, 0)
 
 
 async def test_who_cannot_be_judged_now_hides_nobody_else(autojump_clock: Any, cluster: Cluster) -> None:
@@ -498,10 +498,10 @@ async def test_who_cannot_be_judged_now_hides_nobody_else(autojump_clock: Any, c
 
     clients = [await cluster.listen(there, "k", check) for check in (busy, revoked)]
     judged = True
-    there.hear_again()
+    there.inbox.hear_again()
     assert await clients[1].close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
-    assert there.connections == (0, 1)
+    assert (len(there.devices), len(there.subscribers)) == (0, 1)
 
 
 async def test_what_a_node_that_left_has_not_released_is(autojump_clock: Any, cluster: Cluster) -> None:

@@ -96,7 +96,7 @@ class Fleet:
 
         async def serve() -> None:  # as the gateway does
             try:
-                await self.node.serve_device(device, ws)
+                await self.node.devices.serve(device, ws)
             except StorageError:
                 pass
             await trio.aclose_forcefully(client.server_end)
@@ -110,7 +110,7 @@ class Fleet:
         listener = Subscriber(self.hub.feed, "alice", ws, start=start)
 
         async def serve() -> None:
-            await self.node.serve_subscriber(listener)
+            await self.node.subscribers.serve(listener)
             await trio.aclose_forcefully(client.server_end)
 
         self.nursery.start_soon(serve)
@@ -187,18 +187,18 @@ def virtual(function: Callable[[], Awaitable[None]]) -> None:
 async def test_a_device_is_online_while_it_is_connected(autojump_clock: Any, fleet: Fleet) -> None:
     """Its record says so, and one notification tells of each change."""
     device = await fleet.register()
-    assert not fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert DeviceKey("alice", "d1") not in fleet.node.devices
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
     record = await fleet.hub.presence.get(DeviceKey("alice", "d1"))
     assert (record.online, record.node, record.session) == (True, fleet.node.id, 1)
-    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
-    assert fleet.node.connections == (1, 0)
+    assert DeviceKey("alice", "d1") in fleet.node.devices
+    assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (1, 0)
     await client.close()
     assert await client.close_code() == 1000
     await trio.testing.wait_all_tasks_blocked()
     assert not (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).online
-    assert fleet.node.connections == (0, 0)
+    assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (0, 0)
     assert await fleet.told() == ["online", "offline"]
 
 
@@ -210,13 +210,13 @@ async def test_last_seen_is_when_it_was_last_heard(autojump_clock: Any, fleet: F
     await trio.testing.wait_all_tasks_blocked()
     heard = fleet.hub.now()
     await trio.sleep(5)
-    assert fleet.node.last_heard(DeviceKey("alice", "d1")) == pytest.approx(heard)
+    assert fleet.node.devices.last_heard(DeviceKey("alice", "d1")) == pytest.approx(heard)
     await trio.sleep(100)
     record = await fleet.hub.presence.get(DeviceKey("alice", "d1"))
     assert record.last_seen == pytest.approx(heard)
     assert record.since is not None
     assert record.since > heard + SETTINGS.ping_interval
-    assert fleet.node.last_heard(DeviceKey("alice", "d1")) is None
+    assert fleet.node.devices.last_heard(DeviceKey("alice", "d1")) is None
 
 
 async def test_the_newest_connection_wins(autojump_clock: Any, fleet: Fleet) -> None:
@@ -242,7 +242,7 @@ async def test_an_old_connection_that_ends_late_hides_nothing(autojump_clock: An
     new = await fleet.connect(device)
     fleet.attend(new)
     await trio.sleep(100)
-    assert fleet.node.connections == (1, 0)
+    assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (1, 0)
     assert (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).session == 2
     assert (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).online
     assert "offline" not in await fleet.told()
@@ -269,7 +269,7 @@ async def test_a_connection_that_is_overtaken_is_closed(
     gate.set()
     assert await first.close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
-    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert DeviceKey("alice", "d1") in fleet.node.devices
     assert await fleet.told() == ["online"]
 
 
@@ -285,7 +285,7 @@ async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet)
     late = await fleet.connect(device)
     assert await late.close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
-    assert not fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert DeviceKey("alice", "d1") not in fleet.node.devices
     update = await fleet.hub.updates.get(DeviceKey("alice", "d1"))
     assert update is not None
     assert update.state is ota.State.QUEUED  # for when it comes with the new one
@@ -329,7 +329,7 @@ async def test_a_device_that_cannot_say_what_it_runs_is_left_alone(
     await client.send({"id": question["id"], **answer})
     fleet.attend(client)
     await trio.sleep(100)
-    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert DeviceKey("alice", "d1") in fleet.node.devices
     assert (await fleet.hub.shadows.get(DeviceKey("alice", "d1"))).version == 0
 
 
@@ -432,18 +432,18 @@ async def test_a_half_open_connection_is_found(autojump_clock: Any, fleet: Fleet
     """A device that answers no ping is gone after two to three intervals."""
     await fleet.connect(await fleet.register())
     await trio.sleep(2 * SETTINGS.ping_interval - 1)
-    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert DeviceKey("alice", "d1") in fleet.node.devices
     await trio.sleep(2 * SETTINGS.ping_interval)
-    assert not fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert DeviceKey("alice", "d1") not in fleet.node.devices
     assert await fleet.told() == ["online", "offline"]
 
 
 async def test_a_listener_that_is_gone_is_found(autojump_clock: Any, fleet: Fleet) -> None:
     """In the same way."""
     await fleet.listen()
-    assert fleet.node.connections == (0, 1)
+    assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (0, 1)
     await trio.sleep(4 * SETTINGS.ping_interval)
-    assert fleet.node.connections == (0, 0)
+    assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (0, 0)
 
 
 async def test_who_answers_pings_stays(autojump_clock: Any, fleet: Fleet) -> None:
@@ -451,7 +451,7 @@ async def test_who_answers_pings_stays(autojump_clock: Any, fleet: Fleet) -> Non
     fleet.attend(await fleet.connect(await fleet.register()))
     fleet.attend(await fleet.listen())
     await trio.sleep(3600)
-    assert fleet.node.connections == (1, 1)
+    assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (1, 1)
 
 
 async def test_who_talks_need_not_answer_pings(autojump_clock: Any, fleet: Fleet) -> None:
@@ -460,7 +460,7 @@ async def test_who_talks_need_not_answer_pings(autojump_clock: Any, fleet: Fleet
     for _ in range(100):
         await trio.sleep(SETTINGS.ping_interval)
         await client.stream.send_all(b"\x8a\x80mask")
-    assert fleet.node.is_connected(DeviceKey("alice", "d1"))
+    assert DeviceKey("alice", "d1") in fleet.node.devices
 
 
 async def test_pings_are_spread(autojump_clock: Any, open_pair: Any) -> None:
@@ -491,16 +491,16 @@ async def test_calls_find_their_device(autojump_clock: Any, fleet: Fleet) -> Non
     """Unknown, offline, silent: each has its error; and who answers, answers."""
     device = await fleet.register()
     with pytest.raises(NotFound):
-        await fleet.node.call(DeviceKey("alice", "nobody"), "X")
+        await fleet.node.calls.call(DeviceKey("alice", "nobody"), "X")
     with pytest.raises(NotFound):
-        await fleet.node.call(DeviceKey("bob", "d1"), "X")
+        await fleet.node.calls.call(DeviceKey("bob", "d1"), "X")
     with pytest.raises(DeviceOffline):
-        await fleet.node.call(DeviceKey("alice", "d1"), "X")
+        await fleet.node.calls.call(DeviceKey("alice", "d1"), "X")
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
     started = trio.current_time()
     with pytest.raises(CallTimeout):
-        await fleet.node.call(DeviceKey("alice", "d1"), "X")
+        await fleet.node.calls.call(DeviceKey("alice", "d1"), "X")
     assert trio.current_time() - started == SETTINGS.call_timeout
     async with trio.open_nursery() as nursery:
 
@@ -510,7 +510,7 @@ async def test_calls_find_their_device(autojump_clock: Any, fleet: Fleet) -> Non
             await client.send({"id": request["id"], "result": [2]})
 
         nursery.start_soon(answer)
-        assert await fleet.node.call(DeviceKey("alice", "d1"), "Y", b'{"n":1}') == b"[2]"
+        assert await fleet.node.calls.call(DeviceKey("alice", "d1"), "Y", b'{"n":1}') == b"[2]"
 
 
 async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet) -> None:
@@ -521,7 +521,7 @@ async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet
 
         async def call() -> None:
             with pytest.raises(DeviceOffline):
-                await fleet.node.call(DeviceKey("alice", "d1"), "X", timeout=1e6)
+                await fleet.node.calls.call(DeviceKey("alice", "d1"), "X", timeout=1e6)
 
         nursery.start_soon(call)
         await client.expect("X")
@@ -604,12 +604,12 @@ async def test_a_revoked_key_closes_what_it_opened(autojump_clock: Any, fleet: F
     pairs = [await fleet.open_pair() for _ in range(3)]
     for key, (ws, _) in zip(("one", "two", None), pairs, strict=True):
         listener = Subscriber(fleet.hub.feed, "alice", ws, key=key)
-        fleet.nursery.start_soon(fleet.node.serve_subscriber, listener)
+        fleet.nursery.start_soon(fleet.node.subscribers.serve, listener)
     await trio.testing.wait_all_tasks_blocked()
     fleet.node.key_revoked("alice", "one")
     assert await pairs[0][1].close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
-    assert fleet.node.connections == (0, 2)
+    assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (0, 2)
     fleet.node.key_revoked("alice", None)
     assert await pairs[1][1].close_code() == 1008
     assert await pairs[2][1].close_code() == 1008
@@ -779,11 +779,11 @@ async def test_garbage_does_not_feed_garbage(
     answers = [await client.receive() for _ in range(9)]
     assert [answer.get("error", {}).get("code") for answer in answers] == [-32700] * 8 + [None]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    fleet.node.conduct.check(device.token_hash, trio.current_time())
+    fleet.node.devices.conduct.check(device.token_hash, trio.current_time())
     await client.send(b"{")
     assert await client.close_code() == 1008
     with pytest.raises(Busy) as refused:
-        fleet.node.conduct.check(device.token_hash, trio.current_time())
+        fleet.node.devices.conduct.check(device.token_hash, trio.current_time())
     assert 0 < refused.value.retry_after <= 10
     assert len(caplog.records) == 2
     assert len(await fleet.named("rejected")) == 1

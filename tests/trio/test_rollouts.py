@@ -28,7 +28,7 @@ from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
-from mdashcore.trio.node import Node, NodeSettings, NodeUpdates, open_node
+from mdashcore.trio.node import Node, NodeSettings, open_node
 
 OLD, NEW = "1.0", "2.0"
 BYTES = b"an image, as far as these devices care. " * 40
@@ -146,7 +146,7 @@ class SimDevice:
                 nursery.start_soon(self._reboot, stream)
                 nursery.start_soon(self._roll_back, stream)
                 try:
-                    await (self.home or fleet.node).serve_device(self.device, stream)
+                    await (self.home or fleet.node).devices.serve(self.device, stream)
                 except StorageError:
                     pass
                 nursery.cancel_scope.cancel()
@@ -263,7 +263,7 @@ class Fleet:
     async def connected(self) -> None:
         """Wait until everybody who means to be is there."""
         await trio.testing.wait_all_tasks_blocked()
-        assert self.node.connections[0] == sum(device.online for device in self.devices.values())
+        assert len(self.node.devices) == sum(device.online for device in self.devices.values())
 
     async def roll_out(self, **asked: Any) -> Rollout:
         """Make a rollout, to all unless something else is said."""
@@ -390,7 +390,7 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     await fleet.connected()
     first, second = (
         fleet.node.rollouts.notice,
-        RolloutSupervisor(fleet.hub, NodeUpdates(fleet.node), fleet.node.background),
+        RolloutSupervisor(fleet.hub, fleet.node.update_supervisor, fleet.node.background),
     )
     fleet.node.rollouts.notice = lambda *told: (first(*told), second.notice(*told))
     fleet.node.background.spawn(second.run)
@@ -409,7 +409,7 @@ async def test_two_nodes_share_a_rollout(fleet, autojump_clock):
     async with open_node(other, settings=SETTINGS) as home:
         devices = [*await fleet.add(20), *await fleet.add(20, home=home)]
         await trio.testing.wait_all_tasks_blocked()
-        assert [fleet.node.connections[0], home.connections[0]] == [20, 20]
+        assert [len(fleet.node.devices), len(home.devices)] == [20, 20]
         rollout = await fleet.roll_out(phases=[10, 100], rate=600)
         done = await fleet.told(rollout.id, State.COMPLETED)
         assert done.reason == "40 of 40 devices succeeded, 0 failed"

@@ -125,7 +125,7 @@ async def serve_devices(hub: Hub) -> None:
 
 
 async def call_devices(node: Node) -> None:
-    caller: DeviceCaller = node
+    caller: DeviceCaller = node.calls
     assert_type(await caller.call(DeviceKey("home", "lamp"), "Sys.GetInfo", timeout=2.0), bytes)
 
 
@@ -169,7 +169,7 @@ async def run_it_all() -> None:
     config = ServerConfig(users=(User("admin", "pw", admin=True),), limits=ServerLimits(devices=5))
     async with open_server(config) as server:
         try:
-            await server.service.node.call(DeviceKey("admin", "lamp"), "Sys.GetInfo")
+            await server.service.node.calls.call(DeviceKey("admin", "lamp"), "Sys.GetInfo")
         except MdashError as error:
             assert_type(error, MdashError)
 

@@ -224,12 +224,12 @@ class Gateway:
 
     async def _device(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
         token = bearer(_authorization(request))
-        self._service.node.conduct.check(identity.hash_token(token), trio.current_time())
+        self._service.node.devices.conduct.check(identity.hash_token(token), trio.current_time())
         device = await self._service.hub.registry.authenticate(token)
         ws.owner = device.account
         check_query(query, known_parameters("GET", DEVICE_PATH))
-        ws.limit(self._service.node.limits.max_message, MAX_SKIPPED)
-        return partial(self._service.node.serve_device, device, ws)
+        ws.limit(self._service.node.devices.limits.max_message, MAX_SKIPPED)
+        return partial(self._service.node.devices.serve, device, ws)
 
     def _client(self, stream: trio.abc.Stream, request: Request) -> Client:
         scheme = "https" if isinstance(stream, trio.SSLStream) else "http"
@@ -244,7 +244,7 @@ class Gateway:
         credentials = _authorization(request), query, browser, client.address
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
         principal = await authenticate()
-        self._service.node.check_room(principal.account)
+        self._service.node.subscribers.check_room(principal.account)
         ws.owner = principal.account
         check_query(query, known_parameters("GET", NOTIFY_PATH))
         feed = self._service.hub.feed
@@ -252,7 +252,7 @@ class Gateway:
         if start is None:
             start = await feed.end(principal.account)  # before the client is told that it listens
         listener = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
-        serve = partial(self._service.node.serve_subscriber, listener, authenticate=authenticate)
+        serve = partial(self._service.node.subscribers.serve, listener, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
 
     async def _cut_off(self, deadline: float) -> None:

@@ -40,7 +40,7 @@ async def call(service: Service, key: DeviceKey, method: str, body: bytes, timeo
         MdashError: as `Node.call_for_user`.
     """
     params, seconds = _prepare(service, method, body, timeout)
-    return await service.node.call_for_user(key, method, params, timeout=seconds)
+    return await service.node.user_calls.call(key, method, params, timeout=seconds)
 
 
 async def begin_call(
@@ -48,7 +48,7 @@ async def begin_call(
 ) -> BegunCall | None:
     """The same without waiting for the answer, as `Node.begin_for_user`."""
     params, seconds = _prepare(service, method, body, timeout)
-    return await service.node.begin_for_user(key, method, params, done, timeout=seconds)
+    return await service.node.user_calls.begin(key, method, params, done, timeout=seconds)
 
 
 def _prepare(service: Service, method: str, body: bytes, timeout: str | None) -> tuple[bytes | None, float]:

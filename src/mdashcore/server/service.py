@@ -198,6 +198,6 @@ class Service:
             "open_rollouts": open_rollouts,
             "image_bytes": stored.all_image_bytes,
             "uploads": self.uploads.of(account),
-            "subscribers": self.node.subscribers_of(account),
+            "subscribers": self.node.subscribers.of(account),
             "lists": self.lists.of(account),
         }

@@ -142,7 +142,7 @@ async def _read(id: str) -> dict[str, Any]:
 def _document(service: Service, listed: ListedDevice) -> dict[str, Any]:
     """A device as clients see it."""
     device, presence = listed.device, listed.presence
-    heard = service.node.last_heard(device.key)
+    heard = service.node.devices.last_heard(device.key)
     return {
         "id": device.id,
         "name": device.name,

@@ -61,9 +61,9 @@ async def _pass_on(key: DeviceKey, message: Message, timeout: float) -> tuple[in
         return HTTPStatus.BAD_REQUEST, jsonrpc.encode_error(message.id, error)
     try:
         if message.id is None:
-            await service().node.notify_for_user(key, message.method, message.params)
+            await service().node.user_calls.notify(key, message.method, message.params)
             return HTTPStatus.NO_CONTENT, None
-        result = await service().node.call_for_user(key, message.method, message.params, timeout=timeout)
+        result = await service().node.user_calls.call(key, message.method, message.params, timeout=timeout)
     except RpcError as exc:
         data = None if exc.data is None else jsonrpc.dumps(exc.data)
         return HTTPStatus.OK, jsonrpc.encode_error(message.id, ErrorObject(exc.code, exc.message, data))

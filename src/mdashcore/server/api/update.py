@@ -35,7 +35,8 @@ async def get_update(id: str) -> Response:
 @routes.post("/end")
 async def end_transfer(id: str) -> Response:
     """End the transfer that the device holds, which is none of an update that goes on."""
-    return answer(await service().node.end_transfer(device_key(id)))
+    await service().node.user_calls.end_transfer(device_key(id))
+    return answer(True)
 
 
 @routes.delete("")

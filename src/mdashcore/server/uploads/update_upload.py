@@ -123,7 +123,7 @@ class UploadRoute:
 
     async def _is_online(self, key: DeviceKey) -> bool:
         """Whether the device is connected, to this node or another."""
-        if self._service.node.is_connected(key):
+        if key in self._service.node.devices:
             return True
         return (await self._service.hub.presence.get(key)).online
 

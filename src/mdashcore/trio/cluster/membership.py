@@ -10,12 +10,12 @@ import trio
 from mdashcore._errors import NotFound, StorageError
 from mdashcore.hub.nodes import Nodes
 
-__all__ = ["Cluster"]
+__all__ = ["Membership"]
 
 _log = logging.getLogger(__name__)
 
 
-class Cluster:
+class Membership:
     """The membership of one node.
 
     Args:

@@ -12,40 +12,15 @@ from typing import Final
 import msgspec
 
 from mdashcore._errors import InvalidInput, MdashError, RpcError
-from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.cluster.peers import Peers
+from mdashcore.trio.connections.calls import DeviceCall
 
-__all__ = ["CALL", "DeviceCall", "answer", "ask"]
+__all__ = ["CALL", "answer", "ask"]
 
 CALL: Final = "Device.Call"
 
 GRACE: Final = 2.0  # seconds more than the device has: the node that holds it is to give up first
-
-
-class DeviceCall(msgspec.Struct, gc=False):
-    """What one node asks another to do."""
-
-    account: str
-    id: str
-    method: str
-    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    timeout: float | None = None
-    """Seconds; None for a notification, which is not answered by the device."""
-
-    @property
-    def key(self) -> DeviceKey:
-        """The device."""
-        return DeviceKey(self.account, self.id)
-
-    @property
-    def raw_params(self) -> RawJson | None:
-        return bytes(self.params) if isinstance(self.params, msgspec.Raw) else None
-
-    @classmethod
-    def of(cls, key: DeviceKey, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
-        """The same from params that may be none."""
-        return cls(key.account, key.id, method, msgspec.UNSET if params is None else msgspec.Raw(params), timeout)
 
 
 class _DeviceError(msgspec.Struct, gc=False):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 import attrs
+import msgspec
 
 from mdashcore import notifications
 from mdashcore._checked import number
@@ -14,16 +15,42 @@ from mdashcore._errors import CallTimeout, DeviceOffline, InvalidInput, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
-from mdashcore.trio.cluster import relay
-from mdashcore.trio.cluster.peers import Peers
-from mdashcore.trio.cluster.relay import DeviceCall
 from mdashcore.trio.connections.link import Link, Outcome, late
 
-__all__ = ["BegunCall", "Calls", "LocalCaller"]
+__all__ = ["Ask", "BegunCall", "Calls", "DeviceCall", "LocalCaller", "make_call"]
 
 MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: params that could never be sent
 
 _TIMEOUT: Final = number()
+
+
+class DeviceCall(msgspec.Struct, gc=False):
+    """A call of a device, as one node asks another one for it."""
+
+    account: str
+    id: str
+    method: str
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    timeout: float | None = None
+    """Seconds; None for a notification, which is not answered by the device."""
+
+    @property
+    def key(self) -> DeviceKey:
+        """The device."""
+        return DeviceKey(self.account, self.id)
+
+    @property
+    def raw_params(self) -> RawJson | None:
+        return bytes(self.params) if isinstance(self.params, msgspec.Raw) else None
+
+    @classmethod
+    def of(cls, key: DeviceKey, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
+        """The same from params that may be none."""
+        return cls(key.account, key.id, method, msgspec.UNSET if params is None else msgspec.Raw(params), timeout)
+
+
+Ask: TypeAlias = Callable[[str, DeviceCall], Awaitable[RawJson]]
+"""Has another node, named by its id, make a call."""
 
 
 @attrs.frozen
@@ -52,7 +79,7 @@ class Calls:
     Args:
         node: the id of this node.
         link: finds the link of a device that is connected here.
-        peers: the other nodes, if there can be any.
+        ask: reaches the other nodes, if there can be any.
         default_timeout: seconds for a call that does not say.
     """
 
@@ -61,14 +88,14 @@ class Calls:
         hub: Hub,
         node: str,
         link: Callable[[DeviceKey], Link | None],
-        peers: Peers | None,
         *,
+        ask: Ask | None,
         default_timeout: float,
     ) -> None:
         self._hub = hub
         self._node = node
         self._link = link
-        self._peers = peers
+        self._ask = ask
         self.default_timeout = default_timeout
 
     async def call(
@@ -111,19 +138,13 @@ class Calls:
 
     async def do_here(self, call: DeviceCall) -> RawJson:
         """Make a call to a device that is connected to this node; for any other it raises `DeviceOffline`."""
-        link = self._link(call.key)
-        if link is None:
-            raise DeviceOffline(f"device {call.id!r} is not connected")
-        if call.timeout is not None:
-            return await link.call(call.method, call.raw_params, timeout=call.timeout)
-        link.notify(call.method, call.raw_params)
-        return b"true"
+        return await make_call(self._link(call.key), call)
 
     async def _whereabouts(self, key: DeviceKey) -> str:
         """The node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
         if self._link(key) is not None:
             return self._node
-        if self._peers is not None:
+        if self._ask is not None:
             node = (await self._hub.presence.get(key)).node
             if node is not None:
                 return node
@@ -138,9 +159,9 @@ class Calls:
         return DeviceCall.of(key, method, params, self.default_timeout if timeout is None else timeout)
 
     async def _do(self, node: str, call: DeviceCall) -> RawJson:
-        if node == self._node or self._peers is None:
+        if node == self._node or self._ask is None:
             return await self.do_here(call)
-        return await relay.ask(self._peers, node, call)
+        return await self._ask(node, call)
 
     async def _show(self, key: DeviceKey, method: str, params: RawJson | None) -> str:
         node = await self._whereabouts(key)
@@ -148,6 +169,21 @@ class Calls:
             raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
         await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
         return node
+
+
+async def make_call(link: Link | None, call: DeviceCall) -> RawJson:
+    """Make a call over the link of its device; return the result, ``true`` for a notification.
+
+    Raises:
+        DeviceOffline: there is no link.
+        MdashError: as `Link.call`.
+    """
+    if link is None:
+        raise DeviceOffline(f"device {call.id!r} is not connected")
+    if call.timeout is not None:
+        return await link.call(call.method, call.raw_params, timeout=call.timeout)
+    link.notify(call.method, call.raw_params)
+    return b"true"
 
 
 class LocalCaller:

@@ -1,27 +1,37 @@
-"""The devices that are connected to a node, and what the node looks at when others may have changed something."""
+"""The devices that are connected to a node: their connections, from the first word to the last."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 import trio
 
 from mdashcore import notifications
-from mdashcore.identity import DeviceKey
-from mdashcore.trio.connections.device_connection import REPLACED, DeviceConnection
-from mdashcore.trio.connections.link import POLICY_VIOLATION
+from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._errors import StorageError
+from mdashcore.hub import Hub
+from mdashcore.identity import Device, DeviceKey
+from mdashcore.storage import INSTANT
+from mdashcore.trio.background import Background
+from mdashcore.trio.connections.conduct import Conduct
+from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, DeviceConnection
+from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, Link
+from mdashcore.trio.connections.presence_feed import PresenceFeed
+from mdashcore.trio.settings import NodeSettings
+from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
 __all__ = ["DeviceConnections"]
 
-CHECKERS: Final = 32  # devices looked at at once: a store that reads in groups is then several times as quick
+CHECKERS: Final = 32  # devices checked at the same time: a store that reads in groups is then several times as quick
 
 CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, three reads each; on shared stores only
 
 _ABOUT_DEVICES: Final = tuple(
     b'{"name":"%b"' % name.encode() for name in (notifications.ONLINE, notifications.UPDATED, notifications.DELETED)
 )
-"""How the frames begin from which a node learns what others have done to its devices."""
+"""How the frames begin from which a node learns what other nodes have done to its devices."""
 
 
 class _Shadow(msgspec.Struct, gc=False):
@@ -33,7 +43,7 @@ class _Update(msgspec.Struct, gc=False):
 
 
 class _News(msgspec.Struct, gc=False):
-    """What a node looks at in what it hears of its devices."""
+    """The members of a notification that a node looks at."""
 
     id: str
     data: _Update | None = None
@@ -43,9 +53,99 @@ _read_news = msgspec.json.Decoder(_News).decode
 
 
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):
-    """Each device's newest connection to this node."""
+    """Each device's newest connection to this node.
 
-    def admit(self, connected: DeviceConnection) -> bool:
+    Args:
+        node: the id of the node, as presence records name it.
+        pinger: pings the sockets.
+        presence_feed: sends the notifications `online` and `offline`.
+        on_connected: called before anything that the device says on a new connection. Raises `StorageError`.
+        on_disconnected: called when the device has no connection to this node any more.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        node: str,
+        settings: NodeSettings,
+        background: Background,
+        pinger: Pinger,
+        presence_feed: PresenceFeed,
+        *,
+        on_connected: Callable[[DeviceKey], Awaitable[None]],
+        on_disconnected: Callable[[DeviceKey], None],
+    ) -> None:
+        self._hub = hub
+        self._node = node
+        self._settings = settings
+        self._background = background
+        self._pinger = pinger
+        self._presence_feed = presence_feed
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self._closing: str | None = None
+        self._farewells = 0
+        self._quiet = trio.Event()
+        self.limits: ConnectionLimits = ConnectionLimits(max_answer=settings.max_answer)
+        """Those of a device's connection."""
+        self.conduct: Conduct = Conduct()
+
+    async def serve(self, device: Device, stream: PingableStream) -> None:
+        """Run the connection of an authenticated device, until it ends."""
+        if self._closing is not None:
+            stream.close(GOING_AWAY, self._closing)
+            await stream.send([])
+            return
+        session = await self._hub.presence.claim(device.key, self._node)
+        link = Link(
+            stream,
+            spawn=self._background.spawn,
+            connection=Connection(self.limits),
+            instant=INSTANT in self._hub.backend.capabilities,
+            on_rejected=lambda event: connected.rejected(event),
+        )
+        connected = DeviceConnection(
+            self._hub,
+            self._background,
+            device,
+            session,
+            link,
+            stream,
+            self.conduct,
+            self._presence_feed,
+            self._settings.delta_limits,
+        )
+        unwatch = self._pinger.watch(Keepalive(stream))
+        try:
+            await self._welcome(connected)
+            await link.run(connected.handle)
+        finally:
+            if self.get(connected.key) is connected:
+                del self[connected.key]
+                self._on_disconnected(connected.key)
+            unwatch()
+            # Not here: this task may be cancelled already, and then no await would succeed.
+            self._farewells += 1
+            self._background.spawn(lambda: self._farewell(connected))
+
+    async def _welcome(self, connected: DeviceConnection) -> None:
+        """Let a device in, or send it away."""
+        try:
+            if not self._admit(connected):
+                connected.link.close(POLICY_VIOLATION, REPLACED)
+            elif self._closing is not None:  # since the device asked to come in
+                connected.link.close(GOING_AWAY, self._closing)
+            elif not await connected.is_valid():
+                connected.link.close(POLICY_VIOLATION, REVOKED)  # since the handshake
+            else:
+                await self._on_connected(connected.key)
+                self._background.spawn(lambda: self._greet(connected))
+                return
+        except StorageError as exc:
+            connected.give_up(exc)
+        connected.end_telling()
+
+    def _admit(self, connected: DeviceConnection) -> bool:
         """Make this session the device's one, and close the one before; False if a newer one already is."""
         previous = self.get(connected.key)
         if previous is not None and previous.session > connected.session:
@@ -55,20 +155,54 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             previous.link.close(POLICY_VIOLATION, REPLACED)
         return True
 
-    def remove(self, connected: DeviceConnection) -> bool:
-        """A connection has ended; whether it was the device's newest one here."""
-        if self.get(connected.key) is not connected:
-            return False
-        del self[connected.key]
-        return True
+    async def _greet(self, connected: DeviceConnection) -> None:
+        settings = self._settings
+        await connected.greet(introduction_delay=settings.introduction_delay, call_timeout=settings.call_timeout)
+
+    async def _farewell(self, connected: DeviceConnection) -> None:
+        try:
+            await connected.take_leave()
+        finally:
+            self._farewells -= 1
+            if not self._farewells:
+                self._quiet.set()
+
+    # What others ask of it
+
+    def link(self, key: DeviceKey) -> Link | None:
+        """Return the link of a device that is connected here; `None` for any other."""
+        connected = self.get(key)
+        return None if connected is None else connected.link
+
+    def last_heard(self, key: DeviceKey) -> float | None:
+        """Return the Unix seconds when a device that is connected here last sent anything; `None` for any other."""
+        connected = self.get(key)
+        return None if connected is None else connected.last_heard
+
+    def revoke(self, key: DeviceKey) -> None:
+        """Close the connection of a device whose token is not valid any more."""
+        connected = self.pop(key, None)
+        if connected is not None:
+            self._on_disconnected(key)
+            connected.link.close(POLICY_VIOLATION, REVOKED)
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye to all."""
+        """Close all connections. The devices may connect again."""
         for connected in tuple(self.values()):
             connected.link.close(code, reason)
 
+    async def shut_down(self, reason: str) -> None:
+        """Close all connections for good, and wait until the last presence is written."""
+        self._closing = self._closing or reason
+        self.close(GOING_AWAY, reason)
+        while self or self._farewells:
+            await self._quiet.wait()
+            self._quiet = trio.Event()
+
+    # What may have been missed
+
     def concerned(self, account: str, frame: bytes) -> DeviceConnection | None:
-        """The device that has to be checked, as a notification tells what another node may have done to it."""
+        """Return the device that has to be checked after a notification: another node may have changed it."""
         if not frame.startswith(_ABOUT_DEVICES):
             return None
         news = _read_news(frame)
@@ -79,7 +213,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         return connected
 
     async def check(self) -> None:
-        """Look at what may have been missed of all: revoked tokens, newer connections, changed shadows."""
+        """Look for revoked tokens, newer connections and changed shadows of all devices."""
         left = list(self.values())
 
         async def check() -> None:
@@ -91,7 +225,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
                 nursery.start_soon(check)
 
     async def check_slowly(self) -> None:
-        """The same in `CHECK_INTERVAL`, a little at a time."""
+        """Do the same in `CHECK_INTERVAL`, a little at a time."""
         devices = list(self.values())
         for connected in devices:
             await connected.check()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import attrs
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 INTERVAL: Final = 60.0  # seconds
 
 MAX_CHANGES: Final = 16  # told in an interval one by one: eight times gone and back; a reboot for an update is one
+
+SWEEPERS: Final = 32  # records released at once: a store that commits in groups is then several times as quick
 
 MAX_DEVICES: Final = 16_384  # whose last changes are remembered, at 300 bytes each: a fleet that comes back at once
 
@@ -85,6 +87,23 @@ class PresenceFeed:
 
         if await self._background.persist(release):
             await self._background.persist(lambda: self.tell(key, notifications.OFFLINE))
+
+    async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> None:
+        """Release the sessions of nodes that do not live any more, which could not do that; for sure.
+
+        Args:
+            alive: the nodes that live, as `Presence.left_behind` has it.
+        """
+        left = await self._background.persist(lambda: self._hub.presence.left_behind(alive))
+
+        async def release() -> None:
+            while left:
+                key, record = left.pop()
+                await self.release(key, record.session, record.last_seen or self._hub.now())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(SWEEPERS):
+                nursery.start_soon(release)
 
     def forget(self, key: DeviceKey) -> None:
         """The device was removed: nothing more is told of it."""

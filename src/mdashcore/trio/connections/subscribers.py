@@ -14,11 +14,11 @@ from typing import Final, TypeAlias
 
 import trio
 
-from mdashcore._errors import MdashError, StorageError, Unauthenticated
+from mdashcore._errors import LimitReached, MdashError, StorageError, Unauthenticated
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.background import Background
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
-from mdashcore.trio.transport.stream import BrokenMessage, Keepalive, PingableStream, eager
+from mdashcore.trio.transport.stream import BrokenMessage, Keepalive, PingableStream, Pinger, eager
 
 __all__ = ["Authenticate", "Subscriber", "Subscribers"]
 
@@ -152,10 +152,17 @@ def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:
 
 
 class Subscribers:
-    """All subscribers of a node."""
+    """All subscribers of a node.
 
-    def __init__(self, background: Background) -> None:
+    Args:
+        pinger: pings their sockets.
+        most: subscribers that an account may have at the same time.
+    """
+
+    def __init__(self, background: Background, pinger: Pinger, most: int) -> None:
         self._background = background
+        self._pinger = pinger
+        self._most = most
         self._accounts: dict[str, dict[Subscriber, Authenticate | None]] = {}
 
     def __len__(self) -> int:
@@ -168,8 +175,31 @@ class Subscribers:
     def __iter__(self) -> Iterator[Subscriber]:
         return iter([subscriber for subscriber, _ in self._all()])
 
-    async def run(self, subscriber: Subscriber, authenticate: Authenticate | None) -> None:
-        """Give a subscriber what is offered, until its connection ends."""
+    def check_room(self, account: str) -> None:
+        """Raise `LimitReached` if the account has as many subscribers as it may."""
+        if (present := self.of(account)) >= self._most:
+            words = f"the account has {present} notification sockets, and may have {self._most}"
+            raise LimitReached("subscribers", words)
+
+    async def serve(self, subscriber: Subscriber, *, authenticate: Authenticate | None = None) -> None:
+        """Give an authenticated subscriber what is offered, until its connection ends.
+
+        Args:
+            authenticate: raises `Unauthenticated` if the credentials were revoked before the subscriber was known here.
+        """
+        try:
+            self.check_room(subscriber.account)  # again: others may have come since the handshake began
+        except LimitReached as exc:
+            subscriber.stream.close(TRY_AGAIN_LATER, str(exc))
+            await subscriber.stream.send([])
+            return
+        unwatch = self._pinger.watch(subscriber.keepalive)
+        try:
+            await self._run(subscriber, authenticate)
+        finally:
+            unwatch()
+
+    async def _run(self, subscriber: Subscriber, authenticate: Authenticate | None) -> None:
         others = self._accounts.setdefault(subscriber.account, {})
         others[subscriber] = authenticate
         try:

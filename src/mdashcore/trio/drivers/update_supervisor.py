@@ -131,6 +131,10 @@ class UpdateSupervisor:
             if not self._waiters[key]:
                 del self._waiters[key]
 
+    def is_connected(self, key: DeviceKey) -> bool:
+        """Whether the device is connected to this node."""
+        return key in self._here
+
     # What happens
 
     async def connected(self, key: DeviceKey) -> None:

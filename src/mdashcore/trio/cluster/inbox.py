@@ -1,0 +1,137 @@
+"""What a node hears of the others on its store: their notifications, revoked credentials, and calls for its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+import trio
+
+from mdashcore._errors import InvalidInput, NotFound
+from mdashcore.hub.feed import TOPIC, Feed, FeedItem
+from mdashcore.identity import DeviceKey
+from mdashcore.storage import MessageBus
+from mdashcore.trio.background import Background
+from mdashcore.trio.cluster import relay
+from mdashcore.trio.cluster.peers import Peers
+from mdashcore.trio.connections.calls import DeviceCall, make_call
+from mdashcore.trio.connections.device_connections import DeviceConnections
+from mdashcore.trio.connections.subscribers import Subscribers
+
+__all__ = ["Inbox"]
+
+_REVOKE: Final = "Credentials.Revoked"
+
+
+class _Revoked(msgspec.Struct):
+    """What a node tells the others: the token of a device (`id`), a key, or any of the account's credentials."""
+
+    account: str
+    id: str | None = None
+    key: str | None = None
+
+
+class Inbox:
+    """The conversation of this node with the others. Implements `PeerHandler`.
+
+    Args:
+        id: this node's.
+        max_answer: bytes of a device's answer, which a peer passes on.
+        on_notification: called with each notification of any node, in the order that all nodes hear.
+        on_gap: called when notifications may have been missed.
+    """
+
+    def __init__(
+        self,
+        bus: MessageBus,
+        id: str,
+        devices: DeviceConnections,
+        subscribers: Subscribers,
+        background: Background,
+        *,
+        max_answer: int,
+        on_notification: Callable[[str, FeedItem], None],
+        on_gap: Callable[[], None],
+    ) -> None:
+        self._bus = bus
+        self._devices = devices
+        self._subscribers = subscribers
+        self._background = background
+        self._on_notification = on_notification
+        self._on_gap = on_gap
+        self.peers: Peers = Peers(bus, id, self, background, max_answer=max_answer)
+
+    def start(self) -> None:
+        """Listen to the other nodes, for ever."""
+        background = self._background
+        feed = partial(background.listen, self._bus, TOPIC, self.hear, live=self._catch_up)
+        background.run_for_ever("the hearing of notifications", feed)
+        background.run_for_ever("the hearing of other nodes", self.peers.run)
+        background.run_for_ever("the checking of connections", self._check_in_turn)
+
+    async def ask(self, node: str, call: DeviceCall) -> bytes:
+        """Have another node make a call. Raises as `relay.ask`."""
+        return await relay.ask(self.peers, node, call)
+
+    def tell_device(self, key: DeviceKey) -> None:
+        """Have the other nodes look at a device: its token was revoked, or it has a newer connection."""
+        self.peers.tell_all(_REVOKE, _Revoked(key.account, id=key.id))
+
+    def tell_key(self, account: str, key: str | None) -> None:
+        """Tell the other nodes that a key or session is not valid any more; `None`: any of the account's."""
+        self.peers.tell_all(_REVOKE, _Revoked(account, key=key))
+
+    # What peers ask and tell
+
+    async def answer_peer(self, method: str, params: bytes | None) -> bytes:
+        """As `PeerHandler.answer_peer`."""
+        if method != relay.CALL:
+            raise NotFound(f"no method {method} between nodes")
+        return await relay.answer(params, lambda call: make_call(self._devices.link(call.key), call))
+
+    def hear_peer(self, method: str, params: bytes | None) -> None:
+        """As `PeerHandler.hear_peer`."""
+        if method != _REVOKE:
+            return
+        revoked = msgspec.json.decode(params or b"null", type=_Revoked)
+        if revoked.id is None:
+            self._subscribers.revoke(revoked.account, revoked.key)
+        elif (connected := self._devices.get(DeviceKey(revoked.account, revoked.id))) is not None:
+            self._background.spawn(connected.check)
+
+    def hear_again(self) -> None:
+        """As `PeerHandler.hear_again`."""
+        self._background.spawn(self._check_all)
+
+    # What the bus brings
+
+    def hear(self, message: bytes) -> None:
+        """Take a notification from the bus; never waits."""
+        try:
+            account, item = Feed.parse(message)
+            connected = self._devices.concerned(account, item.frame)
+            self._on_notification(account, item)
+        except (ValueError, InvalidInput):
+            return  # not ours: a shared bus may carry what others publish there
+        if connected is not None:
+            self._background.spawn(connected.check)
+
+    def _catch_up(self) -> None:
+        """Look for what notifications may have said that were missed."""
+        self._subscribers.catch_up()
+        self._on_gap()
+        self._background.spawn(self._check_all)
+
+    async def _check_all(self) -> None:
+        """Look for revoked credentials, newer connections, and changed shadows."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._subscribers.check)
+            nursery.start_soon(self._devices.check)
+
+    async def _check_in_turn(self) -> None:
+        """Do the same for ever, a little at a time: a bus may lose a message without a word."""
+        while True:
+            await self._subscribers.check()
+            await self._devices.check_slowly()

@@ -1,0 +1,92 @@
+"""Calls of devices on behalf of people: they show among the notifications, and what they change is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from mdashcore import ota
+from mdashcore._errors import Conflict, RpcError
+from mdashcore.hub.updates.service import Updates
+from mdashcore.identity import DeviceKey
+from mdashcore.jsonrpc import RawJson
+from mdashcore.trio.connections.calls import BegunCall, Calls
+from mdashcore.trio.connections.link import Outcome
+
+__all__ = ["UserCalls"]
+
+_UPDATE_EVENTS: Final[dict[str, ota.Event]] = {
+    "OTA.Commit": ota.CommitAccepted(),
+    "OTA.Revert": ota.RevertAccepted(),
+    "OTA.End": ota.TransferEnded(),
+}
+"""By method: what the success of a user's call means for the device's update."""
+
+
+class UserCalls:
+    """What users do with the methods of devices.
+
+    Args:
+        on_update_event: called with what a call has brought about for the device's update.
+    """
+
+    def __init__(self, calls: Calls, updates: Updates, on_update_event: Callable[[DeviceKey, ota.Event], None]) -> None:
+        self._calls = calls
+        self._updates = updates
+        self._on_update_event = on_update_event
+
+    async def call(self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float) -> RawJson:
+        """Call a device for a user.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            MdashError: as `Calls.call`.
+        """
+        try:
+            result = await self._calls.call_shown(key, method, params, timeout=timeout)
+        except RpcError as exc:
+            if method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
+                self._on_update_event(key, ota.CommitUnsupported())
+            raise
+        if (event := _UPDATE_EVENTS.get(method)) is not None:
+            self._on_update_event(key, event)
+        return result
+
+    async def begin(
+        self, key: DeviceKey, method: str, params: RawJson | None, done: Outcome, *, timeout: float
+    ) -> BegunCall | None:
+        """Start a call for a user without waiting for the result.
+
+        Args:
+            done: called with what the call has brought.
+            timeout: seconds, which only the caller counts.
+
+        Returns:
+            `None` if the method changes an update, or the device is connected to another node; use `call` then.
+
+        Raises:
+            MdashError: as `call`, where the error is known before an answer.
+        """
+        if method in _UPDATE_EVENTS:
+            return None
+        return await self._calls.begin_shown(key, method, params, done, timeout)
+
+    async def notify(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
+        """Send a notification to a device for a user. Raises as `call`, but for the device's answer."""
+        await self._calls.notify_shown(key, method, params)
+
+    async def end_transfer(self, key: DeviceKey) -> None:
+        """Call `OTA.End`, to end a transfer that the device holds and no update goes on with.
+
+        What the device does then is its own decision: most refuse a part of an image, some restart.
+
+        Raises:
+            Conflict: the transfer is that of an update.
+            MdashError: as `call`.
+        """
+        update = await self._updates.get(key)
+        if update is not None and not ota.can_end_transfer(update):
+            raise Conflict(f"the transfer is that of the present update, which is {update.state}")
+        await self.call(key, ota.End.method, timeout=ota.End.call_timeout)
