@@ -18,8 +18,6 @@ NOT_YET = frozenset(
         "mdash_backends",
         "mdashcore/cli",
         "mdashcore/hub",
-        "mdashcore/ota",
-        "mdashcore/rollout",
         "mdashcore/server",
         "mdashcore/testing",
         "mdashcore/trio",

@@ -1,33 +1,34 @@
-"""An over-the-air update, from the queue to a true end: a frozen value, one table, and what to do next.
+"""An over-the-air update: a frozen value, one table of transitions, and a function for the next step.
 
-The performer (a hub, a script, a test) goes round a loop; nothing here does I/O or knows the time::
+A performer (a hub, a script, a test) runs a loop. The functions do no I/O and read no clock::
 
     update = Update.queued("u1", Image.of(image), now=now)
     update = advance(update, Started(build), now=now)
     while (step := next_step(update)) is not None:
         ...                                         # store `update`, then perform `step`
-        update = advance(update, event, now=now)    # event: what came of it, or what else happened
+        update = advance(update, event, now=now)    # event: the result of the step, or anything else that happened
 
-Three rules bind the performer. A changed update is stored before the call that follows from it, so that
-another process can go on. Who takes up a stored update first tells it `DeviceDisconnected` (the link of the
-former owner is gone), then `DeviceConnected` if the device is there. At `next_deadline` it tells
-`DeadlinePassed`: every state that is not an end has an idle and a total limit, so every update ends.
+A performer has to keep three rules. It stores a changed update before the call that follows from the change, so that
+another process can continue. A performer that continues a stored update first advances it with `DeviceDisconnected`,
+because the link of the earlier performer is gone, and then with `DeviceConnected` if the device is there. At
+`next_deadline` it advances it with `DeadlinePassed`. Every state that is not an end has an idle and a total limit, so
+every update ends.
 
-Times are of a wall clock, and `now` has to go on evenly: a performer whose wall clock is set goes on with the time that
-it would be, or gives the update times of the new clock with `moved`.
+Times are those of a wall clock, and `now` has to run evenly. If the wall clock is set, the performer either continues
+with the time that it would have been, or gives the update times of the new clock with `moved`.
 
-`TRANSITIONS` is the whole machine: for a state and a kind of event the rows are tried in order. What no row
-fits leaves the update as it is: a late answer, a report that says nothing new, a cancel that comes after
+`TRANSITIONS` is the whole machine: for a state and a kind of event the rows are tried in order. If no row
+fits, the update stays as it is: after a late answer, a report without news, or a cancel after
 `OTA.End`. In short: QUEUED → TRANSFERRING (`OTA.Begin`, `OTA.Write`…) → VERIFYING (`OTA.End`) → REBOOTING →
 UNCOMMITTED → COMMITTED, where the build that the device reports after its reboot decides, never a guess. Two
 ways lead back: a transfer begins again while there are attempts left, and `OTA.End` is sent again to a device
 that came back without a reboot and still holds the whole image.
 
-A device keeps an open transfer when its link drops, and has no call to give it up: it forgets it after
-`timeout` seconds without progress. So after a lost link it is asked (`OTA.Status`): if the transfer is still
-open it goes on at the offset, else it begins again. Old firmware ignores `offset` and appends; a chunk whose
-answer was lost may then be in the image twice. A zip carries digests by which the device notices; a bare
-image does not, so it is begun again rather than continued in doubt.
+A device keeps an open transfer when its link drops, and has no call to end it: it forgets the transfer after
+`timeout` seconds without progress. So after a lost link the device is asked (`OTA.Status`). If the transfer is still
+open it continues at the offset, else it begins again. Old firmware ignores `offset` and appends; a chunk whose
+answer was lost may then be in the image twice. The digests in a zip let the device notice this. A bare
+image has no digests, so its transfer begins again instead of continuing in doubt.
 """
 
 from __future__ import annotations

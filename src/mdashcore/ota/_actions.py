@@ -1,6 +1,6 @@
-"""The actions: which other fields of an update change when an arrow is taken, and the words that go with it.
+"""The actions of the machine: the other fields that a transition changes, and the reason that it writes.
 
-Each is a function of (update, event, now) that gives the changed fields; the event has the type of its row.
+Each function takes (update, event, now) and returns the changed fields. The event has the type of its row.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from mdashcore.ota._reports import taken as taken_offsets
 from mdashcore.ota._steps import Ask, Begin, awaited
 from mdashcore.ota._values import MAX_TEXT, Build, Session, State, Update
 
-BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a transfer: its clock is not ours
-BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: it may have forgotten earlier
-END_DELAY = 2.0  # seconds after an OTA.End of a person until `OTA.Begin` is tried: a device may reboot for it
-INTRODUCTION = 3.0  # seconds on a new link in which a device says what it runs by itself, or is asked by its node
+BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a transfer: its clock differs
+BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: the device may have forgotten earlier
+END_DELAY = 2.0  # seconds from an OTA.End of a person until `OTA.Begin` is tried: a device may reboot for it
+INTRODUCTION = 3.0  # seconds on a new link in which a device says by itself what it runs, or is asked by its node
 ASK_INTERVAL = 30.0  # seconds between two questions to a device that says nothing decisive; a boot takes less
 
 
@@ -90,7 +90,9 @@ def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def probe(u: Update, e: Any, now: float) -> dict[str, Any]:
-    """A device that took OTA.Begin and forgot it takes another one; one that holds the transfer refuses it."""
+    """Try `OTA.Begin`. A device that has forgotten the transfer accepts it, and one that holds the transfer refuses
+    it.
+    """
     held = now + u.options.timeout
     held = held if u.held_until is None else max(held, u.held_until)
     return {"session": Session.UNSURE, "questions": 0, "not_before": None, "held_until": held}
@@ -102,7 +104,7 @@ def go_on_unsaid(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def await_device(u: Update, e: Any, now: float) -> dict[str, Any]:
-    """It has no call to give a transfer up: it forgets it, after as long as it was told when that began."""
+    """Wait until the device forgets a transfer. It does so after the timeout that it was given with `OTA.Begin`."""
     until = u.waits_until
     if until is None:
         known = u.held_until if u.held_until is not None and u.held_until > now else None
@@ -117,7 +119,7 @@ def await_device(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def waiting_reason(until: float) -> str:
-    """Return the words for a person, with the time of the day: `until` is Unix seconds."""
+    """Return the reason for people, with the time of the day. `until` is in Unix seconds."""
     latest = datetime.fromtimestamp(until, UTC)
     return f"waits until the device has forgotten the transfer before, at the latest {latest:%H:%M} UTC"
 
@@ -127,7 +129,7 @@ def never_forgot(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def try_now(u: Update, e: Any, now: float) -> dict[str, Any]:
-    """A device that has restarted has forgotten the transfer."""
+    """Stop waiting: a device that has restarted has forgotten the transfer."""
     return {"connected": True, "not_before": None}
 
 
@@ -142,7 +144,7 @@ def lose_link(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def doubt_begin(u: Update, e: Any, now: float) -> dict[str, Any]:
-    """A device that took OTA.Begin refuses another one until its time-out, so it is asked."""
+    """Ask the device: if it did accept `OTA.Begin`, it refuses another one until its time-out."""
     return {"session": Session.LOST, "reason": _words(u, e)}
 
 
@@ -164,7 +166,10 @@ def end_again(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def await_reboot(u: Update, e: Any, now: float) -> dict[str, Any]:
-    """Only a link newer than this one speaks after the reboot; a device that stays is asked after a while."""
+    """Wait for a new link. Only a link newer than this one can speak for the build after the reboot.
+
+    A device that stays on its link is asked after a while.
+    """
     new_link = isinstance(e, DeviceConnected)
     connected = new_link or (u.connected and not isinstance(e, DeviceDisconnected))
     return {
@@ -187,7 +192,7 @@ def disconnect(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def ask_later(u: Update, e: Any, now: float) -> dict[str, Any]:
-    """What a device says by itself changes nothing in when it is asked next."""
+    """Schedule the next question. A report that the device sent by itself does not delay it."""
     unasked = isinstance(e, BuildReported) and not e.asked
     if unasked and (u.state is not State.UNCOMMITTED or e.build.is_committed is None):
         return {}
@@ -198,7 +203,7 @@ def ask_later(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def _next_question(u: Update, online_since: float | None, now: float) -> float:
-    """When to ask the device again: at the end of its health check, if that comes first."""
+    """Return the time of the next question: the end of the health check, if that comes first."""
     times = [now + ASK_INTERVAL]
     if u.state is State.REBOOTING and online_since is not None:
         times.append(online_since + guards.REBOOT_GRACE)
@@ -263,9 +268,9 @@ def commit_healthy(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def commit_unsure(u: Update, e: Any, now: float) -> dict[str, Any]:
-    """OTA.Commit on a committed device is an error too, so the device is asked how it stands.
+    """Ask the device for its state, because `OTA.Commit` on a committed device is an error too.
 
-    If it is on trial still, its health is checked anew.
+    If the build is still on trial, its health check begins again.
     """
     if e.method == Ask.method:
         return ask_later(u, e, now)

@@ -1,4 +1,4 @@
-"""What can happen to an update: frozen events, past tense."""
+"""The events of an update: frozen values in the past tense."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from mdashcore.ota._values import Build
 
 
 class Status(Enum):
-    """What became of the question `OTA.Status`."""
+    """The result of the question `OTA.Status`."""
 
     NOT_ASKED = auto()
     ANSWERED = auto()
-    NO_METHOD = auto()  # the device does not have it
+    NO_METHOD = auto()  # the device does not have the method
     FAILED = auto()  # another error, or no answer in time
 
 
 @attrs.frozen
 class Started:
-    """It is this update's turn; the device is connected, and has said on this link what it runs."""
+    """The update's turn has come. The device is connected, and has said on this link what it runs."""
 
     build: Build | None = None
 
 
 @attrs.frozen
 class BeginAccepted:
-    """The device answered `OTA.Begin`; any answer that is not an error is an acceptance."""
+    """The device accepted `OTA.Begin`: it gave any answer that is not an error."""
 
     method: ClassVar[str] = "OTA.Begin"
 
@@ -72,66 +72,67 @@ class DeviceConnected:
 
 @attrs.frozen
 class DeviceDisconnected:
-    """The device's link is gone; also what who takes up a stored update says first."""
+    """The device's link is gone. Also the first event from a performer that continues a stored update."""
 
 
 @attrs.frozen
 class BuildReported:
-    """The device said what it runs, on its present link: by itself, or asked by the step `Ask`.
+    """The device said on its present link what it runs, by itself or as the answer to the step `Ask`.
 
-    All that it said on this link together; nothing from an older link, which may be from before a reboot.
+    The build joins all reports of this link. Reports of an older link do not count, because they may be from before a
+    reboot.
     """
 
     build: Build
     answered: bool = False
-    """The device answered `Sys.GetInfo` just now: it is not only there, it also works."""
+    """Whether the device has just answered `Sys.GetInfo`. Such a device is not only connected, it also works."""
     status: Status = Status.NOT_ASKED
-    """Whether the device was asked how its transfer and its trial stand; what it said of them is in `build`."""
+    """The result of asking for the state of transfer and trial. The answer itself is in `build`."""
 
     @property
     def asked(self) -> bool:
-        """Whether this answers the step `Ask`; else the device said it by itself."""
+        """Whether this answers the step `Ask`, instead of a report that the device sent by itself."""
         return self.answered or self.status is not Status.NOT_ASKED
 
 
 @attrs.frozen
 class CommitRequested:
-    """Somebody wants the update committed."""
+    """A user wants the update committed."""
 
 
 @attrs.frozen
 class CommitAccepted:
-    """The device answered `OTA.Commit`, whoever called it."""
+    """The device accepted `OTA.Commit`, from the performer or from another caller."""
 
 
 @attrs.frozen
 class CommitUnsupported:
-    """The device has no `OTA.Commit`: a person has called it."""
+    """A person called `OTA.Commit`, and the device does not have the method."""
 
 
 @attrs.frozen
 class TransferEnded:
-    """The device answered an `OTA.End` that a person has called, to end the transfer that it holds."""
+    """A person called `OTA.End` to end the transfer that the device holds, and the device answered."""
 
 
 @attrs.frozen
 class RevertAccepted:
-    """The device answered `OTA.Revert`, whoever called it."""
+    """The device accepted `OTA.Revert`, from any caller."""
 
 
 @attrs.frozen
 class CancelRequested:
-    """Somebody does not want the update any more."""
+    """A user canceled the update."""
 
 
 @attrs.frozen
 class NewerUpdateQueued:
-    """Another update for the same device came into the queue."""
+    """Another update was queued for the same device."""
 
 
 @attrs.frozen
 class DeadlinePassed:
-    """`next_deadline` has come."""
+    """The time of `next_deadline` has come."""
 
 
 Event: TypeAlias = (

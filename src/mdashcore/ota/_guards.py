@@ -1,6 +1,7 @@
-"""The guards: the questions that the machine asks before it takes an arrow.
+"""The guards of the machine: the conditions that it checks before a transition.
 
-Each is about (update, event, now), and its docstring labels the arrow; the event has the type of its row.
+Each function takes (update, event, now). Its docstring labels the arrow in the drawing, so it has no subject. The
+event has the type of its row.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from mdashcore.ota._reports import Runs, Verdict, judge, lacks_method, runs, sam
 from mdashcore.ota._steps import Ask, Begin, Commit, Write, awaited, next_step, time_limit
 from mdashcore.ota._values import Build, Session, Update
 
-MAX_QUESTIONS = 40  # to a device that is there and does not say what it runs: 20 minutes of them
+MAX_QUESTIONS = 40  # to a connected device that does not say what it runs: 20 minutes of questions
 
-STATUS_TRIES = 3  # questions OTA.Status that fail, until it counts as one that is never answered
+STATUS_TRIES = 3  # failures of OTA.Status until the device counts as one that never answers it
 
-REBOOT_GRACE = 10.0  # seconds on a new link after which an old build is no device that is yet to reboot: it takes 0.5
+REBOOT_GRACE = 10.0  # seconds on a new link; an old build is then final: a device reboots after 0.5
 
-COMMIT_MARGIN = 10.0  # seconds on top of the commit time-out: the device's clock is not ours
+COMMIT_MARGIN = 10.0  # seconds on top of the commit time-out: the device's clock differs
 
 
 def installed(u: Update, e: Any, now: float) -> bool:
@@ -129,7 +130,7 @@ def transfer_still_open(u: Update, e: Any, now: float) -> bool:
     if awaited(u) != Ask.method or e.build.status != 1:
         return False
     offsets = taken(u, e.build)
-    if u.image.bare:  # no digest would notice that the transfer is another's, or a chunk was taken twice
+    if u.image.bare:  # no digest would notice that the transfer is another one, or a chunk was taken twice
         return u.begun is not None and len(offsets) == 1
     return bool(offsets)
 
@@ -145,7 +146,7 @@ def cannot_say(u: Update, e: Any, now: float) -> bool:
 
 
 def _never_says(u: Update, e: Any) -> bool:
-    """Whether a member that `OTA.Status` answers will not be said, as it is missing in an answer to that question."""
+    """Return whether the device will never say a member that is missing in its answer to `OTA.Status`."""
     if e.status is Status.FAILED:
         return u.questions + 1 >= STATUS_TRIES
     return bool(e.asked)

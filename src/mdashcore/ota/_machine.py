@@ -1,4 +1,4 @@
-"""The machine: which event leads from which state to which, and what changes on the way."""
+"""The machine of an update: the table of its transitions, and the function that applies an event."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Transition:
 
     to: State
     when: Guard | None = None
-    """None: always."""
+    """The condition; `None` for an arrow that is always taken."""
     do: Action | None = None
-    """Which other fields change."""
+    """The action, which returns the other fields that change."""
     quiet: bool = False
-    """It is no sign of getting on: the idle limit keeps counting."""
+    """Whether the transition is no progress: the idle limit keeps counting."""
 
     @property
     def label(self) -> str:
-        """The guard in words, for a drawing; empty: always."""
+        """The guard in words, for a drawing; empty without a guard."""
         return (self.when.__doc__ or "") if self.when is not None else ""
 
 
@@ -205,21 +205,28 @@ def _table() -> dict[tuple[State, type], tuple[Transition, ...]]:
 
 
 TRANSITIONS: Mapping[tuple[State, type], tuple[Transition, ...]] = _table()
-"""The machine: (state, kind of event) → arrows, of which the first whose guard holds is taken."""
+"""The machine: (state, kind of event) → arrows. The first one whose guard holds is taken."""
 
 
 def advance(update: Update, event: Event, *, now: float) -> Update:
-    """The update after an event; the very same object if the event changes nothing.
+    """Return the update after an event. It is the same object if the event changes nothing.
 
     Args:
+        update: the update before the event.
+        event: an instance of one of the classes in `Event`.
         now: Unix seconds.
 
     Raises:
-        TypeError: the update is none, or the event is none: a class of events in place of one, say.
+        TypeError: `update` or `event` has another type, for example a class of events in place of an instance.
+
+    >>> from mdashcore.ota import CancelRequested, Image, Update
+    >>> update = Update.queued("u1", Image(name="fw.zip", size=100_000, sha256="0" * 64), now=0.0)
+    >>> advance(update, CancelRequested(), now=1.0).state
+    <State.CANCELED: 'CANCELED'>
     """
     _check(update, event)
     if isinstance(event, ANSWERS) and event.method != awaited(update):
-        return update  # the answer to a call that nobody waits for any more
+        return update  # the answer is late: the update has gone on to another call
     for transition in TRANSITIONS.get((update.state, type(event)), ()):
         if transition.when is None or transition.when(update, event, now):
             return _take(update, transition, event, now)
@@ -235,7 +242,9 @@ def _check(update: object, event: object) -> None:
 
 
 def can_cancel(update: Update) -> bool:
-    """Whether `CancelRequested` would end it: not after `OTA.End`, which no call undoes."""
+    """Return whether `CancelRequested` would end the update. After `OTA.End` it would not, because no call undoes
+    that.
+    """
     return (update.state, CancelRequested) in TRANSITIONS
 
 

@@ -1,4 +1,4 @@
-"""What devices say, judged: the words of their errors, and which firmware a report speaks of."""
+"""The meaning of devices' reports: the words of their errors, and the firmware that a report describes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mdashcore.ota._values import Build, State, Update
 
 
 class Verdict(Enum):
-    """What the words of a device's error mean for the update."""
+    """The meaning of a device's error for the update."""
 
     SAME_BUILD = auto()
     WRONG_PLATFORM = auto()
@@ -21,7 +21,7 @@ _WORDS = (
     ("same as current", Verdict.SAME_BUILD),
     ("wrong platform", Verdict.WRONG_PLATFORM),
     ("already in progress", Verdict.BUSY),
-    # Mongoose OS closes the transfer with these: the same chunk again only gets other words.
+    # Mongoose OS closes the transfer with these errors: the same chunk again only brings another error.
     ("invalid crc", Verdict.BAD_IMAGE),
     ("malformed archive", Verdict.BAD_IMAGE),
     ("compressed .zip", Verdict.BAD_IMAGE),
@@ -30,13 +30,13 @@ _WORDS = (
 
 
 def judge(message: str) -> Verdict:
-    """What a device's error message means; devices have words for it, not codes."""
+    """Return the meaning of a device's error message. Devices say it in words, not in codes."""
     message = message.lower()
     return next((verdict for words, verdict in _WORDS if words in message), Verdict.OTHER)
 
 
 def lacks_method(code: int, message: str) -> bool:
-    """Whether a device's error means that it does not have the method."""
+    """Return whether a device's error means that it does not have the method."""
     message = message.lower()
     return code in _NO_METHOD_CODES or any(words in message for words in _NO_METHOD_WORDS)
 
@@ -46,7 +46,7 @@ _NO_METHOD_WORDS = ("no handler", "method not found", "no such method", "unknown
 
 
 class Runs(Enum):
-    """Which firmware a report speaks of."""
+    """The firmware that a report describes."""
 
     NEW = auto()
     OLD = auto()
@@ -55,10 +55,11 @@ class Runs(Enum):
 
 
 def runs(update: Update, build: Build) -> Runs:
-    """Which firmware the device runs, after the reboot, by its own report.
+    """Return which firmware the device runs after the reboot, by its own report.
 
-    Build ids are compared; versions where one side has no id. Where old and new cannot be told apart (a bare
-    image, or the same build once more), only an update leaves a device uncommitted, or on another partition.
+    Build ids are compared, or versions if one side has no id. If old and new cannot be told apart (a bare
+    image, or the same build once more), another sign decides: only an update leaves a device uncommitted, or on
+    another partition.
     """
     image, old = update.image, update.previous_build or Build()
     is_image = same(build.id, image.build_id, build.version, image.version)
@@ -69,7 +70,7 @@ def runs(update: Update, build: Build) -> Runs:
         return Runs.NEW
     if same(build.partition, old.partition) is False:
         return Runs.NEW
-    if update.state is State.UNCOMMITTED and not update.reconnected:  # it was new, and has not rebooted since
+    if update.state is State.UNCOMMITTED and not update.reconnected:  # the build was new, and there was no reboot since
         return Runs.NEW
     if is_old is None:
         return Runs.UNKNOWN
@@ -81,7 +82,7 @@ def runs(update: Update, build: Build) -> Runs:
 
 
 def same(*values: object) -> bool | None:
-    """Of pairs, whether the first that is known on both sides is equal; None: there is none."""
+    """Return whether the first pair of values that are both known is equal; `None` if there is no such pair."""
     for one, other in zip(values[::2], values[1::2], strict=True):
         if one is not None and other is not None:
             return one == other
@@ -89,7 +90,7 @@ def same(*values: object) -> bool | None:
 
 
 def taken(update: Update, build: Build) -> list[int]:
-    """The offsets that a device may have reached when its link dropped: unanswered chunks may have arrived."""
+    """Return the offsets that a device may have reached when its link dropped: unanswered chunks may have arrived."""
     options, size = update.options, update.image.size
     sent = 0 if update.begun is None else options.chunks_in_flight  # none before OTA.Begin was answered
     reach = [update.offset + n * options.chunk_size for n in range(sent + 1)]

@@ -1,4 +1,4 @@
-"""What an update needs next: a call, or time, and how much of it there is."""
+"""The next step of an update, which is a call or a pause, and the time limits of its states."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class End:
     """Call `OTA.End`, without parameters."""
 
     method: ClassVar[str] = "OTA.End"
-    call_timeout: ClassVar[float] = 60.0  # the device may read all it has written
+    call_timeout: ClassVar[float] = 60.0  # the device may read back all that it has written
 
 
 @attrs.frozen
@@ -57,10 +57,10 @@ class Commit:
 
 @attrs.frozen
 class Ask:
-    """Call `Sys.GetInfo` and `OTA.Status`, and tell both answers as one `BuildReported`.
+    """Call `Sys.GetInfo` and `OTA.Status`, and give both answers to the update as one `BuildReported`.
 
-    What the device has said before on this link, by itself, belongs to it too. Not every device has `OTA.Status`:
-    `BuildReported.status` says so. Only if the device has said nothing at all is it `CallFailed` or
+    The event includes earlier reports of the device on this link. Not every device has `OTA.Status`:
+    `BuildReported.status` says so. If the device has said nothing at all, the event is `CallFailed` or
     `CallTimedOut`, with the method of this step.
     """
 
@@ -71,10 +71,10 @@ class Ask:
 
 @attrs.frozen
 class Wait:
-    """Call nothing: the next event comes from elsewhere, or is the deadline."""
+    """Call nothing. The next event comes from elsewhere, or is the deadline."""
 
     until: float | None = None
-    """When a pause ends, if it is one."""
+    """The end of a pause, in Unix seconds; `None` if this is no pause."""
     method: ClassVar[None] = None
 
 
@@ -82,10 +82,11 @@ Step: TypeAlias = Begin | Write | End | Commit | Ask | Wait
 
 
 def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
-    """What to do now; None when the update has ended.
+    """Return the next step; `None` if the update has ended.
 
-    `in_flight` is the number of bytes from `update.offset` on that are sent and not yet answered: with
-    `options.chunks_in_flight` above 1, the performer asks again with it until it is told to wait.
+    Args:
+        in_flight: bytes from `update.offset` on that are sent and not yet answered. With
+            `options.chunks_in_flight` above 1, the performer calls this again with more bytes until it gets a `Wait`.
     """
     if update.ended:
         return None
@@ -111,7 +112,7 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
 @attrs.frozen(field_transformer=checked)
 class Limits:
     idle: float
-    """Seconds without getting on."""
+    """Seconds without progress."""
     total: float
     """Seconds in the state."""
 
@@ -119,15 +120,15 @@ class Limits:
 _MINUTE, _DAY = 60.0, 86_400.0
 
 LIMITS: Mapping[State, Limits] = {
-    # A device that nobody has seen for a week; one that comes and goes but never has its turn for a month.
+    # A device that was not seen for a week; a device that comes and goes, but never gets its turn, for a month.
     State.QUEUED: Limits(7 * _DAY, 30 * _DAY),
-    # On top of `options.timeout`, after which the device has given up itself. 16 MB at one chunk a second
-    # take under 5 hours; a day is three attempts at that, with reconnects. A device that holds a transfer of
-    # before may have been told to do so for a day.
+    # On top of `options.timeout`, after which the device itself has given up. 16 MB at one chunk a second
+    # take under 5 hours; a day is enough for three such attempts with reconnects. A device that still holds an earlier
+    # transfer may have got a timeout of a day for it.
     State.TRANSFERRING: Limits(5 * _MINUTE, 2 * _DAY),
-    # One call; what is over goes on to REBOOTING, where the device's report decides.
+    # One call. After the limit the update goes on to REBOOTING, where the device's report decides.
     State.VERIFYING: Limits(2 * _MINUTE, 10 * _MINUTE),
-    # Boot, unpack a file system, find the network. Who takes over after an outage gets the idle limit anew.
+    # Boot, unpack a file system, find the network. After an outage of the performer the idle limit begins anew.
     State.REBOOTING: Limits(15 * _MINUTE, _DAY),
     # On top of `options.commit_timeout`: the device rolls back by itself, reboots and reports.
     State.UNCOMMITTED: Limits(5 * _MINUTE, 5 * _MINUTE),
@@ -135,7 +136,7 @@ LIMITS: Mapping[State, Limits] = {
 
 
 def limits(update: Update) -> Limits | None:
-    """The limits of the state it is in, its own time-outs included; None for an end."""
+    """Return the limits of the update's state, with the time-outs of its options; `None` for an end."""
     base = LIMITS.get(update.state)
     if base is None:
         return None
@@ -145,7 +146,7 @@ def limits(update: Update) -> Limits | None:
 
 
 def time_limit(update: Update) -> float | None:
-    """When the idle or the total limit of its state is reached, in Unix seconds; None for an end."""
+    """Return when the idle or the total limit of the state is reached, in Unix seconds; `None` for an end."""
     limit = limits(update)
     if limit is None:
         return None
@@ -154,13 +155,13 @@ def time_limit(update: Update) -> float | None:
 
 
 def awaited(update: Update) -> str | None:
-    """The method whose answer the update waits for; any other answer is late."""
+    """Return the method whose answer the update waits for. Any other answer is late."""
     step = next_step(update)
     return None if step is None else step.method
 
 
 def next_deadline(update: Update) -> float | None:
-    """When to tell `DeadlinePassed`, in Unix seconds; None for an end."""
+    """Return when `DeadlinePassed` is due, in Unix seconds; `None` for an end."""
     limit = time_limit(update)
     if limit is None or update.not_before is None:
         return limit
@@ -168,23 +169,24 @@ def next_deadline(update: Update) -> float | None:
 
 
 def commit_deadline(update: Update) -> float | None:
-    """When an uncommitted device is going to roll back by itself, at the latest."""
+    """Return when an uncommitted device rolls back by itself at the latest, in Unix seconds; `None` if it will not."""
     if update.state is not State.UNCOMMITTED or update.options.commit_timeout == 0:
         return None
     return update.changed + update.options.commit_timeout
 
 
 def can_end_transfer(update: Update) -> bool:
-    """Whether a transfer that the device holds is none that this update goes on with."""
+    """Return whether a transfer that the device holds can be ended, because this update does not continue it."""
     if update.state is State.TRANSFERRING:
         return update.waits_until is not None
     return update.ended or update.state is State.QUEUED
 
 
 def held_until(update: Update) -> float | None:
-    """When the device forgets a transfer that this update has left open, or has met, at the latest; None: none.
+    """Return when the device forgets an open transfer at the latest, in Unix seconds; `None` if it holds none.
 
-    The device counts from the last chunk that it took, which was not after the end of the update.
+    The update has left the transfer open, or has found it on the device. The device counts from the last chunk that
+    it accepted, which was not after the end of the update.
     """
     if update.state in (State.UNCOMMITTED, State.COMMITTED, State.ROLLED_BACK):
         return None

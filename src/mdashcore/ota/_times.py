@@ -1,4 +1,4 @@
-"""The times of an update, moved together: after the wall clock that they are of was set."""
+"""The times of an update, moved together after the wall clock was set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMES: Final = (
 
 
 def moved(update: Update, seconds: float) -> Update:
-    """Return the update with all its times later by so many seconds: of the same age, on another clock."""
+    """Return the update with all its times later by so many seconds: it has the same age on another clock."""
     times = {name: getattr(update, name) for name in TIMES}
     changes: dict[str, Any] = {name: time + seconds for name, time in times.items() if time is not None}
     if update.waits_until is not None and update.reason == waiting_reason(update.waits_until):

@@ -1,4 +1,4 @@
-"""What an update is: the values that are stored."""
+"""The stored values of an update."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ CHUNK_SIZE = 1024  # raw bytes. Base64 and the envelope make 1.5 KB of it: far b
 # frame, and small enough for the frame and its decoded copy to fit in 20 KB of free RAM together
 MAX_CHUNK_SIZE = 2944  # 3928 bytes of base64, which leaves 168 of the 4096 to the envelope
 CHUNK_ATTEMPTS = 3  # as Cesanta's `mos` tool
-MAX_ATTEMPTS = 3  # transfers of one image: flaky links pass, a broken device does not get the image for ever
+MAX_ATTEMPTS = 3  # transfers of one image: enough for a flaky link, and a broken device does not get the image for ever
 MAX_IN_FLIGHT = 16  # chunks; a device queues 25 frames
-DEVICE_TIMEOUT = 600  # seconds; without progress for so long, the device forgets a transfer: as `mos`
+DEVICE_TIMEOUT = 600  # seconds without progress after which the device forgets a transfer: as `mos`
 COMMIT_TIMEOUT = 300  # seconds after the reboot in which to commit: as `mos`
-MAX_TIMEOUT = 86_400  # seconds, of both: a day
+MAX_TIMEOUT = 86_400  # seconds, for both: a day
 COMMIT_AFTER = 30  # seconds of health before an automatic commit: a crash loop shows within one boot
-MAX_TEXT = 500  # characters kept of what a device says of itself: real names and messages have under 100
+MAX_TEXT = 500  # characters kept of a text that a device says of itself: real names and messages have under 100
 
 
 class State(StrEnum):
-    """Where an update stands. It is stored and shown: names do not change."""
+    """The state of an update. It is stored and shown, so the names do not change."""
 
     QUEUED = "QUEUED"
     TRANSFERRING = "TRANSFERRING"
@@ -50,20 +50,20 @@ ENDS = frozenset(State) - {
     State.REBOOTING,
     State.UNCOMMITTED,
 }
-"""The states that nothing leads out of."""
+"""The states in which an update ends: no transition leaves them."""
 
 
 class Session(StrEnum):
-    """What is known of the transfer that a device holds open."""
+    """The knowledge about the transfer that a device holds open."""
 
     NONE = "none"  # OTA.Begin has to come first
-    UNSURE = "unsure"  # the device cannot say whether it still holds it: the answer to OTA.Begin tells
+    UNSURE = "unsure"  # the device cannot say whether it still holds it: its answer to OTA.Begin decides
     OPEN = "open"  # the device accepted OTA.Begin on this link
-    LOST = "lost"  # it had, or may have, then the link dropped: the device has to be asked
+    LOST = "lost"  # it was open, or may have been, then the link dropped: the device has to be asked
 
 
 class ImageFacts(Protocol):
-    """What `Image.of` reads; `mdashcore.firmware.Image` has it."""
+    """The attributes that `Image.of` reads. `mdashcore.firmware.Image` has them."""
 
     @property
     def name(self) -> str: ...
@@ -85,7 +85,7 @@ class ImageFacts(Protocol):
 
 @attrs.frozen
 class Image:
-    """The image as an update remembers it; the bytes themselves are in a blob."""
+    """The description of the image that is stored with an update. The bytes are in a blob."""
 
     name: str
     size: int = attrs.field(validator=whole())
@@ -95,9 +95,9 @@ class Image:
     version: str | None = None
     platform: str | None = None
     app: str | None = None
-    """The application's name, as the manifest has it."""
+    """The application's name in the manifest."""
     bare: bool = False
-    """Not a firmware zip: without a manifest, and without digests that the device could check."""
+    """Whether it is not a firmware zip: it has no manifest, and no digests that the device could check."""
 
     @classmethod
     def of(cls, image: ImageFacts) -> Image:
@@ -106,7 +106,7 @@ class Image:
 
 @attrs.frozen
 class Build:
-    """What a device says of the firmware it runs. None: it did not say."""
+    """The firmware that a device runs, by its own report. A field is `None` if the device did not say it."""
 
     id: str | None = None
     version: str | None = None
@@ -121,20 +121,20 @@ class Build:
     """The application's name."""
 
     def followed_by(self, later: Build) -> Build:
-        """What was said, and what was said later: the later word counts."""
+        """Return this report merged with a later one, whose values take precedence."""
         return attrs.evolve(self, **{name: value for name, value in attrs.asdict(later).items() if value is not None})
 
     @classmethod
     def from_wire(cls, *answers: Mapping[str, object]) -> Build:
-        """From `reported.ota`, or the results of `Sys.GetInfo` and `OTA.Status` together; later ones win.
+        """Return the build in `reported.ota`, or in the results of `Sys.GetInfo` and `OTA.Status`. Later answers win.
 
-        A member of a wrong type counts as not said: devices send what they like.
+        A member of a wrong type counts as not said, because devices send any type.
         """
         found: dict[str, Any] = {}
         for answer in answers:
             for key, (field, kind) in _WIRE.items():
                 value = answer.get(key)
-                if type(value) is kind:  # not isinstance: True is no partition
+                if type(value) is kind:  # not isinstance: a bool is not a partition
                     found[field] = value[:MAX_TEXT] if isinstance(value, str) else value
         return cls(**found)
 
@@ -155,23 +155,25 @@ _WIRE: Mapping[str, tuple[str, type]] = {
 
 @attrs.frozen(kw_only=True, field_transformer=checked)
 class Options:
-    """What was asked for; the defaults are safe for every device known."""
+    """The options of an update. The defaults are safe for every known device."""
 
     chunk_size: int = attrs.field(default=CHUNK_SIZE, validator=whole(1, MAX_CHUNK_SIZE))
     chunk_attempts: int = attrs.field(default=CHUNK_ATTEMPTS, validator=whole(1, 10))
     chunks_in_flight: int = attrs.field(default=1, validator=whole(1, MAX_IN_FLIGHT))
-    """More than one only for devices that heed `offset`."""
+    """More than one only for devices that obey `offset`."""
     max_attempts: int = attrs.field(default=MAX_ATTEMPTS, validator=whole(1, 10))
     timeout: int = attrs.field(default=DEVICE_TIMEOUT, validator=whole(1, MAX_TIMEOUT))
     """Seconds without progress after which the device forgets the transfer."""
     commit_timeout: int = attrs.field(default=COMMIT_TIMEOUT, validator=whole(0, MAX_TIMEOUT))
-    """Seconds to commit in, after the reboot; 0: the device commits by itself."""
+    """Seconds to commit in, after the reboot. With 0 the device commits by itself."""
     force: bool = False
     """Send the image even if the platform differs or the build is installed already."""
     auto_commit: bool = False
-    """Commit after a health check: the device there without a break for `commit_after`, and answering."""
+    """Commit after a health check: the device is connected for `commit_after` without a break, and answers."""
     commit_after: int = attrs.field(default=COMMIT_AFTER, validator=whole(1, MAX_TIMEOUT))
-    """Seconds of health before an automatic commit; below `commit_timeout`, or the device rolls back before."""
+    """Seconds of health before an automatic commit. It must be below `commit_timeout`, or the device rolls back
+    first.
+    """
 
     def __attrs_post_init__(self) -> None:
         if self.auto_commit and 0 < self.commit_timeout <= self.commit_after:
@@ -180,60 +182,62 @@ class Options:
 
 @attrs.frozen(kw_only=True)
 class Update:
-    """One image on its way into one device. Times are Unix seconds. Made by `Update.queued`."""
+    """One image on its way into one device. Times are Unix seconds. Create it with `Update.queued`."""
 
     id: str
     image: Image
     created: float
     changed: float
-    """When it came into its state: the total limit counts from here."""
+    """When it entered its state. The total limit counts from here."""
     active: float
-    """When it last got on: the idle limit counts from here."""
+    """When it last made progress. The idle limit counts from here."""
     options: Options = Options()
     blob: str | None = None
-    """The id of the image's blob, if the update shares it with others; None: it has one of its own, under its id."""
+    """The id of the image's blob, if the update shares it with others; `None` if it has its own blob, under its own
+    id.
+    """
     state: State = State.QUEUED
     reason: str = ""
-    """Why it is where it is, for a person; in the device's own words where it gave some."""
+    """The reason for its state, for people; in the device's own words if it gave any."""
     offset: int = 0
-    """Bytes that the device has taken."""
+    """Bytes that the device has accepted."""
     attempt: int = 1
-    """Which transfer of the image this is, of `options.max_attempts`."""
+    """The number of the present transfer, of `options.max_attempts`."""
     chunk_failures: int = 0
-    """How often the chunk at `offset` has failed in a row."""
+    """How often in a row the chunk at `offset` has failed."""
     session: Session = Session.NONE
     doubtful: bool = False
-    """A chunk of this transfer may have been taken twice: an error is then a reason to begin again."""
+    """Whether a chunk of this transfer may have been taken twice. Then an error makes the transfer begin again."""
     connected: bool = False
     reconnected: bool = False
-    """In REBOOTING: a link newer than `OTA.End`. In UNCOMMITTED: newer than the report that it is."""
+    """In REBOOTING: the link is newer than `OTA.End`. In UNCOMMITTED: it is newer than the report of that state."""
     end_accepted: bool = False
-    """In REBOOTING: the device answered `OTA.End`; else only its report tells whether it took the image."""
+    """In REBOOTING: the device answered `OTA.End`. If not, only its report shows whether it accepted the image."""
     online_since: float | None = None
-    """In UNCOMMITTED: since when the device is there without a break; None while it is away."""
+    """In UNCOMMITTED: since when the device is connected without a break; `None` while it is away."""
     commit_unknown: bool = False
     """In UNCOMMITTED: the device does not say whether it is on trial."""
     commit_settled: bool = False
-    """The device has accepted `OTA.Commit`, or does not have it."""
+    """The device has accepted `OTA.Commit`, or does not have the method."""
     commit_requested: bool = False
     questions: int = 0
-    """How often the device was asked in this state without having said what was to be known."""
+    """How often the device was asked in this state without a decisive answer."""
     held_until: float | None = None
-    """When the device forgets a transfer that came before, as far as that is known."""
+    """When the device forgets an earlier transfer, if that is known."""
     waits_until: float | None = None
-    """The device holds a transfer that came before: how long it is waited for, at most."""
+    """How long to wait at most for a device that holds an earlier transfer."""
     not_before: float | None = None
-    """A pause: no call until then."""
+    """The end of a pause: no call before this time."""
     previous_build: Build | None = None
-    """What the device ran when the transfer began."""
+    """The build that the device ran when the transfer began."""
     started: float | None = None
-    """When the update's turn came; None in the queue."""
+    """When the update's turn came; `None` in the queue."""
     begun: float | None = None
     """When the device accepted `OTA.Begin` of the present transfer."""
     taken: float | None = None
-    """When the device took the last chunk of the present transfer so far."""
+    """When the device accepted the last chunk so far of the present transfer."""
     revision: int = 0
-    """Grows with every change: of two descriptions of an update, the one with the greater number is the newer."""
+    """Grows with every change. Of two descriptions of an update, the one with the greater number is the newer."""
 
     @classmethod
     def queued(
@@ -246,10 +250,15 @@ class Update:
         blob: str | None = None,
         held_until: float | None = None,
     ) -> Update:
-        """A new update, waiting for its turn.
+        """Return a new update that waits for its turn.
 
         Args:
-            held_until: `held_until` of the update before it.
+            id: the id of the update.
+            image: the image to install.
+            now: Unix seconds.
+            options: the options of this update.
+            blob: the id of a blob that is shared with other updates; `None` for a blob of its own.
+            held_until: the result of `held_until` for the update before this one.
         """
         return cls(
             id=id,
@@ -264,29 +273,29 @@ class Update:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over: no event changes it any more."""
+        """Whether the update has ended: no event changes it any more."""
         return self.state in ENDS
 
     @property
     def newest_time(self) -> float:
-        """When something has happened to it last, in Unix seconds."""
+        """The time of the last change or progress, in Unix seconds."""
         return max(self.created, self.changed, self.active)
 
     @property
     def image_taken(self) -> bool:
-        """Whether the device has the whole image for sure: it accepted `OTA.End`, or has run what is in it."""
+        """Whether the device certainly has the whole image: it accepted `OTA.End`, or has run the image."""
         if self.state is State.REBOOTING:
             return self.end_accepted
         return self.state in (State.UNCOMMITTED, State.COMMITTED)
 
     @property
     def progress_percent(self) -> int:
-        """How much of the image the device has taken, 0 to 100, rounded down."""
+        """The share of the image that the device has accepted, 0 to 100, rounded down."""
         return self.offset * 100 // self.image.size
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second, over the present transfer so far, pauses included; None where nothing was taken yet."""
+        """Bytes per second over the present transfer so far, pauses included; `None` before the first chunk."""
         if self.begun is None or self.taken is None or self.taken <= self.begun:
             return None
         return self.offset / (self.taken - self.begun)
@@ -298,17 +307,17 @@ class Update:
 
     @property
     def owns_blob(self) -> bool:
-        """Whether the image is of no use to others when this update has ended."""
+        """Whether the image's blob belongs to this update alone, and can be deleted after it."""
         return self.blob_id == self.id
 
     def to_stored(self) -> dict[str, Any]:
-        """Plain JSON values, for a document store."""
+        """Return the update as plain JSON values, for a document store."""
         stored: dict[str, Any] = msgspec.to_builtins(self)
         return stored
 
     @classmethod
     def from_stored(cls, document: object) -> Update:
-        """The inverse of `to_stored`. Unknown members are ignored, and what newer code added has its default.
+        """Return the update that `to_stored` has written. Unknown members are ignored; missing ones get their default.
 
         Raises:
             InvalidInput: the document is not a stored update.

@@ -1,20 +1,20 @@
-"""A rollout: one image into many devices, a few of them first; a frozen value, one table, and a judge.
+"""A rollout: one image into many devices, a few of them first. A frozen value, one table, and a judge.
 
-Nothing here does I/O or knows the time. Who performs a rollout goes round a loop::
+The functions do no I/O and read no clock. A performer of a rollout runs a loop::
 
-    rollout = judge(rollout, counts, now)         # what the devices' outcomes mean for the whole
+    rollout = judge(rollout, counts, now)         # apply the devices' outcomes to the whole
     ...                                           # store it, with compare-and-set
     number = budget(rollout, counts, now)         # how many devices may begin now
     rollout = claim(rollout, number, now)         # store it, then each device as UPDATING, then begin its update
 
-Each decision is stored before what follows from it is done, and what follows can be done twice: the id of a
-device's update is made of the rollout, the device and the attempt. So any process can go on at any point.
+Each decision is stored before the actions that follow from it, and the actions can be repeated: the id of a
+device's update is made of the rollout, the device and the attempt. So any process can continue at any point.
 
 The devices are fixed when a rollout is made, in the order of a hash of account and id; phases are cuts through
-that order. RUNNING → COMPLETED is the straight way. Too many errors in a phase, or not enough success at its end,
-lead to PAUSED, where a person decides: resume (what has failed so far is forgiven), retry (what has failed is tried
-again) or abort. Every rollout ends: the whole has a deadline, so has the waiting for devices that are offline, and
-so have the updates themselves.
+that order. The straight way is RUNNING → COMPLETED. Too many errors in a phase, or not enough success at its end,
+lead to PAUSED, where a person decides: resume (earlier failures are forgiven), retry (the failed devices are tried
+again) or abort. Every rollout ends, because the whole has a deadline, and so have the waiting for offline devices
+and the updates themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine: which event leads from which state to which, and what a rollout's numbers bring about."""
+"""The machine of a rollout: the table of its transitions, and the judgement of its numbers."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ import attrs
 
 from mdashcore.rollout._values import DAY, Cause, Counts, Rollout, State, added
 
-BATCH = 32  # devices that begin at once: what is stored for one decision stays small
+BATCH = 32  # devices that begin by one decision: the records stored for it stay small
 
 SETTLED = 120.0  # seconds: at the slowest rate a device that is online begins within one minute
 
-ABORT_LIMIT = 2 * DAY  # seconds for what is under way at an abort: an update past its end of transfer has a day
+ABORT_LIMIT = 2 * DAY  # seconds for running updates after an abort: an update past the end of its transfer has a day
 
 
-# ------------------------------------------------------------------------------------ what can happen: events
+# ------------------------------------------------------------------------------------------------- the events
 
 
 @attrs.frozen
 class Approved:
-    """Somebody lets the first phase begin."""
+    """A user lets the first phase begin."""
 
 
 @attrs.frozen
 class PauseRequested:
-    """Somebody wants no more devices to begin."""
+    """A user wants no more devices to begin."""
 
 
 @attrs.frozen
 class ResumeRequested:
-    """Somebody wants it to go on, whatever it was paused for."""
+    """A user wants the rollout to go on, whatever paused it."""
 
     counts: tuple[Counts, ...]
-    """Of each phase: what is forgiven."""
+    """The failures of each phase so far, which are forgiven."""
 
 
 @attrs.frozen
 class RetryRequested:
-    """Somebody wants the devices that failed to have another try."""
+    """A user wants to try the failed devices again."""
 
 
 @attrs.frozen
 class AbortRequested:
-    """Somebody wants it to end."""
+    """A user wants the rollout to end."""
 
 
 @attrs.frozen
@@ -78,12 +78,12 @@ class AllEnded:
 
 @attrs.frozen
 class Settled:
-    """No device is being updated any more."""
+    """No device has a running update any more."""
 
 
 @attrs.frozen
 class DeadlinePassed:
-    """`deadline` has come."""
+    """The time of `deadline` has come."""
 
     counts: Counts
 
@@ -103,7 +103,7 @@ Event: TypeAlias = (
 )
 
 
-# --------------------------------------------------------------------- what changes on the way beside the state
+# --------------------------------------------------------------------- the actions: which other fields change
 
 
 def _begin(r: Rollout, e: Any, now: float) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _try_again(r: Rollout, e: Any, now: float) -> dict[str, Any]:
 
 
 def _restarted(r: Rollout, now: float) -> dict[str, Any]:
-    """The time that it stood still is not held against devices that are offline."""
+    """Begin the waiting for offline devices again: the time of the pause does not count."""
     return {"cause": None, "reason": "", "phase_started": (now,) * len(r.phase_started)}
 
 
@@ -170,7 +170,7 @@ def _give_up(r: Rollout, e: DeadlinePassed, now: float) -> dict[str, Any]:
 
 
 def summary(counts: Counts) -> str:
-    """How it ended, in a line."""
+    """Return the result of a rollout in one line."""
     skipped = f", {counts.skipped} skipped" if counts.skipped else ""
     return f"{counts.succeeded} of {counts.total} devices succeeded, {counts.failed} failed{skipped}"
 
@@ -186,7 +186,7 @@ class Transition:
 
     to: State
     do: Action | None = None
-    """Which other fields change."""
+    """The action, which returns the other fields that change."""
 
 
 def _table() -> dict[tuple[State, type], Transition]:
@@ -213,17 +213,19 @@ def _table() -> dict[tuple[State, type], Transition]:
 
 
 TRANSITIONS: Mapping[tuple[State, type], Transition] = _table()
-"""The machine: (state, kind of event) → arrow. An event that has none changes nothing."""
+"""The machine: (state, kind of event) → arrow. An event without an arrow changes nothing."""
 
 
 def advance(rollout: Rollout, event: Event, *, now: float) -> Rollout:
-    """The rollout after an event; the very same object if the event changes nothing.
+    """Return the rollout after an event. It is the same object if the event changes nothing.
 
     Args:
+        rollout: the rollout before the event.
+        event: an instance of one of the classes in `Event`.
         now: Unix seconds.
 
     Raises:
-        TypeError: the rollout is none, or the event is none: a class of events in place of one, say.
+        TypeError: `rollout` or `event` has another type, for example a class of events in place of an instance.
     """
     _check(rollout, event)
     transition = TRANSITIONS.get((rollout.state, type(event)))
@@ -245,13 +247,18 @@ def _check(rollout: object, event: object) -> None:
         raise TypeError(f"a Rollout and one of its events are needed, not {rollout!r:.60} and {event!r:.60}")
 
 
-# ------------------------------------------------------------------------------------- what the numbers mean
+# --------------------------------------------------------------------------------- the meaning of the numbers
 
 
 def judge(rollout: Rollout, counts: Sequence[Counts], now: float) -> Rollout:
-    """The rollout, as far as the numbers of its phases and the time take it; the very same if they change nothing.
+    """Return the rollout after all events that follow from the numbers of its phases and from the time.
 
-    What comes out, judged again by the same numbers at the same time, stays as it is.
+    It is the same object if nothing follows. The result does not change if it is judged again with the same arguments.
+
+    Args:
+        rollout: the rollout as stored.
+        counts: the outcomes of each phase.
+        now: Unix seconds.
     """
     while (event := _verdict(rollout, counts, now)) is not None:
         rollout = attrs.evolve(advance(rollout, event, now=now), counts=tuple(counts))
@@ -259,7 +266,7 @@ def judge(rollout: Rollout, counts: Sequence[Counts], now: float) -> Rollout:
 
 
 def _verdict(r: Rollout, counts: Sequence[Counts], now: float) -> Event | None:
-    """What has happened, if it leads anywhere: each of these takes the rollout to a later state or phase."""
+    """Return the event that follows from the numbers, or `None`. Each takes the rollout to a later state or phase."""
     if r.ended:
         return None
     if r.state is State.ABORTING and not any(each.updating for each in counts):
@@ -283,7 +290,7 @@ def _verdict(r: Rollout, counts: Sequence[Counts], now: float) -> Event | None:
 
 
 def _successful(r: Rollout, counts: Counts) -> bool:
-    """Whether enough of a phase have succeeded; a phase that nobody is in has nothing to show."""
+    """Return whether enough devices of a phase have succeeded. A phase without devices has succeeded."""
     if not counts.total:
         return True
     wanted = counts.total - counts.skipped
@@ -300,21 +307,21 @@ def _errors(r: Rollout, phase: int, counts: Counts) -> ErrorsExceeded | None:
 
 
 def deadline(rollout: Rollout) -> float:
-    """When to tell `DeadlinePassed`, in Unix seconds."""
+    """Return when `DeadlinePassed` is due, in Unix seconds."""
     if rollout.state is State.ABORTING:
         return rollout.changed + ABORT_LIMIT
     return rollout.created + rollout.plan.timeout
 
 
 def offline_deadline(rollout: Rollout, phase: int) -> float:
-    """Until when devices of a phase that has begun may come online, in Unix seconds."""
+    """Return until when devices of a phase that has begun may come online, in Unix seconds."""
     return rollout.phase_started[phase] + rollout.plan.offline_wait
 
 
 def only_waits(rollout: Rollout, now: float) -> bool:
-    """Whether nothing but devices that are offline is left of the phases that have begun.
+    """Return whether only offline devices are left of the phases that have begun.
 
-    Any other would have begun by now: the window is open, the rate and the number of active devices let one begin.
+    Any other device would have begun by now: the window is open, and rate and number of active devices let one begin.
     """
     begun = max(rollout.phase_started[-1], rollout.next_start) if rollout.phase_started else now
     idle = rollout.state is State.RUNNING and not any(each.updating for each in rollout.counts)
@@ -322,10 +329,13 @@ def only_waits(rollout: Rollout, now: float) -> bool:
 
 
 def budget(rollout: Rollout, counts: Sequence[Counts], now: float, *, wall: float | None = None) -> int:
-    """How many devices may begin now.
+    """Return how many devices may begin now.
 
     Args:
-        wall: the time on people's clocks, by which the window opens, where it is not `now`.
+        rollout: the rollout as stored.
+        counts: the outcomes of each phase.
+        now: Unix seconds.
+        wall: the time on people's clocks, in Unix seconds, which opens the window. By default it is `now`.
     """
     plan = rollout.plan
     if rollout.state is not State.RUNNING or not plan.is_open(now if wall is None else wall):
@@ -340,26 +350,29 @@ def budget(rollout: Rollout, counts: Sequence[Counts], now: float, *, wall: floa
 
 
 def claim(rollout: Rollout, number: int, now: float) -> Rollout:
-    """The rollout with so many devices beginning now, of those that `budget` lets."""
+    """Return the rollout with `number` devices beginning now, at most as many as `budget` allows."""
     if rollout.plan.rate is None:
         return rollout
     return attrs.evolve(rollout, next_start=_from(rollout, now) + number * 60 / rollout.plan.rate)
 
 
 def _from(rollout: Rollout, now: float) -> float:
-    """From when the next device may begin. What was not used of the rate is lost, but for the last second."""
-    ahead = 1 + 60 / (rollout.plan.rate or 1)  # seconds: more than the rate ever asks for is of a clock that was wrong
+    """Return from when the next device may begin. An unused part of the rate is lost, except for the last second."""
+    ahead = 1 + 60 / (rollout.plan.rate or 1)  # seconds: a start that lies further ahead is of a clock that was wrong
     return max(rollout.next_start if rollout.next_start <= now + ahead else now, now - 1.0)
 
 
 def next_look(
     rollout: Rollout, counts: Sequence[Counts], now: float, *, ready: bool, wall: float | None = None
 ) -> float:
-    """When there is something to do although nothing happens, in Unix seconds, on the clock of `now`.
+    """Return when the rollout has to be judged again even if no event comes, in Unix seconds on the clock of `now`.
 
     Args:
-        ready: whether a device waits for its turn that could begin.
-        wall: as `budget` has it.
+        rollout: the rollout as stored.
+        counts: the outcomes of each phase.
+        now: Unix seconds.
+        ready: whether a device that could begin waits for its turn.
+        wall: as for `budget`.
     """
     times = [deadline(rollout)]
     if rollout.state is State.RUNNING:

@@ -1,4 +1,4 @@
-"""What people ask for when they make a rollout: JSON, read with care."""
+"""The request for a rollout: a JSON object, checked member by member."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mdashcore.rollout._values import DAY, PHASES, Plan
 from mdashcore.rollout._window import MINUTES, Window
 from mdashcore.selection import Selection
 
-MAX_RATE = 6000  # devices a minute: 100 a second is what one node begins without delaying others
-MAX_ACTIVE = 1000  # devices at once: each holds a block of the image in memory, together 64 MB
-MAX_TIMEOUT = 90 * DAY  # seconds: what is not done by then is a fleet that nobody looks after
+MAX_RATE = 6000  # devices a minute: 100 a second is the number that one node begins without delaying others
+MAX_ACTIVE = 1000  # devices at the same time: each holds a block of the image in memory, together 64 MB
+MAX_TIMEOUT = 90 * DAY  # seconds: a fleet that is not done by then is not looked after
 MIN_TIMEOUT = 60.0  # seconds: one device takes as long
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -27,7 +27,7 @@ _TIME = re.compile(r"([01]\d|2[0-4]):([0-5]\d)")
 
 @attrs.frozen
 class Request:
-    """What was asked for."""
+    """A checked request for a rollout."""
 
     name: str
     selection: Selection
@@ -35,7 +35,7 @@ class Request:
 
 
 def parse_request(value: object) -> Request:
-    """The request that a JSON object is.
+    """Return the request that a JSON object describes.
 
     ::
 
@@ -47,7 +47,7 @@ def parse_request(value: object) -> Request:
          "auto_commit": true, "commit_after": 30, "commit_timeout": 300, "force": false}
 
     Raises:
-        InvalidInput: a member is unknown, or has a value that it cannot have; the text names it.
+        InvalidInput: a member is unknown, or has an invalid value. The text names it.
     """
     if not isinstance(value, dict):
         raise InvalidInput("a rollout is a JSON object")
@@ -82,7 +82,7 @@ _MEMBERS = (
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """A plan as it is asked for."""
+    """Return a plan in the form of a request."""
     options = plan.options
     window = None if plan.window is None else _describe_window(plan.window)
     fields = attrs.asdict(plan, filter=attrs.filters.exclude("window", "options"), recurse=False)
@@ -91,7 +91,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 _OPTIONS = ("auto_commit", "commit_after", "commit_timeout", "force")
-"""Of an update's options, those that a rollout can be asked for."""
+"""The options of an update that a request for a rollout can set."""
 
 
 def _options(value: Mapping[str, Any]) -> Options:

@@ -1,4 +1,4 @@
-"""What a rollout is: the values that are stored."""
+"""The stored values of a rollout."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mdashcore.ota import Image, Options
 from mdashcore.ota import State as UpdateState
 from mdashcore.rollout._window import Window
 
-MAX_MEMBERS = 20_000  # devices: their ids are 20 documents, and in memory for as long as the rollout goes on
-MAX_PHASES = 16  # more steps than anybody watches
+MAX_MEMBERS = 20_000  # devices: their ids are 20 documents, and stay in memory while the rollout goes on
+MAX_PHASES = 16  # more steps than an operator watches
 
 DAY = 86_400.0  # seconds
 
 
 class State(StrEnum):
-    """Where a rollout stands. It is stored and shown: names do not change."""
+    """The state of a rollout. It is stored and shown, so the names do not change."""
 
     AWAITING_APPROVAL = "AWAITING_APPROVAL"
     RUNNING = "RUNNING"
@@ -36,21 +36,21 @@ class State(StrEnum):
 
 
 ENDS = frozenset({State.COMPLETED, State.ABORTED})
-"""The states that nothing leads out of."""
+"""The states in which a rollout ends: no transition leaves them."""
 
 
 class Outcome(StrEnum):
-    """How one device of a rollout stands."""
+    """The state of one device in a rollout."""
 
     PENDING = "PENDING"  # its turn has not come
     UPDATING = "UPDATING"  # it has an update that has not ended
     SUCCEEDED = "SUCCEEDED"  # it runs the image, committed
     FAILED = "FAILED"
-    SKIPPED = "SKIPPED"  # it had no chance to take the image: nothing is concluded from it
+    SKIPPED = "SKIPPED"  # it had no chance to take the image, so the judgement leaves it out
 
 
 class Cause(StrEnum):
-    """Why a rollout is paused: what a resume overrules."""
+    """The cause of a pause, which a resume overrules."""
 
     REQUEST = "request"
     ERRORS = "errors"
@@ -73,33 +73,35 @@ PHASES: Final = Check(
 
 @attrs.frozen(kw_only=True, field_transformer=checked)
 class Plan:
-    """How a rollout is to go. Percents are from 0 to 100."""
+    """The plan of a rollout. Percents are from 0 to 100."""
 
     phases: tuple[float, ...] = attrs.field(default=(1.0, 10.0, 100.0), validator=PHASES)
     """Percents of the devices, in ascending order, the last of them 100."""
     success_percent: float = attrs.field(default=95.0, validator=_PERCENT)
-    """Of a phase's devices, those skipped left out, so many have to succeed before the next phase begins."""
+    """So many of a phase's devices, without the skipped ones, have to succeed before the next phase begins."""
     error_percent: float = attrs.field(default=10.0, validator=_PERCENT)
-    """If more than so many of a phase's devices that have ended have failed, the rollout pauses."""
+    """The rollout pauses if more than so many of a phase's ended devices have failed."""
     min_sample: int = 5
     """Devices of a phase, or all of a smaller one, that must have ended before errors are counted."""
     rate: int | None = 60
-    """Devices that begin in a minute; None: as many as `max_active` lets."""
+    """Devices that begin in a minute; `None` for as many as `max_active` allows."""
     max_active: int = 50
-    """Devices that are being updated at the same time: at most so many have an image that is not judged yet."""
+    """Devices with a running update at the same time: at most so many have an image that is not judged yet."""
     window: Window | None = attrs.field(default=None, validator=instance(Window).or_none())
-    """When devices may begin; None: always. Updates that are under way are not stopped at its end."""
+    """When devices may begin; `None` for always. Running updates are not stopped at the end of the window."""
     offline_wait: float = attrs.field(default=7 * DAY, validator=number(above=False))
-    """Seconds from the beginning of its phase in which a device may still come online; 0: who is offline is skipped."""
+    """Seconds from the beginning of its phase in which a device may still come online. With 0 offline devices are
+    skipped.
+    """
     timeout: float = 30 * DAY
-    """Seconds in which the whole has to end."""
+    """Seconds in which the whole rollout has to end."""
     approval: bool = False
-    """Whether somebody has to approve before the first phase begins."""
+    """Whether a user has to approve before the first phase begins."""
     options: Options = attrs.field(default=Options(), validator=instance(Options))
-    """Of each device's update."""
+    """The options of each device's update."""
 
     def is_open(self, now: float) -> bool:
-        """Whether devices may begin at a time, in Unix seconds."""
+        """Return whether devices may begin at `now`, in Unix seconds."""
         return self.window is None or self.window.contains(now)
 
 
@@ -119,7 +121,7 @@ class Counts:
 
     @property
     def judged(self) -> int:
-        """Those from whose end something can be concluded."""
+        """The number of devices whose end counts for success and errors."""
         return self.succeeded + self.failed
 
     @property
@@ -127,73 +129,81 @@ class Counts:
         return not self.pending and not self.updating
 
     def plus(self, outcome: Outcome, number: int = 1) -> Counts:
-        """With so many more of an outcome."""
+        """Return the counts with `number` more of an outcome."""
         name = outcome.value.lower()
         return attrs.evolve(self, **{name: getattr(self, name) + number})
 
 
 def added(counts: Iterable[Counts]) -> Counts:
-    """The sum."""
+    """Return the sum of the counts of several phases."""
     rows = [attrs.astuple(each) for each in counts]
     return Counts(*map(sum, zip(*rows, strict=True))) if rows else Counts()
 
 
 @attrs.frozen(kw_only=True)
 class Member:
-    """One device of a rollout, once its turn has come. A device without one is PENDING."""
+    """One device of a rollout, after its turn has come. A device without a member is PENDING."""
 
     device: str
     outcome: Outcome = Outcome.PENDING
     attempt: int = 0
-    """How often it was given the image; with it the update's id is made."""
+    """How often the device was given the image. The update's id is made with it."""
     round: int = 1
-    """In which round its outcome was reached: a FAILED of an earlier one is PENDING again."""
+    """The round in which the outcome was reached. A FAILED of an earlier round counts as PENDING."""
     reason: str = ""
-    """Why it failed or was skipped, for a person."""
+    """Why it failed or was skipped, for people."""
     changed: float = 0.0
     """Unix seconds."""
 
 
 @attrs.frozen(kw_only=True)
 class Rollout:
-    """One image on its way into many devices. Times are Unix seconds. Made by `Rollout.begun`."""
+    """One image on its way into many devices. Times are Unix seconds. Create it with `Rollout.begun`."""
 
     id: str
     name: str
     image: Image
     plan: Plan
     filter: tuple[str, ...]
-    """The terms by which the devices were selected; they were fixed when the rollout was made."""
+    """The terms by which the devices were selected. The devices are fixed when the rollout is made."""
     created: float
     changed: float
-    """When it came into its state."""
+    """When it entered its state."""
     ends: tuple[int, ...]
     """The index behind the last device of each phase, in the order of `ordered`."""
     counts: tuple[Counts, ...]
-    """Of each phase, as they were when this was stored."""
+    """The counts of each phase at the time when this was stored."""
     state: State = State.RUNNING
     reason: str = ""
-    """Why it is where it is, for a person."""
+    """The reason for its state, for people."""
     phase: int = 0
     """The index of the phase that has begun last."""
     phase_started: tuple[float, ...] = ()
-    """When the phases began, or were taken up again: waiting for devices that are offline counts from here."""
+    """When the phases began, or continued after a pause. Waiting for offline devices counts from here."""
     round: int = 1
-    """Grows when what has failed is tried again."""
+    """Grows when the failed devices are tried again."""
     cause: Cause | None = None
-    """Why it is paused."""
+    """Why it is paused; `None` if it is not."""
     forgiven: tuple[Counts, ...] = ()
-    """What each phase had come to at the last resume: only what came after it is judged."""
+    """The counts of each phase at the last resume. Only later outcomes are judged."""
     accepted: int = 0
-    """Phases before this index may be left without the success that they should have had."""
+    """Phases before this index may end without the success that they should have had."""
     next_start: float = 0.0
-    """The next device may begin from here on, by the rate."""
+    """When the next device may begin, by the rate."""
 
     @classmethod
     def begun(
         cls, id: str, name: str, image: Image, plan: Plan, filter: Sequence[str], members: int, *, now: float
     ) -> Rollout:
-        """A new rollout to a number of devices. Raises `InvalidInput` for none, or too many."""
+        """Return a new rollout.
+
+        Args:
+            members: the number of selected devices.
+            now: Unix seconds.
+
+        Raises:
+            InvalidInput: there are no devices, or more than `MAX_MEMBERS`.
+        """
         if not members:
             raise InvalidInput("the selection has no devices")
         if members > MAX_MEMBERS:
@@ -216,21 +226,21 @@ class Rollout:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over: no event changes it any more."""
+        """Whether the rollout has ended: no event changes it any more."""
         return self.state in ENDS
 
     @property
     def members(self) -> int:
-        """How many devices it has."""
+        """The number of its devices."""
         return self.ends[-1]
 
     @property
     def newest_time(self) -> float:
-        """When something has happened to it last, in Unix seconds."""
+        """The time of the last change, in Unix seconds."""
         return max(self.created, self.changed, *self.phase_started)
 
     def moved(self, seconds: float) -> Rollout:
-        """The rollout with all its times later by so many seconds: of the same age, on another clock."""
+        """Return the rollout with all its times later by so many seconds: it has the same age on another clock."""
         return attrs.evolve(
             self,
             created=self.created + seconds,
@@ -240,19 +250,19 @@ class Rollout:
         )
 
     def outcome(self, member: Member | None) -> Outcome:
-        """How a device stands in the present round."""
+        """Return the outcome of a device in the present round."""
         if member is None or (member.outcome is Outcome.FAILED and member.round < self.round):
             return Outcome.PENDING
         return member.outcome
 
     def to_stored(self) -> dict[str, Any]:
-        """Plain JSON values, for a document store."""
+        """Return the rollout as plain JSON values, for a document store."""
         stored: dict[str, Any] = msgspec.to_builtins(self)
         return stored
 
     @classmethod
     def from_stored(cls, document: object) -> Rollout:
-        """The inverse of `to_stored`. Raises `InvalidInput`."""
+        """Return the rollout that `to_stored` has written. Raises `InvalidInput` for another document."""
         try:
             return msgspec.convert(document, cls)
         except msgspec.ValidationError as exc:
@@ -260,7 +270,7 @@ class Rollout:
 
 
 def ordered(account: str, devices: Iterable[str]) -> list[str]:
-    """Device ids in the order of a hash of account and id: whatever the rollout, the same devices come first."""
+    """Return device ids in the order of a hash of account and id. So the same devices come first in every rollout."""
 
     def place(device: str) -> bytes:
         return hashlib.sha256(f"{account}/{device}".encode()).digest()
@@ -269,7 +279,7 @@ def ordered(account: str, devices: Iterable[str]) -> list[str]:
 
 
 def update_id(rollout: str, device: str, attempt: int) -> str:
-    """The id of a device's update: the same, whoever makes it, and however often.
+    """Return the id of a device's update. It is the same in every process, however often it is made.
 
     >>> update_id("rol_a", "lamp", 1) == update_id("rol_a", "lamp", 1) != update_id("rol_a", "lamp", 2)
     True
@@ -287,11 +297,11 @@ _OUTCOMES = {
     UpdateState.CANCELED: Outcome.SKIPPED,
     UpdateState.SUPERSEDED: Outcome.SKIPPED,
 }
-"""What the end of a device's update means for the rollout."""
+"""The outcome of a device, by the end of its update."""
 
 
 class Ended(Protocol):
-    """An update that has ended: itself, or what is remembered of it."""
+    """An update that has ended: the update itself, or the record that is kept of it."""
 
     @property
     def state(self) -> UpdateState: ...
@@ -302,10 +312,14 @@ class Ended(Protocol):
 
 
 def settled(member: Member, update: Ended, state: State, *, now: float) -> Member:
-    """A member after its update has ended, while the rollout is in `state`."""
+    """Return a member after its update has ended, while the rollout is in `state`.
+
+    Args:
+        now: Unix seconds.
+    """
     outcome = _OUTCOMES[update.state]
     if update.started is None and update.state in (UpdateState.TIMED_OUT, UpdateState.CANCELED):
-        # Nothing was ever sent to the device. What a pause took out of the queue has its turn again.
+        # Nothing was ever sent to the device. An update that a pause took out of the queue gets its turn again.
         held = update.state is UpdateState.CANCELED and state is State.PAUSED
         outcome = Outcome.PENDING if held else Outcome.SKIPPED
     reason = "" if outcome is Outcome.SUCCEEDED else f"{update.state}: {update.reason or 'no reason given'}"

@@ -28,7 +28,7 @@ _DAYS: Final = Check(
 
 @attrs.frozen
 class Window:
-    """When devices may begin. A window that ends before it starts goes over midnight."""
+    """The times at which devices may begin. A window that ends before it starts goes over midnight."""
 
     start: int = attrs.field(validator=whole(0, MINUTES - 1))
     """The first minute of the day, from 0 to 1439."""
@@ -39,21 +39,21 @@ class Window:
 
     @property
     def length(self) -> int:
-        """Minutes."""
+        """Minutes from its start to its end."""
         return (self.end - self.start - 1) % MINUTES + 1
 
     def contains(self, now: float) -> bool:
-        """Whether it is open at a time, in Unix seconds."""
+        """Return whether the window is open at `now`, in Unix seconds."""
         return any(since < self.length for since in self._since(now))
 
     def opens(self, now: float) -> float:
-        """When it opens next, in Unix seconds; `now` where it is open."""
+        """Return when the window opens next, in Unix seconds; `now` if it is open."""
         if self.contains(now):
             return now
         minute = floor(now / 60)
         return min(60.0 * (minute + (WEEK - since) % WEEK) for since in self._since(now))
 
     def _since(self, now: float) -> list[int]:
-        """Whole minutes since it started last, for each of its days."""
+        """Return the whole minutes since the window last started, for each of its days."""
         minute = (floor(now / 60) + EPOCH_WEEKDAY * MINUTES) % WEEK
         return [(minute - (day * MINUTES + self.start)) % WEEK for day in self.days]
