@@ -70,7 +70,7 @@ class Age:
         wall, monotonic = clock.read()
         self._clock = clock
         self._born = monotonic - (max(wall, newest) - created)
-        self.followed = wall - monotonic if newest <= wall + MIN_STEP else nan
+        self.followed: float = wall - monotonic if newest <= wall + MIN_STEP else nan
         """The `Clock.offset` of which the record's times are; `nan` where they are of a clock that was ahead."""
 
     def now(self, created: float) -> float:
