@@ -1,1 +1,1 @@
-"""The storage backends that come with mdashcore, each found through the entry-point group `mdashcore.backends`."""
+"""The storage backends that come with mdashcore. Each is found through the entry-point group `mdashcore.backends`."""

@@ -1,4 +1,4 @@
-"""Blobs as files: for backends that keep their data in a folder."""
+"""Blobs as files, for backends that keep their data in a folder."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mdashcore._errors import NotFound, StorageError
 __all__ = ["BlobFiles"]
 
 SUFFIX: Final = ".blob"
-KEY_SUFFIX: Final = ".key"  # beside a blob whose file's name does not tell its key
-WRITE_SIZE: Final = 2**18  # bytes that are gathered for one call of a thread: the memory that a put needs
+KEY_SUFFIX: Final = ".key"  # beside a blob whose file name does not contain its key
+WRITE_SIZE: Final = 2**18  # bytes that are collected for one call of a thread: the memory that a put needs
 
 _decode_key = msgspec.json.Decoder(str).decode
 
 
 class BlobFiles:
-    """A blob store: `BlobStore` in `mdashcore.storage`, for one process at a time.
+    """A blob store for one process at a time: `BlobStore` in `mdashcore.storage`.
 
     Args:
-        folder: where the blobs are.
-        files: the backend's files, where it has such; `folder` is below theirs.
+        folder: the folder of the blobs.
+        files: the backend's files, if it has some; `folder` is below theirs.
     """
 
     def __init__(self, folder: Path, files: Files | None = None) -> None:
@@ -38,7 +38,7 @@ class BlobFiles:
         self._keys = KeyFiles(self._files, self._folder, SUFFIX)
 
     async def clean(self) -> None:
-        """Make the folder ready: to be called once, before all else. Removes what interrupted puts have left.
+        """Prepare the folder, and remove the leftovers of interrupted puts. Call this once, before any other method.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -62,7 +62,7 @@ class BlobFiles:
                 await self._files.run(path, self._publish, new, key, path)
                 await self._files.sync(os.path.dirname(path))
         finally:
-            new.discard()  # here and not in a thread: two quick calls, and no way for a cancellation to come between
+            new.discard()  # here and not in a thread: two quick calls, and no cancellation can come between them
         return size
 
     async def read(self, key: str, offset: int, size: int) -> bytes:
@@ -135,7 +135,7 @@ def _remove(path: str) -> bool:
 
 
 def _present(found: Mapping[str, str | None]) -> list[str]:
-    """The keys of those files that are there."""
+    """Return the keys of those files that exist."""
     keys = ((path, _key_in(path) if key is None else key) for path, key in found.items())
     return [key for path, key in keys if key is not None and os.path.exists(path)]
 

@@ -1,4 +1,4 @@
-"""What waits for one subscriber of a message bus: messages, and an error at the place of each gap between them."""
+"""The queue of one subscriber of a message bus: messages, and an error at the place of each gap between them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from mdashcore._errors import StorageError
 
 __all__ = ["BUS_QUEUE", "BusQueue"]
 
-BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; then they are dropped, and there is a gap
+BUS_QUEUE: Final = 4096  # messages a subscriber may be behind; later messages are dropped, and there is a gap
 
 
 class BusQueue:
-    """A subscription, as its subscriber reads it. It goes on after an error, with what was published after the gap."""
+    """The iterator of a subscription. It goes on after an error, with the messages that were published after the
+    gap.
+    """
 
     def __init__(self) -> None:
         self._items: deque[bytes | StorageError] = deque()  # at most BUS_QUEUE, and one more for a gap
@@ -27,7 +29,7 @@ class BusQueue:
         return self
 
     async def __anext__(self) -> bytes:
-        await anyio.lowlevel.checkpoint()  # who reads a busy topic does not keep the loop to itself
+        await anyio.lowlevel.checkpoint()  # a subscriber of a busy topic must not keep the loop to itself
         while not self._items:
             if self._ended:
                 raise StopAsyncIteration
@@ -40,7 +42,7 @@ class BusQueue:
         return item
 
     async def aclose(self) -> None:
-        """Take nothing any more, and forget what is there."""
+        """Accept no more messages, and drop those in the queue."""
         self._items.clear()
         self.end()
 
@@ -50,7 +52,7 @@ class BusQueue:
         return len(self._items) >= BUS_QUEUE
 
     def offer(self, message: bytes) -> None:
-        """Take a message; or drop it, and have the subscriber know."""
+        """Put a message into the queue. If it is full, drop the message and mark a gap."""
         if self.is_full:
             self.interrupt(f"the subscriber was {BUS_QUEUE} messages behind: what followed was dropped")
         elif not self._ended:
@@ -58,12 +60,12 @@ class BusQueue:
             self._news.set()
 
     def interrupt(self, reason: str) -> None:
-        """There is a gap here: what was published, and is not in the queue, will not come."""
+        """Mark a gap: messages that were published before, and are not in the queue, will not come."""
         if not self._ended and not (self._items and isinstance(self._items[-1], StorageError)):
             self._items.append(StorageError(reason))
             self._news.set()
 
     def end(self) -> None:
-        """Nothing will come any more."""
+        """End the iterator after the messages in the queue."""
         self._ended = True
         self._news.set()

@@ -1,4 +1,4 @@
-"""Documents as files: one for each, which a person can read, and edit while the service is stopped.
+"""Documents as files: one file for each, which a person can read, and edit while the service is stopped.
 
 ::
 
@@ -36,11 +36,13 @@ PAGE_BYTES: Final = 2**20  # after which such a page ends: the memory of a scan
 
 
 class FileDocuments:
-    """A document store: `DocumentStore` in `mdashcore.storage`, for one process at a time.
+    """A document store for one process at a time: `DocumentStore` in `mdashcore.storage`.
 
     Args:
-        folder: below that of `files`; each collection is a folder in it.
-        next_version: gives a version greater than its argument and than any that it gave before. Called in threads.
+        files: the backend's files.
+        folder: a folder below that of `files`. Each collection is a folder in it.
+        next_version: returns a version greater than its argument and than any that it returned before. Called in
+            threads.
     """
 
     def __init__(self, files: Files, folder: str, next_version: Callable[[int], int]) -> None:
@@ -52,7 +54,7 @@ class FileDocuments:
     async def get(self, collection: str, key: str) -> Document | None:
         keys = self._keys(collection)
         found = await self._files.run(keys.folder, _read, keys, keys.path(key))
-        await keys.settled(key)  # what was read may not be on disk yet: nobody hears of it before it is
+        await keys.settled(key)  # a version that was read may not be on disk yet: it is returned only when it is
         return found
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
@@ -91,7 +93,7 @@ class FileDocuments:
         return keys
 
     def _write(self, keys: KeyFiles, path: str, key: str, text: bytes, check: Callable[[int], None] | None) -> int:
-        """Write a document, over a damaged one too where `check` does not ask for its version."""
+        """Write a document. Without `check` it also replaces a damaged one."""
         try:
             found = _read(keys, path)
         except Damaged:
@@ -116,7 +118,7 @@ _decode = msgspec.json.Decoder(_File).decode
 
 
 def _render(key: str, version: int, text: bytes) -> bytes:
-    # no string of JSON has a raw line break in it
+    # a JSON string contains no raw line break
     body = text.replace(b"\n", b"\n  ")
     return b'{\n  "key": %b,\n  "version": %d,\n  "body": %b\n}\n' % (_json.encode(key), version, body)
 
@@ -142,13 +144,13 @@ def _read(keys: KeyFiles, path: str) -> Document | None:
 
 
 def _read_page(keys: KeyFiles, files: Iterator[tuple[str, str | None]]) -> list[Document]:
-    """The next documents that are still there; none at the end."""
+    """Return the next documents that still exist; an empty list at the end."""
     page: list[Document] = []
     size = 0
     for path, key in files:
         try:
             document = _read(keys, path)
-        except Damaged as exc:  # of a hashed name the key is in the file only
+        except Damaged as exc:  # if the name is a hash, only the file contains the key
             document = Document(key or os.path.basename(path), 0, b"", damage=str(exc))
         if document is not None:
             page.append(document)
@@ -159,7 +161,7 @@ def _read_page(keys: KeyFiles, files: Iterator[tuple[str, str | None]]) -> list[
 
 
 def _remove(keys: KeyFiles, path: str, check: Callable[[int], None] | None) -> bool:
-    """Remove a document; one that is damaged too, where nobody asks for its version."""
+    """Remove a document. Without `check` it also removes a damaged one."""
     if check is not None:
         found = _read(keys, path)
         check(0 if found is None else found.version)

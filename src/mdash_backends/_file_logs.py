@@ -1,7 +1,7 @@
-"""Logs as folders of JSON lines. `_log_segments` says what is in a folder; here is who may do what, and when.
+"""Logs as folders of JSON lines. `_log_segments` defines the files; this module orders the callers.
 
-Who appends to a log while another append is being written waits, and all who wait are written together, with one fsync.
-Readers wait for nobody: they see a log as it was when its last append was on disk.
+While an append is being written, later appends wait. All of them are then written together, with one fsync.
+A read never waits for an append: it sees the log as it was when the last append was on disk.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["FileLogs"]
 
 SUFFIX: Final = ".log"
 
-KEPT_STATES: Final = 1024  # logs of which it is remembered where they begin and end; others are looked up again
+KEPT_STATES: Final = 1024  # logs whose first and next offset are kept in memory; those of others are read again
 
-GROUP_BYTES: Final = 2**20  # that are written together: by then an fsync is a small part of the work
+GROUP_BYTES: Final = 2**20  # bytes that are written together: by then an fsync is a small part of the work
 
 
 @attrs.define(eq=False)
 class _Append:
-    """One caller's entries, and what became of them."""
+    """The entries of one caller, and the result of writing them."""
 
     time: float
     members: Sequence[bytes]
@@ -52,17 +52,18 @@ class _Log:
     name: str
     folder: str
     state: State | None = None
-    """What is on disk. Replaced by whoever has the lock, in one assignment."""
+    """The state on disk. Only the holder of the lock replaces it, in one assignment."""
     lock: anyio.Lock = attrs.field(factory=anyio.Lock)
     waiting: deque[_Append] = attrs.field(factory=deque)
     users: int = 0
 
 
 class FileLogs:
-    """A log store: `LogStore` in `mdashcore.storage`, for one process at a time.
+    """A log store for one process at a time: `LogStore` in `mdashcore.storage`.
 
     Args:
-        folder: below that of `files`.
+        files: the backend's files.
+        folder: a folder below that of `files`.
     """
 
     def __init__(self, files: Files, folder: str) -> None:
@@ -72,7 +73,7 @@ class FileLogs:
         self._repair = True
 
     async def only_look(self) -> Sequence[str]:
-        """Tell of torn ends from now on, and leave them as they are. Nothing is looked at yet."""
+        """Report torn ends from now on without repairing them. Examines nothing yet."""
         self._repair = False
         return ()
 
@@ -111,7 +112,7 @@ class FileLogs:
                     gone = isinstance(exc.__cause__, FileNotFoundError)
                     if not gone or _state(used).starts[:1] == state.starts[:1]:
                         raise
-                    # trimmed meanwhile: what is left is to be read anew
+                    # trimmed meanwhile: read the rest again
 
     async def end(self, log: str) -> int:
         async with self._use(log) as used:
@@ -123,7 +124,7 @@ class FileLogs:
 
     @asynccontextmanager
     async def _use(self, name: str) -> AsyncIterator[_Log]:
-        """A log whose state is known, for as long as it is used."""
+        """Return a log with a known state, and keep it in memory while it is used."""
         log = self._logs.get(name)
         if log is None:
             log = self._logs[name] = _Log(name, self._folders.path(name))
@@ -132,7 +133,7 @@ class FileLogs:
         try:
             if log.state is None:
                 async with log.lock:
-                    if log.state is None:  # else another one has looked while we waited
+                    if log.state is None:  # else another caller has loaded it while this one waited
                         load = partial(_log_segments.load, log.folder, name, repair=self._repair)
                         log.state = await self._files.run(log.folder, load)
             yield log
@@ -152,10 +153,10 @@ class FileLogs:
         try:
             await self._files.run(log.folder, self._write, log, group)
         finally:
-            log.waiting.extendleft(request for request in reversed(group) if request.is_pending)  # it never began
+            log.waiting.extendleft(request for request in reversed(group) if request.is_pending)  # never begun
 
     def _write(self, log: _Log, group: Sequence[_Append]) -> None:
-        """Write, and note how it went: the caller who began it may not be there any more to do so."""
+        """Write a group, and set the result of each append: a caller that began the group may have been cancelled."""
         before = _state(log)
         try:
             log.state = _log_segments.append(self._files, before, [(each.time, each.members) for each in group])

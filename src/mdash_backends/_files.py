@@ -1,7 +1,7 @@
-"""Files that outlive a power cut, written from threads of one event loop.
+"""Files that survive a power cut, written from threads of one event loop.
 
-A file is written under a temporary name, synced, and renamed: whoever looks finds the old one or the new one, whole.
-Its name is on disk when its folder has been synced, which all who wait for that at the same time share.
+A file is written under a temporary name, synced, and renamed, so that readers find the whole old or new file.
+Its name is on disk after its folder was synced. Callers that wait for this at the same time share one fsync.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = ["Files", "NewFile", "Turns", "damaged", "failed", "json_text", "read_
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-THREADS: Final = 32  # a disk does about as many fsyncs at once; what comes then waits here and not in a thread
-TEMPORARY: Final = ".tmp"  # of a store's folder; no name that is made from a key starts with a dot
-MAX_DEPTH: Final = 256  # of a JSON text: parsers give up somewhere below a thousand, depending on who calls them
-KNOWN_FOLDERS: Final = 4096  # that need no fsync of their own any more; then they are found out anew
+THREADS: Final = 32  # a disk does about as many fsyncs at the same time; later calls wait here and not in a thread
+TEMPORARY: Final = ".tmp"  # a folder in the store; no name made from a key starts with a dot
+MAX_DEPTH: Final = 256  # levels of a JSON text: parsers give up below a thousand, depending on the stack
+KNOWN_FOLDERS: Final = 4096  # folders that need no fsync of their own any more; beyond this the set starts again
 
 
 class Turns:
-    """One at a time for each key. The table holds those keys only that somebody has or waits for."""
+    """Locks by key. The table holds only keys that are locked or waited for."""
 
     def __init__(self) -> None:
         self._locks: dict[str, _Turn] = {}
@@ -49,7 +49,7 @@ class Turns:
 
     @asynccontextmanager
     async def take(self, key: str) -> AsyncIterator[None]:
-        """Wait for the key's turn, first come first served."""
+        """Wait for the lock of a key, in the order of the calls."""
         turn = self._locks.setdefault(key, _Turn())
         turn.users += 1
         try:
@@ -69,7 +69,7 @@ class _Turn:
 
 @attrs.define(eq=False)
 class _Round:
-    """One fsync of a folder, for all who wait for it."""
+    """One fsync of a folder, shared by all callers that wait for it."""
 
     done: anyio.Event = attrs.field(factory=anyio.Event)
     synced: bool = False
@@ -77,7 +77,7 @@ class _Round:
 
 
 class Files:
-    """A store's folder. What is not `async` blocks, and is meant to be called through `run`."""
+    """The folder of a store. A method that is not `async` blocks, and is called through `run`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder)
@@ -91,10 +91,13 @@ class Files:
         self._closed = False
 
     async def run(self, about: str, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call a function in a thread, to its end: a caller that is cancelled meanwhile still waits for that.
+        """Call a function in a thread, to its end. A caller that is cancelled meanwhile still waits for the end.
+
+        Args:
+            about: the path that an error names first.
 
         Raises:
-            StorageError: the operating system refused; the text starts with `about`, a path.
+            StorageError: the operating system refused.
         """
         if self._closed:
             raise StorageError(f"{self.path} is closed")
@@ -113,25 +116,25 @@ class Files:
         except OSError as exc:
             raise failed(about, exc) from exc
         except anyio.get_cancelled_exc_class():
-            # asyncio's own cancellation, unlike a scope's, leaves the thread to itself
+            # unlike a scope's cancellation, asyncio's own leaves the thread running
             if not claim.acquire(blocking=False):
                 await _until(ended)
             raise
 
     async def close(self) -> None:
-        """Refuse what comes from now on, and wait for what is being done."""
+        """Refuse further calls, and wait for the running ones."""
         self._closed = True
         with CancelScope(shield=True):
             for _ in range(int(self._threads.total_tokens)):
                 await self._threads.acquire_on_behalf_of(object())
 
     async def free_bytes(self) -> int:
-        """Bytes that may still be written to the disk of the folder: without those that only root may take."""
+        """Return how many bytes may still be written to the disk of the folder, without the space reserved for root."""
         status = await self.run(self.path, os.statvfs, self.path)
         return status.f_bavail * status.f_frsize
 
     def prepare(self) -> None:
-        """Make the folder where it is missing, and remove what interrupted writes have left."""
+        """Create the folder if it is missing, and remove the leftovers of interrupted writes."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         for folder in (self.path, self._temporary):
             with suppress(FileExistsError):
@@ -144,7 +147,7 @@ class Files:
         sync_folder(Path(self.path).parent)
 
     def make(self, folder: str) -> None:
-        """Make a folder below the store's, and those on the way to it, so that their names are on disk."""
+        """Create a folder below the store's, and its parents, so that their names are on disk."""
         if folder not in self._known:
             with self._making:
                 if len(self._known) > KNOWN_FOLDERS:
@@ -158,15 +161,15 @@ class Files:
         self._make(parent)
         with suppress(FileExistsError):
             make_folder(folder)
-        sync_folder(Path(parent))  # also of one that was there: who made it may have died before this
+        sync_folder(Path(parent))  # also of an existing folder: the process that created it may have died before this
         self._known.add(folder)
 
     def new_file(self) -> NewFile:
-        """A file that nobody sees until it is published."""
+        """Return a file that has no name in the store until it is published."""
         return NewFile(self, os.path.join(self._temporary, str(next(self._numbers))))
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a file, or write it anew. It is on disk when its folder has been synced as well."""
+        """Write a file, or replace it. It is on disk after its folder was synced too."""
         new = self.new_file()
         try:
             new.write(data)
@@ -175,10 +178,10 @@ class Files:
             new.discard()
 
     async def sync(self, folder: str) -> None:
-        """Return when the names in a folder are on disk, as they were at the call; many share one fsync.
+        """Return when the names in a folder are on disk, as they were at the call. Concurrent callers share one fsync.
 
         Raises:
-            StorageError: it failed, for all who shared it.
+            StorageError: the fsync failed, for all callers that shared it.
         """
         with CancelScope(shield=True):
             while True:
@@ -192,12 +195,12 @@ class Files:
                     raise StorageError(str(joined.error)) from joined.error.__cause__
                 if joined.synced:
                     return
-                # else the task that led this round was cancelled by asyncio itself: there will be another one
+                # else asyncio itself has cancelled the task that led this round: there will be another round
 
     async def _lead(self, folder: str, joined: _Round) -> None:
         try:
             try:
-                async with self._syncs.take(folder):  # while one fsync runs, the next round gathers
+                async with self._syncs.take(folder):  # while one fsync runs, the next round collects callers
                     self._rounds.pop(folder)
                     await self.run(folder, sync_folder, Path(folder))
             finally:
@@ -211,7 +214,7 @@ class Files:
 
 
 class NewFile:
-    """A file under a temporary name. Everything blocks."""
+    """A file under a temporary name. All methods block."""
 
     def __init__(self, files: Files, temporary: str) -> None:
         self._files = files
@@ -219,19 +222,19 @@ class NewFile:
         self._descriptor = -1
 
     def write(self, data: bytes | bytearray) -> None:
-        """Add to the file."""
+        """Append to the file."""
         if self._descriptor < 0:
             self._descriptor = create_file(self._temporary, os.O_WRONLY | os.O_EXCL)
         write_all(self._descriptor, data)
 
     def publish(self, path: str) -> None:
-        """Give the file its name, once its bytes are on disk."""
+        """Give the file its name, after its bytes are on disk."""
         os.fsync(self._descriptor)
         self._files.make(os.path.dirname(path))
         os.rename(self._temporary, path)
 
     def discard(self) -> None:
-        """Close, and remove what was not published."""
+        """Close the file, and remove it unless it was published."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -240,7 +243,7 @@ class NewFile:
 
 
 def write_all(descriptor: int, data: bytes | bytearray) -> None:
-    """Write, whatever pieces the system takes it in."""
+    """Write all bytes, in as many pieces as the system needs."""
     with memoryview(data) as view:
         done = 0
         while done < len(view):
@@ -248,7 +251,7 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
 
 
 def read_file(path: str) -> bytes | None:
-    """A file's bytes, or None where there is none."""
+    """Return the bytes of a file; `None` if there is none."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()
@@ -257,32 +260,32 @@ def read_file(path: str) -> bytes | None:
 
 
 def json_text(body: bytes, *, indent: int) -> bytes:
-    """A JSON text in another layout, its numbers, strings and their order untouched.
+    """Return a JSON text in another layout, without changing numbers, strings and their order.
 
     Args:
-        indent: spaces for each level; -1 for none at all, on one line.
+        indent: spaces for each level; -1 puts everything on one line without spaces.
 
     Raises:
-        InvalidInput: it is not JSON, or nested so deeply that it may not be read again.
+        InvalidInput: the text is not JSON, or is nested so deeply that it might not be read again.
     """
     if _json.too_deep(body, MAX_DEPTH):
         raise InvalidInput(f"JSON is nested deeper than {MAX_DEPTH} levels")
     try:
-        body.decode()  # the formatter looks at no character inside a string
+        body.decode()  # the formatter checks no character inside a string
         return msgspec.json.format(body, indent=indent)
     except _json.DECODE_ERRORS as exc:
         raise InvalidInput(f"not valid JSON: {_json.reason(exc)}") from None
 
 
 def failed(path: str, exc: OSError) -> StorageError:
-    """The error for what the operating system refused; the cause is attached, as it may be raised elsewhere."""
+    """Return the error for a refusal of the operating system. The cause is set, because it may be raised elsewhere."""
     error = StorageError(f"{path}: {exc.strerror or exc}")
     error.__cause__ = exc
     return error
 
 
 def damaged(path: str, data: bytes, exc: Exception) -> Damaged:
-    """The error for a file that does not hold what it should, with the place as far as it is known."""
+    """Return the error for a file with unreadable content, with the place if it is known."""
     what = f"not UTF-8 (byte {exc.start})" if isinstance(exc, UnicodeDecodeError) else _json.reason(exc)
     return Damaged(f"{path} is damaged: {what}; it has {len(data)} bytes")
 

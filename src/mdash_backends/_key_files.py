@@ -1,13 +1,13 @@
-"""Which file belongs to a key, and which keys have one.
+"""The mapping between keys and file names.
 
-A slash in a key is a folder: ``alice/d1`` is ``alice/d1.json``. Of the rest, small letters, digits and ``_ - . @``
-stand for themselves, a capital letter is ``+`` and the small one (file systems may take the two for the same), and any
+A slash in a key is a folder: ``alice/d1`` is ``alice/d1.json``. Small letters, digits and ``_ - . @`` stand for
+themselves. A capital letter is ``+`` and the small letter, because some file systems do not distinguish the two. Any
 other character is ``%`` and two small hexadecimal digits for each byte of its UTF-8. A dot at the start or end, a dash
-at the start, and the dot of a folder's name that ends as a file's does, are written ``%2e`` and ``%2d``; a part with
-nothing in it is ``%``. So no name is hidden, leads upwards, or is taken for another, and each leads back to its key.
+at the start, and the dot of a folder's name that ends like a file's name, are written ``%2e`` and ``%2d``; an empty
+part is ``%``. So no name is hidden, leads upwards, or is taken for another, and each leads back to its key.
 
-A key for which that becomes too long or too deep has a file in the folder ``%long``, named by the SHA-256 of the key.
-What is there besides, under names that no key has, is not looked at.
+A key for which this becomes too long or too deep has a file in the folder ``%long``, named by the SHA-256 of the key.
+Other files, with names that no key has, are ignored.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mdashcore._errors import InvalidInput
 __all__ = ["KeyFiles", "file_name"]
 
 LONG: Final = "%long"
-MAX_NAME: Final = 140  # bytes of a file's name: file systems take 255 or, encrypted, 143; an id of 128 characters fits
-MAX_PARTS: Final = 8  # folders and a name: so a path stays far below the 4096 bytes that Linux takes
+MAX_NAME: Final = 140  # bytes of a file's name: file systems allow 255 or, encrypted, 143; an id of 128 characters fits
+MAX_PARTS: Final = 8  # folders and a name: keeps a path far below the 4096 bytes that Linux allows
 
 _SPECIAL = re.compile(r"\A[.-]|\.\Z|[^a-z0-9_.@-]")
 _ESCAPES = re.compile(r"\+([a-z])|((?:%[0-9a-f]{2})+)")
@@ -37,8 +37,9 @@ class KeyFiles:
     """The files of one folder, each with a key.
 
     Args:
-        folder: below that of `files`.
-        suffix: of every file's name, from its dot; no folder's name ends with it.
+        files: the backend's files.
+        folder: a folder below that of `files`.
+        suffix: the end of every file's name, from its dot. No folder's name ends with it.
     """
 
     def __init__(self, files: Files, folder: str, suffix: str) -> None:
@@ -50,7 +51,7 @@ class KeyFiles:
         self._listings: list[set[str]] = []
 
     def path(self, key: str) -> str:
-        """Where a key's file is, if there is one.
+        """Return the path for a key, whether the file exists or not.
 
         Raises:
             InvalidInput: the key is not Unicode text.
@@ -61,12 +62,12 @@ class KeyFiles:
         return place or os.path.join(self._long, sha256(encoded).hexdigest() + self._suffix)
 
     def is_hashed(self, path: str) -> bool:
-        """Whether a path of ours does not tell its key."""
+        """Return whether a path is a hash that does not contain its key."""
         return os.path.dirname(path) == self._long
 
     @asynccontextmanager
     async def hold(self, key: str) -> AsyncIterator[str]:
-        """Be the only one to write or remove a key's file: its path."""
+        """Hold the right to write or remove a key's file, alone. Gives its path."""
         path = self.path(key)
         for listing in self._listings:
             listing.add(key)
@@ -74,25 +75,26 @@ class KeyFiles:
             yield path
 
     async def settled(self, key: str) -> None:
-        """Wait for those who are writing a key's file now."""
+        """Wait for the present writers of a key's file."""
         if key in self._turns:
             async with self._turns.take(key):
                 pass
 
     async def by_folder(self, prefix: str = "") -> AsyncGenerator[dict[str, str | None], None]:
-        """The files whose key starts with `prefix`, folder by folder: path and key; None where only the file knows it.
+        """Yield the files whose key starts with `prefix`, as path and key, a folder at a time.
 
-        A file that is there all the time is given once. One that is written meanwhile may be gone, or never have been.
+        The key is `None` if only the file contains it. A file that exists all the time is given once. One that is
+        written or removed meanwhile may be given although it does not exist.
         """
         above, slash, _ = prefix.rpartition("/")
         folders: list[tuple[str, str | None]] = [(self._long, None)]
-        self.path(prefix)  # refuses what cannot be a key's beginning
+        self.path(prefix)  # raises for a text that cannot be the beginning of a key
         if place := self._place([self._folder_name(part) for part in above.split("/")] if slash else []):
             folders.append((place, above + slash))
         while folders:
             folder, start = folders.pop()
-            # A listing that runs while a name is given to a new file may miss the name, or have it twice: on tmpfs
-            # and btrfs it really happens. So those that are written meanwhile are added to what it found.
+            # A listing that runs while a name is given to a new file may miss the name, or have it twice: this happens
+            # on tmpfs and btrfs. So the keys that are written meanwhile are added to its result.
             written = set(self._turns)
             self._listings.append(written)
             try:
@@ -118,7 +120,9 @@ class KeyFiles:
     def _list(
         self, folder: str, start: str | None, prefix: str
     ) -> tuple[dict[str, str | None], list[tuple[str, str | None]]]:
-        """One folder's files, and the folders in which there may be more. `start` begins all their keys."""
+        """Return the files of a folder, and the folders below it that may hold more. `start` is the beginning of
+        their keys.
+        """
         files: dict[str, str | None] = {}
         folders: list[tuple[str, str | None]] = []
         try:
@@ -147,7 +151,7 @@ class KeyFiles:
 
 
 def file_name(part: str) -> str:
-    """The name for a text that has no slash, or whose slashes are to be escaped."""
+    """Return the file name for a text without a slash, or with slashes that are escaped."""
     return _SPECIAL.sub(_escaped, part) if part else "%"
 
 
@@ -166,7 +170,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _part(name: str) -> str | None:
-    """What `file_name` was given, if it was; otherwise None, or anything."""
+    """Return the text for which `file_name` gave this name. For another name the result is `None`, or any text."""
     if name == "%":
         return ""
     try:

@@ -1,7 +1,7 @@
-"""The folder that a backend keeps its data in: what its URL says, and the lock that makes one process its owner.
+"""The folder of a backend: its URL, and the lock that makes one process its owner.
 
-The lock is the operating system's (flock(2) on the file ``lock`` of the folder), which ends with the process however
-that ends. What the file says about its holder is for people, and for the error that the next one gets.
+The lock is the operating system's (flock(2) on the file ``lock`` in the folder), which ends with the process in any
+case. The text in the file describes its holder for people, and for the error that the next process gets.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ __all__ = ["folder_of", "hold_folder", "refuse_folder", "refuse_other_files", "s
 
 LOCK_FILE: Final = "lock"
 MAX_SHOWN: Final = 3  # names of files in an error: enough to recognise the folder
-MAX_HOLDER: Final = 512  # bytes: the line about the holder; more is not what this module wrote
+MAX_HOLDER: Final = 512  # bytes: the line about the holder; a longer one was not written by this module
 
 
 def folder_of(url: str) -> Path:
-    """The folder of ``scheme:///absolute/path``, or of ``scheme://./relative/path``; percent escapes are decoded.
+    """Return the folder of ``scheme:///absolute/path``, or of ``scheme://./relative/path``. Percent escapes are
+    decoded.
 
     Raises:
-        InvalidInput: it names no folder, or says more than a folder.
+        InvalidInput: the URL names no folder, or contains more than a folder.
     """
     scheme, separator, path = url.partition("://")
     usage = f"write {scheme}:///absolute/path or {scheme}://./relative/path"
@@ -53,10 +54,10 @@ def folder_of(url: str) -> Path:
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Own a folder while the context lasts; a missing one is made, for its owner's eyes only.
+    """Own a folder while the context lasts. A missing folder is created with permissions for its owner only.
 
     Raises:
-        StorageError: another process owns it, or this one already; or it cannot be made or locked.
+        StorageError: another process or this one owns the folder, or it cannot be created or locked.
     """
     try:
         _make(folder)
@@ -80,7 +81,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on disk: what was created, renamed or removed in it."""
+    """Return when the names in a folder are on disk: files and folders that were created, renamed or removed in it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -97,7 +98,7 @@ def _make(folder: Path) -> None:
 
 
 def _write(lock: int, holder: str) -> None:
-    with suppress(OSError):  # a full disk is no reason not to open what is there
+    with suppress(OSError):  # a full disk is no reason to refuse opening the store
         os.ftruncate(lock, 0)
         os.pwrite(lock, holder.encode(errors="replace"), 0)
 
@@ -107,7 +108,9 @@ def _this_process() -> str:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """The program, and a subcommand such as ``serve``; nothing else, as it could be a secret."""
+    """Return the program, and a subcommand such as ``serve``. Other arguments are left out, because one may be a
+    secret.
+    """
     program = Path(arguments[0]) if arguments else Path()
     name = program.parent.name if program.name == "__main__.py" else program.name
     subcommand = [word for word in arguments[1:2] if word.isalpha()]
@@ -115,19 +118,19 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _holder(lock: int) -> str:
-    """What the holder wrote; it may not have come to that yet."""
+    """Return the holder's description of itself; a general one if the holder has not written it yet."""
     said = os.pread(lock, MAX_HOLDER, 0).decode(errors="replace").strip()
     return said if said.startswith("process ") and said.isprintable() else "another process"
 
 
 def refuse_folder(folder: Path, name: str, what: str) -> None:
-    """Raise `StorageError` if a folder holds the store of another backend, which `name` in it shows."""
+    """Raise `StorageError` if a folder holds the store of another backend, which has a file or folder `name`."""
     if (folder / name).exists():
         raise StorageError(f"{folder} holds {what}")
 
 
 def refuse_other_files(folder: Path, own: Container[str]) -> None:
-    """Raise `StorageError` if a folder that is to become a store has files in it that no store has."""
+    """Raise `StorageError` if a folder that is to become a store has files in it that belong to no store."""
     try:
         others = sorted(name for name in os.listdir(folder) if name not in own)
     except FileNotFoundError:

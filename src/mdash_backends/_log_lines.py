@@ -1,4 +1,4 @@
-"""The lines of a log's file, and what can be read of a file that is damaged."""
+"""The lines of a log's file, and the recovery of entries from a damaged file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mdashcore.storage import LogEntry
 
 __all__ = ["Line", "Salvaged", "line_at", "salvage", "split_lines", "too_short"]
 
-MIN_LINE: Final = len(b'{"offset":0,"time":0.0,"body":0}\n')  # bytes: more entries than that were not lost
+MIN_LINE: Final = len(b'{"offset":0,"time":0.0,"body":0}\n')  # bytes of the shortest line: bounds the lost entries
 
-MAX_LOST: Final = 4096  # entries before a line that may be lost; its offset is damaged where there would be more
+MAX_LOST: Final = 4096  # entries that may be lost before a line; if there would be more, the line's offset is damaged
 
 
 class Line(msgspec.Struct, frozen=True):
-    """An entry as it is written."""
+    """An entry in its written form."""
 
     offset: int
     time: float
@@ -34,7 +34,7 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def entry(self) -> LogEntry:
-        """The entry."""
+        """The entry of this line."""
         body = self.text.encode() if isinstance(self.text, str) else bytes(self.body or b"")
         return LogEntry(self.offset, self.time, body)
 
@@ -43,7 +43,7 @@ _decode_line = msgspec.json.Decoder(Line).decode
 
 
 def line_at(path: str, lines: Sequence[bytes], number: int, begin: int) -> Line:
-    """A line of a file, counted from 0."""
+    """Return a line of a file, counted from 0. Raises `StorageError` if it is damaged or missing."""
     if number >= len(lines):
         raise StorageError(too_short(path, len(lines)))
     found = _parse(lines[number], range(begin + number, begin + number + 1), begin + number)
@@ -53,7 +53,7 @@ def line_at(path: str, lines: Sequence[bytes], number: int, begin: int) -> Line:
 
 
 def _parse(text: bytes, offsets: range, expected: int) -> Line | str:
-    """A line that has one of some offsets; or what is wrong with it."""
+    """Return the line if it has one of `offsets`; otherwise the defect, in words."""
     try:
         text.decode()
         line = _decode_line(text)
@@ -67,7 +67,7 @@ def _misplaced(offset: int, expected: int) -> str:
 
 
 def too_short(path: str, number: int) -> str:
-    """What is wrong with a file that has only so many lines."""
+    """Return the words for a file that has only `number` lines."""
     return f"{path} is damaged: it ends after line {number}, and there were more"
 
 
@@ -76,7 +76,7 @@ def _where(path: str, number: int, byte: int) -> str:
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """The lines that have an end."""
+    """Return the lines that end with a line break."""
     lines = data.split(b"\n")
     lines.pop()
     return lines
@@ -84,19 +84,19 @@ def split_lines(data: bytes) -> list[bytes]:
 
 @attrs.define
 class Salvaged:
-    """What can be read of a file with damaged lines."""
+    """The readable entries of a file with damaged lines."""
 
     rest: str
-    """Why there are no entries after those."""
+    """The reason why there are no entries after the last one."""
     lines: dict[int, Line] = attrs.field(factory=dict)
-    """By offset."""
+    """The readable lines, by offset."""
     damage: dict[int, str] = attrs.field(factory=dict)
-    """Why an entry cannot be read, by its offset."""
+    """The reason why an entry cannot be read, by offset."""
     end: int = 0
-    """An offset that no line can have had, nor one after it."""
+    """An offset that no line of this file can have had, nor any offset after it."""
 
     def entries(self, first: int, end: int) -> list[LogEntry]:
-        """The entries from one offset until before another, damaged ones with the time of the one before."""
+        """Return the entries from `first` to before `end`. A damaged one has the time of the entry before it."""
         entries: list[LogEntry] = []
         time = 0.0
         for offset in range(first, end):
@@ -109,9 +109,9 @@ class Salvaged:
 
 
 def salvage(path: str, lines: Sequence[bytes], begin: int) -> Salvaged:
-    """Read the lines that can be read, by the offsets that they hold."""
+    """Read all readable lines, by the offsets that they hold."""
     found = Salvaged(too_short(path, len(lines)), end=begin)
-    byte = good = 0  # where the line begins, and where the last good one ended
+    byte = good = 0  # offsets in the file: of the present line, and after the last good one
     for number, text in enumerate(lines):
         where = _where(path, number, byte)
         byte += len(text) + 1

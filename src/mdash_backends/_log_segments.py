@@ -1,4 +1,4 @@
-"""A log on disk: a folder of segments, each a file of JSON lines that is named by the offset of its first line.
+"""A log on disk: a folder of segments. Each is a file of JSON lines that is named by the offset of its first line.
 
 ::
 
@@ -9,16 +9,16 @@
     0000000000000003.jsonl    …
 
 Line n of a file is the entry with the file's offset + n. A body that does not fit on a line, or has space around it, is
-a string instead, in ``text``: it comes back byte for byte. ``last`` is the offset of the last entry of the same append,
-where there are several: so an append of which only a part came to the disk is known. ``first`` is the offset of the
-first entry that was not trimmed; what is before it is removed a file at a time. ``newest`` names the last file with an
-entry that was acknowledged, so it is known when that one is lost; it is null where there is no file.
+written as a string, in ``text``: it comes back byte for byte. ``last`` is the offset of the last entry of an append
+with several entries: it shows whether only a part of the append came to the disk. ``first`` is the offset of the
+first entry that was not trimmed; entries before it are removed a file at a time. ``newest`` names the last file with an
+acknowledged entry, so that its loss is noticed; it is null without a file.
 
-A line that cannot be read takes out itself: its entry is given as damaged, and the lines behind it by the offsets that
-they hold. Where the end of the last file cannot be read, the next append begins another file, at an offset that no
+A line that cannot be read does not affect others: its entry is given as damaged, and the lines behind it by the offsets
+that they hold. If the end of the last file cannot be read, the next append begins another file, at an offset that no
 line before it can have had.
 
-Everything here blocks.
+All functions block.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _logger = logging.getLogger("mdash_backends.filesystem")
 
 @attrs.frozen
 class State:
-    """What is in a log's folder, all of it on disk."""
+    """The content of a log's folder. All of it is on disk."""
 
     folder: str
     name: str
@@ -70,9 +70,9 @@ class State:
     size: int = 0
     """Bytes of the last segment."""
     newest: int | None = None
-    """The last segment of which the header knows. Another is there only where its first append was not acknowledged."""
+    """The last segment that the header names. A later one exists only if its first append was not acknowledged."""
     sealed: bool = False
-    """Whether the last segment is damaged: the next append begins another."""
+    """Whether the last segment is damaged. Then the next append begins another one."""
 
 
 class _Header(msgspec.Struct):
@@ -85,15 +85,15 @@ _decode_header = msgspec.json.Decoder(_Header).decode
 
 
 def load(folder: str, name: str, *, repair: bool) -> State:
-    """Look at a log's folder, and cut off what an append that was never acknowledged has left at its end.
+    """Return the state of a log's folder, and cut off an append at its end that was never acknowledged.
 
-    What a process that died before this one has left is on disk afterwards, as what is built upon it will be.
+    Afterwards all that an earlier, killed process has written is on disk, so that later writes can build on it.
 
     Args:
-        repair: otherwise nothing is cut off or removed, only told.
+        repair: cut off and remove. Otherwise defects are only logged.
 
     Raises:
-        StorageError: it is damaged; the text names the file and the line.
+        StorageError: the log is damaged. The text names the file and the line.
     """
     path = os.path.join(folder, HEADER)
     data = read_file(path)
@@ -123,7 +123,7 @@ def load(folder: str, name: str, *, repair: bool) -> State:
 
 
 def member(body: bytes) -> bytes:
-    """A body as a member of its line. Raises `InvalidInput` for what is not JSON."""
+    """Return a body as a member of its line. Raises `InvalidInput` if it is not JSON."""
     json_text(body, indent=-1)
     if b"\n" in body or body.strip(b" \t\r") != body:
         return b'"text":%b' % _json.encode(body.decode())
@@ -131,11 +131,14 @@ def member(body: bytes) -> bytes:
 
 
 def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[bytes]]]) -> State:
-    """Write appends, each a time and what `member` has given; return when they are on disk.
+    """Write appends, and return when they are on disk.
+
+    Args:
+        group: for each append its time, and its bodies as `member` returned them.
 
     Raises:
         OSError: nothing was added.
-        StorageError: the log was changed by somebody else.
+        StorageError: another program has changed the log.
     """
     lines, end = _lines(state.end, group)
     if not state.exists:
@@ -150,21 +153,21 @@ def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[byt
         present = os.fstat(descriptor).st_size
         if present < size:
             raise StorageError(f"{path} has {present} bytes, and had {size}: it was changed by somebody else")
-        os.ftruncate(descriptor, size)  # takes away what an append that failed has left
+        os.ftruncate(descriptor, size)  # removes the bytes of an append that failed
         os.lseek(descriptor, size, os.SEEK_SET)
         named = False
         try:
             write_all(descriptor, lines)
             os.fsync(descriptor)
             if starts[-1] != state.newest:
-                sync_folder(Path(state.folder))  # before the header: what that names has to be there
+                sync_folder(Path(state.folder))  # before the header, because the file that it names has to exist
                 _replace_header(files, attrs.evolve(state, newest=starts[-1]))
                 named = True
                 sync_folder(Path(state.folder))
         except BaseException:
             with suppress(OSError):  # otherwise the next append does it
                 if named:
-                    _write_header(files, state)  # an empty file that it names would be damage
+                    _write_header(files, state)  # an empty file that the header names would count as damage
                 os.ftruncate(descriptor, size)
             raise
     finally:
@@ -174,10 +177,10 @@ def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[byt
 
 
 def read(state: State, start: int, limit: int) -> list[LogEntry]:
-    """At most `limit` entries from an offset on; one that cannot be read with the file, the line and the reason.
+    """Return at most `limit` entries from an offset on. An unreadable one has file, line and reason in its `damage`.
 
     Raises:
-        StorageError: a file is missing; then the cause says so.
+        StorageError: a file is missing, as the cause says.
     """
     entries: list[LogEntry] = []
     offset = max(start, state.first)
@@ -203,7 +206,7 @@ def read(state: State, start: int, limit: int) -> list[LogEntry]:
 
 
 def trim(files: Files, state: State, first: int) -> State:
-    """Write down that there is nothing before an offset any more; no file is removed yet."""
+    """Store that there are no entries before `first` any more. Removes no file yet."""
     after = _without(state, first)
     if after.first != state.first:
         _write_header(files, after)
@@ -211,7 +214,7 @@ def trim(files: Files, state: State, first: int) -> State:
 
 
 def begin(files: Files, state: State, offset: int) -> State:
-    """Write down that there is nothing before an offset, and that it is the next; no file is removed yet."""
+    """Store that there are no entries before `offset`, and that it is the next one. Removes no file yet."""
     if not state.exists:
         files.make(state.folder)
     after = attrs.evolve(_without(state, offset), exists=True)
@@ -220,13 +223,13 @@ def begin(files: Files, state: State, offset: int) -> State:
 
 
 def remove_trimmed(before: State, after: State) -> None:
-    """Remove the files that one state has, and the later one has not."""
+    """Remove the files that the earlier state has and the later one has not."""
     for start in before.starts[: len(before.starts) - len(after.starts)]:
         os.unlink(_path(before.folder, start))
 
 
 def _without(state: State, first: int) -> State:
-    """The log with nothing before `first`, and without the files that hold nothing else."""
+    """Return the log without entries before `first`, and without the files that hold no others."""
     first = max(first, state.first)
     ends = (*state.starts[1:], state.end)
     left = tuple(start for start, end in zip(state.starts, ends, strict=False) if end > first)
@@ -246,7 +249,7 @@ def _replace_header(files: Files, state: State) -> None:
 
 
 def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple[bytes, int]:
-    """The lines of some appends from an offset on, and the next offset."""
+    """Return the lines of several appends from an offset on, and the next offset."""
     lines: list[bytes] = []
     for time, members in group:
         stamp = _json.encode(time)
@@ -258,11 +261,12 @@ def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple
 
 
 def _recover(path: str, begin: int, *, least: int, repair: bool) -> tuple[int, int, bool]:
-    """What a log's last file has without its torn end, which is cut off: its size, the offset after its last line, and
-    whether that end cannot be read.
+    """Cut off the torn end of a log's last file. Returns its size, the offset after its last line, and whether it is
+    sealed.
 
-    Torn is what ends without a line break, also if it is NULs (a file can grow on disk before its bytes get there), and
-    the lines of an append of which the last one is not there. A file that is left with fewer than `least` is damaged.
+    A line without a line break is torn, also if it consists of NULs (a file can grow on disk before its bytes get
+    there). So are the lines of an append whose last line is missing. A file left with fewer than `least` lines is
+    damaged. A sealed file has an end that cannot be read.
     """
     data = read_file(path) or b""
     lines = split_lines(data)
@@ -295,7 +299,7 @@ def _recover(path: str, begin: int, *, least: int, repair: bool) -> tuple[int, i
 
 
 def _segments(folder: str) -> list[int]:
-    """The offsets that the files of a folder are named by."""
+    """Return the offsets by which the files of a folder are named."""
     return sorted(int(match[1]) for name in os.listdir(folder) if (match := _SEGMENT.fullmatch(name)))
 
 

@@ -1,9 +1,9 @@
 """The message bus on Redis' pub/sub: one connection listens for all subscribers of a process.
 
-When that connection is lost, the bus makes another and subscribes anew by itself. What was published meanwhile is
-lost, so every subscriber gets one `StorageError` from its iterator, at the place of the gap: after the messages from
-before, and when the subscription is live again. Who then reads what was missed has missed nothing. The iterator goes
-on after that. It is the same where a subscriber was so slow that messages had to be dropped.
+When that connection is lost, the bus makes another one and subscribes again by itself. Messages that were published
+meanwhile are lost, so every subscriber gets one `StorageError` from its iterator, at the place of the gap: after the
+earlier messages, and when the subscription is live again. A subscriber that then reads its log has missed nothing. The
+iterator goes on after that. The same happens if a subscriber was so slow that messages had to be dropped.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _log = logging.getLogger(__name__)
 
 RETRY_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
 
-PING_INTERVAL: Final = 1.0  # seconds of silence, after which a connection has to show that it is alive
+PING_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is tested with a PING
 
 _NO_ANSWER: Final = "no answer"
 
 
 class RedisBus:
-    """Topics as channels. Channels do not belong to a database: their names hold its number."""
+    """Topics as channels. Channels do not belong to a database, so their names contain its number."""
 
     def __init__(self, client: Client, tasks: TaskGroup, prefix: str) -> None:
         self._client = client
@@ -76,9 +76,9 @@ class RedisBus:
             raise StorageError(f"{self._client.target}: not subscribed in time: {self._reason}") from exc
 
     def _ask(self, name: bytes, subscription: _Subscription) -> None:
-        """Have Redis acknowledge a subscription, where there is a connection; a new one asks for all.
+        """Ask Redis to acknowledge a subscription, if there is a connection. A new connection asks for all.
 
-        Also of a channel that is subscribed to: what was published before still comes in front of the answer.
+        An already subscribed channel is asked too, because messages that were published earlier come before the answer.
         """
         if self._send(b"SUBSCRIBE", name):
             self._asked[name].append(subscription)
@@ -110,7 +110,7 @@ class RedisBus:
             self._listening = True
 
     async def _listen(self) -> None:
-        """Keep a connection subscribed, for as long as anybody wants it."""
+        """Keep a connection subscribed as long as there are subscribers."""
         try:
             while self._channels:
                 try:
@@ -124,7 +124,7 @@ class RedisBus:
                 subscription.end()
 
     async def _hear(self) -> None:
-        """Subscribe to everything on a new connection, and give out what comes, until it is lost."""
+        """Subscribe to all channels on a new connection, and distribute its messages until it is lost."""
         gate = CapacityLimiter(1)
         connection = await self._client.target.connect(gate)
         async with anyio.create_task_group() as tasks:
@@ -142,8 +142,8 @@ class RedisBus:
     async def _give_out(self, messages: AsyncIterator[Any], connection: BaseConnection, gate: CapacityLimiter) -> None:
         held = False
         async for message in messages:
-            # coredis puts what it has parsed in a queue without a bound, and fills it more quickly than it is
-            # emptied. So nothing more is parsed until it is empty; Redis waits, and in the end cuts us off.
+            # coredis puts parsed messages into a queue without a bound, and fills it more quickly than it is
+            # emptied. So no more is parsed until it is empty; Redis waits, and in the end disconnects us.
             if not held:
                 await gate.acquire()
                 held = True
@@ -168,7 +168,7 @@ class RedisBus:
         while True:
             await anyio.sleep(PING_INTERVAL)
             if anyio.current_time() - self._heard >= PING_INTERVAL:
-                await connection.create_request(b"PING")  # raises, where no answer comes in time
+                await connection.create_request(b"PING")  # raises if no answer comes in time
 
     def _lost(self, errors: BaseExceptionGroup[Exception]) -> None:
         error: BaseException = errors
@@ -177,7 +177,7 @@ class RedisBus:
         self._connection = None
         for subscription in self._subscriptions():
             subscription.lose()
-        if (why := reason(error)) != self._reason:  # told once, however long it lasts
+        if (why := reason(error)) != self._reason:  # logged once, however long it lasts
             self._reason = why
             _log.warning("%s: subscriptions are interrupted: %s", self._client.target, why)
 
@@ -186,14 +186,14 @@ class RedisBus:
 
 
 async def _refused(connection: BaseConnection) -> None:
-    """Raise the first answer that is no push message: an error, such as that the user may not subscribe."""
+    """Raise the first answer that is no push message: an error, for example because the user may not subscribe."""
     async with aclosing(connection.streamed_messages) as answers:
         async for answer in answers:
             raise answer if isinstance(answer, RedisError) else RedisError(f"unexpected: {answer!r}")
 
 
 class _Subscription(BusQueue):
-    """One subscriber's messages."""
+    """The messages of one subscriber."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,19 +201,19 @@ class _Subscription(BusQueue):
         self._lost = False
 
     def begin(self, target: Target) -> None:
-        """What is published from now on arrives."""
+        """Mark the subscription as live: messages that are published from now on arrive."""
         self.live.set()
         if self._lost:
             self._lost = False
             self.interrupt(f"{target}: the connection was lost, and messages with it")
 
     def lose(self) -> None:
-        """What is published from now on does not arrive."""
+        """Mark the subscription as interrupted: messages that are published from now on do not arrive."""
         if self.live.is_set():
             self.live = anyio.Event()
             self._lost = True
 
     def offer(self, message: bytes) -> None:
-        """Take a message, unless it is from before the subscription."""
+        """Put a message into the queue, unless it is from before the subscription."""
         if self.live.is_set():
             super().offer(message)

@@ -1,8 +1,8 @@
-"""How the Redis backend talks to its servers: one pipelined connection for each node, dialled when it is needed.
+"""The connections of the Redis backend: one pipelined connection for each node, dialled when it is needed.
 
-coredis speaks the protocol. Its pool is not used: with coredis 6.9 a place in it is lost for ever when a subscriber's
-connection dies and, on asyncio, when a caller is cancelled while its connection is being made, until nobody gets one.
-Commands are short here, so one connection can carry them all: what concurrent callers send goes out together.
+coredis speaks the protocol. Its pool is not used: with coredis 6.9 a place in the pool is lost for ever when a
+subscriber's connection dies and, on asyncio, when a caller is cancelled while its connection is being made, until no
+caller gets one. Commands are short here, so one connection can carry them all: concurrent callers share a pipeline.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from mdashcore._errors import StorageError
 
 __all__ = ["ANY_SLOT", "FAILURES", "Client", "Script", "Target", "background_tasks", "reason", "slot_of"]
 
-# It writes a line for every try that fails, without the cause. What fails is raised here, and told by who catches it.
+# coredis logs each failed try without its cause. Here failures are raised, and the caller logs them.
 logging.getLogger("coredis").setLevel(logging.CRITICAL)
 
 MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothing beyond, and memory stays bounded
 
-MAX_WAIT: Final = 60.0  # seconds for one of those places, and for an answer of a server that gives others meanwhile:
-# the calls of 10 000 devices that come back at once need 15 to 40 in all, on one busy core
+MAX_WAIT: Final = 60.0  # seconds for one of those places, and for an answer of a server that answers others meanwhile:
+# the calls of 10 000 devices that come back together need 15 to 40 in all, on one busy core
 
-STEPS: Final = 8  # in which a silence is measured: more than the rounds of the event loop from a call to its answer
+STEPS: Final = 8  # steps of a measured silence: more than the rounds of the event loop from a call to its answer
 
-MAX_REDIRECTS: Final = 5  # of one call in a cluster: more than a change of its topology causes
+MAX_REDIRECTS: Final = 5  # redirects of one call in a cluster: more than a change of its topology causes
 
 SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
 
-ANY_SLOT: Final = -1  # of a command without keys: the node that the URL names does it
+ANY_SLOT: Final = -1  # for a command without keys: it goes to the node that the URL names
 
 FAILURES: Final = (RedisError, OSError, UnicodeError, BrokenResourceError, ClosedResourceError, EndOfStream)
-"""What is raised when something cannot be done: `TimeoutError` is an `OSError`, a bad host name a `UnicodeError`."""
+"""The errors of a failed call: `TimeoutError` is an `OSError`, and a bad host name a `UnicodeError`."""
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, and what has caused it."""
+    """Return the texts of an error and of its causes."""
     said: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -60,13 +60,13 @@ def reason(error: BaseException) -> str:
 
 
 def slot_of(tag: bytes) -> int:
-    """The cluster slot of the keys that have this hash tag, given without its braces."""
+    """Return the cluster slot of the keys that have this hash tag, given without its braces."""
     return crc_hqx(tag, 0) % SLOTS
 
 
 @attrs.frozen
 class Target:
-    """A server, and how to get in."""
+    """The address of a server, and the credentials for it."""
 
     host: str
     port: int
@@ -75,16 +75,16 @@ class Target:
     password: str | None = attrs.field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
     timeout: float = 2.0
-    """Seconds that a connection may take to be made, or be silent while an answer is owed."""
+    """Seconds that a connection may take to open, or may be silent while an answer is due."""
 
     def __str__(self) -> str:
         return f"redis at {self.host}:{self.port}"
 
     async def connect(self, gate: CapacityLimiter | None = None) -> BaseConnection:
-        """A connection that has yet to be run, or one of `FAILURES`, in time.
+        """Open a connection, which has yet to be run. Raises one of `FAILURES`, in time.
 
         Args:
-            gate: coredis acquires it before it parses what was not asked for.
+            gate: coredis acquires it before it parses messages that were not requested.
         """
         try:
             with anyio.fail_after(self.timeout):
@@ -111,7 +111,7 @@ class Target:
 
 
 class _Connection(BaseConnection):
-    """coredis' connection over a stream that is there: where it has to make one and cannot, it leaks its queues."""
+    """A coredis connection over an open stream. If coredis opens the stream itself and fails, it leaks its queues."""
 
     def __init__(self, location: TCPLocation, stream: ByteStream, **options: Unpack[BaseConnectionParams]) -> None:
         super().__init__(location, **options)
@@ -125,7 +125,7 @@ class _Connection(BaseConnection):
 
 
 class Script:
-    """A Lua script: it runs as one step, and in one round trip as soon as the server knows it."""
+    """A Lua script. It runs as one step, and in one round trip as soon as the server knows it."""
 
     def __init__(self, source: str) -> None:
         self.source = source.encode()
@@ -140,13 +140,13 @@ class Client:
         self._tasks = tasks
         self._home = _Wire(target, tasks)
         self._wires = {(target.host, target.port): self._home}
-        self._owners: dict[int, _Wire] = {}  # of the slots that another node than the URL's has: at most SLOTS
+        self._owners: dict[int, _Wire] = {}  # owners of slots, if they are not the URL's node: at most SLOTS
 
     async def call(self, slot: int, *command: bytes | int) -> Any:
-        """Send a command; its answer, with texts as bytes.
+        """Send a command. Returns its answer, with texts as bytes.
 
         Args:
-            slot: that of its keys, or `ANY_SLOT`.
+            slot: the slot of its keys, or `ANY_SLOT`.
         """
         wire = self._owners.get(slot, self._home)
         try:
@@ -157,7 +157,7 @@ class Client:
                     wire = self._owners[slot] = self._wire(exc.host or wire.target.host, exc.port)
         except FAILURES as exc:
             if wire.lost:
-                self._owners.pop(slot, None)  # a cluster without that node knows who has taken over
+                self._owners.pop(slot, None)  # a cluster without that node knows its successor
             raise StorageError(f"{wire.target}: {reason(exc)}") from exc
         raise StorageError(f"{self.target}: the cluster's nodes send each other's callers round in circles")
 
@@ -177,10 +177,10 @@ class Client:
 
 
 class _Wire:
-    """One node's connection, which all callers share.
+    """The connection to one node, which all callers share.
 
-    A burst of callers is served in turn, however long it lasts: what counts is that the server goes on answering. When
-    the connection fails, all who wait for a place fail with it: each would only find out the same, one after the other.
+    Callers are served in turn, however many there are, as long as the server goes on answering. When
+    the connection fails, all waiting callers fail with it: each would only find out the same, one after the other.
     """
 
     def __init__(self, target: Target, tasks: TaskGroup) -> None:
@@ -199,7 +199,7 @@ class _Wire:
         return self._connection is None or not self._connection.usable
 
     async def call(self, *command: bytes | int) -> Any:
-        """Send a command and give its answer, or raise one of `FAILURES`, in time."""
+        """Send a command and return its answer, or raise one of `FAILURES`, in time."""
         await self._enter()
         try:
             return await self._ask(command)
@@ -212,7 +212,7 @@ class _Wire:
             self._room.release()
 
     async def _enter(self) -> None:
-        """Take a place; for as long as others have them all, wait in line."""
+        """Take one of the places. If all are taken, wait in line."""
         failures = self._failures
         try:
             self._room.acquire_nowait()
@@ -236,9 +236,9 @@ class _Wire:
             raise
 
     async def _watch(self, connection: BaseConnection) -> None:
-        """Give a connection up on which answers are owed, and none comes in time: the server or the way to it is gone.
+        """Close a connection if answers are due and none comes in time: the server or the way to it is gone.
 
-        In each step the event loop has come round. So one that is busy, and leaves answers unread, is no silence.
+        The event loop has run in each step. So a busy loop, which leaves answers unread, does not count as silence.
         """
         told = connection.statistics
         silent = read = 0
@@ -260,7 +260,7 @@ class _Wire:
             except RuntimeError as exc:  # the group has ended
                 raise ConnectionLost("the backend is closed") from exc
             self._dial = dial
-        dial = self._dial  # one for all who need it; it goes on when one of them is cancelled
+        dial = self._dial  # one for all callers; it goes on when one of them is cancelled
         await dial.done.wait()
         if dial.connection is None:
             raise ConnectionLost("no connection") from dial.error
@@ -290,9 +290,10 @@ class _Dial:
 
 @asynccontextmanager
 async def background_tasks() -> AsyncIterator[TaskGroup]:
-    """Tasks that run until the body has ended, also while it is being cancelled: its last writes need them.
+    """Open a task group that runs until the body has ended. Cancelling the body does not cancel its tasks: the last
+    writes of the body need them.
 
-    An error of the body comes out as it is, in no group.
+    An error of the body is raised as it is, without an exception group.
     """
 
     async def host(*, task_status: TaskStatus[TaskGroup]) -> None:

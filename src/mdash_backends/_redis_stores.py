@@ -1,18 +1,18 @@
-"""Documents, logs and blobs in Redis: which keys there are, and the scripts that change several of them as one.
+"""Documents, logs and blobs in Redis: the keys, and the scripts that change several of them in one step.
 
-What a script touches has one hash tag, and with it one slot of a cluster::
+All keys of a script have one hash tag, and with it one slot of a cluster::
 
     {mdash:documents:C}:value:K   VERSION SP BODY            a document of collection C
     {mdash:documents:C}:index     sorted set of its keys     every score is 0: they stand in the order of their bytes
-    {mdash:documents:C}:version   the last version given     of all its keys: what was deleted cannot see it again
+    {mdash:documents:C}:version   the last version given     for all its keys: a deleted key cannot get it again
     {mdash:log:L}:entries         stream                     an entry's id is OFFSET-1
-    {mdash:log:L}:end             the next offset            outlives what is trimmed
+    {mdash:log:L}:end             the next offset            stays when entries are trimmed
     {mdash:blobs}:heads           hash of keys               GENERATION SP SIZE of each
     {mdash:blobs}:index           sorted set of its keys
     {mdash:blobs}:data:G          the bytes of a generation  expire, until a head names them
 
-So a cluster spreads collections and logs over its nodes, never one collection: the largest has to fit in one node.
-Finer tags would need an index that spans slots, which could not be kept true.
+So a cluster spreads collections and logs over its nodes, but never one collection: the largest has to fit in one node.
+Finer tags would need an index that spans slots, which could not be kept consistent.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from mdashcore.storage import Document, LogEntry, check_begin
 
 __all__ = ["RedisBlobs", "RedisDocuments", "RedisLogs"]
 
-PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB where each has 32 KiB
+PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB if each has 32 KiB
 
 PIECE: Final = 2**18  # bytes of a blob in one command: it delays the commands behind it by a millisecond or two
 
 MAX_BLOB: Final = 2**29  # bytes: Redis' limit for a string
 
-STAGING: Final = 3600  # seconds after which a blob that nobody finished is gone; each piece starts them anew
+STAGING: Final = 3600  # seconds after which an unfinished blob is removed; each piece starts them again
 
-MAX_TRIES: Final = 32  # of what others may come between: more of them at once are a flood
+MAX_TRIES: Final = 32  # exchanges that other writers may win meanwhile: more at the same time are a flood
 
 MAX_EXACT: Final = 2**53  # a script's numbers are doubles
 
 MAX_OFFSET: Final = 2**63 - 1  # a stream's ids are unsigned 64-bit numbers; Redis' counters are signed
 
-NAMES: Final = 4096  # collections and logs whose key names are remembered
+NAMES: Final = 4096  # collections and logs whose key names are cached
 
 
-# A document's version, from the head of its value; 0 for none.
+# A document's version, from the head of its value; 0 if there is none.
 _ACTUAL = """
 local actual = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 19), '^%d+')) or 0
 if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= actual then return -1 - actual end
 """
 
-# KEYS: value, index, version; ARGV: expected or nothing, key, body. The new version, or -1 - the one that is there.
+# KEYS: value, index, version; ARGV: expected or empty, key, body. The new version, or -1 - the present one.
 _PUT = Script(
     _ACTUAL
     + """
@@ -66,7 +66,7 @@ return version
 """
 )
 
-# KEYS: value, index; ARGV: expected or nothing, key. 1, 0 where there was none, or as `_PUT`.
+# KEYS: value, index; ARGV: expected or empty, key. 1; 0 if there was none; or as `_PUT`.
 _DELETE = Script(
     _ACTUAL
     + """
@@ -85,7 +85,7 @@ redis.call('INCRBY', KEYS[2], #ARGV - 1)
 return first
 """)
 
-# KEYS: entries, end; ARGV: offset. Where the log ends: if that is beyond the offset, nothing was done.
+# KEYS: entries, end; ARGV: offset. The end of the log: if it is beyond the offset, nothing was changed.
 _BEGIN = Script("""
 local last = tonumber(redis.call('GET', KEYS[2]) or '0')
 if last <= tonumber(ARGV[1]) then
@@ -101,15 +101,15 @@ local after = tonumber(redis.call('GET', KEYS[2]) or '0') - tonumber(ARGV[2])
 return redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', string.format('%.0f', math.max(tonumber(ARGV[1]), after)))
 """)
 
-# KEYS: data; ARGV: bytes, seconds to live. How many bytes there are now.
+# KEYS: data; ARGV: bytes, seconds to live. The number of bytes now.
 _STAGE = Script("""
 local size = redis.call('APPEND', KEYS[1], ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return size
 """)
 
-# KEYS: heads, index, new data, old data; ARGV: key, old head, new head, size. An empty head is none.
-# Nothing where the heads were exchanged; else the head that is there.
+# KEYS: heads, index, new data, old data; ARGV: key, old head, new head, size. An empty head stands for none.
+# Returns nil if the heads were exchanged; otherwise the present head.
 _EXCHANGE = Script("""
 local head = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if head ~= ARGV[2] then return head end
@@ -130,7 +130,9 @@ return false
 
 
 def _encode(text: str) -> bytes:
-    """A key as bytes. Their order and their prefixes are those of the text; any text goes, half a surrogate too."""
+    """Encode a key. Order and prefixes of the bytes are those of the text. Any text is accepted, also half a
+    surrogate.
+    """
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -152,15 +154,15 @@ class _Family:
 
 @lru_cache(NAMES)
 def _family(*parts: str) -> _Family:
-    # A tag ends at its first closing brace: escaped in a part, it always ends where we say.
+    # A tag ends at its first closing brace: escaped in the parts, it ends where it should.
     tag = _encode(":".join(part.replace("%", "%25").replace("}", "%7D") for part in parts))
     return _Family(slot_of(tag), b"{%b}:" % tag)
 
 
 async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncIterator[list[bytes]]:
-    """The keys in a family's index that start with a prefix, some at a time.
+    """Yield the keys in a family's index that start with a prefix, a page at a time.
 
-    A page starts after the last key of the one before: what is there all the time is given once.
+    A page starts after the last key of the page before, so a key that exists all the time is given once.
     """
     raw = _encode(prefix)
     start, stop = b"[" + raw, b"(" + raw + b"\xff"  # 0xFF is in no UTF-8
@@ -175,7 +177,7 @@ async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncIte
 
 
 class RedisDocuments:
-    """A string for each document, with its version in front."""
+    """A document store with a string for each document, which begins with its version."""
 
     def __init__(self, client: Client, prefix: str) -> None:
         self._client = client
@@ -221,7 +223,7 @@ def _document(key: str, value: bytes) -> Document:
 
 
 class RedisLogs:
-    """A stream for each log."""
+    """A log store with a stream for each log."""
 
     def __init__(self, client: Client, prefix: str) -> None:
         self._client = client
@@ -264,7 +266,7 @@ class RedisLogs:
 
 @attrs.frozen
 class _Head:
-    """Where a blob is."""
+    """The place and size of a blob."""
 
     generation: bytes
     size: int
@@ -279,7 +281,7 @@ class _Head:
 
 
 class RedisBlobs:
-    """A string for each blob, written under a name that nobody knows until it is complete."""
+    """A blob store with a string for each blob. A head names the string only after it is complete."""
 
     def __init__(self, client: Client, prefix: str) -> None:
         self._client = client
@@ -293,7 +295,7 @@ class RedisBlobs:
             with anyio.CancelScope(shield=True), suppress(StorageError):  # else it expires
                 await self._client.call(self._family.slot, b"UNLINK", self._data(generation))
             raise
-        # From here on it may be in its place although we never hear so: it must not be removed.
+        # From here on the server may have put it in its place although no answer arrived: it must not be removed.
         await self._exchange(key, _Head(generation, size))
         return size
 
@@ -333,7 +335,7 @@ class RedisBlobs:
         return piece
 
     async def _stage(self, generation: bytes, chunks: AsyncIterable[bytes]) -> int:
-        """Write a generation that nobody sees; its size in bytes."""
+        """Write a generation that no head names yet. Returns its size in bytes."""
         size = 0
         waiting = bytearray()
         async for chunk in chunks:
@@ -354,7 +356,7 @@ class RedisBlobs:
         return size + len(piece)
 
     async def _exchange(self, key: str, new: _Head | None) -> bool:
-        """Put another head in the place of the one that is there; False where there is none before and after."""
+        """Replace the present head of a key. Returns `False` if there is none before and after."""
         old = await self._head(key)
         for _ in range(MAX_TRIES):
             some = new or old

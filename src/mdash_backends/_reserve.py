@@ -1,4 +1,4 @@
-"""A document and a log entry in files, one after the other: where the disk fills in between, a reserve has room."""
+"""Writes a document and a log entry to files, one after the other, with a reserve of space for the entry."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 class FileWriter:
     """Writes a document together with a log entry: `PutAndAppend` in `mdashcore.storage`.
 
-    A file keeps some room on the disk. It is there before a document is written; where the disk has become full when
-    the entry's turn comes, it is given up for the entry. Until it can be made anew, nothing is written.
+    A reserve file keeps some space on the disk. It exists before a document is written. If the disk is full when
+    the entry is written, the file is removed to make room. Until it can be created again, nothing is written.
     """
 
     def __init__(self, files: Files, documents: FileDocuments, logs: FileLogs) -> None:
@@ -41,7 +41,9 @@ class FileWriter:
     async def put_and_append(
         self, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
     ) -> tuple[int, int]:
-        """As `PutAndAppend`. A disk that fails in another way than by being full may leave the document alone."""
+        """Write as `PutAndAppend` says. If a disk fails for another reason than being full, only the document may
+        be written.
+        """
         if not self._is_there:
             await self._files.run(self._path, self._make)
         version = await self._documents.put(collection, key, body, expected=expected)
@@ -75,4 +77,4 @@ class FileWriter:
             try:
                 os.unlink(self._path)
             except FileNotFoundError:
-                pass  # another one has just done so
+                pass  # another call has just done so

@@ -1,11 +1,11 @@
 """Reads and writes of one SQLite database, from one event loop: group commit, and readers that never wait for it.
 
-**Writes.** One task takes what waits in the queue, does it in one transaction, in one call of a thread, and then
-tells everybody how it went. While one group is being committed, the next one gathers. So a single fsync serves
-as many writers as there are, and a write that stands alone waits for nobody.
+**Writes.** One task takes all waiting writes from the queue, runs them in one transaction, in one call of a thread, and
+then sets the result of each. While one group is being committed, the next one collects. So a single fsync serves
+all concurrent writers, and a single write waits for no other.
 
 **Reads.** Each borrows a connection of its own, in a thread. With the write-ahead log it sees the last commit, and
-so every write that was acknowledged.
+so every acknowledged write.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 READERS: Final = 4  # a read is short; more threads would only wait for each other, and for the interpreter
-WRITE_QUEUE: Final = 1024  # writes that wait for the next group; whoever comes then waits to be let in
+WRITE_QUEUE: Final = 1024  # writes that wait for the next group; further writers wait for a place
 MAX_GROUP: Final = 256  # writes in one commit: by then an fsync costs each next to nothing, and the first has to wait
 MAX_DAMAGE: Final = 10  # lines about one table: a single bad page has a line for each of its rows
-BUSY: Final = 1.0  # seconds to wait for a lock: only a person's own SQLite shell can be in the way
+BUSY: Final = 1.0  # seconds to wait for a lock: only an operator's own SQLite shell can hold one
 
 READER = ("PRAGMA query_only = ON",)
 WRITER = (
-    "PRAGMA synchronous = FULL",  # a commit has returned when it is on disk
+    "PRAGMA synchronous = FULL",  # a commit returns when it is on disk
     "PRAGMA cache_size = -16384",  # KiB: the inner pages of a database of gigabytes
 )
 
 
 class _Connection:
-    """A connection that is made when it is needed, and thrown away after any error: so nothing stays half done."""
+    """A connection that is opened when it is needed, and closed after any error, so that nothing stays half done."""
 
     def __init__(self, path: Path, pragmas: Sequence[str], *, mode: str = "rw") -> None:
         self._path = path
@@ -54,7 +54,7 @@ class _Connection:
         self._retired = False
 
     def run(self, work: Work[T]) -> T:
-        """Raises: what `work` raises, and `sqlite3.Error`; StorageError once it is retired."""
+        """Run `work` on the connection. Raises its errors, `sqlite3.Error`, and `StorageError` after `retire`."""
         if self._retired:
             raise StorageError(f"{self._path} is closed")
         try:
@@ -66,7 +66,7 @@ class _Connection:
                     self._db.execute(pragma)
             return work(self._db)
         except BaseException:
-            self._drop()  # which also rolls back
+            self._drop()  # this also rolls back
             raise
 
     def retire(self) -> None:
@@ -88,12 +88,12 @@ class _Write:
 
 
 class Engine:
-    """One database. `read` and `write` are for any task of the event loop it was opened in."""
+    """One database. Any task of the event loop in which it was opened may call `read` and `write`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer = _Connection(path, WRITER, mode="rwc")
-        self._writer_thread = CapacityLimiter(1)  # limiters of our own: the threads of the others could all be taken
+        self._writer_thread = CapacityLimiter(1)  # limiters of its own: the shared threads could all be taken
         self._send, self._receive = anyio.create_memory_object_stream[_Write](WRITE_QUEUE)
         self._readers: queue.LifoQueue[_Connection] = queue.LifoQueue()  # the last one used has the warmest cache
         self._reader_threads = CapacityLimiter(READERS)
@@ -112,13 +112,13 @@ class Engine:
             raise self._failure(exc) from exc
 
     async def write(self, work: Work[T]) -> T:
-        """Run `work` in the next transaction, and return when that is on disk.
+        """Run `work` in the next transaction, and return its result when that is on disk.
 
-        `work` may raise an `MdashError` as long as it has changed nothing. Any other error of one is the error of
-        all in its group, as the transaction cannot go on: so its arguments have to be such that SQLite can bind them.
+        `work` may raise an `MdashError` if it has changed nothing. Any other error fails all writes of the
+        group, because the transaction cannot go on: so SQLite must be able to bind all arguments.
 
         Raises:
-            MdashError: what `work` raised.
+            MdashError: an error of `work`.
             StorageError: SQLite failed, and the whole group was rolled back; or the engine is closed.
         """
         write = _Write(work)
@@ -133,17 +133,17 @@ class Engine:
         return result
 
     async def check(self) -> list[str]:
-        """What SQLite itself finds damaged, by table."""
+        """Return the damage that SQLite itself finds, by table."""
         return [f"{self._path} is damaged: {what}" for what in await self.read(_damage)]
 
     async def _run(self) -> None:
-        """The writer task: commit what comes, group by group, until the engine closes; then what is left."""
-        with anyio.CancelScope(shield=True), self._receive:  # those who are being cancelled may still have to write
+        """Commit the writes of the queue, group by group, until the engine closes; then the remaining ones."""
+        with anyio.CancelScope(shield=True), self._receive:  # tasks that are being cancelled may still have to write
             async for first in self._receive:
                 group = [first, *self._waiting()]
                 try:
                     await to_thread.run_sync(self._writer.run, partial(_commit, group), limiter=self._writer_thread)
-                except Exception as exc:  # of whatever kind: those who come later still need this task
+                except Exception as exc:  # of any kind: later writes still need this task
                     for write in group:
                         write.error = self._failure(exc)
                         write.error.__cause__ = exc
@@ -174,10 +174,10 @@ class Engine:
             self._readers.put(reader)
 
     def _retire(self) -> None:
-        readers = [self._readers.get() for _ in range(READERS)]  # waits for those who are still reading
+        readers = [self._readers.get() for _ in range(READERS)]  # waits for running reads
         for reader in readers:
             reader.retire()
-            self._readers.put(reader)  # for those who come too late, to be told so
+            self._readers.put(reader)  # later reads get an error from it
         self._writer.retire()  # the last connection: SQLite moves the write-ahead log into the database
 
     def _failure(self, exc: Exception) -> StorageError:
@@ -187,10 +187,10 @@ class Engine:
 
 @asynccontextmanager
 async def open_engine(path: Path) -> AsyncIterator[Engine]:
-    """A database, made or brought to today's schema. On the way out every write that was accepted is committed.
+    """Open a database, and create it or bring it to today's schema. At the end every accepted write is committed.
 
     Raises:
-        StorageError: it is damaged, or another program's, or too new; or the disk fails.
+        StorageError: the database is damaged, belongs to another program, or is too new; or the disk fails.
     """
     engine = Engine(path)
     failure: BaseException | None = None
@@ -200,7 +200,7 @@ async def open_engine(path: Path) -> AsyncIterator[Engine]:
             await engine._prepare()
             yield engine
         except BaseException as exc:
-            failure = exc  # raised below: a task group would wrap it, and an error in here is the caller's own
+            failure = exc  # raised below: a task group would wrap it, and an error in the body is the caller's own
         finally:
             engine._send.close()
     if failure is not None:
@@ -208,7 +208,7 @@ async def open_engine(path: Path) -> AsyncIterator[Engine]:
 
 
 def _commit(group: Sequence[_Write], db: sqlite3.Connection) -> None:
-    """Do a group of writes in one transaction, each with its own outcome, which counts once this has returned."""
+    """Run a group of writes in one transaction. The result of each is valid after this has returned."""
     db.execute("BEGIN IMMEDIATE")
     for write in group:
         try:
@@ -219,7 +219,7 @@ def _commit(group: Sequence[_Write], db: sqlite3.Connection) -> None:
 
 
 def _damage(db: sqlite3.Connection) -> list[str]:
-    found = _quick_check("PRAGMA quick_check(1)", db)  # of the whole file: also of what belongs to no table
+    found = _quick_check("PRAGMA quick_check(1)", db)  # of the whole file, with pages that belong to no table
     if not found:
         return []
     tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
@@ -228,9 +228,9 @@ def _damage(db: sqlite3.Connection) -> list[str]:
 
 
 def _quick_check(pragma: str, db: sqlite3.Connection) -> list[str]:
-    """The lines of an answer; none where nothing is damaged."""
+    """Return the lines of an answer; an empty list if nothing is damaged."""
     try:
         lines = [line for (text,) in db.execute(pragma) for line in text.splitlines()]
-    except sqlite3.DatabaseError as exc:  # so much damaged that it cannot be looked at
+    except sqlite3.DatabaseError as exc:  # so much damage that the check itself fails
         return [str(exc)]
     return [line for line in lines if line != "ok" and not line.startswith("***")]

@@ -1,4 +1,4 @@
-"""The tables of the SQLite backend, and how a database of an older version becomes one of today's."""
+"""The tables of the SQLite backend, and the migration of older databases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mdashcore._errors import StorageError
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "prepare"]
 
-APPLICATION_ID: Final = 0x6D444153  # "mDAS": tells our databases from those of other programs
+APPLICATION_ID: Final = 0x6D444153  # "mDAS": distinguishes our databases from those of other programs
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -24,7 +24,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (collection, key)
         )
         """,
-        # A document's versions count up from the highest that any deleted document had: none is ever used again,
+        # A document's versions count up from the highest version of any deleted document. So none is ever used again,
         # no tombstones are kept, and an update need not write a counter.
         "CREATE TABLE deleted (version INTEGER NOT NULL)",
         "INSERT INTO deleted VALUES (0)",
@@ -35,7 +35,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             next INTEGER NOT NULL
         )
         """,
-        # Entries of a log are small, and lie together: a read and a trim are one range each.
+        # The entries of a log are small, and lie together: a read and a trim are one range each.
         """
         CREATE TABLE entries (
             log INTEGER NOT NULL,
@@ -47,15 +47,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """,
     ),
 )
-"""What leads from one version of the schema to the next: the first from an empty database to version 1. Statements
-here are never changed, only followed by others."""
+"""The statements that lead from one version of the schema to the next: the first from an empty database to version 1.
+Statements here are never changed, only followed by others.
+"""
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Bring a database to today's schema, one transaction for each version on the way.
+    """Bring a database to today's schema, with one transaction for each version on the way.
 
     Raises:
-        StorageError: it is another program's, or of a version that this one does not know.
+        StorageError: it belongs to another program, or its version is unknown.
         sqlite3.Error: it cannot be read or written.
     """
     version = _number(db, "PRAGMA user_version")

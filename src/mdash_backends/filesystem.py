@@ -2,17 +2,17 @@
 
 ::
 
-    lock                                who serves from this folder
+    lock                                the process that serves from this folder
     store.json                          the format, and a number that no version is greater than
     documents/shadows/alice/d1.json     a document: key, version, body
     logs/notifications/alice.log/
         log.json                        the log's name, and the offset of its first entry
         0000000000000000.jsonl          its entries from that offset on, one on each line
     blobs/alice/ota_1.blob              a blob, as it is
-    .tmp/                               what is being written, and a reserve of space; emptied at the start
+    .tmp/                               unfinished files, and a reserve of space; emptied at the start
 
 Only their owner can read them. A write is on disk before it is acknowledged. One process at a time may have the folder
-open. A copy of the folder that is made while it is in use is right file by file.
+open. In a copy of the folder that is made while it is in use, each file is consistent, but not all of them together.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ FOLDERS: Final = ("documents", "logs", "blobs")
 FORMAT: Final = 1
 STORE_FILE: Final = "store.json"
 FIRST_FILES: Final = frozenset({LOCK_FILE, TEMPORARY, *FOLDERS, "lost+found"})
-"""What may be there before the store file: left by a first start that was interrupted, or by the file system."""
+"""The names that may exist before the store file: from a first start that was interrupted, or from the file system."""
 VERSION_BLOCK: Final = 1024  # versions for one write of store.json: it then costs a put next to nothing
 
 
 @asynccontextmanager
 async def open_filesystem(url: str) -> AsyncIterator[Backend]:
-    """Open the store in the folder of ``file:///absolute/path``, which is made where it is missing.
+    """Open the store in the folder of ``file:///absolute/path``. A missing folder is created.
 
     Raises:
         InvalidInput: the URL names no folder.
@@ -98,7 +98,7 @@ _decode = msgspec.json.Decoder(_StoreFile).decode
 
 
 class _Versions:
-    """Gives each version once, also after a crash: ``store.json`` says how far they may have come. All of it blocks."""
+    """Gives each version once, also after a crash: ``store.json`` holds an upper bound of them. All methods block."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -108,7 +108,7 @@ class _Versions:
         self._reserved: int | None = None
 
     def open(self, documents: str) -> None:
-        """Read or make the file; a folder in which there are `documents` already has to have one."""
+        """Read the file, or create it. A folder with `documents` must already have one."""
         close_file(self._path)
         data = read_file(self._path)
         if data is None:
@@ -126,7 +126,9 @@ class _Versions:
         self._last = self._reserved = found.highest_version
 
     def next(self, above: int) -> int:
-        """A new version, greater than `above` too: a document may come from a copy of the folder that is newer."""
+        """Return a new version, which is also greater than `above`: a document may be from a newer copy of the
+        folder.
+        """
         with self._lock:
             version = max(self._last, above) + 1
             if self._reserved is None or version > self._reserved:
@@ -135,7 +137,7 @@ class _Versions:
             return version
 
     def close(self) -> None:
-        """Give back what was reserved and not used: only tidiness."""
+        """Return the unused part of the reserved versions, for tidiness only."""
         with self._lock, suppress(OSError):
             if self._reserved is not None and self._last < self._reserved:
                 self._reserve(self._last)

@@ -18,11 +18,11 @@ __all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "open_me
 
 
 class MemoryDocuments:
-    """Documents in a dict of dicts."""
+    """A document store in a dict of dicts."""
 
     def __init__(self) -> None:
         self._collections: dict[str, dict[str, Document]] = {}
-        self._last_version = 0  # one counter for all: a key that was deleted can never see a version again
+        self._last_version = 0  # one counter for all: a deleted key can never get one of its versions again
 
     async def get(self, collection: str, key: str) -> Document | None:
         return self._collections.get(collection, {}).get(key)
@@ -53,7 +53,7 @@ def _check_version(collection: str, key: str, found: Document | None, expected: 
 
 
 class MemoryLogs:
-    """Logs as deques, each with the offset of its first entry."""
+    """A log store in deques, with the next offset of each log."""
 
     def __init__(self) -> None:
         self._logs: dict[str, deque[LogEntry]] = {}
@@ -77,7 +77,7 @@ class MemoryLogs:
         if not entries:
             return ()
         skip = max(0, start - entries[0].offset)
-        if 2 * skip > len(entries):  # a deque is quick at both ends only, and readers want the newest
+        if 2 * skip > len(entries):  # a deque is quick at both ends only, and most reads want the newest
             wanted = max(0, len(entries) - skip)
             return tuple(reversed(tuple(islice(reversed(entries), wanted))))[:limit]
         return tuple(islice(entries, skip, skip + limit))
@@ -92,7 +92,7 @@ class MemoryLogs:
 
 
 class MemoryBus:
-    """Topics as sets of bounded queues."""
+    """A message bus with a set of bounded queues for each topic."""
 
     def __init__(self) -> None:
         self._topics: dict[str, set[BusQueue]] = {}
@@ -116,7 +116,7 @@ class MemoryBus:
 
 
 class MemoryBlobs:
-    """Blobs as bytes."""
+    """A blob store in a dict."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}

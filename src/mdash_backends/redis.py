@@ -1,10 +1,10 @@
-"""``redis://`` and ``rediss://``: several processes share what they know through a Redis or Valkey server.
+"""``redis://`` and ``rediss://``: several processes share their data through a Redis or Valkey server.
 
     redis://[USER[:PASSWORD]@]HOST[:PORT][/DB][?OPTION=VALUE&...]
 
 Every part is percent-decoded. ``rediss`` is TLS, with the server's certificate and name always checked. Options:
 
-    prefix        what every key and channel starts with, ``mdash`` by default: services with different prefixes can
+    prefix        the beginning of every key and channel, ``mdash`` by default: services with different prefixes can
                   share a database. Letters, digits, ``_ . : -``, at most 64.
     timeout       seconds that the server may take for an answer before a call fails; 2 by default
     durable       ``1`` says that the server has every write on disk before it answers, and claims `DURABLE`
@@ -12,11 +12,11 @@ Every part is percent-decoded. ``rediss`` is TLS, with the server's certificate 
     ssl_certfile, ssl_keyfile
                   PEM files of a client certificate (``rediss`` only)
 
-Whether a write survives a power cut is the server's setting (``appendonly yes`` and ``appendfsync always``), which
-it may not show to everybody. So the URL has to say it, and what can be seen of the settings must not contradict it.
-Even then a replica that takes over has only what had reached it: Redis does not wait for replicas.
+Whether a write survives a power cut depends on the server's settings (``appendonly yes`` and ``appendfsync always``),
+which the server may not show to every user. So the URL has to say it, and settings that are shown must not contradict
+it. Even then a replica that takes over has only the writes that had reached it: Redis does not wait for replicas.
 
-The server is Redis from 6.0, or Valkey. It must not be one that throws keys away: ``maxmemory-policy`` is
+The server is Redis from 6.0, or Valkey. It must not evict keys: ``maxmemory-policy`` is
 ``noeviction`` (or ``volatile-...``: only unfinished blobs have a time to live). In a cluster the URL names one node;
 calls follow the redirections to the others, and fail while the slot of their keys is being moved. A user needs no
 more than ``ACL SETUSER mdash on >PASSWORD ~{mdash:* &mdash:bus:* +@all -@dangerous +info``.
@@ -45,7 +45,7 @@ __all__ = ["open_redis"]
 
 PORT: Final = 6379  # the registered one
 
-MAX_TIMEOUT: Final = 60.0  # seconds: a caller that waits longer has gone
+MAX_TIMEOUT: Final = 60.0  # seconds: after that a caller has gone
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -56,11 +56,11 @@ _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 @asynccontextmanager
 async def open_redis(url: str) -> AsyncIterator[Backend]:
-    """Open the backend; see the module for its URLs.
+    """Open the backend. The docstring of the module describes its URLs.
 
     Raises:
-        InvalidInput: the URL cannot be understood.
-        StorageError: the server cannot be reached, does not let us in, or would forget what it is told.
+        InvalidInput: the URL is malformed.
+        StorageError: the server cannot be reached, refuses the credentials, or would lose data.
     """
     config = _parse(url)
     async with background_tasks() as tasks:
@@ -83,7 +83,7 @@ class _Config:
 
 
 def _parse(url: str) -> _Config:
-    """Understand a URL. No error shows the URL: it may hold a password."""
+    """Parse a URL. Errors never show it, because it may hold a password."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, PORT if parts.port is None else parts.port
@@ -163,7 +163,9 @@ def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
 
 
 async def _check_server(client: Client, *, durable: bool) -> None:
-    """See that the server is there, and that nothing which it tells about itself is at odds with keeping data."""
+    """Check that the server is there, and that its settings allow it to keep data. Settings that it hides are not
+    checked.
+    """
     info = await _tell(client, b"INFO")
     if info.get("maxmemory_policy", "").startswith("allkeys-") and info.get("maxmemory") != "0":
         policy = info["maxmemory_policy"]
@@ -178,7 +180,7 @@ async def _check_server(client: Client, *, durable: bool) -> None:
 
 
 async def _tell(client: Client, *command: bytes) -> dict[str, str]:
-    """What the server says about itself; nothing where we may not ask."""
+    """Return the server's answer about itself; an empty dict if the user may not ask."""
     try:
         answer = await client.call(ANY_SLOT, *command)
     except StorageError as exc:

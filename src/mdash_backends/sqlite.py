@@ -1,8 +1,7 @@
-"""``sqlite:///var/lib/mdash``: a folder with a database, for one process. What is acknowledged is on disk.
+"""``sqlite:///var/lib/mdash``: a folder with a database, for one process. Every acknowledged write is on disk.
 
-The folder holds ``mdash.db`` (documents and logs), ``blobs/`` (each a file), ``lock``, and ``reserve``, which takes the
-room that SQLite needs to open the database on a full disk. The bus is in this process,
-as is everybody who could listen.
+The folder holds ``mdash.db`` (documents and logs), ``blobs/`` (each a file), ``lock``, and ``reserve``, which keeps the
+space that SQLite needs to open the database on a full disk. The bus is in this process, and so are all subscribers.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ DATABASE: Final = "mdash.db"
 BLOBS: Final = "blobs"
 RESERVE: Final = "reserve"
 
-RESERVE_BYTES: Final = 2**16  # twice what SQLite's index of its log takes, which is made anew at each start
+RESERVE_BYTES: Final = 2**16  # twice the index that SQLite makes for its log at each start
 
-PAGE: Final = 500  # documents that a scan has in memory at once,
+PAGE: Final = 500  # documents that a scan has in memory at the same time,
 PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
 MAX_BODY: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
 MAX_INTEGER: Final = 2**63 - 1  # SQLite's largest
 
 
 class Sql:
-    """Every statement that is ever run on the tables. Each finds its rows by a key."""
+    """All statements that are run on the tables. Each finds its rows by a key."""
 
     GET = "SELECT version, CAST(body AS BLOB) FROM documents WHERE collection = ? AND key = ?"
     VERSION = "SELECT version FROM documents WHERE collection = ? AND key = ?"
@@ -66,7 +65,7 @@ class Sql:
 
 
 class SqliteDocuments:
-    """Documents in a table."""
+    """A document store in a table."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -89,11 +88,11 @@ class SqliteDocuments:
                 if not document.key.startswith(prefix):
                     return  # keys are in the order of their code points: those with the prefix lie together
                 yield document
-            start = documents[-1].key + "\0"  # the text that comes right after it
+            start = documents[-1].key + "\0"  # the next text in the order of code points
 
 
 class SqliteLogs:
-    """Logs in two tables: where each one ends, and the entries of all."""
+    """A log store in two tables: the ends of the logs, and the entries of all."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -120,13 +119,13 @@ class SqliteLogs:
 async def _put_and_append(
     engine: Engine, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
 ) -> tuple[int, int]:
-    """`PutAndAppend`: two changes of one transaction."""
+    """Write a document and a log entry in one transaction, as `PutAndAppend` says."""
     _check_time(time)
     put = partial(_put, _text(collection), _text(key), _body(body), expected)
     append = partial(_append, _text(log), time, [_body(entry)])
 
     def both(db: sqlite3.Connection) -> tuple[int, int]:
-        return put(db), append(db)  # a conflict comes before anything is changed
+        return put(db), append(db)  # a conflict is raised before anything is changed
 
     return await engine.write(both)
 
@@ -162,7 +161,7 @@ def _delete(collection: str, key: str, expected: int | None, db: sqlite3.Connect
 
 
 def _checked_version(collection: str, key: str, expected: int | None, db: sqlite3.Connection) -> int:
-    """The version that is there, 0 for none, if it is as expected."""
+    """Return the present version, 0 for none. Raises `VersionConflict` if it is not the expected one."""
     found = _row(Sql.VERSION, (collection, key), db)
     actual = 0 if found is None else found[0]
     if expected not in (None, actual):
@@ -212,8 +211,8 @@ def _trim(log: str, keep: int, db: sqlite3.Connection, *, before: int = MAX_INTE
 
 
 def _row(statement: str, values: Sequence[object], db: sqlite3.Connection) -> tuple[Any, ...] | None:
-    """The row of a statement that gives one or none."""
-    rows = db.execute(statement, values).fetchall()  # to the end: a statement that is not done holds its snapshot
+    """Return the row of a statement that gives one or none."""
+    rows = db.execute(statement, values).fetchall()  # to the end: an unfinished statement holds its snapshot
     return rows[0] if rows else None
 
 
@@ -232,12 +231,12 @@ def _body(body: bytes) -> bytes:
 
 
 def _integer(number: int) -> int:
-    """A count or an offset as SQLite can bind it: beyond its largest there is nothing anyway."""
+    """Return a count or an offset that SQLite can bind. Beyond its largest integer there are no entries anyway."""
     return min(max(number, 0), MAX_INTEGER)
 
 
 def _close(folder: Path) -> None:
-    """Let the owner alone read a store. SQLite gives the files that it makes the mode of the database."""
+    """Let only the owner read a store. SQLite gives its further files the mode of the database."""
     close_folder(folder / BLOBS)
     os.close(create_file(folder / DATABASE, os.O_WRONLY))
     for suffix in ("-wal", "-shm"):  # of a server that was killed
@@ -249,7 +248,9 @@ def _free_reserve(folder: Path) -> None:
 
 
 def _take_reserve(folder: Path) -> None:
-    """Set room aside for the next start. Where there is none, this start has used it, and gives it back at its end."""
+    """Keep space for the next start. If there is none, this start has used the reserve, and frees that space at its
+    end.
+    """
     try:
         with open(create_file(folder / RESERVE, os.O_WRONLY), "wb") as file:
             file.write(bytes(RESERVE_BYTES))
@@ -259,7 +260,7 @@ def _take_reserve(folder: Path) -> None:
 
 @asynccontextmanager
 async def open_sqlite(url: str) -> AsyncIterator[Backend]:
-    """Open the folder of a ``sqlite://`` URL, for as long as the context lasts. A folder that is missing is made.
+    """Open the folder of a ``sqlite://`` URL for as long as the context lasts. A missing folder is created.
 
     Raises:
         InvalidInput: the URL does not name a folder.

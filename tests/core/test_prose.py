@@ -15,7 +15,6 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 NOT_YET = frozenset(
     {
-        "mdash_backends",
         "mdashcore/cli",
         "mdashcore/hub",
         "mdashcore/server",
