@@ -11,7 +11,7 @@ import trustme
 
 from mdashcore import _json
 from mdashcore.server.config import ServerConfig
-from mdashcore.server.http.slow_lane import MAX_HEAD
+from mdashcore.server.lanes.slow_lane import MAX_HEAD
 from mdashcore.server.run import open_server
 
 PATHS = [

@@ -25,11 +25,11 @@ from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, que
 from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
-from mdashcore.server.http.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.http.forwarded import Client, peer_of
 from mdashcore.server.http.query import check_query, known_parameters
 from mdashcore.server.http.root_path import Elsewhere, RootPath
-from mdashcore.server.http.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
+from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
+from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
 from mdashcore.server.service import Service
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.connections.subscribers import Subscriber

@@ -29,9 +29,9 @@ from mdashcore import _json
 from mdashcore.server import errors
 from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
-from mdashcore.server.http.fast_lane import Answer, Next, date
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.http.request_head import is_host
+from mdashcore.server.lanes.fast_lane import Answer, Next, date
 
 __all__ = ["MAX_FIELDS", "MAX_HEAD", "SlowLane", "refusal"]
 
