@@ -14,6 +14,7 @@ import logging
 import os
 import resource
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,18 @@ class Commands:
     async def routes(self) -> list[tuple[str, str]]:
         """Method and path of all that it answers."""
         return routes(create_app(self._service))
+
+    async def block(self, seconds: float) -> None:
+        """Be a server with a fault: some work never gives way for so long, again and again."""
+
+        async def work() -> None:
+            while True:
+                end = time.perf_counter() + seconds
+                while time.perf_counter() < end:
+                    pass
+                await trio.lowlevel.checkpoint()
+
+        trio.lowlevel.spawn_system_task(work)
 
     async def figures(self) -> dict[str, Any]:
         """How many Trio tasks there are, by name."""
