@@ -16,7 +16,7 @@ import trio
 
 from mdashcore.cli.process import set_up_process
 from mdashcore.server.config import ServerConfig
-from mdashcore.server.run import calm_the_collector, open_server
+from mdashcore.server.run import open_server, tune_interpreter
 from mdashcore.server.service import ServiceSettings
 
 ACCOUNT = "benchmark"
@@ -29,7 +29,7 @@ async def serve(devices: int, settings: ServiceSettings, store: str) -> None:
         await hub.accounts.register(ACCOUNT, "no hash: nobody logs in with a password")
         key = (await hub.accounts.create_key(ACCOUNT)).secret
         tokens = [(f"d{n}", (await hub.create_device(ACCOUNT, f"d{n}")).token) for n in range(devices)]
-        calm_the_collector()
+        tune_interpreter()
         print(json.dumps({"port": server.port, "key": key, "devices": tokens}), flush=True)
         await trio.sleep_forever()
 

@@ -24,7 +24,7 @@ import trio
 from mdashcore.identity import DeviceKey
 from mdashcore.server.app import create_app, routes
 from mdashcore.server.config import ServerConfig, ServerLimits
-from mdashcore.server.run import RunningServer, open_server, serve
+from mdashcore.server.run import RunningServer, open_server, serve, tune_interpreter
 from mdashcore.server.service import ServiceSettings
 
 SETUP_AT_ONCE = 64  # writes that one commit takes together
@@ -116,6 +116,7 @@ async def main(folder: str, options: dict[str, Any]) -> None:
         **options.get("config", {}),
     )
     if "settings" in options:
+        tune_interpreter()
         settings = ServiceSettings(max_image=config.max_image, **options["settings"])
         async with open_server(config, settings=settings) as server:
             await obey(server)

@@ -104,15 +104,12 @@ async def handshake(attacked, path: str, token: str) -> trio.abc.Stream:
     return stream
 
 
-@pytest.mark.proof  # alone on the machine: beside other tests the bystander's latency is theirs
-@pytest.mark.parametrize("path", ["rpc", "notify"])
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(("path", "tls"), [("rpc", False), ("notify", True)])
 async def test_floods_of_frames_keep_no_other_tenant_waiting(open_attacked, standing_by, tls, path):
     """Eight sockets of an account, each with another kind of frame; also listeners, and over TLS."""
     async with open_attacked(tls=tls) as server, standing_by(server) as bystander:
         async with flooding(server, [*WORK.values()], path):
-            await bystander.call_unharmed("floods of frames", 100)
-        await bystander.call_unharmed("nothing", 20)
+            await bystander.call_unharmed("floods of frames")
 
 
 @pytest.mark.proof
@@ -128,7 +125,7 @@ async def test_a_flood_of_one_kind_keeps_no_other_tenant_waiting(attacked, bysta
 async def test_a_flood_of_control_frames_ends_its_socket(attacked, bystander, kind):
     """With 1008 and one line in the log for each; no device sends so many."""
     async with flooding(attacked, [CONTROL[kind]] * 8) as flood:
-        await bystander.call_unharmed(f"{kind} from 8 sockets", 100)
+        await bystander.call_unharmed(f"{kind} from 8 sockets")
         await attacked.until(lambda: len(flood.closed) == 8, "the sockets are still open")
     assert all(b"\x03\xf0more than" in last for last in flood.closed)
     assert attacked.log.count("is closed: more than") == 8
