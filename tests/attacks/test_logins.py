@@ -20,10 +20,10 @@ ANSWERED = 10  # strangers, after which the others wait too: what is measured is
 
 USERS = 3  # whose first login is looked at, one after the other
 
-CHECKS = 15
-"""Guesses that may be checked before a first login is answered.
+CHECKS = STRANGERS // 2
+"""Guesses that may be answered before a first login is: a queue that is not fair would answer all that wait.
 
-Those that run when it comes: at most four. The rest had been checked, and this test had not read the answers yet.
+At most four are checked when it comes. The rest had been checked, and this test had not read the answers yet.
 """
 
 
