@@ -18,7 +18,6 @@ NOT_YET = frozenset(
         "mdashcore/cli",
         "mdashcore/hub",
         "mdashcore/server",
-        "mdashcore/testing",
         "mdashcore/trio",
         "mdashcore/virtual_device",
     }
