@@ -16,7 +16,6 @@ SOURCE = Path(__file__).parents[2] / "src"
 NOT_YET = frozenset(
     {
         "mdashcore/cli",
-        "mdashcore/hub",
         "mdashcore/server",
         "mdashcore/trio",
         "mdashcore/virtual_device",

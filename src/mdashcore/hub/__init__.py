@@ -1,8 +1,8 @@
-"""What the service does, on any event loop: it awaits the storage protocols, and where writers meet, each other.
+"""The device service on any event loop: it awaits the storage protocols, and its writers await each other's turns.
 
-A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no connection: a holder of connections
-(a `Node` of `mdashcore.trio`, or an embedder's own server) registers as a `HubObserver` and is notified of what
-concerns it.
+A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no connection. A holder of connections
+(a `Node` of `mdashcore.trio`, or an embedder's own server) registers as a `HubObserver`, and the hub calls its methods
+when something changes that concerns connections.
 """
 
 from mdashcore.hub.accounts import CreatedKey
