@@ -73,6 +73,33 @@ class HubObserver(Protocol):
 class Hub:
     """The service on one storage backend.
 
+    ::
+
+        async with open_backend("memory://") as backend:
+            hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
+            created = await hub.create_device("home", "lamp")
+
+    Attributes:
+        accounts: users and their API keys.
+        registry: devices, and who a device's token belongs to. `create_device`, `rename_device` and `remove_device` of
+            the hub also send notifications, and remove what other parts keep of a device.
+        shadows: the shadow of each device: read and updated.
+        presence: which device is connected, to which node, and since when.
+        feed: notifications: emitted, read, and delivered to subscribers.
+        updates: the firmware update of each device, and the ended ones before it.
+        rollouts: images for many devices.
+        sessions: browser sessions.
+        device_list: devices joined with presence and shadow, filtered, in pages.
+        retention: removes notifications that are too old.
+        usage: how much each account has of its limits.
+        blobs: the images of firmware, within the limits.
+        nodes: the processes that hold connections, where several share a store.
+        limits: those of each account, as given.
+        now: the wall clock, as given.
+        clock: both clocks: what a limit of time counts by.
+        backend: the storage, as given.
+        bus: its message bus.
+
     Args:
         now: the wall clock, in Unix seconds, for stored and shown times. It may be set at any time.
         monotonic: seconds since any moment, by a clock that is never set, such as `time.monotonic`. It measures limits.

@@ -15,7 +15,7 @@ from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, errors
 from mdashcore.server.api._request import answer, body_limit
 from mdashcore.server.api.elsewhere import instead_of
-from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page, root_path
+from mdashcore.server.asgi import App, FramingGuard, Receive, Scope, Send, is_from_page, root_path
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.forwarded import ProxiedApp
@@ -29,7 +29,7 @@ from mdashcore.server.uploads.rollout_upload import RolloutRoute
 from mdashcore.server.uploads.update_upload import UploadRoute
 from mdashcore.trio.transport.server_websocket import NO_HANDSHAKE
 
-__all__ = ["create_app", "create_quart_app", "routes"]
+__all__ = ["App", "Receive", "Scope", "Send", "create_app", "create_quart_app", "routes"]
 
 _log = logging.getLogger(__name__)
 

@@ -148,6 +148,7 @@ class PresenceRecord:
 
     @property
     def online(self) -> bool:
+        """Whether the device is connected to a node."""
         return self.node is not None
 
 
