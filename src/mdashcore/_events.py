@@ -105,4 +105,3 @@ class FrameRejected(msgspec.Struct, frozen=True, gc=False):
 Event: TypeAlias = (
     RequestReceived | NotificationReceived | ResponseReceived | CallTimedOut | FrameRejected | ConnectionClosed
 )
-"""Any of the six events."""

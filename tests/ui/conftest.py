@@ -43,7 +43,7 @@ CHROMIUM = next(
 
 PASSWORD = "correct horse"
 
-PATIENCE = 10_000  # ms that a page has for what a test waits for: far above what it takes on a busy machine
+PATIENCE = 25_000  # ms that a page has for what a test waits for: far above what it takes on a busy machine
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}

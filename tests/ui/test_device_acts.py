@@ -7,6 +7,8 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+from mdashcore.virtual_device import Build
+
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
 
 
@@ -321,8 +323,8 @@ def test_deleting_many(page, person, axe):
 
 def test_updating_many(page, person, fleet, make_firmware, axe):
     """Who is online gets the image, the others wait for it; it goes on while one looks elsewhere, and says its end."""
-    fleet.connect("lamp", name="Lamp")
-    fleet.connect("meter", name="Meter")
+    for id in ("lamp", "meter"):
+        fleet.connect(id, name=id.capitalize(), build=Build(app="lamp"))
     person.register("off", "Off")
     select(page, "lamp", "meter", "off")
     page.get_by_role("button", name="Update firmware…").click()

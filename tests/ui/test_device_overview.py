@@ -105,12 +105,13 @@ def test_firmware_on_trial_is_kept_or_given_back(open_page, person, fleet, insta
 
 
 def test_firmware_that_the_server_commits(open_page, person, fleet, install):
-    """The banner says that nobody has to; and it goes when it is done."""
+    """The banner says that no person has to; and it goes when the firmware is committed."""
     fleet.connect("lamp")
-    install("lamp", version="2.0", query={"commit": "auto", "commit_after": 2})
+    install("lamp", version="2.0", query={"commit": "auto", "commit_after": 250})
     page = open_page(person, "#/device/lamp")
     banner = page.get_by_role("region", name="Uncommitted firmware")
     expect(banner).to_contain_text("The server commits it by itself")
+    assert person.http.post("/devices/lamp/rpc/OTA.Commit").status_code == 200
     expect(banner).to_be_hidden()
     expect(page.locator(".device-facts .tag")).to_have_text("committed")
 

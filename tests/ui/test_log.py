@@ -126,14 +126,14 @@ def test_a_page_that_goes_live_while_it_looks_back_goes_on_looking(open_page, pe
     expect(lines(page)).to_have_count(1)
     held = []
 
-    def hold_the_second(route):
-        if not held and asks(route).get("before", NEWEST) < NEWEST:
-            held.append(route)
-        else:
-            route.continue_()
+    def is_second(request):
+        return request.url.endswith("/logs") and request.post_data_json.get("before", NEWEST) < NEWEST
 
-    page.route("**/logs", hold_the_second)
-    tweak(page, "stream.js", PAGE=10)
+    page.route(
+        "**/logs", lambda route: route.continue_() if held or not is_second(route.request) else held.append(route)
+    )
+    with page.expect_request(is_second):
+        tweak(page, "stream.js", PAGE=10)
     expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
     calls("Test.Call", 30)
     held[0].continue_()

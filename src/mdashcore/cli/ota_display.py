@@ -1,4 +1,4 @@
-"""The display of a running update on stderr."""
+"""An update on stderr, while it is watched."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class Display:
     """Progress on stderr: a bar on a terminal, elsewhere a line for each state.
 
     Args:
-        device: the id of the device.
-        hint: whether to say how to commit an update on trial, and until when.
+        hint: whether to say how an update on trial is committed, and how long that can be done.
     """
 
     def __init__(self, device: str, *, hint: bool) -> None:
@@ -51,7 +50,7 @@ class Display:
             self._bar.stop()
 
     def show(self, update: Mapping[str, Any]) -> None:
-        """Show an update as the server describes it. An older description than the last one is ignored."""
+        """Take an update as the server describes it; one that is older than the last is passed over."""
         if update["revision"] < self._revision:
             return
         before = self.state
@@ -75,12 +74,12 @@ class Display:
             self.say(f"{self._device} {what} in {left:.0f} s unless {_who(self._device, update)}")
 
     def progress(self, percent: int) -> None:
-        """Show how much has been sent, in percent."""
+        """Take what has been sent so far."""
         if self._bar is not None and self.state == State.TRANSFERRING:
             self._bar.update(self._task, completed=percent)
 
     def tick(self) -> None:
-        """Update the remaining time. Called once a second."""
+        """A second has passed."""
         if self._bar is None or not self.state:
             return
         left = (
@@ -89,7 +88,7 @@ class Display:
         self._bar.update(self._task, description=printable(f"{self.state}{left}"))
 
     def say(self, text: str) -> None:
-        """Write a line of its own."""
+        """A line of its own."""
         if self._bar is None:
             click.echo(printable(text), err=True)
         else:
@@ -97,7 +96,7 @@ class Display:
 
 
 def goes_on(device: str) -> str:
-    """Return the hint for a user that stops watching, without a full stop."""
+    """What to say when nobody watches any more, without a full stop."""
     return f"The update goes on: mdash ota {device} --status shows it, --cancel takes it back"
 
 

@@ -66,36 +66,21 @@ class ImageFacts(Protocol):
     """The attributes that `Image.of` reads. `mdashcore.firmware.Image` has them."""
 
     @property
-    def name(self) -> str:
-        """The file's name."""
-
+    def name(self) -> str: ...
     @property
-    def size(self) -> int:
-        """Bytes."""
-
+    def size(self) -> int: ...
     @property
-    def sha256(self) -> str:
-        """The digest of the file, in hexadecimal."""
-
+    def sha256(self) -> str: ...
     @property
-    def build_id(self) -> str | None:
-        """The build that the manifest names."""
-
+    def build_id(self) -> str | None: ...
     @property
-    def version(self) -> str | None:
-        """The version that the manifest names."""
-
+    def version(self) -> str | None: ...
     @property
-    def platform(self) -> str | None:
-        """The platform that the manifest names."""
-
+    def platform(self) -> str | None: ...
     @property
-    def app(self) -> str | None:
-        """The application that the manifest names."""
-
+    def app(self) -> str | None: ...
     @property
-    def bare(self) -> bool:
-        """Whether it has no manifest."""
+    def bare(self) -> bool: ...
 
 
 @attrs.frozen
@@ -116,7 +101,6 @@ class Image:
 
     @classmethod
     def of(cls, image: ImageFacts) -> Image:
-        """Return what an update remembers of an image that was read."""
         return cls(**{field.name: getattr(image, field.name) for field in attrs.fields(cls)})
 
 

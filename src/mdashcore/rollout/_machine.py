@@ -101,7 +101,6 @@ Event: TypeAlias = (
     | Settled
     | DeadlinePassed
 )
-"""Any of the events."""
 
 
 # --------------------------------------------------------------------- the actions: which other fields change

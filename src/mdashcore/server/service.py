@@ -1,4 +1,4 @@
-"""The object that the handlers of requests work with. It is made once."""
+"""What the handlers of requests work with: one object, made once."""
 
 from __future__ import annotations
 
@@ -34,49 +34,46 @@ class ServiceSettings:
 
     max_bodies: int = 64 * 2**20
     """Bytes of request bodies in memory at the same time, of all clients: 64 of the largest. Beyond them the body that
-    has waited the longest for its next piece is given up with 503. A firmware image is streamed and does not count."""
+    waits the longest for its next piece is given up with 503. An image streams, and does not count."""
 
     max_image: int = 256 * 2**20
-    """Bytes of an uploaded firmware image. An image is streamed, so the bound protects the store's disk, not the
-    memory."""
+    """Bytes of an uploaded firmware image: it streams through, so this bounds the store's disk, not the memory."""
 
     max_uploads: int = 32
-    """Uploads at the same time, of all accounts. `AccountLimits` bounds the uploads of one account."""
+    """Uploads at the same time, of all accounts. How many of them one account may have, `AccountLimits` says."""
 
     body_timeout: float = 30.0
-    """Seconds to wait for a request's body, or for the next piece of an upload."""
+    """Seconds that a request's body, or the next piece of an upload, may let itself be waited for."""
 
     call_timeout: float = 10.0
-    """Seconds to wait for a device's answer to a call, if the request does not name a time-out."""
+    """Seconds that a device has for the answer to a call, where the request does not say otherwise."""
 
     max_call_timeout: float = 120.0
-    """Seconds of the longest time-out that a request may name."""
+    """Seconds that a request may ask for."""
 
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks of the proxies in front of the server."""
 
     forwarded_header: str | None = None
-    """The header in which the proxies pass on the client's address: ``X-Forwarded-For``, ``Forwarded``, or another
-    list."""
+    """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
 
     hsts_max_age: int = attrs.field(default=365 * 86_400, validator=whole(0))
-    """Seconds for which a browser that has used TLS uses nothing else. With 0 browsers forget the earlier value."""
+    """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
 
     root_path: str = attrs.field(default="", validator=IS_ROOT_PATH)
-    """The path below which the server is reached, such as ``/mdash``. Empty if the server has the host for itself."""
+    """The path below which the server is reached, such as ``/mdash``; empty where it has the host for itself."""
 
     fast_lane: bool = True
-    """Whether the most frequent requests are answered without a framework. `False` is for comparisons: the answers are
-    equal."""
+    """Whether the hot requests are answered without a framework. False is for comparing: the answers are the same."""
 
 
 class InFlight:
-    """Counts the running operations of accounts in this process, with a bound for each account.
+    """What accounts do at the same time in this process, with a bound for each account.
 
     Args:
-        limit: the name of the bound, a field of `AccountLimits`.
-        most: the bound for each account.
-        what: the name of the operations, for the error.
+        limit: the name of the bound: a field of `AccountLimits`.
+        most: for each account.
+        what: they are, for the error.
     """
 
     def __init__(self, limit: str, most: int, what: str) -> None:
@@ -86,7 +83,7 @@ class InFlight:
         self._numbers: dict[str, int] = {}
 
     def of(self, account: str) -> int:
-        """Return the number of the account's running operations."""
+        """How many the account has."""
         return self._numbers.get(account, 0)
 
     def __len__(self) -> int:
@@ -94,7 +91,7 @@ class InFlight:
 
     @contextmanager
     def one(self, account: str) -> Iterator[None]:
-        """Count one more operation as long as the context lasts. Raises `LimitReached`."""
+        """One more, as long as the context lasts. Raises `LimitReached`."""
         present = self.of(account)
         if present >= self._most:
             raise LimitReached(self._limit, f"{present} {self._what} of the account are going on, as many as may")
@@ -124,7 +121,7 @@ class Service:
         self._devices_uploaded: set[DeviceKey] = set()
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
-        """Create an account if it is missing. An existing account stays as it is, and its password is not even hashed.
+        """Make an account that is missing. One that is there stays as it is: its password costs not even a hash.
 
         Raises:
             InvalidInput: no account can have this name, or this password.
@@ -137,26 +134,25 @@ class Service:
             return
         digest = await self.passwords.hash(password)
         if await accounts.is_removing(name):
-            # an earlier removal was interrupted; the new account must not inherit its data
-            await self.hub.remove_account(name)
+            await self.hub.remove_account(name)  # it was stopped halfway: the new account inherits nothing
         try:
             await accounts.register(name, digest, admin=admin)
         except AlreadyExists:
-            pass  # another server has just created the account
+            pass  # another server has just made it
 
     async def reset_password(self, name: str, password: str) -> None:
-        """Reset the password of an account. The sessions and sockets of the old password end.
+        """Give an account this password, which ends what the old one has opened.
 
         Raises:
             NotFound: there is no such account.
-            InvalidInput: the text cannot be a password.
+            InvalidInput: it cannot be a password.
         """
         if await self.hub.accounts.get(name) is None:
             raise NotFound(f"no user {name!r}, whose password could be reset")
         await self.hub.accounts.set_password(name, await self.passwords.hash(password))
 
     def call_timeout(self, asked: str | None) -> float:
-        """Return the time-out of a call in seconds, as a request asks for it. Raises `InvalidInput`."""
+        """The time-out of a call in seconds, as a request asks for it. Raises `InvalidInput`."""
         if asked is None:
             return self.settings.call_timeout
         try:
@@ -169,12 +165,12 @@ class Service:
 
     @contextmanager
     def uploading(self, account: str, key: DeviceKey | None = None) -> Iterator[None]:
-        """Count an upload for a device or for a rollout as long as the context lasts.
+        """While an image comes in, for a device or for a rollout.
 
         Raises:
-            Conflict: another upload for the device is running.
-            LimitReached: the account has as many uploads as it may have.
-            Busy: the process has as many uploads as it may have.
+            Conflict: another one of the device comes in.
+            LimitReached: the account has as many as it may.
+            Busy: the process has.
         """
         if key is not None and key in self._devices_uploaded:
             raise Conflict(f"an image for {key.id!r} is being uploaded already")
@@ -190,7 +186,7 @@ class Service:
                     self._devices_uploaded.discard(key)
 
     async def use(self, account: str) -> dict[str, int]:
-        """Return the account's use of each of its limits, by name, of the store and of this process."""
+        """How much the account has of each of its limits, by name: of the store, and of this process."""
         hub = self.hub
         stored = await hub.usage.of(account)
         rollouts, open_rollouts = await hub.rollouts.use(account)

@@ -1,4 +1,4 @@
-"""The conformance suites, and all of them in one."""
+"""The conformance suites together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 class BackendSuite(DocumentStoreSuite, LogStoreSuite, BlobStoreSuite, MessageBusSuite):
-    """All suites, for a backend that has all four stores.
+    """Every suite for a backend that has all four stores.
 
     ::
 

@@ -1,4 +1,4 @@
-"""The board of the device: clock, timers, log, reports and reset line. The services run on it."""
+"""The board that the services run on: its clock, timers, log, reports and reset line."""
 
 from __future__ import annotations
 
@@ -14,20 +14,14 @@ from mdashcore.virtual_device.timers import Timers
 
 __all__ = ["ERROR", "INFO", "Board"]
 
-ERROR: Final = 0  # Mongoose OS's log levels; `debug.level` is the highest that is logged
+ERROR: Final = 0  # Mongoose OS's log levels; `debug.level` is the highest that is let through
 INFO: Final = 2
 
-STDERR: Final = 2  # the file descriptor to which Mongoose OS logs
+STDERR: Final = 2  # where Mongoose OS logs to
 
 
 class Board:
-    """The parts of the device that its services use.
-
-    Args:
-        config: the configuration of the device.
-        now: returns Unix seconds.
-        reset: called when the reset line is pulled.
-    """
+    """What a service may use of the device around it. `reset` is what the reset line does."""
 
     def __init__(self, config: Config, *, now: Callable[[], float], reset: Callable[[], None]) -> None:
         self.config = config
@@ -37,7 +31,7 @@ class Board:
         self._reset = reset
 
     def power_on(self) -> None:
-        """Clear the RAM: timers, notifications that are not sent yet, the numbering of log lines."""
+        """Forget what was in RAM: timers, notifications not yet sent, the log's numbering."""
         self.timers.clear()
         self.outbox.clear()
         self._started = trio.current_time()
@@ -45,11 +39,11 @@ class Board:
         self._seq = 0
 
     def uptime(self) -> float:
-        """Return the seconds since the last boot."""
+        """Seconds since the last boot."""
         return trio.current_time() - self._started
 
     def log(self, text: str, level: int = INFO) -> None:
-        """Put a line into the `Log` notification `{fd, data, t, seq}`; `t` is Unix time in seconds."""
+        """One line for the `Log` notification `{fd, data, t, seq}`; `t` is Unix time in seconds."""
         if level > self.config["debug.level"] or not self.config["dash.send_logs"]:
             return
         line = {"fd": STDERR, "data": text, "t": round(self._now(), 3), "seq": self._seq}
@@ -65,7 +59,7 @@ class Board:
         self.outbox.put_report((method, params))
 
     def reset_after(self, seconds: float, why: str) -> None:
-        """Pull the reset line after `seconds`. Of several calls the earliest time counts."""
+        """Pull the reset line later. Of several calls the earliest time counts."""
         self.log(f"rebooting in {seconds * 1000:.0f} ms: {why}")
         at = trio.current_time() + seconds
         if at < self._reset_at:
@@ -74,5 +68,5 @@ class Board:
 
 
 def shadow_update(reported: dict[str, Any]) -> tuple[str, Any]:
-    """Return the notification that reports state."""
+    """The notification that reports state."""
     return "Dash.Shadow.Update", {"state": {"reported": reported}}

@@ -1,7 +1,7 @@
-"""The boot loader: two slots, and the rule that an update must be committed to stay.
+"""Which firmware boots: two slots, and the rule that an update has to be committed to stay.
 
 ====================  ===================  ==========================================================
-at power-on           commit_timeout       effect
+at power-on           commit_timeout       what happens
 ====================  ===================  ==========================================================
 committed             –                    the active slot boots
 first boot            0                    the active slot boots and is committed
@@ -29,32 +29,32 @@ class Build:
     """A firmware build, in the words of its manifest."""
 
     app: str = "virtual-device"
-    """The `name` in the manifest."""
+    """The manifest's `name`."""
 
     version: str = "1.0"
     build_id: str = "19700101-000000/factory"
     platform: str = "esp32"
-    """The value of `arch`. An update for another platform is refused."""
+    """What `arch` reports. An update for another platform is refused."""
 
 
 @attrs.frozen
 class Boot:
-    """The state of the boot loader, which is kept in flash."""
+    """What the boot loader keeps in flash."""
 
     slot: int
     """0 or 1: the slot that boots next."""
 
     build: Build
-    """The build in that slot."""
+    """What is in it."""
 
     fallback: Build | None = None
-    """The build in the other slot, which boots again unless `build` is committed; `None` after the commit."""
+    """What is in the other slot, and boots again unless `build` is committed; None once it is."""
 
     first_boot: bool = False
-    """Whether `build` was installed and has not booted yet."""
+    """`build` was installed and has not booted yet."""
 
     commit_timeout: int = 0
-    """Seconds from the first boot until an uncommitted build is rolled back. With 0 it is committed at its boot."""
+    """Seconds from the first boot until it is rolled back if nobody committed it; 0: it commits itself."""
 
     def __attrs_post_init__(self) -> None:
         if self.slot not in (0, 1) or self.commit_timeout < 0:
@@ -65,18 +65,18 @@ class Boot:
         return self.fallback is None
 
     def install(self, build: Build, commit_timeout: int) -> Boot:
-        """Return the state after `build` was written to the other slot."""
+        """`build` was written to the other slot."""
         return Boot(1 - self.slot, build, self.build, first_boot=True, commit_timeout=commit_timeout)
 
     def commit(self) -> Boot:
         return Boot(self.slot, self.build, first_boot=self.first_boot)
 
     def revert(self) -> Boot:
-        """Return the state after a rollback; the same state if there is no build to go back to."""
+        """Nothing to go back to: no change."""
         return self if self.fallback is None else Boot(1 - self.slot, self.fallback)
 
     def power_on(self) -> Boot:
-        """Return the state after a power-on, by the table above."""
+        """The table above."""
         if not self.committed and not self.first_boot:
             return self.revert()
         booted = attrs.evolve(self, first_boot=False)
@@ -87,10 +87,10 @@ class BootLoader:
     """Keeps `Boot` in a file, so that killing the process is a power cut and starting it again a boot."""
 
     def __init__(self, file: Path, factory: Build) -> None:
-        """Load the state. `factory` is the build in slot 0 of a device that never ran.
+        """`factory` is the build in slot 0 of a device that never ran.
 
         Raises:
-            InvalidInput: the file was not written by `save`.
+            InvalidInput: the file is not one that `save` wrote.
         """
         self._file = file
         saved: Any = read_json(file)
@@ -104,7 +104,7 @@ class BootLoader:
         self.running: Build = self.state.build
 
     def save(self, state: Boot) -> None:
-        """Write the file before changing the state, so that a power cut undoes nothing."""
+        """The file first: nothing is done that a power cut would undo."""
         if state != self.state or not self._file.exists():
             write_json(self._file, state)
             self.state = state

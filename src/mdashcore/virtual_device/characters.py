@@ -1,4 +1,4 @@
-"""Characters: the differences between devices in the field and a Mongoose OS device of today.
+"""Characters: what devices in the field do differently from a Mongoose OS device of today, or say less of.
 
 A character is a set of habits, and characters can be joined: `join("no-status", "slow-flash")` has the habits of both.
 Each name in `CHARACTERS` stands for published device code, whose behaviour the habits repeat.
@@ -19,7 +19,7 @@ __all__ = ["CHARACTERS", "PLAIN", "Character", "NoMethod", "join"]
 
 @attrs.frozen
 class NoMethod:
-    """The error with which a device refuses a method that it does not have."""
+    """How a device refuses a method that it does not have."""
 
     code: int = 404
     words: str = "No handler for {method}"
@@ -32,36 +32,34 @@ class Character:
     doc: str = ""
     """One line for `mdash device --help`."""
     lacks: frozenset[str] = frozenset()
-    """Methods that the device does not have."""
+    """Methods that it does not have."""
     no_method: NoMethod = NoMethod()
-    """The error for these and all other methods that the device does not have."""
+    """How it refuses them, and any other method that it does not have."""
     omits: frozenset[str] = frozenset()
-    """Members that are missing in its `reported.ota`."""
+    """Members that its `reported.ota` lacks."""
     has_trial: bool = True
-    """Whether a new build runs on trial until it is committed. Otherwise it is committed when it boots."""
+    """Whether a new build runs on trial until it is committed; without that it is committed when it boots."""
     heartbeat: bool = False
-    """Whether the device introduces itself with `Dash.Heartbeat`, before any report."""
+    """It introduces itself with `Dash.Heartbeat`, before any report."""
     forgets_transfers: bool = True
-    """Whether the device forgets a stalled transfer. Otherwise it refuses another one until `OTA.End` or a reboot.
+    """Whether it forgets a transfer that is not gone on with; else it refuses another until `OTA.End` or a reboot.
 
-    A device that does not forget accepts `OTA.End` after half an image too: its boot loader then starts the old build.
+    A device that does not forget takes `OTA.End` of half an image too: its boot loader then starts the old build.
     """
     delays: Mapping[str, float] = MappingProxyType({})
-    """Seconds from the request to the answer, by method."""
+    """Seconds that it takes for a method before it answers."""
     tells_percent: bool = False
-    """Whether the device sends the notification `State.Set {"ota": {"percent": N}}` for every `OTA.Write`."""
+    """It sends the notification `State.Set {"ota": {"percent": N}}` for every `OTA.Write`."""
     chatter: float | None = None
-    """Seconds between two reports, and between two log lines; `None` for the arguments of `VirtualDevice`."""
+    """Seconds between two reports, and between two log lines; `None`: as the device was told."""
     broken_json: bool = False
-    """Whether its errors are not JSON (`"message":}`), and each report is followed by a frame with `nan` for a
-    number.
-    """
+    """Its errors are not JSON (`"message":}`), and after each report it sends a frame with `nan` for a number."""
     byte_per_frame: bool = False
-    """Whether it sends each byte as a text frame of its own, and answers every frame without a method with an error."""
+    """It sends each byte as a text frame of its own, and answers every frame that has no method with an error."""
 
     @property
     def can_talk(self) -> bool:
-        """Whether the server can understand the frames of this device."""
+        """Whether what it sends can be understood at all."""
         return not self.byte_per_frame
 
 
@@ -117,7 +115,7 @@ CHARACTERS: Final[Mapping[str, Character]] = MappingProxyType(
 
 
 def join(*names: str) -> Character:
-    """Return the habits of all these characters together; `PLAIN` without names.
+    """The habits of all of these characters together; of none: `PLAIN`.
 
     Raises:
         InvalidInput: there is no character of that name.
@@ -131,7 +129,7 @@ def join(*names: str) -> Character:
 
 
 def _join(one: Character, other: Character) -> Character:
-    """Join two characters. A habit that is not the default wins; of two such habits, the sum or the later one."""
+    """A habit that is not the default wins; of two, the sum or the one that comes later."""
     changed: dict[str, Any] = {}
     for field in attrs.fields(Character):
         mine, others = getattr(one, field.name), getattr(other, field.name)

@@ -1,1 +1,1 @@
-"""The stored data: every collection, and the types of its records."""
+"""What is stored: every collection, and the records in it."""

@@ -1,4 +1,4 @@
-"""Authentication: maps the headers of a request to the account for which it acts."""
+"""Authentication: from the headers of a request to the account that it acts for."""
 
 from mdashcore.server.auth.authenticator import (
     Authenticator,
