@@ -8,7 +8,7 @@ PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: demo test test-fast check proofs bench screenshots format clean
+.PHONY: demo test test-fast check proofs bench screenshots format docs clean
 
 # A stamp per environment: installed again only when the project's metadata changes.
 $(VENV)/.installed: pyproject.toml
@@ -52,6 +52,10 @@ format: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --group dev
 	$(VENV)/bin/ruff check --fix src tests benchmarks
 	$(VENV)/bin/ruff format src tests benchmarks
+
+# What pages have from the code: docstrings, bounds, machines.
+docs: $(VENV)/.installed
+	for script in docs/*.py; do $(VENV)/bin/python $$script || exit; done
 
 clean:
 	rm -rf .venv .venv-* node_modules mdash-data mdash-demo screenshots build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -105,3 +105,4 @@ class FrameRejected(msgspec.Struct, frozen=True, gc=False):
 Event: TypeAlias = (
     RequestReceived | NotificationReceived | ResponseReceived | CallTimedOut | FrameRejected | ConnectionClosed
 )
+"""Any of the six events."""

@@ -16,6 +16,7 @@ __all__ += ["growth", "merge", "mirrors", "rendered", "size", "stamped"]
 
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
+"""A JSON object as a dict."""
 
 Timestamps = NewType("Timestamps", JsonObject)
 """The times at which the values of an object were set: an object for each object, an int (Unix seconds) for any other

@@ -65,6 +65,8 @@ class Part:
 
 @attrs.frozen
 class Manifest:
+    """What a firmware zip says of itself."""
+
     name: str
     platform: str
     version: str
@@ -87,22 +89,27 @@ class Image:
 
     @property
     def bare(self) -> bool:
+        """Whether it is no firmware zip, and has no manifest."""
         return self.manifest is None
 
     @property
     def build_id(self) -> str | None:
+        """The build that the manifest names."""
         return self.manifest.build_id if self.manifest else None
 
     @property
     def version(self) -> str | None:
+        """The version that the manifest names."""
         return self.manifest.version if self.manifest else None
 
     @property
     def platform(self) -> str | None:
+        """The platform that the manifest names."""
         return self.manifest.platform if self.manifest else None
 
     @property
     def app(self) -> str | None:
+        """The application that the manifest names."""
         return self.manifest.name if self.manifest else None
 
 

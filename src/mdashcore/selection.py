@@ -113,6 +113,7 @@ class Selection:
 
 
 ANY: Final = Selection()
+"""The selection of every device."""
 
 
 def parse(terms: object = (), devices: object = None) -> Selection:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
+import os
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +23,7 @@ from mdashcore import _errors, notifications, ota, rollout
 from mdashcore._errors import STATUS
 from mdashcore.cli import cli
 from mdashcore.cli.exits import MEANING
+from mdashcore.hub import Hub
 from mdashcore.hub.deltas import DELTA_METHOD
 from mdashcore.hub.device_session import DEVICE_METHODS
 from mdashcore.hub.limits import PER_PROCESS
@@ -29,6 +33,7 @@ from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.server.service import ServiceSettings
 from mdashcore.server.uploads.update_upload import _PATH as UPLOAD_PATH
+from mdashcore.storage import open_backend
 
 MOS = Path(__file__).parents[1] / "clients" / "mos.py"
 
@@ -360,6 +365,29 @@ def test_every_public_name_is_documented_and_no_other(page):
 def test_the_states_of_a_connection_are_the_code_s(run):
     """The drawings and tables of its page are what `docs/connection_machine.py` writes."""
     run("python3 docs/connection_machine.py --check", cwd=SOURCE.parents[1])
+
+
+def test_the_page_is_what_the_docstrings_say(run):
+    """Names, signatures, arguments, errors: as `docs/python_api.py` writes them. No public name is without words."""
+    run("python3 docs/python_api.py --check", cwd=SOURCE.parents[1])
+
+
+async def test_help_shows_what_a_hub_has(page):
+    """Each attribute, in the class's docstring, which `help(Hub)` shows; and those that are parts, with their verbs, on
+    the page."""
+    async with open_backend("memory://") as backend:
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
+    shown = re.findall(
+        r"^    (\w+): ", inspect.getdoc(Hub).partition("Attributes:")[2].partition("Args:")[0], re.MULTILINE
+    )
+    assert set(shown) == {name for name in vars(hub) if not name.startswith("_")}
+    text = page("docs/reference/python_api.md").text
+    parts = {name: type(getattr(hub, name)).__name__ for name in shown}
+    for name, cls in parts.items():
+        if cls in mdashcore.hub.__all__ and cls != "AccountLimits":
+            assert f"A `Hub` has one: `hub.{name}`." in text
+    for verb in ("Registry.authenticate", "Shadows.update", "Presence.claim", "Feed.emit", "Updates.create"):
+        assert f"#### `{verb}`" in text
 
 
 def test_the_limits_are_the_code_s(run):

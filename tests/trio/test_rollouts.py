@@ -14,7 +14,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wall_clock import WallClock
 
@@ -26,11 +26,13 @@ from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
+from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.node import Node, NodeSettings, open_node
 
 OLD, NEW = "1.0", "2.0"
+YEAR = 365 * 86_400.0
 BYTES = b"an image, as far as these devices care. " * 40
 IMAGE = ota.Image(name="fw.zip", size=len(BYTES), sha256="00", build_id=NEW, version=NEW)
 SETTINGS = NodeSettings(ping_interval=86_400.0)  # in virtual time, silence is no sign of anything
@@ -754,3 +756,59 @@ def test_it_always_ends(fates, actions, asked):
             assert total == sum(ended.outcome(each) is Outcome.SUCCEEDED for each in outcomes.values())
 
     trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+STEPS = st.one_of(st.floats(-60 * YEAR, 60 * YEAR), st.sampled_from([-3600.0, -5.0, 5.0, 3600.0]))
+
+
+@settings(max_examples=15)
+@given(
+    fates=st.lists(st.sampled_from(["good", "dead", "reverts", "refused", "away"]), min_size=1, max_size=4),
+    actions=st.lists(
+        st.tuples(STEPS, st.floats(0, 400), st.sampled_from(["nothing", "pause", "resume", "retry", "crash"])),
+        max_size=5,
+    ),
+    asked=st.fixed_dictionaries(
+        {
+            "phases": st.sampled_from([[100], [10, 100]]),
+            "error_percent": st.sampled_from([0, 50, 100]),
+            "rate": st.sampled_from([None, 1, 20]),
+            "max_active": st.integers(1, 3),
+            "offline_wait": st.sampled_from([0, 300]),
+        }
+    ),
+)
+def test_a_wall_clock_that_is_set_changes_nothing(fates, actions, asked):
+    """Each device begins in the same second as where the clock was never set, and everything comes to the same; also
+    where the process dies, if it had the time to notice.
+    """
+
+    async def scenario(factor: float, seen: list[Any]) -> None:
+        async with open_fleet() as fleet:
+            for fate in fates:
+                await fleet.add(1, fate=fate, online=fate != "away")
+            await fleet.connected()
+            start = trio.current_time()
+            rollout = await fleet.roll_out(timeout=7200, **asked)
+            for step, pause, action in actions:
+                fleet.wall.ahead += factor * step
+                await trio.sleep(CLOCK_INTERVAL + 1.5 + pause)
+                if action == "crash":
+                    await fleet.crash()
+                elif action != "nothing":
+                    try:
+                        await getattr(fleet.hub.rollouts, action)("alice", rollout.id)
+                    except Conflict:
+                        pass
+            ended = await fleet.told(rollout.id, State.COMPLETED, State.ABORTED, within=86_400 + 7200)
+            outcomes = {id: each.outcome for id, each in (await fleet.outcomes(rollout.id)).items()}
+            began = {id: device.began for id, device in fleet.devices.items()}
+            seen += [ended.state, ended.counts, outcomes]
+            seen.append({id: [time - start for time in times] for id, times in began.items()})
+
+    runs: list[list[Any]] = [[], []]
+    for factor, seen in enumerate(runs):
+        trio.run(scenario, factor, seen, clock=trio.testing.MockClock(autojump_threshold=0))
+    (*expected, times), (*found, exact) = runs
+    assert found == expected
+    assert exact == {id: pytest.approx(each, abs=5.0) for id, each in times.items()}

@@ -1,6 +1,6 @@
 """The command ``mdash``.
 
-Each module is one command, or one group of them, and imports what it works with when it runs: help is there at once.
+Each module is one command, or one group of them. It imports its libraries when it runs, so that help is shown quickly.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _drop_output_if_unread() -> None:
-    """If nobody reads stdout any more, Python's own last flush must not complain."""
+    """Keep Python's own last flush from complaining if the reader of stdout has gone."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

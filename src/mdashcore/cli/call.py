@@ -1,4 +1,4 @@
-"""``mdash call`` and ``mdash shadow``: one device, asked and told."""
+"""``mdash call`` and ``mdash shadow``: calls to one device, and its shadow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["call", "shadow"]
 def call(remote: Remote, *, device: str, method: str, params: bytes | None, timeout: float | None) -> None:
     """Call a METHOD of a device, and write its result to stdout as JSON.
 
-    The parameters are JSON, or - to read them from stdin. RPC.List tells what methods a device has.
+    The parameters are JSON, or - to read them from stdin. RPC.List returns the methods of a device.
     """
     frame = jsonrpc.encode_request(method, params, 1)
     query = None if timeout is None else {"timeout": f"{timeout:g}"}
@@ -48,7 +48,7 @@ def call(remote: Remote, *, device: str, method: str, params: bytes | None, time
 
 @click.group(cls=Group, epilog=examples("mdash shadow get lamp", """mdash shadow set lamp '{"on":true}'"""))
 def shadow() -> None:
-    """See what a device reports to be, and say what it should be."""
+    """Show what a device reports, and set what it should be."""
 
 
 @shadow.command("get", epilog=examples("mdash shadow get lamp"))
@@ -73,10 +73,10 @@ def get_shadow(remote: Remote, *, device: str) -> None:
 @click.option("--version", type=click.IntRange(0), metavar="N", help="Only if this is the shadow's version now.")
 @remote_options()
 def set_shadow(remote: Remote, *, device: str, desired: bytes, version: int | None) -> None:
-    """Change the desired state of a device; writes what was accepted to stdout.
+    """Change the desired state of a device, and write the accepted change to stdout.
 
     JSON is the change: its members are set, those that are null are removed, all others stay. A connected device
-    is told at once, any other when it connects.
+    gets the change immediately, any other when it connects.
     """
     value = _json.decode(desired)
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A running server, seen from the command line: its REST API over httpx, its errors as `CliError`."""
+"""A client of a running server: its REST API over httpx, with errors as `CliError`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_SERVER", "Credentials", "Remote", "device_url", "parse_serve
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 
-TIMEOUT: Final = 30.0  # seconds for an answer: the server's own time-outs end before
+TIMEOUT: Final = 30.0  # seconds for an answer: the server's own time-outs are shorter
 
 CONNECT_TIMEOUT: Final = 10.0
 
@@ -32,7 +32,7 @@ _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https
 
 
 def parse_server(text: str) -> str:
-    """The base URL of a server, from what people know of it: also its device URL or its API's. Raises `InvalidInput`.
+    """Return the base URL of a server. Its device URL or the URL of its API are accepted too. Raises `InvalidInput`.
 
     >>> parse_server("wss://mdash.example/api/v2/rpc")
     'https://mdash.example'
@@ -51,7 +51,7 @@ def parse_server(text: str) -> str:
 
 
 def device_url(server: str) -> str:
-    """What a device of that server dials."""
+    """Return the URL that a device of this server dials."""
     return f"ws{server.removeprefix('http')}/api/v2/rpc"
 
 
@@ -72,16 +72,16 @@ class Credentials:
 
 @attrs.frozen
 class Remote:
-    """A server, and who asks it."""
+    """The address of a server, and the credentials for it."""
 
     server: str
-    """A base URL, as `parse_server` gives."""
+    """A base URL, as `parse_server` returns it."""
     credentials: Credentials
     cafile: Path | None = None
 
     @property
     def notify_url(self) -> str:
-        """Where notifications are streamed."""
+        """The URL of the stream of notifications."""
         return f"ws{self.server.removeprefix('http')}/api/v2/notify"
 
     @property
@@ -89,11 +89,11 @@ class Remote:
         return {"Authorization": self.credentials.header}
 
     def get(self, *path: str) -> Any:
-        """The answer to GET, as a value. Errors as for `request`."""
+        """Return the answer to GET as a value. Errors as for `request`."""
         return _json.decode(self.request("GET", path))
 
     def post(self, *path: str, json: object = None) -> Any:
-        """The answer to POST, as a value. Errors as for `request`."""
+        """Return the answer to POST as a value. Errors as for `request`."""
         return _json.decode(self.request("POST", path, json=json))
 
     def put(self, *path: str, json: object) -> None:
@@ -111,11 +111,14 @@ class Remote:
         query: Mapping[str, str | Sequence[str]] | None = None,
         timeout: float = TIMEOUT,
     ) -> bytes:
-        """The body of the answer to a request.
+        """Send a request, and return the body of the answer.
 
         Args:
+            method: the HTTP method.
             path: its segments, below ``/api/v2``.
-            json: the body: a value, JSON as `bytes`, or None for none.
+            json: the body: a value, or JSON as `bytes`; `None` sends no body.
+            query: the parameters of the URL.
+            timeout: seconds to wait for the answer.
 
         Raises:
             CliError: the server cannot be reached, or answers with an error.
@@ -132,7 +135,7 @@ class Remote:
 
     @asynccontextmanager
     async def open_async(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client for requests that take their time; its relative URLs are `url`'s, its errors `reaching`'s."""
+        """Open a client for requests that take long. Give it URLs of `url`, and use `reaching` for its errors."""
         import httpx
 
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
@@ -140,16 +143,16 @@ class Remote:
             yield client
 
     def url(self, path: tuple[str, ...]) -> str:
-        """The address of a part of the API."""
+        """Return the URL of a part of the API."""
         return "/".join([self.server, "api/v2", *(quote(segment, safe="") for segment in path)])
 
     def verify(self) -> ssl.SSLContext:
         context = tls_context(self.server, self.cafile)
-        return context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused, where httpx would make a costly one
+        return context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used; httpx's own takes long to make
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """Turns httpx's errors into `CliError`."""
+        """Turn httpx's errors into `CliError`."""
         import httpx
 
         try:
@@ -160,7 +163,7 @@ class Remote:
             raise self.unreachable(exc) from None
 
     def unreachable(self, error: BaseException) -> CliError:
-        """The error for a connection that fails."""
+        """Return the error for a failed connection."""
         why = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
         hint = ""
         if "CERTIFICATE_VERIFY_FAILED" in why:
@@ -170,14 +173,14 @@ class Remote:
         return CliError(f"cannot connect to {self.server}: {why}{hint}", Exit.UNREACHABLE)
 
     def checked(self, response: httpx.Response) -> bytes:
-        """The body of a response that is a success. Raises `CliError` for any other."""
+        """Return the body of a successful response. Raises `CliError` for any other."""
         if response.is_success:
             return response.content
         raise refusal(response.status_code, response.content)
 
 
 def tls_context(server: str, cafile: Path | None) -> ssl.SSLContext | None:
-    """The certificates to trust: the system's, or those of a file; None for a server without TLS."""
+    """Return the certificates to trust: the system's, or those of a file; `None` for a server without TLS."""
     if not server.startswith("https:"):
         return None
     try:
@@ -187,7 +190,7 @@ def tls_context(server: str, cafile: Path | None) -> ssl.SSLContext | None:
 
 
 def refusal(status: int, body: bytes | None) -> CliError:
-    """The error that an unsuccessful answer of the server means."""
+    """Return the error for an unsuccessful answer of the server."""
     try:
         error = _json.decode(body or b"")["error"]
         message = str(error["message"])

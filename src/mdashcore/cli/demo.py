@@ -1,4 +1,4 @@
-"""``mdash demo``: a server with devices, for those who want to see what this is."""
+"""``mdash demo``: a server with devices, for trying it out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DemoDevice:
     id: str
     name: str
     desired: dict[str, Any]
-    """What it is told to be when it first connects, so that there is something to look at."""
+    """The desired state at its first connect, so that its shadow is not empty."""
 
 
 DEVICES: Final = (
@@ -57,7 +57,7 @@ DEVICES: Final = (
     metavar="URL",
     default="sqlite://./mdash-demo/store",
     show_default=True,
-    envvar="MDASH_DEMO_STORE",  # not that of serve: no demo in a store that is meant
+    envvar="MDASH_DEMO_STORE",  # not the variable of serve: the demo must not use a production store
     show_envvar=True,
     help="Where to keep everything; memory:// forgets it at the end.",
 )
@@ -70,8 +70,8 @@ DEVICES: Final = (
 def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
     """Start a server with three virtual devices, and say what to try.
 
-    The devices are connected over real sockets, as any device would be. The login is a new one at every start; what
-    the service keeps is there again. Ctrl-C ends it.
+    The devices are connected over real sockets, as any device would be. The login is a new one at every start; the
+    devices and their data are kept. Ctrl-C ends it.
     """
     from mdashcore.server.config import ServerConfig, User
 
@@ -89,7 +89,7 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
 
 
 APP: Final = "demo"
-"""The application that the devices run, as the manifest of a firmware for them has to name it."""
+"""The application that the devices run. The manifest of a firmware for them has to name it."""
 
 
 async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
@@ -108,7 +108,7 @@ async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
 
 
 async def register(hub: Hub, device: DemoDevice) -> str:
-    """The device's token: a new one, where the store remembers the device."""
+    """Register a device, and return its token. A device that the store already has gets a new token."""
     try:
         created = await hub.create_device(ACCOUNT, device.id, device.name)
     except AlreadyExists:
@@ -118,7 +118,7 @@ async def register(hub: Hub, device: DemoDevice) -> str:
 
 
 async def renew_key(hub: Hub) -> str:
-    """A new API key; that of an earlier start, where the store remembers it, ends."""
+    """Return a new API key. The key of an earlier start is removed."""
     for key in await hub.accounts.keys(ACCOUNT):
         if key.name == KEY_NAME:
             await hub.accounts.remove_key(ACCOUNT, key.id)
@@ -126,7 +126,7 @@ async def renew_key(hub: Hub) -> str:
 
 
 def _welcome(url: str, password: str, key: str) -> str:
-    """What to try, in lines that can be pasted as they are."""
+    """Return the instructions, in lines that can be pasted as they are."""
     lamp = f"{url}/api/v2/devices/lamp"
     get_shadow = _curl(key, f"{lamp}/shadow")
     set_shadow = _curl(key, f"{lamp}/shadow", {"state": {"desired": {"on": True}}})
@@ -161,6 +161,6 @@ Ctrl-C ends it."""
 
 
 def _curl(key: str, url: str, body: object = None) -> str:
-    """A command that prints the answer on a line."""
+    """Return a command that prints the answer on a line."""
     words = ["curl", "-sS", "-w", "\\n", "-H", f"Authorization: Bearer {key}", url]
     return shlex.join(words if body is None else [*words, "-d", _json.encode(body).decode()])

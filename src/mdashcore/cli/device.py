@@ -32,7 +32,7 @@ CHARACTERS: Final = (
     "byte-per-frame",
     "talkative",
 )
-"""Those of `mdashcore.virtual_device`, which is loaded when it is needed."""
+"""The names in `mdashcore.virtual_device`, which is imported only when it is needed."""
 
 
 @click.command(
@@ -62,12 +62,12 @@ CHARACTERS: Final = (
     help="The device's token, as `mdash devices add` shows it.",
 )
 @click.option(
-    "--id", "device_id", type=DEVICE, metavar="ID", help="What it calls itself.  [default: one made of the token]"
+    "--id", "device_id", type=DEVICE, metavar="ID", help="The id that it reports.  [default: one made of the token]"
 )
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where it keeps its files, settings and firmware.  [default: a temporary folder, removed at the end]",
+    help="The folder of its files, settings and firmware.  [default: a temporary folder, removed at the end]",
 )
 @click.option(
     "--cafile", type=EXISTING_FILE, envvar="MDASH_CAFILE", show_envvar=True, help="Trust this certificate (PEM)."
@@ -77,7 +77,7 @@ CHARACTERS: Final = (
     "characters",
     type=click.Choice(CHARACTERS),
     multiple=True,
-    help="Do as such a device in the field does. May be given more than once.",
+    help="Behave like this kind of device in the field; repeatable.",
 )
 @click.option("--quiet", is_flag=True, help="Write warnings only, not every connect and request.")
 def device(
@@ -90,11 +90,11 @@ def device(
     characters: tuple[str, ...],
     quiet: bool,
 ) -> None:
-    """Be a virtual Mongoose OS device until Ctrl-C.
+    """Run a virtual Mongoose OS device until Ctrl-C.
 
-    It has files, settings, pins, a shadow and over-the-air updates, as real hardware has, and connects again when
-    the connection is lost. What it does is written to stderr. The server knows a device by its token alone. With --like
-    it does as other devices do: those that know fewer methods, say less, are slow, or have defects.
+    It has files, settings, pins, a shadow and over-the-air updates, as real hardware has, and connects again when the
+    connection is lost. It logs its connects and requests to stderr. The server knows a device by its token alone. With
+    --like it behaves as other devices do, which know fewer methods, say less, are slow, or have defects.
     """
     import trio
 

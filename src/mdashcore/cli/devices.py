@@ -104,7 +104,7 @@ def limit_deltas(remote: Remote, *, id: str, limit: str) -> None:
 @click.argument("id", type=DEVICE, metavar="ID")
 @remote_options()
 def remove_device(remote: Remote, *, id: str) -> None:
-    """Remove a device: its connection and its token end at once."""
+    """Remove a device. Its connection and its token end immediately."""
     remote.delete("devices", id)
 
 
@@ -115,7 +115,7 @@ def remove_device(remote: Remote, *, id: str) -> None:
 @json_option
 @remote_options()
 def renew_token(remote: Remote, *, id: str, as_json: bool) -> None:
-    """Give a device a new token, and write it to stdout. The old one stops working at once."""
+    """Give a device a new token, and write it to stdout. The old one stops working immediately."""
     _show_token(remote, remote.post("devices", id, "token"), as_json=as_json)
 
 
@@ -131,7 +131,7 @@ def _show_token(remote: Remote, document: dict[str, Any], *, as_json: bool) -> N
 
 
 def _firmware(device: dict[str, Any]) -> str:
-    """What the device last said it runs; a device may say anything."""
+    """Return the firmware that the device last reported. A device may report values of any type."""
     reported = device["shadow"]["state"].get("reported", {}).get("ota")
     said = reported if isinstance(reported, dict) else {}
     return " ".join(str(said[field]) for field in ("app", "fw_version") if said.get(field))

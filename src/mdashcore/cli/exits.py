@@ -1,4 +1,4 @@
-"""How a command ends: the one table of exit codes, and the one line that says why."""
+"""The end of a command: the table of exit codes, and the line that says why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MEANING", "CliError", "Exit", "describe", "exit_of_status"]
 
 
 class Exit(IntEnum):
-    """What a process tells the shell; `MEANING` says it in words."""
+    """The exit code of a process. `MEANING` says each in words."""
 
     OK = 0
     FAILED = 1
@@ -40,7 +40,9 @@ MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
         Exit.INTERRUPTED: "interrupted by Ctrl-C",
     }
 )
-"""Shown by ``mdash --help``. 1 and 2 are what most commands use them for; 130 is the shell's number for SIGINT."""
+"""Shown by ``mdash --help``. 1 and 2 have the meaning that most commands give them; 130 is the shell's number for
+SIGINT.
+"""
 
 _STATUS: Final[Mapping[int, Exit]] = MappingProxyType(
     {
@@ -55,7 +57,7 @@ _STATUS: Final[Mapping[int, Exit]] = MappingProxyType(
 
 
 class CliError(Exception):
-    """Ends the command with a line and a code."""
+    """Ends the command with a line on stderr and an exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -63,14 +65,15 @@ class CliError(Exception):
 
 
 def exit_of_status(status: int) -> Exit:
-    """The exit code for an HTTP status that is no success."""
+    """Return the exit code for an HTTP status that is no success."""
     return _STATUS.get(status, Exit.FAILED)
 
 
 def describe(error: BaseException) -> tuple[str, Exit] | None:
-    """The line for an error, empty if there is nothing to say, and the exit code; None for a defect of ours.
+    """Return the line for an error and the exit code; `None` for a defect of this program.
 
-    Of a group that Trio made, the first error that can be described counts, unless there is a defect among them.
+    The line is empty if there is nothing to say. Of an exception group the first error that can be described counts,
+    unless the group contains a defect.
     """
     found = [_describe(leaf) for leaf in _leaves(error)]
     if None in found:
@@ -90,7 +93,7 @@ def _describe(error: BaseException) -> tuple[str, Exit] | None:
         case click.Abort() | KeyboardInterrupt():
             return "", Exit.INTERRUPTED
         case BrokenPipeError():
-            return "", Exit.FAILED  # who read our output has gone, and wants to hear nothing
+            return "", Exit.FAILED  # the reader of our output has gone, and needs no message
         case InvalidInput():
             return _line(str(error)), Exit.USAGE
         case StorageError():
@@ -112,5 +115,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _line(text: str) -> str:
-    """Text as one line, whatever it holds."""
+    """Return a text as one line without control characters."""
     return printable(" ".join(text.split()))

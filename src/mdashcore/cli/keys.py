@@ -43,7 +43,7 @@ def list_keys(remote: Remote, *, as_json: bool) -> None:
 @json_option
 @remote_options()
 def add_key(remote: Remote, *, name: str, as_json: bool) -> None:
-    """Make a key and write it to stdout. NAME is for you, to know it again."""
+    """Create a key and write it to stdout. NAME helps you to recognise it later."""
     created = remote.post("keys", json={"name": name})
     if as_json:
         show_json(created)
@@ -59,5 +59,5 @@ def add_key(remote: Remote, *, name: str, as_json: bool) -> None:
 @click.argument("id", type=KEY_ID, metavar="ID")
 @remote_options()
 def remove_key(remote: Remote, *, id: str) -> None:
-    """Remove a key: it stops working at once, and what it has open is closed."""
+    """Remove a key: it stops working immediately, and its open connections are closed."""
     remote.delete("keys", id)

@@ -1,4 +1,4 @@
-"""``mdash notify`` and ``mdash logs``: what happens, and what has happened."""
+"""``mdash notify`` and ``mdash logs``: live notifications, and stored ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _start_option = click.option(
 @_start_option
 @remote_options()
 def notify(remote: Remote, *, start: int | None) -> None:
-    """Stream what happens to your devices, until Ctrl-C.
+    """Stream the notifications of your devices, until Ctrl-C.
 
     Each notification is one line of JSON on stdout: name, id (the device's), data, offset, time. If the server goes
     down, go on with --start and the offset after your last one.
@@ -47,7 +47,7 @@ async def _stream(remote: Remote, start: int | None) -> None:
 @_start_option
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
 @click.option("--device", type=DEVICE, metavar="ID", help="Only those of this device.")
-@click.option("--name", metavar="NAME", help="Only those of this name; with * at the end, those that begin so.")
+@click.option("--name", metavar="NAME", help="Only those of this name; with * at the end, all names that begin so.")
 @json_option
 @remote_options()
 def logs(remote: Remote, *, start: int | None, device: str | None, name: str | None, limit: int, as_json: bool) -> None:

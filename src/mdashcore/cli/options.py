@@ -1,4 +1,4 @@
-"""What the commands have in common on the command line."""
+"""Options and argument types that several commands have in common."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 
-MAX_JSON: Final = 2**20  # bytes read from stdin: the server takes no more
+MAX_JSON: Final = 2**20  # bytes read from stdin: the server accepts no more
 
 
 class Group(click.Group):
-    """A group that, called without a command, shows its help and says that this was wrong usage."""
+    """A group that shows its help if it is called without a command, and exits with the code for wrong usage."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
@@ -59,7 +59,7 @@ else:
 
 
 class Checked(_ParamType):
-    """Text that a function accepts, by raising no `InvalidInput`, and may make something else of."""
+    """Text that a check function accepts. The function returns the value of the argument, or raises `InvalidInput`."""
 
     def __init__(self, name: str, check: Callable[[str], Any]) -> None:
         self.name = name
@@ -73,7 +73,7 @@ class Checked(_ParamType):
 
 
 class UserType(Checked):
-    """NAME:PASSWORD; in the environment one a line, as a password may have spaces."""
+    """NAME:PASSWORD. In the environment one on each line, because a password may contain spaces."""
 
     def __init__(self, *, admin: bool) -> None:
         def parse(text: str) -> User:
@@ -88,7 +88,7 @@ class UserType(Checked):
 
 
 def _secret(text: str) -> str:
-    text = text.strip()  # of a file, often with a line's end
+    text = text.strip()  # a file often ends with a line break
     if not re.fullmatch("[!-~]+", text):
         raise InvalidInput("it has characters that no key or token has")
     return text
@@ -113,7 +113,7 @@ SECRET: Final = Checked("SECRET", _secret)
 SERVER: Final = Checked("URL", parse_server)
 TERM: Final = Checked("TERM", lambda text: parse_term(text).text)
 JSON: Final = Checked("JSON", _json_text)
-"""Gives checked JSON as `bytes`, exactly as it was written; ``-`` reads it from stdin."""
+"""Gives checked JSON as `bytes`, exactly as it was written. ``-`` reads it from stdin."""
 EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 json_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
@@ -122,10 +122,12 @@ json_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option
 
 
 def remote_options(*, keys: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options of a command that talks to a server; the command gets a `Remote` as its first argument.
+    """Return a decorator that adds the options of a command that talks to a server.
+
+    The command gets a `Remote` as its first argument.
 
     Args:
-        keys: whether an API key will do.
+        keys: whether the command accepts an API key.
     """
     options = [
         click.option(
@@ -172,7 +174,9 @@ _key_option = click.option(
 
 
 def _credentials(key: str | None, user: str | None, *, keys: bool) -> Credentials:
-    """What was typed wins over the environment; there, a key wins, as it costs the server less."""
+    """Return the credentials. Options win over the environment; in the environment a key wins, because it costs the
+    server less.
+    """
     context = click.get_current_context()
     typed = {name for name in ("key", "user") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if typed == {"key", "user"}:
@@ -190,7 +194,9 @@ def _credentials(key: str | None, user: str | None, *, keys: bool) -> Credential
 
 
 def new_password(given: str | None) -> str:
-    """A password for somebody: as given, else typed twice, else the first line of a stdin that is no terminal."""
+    """Return a password for a user: the given one, else typed twice, else the first line of a stdin that is no
+    terminal.
+    """
     if given is not None:
         return given
     if sys.stdin.isatty():

@@ -32,8 +32,9 @@ OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
         State.TIMED_OUT: Exit.NOT_NOW,
     }
 )
-"""The states that the command ends in, with its exit code. It ends in QUEUED only with ``--queue``, for a device that
-is offline, and in UNCOMMITTED only with ``--no-wait``."""
+"""The states in which the command ends, with its exit code. It ends in QUEUED only with ``--queue``, for an offline
+device, and in UNCOMMITTED only with ``--no-wait``.
+"""
 
 _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -63,21 +64,23 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     type=click.Choice(["now", "auto"]),
     is_flag=False,
     flag_value="now",
-    help="Who commits. Without this: you, with OTA.Commit. now, or --commit alone: this command, as soon as the device "
-    "runs the image. auto: the server, once the device was there and well for 30 seconds.",
+    help="Commit the update. now, or --commit alone: this command commits, as soon as the device runs the image. "
+    "auto: the server commits, after the device was well for 30 seconds. Without this: you, by OTA.Commit.",
 )
 @click.option(
     "--no-wait", is_flag=True, help="End when the device runs the image, before it is committed: with code 6."
 )
-@click.option("--queue", is_flag=True, help="If the device is offline, update it when it comes, and do not wait.")
+@click.option("--queue", is_flag=True, help="If the device is offline, update it when it connects, and do not wait.")
 @click.option("--force", is_flag=True, help="Send it whatever platform, application and build the device reports.")
 @click.option("--bare", is_flag=True, help="FILE is a bare image, whatever its name or its first bytes look like.")
-@click.option("--status", is_flag=True, help="Show how the device's newest update stands.")
-@click.option("--cancel", is_flag=True, help="Take the device's update back, if it has not the whole image yet.")
+@click.option("--status", is_flag=True, help="Show the state of the device's newest update.")
+@click.option(
+    "--cancel", is_flag=True, help="Cancel the device's update, if the device does not have the whole image yet."
+)
 @click.option(
     "--end-transfer",
     is_flag=True,
-    help="End a transfer that the device holds, and that no update goes on with: call OTA.End. The device may restart.",
+    help="End a transfer that the device holds and no update continues: call OTA.End. The device may restart.",
 )
 @json_option
 @remote_options()
@@ -96,13 +99,13 @@ def ota(
     end_transfer: bool,
     as_json: bool,
 ) -> None:
-    """Update a device's firmware over the air, and watch until that has ended.
+    """Update a device's firmware over the air, and watch the update until it ends.
 
-    FILE is a Mongoose OS firmware zip, or a bare image for devices that take one. The device starts the new firmware
+    FILE is a Mongoose OS firmware zip, or a bare image for devices that accept one. The device starts the new firmware
     and goes back to the old one unless the update is committed within five minutes: try it, then commit it from
-    elsewhere, with "mdash call DEVICE OTA.Commit". See --commit for who else can do that.
+    elsewhere, with "mdash call DEVICE OTA.Commit". With --commit the command or the server does that.
 
-    Ctrl-C ends the watching; the update goes on. If the server is gone for a while, it is looked for again.
+    Ctrl-C ends the watching; the update goes on. If the server is gone for a while, the command waits for it.
     """
     acts = [act for wanted, act in ((status, _show), (cancel, _cancel), (end_transfer, _end_transfer)) if wanted]
     if acts:
@@ -145,7 +148,7 @@ def _watch(
 
 
 def _report(device: str, update: Mapping[str, Any], as_json: bool) -> None:
-    """What became of it, and the exit code."""
+    """Write the result, and end with its exit code."""
     if as_json:
         show_json(update)
     state = update["state"]

@@ -1,4 +1,4 @@
-"""An update on stderr, while it is watched."""
+"""The display of a running update on stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Display:
     """Progress on stderr: a bar on a terminal, elsewhere a line for each state.
 
     Args:
-        hint: whether to say how an update on trial is committed, and how long that can be done.
+        device: the id of the device.
+        hint: whether to say how to commit an update on trial, and until when.
     """
 
     def __init__(self, device: str, *, hint: bool) -> None:
@@ -50,7 +51,7 @@ class Display:
             self._bar.stop()
 
     def show(self, update: Mapping[str, Any]) -> None:
-        """Take an update as the server describes it; one that is older than the last is passed over."""
+        """Show an update as the server describes it. An older description than the last one is ignored."""
         if update["revision"] < self._revision:
             return
         before = self.state
@@ -74,12 +75,12 @@ class Display:
             self.say(f"{self._device} {what} in {left:.0f} s unless {_who(self._device, update)}")
 
     def progress(self, percent: int) -> None:
-        """Take what has been sent so far."""
+        """Show how much has been sent, in percent."""
         if self._bar is not None and self.state == State.TRANSFERRING:
             self._bar.update(self._task, completed=percent)
 
     def tick(self) -> None:
-        """A second has passed."""
+        """Update the remaining time. Called once a second."""
         if self._bar is None or not self.state:
             return
         left = (
@@ -88,7 +89,7 @@ class Display:
         self._bar.update(self._task, description=printable(f"{self.state}{left}"))
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Write a line of its own."""
         if self._bar is None:
             click.echo(printable(text), err=True)
         else:
@@ -96,7 +97,7 @@ class Display:
 
 
 def goes_on(device: str) -> str:
-    """What to say when nobody watches any more, without a full stop."""
+    """Return the hint for a user that stops watching, without a full stop."""
     return f"The update goes on: mdash ota {device} --status shows it, --cancel takes it back"
 
 

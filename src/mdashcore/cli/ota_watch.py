@@ -1,6 +1,6 @@
-"""An update seen from the command line: sent, and watched until there is nothing to wait for any more.
+"""An update seen from the command line: it sends the image, and watches the update until its end.
 
-Once the server has the update, a connection that is lost (the server is restarted, say) only means to look again.
+After the server has the update, the watch survives lost connections, for example a restart of the server.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ __all__ = ["watch_update"]
 async def watch_update(
     remote: Remote, device: str, path: Path, query: Mapping[str, str], display: Display, *, commit: bool, wait: bool
 ) -> dict[str, Any]:
-    """Send an image, and wait until the update has ended, or with ``queue``, until it waits for an offline device.
+    """Send an image, and wait until the update ends; with ``queue`` also until it waits for an offline device.
 
     Args:
-        query: what is asked for, as `mdashcore.server.uploads.update_query` takes it.
+        query: the options of the update, as `mdashcore.server.uploads.update_query` reads them.
+        display: shows the progress.
         commit: call `OTA.Commit` as soon as the device runs the image.
-        wait: false: UNCOMMITTED is the end.
+        wait: wait for the end. Otherwise UNCOMMITTED is enough.
 
     Returns:
         the update as the server describes it.
 
     Raises:
-        CliError: the server or the device does not take the image, or the server is away for too long; the update
-            goes on then.
+        CliError: the server or the device refuses the image, or the server is away for too long. In the second case
+            the update goes on.
     """
     watch = _Watch(remote, device, path, query, display, commit=commit, wait=wait)
     return await reconnecting(watch.attempt, may_pass=watch.outlives, say=display.say, last_words=goes_on(device))
 
 
 class _Watch:
-    """Looks at an update whenever the notifications say that there is something new."""
+    """Reads an update whenever a notification says that it has changed."""
 
     def __init__(
         self,
@@ -76,10 +77,10 @@ class _Watch:
         self._answered: Callable[[], None] = lambda: None
 
     async def attempt(self, answered: Callable[[], None]) -> dict[str, Any]:
-        """What is left to do, on new connections. Raises as `watch_update`, also in groups.
+        """Do the remaining steps, on new connections. Raises as `watch_update`, also in groups.
 
         Args:
-            answered: called whenever the server has said how the update stands.
+            answered: called whenever the server has described the update.
         """
         self._answered = answered
         async with (
@@ -97,7 +98,7 @@ class _Watch:
         return update
 
     def outlives(self, code: Exit) -> bool:
-        """Whether the update goes on although the command met an error of this kind."""
+        """Return whether the update goes on although the command met an error of this kind."""
         return self._id is not None and code in (AWAY if self._sent else (Exit.UNREACHABLE,))
 
     async def _listen(self, frames: AsyncIterator[str]) -> None:
@@ -122,7 +123,9 @@ class _Watch:
             self._display.tick()
 
     async def _send(self, http: httpx.AsyncClient) -> None:
-        """Upload the image. With ``queue`` that is all; without it, the answer comes when the device has the image."""
+        """Upload the image. With ``queue`` the server answers after the upload, otherwise when the device has the
+        image.
+        """
         with self._remote.reaching(), self._path.open("rb") as file:
             self._sha256 = await trio.to_thread.run_sync(lambda: hashlib.file_digest(file, "sha256").hexdigest())
             file.seek(0)
@@ -138,9 +141,9 @@ class _Watch:
             self._id = _json.decode(body)["id"]
 
     async def _until_settled(self, http: httpx.AsyncClient) -> dict[str, Any]:
-        """Wait until there is nothing to wait for."""
+        """Wait until the update has ended, or nothing more is to be awaited, and return it."""
         while True:
-            self._changed = changed = trio.Event()  # before the look: what happens after it is not missed
+            self._changed = changed = trio.Event()  # before reading: a later change is not missed
             update = await self._look(http)
             state = update["state"]
             if state in ENDS or (state == State.UNCOMMITTED and not self._wait):
@@ -153,14 +156,16 @@ class _Watch:
             await changed.wait()
 
     async def _newest(self, http: httpx.AsyncClient) -> dict[str, Any] | None:
-        """The device's newest update, if it ever had one."""
+        """Return the device's newest update; `None` if it never had one."""
         try:
             return await self._get(http, "ota")
         except CliError:
             return None
 
     async def _call_commit(self, http: httpx.AsyncClient) -> None:
-        """Commit. If a call before may have done it already, the device's refusal says nothing."""
+        """Commit. After an earlier call a refusal of the device means nothing, because that call may have committed
+        it.
+        """
         again, self._commit_tried = self._commit_tried, True
         with self._remote.reaching():
             response = await http.post(self._url("rpc", "OTA.Commit"))
@@ -170,7 +175,7 @@ class _Watch:
         self._commit = False
 
     async def _look(self, http: httpx.AsyncClient) -> dict[str, Any]:
-        """The update that was sent, as it stands or as it ended."""
+        """Return the update that was sent, in its present or last state."""
         update = await self._get(http, "ota")
         self._id = self._id or update["id"]
         if update["id"] == self._id:
@@ -196,7 +201,7 @@ class _Watch:
 
 
 def _has_no_commit(body: bytes) -> bool:
-    """Whether the device has answered that it has no such method: then it has no trial, and the server knows."""
+    """Return whether the device has answered that it has no such method. Then it has no trial, and the server knows."""
     try:
         error = _json.decode(body)["error"]
         return lacks_method(error["code"], error["message"])

@@ -1,4 +1,4 @@
-"""What a long-running command sets up in its process: logging and file descriptors."""
+"""The process of a long-running command: logging and file descriptors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def log_level_option(default: str) -> Callable[[_Function], _Function]:
-    """``--log-level``."""
+    """Return the option ``--log-level``."""
     return click.option(
         "--log-level",
         type=click.Choice(LOG_LEVELS, case_sensitive=False),
@@ -37,11 +37,11 @@ def log_level_option(default: str) -> Callable[[_Function], _Function]:
 
 
 def set_up_process(log_level: str) -> None:
-    """Log to stderr, keep what is written from others, and allow as many open sockets as the system does."""
+    """Log to stderr, keep new files private, and allow as many open sockets as the system does."""
     os.umask(0o077)  # a store sets its modes itself; this is for the files of virtual devices
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    # Libraries keep to warnings: at DEBUG those of HTTP and WebSockets write headers, and so secrets.
+    # Libraries log warnings only: at DEBUG, those for HTTP and WebSockets write headers, and so secrets.
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(log_level.upper())
@@ -49,11 +49,13 @@ def set_up_process(log_level: str) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (OSError, ValueError):
-        pass  # where the hard limit is "unlimited", some systems do not mean it: the soft one stays
+        pass  # some systems have the hard limit "unlimited" but refuse it: then the soft limit stays
 
 
 class _OneLine(logging.Formatter):
-    """A line for each record: what came from outside cannot make a second, and a traceback stays in one piece."""
+    """Writes one line for each record: text from outside cannot start a second line, and a traceback stays in one
+    piece.
+    """
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         return time_text(record.created)

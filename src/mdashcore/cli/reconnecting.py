@@ -1,4 +1,4 @@
-"""Watch something on a server that may be restarted meanwhile."""
+"""Repeats a watch of a server that may be restarted meanwhile."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 BACKOFF: Final = Backoff(first=0.5, most=10.0)  # a restart takes a few seconds; longer waits would make it longer
 
-MAX_OUTAGE: Final = 3600.0  # seconds without an answer after which the server is given up
+MAX_OUTAGE: Final = 3600.0  # seconds without an answer after which the command gives up
 
 AWAY: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
-"""Errors that may pass: the server is down, or it is up and the device not back yet."""
+"""Errors that may pass: the server is down, or it is up and the device is not back yet."""
 
 
 async def reconnecting(
@@ -30,17 +30,17 @@ async def reconnecting(
     say: Callable[[str], None],
     last_words: str = "",
 ) -> T:
-    """Call `attempt` again while what ends it may pass. Returns its result.
+    """Call `attempt` again as long as its error may pass. Returns its result.
 
     Args:
-        attempt: makes new connections. Its argument is to be called whenever the server has answered.
+        attempt: makes new connections. It calls its argument whenever the server has answered.
         may_pass: whether another attempt can succeed after an error of this kind.
         say: writes a line for the user: one when an outage begins, and one when it is over.
-        last_words: what to add to the error when the server has been away for too long.
+        last_words: added to the error when the server has been away for too long.
 
     Raises:
         CliError: the server was away for too long.
-        BaseException: what `attempt` raises, if it may not pass.
+        BaseException: an error of `attempt` that may not pass.
     """
     failures, since = 0, inf
 

@@ -1,4 +1,4 @@
-"""``mdash rollout``: one image for many devices, and what becomes of it."""
+"""``mdash rollout``: one image for many devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mdashcore.rollout import State
 
 __all__ = ["OUTCOMES", "rollout"]
 
-UPLOAD_TIMEOUT: Final = 1800.0  # seconds, as the server has it
+UPLOAD_TIMEOUT: Final = 1800.0  # seconds, as on the server
 
 OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
     {
@@ -30,7 +30,7 @@ OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
         State.AWAITING_APPROVAL: Exit.NOT_NOW,
     }
 )
-"""The states that the watching ends in, with its exit code. In the last two it waits for a person."""
+"""The states in which the watching ends, with its exit code. In the last two the rollout waits for a person."""
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -77,15 +77,15 @@ _PLAN: Final = (
     click.option("--all", "everything", is_flag=True, help="All your devices."),
     click.option("--phases", type=PERCENTS, help="Percents of the devices.  [default: 1,10,100]"),
     click.option("--success", "success_percent", type=float, help="Percent that must succeed to go on.  [default: 95]"),
-    click.option("--errors", "error_percent", type=float, help="Percent of failures that it stands.  [default: 10]"),
+    click.option("--errors", "error_percent", type=float, help="Percent of failures that it tolerates.  [default: 10]"),
     click.option("--sample", "min_sample", type=int, help="Ends before errors are counted.  [default: 5]"),
     click.option("--rate", type=int, help="Devices that begin in a minute; 0: no limit.  [default: 60]"),
     click.option("--max-active", type=int, help="Devices at the same time.  [default: 50]"),
     click.option("--window", type=WINDOW, help="When devices begin, in UTC: 22:00-04:00@sat,sun."),
     click.option("--offline-wait", type=DURATION, help="How long to wait for offline devices; 0 skips.  [default: 7d]"),
-    click.option("--timeout", type=DURATION, help="When the whole has to be done.  [default: 30d]"),
+    click.option("--timeout", type=DURATION, help="Time for the whole rollout.  [default: 30d]"),
     click.option("--approval", is_flag=True, help="Wait for an approval before the first phase."),
-    click.option("--manual-commit", is_flag=True, help="Leave the commit to you; what is not committed has failed."),
+    click.option("--manual-commit", is_flag=True, help="Leave the commit to you; an uncommitted device has failed."),
     click.option(
         "--commit-after", type=DURATION, help="How long a device is healthy before its commit.  [default: 30s]"
     ),
@@ -124,15 +124,15 @@ def rollout() -> None:
 )
 @click.argument("file", type=EXISTING_FILE)
 @_plan_options
-@click.option("--watch", is_flag=True, help="Watch it until it ends, or waits for you.")
+@click.option("--watch", is_flag=True, help="Watch the rollout until it ends, or waits for you.")
 @json_option
 @remote_options()
 def create_rollout(remote: Remote, *, file: Path, watch: bool, as_json: bool, bare: bool, **options: Any) -> None:
     """Begin a rollout of FILE, and write its id.
 
-    FILE is a Mongoose OS firmware zip, or a bare image for devices that take one.
+    FILE is a Mongoose OS firmware zip, or a bare image for devices that accept one.
 
-    It goes on by itself, phase after phase, and pauses when too many devices fail. Which devices it means is fixed now:
+    The rollout goes on by itself, phase after phase, and pauses when too many devices fail. Its devices are chosen now:
     give --all, --device or --filter.
     """
     made = _create(remote, file, _request(**options), bare=bare)
@@ -169,7 +169,7 @@ def _create(remote: Remote, path: Path, request: dict[str, Any], *, bare: bool) 
         path.open("rb") as file,
         httpx.Client(verify=remote.verify(), timeout=timeout, headers=remote.headers) as client,
     ):
-        # In this order: a request that cannot be is told before the image is sent.
+        # In this order: an invalid request is refused before the image is sent.
         files: list[tuple[str, Any]] = [("rollout", (None, _json.encode(request))), ("file", (path.name, file))]
         response = client.post(remote.url(("rollouts",)), params={"bare": "1"} if bare else {}, files=files)
     made: dict[str, Any] = _json.decode(remote.checked(response))
@@ -208,7 +208,7 @@ def list_rollouts(remote: Remote, *, as_json: bool) -> None:
 @json_option
 @remote_options()
 def show_rollout(remote: Remote, *, id: str, members: str | None, as_json: bool) -> None:
-    """Show how a rollout stands, phase by phase, or how its devices do."""
+    """Show the state of a rollout, phase by phase, or that of its devices."""
     if members is not None:
         found = list(_members(remote, id, members))
         if as_json:
@@ -276,7 +276,7 @@ def _progress(present: Mapping[str, Any]) -> str:
 def watch_rollout(remote: Remote, *, id: str, as_json: bool) -> None:
     """Watch a rollout until it ends, is paused or waits for an approval.
 
-    The exit code says which: 0 for COMPLETED, 1 for ABORTED, 5 where it waits for you. Ctrl-C ends the watching; the
+    The exit code says which: 0 for COMPLETED, 1 for ABORTED, 5 if it waits for you. Ctrl-C ends the watching; the
     rollout goes on.
     """
     _watch(remote, id, as_json=as_json)
@@ -315,7 +315,7 @@ def _report(present: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _action(name: str, short: str, text: str) -> None:
-    """A command that asks for one thing."""
+    """Add a command that sends one request to a rollout."""
 
     @rollout.command(name, short_help=short, help=text, epilog=examples(f"mdash rollout {name} rol_q4zk2n7xw3ab"))
     @click.argument("id", type=ROLLOUT, metavar="ID")

@@ -1,4 +1,4 @@
-"""A rollout seen from the command line, live."""
+"""A live view of a rollout."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mdashcore.cli.text import printable
 
 __all__ = ["Display", "watch"]
 
-MIN_PAUSE: Final = 0.2  # seconds between two looks: as quick as people read
+MIN_PAUSE: Final = 0.2  # seconds between two reads: as quick as people read
 
 _COLUMNS: Final = ("pending", "updating", "succeeded", "failed", "skipped")
 
 
 class Display:
-    """On stderr: a table of the phases on a terminal, elsewhere a line for each state and phase."""
+    """A display on stderr: a table of the phases on a terminal, elsewhere a line for each state and phase."""
 
     def __init__(self) -> None:
         self._live: Any = None
@@ -55,7 +55,7 @@ class Display:
             click.echo(printable(line), err=True)
 
     def say(self, text: str) -> None:
-        """Write a line beside it."""
+        """Write a line beside the table."""
         if self._live is not None:
             self._live.console.print(printable(text), markup=False, highlight=False)
         else:
@@ -79,9 +79,9 @@ def _table(present: Mapping[str, Any]) -> Any:
 
 
 async def watch(remote: Remote, id: str, display: Display, until: Collection[str]) -> dict[str, Any]:
-    """Show a rollout until it is in one of some states: as the server describes it then.
+    """Show a rollout until it is in one of the states of `until`, and return it as the server describes it.
 
-    A server that is gone for a while is looked for again: a rollout takes days. Raises `CliError`.
+    If the server is gone for a while, the watch waits for it, because a rollout takes days. Raises `CliError`.
     """
     news = _News(id)
 
@@ -89,7 +89,7 @@ async def watch(remote: Remote, id: str, display: Display, until: Collection[str
         async with open_notifications(remote) as frames, remote.open_async() as http, trio.open_nursery() as nursery:
             nursery.start_soon(news.listen, frames)
             while True:
-                changed = news.changed = trio.Event()  # before the look: what happens after it is not missed
+                changed = news.changed = trio.Event()  # before reading: a later change is not missed
                 with remote.reaching():
                     response = await http.get(remote.url(("rollouts", id)))
                 present: dict[str, Any] = _json.decode(remote.checked(response))
@@ -107,12 +107,12 @@ async def watch(remote: Remote, id: str, display: Display, until: Collection[str
 
 
 class _News:
-    """Knows by the notifications when there is something new to look at."""
+    """Sets an event when a notification says that the rollout has changed."""
 
     def __init__(self, id: str) -> None:
         self.changed = trio.Event()
         self.seen = False
-        """Whether the server has ever told how it stands."""
+        """Whether the server has ever described the rollout."""
         self._id = id
 
     async def listen(self, frames: AsyncIterator[str]) -> None:

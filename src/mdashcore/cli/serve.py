@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
     multiple=True,
     envvar="MDASH_REGISTER_USER",
     show_envvar=True,
-    help="Make this user if it is missing; can be repeated. In the environment, one a line.",
+    help="Create this user if missing; repeatable. In the environment, one on each line.",
 )
 @click.option(
     "--register-admin",
@@ -78,7 +78,7 @@ _log = logging.getLogger(__name__)
     multiple=True,
     envvar="MDASH_RESET_PASSWORD",
     show_envvar=True,
-    help="Give this user, who is there, another password, and end all sessions; can be repeated. For one start only.",
+    help="Give this existing user another password, and end all sessions; repeatable. For one start only.",
 )
 @click.option(
     "--config",
@@ -93,7 +93,7 @@ _log = logging.getLogger(__name__)
     type=EXISTING_FILE,
     envvar="MDASH_CERTFILE",
     show_envvar=True,
-    help="The certificate and its chain (PEM): the port then speaks TLS only. SIGHUP reads it anew.",
+    help="The certificate and its chain (PEM): the port then speaks TLS only. SIGHUP reads it again.",
 )
 @click.option(
     "--keyfile",
@@ -130,9 +130,9 @@ def serve(
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM.
 
-    Once it accepts connections, it writes one line with its URL to stdout. What is given here wins over the
-    environment, which wins over the --config file; users are made from all of them. A user that is there
-    already stays as it is, password included.
+    When it accepts connections, it writes one line with its URL to stdout. Options win over the
+    environment, which wins over the --config file; users are created from all of them. An existing user
+    stays unchanged, password included.
     """
     config = _configure(config_file, user_file, [*users, *admins], given)
     set_up_process(log_level)
@@ -148,7 +148,7 @@ def _configure(
 
     config = ServerConfig() if config_file is None else load_config(config_file)
     from_file = () if user_file is None else load_users(user_file)
-    by_name = {user.name: user for user in (*config.users, *from_file, *users)}  # of one name, the last
+    by_name = {user.name: user for user in (*config.users, *from_file, *users)}  # of several with one name, the last
     options = {name: value for name, value in given.items() if value is not None}
     return attrs.evolve(config, users=tuple(by_name.values()), **options)
 
@@ -165,7 +165,7 @@ def run_server(
     *,
     reset_passwords: Sequence[User] = (),
 ) -> None:
-    """Run a server until SIGINT or SIGTERM; `on_start` runs beside it, from when it accepts connections."""
+    """Run a server until SIGINT or SIGTERM. `on_start` runs beside it, after it accepts connections."""
     import trio
 
     from mdashcore.server import run

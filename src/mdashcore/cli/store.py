@@ -1,4 +1,4 @@
-"""``mdash store``: what a service keeps, checked, moved and saved."""
+"""``mdash store``: checks, moves and saves the data of a service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["store"]
 
-MAX_SHOWN = 100  # problems: who has more wants a backup, not a longer list
+MAX_SHOWN = 100  # problems: with more an operator needs a backup, not a longer list
 
 
 @click.group(
@@ -36,10 +36,10 @@ MAX_SHOWN = 100  # problems: who has more wants a backup, not a longer list
     ),
 )
 def store() -> None:
-    """Check, move and save what a service keeps.
+    """Check, move and save the data of a service.
 
     A storage folder can be opened by one process at a time: "check", "export" and "import" are for a service that
-    is stopped, "backup" is for one that runs. Exports hold hashes of passwords and tokens: keep them safe.
+    is stopped, "backup" is for one that runs. Exports contain hashes of passwords and tokens: keep them safe.
     """
 
 
@@ -49,9 +49,9 @@ def store() -> None:
 )
 @click.argument("url", metavar="URL")
 def check(url: str) -> None:
-    """Read everything in a store, and say what is wrong with it; change nothing.
+    """Read everything in a store, and report damage; change nothing.
 
-    What the service would mend by itself at its next start is a note, and no problem.
+    Damage that the service repairs by itself at its next start is a note, and no problem.
     """
     from mdashcore.hub.maintenance.check import check_store
 
@@ -94,7 +94,7 @@ def export(url: str, file: Path) -> None:
 @click.argument("url", metavar="URL")
 @click.argument("file", metavar="FILE", type=EXISTING_FILE)
 def import_(url: str, file: Path) -> None:
-    """Put an export or a backup into a store, of any kind, that is empty."""
+    """Import an export or a backup into a store, of any kind, that is empty."""
     from mdashcore.hub.maintenance.backup import MAX_LINE, import_store
 
     async def lines(source: BinaryIO) -> AsyncGenerator[bytes, None]:
@@ -113,7 +113,7 @@ def import_(url: str, file: Path) -> None:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @remote_options(keys=False)
 def backup(remote: Remote, *, file: Path) -> None:
-    """Write everything that a running service keeps to FILE, while it goes on serving. For admins, by password."""
+    """Write all data of a running service to FILE, while it goes on serving. For admins, by password."""
     import httpx
 
     last = b""
@@ -139,14 +139,14 @@ def backup(remote: Remote, *, file: Path) -> None:
 
 
 class _Notes(logging.Handler):
-    """Writes what a backend warns of."""
+    """Writes the warnings of a backend."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(f"Note: {printable(record.getMessage())}", err=True)
 
 
 def _with_backend(url: str, work: Callable[[Backend], Any], *, there: bool) -> Any:
-    """What `work` gives for the backend of a URL; with `there`, opening must not make a new store."""
+    """Run `work` on the backend of a URL, and return its result. With `there`, no new store is created."""
     import trio
 
     from mdashcore.storage import open_backend
@@ -164,7 +164,7 @@ def _with_backend(url: str, work: Callable[[Backend], Any], *, there: bool) -> A
 
 
 def _look_for(url: str) -> None:
-    """Refuse the URL of a folder that is not there, or empty: a mistyped one must not look like a sound store."""
+    """Refuse the URL of a missing or empty folder: a mistyped URL must not look like an intact store."""
     scheme, _, rest = url.partition("://")
     folder = Path(unquote(rest))
     if scheme in ("file", "sqlite") and not (folder.is_dir() and any(folder.iterdir())):
@@ -172,7 +172,7 @@ def _look_for(url: str) -> None:
 
 
 def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:
-    """Let `work` write a file that is there, readable by its owner only, when it is complete and on the disk."""
+    """Let `work` write a file. It appears, readable by its owner only, when it is complete and on the disk."""
     if str(file) == "-":
         work(sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -180,7 +180,7 @@ def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:
     part = file.with_name(f"{file.name}.part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            os.fchmod(out.fileno(), 0o600)  # whatever the umask, and what was there before
+            os.fchmod(out.fileno(), 0o600)  # whatever the umask, and the mode of an older file
             work(out)
             out.flush()
             os.fsync(out.fileno())

@@ -1,4 +1,4 @@
-"""The stream of notifications, as a client sees it."""
+"""The stream of notifications, received by a client."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["open_notifications"]
 
 PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT gateways, which start at 60
 PING_TIMEOUT: Final = 20.0
-MAX_EARLY: Final = 10_000  # messages before the answer to the first ping, which takes a moment: a large fleet's second
+MAX_EARLY: Final = 10_000  # messages before the answer to the first ping: those of a large fleet in a second
 MAX_MESSAGE: Final = 2**20  # bytes: a frame of a device has at most an eighth
-POLICY_VIOLATION: Final = 1008  # what the server closes with when a key is revoked
+POLICY_VIOLATION: Final = 1008  # the code with which the server closes when a key is revoked
 
 
 @asynccontextmanager
 async def open_notifications(remote: Remote, start: int | None = None) -> AsyncIterator[AsyncIterator[str]]:
-    """The frames of the notification stream; once entered, none is missed.
+    """Open the stream of notifications. No frame after the entry of the context is missed.
 
     Args:
-        start: the offset of the first one wanted; without it, from now on.
+        start: the offset of the first notification; by default only new ones.
 
     Raises:
         CliError: the server cannot be reached, refuses, or ends the stream.
@@ -43,13 +43,13 @@ async def open_notifications(remote: Remote, start: int | None = None) -> AsyncI
             timeout=CONNECT_TIMEOUT,
         ) as ws:
             early: deque[str | bytes] = deque()
-            if start is None:  # with a start nothing is missed, and what it brings stands in front of the answer
+            if start is None:  # with a start nothing is missed, and its notifications come before the answer
                 await _ping_first(remote, ws, early)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_alive, remote, ws)
                 yield _frames(remote, ws, early)
                 nursery.cancel_scope.cancel()
-    except Refused as exc:  # what is raised inside comes as a group, and passes
+    except Refused as exc:  # an error from inside is a group, and passes
         raise refusal(exc.status, exc.body) from None
     except OSError as exc:
         raise remote.unreachable(exc) from None
@@ -67,9 +67,9 @@ async def _frames(
 
 
 async def _ping_first(remote: Remote, ws: trio_websocket.WebSocketConnection, early: deque[str | bytes]) -> None:
-    """Ping: the answer comes from who has begun to listen to the feed for us.
+    """Ping the server: its answer shows that it has subscribed this connection to the feed.
 
-    What comes before it is read, as the answer is behind it.
+    The messages before the answer are read into `early`, because the answer comes after them.
     """
 
     async def read() -> None:
@@ -77,7 +77,7 @@ async def _ping_first(remote: Remote, ws: trio_websocket.WebSocketConnection, ea
             while len(early) < MAX_EARLY:
                 early.append(await ws.get_message())
         except trio_websocket.ConnectionClosed:
-            pass  # the ping says so
+            pass  # the ping raises the error
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)

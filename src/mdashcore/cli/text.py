@@ -1,4 +1,4 @@
-"""What is written to the terminal: lines, tables and JSON, in which nothing can steer the terminal."""
+"""Output for the terminal: lines, tables and JSON, without control sequences."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["examples", "json_line", "printable", "show_json", "show_table", "tim
 
 _CONTROLS: Final = [*range(0x20), 0x7F, *range(0x80, 0xA0)]  # ESC and CSI are among them
 _ESCAPED: Final = {code: f"\\x{code:02x}" for code in _CONTROLS} | {10: "\\n", 13: "\\r", 9: "\\t"}
-_ESCAPED_IN_JSON: Final = {code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F}  # the rest is escaped
+_ESCAPED_IN_JSON: Final = {code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F}  # JSON escapes the others
 
 
 def printable(value: object) -> str:
-    r"""The text of a value with its control characters escaped: one line that only shows itself.
+    r"""Return the text of a value as one line, with its control characters escaped.
 
     >>> printable("a\x1b[2Jb\nc")
     'a\\x1b[2Jb\\nc'
@@ -38,12 +38,12 @@ def show_json(value: Any) -> None:
 
 
 def json_line(text: str) -> str:
-    """JSON with the control characters escaped that it may hold as they are; its meaning is the same."""
+    """Return JSON with its control characters escaped. Its meaning does not change."""
     return text.translate(_ESCAPED_IN_JSON)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table for people on a terminal; elsewhere lines of tab-separated values, without a heading."""
+    """Write a table on a terminal; elsewhere lines of tab-separated values, without a heading."""
     cells = [["-" if value in (None, "") else printable(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for row in cells:
@@ -55,15 +55,15 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in cells:
-        table.add_row(*map(Text, row))  # as text: what looks like rich's markup is none
+        table.add_row(*map(Text, row))  # as text: rich must not read markup in it
     Console(highlight=False).print(table)
 
 
 def time_text(seconds: float) -> str:
-    """Unix seconds as the API writes times: RFC 3339 in UTC, to the millisecond."""
+    """Return Unix seconds as the API writes times: RFC 3339 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def examples(*lines: str) -> str:
-    """The last part of a command's help."""
+    """Return the last part of a command's help."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -22,7 +22,7 @@ def user() -> None:
     """Manage users, as an admin.
 
     Each user has devices and keys that no other user sees. An admin manages users, by name and password; a key
-    cannot. The first admin is made with "mdash serve --register-admin NAME:PASSWORD".
+    cannot. Create the first admin with "mdash serve --register-admin NAME:PASSWORD".
     """
 
 
@@ -53,7 +53,7 @@ def _role(user: dict[str, Any]) -> str:
 @click.option("--admin", is_flag=True, help="May manage users.")
 @remote_options(keys=False)
 def add_user(remote: Remote, *, name: str, password: str | None, admin: bool) -> None:
-    """Make a user."""
+    """Create a user."""
     remote.post("users", json={"name": name, "password": new_password(password), "admin": admin})
 
 
@@ -66,7 +66,7 @@ def add_user(remote: Remote, *, name: str, password: str | None, admin: bool) ->
 @json_option
 @remote_options(keys=False)
 def show_limits(remote: Remote, *, name: str | None, as_json: bool) -> None:
-    """Show each limit of a user with its use; without a NAME, what every user has.
+    """Show each limit of a user with its use; without a NAME, those of every user.
 
     Limits are set in the server's configuration. Uploads, subscribers and lists are those of the server that answers.
     """
@@ -100,5 +100,5 @@ def change_password(remote: Remote, *, name: str, password: str | None) -> None:
 @click.argument("name", type=USER_NAME)
 @remote_options(keys=False)
 def remove_user(remote: Remote, *, name: str) -> None:
-    """Remove a user with all devices and keys: what they have open is closed."""
+    """Remove a user with all devices and keys. Their open connections are closed."""
     remote.delete("users", name)

@@ -1,33 +1,55 @@
-"""What the service does, on any event loop: it awaits the storage protocols, and where writers meet, each other.
+"""The device service on any event loop: it awaits the storage protocols, and its writers await each other's turns.
 
-A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no connection: a holder of connections
-(a `Node` of `mdashcore.trio`, or an embedder's own server) registers as a `HubObserver` and is notified of what
-concerns it.
+A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no connection. A holder of connections
+(a `Node` of `mdashcore.trio`, or an embedder's own server) registers as a `HubObserver`, and the hub calls its methods
+when something changes that concerns connections.
 """
 
-from mdashcore.hub.accounts import CreatedKey
+from mdashcore.hub.accounts import Accounts, CreatedKey
+from mdashcore.hub.device_list import DeviceList, ListedDevice
 from mdashcore.hub.device_session import DeviceSession
-from mdashcore.hub.feed import FeedItem, LogQuery
+from mdashcore.hub.feed import Feed, FeedItem, LogQuery
 from mdashcore.hub.hub import Hub, HubObserver
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.maintenance.retention import Retention
+from mdashcore.hub.presence import Presence
 from mdashcore.hub.records.contention import Signal
-from mdashcore.hub.records.schema import PresenceRecord
-from mdashcore.hub.registry import CreatedDevice
+from mdashcore.hub.records.schema import BrowserSession, PresenceRecord
+from mdashcore.hub.registry import CreatedDevice, Registry
+from mdashcore.hub.rollouts.service import Rollouts
+from mdashcore.hub.sessions import CreatedSession, Sessions
+from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.performer import DeviceCaller
-from mdashcore.identity import Device, DeviceKey
+from mdashcore.hub.updates.service import Updates
+from mdashcore.identity import Account, ApiKey, Device, DeviceKey
 
 __all__ = [
+    "Account",
     "AccountLimits",
+    "Accounts",
+    "ApiKey",
+    "BrowserSession",
     "CreatedDevice",
     "CreatedKey",
+    "CreatedSession",
     "Device",
     "DeviceCaller",
     "DeviceKey",
+    "DeviceList",
     "DeviceSession",
+    "Feed",
     "FeedItem",
     "Hub",
     "HubObserver",
+    "ListedDevice",
     "LogQuery",
+    "Presence",
     "PresenceRecord",
+    "Registry",
+    "Retention",
+    "Rollouts",
+    "Sessions",
+    "Shadows",
     "Signal",
+    "Updates",
 ]

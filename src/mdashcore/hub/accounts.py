@@ -28,31 +28,31 @@ from mdashcore.storage import DocumentStore
 
 __all__ = ["Accounts", "CreatedKey"]
 
-MAX_KEY_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
+MAX_KEY_ID: Final = 64  # characters: ours have 16, and a longer id must not reach a store as a key
 
 MAX_KNOWN: Final = 4096  # keys remembered, at 500 bytes each: those that are in use
 
-TOUCH: Final = 3600.0  # seconds between two writes of when a key was used: "this week or last year" is what people ask
+TOUCH: Final = 3600.0  # seconds between two writes of a key's last use: people only ask "this week or last year"
 
 
 @attrs.frozen
 class CreatedKey:
-    """A new key together with its secret, which exists only here."""
+    """A new key together with its secret, which is stored nowhere else."""
 
     key: ApiKey
     secret: str = attrs.field(repr=False)
 
 
 class Accounts:
-    """Who there is, and which keys act for them.
+    """The accounts of the service and their API keys.
 
     Args:
-        now: Unix seconds.
-        entropy: that many random bytes.
-        on_revoked: called with (account, key id) when a key stops being valid; with None for every key.
-        exclusive: whether nobody else writes to the store, so that keys may be remembered.
-        contention: what writers of one record need.
-        usage: counts the keys of each account; without it they have no bound.
+        now: returns the Unix time in seconds.
+        entropy: returns that many random bytes.
+        on_revoked: called with (account, key id) when a key stops being valid; with `None` for all keys of the account.
+        exclusive: whether this process is the only writer of the store, so that keys may be remembered.
+        contention: how writers of the same record wait for each other.
+        usage: counts the keys of each account; without it their number has no bound.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Accounts:
         self._removals = 0
 
     async def get(self, name: str) -> Account | None:
-        """The account; None where there is none, or none any more."""
+        """Return the account, or `None` if it does not exist or is being removed."""
         account = await self._stored(name)
         if account is None or account.removing:
             return None
@@ -95,10 +95,10 @@ class Accounts:
         return None if record is None else record.value
 
     async def all(self, damaged: list[str] | None = None) -> list[Account]:
-        """All accounts, by name; also those that are being removed.
+        """Return all accounts sorted by name, also those that are being removed.
 
         Args:
-            damaged: gets the names of those that cannot be read.
+            damaged: receives the names of the accounts that cannot be read.
         """
         accounts = await self._all_stored(damaged)
         roster = await self._admins.roster() if accounts else AdminRoster([])
@@ -121,7 +121,7 @@ class Accounts:
             await self._check_free(name)
             raise AlreadyExists(f"there was a user {name!r} a moment ago; try again") from None
         if admin:
-            await self._admins.add(account)  # another change of the roster may have swept it out before it was stored
+            await self._admins.add(account)  # a concurrent change may have dropped it before it was stored
         return account
 
     async def _check_free(self, name: str) -> None:
@@ -132,7 +132,7 @@ class Accounts:
             raise AlreadyExists(f"there is a user {name!r} already")
 
     async def set_password(self, name: str, password_hash: str, *, admin: bool | None = None) -> Account:
-        """Change an account's password, and `admin` unless None; what was opened with the old one is closed.
+        """Change an account's password, and `admin` unless it is `None`. Closes all that the old password opened.
 
         Raises:
             NotFound: there is no such account.
@@ -154,15 +154,15 @@ class Accounts:
 
         try:
             account = await self._accounts.change(name, change)
-        finally:  # also where it is not known whether that was done: who has what is valid comes back
+        finally:  # also if the write may have failed: a client with valid credentials connects again
             self._on_revoked(name, None)
         assert account is not None  # noqa: S101 - for the type checker: `change` never returns None
         return account
 
     async def replace_hash(self, account: Account, password_hash: str) -> None:
-        """Keep another hash of the same password, and change nothing else: sessions go on.
+        """Store another hash of the same password. Sessions stay valid.
 
-        Does nothing where the password was changed meanwhile.
+        Does nothing if the password was changed in the meantime.
         """
 
         def change(found: Account | None) -> Account | None:
@@ -173,16 +173,16 @@ class Accounts:
         await self._accounts.change(account.name, change)
 
     async def remove(self, name: str) -> None:
-        """Remove an account and its keys, or go on with that. Raises as `begin_removal`."""
+        """Remove an account and its keys, or continue a removal. Raises the same errors as `begin_removal`."""
         await self.begin_removal(name)
         await self.remove_keys(name)
         if not await self._accounts.remove(name, lambda account: account.removing):
-            raise NotFound(f"no user {name!r}")  # somebody else was quicker
+            raise NotFound(f"no user {name!r}")  # another process has finished the removal
 
     async def begin_removal(self, name: str) -> None:
-        """Nobody logs in any more, and what was opened is closed; the name stays taken until `remove`.
+        """Refuse further logins of an account and close all that it has opened. The name stays taken until `remove`.
 
-        So a removal that was stopped can go on, and nobody inherits what it has left.
+        A removal that was interrupted can continue, and no new account inherits data that it has not removed yet.
 
         Raises:
             NotFound: there is no such account.
@@ -210,7 +210,7 @@ class Accounts:
             self._on_revoked(name, None)
 
     async def check_not_last_admin(self, name: str) -> None:
-        """Raises `Conflict` if without this account nobody could manage accounts any more."""
+        """Raise `Conflict` if the account is the last one that can manage accounts."""
         account = await self._stored(name)
         if account is not None:
             await self._admins.check_not_last(account)
@@ -218,12 +218,12 @@ class Accounts:
     # Keys
 
     async def create_key(self, account: str, name: str = "") -> CreatedKey:
-        """Make an API key; its secret is in the answer, and nowhere else.
+        """Create an API key. Only the returned value has its secret.
 
         Raises:
             NotFound: there is no such account.
-            InvalidInput: no key may have that name.
-            LimitReached: the account has as many keys as it may.
+            InvalidInput: the name is not allowed.
+            LimitReached: the account has its maximum of keys.
         """
         secret = identity.make_token(identity.KEY_PREFIX, self._entropy(identity.ENTROPY_BYTES))
         key = ApiKey(
@@ -236,19 +236,19 @@ class Accounts:
         if self._usage is not None:
             await self._usage.take(account, "keys")
         await self._owners.put(key.hash, KeyOwner(account, key.id))
-        await self._keys.put(scoped(account, key.id), key, expected=0)  # last: who removes it finds both
-        if await self.get(account) is None:  # asked last: it may have been removed meanwhile
+        await self._keys.put(scoped(account, key.id), key, expected=0)  # last: a removal then finds both records
+        if await self.get(account) is None:  # checked last: the account may have been removed in the meantime
             await self.remove_keys(account)
             raise NotFound(f"no user {account!r}")
         return CreatedKey(key, secret)
 
     async def keys(self, account: str, damaged: list[str] | None = None) -> list[ApiKey]:
-        """The account's keys, oldest first; `damaged` gets the ids of those that cannot be read."""
+        """Return the account's keys, oldest first. `damaged` receives the ids of the keys that cannot be read."""
         found = [key async for _, key in self._keys.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda key: (key.created_at, key.id))
 
     async def remove_key(self, account: str, id: str) -> None:
-        """Revoke a key: from now on it opens nothing, and what it had opened is closed. Raises `NotFound`."""
+        """Revoke a key immediately and close all that it has opened. Raises `NotFound`."""
         hash = None
         try:
             record = await self._keys.get(scoped(account, id)) if len(id) <= MAX_KEY_ID else None
@@ -256,12 +256,12 @@ class Accounts:
                 raise NotFound(f"no key {id!r}")
             hash = record.value.hash
         except Damaged:
-            pass  # without the key, what the index has of it opens nothing
+            pass  # without the key's record, its entry in the index opens nothing
         try:
             if hash is not None:
-                await self._owners.delete(hash)  # first: from now on it opens nothing, and can still be found
+                await self._owners.delete(hash)  # first: the key is invalid from here on, but can still be found
             deleted = await self._keys.delete(scoped(account, id))
-        finally:  # also where it is not known what was done: who has a valid key comes back
+        finally:  # also if the deletion may have failed: a client with a valid key connects again
             self._forget_known()
             self._on_revoked(account, id)
         if not deleted:
@@ -275,10 +275,10 @@ class Accounts:
             try:
                 await self.remove_key(account, split(key)[1])
             except NotFound:
-                continue  # somebody else was quicker
+                continue  # another process has removed it
 
     async def authenticate_key(self, secret: str) -> ApiKey:
-        """The key of a secret. Raises `Unauthenticated`."""
+        """Return the key that belongs to a secret. Raises `Unauthenticated`."""
         digest = identity.hash_token(secret)
         known = self._known.get(digest)
         if known is not None and not self._is_due(known):
@@ -289,23 +289,23 @@ class Accounts:
         if key is None or key.value.hash != digest:
             raise Unauthenticated("the key is not valid")
         used = await self._touch(key)
-        if self._exclusive and removals == self._removals:  # else it may be one of those that were removed meanwhile
+        if self._exclusive and removals == self._removals:  # else the key may have been removed in the meantime
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[digest] = used
         return used
 
     def _forget_known(self) -> None:
-        """A key was removed, perhaps: what is remembered has to be looked up again."""
+        """Forget the remembered keys, because one of them may have been removed."""
         self._removals += 1
         self._known.clear()
 
     def _is_due(self, key: ApiKey) -> bool:
-        """Whether the use of a key has to be noted."""
+        """Return whether the use of a key has to be stored."""
         return key.used_at is None or abs(self._now() - key.used_at) >= TOUCH
 
     async def _touch(self, record: Record[ApiKey]) -> ApiKey:
-        """Note that a key is used. It never fails a request, and never brings back a key that is being removed."""
+        """Store that a key is used. Never fails a request, and never restores a key that is being removed."""
         key = record.value
         if not self._is_due(key):
             return key
@@ -313,17 +313,17 @@ class Accounts:
         try:
             await self._keys.put(scoped(key.account, key.id), used, expected=record.version)
         except StorageError:
-            pass  # another request has just done so, the key was removed, or the store only reads
+            pass  # another request has just stored it, the key was removed, or the store is read-only
         return used
 
 
 def _with_admin(account: Account, roster: AdminRoster) -> Account:
-    """The account with what the roster says of it, which counts."""
+    """Return the account with the admin right that the roster gives it. The roster decides."""
     return attrs.evolve(account, admin=roster.has(account))
 
 
 def _possible(name: str) -> bool:
-    """Whether an account can have that name: what can't must not reach a store as a key."""
+    """Return whether the name is allowed for an account: any other name must not reach a store as a key."""
     try:
         identity.check_account_name(name)
     except InvalidInput:

@@ -1,11 +1,11 @@
-"""Who is an admin: one document for all accounts, so that the last one cannot be lost.
+"""The admins: one document for all accounts, so that the last admin cannot be lost.
 
-Whether another admin is left cannot be read from many documents at the same time: of two admins who demote each other,
-each would find the other. So one roster decides. It is changed by compare-and-set, before the account is: where a
-process dies in between, the roster holds, and the account's own copy is put right by its next change.
+Many documents cannot be read at the same moment. If each account only had a flag, two admins who demote each other
+could both find the other one still an admin. So one roster decides. It is changed by compare-and-set, before the
+account is. If a process dies in between, the roster counts, and the account's next change corrects its own copy.
 
-An entry names the account by its id as well. What is left of an account that was never made, or is gone, makes nobody
-an admin who gets its name later.
+An entry has the account's id as well as its name. So an entry left by an account that was never stored, or that was
+removed, gives no rights to a later account of the same name.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Admins:
     """The roster in the store.
 
     Args:
-        accounts: every account as it is stored; a store of an older version has no roster, and gets one of them.
-        find: the account that is stored under a name, also one that is being removed.
-        contention: what writers of the roster need.
+        accounts: returns every stored account: a store of an older version has no roster, and gets one from them.
+        find: returns the account that is stored under a name, also one that is being removed.
+        contention: how writers of the roster wait for each other.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Admins:
         self._find = find
 
     async def roster(self) -> AdminRoster:
-        """The admins as they are now."""
+        """Return the admins as they are now."""
         return (await self._record()).value
 
     async def add(self, account: Account) -> None:
-        """Make an account an admin; it may be one that is about to be stored.
+        """Make an account an admin, also one that is about to be stored.
 
         Raises:
-            Conflict: it is being removed.
+            Conflict: the account is being removed.
         """
         entry = admin_entry(account)
 
@@ -68,10 +68,10 @@ class Admins:
         await self._change(with_it)
 
     async def remove(self, account: Account, *, leaving: bool = False) -> None:
-        """Make an account an ordinary one; with `leaving`, for ever.
+        """Make an account an ordinary one, with `leaving` for ever.
 
         Raises:
-            Conflict: it is the last admin.
+            Conflict: the account is the last admin.
         """
         entry = admin_entry(account)
 
@@ -84,12 +84,12 @@ class Admins:
         await self._change(without_it)
 
     async def check_not_last(self, account: Account) -> None:
-        """Raises `Conflict` if without this account nobody could manage accounts any more."""
+        """Raise `Conflict` if the account is the last one that can manage accounts."""
         if (await self._swept(await self.roster())).admins == [admin_entry(account)]:
             raise Conflict(f"{account.name!r} is the last admin")
 
     async def _change(self, function: Callable[[AdminRoster], AdminRoster]) -> None:
-        """Replace the roster by what `function` makes of it, atomically."""
+        """Replace the roster by the result of `function`, atomically."""
         race = self._records.race(ROSTER_KEY)
         while True:
             found = await self._record()
@@ -104,7 +104,7 @@ class Admins:
                 return
 
     async def _record(self) -> Record[AdminRoster]:
-        """The roster; made of the accounts where there is none, with version 0 where that cannot be stored."""
+        """Return the roster. A missing one is made from the accounts; its version is 0 if it cannot be stored."""
         try:
             found = await self._records.get(ROSTER_KEY)
         except Damaged:
@@ -120,19 +120,19 @@ class Admins:
             found = await self._records.get(ROSTER_KEY)
             return found or Record(roster, 0)
         except StorageError:
-            return Record(roster, 0)  # a store that takes no writes still knows its admins
+            return Record(roster, 0)  # a read-only store still has its admins
 
     async def _swept(self, roster: AdminRoster) -> AdminRoster:
-        """The entries whose accounts exist: an entry is written before its account, and may be all that there is.
+        """Return the entries whose accounts exist. An entry is written before its account, which may then be missing.
 
-        While the roster stays as it is, none of these admins can go: each would have to leave the roster before.
+        While the roster does not change, none of these accounts can be removed: an account leaves the roster first.
         """
         stored = {}
         for entry in {*roster.admins, *roster.leaving}:
             try:
                 account = await self._find(split(entry)[0])
             except Damaged:
-                account = None  # nobody can log in with it
+                account = None  # a damaged account cannot log in
             stored[entry] = account if account is not None and admin_entry(account) == entry else None
         admins = [entry for entry in roster.admins if (found := stored[entry]) is not None and not found.removing]
         return AdminRoster(admins, [entry for entry in roster.leaving if stored[entry] is not None])

@@ -1,16 +1,16 @@
-"""Time in the hub: the wall clock, which can be set, and a monotonic clock, which can not.
+"""Time in the hub: the wall clock, which can be set, and a monotonic clock, which cannot.
 
-What is stored has times of the wall clock: people read them, and the next process has no other. But the wall clock is
-set: a board without a battery boots in 1970 and asks a time server a minute later, an operator corrects a date. So what
-lasts is measured by the monotonic clock, as long as one process knows it:
+Stored times are of the wall clock, because people read them and the next process has no other clock. But the wall
+clock is set: a board without a battery boots in 1970 and asks a time server a minute later, or an operator corrects the
+date. So the monotonic clock measures durations for as long as one process runs:
 
-* A record has an `Age` from the moment in which this process meets it. All limits of the record count by that age: a
-  step of the wall clock changes none of them. Only how old the record was at that moment is taken from the wall clock.
-* After a step the times of a record that is still open are moved by the step, all of them by the same. So people can
-  read them, and the next process, which compares them with the wall clock again, finds the record as old as it is.
+* A record has an `Age` from the moment in which this process first reads it. All limits of the record count by that
+  age, so a step of the wall clock changes none of them. Only the age at that first moment is taken from the wall clock.
+* After a step the times of a record that is still open are all moved by the step. So people can read them, and the next
+  process, which compares them with the wall clock again, computes the same age.
 
-The present time of a record counts from its own `created`, not from a zero of the process. Where another process has
-moved the record's times its age is still the same, and two processes that notice one step do not move them twice.
+The present time of a record counts from its own `created`, not from a zero of the process. If another process has
+moved the record's times, its age is still the same, and two processes that notice one step do not move them twice.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from weakref import WeakValueDictionary
 
 __all__ = ["MIN_STEP", "Age", "Ages", "Clock"]
 
-MIN_STEP: Final = 1.0  # seconds by which the wall clock is set at least, to count: less is of no matter to any limit
+MIN_STEP: Final = 1.0  # seconds by which the wall clock has to be set to count as a step: no limit needs less
 
-READ_TIME: Final = 0.1  # seconds that it takes to read both clocks at most, where the process is not stopped meanwhile
-READ_TRIES: Final = 3  # a process is not stopped between its two reads three times in a row
+READ_TIME: Final = 0.1  # seconds: reading both clocks takes less, unless the process is stopped in between
+READ_TRIES: Final = 3  # tries: a process is not stopped between its two reads three times in a row
 
 
 class Clock:
@@ -51,17 +51,17 @@ class Clock:
 
     @property
     def offset(self) -> float:
-        """By how many seconds the wall clock is ahead of the monotonic one. It changes only where the former is set."""
+        """Seconds by which the wall clock is ahead of the monotonic one. It changes only if the wall clock is set."""
         wall, monotonic = self.read()
         return wall - monotonic
 
 
 class Age:
-    """How old a record is, and the present time on the clock that its times are of. Made by `Ages.of`.
+    """The age of a record, and the present time on the clock of its stored times. Made by `Ages.of`.
 
     Args:
         created: the record's oldest time, in Unix seconds.
-        newest: its newest time that has passed. Where that is after `clock.now()`, the clock was set back since.
+        newest: its newest time in the past. If it is after `clock.now()`, the clock was set back since.
     """
 
     __slots__ = ("__weakref__", "_born", "_clock", "followed")
@@ -71,30 +71,30 @@ class Age:
         self._clock = clock
         self._born = monotonic - (max(wall, newest) - created)
         self.followed: float = wall - monotonic if newest <= wall + MIN_STEP else nan
-        """The `Clock.offset` of which the record's times are; `nan` where they are of a clock that was ahead."""
+        """The `Clock.offset` that the record's times fit; `nan` if they are of a clock that was ahead."""
 
     def now(self, created: float) -> float:
         """Return the present time in Unix seconds, comparable with the times of the record.
 
         Args:
-            created: the record's oldest time, as it is now.
+            created: the record's oldest time, as it is stored now.
         """
         return created + self._clock.monotonic() - self._born
 
     def correction(self, created: float, offset: float) -> float:
-        """Return by how many seconds the record's times have to be moved; 0 where the wall clock was not set.
+        """Return the seconds by which the record's times have to be moved, 0 if the wall clock was not set.
 
-        Where they were stored like that, set `followed` to the offset. Only a process whose own clock was set moves
-        them: the clocks of two machines may differ for ever.
+        Set `followed` to the offset after storing the moved times. Only a process whose own clock was set moves them,
+        because the clocks of two machines may differ for ever.
 
         Args:
-            created: the record's oldest time, as it is now.
+            created: the record's oldest time, as it is stored now.
             offset: `Clock.offset`.
         """
         if abs(offset - self.followed) <= MIN_STEP:
             return 0.0
         by = self._clock.now() - self.now(created)
-        if abs(by) <= MIN_STEP:  # another process has moved them already
+        if abs(by) <= MIN_STEP:  # another process has already moved them
             self.followed = offset
             return 0.0
         return by
@@ -103,7 +103,7 @@ class Age:
 class Ages:
     """The ages of records of one kind, by key.
 
-    An age is kept as long as it is in use, and beyond that as one of the `most` that were used last.
+    An age is kept for as long as it is referenced, and after that while it is among the `most` that were used last.
     """
 
     def __init__(self, clock: Clock, most: int) -> None:
@@ -113,7 +113,7 @@ class Ages:
         self._newest: OrderedDict[str, Age] = OrderedDict()
 
     def of(self, key: str, created: float, newest: float) -> Age:
-        """Return the age of a record. Arguments as of `Age`; they count when the record is met first."""
+        """Return the age of a record. The arguments are those of `Age`, and count only for the first call."""
         age = self._used.get(key)
         if age is None:
             age = self._used[key] = Age(self.clock, created, newest)

@@ -1,4 +1,4 @@
-"""How large a delta may be that a device is sent: some take no frame of more than 4 KiB, and give up the connection."""
+"""The size limit of deltas: some devices accept no frame of more than 4 KiB, and drop the connection."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["DELTA_METHOD", "MAX_DELTA_LIMIT", "MIN_DELTA_LIMIT", "check_delta_li
 
 DELTA_METHOD: Final = "Shadow.Delta"
 
-MIN_DELTA_LIMIT: Final = 1024  # bytes: what every device that has a shadow takes; below that nothing is looked at
+MIN_DELTA_LIMIT: Final = 1024  # bytes: every device that has a shadow accepts so many, so no smaller delta is checked
 
 MAX_DELTA_LIMIT: Final = ConnectionLimits().max_frame  # bytes: no frame is larger
 
 
 def check_delta_limit(value: object) -> int | None:
-    """A limit as people set it: bytes; 0 for none; `None` for that of the platform. Raises `InvalidInput`."""
+    """Return a limit set by a user: bytes, 0 for none, `None` for the platform's limit. Raises `InvalidInput`."""
     if value is None or (type(value) is int and (value == 0 or MIN_DELTA_LIMIT <= value <= MAX_DELTA_LIMIT)):
         return value
     sizes = f"from {MIN_DELTA_LIMIT} to {MAX_DELTA_LIMIT}"
@@ -30,9 +30,9 @@ def check_delta_limit(value: object) -> int | None:
 
 
 def delta_limit(device: Device, shadow: Shadow, platforms: Mapping[str, int]) -> int | None:
-    """The limit in bytes that holds for a device: its own, else that of the platform which it reports.
+    """Return the limit of a device in bytes: its own, else that of the platform that it reports.
 
-    `None`: there is none; 0: people have said so.
+    Returns `None` if it has none, and 0 if a user has set none.
     """
     if device.delta_limit is not None or not platforms:
         return device.delta_limit
@@ -42,5 +42,5 @@ def delta_limit(device: Device, shadow: Shadow, platforms: Mapping[str, int]) ->
 
 
 def delta_frame_size(delta: JsonObject) -> int:
-    """Bytes of the frame that tells a delta."""
+    """Return the number of bytes of the frame that carries a delta."""
     return len(jsonrpc.encode_request(DELTA_METHOD, _json.encode(delta)))

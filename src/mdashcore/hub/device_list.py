@@ -1,7 +1,7 @@
-"""The devices of an account as people see them: what is registered, who is connected, and the shadow, joined by id.
+"""The device list of an account: each device joined by id with its presence and its shadow.
 
-The one join for lists and for rollouts. Where the store scans in the order of keys it holds a page of each part,
-whatever the account has; elsewhere also what is registered and who is connected, both of which are small.
+Lists and rollouts use this one join. If the store scans in the order of keys, the join holds a page of each part, for
+any number of devices. Otherwise it also holds the registry and the presence of the account, both of which are small.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ T = TypeVar("T")
 
 @attrs.frozen
 class ListedDevice:
-    """A device with all that a list shows of it."""
+    """A device with all data that a list shows of it."""
 
     device: Device
     presence: PresenceRecord
     shadow: Shadow
     damaged: tuple[str, ...] = ()
-    """Which of ``device``, ``presence`` and ``shadow`` cannot be read: in its place is one without any content."""
+    """Those of ``device``, ``presence`` and ``shadow`` that cannot be read, and are replaced by empty values."""
 
     @property
     def facts(self) -> Facts:
-        """What a filter looks at."""
+        """The facts that a filter tests."""
         return Facts(self.device.id, self.device.name, self.presence.online, self._state)
 
     def _state(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class ListedDevice:
 
 
 def unreadable_device(key: DeviceKey) -> Device:
-    """Return what stands in place of a device that is damaged in the store."""
+    """Return the replacement of a device that is damaged in the store."""
     return Device(key.account, key.id, key.id, "", 0.0)
 
 
@@ -74,16 +74,16 @@ class DeviceList:
     async def select(
         self, account: str, selection: Selection = ANY, pause: Pause = never_pause, *, with_shadows: bool = True
     ) -> AsyncGenerator[ListedDevice, None]:
-        """Give the account's devices for which a selection holds, by id.
+        """Yield the account's devices that a selection matches, sorted by id.
 
-        A device that is made or removed meanwhile may be among them or not.
+        A device that is created or removed in the meantime may be among them or not.
 
         Args:
-            pause: awaited after each document that was looked at.
+            pause: awaited after each document that was read.
             with_shadows: whether shadows are read; else all of them are empty.
 
         Raises:
-            NotFound: after the last one, where a device is missing that the selection names.
+            NotFound: after the last device, if a device that the selection names is missing.
             StorageError: the store fails in the middle.
         """
         missing = set(selection.devices or ())
@@ -113,7 +113,7 @@ class DeviceList:
                 )
 
     async def _registered(self, prefix: str, pause: Pause) -> AsyncGenerator[Document, None]:
-        """Give the documents of the registry by id."""
+        """Yield the documents of the registry, sorted by id."""
         if not self._ordered:
             found = await _gathered(self._devices, prefix, pause)
             for key in sorted(found):
@@ -142,7 +142,7 @@ class DeviceList:
 
 
 _Find: TypeAlias = Callable[[str], Awaitable[Document | None]]
-"""Finds what is stored of a device, by its key. Called in the order of keys."""
+"""Finds a device's document by its key. Called in the order of keys."""
 
 
 class _Follower:
@@ -158,7 +158,7 @@ class _Follower:
         while not self._ended and (self._last is None or self._last.key < key):
             self._last = await anext(self._scan, None)
             self._ended = self._last is None
-            await self._pause()  # there may be many of devices that are gone
+            await self._pause()  # many documents may belong to removed devices
         return self._last if self._last is not None and self._last.key == key else None
 
     async def aclose(self) -> None:
@@ -179,7 +179,7 @@ async def _gathered(records: Records[Any], prefix: str, pause: Pause) -> dict[st
 
 
 async def _found(find: _Find, key: str) -> Document | None:
-    """Return what is stored under a key, with its damage where a store tells of that by raising."""
+    """Return the document under a key, with its damage if the store reports that by raising."""
     try:
         return await find(key)
     except Damaged as exc:
@@ -187,7 +187,7 @@ async def _found(find: _Find, key: str) -> Document | None:
 
 
 def _read(records: Records[T], document: Document | None, damaged: list[str], name: str) -> T | None:
-    """Return the value of a document; `None` where there is none, or where it is damaged, which `damaged` is told."""
+    """Return the value of a document, or `None` if it is missing or damaged. Adds `name` to `damaged` if damaged."""
     try:
         return None if document is None else records.read(document)
     except Damaged:

@@ -1,4 +1,4 @@
-"""What a device may ask of the service: one object per live connection, one table of methods."""
+"""The methods that a device may call: one object per live connection, one table of methods."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from mdashcore.ota import Build
 __all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
 
 
-PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of a device's progress: as of the server's own
+PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of a device's progress: as for the server's own
 
-MAX_PROGRESS: Final = 128  # bytes of parameters that are looked at: real ones have 25
+MAX_PROGRESS: Final = 128  # bytes of parameters that are checked for progress: real ones have 25
 
 DAMAGED: Final = "what is stored of this device is damaged"
 
 
 class Peer(Protocol):
-    """Where answers go: a `Connection`, or what runs one."""
+    """The receiver of answers: a `Connection`, or an object that runs one."""
 
     def reply(self, ref: int, result: object) -> None:
-        """As `Connection.reply`."""
+        """Do the same as `Connection.reply`."""
 
     def reply_error(self, ref: int, error: RpcError) -> None:
-        """As `Connection.reply_error`."""
+        """Do the same as `Connection.reply_error`."""
 
 
 class SessionHub(Protocol):
-    """What a session needs of a `Hub`."""
+    """The part of a `Hub` that a session needs."""
 
     @property
     def shadows(self) -> Shadows:
@@ -47,14 +47,14 @@ class SessionHub(Protocol):
 
     @property
     def feed(self) -> Feed:
-        """Where the device's notifications go."""
+        """The feed that gets the device's notifications."""
 
     @property
     def clock(self) -> Clock:
         """The clocks of this process."""
 
     def build_reported(self, key: DeviceKey, build: Build) -> None:
-        """As `Hub.build_reported`."""
+        """Do the same as `Hub.build_reported`."""
 
 
 class DeviceSession:
@@ -75,12 +75,12 @@ class DeviceSession:
         return self._said is not None
 
     async def handle(self, event: Event, peer: Peer) -> None:
-        """Take an event of the device's connection: what it tells is stored, what it asks is answered on `peer`.
+        """Handle an event of the device's connection: store reports, and answer requests on `peer`.
 
-        Other events than requests and notifications are passed over.
+        Ignores other events than requests and notifications.
 
         Raises:
-            StorageError: the event is lost, and a request not answered.
+            StorageError: the event is lost, and a request is not answered.
         """
         if isinstance(event, RequestReceived):
             try:
@@ -95,11 +95,11 @@ class DeviceSession:
             await self.notification(event.method, event.params)
 
     async def request(self, method: str, params: bytes | None) -> object:
-        """Answer a request of the device: what to reply.
+        """Handle a request of the device. Returns the result to reply.
 
         Raises:
-            RpcError: what to reply instead.
-            StorageError: what it told may be lost.
+            RpcError: the error to reply.
+            StorageError: the reported data may be lost.
         """
         handler = DEVICE_METHODS.get(method)
         if handler is None:
@@ -116,10 +116,10 @@ class DeviceSession:
             raise RpcError(status_of(exc), str(exc)) from exc
 
     async def notification(self, method: str, params: bytes | None) -> None:
-        """Take a notification of the device. What is wrong with it is dropped: nobody could be told.
+        """Handle a notification of the device. Drops an invalid one, because a notification has no answer.
 
         Raises:
-            StorageError: it was right, and is lost.
+            StorageError: the notification was valid, and is lost.
         """
         handler = DEVICE_METHODS.get(method)
         if handler is None:
@@ -141,29 +141,29 @@ class DeviceSession:
 
     @property
     def holds_progress(self) -> bool:
-        """Whether the device has told of its progress, and it is too early to tell of that: call `flush` later."""
+        """Whether progress of the device is held back, because the last notification was just sent; see `flush`."""
         return self._held is not None
 
     def flush_wait(self) -> float:
-        """Seconds until `flush` should be called; 0 where nothing is held."""
+        """Return the seconds until `flush` should be called, 0 if nothing is held back."""
         passed = self._hub.clock.monotonic() - self._progress_told
         return 0.0 if self._held is None else max(0.0, PROGRESS_INTERVAL - passed)
 
     async def flush(self) -> None:
-        """Tell the newest progress that was held back. Raises `StorageError`: it is lost."""
+        """Notify subscribers of the newest progress that was held back. Raises `StorageError`: it is lost then."""
         held, self._held = self._held, None
         if held is not None:
             self._progress_told = self._hub.clock.monotonic()
             await self._tell(*held)
 
     async def _take_progress(self, method: str, params: bytes | None) -> None:
-        """Tell the progress of a transfer, once in `PROGRESS_INTERVAL`: a device may tell it for every chunk."""
+        """Notify subscribers of progress once in `PROGRESS_INTERVAL`: a device may report it for every chunk."""
         self._held = method, params
         if self._hub.clock.monotonic() - self._progress_told >= PROGRESS_INTERVAL:
             await self.flush()
 
     async def introduce(self, info: object) -> None:
-        """Take the answer to `Sys.GetInfo`: kept under `reported.ota`."""
+        """Store the answer to `Sys.GetInfo` under `reported.ota`."""
         if not isinstance(info, dict) or not info:
             raise InvalidInput("Sys.GetInfo answers with an object")
         await self._update_shadow({"state": {"reported": {"ota": _without_nulls(info)}}})
@@ -210,7 +210,7 @@ _read_progress = msgspec.json.Decoder(_Progress).decode
 
 
 def is_progress(params: bytes | None) -> bool:
-    """Whether parameters tell how far a transfer is, and nothing else: ``{"ota":{"percent":42}}``, say."""
+    """Return whether parameters only hold the progress of a transfer, such as ``{"ota":{"percent":42}}``."""
     if params is None or len(params) > MAX_PROGRESS or b'"ota"' not in params:
         return False
     try:
@@ -228,7 +228,7 @@ def _object(params: bytes | None) -> dict[str, Any]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A device's own words, with nothing in them that a shadow would take for a deletion."""
+    """Return the value without nulls, which a shadow would take for deletions."""
     if isinstance(value, dict):
         return {key: _without_nulls(member) for key, member in value.items() if member is not None}
     if isinstance(value, list):
@@ -245,5 +245,5 @@ DEVICE_METHODS: Final[Mapping[str, Callable[[DeviceSession, bytes | None], Await
         "Dash.Log": DeviceSession._log,  # its older name
     }
 )
-"""The methods that a device can call. Any other notification is told to people as ``rpc.out.METHOD``; any
-other request is answered with error -32601."""
+"""The methods that a device can call. Subscribers get any other notification as ``rpc.out.METHOD``; any other
+request is answered with error -32601."""

@@ -1,8 +1,8 @@
-"""The second log of an account: its events, kept for longer than all that devices say.
+"""The event log of an account: its events, kept for longer than the notifications of its devices.
 
-A device that reports every second fills an account's log within a day. So what tells of presence, devices, updates and
-rollouts is appended here too, as people see it: with the offset that it has in the account's log. Below the beginning
-of that log, readers go on here, where offsets skip what is not kept.
+A device that reports every second fills an account's log within a day. So the events of presence, devices, updates and
+rollouts are also appended here, as subscribers get them: with the offset that they have in the account's log. Readers
+continue here before the beginning of that log. The offsets skip the notifications that are not kept.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ KEEP: Final = 20_000  # events of an account: at 300 bytes each, 6 MB; of a hund
 
 TRIM_EVERY: Final = 100  # events between two trims: the log is never more than 1 % too long
 
-MAX_WAITING: Final = 1_000  # events that wait to be appended: those of a second, if every device of a fleet comes back
+MAX_WAITING: Final = 1_000  # events that wait to be appended: those of a second, if a whole fleet connects again
 
-MAX_SKEW: Final = 64  # events that may stand before an older one, where several processes append at the same time
+MAX_SKEW: Final = 64  # events that may stand before an older one if several processes append at the same time
 
 StoredEvent: TypeAlias = tuple[int, bytes]
 """An event's offset in the account's log, and its frame."""
@@ -43,23 +43,23 @@ _read_offset = msgspec.json.Decoder(_Offset).decode
 
 @attrs.define
 class _Account:
-    """What this process knows of an account's events."""
+    """The state of an account's events in this process."""
 
     running: dict[int, None] = attrs.Factory(dict)
-    """The tickets of those that are being stored in the account's log."""
+    """The tickets of the events that are being stored in the account's log."""
     ticket: int = 0
     waiting: list[tuple[int, int, float, bytes]] = attrs.Factory(list)
-    """A heap of those that are stored there: offset, the last ticket that was given out by then, time, frame."""
+    """A heap of the events that are stored there: offset, the last ticket that was given out by then, time, frame."""
     appending: bool = False
     adopted: bool = False
-    """Whether what a process before this one may have left out has been looked for."""
+    """Whether events that an earlier process may have left out have been looked for."""
 
 
 class EventLog:
-    """The events of every account.
+    """The event logs of all accounts.
 
-    Within a process they are appended in the order of their offsets, though their notifications are stored at the same
-    time: one waits for all whose storing had begun when its own had ended.
+    Within a process events are appended in the order of their offsets, although their notifications are stored at the
+    same time. An event waits for all events whose storing had begun before its own ended.
     """
 
     def __init__(self, logs: LogStore) -> None:
@@ -69,14 +69,14 @@ class EventLog:
     # Writing
 
     def begin(self, account: str) -> int:
-        """An event is about to be stored in the account's log: a ticket, for `end`."""
+        """Announce an event that is about to be stored in the account's log. Returns a ticket for `end`."""
         state = self._accounts.setdefault(account, _Account())
         state.ticket += 1
         state.running[state.ticket] = None
         return state.ticket
 
     def end(self, account: str, ticket: int, stored: tuple[int, float, bytes] | None = None) -> None:
-        """It is stored there: its offset, time and frame; without them it is not."""
+        """Report the end of storing. `stored` is offset, time and frame, or `None` if the event was not stored."""
         state = self._accounts.setdefault(account, _Account())
         state.running.pop(ticket, None)
         if stored is not None:
@@ -86,7 +86,7 @@ class EventLog:
                 heapq.heappop(state.waiting)
 
     async def append(self, account: str, main_log: str) -> None:
-        """Append the events that wait and may be. A failure of the store leaves them for the next time."""
+        """Append the waiting events that are ready. If the store fails, they stay for the next call."""
         state = self._accounts.get(account)
         if state is None or state.appending:
             return
@@ -102,7 +102,7 @@ class EventLog:
                         heapq.heappush(state.waiting, each)
                     raise
         except StorageError:
-            pass  # the account's log has them meanwhile
+            pass  # the events are in the account's log until the next call
         finally:
             state.appending = False
 
@@ -114,9 +114,9 @@ class EventLog:
             await self._logs.trim(log, KEEP)
 
     async def _adopt(self, account: str, main_log: str, state: _Account) -> None:
-        """Take over what a process that was killed has stored in the account's log only.
+        """Append the events that a killed process has stored only in the account's log.
 
-        All that comes before the first event that is ready is of others.
+        All events before the first one that is ready belong to other processes.
         """
         log = event_log_name(account)
         newest = await self._logs.read(log, max(0, await self._logs.end(log) - 1), 1)
@@ -129,18 +129,18 @@ class EventLog:
         state.adopted = True
 
     async def forget(self, account: str) -> None:
-        """The account was removed."""
+        """Remove the events of an account that was removed."""
         self._accounts.pop(account, None)
         await self._logs.trim(event_log_name(account), 0)
 
     # Age
 
     def too_old(self, account: str, oldest: float) -> AsyncGenerator[int, None]:
-        """As `Feed.too_old`, in places of this log."""
+        """Do the same as `Feed.too_old`, with places of this log."""
         return too_old(self._logs, event_log_name(account), oldest)
 
     async def end_of(self, account: str) -> int:
-        """Return the place behind the newest event in this log."""
+        """Return the place after the newest event in this log."""
         return await self._logs.end(event_log_name(account))
 
     async def remove_before(self, account: str, place: int) -> None:
@@ -150,7 +150,7 @@ class EventLog:
     # Reading
 
     async def oldest(self, account: str, first: int, end: int) -> list[StoredEvent]:
-        """The first events with offsets from `first` until before `end`: at most `PAGE`, none where there are none."""
+        """Return the first events with `first` <= offset < `end`, at most `PAGE` of them."""
         found: dict[int, bytes] = {}
         place, beyond = await self._place(account, first) - MAX_SKEW, 0
         while beyond < MAX_SKEW and (entries := await self._read(account, place)):
@@ -162,7 +162,7 @@ class EventLog:
         return sorted(found.items())[:PAGE]
 
     async def newest(self, account: str, first: int, end: int) -> list[StoredEvent]:
-        """The last of them, in the same way and order."""
+        """Return the last events with `first` <= offset < `end`, sorted by offset."""
         found: dict[int, bytes] = {}
         last = await self._place(account, end) + MAX_SKEW
         place = max(0, last - PAGE)
@@ -172,7 +172,7 @@ class EventLog:
         return sorted(found.items())[-(PAGE - 2 * MAX_SKEW) :]
 
     async def _place(self, account: str, offset: int) -> int:
-        """Where the first event with at least that offset stands in this log, or a little beside it."""
+        """Return the approximate place in this log of the first event with at least that offset."""
         log = event_log_name(account)
         entries = await self._logs.read(log, 0, 1)
         if not entries:
@@ -192,12 +192,12 @@ class EventLog:
 
 
 def event_log_name(account: str) -> str:
-    """The name of an account's event log in the store."""
+    """Return the name of an account's event log in the store."""
     return f"events/{account}"
 
 
 def _ready(state: _Account) -> list[tuple[int, int, float, bytes]]:
-    """The events before which no other can come any more, in their order; they do not wait any longer."""
+    """Remove from the waiting events those that no other event can precede any more, and return them in order."""
     ready = []
     while _is_ready(state):
         ready.append(heapq.heappop(state.waiting))
@@ -209,7 +209,7 @@ def _is_ready(state: _Account) -> bool:
 
 
 def _offset(entry: LogEntry, damaged: int) -> int:
-    """The offset of an event; `damaged` where it cannot be read."""
+    """Return the offset of an event, or `damaged` if it cannot be read."""
     try:
         return _read_offset(entry.body).offset
     except _json.DECODE_ERRORS:

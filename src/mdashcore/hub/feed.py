@@ -1,7 +1,7 @@
-"""Notifications: into the account's log, then to everybody who listens.
+"""Notifications: appended to the account's log, then published to all subscribers.
 
-The log comes first, so that a listener who missed something on the bus can always read it. A message on the
-bus is ``ACCOUNT SP OFFSET SP FRAME``, encoded once for all listeners of all nodes.
+The log comes first, so that a subscriber can always read there what it has missed on the bus. A message on the bus is
+``ACCOUNT SP OFFSET SP FRAME``, encoded once for all subscribers of all nodes.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ TOPIC: Final = "feed"
 
 KEEP: Final = 100_000  # entries of an account's log: at 200 bytes each, 20 MB
 
-KEEP_BYTES: Final = 2**26  # of an account's log: a device that floods with its largest frames fills no memory
+KEEP_BYTES: Final = 2**26  # bytes of an account's log: a device that floods with its largest frames fills no memory
 
 MARKS: Final = 64  # pieces in which those bytes are counted: a log is never more than 2 % too large
 
 TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
 
-KEEP_SECONDS: Final = 30 * 86_400.0  # of an account's log, unless the operator says otherwise: a month to look back
+KEEP_SECONDS: Final = 30 * 86_400.0  # seconds for which notifications are kept by default: a month to look back
 
 Append: TypeAlias = Callable[[str, float, bytes], Awaitable[int]]
-"""Appends an entry to a log, at a time in Unix seconds; its offset."""
+"""Appends an entry to a log, with a time in Unix seconds. Returns its offset."""
 
 
 class Feed:
     """The notification streams of every account.
 
     Args:
-        now: Unix seconds.
+        now: returns the Unix time in seconds.
         keep: notifications that are kept per account.
-        keep_bytes: of those, as far as this process has stored them.
-        keep_seconds: how old a notification may become; `math.inf` for any age. `Retention` removes what is older.
+        keep_bytes: bytes of notifications that are kept per account, as far as this process has stored them.
+        keep_seconds: maximum age of a notification; `math.inf` for any age. `Retention` removes older ones.
         on_told: called with the account and each notification that this process has stored, before the bus has it.
     """
 
@@ -74,11 +74,11 @@ class Feed:
     async def emit(
         self, account: str, name: str, device: str, data: bytes | None = None, *, append: Append | None = None
     ) -> int:
-        """Store a notification and tell it to the account's listeners; returns its offset.
+        """Store a notification and send it to the account's subscribers. Returns its offset.
 
         Args:
             data: raw JSON.
-            append: stores it, together with what it tells of; without it, it is appended to the log by itself.
+            append: stores the entry together with the data that it reports; by default, it is appended alone.
 
         Raises:
             InvalidInput: the data are no JSON.
@@ -114,18 +114,18 @@ class Feed:
         return offset
 
     async def append(self, log: str, time: float, entry: bytes) -> int:
-        """Append an entry to a log; its offset."""
+        """Append an entry to a log. Returns its offset."""
         return await self._logs.append(log, time, (entry,))
 
     async def too_old(self, account: str, now: float) -> AsyncGenerator[int, None]:
-        """The offset before which every notification is too old at `now` (Unix seconds); greater from step to step."""
+        """Yield growing offsets before which every notification is too old at `now` (Unix seconds)."""
         if self.keep_seconds < inf:
             async with aclosing(too_old(self._logs, log_name(account), now - self.keep_seconds)) as steps:
                 async for offset in steps:
                     yield offset
 
     async def events_too_old(self, account: str, now: float) -> AsyncGenerator[int, None]:
-        """The same of the account's events, by their places in the event log."""
+        """Yield the same for the account's events, by their places in the event log."""
         if self.keep_seconds < inf:
             async with aclosing(self.events.too_old(account, now - self.keep_seconds)) as steps:
                 async for place in steps:
@@ -136,36 +136,36 @@ class Feed:
         await self._logs.trim(log_name(account), 0, before=offset)
 
     async def forget(self, account: str) -> None:
-        """The account was removed: who gets its name later reads nothing of it. Offsets go on."""
+        """Remove the notifications of a removed account. Offsets continue for a later account of that name."""
         self._gauges.pop(account, None)
         await self._logs.trim(log_name(account), 0)
         await self.events.forget(account)
 
     @staticmethod
     def parse(message: bytes) -> tuple[str, FeedItem]:
-        """The account and the item of a message on the bus."""
+        """Return the account and the item of a message on the bus."""
         account, offset, frame = message.split(b" ", 2)
         return account.decode(), FeedItem(int(offset), frame)
 
     async def end(self, account: str) -> int:
-        """The offset that the account's next notification will get."""
+        """Return the offset that the account's next notification will get."""
         return await self._logs.end(log_name(account))
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
-        """As `NotificationReader.page`."""
+        """Do the same as `NotificationReader.page`."""
         return await self._reader.page(account, start)
 
     async def query(self, account: str, query: LogQuery) -> list[bytes]:
-        """The frames that a query selects, oldest first."""
+        """Return the frames that a query selects, oldest first."""
         return [frame async for frame in self.select(account, query)]
 
     def select(self, account: str, query: LogQuery, pause: Pause = never_pause) -> AsyncGenerator[bytes, None]:
-        """As `NotificationReader.select`."""
+        """Do the same as `NotificationReader.select`."""
         return self._reader.select(account, query, pause)
 
 
 class _Gauge:
-    """Finds out when a log has grown too large: an offset for each piece of it that was filled."""
+    """A gauge of a log's size: it keeps one offset for each piece of the log that was filled."""
 
     __slots__ = ("_marks", "_piece", "_size")
 
@@ -175,7 +175,7 @@ class _Gauge:
         self._marks: deque[int] = deque()
 
     def add(self, offset: int, size: int) -> int:
-        """Count an entry; the first offset to keep, 0 where nothing is too much."""
+        """Count an entry. Returns the first offset to keep, 0 if the log is not too large."""
         self._size += size
         if self._size < self._piece:
             return 0
@@ -185,5 +185,5 @@ class _Gauge:
 
 
 def log_names(account: str) -> tuple[str, str]:
-    """The logs that are kept of an account."""
+    """Return the names of the logs that are kept of an account."""
     return log_name(account), event_log_name(account)

@@ -1,4 +1,4 @@
-"""`Hub`: the parts of the service put together, and what concerns more than one of them."""
+"""`Hub`: the parts of the service put together, and the operations that concern more than one of them."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ _CALLABLE: Final = Check("a function", callable)
 
 
 class HubObserver(Protocol):
-    """What a holder of connections is notified of. The hub calls the methods as soon as the change is stored.
+    """Receives the changes that concern a holder of connections. The hub calls it as soon as a change is stored.
 
-    Subclass it and override what concerns you: each method does nothing by itself. None of them may wait: an observer
-    that has to close a socket starts to close it, and returns.
+    Subclass it and override the methods that you need; by default they do nothing. No method may wait: an observer that
+    has to close a socket starts to close it, and returns.
     """
 
     def shadow_changed(self, key: DeviceKey, change: Change) -> None:
-        """A device's shadow was updated, by whomever: if a delta is left, the device wants to know it."""
+        """Handle an update of a device's shadow, from any writer. If a delta is left, send it to the device."""
         return
 
     def device_revoked(self, key: DeviceKey) -> None:
-        """A device's token is not valid any more: its connection has to be closed."""
+        """Close the connection of a device whose token is not valid any more."""
         return
 
     def notified(self, account: str, item: FeedItem) -> None:
-        """A notification was stored by this process. Of one that shares its store, the bus tells too."""
+        """Handle a notification that this process has stored. Those of other processes come over the bus."""
         return
 
     def build_reported(self, key: DeviceKey, build: Build) -> None:
-        """A device said what it runs, all that it said on its present connection: an update may wait for that."""
+        """Handle a device's build, joined from all reports on its present connection. An update may wait for it."""
         return
 
     def device_removed(self, key: DeviceKey) -> None:
-        """A device does not exist any more."""
+        """Handle the removal of a device."""
         return
 
     def key_revoked(self, account: str, key: str | None) -> None:
-        """A key or session is not valid any more (None: any of the account's credentials may be the one).
+        """Close all that a key or session has opened, because it is not valid any more.
 
-        What it opened has to be closed; who has another that is valid comes back.
+        `None` stands for any of the account's credentials. A client with another valid one connects again.
         """
         return
 
@@ -73,15 +73,42 @@ class HubObserver(Protocol):
 class Hub:
     """The service on one storage backend.
 
+    ::
+
+        async with open_backend("memory://") as backend:
+            hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
+            created = await hub.create_device("home", "lamp")
+
+    Attributes:
+        accounts: users and their API keys.
+        registry: devices, and who a device's token belongs to. `create_device`, `rename_device` and `remove_device` of
+            the hub also send notifications, and remove what other parts keep of a device.
+        shadows: the shadow of each device: read and updated.
+        presence: which device is connected, to which node, and since when.
+        feed: notifications: emitted, read, and delivered to subscribers.
+        updates: the firmware update of each device, and the ended ones before it.
+        rollouts: images for many devices.
+        sessions: browser sessions.
+        device_list: devices joined with presence and shadow, filtered, in pages.
+        retention: removes notifications that are too old.
+        usage: how much each account has of its limits.
+        blobs: the images of firmware, within the limits.
+        nodes: the processes that hold connections, where several share a store.
+        limits: those of each account, as given.
+        now: the wall clock, as given.
+        clock: both clocks: what a limit of time counts by.
+        backend: the storage, as given.
+        bus: its message bus.
+
     Args:
-        now: the wall clock, in Unix seconds: what is stored and shown. It may be set at any time.
-        monotonic: seconds since any moment, by a clock that is never set, such as `time.monotonic`: limits count by it.
-        entropy: that many bytes from a cryptographic random generator, such as `os.urandom`.
-        signal: makes what a task waits with that has to wait for another one, or for a moment; for another event loop
-            than those that anyio knows.
-        limits: of each account. A `Node` and a server keep those that are per process.
+        now: the wall clock, in Unix seconds, for stored and shown times. It may be set at any time.
+        monotonic: seconds since any moment, by a clock that is never set, such as `time.monotonic`. It measures limits.
+        entropy: returns that many bytes from a cryptographic random generator, such as `os.urandom`.
+        signal: creates a `Signal`, with which a task waits for another task or for a time. Needed only for an event
+            loop that anyio does not support.
+        limits: the limits of each account. A `Node` and a server enforce those that are per process.
         free_disk: bytes that images of firmware leave free on the disk.
-        keep_log_seconds: as `Feed` has it: how old a notification may become. Without a `Node`, the embedder calls
+        keep_log_seconds: maximum age of a notification, as in `Feed`. Without a `Node`, the embedder calls
             `retention.check` every `AGE_INTERVAL`, or logs are bounded in number and bytes only.
     """
 
@@ -187,49 +214,49 @@ class Hub:
         )
 
     def add_observer(self, observer: HubObserver) -> None:
-        """Tell `observer` from now on."""
+        """Notify `observer` of every change from now on."""
         self._observers.append(observer)
 
     def remove_observer(self, observer: HubObserver) -> None:
-        """Tell `observer` no more."""
+        """Stop notifying `observer`."""
         self._observers.remove(observer)
 
     def new_node_id(self) -> str:
-        """A name for a process that holds connections, as no other has it."""
+        """Return a unique id for a process that holds connections."""
         return identity.make_id("node", self._entropy(8))
 
-    # What concerns more than one part
+    # Operations on more than one part
 
     async def create_device(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
-        """Register a device and tell of it. Raises as `Registry.create`."""
+        """Register a device and notify subscribers. Raises the same errors as `Registry.create`."""
         created = await self.registry.create(account, id, name)
-        await self._forget(created.device.key)  # what an earlier device of that id reported while it went
+        await self._forget(created.device.key)  # an earlier device of that id may have reported during its removal
         data = _json.encode({"name": created.device.name})
         await self.feed.emit(account, notifications.CREATED, created.device.id, data)
         return created
 
     async def rename_device(self, key: DeviceKey, name: str) -> None:
-        """Give a device another name and tell of it. Raises as `Registry.rename`."""
+        """Rename a device and notify subscribers. Raises the same errors as `Registry.rename`."""
         device = await self.registry.rename(key, name)
         await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"name": device.name}))
 
     async def set_delta_limit(self, key: DeviceKey, limit: int | None) -> None:
-        """Change how large a delta the device is sent, from the next one on, and tell of it.
+        """Change the largest delta that the device is sent, from the next one on, and notify subscribers.
 
         Args:
             limit: bytes of the frame; 0 for any; `None` for the limit of the device's platform.
 
         Raises:
-            InvalidInput: no such limit.
-            NotFound: no such device.
+            InvalidInput: the limit is not allowed.
+            NotFound: the device does not exist.
         """
         await self.registry.set_delta_limit(key, check_delta_limit(limit))
         await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"delta_limit": limit}))
 
     async def remove_device(self, key: DeviceKey) -> None:
-        """Remove a device with everything that is kept of it, and tell of it. Raises `NotFound`.
+        """Remove a device with all its data, and notify subscribers. Raises `NotFound`.
 
-        Its token ends first, and the device itself goes last: a removal that was stopped is finished by the next one.
+        Its token is removed first, and the device itself last. So a removal that was interrupted can be called again.
         """
         await self.registry.begin_removal(key)
         try:
@@ -246,30 +273,30 @@ class Hub:
         await self.updates.forget(key)
 
     async def remove_account(self, name: str) -> None:
-        """Remove an account with everything that belongs to it. Raises `NotFound`; `Conflict` for the last admin.
+        """Remove an account with all its data. Raises `NotFound`, or `Conflict` for the last admin.
 
-        The account itself goes last: a removal that was stopped is finished by the next one, and nobody gets the name
-        before. Meanwhile no password, session or device token of it is valid; its keys go first.
+        The account itself is removed last. So a removal that was interrupted can be called again, and the name stays
+        taken until then. The password, sessions and device tokens are invalid from the start; keys are removed first.
         """
         await self.accounts.begin_removal(name)
         await self.accounts.remove_keys(name)
         for device in await self.registry.of(name):
-            self._device_revoked(device.key)  # all at once: to remove each takes a while
+            self._device_revoked(device.key)  # all first: to remove each takes a while
         await self.sessions.forget(name)
         await self.rollouts.forget(name)
         for device in await self.registry.of(name):
             try:
                 await self.remove_device(device.key)
             except NotFound:
-                continue  # somebody else was quicker
+                continue  # another process has removed it
         await self.feed.forget(name)
         await self.usage.forget(name)
         await self.accounts.remove(name)
 
-    # What the parts tell
+    # Calls of the observers
 
     def build_reported(self, key: DeviceKey, build: Build) -> None:
-        """A device said what it runs."""
+        """Notify the observers of a device's build."""
         for observer in self._observers:
             observer.build_reported(key, build)
 

@@ -1,4 +1,4 @@
-"""The images of updates and rollouts: a blob store with a bound for each account, and a floor of free disk space."""
+"""The images of updates and rollouts: a blob store with a bound for each account, and a minimum of free disk space."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mdashcore.storage import Backend
 
 __all__ = ["FREE_DISK", "Images"]
 
-FREE_DISK: Final = 512 * 2**20  # bytes that images leave free: weeks of what a fleet of thousands reports
+FREE_DISK: Final = 512 * 2**20  # bytes that images leave free: weeks of the reports of a fleet of thousands
 
-STEP: Final = 4 * 2**20  # bytes for which room is made at a time: a write for each, next to the image's own
+STEP: Final = 4 * 2**20  # bytes reserved at a time: one write for each step, next to the image's own
 
 
 class Images:
-    """Is a `BlobStore`, whose keys begin with the account and a slash.
+    """A `BlobStore` whose keys begin with the account and a slash.
 
     Args:
-        free_disk: bytes that have to be left free on the disk, where the backend knows.
+        free_disk: bytes that have to stay free on the disk, if the backend knows them.
     """
 
     def __init__(self, backend: Backend, usage: Usage, *, free_disk: int = FREE_DISK) -> None:
@@ -32,10 +32,10 @@ class Images:
         self.free_disk = free_disk
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> int:
-        """As `BlobStore.put`. The caller deletes the key where this fails, and where it is cancelled.
+        """Do the same as `BlobStore.put`. The caller deletes the key if this fails or is cancelled.
 
         Raises:
-            LimitReached: the account has as many bytes of images as it may.
+            LimitReached: the account has its maximum of image bytes.
             InsufficientStorage: the disk is too full.
         """
         account = _account(key)
@@ -49,36 +49,36 @@ class Images:
         return size
 
     async def read(self, key: str, offset: int, size: int) -> bytes:
-        """As `BlobStore.read`."""
+        """Do the same as `BlobStore.read`."""
         return await self._blobs.read(key, offset, size)
 
     async def size(self, key: str) -> int | None:
-        """As `BlobStore.size`."""
+        """Do the same as `BlobStore.size`."""
         return await self._blobs.size(key)
 
     async def delete(self, key: str) -> bool:
-        """As `BlobStore.delete`."""
+        """Do the same as `BlobStore.delete`."""
         size = await self._blobs.size(key)
         found = await self._blobs.delete(key)
         await self._usage.gone(_account(key), key, (size or 0) if found else 0)
         return found
 
     def scan(self, prefix: str = "") -> AsyncIterator[str]:
-        """As `BlobStore.scan`."""
+        """Do the same as `BlobStore.scan`."""
         return self._blobs.scan(prefix)
 
     async def free_bytes(self) -> int | None:
-        """Bytes that are left on the disk; `None` where the backend does not know."""
+        """Return the free bytes of the disk, or `None` if the backend does not know them."""
         return None if self._free_bytes is None else await self._free_bytes()
 
     async def check_disk(self) -> None:
-        """Raises `InsufficientStorage` where the disk is too full for another image."""
+        """Raise `InsufficientStorage` if the disk is too full for another image."""
         free = await self.free_bytes()
         if free is not None and free < self.free_disk:
             raise InsufficientStorage("the server's disk is almost full: what is left is kept for the devices")
 
     async def _bounded(self, account: str, key: str, chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-        """The chunks, each when there is room for it."""
+        """Yield each chunk when there is room for it."""
         size = kept = 0
         async for chunk in chunks:
             size += len(chunk)

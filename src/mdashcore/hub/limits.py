@@ -1,4 +1,4 @@
-"""How much one account may have, and use at a time: so no tenant takes a service from the others."""
+"""The limits of one account, so that no tenant takes the service from the others."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _per_process(default: int) -> Any:
 
 @attrs.frozen(field_transformer=checked)
 class AccountLimits:
-    """What an account may have. Beyond a limit a request is answered 429 with the name of the limit, here the field's.
+    """The limits of an account. Beyond one a request is answered 429 with the name of the limit, which is the field's.
 
-    The limits of what is stored hold for the service, however many processes it has; the others for each process.
+    The limits of stored data hold for the whole service, with any number of processes; the others for each process.
     """
 
     devices: int = 100_000
@@ -34,16 +34,16 @@ class AccountLimits:
     """Browser sessions: more browsers than a person has. One more is not refused: it ends the oldest."""
 
     rollouts: int = 200
-    """Rollouts that are kept, ended ones too: an account with more has forgotten some. A list has all of them."""
+    """Rollouts that are kept, ended ones too: more than an operator remembers. A list has all of them."""
 
     open_rollouts: int = 100
-    """Rollouts that have not ended: each has its devices in memory. One that only waits for offline devices is none."""
+    """Rollouts that have not ended: each has its devices in memory. Those that only wait for devices do not count."""
 
     image_bytes: int = 4 * 2**30
     """Bytes of the images that are stored for updates and rollouts: 4 GiB, a thousand images of a large device."""
 
     uploads: int = _per_process(8)
-    """Images that are being uploaded at the same time: a fourth of what the process takes."""
+    """Images that are being uploaded at the same time: a fourth of the uploads that the process accepts."""
 
     subscribers: int = _per_process(200)
     """Notification sockets: the dashboards and programs of a large company. Each has 64 KB in memory at most."""
@@ -54,5 +54,5 @@ class AccountLimits:
 
 
 def is_per_process(name: str) -> bool:
-    """Whether each process counts a limit for itself."""
+    """Return whether each process counts a limit for itself."""
     return bool(getattr(attrs.fields(AccountLimits), name).metadata.get(PER_PROCESS))

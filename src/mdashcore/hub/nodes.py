@@ -1,8 +1,8 @@
-"""Which nodes share the store: one document for each, rewritten at intervals as a sign of life.
+"""The nodes that share the store: one document for each, rewritten at intervals as a sign of life.
 
-Nobody compares clocks: a node is dead when its document has kept one version for long enough on the clock of
-whoever watches. Who declares it dead deletes the document by compare-and-set, so a node that was only slow finds
-out at its next sign of life.
+No clocks of two nodes are compared. A node is dead when its document has kept one version for long enough on the clock
+of the node that watches it. The watching node then deletes the document by compare-and-set. A node that was only slow
+notices that at its next sign of life.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from mdashcore.storage import DocumentStore
 
 __all__ = ["BEAT_INTERVAL", "DEAD_AFTER", "Nodes"]
 
-BEAT_INTERVAL: Final = 3.0  # seconds between two signs of life: a write each, which any store can bear
+BEAT_INTERVAL: Final = 3.0  # seconds between two signs of life: a write each, which any store can handle
 
-DEAD_AFTER: Final = 15.0  # seconds without one: five were missed, and a store that restarts is back before that
+DEAD_AFTER: Final = 15.0  # seconds without one: five were missed, and a store that restarts is back before
 
 
 class Nodes:
-    """The nodes of a store, as one of them sees them.
+    """The nodes of a store, as seen by one of them.
 
     Args:
-        now: Unix seconds.
+        now: returns the Unix time in seconds.
     """
 
     def __init__(self, documents: DocumentStore, *, now: Callable[[], float]) -> None:
@@ -35,11 +35,11 @@ class Nodes:
         self._seen: dict[str, tuple[int, float]] = {}
 
     async def join(self, id: str) -> int:
-        """Be one of them from now on; the version for the first `beat`."""
+        """Add a node. Returns the version for its first `beat`."""
         return await self._records.put(id, NodeRecord(self._now()))
 
     async def beat(self, id: str, version: int) -> int:
-        """A sign of life; the version for the next. Raises `NotFound` if the node was declared dead."""
+        """Write a sign of life. Returns the version for the next. Raises `NotFound` if the node was declared dead."""
         record = NodeRecord(self._now())
         try:
             return await self._records.put(id, record, expected=version)
@@ -47,18 +47,18 @@ class Nodes:
             found = await self._records.get(id)
         if found is None:
             raise NotFound(f"{id} was declared dead")
-        # Nobody else writes it: the answer to an earlier sign of life was lost.
+        # No other node writes this document: the answer to an earlier sign of life was lost.
         return await self._records.put(id, record, expected=found.version)
 
     async def leave(self, id: str) -> None:
-        """Be none of them any more."""
+        """Remove a node that ends."""
         await self._records.delete(id)
 
     async def look(self, time: float) -> tuple[set[str], set[str]]:
-        """The nodes that live, and those that this call, and no other's, has declared dead.
+        """Return the living nodes, and those that this very call has declared dead.
 
         Args:
-            time: seconds, on a monotonic clock.
+            time: seconds on a monotonic clock.
         """
         seen, dead = {}, set()
         async for id, version in self._records.versions():
@@ -73,15 +73,15 @@ class Nodes:
         return set(seen), dead
 
     async def ids(self) -> set[str]:
-        """Those that were not declared dead."""
+        """Return the nodes that were not declared dead."""
         return {id async for id, _ in self._records.versions()}
 
     def look_away(self) -> None:
-        """Nothing could be seen for a while: what stood still meanwhile need not be dead."""
+        """Forget the last signs of life. After a time without a view of the store, silent nodes need not be dead."""
         self._seen.clear()
 
     async def _bury(self, id: str, version: int) -> bool:
         try:
             return await self._records.delete(id, expected=version)
         except VersionConflict:
-            return False  # it lives, or somebody else was quicker
+            return False  # the node lives, or another node has declared it dead

@@ -1,6 +1,6 @@
-"""Reads an account's stored notifications: from an offset on, or those that a query selects.
+"""Reading of an account's stored notifications: from an offset on, or those that a query selects.
 
-An entry may have 128 KiB, and a query may ask for a thousand. So a few are read at a time, and given one by one.
+An entry may have 128 KiB, and a query may ask for a thousand. So a few are read at a time, and yielded one by one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
 
-MAX_TOLD: Final = 1_000  # damaged entries that were logged: with more, the store itself is broken
+MAX_TOLD: Final = 1_000  # damaged entries that are logged: with more, the store itself is broken
 
 
 @attrs.frozen
@@ -33,25 +33,25 @@ class FeedItem:
 
     offset: int
     frame: bytes
-    """As in `notifications.frame`."""
+    """The frame as made by `notifications.frame`."""
 
 
 @attrs.frozen
 class LogQuery:
-    """Which stored notifications to read."""
+    """A selection of stored notifications."""
 
     start: int = 0
-    """The smallest offset wanted."""
+    """The smallest selected offset."""
     limit: int = 100
-    """How many at most, from 1 to `MAX_RESULTS`."""
+    """The maximum number of results, from 1 to `MAX_RESULTS`."""
     device: str | None = None
     name: str | None = None
-    """A notification's name, or its beginning where it ends with ``*``."""
+    """A notification's name, or its beginning if this ends with ``*``."""
     before: int | None = None
-    """Only smaller offsets, and of those the newest `limit`, in place of the oldest; beyond the end: the newest."""
+    """Selects smaller offsets only, and the newest `limit` of them instead of the oldest; may be beyond the end."""
 
     def selects(self, head: notifications.Head) -> bool:
-        """Whether a notification is wanted, whatever its offset is."""
+        """Return whether device and name of a notification fit, whatever its offset is."""
         if self.device is not None and head.id != self.device:
             return False
         if self.name is not None and self.name.endswith("*"):
@@ -60,7 +60,7 @@ class LogQuery:
 
 
 class NotificationReader:
-    """Reads both logs of an account as one: below the beginning of the log of all notifications, that of the events."""
+    """A reader of both logs of an account as one: before the beginning of the main log it reads the event log."""
 
     def __init__(self, logs: LogStore, events: EventLog) -> None:
         self._logs = logs
@@ -68,9 +68,9 @@ class NotificationReader:
         self._told: set[tuple[str, int]] = set()
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
-        """The next stored notifications from an offset: about `PAGE_BYTES` of them, none at the end.
+        """Return the next stored notifications from an offset on: about `PAGE_BYTES` of them, none at the end.
 
-        Below the oldest that is kept there are the events only.
+        Before the oldest notification that is kept only events are left.
         """
         page: list[FeedItem] = []
         size = 0
@@ -90,10 +90,10 @@ class NotificationReader:
         return page
 
     async def select(self, account: str, query: LogQuery, pause: Pause = never_pause) -> AsyncGenerator[bytes, None]:
-        """The frames that a query selects, oldest first. Below the oldest that is kept there are the events only.
+        """Yield the frames that a query selects, oldest first. Before the oldest that is kept only events are left.
 
         Args:
-            pause: awaited after each few that were looked at.
+            pause: awaited after each few notifications that were checked.
         """
         left = max(1, min(query.limit, MAX_RESULTS))
         start, end = max(0, query.start), await self._logs.end(log_name(account))
@@ -115,7 +115,7 @@ class NotificationReader:
             await pause()
 
     async def _some(self, account: str, query: LogQuery, start: int, end: int) -> tuple[list[FeedItem], int]:
-        """Those that are selected of the next few from one offset until before another, and where to go on."""
+        """Check the next few of the offsets from `start` to before `end`. Returns the selected, and the next offset."""
         read = await self._logs.read(log_name(account), start, min(READ_STEP, end - start))
         entries = [entry for entry in read if entry.offset < end]
         first = min(end, await self._first(account, start, read))
@@ -128,9 +128,9 @@ class NotificationReader:
     async def _newest(
         self, account: str, query: LogQuery, start: int, end: int, number: int, pause: Pause
     ) -> list[int]:
-        """The offsets of the last that are selected from one offset until before another, in their order.
+        """Return the last `number` selected offsets from `start` to before `end`, in order.
 
-        Only these are kept: their frames may have many megabytes.
+        Keeps only offsets, because their frames may have many megabytes.
         """
         found: deque[int] = deque(maxlen=number)
         while len(found) < number and end > start:
@@ -140,7 +140,7 @@ class NotificationReader:
             found.extendleft(entry.offset for entry in reversed(selected[len(found) - number :]))
             end = entries[0].offset if entries else end
             if end > first:
-                break  # what is older is not kept
+                break  # older notifications are not kept
             await pause()
         while len(found) < number and end > start and (events := await self._events.newest(account, start, end)):
             offsets = [offset for offset, frame in events if query.selects(notifications.head(frame))]
@@ -154,11 +154,11 @@ class NotificationReader:
         return [entry for head, entry in heads if head is not None and query.selects(head)]
 
     async def _first(self, account: str, start: int, entries: Sequence[LogEntry]) -> int:
-        """The offset of the first notification from `start` on that is kept, if those are the entries from there."""
+        """Return the offset of the first kept notification from `start` on. `entries` are those read from there."""
         return entries[0].offset if entries else max(start, await self._logs.end(log_name(account)))
 
     async def _between(self, account: str, first: int, end: int) -> list[LogEntry]:
-        """The stored entries from one offset until before another."""
+        """Return the stored entries from one offset to before another."""
         found: list[LogEntry] = []
         while first < end and (entries := await self._logs.read(log_name(account), first, end - first)):
             found += [entry for entry in entries if entry.offset < end]
@@ -166,7 +166,7 @@ class NotificationReader:
         return found
 
     def _head(self, account: str, entry: LogEntry) -> notifications.Head | None:
-        """What an entry is about; `None` for one that is damaged: it takes out only itself, and is logged once."""
+        """Return the head of an entry, or `None` if it is damaged. Logs a damaged entry once; the others are kept."""
         damage = entry.damage
         if damage is None:
             try:
@@ -181,7 +181,7 @@ class NotificationReader:
 
 
 def log_name(account: str) -> str:
-    """The name of an account's log in the store."""
+    """Return the name of an account's log in the store."""
     return f"notifications/{account}"
 
 
@@ -190,7 +190,7 @@ def _frame(entry: LogEntry) -> bytes:
 
 
 def _up_to(events: list[StoredEvent], size: int) -> list[FeedItem]:
-    """The first of them, until they have so many bytes."""
+    """Return the first events until they have that many bytes."""
     items: list[FeedItem] = []
     for offset, frame in events:
         items.append(FeedItem(offset, frame))

@@ -1,4 +1,4 @@
-"""Long work that lets others have their turn. How, its caller says: no loop is known here."""
+"""Pauses in long work, so that other tasks run. The caller provides them, because the hub knows no event loop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TypeAlias
 __all__ = ["Pause", "never_pause"]
 
 Pause: TypeAlias = Callable[[], Awaitable[None]]
-"""Awaited between two small pieces of work: others may have their turn. It knows the time, the hub does not."""
+"""Awaited between two small pieces of work to let other tasks run. It reads the time, which the hub does not."""
 
 
 async def never_pause() -> None:
-    """Go on: a `Pause` for callers that keep nobody waiting."""
+    """Return immediately: a `Pause` for callers without other tasks."""

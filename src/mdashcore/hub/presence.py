@@ -1,7 +1,7 @@
-"""Who is connected: one record per device, changed by compare-and-set.
+"""Presence: the node to which a device is connected, in one record per device, changed by compare-and-set.
 
-Every connection claims a session number, one more than any before it. Only the session that is in the record
-may release it, so the end of an old connection, however late it is noticed, never hides a newer one.
+Every connection claims a session number, one more than any before it. Only the session in the record may release it.
+So the end of an old connection, however late it is noticed, never hides a newer one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Presence:
     """The presence records of every device.
 
     Args:
-        now: Unix seconds.
-        contention: what writers of one record need.
+        now: returns the Unix time in seconds.
+        contention: how writers of the same record wait for each other.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class Presence:
         self._now = now
 
     async def get(self, key: DeviceKey) -> PresenceRecord:
-        """The device's record; `OFFLINE` for one that never connected. Raises `Damaged`."""
+        """Return the device's record, `OFFLINE` if it never connected. Raises `Damaged`."""
         record = await self.records.get(str(key))
         return OFFLINE if record is None else record.value
 
     async def of(self, account: str, damaged: list[str] | None = None) -> dict[str, PresenceRecord]:
-        """The records of an account's devices, by device id; `damaged` gets the ids of those that cannot be read."""
+        """Return the records of an account's devices by device id. `damaged` receives the ids of unreadable records."""
         prefix = scoped(account, "")
         return {key.removeprefix(prefix): record async for key, record in self.records.scan(prefix, damaged)}
 
     async def claim(self, key: DeviceKey, node: str) -> int:
-        """A connection begins: returns its session number, the newest of the device."""
+        """Store that a connection begins. Returns its session number, the newest of the device."""
         now = self._now()
 
         def change(found: PresenceRecord | None) -> PresenceRecord:
-            # Where a record is damaged its number is not known: the Unix time is more than any device has connections.
+            # A damaged record has no session number. The Unix time is more than any device has connections.
             return PresenceRecord(found.session + 1 if found else first, node, now, now)
 
         first = 1
@@ -64,10 +64,10 @@ class Presence:
         return record.session
 
     async def release(self, key: DeviceKey, session: int, last_seen: float, *, again: bool = False) -> bool:
-        """A connection has ended: True if it was the newest, so that the device is offline now.
+        """Store that a connection has ended. Returns `True` if it was the newest: then the device is offline now.
 
         Args:
-            again: whether an earlier try has failed: it may have been done all the same, and that counts.
+            again: whether an earlier try has failed. If that try did release the session, this returns `True` too.
         """
         now = self._now()
         is_done = False
@@ -84,17 +84,18 @@ class Presence:
     async def left_behind(
         self, alive: Callable[[], Awaitable[Collection[str]]]
     ) -> list[tuple[DeviceKey, PresenceRecord]]:
-        """What nodes that live no more have not released: device and record of each.
+        """Return device and record of each session that a dead node has not released.
 
         Args:
-            alive: the nodes that live. Asked after the records were read: who has written one lived by then.
+            alive: returns the living nodes. Called after the records were read, because a node that has written a
+                record was alive by then.
         """
         online = [(key, record) async for key, record in self.records.scan() if record.online]
         living = await alive() if online else ()
         return [(DeviceKey.parse(key), record) for key, record in online if record.node not in living]
 
     async def forget(self, key: DeviceKey) -> None:
-        """The device was removed. The session counter goes on, should it be created anew."""
+        """Remove the presence of a removed device but its session number: a device created anew continues with it."""
 
         def change(found: PresenceRecord | None) -> PresenceRecord | None:
             return None if found is None else PresenceRecord(found.session)

@@ -1,4 +1,4 @@
-"""Devices: registered, renamed, removed, and known by their tokens."""
+"""Devices: registered, renamed, removed, and authenticated by their tokens."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from mdashcore.storage import DocumentStore
 __all__ = ["CreatedDevice", "Registry"]
 
 _REMOVING: Final = ""
-"""In place of a token's hash: the removal of the device has begun."""
+"""Stored in place of a token's hash: the removal of the device has begun."""
 
 
 @attrs.frozen
 class CreatedDevice:
-    """A device together with a new token, which exists only here."""
+    """A device together with a new token, which is stored nowhere else."""
 
     device: Device
     token: str = attrs.field(repr=False)
@@ -43,11 +43,11 @@ class Registry:
     """The devices of every account.
 
     Args:
-        now: Unix seconds.
-        entropy: that many random bytes.
+        now: returns the Unix time in seconds.
+        entropy: returns that many random bytes.
         on_revoked: called with a device when a device's token stops being valid, or may have.
-        is_removing: whether an account is being removed: its devices' tokens are not valid any more.
-        contention: what writers of one record need.
+        is_removing: whether an account is being removed: its devices' tokens are then invalid.
+        contention: how writers of the same record wait for each other.
         usage: counts the devices of each account; without it they have no bound.
     """
 
@@ -71,12 +71,12 @@ class Registry:
         self._usage = usage
 
     async def create(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
-        """Register a device; without an id it gets one. Its token is in the answer, and nowhere else.
+        """Register a device, with a random id by default. Only the returned value has its token.
 
         Raises:
-            InvalidInput: no device may have that id or name.
+            InvalidInput: the id or the name is not allowed.
             AlreadyExists: the account has a device of that id.
-            LimitReached: the account has as many devices as it may.
+            LimitReached: the account has its maximum of devices.
         """
         key = DeviceKey(account, identity.make_id("dev", self._entropy(8)) if id is None else id)
         name = key.id if name is None else identity.check_label(name)
@@ -93,19 +93,19 @@ class Registry:
         return CreatedDevice(device, token)
 
     async def get(self, key: DeviceKey) -> Device:
-        """The account's device, also one whose removal has begun. Raises `NotFound`."""
+        """Return the account's device, also one whose removal has begun. Raises `NotFound`."""
         record = await self.records.get(str(key))
         if record is None:
             raise NotFound(f"no device {key.id!r}")
         return record.value
 
     async def check_stays(self, key: DeviceKey) -> None:
-        """Raises `NotFound` for a device that is not there, or whose removal has begun."""
+        """Raise `NotFound` for a device that does not exist, or whose removal has begun."""
         if (await self.get(key)).token_hash == _REMOVING:
             raise NotFound(f"no device {key.id!r} any more")
 
     async def of(self, account: str, damaged: list[str] | None = None) -> list[Device]:
-        """The account's devices, by id; `damaged` gets the ids of those that cannot be read."""
+        """Return the account's devices, sorted by id. `damaged` receives the ids of those that cannot be read."""
         found = [device async for _, device in self.records.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda device: device.id)
 
@@ -115,11 +115,11 @@ class Registry:
         return await self._change(key, lambda device: attrs.evolve(device, name=name))
 
     async def set_delta_limit(self, key: DeviceKey, limit: int | None) -> Device:
-        """Change the limit of the device's deltas, as `check_delta_limit` has it. Raises `NotFound`."""
+        """Change the limit of the device's deltas, as `check_delta_limit` returns it. Raises `NotFound`."""
         return await self._change(key, lambda device: attrs.evolve(device, delta_limit=limit))
 
     async def renew_token(self, key: DeviceKey) -> CreatedDevice:
-        """Give the device a new token; the old one stops working at once. Raises `NotFound`."""
+        """Give the device a new token. The old one stops working immediately. Raises `NotFound`."""
         token = self._new_token()
         digest = identity.hash_token(token)
 
@@ -132,21 +132,21 @@ class Registry:
         await self._owners.put(digest, TokenOwner(key.account, key.id))
         try:
             device = await self._change(key, change)
-        finally:  # also where it is not known whether that was done: who has a valid token comes back
+        finally:  # also if the write may have failed: a device with a valid token connects again
             self._on_revoked(key)
-        with suppress(StorageError):  # what is left of the old token opens nothing
+        with suppress(StorageError):  # an old entry in the index opens nothing
             await self._owners.delete(old.token_hash)
         return CreatedDevice(device, token)
 
     async def remove(self, key: DeviceKey) -> None:
-        """Remove a device: its token stops working at once. Raises `NotFound`."""
+        """Remove a device. Its token stops working immediately. Raises `NotFound`."""
         await self.begin_removal(key)
         await self.finish_removal(key)
 
     async def begin_removal(self, key: DeviceKey) -> None:
-        """From now on the device's token opens nothing; it stays to be found until `finish_removal`.
+        """Revoke the device's token. The device can still be found until `finish_removal`.
 
-        So what was stopped between the two, or in one of them, can be begun again. Raises `NotFound`.
+        So a removal that was interrupted between or within the two can be called again. Raises `NotFound`.
         """
         try:
             device = await self.get(key)
@@ -154,13 +154,13 @@ class Registry:
             await self._replace_damaged(key)
             return
         try:
-            await self._owners.delete(device.token_hash)  # first: nobody can tell it from the record afterwards
+            await self._owners.delete(device.token_hash)  # first: the hash is not in the record afterwards
             await self._change(key, lambda device: attrs.evolve(device, token_hash=_REMOVING))
-        finally:  # also where it is not known what was done: who has a valid token comes back
+        finally:  # also if the write may have failed: a device with a valid token connects again
             self._on_revoked(key)
 
     async def _replace_damaged(self, key: DeviceKey) -> None:
-        """Begin the removal of a device that cannot be read. What the index has of its token opens nothing."""
+        """Begin the removal of a device that cannot be read. Its token's entry in the index opens nothing."""
         removing = Device(key.account, key.id, key.id, _REMOVING, self._now())
         try:
             await self.records.change(str(key), lambda found: found or removing, replace_damaged=True)
@@ -168,13 +168,13 @@ class Registry:
             self._on_revoked(key)
 
     async def finish_removal(self, key: DeviceKey) -> None:
-        """A device whose removal was begun is not there any more. Raises `NotFound` if somebody else was quicker."""
+        """Remove a device whose removal was begun. Raises `NotFound` if another process has removed it."""
         if not await self.records.remove(str(key), lambda device: device.token_hash == _REMOVING):
             raise NotFound(f"no device {key.id!r}")
         await self._count_one_less(key.account)
 
     async def authenticate(self, token: str) -> Device:
-        """The device of a token. Raises `Unauthenticated`."""
+        """Return the device that belongs to a token. Raises `Unauthenticated`."""
         digest = identity.hash_token(token)
         owner = await self._owners.get(digest)
         record = None if owner is None else await self.records.get(str(DeviceKey(owner.value.account, owner.value.id)))

@@ -1,10 +1,10 @@
-"""Browser sessions: what a person has after logging in, until they log out, stay away or change the password.
+"""Browser sessions: from the login until the logout, a long absence or a change of the password.
 
-How long a person stays away is measured by a monotonic clock: a wall clock that is set ends no session. After a restart
-the wall clock and what is stored decide. With its first request after a step a session gets times of the new clock.
+Absence is measured by a monotonic clock, so setting the wall clock ends no session. After a restart the wall clock and
+the stored times decide. The first request after a step gives the session times of the new clock.
 
-A session holds a digest that changes with the password. So a changed password, and an account that was removed or made
-anew, end every session at once and by themselves, also one that is being opened at that moment.
+A session holds a digest that changes with the password. So a changed password, and an account that was removed or
+created anew, end every session immediately, also a session that is being opened at that moment.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from mdashcore.storage import DocumentStore
 
 __all__ = ["BrowserSession", "CreatedSession", "Sessions"]
 
-IDLE: Final = 86_400.0  # seconds without a request: who comes back every day stays logged in
+IDLE: Final = 86_400.0  # seconds without a request: a user who returns every day stays logged in
 TOTAL: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
-MAX_AGES: Final = 10_000  # sessions whose age is known without the wall clock: 3 MB; of any other it says how old it is
-TOUCH: Final = 300.0  # seconds between two writes of when a session was used: no write for every request
+MAX_AGES: Final = 10_000  # sessions whose age is kept, in 3 MB; the age of any other is taken from the wall clock
+TOUCH: Final = 300.0  # seconds between two writes of a session's last use: not every request writes
 
 
 @attrs.frozen
 class CreatedSession:
-    """A new session together with its secret, which exists only here."""
+    """A new session together with its secret, which is stored nowhere else."""
 
     session: BrowserSession
     secret: str = attrs.field(repr=False)
@@ -46,9 +46,9 @@ class Sessions:
 
     Args:
         clock: the clocks of this process.
-        entropy: that many random bytes.
+        entropy: returns that many random bytes.
         on_revoked: called with (account, session id) when a session was ended.
-        most: sessions of an account; one more ends the oldest.
+        most: the maximum of an account's sessions; one more ends the oldest.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Sessions:
         self._most = most
 
     async def create(self, account: Account) -> CreatedSession:
-        """Open a session for somebody whose password was right; `account` as it was found then."""
+        """Open a session for a user whose password was right. `account` is the account that the check has read."""
         token = identity.make_token(identity.SESSION_PREFIX, self._entropy(identity.ENTROPY_BYTES))
         now = self._clock.now()
         id = identity.make_id("ses", self._entropy(8))
@@ -78,11 +78,11 @@ class Sessions:
         await self._make_room(account, for_more=1)
         await self._records.put(scoped(account.name, session.hash), session, expected=0)
         self._age(session)
-        await self._make_room(account)  # for what others have opened since
+        await self._make_room(account)  # for sessions that other requests have opened since
         return CreatedSession(session, f"{account.name}:{token}")
 
     async def authenticate(self, secret: str) -> tuple[BrowserSession, Account]:
-        """The session of a secret, and its account as it is now. Raises `Unauthenticated`."""
+        """Return the session of a secret and its account as it is now. Raises `Unauthenticated`."""
         name, _, token = identity.check_secret(secret).partition(":")
         account = await self._accounts.get(name)
         record = None
@@ -90,17 +90,17 @@ class Sessions:
             try:
                 record = await self._records.get(scoped(name, identity.hash_token(token)))
             except Damaged:
-                pass  # its browser logs in again
+                pass  # the user logs in again
         if account is None or record is None or not self._is_valid(record.value, account):
             raise Unauthenticated("the session has ended; log in again")
         await self._touch(record)
         return record.value, account
 
     async def end(self, session: BrowserSession) -> None:
-        """End a session: what it had opened is closed."""
+        """End a session and close all that it has opened."""
         try:
             await self._records.delete(scoped(session.account, session.hash))
-        finally:  # also where it is not known whether that was done: who has a valid session comes back
+        finally:  # also if the deletion may have failed: a browser with a valid session connects again
             self._on_revoked(session.account, session.id)
 
     async def forget(self, account: str) -> None:
@@ -109,11 +109,11 @@ class Sessions:
             await self.end(session)
 
     async def count(self, account: str) -> int:
-        """How many sessions the account has."""
+        """Return the number of the account's sessions."""
         return len(await self._of(account))
 
     async def _of(self, account: str) -> list[BrowserSession]:
-        """Its sessions. One that cannot be read is of no use to anybody, and removed."""
+        """Return the account's sessions. Removes those that cannot be read, because no browser can use them."""
         prefix, damaged = scoped(account, ""), list[str]()
         found = [session async for _, session in self._records.scan(prefix, damaged)]
         for hash in damaged:
@@ -121,9 +121,9 @@ class Sessions:
         return found
 
     async def _make_room(self, account: Account, *, for_more: int = 0) -> None:
-        """Remove the sessions of another password, and the oldest where there are too many.
+        """End the sessions of an earlier password, and the oldest ones if there are too many.
 
-        A session that is too old opens nothing, and stays until then: by a clock that is wrong at the start all may be.
+        An expired session is invalid but stays here: if the clock was wrong at the start, all may look expired.
         """
         kept = []
         for session in await self._of(account.name):
@@ -131,7 +131,7 @@ class Sessions:
                 kept.append(session)
             else:
                 await self.end(session)
-        # By how long each was not used. Of equals all who look choose the same ones.
+        # Sorted by time without use, then by id, so that concurrent requests choose the same sessions.
         kept.sort(
             key=lambda session: (self._age(session).now(session.created_at) - session.used_at, session.id), reverse=True
         )
@@ -139,7 +139,7 @@ class Sessions:
             await self.end(session)
 
     async def _touch(self, record: Record[BrowserSession]) -> None:
-        """Note that a session is used. It never fails a request, and never brings back a session that has ended."""
+        """Store that a session is used. Never fails a request, and never restores a session that has ended."""
         session, age, offset = record.value, self._age(record.value), self._clock.offset
         now, moved_by = age.now(session.created_at), age.correction(session.created_at, offset)
         if now - session.used_at < TOUCH and not moved_by:
@@ -150,7 +150,7 @@ class Sessions:
             if moved_by:
                 age.followed = offset
         except StorageError:
-            pass  # another request has just done so, the session was ended, or the store only reads
+            pass  # another request has just stored it, the session was ended, or the store is read-only
 
     def _age(self, session: BrowserSession) -> Age:
         return self._ages.of(session.id, session.created_at, session.used_at)

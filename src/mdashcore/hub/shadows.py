@@ -1,4 +1,4 @@
-"""Shadows: every device's, changed by compare-and-set, one version a time."""
+"""Shadows: every device's, changed by compare-and-set, by one version at a time."""
 
 from __future__ import annotations
 
@@ -25,27 +25,26 @@ MAX_CACHED: Final = 4096  # shadows kept decoded: the active part of a fleet
 MAX_CACHED_BYTES: Final = 2**23  # of those, as JSON; decoded they take about ten times as much memory
 
 
-MAX_WAITING: Final = 1000  # updates of one shadow, of those that may be refused: at 10 ms each, all have waited 10 s
+MAX_WAITING: Final = 1000  # updates that wait for one shadow and may be refused: at 10 ms each, all have waited 10 s
 
 Protect: TypeAlias = Callable[[Callable[[], Awaitable[Change]]], Awaitable[Change]]
-"""Awaits what it is given, and does not let it be cancelled on the way."""
+"""Awaits a function, and protects it from cancellation."""
 
 Condition: TypeAlias = Callable[[int], bool]
-"""Whether an update is for a version."""
+"""Whether an update is meant for a version."""
 
 
 class Shadows:
     """The shadows of every device.
 
     The updates of one shadow are done one after the other, in the order in which they came. An update works on the last
-    shadow seen, and reads again only where the compare-and-set says that there is a newer one: with one node that is
-    never.
+    shadow seen, and reads again only if the compare-and-set finds a newer one. With one node that never happens.
 
     Args:
-        now: Unix seconds.
+        now: returns the Unix time in seconds.
         on_change: called with (device, change) after an update was stored.
-        contention: what writers of one shadow need.
-        put_and_append: writes a shadow and its notification in one step, where the backend can.
+        contention: how writers of the same shadow wait for each other.
+        put_and_append: writes a shadow and its notification in one step, if the backend can.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Shadows:
         self._cached_bytes = 0
 
     async def get(self, key: DeviceKey) -> Shadow:
-        """The device's shadow; a new one where nothing was ever stored."""
+        """Return the device's shadow, a new one if none was ever stored."""
         return (await self._read(key)).value
 
     async def update(
@@ -82,15 +81,16 @@ class Shadows:
         patience: float = inf,
         protect: Protect | None = None,
     ) -> Change:
-        """Apply an update, store it, and tell it to everybody.
+        """Apply an update, store it, and notify subscribers and the observer.
 
-        It never fails because others write the same shadow too: it waits for its turn. That waiting may be cancelled.
-        The rest must not be (no loop is known here): what is stored by then would be told to nobody.
+        Never fails because of other writers of the same shadow: the update waits for its turn. This waiting may be
+        cancelled. The rest must not be, because a stored update would then have no notification. The hub knows no event
+        loop, so the caller protects it.
 
         Args:
-            condition: whether the update is for the version that it meets.
-            patience: seconds to wait for its turn. Of those that do not wait for ever, `MAX_WAITING` do so at a time.
-            protect: runs what must not be cancelled; without it, the caller has to see to that.
+            condition: whether the update is meant for the version that it meets.
+            patience: seconds to wait for the turn. At most `MAX_WAITING` updates of a shadow wait with a finite one.
+            protect: runs the part that must not be cancelled; without it, the caller has to protect this call.
 
         Raises:
             InvalidShadowUpdate, ShadowConflict, TooLarge: as `Shadow.update`; nothing was changed.
@@ -122,7 +122,7 @@ class Shadows:
             except (InvalidInput, PreconditionFailed, ShadowConflict, TooLarge):
                 if not cached:
                     raise
-                record, cached = None, False  # judged by what may be old: look again before saying no
+                record, cached = None, False  # the cached shadow may be old: read it again before refusing
                 continue
             write = partial(self._write, key, record, shadow, change)
             changed = {"state": change.state, "version": change.version, "timestamp": change.timestamp}
@@ -145,10 +145,10 @@ class Shadows:
         time: float,
         entry: bytes,
     ) -> int:
-        """Store a shadow and its notification; the notification's offset.
+        """Store a shadow and its notification. Returns the notification's offset.
 
-        Both or neither, if the store can write them in one step. Another one gets the shadow first: where it fails
-        in between, the shadow is there, and nobody was told.
+        Stores both or neither if the store can write them in one step. Otherwise the shadow is stored first, so a
+        failure in between leaves the shadow without a notification.
         """
         offset = None
         if self._put_and_append is not None:
@@ -170,7 +170,7 @@ class Shadows:
         return offset
 
     async def forget(self, key: DeviceKey) -> None:
-        """The device was removed: only its version stays, so that a device created anew goes on from it."""
+        """Remove the shadow of a removed device but its version: a device created anew continues with it."""
         try:
             await self.records.change(str(key), lambda found: None if found is None else Shadow(version=found.version))
         except Damaged:

@@ -1,9 +1,9 @@
-"""How much each account has of what is limited: one document for each account, changed by compare-and-set.
+"""The use of each account, counted for its limits: one document for each account, changed by compare-and-set.
 
-It is raised before something is stored, and lowered after it was removed. So two requests at the same time, also to two
-processes, never get beyond a limit together; and a process that dies in between leaves a number that is too high, never
-one that is too low. `Usage.check` puts that right. A document that is missing, as in a store of an earlier version, is
-made by counting.
+A number is raised before something is stored, and lowered after it was removed. So two requests at the same time, even
+to two processes, never exceed a limit together. A process that dies in between leaves a number that is too high, never
+one that is too low. `Usage.check` corrects it. A missing document, as in a store of an earlier version, is created by
+counting.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["USE_INTERVAL", "Usage"]
 
 _log = logging.getLogger(__name__)
 
-TURN_PATIENCE: Final = 1.0  # seconds to wait for other writers of this process; then compare-and-set decides alone
+TURN_PATIENCE: Final = 1.0  # seconds to wait for other writers of this process; then compare-and-set alone decides
 
-USE_INTERVAL: Final = 3600.0  # seconds between two checks: longer than anything that has raised a number is under way
+USE_INTERVAL: Final = 3600.0  # seconds between two checks: longer than any operation that has raised a number takes
 
 
 _COUNTED: Final = ("devices", "keys", "image_bytes")
@@ -35,7 +35,7 @@ _COUNTED: Final = ("devices", "keys", "image_bytes")
 
 @attrs.frozen
 class _Difference:
-    """Between what is counted and what there is."""
+    """The difference between the counted and the actual use of an account."""
 
     surplus: dict[str, int]
     arriving: dict[str, int]
@@ -49,8 +49,8 @@ class Usage:
     """The use of every account.
 
     Args:
-        blobs: where images are, under keys that begin with the account and a slash.
-        contention: what writers of one record need.
+        blobs: the store of images, under keys that begin with the account and a slash.
+        contention: how writers of the same record wait for each other.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Usage:
         self._blobs = blobs
         self.limits = limits
         self._found: dict[str, _Difference] = {}
-        """What the last check has found, by account."""
+        """The differences that the last check has found, by account."""
 
     async def of(self, account: str) -> AccountUse:
-        """What the account has."""
+        """Return the use of an account."""
         try:
             record = await self._records.get(account)
         except Damaged:
@@ -79,7 +79,7 @@ class Usage:
         return record.value if record is not None else await self._count(account)
 
     async def take(self, account: str, what: str) -> None:
-        """Count one more of `what`, ``devices`` or ``keys``, that is about to be stored. Raises `LimitReached`."""
+        """Count one more of `what` (``devices`` or ``keys``) before it is stored. Raises `LimitReached`."""
         most: int = getattr(self.limits, what)
 
         def change(use: AccountUse) -> AccountUse:
@@ -91,14 +91,14 @@ class Usage:
         await self._change(account, change)
 
     async def give_back(self, account: str, what: str) -> None:
-        """Count one less of `what`, which was removed, or never stored. Raises `StorageError`."""
+        """Count one less of `what`, which was removed or never stored. Raises `StorageError`."""
         await self._change(account, lambda use: use.with_(what, max(0, getattr(use, what) - 1)))
 
     async def keep_free(self, account: str, key: str, least: int, wanted: int) -> int:
-        """Keep bytes free for an image that arrives: `wanted`, or as many as there are; those that it has now.
+        """Reserve bytes for an image that arrives: `wanted`, or as many as are left. Returns the reserved number.
 
         Raises:
-            LimitReached: there are fewer than `least`.
+            LimitReached: fewer than `least` are left.
         """
         most = self.limits.image_bytes
         got = 0
@@ -118,7 +118,7 @@ class Usage:
         return got
 
     async def arrived(self, account: str, key: str, size: int) -> None:
-        """An image is in the store."""
+        """Count an image that is now in the store, in place of its reserved bytes."""
 
         def change(use: AccountUse) -> AccountUse:
             return attrs.evolve(use, image_bytes=use.image_bytes + size, arriving=_without(use, key))
@@ -126,7 +126,7 @@ class Usage:
         await self._change(account, change)
 
     async def gone(self, account: str, key: str, size: int) -> None:
-        """An image is not in the store any more, or did not get there: then its size is 0."""
+        """Stop counting an image that was removed from the store, or that never got there: then `size` is 0."""
 
         def change(use: AccountUse) -> AccountUse | None:
             if not size and key not in use.arriving:
@@ -136,14 +136,14 @@ class Usage:
         await self._change(account, change)
 
     async def forget(self, account: str) -> None:
-        """The account was removed."""
+        """Remove the use of an account that was removed."""
         await self._records.delete(account)
 
     async def check(self) -> AsyncGenerator[None, None]:
-        """Put right what two checks in a row have found: numbers that no document or blob stands for.
+        """Correct the numbers that two checks in a row have found to differ from the stored documents and blobs.
 
-        The caller waits `USE_INTERVAL` between two checks, on a monotonic clock. In a large service one takes a while:
-        between two steps others may have their turn.
+        The caller waits `USE_INTERVAL` between two checks, on a monotonic clock. A check takes long in a large service,
+        so the caller may let other tasks run at each step.
         """
         before, self._found = self._found, {}
         for account in await self._records.keys():
@@ -168,14 +168,14 @@ class Usage:
                 right = attrs.evolve(use, arriving=left)
                 for name, by in wrong.items():
                     right = right.with_(name, getattr(use, name) - by)
-                # If anything was counted since the record was read, this is a conflict, and left to the next check.
+                # If anything was counted since the record was read, this conflicts, and the next check decides.
                 await self._records.put(account, right, expected=record.version)
                 _log.info("what %s has is put right: a process was stopped while it counted", account)
                 return
         self._found[account] = difference
 
     async def _change(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
-        """Change a number. Of many at the same time in this process most would lose most of their races."""
+        """Change the use of an account, one writer of this process at a time: else most would lose their races."""
         has_turn = self._turns.take(account) or await self._turns.wait(account, TURN_PATIENCE)
         try:
             await self._change_now(account, function)
@@ -197,12 +197,12 @@ class Usage:
                 await self.of(account)  # counts it
 
     async def _count(self, account: str) -> AccountUse:
-        """Count an account for the first time, and store that."""
+        """Count an account for the first time, and store the result."""
         use = await self._counted(account)
         try:
             await self._records.put(account, use, expected=0)
         except VersionConflict:
-            pass  # counted by another one meanwhile
+            pass  # another process has counted it in the meantime
         return use
 
     async def _counted(self, account: str) -> AccountUse:
@@ -218,4 +218,4 @@ class Usage:
 
 
 class _Uncounted(Exception):
-    """There is no document of the account yet."""
+    """The account has no document yet."""

@@ -154,6 +154,7 @@ Event: TypeAlias = (
     | NewerUpdateQueued
     | DeadlinePassed
 )
+"""Any of the events."""
 
 ANSWERS = (BeginAccepted, ChunkAccepted, EndAccepted, CallFailed, CallTimedOut)
 """The events that answer a step's call: each has the `method` that was called."""

@@ -23,6 +23,7 @@ class Begin:
     call_timeout: ClassVar[float] = 60.0  # some devices erase their flash before they answer
 
     def params(self) -> dict[str, int]:
+        """Return the parameters of the call."""
         return attrs.asdict(self)
 
 
@@ -36,6 +37,7 @@ class Write:
     call_timeout: ClassVar[float] = 30.0  # a flash sector, an erase, a slow radio: seconds, not minutes
 
     def params(self, data: bytes) -> dict[str, int | str]:
+        """Return the parameters of the call; `data` are the image's bytes from `offset` on, `size` of them."""
         return {"offset": self.offset, "data": base64.b64encode(data).decode("ascii")}
 
 
@@ -79,6 +81,7 @@ class Wait:
 
 
 Step: TypeAlias = Begin | Write | End | Commit | Ask | Wait
+"""Any of the steps."""
 
 
 def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
@@ -111,6 +114,8 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
 
 @attrs.frozen(field_transformer=checked)
 class Limits:
+    """How long an update may stay in a state."""
+
     idle: float
     """Seconds without progress."""
     total: float
@@ -133,6 +138,7 @@ LIMITS: Mapping[State, Limits] = {
     # On top of `options.commit_timeout`: the device rolls back by itself, reboots and reports.
     State.UNCOMMITTED: Limits(5 * _MINUTE, 5 * _MINUTE),
 }
+"""How long each state may last; an end has no limit."""
 
 
 def limits(update: Update) -> Limits | None:

@@ -66,21 +66,36 @@ class ImageFacts(Protocol):
     """The attributes that `Image.of` reads. `mdashcore.firmware.Image` has them."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The file's name."""
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes."""
+
     @property
-    def sha256(self) -> str: ...
+    def sha256(self) -> str:
+        """The digest of the file, in hexadecimal."""
+
     @property
-    def build_id(self) -> str | None: ...
+    def build_id(self) -> str | None:
+        """The build that the manifest names."""
+
     @property
-    def version(self) -> str | None: ...
+    def version(self) -> str | None:
+        """The version that the manifest names."""
+
     @property
-    def platform(self) -> str | None: ...
+    def platform(self) -> str | None:
+        """The platform that the manifest names."""
+
     @property
-    def app(self) -> str | None: ...
+    def app(self) -> str | None:
+        """The application that the manifest names."""
+
     @property
-    def bare(self) -> bool: ...
+    def bare(self) -> bool:
+        """Whether it has no manifest."""
 
 
 @attrs.frozen
@@ -101,6 +116,7 @@ class Image:
 
     @classmethod
     def of(cls, image: ImageFacts) -> Image:
+        """Return what an update remembers of an image that was read."""
         return cls(**{field.name: getattr(image, field.name) for field in attrs.fields(cls)})
 
 

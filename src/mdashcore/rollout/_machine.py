@@ -101,6 +101,7 @@ Event: TypeAlias = (
     | Settled
     | DeadlinePassed
 )
+"""Any of the events."""
 
 
 # --------------------------------------------------------------------- the actions: which other fields change

@@ -117,6 +117,7 @@ class Counts:
 
     @property
     def total(self) -> int:
+        """All of them."""
         return self.pending + self.updating + self.succeeded + self.failed + self.skipped
 
     @property
@@ -126,6 +127,7 @@ class Counts:
 
     @property
     def all_ended(self) -> bool:
+        """Whether none is pending or being updated."""
         return not self.pending and not self.updating
 
     def plus(self, outcome: Outcome, number: int = 1) -> Counts:
@@ -304,11 +306,16 @@ class Ended(Protocol):
     """An update that has ended: the update itself, or the record that is kept of it."""
 
     @property
-    def state(self) -> UpdateState: ...
+    def state(self) -> UpdateState:
+        """The end that it has come to."""
+
     @property
-    def reason(self) -> str: ...
+    def reason(self) -> str:
+        """Why, for a person."""
+
     @property
-    def started(self) -> float | None: ...
+    def started(self) -> float | None:
+        """When it began, in Unix seconds; None if it never did."""
 
 
 def settled(member: Member, update: Ended, state: State, *, now: float) -> Member:

@@ -1,4 +1,4 @@
-"""The REST app: Quart-Trio for the breadth, with the guard and the upload in front of it."""
+"""The REST app: Quart-Trio for most routes, with the guards and the uploads in front of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, errors
 from mdashcore.server.api._request import answer, body_limit
 from mdashcore.server.api.elsewhere import instead_of
-from mdashcore.server.asgi import App, FramingGuard, Scope, is_from_page, root_path
+from mdashcore.server.asgi import App, FramingGuard, Receive, Scope, Send, is_from_page, root_path
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.forwarded import ProxiedApp
@@ -29,23 +29,24 @@ from mdashcore.server.uploads.rollout_upload import RolloutRoute
 from mdashcore.server.uploads.update_upload import UploadRoute
 from mdashcore.trio.transport.server_websocket import NO_HANDSHAKE
 
-__all__ = ["create_app", "create_quart_app", "routes"]
+__all__ = ["App", "Receive", "Scope", "Send", "create_app", "create_quart_app", "routes"]
 
 _log = logging.getLogger(__name__)
 
-PRINCIPAL = "mdashcore.principal"  # in a scope: who sent the request, where that is known already
+PRINCIPAL = "mdashcore.principal"  # in a scope: the principal of the request, if an outer layer has authenticated it
 
-HEALTH_TIMEOUT = 3.0  # seconds: what asks every few has its own time-out, and should hear ours
+HEALTH_TIMEOUT = 3.0  # seconds: monitors ask every few seconds with a time-out of their own, and should get an answer
+# before it
 
 LOGIN_PATHS = ("/api/v2/login", "/api/v2/session")
-"""What answers also those who are not logged in."""
+"""The paths that are answered without a login."""
 
 
 def create_app(service: Service) -> App:
-    """The whole REST API as an ASGI app, for any server that runs on Trio.
+    """Create the whole REST API as an ASGI app, for any server that runs on Trio.
 
-    It heeds the `root_path` of its scopes: links, cookies and redirects lead below it. Its WebSockets are not in it:
-    they are served by `mdashcore.server.gateway`.
+    The app heeds the `root_path` of its scopes: links, cookies and redirects lead below it. WebSockets are not part of
+    the app: `mdashcore.server.gateway` serves them.
     """
     settings = service.settings
     quart = create_quart_app(service)
@@ -60,7 +61,7 @@ def create_app(service: Service) -> App:
     def limit_of(scope: Scope) -> int:
         try:
             endpoint, _ = paths.match(scope["path"], method=scope["method"])
-        except HTTPException:  # no such path, or not with this method
+        except HTTPException:  # no such path, or another method
             return 0
         return body_limit(quart.view_functions[endpoint], settings.max_body)
 
@@ -76,11 +77,11 @@ def create_app(service: Service) -> App:
 
 
 SHADOW = "/api/v2/devices/<id>/shadow"
-"""The route that heeds conditions."""
+"""The route that heeds ``If-Match`` and ``If-None-Match``."""
 
 
 def routes(app: App) -> list[tuple[str, str]]:
-    """List method and path of all that an app made by `create_app` answers; parameters are in angle brackets."""
+    """List method and path of every route of an app made by `create_app`. Parameters are in angle brackets."""
     found: list[tuple[str, str]] = []
     layer: Any = app
     while not isinstance(layer, QuartTrio):
@@ -92,28 +93,28 @@ def routes(app: App) -> list[tuple[str, str]]:
 
 
 def needs_login(path: str) -> bool:
-    """Whether only known people may ask for this path."""
+    """Return whether a path requires a login."""
     return path.startswith("/api/") and path.rstrip("/") not in LOGIN_PATHS
 
 
 def nothing_at(path: str, root: str = "") -> str:
-    """What to say of a path that nothing is served at."""
+    """Return the error message for a path that is not served."""
     instead = instead_of(path)
     return f"nothing is served at {root}{path}" + (f": {instead}" if instead else "")
 
 
 def create_quart_app(service: Service) -> QuartTrio:
-    """The Quart part, without the guard: only to be put behind `BodyGuard`, or to be looked at."""
+    """Create the Quart part without the guards. Put it behind `BodyGuard` before it serves requests."""
     app = QuartTrio("mdashcore.server", static_folder=None)
     app.config.update(
         MDASH_SERVICE=service,
         PROVIDE_AUTOMATIC_OPTIONS=False,
-        MAX_CONTENT_LENGTH=None,  # the guard counts
+        MAX_CONTENT_LENGTH=None,  # `BodyGuard` counts the bytes
         BODY_TIMEOUT=None,
-        RESPONSE_TIMEOUT=None,  # what is sent is small and complete; the stream has a time-out of its own
+        RESPONSE_TIMEOUT=None,  # answers are small and complete, and the stream has a time-out of its own
     )
     app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False  # it would answer with redirects, which no client of an API follows
+    app.url_map.merge_slashes = False  # merging answers with redirects, which API clients do not follow
     app.register_blueprint(api.blueprint())
 
     @app.before_request
@@ -165,16 +166,16 @@ def create_quart_app(service: Service) -> QuartTrio:
 
     @app.get("/")
     async def root() -> Response:
-        """What this is, for whoever opens the address in a browser."""
+        """Name the service and its API, for people who open the address in a browser."""
         at = root_path(cast(Scope, request.scope))
         return answer({"name": "mdashcore", "version": __version__, "api": f"{at}/api/v2", "health": f"{at}/healthz"})
 
     @app.get("/healthz")
     async def health() -> Response:
-        """Whether the server works, and its storage; for load balancers and service managers."""
+        """Report whether the server and its storage work, for load balancers and service managers."""
         try:
             with trio.fail_after(HEALTH_TIMEOUT):
-                await service.hub.accounts.get("nobody")  # the question is whether there is an answer
+                await service.hub.accounts.get("nobody")  # the name does not matter, only that the storage answers
         except (StorageError, trio.TooSlowError) as exc:
             _log.error("the storage is not well: %s", str(exc) or "no answer")
             return answer({"status": "storage unavailable", **errors.body(StorageError())}, 503)
@@ -183,9 +184,9 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.get("/api/v2/rpc")
     @app.get("/api/v2/notify")
     async def socket_only() -> Response:
-        """What asks for a socket's address without a handshake: 426, whatever its credentials are.
+        """Refuse a request for a socket's address without a handshake: 426, whatever its credentials are.
 
-        A device that is behind a proxy which drops the handshake must not take its token for a bad one.
+        The proxy in front of a device may drop the handshake. With 401 the device would take its token for a bad one.
         """
         response = answer(errors.problem(426, NO_HANDSHAKE), 426)
         response.headers["Upgrade"] = "websocket"

@@ -1,4 +1,4 @@
-"""The little ASGI that does not go through Quart. What reads bodies is in `mdashcore.server.http.bodies`."""
+"""ASGI that does not go through Quart. `mdashcore.server.http.bodies` reads request bodies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 Scope: TypeAlias = dict[str, Any]
-"""What is known of a connection: ASGI's scope."""
+"""ASGI's scope: the facts about a connection."""
 
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 """Waits for the next message to the app."""
@@ -46,45 +46,50 @@ App: TypeAlias = Callable[[Any, Receive, Send], Awaitable[None]]
 """An ASGI app. Its messages are `Any`, so that it fits the types of every server and framework: each has its own."""
 
 
-LINGER: Final = 2.0  # seconds: what a client still has on its way when it gets an early answer
+LINGER: Final = 2.0  # seconds: for the bytes that a client still has on their way when it gets an early answer
 
-ROOT_PATH: Final = "mdashcore.root_path"  # in a scope: what was taken off its path
+ROOT_PATH: Final = "mdashcore.root_path"  # in a scope: the prefix that was removed from its path
 
 PAGE_HEADER: Final = b"x-requested-with"
-"""A request that has it comes from a script of a page: it is not offered Basic (see `errors.headers`)."""
+"""The header by which a script of a page marks its requests. Such a request is not offered Basic (see
+`errors.headers`)."""
 
 ON_KNOWN: Final = "mdashcore.on_known"
-"""In a scope: a function that is given the account which has sent the request, as soon as that is known."""
+"""In a scope: a function that is called with the account that has sent the request, as soon as it is authenticated."""
 
 NO_SOCKET: Final = "a WebSocket is expected at api/v2/rpc and api/v2/notify only"
 
 
 class ClientGone(Exception):
-    """The client went away before its request was complete. Nobody is left to be told."""
+    """The client went away before its request was complete. There is no client left to answer."""
 
 
 class BodyTimeout(MdashError):
-    """The client lets its request's body be waited for too long."""
+    """The client took too long to send its request's body."""
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """A header's value, the first of that name; `name` in lower case.
+    """Return the first value of a header, `None` if it is missing; `name` in lower case.
 
-    Of several `Authorization` it is their list (RFC 9110, section 5.3), which is valid for nothing: who is in front of
-    this server may have looked at another one.
+    Several `Authorization` fields are returned as a list (RFC 9110, section 5.3), which is never valid: a proxy in
+    front of this server may have checked another field of them.
     """
     values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
     return ", ".join(values) if name == b"authorization" and values else next(iter(values), None)
 
 
 def header_list(scope: Scope, name: bytes) -> str | None:
-    """The values of a header as one list (RFC 9110, section 5.3); None where there is none; `name` in lower case."""
+    """Return the values of a header as one list (RFC 9110, section 5.3); `None` if it is missing.
+
+    Args:
+        name: in lower case.
+    """
     values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
     return ", ".join(values) if values else None
 
 
 def is_from_page(scope: Scope) -> bool:
-    """Whether a script of a page has sent the request, and says so."""
+    """Return whether the request is marked as sent by a script of a page."""
     return header(scope, PAGE_HEADER) is not None
 
 
@@ -102,10 +107,14 @@ async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[
 
 
 async def respond_error(send: Send, error: MdashError, *, unread: bool, from_page: bool = False) -> None:
-    """Send an error; `unread` where the request was not read to its end, which closes the connection.
+    """Send an error.
 
-    The slow lane goes on taking what comes for a while, and throws it away: a client that writes all of its request
-    before it reads would find a reset connection in place of the answer.
+    With HTTP/1.1 the slow lane goes on reading for a while and discards the bytes. Otherwise a client that writes its
+    whole request before it reads would see a reset connection in place of the answer.
+
+    Args:
+        unread: whether the request was not read to its end. The connection is closed then.
+        from_page: as for `errors.headers`.
     """
     status = 408 if isinstance(error, BodyTimeout) else status_of(error)
     body = errors.problem(status, str(error)) if isinstance(error, BodyTimeout) else errors.body(error)
@@ -114,7 +123,7 @@ async def respond_error(send: Send, error: MdashError, *, unread: bool, from_pag
 
 
 async def refuse_socket(receive: Receive, send: Send) -> None:
-    """Refuse a WebSocket that another server than the gateway has handed to the app."""
+    """Refuse a WebSocket that a server other than the gateway has handed to the app."""
     await receive()
     body = _json.encode(errors.problem(426, NO_SOCKET))
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
@@ -123,22 +132,22 @@ async def refuse_socket(receive: Receive, send: Send) -> None:
 
 
 def is_http1(scope: Scope) -> bool:
-    """Whether the request came over HTTP/1.x."""
+    """Return whether the request came over HTTP/1.x."""
     return str(scope.get("http_version", "1.1")).startswith("1")
 
 
 def has_body(scope: Scope) -> bool:
-    """Whether a request may have a body. Without one, the app's own authentication comes early enough."""
-    if header(scope, b"transfer-encoding") is not None or not is_http1(scope):  # HTTP/2 need not announce it
+    """Return whether a request may have a body. Without a body, the app's own authentication is early enough."""
+    if header(scope, b"transfer-encoding") is not None or not is_http1(scope):  # in HTTP/2 a body needs no announcement
         return True
     return header(scope, b"content-length") not in (None, "0")
 
 
 class FramingGuard:
-    """Refuses requests whose end can be seen in two places: a proxy in front may have seen the other one.
+    """Refuses requests whose end is ambiguous: a proxy in front may have seen it in another place.
 
-    RFC 9112, sections 6.1 and 6.3: with a `Content-Length` beside it, or in HTTP/1.0, `Transfer-Encoding` is treated as
-    an attempt at request smuggling: 400, and nothing more is read from the connection.
+    RFC 9112, sections 6.1 and 6.3: `Transfer-Encoding` together with `Content-Length`, or in HTTP/1.0, is treated as an
+    attempt at request smuggling. The answer is 400, and nothing more is read from the connection.
     """
 
     def __init__(self, app: App) -> None:

@@ -26,7 +26,7 @@ __all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "p
 
 @attrs.frozen
 class User:
-    """An account that the server makes at its start, if it is missing."""
+    """An account that the server creates at its start if it is missing."""
 
     name: str
     password: str = attrs.field(repr=False)
@@ -40,15 +40,15 @@ _USERS = Check(
 
 @attrs.frozen(field_transformer=checked)
 class ServerLimits(AccountLimits):
-    """The table ``[limits]``: what each account may have, and what is left to the devices."""
+    """The table ``[limits]``: the bounds of each account, and the disk space that uploads leave to the devices."""
 
     free_disk: int = FREE_DISK
-    """Bytes of the store's disk that images of firmware leave free: below them uploads are refused with 507."""
+    """Bytes of the store's disk that firmware images leave free. Below them uploads are refused with 507."""
 
 
 @attrs.frozen(field_transformer=checked)
 class ServerConfig:
-    """Everything that ``mdash serve`` can be told."""
+    """All settings of ``mdash serve``."""
 
     bind: str = "127.0.0.1:8080"
     """HOST:PORT; an IPv6 host in brackets; port 0 takes a free one."""
@@ -68,35 +68,37 @@ class ServerConfig:
     """Addresses and networks of the proxies in front of the server, such as ``10.0.0.0/8``."""
 
     forwarded_header: str | None = None
-    """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
+    """The header in which the proxies pass on the client's address: ``X-Forwarded-For``, ``Forwarded``, or another
+    list."""
 
     root_path: str = attrs.field(default="", validator=IS_ROOT_PATH)
-    """The path below which the server is reached, such as ``/mdash``: proxies pass it on unchanged."""
+    """The path below which the server is reached, such as ``/mdash``. Proxies pass the path on unchanged."""
 
     hsts_max_age: int = attrs.field(default=ServiceSettings().hsts_max_age, validator=whole(0))
-    """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
+    """Seconds for which a browser that has used TLS uses nothing else. With 0 browsers forget the earlier value."""
 
     max_image: int = ServiceSettings().max_image
-    """Bytes of an uploaded firmware image, above 0. It streams through: the memory does not grow with it."""
+    """Bytes of an uploaded firmware image, above 0. An image is streamed, so memory does not grow with its size."""
 
     max_bodies: int = ServiceSettings().max_bodies
-    """Bytes of request bodies in memory at the same time, of all clients, above 0; images of firmware do not count."""
+    """Bytes of request bodies in memory at the same time, of all clients, above 0. Firmware images do not count."""
 
     max_answer: int = attrs.field(default=NodeSettings().max_answer, validator=whole(1, MAX_SKIPPED))
-    """Bytes of a device's answer to a call, up to 16 MiB. Each connection may hold one in memory."""
+    """Bytes of a device's answer to a call, up to 16 MiB. Each connection may hold one answer in memory."""
 
     delta_limits: dict[str, int] = attrs.field(factory=dict, validator=mapping(whole(MIN_DELTA_LIMIT, MAX_DELTA_LIMIT)))
-    """The table ``[delta_limits]``: by platform, as ``reported.ota.arch`` names it, bytes of the largest frame with a
-    delta that a device is sent."""
+    """The table ``[delta_limits]``: bytes of the largest frame with a delta, by the platform that a device reports as
+    ``reported.ota.arch``."""
 
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=instance(ServerLimits))
 
     log_retention_days: float = attrs.field(default=30.0, validator=number(infinite=True))
-    """How old a notification may become, above 0; ``inf`` for any age. It is bounded in number and in bytes too."""
+    """Days for which a notification is kept, above 0; ``inf`` for any age. The log is also bounded in number and in
+    bytes."""
 
 
 def load_config(path: Path) -> ServerConfig:
-    """The configuration of a TOML file, whose keys are the fields of `ServerConfig`.
+    """Load the configuration from a TOML file, whose keys are the fields of `ServerConfig`.
 
     ::
 
@@ -110,7 +112,7 @@ def load_config(path: Path) -> ServerConfig:
         admin = true
 
     Raises:
-        InvalidInput: it cannot be read, is no TOML, or has a key or a value that does not belong there.
+        InvalidInput: the file cannot be read, is not TOML, or has an unknown key or an invalid value.
     """
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -164,7 +166,7 @@ def _texts(value: Any, _: type) -> tuple[str, ...]:
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (str, bool):
-        converter.register_structure_hook(kind, _strict(kind))  # cattrs would make text of a number
+        converter.register_structure_hook(kind, _strict(kind))  # without the hook, cattrs converts numbers to text
     converter.register_structure_hook(float, _positive)
     converter.register_structure_hook(int, _count)
     fields: dict[type, Any] = {
@@ -185,7 +187,7 @@ _converter = _make_converter()
 
 
 def parse_bind(bind: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT. Raises `InvalidInput`."""
+    """Parse HOST:PORT into host and port. Raises `InvalidInput`."""
     host, colon, port = bind.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise InvalidInput(f"{bind!r} is no HOST:PORT")
@@ -193,7 +195,7 @@ def parse_bind(bind: str) -> tuple[str, int]:
 
 
 def parse_user(text: str, *, admin: bool = False) -> User:
-    """The user of NAME:PASSWORD. Raises `InvalidInput`, whose text does not repeat the password."""
+    """Parse the user of NAME:PASSWORD. Raises `InvalidInput`, whose text does not repeat the password."""
     name, colon, password = text.partition(":")
     if not colon or not name or not password:
         raise InvalidInput("a user is given as NAME:PASSWORD")
@@ -201,13 +203,16 @@ def parse_user(text: str, *, admin: bool = False) -> User:
 
 
 def load_users(path: Path) -> tuple[User, ...]:
-    """The users of a file: NAME:PASSWORD on each line; empty lines and those that begin with ``#`` are passed over.
+    """Load the users of a file.
+
+    Each line is NAME:PASSWORD. Empty lines and lines that begin with ``#`` are skipped.
 
     Raises:
-        InvalidInput: it cannot be read, or a line is no user; the text names the line, and does not repeat it.
+        InvalidInput: the file cannot be read, or a line is not a user. The text names the line and does not repeat it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a password may hold what else ends a line
+        # a password may contain the other characters at which `splitlines` splits
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as exc:
         raise InvalidInput(f"{path}: {exc.strerror}") from None
     except UnicodeDecodeError as exc:

@@ -24,7 +24,7 @@ __all__ = ["body", "headers", "message", "problem"]
 
 
 def body(error: MdashError) -> dict[str, Any]:
-    """What a client gets to read. A device's own error keeps its code, message and data."""
+    """Return the document of an error. A device's own error keeps its code, message and data."""
     if isinstance(error, RpcError):
         found: dict[str, Any] = {"code": error.code, "message": error.message}
         if error.data is not None:
@@ -37,14 +37,14 @@ def body(error: MdashError) -> dict[str, Any]:
 
 
 def message(error: MdashError) -> str:
-    """What a client is told of an error: its text, but of the storage only that it fails, not where and how it is."""
+    """Return the text of an error for the client. The text of a storage error is replaced: it exposes internals."""
     if isinstance(error, Damaged):
         return "what is stored of this is damaged; the server's log and `mdash store check` name it"
     return "the storage is not available" if isinstance(error, StorageError) else str(error)
 
 
 def problem(status: int, message: str) -> dict[str, Any]:
-    """The same for what is no error of ours: an unknown path, say."""
+    """Return the document of an HTTP error that is no `MdashError`, such as an unknown path."""
     return {"error": {"code": status, "message": message or HTTPStatus(status).phrase}}
 
 
@@ -53,10 +53,11 @@ BASIC: Final = 'Basic realm="mdash", charset="UTF-8"'
 
 
 def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
-    """The headers that belong to an error.
+    """Return the headers that belong to an error.
 
     Args:
-        from_page: a web page asks, which has a login of its own: an offer of Basic would make the browser open another.
+        from_page: whether a web page sent the request. A page has a login of its own: with an offer of Basic the
+            browser would open another one.
     """
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": BEARER if from_page else f"{BEARER}, {BASIC}"}
@@ -68,5 +69,5 @@ def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
 
 
 def encoded(error: MdashError) -> bytes:
-    """`body`, as JSON."""
+    """Return `body` as JSON."""
     return _json.encode(body(error))

@@ -1,7 +1,7 @@
-"""One port for everything: WebSockets are served here, on the stream itself; the rest goes through the lanes.
+"""One port for everything: WebSockets are served here, on the stream itself, and HTTP requests go through the lanes.
 
-One loop waits for the requests of a connection and reads their heads. A handshake makes a WebSocket of the connection,
-whatever it has carried before; a plain request is answered by the fast lane, any other by the slow one.
+One loop waits for the requests of a connection and reads their heads. A handshake turns the connection into a
+WebSocket, whatever it has carried before. The fast lane answers plain requests, the slow lane answers all others.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ NOTIFY_PATH: Final = "/api/v2/notify"
 
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # what is no method is refused at once
-SESSION_CHECK: Final = 300.0  # seconds between two looks whether a socket's session goes on; also counts as its use
+_HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # others are refused immediately
+SESSION_CHECK: Final = 300.0  # seconds between two checks whether a socket's session still exists; a check counts as a
+# use of the session
 GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
 
@@ -57,19 +58,19 @@ Serve: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Socket(NamedTuple):
-    """What a connection has become by its handshake."""
+    """The socket that a connection has become by its handshake."""
 
     ws: ServerWebSocket
     serve: Serve
-    """Does nothing where the handshake was refused."""
+    """Serves the socket. Does nothing if the handshake was refused."""
 
 
 class Gateway:
     """Serves connections.
 
     Args:
-        app: answers what is no socket; without one, that is 404.
-        sockets: whether devices and subscribers may connect; else a handshake is answered with 426.
+        app: answers HTTP requests. Without an app they are answered with 404.
+        sockets: whether devices and subscribers may connect. If not, a handshake is answered with 426.
     """
 
     def __init__(self, service: Service, app: App | None = None, *, sockets: bool = True) -> None:
@@ -90,7 +91,7 @@ class Gateway:
         stop: trio.Event,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `stop` is set; then end within seconds, whatever the clients do."""
+        """Serve until `stop` is set. Then end within seconds, whatever the clients do."""
         async with trio.open_nursery() as guards:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
@@ -109,7 +110,7 @@ class Gateway:
             guards.cancel_scope.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection, from its first byte to its end. Never raises but when cancelled."""
+        """Serve one connection, from its first byte to its end. Raises nothing except when cancelled."""
         self._streams.add(stream)
         inflow = Inflow(stream, READ_SIZE)
         try:
@@ -130,10 +131,10 @@ class Gateway:
             await close_now(stream)
 
     async def _converse(self, stream: trio.abc.Stream, inflow: Inflow) -> _Socket | None:
-        """Answer requests as long as they are plain; what is not goes elsewhere, with all that follows it.
+        """Answer plain requests in the fast lane. Pass any other request, with the bytes that follow, to its handler.
 
         Returns:
-            the socket that it has become, if any: an idle device keeps nothing of how it came.
+            The socket that the connection has become, if any. An idle device keeps nothing of the requests before it.
         """
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
             conversation = HttpConnection(stream, inflow, scope)
@@ -170,10 +171,10 @@ class Gateway:
         return None
 
     async def _read_head(self, conversation: HttpConnection, head: bytes) -> bytes:
-        """Return the bytes that came until a request's head was complete, or could not become one; nothing at the end.
+        """Return the bytes up to the end of a request's head; fewer if they cannot become one, none at the end.
 
         Args:
-            head: those that are there already.
+            head: the bytes that were read already.
         """
         scope = conversation.scope
         head = head.lstrip(b"\r\n")  # RFC 9112, section 2.2: some clients end a body with an empty line
@@ -205,7 +206,7 @@ class Gateway:
         return b"" if self._lane.closing.is_set() else head
 
     async def _shake_hands(self, conversation: HttpConnection, head: bytes) -> _Socket | None:
-        """Answer a handshake; `None` if the bytes cannot be read as one."""
+        """Answer a handshake. Returns `None` if the bytes cannot be read as one."""
         ws = ServerWebSocket(conversation.stream, inflow=conversation.inflow)
         request = ws.feed(head)
         if request is None:
@@ -250,13 +251,13 @@ class Gateway:
         feed = self._service.hub.feed
         start = _start(query)
         if start is None:
-            start = await feed.end(principal.account)  # before the client is told that it listens
+            start = await feed.end(principal.account)  # before the client is told that it is subscribed
         listener = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
         serve = partial(self._service.node.subscribers.serve, listener, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
 
     async def _cut_off(self, deadline: float) -> None:
-        """Close the streams under whatever shields its reading or writing from being cancelled."""
+        """Close the streams at the deadline, also under code that shields its reads or writes from cancellation."""
         await trio.sleep_until(deadline)
         for stream in tuple(self._streams):
             await trio.aclose_forcefully(stream)
@@ -264,7 +265,7 @@ class Gateway:
 
 @contextmanager
 def _member(group: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator[None]:
-    """Have a scope in a set for as long as it is in use."""
+    """Keep a scope in a set as long as the context lasts."""
     group.add(scope)
     try:
         yield
@@ -285,12 +286,12 @@ def _wants_socket(head: bytes) -> bool:
 
 
 def _field(request: Request, name: str) -> str | None:
-    """A header's value; of several, their list (RFC 9110, section 5.3)."""
+    """Return a header's value; the values of several fields as a list (RFC 9110, section 5.3)."""
     return ", ".join(request.headers.get_all(name)) or None
 
 
 def _authorization(request: Request) -> str | None:
-    """The header's value; of several, their list, which is valid for nothing."""
+    """Return the value of `Authorization`; the values of several fields as a list, which is never valid."""
     return _field(request, "Authorization")
 
 
@@ -306,7 +307,7 @@ def _start(query: str) -> int | None:
 async def _with_session(
     serve: Callable[[], Awaitable[None]], authenticate: Callable[[], Awaitable[Principal]], ws: ServerWebSocket
 ) -> None:
-    """Serve for as long as the session goes on: its time may be over while the socket is open."""
+    """Serve as long as the session lasts. It may expire while the socket is open."""
 
     async def watch() -> None:
         while True:
@@ -324,7 +325,7 @@ async def _with_session(
         nursery.start_soon(watch)
         try:
             await serve()
-        except Exception as exc:  # raised below: what leaves a nursery is a group
+        except Exception as exc:  # raised below, because exceptions leave a nursery as a group
             failure = exc
         nursery.cancel_scope.cancel()
     if failure is not None:
@@ -332,7 +333,7 @@ async def _with_session(
 
 
 async def _refuse(conversation: HttpConnection, error: MdashError, *, from_page: bool) -> None:
-    """Answer a handshake with an error: as little work as possible, for devices that dial in a busy loop."""
+    """Answer a handshake with an error. The answer costs little work, because devices may dial in a busy loop."""
     body = _json.encode(errors.body(error))
     fields = {
         "Content-Type": "application/json",
@@ -347,7 +348,7 @@ async def _refuse(conversation: HttpConnection, error: MdashError, *, from_page:
 
 
 async def _nothing() -> None:
-    """There is nothing left to do."""
+    """Do nothing. A refused handshake is served with this."""
 
 
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:

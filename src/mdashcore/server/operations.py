@@ -1,4 +1,4 @@
-"""The few requests that most of the traffic is made of, without a framework: both lanes answer them with this."""
+"""The few requests that most of the traffic consists of. Both lanes answer them with this module."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from mdashcore.trio.connections.link import Outcome
 __all__ = ["MAX_BODY", "Versioned", "begin_call", "call", "read_shadow", "update_shadow"]
 
 
-MAX_BODY: Final = MAX_PARAMS  # bytes: what a device's frame can hold, four times the largest shadow. To decode a
-# megabyte takes up to 0.2 s, in which nothing else is done
+MAX_BODY: Final = MAX_PARAMS  # bytes: the largest frame of a device, four times the largest shadow. Decoding a megabyte
+# takes up to 0.2 s, during which nothing else runs
 
 
 class Versioned(NamedTuple):
-    """What is answered of a shadow."""
+    """The answer to a request for a shadow."""
 
     body: bytes | None
-    """JSON; None where the client has this version already."""
+    """JSON; `None` if the client has this version already."""
     version: int
 
 
 async def call(service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None) -> bytes:
-    """Call a method of a device: its bare result, exactly as the device wrote it.
+    """Call a method of a device. Returns the bare result, exactly as the device wrote it.
 
     Args:
-        body: the params as JSON; empty, or ``null``, for none.
-        timeout: seconds, as the request gave them.
+        body: the params as JSON; empty or ``null`` for none.
+        timeout: seconds, as text of the request.
 
     Raises:
-        InvalidInput: the params, the method's name or the time-out.
+        InvalidInput: the params, the method's name or the time-out are invalid.
         MdashError: as `Node.call_for_user`.
     """
     params, seconds = _prepare(service, method, body, timeout)
@@ -46,16 +46,16 @@ async def call(service: Service, key: DeviceKey, method: str, body: bytes, timeo
 async def begin_call(
     service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None, done: Outcome
 ) -> BegunCall | None:
-    """The same without waiting for the answer, as `Node.begin_for_user`."""
+    """Start a call without waiting for the answer, as `Node.begin_for_user`."""
     params, seconds = _prepare(service, method, body, timeout)
     return await service.node.user_calls.begin(key, method, params, done, timeout=seconds)
 
 
 def _prepare(service: Service, method: str, body: bytes, timeout: str | None) -> tuple[bytes | None, float]:
-    """The params, and the seconds."""
+    """Return the params and the time-out in seconds."""
     params = body.strip()
     if params:
-        _json.decode(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around them is a level too
+        _json.decode(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around the params is one more level
     if len(method) > jsonrpc.MAX_METHOD:
         raise InvalidInput(f"a method's name has at most {jsonrpc.MAX_METHOD} characters")
     seconds = service.call_timeout(timeout)
@@ -63,7 +63,7 @@ def _prepare(service: Service, method: str, body: bytes, timeout: str | None) ->
 
 
 async def read_shadow(service: Service, key: DeviceKey, conditions: Conditions | None = None) -> Versioned:
-    """The shadow: ``{"state", "metadata", "version", "timestamp"}``. Raises `NotFound`, `PreconditionFailed`."""
+    """Read the shadow: ``{"state", "metadata", "version", "timestamp"}``. Raises `NotFound`, `PreconditionFailed`."""
     await service.hub.registry.get(key)
     shadow = await service.hub.shadows.get(key)
     if conditions is not None:
@@ -76,10 +76,10 @@ async def read_shadow(service: Service, key: DeviceKey, conditions: Conditions |
 async def update_shadow(
     service: Service, key: DeviceKey, body: bytes, conditions: Conditions | None = None
 ) -> Versioned:
-    """Update it: what was accepted, with the new version. Raises `NotFound`, and as `Shadows.update`."""
+    """Update the shadow. Returns the accepted document with the new version. Raises as `Shadows.update`."""
     await service.hub.registry.get(key)
     document = _json.decode(body) if body.strip() else None
-    # A client that leaves must not keep from the device, and from those who listen, what is stored already.
+    # A change that is stored has to reach the device and the subscribers, also when the client leaves.
     condition = None if conditions is None else conditions.allow
     change = await service.hub.shadows.update(key, document, condition=condition, patience=SOON, protect=shielded)
     return Versioned(_json.encode(change.accepted_document()), change.version)

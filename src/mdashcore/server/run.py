@@ -33,13 +33,13 @@ __all__ = ["BindError", "RunningServer", "open_server", "serve", "tune_interpret
 
 _log = logging.getLogger(__name__)
 
-BACKLOG = 1024  # connections the system keeps for us: a fleet that comes back after a restart
+BACKLOG = 1024  # connections that the kernel queues, for a fleet that comes back after a restart
 
-SWITCH_INTERVAL: Final = 0.0005  # seconds after which Python's interpreter goes to a thread that waits for it
+SWITCH_INTERVAL: Final = 0.0005  # seconds after which Python switches to another thread that waits
 
 
 class BindError(OSError):
-    """The address cannot be listened on; the text says which it is, and why."""
+    """The server cannot listen on the address. The text names the address and the reason."""
 
 
 @attrs.frozen
@@ -50,7 +50,7 @@ class RunningServer:
     host: str
     port: int
     certificate: Certificate | None = None
-    """What the port speaks TLS with, if it does."""
+    """The certificate of the port, if it speaks TLS."""
 
     @property
     def tls(self) -> bool:
@@ -59,17 +59,17 @@ class RunningServer:
 
     @property
     def url(self) -> str:
-        """Where people find it: ``http://127.0.0.1:8080``."""
+        """The address for people: ``http://127.0.0.1:8080``."""
         return f"http{'s' if self.tls else ''}://{self._place}"
 
     @property
     def device_url(self) -> str:
-        """What a device dials."""
+        """The address for devices."""
         return f"ws{'s' if self.tls else ''}://{self._place}/api/v2/rpc"
 
     @property
     def _place(self) -> str:
-        """The address, and the root path."""
+        """The address and the root path."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
         return f"{f'[{host}]' if ':' in host else host}:{self.port}{self.service.settings.root_path}"
 
@@ -82,16 +82,16 @@ async def open_server(
     node_settings: NodeSettings | None = None,
     reset_passwords: Sequence[User] = (),
 ) -> AsyncIterator[RunningServer]:
-    """A server that runs for as long as the context lasts; leaving it ends within five seconds.
+    """Run a server as long as the context lasts. Leaving the context ends the server within five seconds.
 
     Args:
-        settings: without them, the defaults, with the configuration's values.
-        node_settings: likewise.
-        reset_passwords: accounts that get another password, after those of the configuration were made.
+        settings: the default is made from the configuration.
+        node_settings: the default is made from the configuration.
+        reset_passwords: accounts that get another password, after the accounts of the configuration were created.
 
     Raises:
         InvalidInput: the configuration cannot be used.
-        NotFound: an account whose password is to be reset is not there.
+        NotFound: an account whose password is to be reset does not exist.
         BindError: the address cannot be bound.
         StorageError: the storage cannot be opened.
     """
@@ -136,7 +136,7 @@ async def _make_users(service: Service, users: Sequence[User]) -> None:
     for user in users:
         try:
             await service.ensure_user(user.name, user.password, admin=user.admin)
-        except StorageError as exc:  # the devices do not need that user; a full disk must not keep them out
+        except StorageError as exc:  # a full disk must not stop the devices, which do not need the user
             _log.error("the user %r could not be made: %s", user.name, exc)
 
 
@@ -151,7 +151,7 @@ async def _start_gateway(
     stop: trio.Event,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with trio.CancelScope(shield=True):  # it ends by `stop`, in order, and within its own time
+    with trio.CancelScope(shield=True):  # `stop` ends the server in order, and within a time of its own
         await gateway.serve(listeners, stop=stop, task_status=task_status)
 
 
@@ -163,11 +163,11 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT (unless the process was started with SIGINT ignored). Raises as `open_server`.
 
-    SIGHUP has the certificate read anew. If it comes because the terminal was closed, the server goes down.
+    SIGHUP reloads the certificate. A SIGHUP that comes because the terminal was closed stops the server.
 
     Args:
-        on_start: runs beside the server, from when it accepts connections; cancelled first when it goes down.
-        reset_passwords: as `open_server` has it.
+        on_start: runs beside the server as soon as it accepts connections. It is cancelled first when the server stops.
+        reset_passwords: as for `open_server`.
     """
     had_terminal = _has_terminal()
     with open_stop_signals() as signals, trio.open_signal_receiver(signal.SIGHUP) as hangups:
@@ -192,7 +192,7 @@ async def serve(
 
 
 def _has_terminal() -> bool:
-    """Whether a terminal is at one end of stdin, stdout or stderr, and open."""
+    """Return whether stdin, stdout or stderr is an open terminal."""
     return any(os.isatty(fd) for fd in range(3))
 
 
@@ -209,17 +209,18 @@ def _reload(certificate: Certificate | None) -> None:
 
 
 def tune_interpreter() -> None:
-    """Set what Python decides otherwise than a server of this kind needs: garbage collection, and turns of threads.
+    """Tune garbage collection and thread switching of Python for a server with many connections.
 
-    Next to nothing here is cyclic garbage, but every connection makes objects that live long: in a storm of 10 000
-    devices that reconnect, the collector took a third to a half of the time, going through all of them again and again.
+    Almost no object here is cyclic garbage, but every connection makes objects that live long. When 10 000 devices
+    reconnected, the collector took a third to a half of the time, because it visited all of them again and again.
 
-    A store on a disk works in threads. A commit gives the interpreter up and wants it back a dozen times, and each time
-    it waited the usual 5 ms where the loop had work without end: one account's requests took another's call to 300 ms.
+    A store on a disk works in threads. A commit releases the interpreter a dozen times. Each time its thread waited the
+    default 5 ms while the loop was busy: the requests of one account delayed calls of another account to 300 ms.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)  # objects more than were freed; the last two are rounds of the younger one
+    # allocations minus deallocations; the last two count rounds of the younger generation
+    gc.set_threshold(50_000, 20, 100)
     sys.setswitchinterval(SWITCH_INTERVAL)
 
 
@@ -233,13 +234,13 @@ def _certificate(config: ServerConfig) -> Certificate | None:
 
 @asynccontextmanager
 async def _listening(bind: str) -> AsyncIterator[list[trio.socket.SocketType]]:
-    """Listening sockets, every address of the host on the same port; closed at the end, whatever happened."""
+    """Listen on every address of the host, on the same port. The sockets are closed when the context ends."""
     host, port = parse_bind(bind)
     sockets: list[trio.socket.SocketType] = []
     try:
         try:
             await _bind(host, port, sockets)
-        except (OSError, UnicodeError) as exc:  # no such host, not an address of this one, taken, not allowed
+        except (OSError, UnicodeError) as exc:  # unknown host, address of another machine, port in use, or not allowed
             raise BindError(f"cannot listen on {bind}: {getattr(exc, 'strerror', None) or exc}") from exc
         yield sockets
     finally:

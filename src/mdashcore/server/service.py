@@ -1,4 +1,4 @@
-"""What the handlers of requests work with: one object, made once."""
+"""The object that the handlers of requests work with. It is made once."""
 
 from __future__ import annotations
 
@@ -34,46 +34,49 @@ class ServiceSettings:
 
     max_bodies: int = 64 * 2**20
     """Bytes of request bodies in memory at the same time, of all clients: 64 of the largest. Beyond them the body that
-    waits the longest for its next piece is given up with 503. An image streams, and does not count."""
+    has waited the longest for its next piece is given up with 503. A firmware image is streamed and does not count."""
 
     max_image: int = 256 * 2**20
-    """Bytes of an uploaded firmware image: it streams through, so this bounds the store's disk, not the memory."""
+    """Bytes of an uploaded firmware image. An image is streamed, so the bound protects the store's disk, not the
+    memory."""
 
     max_uploads: int = 32
-    """Uploads at the same time, of all accounts. How many of them one account may have, `AccountLimits` says."""
+    """Uploads at the same time, of all accounts. `AccountLimits` bounds the uploads of one account."""
 
     body_timeout: float = 30.0
-    """Seconds that a request's body, or the next piece of an upload, may let itself be waited for."""
+    """Seconds to wait for a request's body, or for the next piece of an upload."""
 
     call_timeout: float = 10.0
-    """Seconds that a device has for the answer to a call, where the request does not say otherwise."""
+    """Seconds to wait for a device's answer to a call, if the request does not name a time-out."""
 
     max_call_timeout: float = 120.0
-    """Seconds that a request may ask for."""
+    """Seconds of the longest time-out that a request may name."""
 
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks of the proxies in front of the server."""
 
     forwarded_header: str | None = None
-    """The header in which they tell the client's address: ``X-Forwarded-For``, ``Forwarded``, or another list."""
+    """The header in which the proxies pass on the client's address: ``X-Forwarded-For``, ``Forwarded``, or another
+    list."""
 
     hsts_max_age: int = attrs.field(default=365 * 86_400, validator=whole(0))
-    """Seconds for which a browser that was here with TLS uses nothing else; 0: it forgets what it was told before."""
+    """Seconds for which a browser that has used TLS uses nothing else. With 0 browsers forget the earlier value."""
 
     root_path: str = attrs.field(default="", validator=IS_ROOT_PATH)
-    """The path below which the server is reached, such as ``/mdash``; empty where it has the host for itself."""
+    """The path below which the server is reached, such as ``/mdash``. Empty if the server has the host for itself."""
 
     fast_lane: bool = True
-    """Whether the hot requests are answered without a framework. False is for comparing: the answers are the same."""
+    """Whether the most frequent requests are answered without a framework. `False` is for comparisons: the answers are
+    equal."""
 
 
 class InFlight:
-    """What accounts do at the same time in this process, with a bound for each account.
+    """Counts the running operations of accounts in this process, with a bound for each account.
 
     Args:
-        limit: the name of the bound: a field of `AccountLimits`.
-        most: for each account.
-        what: they are, for the error.
+        limit: the name of the bound, a field of `AccountLimits`.
+        most: the bound for each account.
+        what: the name of the operations, for the error.
     """
 
     def __init__(self, limit: str, most: int, what: str) -> None:
@@ -83,7 +86,7 @@ class InFlight:
         self._numbers: dict[str, int] = {}
 
     def of(self, account: str) -> int:
-        """How many the account has."""
+        """Return the number of the account's running operations."""
         return self._numbers.get(account, 0)
 
     def __len__(self) -> int:
@@ -91,7 +94,7 @@ class InFlight:
 
     @contextmanager
     def one(self, account: str) -> Iterator[None]:
-        """One more, as long as the context lasts. Raises `LimitReached`."""
+        """Count one more operation as long as the context lasts. Raises `LimitReached`."""
         present = self.of(account)
         if present >= self._most:
             raise LimitReached(self._limit, f"{present} {self._what} of the account are going on, as many as may")
@@ -121,7 +124,7 @@ class Service:
         self._devices_uploaded: set[DeviceKey] = set()
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
-        """Make an account that is missing. One that is there stays as it is: its password costs not even a hash.
+        """Create an account if it is missing. An existing account stays as it is, and its password is not even hashed.
 
         Raises:
             InvalidInput: no account can have this name, or this password.
@@ -134,25 +137,26 @@ class Service:
             return
         digest = await self.passwords.hash(password)
         if await accounts.is_removing(name):
-            await self.hub.remove_account(name)  # it was stopped halfway: the new account inherits nothing
+            # an earlier removal was interrupted; the new account must not inherit its data
+            await self.hub.remove_account(name)
         try:
             await accounts.register(name, digest, admin=admin)
         except AlreadyExists:
-            pass  # another server has just made it
+            pass  # another server has just created the account
 
     async def reset_password(self, name: str, password: str) -> None:
-        """Give an account this password, which ends what the old one has opened.
+        """Reset the password of an account. The sessions and sockets of the old password end.
 
         Raises:
             NotFound: there is no such account.
-            InvalidInput: it cannot be a password.
+            InvalidInput: the text cannot be a password.
         """
         if await self.hub.accounts.get(name) is None:
             raise NotFound(f"no user {name!r}, whose password could be reset")
         await self.hub.accounts.set_password(name, await self.passwords.hash(password))
 
     def call_timeout(self, asked: str | None) -> float:
-        """The time-out of a call in seconds, as a request asks for it. Raises `InvalidInput`."""
+        """Return the time-out of a call in seconds, as a request asks for it. Raises `InvalidInput`."""
         if asked is None:
             return self.settings.call_timeout
         try:
@@ -165,12 +169,12 @@ class Service:
 
     @contextmanager
     def uploading(self, account: str, key: DeviceKey | None = None) -> Iterator[None]:
-        """While an image comes in, for a device or for a rollout.
+        """Count an upload for a device or for a rollout as long as the context lasts.
 
         Raises:
-            Conflict: another one of the device comes in.
-            LimitReached: the account has as many as it may.
-            Busy: the process has.
+            Conflict: another upload for the device is running.
+            LimitReached: the account has as many uploads as it may have.
+            Busy: the process has as many uploads as it may have.
         """
         if key is not None and key in self._devices_uploaded:
             raise Conflict(f"an image for {key.id!r} is being uploaded already")
@@ -186,7 +190,7 @@ class Service:
                     self._devices_uploaded.discard(key)
 
     async def use(self, account: str) -> dict[str, int]:
-        """How much the account has of each of its limits, by name: of the store, and of this process."""
+        """Return the account's use of each of its limits, by name, of the store and of this process."""
         hub = self.hub
         stored = await hub.usage.of(account)
         rollouts, open_rollouts = await hub.rollouts.use(account)

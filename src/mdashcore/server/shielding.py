@@ -1,6 +1,7 @@
-"""What has been begun is finished, also when the client that asked for it does not wait for the answer.
+"""Shields a change from cancellation, so that it is finished also when its client does not wait for the answer.
 
-A change of several writes that is stopped between two of them leaves something half done, or done and told to nobody.
+A change consists of several writes. If it were cancelled between two of them, it would be half done, or done without
+its notifications.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ __all__ = ["finish", "shielded"]
 
 T = TypeVar("T")
 
-GRACE: Final = 3.0  # seconds for the rest, once nobody waits for it: a server that goes down has five for everything
+GRACE: Final = 3.0  # seconds for a change whose client has left: a server that goes down has five for everything
 
-SOON: Final = 10.0  # seconds for two or three writes: a storage that takes longer is not well, and this must end
+SOON: Final = 10.0  # seconds for two or three writes: a storage that takes longer has failed, and the request must end
 
 _TOO_SLOW: Final = "the storage takes too long"
 
 
 async def finish(change: Callable[[], Awaitable[T]]) -> T:
-    """Run a change to its end. When the client leaves it has `GRACE` seconds more; while it waits, any time.
+    """Run a change to its end, however long the client waits, and for `GRACE` seconds after the client has left.
 
     Raises:
-        StorageError: those have gone by. What was done so far stays, and the same request goes on with it.
+        StorageError: the seconds are over. The writes so far stay, and the same request continues with them.
     """
     result: T
     error: Exception | None = None
@@ -36,7 +37,7 @@ async def finish(change: Callable[[], Awaitable[T]]) -> T:
     async def watch() -> None:
         try:
             await trio.sleep_forever()
-        finally:  # the client has left, or all is done
+        finally:  # the client has left, or the change is done
             scope.deadline = trio.current_time() + GRACE
 
     async with trio.open_nursery() as nursery:
@@ -44,7 +45,7 @@ async def finish(change: Callable[[], Awaitable[T]]) -> T:
         with scope:
             try:
                 result = await change()
-            except Exception as exc:  # raised below: what leaves a nursery is a group
+            except Exception as exc:  # raised below, because exceptions leave a nursery as a group
                 error = exc
         nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
@@ -55,7 +56,7 @@ async def finish(change: Callable[[], Awaitable[T]]) -> T:
 
 
 async def shielded(change: Callable[[], Awaitable[T]]) -> T:
-    """The same for the short changes of most requests, at no cost: they have `SOON` seconds in all."""
+    """Run a short change to its end, within `SOON` seconds. Without the task of `finish` it costs next to nothing."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + SOON):
         return await change()
     raise StorageError(_TOO_SLOW)

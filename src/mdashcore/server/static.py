@@ -27,7 +27,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""What is served; anything else in the folder is not."""
+"""Content types by file extension. Other files of the folder are not served."""
 
 _POLICY: Final = "; ".join(
     (
@@ -39,13 +39,13 @@ _POLICY: Final = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",  # no text becomes markup or code, whatever a script does
+        "require-trusted-types-for 'script'",  # no script can make markup or code from text
         "trusted-types 'none'",
     )
 )
 
 _HEADERS: Final = (
-    (b"cache-control", b"no-cache"),  # kept, and asked for again: a new version shows at once
+    (b"cache-control", b"no-cache"),  # the browser revalidates its copy, so a new version shows immediately
     (b"content-security-policy", _POLICY.encode()),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -56,7 +56,7 @@ _HEADERS: Final = (
 
 @attrs.frozen
 class File:
-    """A file as it is sent."""
+    """A file in the form in which it is sent."""
 
     body: bytes
     type: str
@@ -66,7 +66,7 @@ class File:
 class StaticFiles:
     """Answers ``GET /ui/…``, and ``GET /`` for browsers, in front of an app.
 
-    A path is looked up in a table of the files that there are, so none can lead out of the folder.
+    A path is looked up in a table of the existing files, so no path can leave the folder.
     """
 
     routes: Final = (("GET", "/"), ("GET", f"{PREFIX}<path>"))
@@ -98,9 +98,9 @@ class StaticFiles:
         return _below(file, root_path(scope)) if file is not None and name == INDEX else file
 
 
-@lru_cache(maxsize=8)  # one is in use; an app that is mounted twice has two
+@lru_cache(maxsize=8)  # one root path is in use; an app that is mounted twice has two
 def _below(file: File, root: str) -> File:
-    """The page as it is sent below a root path: its links are absolute, so that they hold wherever it is opened."""
+    """Return the page for a root path. Its links are absolute, so that they are right wherever the page is opened."""
     return _file(_ABSOLUTE.sub(root.encode() + rb"\g<0>", file.body), file.type) if root else file
 
 
@@ -108,7 +108,7 @@ _ABSOLUTE: Final = re.compile(rb"(?<=[\" ])/(?=ui/|api/v2)")
 
 
 def read_files() -> dict[str, File]:
-    """The files of the dashboard, by their path in its folder."""
+    """Return the files of the dashboard, by their path in its folder."""
     return dict(_walk(importlib.resources.files("mdashcore.server").joinpath("ui"), ""))
 
 

@@ -1,7 +1,7 @@
-"""For the tests of those who build on mdashcore: nothing in here is needed to run a service.
+"""Tools for tests of software that is built on mdashcore. A service does not need this package.
 
-* `ConnectionPair`: two ends of a conversation, wired back to back, without a transport.
-* `BackendSuite`: everything that a storage backend has to do, as tests to be adopted by subclassing; or one part of
+* `ConnectionPair`: two ends of a conversation, connected back to back, without a transport.
+* `BackendSuite`: the whole contract of a storage backend as tests, to be adopted by subclassing; or one part of
   it, for one of the four stores (with the extra ``testing``).
 * `mdashcore.testing.device`: a scripted device on a real WebSocket (with the extra ``agent``).
 """
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The suites are loaded when asked for: they need hypothesis, and a `ConnectionPair` does not."""
+    """Import the suites when they are used: they need hypothesis, and a `ConnectionPair` does not."""
     if name in __all__:
         from mdashcore.testing import suites
 

@@ -1,4 +1,4 @@
-"""A process that writes to a store until it is killed: what was acknowledged has to be there afterwards."""
+"""A process that writes to a store until it is killed. Its acknowledged writes have to be there afterwards."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ import anyio
 __all__ = ["Acknowledge", "kill_while_writing"]
 
 Acknowledge = Callable[[], None]
-"""Called by a writer when its last write has returned."""
+"""A function that a writer calls when its last write has returned."""
 
-PATIENCE: Final = 30.0  # seconds for the acknowledgements that are waited for
+PATIENCE: Final = 30.0  # seconds for the required acknowledgements
 
 
 def kill_while_writing(loop: str, write: Callable[[Acknowledge], Awaitable[None]], *, after: int) -> int:
-    """Run `write` in a forked process on an event loop, and kill it with SIGKILL.
+    """Run `write` in a forked process on an event loop, and kill the process with SIGKILL.
 
     Args:
+        loop: name of the event loop, as anyio knows it.
         write: writes for ever, and acknowledges each write when it has returned.
-        after: acknowledgements that are waited for.
+        after: number of acknowledgements to wait for.
 
     Returns:
-        how many there were, until the process died.
+        the number of acknowledgements until the process died.
 
     Raises:
         AssertionError: the process ended by itself, or did not acknowledge in time.
@@ -40,13 +41,13 @@ def kill_while_writing(loop: str, write: Callable[[Acknowledge], Awaitable[None]
         raise unittest.SkipTest("the system cannot fork a process")
     read_end, write_end = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none of the parent's
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads: the child uses none of the parent's
         pid = os.fork()
     if pid == 0:
         try:
             anyio.run(write, partial(_acknowledge, write_end), backend=loop)
         finally:
-            os._exit(1)  # without what the parent does at its end
+            os._exit(1)  # without the exit handlers of the parent
     os.close(write_end)
     try:
         acknowledged = _read(read_end, after)

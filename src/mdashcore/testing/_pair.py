@@ -1,4 +1,4 @@
-"""Two connections back to back."""
+"""Two connections back to back, without a transport."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from mdashcore._events import Event
 
 __all__ = ["ConnectionPair"]
 
-MAX_ROUNDS: Final = 8  # connections answer what they cannot understand, and ignore such answers: two rounds do
+MAX_ROUNDS: Final = 8  # connections answer frames that they cannot read, and ignore such answers: two rounds are enough
 
 
 class ConnectionPair:
     """A conversation whose transport is a pair of queues: nothing waits, nothing is lost, no clock runs.
 
-    Each end is a plain `Connection`, to be called, answered and closed by the test. `pump` carries frames both
-    ways until none is left; `deliver_to_left` and `deliver_to_right` carry some of them one way, for tests of
-    what happens in which order.
+    Each end is a plain `Connection`; the test calls, answers and closes it. `pump` carries frames both
+    ways until none is left. `deliver_to_left` and `deliver_to_right` carry some of them one way, for tests of
+    the order of events.
+
+    Args:
+        left: one end; by default a new `Connection`.
+        right: the other end; by default a new `Connection`.
 
     >>> pair = ConnectionPair()
     >>> id = pair.left.call("Sys.GetInfo")
@@ -33,12 +37,12 @@ class ConnectionPair:
         self.left: Connection = Connection() if left is None else left
         self.right: Connection = Connection() if right is None else right
         self.to_left: deque[bytes] = deque()
-        """Frames on their way from `right`, oldest first; a test may take some out, or put others in."""
+        """Frames on their way from `right`, oldest first. A test may remove some, or insert others."""
         self.to_right: deque[bytes] = deque()
         """Frames on their way from `left`, as `to_left`."""
 
     def pump(self) -> tuple[list[Event], list[Event]]:
-        """Carry every frame to the other end, until both are quiet; returns the new events of left and right.
+        """Carry every frame to the other end, until both are quiet. Returns the new events of left and right.
 
         Raises:
             RemoteProtocolError: one end cannot go on after a frame, and is closed. Its `events()` tell the rest.
@@ -53,7 +57,7 @@ class ConnectionPair:
         raise AssertionError(f"not quiet after {MAX_ROUNDS} rounds; on their way: {[*self.to_left, *self.to_right]}")
 
     def deliver_to_left(self, frames: int | None = None) -> list[Event]:
-        """Carry at most so many frames, or all, from right to left; returns the new events of left.
+        """Carry at most `frames` frames, or all, from right to left. Returns the new events of left.
 
         Raises:
             RemoteProtocolError: left cannot go on after a frame, and is closed. Its `events()` tell the rest.
@@ -63,7 +67,7 @@ class ConnectionPair:
         return self.left.events()
 
     def deliver_to_right(self, frames: int | None = None) -> list[Event]:
-        """Carry at most so many frames, or all, from left to right; otherwise as `deliver_to_left`."""
+        """Carry at most `frames` frames, or all, from left to right. Otherwise as `deliver_to_left`."""
         self._collect()
         _carry(self.to_right, self.right, frames)
         return self.right.events()

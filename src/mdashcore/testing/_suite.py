@@ -1,4 +1,4 @@
-"""What the four suites share: how a store is opened, and how a test runs on every event loop."""
+"""The root of the four suites: it opens a store, and runs a test on every event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HANG_GRACE: Final = 5.0  # seconds for a test to end by itself after its limit; 
 
 MANY: Final = 1100  # documents, blobs: more than a page of any store that reads in pages of a thousand
 
-STEPS: Final = 40  # turns of the event loop after which a verb is cancelled, one after the other: no verb waits oftener
+STEPS: Final = 40  # turns of the event loop, after each of which a verb is cancelled: no verb waits more often
 
 ODD_KEYS = (
     "a", "A", "aa", "a/b", "a//b", "/a", "a/", ".", "..", "../a", "../../etc/passwd", "a/../b", "\\a", "a\\b",
@@ -33,12 +33,12 @@ ODD_KEYS = (
     "'", '"', "; DROP TABLE x",
     "x" * 384, "x" * 385, "x" * 511 + "y", "x" * 512, "\u20ac" * 500, "\u20ac" * 499 + "\u20ad", "\U0001f600" * 512,
 )  # fmt: skip
-"""Keys that have escaped from, or fallen together in, one store or another. All are different keys.
+"""Keys that have escaped from one store or another, or were taken for one key. All are different.
 
-The longest has 512 characters, and 2 048 bytes in UTF-8: a file's name, say, has 255 at most.
+The longest has 512 characters, and 2 048 bytes in UTF-8. A file's name, for example, has 255 at most.
 """
 
-TIMES = 200  # that a verb is tried, where it must never wait: a store may have to wait now and then only
+TIMES = 200  # tries of a verb that must never wait: a store may wait only now and then
 
 T = TypeVar("T")
 
@@ -46,21 +46,23 @@ Test = Callable[[Any], Awaitable[None]]
 
 
 class StorageSuite:
-    """The root of every suite. Adopt a suite by subclassing it and giving the one method `open`::
+    """The root of every suite. To adopt a suite, subclass it and define the one method `open`::
 
         class TestMyDocuments(DocumentStoreSuite):
             def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
                 return open_my_backend(f"my://{FOLDER}/{name}")
 
     Every test method is a plain function: pytest runs it without a plugin, and so does a loop over `getattr`. A test of
-    what the backend does not claim raises `unittest.SkipTest`, which pytest shows as skipped.
+    a capability that the backend does not claim raises `unittest.SkipTest`, which pytest shows as skipped.
     """
 
     loops: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
-    """The event loops to run every test on. Leave out one that the backend does not support, and say so."""
+    """The event loops to run every test on. Leave out one that the backend does not support, and document that."""
 
     time_limit: ClassVar[float] = 60.0
-    """Seconds for one test on one loop. What hangs fails by name, also where it blocks the event loop or a thread."""
+    """Seconds for one test on one loop. A test that hangs fails by name, also if it blocks the event loop or a
+    thread.
+    """
 
     def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
         """Open the store called `name`: letters, digits and ``-``.
@@ -71,21 +73,22 @@ class StorageSuite:
         raise NotImplementedError
 
     def failing(self, name: str, backend: Backend) -> AbstractAsyncContextManager[None]:
-        """Have what the open store stands on fail for as long as the context lasts, and work again after it.
+        """Make the system below the open store fail for as long as the context lasts, and work again after it.
 
-        Optional: a suite that gives it proves that every failure is a `StorageError` with its cause. Stop the server,
+        Optional: a suite that defines it proves that every failure is a `StorageError` with its cause. Stop the server,
         close the connection, take the disk away; at least one verb of each kind of store that is tested has to fail.
 
         Args:
-            name: the store's, as `open` had it.
+            name: the name of the store, as `open` got it.
+            backend: the open store.
         """
         raise NotImplementedError
 
     def run_on(self, loop: str, test: Callable[[str], Awaitable[None]], name: str) -> None:
-        """Run an async test on one loop, in a thread of its own, so that one that hangs can be given up.
+        """Run an async test on one loop, in a thread of its own, so that the suite can go on if the test hangs.
 
         Raises:
-            AssertionError: the test did not end in time; the text says where it and the threads that it started are.
+            AssertionError: the test did not end in time. The text shows its stack, and that of the threads it started.
         """
         outcome: list[BaseException] = []
         known = set(threading.enumerate())
@@ -93,7 +96,7 @@ class StorageSuite:
         def run() -> None:
             try:
                 anyio.run(_limited, test, name, self.time_limit, backend=loop)
-            except BaseException as exc:  # raised below, in the thread that asked
+            except BaseException as exc:  # raised below, in the caller's thread
                 outcome.append(exc)
 
         thread = threading.Thread(target=run, name=f"{type(self).__name__} on {loop}", daemon=True)
@@ -105,12 +108,12 @@ class StorageSuite:
             raise outcome[0]
 
     def run_open(self, test: Callable[[Backend], Awaitable[None]]) -> None:
-        """Run an async test on every loop, with a fresh store that is open."""
+        """Run an async test on every loop, with an open, fresh store."""
         for loop in self.loops:
             self._run_open_on(loop, test)
 
     def run_open_once(self, test: Callable[[Backend], Awaitable[None]]) -> None:
-        """The same on the first loop only, for what takes long and does not depend on the loop."""
+        """Run an async test on the first loop only, because it takes long and does not depend on the loop."""
         self._run_open_on(self.loops[0], test)
 
     def _run_open_on(self, loop: str, test: Callable[[Backend], Awaitable[None]]) -> None:
@@ -137,7 +140,7 @@ class StorageSuite:
 
         Args:
             write: writes for ever, and acknowledges each write when it has returned.
-            check: is given the store and how many writes were acknowledged.
+            check: gets the store and the number of acknowledged writes.
             after: acknowledgements after which the process is killed.
 
         Raises:
@@ -159,7 +162,7 @@ class StorageSuite:
             self.run_on(loop, check_opened, name)
 
     def name_if(self, capability: str, loop: str) -> str:
-        """The name of a fresh store on a loop. Raises `unittest.SkipTest` where its backend lacks a capability."""
+        """Return the name of a fresh store. Raises `unittest.SkipTest` if its backend lacks a capability."""
         capabilities: list[str] = []
 
         async def look(name: str) -> None:
@@ -173,10 +176,10 @@ class StorageSuite:
         return name
 
     def run_failing(self, test: Callable[[Backend, Callable[[], AbstractAsyncContextManager[None]]], Any]) -> None:
-        """Run an async test that is given an open store, and what makes it fail for a while.
+        """Run an async test with an open store, and with a context manager that makes the store fail.
 
         Raises:
-            unittest.SkipTest: the suite does not say how to make a store fail.
+            unittest.SkipTest: the suite does not define `failing`.
         """
         if type(self).failing is StorageSuite.failing:
             raise unittest.SkipTest("the suite does not say how to make the store fail: StorageSuite.failing")
@@ -192,7 +195,7 @@ class StorageSuite:
 
 
 def at_once(verb: Coroutine[Any, Any, T]) -> T:
-    """Run a verb that must not wait, without a task: what it returns, or raises. Fails where it does wait."""
+    """Run a verb without a task, and return its result or raise its error. Fails if the verb waits."""
     try:
         verb.send(None)
     except StopIteration as stop:
@@ -202,7 +205,7 @@ def at_once(verb: Coroutine[Any, Any, T]) -> T:
 
 
 async def cancel_after(steps: int, verb: Callable[[], Awaitable[object]]) -> bool:
-    """Start a verb, and cancel it after so many turns of the event loop. Returns whether it had ended before."""
+    """Start a verb, and cancel it after `steps` turns of the event loop. Returns whether it had ended before."""
     ended = False
 
     async def run() -> None:
@@ -222,7 +225,7 @@ async def cancel_after(steps: int, verb: Callable[[], Awaitable[object]]) -> boo
 
 @asynccontextmanager
 async def expect_failure(failures: list[StorageError]) -> AsyncIterator[None]:
-    """Take a verb's `StorageError`, which must have a cause, into a list. Any other error fails the test."""
+    """Append the `StorageError` of a verb to a list; it must have a cause. Any other error fails the test."""
     try:
         yield
     except StorageError as exc:
@@ -236,13 +239,13 @@ async def _limited(test: Callable[[str], Awaitable[None]], name: str, limit: flo
 
 
 def _test_name() -> str:
-    """The name of the suite's test that is running."""
+    """Return the name of the running test of the suite."""
     names = [summary.name for summary in traceback.extract_stack() if summary.name.startswith("test_")]
     return names[-1] if names else "a test"
 
 
 def _where(known: set[threading.Thread]) -> str:
-    """Where every thread is that was not known before, as text."""
+    """Return the stack of every thread that is not in `known`, as text."""
     frames = sys._current_frames()
     return "\n".join(
         f"thread {thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))

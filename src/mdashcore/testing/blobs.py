@@ -18,9 +18,9 @@ from mdashcore.testing._suite import MANY, ODD_KEYS, STEPS, StorageSuite, cancel
 __all__ = ["BlobStoreSuite"]
 
 PIECE = 2**16
-LARGE = 96  # pieces: 6 MB, the size of a large image, and more than one part of what stores in parts of 5 MB
+LARGE = 96  # pieces: 6 MB, the size of a large image, and more than one part of a store that writes parts of 5 MB
 
-READ_PIECES = 16  # read in one call: 1 MB, several parts of what stores in parts
+READ_PIECES = 16  # read in one call: 1 MB, several parts of a store that writes parts
 
 ROUNDS = 5
 
@@ -30,7 +30,7 @@ KILL_AFTER = 12  # acknowledged puts, before the process is killed
 
 
 class BlobStoreSuite(StorageSuite):
-    """Streams in, pieces out."""
+    """The contract of blob stores: streams in, pieces out."""
 
     many: ClassVar[int] = MANY
     """Blobs whose keys are scanned at least once: more than a page of the store."""
@@ -52,7 +52,7 @@ class BlobStoreSuite(StorageSuite):
         self._on_blobs(test)
 
     def test_blob_what_is_not_there(self) -> None:
-        """Of no blob there is no size and nothing to read."""
+        """A blob that does not exist has no size and cannot be read."""
 
         async def test(blobs: BlobStore) -> None:
             assert await blobs.size("b") is None
@@ -104,7 +104,7 @@ class BlobStoreSuite(StorageSuite):
         self._on_blobs(test)
 
     def test_blob_an_empty_chunk_is_no_end(self) -> None:
-        """A source may give nothing now and then, at the beginning and at the end too."""
+        """A source may give an empty chunk now and then, at the beginning and at the end too."""
 
         async def test(blobs: BlobStore) -> None:
             async def source() -> AsyncIterator[bytes]:
@@ -117,7 +117,7 @@ class BlobStoreSuite(StorageSuite):
         self._on_blobs(test)
 
     def test_blob_a_chunk_is_not_shared(self) -> None:
-        """What the source does to a buffer afterwards does not reach the store."""
+        """A buffer that the source changes afterwards does not change the store."""
 
         async def test(blobs: BlobStore) -> None:
             buffer: Any = bytearray(b"....")
@@ -248,7 +248,7 @@ class BlobStoreSuite(StorageSuite):
         self.run_open_once(lambda backend: test(backend.blobs))
 
     def test_blob_scan_while_writing(self) -> None:
-        """What exists all through a scan is given exactly once, whatever is put and deleted meanwhile."""
+        """A blob that exists all through a scan is given exactly once, whatever is put and deleted meanwhile."""
 
         async def test(blobs: BlobStore) -> None:
             stable = {f"stable-{n}" for n in range(30)}
@@ -283,7 +283,7 @@ class BlobStoreSuite(StorageSuite):
         """Wherever a put or a delete is cancelled: the blob is the old one, the new one, or gone, in every verb."""
 
         async def whole(blobs: BlobStore, possible: tuple[bytes | None, ...]) -> None:
-            for _ in range(STEPS):  # what was cancelled may still come, and so come between two looks
+            for _ in range(STEPS):  # a cancelled verb may still take effect, also between two reads
                 size, keys = await blobs.size("b"), [key async for key in blobs.scan()]
                 try:
                     found = await blobs.read("b", 0, 100)
@@ -309,7 +309,9 @@ class BlobStoreSuite(StorageSuite):
         self._on_blobs(test)
 
     def test_blob_failures_are_storage_errors(self) -> None:
-        """While what the store stands on fails, every verb that fails raises `StorageError`; afterwards it goes on."""
+        """While the system below the store fails, every verb that fails raises `StorageError`; afterwards the store
+        works.
+        """
 
         async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
             blobs = backend.blobs
@@ -334,7 +336,7 @@ class BlobStoreSuite(StorageSuite):
         self.run_failing(test)
 
     def test_blob_survives_a_kill(self) -> None:
-        """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
+        """An acknowledged blob exists after the process was killed with SIGKILL, without a word to the store."""
 
         async def write(backend: Backend, acknowledge: Acknowledge) -> None:
             for n in itertools.count():
@@ -361,7 +363,7 @@ class BlobStoreSuite(StorageSuite):
         self.run_if(DURABLE, test)
 
     def test_blob_shared(self) -> None:
-        """Two that have the store open see each other's blobs."""
+        """Two openers of the store see each other's blobs."""
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:
@@ -371,7 +373,9 @@ class BlobStoreSuite(StorageSuite):
         self.run_if(SHARED, test)
 
     def test_blob_shared_under_load(self) -> None:
-        """What one replaces and deletes the other sees in the next moment; a part of it is never seen."""
+        """A blob that one opener replaces or deletes is seen so by the other immediately; a part of it is never
+        seen.
+        """
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:

@@ -24,14 +24,14 @@ SHARED_MESSAGES = 50
 
 LEAVERS = 20  # subscriptions that are left by an exception
 
-MAX_KEPT = 2  # of those: the last may still be named by a variable of the store
+MAX_KEPT = 2  # of those: a variable of the store may still name the last
 
 
 class MessageBusSuite(StorageSuite):
-    """First messages, order, and slow subscribers."""
+    """The contract of message buses: first messages, order, and slow subscribers."""
 
     flood: ClassVar[int] = 6000
-    """Messages past a subscriber that reads none: more than any queue for it can reasonably hold."""
+    """Messages past a subscriber that reads none: more than a queue for it can reasonably hold."""
 
     def test_bus_the_first_message_arrives(self) -> None:
         """A subscription is live when it has been entered: the very next message comes."""
@@ -46,7 +46,7 @@ class MessageBusSuite(StorageSuite):
         self._on_bus(test)
 
     def test_bus_nothing_is_kept(self) -> None:
-        """Publishing to nobody succeeds, and who comes later gets only what comes later."""
+        """Publishing without a subscriber succeeds, and a later subscriber gets only later messages."""
 
         async def test(bus: MessageBus) -> None:
             await bus.publish("t", b"early")
@@ -71,7 +71,7 @@ class MessageBusSuite(StorageSuite):
         self._on_bus(test)
 
     def test_bus_everybody_gets_it(self) -> None:
-        """Every subscriber of a topic gets every message; nobody else does."""
+        """Every subscriber of a topic gets every message; subscribers of other topics do not."""
 
         async def test(bus: MessageBus) -> None:
             async with bus.subscribe("t") as one, bus.subscribe("t") as two, bus.subscribe("T") as other:
@@ -114,7 +114,7 @@ class MessageBusSuite(StorageSuite):
         self._on_bus(test)
 
     def test_bus_a_slow_subscriber_delays_nobody(self) -> None:
-        """A subscriber that reads nothing stops neither the publisher nor those who do read."""
+        """A subscriber that reads nothing stops neither the publisher nor the subscribers that read."""
 
         async def test(bus: MessageBus) -> None:
             async with bus.subscribe("t"), bus.subscribe("t") as reads:
@@ -127,7 +127,9 @@ class MessageBusSuite(StorageSuite):
         self._on_bus(test)
 
     def test_bus_a_slow_subscriber_is_told(self) -> None:
-        """One that has fallen behind gets every message up to a gap, and `StorageError` in place of what is missing."""
+        """A subscriber that has fallen behind gets every message up to a gap, and `StorageError` in place of the
+        lost ones.
+        """
 
         async def test(bus: MessageBus) -> None:
             async with bus.subscribe("t") as slow, bus.subscribe("t") as reads:
@@ -149,7 +151,7 @@ class MessageBusSuite(StorageSuite):
         self._on_bus(test)
 
     def test_bus_a_message_is_not_shared(self) -> None:
-        """What the publisher does to a buffer afterwards does not reach a subscriber; what comes is `bytes`."""
+        """A buffer that the publisher changes afterwards does not change a message; a message arrives as `bytes`."""
 
         async def test(bus: MessageBus) -> None:
             async with bus.subscribe("t") as messages:
@@ -198,14 +200,14 @@ class MessageBusSuite(StorageSuite):
                 del messages
             await bus.publish("t", b"for none of them")
             with anyio.move_on_after(PATIENCE):
-                while _alive(left) > MAX_KEPT:  # noqa: ASYNC110 - an object's end is told to none
+                while _alive(left) > MAX_KEPT:  # noqa: ASYNC110 - there is no event for the end of an object
                     await anyio.sleep(0.01)
             assert _alive(left) <= MAX_KEPT, f"{_alive(left)} of {LEAVERS} subscriptions that were left are kept"
 
         self._on_bus(test)
 
     def test_bus_failures_are_storage_errors(self) -> None:
-        """While what the bus stands on fails, it raises `StorageError` and nothing else; afterwards it goes on."""
+        """While the system below the bus fails, the bus raises `StorageError` and nothing else; afterwards it works."""
 
         async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
             bus = backend.bus
@@ -224,7 +226,7 @@ class MessageBusSuite(StorageSuite):
         self.run_failing(test)
 
     def test_bus_shared(self) -> None:
-        """What is published through one that has the store open arrives at another."""
+        """A message that is published through one opener of the store arrives at another."""
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two, two.bus.subscribe("t") as messages:
@@ -235,7 +237,7 @@ class MessageBusSuite(StorageSuite):
         self.run_if(SHARED, test)
 
     def test_bus_shared_under_load(self) -> None:
-        """What two that have the store open publish at the same time arrives at both, each publisher's in its order."""
+        """Messages that two openers publish at the same time arrive at both, each publisher's in its order."""
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:
@@ -258,7 +260,7 @@ class MessageBusSuite(StorageSuite):
         self.run_if(SHARED, test)
 
     def test_bus_instant(self) -> None:
-        """Nobody who publishes ever waits, and least of all for a subscriber that is behind."""
+        """A publisher never waits, least of all for a subscriber that is behind."""
 
         async def test(name: str) -> None:
             async with self.open(name) as backend, backend.bus.subscribe("t"):
@@ -277,7 +279,7 @@ class MessageBusSuite(StorageSuite):
 
 
 async def _until(messages: AsyncIterator[bytes], last: bytes) -> list[bytes]:
-    """What comes before that message."""
+    """Return the messages before `last`."""
     heard: list[bytes] = []
     with anyio.fail_after(PATIENCE):
         while (message := await anext(messages)) != last:

@@ -1,4 +1,4 @@
-"""A device that does exactly what a test says, over a real WebSocket, and nothing by itself."""
+"""A scripted device on a real WebSocket. A test decides all that it sends."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mdashcore import _json
 
 __all__ = ["ScriptedDevice", "connect_device"]
 
-PATIENCE = 5.0  # seconds for what a test expects: far above what it takes on a busy machine
+PATIENCE = 5.0  # seconds for an expected frame: far above the time that it takes on a busy machine
 
 
 class ScriptedDevice:
-    """One connection; frames are dicts, or whatever text a test wants to send."""
+    """One connection of a device. Frames are dicts, or any text that a test wants to send."""
 
     def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
         self.ws = ws
 
     async def send(self, frame: object) -> None:
-        """Send a frame; text and bytes go out as they are (bytes as a binary message)."""
+        """Send a frame. Text and bytes are sent as they are (bytes as a binary message)."""
         await self.ws.send_message(frame if isinstance(frame, str | bytes) else _json.encode(frame).decode())
 
     async def receive(self) -> Any:
-        """The next frame from the server. Raises `trio.TooSlowError`, `trio_websocket.ConnectionClosed`."""
+        """Return the next frame from the server. Raises `trio.TooSlowError`, `trio_websocket.ConnectionClosed`."""
         with trio.fail_after(PATIENCE):
             message = await self.ws.get_message()
         return _json.decode(message)
 
     async def expect(self, method: str) -> Any:
-        """The next frame with that method; others are passed over."""
+        """Return the next frame with that method. Other frames are skipped."""
         while True:
             frame = await self.receive()
             if frame.get("method") == method:
@@ -48,7 +48,7 @@ class ScriptedDevice:
         await self.send({"id": request["id"], "error": {"code": code, "message": message}})
 
     async def wait_closed(self) -> tuple[int, str]:
-        """Wait until the server has closed the connection: the code and the reason that it gave."""
+        """Wait until the server has closed the connection. Returns its code and reason."""
         with trio.fail_after(PATIENCE):
             while True:
                 try:
@@ -62,7 +62,16 @@ class ScriptedDevice:
 async def connect_device(
     url: str, token: str | None, *, headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> AsyncIterator[ScriptedDevice]:
-    """A connected device. Raises `trio_websocket.ConnectionRejected` with the server's answer."""
+    """Connect a device for as long as the context lasts.
+
+    Args:
+        url: the WebSocket of the server, such as ``ws://localhost:8080/api/v2/rpc``.
+        token: the device's token; `None` sends no ``Authorization``.
+        headers: further fields of the handshake.
+
+    Raises:
+        trio_websocket.ConnectionRejected: the server refused the handshake. The error has its answer.
+    """
     fields = [] if token is None else [(b"Authorization", f"Bearer {token}".encode())]
     ws = None
     try:
@@ -72,4 +81,4 @@ async def connect_device(
             yield ScriptedDevice(ws)
     finally:
         if ws is not None:
-            await trio.aclose_forcefully(ws._stream)  # left open by the library where the server said goodbye first
+            await trio.aclose_forcefully(ws._stream)  # the library leaves it open if the server closed first

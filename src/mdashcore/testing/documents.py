@@ -39,7 +39,7 @@ KILL_KEYS = 7
 
 
 class DocumentStoreSuite(StorageSuite):
-    """Versions, compare-and-set, keys, scans."""
+    """The contract of document stores: versions, compare-and-set, keys, scans."""
 
     many: ClassVar[int] = MANY
     """Documents that are scanned at least once: more than a page of the store."""
@@ -75,7 +75,7 @@ class DocumentStoreSuite(StorageSuite):
         self._on_documents(test)
 
     def test_documents_expected_is_heeded(self) -> None:
-        """`expected` has to be the present version, 0 where there is no document; else nothing is written."""
+        """`expected` has to be the present version, 0 without a document; otherwise nothing is written."""
 
         async def test(documents: DocumentStore) -> None:
             await _conflict(documents.put("things", "k", b"1", expected=7), 7, 0)
@@ -93,7 +93,7 @@ class DocumentStoreSuite(StorageSuite):
         self._on_documents(test)
 
     def test_documents_delete(self) -> None:
-        """A deleted document is gone; deleting none is False."""
+        """A deleted document is gone; deleting no document returns `False`."""
 
         async def test(documents: DocumentStore) -> None:
             assert not await documents.delete("things", "k")
@@ -180,7 +180,7 @@ class DocumentStoreSuite(StorageSuite):
         self._on_documents(test)
 
     def test_documents_a_read_is_never_stale(self) -> None:
-        """Once a put has returned, no get gives anything older, whoever asks."""
+        """After a put has returned, no get gives an older version, to any caller."""
 
         async def test(documents: DocumentStore) -> None:
             acknowledged = 0
@@ -208,7 +208,7 @@ class DocumentStoreSuite(StorageSuite):
         self._on_documents(test)
 
     def test_documents_a_body_is_not_shared(self) -> None:
-        """What the caller does to a buffer afterwards does not reach the store; what comes back is `bytes`."""
+        """A buffer that the caller changes afterwards does not change the store; a body comes back as `bytes`."""
 
         async def test(documents: DocumentStore) -> None:
             buffer: Any = bytearray(b'{"a":1}')
@@ -276,7 +276,7 @@ class DocumentStoreSuite(StorageSuite):
         self.run_open_once(lambda backend: test(backend.documents))
 
     def test_documents_scan_by_prefix(self) -> None:
-        """A scan gives what starts with the prefix, literally, of its collection only."""
+        """A scan gives all documents whose key starts with the prefix, literally, of its collection only."""
 
         async def test(documents: DocumentStore) -> None:
             for key in ODD_KEYS:
@@ -306,7 +306,9 @@ class DocumentStoreSuite(StorageSuite):
         self.run_if(ORDERED, test)
 
     def test_documents_scan_while_writing(self) -> None:
-        """What exists all through a scan is given exactly once, whatever is written and deleted meanwhile."""
+        """A document that exists all through a scan is given exactly once, whatever is written and deleted
+        meanwhile.
+        """
 
         async def test(documents: DocumentStore) -> None:
             stable = {f"stable-{n}" for n in range(60)}
@@ -338,7 +340,7 @@ class DocumentStoreSuite(StorageSuite):
         self._on_documents(test)
 
     def test_documents_a_large_document(self) -> None:
-        """A megabyte is no problem."""
+        """A document may have a megabyte."""
 
         async def test(documents: DocumentStore) -> None:
             value = {"text": "\u00e9" * 2**19}
@@ -350,7 +352,7 @@ class DocumentStoreSuite(StorageSuite):
         self._on_documents(test)
 
     def test_documents_a_cancelled_put_harms_nothing(self) -> None:
-        """A put that was cancelled has happened or not; the store goes on either way."""
+        """A put that was cancelled has happened or not; the store works in both cases."""
 
         async def test(documents: DocumentStore) -> None:
             before = await documents.put("things", "k", b"1")
@@ -369,7 +371,7 @@ class DocumentStoreSuite(StorageSuite):
         """Wherever a put or a delete is cancelled: the document is there, in get and in scan, or it is not."""
 
         async def whole(documents: DocumentStore, before: Document, after: bytes | None) -> None:
-            for _ in range(TIMES):  # what was cancelled may still come, and so come between two looks
+            for _ in range(TIMES):  # a cancelled verb may still take effect, also between two reads
                 found = await documents.get("things", "k")
                 scanned = [document async for document in documents.scan("things")]
                 if scanned == ([] if found is None else [found]):
@@ -399,7 +401,9 @@ class DocumentStoreSuite(StorageSuite):
         self._on_documents(test)
 
     def test_documents_failures_are_storage_errors(self) -> None:
-        """While what the store stands on fails, every verb that fails raises `StorageError`; afterwards it goes on."""
+        """While the system below the store fails, every verb that fails raises `StorageError`; afterwards the store
+        works.
+        """
 
         async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
             documents = backend.documents
@@ -423,7 +427,7 @@ class DocumentStoreSuite(StorageSuite):
         self.run_failing(test)
 
     def test_documents_survive_a_kill(self) -> None:
-        """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
+        """An acknowledged write exists after the process was killed with SIGKILL, without a word to the store."""
 
         async def write(backend: Backend, acknowledge: Acknowledge) -> None:
             for n in itertools.count():
@@ -439,7 +443,7 @@ class DocumentStoreSuite(StorageSuite):
         self.run_killed(write, check, after=KILL_AFTER)
 
     def test_documents_durable(self) -> None:
-        """What was acknowledged is there when the store is opened again, and versions go on."""
+        """An acknowledged write exists when the store is opened again, and versions go on."""
 
         async def test(name: str) -> None:
             async with self.open(name) as backend:
@@ -458,7 +462,7 @@ class DocumentStoreSuite(StorageSuite):
         self.run_if(DURABLE, test)
 
     def test_documents_shared(self) -> None:
-        """Two that have the store open see each other's writes, and compare and set against each other."""
+        """Two openers of the store see each other's writes, and compare and set against each other."""
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:
@@ -476,7 +480,7 @@ class DocumentStoreSuite(StorageSuite):
         self.run_if(SHARED, test)
 
     def test_documents_shared_under_load(self) -> None:
-        """Of concurrent counters in two that have the store open no count is lost, and no read of either is stale."""
+        """No count of concurrent counters in two openers of the store is lost, and no read of either is stale."""
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:
@@ -534,7 +538,7 @@ class DocumentStoreSuite(StorageSuite):
         self.run_if(INSTANT, test)
 
     def test_documents_random_operations(self) -> None:
-        """Any sequence of operations does what it does to a plain dict."""
+        """Any sequence of operations has the same results as on a plain dict."""
 
         @given(st.lists(_OPERATIONS, max_size=30))
         @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -567,7 +571,7 @@ _OPERATIONS = st.one_of(
 
 
 async def _replay(documents: DocumentStore, operations: list[tuple[Any, ...]]) -> None:
-    """Do everything to the store and to a dict, and compare after each step."""
+    """Run all operations on the store and on a dict, and compare after each step."""
     model: dict[str, Document] = {}
     last: dict[str, int] = {}
     for name, *arguments in operations:
@@ -601,7 +605,7 @@ async def _replay(documents: DocumentStore, operations: list[tuple[Any, ...]]) -
 
 
 async def _increment(documents: DocumentStore) -> int:
-    """Count up by compare-and-set: the version that has been written."""
+    """Count up by compare-and-set. Returns the version that was written."""
     while True:
         found = await documents.get("things", "k")
         assert found is not None
@@ -621,5 +625,5 @@ async def _conflict(operation: Awaitable[object], expected: int, actual: int) ->
 
 
 def _same(body: bytes, value: Any) -> None:
-    """The same JSON value: numbers exact and of their kind, keys in their order."""
+    """Assert that it is the same JSON value: numbers exact and of their kind, keys in their order."""
     assert repr(_json.decode(body)) == repr(value)

@@ -32,10 +32,10 @@ ODD_BODIES = [
     b'"\\u00e9\\/\xc3\xa9 \xe2\x80\xa8\\n"',
     '"caf\u00e9 cafe\u0301 \u212b \u00c5"'.encode(),
 ]
-"""JSON that a parser and an encoder do not give back as it was."""
+"""JSON that a parser and an encoder do not give back unchanged."""
 
 ODD_TIMES = [0.0, -1.5, -0.000001, 1e-9, 1_700_000_000.123456, 1_700_000_000.9999999, 2.0**40 + 0.25, 1e300]
-"""Times that a store rounds which keeps them as text, in milliseconds, or without a sign."""
+"""Times that are rounded by a store which keeps them as text, in milliseconds, or without a sign."""
 
 WRITERS = 8
 ROUNDS = 10
@@ -46,7 +46,7 @@ KILL_AFTER = 40  # acknowledged appends, before the process is killed
 
 
 class LogStoreSuite(StorageSuite):
-    """Offsets, order, trimming."""
+    """The contract of log stores: offsets, order, trimming."""
 
     def test_log_offsets_count_from_zero(self) -> None:
         """The first entry has offset 0; entries of one append follow each other; `end` is the next offset."""
@@ -87,7 +87,7 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_trim_keeps_the_newest(self) -> None:
-        """After a trim the newest are there, under their offsets, and the next append goes on."""
+        """After a trim the newest entries are there, under their offsets, and the next append goes on."""
 
         async def test(logs: LogStore) -> None:
             await logs.trim("l", 5)
@@ -107,7 +107,9 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_trim_spares_what_comes_meanwhile(self) -> None:
-        """With `before`, no entry from that offset on goes, however many have been appended since it was chosen."""
+        """With `before`, no entry from that offset on is removed, however many have been appended since it was
+        chosen.
+        """
 
         async def test(logs: LogStore) -> None:
             await logs.trim("l", 0, before=3)
@@ -125,7 +127,7 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_begins_at_an_offset(self) -> None:
-        """What comes after `begin` has its offset, nothing is left before it, and it never leads back."""
+        """The entry after `begin` has its offset, no earlier one is left, and `begin` never leads back."""
 
         async def test(logs: LogStore) -> None:
             for offset in (5_000_000, 10**15, 10**15 + 2):
@@ -170,7 +172,7 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_visible_in_order(self) -> None:
-        """Who reads while others write never sees an entry before those with smaller offsets."""
+        """A reader during writes never sees an entry before those with smaller offsets."""
 
         async def test(logs: LogStore) -> None:
             total = WRITERS * ROUNDS
@@ -193,7 +195,7 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_an_acknowledged_entry_is_there(self) -> None:
-        """Once an append has returned, a read from its offset gives it."""
+        """After an append has returned, a read from its offset gives its entries."""
 
         async def test(logs: LogStore) -> None:
             for n in range(WRITERS * ROUNDS):
@@ -217,7 +219,7 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_bodies_come_back_byte_for_byte(self) -> None:
-        """With the spaces and line breaks, the order and the numbers that they were given with, whatever their size."""
+        """Bodies come back with their spaces, line breaks, order and numbers, whatever their size."""
 
         async def test(logs: LogStore) -> None:
             await logs.append("l", 1.0, ODD_BODIES)
@@ -236,7 +238,7 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_a_body_is_not_shared(self) -> None:
-        """What the caller does to a buffer afterwards does not reach the store; what comes back is `bytes`."""
+        """A buffer that the caller changes afterwards does not change the store; a body comes back as `bytes`."""
 
         async def test(logs: LogStore) -> None:
             buffer: Any = bytearray(b"[1]")
@@ -249,7 +251,7 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_a_trim_loses_no_append(self) -> None:
-        """What is appended while others trim is there, as long as its offset is not below their `before`."""
+        """An entry that is appended during trims is there, if its offset is not below their `before`."""
 
         async def test(logs: LogStore) -> None:
             total = WRITERS * ROUNDS
@@ -259,7 +261,7 @@ class LogStoreSuite(StorageSuite):
                 for n in range(ROUNDS):
                     body = b"[%d,%d]" % (writer, n)
                     offset = await logs.append("l", 1.0, [body])
-                    for _ in range(writer % 4):  # the trims that were under way have ended then
+                    for _ in range(writer % 4):  # then the running trims have ended
                         await anyio.lowlevel.checkpoint()
                     entries = await logs.read("l", offset, 1)
                     assert [(e.offset, e.body) for e in entries] == [(offset, body)], "an append was lost"
@@ -301,7 +303,9 @@ class LogStoreSuite(StorageSuite):
         self._on_logs(test)
 
     def test_log_failures_are_storage_errors(self) -> None:
-        """While what the store stands on fails, every verb that fails raises `StorageError`; afterwards it goes on."""
+        """While the system below the store fails, every verb that fails raises `StorageError`; afterwards the store
+        works.
+        """
 
         async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
             logs = backend.logs
@@ -327,7 +331,7 @@ class LogStoreSuite(StorageSuite):
         self.run_failing(test)
 
     def test_log_survives_a_kill(self) -> None:
-        """What was acknowledged is there after the process was killed with SIGKILL, with nothing said to the store."""
+        """An acknowledged entry exists after the process was killed with SIGKILL, without a word to the store."""
 
         async def write(backend: Backend, acknowledge: Acknowledge) -> None:
             for n in itertools.count():
@@ -343,7 +347,7 @@ class LogStoreSuite(StorageSuite):
         self.run_killed(write, check, after=KILL_AFTER)
 
     def test_log_durable(self) -> None:
-        """What was acknowledged is there when the store is opened again; offsets go on, also after a full trim."""
+        """An acknowledged entry exists when the store is opened again; offsets go on, also after a full trim."""
 
         async def test(name: str) -> None:
             async with self.open(name) as backend:
@@ -360,7 +364,7 @@ class LogStoreSuite(StorageSuite):
         self.run_if(DURABLE, test)
 
     def test_log_shared(self) -> None:
-        """Two that have the store open append to one sequence."""
+        """Two openers of the store append to one sequence."""
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:
@@ -372,7 +376,7 @@ class LogStoreSuite(StorageSuite):
         self.run_if(SHARED, test)
 
     def test_log_shared_under_load(self) -> None:
-        """What two that have the store open append at the same time makes one sequence; no read of either is stale."""
+        """Entries that two openers append at the same time make one sequence; no read of either is stale."""
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:
@@ -417,7 +421,7 @@ class LogStoreSuite(StorageSuite):
         self.run_if(INSTANT, test)
 
     def test_log_random_operations(self) -> None:
-        """Any sequence of operations does what it does to a plain list."""
+        """Any sequence of operations has the same results as on a plain list."""
 
         @given(st.lists(_OPERATIONS, max_size=30))
         @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -427,8 +431,9 @@ class LogStoreSuite(StorageSuite):
         replay()
 
     def test_log_with_a_document(self) -> None:
-        """`put_and_append`, where the backend has it: a document and an entry, both or neither; of many writers of one
-        version of the document, one, and only its entry is there."""
+        """`put_and_append`, if the backend has it, writes a document and an entry, or neither. Of several writers of
+        one version exactly one succeeds, and only its entry is there.
+        """
 
         async def test(backend: Backend) -> None:
             both = backend.put_and_append
@@ -483,7 +488,7 @@ _OPERATIONS = st.one_of(
 
 
 async def _replay(logs: LogStore, operations: list[tuple[Any, ...]]) -> None:
-    """Do everything to the store and to lists, and compare after each step."""
+    """Run all operations on the store and on lists, and compare after each step."""
     model: dict[str, list[LogEntry]] = {}
     ends: dict[str, int] = {}
     for name, log, *arguments in operations:

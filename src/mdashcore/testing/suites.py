@@ -1,4 +1,4 @@
-"""The conformance suites together."""
+"""The conformance suites, and all of them in one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 class BackendSuite(DocumentStoreSuite, LogStoreSuite, BlobStoreSuite, MessageBusSuite):
-    """Every suite for a backend that has all four stores.
+    """All suites, for a backend that has all four stores.
 
     ::
 

@@ -1,8 +1,8 @@
 """A virtual Mongoose OS device: its services over a folder, without the connection.
 
 `VirtualDevice` answers requests as a real device does, applies shadow deltas, takes firmware images, boots
-them, and rolls them back. With a `Character` it does so as other devices in the field do. An agent that keeps
-a connection makes it one that a server sees.
+them, and rolls them back. With a `Character` it behaves as other devices in the field do. An agent
+connects it to a server.
 """
 
 from __future__ import annotations

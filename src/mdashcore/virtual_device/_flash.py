@@ -1,4 +1,4 @@
-"""What the device keeps over a power cut: small JSON files, each replaced as a whole."""
+"""The flash of the device, which survives a power cut: small JSON files, each replaced as a whole."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mdashcore._errors import InvalidInput
 
 __all__ = ["read_json", "write_json"]
 
-MAX_FILE: Final = 2**20  # far above what a device writes itself; a bigger file is not one of ours
+MAX_FILE: Final = 2**20  # bytes: far above the files of a device; this module wrote no larger one
 
 
 def read_json(path: Path) -> Any:
-    """The value that `write_json` kept, or None where there is no such file.
+    """Return the value that `write_json` wrote; `None` if there is no such file.
 
     Raises:
-        InvalidInput: the file is not JSON, or over 1 MiB. It is left as it is.
+        InvalidInput: the file is not JSON, or over 1 MiB. It is left unchanged.
     """
     try:
         with path.open("rb") as file:
@@ -34,9 +34,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace the file. A process killed at any moment leaves the old file or the new one.
+    """Replace a file. A process killed at any moment leaves the old file or the new one.
 
-    No fsync: the power cut that this device imitates is the end of its process, not of the machine.
+    There is no fsync: the power cut that this device imitates is the end of its process, not of the machine.
     """
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_bytes(_json.encode(value))

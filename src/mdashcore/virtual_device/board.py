@@ -1,4 +1,4 @@
-"""The board that the services run on: its clock, timers, log, reports and reset line."""
+"""The board of the device: clock, timers, log, reports and reset line. The services run on it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from mdashcore.virtual_device.timers import Timers
 
 __all__ = ["ERROR", "INFO", "Board"]
 
-ERROR: Final = 0  # Mongoose OS's log levels; `debug.level` is the highest that is let through
+ERROR: Final = 0  # Mongoose OS's log levels; `debug.level` is the highest that is logged
 INFO: Final = 2
 
-STDERR: Final = 2  # where Mongoose OS logs to
+STDERR: Final = 2  # the file descriptor to which Mongoose OS logs
 
 
 class Board:
-    """What a service may use of the device around it. `reset` is what the reset line does."""
+    """The parts of the device that its services use.
+
+    Args:
+        config: the configuration of the device.
+        now: returns Unix seconds.
+        reset: called when the reset line is pulled.
+    """
 
     def __init__(self, config: Config, *, now: Callable[[], float], reset: Callable[[], None]) -> None:
         self.config = config
@@ -31,7 +37,7 @@ class Board:
         self._reset = reset
 
     def power_on(self) -> None:
-        """Forget what was in RAM: timers, notifications not yet sent, the log's numbering."""
+        """Clear the RAM: timers, notifications that are not sent yet, the numbering of log lines."""
         self.timers.clear()
         self.outbox.clear()
         self._started = trio.current_time()
@@ -39,11 +45,11 @@ class Board:
         self._seq = 0
 
     def uptime(self) -> float:
-        """Seconds since the last boot."""
+        """Return the seconds since the last boot."""
         return trio.current_time() - self._started
 
     def log(self, text: str, level: int = INFO) -> None:
-        """One line for the `Log` notification `{fd, data, t, seq}`; `t` is Unix time in seconds."""
+        """Put a line into the `Log` notification `{fd, data, t, seq}`; `t` is Unix time in seconds."""
         if level > self.config["debug.level"] or not self.config["dash.send_logs"]:
             return
         line = {"fd": STDERR, "data": text, "t": round(self._now(), 3), "seq": self._seq}
@@ -59,7 +65,7 @@ class Board:
         self.outbox.put_report((method, params))
 
     def reset_after(self, seconds: float, why: str) -> None:
-        """Pull the reset line later. Of several calls the earliest time counts."""
+        """Pull the reset line after `seconds`. Of several calls the earliest time counts."""
         self.log(f"rebooting in {seconds * 1000:.0f} ms: {why}")
         at = trio.current_time() + seconds
         if at < self._reset_at:
@@ -68,5 +74,5 @@ class Board:
 
 
 def shadow_update(reported: dict[str, Any]) -> tuple[str, Any]:
-    """The notification that reports state."""
+    """Return the notification that reports state."""
     return "Dash.Shadow.Update", {"state": {"reported": reported}}

@@ -1,7 +1,7 @@
-"""Which firmware boots: two slots, and the rule that an update has to be committed to stay.
+"""The boot loader: two slots, and the rule that an update must be committed to stay.
 
 ====================  ===================  ==========================================================
-at power-on           commit_timeout       what happens
+at power-on           commit_timeout       effect
 ====================  ===================  ==========================================================
 committed             –                    the active slot boots
 first boot            0                    the active slot boots and is committed
@@ -29,32 +29,32 @@ class Build:
     """A firmware build, in the words of its manifest."""
 
     app: str = "virtual-device"
-    """The manifest's `name`."""
+    """The `name` in the manifest."""
 
     version: str = "1.0"
     build_id: str = "19700101-000000/factory"
     platform: str = "esp32"
-    """What `arch` reports. An update for another platform is refused."""
+    """The value of `arch`. An update for another platform is refused."""
 
 
 @attrs.frozen
 class Boot:
-    """What the boot loader keeps in flash."""
+    """The state of the boot loader, which is kept in flash."""
 
     slot: int
     """0 or 1: the slot that boots next."""
 
     build: Build
-    """What is in it."""
+    """The build in that slot."""
 
     fallback: Build | None = None
-    """What is in the other slot, and boots again unless `build` is committed; None once it is."""
+    """The build in the other slot, which boots again unless `build` is committed; `None` after the commit."""
 
     first_boot: bool = False
-    """`build` was installed and has not booted yet."""
+    """Whether `build` was installed and has not booted yet."""
 
     commit_timeout: int = 0
-    """Seconds from the first boot until it is rolled back if nobody committed it; 0: it commits itself."""
+    """Seconds from the first boot until an uncommitted build is rolled back. With 0 it is committed at its boot."""
 
     def __attrs_post_init__(self) -> None:
         if self.slot not in (0, 1) or self.commit_timeout < 0:
@@ -65,18 +65,18 @@ class Boot:
         return self.fallback is None
 
     def install(self, build: Build, commit_timeout: int) -> Boot:
-        """`build` was written to the other slot."""
+        """Return the state after `build` was written to the other slot."""
         return Boot(1 - self.slot, build, self.build, first_boot=True, commit_timeout=commit_timeout)
 
     def commit(self) -> Boot:
         return Boot(self.slot, self.build, first_boot=self.first_boot)
 
     def revert(self) -> Boot:
-        """Nothing to go back to: no change."""
+        """Return the state after a rollback; the same state if there is no build to go back to."""
         return self if self.fallback is None else Boot(1 - self.slot, self.fallback)
 
     def power_on(self) -> Boot:
-        """The table above."""
+        """Return the state after a power-on, by the table above."""
         if not self.committed and not self.first_boot:
             return self.revert()
         booted = attrs.evolve(self, first_boot=False)
@@ -87,10 +87,10 @@ class BootLoader:
     """Keeps `Boot` in a file, so that killing the process is a power cut and starting it again a boot."""
 
     def __init__(self, file: Path, factory: Build) -> None:
-        """`factory` is the build in slot 0 of a device that never ran.
+        """Load the state. `factory` is the build in slot 0 of a device that never ran.
 
         Raises:
-            InvalidInput: the file is not one that `save` wrote.
+            InvalidInput: the file was not written by `save`.
         """
         self._file = file
         saved: Any = read_json(file)
@@ -104,7 +104,7 @@ class BootLoader:
         self.running: Build = self.state.build
 
     def save(self, state: Boot) -> None:
-        """The file first: nothing is done that a power cut would undo."""
+        """Write the file before changing the state, so that a power cut undoes nothing."""
         if state != self.state or not self._file.exists():
             write_json(self._file, state)
             self.state = state

@@ -1,4 +1,4 @@
-"""Characters: what devices in the field do differently from a Mongoose OS device of today, or say less of.
+"""Characters: the differences between devices in the field and a Mongoose OS device of today.
 
 A character is a set of habits, and characters can be joined: `join("no-status", "slow-flash")` has the habits of both.
 Each name in `CHARACTERS` stands for published device code, whose behaviour the habits repeat.
@@ -19,7 +19,7 @@ __all__ = ["CHARACTERS", "PLAIN", "Character", "NoMethod", "join"]
 
 @attrs.frozen
 class NoMethod:
-    """How a device refuses a method that it does not have."""
+    """The error with which a device refuses a method that it does not have."""
 
     code: int = 404
     words: str = "No handler for {method}"
@@ -32,34 +32,36 @@ class Character:
     doc: str = ""
     """One line for `mdash device --help`."""
     lacks: frozenset[str] = frozenset()
-    """Methods that it does not have."""
+    """Methods that the device does not have."""
     no_method: NoMethod = NoMethod()
-    """How it refuses them, and any other method that it does not have."""
+    """The error for these and all other methods that the device does not have."""
     omits: frozenset[str] = frozenset()
-    """Members that its `reported.ota` lacks."""
+    """Members that are missing in its `reported.ota`."""
     has_trial: bool = True
-    """Whether a new build runs on trial until it is committed; without that it is committed when it boots."""
+    """Whether a new build runs on trial until it is committed. Otherwise it is committed when it boots."""
     heartbeat: bool = False
-    """It introduces itself with `Dash.Heartbeat`, before any report."""
+    """Whether the device introduces itself with `Dash.Heartbeat`, before any report."""
     forgets_transfers: bool = True
-    """Whether it forgets a transfer that is not gone on with; else it refuses another until `OTA.End` or a reboot.
+    """Whether the device forgets a stalled transfer. Otherwise it refuses another one until `OTA.End` or a reboot.
 
-    A device that does not forget takes `OTA.End` of half an image too: its boot loader then starts the old build.
+    A device that does not forget accepts `OTA.End` after half an image too: its boot loader then starts the old build.
     """
     delays: Mapping[str, float] = MappingProxyType({})
-    """Seconds that it takes for a method before it answers."""
+    """Seconds from the request to the answer, by method."""
     tells_percent: bool = False
-    """It sends the notification `State.Set {"ota": {"percent": N}}` for every `OTA.Write`."""
+    """Whether the device sends the notification `State.Set {"ota": {"percent": N}}` for every `OTA.Write`."""
     chatter: float | None = None
-    """Seconds between two reports, and between two log lines; `None`: as the device was told."""
+    """Seconds between two reports, and between two log lines; `None` for the arguments of `VirtualDevice`."""
     broken_json: bool = False
-    """Its errors are not JSON (`"message":}`), and after each report it sends a frame with `nan` for a number."""
+    """Whether its errors are not JSON (`"message":}`), and each report is followed by a frame with `nan` for a
+    number.
+    """
     byte_per_frame: bool = False
-    """It sends each byte as a text frame of its own, and answers every frame that has no method with an error."""
+    """Whether it sends each byte as a text frame of its own, and answers every frame without a method with an error."""
 
     @property
     def can_talk(self) -> bool:
-        """Whether what it sends can be understood at all."""
+        """Whether the server can understand the frames of this device."""
         return not self.byte_per_frame
 
 
@@ -115,7 +117,7 @@ CHARACTERS: Final[Mapping[str, Character]] = MappingProxyType(
 
 
 def join(*names: str) -> Character:
-    """The habits of all of these characters together; of none: `PLAIN`.
+    """Return the habits of all these characters together; `PLAIN` without names.
 
     Raises:
         InvalidInput: there is no character of that name.
@@ -129,7 +131,7 @@ def join(*names: str) -> Character:
 
 
 def _join(one: Character, other: Character) -> Character:
-    """A habit that is not the default wins; of two, the sum or the one that comes later."""
+    """Join two characters. A habit that is not the default wins; of two such habits, the sum or the later one."""
     changed: dict[str, Any] = {}
     for field in attrs.fields(Character):
         mine, others = getattr(one, field.name), getattr(other, field.name)

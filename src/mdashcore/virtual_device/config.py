@@ -1,7 +1,7 @@
 """The device's configuration, a tree of sections and typed values, and the `Config.*` service.
 
-The keys and types are those of the defaults, for ever: setting can neither add a key nor change a type.
-Kept in a file is only what differs from the defaults, as in `conf9.json` of Mongoose OS.
+Keys and types are those of the defaults and never change: setting a value can neither add a key nor change a type.
+The file holds only the differences from the defaults, as `conf9.json` of Mongoose OS does.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Config", "ConfigService", "default_config"]
 MAX_SAVED: Final = 16_384  # bytes; a device parses the file in RAM, and the smallest has 40 KB free
 INT_MIN: Final = -(2**31)  # a Mongoose OS integer is a C int
 INT_MAX: Final = 2**31 - 1
-REBOOT_DELAY: Final = 0.5  # seconds, so that the answer leaves first; Mongoose OS waits as long
+REBOOT_DELAY: Final = 0.5  # seconds, so that the answer leaves first; as Mongoose OS
 
 
 def default_config(device_id: str) -> dict[str, Any]:
-    """The sections that firmware with Wi-Fi, RPC and the dashboard link has."""
+    """Return the sections of firmware with Wi-Fi, RPC and the dashboard link."""
     return {
         "device": {"id": device_id, "license": "", "public_key": "", "sn": ""},
         "debug": {"level": 2, "udp_log_addr": "", "stdout_uart": 0, "stderr_uart": 0},
@@ -47,7 +47,7 @@ def default_config(device_id: str) -> dict[str, Any]:
 
 
 class Config:
-    """The tree in RAM, which is the defaults' until `power_on`, and the file that it is saved to."""
+    """The tree in RAM, and the file in which it is saved. Before `power_on` it holds the defaults."""
 
     def __init__(self, file: Path, defaults: dict[str, Any]) -> None:
         self._file = file
@@ -55,7 +55,7 @@ class Config:
         self.tree: dict[str, Any] = defaults
 
     def power_on(self) -> None:
-        """Take what was saved; what was set since then is forgotten.
+        """Load the saved values. Values that were set and not saved are forgotten.
 
         Raises:
             InvalidInput: the file does not fit the defaults.
@@ -70,14 +70,14 @@ class Config:
         write_json(self._file, difference(self._defaults, self.tree))
 
     def set(self, patch: object) -> None:
-        """Raises InvalidInput for a key that does not exist, a wrong type, or too much."""
+        """Merge values into the tree. Raises `InvalidInput` for an unknown key, a wrong type, or too many bytes."""
         tree = overlay(self.tree, patch)
         if len(_json.encode(difference(self._defaults, tree))) > MAX_SAVED:
             raise InvalidInput(f"longer than {MAX_SAVED} bytes")
         self.tree = tree
 
     def __getitem__(self, key: str) -> Any:
-        """The section or value at a dotted path. Raises KeyError."""
+        """Return the section or value at a dotted path. Raises `KeyError`."""
         found: Any = self.tree
         for name in key.split("."):
             if not isinstance(found, dict):
@@ -87,10 +87,10 @@ class Config:
 
 
 def overlay(tree: dict[str, Any], patch: object, path: str = "") -> dict[str, Any]:
-    """`tree` with the values of `patch`; neither is changed.
+    """Return `tree` with the values of `patch`. Neither is changed.
 
     Raises:
-        InvalidInput: a key that is not in `tree`, or a value of another type.
+        InvalidInput: a key is not in `tree`, or a value has another type.
     """
     if not isinstance(patch, Mapping):
         raise InvalidInput(f"{path or 'config'} must be an object")
@@ -105,7 +105,7 @@ def overlay(tree: dict[str, Any], patch: object, path: str = "") -> dict[str, An
 
 
 def difference(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """The least patch that makes `tree` of `base`: `overlay(base, difference(base, tree)) == tree`."""
+    """Return the smallest patch from `base` to `tree`: `overlay(base, difference(base, tree)) == tree`."""
     patch = {}
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -156,7 +156,7 @@ class ConfigService:
             raise RpcError(BAD_REQUEST, f"invalid config value: {exc}") from None
         if save:
             return self._saved(reboot)
-        return {"saved": False}  # and no reboot: it would lose what was just set
+        return {"saved": False}  # and no reboot, which would lose the new values
 
     def _save(self, args: Args) -> dict[str, bool]:
         return self._saved(args.flag("reboot"))

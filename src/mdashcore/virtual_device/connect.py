@@ -1,4 +1,4 @@
-"""A virtual device on a server: `VirtualDevice` and `Agent`, put together."""
+"""A virtual device on a server: a `VirtualDevice` with an `Agent`."""
 
 from __future__ import annotations
 
@@ -37,15 +37,19 @@ async def run_virtual_device(
         async with trio.open_nursery() as nursery:
             device = VirtualDevice("lamp", Path("lamp"))
             await nursery.start(run_virtual_device, device, "ws://127.0.0.1:8080/api/v2/rpc", token)
-            ...  # the server knows it as online, and what it runs
+            ...  # the server shows it as online, with its firmware
 
     Args:
+        device: the device, which no other call runs.
         url: the server's device endpoint, ws or wss.
-        name: what log lines call it; connects, disconnects and requests are logged at INFO.
-        ssl_context: the certificates to trust, for wss; the system's, without one.
+        token: the device's token.
+        name: its name in log lines. Connects, disconnects and requests are logged at INFO.
+        ssl_context: the certificates to trust, for wss; by default those of the system.
+        backoff: the waits between two tries to connect.
+        task_status: reports the start when the server has answered.
 
     Raises:
-        InvalidInput: the URL is none that a device dials.
+        InvalidInput: no device can dial this URL.
         Unauthenticated: the server refuses the token, now or on a later connect.
     """
 
@@ -61,7 +65,7 @@ async def run_virtual_device(
         try:
             agent.notify(method, params)
         except Busy as exc:
-            raise DeviceOffline(str(exc)) from exc  # the link is stuck: what it cannot take is dropped
+            raise DeviceOffline(str(exc)) from exc  # the link is stuck: notifications that do not fit are dropped
 
     async def reboot() -> None:
         _log.info("%s: rebooting", name)
@@ -85,12 +89,12 @@ async def run_virtual_device(
             await agent.run()
     except* Unauthenticated:
         refused = True
-    if refused:  # here: what is raised inside `except*` comes as a group
+    if refused:  # here, because an error raised inside `except*` comes as a group
         raise Unauthenticated("the server refuses the token")
 
 
 async def _announce(agent: Agent, can_talk: bool, task_status: trio.TaskStatus[None]) -> None:
-    """Report the start once the server has answered: then it has also taken what the device said before."""
+    """Report the start after the server has answered: then it has also processed the device's introduction."""
     while True:
         await agent.wait_connected()
         if not can_talk:
@@ -101,6 +105,6 @@ async def _announce(agent: Agent, can_talk: bool, task_status: trio.TaskStatus[N
         except (CallTimeout, DeviceOffline):
             continue
         except (RpcError, InvalidAnswer):
-            pass  # not every server knows the method; it has answered
+            pass  # not every server knows the method; but this one has answered
         task_status.started()
         return

@@ -1,7 +1,7 @@
-"""A Mongoose OS device made of software: everything behind its connection.
+"""A Mongoose OS device made of software, without its connection.
 
-The connection is somebody else's: it calls `handle` and `on_notification` with what arrives, sends what
-`hello` gives on every connect, and lends `run` a way to send and a way to be dropped.
+An agent keeps the connection: it calls `handle` and `on_notification` for incoming messages, sends the messages
+of `hello` on every connect, and gives `run` functions to send and to disconnect.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ FACTORY_BUILD: Final = Build()
 class VirtualDevice:
     """One device, whose flash is a folder. Constructing it switches it on.
 
-    In the folder: `boot.json` (which build boots), `config.json` (what differs from the defaults),
-    `state.json` (what deltas made of it), `slot0.bin` and `slot1.bin` (images), `fs/` (the files of `FS.*`).
+    The folder holds `boot.json` (the build that boots), `config.json` (differences from the defaults),
+    `state.json` (the state that deltas have set), `slot0.bin` and `slot1.bin` (images), `fs/` (the files of `FS.*`).
     Dropping the object, or killing its process, is a power cut; a new object over the same folder boots.
     No two objects may share a folder.
 
@@ -59,19 +59,19 @@ class VirtualDevice:
         fs_size: int = FS_SIZE,
         slot_size: int = SLOT_SIZE,
     ) -> None:
-        """Call it inside a Trio run.
+        """Switch the device on. Call this inside a Trio run.
 
         Args:
-            device_id: The default of the configuration's `device.id`; MAC and addresses are made of it.
-            folder: Made if it is not there.
-            build: The factory's build; once `boot.json` exists, that counts.
-            character: What it does differently; see `mdashcore.virtual_device.CHARACTERS`.
+            device_id: The default of the configuration's `device.id`. MAC and addresses are derived from it.
+            folder: Created if it is missing.
+            build: The factory's build, used until `boot.json` exists.
+            character: Its differences from other devices; see `mdashcore.virtual_device.CHARACTERS`.
             config: Changes to the default configuration, for example `{"dash": {"server": …}}`.
-            now: Unix time in seconds, for log lines.
+            now: Returns Unix seconds, for log lines.
             stats_interval: Seconds between reports of `stats`, from the boot on.
             log_interval: Seconds between heartbeat log lines.
             fs_size: Bytes of the file system.
-            slot_size: Bytes that an image can have.
+            slot_size: Bytes of the largest image.
 
         Raises:
             InvalidInput: a file in the folder is damaged, `config` does not fit, or a number is not above 0.
@@ -83,7 +83,7 @@ class VirtualDevice:
         self._log_interval = character.chatter or log_interval
         self._rebooted = False
 
-        files = FileSystem(folder / "fs", fs_size)  # first: it makes the folder
+        files = FileSystem(folder / "fs", fs_size)  # first, because it creates the folder
         self._config = Config(folder / "config.json", overlay(default_config(device_id), config or {}))
         self._boot = BootLoader(folder / "boot.json", build)
         self._state = State(folder / "state.json")
@@ -110,10 +110,10 @@ class VirtualDevice:
         self._power_on()
 
     async def handle(self, method: str, params: Any) -> Any:
-        """Answer one decoded request. Requests are meant to come one by one, in the order of their arrival.
+        """Answer one decoded request. Call it for one request after the other, in the order of their arrival.
 
         Raises:
-            RpcError: as a Mongoose OS device answers; 404 for a method that is not in `RPC.List`.
+            RpcError: an error of a Mongoose OS device; 404 for a method that is not in `RPC.List`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if method not in self._table:
@@ -123,13 +123,13 @@ class VirtualDevice:
             await trio.sleep(delay)
         try:
             return self._table[method].handler(Args(params))
-        except OSError as exc:  # of the folder: the flash is worn out, so to say
+        except OSError as exc:  # of the folder: a worn-out flash
             raise RpcError(SERVER_ERROR, f"flash: {exc.strerror}") from exc
 
     async def on_notification(self, method: str, params: Any) -> None:
-        """Take a notification: `Shadow.Delta` `{"state": {…}, …}` is applied and reported, others ignored.
+        """Process a notification: `Shadow.Delta` `{"state": {…}, …}` is applied and reported, others are ignored.
 
-        A delta that cannot be applied is logged, and not reported: it stays a delta.
+        A delta that cannot be applied is logged and not reported, so it remains a delta.
         """
         await trio.lowlevel.checkpoint()
         if method != "Shadow.Delta":
@@ -143,7 +143,7 @@ class VirtualDevice:
             self._board.report(applied)
 
     def hello(self) -> list[Notification]:
-        """What the device sends on every connect: what it runs, and its whole state if it has one."""
+        """Return the messages of every connect: the running firmware, and the whole state if there is one."""
         introduction = ("Dash.Heartbeat", self._system.info()) if self.character.heartbeat else self._ota_report()
         updates: list[Notification] = [introduction]
         if self._state.tree:
@@ -151,12 +151,15 @@ class VirtualDevice:
         return updates
 
     async def run(self, notify: Callable[[str, Any], Awaitable[None]], reboot: Callable[[], Awaitable[None]]) -> None:
-        """Live until cancelled, over any number of connections: one call for the life of the object.
+        """Run the device until cancelled, over any number of connections. Call this once for each object.
 
-        `notify` sends. Without a connection it drops what it is given, or raises `DeviceOffline`; on one that
-        is full, `Busy`: the notification is lost, and the next `hello` makes up for it. A device that is
-        offline still counts down to its roll-back. While `notify` waits, at most 25 reports and 25 log lines
-        pile up. `reboot` drops the connection, promptly; the device has booted when it is called.
+        A device that is offline still counts down to its rollback. While `notify` waits, at most 25 reports and 25 log
+        lines are kept.
+
+        Args:
+            notify: sends a notification. Without a connection it drops the notification, or raises `DeviceOffline`; on
+                a full connection it raises `Busy`. The notification is lost then, and the next `hello` makes up for it.
+            reboot: drops the connection, promptly. The device has booted when it is called.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send, notify)
@@ -191,7 +194,7 @@ class VirtualDevice:
         self._rebooted = True
 
     def _ota(self) -> dict[str, Any]:
-        """The twelve fields of `reported.ota`, or those that its character has."""
+        """Return the twelve fields of `reported.ota`, without those that the character omits."""
         status = self._updater.status()
         number = {"status": status.pop("state")}
         said = {"device_id": self._config["device.id"], **self._system.identity(), **number, **status}

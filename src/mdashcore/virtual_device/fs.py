@@ -1,8 +1,8 @@
 """The `FS.*` service: one flat file system of fixed size, in a folder.
 
-As on SPIFFS there are no directories: a name is a label of at most 31 bytes. A name that a real folder
-would read as more than that (`..`, a path, a NUL) is refused, and so is everything in the folder that is
-no plain file, so that no call can reach outside it.
+As on SPIFFS there are no directories: a name is a label of at most 31 bytes. A name that means more than that to
+the host (`..`, a path, a NUL) is refused, and so is everything in the folder that is
+not a plain file, so that no call can reach outside the folder.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FS_SIZE: Final = 256 * 1024
 
 PAGE: Final = 256  # bytes, SPIFFS's logical page; one more for each file's header, which bounds their number
 MAX_NAME: Final = 31  # bytes: SPIFFS_OBJ_NAME_LEN is 32, with the terminating NUL
-MAX_READ: Final = 32_768  # bytes of one FS.Get, which a device has to have in RAM at once
+MAX_READ: Final = 32_768  # bytes of one FS.Get, which a device has to have in RAM as a whole
 
 
 class FileSystem:
-    """Files in `folder`, which holds nothing else; together no more than `size` bytes of flash."""
+    """Files in `folder`, which holds nothing else. Together they use at most `size` bytes of flash."""
 
     def __init__(self, folder: Path, size: int = FS_SIZE) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class FileSystem:
         }
 
     def files(self) -> dict[str, int]:
-        """Names and sizes in bytes, sorted by name."""
+        """Return names and sizes in bytes, sorted by name."""
         with os.scandir(self._folder) as entries:
             found = {
                 entry.name: entry.stat(follow_symlinks=False).st_size
@@ -55,7 +55,7 @@ class FileSystem:
         return dict(sorted(found.items()))
 
     def free(self) -> int:
-        """Bytes of flash not in use."""
+        """Return the bytes of flash not in use."""
         return max(0, self.size - sum(map(_flash_used, self.files().values())))
 
     def _list(self, args: Args) -> list[str]:
@@ -87,7 +87,9 @@ class FileSystem:
         return {"data": base64.b64encode(data).decode("ascii"), "left": size - offset - len(data)}
 
     def _put(self, args: Args) -> None:
-        """No offset: replace, or append. Offset 0: replace. Above: write there, in a file that exists."""
+        """Write a file: without an offset replace it, or append; at offset 0 replace it; above write into an
+        existing file.
+        """
         path = self._path(args.text("filename"))
         data, append, offset = args.data("data", ""), args.flag("append"), args.integer("offset", -1)
         old = self._size(path)
@@ -117,7 +119,7 @@ class FileSystem:
         path.unlink()
 
     def _rename(self, args: Args) -> None:
-        """A file that has the new name already is replaced."""
+        """Rename a file. An existing file with the new name is replaced."""
         src, dst = self._path(args.text("src")), self._path(args.text("dst"))
         if self._size(src) is None:
             raise RpcError(SERVER_ERROR, "rename failed")
@@ -130,7 +132,7 @@ class FileSystem:
         return self._folder / name
 
     def _size(self, path: Path) -> int | None:
-        """Bytes of a file, or None where there is none. Anything but a plain file is refused."""
+        """Return the bytes of a file; `None` if there is none. Raises unless it is a plain file."""
         try:
             found = path.lstat()
         except FileNotFoundError:
@@ -146,7 +148,7 @@ _NOT_IN_NAMES: Final = frozenset("/\\\x7f") | {chr(code) for code in range(32)}
 def _is_name(name: str) -> bool:
     try:
         size = len(name.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair: no name in JSON
+    except UnicodeEncodeError:  # half of a surrogate pair: impossible in JSON
         return False
     return 0 < size <= MAX_NAME and name not in (".", "..") and _NOT_IN_NAMES.isdisjoint(name)
 

@@ -1,4 +1,4 @@
-"""The `GPIO.*` service: the pins of an ESP32, each with nothing connected but its own output latch."""
+"""The `GPIO.*` service: the pins of an ESP32, each connected only to its own output latch."""
 
 from __future__ import annotations
 

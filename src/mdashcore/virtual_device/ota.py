@@ -1,7 +1,7 @@
-"""The `OTA.*` service: takes an image, checks it, boots it, and rolls back what nobody commits.
+"""The `OTA.*` service: receives an image, checks it, boots it, and rolls back an uncommitted build.
 
-`OTA.Begin`, `OTA.Write`…, `OTA.End`, reboot, `OTA.Commit` or `OTA.Revert`. The states, by the numbers that
-`OTA.Status` has for them:
+`OTA.Begin`, `OTA.Write`…, `OTA.End`, reboot, `OTA.Commit` or `OTA.Revert`. The states, with their numbers in
+`OTA.Status`:
 
 ================  ===============================================  ===============
 state             left by                                          to
@@ -13,7 +13,7 @@ state             left by                                          to
 3 success         the reboot, half a second later                  0 idle
 ================  ===============================================  ===============
 
-What becomes of the new build then is the boot loader's table.
+After that the table of the boot loader applies to the new build.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ SAME_VERSION: Final = "Version is the same as current"
 
 REBOOT_DELAY: Final = 0.5  # seconds from the answer to OTA.End, as devices wait
 REVERT_DELAY: Final = 0.1  # seconds from the answer to OTA.Revert
-PROGRESS_INTERVAL: Final = 1.0  # seconds between reports of progress: what a reader can follow
-DEFAULT_TIMEOUT: Final = 600  # seconds, where the caller and the configuration say 0
+PROGRESS_INTERVAL: Final = 1.0  # seconds between reports of progress: as quick as people read
+DEFAULT_TIMEOUT: Final = 600  # seconds, if the caller and the configuration say 0
 MAX_TIMEOUT: Final = 2**31 - 1  # seconds; Mongoose OS reads a C int
 
 
 class State(IntEnum):
-    """Of the transfer, as `OTA.Status` counts; the table above says how they follow each other."""
+    """The states of the transfer, as `OTA.Status` counts them. The table above shows their order."""
 
     IDLE = 0
     PROGRESS = 1
@@ -59,11 +59,11 @@ class State(IntEnum):
 
 @attrs.define
 class Transfer:
-    """An image on its way in. The file is not kept open: a power cut leaves nothing to close."""
+    """An image on its way into the device. The file is not kept open: a power cut leaves nothing to close."""
 
     slot: Path
     size: int
-    """Bytes announced; 0: not said."""
+    """Bytes announced; 0 if the caller did not say."""
     timeout: int
     commit_timeout: int
     written: int = 0
@@ -76,7 +76,7 @@ class Transfer:
 
 
 class FirmwareUpdater:
-    """The transfer in RAM, and the commit timer. `report` is called when `status` has changed."""
+    """The transfer in RAM, and the commit timer. It calls `report` after every change of `status`."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class FirmwareUpdater:
         }
 
     def power_on(self) -> None:
-        """After the boot loader's: a transfer is forgotten, and an uncommitted build gets its time."""
+        """Forget the transfer, and start the commit timer of an uncommitted build. Called after the boot loader's."""
         self._transfer: Transfer | None = None
         self._state, self._message = State.IDLE, "idle"
         boot = self._boot.state
@@ -114,7 +114,7 @@ class FirmwareUpdater:
             self._board.timers.start("commit", boot.commit_timeout, self._commit_time_out)
 
     def status(self) -> dict[str, Any]:
-        """The answer to `OTA.Status`."""
+        """Return the answer to `OTA.Status`."""
         boot, transfer = self._boot.state, self._transfer
         return {
             "state": int(self._state),
@@ -149,7 +149,7 @@ class FirmwareUpdater:
         self._enter(State.PROGRESS, "progress")
 
     def _write(self, args: Args) -> None:
-        """A chunk that came before may come again: its answer was lost, and its caller repeats it."""
+        """Write a chunk. An earlier chunk may come again, because its answer was lost and its caller repeats it."""
         transfer = self._transfer
         if transfer is None or self._state is not State.PROGRESS:
             raise RpcError(FAILED, "No update in progress")
@@ -177,7 +177,7 @@ class FirmwareUpdater:
         if not is_whole:
             if self._character.forgets_transfers:
                 raise RpcError(FAILED, "Wrong state for finalize")
-            self._enter(State.SUCCESS, "rebooting")  # the boot loader finds no image in the slot
+            self._enter(State.SUCCESS, "rebooting")  # the boot loader will find no image in the slot
             self._board.reset_after(REBOOT_DELAY, "update")
             return
         try:
@@ -193,7 +193,7 @@ class FirmwareUpdater:
         self._board.reset_after(REBOOT_DELAY, f"update to {build.version} ({build.build_id})")
 
     def _checked(self, slot: Path) -> Build:
-        """The build that an image holds, if this device may run it. Of a bare image only the digest is known."""
+        """Return the build in an image, if this device may run it. Of a bare image only the digest is known."""
         with slot.open("rb") as file:
             image = read_image(file, name=slot.name, limits=Limits(size=self._slot_size))
         running, manifest = self._boot.running, image.manifest

@@ -1,4 +1,4 @@
-"""Notifications that wait for the link."""
+"""The queue of notifications that wait for the link."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MAX_WAITING: Final = 25  # the length of a Mongoose OS device's own queue
 
 
 class Outbox:
-    """Reports and log lines, each in order, at most 25 of either: behind a slow link the oldest go.
+    """Reports and log lines, each in order, at most 25 of either: behind a slow link the oldest are dropped.
 
-    Reports overtake log lines. A report lost here is made good by the next `hello`.
+    Reports overtake log lines. A lost report is made up for by the next `hello`.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Outbox:
         self._logs.clear()
 
     async def get(self) -> Notification:
-        """The next to send; for one task at a time."""
+        """Return the next notification to send. For one task at a time."""
         while not len(self):
             self._filled = trio.Event()
             await self._filled.wait()

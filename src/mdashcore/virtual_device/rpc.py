@@ -1,4 +1,4 @@
-"""How the device's services take arguments and are listed: `Args`, `Method` and the `RPC.*` service.
+"""The dispatch of requests to the device's services: `Args`, `Method` and the `RPC.*` service.
 
 Argument errors have the code and the words of Mongoose OS: 400, `filename is required`.
 """
@@ -18,14 +18,14 @@ __all__ = ["MAX_CHUNK", "Args", "Method", "RpcService", "Service"]
 BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404
 SERVER_ERROR: Final = 500
-FAILED: Final = -1  # what Mongoose OS answers where it has no better code
+FAILED: Final = -1  # the answer of Mongoose OS if it has no better code
 
 MAX_CHUNK: Final = 3072
 """Bytes that one call can write: in base64 they fill a frame of 4096 bytes, the longest a device reads."""
 
 
 class Args:
-    """The params of one request, read by name and type; what nobody reads is ignored, as devices do.
+    """The params of one request, read by name and type. Other params are ignored, as on devices.
 
     An optional argument that is absent or null gives the default. A wrong type is error 400.
     """
@@ -38,7 +38,7 @@ class Args:
         self._values: Mapping[str, Any] = params
 
     def value(self, name: str) -> Any:
-        """The argument as it came, of any type but null."""
+        """Return the argument unchanged, of any type but null."""
         found = self._values.get(name)
         if found is None:
             raise RpcError(BAD_REQUEST, f"{name} is required")
@@ -65,7 +65,7 @@ class Args:
         return found
 
     def data(self, name: str, default: str | None = None) -> bytes:
-        """Base64 text (RFC 4648, padded) as at most `MAX_CHUNK` bytes."""
+        """Return base64 text (RFC 4648, padded) as at most `MAX_CHUNK` bytes."""
         text = self.text(name, default)
         if len(text) > MAX_CHUNK // 3 * 4:
             raise RpcError(BAD_REQUEST, f"{name} is longer than {MAX_CHUNK} bytes")
@@ -83,10 +83,10 @@ class Method:
     """One entry of the dispatch table."""
 
     handler: Callable[[Args], Any]
-    """Gives the JSON-able result, or raises `RpcError`. It does not wait, so requests never interleave."""
+    """Returns the JSON-able result, or raises `RpcError`. It does not wait, so requests never interleave."""
 
     args_fmt: str = ""
-    """What `RPC.Describe` shows: a json_scanf format, as Mongoose OS has it."""
+    """The format that `RPC.Describe` shows, for json_scanf, as on Mongoose OS."""
 
 
 class Service(Protocol):
@@ -96,7 +96,7 @@ class Service(Protocol):
 
 
 class RpcService:
-    """`RPC.List`, `RPC.Describe` and `RPC.Ping`, over the very table that requests are dispatched from."""
+    """`RPC.List`, `RPC.Describe` and `RPC.Ping`, over the dispatch table itself."""
 
     def __init__(self, table: Mapping[str, Method]) -> None:
         self._table = table

@@ -1,4 +1,4 @@
-"""The device's state: what its shadow's deltas change, and what it reports."""
+"""The device's state: the shadow's deltas change it, and the device reports it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from mdashcore.virtual_device._flash import read_json, write_json
 
 __all__ = ["State"]
 
-RESERVED: Final = frozenset({"ota", "stats"})  # the device reports these; nobody desires them
+RESERVED: Final = frozenset({"ota", "stats"})  # the device reports these; they are never desired
 MAX_STATE: Final = 32_768  # bytes: the limit of the shadow that it mirrors
 
 
 class State:
-    """A JSON object in a file; changed by merge patches (RFC 7396)."""
+    """A JSON object in a file. Merge patches (RFC 7396) change it."""
 
     def __init__(self, file: Path) -> None:
-        """
+        """Load the state.
+
         Raises:
             InvalidInput: the file holds no JSON object.
         """
@@ -31,10 +32,10 @@ class State:
         self.tree: JsonObject = saved or {}
 
     def apply(self, delta: object) -> JsonObject:
-        """Merge a delta, and give what is to be reported: the delta without the reserved keys.
+        """Merge a delta, and return the state to report: the delta without the reserved keys.
 
         Raises:
-            InvalidInput: it is no object, or the state would become too large. Nothing was changed.
+            InvalidInput: the delta is no object, or the state would become too large. Nothing was changed.
         """
         if not isinstance(delta, dict):
             raise InvalidInput("a delta must be an object")

@@ -1,4 +1,4 @@
-"""The `Sys.*` and `Wifi.*` services: what the device says about itself."""
+"""The `Sys.*` and `Wifi.*` services: the device's description of itself."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mdashcore.virtual_device.rpc import BAD_REQUEST, Args, Method
 __all__ = ["System"]
 
 RAM_SIZE: Final = 281_872  # bytes of heap, as an ESP32 with Mongoose OS 2.19 reports it
-RAM_BASE: Final = 221_412  # free when nothing goes on
-RAM_WAVE: Final = 8_192  # how far the free heap wanders as buffers come and go
+RAM_BASE: Final = 221_412  # bytes free on an idle device
+RAM_WAVE: Final = 8_192  # bytes by which the free heap changes as buffers come and go
 RAM_PERIOD: Final = 300.0  # seconds of one such wave
 RAM_PER_NOTIFICATION: Final = 512  # bytes that a queued notification takes
 
@@ -27,7 +27,7 @@ AUTH_WPA2: Final = 3
 
 
 class System:
-    """Identity, memory, network, reboot. What real hardware would measure is computed, the same every time."""
+    """Identity, memory, network, reboot. Values that real hardware would measure are computed, the same every time."""
 
     def __init__(self, device_id: str, board: Board, boot: BootLoader, files: FileSystem) -> None:
         self._board = board
@@ -35,7 +35,7 @@ class System:
         self._files = files
         self._serial = hashlib.sha256(device_id.encode()).digest()
         self.mac: str = "02" + self._serial[:5].hex().upper()
-        """Made of the device id; the 02 says "locally administered" (IEEE 802)."""
+        """Derived from the device id; the 02 means "locally administered" (IEEE 802)."""
 
     def power_on(self) -> None:
         self._ram_lowest = RAM_SIZE
@@ -48,7 +48,7 @@ class System:
         }
 
     def identity(self) -> dict[str, str]:
-        """What `Sys.GetInfo` and `reported.ota` have in common."""
+        """Return the members that `Sys.GetInfo` and `reported.ota` have in common."""
         build = self._boot.running
         return {
             "app": build.app,
@@ -59,7 +59,7 @@ class System:
         }
 
     def stats(self) -> dict[str, int]:
-        """Bytes of heap: all, free, and the lowest free since the boot."""
+        """Return the bytes of heap: all, free, and the lowest free since the boot."""
         phase = self._board.uptime() / RAM_PERIOD % 1
         in_use = RAM_WAVE * 2 * abs(phase - round(phase)) + RAM_PER_NOTIFICATION * len(self._board.outbox)
         free = RAM_BASE - int(in_use)
@@ -67,11 +67,11 @@ class System:
         return {"ram_total": RAM_SIZE, "ram_free": free, "ram_lwm": self._ram_lowest}
 
     def _get_info(self, args: Args) -> dict[str, Any]:
-        # A device sets its clock by `utc_time`; this one's clock is its host's, and right.
+        # A device sets its clock by `utc_time`; this one uses the clock of its host, which is right.
         return self.info()
 
     def info(self) -> dict[str, Any]:
-        """The answer to `Sys.GetInfo`."""
+        """Return the answer to `Sys.GetInfo`."""
         stats = self.stats()
         return {
             **self.identity(),
@@ -102,7 +102,7 @@ class System:
         self._board.reset_after(delay / 1000, "asked to")
 
     def _scan(self, args: Args) -> list[dict[str, Any]]:
-        """The configured network, if any, and a neighbour."""
+        """Return the configured network, if there is one, and a neighbour."""
         own = self._board.config["wifi.sta.ssid"]
         neighbour = self._serial[6:11].hex(":")
         found: list[dict[str, Any]] = [

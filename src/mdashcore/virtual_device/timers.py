@@ -1,4 +1,4 @@
-"""The device's timers: named, one-shot, set and stopped from anywhere, fired by one task."""
+"""The device's timers: named, one-shot, set and stopped by any code, fired by one task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Timers"]
 
 
 class Timers:
-    """Actions to do at a time of Trio's clock, by name; setting a name again moves it.
+    """Actions at times of Trio's clock, by name. Setting a name again moves its action.
 
     The number of timers is the number of names in this package. An action does not wait; it may set,
     stop and clear timers.
@@ -32,11 +32,11 @@ class Timers:
         self._pending.clear()
 
     def next_deadline(self) -> float:
-        """A time of Trio's clock; infinity where nothing is pending."""
+        """Return the next time on Trio's clock; infinity if nothing is pending."""
         return min((deadline for deadline, _ in self._pending.values()), default=math.inf)
 
     async def fire(self) -> None:
-        """Wait until a timer is due or the set of timers changed, then do what is due, earliest first."""
+        """Wait until a timer is due or the set of timers changed, then run the due actions, earliest first."""
         self._changed = trio.Event()
         with trio.move_on_at(self.next_deadline()):
             await self._changed.wait()

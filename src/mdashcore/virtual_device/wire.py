@@ -1,4 +1,4 @@
-"""What devices with defects put on the wire: frames made of the messages that the device means to send."""
+"""The frames of devices with defects, made of the messages that the device means to send."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NO_METHOD: Final = '{"error":{"code":-32600,"message":"no method"}}'
 
 
 class Wire:
-    """The frames of a device with a character, as `Agent` takes them."""
+    """The frames of a device with a character, in the form that `Agent` expects."""
 
     def __init__(self, character: Character) -> None:
         self._character = character
 
     def frames(self, message: str) -> Iterator[str]:
-        """The text frames for a message."""
+        """Return the text frames for a message."""
         if self._character.broken_json:
             yield from self._split(_ERROR.sub(r"\1", message))
             if '"method":"Dash.Shadow.Update"' in message:
@@ -33,7 +33,7 @@ class Wire:
             yield from self._split(message)
 
     def answers(self, message: str) -> Iterator[str]:
-        """What the device sends because a frame has come, beside the answer that is due."""
+        """Return the frames that the device sends because a frame has arrived, besides the answer that is due."""
         if self._character.byte_per_frame and '"method"' not in message:
             yield from self._split(_NO_METHOD)
 

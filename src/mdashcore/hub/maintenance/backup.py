@@ -1,4 +1,4 @@
-"""Everything that a service keeps, as JSON lines: for backups, and for moving to another backend.
+"""All data of a service as JSON lines: for backups, and for moving to another backend.
 
 Each line is one object::
 
@@ -11,12 +11,12 @@ Each line is one object::
     {"blob": "alice/ota_…", "offset": 0, "data": "base64…"}
     {"end": true, "documents": 12, "entries": 40, "blobs": 1}
 
-A body is written as it is stored, byte for byte; one with a line break in it as a string, in ``text``. Offsets have no
-gaps, in a log and in a blob: a line that is missing or moved is found. A log begins at its first entry's offset. Where
-entries were trimmed while they were exported, or all of them before, ``begin`` says at which offset it goes on.
+A body is written as it is stored, byte for byte. One that has a line break is written as a string, in ``text``. Offsets
+have no gaps, in a log and in a blob, so a missing or moved line is found. A log begins at its first entry's offset. If
+entries were trimmed during the export, or all of them before it, ``begin`` has the offset at which the log continues.
 
-An export of a service that is running is right document by document. What belongs together (a device and the index of
-its token) is written before and removed after what points to it, so an import can put right what was caught in between.
+An export of a running service is consistent document by document. A document that another one refers to (a device, for
+the index of its token) is written before the other and removed after it, so an import can repair a change in between.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ VERSION: Final = 1  # of the format
 
 UNFINISHED: Final = "an import into this store was not finished: remove the store, and import again"
 
-_MARK: Final = ("imports", "unfinished")  # collection and key of what is there while an import goes on
+_MARK: Final = ("imports", "unfinished")  # collection and key of a document that exists during an import
 
-PAGE: Final = 500  # log entries read at once
+PAGE: Final = 500  # log entries read in one step
 PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
 _EXPORTED: Final = [name for name, collection in COLLECTIONS.items() if collection.exported]
 
-MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, nothing else comes near
+MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, any other line is far smaller
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,7 +76,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     @property
     def content(self) -> bytes:
-        """The body, however it is written."""
+        """The body, from either member."""
         if (self.text is None) == (not self.body):
             raise InvalidInput("it has neither a body nor a text, or both")
         return bytes(self.body) if self.text is None else self.text.encode()
@@ -87,7 +87,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 @attrs.define
 class Counts:
-    """How much there was."""
+    """The numbers of documents, log entries and blobs."""
 
     documents: int = 0
     entries: int = 0
@@ -95,10 +95,10 @@ class Counts:
 
 
 async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
-    """Everything, line by line, without line ends. Memory does not grow with the store.
+    """Yield all data of the store, line by line, without line ends. Memory does not grow with the store.
 
     Raises:
-        StorageError: the store cannot be read; the lines so far have no end, and will not be imported.
+        StorageError: the store cannot be read. The lines so far have no end, so they cannot be imported.
     """
     counts = Counts()
     yield _json.encode({"format": FORMAT, "version": VERSION})
@@ -137,7 +137,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
 
 
 def _damage(body: bytes) -> str | None:
-    """Why a body is not JSON; `None` where it is."""
+    """Return the reason why a body is not JSON, or `None` if it is."""
     try:
         body.decode()
         msgspec.json.format(body, indent=-1)
@@ -147,7 +147,7 @@ def _damage(body: bytes) -> str | None:
 
 
 def _content(body: bytes) -> dict[str, object]:
-    """A stored body as a member of its line."""
+    """Return a stored body as a member of its line."""
     if b"\n" in body or body.strip(b" \t\r") != body:
         return {"text": body.decode()}
     return {"body": msgspec.Raw(body)}
@@ -156,15 +156,15 @@ def _content(body: bytes) -> dict[str, object]:
 async def read_piece(backend: Backend, key: str, offset: int) -> bytes:
     try:
         return await backend.blobs.read(key, offset, PIECE)
-    except NotFound:  # its update has ended meanwhile
+    except NotFound:  # its update has ended in the meantime
         return b""
 
 
 async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> Counts:
-    """Put an export into an empty store.
+    """Import an export into an empty store.
 
     Raises:
-        InvalidInput: a line is not what an export consists of, or the export has no end; the text names the line.
+        InvalidInput: a line is not valid in an export, or the export has no end. The text names the line.
         AlreadyExists: the store is not empty.
     """
     if [document async for document in backend.documents.scan("accounts")] or await is_unfinished(backend):
@@ -190,12 +190,12 @@ async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> 
 
 
 async def is_unfinished(backend: Backend) -> bool:
-    """Whether an import into the store has failed or was interrupted: nothing should be served from it."""
+    """Return whether an import into the store has failed or was interrupted: then it must not be served."""
     return await backend.documents.get(*_MARK) is not None
 
 
 class _Importer:
-    """Takes line after line."""
+    """Imports one line after the other."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -247,7 +247,7 @@ class _Importer:
             raise InvalidInput("no document, log entry, blob or end")
 
     async def _find_end(self, line: _Line) -> None:
-        """See that a line is the next of its log; the first of all can have any offset."""
+        """Check that a line is the next of its log. The first line of a log can have any offset."""
         logs, name = self._backend.logs, line.log
         assert name is not None  # noqa: S101 - for the type checker
         if name != self._log_name:
@@ -260,7 +260,7 @@ class _Importer:
             raise InvalidInput(f"log {name!r} goes on at offset {line.offset}, and its next is {self._log_end}")
 
     async def _write_log(self) -> None:
-        """Entries under the offsets that they had: cursors of listeners stay right."""
+        """Append entries with their original offsets: the cursors of subscribers stay valid."""
         entries, self._log = self._log, []
         logs, name = self._backend.logs, self._log_name
         if name is None:

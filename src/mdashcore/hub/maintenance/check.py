@@ -1,4 +1,4 @@
-"""Reads everything that a service keeps, and compares what belongs together."""
+"""Check of a store: it reads all data of a service, and compares records that belong together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["check_store"]
 
 
 class _Notification(msgspec.Struct):
-    """What has to be in a log's entry. The data may be what is JSON and yet no value, as ``1e999``."""
+    """The required members of a log's entry. The data may be JSON that is not a valid value, such as ``1e999``."""
 
     name: str
     id: str
@@ -32,7 +32,7 @@ _decode_notification = msgspec.json.Decoder(_Notification).decode
 
 
 async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
-    """Read everything, and compare what belongs together: how much there is, and what is wrong with it."""
+    """Read all data, and compare records that belong together. Returns the numbers of records, and the problems."""
     counts, problems = Counts(), list(await backend.check()) if backend.check is not None else []
     if await is_unfinished(backend):
         problems.append(UNFINISHED)
@@ -52,7 +52,7 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
                     problems.append(str(exc))
                 else:
                     values[document.key] = None if record is None else record.value
-        except StorageError as exc:  # the backend itself cannot read on
+        except StorageError as exc:  # the backend itself cannot continue to read
             problems.append(str(exc))
     problems += _loose_ends(found)
     for log in (name for account in found["accounts"] for name in log_names(account)):
@@ -65,7 +65,7 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
                     start = entry.offset + 1
                     counts.entries += 1
                     if entry.damage is not None:
-                        if problems[-1:] != [f"{log}: {entry.damage}"]:  # one damage may have taken several
+                        if problems[-1:] != [f"{log}: {entry.damage}"]:  # one damage may affect several entries
                             problems.append(f"{log}: {entry.damage}")
                     elif what := _wrong_with(entry.body):
                         problems.append(f"{log}: offset {entry.offset} is no notification: {what}")
@@ -91,10 +91,10 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
 async def _image_problems(
     backend: Backend, images: dict[str, tuple[int, str] | None], name: str, blob: str, image: Image
 ) -> list[str]:
-    """What is wrong with the image that something unfinished needs.
+    """Return the problems of an image that an unfinished update or rollout needs.
 
     Args:
-        images: size and SHA-256 of those that were read before: a rollout's is read once for all its updates.
+        images: size and SHA-256 of the images read before: a rollout's is read once for all its updates.
     """
     try:
         if blob not in images:
@@ -112,7 +112,7 @@ async def _image_problems(
 
 
 async def _fingerprint(backend: Backend, blob: str) -> tuple[int, str] | None:
-    """Size in bytes and SHA-256 of a blob; None where there is none."""
+    """Return size in bytes and SHA-256 of a blob, or `None` if it does not exist."""
     if await backend.blobs.size(blob) is None:
         return None
     digest, offset = hashlib.sha256(), 0
@@ -124,7 +124,7 @@ async def _fingerprint(backend: Backend, blob: str) -> tuple[int, str] | None:
 
 def _wrong_with(body: bytes) -> str | None:
     try:
-        body.decode()  # the data are skipped over, not read: nobody else looks at their UTF-8
+        body.decode()  # msgspec skips the data without a check of their UTF-8
         _decode_notification(body)
     except _json.DECODE_ERRORS as exc:
         return _json.reason(exc)
@@ -132,7 +132,7 @@ def _wrong_with(body: bytes) -> str | None:
 
 
 def _lost_admins(found: dict[str, dict[str, Any]]) -> list[str]:
-    """Whether a roster of admins has none whose account is there. Entries without one are left by what was stopped."""
+    """Return a problem if no account in the roster of admins exists. An interrupted change may leave one such entry."""
     rosters = [roster for roster in found["admins"].values() if roster is not None and roster.admins]
     accounts = [account for account in found["accounts"].values() if account is not None and not account.removing]
     if not rosters or any(roster.has(account) for roster in rosters for account in accounts):
@@ -141,7 +141,7 @@ def _lost_admins(found: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _loose_ends(found: dict[str, dict[str, Any]]) -> list[str]:
-    """What points to nothing, or is pointed to by nothing."""
+    """Return the problems of records that refer to no record, or to which no record refers."""
     problems = _lost_admins(found)
     for things, owners, secret in (("devices", "token_owners", "token_hash"), ("keys", "key_owners", "hash")):
         problems += [

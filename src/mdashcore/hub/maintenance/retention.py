@@ -1,12 +1,12 @@
-"""What is removed because of its age.
+"""Retention: the removal of old notifications.
 
-The wall clock can be wrong for a moment: a board without a battery starts, a time server errs, a person sets the date.
-By a clock that is a year ahead every notification is too old. So one check removes nothing by itself: what was too old
-at the check before, and still is, goes. The checks are an interval apart, by a clock that is never set. What the last
-one has found is not stored: after a restart it starts anew.
+The wall clock can be wrong for a moment: when a board without a battery starts, a time server errs, or a person sets
+the date. By a clock that is a year ahead every notification is too old. So one check alone removes nothing: it removes
+the notifications that the check before has found too old as well. The checks are an interval apart, on a monotonic
+clock. The findings of the last check are not stored, so after a restart it begins anew.
 
-A wall clock that is set while the process runs ages nothing. What was stored before the step is judged by the clock of
-then, for as long as notifications are kept; after that, all of it is too old.
+Setting the wall clock while the process runs ages nothing. Notifications from before the step are judged by the clock
+of that time, for as long as notifications are kept. After that all of them are too old.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _log = logging.getLogger(__name__)
 AGE_INTERVAL: Final = 3600.0  # seconds between two checks: a clock that was set wrongly is noticed by then
 
 
-MAX_STEPS: Final = 16  # of the wall clock that are known apart: each holds a number for every log
+MAX_STEPS: Final = 16  # steps of the wall clock that are known apart: each holds a number for every log
 
 
 _Log: TypeAlias = tuple[str, str]
-"""An account, and which of its logs."""
+"""An account, and the name of one of its logs."""
 
 
 @attrs.define(eq=False)
 class _Step:
-    """The wall clock was set."""
+    """A step of the wall clock."""
 
     by: float
     """Seconds."""
     seen: float
-    """When a check has noticed it, by the monotonic clock."""
+    """The time at which a check has noticed the step, by the monotonic clock."""
     ends: dict[_Log, int] = attrs.Factory(dict)
-    """Where each log ended then: what is before that is older than the step."""
+    """The end of each log at that time: all before it is older than the step."""
 
 
 class Retention:
@@ -60,16 +60,16 @@ class Retention:
         self._offset = clock.offset
         self._steps: list[_Step] = []
         self._found: dict[_Log, int] = {}
-        """The place in each log before which the last check has found everything too old."""
+        """The place in each log before which the last check has found all notifications too old."""
 
     async def check(self) -> AsyncGenerator[None, None]:
-        """Check every account, and remove what the last check has found too as well.
+        """Check every account, and remove the notifications that the last check has found too old as well.
 
-        The caller waits `AGE_INTERVAL` between two checks, on a monotonic clock. In a large service one takes a while:
-        between two steps others may have their turn.
+        The caller waits `AGE_INTERVAL` between two checks, on a monotonic clock. A check takes long in a large service,
+        so the caller may let other tasks run at each step.
 
         Raises:
-            StorageError: the accounts cannot be read. A log that cannot be read is left as it is.
+            StorageError: the accounts cannot be read. A log that cannot be read stays as it is.
         """
         accounts = await self._accounts.all()
         before, self._found = self._found, {}
@@ -97,22 +97,22 @@ class Retention:
                 except StorageError as exc:
                     _log.warning("what is too old of the %s of %s is removed later: %s", log, name, exc)
         if new is not None:
-            new.seen = self._clock.monotonic()  # nothing before its ends is younger
+            new.seen = self._clock.monotonic()  # no entry before its ends is younger
         self._steps = [step for step in self._steps if step not in over]
 
     def _notice_step(self) -> _Step | None:
-        """Return the step of the wall clock since the check before, if there was one."""
+        """Return the step of the wall clock since the check before, or `None` if there was none."""
         offset = self._clock.offset
         by, self._offset = offset - self._offset, offset
         if abs(by) <= MIN_STEP or self._feed.keep_seconds == inf:
             return None
         if len(self._steps) == MAX_STEPS:
-            by += self._steps.pop().by  # both count as one, of now
+            by += self._steps.pop().by  # both count as one step, of now
         self._steps.append(step := _Step(by, self._clock.monotonic()))
         return step
 
     def _earliest_now(self) -> float:
-        """Return the time by the one of all clocks, that of now and those before each step, that is the least ahead."""
+        """Return the earliest present time: by the present wall clock, and by that before each step."""
         now = earliest = self._clock.now()
         for step in reversed(self._steps):
             now -= step.by

@@ -1,1 +1,1 @@
-"""What is stored: every collection, and the records in it."""
+"""The stored data: every collection, and the types of its records."""

@@ -1,10 +1,10 @@
-"""Several writers of one document: compare-and-set decides, and where there are many, they take turns as well.
+"""Several writers of one document: compare-and-set decides, and many writers of one process also take turns.
 
 A store accepts one of several writes that expect the same version. The loser of such a `Race` reads again, pauses for a
 random moment and tries again. Of many writers most would lose most of the time. So the tasks of one process that write
-the same shadow do so one after the other, in `Turns`; what is left are those of other processes, one for each.
+the same shadow do so one after the other, in `Turns`. Then only processes race, with one writer each.
 
-Other records do without turns: they have few writers, and a write that the store never answers holds up no other.
+Other records need no turns: they have few writers, and a write that the store never answers delays no other.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ FIRST_PAUSE: Final = 0.001  # seconds: a write to a store on this machine or the
 
 MAX_PAUSE: Final = 0.05  # seconds: in half of it, several processes have written and gone on
 
-TELL_RACES: Final = 32  # lost in a row, which is logged once: some processes that write all the time lose fewer
+TELL_RACES: Final = 32  # losses in a row, which are logged once: a few processes that write all the time lose fewer
 
-MAX_RACES: Final = 1000  # lost in a row, in half a minute and more: the store says what is not so
+MAX_RACES: Final = 1000  # losses in a row, in half a minute or more: the store reports conflicts that do not exist
 
 
 class Signal(Protocol):
-    """What one task waits for and another one gives, once."""
+    """A signal that one task waits for and another task sets, once."""
 
     def set(self) -> None:
-        """End the waiting, also of a task that begins to wait later."""
+        """Wake the waiting task. A task that begins to wait later returns immediately."""
 
     async def wait(self, seconds: float) -> bool:
-        """Wait until it is set: `True`; or for so long: `False`."""
+        """Wait until the signal is set, at most that many seconds. Returns whether it is set."""
 
 
 class AnyioSignal:
-    """A signal on any event loop that anyio knows."""
+    """A signal on any event loop that anyio supports."""
 
     __slots__ = ("_event",)
 
@@ -51,11 +51,11 @@ class AnyioSignal:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """As `Signal.set`."""
+        """Do the same as `Signal.set`."""
         self._event.set()
 
     async def wait(self, seconds: float) -> bool:
-        """As `Signal.wait`."""
+        """Do the same as `Signal.wait`."""
         with anyio.move_on_after(seconds):
             await self._event.wait()
         return self._event.is_set()
@@ -63,19 +63,19 @@ class AnyioSignal:
 
 @attrs.frozen
 class Contention:
-    """What writers need that may have to wait for each other."""
+    """The randomness and the signals that waiting writers need."""
 
     entropy: Callable[[int], bytes] = bytes
-    """That many random bytes. Without it pauses are not spread: enough for the only process on a store."""
+    """Returns that many random bytes. Without it pauses are not spread: enough for the only process on a store."""
 
     signal: Callable[[], Signal] = AnyioSignal
-    """Makes a signal for the event loop that the caller runs on."""
+    """Creates a signal for the event loop that the caller runs on."""
 
 
 class Turns:
-    """Lets one task at a time work on a key, in the order in which they came.
+    """A lock for each key, which tasks get in the order in which they came.
 
-    A key that is free costs an entry in a dict::
+    A free key costs an entry in a dict::
 
         if not turns.take(key):
             await turns.wait(key, 10.0)
@@ -92,18 +92,18 @@ class Turns:
         self._waiting: dict[Hashable, deque[Signal] | None] = {}
 
     def take(self, key: Hashable) -> bool:
-        """Take the turn if no task has it; it has to be left by `leave`."""
+        """Take the turn if no task has it. Returns whether it was taken; then the caller has to call `leave`."""
         if key in self._waiting:
             return False
         self._waiting[key] = None
         return True
 
     def waiting(self, key: Hashable) -> int:
-        """How many tasks wait for their turn."""
+        """Return the number of tasks that wait for their turn."""
         return len(self._waiting.get(key) or ())
 
     async def wait(self, key: Hashable, seconds: float) -> bool:
-        """Wait for the turn, after `take` has returned `False`; `False` where it has not come in time.
+        """Wait for the turn after `take` has returned `False`. Returns `False` if it has not come in time.
 
         A task that is cancelled leaves the queue.
         """
@@ -128,7 +128,7 @@ class Turns:
             del self._waiting[key]
 
     def _give_up(self, key: Hashable, signal: Signal) -> None:
-        """Leave the queue; or pass the turn on, where it has come at the very moment."""
+        """Leave the queue. If the turn has come at this very moment, pass it on."""
         queue = self._waiting.get(key)
         if queue is not None and signal in queue:
             queue.remove(signal)
@@ -140,7 +140,7 @@ class Race:
     """A compare-and-set that is tried until it succeeds.
 
     Args:
-        what: names the document in the log, and in the error.
+        what: the name of the document in the log and in the error.
     """
 
     __slots__ = ("_contention", "_lost", "_what")
@@ -151,10 +151,10 @@ class Race:
         self._lost = 0
 
     async def lost(self) -> None:
-        """Note that another writer was quicker. Returns when it is time to try again, the first time immediately.
+        """Count a lost try. Returns when it is time to try again, the first time immediately.
 
         Raises:
-            StorageError: that was the case `MAX_RACES` times in a row.
+            StorageError: `MAX_RACES` tries in a row were lost.
         """
         self._lost += 1
         if self._lost == TELL_RACES:

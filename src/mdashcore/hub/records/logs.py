@@ -9,19 +9,19 @@ from mdashcore.storage import LogStore
 
 __all__ = ["PAGE", "PAGE_BYTES", "PAGE_STEP", "READ_STEP", "too_old"]
 
-PAGE: Final = 500  # entries read at once: bounds the memory of a reader, whatever it asks for
+PAGE: Final = 500  # entries read in one step: bounds the memory of a reader, however much it asks for
 
-PAGE_BYTES: Final = 2**18  # of a listener's page, which is held for as long as the client does not read
-PAGE_STEP: Final = 16  # entries read at once for it: of the largest, 2 MB too many at most
+PAGE_BYTES: Final = 2**18  # bytes of a subscriber's page, which is held for as long as the client does not read
+PAGE_STEP: Final = 16  # entries read in one step for such a page: of the largest entries, 2 MB too many at most
 
-READ_STEP: Final = 64  # entries read at once where most of them are only looked at: of the largest, 8 MB
+READ_STEP: Final = 64  # entries read in one step if most of them are only checked: of the largest entries, 8 MB
 
 
 async def too_old(logs: LogStore, log: str, oldest: float) -> AsyncGenerator[int, None]:
-    """The offset before which every entry has a time before `oldest`; greater from step to step.
+    """Yield growing offsets before which every entry has a time before `oldest`.
 
-    It ends at the first that is not: where a clock was wrong, rather too much is kept than too little. A log is long,
-    and between two steps others may have their turn.
+    Ends at the first entry that is not older, so that a wrong clock keeps too much instead of too little. A log is
+    long, so the caller may let other tasks run between two steps.
     """
     start, step = 0, PAGE_STEP
     while entries := await logs.read(log, start, step):

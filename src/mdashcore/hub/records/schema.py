@@ -1,7 +1,7 @@
-"""What a store holds: every collection of documents, with the type of its records, in one place.
+"""The schema of a store: every collection of documents, with the type of its records, in one place.
 
-A collection keeps the form of its documents across versions: a field that is added has a default, one that is no longer
-needed is ignored when it is read. `COLLECTIONS` is read by backups, by `store check` and by the documentation.
+A collection keeps the form of its documents across versions: a field that is added has a default, and a field that is
+no longer needed is ignored when it is read. Backups, `store check` and the documentation read `COLLECTIONS`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MAX_PAST: Final = 20  # ended updates kept of a device, newest first: a year of 
 
 @attrs.frozen
 class KeyOwner:
-    """What the index of secrets knows: where the key is."""
+    """An entry in the index of secrets: the place of the key."""
 
     account: str
     id: str
@@ -60,7 +60,7 @@ class KeyOwner:
 
 @attrs.frozen
 class TokenOwner:
-    """What the index of tokens knows: where the device is."""
+    """An entry in the index of tokens: the place of the device."""
 
     account: str
     id: str
@@ -72,10 +72,10 @@ class AdminRoster:
 
     admins: list[str]
     leaving: list[str] = attrs.field(factory=list)
-    """Accounts whose removal has begun: none of them becomes an admin, on whom others would then rely."""
+    """Accounts whose removal has begun. None of them can become an admin, because it could not act as one."""
 
     def has(self, account: Account) -> bool:
-        """Whether the account is an admin."""
+        """Return whether the account is an admin."""
         return admin_entry(account) in self.admins
 
 
@@ -86,29 +86,29 @@ def admin_entry(account: Account) -> str:
 
 @attrs.frozen
 class AccountUse:
-    """What an account has in the store."""
+    """The part of its limits that an account uses in the store."""
 
     devices: int = 0
     keys: int = 0
     image_bytes: int = 0
-    """Of whole images."""
+    """Bytes of complete images."""
     arriving: dict[str, int] = attrs.field(factory=dict)
-    """Bytes that are kept free for images on their way into the store, by the blob's key."""
+    """Bytes reserved for images that are being uploaded, by the blob's key."""
 
     def with_(self, what: str, number: int) -> AccountUse:
-        """The same with another number of `what`."""
+        """Return a copy with another number of `what`."""
         changes: dict[str, Any] = {what: number}
         return attrs.evolve(self, **changes)
 
     @property
     def all_image_bytes(self) -> int:
-        """Those that are here and those that arrive."""
+        """Bytes of complete images and of those that are being uploaded."""
         return self.image_bytes + sum(self.arriving.values())
 
 
 @attrs.frozen
 class BrowserSession:
-    """A session of an account. Its secret is with the browser only."""
+    """A session of an account. Only the browser has its secret."""
 
     account: str
     id: str
@@ -124,10 +124,10 @@ class BrowserSession:
 
 @attrs.frozen
 class NodeRecord:
-    """A node that runs, or did until a moment ago."""
+    """A node that runs, or ran until a moment ago."""
 
     seen: float
-    """Unix seconds of the newest sign of life, for people: nobody decides by it."""
+    """Unix seconds of the newest sign of life. It is for people; no node decides by it."""
 
 
 @attrs.frozen
@@ -135,25 +135,26 @@ class PresenceRecord:
     """Whether a device is connected."""
 
     session: int = 0
-    """Counts the device's connections."""
+    """Number of connections that the device has had."""
 
     node: str | None = None
-    """The node that holds the connection; None while there is none."""
+    """The node that holds the connection, or `None` if the device is offline."""
 
     since: float | None = None
     """Unix seconds of the last change between online and offline."""
 
     last_seen: float | None = None
-    """Unix seconds when the device was last heard of, as known when the record was written."""
+    """Unix seconds of the newest sign of the device, as known when the record was written."""
 
     @property
     def online(self) -> bool:
+        """Whether the device is connected to a node."""
         return self.node is not None
 
 
 @attrs.frozen
 class PastUpdate:
-    """An update that has ended, in short."""
+    """The summary of an update that has ended."""
 
     id: str
     state: State
@@ -162,7 +163,7 @@ class PastUpdate:
     started: float | None
     ended: float
     name: str
-    """Of the image."""
+    """The name of the image."""
     version: str | None
     build_id: str | None
     size: int
@@ -191,14 +192,14 @@ class History:
     past: tuple[PastUpdate, ...] = ()
 
     def with_(self, update: Update) -> History:
-        """The same with an update that has ended; the very same object if that is in it already."""
+        """Return a copy with an update that has ended, or this very object if it has that update already."""
         if any(past.id == update.id for past in self.past):
             return self
         return History((PastUpdate.of(update), *self.past)[:MAX_PAST])
 
     @property
     def took_zips(self) -> bool:
-        """Whether the device runs what came in a firmware zip, as far as is known."""
+        """Whether the device runs an image from a firmware zip, as far as is known."""
         newest = next((past for past in self.past if past.state is State.COMMITTED), None)
         return newest is not None and newest.build_id is not None
 
@@ -268,4 +269,4 @@ COLLECTIONS: Final[dict[str, Collection[Any]]] = {
         NODES,
     )
 }
-"""Every collection by its name, in the order of an export: what points to something comes after it."""
+"""Every collection by its name, in the order of an export: a document that refers to another one comes after it."""

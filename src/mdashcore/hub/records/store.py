@@ -18,7 +18,7 @@ __all__ = ["Collection", "Record", "Records", "scoped", "split"]
 
 _log = logging.getLogger(__name__)
 
-MAX_TOLD: Final = 1000  # damaged documents of a collection that were logged: with more, the store itself is broken
+MAX_TOLD: Final = 1000  # damaged documents of a collection that are logged: with more, the store itself is broken
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ _converter = cattrs.Converter()
 
 
 def scoped(account: str, id: str) -> str:
-    """Return the key of something that belongs to an account. Neither part can hold a slash; see also `DeviceKey`."""
+    """Return the key of a record that belongs to an account. Neither part can hold a slash; see also `DeviceKey`."""
     return f"{account}/{id}"
 
 
@@ -45,7 +45,7 @@ class Record(Generic[T]):
 
 
 def _structure(value: Any, type: type[T]) -> T:
-    if not isinstance(value, dict):  # cattrs would find all defaults in a list
+    if not isinstance(value, dict):  # cattrs would accept a list, and use all defaults
         raise ValueError("not an object")
     return _converter.structure(value, type)
 
@@ -63,9 +63,9 @@ class Collection(Generic[T]):
     load: Callable[[Any], T] | None = None
     """Makes a value of decoded JSON; without it, cattrs does."""
     dump: Callable[[T], Any] = _converter.unstructure
-    """Makes JSON of a value."""
+    """Makes JSON values of a value."""
     exported: bool = True
-    """Whether a backup has it. What is left out means nothing in another store, or is made anew."""
+    """Whether a backup has it. Other collections mean nothing in another store, or are created anew."""
 
     def read(self, document: Document) -> T:
         """Return the value of a document. Raises `Damaged`, which names the document."""
@@ -83,7 +83,7 @@ class Records(Generic[T]):
     """The records of one collection.
 
     Args:
-        contention: what writers of one document need.
+        contention: how writers of the same document wait for each other.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Records(Generic[T]):
         self._schema = collection
 
     async def get(self, key: str) -> Record[T] | None:
-        """The record, or None.
+        """Return the record, or `None` if there is none.
 
         Raises:
-            Damaged: what is stored cannot be read as this type. That is logged, once.
+            Damaged: the document cannot be read as this type. It is logged, once.
         """
         try:
             document = await self._documents.get(self._collection, key)
@@ -109,22 +109,22 @@ class Records(Generic[T]):
             raise
 
     def encode(self, value: T) -> bytes:
-        """A value as it is stored."""
+        """Return the stored form of a value."""
         return _json.encode(self._schema.dump(value))
 
     async def put(self, key: str, value: T, *, expected: int | None = None) -> int:
-        """Write; returns the new version. Raises `VersionConflict`."""
+        """Write a record. Returns its new version. Raises `VersionConflict`."""
         return await self._documents.put(self._collection, key, self.encode(value), expected=expected)
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
-        """Remove; False where there was none."""
+        """Remove a record. Returns `False` if there was none."""
         return await self._documents.delete(self._collection, key, expected=expected)
 
     async def scan(self, prefix: str = "", damaged: list[str] | None = None) -> AsyncIterator[tuple[str, T]]:
-        """Every key and value under a prefix. What is damaged is passed over, and logged once.
+        """Yield every key and value under a prefix. Skips damaged documents, and logs each once.
 
         Args:
-            damaged: gets the keys of what is damaged, without the prefix.
+            damaged: receives the keys of the damaged documents, without the prefix.
         """
         async for document in self._documents.scan(self._collection, prefix):
             try:
@@ -136,7 +136,7 @@ class Records(Generic[T]):
                 yield document.key, value
 
     async def documents(self, prefix: str = "") -> AsyncGenerator[Document, None]:
-        """Every document under a prefix as it is stored, to be read with `read`."""
+        """Yield every document under a prefix as it is stored, for `read`."""
         scan = self._documents.scan(self._collection, prefix)
         try:
             async for document in scan:
@@ -146,11 +146,11 @@ class Records(Generic[T]):
                 await scan.aclose()
 
     async def document(self, key: str) -> Document | None:
-        """The document as it is stored, or None. Raises `Damaged`."""
+        """Return the document as it is stored, or `None` if there is none. Raises `Damaged`."""
         return await self._documents.get(self._collection, key)
 
     def read(self, document: Document) -> T:
-        """The value of a document. Raises `Damaged`, which is logged, once."""
+        """Return the value of a document. Raises `Damaged`, which is logged, once."""
         try:
             return self._record(document).value
         except Damaged as exc:
@@ -158,31 +158,30 @@ class Records(Generic[T]):
             raise
 
     async def keys(self, prefix: str = "") -> list[str]:
-        """Every key under a prefix, whatever is stored there."""
+        """Return every key under a prefix, also those of damaged documents."""
         return [document.key async for document in self._documents.scan(self._collection, prefix)]
 
     async def versions(self) -> AsyncIterator[tuple[str, int]]:
-        """Every key and the version of its document."""
+        """Yield every key and the version of its document."""
         async for document in self._documents.scan(self._collection):
             yield document.key, document.version
 
     def race(self, key: str) -> Race:
-        """For a compare-and-set of this record that is to be tried until it succeeds."""
+        """Return a `Race` for a compare-and-set of this record that is tried until it succeeds."""
         return Race(self._contention, f"{self._collection}/{key}")
 
     async def change(
         self, key: str, function: Callable[[T | None], T | None], *, replace_damaged: bool = False
     ) -> T | None:
-        """Replace a record by what `function` makes of it, atomically; None leaves it as it is.
+        """Replace a record by the result of `function`, atomically. If that is `None`, the record stays as it is.
 
-        It never fails because others change the record too. `function` may be called several times, and may raise to
-        change nothing.
+        Never fails because of other writers. `function` may be called several times, and may raise to change nothing.
 
         Args:
-            replace_damaged: take a record that is damaged for one that is not there.
+            replace_damaged: treat a damaged record as a missing one.
 
         Returns:
-            what is stored afterwards, or None where nothing was written.
+            The stored value, or `None` if nothing was written.
         """
         race = self.race(key)
         while True:
@@ -205,7 +204,7 @@ class Records(Generic[T]):
                 return value
 
     async def remove(self, key: str, condition: Callable[[T], bool]) -> bool:
-        """Remove a record if `condition` holds for it; False where it does not, or where there is none."""
+        """Remove a record if `condition` holds for it. Returns whether it was removed."""
         race = self.race(key)
         while True:
             found = await self.get(key)
@@ -222,7 +221,7 @@ class Records(Generic[T]):
         return Record(self._schema.read(document), document.version)
 
     def _tell(self, key: str, damage: Damaged) -> None:
-        """Log what is damaged, once: lists are read again and again."""
+        """Log a damaged document, once: lists are read again and again."""
         if key not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(key)
             _log.error("%s/%s cannot be read, and is passed over: %s", self._collection, key, damage)

@@ -1,4 +1,4 @@
-"""The devices of a rollout that is being driven: how each of them stands, and how many stand how."""
+"""The devices of a rollout that is being driven: the state of each, and the counts of each phase."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
 
 __all__ = ["GRACE", "Members"]
 
-GRACE: Final = 60.0  # seconds in which whoever has stored that an update begins does begin it, or is not there any more
+GRACE: Final = 60.0  # seconds in which a node that has stored that an update begins does begin it, unless it has died
 
 
 DAMAGED: Final = "what was stored of it is damaged"
 
 
 class Members:
-    """Every change of a member is a compare-and-set; what somebody else was quicker with is taken over."""
+    """The members of one rollout. Every change is a compare-and-set. A lost one loads the stored value."""
 
     def __init__(self, rollouts: Rollouts, account: str, present: Rollout) -> None:
         self._rollouts = rollouts
@@ -35,11 +35,11 @@ class Members:
         self._known: dict[str, Record[Member]] = {}
         self._counts: list[Counts] = []
         self.unbegun: dict[str, float] = {}
-        """Devices that are stored as UPDATING without having an update, and since when that is known, by the monotonic
-        clock."""
+        """Devices that are stored as UPDATING without having an update, and the time since which that is known, by the
+        monotonic clock."""
 
     async def load(self) -> None:
-        """Read which devices there are."""
+        """Read the ids of the rollout's devices."""
         self._devices = await self._rollouts.devices(self._account, self._present.id)
         start = 0
         for phase, end in enumerate(self._present.ends):
@@ -47,7 +47,7 @@ class Members:
             start = end
 
     async def refresh(self) -> list[str]:
-        """Read all that is stored of them; the devices that are UPDATING."""
+        """Read all stored members. Returns the devices that are UPDATING."""
         damaged: list[str] = []
         stored = [member async for member in self._rollouts.touched(self._account, self._present.id, damaged)]
         for device in damaged:
@@ -60,59 +60,59 @@ class Members:
         return self.updating()
 
     def follow(self, present: Rollout) -> None:
-        """The rollout has changed."""
+        """Use a changed rollout from now on."""
         before, self._present = self._present, present
         if before.round != present.round:
             self._count()
 
-    # How they stand
+    # Their states
 
     def __contains__(self, device: str) -> bool:
         return device in self._phases
 
     @property
     def counts(self) -> tuple[Counts, ...]:
-        """How many devices of each phase have which outcome."""
+        """The number of devices with each outcome, for each phase."""
         return tuple(self._counts)
 
     def phase(self, device: str) -> int:
-        """The index of a device's phase."""
+        """Return the index of a device's phase."""
         return self._phases[device]
 
     def of_phase(self, phase: int) -> Iterator[str]:
-        """The devices of a phase, in order."""
+        """Yield the devices of a phase, in order."""
         start = self._present.ends[phase - 1] if phase else 0
         yield from self._devices[start : self._present.ends[phase]]
 
     def get(self, device: str) -> Member | None:
-        """What is known of a device; None before its turn."""
+        """Return the member of a device, or `None` before its turn."""
         record = self._known.get(device)
         return None if record is None else record.value
 
     def outcome(self, device: str) -> Outcome:
-        """How a device stands in the present round."""
+        """Return the outcome of a device in the present round."""
         return self._present.outcome(self.get(device))
 
     def waits(self, device: str) -> bool:
-        """Whether a device may still begin."""
+        """Return whether a device may still begin."""
         return self.outcome(device) is Outcome.PENDING or device in self.unbegun
 
     def updating(self) -> list[str]:
-        """The devices that are UPDATING."""
+        """Return the devices that are UPDATING."""
         return [device for device in self._known if self.outcome(device) is Outcome.UPDATING]
 
     def update_id(self, device: str) -> str:
-        """The id of the device's present update."""
+        """Return the id of the device's present update."""
         member = self.get(device)
         return update_id(self._present.id, device, member.attempt if member is not None else 0)
 
     # Changing them
 
     async def read(self, device: str) -> Outcome:
-        """Look at what is stored of a device: its outcome."""
+        """Read the stored member of a device. Returns its outcome."""
         try:
             record = await self._rollouts.members.get(self._key(device))
-        except Damaged:  # nobody knows whether its turn has come: it is left alone from now on
+        except Damaged:  # the device's turn may have come already, so it is skipped from now on
             member = Member(device=device, outcome=Outcome.SKIPPED, reason=DAMAGED, round=self._present.round)
             member = attrs.evolve(member, changed=self._rollouts.clock.now())
             record = Record(member, await self._rollouts.members.put(self._key(device), member))
@@ -121,7 +121,7 @@ class Members:
         return self.outcome(device)
 
     async def begin(self, device: str) -> bool:
-        """Store that a device's update begins; False where somebody else was quicker."""
+        """Store that a device's update begins. Returns `False` if another writer was quicker."""
         clock = self._rollouts.clock
         member = self.get(device) or Member(device=device)
         begun = attrs.evolve(
@@ -138,15 +138,15 @@ class Members:
         return False
 
     async def postpone(self, device: str) -> None:
-        """Its update could not begin: its turn comes again."""
+        """Return a device to the waiting ones, because its update could not begin."""
         await self._end(device, Outcome.PENDING, "")
 
     async def skip(self, device: str, reason: str) -> None:
-        """Let a device be."""
+        """Leave a device out of the rollout."""
         await self._end(device, Outcome.SKIPPED, reason)
 
     async def settle(self, device: str) -> Update | None:
-        """See what has become of the update of a device that is UPDATING; the update, if it has not ended."""
+        """Store the end of the update of a device that is UPDATING. Returns the update if it has not ended."""
         since = self.unbegun.pop(device, self._rollouts.clock.monotonic())
         member = self.get(device)
         if member is None or self.outcome(device) is not Outcome.UPDATING:
@@ -180,7 +180,7 @@ class Members:
         return None
 
     async def exists(self, device: str) -> bool:
-        """Whether the device is still registered."""
+        """Return whether the device is still registered."""
         try:
             await self._rollouts.registry.get(self._device(device))
         except NotFound:

@@ -1,7 +1,7 @@
-"""One rollout being driven: what its devices' updates have come to is judged, and acted upon.
+"""The performer of one rollout: it judges the results of the devices' updates, and acts on them.
 
-Several processes may drive the same rollout, each for the devices that are connected to it. What keeps them from
-harm: a decision is a compare-and-set of the rollout, a device's turn one of its member; who loses looks again.
+Several processes may drive the same rollout, each for the devices that are connected to it. Two rules make that safe: a
+decision is a compare-and-set of the rollout, and a device's turn is one of its member. The loser reads again.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from mdashcore.rollout import Outcome, Rollout, State
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
 
-TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress, each of which is stored
+TELL_INTERVAL: Final = 1.0  # seconds between two notifications of progress, each of which is stored
 
-SKIP_BATCH: Final = 256  # devices that are skipped before others have their turn: 0.1 s of writing to disk
+SKIP_BATCH: Final = 256  # devices that are skipped before other tasks run: 0.1 s of writing to disk
 
 
 _Tell: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
 
 
 class UpdateStarter(Protocol):
-    """Who has the devices: a node's updater, or an embedder's own."""
+    """The interface through which updates begin: a node's update supervisor, or an embedder's own object."""
 
     def is_connected(self, key: DeviceKey) -> bool:
-        """Whether this process can begin an update of the device."""
+        """Return whether this process can begin an update of the device."""
 
     async def start(self, key: DeviceKey, id: str, image: ota.Image, options: ota.Options, *, blob: str) -> object:
-        """Begin an update; raises `Conflict`, `DeviceOffline`, `NotFound`, `Busy`."""
+        """Begin an update. Raises `Conflict`, `DeviceOffline`, `NotFound`, `Busy`."""
 
     async def cancel(self, key: DeviceKey) -> object:
-        """Take an update back; raises `Conflict` where that is too late, `NotFound`."""
+        """Cancel an update. Raises `NotFound`, or `Conflict` if it is too late."""
 
 
 class RolloutPerformer:
-    """One rollout being driven. For one task; made by `load`."""
+    """Performs one rollout, in one task. Made by `load`."""
 
     def __init__(self, rollouts: Rollouts, hands: UpdateStarter, account: str, record: Record[Rollout]) -> None:
         self._rollouts = rollouts
@@ -58,22 +58,22 @@ class RolloutPerformer:
         self._age = rollouts.age(account, record.value)
         self._members = Members(rollouts, account, record.value)
         self._ready: dict[str, None] = {}
-        """Devices whose turn it may be, in order."""
+        """Devices that may begin, in order."""
         self._late: dict[int, list[str]] = {}
-        """Of phases whose devices are not waited for any more: those that have to be looked at."""
+        """For each phase whose time to come online has passed: the devices that are still to be checked."""
         self._to_hold: dict[str, None] = {}
-        """Devices whose update may have to be taken back."""
+        """Devices whose update may have to be canceled."""
         self._queued_for: tuple[object, ...] = ()
         self._held_for: tuple[object, ...] = ()
         self._told_at = -inf
         self._untold: deque[tuple[_Tell, Rollout]] = deque()
-        """Decisions that were stored, and nobody told yet."""
+        """Decisions that were stored, and of which subscribers have not been notified yet."""
         self.gone: bool = False
-        """Whether there is nothing to drive any more: it has ended, or was removed."""
+        """Whether the rollout has ended or was removed, so that nothing is left to drive."""
 
     @classmethod
     async def load(cls, rollouts: Rollouts, hands: UpdateStarter, account: str, id: str) -> RolloutPerformer:
-        """Take up a rollout as it is stored. Raises `NotFound` for one that is not there, or has ended."""
+        """Load a rollout as it is stored. Raises `NotFound` if it does not exist or has ended."""
         record = await rollouts.records.get(scoped(account, id))
         if record is None or record.value.ended:
             raise NotFound(f"no rollout {id!r} that goes on")
@@ -88,12 +88,12 @@ class RolloutPerformer:
     def now(self) -> float:
         """Return the present time in Unix seconds, comparable with the times of the rollout.
 
-        It goes on evenly, and is that of the wall clock as soon as a step of that one was followed.
+        It runs evenly, and equals the wall clock's as soon as the rollout has followed that clock's last step.
         """
         return self._age.now(self._rollout.created)
 
     async def refresh(self) -> None:
-        """Look at everything again: what was told meanwhile was not heard."""
+        """Read everything again, after notifications may have been missed."""
         await self.reload()
         await self._look_at_all()
         self._queued_for = ()
@@ -103,7 +103,7 @@ class RolloutPerformer:
             await self._settle(device)
 
     async def reload(self) -> None:
-        """Somebody has changed the rollout, or removed it."""
+        """Read the rollout again, after another writer has changed or removed it."""
         record = await self._rollouts.records.get(self._key)
         if record is None:
             self.gone = True
@@ -111,7 +111,7 @@ class RolloutPerformer:
             self._take_over(record.value, record.version)
 
     async def look(self, device: str) -> None:
-        """Something has happened to a device, or to its update."""
+        """Read a device again, after it or its update has changed."""
         outcome = await self._members.read(device)
         if outcome is Outcome.UPDATING:
             await self._settle(device)
@@ -120,10 +120,10 @@ class RolloutPerformer:
         self._queue(device)
 
     async def step(self) -> float | None:
-        """Do all that is due: when, by `now`, there is more to do although nothing happens; None at the end.
+        """Do all that is due. Returns the time, by `now`, of the next step without any event, or `None` at the end.
 
         Raises:
-            StorageError: it is not all done; calling it again does the rest.
+            StorageError: a part is not done; calling it again does the rest.
         """
         await self._tell()
         await self._follow_clock()
@@ -149,7 +149,7 @@ class RolloutPerformer:
         self._members.follow(present)
 
     async def _follow_clock(self) -> None:
-        """Give the rollout times of the wall clock again, where that was set."""
+        """Give the rollout times of the wall clock again if that was set."""
         while not (self.gone or self._rollout.ended):
             offset = self._clock.offset
             by = self._age.correction(self._rollout.created, offset)
@@ -168,14 +168,14 @@ class RolloutPerformer:
             if judged.state is State.ABORTED and present.state is not State.ABORTING:
                 judged = rollout.advance(present, rollout.DeadlinePassed(rollout.added(counts)), now=now)
             elif judged.state is State.ABORTED and not looked:
-                # Another process may have let a device begin before it could know: see `_begin`.
+                # Another process may have let a device begin before it could read the abort: see `_begin`.
                 await self._look_at_all()
                 looked = True
                 continue
             await self._store(judged)
 
     async def _store(self, changed: Rollout) -> bool:
-        """Store a decision and tell it; False, and what is there taken over, where somebody else was quicker."""
+        """Store a decision, and notify subscribers. Returns `False` after loading another writer's decision instead."""
         before, rollouts = self._rollout, self._rollouts
         try:
             version = await rollouts.records.put(self._key, changed, expected=self._version)
@@ -213,7 +213,7 @@ class RolloutPerformer:
         present, counts, now = self._rollout, self._members.counts, self.now()
         if any(self._late.values()):
             return now
-        # If the window or the rate keeps a device from beginning, only time helps; of anything else is heard.
+        # Only time ends a wait for the window or the rate; for anything else there is an event.
         active = sum(each.updating for each in counts)
         ready = bool(self._ready) and active < present.plan.max_active
         times = [rollout.next_look(present, counts, now, ready=ready, wall=self._clock.now())]
@@ -230,7 +230,7 @@ class RolloutPerformer:
             self._ready[device] = None
 
     def _queue_all(self) -> None:
-        """Queue the devices of the phases that have begun, after anything that concerns them all has changed."""
+        """Queue the devices of the phases that have begun, if phase, round or start of a phase has changed."""
         present = self._rollout
         wanted = (present.phase, present.round, present.phase_started)
         if wanted == self._queued_for:
@@ -243,7 +243,7 @@ class RolloutPerformer:
                 self._queue(device)
 
     async def _begin_due(self) -> None:
-        """Let as many devices begin as may; the rollout is stored before the first of them."""
+        """Let as many devices begin as the plan allows. The rollout is stored before the first of them begins."""
         while self._goes_on():
             self._queue_all()
             now, counts, wall = self.now(), self._members.counts, self._clock.now()
@@ -253,7 +253,7 @@ class RolloutPerformer:
             first = await self._take(free, self._ready)
             if not again and not first:
                 return
-            self._ready = dict.fromkeys([*again, *first, *self._ready])  # until it is stored, none has had its turn
+            self._ready = dict.fromkeys([*again, *first, *self._ready])  # all wait until the rollout is stored
             if not await self._store(attrs.evolve(rollout.claim(self._rollout, len(first), now), counts=counts)):
                 continue
             for device in (*again, *first):
@@ -263,7 +263,7 @@ class RolloutPerformer:
                 self._ready.pop(device, None)
 
     async def _take(self, number: int, among: Collection[str]) -> list[str]:
-        """Take devices out of the queue that may begin."""
+        """Remove devices that may begin from the queue, and return them."""
         taken: list[str] = []
         if not number:
             return taken
@@ -277,7 +277,7 @@ class RolloutPerformer:
 
     async def _may_begin(self, device: str) -> bool:
         if device in self._members.unbegun:
-            await self._settle(device)  # whoever has stored that it begins may have begun it now
+            await self._settle(device)  # another process that has stored its begin may have begun it now
         if not self._members.waits(device):
             return False
         if not self._is_here(device):
@@ -290,10 +290,10 @@ class RolloutPerformer:
         return True
 
     async def _begin(self, device: str) -> None:
-        """Begin the update of a device. Doing it twice does no harm.
+        """Begin the update of a device. May be repeated.
 
-        Whether it may is looked at once the device is stored as UPDATING, and who ends the rollout looks at the devices
-        once that is stored: one of both sees the other.
+        The rollout is read after the device is stored as UPDATING. A process that ends the rollout reads the devices
+        after it has stored the end. So at least one of the two sees the other.
         """
         members = self._members
         if device not in members.unbegun and not await members.begin(device):
@@ -315,7 +315,7 @@ class RolloutPerformer:
         members.unbegun.pop(device, None)
 
     async def _present(self, device: str) -> ota.Update | None:
-        """The device's newest update. One that cannot be read counts as none: another one takes its place."""
+        """Return the device's newest update, or `None` for a damaged one, which the next update replaces."""
         try:
             return await self._rollouts.updates.get(DeviceKey(self._account, device))
         except Damaged:
@@ -327,7 +327,7 @@ class RolloutPerformer:
     def _is_here(self, device: str) -> bool:
         return self._hands.is_connected(DeviceKey(self._account, device))
 
-    # Those that are not there
+    # Offline devices
 
     def _is_away(self, device: str) -> bool:
         return self._members.waits(device) and not self._is_here(device)
@@ -337,7 +337,7 @@ class RolloutPerformer:
         return self._rollout.state is State.RUNNING and self.now() >= deadline
 
     async def _is_online(self, device: str) -> bool:
-        """Whether the device is connected, to this process or another."""
+        """Return whether the device is connected, to this process or another."""
         if self._is_here(device):
             return True
         try:
@@ -350,7 +350,7 @@ class RolloutPerformer:
             await self._members.skip(device, why)
 
     async def _skip_late(self) -> None:
-        """Skip those that did not come online in time, some at once."""
+        """Skip devices that did not come online in time, a batch in each step."""
         present, now, left = self._rollout, self.now(), SKIP_BATCH
         if not self._goes_on():
             return
@@ -364,18 +364,18 @@ class RolloutPerformer:
                 if self._is_away(device) and not await self._is_online(device):
                     await self._members.skip(device, "it did not come online in time")
 
-    # Taking back
+    # Canceling
 
     async def _settle(self, device: str) -> None:
-        """See what has become of a device's update."""
+        """Store the end of a device's update, or note that it may have to be canceled."""
         if await self._members.settle(device) is not None:
             self._to_hold[device] = None
 
     async def _hold(self) -> None:
-        """Take back what must not begin any more."""
+        """Cancel the updates that must not begin any more."""
         present = self._rollout
         if present.state is not State.RUNNING:
-            self._queued_for = ()  # who waits is looked for anew when it goes on
+            self._queued_for = ()  # a rollout that is resumed queues its waiting devices anew
         if self._held_for != (present.state, present.changed):
             self._to_hold |= dict.fromkeys(self._members.updating())
             self._held_for = present.state, present.changed
@@ -384,19 +384,23 @@ class RolloutPerformer:
             if await self._must_go(device):
                 try:
                     await self._hands.cancel(DeviceKey(self._account, device))
-                    await self._members.settle(device)  # now: what a pause takes back has its turn again
+                    await self._members.settle(device)  # now: a device whose update a pause cancels gets its turn again
                 except (Conflict, NotFound, Busy):
-                    pass  # it got on meanwhile, and ends by itself
+                    pass  # the update has progressed in the meantime, and ends by itself
             self._to_hold.pop(device, None)
         time, members = self._clock.monotonic(), self._members
         for device in [each for each, since in members.unbegun.items() if time >= since + GRACE]:
             if present.state is State.ABORTING:
                 await members.skip(device, "the rollout was aborted before it began")
             elif not await self._is_online(device):
-                await members.postpone(device)  # or it would keep its place from others for as long as it is away
+                await members.postpone(device)  # else it would keep a place from others while it is offline
 
     async def _must_go(self, device: str) -> bool:
-        """At an abort, all that can; before, what waits in a queue for a device that has gone."""
+        """Return whether a device's update has to be canceled.
+
+        An abort cancels every update that can be canceled. Otherwise only queued updates are canceled: all in a paused
+        rollout, and in a running one those of devices that did not come online in time.
+        """
         update = await self._present(device)
         if update is None or update.id != self._members.update_id(device) or not ota.can_cancel(update):
             return False

@@ -1,9 +1,9 @@
-"""Rollouts: made, kept, and changed on request.
+"""Rollouts: created, stored, and changed on request.
 
-The machine is `mdashcore.rollout`. Four things are stored of a rollout: the rollout itself, the ids of its devices
+`mdashcore.rollout` is the state machine. A rollout is stored as four things: the rollout itself, the ids of its devices
 (in order, in pieces, written once), a member for each device whose turn has come, and the image's blob, which all
-updates of the rollout share. A `RolloutPerformer` drives it; requests of people only change what is stored, and whoever
-drives it hears of that from the feed.
+updates of the rollout share. A `RolloutPerformer` performs it. Requests of users only change the stored rollout, and
+the node that drives it learns of that from the feed.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["PREFIX", "Rollouts", "describe"]
 
-PREFIX: Final = "rol"  # of ids
+PREFIX: Final = "rol"  # of a rollout's id
 
 PIECE: Final = 1000  # ids in one document: 128 KB at most
-MAX_AGES: Final = 1_000  # of rollouts that are looked at and not driven here: 200 KB
-MAX_ID: Final = 64  # characters: ours have 16; what is longer must not reach a store as a key
+MAX_AGES: Final = 1_000  # ages of rollouts that this process reads and does not drive: 200 KB
+MAX_ID: Final = 64  # characters: ours have 16, and a longer id must not reach a store as a key
 
 
 class Rollouts:
@@ -48,9 +48,9 @@ class Rollouts:
 
     Args:
         clock: the clocks of this process.
-        entropy: that many random bytes.
-        contention: what writers of one record need.
-        limits: how many rollouts an account may have.
+        entropy: returns that many random bytes.
+        contention: how writers of the same record wait for each other.
+        limits: the limits of each account, with its number of rollouts.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Rollouts:
         self._limits = limits
         self._entropy = entropy
 
-    # Making one
+    # Creation
 
     def new_id(self) -> str:
-        """An id for a rollout, and for its image's blob."""
+        """Return a new id for a rollout and for its image's blob."""
         return make_id(PREFIX, self._entropy(8))
 
     async def check_room(self, account: str, more: int = 1) -> None:
-        """Raises `LimitReached` where the account may not have so many `more` rollouts."""
+        """Raise `LimitReached` if the account may not have that many `more` rollouts."""
         kept, is_open = await self.use(account)
         if kept + more > self._limits.rollouts:
             raise LimitReached("rollouts", f"the account has {kept} rollouts: remove some that have ended")
@@ -99,12 +99,12 @@ class Rollouts:
             )
 
     async def use(self, account: str) -> tuple[int, int]:
-        """How many rollouts the account has, and how many of them are open; those that only wait are not."""
+        """Return the numbers of the account's rollouts and of its open ones; those that only wait are not open."""
         kept = await self.of(account)
         return len(kept), sum(_is_open(each, self.age(account, each).now(each.created)) for each in kept)
 
     async def select(self, account: str, selection: Selection, pause: Pause = never_pause) -> list[str]:
-        """The ids of the devices that a selection means now. Raises `NotFound` for a device that is not there."""
+        """Return the ids of the devices that a selection matches now. Raises `NotFound` for a missing device."""
         found = self._device_list.select(account, selection, pause, with_shadows=selection.reads_shadows)
         async with aclosing(found) as devices:
             return [each.device.id async for each in devices if "device" not in each.damaged]
@@ -118,9 +118,9 @@ class Rollouts:
         *,
         bare: bool,
     ) -> None:
-        """Ask back where an image is likely meant for other devices. Raises `Conflict` as `Updates.check_fit`.
+        """Check that an image is meant for the selected devices. Raises `Conflict`, as `Updates.check_fit`.
 
-        Every device counts: with the application that it runs, or, for a bare image, with the updates that it had.
+        Checks every device: the application that it runs, or, for a bare image, its earlier updates.
         """
         facts = ota.Image.of(image)
         if facts.bare and bare:
@@ -138,15 +138,15 @@ class Rollouts:
         image: ota.ImageFacts,
         pause: Pause = never_pause,
     ) -> Rollout:
-        """Make a rollout whose image is in the blob `blob_key(account, id)`; whoever drives rollouts begins it.
+        """Create a rollout whose image is in the blob `blob_key(account, id)`. A node that drives rollouts begins it.
 
         Args:
-            pause: awaited after each device that was looked at.
+            pause: awaited after each device that was checked.
 
         Raises:
             InvalidInput: the selection has no devices, or too many.
-            NotFound: a device that was named is not there.
-            LimitReached: as `check_room`.
+            NotFound: a named device does not exist.
+            LimitReached: the account has its maximum of rollouts, as in `check_room`.
         """
         await self.check_room(account)
         devices = rollout.ordered(account, await self.select(account, request.selection, pause))
@@ -165,30 +165,30 @@ class Rollouts:
             await self.rosters.put(f"{scoped(account, id)}/{piece // PIECE:04}", roster)
         await self.records.put(scoped(account, id), made, expected=0)
         try:
-            await self.check_room(account, 0)  # others may have been made since it was looked at first
+            await self.check_room(account, 0)  # other rollouts may have been created since the first check
         except LimitReached:
             await self._erase(account, id)
             raise
         await self.tell(account, made)
         return made
 
-    # Looking at them
+    # Reading
 
     def age(self, account: str, present: Rollout) -> Age:
-        """Return how old a rollout is."""
+        """Return the age of a rollout."""
         return self._ages.of(scoped(account, present.id), present.created, present.newest_time)
 
     async def get(self, account: str, id: str) -> Rollout:
-        """The account's rollout. Raises `NotFound`."""
+        """Return the account's rollout. Raises `NotFound`."""
         return (await self._record(account, id)).value
 
     async def of(self, account: str, damaged: list[str] | None = None) -> list[Rollout]:
-        """The account's rollouts, the newest first; `damaged` gets the ids of those that cannot be read."""
+        """Return the account's rollouts, newest first. `damaged` receives the ids of those that cannot be read."""
         found = [each async for _, each in self.records.scan(scoped(account, ""), damaged)]
         return sorted(found, key=lambda each: (-each.created, each.id))
 
     async def devices(self, account: str, id: str) -> list[str]:
-        """The ids of a rollout's devices, in order. Raises `Damaged` where a piece of them cannot be read."""
+        """Return the ids of a rollout's devices, in order. Raises `Damaged` if a piece of them cannot be read."""
         prefix, damaged = f"{scoped(account, id)}/", list[str]()
         pieces = [(key, roster) async for key, roster in self.rosters.scan(prefix, damaged)]
         if damaged:
@@ -196,45 +196,45 @@ class Rollouts:
         return [device for _, roster in sorted(pieces) for device in roster.devices]
 
     async def touched(self, account: str, id: str, damaged: list[str] | None = None) -> AsyncIterator[Member]:
-        """The members that are stored, in no particular order: all but those whose turn has not come.
+        """Yield the stored members, in no particular order: those of all devices whose turn has come.
 
         Args:
-            damaged: gets the ids of devices whose member cannot be read.
+            damaged: receives the ids of devices whose member cannot be read.
         """
         async for _, member in self.members.scan(f"{scoped(account, id)}/", damaged):
             yield member
 
     async def counts(self, account: str, present: Rollout) -> tuple[Counts, ...]:
-        """How many devices of each phase have which outcome now."""
+        """Return the present number of devices with each outcome, for each phase."""
         members = {member.device: member async for member in self.touched(account, present.id)}
         devices = await self.devices(account, present.id)
         return tuple(count(present, devices, members.get))
 
     async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
-        """(account, id) of every rollout that has not ended: what a node takes up when it starts."""
+        """Yield (account, id) of every rollout that has not ended. A node that starts drives these."""
         for key in [key async for key, each in self.records.scan() if not each.ended]:
             yield split(key)
 
-    # Changing them
+    # Changes
 
     async def approve(self, account: str, id: str) -> Rollout:
-        """Let the first phase begin. Raises `NotFound`; `Conflict` where that was not waited for."""
+        """Let the first phase begin. Raises `NotFound`, or `Conflict` if the rollout does not wait for approval."""
         return await self._request(account, id, "approved", rollout.Approved())
 
     async def pause(self, account: str, id: str) -> Rollout:
-        """Let no more devices begin; those that have go on. Raises `NotFound`, `Conflict`."""
+        """Let no more devices begin. Updates that have begun continue. Raises `NotFound`, `Conflict`."""
         return await self._request(account, id, "paused", rollout.PauseRequested())
 
     async def resume(self, account: str, id: str) -> Rollout:
-        """Go on, and forgive what has failed so far. Raises `NotFound`, `Conflict`."""
+        """Continue a paused rollout, and forgive the failures so far. Raises `NotFound`, `Conflict`."""
         return await self._request(account, id, "resumed", None)
 
     async def retry(self, account: str, id: str) -> Rollout:
-        """Give the devices that failed another try; a paused rollout goes on. Raises `NotFound`, `Conflict`."""
+        """Give the devices that failed another try, and continue a paused rollout. Raises `NotFound`, `Conflict`."""
         return await self._request(account, id, "retried", rollout.RetryRequested())
 
     async def abort(self, account: str, id: str) -> Rollout:
-        """End it: what can still be taken back is. Raises `NotFound`, `Conflict`."""
+        """End a rollout, and cancel the updates that can be canceled. Raises `NotFound`, `Conflict`."""
         return await self._request(account, id, "aborted", rollout.AbortRequested())
 
     async def _request(self, account: str, id: str, wanted: str, event: Event | None) -> Rollout:
@@ -255,38 +255,38 @@ class Rollouts:
             return changed
 
     async def tell(self, account: str, changed: Rollout) -> None:
-        """Tell the state that was stored."""
+        """Notify subscribers of the state that was stored."""
         await self.feed.emit(account, f"rollout.{changed.state}", changed.id, _json.encode(describe(changed)))
 
     async def tell_phase(self, account: str, changed: Rollout) -> None:
-        """Tell that the next phase has begun."""
+        """Notify subscribers that the next phase has begun."""
         await self.feed.emit(account, "rollout.phase", changed.id, _json.encode(describe(changed)))
 
     async def tell_progress(self, account: str, changed: Rollout) -> None:
-        """Tell how many devices have come how far."""
+        """Notify subscribers of the number of devices with each outcome."""
         data = {"phase": changed.phase, "counts": attrs.asdict(rollout.added(changed.counts))}
         await self.feed.emit(account, "rollout.progress", changed.id, _json.encode(data))
 
     async def remove(self, account: str, id: str) -> None:
-        """Remove a rollout that has ended, or that is damaged. Raises `NotFound`; `Conflict` for one that has not."""
+        """Remove a rollout that has ended or is damaged. Raises `NotFound`, or `Conflict` if it has not ended."""
         try:
             present = await self.get(account, id)
             if not present.ended:
                 await self.devices(account, id)
                 raise Conflict(f"the rollout {id!r} is {present.state}: abort it first")
         except Damaged:
-            pass  # nothing can drive it: updates that it has begun end by themselves
+            pass  # a damaged rollout cannot be driven, and updates that it has begun end by themselves
         await self._erase(account, id)
         await self.feed.emit(account, "rollout.deleted", id)
 
     async def forget(self, account: str) -> None:
-        """The account was removed: its rollouts go too, wherever they stand."""
+        """Remove all rollouts of a removed account, in any state."""
         prefix = scoped(account, "")
         for key in await self.records.keys(prefix):
             await self._erase(account, key.removeprefix(prefix))
 
     async def _erase(self, account: str, id: str) -> None:
-        """The rollout itself goes last: what was stopped in between can be done again."""
+        """Remove all parts of a rollout, the rollout itself last: an interrupted removal can be repeated."""
         key = scoped(account, id)
         await self.blobs.delete(blob_key(account, id))
         await self._erase_parts(f"{key}/")
@@ -297,12 +297,12 @@ class Rollouts:
             for key in await parts.keys(prefix):
                 await parts.delete(key)
 
-    # Tidying
+    # Orphans
 
     async def orphans(self) -> set[tuple[str, str]]:
-        """(account, id) of rollouts that are not there, or have ended, and of which there is an image or a part.
+        """Return (account, id) of rollouts that are missing or have ended, and of which an image or a part is left.
 
-        Some may just be on their way into the store: only who is still among them an hour later is one.
+        Some may be on their way into the store. The caller removes only those that are still among them an hour later.
         """
         found = {split(key) async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
         for parts in (self.members, self.rosters):
@@ -313,7 +313,7 @@ class Rollouts:
         return (found - kept) | (ended & images)
 
     async def tidy(self, account: str, id: str) -> None:
-        """Remove what is left of a rollout that is not there, or the image of one that has ended."""
+        """Remove the rest of a rollout that does not exist, or the image of one that has ended."""
         record = await self.records.get(scoped(account, id))
         if record is None or record.value.ended:
             await self.blobs.delete(blob_key(account, id))
@@ -328,7 +328,7 @@ class Rollouts:
 
 
 def count(present: Rollout, devices: Sequence[str], member: Callable[[str], Member | None]) -> list[Counts]:
-    """How many devices of each phase have which outcome."""
+    """Return the number of devices with each outcome, for each phase."""
     found = []
     start = 0
     for end in present.ends:
@@ -341,7 +341,7 @@ def count(present: Rollout, devices: Sequence[str], member: Callable[[str], Memb
 
 
 def describe(present: Rollout) -> dict[str, Any]:
-    """A rollout as plain values. Times are Unix seconds."""
+    """Return a rollout as plain values. Times are Unix seconds."""
     return {
         "id": present.id,
         "name": present.name,
@@ -376,5 +376,5 @@ def _is_open(present: Rollout, now: float) -> bool:
 
 
 def _possible(id: str) -> bool:
-    """Whether a rollout can have that id: what can't must not reach a store as a key."""
+    """Return whether the id is allowed for a rollout: any other id must not reach a store as a key."""
     return 0 < len(id) <= MAX_ID and id.isascii() and id.replace("_", "").isalnum()

@@ -1,4 +1,4 @@
-"""Updates as people see them: how one stands, and those that a device has had."""
+"""Updates as users see them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["describe"]
 
 
 def describe(update: Update, *, now: float) -> dict[str, Any]:
-    """An update as plain values. Times are Unix seconds, `rate` is bytes per second."""
+    """Return an update as plain values. Times are Unix seconds, `rate` is bytes per second."""
     commit_by = ota.commit_deadline(update)
     return {
         "id": update.id,

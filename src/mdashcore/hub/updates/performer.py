@@ -1,4 +1,4 @@
-"""One update being moved on: what happens to it is stored, then told; what it needs is asked of the device."""
+"""The performer of one update: it stores and notifies each change, and asks the device for what the next step needs."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ __all__ = ["CallStep", "DeviceCaller", "UpdatePerformer"]
 
 READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
 
-TELL_INTERVAL: Final = 1.0  # seconds between two reports of progress: what a reader can follow
+TELL_INTERVAL: Final = 1.0  # seconds between two notifications of progress: a reader cannot follow more
 
 CallStep: TypeAlias = ota.Begin | ota.Write | ota.End | ota.Commit | ota.Ask
 """The steps that call the device."""
 
 
 class DeviceCaller(Protocol):
-    """Who can call devices: `mdashcore.trio.Node`, or an embedder's own."""
+    """The interface through which devices are called: `mdashcore.trio.Node`, or an embedder's own object."""
 
     async def call(
         self, key: DeviceKey, method: str, params: bytes | None = None, *, timeout: float | None = None
     ) -> bytes:
-        """Call a device; raises `RpcError`, `InvalidAnswer`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
+        """Call a device. Raises `RpcError`, `InvalidAnswer`, `CallTimeout`, `DeviceOffline`, `NotFound`."""
 
 
 @attrs.frozen
 class _Tried:
-    """What is being written: it may be there, whatever the store says."""
+    """A write that was tried: the store may have it even if it has raised an error."""
 
     event: ota.Event | None
     update: Update
     clock: float | None
-    """The `Clock.offset` to which the update's times were moved; `None` where they were not."""
+    """The `Clock.offset` to which the update's times were moved, or `None` if they were not."""
 
 
 class UpdatePerformer:
-    """One update being driven: events for one task at a time; calls, side by side.
+    """Performs one update. One task at a time may apply events; calls may run at the same time.
 
     Args:
-        untold: its state was stored just now, and nobody told.
+        untold: whether the state was just stored, and subscribers have not been notified.
     """
 
     def __init__(self, store: UpdateStore, key: DeviceKey, record: Record[Update], *, untold: bool = False) -> None:
@@ -74,32 +74,32 @@ class UpdatePerformer:
 
     @property
     def update(self) -> Update:
-        """How it stands."""
+        """The update as it is now."""
         return self._update
 
     @property
     def version(self) -> int:
-        """Of its document."""
+        """The version of the update's document."""
         return self._version
 
     def now(self) -> float:
         """Return the present time in Unix seconds, comparable with the times of the update.
 
-        It goes on evenly, and is that of the wall clock as soon as a step of that one was followed.
+        It runs evenly, and equals the wall clock's as soon as the update has followed that clock's last step.
         """
         return self._age.now(self._update.created)
 
     async def apply(self, event: ota.Event) -> None:
-        """Take an event: what it changes is stored when this returns, and told.
+        """Apply an event. When this returns, the change is stored and subscribers are notified.
 
         Raises:
-            VersionConflict: somebody else has changed the update; see `reload`.
-            StorageError: it is not all done; the same event again does the rest.
+            VersionConflict: another writer has changed the update; see `reload`.
+            StorageError: a part is not done; applying the same event again does the rest.
         """
         await self._change(event)
 
     async def follow_clock(self) -> None:
-        """Give the update times of the wall clock again, where that was set. Raises as `apply`."""
+        """Give the update times of the wall clock again if that was set. Raises the same errors as `apply`."""
         await self._change(None)
 
     async def _change(self, event: ota.Event | None) -> None:
@@ -143,15 +143,15 @@ class UpdatePerformer:
             return await self._store.records.put(str(self.key), update, expected=self._version)
         except VersionConflict:
             found = await self._store.records.get(str(self.key))
-            if found is not None and found.value == update:  # it was written, and the store's answer was lost
+            if found is not None and found.value == update:  # the update was written, and the store's answer was lost
                 return found.version
             raise
 
     async def reload(self) -> bool:
-        """Read the update again: whether somebody else has changed it.
+        """Read the update again. Returns whether another writer has changed it.
 
         Raises:
-            NotFound: it is not there any more; another one may be.
+            NotFound: it does not exist any more; the device may have another one.
         """
         record = await self._store.records.get(str(self.key))
         if record is None or record.value.id != self._update.id:
@@ -163,7 +163,7 @@ class UpdatePerformer:
         return True
 
     async def tell(self) -> None:
-        """Tell a state that was stored and not told yet, and settle what has ended. Raises `StorageError`."""
+        """Notify subscribers of a stored state, if not done yet, and archive an ended update. Raises `StorageError`."""
         if not self._untold:
             return
         update = self._update
@@ -173,12 +173,12 @@ class UpdatePerformer:
         self._untold = False
 
     async def settle(self) -> None:
-        """Put an update that has ended into the history, and let go of its image. Twice does no harm."""
+        """Add an ended update to the history, and delete its image. May be repeated."""
         await self._store.remember(self.key, self._update)
         await self._store.delete_image(self.key.account, self._update)
 
     async def params(self, step: CallStep) -> bytes | None:
-        """The parameters of a step's call. Raises `NotFound` where the image is gone, or not whole any more."""
+        """Return the parameters of a step's call. Raises `NotFound` if the image is missing or incomplete."""
         if isinstance(step, ota.Begin):
             await self._check_size()
             return _json.encode(step.params())
@@ -189,10 +189,10 @@ class UpdatePerformer:
     async def perform(
         self, step: CallStep, params: bytes | None, caller: DeviceCaller, said: ota.Build | None = None
     ) -> ota.Event:
-        """Make the call of a step, with its `params`; what came of it.
+        """Make the call of a step with its `params`. Returns the event that results.
 
         Args:
-            said: what the device has said by itself on this link; `None`: nothing.
+            said: the build that the device has reported by itself on this link, or `None`.
         """
         try:
             if isinstance(step, ota.Ask):
@@ -202,7 +202,7 @@ class UpdatePerformer:
             return ota.CallFailed(step.method, exc.code, exc.message)
         except InvalidAnswer as exc:
             if isinstance(step, ota.End):
-                return ota.CallTimedOut(step.method)  # it may have taken the image: the build that it runs tells
+                return ota.CallTimedOut(step.method)  # the device may have the image: the build that it runs decides
             return ota.CallFailed(step.method, status_of(exc), str(exc))
         except CallTimeout:
             return ota.CallTimedOut(step.method)
@@ -229,7 +229,7 @@ class UpdatePerformer:
             except RpcError as exc:
                 failure = ota.CallFailed(step.method, exc.code, exc.message)
                 if ota.lacks_method(exc.code, exc.message):
-                    answered = True  # it works: it knows which methods it has
+                    answered = True  # the device works: it knows which methods it has
                     if method == step.method:
                         status = ota.Status.NO_METHOD
             except (CallTimeout, InvalidAnswer, InvalidInput):
@@ -240,7 +240,7 @@ class UpdatePerformer:
         return ota.BuildReported(build if said is None else said.followed_by(build), answered, status)
 
     async def _check_size(self) -> None:
-        """Look at the image before the device makes room for it."""
+        """Check the size of the image before the device makes room for it."""
         stored = await self._store.blobs.size(blob_key(self.key.account, self._update.blob_id))
         if stored is None:
             raise NotFound(_GONE)
@@ -248,7 +248,7 @@ class UpdatePerformer:
             raise _damaged(stored, self._update)
 
     async def _read(self, offset: int, size: int) -> bytes:
-        """So many bytes of the image, through a block in memory; never fewer."""
+        """Return that many bytes of the image, read through a block in memory."""
         start, block = self._block
         if not 0 <= offset - start <= len(block) - size:
             key = blob_key(self.key.account, self._update.blob_id)
@@ -279,7 +279,7 @@ class UpdatePerformer:
         await self._report({"status": 1, "progress_percent": update.progress_percent})
 
     async def _report(self, fields: dict[str, Any]) -> None:
-        """Keep `reported.ota` true for devices that do not report while they are being updated."""
+        """Keep `reported.ota` current for devices that do not report during an update."""
         try:
             await self._store.shadows.update(self.key, {"state": {"reported": {"ota": fields}}})
         except MdashError:  # a full shadow is no reason to stop an update
@@ -294,11 +294,11 @@ def _damaged(stored: int, update: Update) -> NotFound:
 
 
 def _report(update: Update) -> dict[str, Any] | None:
-    """What the present state means in the fields of `reported.ota`; None: nothing about the device."""
+    """Return the fields of `reported.ota` for the present state, or `None` if it says nothing about the device."""
     if update.state is State.UNCOMMITTED and update.commit_unknown:
         return None
     if update.state is State.TIMED_OUT and update.offset >= update.image.size:
-        return None  # it has the whole image; what it runs is not known
+        return None  # the device has the whole image, and its build is not known
     return _REPORTS.get(update.state)
 
 
@@ -311,7 +311,7 @@ _REPORTS: Final[dict[State, dict[str, Any]]] = {
     State.REJECTED: {"status": 2},
     State.TIMED_OUT: {"status": 2},
 }
-"""The other states say nothing about the device."""
+"""The fields of `reported.ota` for each state that says something about the device."""
 
 _MESSAGES: Final[dict[State, str]] = {
     State.TRANSFERRING: "receiving the image",

@@ -1,8 +1,8 @@
-"""Firmware updates: kept, begun, taken back and remembered.
+"""Firmware updates: created, performed, canceled and remembered.
 
-The machine is `mdashcore.ota`; here it meets the store, the device and the people. A device has one update at a time:
-its newest. Every change of it is a compare-and-set, so that each writer (an `UpdatePerformer` that a node drives, a
-person who cancels it on another node) finds out whether another one was quicker.
+`mdashcore.ota` is the state machine; this module connects it to the store, the devices and the users. A device has one
+update at a time: its newest. Every change is a compare-and-set. So each writer (an `UpdatePerformer` that a node
+drives, a user who cancels the update on another node) notices whether another writer was quicker.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["PREFIX", "Updates"]
 
-PREFIX: Final = "ota"  # of ids
+PREFIX: Final = "ota"  # of an update's id
 
 
 class Updates:
-    """The newest update of every device, and what is remembered of those before.
+    """The newest update of every device, and the history of earlier ones.
 
     Args:
         clock: the clocks of this process.
-        entropy: that many random bytes.
-        check_device: raises `NotFound` for a device that is not there any more.
-        contention: what writers of one record need.
+        entropy: returns that many random bytes.
+        check_device: raises `NotFound` for a device that does not exist any more.
+        contention: how writers of the same record wait for each other.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Updates:
         """Called with (device, update) after this process has stored a change of state; must not raise."""
 
     def new_id(self) -> str:
-        """An id for an update, and for its image's blob; see `orphans`."""
+        """Return a new id for an update and for its image's blob; see `orphans`."""
         return identity.make_id(PREFIX, self._entropy(8))
 
     async def create(
@@ -75,12 +75,12 @@ class Updates:
         *,
         blob: str | None = None,
     ) -> UpdatePerformer:
-        """Queue an update whose image is in the blob `blob_key(account, blob or id)`. It is told by its run.
+        """Queue an update whose image is in the blob `blob_key(account, blob or id)`.
 
-        An update that waits in the queue is superseded.
+        Its performer, which is returned, notifies subscribers of it. An update that waits in the queue is superseded.
 
         Args:
-            blob: an image that is shared, and stays when the update ends; without it, the update owns its image.
+            blob: a shared image, which stays when the update ends; without it, the update owns its image.
 
         Raises:
             Conflict: the device's present update is being performed.
@@ -97,7 +97,7 @@ class Updates:
                 await race.lost()
                 continue
             if self._check_device is not None:
-                try:  # last, as it may have been removed meanwhile, and its updates forgotten
+                try:  # last: the device may have been removed in the meantime, and its updates forgotten
                     await self._check_device(key)
                 except MdashError:
                     await self.forget(key)
@@ -108,15 +108,15 @@ class Updates:
     async def check_fit(
         self, key: DeviceKey, image: Image | ota.Image, *, bare: bool, shadow: Shadow | None = None
     ) -> None:
-        """Ask back where an image is likely meant for another device.
+        """Check that an image is meant for the device.
 
         Args:
-            bare: whether it was said that the image is a bare one.
-            shadow: the device's, if it is known.
+            bare: whether the user has said that the image is a bare one.
+            shadow: the device's shadow, if the caller has it.
 
         Raises:
-            Conflict: it is of another application than the device has reported, or bare for a device that took firmware
-                zips so far. It can be forced.
+            Conflict: the image is of another application than the device has reported, or bare for a device that got
+                firmware zips so far. The user can force the update.
         """
         if shadow is None:
             shadow = await self.store.shadows.get(key)
@@ -132,9 +132,9 @@ class Updates:
             )
 
     async def _make_way(self, key: DeviceKey) -> tuple[int, float | None]:
-        """End an update that waits; the version of the one that is there, ended, and its `ota.held_until`.
+        """End an update that waits. Returns the version of the device's ended update, and its `ota.held_until`.
 
-        That is of the wall clock as it is now, whatever the clock was by which the update before has ended.
+        That time is of the present wall clock, even if the clock was set since the earlier update ended.
         """
         try:
             found = await self.store.records.get(str(key))
@@ -147,12 +147,12 @@ class Updates:
         await run.apply(ota.NewerUpdateQueued())
         if not run.update.ended:
             raise Conflict(f"an update of {key.id!r} is going on already, it is {run.update.state}")
-        await run.settle()  # whoever ended it may have been stopped before that
+        await run.settle()  # the writer that ended it may have been stopped before that
         held = ota.held_until(run.update)
         return run.version, None if held is None else held - run.now() + self._clock.now()
 
     async def take_up(self, key: DeviceKey) -> UpdatePerformer:
-        """The device's update, to be driven. Raises `NotFound`, also for one that cannot be read."""
+        """Return a performer of the device's update. Raises `NotFound`, also for one that cannot be read."""
         try:
             record = await self.store.records.get(str(key))
         except Damaged:
@@ -162,10 +162,10 @@ class Updates:
         return UpdatePerformer(self.store, key, record)
 
     async def apply(self, key: DeviceKey, event: ota.Event) -> Update:
-        """Tell an event to the device's update, whoever drives it: how it stands then.
+        """Apply an event to the device's update, even if a node drives it. Returns the update afterwards.
 
         Raises:
-            NotFound: it was never updated.
+            NotFound: the device was never updated.
         """
         race = self.store.records.race(str(key))
         while True:
@@ -178,17 +178,17 @@ class Updates:
             return run.update
 
     async def cancel(self, key: DeviceKey) -> Update:
-        """Take the device's update back: how it ended.
+        """Cancel the device's update. Returns the ended update.
 
         Raises:
-            NotFound: it was never updated.
-            Conflict: it is too late; the text says what can be done instead.
+            NotFound: the device was never updated.
+            Conflict: it is too late; the text says what the user can do instead.
         """
         before = await self.get(key)
         if before is None:
             raise NotFound(f"device {key.id!r} was never updated")
         if before.ended:
-            await UpdatePerformer(self.store, key, Record(before, 0)).settle()  # who ended it may not have come to that
+            await UpdatePerformer(self.store, key, Record(before, 0)).settle()  # its performer may have been stopped
             raise Conflict(f"the update of {key.id!r} has ended already: {before.state}")
         update = await self.apply(key, ota.CancelRequested())
         if update.state is not State.CANCELED:
@@ -200,17 +200,17 @@ class Updates:
         return describe(update, now=self.store.age(key, update).now(update.created))
 
     async def get(self, key: DeviceKey) -> Update | None:
-        """The device's newest update as it is stored, or None."""
+        """Return the device's newest update as it is stored, or `None` if the device was never updated."""
         return await self.store.get(key)
 
     async def history(self, key: DeviceKey) -> History:
-        """The device's updates that have ended."""
+        """Return the device's updates that have ended."""
         return await self.store.history(key)
 
     async def unfinished(self) -> AsyncIterator[DeviceKey]:
-        """Every device with an update that has not ended: what a node takes up when it starts.
+        """Yield every device with an update that has not ended. A node that starts drives these updates.
 
-        Updates that have ended, and still have their image, are settled on the way.
+        Archives updates that have ended and still have their image.
         """
         images = {key async for key in self.blobs.scan()}
         async for key, update in self.store.records.scan():
@@ -221,16 +221,16 @@ class Updates:
                 await UpdatePerformer(self.store, device, Record(update, 0)).settle()
 
     async def orphans(self) -> set[tuple[str, str]]:
-        """(account, id) of every image that was stored for an update, and is named by none that needs it.
+        """Return (account, id) of every image that was stored for an update, and that no update needs.
 
-        Some may just be on their way into the device: only what is still among them an hour later is one.
+        Some may be on their way into a device. The caller removes only those that are still among them an hour later.
         """
         images = {key async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
         damaged: list[str] = []
         async for key, update in self.store.records.scan(damaged=damaged):
             if not (update.ended and update.owns_blob):
                 images.discard(blob_key(split(key)[0], update.blob_id))
-        unsure = {split(key)[0] for key in damaged}  # what an update that cannot be read names is not known
+        unsure = {split(key)[0] for key in damaged}  # a damaged update may need any image of its account
         return {(account, id) for account, id in map(split, images) if account not in unsure}
 
     async def tidy(self, account: str, id: str) -> None:
@@ -238,7 +238,7 @@ class Updates:
         await self.blobs.delete(blob_key(account, id))
 
     async def forget(self, key: DeviceKey) -> None:
-        """The device was removed: its updates and the image go too."""
+        """Remove the updates and the image of a removed device."""
         try:
             update = await self.get(key)
         except Damaged:
@@ -255,4 +255,4 @@ _TOO_LATE = {
     State.REBOOTING: "the device has the whole image and reboots into it: that cannot be taken back",
     State.UNCOMMITTED: "the device runs the new image; to go back to the old one, call OTA.Revert",
 }
-"""Why an update cannot be canceled, and what can be done."""
+"""The reason why an update cannot be canceled, and what the user can do instead."""

@@ -1,4 +1,4 @@
-"""What is stored of updates: the newest of each device, those that it has had, and the images."""
+"""The stored data of updates: the newest of each device, the history of earlier ones, and the images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["UpdateStore", "blob_key"]
 
-MAX_AGES: Final = 1_000  # of updates that nothing drives: of one that has ended, how long its transfer is held counts
+MAX_AGES: Final = 1_000  # ages of updates that no node drives: an ended one may still have a held transfer
 
 
 def blob_key(account: str, id: str) -> str:
@@ -26,11 +26,11 @@ def blob_key(account: str, id: str) -> str:
 
 
 class UpdateStore:
-    """The records of updates, with what a performer writes beside them.
+    """The records of updates, and the stores that a performer writes to.
 
     Args:
         clock: the clocks of this process.
-        contention: what writers of one record need.
+        contention: how writers of the same record wait for each other.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class UpdateStore:
         """See `Updates.on_change`."""
 
     def age(self, key: DeviceKey, update: Update) -> Age:
-        """Return how old an update is."""
+        """Return the age of an update."""
         return self._ages.of(f"{key!s}/{update.id}", update.created, update.newest_time)
 
     async def get(self, key: DeviceKey) -> Update | None:
-        """Return the device's newest update as it is stored; `None` if the device was never updated."""
+        """Return the device's newest update as it is stored, or `None` if the device was never updated."""
         record = await self.records.get(str(key))
         return None if record is None else record.value
 
@@ -68,7 +68,7 @@ class UpdateStore:
         return History() if record is None else record.value
 
     async def remember(self, key: DeviceKey, update: Update) -> None:
-        """Put an update that has ended into the history. The second time does nothing."""
+        """Add an update that has ended to the history, unless the history has it."""
 
         def change(found: History | None) -> History | None:
             before = found or History()
@@ -83,6 +83,6 @@ class UpdateStore:
             await self.blobs.delete(blob_key(account, update.blob_id))
 
     def changed(self, key: DeviceKey, update: Update) -> None:
-        """Call the callbacks of `on_change`: a change of state was stored."""
+        """Call the callbacks of `on_change` after a change of state was stored."""
         for callback in tuple(self.on_change):
             callback(key, update)

@@ -1,7 +1,7 @@
-"""The REST API, version 2: one module for each kind of thing, each with a Quart blueprint.
+"""The REST API, version 2: one module for each resource, each with a Quart blueprint.
 
-Every handler works for the account that the request was authenticated for (`_request.principal`), and raises errors
-of `mdashcore`; how they look on the wire is decided in `mdashcore.server.errors`.
+Every handler works for the account of the authenticated request (`_request.principal`), and raises errors of
+`mdashcore`. `mdashcore.server.errors` decides their form on the wire.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["blueprint"]
 
 
 def blueprint() -> Blueprint:
-    """All of it, under ``/api/v2``."""
+    """Return the blueprint of all resources, under ``/api/v2``."""
     api = Blueprint("api", __name__, url_prefix="/api/v2")
     for module in (devices, rpc, shadow, update, rollouts, keys, limits, logs, users, sessions, backup):
         api.register_blueprint(module.routes)

@@ -1,7 +1,7 @@
-"""Answers that are lists: encoded as they are read, given way to others by time, and sent a piece at a time.
+"""Answers that are lists: encoded as they are read, and sent in pieces. Other requests get their turn in between.
 
-A client that does not read stops the scan, and holds a piece. A list that fails in the middle ends its connection
-without the last chunk, so that it never looks complete.
+A client that does not read pauses the scan, and holds one piece in memory. A list that fails in the middle ends its
+connection without the last chunk, so that it never looks complete.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ async def send_list(values: AsyncGenerator[bytes, None], pace: Pace) -> Response
     """Answer with a JSON array, as one of the lists that the account has in flight.
 
     Args:
-        values: each as JSON.
-        pace: awaited between two of them.
+        values: the elements, each as JSON.
+        pace: awaited between two elements.
 
     Raises:
-        LimitReached: the account has as many in flight as it may.
-        MdashError: what `values` raises before the first piece is full.
+        LimitReached: the account has as many lists in flight as it may have.
+        MdashError: as `values` raises before the first piece is full.
     """
     return await send_pieces(_array(values, pace), "application/json")
 
 
 async def send_pieces(parts: AsyncGenerator[bytes, None], content_type: str) -> Response:
-    """Answer with what a generator gives, as one of the account's lists; what fits a piece has a `Content-Length`."""
+    """Answer with the output of a generator, as one of the account's lists.
+
+    An answer that fits into one piece has a `Content-Length`.
+    """
     pieces = _pieces(service(), principal().account, parts)
     try:
         if request.method == "HEAD":
@@ -54,7 +57,7 @@ async def send_pieces(parts: AsyncGenerator[bytes, None], content_type: str) -> 
 
 
 async def send_values(values: Iterable[Any]) -> Response:
-    """Answer with a JSON array of values that are in memory: short lists, which do not count as lists in flight."""
+    """Answer with a JSON array of values that are in memory. Such short lists do not count as lists in flight."""
     pace = Pace(principal().account)
     parts = []
     for value in values:
@@ -74,7 +77,7 @@ async def _array(values: AsyncGenerator[bytes, None], pace: Pace) -> AsyncGenera
 
 
 async def _pieces(service: Service, account: str, parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Give pieces of about `LIST_PIECE` bytes, at least one."""
+    """Yield pieces of about `LIST_PIECE` bytes, at least one."""
     with service.lists.one(account):
         piece = bytearray()
         async with aclosing(parts):
@@ -87,7 +90,7 @@ async def _pieces(service: Service, account: str, parts: AsyncGenerator[bytes, N
 
 
 async def _rest(first: bytes, second: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Send what was read already, and what follows; the request's context is gone by then."""
+    """Yield the pieces that were read already, then the others. The request's context has ended by then."""
     async with aclosing(pieces):
         yield first
         yield second
@@ -96,7 +99,7 @@ async def _rest(first: bytes, second: bytes, pieces: AsyncGenerator[bytes, None]
 
 
 def _without_length(content_type: str) -> Response:
-    """What a HEAD is answered: how long the list is would cost as much as the list."""
+    """Return the answer to HEAD. It has no `Content-Length`, because that would cost as much as the whole list."""
     response = Response(b"", content_type=content_type)
     response.headers.pop("Content-Length", None)
     return response

@@ -1,4 +1,4 @@
-"""The present request, read the way this API reads it, and the one form of its answers."""
+"""The current request, read by the rules of this API, and the one form of its answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
 def takes_body(limit: int | None = None) -> Callable[[_Handler], _Handler]:
-    """Mark a handler that reads its request's body: for all others no body is read.
+    """Mark a handler that reads its request's body. For all other handlers no body is read.
 
     Args:
         limit: bytes; `None` for `ServiceSettings.max_body`.
@@ -54,28 +54,28 @@ def takes_body(limit: int | None = None) -> Callable[[_Handler], _Handler]:
 
 
 def body_limit(handler: object, most: int) -> int:
-    """Return how many bytes a handler's body may have; 0 where it reads none."""
+    """Return the limit of a handler's body in bytes; `0` if the handler reads none."""
     limit: int | None = getattr(handler, _LIMIT, 0)
     return most if limit is None else min(limit, most)
 
 
 def service() -> Service:
-    """What the app was made for."""
+    """Return the service for which the app was made."""
     return cast(Service, current_app.config["MDASH_SERVICE"])
 
 
 def principal() -> Principal:
-    """Who sent the request."""
+    """Return the principal that sent the request."""
     return cast(Principal, g.principal)
 
 
 def device_key(id: str) -> DeviceKey:
-    """Return the key of a device that the present request names. Raises `NotFound` where none can have that id."""
+    """Return the key of a device that the current request names. Raises `NotFound` if no device can have that id."""
     return DeviceKey.find(principal().account, id)
 
 
 def admin() -> Principal:
-    """Who sent the request, if they may manage accounts. Raises `Forbidden`."""
+    """Return the principal if it may manage accounts. Raises `Forbidden` otherwise."""
     found = principal()
     if not found.admin:
         raise Forbidden("only an admin, with user name and password, may do this")
@@ -83,26 +83,26 @@ def admin() -> Principal:
 
 
 async def raw_body() -> bytes:
-    """The body's bytes. Whatever the Content-Type says, a body is JSON: ``curl -d`` says it were a form.
+    """Return the body's bytes. A body is JSON whatever its Content-Type: ``curl -d`` declares a form.
 
     Only for handlers that are marked with `takes_body`.
     """
     if not hasattr(current_app.view_functions[request.endpoint or ""], _LIMIT):
         raise RuntimeError(f"{request.endpoint} reads a body and does not take one")
     data = cast(bytes, await request.get_data(cache=False, as_text=False))
-    if len(data) > READ_SIZE:  # to decode it is work
+    if len(data) > READ_SIZE:  # decoding this much takes time
         await Turn(principal().account).give_way()
     return data
 
 
 async def body() -> Any:
-    """The body as a value; None without one. Raises `InvalidInput`."""
+    """Return the body as a value; `None` if the request has none. Raises `InvalidInput`."""
     data = await raw_body()
     return _json.decode(data) if data.strip() else None
 
 
 async def body_object() -> dict[str, Any]:
-    """The body as an object; empty without one. Raises `InvalidInput`."""
+    """Return the body as an object; empty if the request has none. Raises `InvalidInput`."""
     value = await body()
     if value is None:
         return {}
@@ -112,20 +112,20 @@ async def body_object() -> dict[str, Any]:
 
 
 def members(value: dict[str, Any], *known: str) -> None:
-    """Refuse members that nothing would heed: a misspelt one must not be lost silently. Raises `InvalidInput`."""
+    """Refuse unknown members, so that a misspelt one is not lost silently. Raises `InvalidInput`."""
     unknown = [name for name in value if name not in known]
     if unknown:
         raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(known)}")
 
 
 def answer(value: Any, status: int = 200) -> Response:
-    """A JSON response; `bytes` are JSON already."""
+    """Return a JSON response. `bytes` are sent as they are."""
     data = value if isinstance(value, bytes) else _json.encode(value)
     return Response(data, status, content_type="application/json")
 
 
 def time_text(seconds: float | None) -> str | None:
-    """Unix seconds as RFC 3339 in UTC, to the millisecond."""
+    """Return Unix seconds as RFC 3339 in UTC, with milliseconds."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

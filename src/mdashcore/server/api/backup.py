@@ -1,4 +1,4 @@
-"""``/backup``: everything that the service keeps, while it serves."""
+"""``/backup``: an export of everything that the service stores, while it serves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ routes: Blueprint = Blueprint("backup", __name__, url_prefix="/backup")
 
 @routes.get("")
 async def get_backup() -> Response:
-    """An export as JSON lines, for admins. It is whole if its last line says ``"end": true``."""
+    """Export the store as JSON lines, for admins. The export is complete if its last line has ``"end": true``."""
     pace = Pace(admin().account)
     return await send_pieces(_lines(service().hub.backend, pace), "application/jsonl")
 

@@ -38,12 +38,12 @@ routes: Blueprint = Blueprint("devices", __name__, url_prefix="/devices")
 T = TypeVar("T")
 
 _READ_ONLY = ("id", "online", "last_seen", "created_at", "damaged")
-"""What a client that writes back what it has read may send, and what changes nothing."""
+"""Members that a client may send back as it has read them. They change nothing."""
 
 
 @routes.get("")
 async def list_devices() -> Response:
-    """The account's devices, by id; with ``?filter=`` those for which every given term holds."""
+    """List the account's devices by id; with ``?filter=`` only those that match every term."""
     wanted = selection.parse(request.args.getlist("filter"))
     account, pace = principal().account, Pace(principal().account)
     return await send_list(_encoded(service(), account, wanted, pace), pace)
@@ -58,7 +58,7 @@ async def _encoded(service: Service, account: str, wanted: Selection, pace: Pace
 @routes.post("")
 @takes_body(SMALL_BODY)
 async def create_device() -> Response:
-    """Register a device: ``{"id"?, "name"?}``. The answer holds its token, this once."""
+    """Register a device: ``{"id"?, "name"?}``. Its token is in this answer, and in no other."""
     value = await body_object()
     if "token" in value:
         raise InvalidInput("a token is generated, it cannot be chosen")
@@ -71,7 +71,7 @@ async def create_device() -> Response:
 
 @routes.get("/<id>")
 async def get_device(id: str) -> Response:
-    """One device."""
+    """Answer with one device."""
     return answer(await _read(id))
 
 
@@ -79,7 +79,7 @@ async def get_device(id: str) -> Response:
 @routes.post("/<id>")
 @takes_body(operations.MAX_BODY)
 async def change_device(id: str) -> Response:
-    """Change a device: ``{"name"?, "delta_limit"?, "shadow"?: {"state": …}}``; answers with the device."""
+    """Change a device: ``{"name"?, "delta_limit"?, "shadow"?: {"state": …}}``. Answers with the device."""
     value = await body_object()
     members(value, "name", "delta_limit", "shadow", "shared_with", *_READ_ONLY)
     if value.get("shared_with"):
@@ -90,8 +90,9 @@ async def change_device(id: str) -> Response:
     device = await hub.registry.get(key)
     limit = check_delta_limit(value.get("delta_limit"))
     if "name" in value:
-        identity.check_label(value["name"])  # before anything is changed
-    if "delta_limit" in value and limit != await _delta_limit(device):  # what was read may be that of the platform
+        identity.check_label(value["name"])  # checked before anything is changed
+    # a client that sends back the platform's limit does not set one
+    if "delta_limit" in value and limit != await _delta_limit(device):
         await shielded(lambda: hub.set_delta_limit(key, limit))
     if "shadow" in value:
         await hub.shadows.update(key, value["shadow"], patience=SOON, protect=shielded)
@@ -102,7 +103,7 @@ async def change_device(id: str) -> Response:
 
 @routes.delete("/<id>")
 async def remove_device(id: str) -> Response:
-    """Remove a device: its token and its connection end at once."""
+    """Remove a device. Its token and its connection end immediately."""
     key, hub = device_key(id), service().hub
     await finish(lambda: hub.remove_device(key))
     return answer(True)
@@ -110,14 +111,14 @@ async def remove_device(id: str) -> Response:
 
 @routes.post("/<id>/token")
 async def renew_token(id: str) -> Response:
-    """Give a device a new token, in the answer; the old one and its connection end at once."""
+    """Give a device a new token. The old token and its connection end immediately. The answer has the new token."""
     key, registry = device_key(id), service().hub.registry
     created = await finish(lambda: registry.renew_token(key))
     return answer({"id": id, "token": created.token})
 
 
 async def _delta_limit(device: Device) -> int | None:
-    """The limit that holds now, as it is shown."""
+    """Return the delta limit that applies to the device now."""
     shadow = await service().hub.shadows.get(device.key)
     return delta_limit(device, shadow, service().node.settings.delta_limits)
 
@@ -140,7 +141,7 @@ async def _read(id: str) -> dict[str, Any]:
 
 
 def _document(service: Service, listed: ListedDevice) -> dict[str, Any]:
-    """A device as clients see it."""
+    """Return a device as clients see it."""
     device, presence = listed.device, listed.presence
     heard = service.node.devices.last_heard(device.key)
     return {

@@ -1,6 +1,6 @@
-"""Paths that clients of other mDash services ask for and that are not served here, with what to use instead.
+"""Paths of other mDash services that are not served here, with the replacement of each.
 
-The page ``docs/reference/compatibility.md`` says more of each.
+The page ``docs/reference/compatibility.md`` explains them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
         "/m/device": "keys are for an account: use /api/v2/devices/:id with an API key",
     }
 )
-"""By path, with or without the API's prefix and more after it."""
+"""Replacements by path. The path matches with or without the API's prefix, and with more after it."""
 
 
 def instead_of(path: str) -> str | None:
-    """What to use instead of a path that is not served; None where nothing is known of it."""
+    """Return the replacement of a path that is not served; `None` if the path is unknown."""
     asked = path.removeprefix(_PREFIX).rstrip("/") + "/"
     return next((words for known, words in ELSEWHERE.items() if asked.startswith(f"{known}/")), None)

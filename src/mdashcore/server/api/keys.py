@@ -1,4 +1,4 @@
-"""``/keys``: API keys, shown once and kept as hashes."""
+"""``/keys``: API keys, shown once and stored as hashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ routes: Blueprint = Blueprint("keys", __name__, url_prefix="/keys")
 
 @routes.get("")
 async def list_keys() -> Response:
-    """The account's keys, without their secrets."""
+    """List the account's keys, without their secrets."""
     damaged: list[str] = []
     keys = await service().hub.accounts.keys(principal().account, damaged)
     unread = [
@@ -37,7 +37,7 @@ async def list_keys() -> Response:
 @routes.post("")
 @takes_body(SMALL_BODY)
 async def create_key() -> Response:
-    """Make a key: ``{"name"?}``. The answer holds it, this once."""
+    """Create a key: ``{"name"?}``. The key is in this answer, and in no other."""
     value = await body_object()
     members(value, "name")
     created = await service().hub.accounts.create_key(principal().account, value.get("name", ""))
@@ -46,7 +46,7 @@ async def create_key() -> Response:
 
 @routes.delete("/<id>")
 async def remove_key(id: str) -> Response:
-    """Remove a key: from now on it opens nothing, and its sockets are closed."""
+    """Remove a key. It authenticates nothing from now on, and its sockets are closed."""
     account, accounts = principal().account, service().hub.accounts
     await finish(lambda: accounts.remove_key(account, id))
     return answer(True)

@@ -1,4 +1,4 @@
-"""``/limits``: what accounts may have, and what they have."""
+"""``/limits``: the limits of accounts, and their use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ routes: Blueprint = Blueprint("limits", __name__)
 
 @routes.get("/limits")
 async def get_limits() -> Response:
-    """Each limit with the account's own use of it."""
+    """Answer with each limit and the account's own use of it."""
     return answer(await _document(principal().account))
 
 
 @routes.get("/users/<name>/limits")
 async def get_limits_of(name: str) -> Response:
-    """The same of any account, for admins."""
+    """Answer with each limit and the use of any account, for admins."""
     admin()
     if await service().hub.accounts.get(name) is None:
         raise NotFound(f"no user {name!r}")
@@ -32,7 +32,7 @@ async def get_limits_of(name: str) -> Response:
 
 @routes.get("/users/limits")
 async def list_limits() -> Response:
-    """Each limit, and the use of every account, by name; and the disk. For admins."""
+    """List each limit, the use of every account by name, and the disk, for admins."""
     admin()
     hub = service().hub
     accounts = []

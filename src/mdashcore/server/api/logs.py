@@ -18,7 +18,7 @@ routes: Blueprint = Blueprint("logs", __name__, url_prefix="/logs")
 @routes.post("")
 @takes_body()
 async def read_logs() -> Response:
-    """Stored notifications, oldest first: ``{"start"?, "before"?, "limit"?, "id"?, "name"?}``."""
+    """Answer with stored notifications, oldest first: ``{"start"?, "before"?, "limit"?, "id"?, "name"?}``."""
     value = await body_object()
     members(value, "start", "before", "limit", "id", "name")
     query = LogQuery(

@@ -1,4 +1,4 @@
-"""``/rollouts``: how they stand, and what people ask of them. `mdashcore.server.uploads.rollout_upload` makes one."""
+"""``/rollouts``: their progress, and the commands of users. `mdashcore.server.uploads.rollout_upload` creates them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ACTIONS: Mapping[str, _Action] = {
 
 @routes.get("")
 async def list_rollouts() -> Response:
-    """The account's rollouts, the newest first."""
+    """List the account's rollouts, the newest first."""
     damaged: list[str] = []
     found = await service().hub.rollouts.of(principal().account, damaged)
     return await send_values([*map(describe, found), *({"id": id, "damaged": ["rollout"]} for id in sorted(damaged))])
@@ -39,13 +39,13 @@ async def list_rollouts() -> Response:
 
 @routes.get("/<id>")
 async def get_rollout(id: str) -> Response:
-    """One rollout."""
+    """Answer with one rollout."""
     return answer(describe(await service().hub.rollouts.get(principal().account, id)))
 
 
 @routes.get("/<id>/members")
 async def list_members(id: str) -> Response:
-    """Its devices in order, in pages: ``?start=0&limit=100&outcome=FAILED``."""
+    """List a rollout's devices in order, in pages: ``?start=0&limit=100&outcome=FAILED``."""
     start, limit = _number("start", 0, 0, 2**31), _number("limit", 100, 1, MAX_PAGE)
     outcome = request.args.get("outcome")
     if outcome is not None and outcome not in set(Outcome):
@@ -57,7 +57,7 @@ async def list_members(id: str) -> Response:
 
 
 async def _members(present: Rollout, account: str, start: int, limit: int, outcome: str | None) -> dict[str, Any]:
-    """A page of a rollout's members, in whose order they are not stored."""
+    """Return a page of a rollout's members in the rollout's order. They are stored in another one."""
     rollouts, pace = service().hub.rollouts, Pace(account)
     members: dict[str, Member] = {}
     damaged: list[str] = []
@@ -83,7 +83,7 @@ async def _members(present: Rollout, account: str, start: int, limit: int, outco
 
 @routes.post("/<id>/<action>")
 async def change_rollout(id: str, action: str) -> Response:
-    """Approve, pause, resume, retry or abort it; answers with the rollout."""
+    """Approve, pause, resume, retry or abort a rollout. Answers with the rollout."""
     if action not in _ACTIONS:
         raise NotFound(f"nothing is served at {request.path}")
     return answer(describe(await _ACTIONS[action](service().hub.rollouts, principal().account, id)))
@@ -91,7 +91,7 @@ async def change_rollout(id: str, action: str) -> Response:
 
 @routes.delete("/<id>")
 async def remove_rollout(id: str) -> Response:
-    """Remove one that has ended."""
+    """Remove a rollout that has ended."""
     await service().hub.rollouts.remove(principal().account, id)
     return answer(True)
 

@@ -23,7 +23,7 @@ MAX_BATCH = 25  # a Mongoose device queues 25 frames
 @routes.post("/<method>")
 @takes_body(operations.MAX_BODY)
 async def call(id: str, method: str) -> Response:
-    """Call a method; the body is its params. Answers with the bare result, exactly as the device wrote it."""
+    """Call a method with the body as its params. Answers with the bare result, exactly as the device wrote it."""
     timeout = request.args.get("timeout")
     return answer(await operations.call(service(), device_key(id), method, await raw_body(), timeout))
 
@@ -31,7 +31,7 @@ async def call(id: str, method: str) -> Response:
 @routes.post("")
 @takes_body(operations.MAX_BODY)
 async def frame(id: str) -> Response:
-    """Pass on a whole JSON-RPC frame, or a batch; answers with a frame, errors included."""
+    """Pass on a whole JSON-RPC frame or a batch. Answers with a frame, also for errors."""
     key = device_key(id)
     await service().hub.registry.get(key)
     timeout = service().call_timeout(request.args.get("timeout"))
@@ -54,7 +54,10 @@ async def frame(id: str) -> Response:
 
 
 async def _pass_on(key: DeviceKey, message: Message, timeout: float) -> tuple[int, bytes | None]:
-    """A frame's HTTP status and reply; a notification has none. A device's own error is a reply like any other."""
+    """Return the HTTP status and the reply of a frame.
+
+    A notification has no reply. A device's own error is a reply like any other.
+    """
     if not isinstance(message, Request):
         not_a_call = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: not a call")
         error = message.error if isinstance(message, Invalid) else not_a_call

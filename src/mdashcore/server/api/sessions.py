@@ -1,4 +1,4 @@
-"""``/login``, ``/logout``, ``/session``: what the dashboard has in place of a key; and ``/me/password``."""
+"""``/login``, ``/logout``, ``/session``: the dashboard's login, in place of a key; and ``/me/password``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ routes: Blueprint = Blueprint("sessions", __name__)
 @routes.post("/login")
 @takes_body(SMALL_BODY)
 async def login() -> Response:
-    """Open a session: ``{"user", "password"}``; the cookie is in the answer."""
-    browser_of(_scope()).check_not_foreign()  # or another page could log somebody in as somebody else
+    """Open a session: ``{"user", "password"}``. The cookie is in the answer."""
+    browser_of(_scope()).check_not_foreign()  # else a page of another origin could log the user in to another account
     value = await body_object()
     members(value, "user", "password")
     name, password = value.get("user"), value.get("password")
@@ -36,7 +36,7 @@ async def login() -> Response:
 @routes.post("/logout")
 @takes_body(SMALL_BODY)
 async def logout() -> Response:
-    """End the session that the request came with, and close what it had opened; ``{"everywhere": true}``: all."""
+    """End the session of the request and close its sockets; ``{"everywhere": true}``: all sessions of the account."""
     session = principal().session
     if session is None:
         raise InvalidInput("there is no session to end: the request came with a key or a password")
@@ -54,7 +54,7 @@ async def logout() -> Response:
 
 @routes.get("/session")
 async def get_session() -> Response:
-    """Who is logged in; ``"user": null`` if nobody is, which is no error for who wants to know just that."""
+    """Answer with the user who is logged in. Without a login the answer is ``"user": null`` and no error."""
     try:
         found = await service().authenticator.of_request(_scope())
     except Unauthenticated:
@@ -65,7 +65,7 @@ async def get_session() -> Response:
 @routes.put("/me/password")
 @takes_body(SMALL_BODY)
 async def change_password() -> Response:
-    """Change one's own password: ``{"old", "new"}``. All sessions end; who came with one gets another."""
+    """Change the caller's own password: ``{"old", "new"}``. All sessions end; a caller with one gets another."""
     found = principal()
     if found.key is not None:
         raise Forbidden("a key cannot change the password; log in, or use the user name and the password")
@@ -77,7 +77,7 @@ async def change_password() -> Response:
     try:
         await passwords.check(found.account, value["old"], client_address(_scope()))
     except Unauthenticated:
-        raise Forbidden("the old password is wrong") from None  # a 401 would say that the session has ended
+        raise Forbidden("the old password is wrong") from None  # 401 would mean that the session has ended
     digest = await passwords.hash(value.get("new"), name=found.account, address=client_address(_scope()))
     account = await finish(lambda: accounts.set_password(found.account, digest))
     response = answer({"name": account.name, "admin": account.admin})

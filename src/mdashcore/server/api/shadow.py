@@ -1,4 +1,4 @@
-"""``/devices/:id/shadow``: what a device should be, and what it says it is."""
+"""``/devices/:id/shadow``: the desired and the reported state of a device."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ routes: Blueprint = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shad
 
 @routes.get("")
 async def get_shadow(id: str) -> Response:
-    """The shadow: ``{"state", "metadata", "version", "timestamp"}``; its version is the entity tag."""
+    """Answer with the shadow: ``{"state", "metadata", "version", "timestamp"}``. Its version is the entity tag."""
     return _answer(await operations.read_shadow(service(), device_key(id), _conditions()))
 
 
 @routes.post("")
 @takes_body(operations.MAX_BODY)
 async def update_shadow(id: str) -> Response:
-    """Update it: ``{"state", "version"?, "clientToken"?}``; answers with what was accepted and the new version."""
+    """Update the shadow: ``{"state", "version"?, "clientToken"?}``. Answers with the accepted state and its version."""
     body = await raw_body()
     return _answer(await operations.update_shadow(service(), device_key(id), body, _conditions()))
 
 
 def _conditions() -> Conditions | None:
-    """What the request says of the version that it is for."""
+    """Return the request's conditions on the shadow's version."""
     scope = cast(Scope, request.scope)
     return Conditions.of(header_list(scope, b"if-match"), header_list(scope, b"if-none-match"))
 
@@ -40,7 +40,7 @@ def _answer(found: operations.Versioned) -> Response:
         response = answer(found.body)
     else:
         response = Response(b"", HTTPStatus.NOT_MODIFIED)
-        for name in ("Content-Type", "Content-Length"):  # of nothing
+        for name in ("Content-Type", "Content-Length"):  # 304 has no body
             response.headers.pop(name, None)
     response.headers["ETag"] = etag(found.version)
     return response

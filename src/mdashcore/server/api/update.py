@@ -1,6 +1,6 @@
-"""``/devices/:id/ota``: how a firmware update stands, and taking it back.
+"""``/devices/:id/ota``: the state of a firmware update, and its cancellation.
 
-The upload itself is in `mdashcore.server.uploads.update_upload`.
+`mdashcore.server.uploads.update_upload` takes the upload.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ routes: Blueprint = Blueprint("update", __name__, url_prefix="/devices/<id>/ota"
 
 @routes.get("")
 async def get_update(id: str) -> Response:
-    """The device's newest update, and those before it."""
+    """Answer with the device's newest update and the earlier ones."""
     key, hub = device_key(id), service().hub
     await hub.registry.get(key)
     update = await hub.updates.get(key)
@@ -27,21 +27,21 @@ async def get_update(id: str) -> Response:
         history = await hub.updates.history(key)
     except Damaged:
         history, damaged = History(), {"damaged": ["history"]}
-    if update.ended:  # also where whoever ended it was stopped before it was remembered
+    if update.ended:  # a node that stopped may have ended the update without adding it to the history
         history = history.with_(update)
     return answer({**hub.updates.describe(key, update), "history": history.describe(), **damaged})
 
 
 @routes.post("/end")
 async def end_transfer(id: str) -> Response:
-    """End the transfer that the device holds, which is none of an update that goes on."""
+    """End a transfer that the device holds and that belongs to no running update."""
     await service().node.user_calls.end_transfer(device_key(id))
     return answer(True)
 
 
 @routes.delete("")
 async def cancel_update(id: str) -> Response:
-    """Take the device's update back; the answer is how it ended."""
+    """Cancel the device's update. The answer is the update's final state."""
     key, hub = device_key(id), service().hub
     await hub.registry.get(key)
     update = await service().node.update_supervisor.cancel(key)

@@ -28,14 +28,14 @@ routes: Blueprint = Blueprint("users", __name__)
 
 @routes.get("/me")
 async def get_me() -> Response:
-    """Who asks: the account's name, and whether this request may manage accounts."""
+    """Answer with the caller's account name, and whether this request may manage accounts."""
     found = principal()
     return answer({"name": found.account, "admin": found.admin})
 
 
 @routes.get("/users")
 async def list_users() -> Response:
-    """All accounts, by name."""
+    """List all accounts by name."""
     admin()
     damaged: list[str] = []
     accounts = await service().hub.accounts.all(damaged)
@@ -46,7 +46,7 @@ async def list_users() -> Response:
 @routes.post("/users")
 @takes_body(SMALL_BODY)
 async def create_user() -> Response:
-    """Make an account: ``{"name", "password", "admin"?}``."""
+    """Create an account: ``{"name", "password", "admin"?}``."""
     by = admin()
     value = await body_object()
     members(value, "name", "password", "admin")
@@ -75,7 +75,7 @@ async def change_user(name: str) -> Response:
 
 @routes.delete("/users/<name>")
 async def remove_user(name: str) -> Response:
-    """Remove an account with its devices and keys, or go on with that; whatever they had opened is closed."""
+    """Remove an account with its devices and keys, or continue an interrupted removal. Their sockets are closed."""
     admin()
     hub = service().hub
     await finish(lambda: hub.remove_account(name))

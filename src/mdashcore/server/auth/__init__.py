@@ -1,4 +1,4 @@
-"""Authentication: from the headers of a request to the account that it acts for."""
+"""Authentication: maps the headers of a request to the account for which it acts."""
 
 from mdashcore.server.auth.authenticator import (
     Authenticator,

@@ -1,4 +1,4 @@
-"""From the headers of a request to the account that it acts for."""
+"""Authenticates a request by its headers."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from mdashcore.server.auth.session_cookie import SessionCookie
 
 __all__ = ["Authenticator", "Browser", "Principal", "bearer", "client_address", "query_value", "session_cookie"]
 
-MAX_FIELDS: Final = 32  # of a query: nothing here has more than three
+MAX_FIELDS: Final = 32  # of a query: no endpoint here has more than three
 
 
 @attrs.frozen
 class Principal:
-    """Who asks."""
+    """The account that a request acts for, and its credential."""
 
     account: str
     admin: bool = False
-    """Only for people with a password: a key cannot manage accounts."""
+    """Whether it may manage accounts. Only a login with a password may; a key may not."""
     key: str | None = None
-    """The id of the API key, if it was one."""
+    """The id of the API key, if the credential was a key."""
     session: BrowserSession | None = None
-    """The browser session, if it was one."""
+    """The browser session, if the credential was a session."""
 
     @property
     def revocable(self) -> str | None:
-        """What to ask for when a socket that this one opened has to be closed: the key's id, or the session's."""
+        """The id by which this principal's sockets are closed: the key's or the session's."""
         return self.key if self.session is None else self.session.id
 
 
 @attrs.frozen
 class Browser:
-    """What a browser adds to a request by itself: its cookie, and where the page is that sends it.
+    """The part of a request that a browser adds by itself: its cookie, and the origin of the page that sends it.
 
-    A cookie comes with every request, whoever's page made the browser send it. So it counts for nothing that can
-    change or tell anything across origins, unless the browser itself says that the page is one of ours.
+    A browser sends the cookie with every request, also for a page of another origin. So the cookie authenticates a
+    request that can change or reveal anything only if the browser says that the page is of this server.
     """
 
     secrets: tuple[str, ...] = ()
-    """What may be the session's secret: another page of the domain may have set cookies of the same name."""
+    """Candidates for the session's secret. Another page of the domain may have set cookies of the same name."""
     safe: bool = False
-    """Whether the request only reads, and its answer is kept from other origins by the browser."""
+    """Whether the request only reads, and the browser hides its answer from other origins."""
     origin: str | None = None
     fetch_site: str | None = None
     """The header ``Sec-Fetch-Site``."""
@@ -61,33 +61,32 @@ class Browser:
 
     @classmethod
     def of(cls, get: Callable[[str], str | None], *, safe: bool, cookie: SessionCookie) -> Browser:
-        """From a request's headers; `get` knows their lower-case names."""
+        """Make the value from a request's headers; `get` looks them up by their lower-case names."""
         return cls(cookie.secrets(get("cookie")), safe, get("origin"), get("sec-fetch-site"), get("host"))
 
     def check_not_foreign(self) -> None:
-        """Raises `Forbidden` for a request that a page of another origin has sent; what is no browser may pass."""
+        """Raise `Forbidden` for a request of a page of another origin. Clients other than browsers may pass."""
         if (self.fetch_site is not None or self.origin is not None) and not self._is_own():
             raise Forbidden("a page of another origin has sent this request")
 
     def check_own_page(self) -> None:
-        """Raises `Forbidden` unless the browser says that a page of ours has sent the request."""
+        """Raise `Forbidden` unless the browser says that a page of this server has sent the request."""
         self.check_not_foreign()
         if not self._is_own():
             raise Forbidden("with a session cookie, a request that changes something needs Origin or Sec-Fetch-Site")
 
     def _is_own(self) -> bool:
-        """Whether the browser knows it, or the origin is the host that was asked: both are out of a page's reach."""
+        """Return whether the page is of this server, by `Sec-Fetch-Site` or `Origin`, which no page can set."""
         if self.fetch_site is not None:
-            return self.fetch_site == "same-origin"  # also where a proxy has changed the host
+            return self.fetch_site == "same-origin"  # right also behind a proxy that has changed the host
         scheme, _, netloc = (self.origin or "").partition("://")
         return scheme in ("http", "https") and netloc != "" and netloc.lower() == (self.host or "").lower()
 
 
 class Authenticator:
-    """Knows people by ``Bearer`` key, ``Basic`` user and password, ``?access_token=``, or the session cookie.
+    """Authenticates requests by ``Bearer`` key, ``Basic`` user and password, ``?access_token=``, or the session cookie.
 
-    What has a key's form in the place of the password is looked up as a key, whatever the user's name, and as nothing
-    else.
+    A password in the form of a key is looked up only as a key, whatever the user's name is.
     """
 
     def __init__(self, hub: Hub, passwords: Passwords) -> None:
@@ -95,7 +94,7 @@ class Authenticator:
         self._passwords = passwords
 
     async def of_request(self, scope: Scope) -> Principal:
-        """Who sent an HTTP request. Raises as `authenticate`."""
+        """Authenticate an HTTP request. Raises as `authenticate`."""
         query = scope["query_string"].decode("latin-1")
         authorization = header(scope, b"authorization")
         found = await self.authenticate(authorization, query, browser_of(scope), client_address(scope))
@@ -106,18 +105,18 @@ class Authenticator:
     async def authenticate(
         self, authorization: str | None, query: str = "", browser: Browser = Browser(), address: str = ""
     ) -> Principal:
-        """Who sent a request.
+        """Authenticate a request.
 
         Args:
             authorization: the value of that header, if there is one.
             query: the query string as it was sent.
-            browser: heeded where neither of the two names anybody.
-            address: the client's IP address: wrong passwords count for it.
+            browser: used if neither the header nor the query has a credential.
+            address: the client's IP address, for which wrong passwords are counted.
 
         Raises:
-            Unauthenticated: nobody valid.
-            Forbidden: the cookie is valid, but a page of another origin sends it.
-            Busy: too many wrong passwords.
+            Unauthenticated: there is no valid credential.
+            Forbidden: the cookie is valid, but a page of another origin has sent it.
+            Busy: there were too many wrong passwords.
         """
         if authorization is None:
             token = _access_token(query)
@@ -131,9 +130,9 @@ class Authenticator:
             return await self._by_key(value.strip())
         if scheme.lower() == "basic":
             if browser.fetch_site != "none":
-                browser.check_not_foreign()  # a browser that knows a password adds it by itself, as it does a cookie
+                browser.check_not_foreign()  # a browser adds a password by itself, as it does a cookie
             name, password = _basic(value.strip())
-            if identity.is_key(password):  # for clients that know nothing but user and password in a URL
+            if identity.is_key(password):  # for clients that support only user and password in a URL
                 return await self._by_key(password)
             account = await self._passwords.check(name, password, address)
             return Principal(account.name, admin=account.admin)
@@ -143,7 +142,7 @@ class Authenticator:
         session, account = await self._first_session(browser.secrets)
         if not browser.safe:
             browser.check_own_page()
-        elif browser.fetch_site != "none":  # which means: a person asked for it, no page did
+        elif browser.fetch_site != "none":  # "none" means that a person opened the address, without a page
             browser.check_not_foreign()
         return Principal(account.name, admin=account.admin, session=session)
 
@@ -161,24 +160,24 @@ class Authenticator:
 
 
 def browser_of(scope: Scope) -> Browser:
-    """What a browser added to an HTTP request."""
-    reads = scope["method"] in ("GET", "HEAD") and "/rpc/" not in scope["path"]  # calls to devices come as GET, too
+    """Return the browser's part of an HTTP request."""
+    reads = scope["method"] in ("GET", "HEAD") and "/rpc/" not in scope["path"]  # GET also calls devices
     return Browser.of(lambda name: header(scope, name.encode()), safe=reads, cookie=session_cookie(scope))
 
 
 def session_cookie(scope: Scope) -> SessionCookie:
-    """The cookie of the page that an HTTP request belongs to."""
+    """Return the cookie of the page that an HTTP request belongs to."""
     return SessionCookie.of(scope["scheme"], root_path(scope))
 
 
 def client_address(scope: Scope) -> str:
-    """The IP address of an HTTP request's client; empty where it has none."""
+    """Return the IP address of an HTTP request's client; empty if it has none."""
     client = scope.get("client")
     return str(client[0]) if client else ""
 
 
 def bearer(authorization: str | None) -> str:
-    """The token of a request that can only be authenticated by one: a device's. Raises `Unauthenticated`."""
+    """Return the token of a device's request. Raises `Unauthenticated` if there is none."""
     scheme, _, value = (authorization or "").strip().partition(" ")
     if scheme.lower() != "bearer" or not value.strip():
         raise Unauthenticated("a device connects with Authorization: Bearer TOKEN")
@@ -190,7 +189,7 @@ def _access_token(query: str) -> str | None:
 
 
 def query_value(query: str, name: str) -> str | None:
-    """The first value of that name in a query string. Raises `InvalidInput` for far too many fields."""
+    """Return the first value of that name in a query string. Raises `InvalidInput` if the query has too many fields."""
     try:
         values = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_FIELDS).get(name)
     except ValueError:

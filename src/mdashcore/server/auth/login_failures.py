@@ -1,15 +1,15 @@
-"""Which logins are not even checked, because too many have failed.
+"""Refuses logins without a check after too many failures.
 
-Three rules, each with its own table:
+Three rules apply, each with its own table:
 
-1. Ten failures of a name from a network lock that name *for that network* for a minute. Nobody at another network
-   notices.
-2. A hundred failures of a name in a minute, from wherever, close the name to networks from which it has not logged in
-   before: an attacker with many addresses gets a hundred guesses a minute, and the owner still gets in.
-3. What was right a moment ago passes a lock (see `Passwords`), but not after a hundred more attempts: or the memory of
-   right passwords could be searched at the speed of HTTP.
+1. Ten failures of a name from a network lock that name *for that network* for a minute. Other networks are not
+affected.
+2. A hundred failures of a name in a minute, from any networks, close the name to networks from which it has not logged
+   in before. An attacker with many addresses gets a hundred guesses a minute, and the owner still gets in.
+3. A password that was right a moment ago passes a lock (see `Passwords`), but not after a hundred more attempts.
+   Otherwise the memory of right passwords could be searched at the speed of HTTP.
 
-Like the core, this has no clock: `now` is an argument.
+Like the core, this module has no clock: `now` is an argument.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from mdashcore._errors import Busy
 
 __all__ = ["LoginFailures"]
 
-MAX_FAILURES: Final = 10  # wrong passwords for one name from one network; then it is locked there
-LOCK: Final = 60.0  # seconds: 10 guesses a minute search nothing
+MAX_FAILURES: Final = 10  # wrong passwords for one name from one network, after which the name is locked there
+LOCK: Final = 60.0  # seconds: with 10 guesses a minute a search takes too long
 
-MAX_NAME_FAILURES: Final = 100  # wrong passwords a minute for one name from everywhere: many more than people make
-MINUTE: Final = 60.0  # seconds in which they are counted
+MAX_NAME_FAILURES: Final = 100  # wrong passwords a minute for one name from all networks: many more than people make
+MINUTE: Final = 60.0  # seconds in which those are counted
 
-MAX_DEAF: Final = 100  # attempts during a lock after which not even a remembered password is looked at
+MAX_DEAF: Final = 100  # attempts during a lock after which even a remembered password is refused
 
-MAX_TRACKED: Final = 16_384  # entries of a table: more than there are checks in a minute, so no lock is pushed out
+MAX_TRACKED: Final = 16_384  # entries of a table: more than the checks of a minute, so no lock is pushed out
 
-MAX_KNOWN: Final = 4096  # names of which it is known where they logged in: those that did last
-MAX_KNOWN_NETWORKS: Final = 16  # of one name: home, office, a phone that moves
+MAX_KNOWN: Final = 4096  # names whose networks are remembered: those that logged in last
+MAX_KNOWN_NETWORKS: Final = 16  # networks of one name: home, office, a phone that moves
 
 
 @attrs.define
 class _Lock:
     failures: int
     until: float
-    """When the failures are forgotten, and the lock ends."""
+    """When the failures are forgotten and the lock ends."""
     attempts: int = 0
-    """While it was locked."""
+    """Attempts during the lock."""
 
 
 @attrs.define
@@ -53,7 +53,7 @@ class _Sum:
 
 
 class LoginFailures:
-    """The failures of the last minute, and where names have logged in from."""
+    """The failures of the last minute, and the networks from which names have logged in."""
 
     def __init__(self) -> None:
         self._locks: OrderedDict[tuple[str, str], _Lock] = OrderedDict()
@@ -61,16 +61,16 @@ class LoginFailures:
         self._known: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
 
     def is_known(self, network: str, name: str) -> bool:
-        """Whether the name has logged in from there."""
+        """Return whether the name has logged in from the network."""
         return network in self._known.get(name, ())
 
     def is_deaf(self, network: str, name: str, now: float) -> bool:
-        """Whether there were so many attempts during a lock that even a remembered password has to wait."""
+        """Return whether even a remembered password is refused, because of too many attempts during a lock."""
         lock = self._lock_of(network, name, now)
         return lock is not None and lock.attempts >= MAX_DEAF
 
     def check(self, network: str, name: str, now: float) -> None:
-        """Refuse a login that must not be checked. Raises `Busy`, with the seconds that are left."""
+        """Refuse a login that must not be checked. Raises `Busy` with the seconds that are left."""
         lock = self._lock_of(network, name, now)
         if lock is not None:
             lock.attempts += 1
@@ -81,9 +81,12 @@ class LoginFailures:
             raise _refusal(found.until - now)
 
     def fail(self, network: str, name: str, now: float) -> tuple[bool, bool]:
-        """Count a wrong password: whether the name is locked there now, and whether it is closed to strangers now.
+        """Count a wrong password.
 
-        Each is true once: for the failure that has brought it about.
+        Returns:
+            Whether the name is now locked for the network, and whether it is now closed to unknown networks. Each is
+            true
+            once, for the failure that has caused it.
         """
         lock = self._locks.get((network, name))
         if lock is None or lock.until <= now:
@@ -99,7 +102,7 @@ class LoginFailures:
         return lock.failures == MAX_FAILURES, total.failures == MAX_NAME_FAILURES
 
     def succeed(self, network: str, name: str) -> None:
-        """Forget the failures of the name from there, and know from now on that it logs in from there."""
+        """Forget the failures of the name from the network, and remember that the name logs in from there."""
         self._locks.pop((network, name), None)
         networks = self._known.get(name) or OrderedDict()
         _put(networks, network, None, MAX_KNOWN_NETWORKS)
@@ -115,7 +118,7 @@ def _refusal(seconds: float) -> Busy:
 
 
 def _put(table: OrderedDict, key: object, value: object, size: int) -> None:  # type: ignore[type-arg]
-    """Put something at the end of a table, and push out what was put longest ago."""
+    """Put an entry at the end of a table, and drop the oldest one if the table is full."""
     table[key] = value
     table.move_to_end(key)
     if len(table) > size:

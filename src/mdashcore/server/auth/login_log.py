@@ -1,4 +1,4 @@
-"""The log of logins that failed: one line for each, in a form that fail2ban and its like can read.
+"""The log of failed logins: one line for each, in a form that fail2ban and similar tools can read.
 
 ::
 
@@ -6,7 +6,8 @@
     login locked: address=192.0.2.7 name="alice" seconds=60
     login closed: address=192.0.2.7 name="alice" seconds=60
 
-The address is first, and the name is written as JSON in ASCII: it can neither end the line nor look like an address.
+The address is first, and the name is written as JSON in ASCII. So a name can neither end the line nor look like an
+address.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ _log = logging.getLogger(LOGGER)
 
 MAX_LOGGED_NAME: Final = 64  # characters: no account has a longer name
 
-FREE_LINES: Final = 60  # lines a minute for logins that cost no check: strangers must not fill the disk with them
+FREE_LINES: Final = 60  # lines a minute for logins that cost no check: attackers must not fill the disk with them
 FREE_PERIOD: Final = 60.0  # seconds
 
 
 class LoginLog:
-    """Writes the lines. Failures that cost a check are as rare as checks are; the others are bounded here."""
+    """Writes the lines. Checks are rare and bound the failures that cost one. The other failures are bounded here."""
 
     def __init__(self) -> None:
         self._free = 0
         self._period_ends = float("-inf")
 
     def failed(self, address: str, name: str) -> None:
-        """A wrong name or password."""
+        """Log a wrong name or password."""
         _log.warning("login failed: %s", _who(address, name))
 
     def impossible(self, address: str, name: str, now: float) -> None:
-        """A name or a password that none can be. Only some of them are logged, and how many are not."""
+        """Log a name or a password that cannot be valid. Some of them are left out, and their number is logged."""
         if now >= self._period_ends:
             if self._free > FREE_LINES:
                 _log.warning("%d more failed logins, with impossible names or passwords", self._free - FREE_LINES)
@@ -50,11 +51,11 @@ class LoginLog:
             self.failed(address, name)
 
     def locked(self, address: str, name: str, seconds: float) -> None:
-        """The name is locked for the network of the address."""
+        """Log that the name is locked for the network of the address."""
         _log.warning("login locked: %s seconds=%d", _who(address, name), seconds)
 
     def closed(self, address: str, name: str, seconds: float) -> None:
-        """The name is closed to all networks from which it has not logged in; the address brought that about."""
+        """Log that the name is closed to networks from which it has not logged in."""
         _log.warning("login closed: %s seconds=%d", _who(address, name), seconds)
 
 

@@ -1,10 +1,10 @@
-"""The order in which passwords are checked, when more come than can be checked.
+"""The order in which passwords are checked when more logins come than can be checked.
 
-A check is expensive on purpose, so a few strangers can ask for more of them than the machine can make. The queue gives
-the next turn to the network address that has asked least in the last minutes; and of one address, to the name that was
-asked for least. A login that succeeds counts as not asked. So people, who rarely fail, come before those who guess, and
-those who guess wait for each other. Of equals the last one to come is the first: where more come than can be served,
-some are refused in any order, and in this one the others do not wait for those who will be refused.
+A check is expensive on purpose, so a few attackers can ask for more checks than the machine can make. The queue gives
+the next turn to the network address that has asked least in the last minutes. Among the logins of one address it
+prefers the name that was asked for least. A login that succeeds does not count. So people, who rarely fail, come before
+attackers, and attackers wait for each other. Of equals the last one to come is the first. If more logins come than can
+be served, any order refuses some; in this one the others do not wait for those that will be refused.
 
 Like the core, the queue has no clock and waits for nothing: `now` is an argument.
 """
@@ -20,22 +20,22 @@ import attrs
 
 __all__ = ["LoginQueue", "Ticket", "network_of"]
 
-MAX_WAITING: Final = 256  # logins that wait for a turn: many more than can be served before they give up
+MAX_WAITING: Final = 256  # logins that wait for a turn: many more than can be served before their clients give up
 
 HALF_LIFE: Final = 60.0  # seconds after which an attempt counts half: as long as a lock
 
-MAX_COUNTED: Final = 4096  # addresses, and names, whose attempts are counted: what is pushed out has asked least lately
+MAX_COUNTED: Final = 4096  # addresses, and names, whose attempts are counted: the ones dropped have asked least lately
 
 
 def network_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is what one customer gets.
+    """Return the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address.
+
+    One customer of a provider gets a /64. Text that is no IP address is returned unchanged, as one network.
 
     >>> network_of("2001:db8::1:2:3")
     '2001:db8::/64'
     >>> network_of("::ffff:192.0.2.7")
     '192.0.2.7'
-
-    Text that is no IP address stands for itself: one network.
     """
     try:
         found = ip_address(address)
@@ -53,17 +53,17 @@ class Ticket:
     """A login that waits for its turn."""
 
     network: str
-    """As `network_of` gives it."""
+    """As `network_of` returns it."""
     name: str
     known: bool = False
-    """Whether this name has logged in from this network before: strangers on the same network do not delay it."""
+    """Whether this name has logged in from this network before. Attackers on the same network do not delay it."""
 
 
 class LoginQueue:
     """The logins that wait.
 
     Args:
-        size: how many may wait.
+        size: the number of logins that may wait.
     """
 
     def __init__(self, size: int = MAX_WAITING) -> None:
@@ -77,20 +77,20 @@ class LoginQueue:
         return len(self._waiting)
 
     def count(self, ticket: Ticket, now: float) -> None:
-        """Count an attempt. It counts also where the login gets its turn without waiting, or is refused."""
+        """Count an attempt, also one that gets its turn without waiting or is refused."""
         self._networks.add(ticket.network, 1.0, now)
         self._names.add((ticket.network, ticket.name), 1.0, now)
 
     def forgive(self, ticket: Ticket, now: float) -> None:
-        """Take a counted attempt back: the login has succeeded."""
+        """Take a counted attempt back, because the login has succeeded."""
         self._networks.add(ticket.network, -1.0, now)
         self._names.add((ticket.network, ticket.name), -1.0, now)
 
     def join(self, ticket: Ticket, now: float) -> Ticket | None:
-        """Let a login wait; it has been counted.
+        """Let a login wait. `count` was called for it before.
 
         Returns:
-            the one that has to go where too many wait: the last in order, which may be `ticket` itself.
+            The login that has to go if too many wait: the last in order, which may be `ticket` itself.
         """
         self._arrivals += 1
         self._waiting[ticket] = self._arrivals
@@ -101,11 +101,11 @@ class LoginQueue:
         return last
 
     def leave(self, ticket: Ticket) -> bool:
-        """Remove a login that waits no longer; `False` where it does not wait."""
+        """Remove a login that waits no longer. Returns `False` if it was not in the queue."""
         return self._waiting.pop(ticket, None) is not None
 
     def next(self, now: float) -> Ticket | None:
-        """Remove and return the login whose turn it is; `None` where none waits."""
+        """Remove and return the login whose turn it is; `None` if no login waits."""
         if not self._waiting:
             return None
         first = min(self._waiting, key=lambda each: self._rank(each, now))
@@ -113,16 +113,17 @@ class LoginQueue:
         return first
 
     def _rank(self, ticket: Ticket, now: float) -> tuple[float, float, int]:
-        """A low rank comes first."""
+        """Return the login's rank. The lowest rank comes first."""
         network = 0.0 if ticket.known else self._networks.get(ticket.network, now)
         return network, self._names.get((ticket.network, ticket.name), now), -self._waiting[ticket]
 
 
 class _Attempts:
-    """How often each key was counted lately; older attempts fade."""
+    """Counts attempts by key. Older attempts count less and less."""
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # the value, and when it was that
+        # the value, and the time for which it was computed
+        self._counts: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def get(self, key: Hashable, now: float) -> float:
         value, then = self._counts.get(key, (0.0, now))

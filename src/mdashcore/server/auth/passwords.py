@@ -1,8 +1,9 @@
 """Passwords: Argon2id at a bounded cost.
 
-One check takes 64 MB and, on a slow machine, a quarter of a second of a core, and HTTP Basic would ask for it with
-every request. So a password that was right a moment ago is known again by a keyed digest, half of the cores at most
-check passwords, a queue says whose turn it is (`login_queue`), and guessing ends after a few tries (`login_failures`).
+One check takes 64 MB and, on a slow machine, a quarter of a second of a core. HTTP Basic asks for one with every
+request. Four measures bound the cost. A password that was right a moment ago is recognised by a keyed digest. At most
+half of the cores check passwords. A queue decides which login is next (`login_queue`). Guessing ends after a few tries
+(`login_failures`).
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ MAX_THREADS: Final = 4  # checks at the same time: 256 MB, and a hundred first l
 
 MAX_WAIT: Final = 10.0  # seconds in the queue: browsers and people wait no longer
 
-REFUSAL_DELAY: Final = 1.0  # seconds before a login that is not checked is answered: a loop of them costs little
-MAX_DELAYED: Final = 1024  # answers that wait so: beyond, waiting would cost more than answering
+REFUSAL_DELAY: Final = 1.0  # seconds before a login that is not checked is answered: a loop of such logins costs little
+MAX_DELAYED: Final = 1024  # answers delayed at the same time: beyond, waiting would cost more than answering
 
-REMEMBER: Final = 300.0  # seconds from its last use that a right password is known without a new check
+REMEMBER: Final = 300.0  # seconds since its last use for which a right password is accepted without a new check
 MAX_REMEMBERED: Final = 4096  # right passwords, at 200 bytes each: those that were used last
 
-MAX_PASSWORD: Final = 1024  # characters: more is no password, and hashing it is work
-MIN_PASSWORD: Final = 1  # character: what is a good password, those who choose it judge
+MAX_PASSWORD: Final = 1024  # characters: longer text is no password, and hashing it takes time
+MIN_PASSWORD: Final = 1  # character: users judge themselves what a good password is
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ WRONG: Final = "the user name or the password is wrong"
 
 
 def check_threads() -> int:
-    """How many passwords are checked at the same time: on half of the cores, so that devices have the others."""
+    """Return the number of passwords checked at the same time: half of the cores, so that devices have the others."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MAX_THREADS, cores // 2))
 
@@ -56,16 +57,16 @@ def check_threads() -> int:
 class _Verdict(NamedTuple):
     right: bool
     new_hash: str | None = None
-    """The right password's, where the present one was made with other parameters."""
+    """A new hash of the right password, if the present one was made with other parameters."""
 
 
 class Passwords:
     """Hashes passwords, and checks them for accounts.
 
     Args:
-        secret: random bytes; only this process ever needs them.
+        secret: random bytes that only this process needs.
         hasher: the default is the library's (RFC 9106, 64 MB in three passes), in one thread for each check.
-        threads: how many checks may run at the same time.
+        threads: the number of checks at the same time.
         refusal_delay: seconds before a login that is not checked is answered.
     """
 
@@ -84,20 +85,20 @@ class Passwords:
         self._turns = _Turns(threads or check_threads())
         self._failures = LoginFailures()
         self._log = LoginLog()
-        self._remembered: OrderedDict[bytes, float] = OrderedDict()  # with the time until when
+        self._remembered: OrderedDict[bytes, float] = OrderedDict()  # with the time at which each expires
         self._dummy = ""
         self._refusal_delay = refusal_delay
         self._delayed = 0
 
     async def hash(self, password: object, *, name: str = "", address: str = "") -> str:
-        """The password's hash, in PHC string format.
+        """Hash a password. Returns the hash in PHC string format.
 
         Args:
-            name: the account that asks for it: it waits for its turn as a login does.
-            address: its client's.
+            name: the account of the caller, which waits for its turn as for a login.
+            address: the IP address of the account's client.
 
         Raises:
-            InvalidInput: it cannot be a password.
+            InvalidInput: the value cannot be a password.
             Busy: too many logins at the same time.
         """
         if not isinstance(password, str) or not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
@@ -109,13 +110,13 @@ class Passwords:
         return hashed
 
     async def check(self, name: str, password: str, address: str = "") -> Account:
-        """The account of that name, if this is its password.
+        """Return the account of that name, if this is its password.
 
         Args:
-            address: the client's IP address; what is no such address counts as one client.
+            address: the client's IP address. Other text counts as the name of one client.
 
         Raises:
-            Unauthenticated: no such account, or another password; which, takes equally long to say.
+            Unauthenticated: no such account, or another password. Both take equally long.
             Busy: too many wrong passwords lately, or too many checks at the same time.
         """
         network = network_of(address)
@@ -130,9 +131,11 @@ class Passwords:
         try:
             self._failures.check(network, name, trio.current_time())
             async with self._turns.wait(ticket):
-                self._failures.check(network, name, trio.current_time())  # others were tried while this one waited
+                # other logins were tried while this one waited
+                self._failures.check(network, name, trio.current_time())
                 verdict = await self._verify(account, password)
-                self._failures.check(network, name, trio.current_time())  # of many at the same time the first few count
+                # of many at the same time only the first few count
+                self._failures.check(network, name, trio.current_time())
                 if verdict.right:
                     self._turns.succeeded(ticket)
         except Busy:
@@ -149,7 +152,7 @@ class Passwords:
 
     async def _verify(self, account: Account | None, password: str) -> _Verdict:
         if account is None and not self._dummy:
-            # As much work as for an account that exists, or the time would tell which names do.
+            # This takes as long as for an existing account. Otherwise the time would reveal which names exist.
             self._dummy = await self._turns.run(lambda: self._hasher.hash(b"no account has this"))
         expected = self._dummy if account is None else account.password_hash
         text = _bytes(password)
@@ -166,7 +169,7 @@ class Passwords:
         return await self._turns.run(verify)
 
     async def _replace_hash(self, account: Account, new_hash: str) -> None:
-        """Keep a right password's hash with the present parameters. It never fails a login."""
+        """Store a right password's hash with the present parameters. A failure does not fail the login."""
         try:
             await self._accounts.replace_hash(account, new_hash)
         except (StorageError, Busy):
@@ -181,7 +184,7 @@ class Passwords:
             self._log.closed(address, name, MINUTE)
 
     async def _delay(self) -> None:
-        """Let a client that is not served wait, so that asking again and again costs the server little."""
+        """Delay the answer to a login that is not checked, so that a client's retries cost the server little."""
         if self._delayed >= MAX_DELAYED:
             return
         self._delayed += 1
@@ -193,9 +196,10 @@ class Passwords:
     # Right passwords that were used lately
 
     def _recall(self, network: str, account: Account, password: str) -> bool:
-        """Whether this password was right a moment ago, from there.
+        """Return whether this password was right a moment ago, from this network.
 
-        That counts also while the name is locked: strangers who guess must not shut out a client that is in already.
+        This counts also while the name is locked, so that guesses of strangers do not shut out a client that is logged
+        in.
         """
         now = trio.current_time()
         digest = self._digest(network, account, password)
@@ -214,13 +218,13 @@ class Passwords:
             self._remembered.popitem(last=False)
 
     def _digest(self, network: str, account: Account, password: str) -> bytes:
-        """Changes with the password, so that a changed one is not remembered."""
+        """Return a digest that changes with the password, so that an old password is not accepted."""
         parts = "\0".join((network, account.name, account.credential, password))
         return hmac.digest(self._secret, _bytes(parts), hashlib.sha256)
 
 
 class _Turns:
-    """Gives the threads to those that `LoginQueue` names."""
+    """Gives the threads to the logins in the order of `LoginQueue`."""
 
     def __init__(self, threads: int) -> None:
         self._limiter = trio.CapacityLimiter(threads)
@@ -230,7 +234,7 @@ class _Turns:
 
     @asynccontextmanager
     async def wait(self, ticket: Ticket) -> AsyncIterator[None]:
-        """Hold one of the threads' turns. Raises `Busy` where it does not come."""
+        """Hold a thread's turn as long as the context lasts. Raises `Busy` if the turn does not come in time."""
         now = trio.current_time()
         self._queue.count(ticket, now)
         if self._free > 0:
@@ -260,7 +264,7 @@ class _Turns:
             raise Busy("too many logins at once", retry_after=MAX_WAIT)
 
     def _pass_on(self) -> None:
-        """Give the turn to the next one."""
+        """Give the turn to the next login."""
         ticket = self._queue.next(trio.current_time())
         if ticket is None:
             self._free += 1
@@ -269,11 +273,11 @@ class _Turns:
             self._tasks[ticket].done.set()
 
     def succeeded(self, ticket: Ticket) -> None:
-        """Say that an attempt was none to be counted."""
+        """Take the counted attempt of a login back, because it has succeeded."""
         self._queue.forgive(ticket, trio.current_time())
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of a function that runs in a thread; only for the holder of a turn."""
+        """Run a function in a thread and return its result. Only the holder of a turn may call this."""
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
 
 
@@ -281,11 +285,11 @@ class _Turns:
 class _Waiting:
     done: trio.Event = attrs.field(factory=trio.Event)
     granted: bool = False
-    """Whether the turn has come; else the login was refused."""
+    """Whether the turn has come. If not, the login was refused."""
 
 
 def _possible(name: str, password: str) -> bool:
-    """Whether there can be such a login at all; what cannot be must not cost anything."""
+    """Return whether name and password can be valid at all. A login that cannot be valid must cost nothing."""
     try:
         identity.check_account_name(name)
     except InvalidInput:

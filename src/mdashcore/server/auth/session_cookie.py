@@ -1,8 +1,8 @@
 """The cookie that holds a browser session's secret: its name and attributes, in one place.
 
-A browser takes a cookie whose name begins with ``__Host-`` only over TLS, for the whole host, and not from another
-host of the same domain (RFC 6265bis): so nobody else can plant one. Under a path prefix, where neighbours share the
-host, ``__Secure-`` is what is left of that. Without TLS there is neither.
+A browser takes a cookie whose name begins with ``__Host-`` only over TLS, for the whole host, and not from another host
+of the same domain (RFC 6265bis). So no other host can set one. Under a path prefix, where neighbours share the host,
+``__Secure-`` is used, which still requires TLS. Without TLS the name has no prefix.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ __all__ = ["SESSION_COOKIE", "SessionCookie"]
 
 SESSION_COOKIE: Final = "mdash_session"
 
-MAX_TRIED: Final = 8  # cookies of our name: other hosts of the domain may have set some, and each costs two reads
+MAX_TRIED: Final = 8  # cookies of this name: other hosts of the domain may have set some, and each costs two reads
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}:mds_[A-Za-z0-9_-]{43}")
-"""The form of a secret; what has another one is not looked up."""
+"""The form of a secret. Values of another form are not looked up."""
 
 
 @attrs.frozen
 class SessionCookie:
-    """How the cookie is called, and where the browser sends it."""
+    """The cookie's name, and where the browser sends it."""
 
     name: str
     path: str
@@ -32,7 +32,7 @@ class SessionCookie:
 
     @classmethod
     def of(cls, scheme: str, prefix: str = "") -> SessionCookie:
-        """The cookie for pages of this scheme, under this path prefix.
+        """Return the cookie for pages of this scheme, under this path prefix.
 
         >>> SessionCookie.of("https")
         SessionCookie(name='__Host-mdash_session', path='/', secure=True)
@@ -46,7 +46,7 @@ class SessionCookie:
         return cls(mark + SESSION_COOKIE, f"{prefix.rstrip('/')}/", secure)
 
     def secrets(self, header: str | None) -> tuple[str, ...]:
-        """What may be a session's secret among a request's cookies: the first few of this name that have its form."""
+        """Return the candidates for a session's secret: the first few cookies of the right name and form."""
         found: dict[str, None] = {}
         for pair in (header or "").split(";"):
             name, _, value = pair.strip().partition("=")

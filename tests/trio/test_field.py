@@ -1,0 +1,438 @@
+"""The field in virtual time: a node, and virtual devices of any character on it, whatever becomes of either.
+
+Links drop, power is cut, the server is killed and another process takes over, its wall clock is set, people cancel,
+commit and try again. Every update ends, in a state that is what the device runs; and a wall clock that is set changes
+nothing of what happens, nor of when.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wall_clock import WallClock
+
+from mdashcore import _json, firmware, ota
+from mdashcore._errors import DeviceOffline, MdashError, RpcError, StorageError
+from mdashcore.hub import Hub
+from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import Device, DeviceKey
+from mdashcore.ota import Options, State
+from mdashcore.storage import Backend, open_backend
+from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
+from mdashcore.trio.node import Node, NodeSettings, open_node
+from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
+from mdashcore.virtual_device.wire import Wire
+
+SETTINGS = NodeSettings(ping_interval=86_400.0)  # in virtual time, silence is no sign of anything
+OPTIONS = Options(chunk_size=1024, timeout=60, commit_timeout=120, commit_after=20, auto_commit=True)
+KEY = DeviceKey("alice", "d1")
+YEAR = 365 * 86_400.0
+
+
+class Wired:
+    """The server's end of a device's connection. The device's end are two functions; texts arrive as they were sent."""
+
+    on_control: Callable[[], None] = staticmethod(lambda: None)
+    control_pending = False
+
+    def __init__(self, thing: Thing) -> None:
+        self._thing = thing
+        self._inbox: deque[bytes] = deque()
+        self._news = trio.Event()
+        self.ended = False
+
+    @property
+    def last_received(self) -> float:
+        return trio.current_time()
+
+    def ping(self) -> None:
+        pass
+
+    def put(self, frame: str) -> None:
+        """The device sends a frame."""
+        self._inbox.append(frame.encode())
+        self._news.set()
+
+    async def receive(self) -> bytes | None:
+        while not self._inbox and not self.ended:
+            self._news = trio.Event()
+            await self._news.wait()
+        await trio.lowlevel.checkpoint()
+        return self._inbox.popleft() if self._inbox else None
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.ended:
+            raise trio.BrokenResourceError
+        for message in messages:
+            self._thing.hear(bytes(message))
+
+    def close(self, code: int, reason: str) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        self.ended = True
+        self._news.set()
+
+
+class Thing:
+    """A virtual device in the field: it connects again and again, and boots again after each power cut."""
+
+    def __init__(self, field: Field, registered: Device, folder: Path, names: Sequence[str]) -> None:
+        character = join(*names)
+        if character.chatter is not None:
+            character = attrs.evolve(character, chatter=5.0)  # frames of days are what a test of hours can bear
+        self.character = character
+        self.registered = registered
+        self._field = field
+        self._folder = folder
+        self._wire = Wire(character)
+        self._stream: Wired | None = None
+        self._requests: deque[dict[str, Any]] = deque()
+        self._news = trio.Event()
+        self._power = trio.CancelScope()
+        self._away_until = 0.0
+
+    async def live(self) -> None:
+        """Run, from power cut to power cut."""
+        while True:
+            with trio.CancelScope() as self._power:
+                self.device = VirtualDevice(
+                    "d1",
+                    self._folder,
+                    build=Build("ccm", "1.0", "build-0", "esp32"),
+                    character=self.character,
+                    stats_interval=1e6,
+                    log_interval=1e6,
+                )
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.device.run, self._notify, self._reboot)
+                    nursery.start_soon(self._connect)
+                    nursery.start_soon(self._work)
+            self.drop()
+            await trio.sleep(1)
+
+    async def _connect(self) -> None:
+        while True:
+            pause = 1.0 if self.character.can_talk else 60.0  # a server does not let one in that sends rubbish
+            await trio.sleep_until(max(self._away_until, trio.current_time() + pause))
+            self._stream = stream = Wired(self)
+            self._requests.clear()
+            for method, params in self.device.hello():
+                self._send({"method": method, "params": params})
+            try:
+                await self._field.node.serve_device(self.registered, stream)  # type: ignore[arg-type]
+            except StorageError:
+                pass
+            stream.abort()
+
+    async def _work(self) -> None:
+        while True:
+            while self._requests:
+                stream, frame = self._stream, self._requests.popleft()
+                params = frame.get("params")
+                if "id" not in frame:
+                    await self.device.on_notification(frame["method"], params)
+                    continue
+                try:
+                    answer = {"result": await self.device.handle(frame["method"], params)}
+                except RpcError as exc:
+                    answer = {"error": {"code": exc.code, "message": exc.message}}
+                if stream is self._stream:
+                    self._send({"id": frame["id"], **answer})
+            self._news = trio.Event()
+            await self._news.wait()
+
+    def hear(self, message: bytes) -> None:
+        """The server has sent something."""
+        for text in self._wire.answers(message.decode()):
+            if self._stream is not None:
+                self._stream.put(text)
+        frame = _json.decode(message)
+        if isinstance(frame, dict) and "method" in frame:
+            self._requests.append(frame)
+            self._news.set()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._stream is not None and not self._stream.ended:
+            for frame in self._wire.frames(_json.encode(message).decode()):
+                self._stream.put(frame)
+
+    async def _notify(self, method: str, params: Any) -> None:
+        if self._stream is None or self._stream.ended:
+            raise DeviceOffline("no link")
+        self._send({"method": method, "params": params})
+
+    async def _reboot(self) -> None:
+        self.drop()
+
+    # What may happen to it
+
+    def drop(self) -> None:
+        """Lose the link."""
+        if self._stream is not None:
+            self._stream.abort()
+
+    def stay_away(self, seconds: float) -> None:
+        """Lose the link, and have no other for so long."""
+        self._away_until = trio.current_time() + seconds
+        self.drop()
+
+    def cut_power(self) -> None:
+        """Boot again, from what is in the flash."""
+        self._power.cancel()
+
+    @property
+    def runs(self) -> tuple[str, bool]:
+        """The build that it runs, and whether that is committed."""
+        state = self.device._boot.state
+        return self.device._boot.running.build_id, state.committed
+
+
+class Dying:
+    """The documents as one process sees them: after its death it changes nothing any more."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.alive = True
+        self.get, self.scan = inner.get, inner.scan
+
+    async def put(self, *args: Any, **options: Any) -> int:
+        self._check()
+        return int(await self._inner.put(*args, **options))
+
+    async def delete(self, *args: Any, **options: Any) -> bool:
+        self._check()
+        return bool(await self._inner.delete(*args, **options))
+
+    def _check(self) -> None:
+        if not self.alive:
+            raise StorageError("this process is dead")
+
+
+class Field:
+    """A store, a server process on it, and a device."""
+
+    node: Node
+    hub: Hub
+    thing: Thing
+
+    def __init__(self, backend: Backend, nursery: trio.Nursery) -> None:
+        self.wall = WallClock()
+        self._backend = backend
+        self._nursery = nursery
+        self._builds = count(1)
+        self._boots = count()
+        self.told: list[tuple[float, str]] = []
+        """Every state of every update, with the time at which it was stored."""
+
+    async def start(self) -> None:
+        """Start a server process; its monotonic clock begins anywhere."""
+        self._documents = Dying(self._backend.documents)
+        began = 1000.0 * next(self._boots)
+        self.hub = Hub(
+            attrs.evolve(self._backend, documents=self._documents),
+            now=self.wall,
+            monotonic=lambda: trio.current_time() - began,
+            entropy=os.urandom,
+        )
+        self.hub.updates.on_change.append(self._changed)
+        self._down = trio.Event()
+        await self._nursery.start(self._serve)
+
+    def _changed(self, key: DeviceKey, update: ota.Update) -> None:
+        if self._documents.alive:
+            self.told.append((trio.current_time(), update.state))
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as self._scope:
+            async with open_node(self.hub, settings=SETTINGS) as self.node:
+                task_status.started()
+                await trio.sleep_forever()
+        self._down.set()
+
+    async def kill(self) -> None:
+        """Kill the server process, and start another one."""
+        self._documents.alive = False
+        self._scope.cancel()
+        await self._down.wait()
+        await self.start()
+
+    async def upload(self, **changes: Any) -> None:
+        """Have an image of a new build installed, unless another update is going on."""
+        number = next(self._builds)
+        file = io.BytesIO()
+        manifest = {"name": "ccm", "platform": "esp32", "version": f"1.{number}", "build_id": f"build-{number}"}
+        firmware.write_image(file, manifest, {"app": bytes(3000)})
+        image = firmware.read_image(file, name="fw.zip")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield file.getvalue()
+
+        id = self.hub.updates.new_id()
+        await self.hub.blobs.put(blob_key("alice", id), pieces())
+        options = attrs.evolve(OPTIONS, **changes)
+        try:
+            await self.node.update_supervisor.start(KEY, id, image, options)
+        except MdashError:
+            await self.hub.blobs.delete(blob_key("alice", id))
+
+    async def happen(self, what: str) -> None:
+        """Something happens that was not asked for, or somebody asks for something."""
+        match what:
+            case "upload" | "upload, by hand" | "upload, at once":
+                changes = {"upload": {}, "upload, by hand": {"auto_commit": False}}
+                await self.upload(**changes.get(what, {"auto_commit": False, "commit_timeout": 0}))
+            case "link drops":
+                self.thing.drop()
+            case "stays away":
+                self.thing.stay_away(90.0)
+            case "power cut":
+                self.thing.cut_power()
+            case "server killed":
+                await self.kill()
+            case "cancel":
+                try:
+                    await self.node.update_supervisor.cancel(KEY)
+                except MdashError:
+                    pass
+            case "OTA.Commit" | "OTA.Revert":
+                try:
+                    await self.node.call_for_user(KEY, what, timeout=10.0)
+                except MdashError:
+                    pass
+            case "old transfer is ended":
+                try:
+                    await self.node.end_transfer(KEY)
+                except MdashError:
+                    pass
+
+    async def end(self) -> ota.Update:
+        """The newest update, once it has ended."""
+        with trio.fail_after(3 * 86_400.0):
+            return await self.node.update_supervisor.wait(KEY, lambda update: False)
+
+    def check(self, update: ota.Update) -> None:
+        """Hold what the update says of the device against the device."""
+        build, committed = self.thing.runs
+        match update.state:
+            case State.COMMITTED:
+                assert (build, committed) == (update.image.build_id, True), update
+            case State.ROLLED_BACK | State.CANCELED | State.REJECTED | State.FAILED | State.SUPERSEDED:
+                assert build != update.image.build_id, update
+
+
+Happening = tuple[str, float, float]
+"""What happens, by how much the wall clock is set then, and how many seconds go by after it."""
+
+
+async def run_course(folder: Path, names: Sequence[str], course: Sequence[Happening]) -> tuple[list[Any], ota.Update]:
+    """Let all of it happen, then nothing more until the update has ended: what was told, and how it ended."""
+    async with open_backend("memory://") as backend, trio.open_nursery() as nursery:
+        field = Field(backend, nursery)
+        await field.start()
+        await field.hub.accounts.register("alice", "-")
+        created = await field.hub.create_device("alice", "d1")
+        field.thing = Thing(field, created.device, folder, names)
+        nursery.start_soon(field.thing.live)
+        await trio.sleep(5)
+        await field.upload()
+        for what, step, seconds in course:
+            field.wall.ahead += step
+            await field.happen(what)
+            await trio.sleep(seconds)
+        if not field.thing.character.can_talk:
+            await field.happen("cancel")  # or the update waits for a month that it may begin
+        update = await field.end()
+        await trio.sleep(300)  # whatever the device still has to do, such as to roll back
+        field.check(update)
+        nursery.cancel_scope.cancel()
+    return field.told, update
+
+
+def play(make_folder: Any, names: Sequence[str], course: Sequence[Happening]) -> tuple[list[Any], ota.Update]:
+    return trio.run(
+        run_course, make_folder.mktemp("d1"), names, course, clock=trio.testing.MockClock(autojump_threshold=0)
+    )
+
+
+WHAT = st.sampled_from(
+    [
+        *("nothing", "link drops", "stays away", "power cut", "server killed"),
+        *(
+            "upload",
+            "upload, by hand",
+            "upload, at once",
+            "cancel",
+            "OTA.Commit",
+            "OTA.Revert",
+            "old transfer is ended",
+        ),
+    ]
+)
+STEPS = st.one_of(st.just(0.0), st.floats(-60 * YEAR, 60 * YEAR), st.sampled_from([-3600.0, -5.0, 5.0, 3600.0]))
+PAUSES = st.sampled_from([0.0, 0.3, 2.5, 12.0, 45.0, 200.0])
+NAMES = st.lists(st.sampled_from(sorted(CHARACTERS)), max_size=2, unique=True)
+
+
+@settings(max_examples=60)
+@given(names=NAMES, course=st.lists(st.tuples(WHAT, STEPS, PAUSES), max_size=10))
+def test_every_update_ends_in_a_state_that_is_what_the_device_runs(tmp_path_factory, names, course):
+    """Whatever the device is like, and whatever becomes of it, of its link, of the server and of its clock."""
+    play(tmp_path_factory, names, course)
+
+
+@settings(max_examples=30)
+@given(names=NAMES, course=st.lists(st.tuples(WHAT, STEPS, PAUSES), max_size=8))
+def test_a_wall_clock_that_is_set_changes_nothing(tmp_path_factory, names, course):
+    """The same states, in the same second, and the same end as where it never was; also where the process is killed, if
+    it had the time to notice.
+    """
+    pause = CLOCK_INTERVAL + 1.0
+    course = [(what, step, seconds + pause) for what, step, seconds in course]
+    still = [(what, 0.0, seconds) for what, _, seconds in course]
+    told, update = play(tmp_path_factory, names, course)
+    expected, unmoved = play(tmp_path_factory, names, still)
+    assert [state for _, state in told] == [state for _, state in expected]
+    assert [time for time, _ in told] == pytest.approx([time for time, _ in expected], abs=2.0)
+    assert update.state is unmoved.state
+
+
+@pytest.mark.parametrize("name", sorted(CHARACTERS))
+def test_left_alone_each_character_is_updated(tmp_path_factory, name):
+    """It is no straw man: where nothing goes wrong the update is committed. Where the device cannot be read it never
+    begins, and can be taken back.
+    """
+    _, update = play(tmp_path_factory, [name], [])
+    assert update.state is (State.COMMITTED if CHARACTERS[name].can_talk else State.CANCELED), update
+
+
+@pytest.mark.parametrize("step", [-50 * YEAR, -3600.0, 3600.0, 50 * YEAR])
+@pytest.mark.parametrize("during", ["stays away", "nothing", "upload, by hand"])
+def test_the_next_process_finds_an_update_as_old_as_it_is(tmp_path_factory, step, during):
+    """The wall clock is set, some seconds later the process is killed, and the update goes on where it was."""
+    course = [(during, 0.0, 2.0), ("nothing", step, CLOCK_INTERVAL + 1), ("server killed", 0.0, 5.0)]
+    told, update = play(tmp_path_factory, [], course)
+    expected, unmoved = play(tmp_path_factory, [], [(what, 0.0, seconds) for what, _, seconds in course])
+    assert update.state is unmoved.state is (State.ROLLED_BACK if "by hand" in during else State.COMMITTED), update
+    assert [time for time, _ in told] == pytest.approx([time for time, _ in expected], abs=2.0)
+
+
+def test_a_clock_that_was_set_back_while_no_process_ran_prolongs_nothing(tmp_path_factory):
+    """What has happened lies in the future then: the next process counts on from there."""
+    course = [("stays away", 0.0, 2.0), ("server killed", -YEAR, 0.0)]
+    told, update = play(tmp_path_factory, [], course)
+    assert update.state is State.COMMITTED
+    assert told[-1][0] < 300.0
