@@ -31,8 +31,8 @@ __all__ = ["FileDocuments"]
 
 SUFFIX: Final = ".json"
 
-PAGE: Final = 64  # documents read in one call of a thread: the call costs as much as reading a few
-PAGE_BYTES: Final = 2**20  # after which such a page ends: the memory of a scan
+SCAN_PAGE: Final = 64  # documents read in one call of a thread: the call costs as much as reading a few
+SCAN_PAGE_BYTES: Final = 2**20  # after which such a page ends: the memory of a scan
 
 
 class FileDocuments:
@@ -155,7 +155,7 @@ def _read_page(keys: KeyFiles, files: Iterator[tuple[str, str | None]]) -> list[
         if document is not None:
             page.append(document)
             size += len(document.body)
-            if len(page) >= PAGE or size >= PAGE_BYTES:
+            if len(page) >= SCAN_PAGE or size >= SCAN_PAGE_BYTES:
                 break
     return page
 

@@ -32,9 +32,9 @@ from mdashcore.storage import Document, LogEntry, check_begin
 
 __all__ = ["RedisBlobs", "RedisDocuments", "RedisLogs"]
 
-PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB if each has 32 KiB
+SCAN_PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB if each has 32 KiB
 
-PIECE: Final = 2**18  # bytes of a blob in one command: it delays the commands behind it by a millisecond or two
+BLOB_PIECE: Final = 2**18  # bytes of a blob in one command: it delays the commands behind it by a millisecond or two
 
 MAX_BLOB: Final = 2**29  # bytes: Redis' limit for a string
 
@@ -167,11 +167,11 @@ async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncIte
     raw = _encode(prefix)
     start, stop = b"[" + raw, b"(" + raw + b"\xff"  # 0xFF is in no UTF-8
     while True:
-        command = (b"ZRANGEBYLEX", family(b"index"), start, stop, b"LIMIT", 0, PAGE)
+        command = (b"ZRANGEBYLEX", family(b"index"), start, stop, b"LIMIT", 0, SCAN_PAGE)
         page: list[bytes] = await client.call(family.slot, *command)
         if page:
             yield page
-        if len(page) < PAGE:
+        if len(page) < SCAN_PAGE:
             return
         start = b"(" + page[-1]
 
@@ -304,8 +304,8 @@ class RedisBlobs:
             if (head := await self._head(key)) is None:
                 raise NotFound(f"no blob {key!r}")
             stop = min(offset + size, head.size)
-            starts = range(offset, stop, PIECE)
-            found = b"".join([await self._piece(head, start, min(start + PIECE, stop)) for start in starts])
+            starts = range(offset, stop, BLOB_PIECE)
+            found = b"".join([await self._piece(head, start, min(start + BLOB_PIECE, stop)) for start in starts])
             if len(found) == max(0, stop - offset):
                 return found  # else it was replaced meanwhile
         raise StorageError(f"the blob {key!r} is replaced all the time")
@@ -340,9 +340,9 @@ class RedisBlobs:
         waiting = bytearray()
         async for chunk in chunks:
             waiting += chunk
-            while len(waiting) >= PIECE:
-                size = await self._append(generation, size, bytes(waiting[:PIECE]))
-                del waiting[:PIECE]
+            while len(waiting) >= BLOB_PIECE:
+                size = await self._append(generation, size, bytes(waiting[:BLOB_PIECE]))
+                del waiting[:BLOB_PIECE]
         if waiting:
             size = await self._append(generation, size, bytes(waiting))
         return size

@@ -32,8 +32,8 @@ RESERVE: Final = "reserve"
 
 RESERVE_BYTES: Final = 2**16  # twice the index that SQLite makes for its log at each start
 
-PAGE: Final = 500  # documents that a scan has in memory at the same time,
-PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
+SCAN_PAGE: Final = 500  # documents that a scan has in memory at the same time,
+SCAN_PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
 MAX_BODY: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
 MAX_INTEGER: Final = 2**63 - 1  # SQLite's largest
 
@@ -172,11 +172,11 @@ def _checked_version(collection: str, key: str, expected: int | None, db: sqlite
 def _page(collection: str, start: str, db: sqlite3.Connection) -> list[Document]:
     documents: list[Document] = []
     size = 0
-    with closing(db.execute(Sql.SCAN, (collection, start, PAGE))) as rows:
+    with closing(db.execute(Sql.SCAN, (collection, start, SCAN_PAGE))) as rows:
         for row in rows:
             documents.append(Document(*row))
             size += len(documents[-1].body)
-            if size > PAGE_BYTES:
+            if size > SCAN_PAGE_BYTES:
                 break
     return documents
 

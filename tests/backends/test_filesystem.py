@@ -497,7 +497,7 @@ async def test_a_scan_holds_few_documents(folder: Path) -> None:
     """A scan reads page by page: what is written while it goes on is seen by it."""
     seen: list[bytes] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_file_documents, "PAGE", 4)
+        patch.setattr(_file_documents, "SCAN_PAGE", 4)
         async with store(folder) as backend:
             for n in range(12):
                 await backend.documents.put("c", f"k{n}", b"1")

@@ -432,7 +432,7 @@ def test_offsets_that_no_log_has(url: str, run: Run) -> None:
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 20, 35])
 def test_scans_go_page_by_page(url: str, run: Run, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Every document and blob is given once, however many pages they fill, while others come and go."""
-    monkeypatch.setattr(_redis_stores, "PAGE", 10)
+    monkeypatch.setattr(_redis_stores, "SCAN_PAGE", 10)
     keys = [f"key-{n:03}" for n in range(count)]
 
     async def test() -> None:
@@ -520,7 +520,7 @@ def test_a_blob_that_nobody_finishes_expires(redis_server: Any, url: str, run: R
     assert redis_server.command("TTL", key) == -1
 
 
-@pytest.mark.parametrize("sizes", [(300_000, 300_000), (300_000,), (_redis_stores.PIECE,)])
+@pytest.mark.parametrize("sizes", [(300_000, 300_000), (300_000,), (_redis_stores.BLOB_PIECE,)])
 def test_a_blob_that_took_too_long(redis_server: Any, url: str, run: Run, sizes: tuple[int, ...]) -> None:
     """A blob whose beginning has expired before its end came is an error, and the one from before stays."""
 

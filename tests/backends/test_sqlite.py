@@ -32,7 +32,7 @@ class TestSqlite(BackendSuite):
     def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_disk: Any) -> None:
         self.folder = tmp_path
         self._failing = failing_disk
-        monkeypatch.setattr(sqlite, "PAGE", 3)
+        monkeypatch.setattr(sqlite, "SCAN_PAGE", 3)
 
     def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
         return open_backend(f"sqlite://{self.folder}/{name}")
@@ -558,7 +558,7 @@ async def _steps(run: Callable[..., Awaitable[Any]], work: Callable[..., Any], *
 async def test_a_scan_holds_a_bounded_part(folder: Path) -> None:
     """A scan reads large documents a few at a time, and small ones in pages."""
     async with opened(folder) as backend:
-        large = b'"%b"' % (b"x" * (sqlite.PAGE_BYTES // 3))
+        large = b'"%b"' % (b"x" * (sqlite.SCAN_PAGE_BYTES // 3))
         for n in range(8):
             await backend.documents.put("large", f"{n}", large)
         with shell(folder) as db:

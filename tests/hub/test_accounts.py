@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore._errors import AlreadyExists, Conflict, InvalidInput, NotFound, StorageError, Unauthenticated
-from mdashcore.hub.accounts import TOUCH, Accounts
+from mdashcore.hub.accounts import KEY_TOUCH, Accounts
 
 
 @pytest.fixture(scope="session")
@@ -129,11 +129,16 @@ def test_a_key_knows_when_it_was_used(tools):
 
     assert used() == [None]
     before = documents.puts
-    for now, seen, puts in ((1000, 1000, 1), (1000 + TOUCH - 1, 1000, 1), (1000 + TOUCH, 1000 + TOUCH, 2), (5, 5, 3)):
+    for now, seen, puts in (
+        (1000, 1000, 1),
+        (1000 + KEY_TOUCH - 1, 1000, 1),
+        (1000 + KEY_TOUCH, 1000 + KEY_TOUCH, 2),
+        (5, 5, 3),
+    ):
         clock[0] = now
         assert valid(tools, accounts, created.secret) == "alice"
         assert (used(), documents.puts - before) == ([seen], puts)
-    clock[0] = 10 * TOUCH
+    clock[0] = 10 * KEY_TOUCH
     documents.conflicts = 1
     assert (valid(tools, accounts, created.secret), used()) == ("alice", [5])
 
@@ -211,7 +216,7 @@ def test_no_key_outlives_its_account(tools, make, choices):
 @given(choices=st.lists(st.integers(0, 3), max_size=40), whole=st.booleans(), due=st.booleans())
 def test_a_key_that_was_removed_is_not_remembered(tools, choices, whole, due):
     """However its use and its removal, or that of the account, cross each other: afterwards it opens nothing."""
-    times = iter([1000.0] * 3 + [1000.0 + due * 2 * TOUCH] * 1000)
+    times = iter([1000.0] * 3 + [1000.0 + due * 2 * KEY_TOUCH] * 1000)
     accounts = Accounts(
         tools.documents(),
         now=lambda: next(times),

@@ -163,7 +163,7 @@ def test_what_a_killed_process_left_out_is_adopted(tools: Any) -> None:
 
 def test_the_events_have_a_budget_of_their_own(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many are kept, the newest."""
-    monkeypatch.setattr(module, "KEEP", 200)
+    monkeypatch.setattr(module, "KEEP_EVENTS", 200)
     logs = Logs()
     feed = make_feed(logs, keep=10)
     for _ in range(2000):

@@ -86,7 +86,7 @@ async def test_devices_are_selected(hub):
 
 async def test_a_large_rollout_is_kept_in_pieces(hub, monkeypatch):
     """Its devices come out in the order in which they went in."""
-    monkeypatch.setattr(service, "PIECE", 3)
+    monkeypatch.setattr(service, "ROSTER_PIECE", 3)
     made = await roll_out(hub)
     assert len([key async for key, _ in hub.rollouts.rosters.scan()]) == 4
     assert await hub.rollouts.devices("alice", made.id) == ordered("alice", [f"d{n}" for n in range(10)])

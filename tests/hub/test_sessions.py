@@ -9,7 +9,7 @@ import pytest
 from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.clock import Clock
-from mdashcore.hub.sessions import TOUCH, Sessions
+from mdashcore.hub.sessions import SESSION_TOUCH, Sessions
 
 
 def make(tools):
@@ -31,7 +31,7 @@ def make(tools):
 def test_a_store_that_only_reads_fails_no_request(tools):
     """When a session was used is noted where that is possible; it opens all the same where it is not."""
     sessions, created, documents, _, clock = make(tools)
-    clock[0] += TOUCH
+    clock[0] += SESSION_TOUCH
 
     async def full(*args, **kwargs):
         raise StorageError("the disk is full")
@@ -47,11 +47,11 @@ def test_of_too_many_the_one_not_used_for_longest_ends(tools):
     _, account = tools.run(sessions.authenticate(first.secret))
     others = []
     for _ in range(2):
-        clock[0] += TOUCH
+        clock[0] += SESSION_TOUCH
         others.append(tools.run(sessions.create(account)))
-    clock[0] += TOUCH
+    clock[0] += SESSION_TOUCH
     tools.run(sessions.authenticate(first.secret))
-    clock[0] += TOUCH
+    clock[0] += SESSION_TOUCH
     newest = tools.run(sessions.create(account))
     assert revoked == [("alice", others[0].session.id)]
     for kept in (first, others[1], newest):

@@ -263,7 +263,7 @@ def test_a_writer_that_is_stopped_leaves_the_turn_to_the_next(tools, make, steps
 
 def test_who_does_not_wait_for_ever_is_told(tools, make, monkeypatch):
     """An update with some patience is busy when that is over, or when too many wait already; it has changed nothing."""
-    monkeypatch.setattr(module, "MAX_WAITING", 1)
+    monkeypatch.setattr(module, "MAX_WAITING_WRITERS", 1)
     desk = make()
     held = desk.one.update(DeviceKey("alice", "d1"), desired(n=0))
     held.send(None)
@@ -271,7 +271,7 @@ def test_who_does_not_wait_for_ever_is_told(tools, make, monkeypatch):
     waiting.send(None)
     with pytest.raises(Busy):
         tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=2), patience=10.0))
-    monkeypatch.setattr(module, "MAX_WAITING", 9)
+    monkeypatch.setattr(module, "MAX_WAITING_WRITERS", 9)
     with pytest.raises(Busy):
         tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=3), patience=10.0))
     outcomes = tools.interleave([held, waiting], [])

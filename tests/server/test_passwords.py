@@ -254,7 +254,7 @@ async def test_few_checks_run_at_a_time_and_few_wait(monkeypatch):
 
 async def test_a_login_does_not_wait_for_ever(monkeypatch):
     """After `MAX_WAIT` seconds it is told to come later."""
-    monkeypatch.setattr(passwords, "MAX_WAIT", 0.05)
+    monkeypatch.setattr(passwords, "MAX_LOGIN_WAIT", 0.05)
     _, checker = await make(Hasher(0.3), threads=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outcome, checker, "bob", "x")
@@ -412,7 +412,7 @@ async def test_what_is_remembered_opens_nothing_elsewhere():
 async def test_what_is_kept_of_failures_is_bounded(monkeypatch):
     """Names that nobody has push out older ones; there are fewer checks in a minute than places."""
     monkeypatch.setattr(login_failures, "MAX_TRACKED", 5)
-    monkeypatch.setattr(login_failures, "MAX_KNOWN", 2)
+    monkeypatch.setattr(login_failures, "MAX_KNOWN_NAMES", 2)
     monkeypatch.setattr(login_failures, "MAX_KNOWN_NETWORKS", 3)
     failures = LoginFailures()
     for number in range(8):

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from mdashcore._errors import StorageError, Unauthenticated
-from mdashcore.hub.sessions import IDLE, TOTAL, TOUCH, Sessions
+from mdashcore.hub.sessions import IDLE, SESSION_TOUCH, TOTAL, Sessions
 from mdashcore.server import gateway
 from mdashcore.server.auth import SESSION_COOKIE
 from mdashcore.server.auth.login_failures import LOCK, MAX_FAILURES
@@ -216,7 +216,7 @@ async def test_a_session_ends_with_time(alice, anyone, password, monkeypatch):
     while time + IDLE / 2 - start < TOTAL:
         time += IDLE / 2
         session, _ = await hub.sessions.authenticate(used)
-        assert time - session.used_at >= TOUCH
+        assert time - session.used_at >= SESSION_TOUCH
         assert (await hub.sessions.authenticate(used))[0].used_at == time
     with pytest.raises(Unauthenticated):
         await hub.sessions.authenticate(idle)

@@ -30,9 +30,9 @@ __all__ = ["Accounts", "CreatedKey"]
 
 MAX_KEY_ID: Final = 64  # characters: ours have 16, and a longer id must not reach a store as a key
 
-MAX_KNOWN: Final = 4096  # keys remembered, at 500 bytes each: those that are in use
+MAX_KNOWN_KEYS: Final = 4096  # keys remembered, at 500 bytes each: those that are in use
 
-TOUCH: Final = 3600.0  # seconds between two writes of a key's last use: people only ask "this week or last year"
+KEY_TOUCH: Final = 3600.0  # seconds between two writes of a key's last use: people only ask "this week or last year"
 
 
 @attrs.frozen
@@ -290,7 +290,7 @@ class Accounts:
             raise Unauthenticated("the key is not valid")
         used = await self._touch(key)
         if self._exclusive and removals == self._removals:  # else the key may have been removed in the meantime
-            if len(self._known) >= MAX_KNOWN:
+            if len(self._known) >= MAX_KNOWN_KEYS:
                 self._known.clear()
             self._known[digest] = used
         return used
@@ -302,7 +302,7 @@ class Accounts:
 
     def _is_due(self, key: ApiKey) -> bool:
         """Return whether the use of a key has to be stored."""
-        return key.used_at is None or abs(self._now() - key.used_at) >= TOUCH
+        return key.used_at is None or abs(self._now() - key.used_at) >= KEY_TOUCH
 
     async def _touch(self, record: Record[ApiKey]) -> ApiKey:
         """Store that a key is used. Never fails a request, and never restores a key that is being removed."""

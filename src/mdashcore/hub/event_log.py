@@ -17,16 +17,16 @@ import msgspec
 
 from mdashcore import _json, notifications
 from mdashcore._errors import StorageError
-from mdashcore.hub.records.logs import PAGE, too_old
+from mdashcore.hub.records.logs import LOG_PAGE, too_old
 from mdashcore.storage import LogEntry, LogStore
 
 __all__ = ["EventLog", "StoredEvent", "event_log_name"]
 
-KEEP: Final = 20_000  # events of an account: at 300 bytes each, 6 MB; of a hundred devices that come and go, a month
+KEEP_EVENTS: Final = 20_000  # events of an account: 6 MB at 300 bytes each; a month of a hundred devices
 
 TRIM_EVERY: Final = 100  # events between two trims: the log is never more than 1 % too long
 
-MAX_WAITING: Final = 1_000  # events that wait to be appended: those of a second, if a whole fleet connects again
+MAX_WAITING_EVENTS: Final = 1_000  # events that wait to be appended: those of a second, if a whole fleet connects again
 
 MAX_SKEW: Final = 64  # events that may stand before an older one if several processes append at the same time
 
@@ -82,7 +82,7 @@ class EventLog:
         if stored is not None:
             offset, time, frame = stored
             heapq.heappush(state.waiting, (offset, state.ticket, time, frame))
-            if len(state.waiting) > MAX_WAITING:
+            if len(state.waiting) > MAX_WAITING_EVENTS:
                 heapq.heappop(state.waiting)
 
     async def append(self, account: str, main_log: str) -> None:
@@ -111,7 +111,7 @@ class EventLog:
         first = await self._logs.append(log, ready[-1][2], [frame for *_, frame in ready])
         end = first + len(ready)
         if first // TRIM_EVERY != end // TRIM_EVERY:
-            await self._logs.trim(log, KEEP)
+            await self._logs.trim(log, KEEP_EVENTS)
 
     async def _adopt(self, account: str, main_log: str, state: _Account) -> None:
         """Append the events that a killed process has stored only in the account's log.
@@ -122,7 +122,7 @@ class EventLog:
         newest = await self._logs.read(log, max(0, await self._logs.end(log) - 1), 1)
         last = max((_offset(entry, -1) for entry in newest), default=-1)
         first = state.waiting[0][0]
-        for entry in await self._logs.read(main_log, max(last + 1, first - PAGE), PAGE):
+        for entry in await self._logs.read(main_log, max(last + 1, first - LOG_PAGE), LOG_PAGE):
             if last < entry.offset < first and notifications.is_stored_event(entry.body):
                 frame = notifications.frame(entry.body, entry.offset, entry.time)
                 heapq.heappush(state.waiting, (entry.offset, 0, entry.time, frame))
@@ -157,19 +157,19 @@ class EventLog:
             for entry in entries:
                 if first <= (offset := _offset(entry, -1)) < end:
                     found[offset] = entry.body
-                beyond += offset >= end or len(found) > PAGE
+                beyond += offset >= end or len(found) > LOG_PAGE
             place = entries[-1].offset + 1
-        return sorted(found.items())[:PAGE]
+        return sorted(found.items())[:LOG_PAGE]
 
     async def newest(self, account: str, first: int, end: int) -> list[StoredEvent]:
         """Return the last events with `first` <= offset < `end`, sorted by offset."""
         found: dict[int, bytes] = {}
         last = await self._place(account, end) + MAX_SKEW
-        place = max(0, last - PAGE)
+        place = max(0, last - LOG_PAGE)
         while place < last and (entries := await self._read(account, place)):
             found |= {offset: entry.body for entry in entries if first <= (offset := _offset(entry, -1)) < end}
             place = entries[-1].offset + 1
-        return sorted(found.items())[-(PAGE - 2 * MAX_SKEW) :]
+        return sorted(found.items())[-(LOG_PAGE - 2 * MAX_SKEW) :]
 
     async def _place(self, account: str, offset: int) -> int:
         """Return the approximate place in this log of the first event with at least that offset."""
@@ -188,7 +188,7 @@ class EventLog:
         return low
 
     async def _read(self, account: str, place: int) -> list[LogEntry]:
-        return list(await self._logs.read(event_log_name(account), max(0, place), PAGE))
+        return list(await self._logs.read(event_log_name(account), max(0, place), LOG_PAGE))
 
 
 def event_log_name(account: str) -> str:

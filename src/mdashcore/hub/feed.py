@@ -24,7 +24,7 @@ __all__ = ["TOPIC", "Feed", "FeedItem", "LogQuery", "log_names"]
 
 TOPIC: Final = "feed"
 
-KEEP: Final = 100_000  # entries of an account's log: at 200 bytes each, 20 MB
+KEEP_NOTIFICATIONS: Final = 100_000  # entries of an account's log: at 200 bytes each, 20 MB
 
 KEEP_BYTES: Final = 2**26  # bytes of an account's log: a device that floods with its largest frames fills no memory
 
@@ -55,7 +55,7 @@ class Feed:
         bus: MessageBus,
         *,
         now: Callable[[], float],
-        keep: int = KEEP,
+        keep: int = KEEP_NOTIFICATIONS,
         keep_bytes: int = KEEP_BYTES,
         keep_seconds: float = KEEP_SECONDS,
         on_told: Callable[[str, FeedItem], None] = lambda account, item: None,

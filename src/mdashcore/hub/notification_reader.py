@@ -15,7 +15,7 @@ import attrs
 from mdashcore import _json, notifications
 from mdashcore.hub.event_log import EventLog, StoredEvent
 from mdashcore.hub.pausing import Pause, never_pause
-from mdashcore.hub.records.logs import PAGE, PAGE_BYTES, PAGE_STEP, READ_STEP
+from mdashcore.hub.records.logs import LOG_PAGE, LOG_PAGE_BYTES, PAGE_STEP, READ_STEP
 from mdashcore.storage import LogEntry, LogStore
 
 __all__ = ["MAX_RESULTS", "FeedItem", "LogQuery", "NotificationReader", "log_name"]
@@ -74,11 +74,11 @@ class NotificationReader:
         """
         page: list[FeedItem] = []
         size = 0
-        while len(page) < PAGE and size < PAGE_BYTES:
-            step = min(PAGE_STEP, PAGE - len(page))
+        while len(page) < LOG_PAGE and size < LOG_PAGE_BYTES:
+            step = min(PAGE_STEP, LOG_PAGE - len(page))
             entries = await self._logs.read(log_name(account), start, step)
             if not page and (first := await self._first(account, start, entries)) > start:
-                page = _up_to(await self._events.oldest(account, start, first), PAGE_BYTES)
+                page = _up_to(await self._events.oldest(account, start, first), LOG_PAGE_BYTES)
                 if page:
                     break
             sound = [entry for entry in entries if self._head(account, entry) is not None]

@@ -29,7 +29,7 @@ __all__ = ["BrowserSession", "CreatedSession", "Sessions"]
 IDLE: Final = 86_400.0  # seconds without a request: a user who returns every day stays logged in
 TOTAL: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
 MAX_AGES: Final = 10_000  # sessions whose age is kept, in 3 MB; the age of any other is taken from the wall clock
-TOUCH: Final = 300.0  # seconds between two writes of a session's last use: not every request writes
+SESSION_TOUCH: Final = 300.0  # seconds between two writes of a session's last use: not every request writes
 
 
 @attrs.frozen
@@ -142,7 +142,7 @@ class Sessions:
         """Store that a session is used. Never fails a request, and never restores a session that has ended."""
         session, age, offset = record.value, self._age(record.value), self._clock.offset
         now, moved_by = age.now(session.created_at), age.correction(session.created_at, offset)
-        if now - session.used_at < TOUCH and not moved_by:
+        if now - session.used_at < SESSION_TOUCH and not moved_by:
             return
         try:
             used = attrs.evolve(session, created_at=session.created_at + moved_by, used_at=now + moved_by)

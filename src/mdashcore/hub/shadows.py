@@ -25,7 +25,7 @@ MAX_CACHED: Final = 4096  # shadows kept decoded: the active part of a fleet
 MAX_CACHED_BYTES: Final = 2**23  # of those, as JSON; decoded they take about ten times as much memory
 
 
-MAX_WAITING: Final = 1000  # updates that wait for one shadow and may be refused: at 10 ms each, all have waited 10 s
+MAX_WAITING_WRITERS: Final = 1000  # updates that wait for one shadow and may be refused: at 10 ms each, 10 s
 
 Protect: TypeAlias = Callable[[Callable[[], Awaitable[Change]]], Awaitable[Change]]
 """Awaits a function, and protects it from cancellation."""
@@ -89,7 +89,7 @@ class Shadows:
 
         Args:
             condition: whether the update is meant for the version that it meets.
-            patience: seconds to wait for the turn. At most `MAX_WAITING` updates of a shadow wait with a finite one.
+            patience: seconds to wait for the turn. At most `MAX_WAITING_WRITERS` wait with a finite one.
             protect: runs the part that must not be cancelled; without it, the caller has to protect this call.
 
         Raises:
@@ -99,7 +99,7 @@ class Shadows:
         """
         turns = self._turns
         if not turns.take(key):
-            is_full = patience != inf and turns.waiting(key) >= MAX_WAITING
+            is_full = patience != inf and turns.waiting(key) >= MAX_WAITING_WRITERS
             if is_full or not await turns.wait(key, patience):
                 raise Busy(f"the shadow of {key.id!r} is being changed by too many at the same time")
         try:

@@ -50,7 +50,7 @@ _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # others are refused immediately
 SESSION_CHECK: Final = 300.0  # seconds between two checks whether a socket's session still exists; a check counts as a
 # use of the session
-GRACE: Final = 2.0  # seconds that running requests have when the server goes down
+SHUTDOWN_GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
 
 Serve: TypeAlias = Callable[[], Awaitable[None]]
@@ -104,7 +104,7 @@ class Gateway:
                 self._lane.close()
                 for head in self._heads:
                     head.cancel()
-                connections.cancel_scope.deadline = trio.current_time() + GRACE
+                connections.cancel_scope.deadline = trio.current_time() + SHUTDOWN_GRACE
                 guards.start_soon(self._cut_off, connections.cancel_scope.deadline)
                 await self._service.node.shut_down()
             guards.cancel_scope.cancel()

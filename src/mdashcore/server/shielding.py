@@ -17,7 +17,7 @@ __all__ = ["finish", "shielded"]
 
 T = TypeVar("T")
 
-GRACE: Final = 3.0  # seconds for a change whose client has left: a server that goes down has five for everything
+SHIELD_GRACE: Final = 3.0  # seconds for a change whose client has left: a server that goes down has five for everything
 
 SOON: Final = 10.0  # seconds for two or three writes: a storage that takes longer has failed, and the request must end
 
@@ -25,7 +25,7 @@ _TOO_SLOW: Final = "the storage takes too long"
 
 
 async def finish(change: Callable[[], Awaitable[T]]) -> T:
-    """Run a change to its end, however long the client waits, and for `GRACE` seconds after the client has left.
+    """Run a change to its end, however long the client waits, and for `SHIELD_GRACE` seconds after the client has left.
 
     Raises:
         StorageError: the seconds are over. The writes so far stay, and the same request continues with them.
@@ -38,7 +38,7 @@ async def finish(change: Callable[[], Awaitable[T]]) -> T:
         try:
             await trio.sleep_forever()
         finally:  # the client has left, or the change is done
-            scope.deadline = trio.current_time() + GRACE
+            scope.deadline = trio.current_time() + SHIELD_GRACE
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)

@@ -15,9 +15,9 @@ import attrs
 
 from mdashcore.server.asgi import App, Receive, Scope, Send, header, root_path
 
-__all__ = ["PREFIX", "StaticFiles", "read_files"]
+__all__ = ["UI_PREFIX", "StaticFiles", "read_files"]
 
-PREFIX: Final = "/ui/"
+UI_PREFIX: Final = "/ui/"
 
 INDEX: Final = "index.html"
 
@@ -69,7 +69,7 @@ class StaticFiles:
     A path is looked up in a table of the existing files, so no path can leave the folder.
     """
 
-    routes: Final = (("GET", "/"), ("GET", f"{PREFIX}<path>"))
+    routes: Final = (("GET", "/"), ("GET", f"{UI_PREFIX}<path>"))
 
     def __init__(self, app: App, files: Mapping[str, File] | None = None) -> None:
         self.inner = app
@@ -90,10 +90,10 @@ class StaticFiles:
     def _find(self, scope: Scope) -> File | None:
         path: str = scope["path"]
         if path == "/" and "text/html" in (header(scope, b"accept") or ""):
-            path = PREFIX + INDEX
-        if not path.startswith(PREFIX):
+            path = UI_PREFIX + INDEX
+        if not path.startswith(UI_PREFIX):
             return None
-        name = path.removeprefix(PREFIX)
+        name = path.removeprefix(UI_PREFIX)
         file = self._files.get(name)
         return _below(file, root_path(scope)) if file is not None and name == INDEX else file
 

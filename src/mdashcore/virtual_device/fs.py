@@ -21,7 +21,7 @@ __all__ = ["FS_SIZE", "FileSystem"]
 FS_SIZE: Final = 256 * 1024
 """Bytes: the file system that Mongoose OS gives an ESP32 with 4 MiB of flash."""
 
-PAGE: Final = 256  # bytes, SPIFFS's logical page; one more for each file's header, which bounds their number
+LIST_PAGE: Final = 256  # bytes, SPIFFS's logical page; one more for each file's header, which bounds their number
 MAX_NAME: Final = 31  # bytes: SPIFFS_OBJ_NAME_LEN is 32, with the terminating NUL
 MAX_READ: Final = 32_768  # bytes of one FS.Get, which a device has to have in RAM as a whole
 
@@ -158,4 +158,4 @@ def _cannot_open(path: Path) -> RpcError:
 
 
 def _flash_used(size: int) -> int:
-    return PAGE * (1 + -(-size // PAGE))
+    return LIST_PAGE * (1 + -(-size // LIST_PAGE))

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import trio
 
-__all__ = ["MAX_WAITING", "Notification", "Outbox"]
+__all__ = ["MAX_WAITING_FRAMES", "Notification", "Outbox"]
 
 Notification = tuple[str, Any]
 """A method and its params."""
 
-MAX_WAITING: Final = 25  # the length of a Mongoose OS device's own queue
+MAX_WAITING_FRAMES: Final = 25  # the length of a Mongoose OS device's own queue
 
 
 class Outbox:
@@ -22,8 +22,8 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._reports: deque[Notification] = deque(maxlen=MAX_WAITING)
-        self._logs: deque[Notification] = deque(maxlen=MAX_WAITING)
+        self._reports: deque[Notification] = deque(maxlen=MAX_WAITING_FRAMES)
+        self._logs: deque[Notification] = deque(maxlen=MAX_WAITING_FRAMES)
         self._filled = trio.Event()
 
     def __len__(self) -> int:

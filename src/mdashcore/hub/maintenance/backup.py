@@ -47,8 +47,8 @@ UNFINISHED: Final = "an import into this store was not finished: remove the stor
 
 _MARK: Final = ("imports", "unfinished")  # collection and key of a document that exists during an import
 
-PAGE: Final = 500  # log entries read in one step
-PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
+EXPORT_PAGE: Final = 500  # log entries read in one step
+BLOB_PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
 _EXPORTED: Final = [name for name, collection in COLLECTIONS.items() if collection.exported]
 
 MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, any other line is far smaller
@@ -114,7 +114,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
             counts.documents += 1
     for log in (name for account in accounts for name in log_names(account)):
         start = 0
-        while entries := await backend.logs.read(log, start, PAGE):
+        while entries := await backend.logs.read(log, start, EXPORT_PAGE):
             if 0 < start < entries[0].offset:
                 yield _json.encode({"log": log, "begin": entries[0].offset})
             for entry in entries:
@@ -155,7 +155,7 @@ def _content(body: bytes) -> dict[str, object]:
 
 async def read_piece(backend: Backend, key: str, offset: int) -> bytes:
     try:
-        return await backend.blobs.read(key, offset, PIECE)
+        return await backend.blobs.read(key, offset, BLOB_PIECE)
     except NotFound:  # its update has ended in the meantime
         return b""
 
@@ -215,7 +215,7 @@ class _Importer:
             if (line.format, line.version) != (FORMAT, VERSION):
                 raise InvalidInput(f"not an export of {FORMAT} in version {VERSION}")
             return
-        if line.log != self._log_name or line.begin is not None or len(self._log) >= PAGE:
+        if line.log != self._log_name or line.begin is not None or len(self._log) >= EXPORT_PAGE:
             await self._write_log()
         if line.blob != self._blob:
             await self._write_blob()

@@ -10,7 +10,7 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError
 from mdashcore.hub.feed import log_names
-from mdashcore.hub.maintenance.backup import PAGE, UNFINISHED, Counts, is_unfinished, read_piece
+from mdashcore.hub.maintenance.backup import EXPORT_PAGE, UNFINISHED, Counts, is_unfinished, read_piece
 from mdashcore.hub.records.schema import COLLECTIONS
 from mdashcore.hub.records.store import Records, split
 from mdashcore.hub.updates.store import blob_key
@@ -58,7 +58,7 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
     for log in (name for account in found["accounts"] for name in log_names(account)):
         start = 0
         try:
-            while entries := await backend.logs.read(log, start, PAGE):
+            while entries := await backend.logs.read(log, start, EXPORT_PAGE):
                 for entry in entries:
                     if start and entry.offset != start:
                         problems.append(f"{log}: offset {entry.offset} follows {start - 1}")

@@ -7,11 +7,11 @@ from typing import Final
 
 from mdashcore.storage import LogStore
 
-__all__ = ["PAGE", "PAGE_BYTES", "PAGE_STEP", "READ_STEP", "too_old"]
+__all__ = ["LOG_PAGE", "LOG_PAGE_BYTES", "PAGE_STEP", "READ_STEP", "too_old"]
 
-PAGE: Final = 500  # entries read in one step: bounds the memory of a reader, however much it asks for
+LOG_PAGE: Final = 500  # entries read in one step: bounds the memory of a reader, however much it asks for
 
-PAGE_BYTES: Final = 2**18  # bytes of a subscriber's page, which is held for as long as the client does not read
+LOG_PAGE_BYTES: Final = 2**18  # bytes of a subscriber's page, which is held for as long as the client does not read
 PAGE_STEP: Final = 16  # entries read in one step for such a page: of the largest entries, 2 MB too many at most
 
 READ_STEP: Final = 64  # entries read in one step if most of them are only checked: of the largest entries, 8 MB
@@ -30,5 +30,5 @@ async def too_old(logs: LogStore, log: str, oldest: float) -> AsyncGenerator[int
         yield start if young is None else young
         if young is not None:
             return
-        if sum(len(entry.body) for entry in entries) < PAGE_BYTES:
+        if sum(len(entry.body) for entry in entries) < LOG_PAGE_BYTES:
             step = min(2 * step, READ_STEP)

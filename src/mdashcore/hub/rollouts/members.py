@@ -15,9 +15,9 @@ from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update
 from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
 
-__all__ = ["GRACE", "Members"]
+__all__ = ["START_GRACE", "Members"]
 
-GRACE: Final = 60.0  # seconds in which a node that has stored that an update begins does begin it, unless it has died
+START_GRACE: Final = 60.0  # seconds in which a node that has stored an update's beginning begins it, or has died
 
 
 DAMAGED: Final = "what was stored of it is damaged"
@@ -173,7 +173,7 @@ class Members:
             await self._put(attrs.evolve(rollout.settled(member, ended, present.state, now=now), round=present.round))
         elif not await self.exists(device):
             await self.skip(device, "the device was removed")
-        elif update is not None and update.created >= member.changed and clock.monotonic() >= since + GRACE:
+        elif update is not None and update.created >= member.changed and clock.monotonic() >= since + START_GRACE:
             await self.skip(device, "another update took its place")
         else:
             self.unbegun[device] = since

@@ -16,7 +16,7 @@ import attrs
 from mdashcore import ota, rollout
 from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound, VersionConflict
 from mdashcore.hub.records.store import Record, scoped
-from mdashcore.hub.rollouts.members import GRACE, Members
+from mdashcore.hub.rollouts.members import START_GRACE, Members
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
@@ -24,7 +24,7 @@ from mdashcore.rollout import Outcome, Rollout, State
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
 
-TELL_INTERVAL: Final = 1.0  # seconds between two notifications of progress, each of which is stored
+REPORT_INTERVAL: Final = 1.0  # seconds between two notifications of progress, each of which is stored
 
 SKIP_BATCH: Final = 256  # devices that are skipped before other tasks run: 0.1 s of writing to disk
 
@@ -201,8 +201,8 @@ class RolloutPerformer:
         if self._rollout.counts == counts:
             return next_look
         time = self._clock.monotonic()
-        if time - self._told_at < TELL_INTERVAL:
-            return min(next_look, self.now() + self._told_at + TELL_INTERVAL - time)
+        if time - self._told_at < REPORT_INTERVAL:
+            return min(next_look, self.now() + self._told_at + REPORT_INTERVAL - time)
         if not await self._store(attrs.evolve(self._rollout, counts=counts)):
             return self.now()
         self._told_at = time
@@ -219,7 +219,7 @@ class RolloutPerformer:
         times = [rollout.next_look(present, counts, now, ready=ready, wall=self._clock.now())]
         if present.state is State.ABORTING:
             time = self._clock.monotonic()
-            times += [now + since + GRACE - time for since in self._members.unbegun.values()]
+            times += [now + since + START_GRACE - time for since in self._members.unbegun.values()]
         return min(times)
 
     # Beginning
@@ -389,7 +389,7 @@ class RolloutPerformer:
                     pass  # the update has progressed in the meantime, and ends by itself
             self._to_hold.pop(device, None)
         time, members = self._clock.monotonic(), self._members
-        for device in [each for each, since in members.unbegun.items() if time >= since + GRACE]:
+        for device in [each for each, since in members.unbegun.items() if time >= since + START_GRACE]:
             if present.state is State.ABORTING:
                 await members.skip(device, "the rollout was aborted before it began")
             elif not await self._is_online(device):

@@ -34,13 +34,13 @@ from mdashcore.rollout import Counts, Event, Member, Outcome, Rollout
 from mdashcore.selection import Selection
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["PREFIX", "Rollouts", "describe"]
+__all__ = ["ROLLOUT_PREFIX", "Rollouts", "describe"]
 
-PREFIX: Final = "rol"  # of a rollout's id
+ROLLOUT_PREFIX: Final = "rol"  # of a rollout's id
 
-PIECE: Final = 1000  # ids in one document: 128 KB at most
+ROSTER_PIECE: Final = 1000  # ids in one document: 128 KB at most
 MAX_AGES: Final = 1_000  # ages of rollouts that this process reads and does not drive: 200 KB
-MAX_ID: Final = 64  # characters: ours have 16, and a longer id must not reach a store as a key
+MAX_ROLLOUT_ID: Final = 64  # characters: ours have 16, and a longer id must not reach a store as a key
 
 
 class Rollouts:
@@ -86,7 +86,7 @@ class Rollouts:
 
     def new_id(self) -> str:
         """Return a new id for a rollout and for its image's blob."""
-        return make_id(PREFIX, self._entropy(8))
+        return make_id(ROLLOUT_PREFIX, self._entropy(8))
 
     async def check_room(self, account: str, more: int = 1) -> None:
         """Raise `LimitReached` if the account may not have that many `more` rollouts."""
@@ -160,9 +160,9 @@ class Rollouts:
             len(devices),
             now=self.clock.now(),
         )
-        for piece in range(0, len(devices), PIECE):
-            roster = Roster(tuple(devices[piece : piece + PIECE]))
-            await self.rosters.put(f"{scoped(account, id)}/{piece // PIECE:04}", roster)
+        for piece in range(0, len(devices), ROSTER_PIECE):
+            roster = Roster(tuple(devices[piece : piece + ROSTER_PIECE]))
+            await self.rosters.put(f"{scoped(account, id)}/{piece // ROSTER_PIECE:04}", roster)
         await self.records.put(scoped(account, id), made, expected=0)
         try:
             await self.check_room(account, 0)  # other rollouts may have been created since the first check
@@ -304,7 +304,7 @@ class Rollouts:
 
         Some may be on their way into the store. The caller removes only those that are still among them an hour later.
         """
-        found = {split(key) async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
+        found = {split(key) async for key in self.blobs.scan() if f"/{ROLLOUT_PREFIX}_" in key}
         for parts in (self.members, self.rosters):
             found |= {split(key.rpartition("/")[0]) for key in await parts.keys()}
         kept = set(map(split, await self.records.keys()))
@@ -377,4 +377,4 @@ def _is_open(present: Rollout, now: float) -> bool:
 
 def _possible(id: str) -> bool:
     """Return whether the id is allowed for a rollout: any other id must not reach a store as a key."""
-    return 0 < len(id) <= MAX_ID and id.isascii() and id.replace("_", "").isalnum()
+    return 0 < len(id) <= MAX_ROLLOUT_ID and id.isascii() and id.replace("_", "").isalnum()

@@ -27,9 +27,9 @@ from mdashcore.ota import State, Update
 
 __all__ = ["CallStep", "DeviceCaller", "UpdatePerformer"]
 
-READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
+IMAGE_READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
 
-TELL_INTERVAL: Final = 1.0  # seconds between two notifications of progress: a reader cannot follow more
+PROGRESS_TELL_INTERVAL: Final = 1.0  # seconds between two notifications of progress: a reader cannot follow more
 
 CallStep: TypeAlias = ota.Begin | ota.Write | ota.End | ota.Commit | ota.Ask
 """The steps that call the device."""
@@ -134,7 +134,7 @@ class UpdatePerformer:
             if update.state is not before.state:
                 self._store.changed(self.key, update)
             await self.tell()
-        elif update.offset != before.offset and time - self._told_at >= TELL_INTERVAL:
+        elif update.offset != before.offset and time - self._told_at >= PROGRESS_TELL_INTERVAL:
             self._told_at = time
             await self._tell_progress(update)
 
@@ -253,7 +253,7 @@ class UpdatePerformer:
         if not 0 <= offset - start <= len(block) - size:
             key = blob_key(self.key.account, self._update.blob_id)
             try:
-                start, block = offset, await self._store.blobs.read(key, offset, max(size, READ_SIZE))
+                start, block = offset, await self._store.blobs.read(key, offset, max(size, IMAGE_READ_SIZE))
             except NotFound:
                 raise NotFound(_GONE) from None
             if len(block) < size:

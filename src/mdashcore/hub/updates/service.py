@@ -27,9 +27,9 @@ from mdashcore.ota import State, Update
 from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["PREFIX", "Updates"]
+__all__ = ["UPDATE_PREFIX", "Updates"]
 
-PREFIX: Final = "ota"  # of an update's id
+UPDATE_PREFIX: Final = "ota"  # of an update's id
 
 
 class Updates:
@@ -64,7 +64,7 @@ class Updates:
 
     def new_id(self) -> str:
         """Return a new id for an update and for its image's blob; see `orphans`."""
-        return identity.make_id(PREFIX, self._entropy(8))
+        return identity.make_id(UPDATE_PREFIX, self._entropy(8))
 
     async def create(
         self,
@@ -225,7 +225,7 @@ class Updates:
 
         Some may be on their way into a device. The caller removes only those that are still among them an hour later.
         """
-        images = {key async for key in self.blobs.scan() if f"/{PREFIX}_" in key}
+        images = {key async for key in self.blobs.scan() if f"/{UPDATE_PREFIX}_" in key}
         damaged: list[str] = []
         async for key, update in self.store.records.scan(damaged=damaged):
             if not (update.ended and update.owns_blob):

@@ -16,7 +16,7 @@ from mdashcore.server.api._request import answer, device_key, raw_body, service,
 
 routes: Blueprint = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
 
-MAX_BATCH = 25  # a Mongoose device queues 25 frames
+MAX_REST_BATCH = 25  # a Mongoose device queues 25 frames
 
 
 @routes.get("/<method>")
@@ -39,8 +39,8 @@ async def frame(id: str) -> Response:
     if not isinstance(message, list):
         status, reply = await _pass_on(key, message, timeout)
         return Response(b"", HTTPStatus.NO_CONTENT) if reply is None else answer(reply, status)
-    if len(message) > MAX_BATCH:
-        raise InvalidInput(f"a batch has at most {MAX_BATCH} members")
+    if len(message) > MAX_REST_BATCH:
+        raise InvalidInput(f"a batch has at most {MAX_REST_BATCH} members")
     replies: list[bytes | None] = [None] * len(message)
 
     async def one(index: int, member: Message) -> None:

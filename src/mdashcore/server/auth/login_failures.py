@@ -33,7 +33,7 @@ MAX_DEAF: Final = 100  # attempts during a lock after which even a remembered pa
 
 MAX_TRACKED: Final = 16_384  # entries of a table: more than the checks of a minute, so no lock is pushed out
 
-MAX_KNOWN: Final = 4096  # names whose networks are remembered: those that logged in last
+MAX_KNOWN_NAMES: Final = 4096  # names whose networks are remembered: those that logged in last
 MAX_KNOWN_NETWORKS: Final = 16  # networks of one name: home, office, a phone that moves
 
 
@@ -106,7 +106,7 @@ class LoginFailures:
         self._locks.pop((network, name), None)
         networks = self._known.get(name) or OrderedDict()
         _put(networks, network, None, MAX_KNOWN_NETWORKS)
-        _put(self._known, name, networks, MAX_KNOWN)
+        _put(self._known, name, networks, MAX_KNOWN_NAMES)
 
     def _lock_of(self, network: str, name: str, now: float) -> _Lock | None:
         lock = self._locks.get((network, name))

@@ -20,7 +20,7 @@ import attrs
 
 __all__ = ["LoginQueue", "Ticket", "network_of"]
 
-MAX_WAITING: Final = 256  # logins that wait for a turn: many more than can be served before their clients give up
+MAX_WAITING_LOGINS: Final = 256  # logins that wait for a turn: more than are served before clients give up
 
 HALF_LIFE: Final = 60.0  # seconds after which an attempt counts half: as long as a lock
 
@@ -66,7 +66,7 @@ class LoginQueue:
         size: the number of logins that may wait.
     """
 
-    def __init__(self, size: int = MAX_WAITING) -> None:
+    def __init__(self, size: int = MAX_WAITING_LOGINS) -> None:
         self._size = size
         self._waiting: dict[Ticket, int] = {}  # with the number of its arrival
         self._arrivals = 0

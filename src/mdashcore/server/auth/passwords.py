@@ -32,7 +32,7 @@ __all__ = ["Passwords", "check_threads"]
 
 MAX_THREADS: Final = 4  # checks at the same time: 256 MB, and a hundred first logins a second on a fast machine
 
-MAX_WAIT: Final = 10.0  # seconds in the queue: browsers and people wait no longer
+MAX_LOGIN_WAIT: Final = 10.0  # seconds in the queue: browsers and people wait no longer
 
 REFUSAL_DELAY: Final = 1.0  # seconds before a login that is not checked is answered: a loop of such logins costs little
 MAX_DELAYED: Final = 1024  # answers delayed at the same time: beyond, waiting would cost more than answering
@@ -251,7 +251,7 @@ class _Turns:
         try:
             if (last := self._queue.join(ticket, now)) is not None:
                 self._tasks[last].done.set()  # refused
-            with trio.move_on_after(MAX_WAIT):
+            with trio.move_on_after(MAX_LOGIN_WAIT):
                 await waiting.done.wait()
         except BaseException:
             if waiting.granted:
@@ -261,7 +261,7 @@ class _Turns:
             self._queue.leave(ticket)
             del self._tasks[ticket]
         if not waiting.granted:
-            raise Busy("too many logins at once", retry_after=MAX_WAIT)
+            raise Busy("too many logins at once", retry_after=MAX_LOGIN_WAIT)
 
     def _pass_on(self) -> None:
         """Give the turn to the next login."""

@@ -20,7 +20,7 @@ __all__ = ["CALL", "answer", "ask"]
 
 CALL: Final = "Device.Call"
 
-GRACE: Final = 2.0  # seconds more than the device has: the node that holds it is to give up first
+RELAY_GRACE: Final = 2.0  # seconds more than the device has: the node that holds it is to give up first
 
 
 class _DeviceError(msgspec.Struct, gc=False):
@@ -44,7 +44,7 @@ async def ask(peers: Peers, node: str, call: DeviceCall) -> RawJson:
         MdashError: as the other node has raised it; `CallTimeout` if it did not answer at all.
     """
     request = msgspec.json.encode(call)
-    raw = await peers.call(node, CALL, request, timeout=(call.timeout or 0.0) + GRACE)
+    raw = await peers.call(node, CALL, request, timeout=(call.timeout or 0.0) + RELAY_GRACE)
     try:
         reply = msgspec.json.decode(raw, type=_Answer)
     except msgspec.MsgspecError as exc:
