@@ -1,1 +1,1 @@
-"""What things cost, as ratios measured in one run. Each module runs alone; ``python -m benchmarks`` runs them all."""
+"""Costs as ratios measured in one run. Each module runs alone; ``python -m benchmarks`` runs them all."""

@@ -1,4 +1,4 @@
-"""Runs the comparisons, all of them or those that are named, and writes what they found.
+"""Runs all comparisons, or those that are named, and writes their results.
 
     python -m benchmarks                       a look at all, in under three minutes
     python -m benchmarks --long                the real one: an hour
@@ -36,7 +36,7 @@ MODULES = {
 
 
 def measure(rows: Sequence[str], form: Form, results: Path) -> bool:
-    """Run rows, and write after each; whether none has failed."""
+    """Run rows, and write the results after each. Returns whether none has failed."""
     if SERVER_CORE == LOAD_CORE:
         print("There is only one core here: servers and load share it, and every figure is too low.")
     kept, sound = _report.read(results), True
@@ -45,7 +45,7 @@ def measure(rows: Sequence[str], form: Form, results: Path) -> bool:
         run: Callable[[Form], list[Line]] = import_module(f"benchmarks.{MODULES[row]}").run
         try:
             lines = run(form)
-        except Exception as exc:  # the others are measured all the same
+        except Exception as exc:  # the other rows are still measured
             traceback.print_exc()
             print(f"\n{row} has failed: {type(exc).__name__}: {exc}", file=sys.stderr)
             sound = False
@@ -58,7 +58,7 @@ def measure(rows: Sequence[str], form: Form, results: Path) -> bool:
 
 
 def main(argv: Sequence[str] | None = None, *, only: str | None = None, description: str | None = __doc__) -> None:
-    """The command line; `only` is the row of a file that is run alone."""
+    """Run the command line. `only` is the row of a module that is run alone."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if only is None:
         parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(MODULES))
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None, *, only: str | None = None, descript
 
 
 def run_alone(row: str, description: str | None) -> None:
-    """What a file does that is run alone."""
+    """Run the command line of a module that is run alone."""
     main(only=row, description=description)
 
 

@@ -1,4 +1,4 @@
-"""The few requests that all the servers understand, for setting up and for checking."""
+"""The few requests that all servers understand, for setting up and for checking."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Api:
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def call(self, device: str, method: str, params: object) -> Any:
-        """A device's result."""
+        """Call a method of a device, and return its result."""
         return self._request("POST", f"{device}/rpc/{method}", params)
 
     def update(self, device: str, document: object) -> Any:
-        """What was accepted of a shadow's update."""
+        """Update a shadow, and return the answer."""
         return self._request("POST", f"{device}/shadow", document)
 
     def shadow(self, device: str) -> Any:
-        """``{"state", "version"}`` and more."""
+        """Return the shadow: ``{"state", "version"}`` and more."""
         return self._request("GET", f"{device}/shadow")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What was measured, and whether that is enough: samples of all who took part, taken in turns in one run."""
+"""Measurements: samples of all contenders, taken in turns in one run, and their judgement."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ OURS = "mdash"
 
 @attrs.frozen
 class Form:
-    """How long to measure."""
+    """The length of a measurement."""
 
     name: str
     turns: int
-    """Of each who takes part."""
+    """Turns of each contender."""
     seconds: float
-    """Of each turn."""
+    """Seconds of each turn."""
     devices: int
-    """Connected devices, where there are many."""
+    """Connected devices, in comparisons with many."""
     sizes: tuple[int, ...]
     """Bytes of the documents that are merged."""
     subscribers: tuple[int, ...]
 
     @classmethod
     def named(cls, name: str) -> Form:
-        """``quick`` only shows that it works, ``short`` is for a look, ``long`` is the real one."""
+        """Return a form: ``quick`` only shows that it works, ``short`` is for a look, ``long`` is the real one."""
         return {
             "quick": cls("quick", 1, 0.1, 20, (1_000,), (5,)),
             "short": cls("short", 3, 0.8, 1_000, (1_000, 32_000), (100, 1_000)),
@@ -42,48 +42,47 @@ class Form:
 class Line:
     """One comparison.
 
-    The ratio is ours to that of the best of those it is held against: above 1 is better where more is better, below 1
-    where less is.
+    The ratio is that of mdash to the best peer: above 1 is better if more is better, below 1 if less is better.
     """
 
     row: str
     what: str
     unit: str
     samples: dict[str, list[float]]
-    """Of each turn, by who took part; `OURS` is one of them."""
+    """The samples of each turn, by contender. `OURS` is one of them."""
     less_is_better: bool = False
     goal: float | None = None
-    """What the ratio has to be at least, or at most."""
+    """The smallest, or largest, ratio that is wanted."""
     reference: tuple[str, ...] = ()
-    """Those that are shown, and not held against us."""
+    """Contenders that are shown, but are no peers."""
     busy: dict[str, float] = attrs.field(factory=dict)
-    """The part of its core that each server used: well below 1 it was not the server that was measured."""
+    """The share of its core that each server used. Well below 1 the server was not the bottleneck."""
     missing: dict[str, str] = attrs.field(factory=dict)
-    """Who could not take part, and why."""
+    """The contenders that could not take part, and why."""
 
     def median(self, name: str) -> float:
         return median(self.samples[name])
 
     def spread(self, name: str) -> float:
-        """Between the smallest and the largest sample, as a part of the median."""
+        """Return the difference of the largest and the smallest sample, as a share of the median."""
         values = self.samples[name]
         return (max(values) - min(values)) / self.median(name) if self.median(name) else 0.0
 
     @property
     def peers(self) -> list[str]:
-        """Those that we are held against."""
+        """The contenders that mdash is compared with."""
         return [name for name in self.samples if name != OURS and name not in self.reference]
 
     @property
     def best(self) -> str | None:
-        """The best peer; None where there is none."""
+        """The best peer; `None` if there is none."""
         if OURS not in self.samples or not self.peers:
             return None
         return (min if self.less_is_better else max)(self.peers, key=self.median)
 
     @property
     def ratio(self) -> float | None:
-        """Ours to the best peer's."""
+        """The ratio of mdash to the best peer."""
         return None if self.best is None or not self.median(self.best) else self.median(OURS) / self.median(self.best)
 
     @property
@@ -97,13 +96,13 @@ class Line:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is; None where there is none, or nobody to compare with."""
+        """Whether the goal is met; `None` without a goal or a peer."""
         if self.goal is None or self.ratio is None:
             return None
         return self.ratio <= self.goal if self.less_is_better else self.ratio >= self.goal
 
     def to_json(self) -> dict[str, Any]:
-        """With what follows from it, for those who read the file."""
+        """Return the line with all derived values, for readers of the file."""
         medians = {name: self.median(name) for name in self.samples}
         derived = {"medians": medians, "best": self.best, "ratio": self.ratio, "ratios": self.ratios, "met": self.met}
         return attrs.asdict(self) | derived
@@ -117,10 +116,10 @@ class Line:
 def in_turns(
     turns: int, work: Mapping[str, Callable[[], float]], *, single: Iterable[str] = ()
 ) -> dict[str, list[float]]:
-    """Samples of each, in turns A B C, A B C: what slows the machine meanwhile slows them all.
+    """Return samples of each contender, in turns A B C, A B C, so that a slow machine slows them all.
 
     Args:
-        single: those that are asked once only.
+        single: contenders that are measured only once.
     """
     samples: dict[str, list[float]] = {name: [] for name in work}
     once = set(single)

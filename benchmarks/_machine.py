@@ -1,4 +1,4 @@
-"""Child processes, each pinned to a core, that end with whoever started them; and what they use of the machine.
+"""Child processes, each pinned to a core, which end with their parent; and their use of the machine.
 
 Linux only: affinity, and ``/proc``.
 """
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 _CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
-"""The same one where there is no second: every figure is lower then, and the output says so."""
+"""The same core if there is no second: every figure is lower then, and the output says so."""
 
 PATIENCE = 60.0  # seconds for a line of a child: ten thousand devices are registered in five
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -35,11 +35,11 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Failed(Exception):
-    """A child did not do what it was asked; the text holds what it wrote to stderr."""
+    """A child did not answer. The text contains its stderr."""
 
 
 class Child:
-    """A process that talks in lines of JSON."""
+    """A process that reads and writes lines of JSON."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], errors: Any) -> None:
         self.name = name
@@ -48,7 +48,7 @@ class Child:
         self._unread = b""
 
     def read(self, timeout: float = PATIENCE) -> Any:
-        """The next line. Raises `Failed`."""
+        """Read the next line. Raises `Failed`."""
         assert self.process.stdout is not None
         stdout, deadline = self.process.stdout.fileno(), time.monotonic() + timeout
         while b"\n" not in self._unread:
@@ -61,7 +61,7 @@ class Child:
         return json.loads(line)
 
     def write(self, value: object) -> None:
-        """Give it a line."""
+        """Write a line."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(value).encode() + b"\n")
@@ -70,17 +70,17 @@ class Child:
             raise Failed(f"{self.name} has ended: {self._said()}") from None
 
     def ask(self, value: object, timeout: float = PATIENCE) -> Any:
-        """Give it a line, and read one."""
+        """Write a line, and read one."""
         self.write(value)
         return self.read(timeout)
 
     def cpu(self) -> float:
-        """Seconds of processor time that it has used, of all its threads."""
+        """Return the seconds of processor time that all its threads have used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def memory(self) -> int:
-        """Bytes that are its own: shared pages of libraries are not counted."""
+        """Return the bytes of its private memory, without shared pages of libraries."""
         rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         return 1024 * sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
 
@@ -91,7 +91,7 @@ class Child:
 
 @contextmanager
 def child(name: str, command: Sequence[str], *, core: int) -> Iterator[Child]:
-    """A process on a core, for as long as the context lasts; killed at its end, or when this process dies."""
+    """Run a process on a core for as long as the context lasts. It is killed at the end, or when this process dies."""
 
     def prepare() -> None:
         os.sched_setaffinity(0, {core})
@@ -118,7 +118,7 @@ def child(name: str, command: Sequence[str], *, core: int) -> Iterator[Child]:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Have this process itself run there."""
+    """Run this process itself on a core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -128,7 +128,7 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def settle(server: Child, *, pause: float = 0.25, at_most: float = 20.0) -> None:
-    """Wait until a server has nothing to do any more: less than a twentieth of its core, two looks in a row."""
+    """Wait until a server is idle: less than a twentieth of its core, twice in a row."""
     deadline, calm, before = time.monotonic() + at_most, 0, server.cpu()
     while calm < 2 and time.monotonic() < deadline:
         time.sleep(pause)
@@ -138,7 +138,7 @@ def settle(server: Child, *, pause: float = 0.25, at_most: float = 20.0) -> None
 
 
 def describe() -> dict[str, Any]:
-    """The machine, as far as figures depend on it."""
+    """Describe the machine, as far as figures depend on it."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

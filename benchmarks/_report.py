@@ -23,7 +23,7 @@ Entry = dict[str, Any]
 
 
 def entry(form: Form, lines: Sequence[Line], took: float) -> Entry:
-    """What is kept of a row."""
+    """Return the stored form of a row's results."""
     date = time.strftime("%Y-%m-%d", time.gmtime())
     return {
         "form": form.name, "date": date, "took": took, "turns": form.turns, "seconds": form.seconds,
@@ -32,13 +32,13 @@ def entry(form: Form, lines: Sequence[Line], took: float) -> Entry:
 
 
 def read(folder: Path) -> dict[str, Entry]:
-    """What was written there; nothing where nothing was."""
+    """Return the stored results of a folder; an empty dict if there are none."""
     file = folder / "results.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def write(folder: Path, entries: Mapping[str, Entry]) -> None:
-    """All three files, anew."""
+    """Write all three files."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     parts = [f"## {row} ({found['form']}, {found['date']})\n\n{table(_lines(found))}" for row, found in entries.items()]
@@ -48,7 +48,7 @@ def write(folder: Path, entries: Mapping[str, Entry]) -> None:
 
 
 def table(lines: Iterable[Line]) -> str:
-    """Medians of all who took part, and the comparison; in Markdown."""
+    """Return the medians of all contenders, and the comparison, as Markdown."""
     found = ["| Work | Who | Median | Spread | Core used | Ratio | Goal | |", "|---|---|---|---|---|---|---|---|"]
     for line in lines:
         for name in line.samples:
@@ -63,19 +63,19 @@ def table(lines: Iterable[Line]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """Return a number with three significant digits."""
     if value >= 1000:
         return f"{round(value, 3 - len(str(int(value)))):,.0f}"
     return f"{value:.3g}"
 
 
 def goal(line: Line) -> str:
-    """≥ 1.2, or nothing."""
+    """Return the goal, such as ≥ 1.2; an empty text without a goal."""
     return "" if line.goal is None else f"{'≤' if line.less_is_better else '≥'} {line.goal:.3g}"
 
 
 def verdict(line: Line) -> str:
-    """Whether the goal is met, and if not, by how much."""
+    """Return whether the goal is met, and if not, by how much it is missed."""
     if line.goal is None or line.ratio is None or line.met is None:
         return "" if line.goal is None else "not compared"
     return "met" if line.met else f"MISSED by {abs(line.ratio / line.goal - 1):.0%}"
@@ -89,7 +89,7 @@ def _ratio(line: Line) -> str:
 
 
 def _core(line: Line, name: str) -> str:
-    """What the server used of its core: all in all, and for each of what was counted."""
+    """Return the share of its core that the server used, in total and for each counted event."""
     if name not in line.busy:
         return ""
     each = f", {1e6 * line.busy[name] / line.median(name):.3g} µs each" if line.unit == "/s" else ""
@@ -114,7 +114,7 @@ def write_docs(folder: Path) -> None:
 
 
 def ratios(entries: Mapping[str, Entry]) -> str:
-    """Ratios only: figures of one machine say nothing of another."""
+    """Return the ratios only, because figures of one machine say nothing about another."""
     found = ["| Row | Work | Ours to that of | Goal | |", "|---|---|---|---|---|"]
     for row, kept in entries.items():
         for line in _lines(kept):
@@ -124,7 +124,7 @@ def ratios(entries: Mapping[str, Entry]) -> str:
 
 
 def _each(line: Line) -> str:
-    """Our figure over everybody's, the best peer first."""
+    """Return the figure of mdash over that of each other contender, the best peer first."""
     if OURS not in line.samples:
         return "not measured"
     order = sorted(line.samples, key=line.median, reverse=not line.less_is_better)

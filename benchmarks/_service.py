@@ -1,4 +1,4 @@
-"""The server that is measured: all of it, as ``mdash serve --store memory://`` runs it, with devices registered.
+"""The measured server: all of it, as ``mdash serve --store memory://`` runs it, with devices registered.
 
     python -m benchmarks._service [--devices N] [--slow-lane] [--durable]
 
@@ -23,7 +23,7 @@ ACCOUNT = "benchmark"
 
 
 async def serve(devices: int, settings: ServiceSettings, store: str) -> None:
-    """Run for ever."""
+    """Serve until killed."""
     async with open_server(ServerConfig(bind="127.0.0.1:0", store=store), settings=settings) as server:
         hub = server.service.hub
         await hub.accounts.register(ACCOUNT, "no hash: nobody logs in with a password")

@@ -1,4 +1,4 @@
-"""The servers that are compared: ours and its peers, each a process on the server's core."""
+"""The compared servers: mdash and its peers, each a process on the server's core."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Running:
     process: Child
     port: int
     key: str
-    """What a user's `Authorization: Bearer` holds."""
+    """The token in a user's `Authorization: Bearer`."""
     devices: list[tuple[str, str]]
     """Ids and tokens."""
 
     def to_load(self, first: int = 0, count: int | None = None) -> dict[str, Any]:
-        """What a load generator has to know, with some of the devices."""
+        """Return the values that a load generator needs, with some of the devices."""
         devices = self.devices[first:] if count is None else self.devices[first : first + count]
         return {"port": self.port, "key": self.key, "devices": devices}
 
@@ -60,14 +60,14 @@ class Target:
 
     name: str
     command: Callable[[int], Sequence[str]]
-    """For a number of devices."""
+    """Returns the command for a number of devices."""
     modules: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
-    """Of npm."""
+    """Packages of npm."""
 
     def missing(self) -> str | None:
-        """Why it cannot be started here."""
+        """Return why the server cannot be started here; `None` if it can."""
         lacking = [name for name in self.modules if find_spec(name) is None]
         lacking += [name for name in self.programs if find_program(name) is None]
         lacking += [f"npm {name}" for name in self.packages if not (ROOT / "node_modules" / name).is_dir()]
@@ -75,14 +75,14 @@ class Target:
 
     @contextmanager
     def open(self, devices: int) -> Iterator[Running]:
-        """Have it run."""
+        """Run the server for as long as the context lasts."""
         with child(self.name, self.command(devices), core=SERVER_CORE) as process:
             said = process.read()
             yield Running(process, said["port"], said["key"], [(id, token) for id, token in said["devices"]])
 
 
 def find_program(name: str) -> str | None:
-    """Also where Debian puts servers."""
+    """Return the path of a program, also from the folders in which Debian puts servers."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
@@ -106,11 +106,11 @@ sockets = (
     _module("picows", "benchmarks.peers.picows_sockets", "picows", "uvloop"),
     node,
 )
-"""Peers that know sockets and nothing else, and Node, whose program is as small with the rest in it."""
+"""Peers that only serve sockets, and Node, whose program stays small with the rest in it."""
 
 
 class _Mosquitto(Target):
-    """A broker that is no program of ours: it says nothing when it is ready."""
+    """A foreign broker, which does not say when it is ready."""
 
     @contextmanager
     def open(self, devices: int) -> Iterator[Running]:
@@ -130,7 +130,7 @@ mosquitto = _Mosquitto("Mosquitto", lambda _: [], programs=("mosquitto",))
 
 
 def _user() -> str:
-    """Mosquitto changes to a user of its own where it can, and could not read the file then."""
+    """Return the user of this process. By default Mosquitto changes to another one, which could not read the file."""
     return Path.home().owner()
 
 
@@ -146,7 +146,7 @@ def _wait_for(port: int, process: Child) -> None:
 
 
 def open_all(stack: ExitStack, targets: Sequence[Target], devices: int) -> tuple[dict[str, Running], dict[str, str]]:
-    """Those that can be started, by name; and why the others cannot."""
+    """Start the servers that can be started. Returns them by name, and for the others the reason."""
     running: dict[str, Running] = {}
     missing: dict[str, str] = {}
     for target in targets:
@@ -163,7 +163,7 @@ def open_all(stack: ExitStack, targets: Sequence[Target], devices: int) -> tuple
 
 
 def missing_load(*programs: str) -> str | None:
-    """What the load generators need and is not there."""
+    """Return the missing requirements of the load generators; `None` if all are there."""
     lacking = [name for name in LOAD_NEEDS if find_spec(name) is None]
     lacking += [name for name in programs if find_program(name) is None]
     return f"not installed: {', '.join(lacking)}" if lacking else None
@@ -171,13 +171,13 @@ def missing_load(*programs: str) -> str | None:
 
 @contextmanager
 def load(module: str) -> Iterator[Child]:
-    """A load generator of `benchmarks.load`, on the other core."""
+    """Run a load generator of `benchmarks.load` on the other core."""
     with child(module, [sys.executable, "-m", f"benchmarks.load.{module}"], core=LOAD_CORE) as process:
         yield process
 
 
 def busy(server: Running, work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What `work` returns, the seconds it took, and the processor's seconds that the server used meanwhile."""
+    """Run `work`. Returns its result, the seconds it took, and the processor seconds of the server meanwhile."""
     before, start = server.process.cpu(), time.perf_counter()
     result = work()
     return result, time.perf_counter() - start, server.process.cpu() - before

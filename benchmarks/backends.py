@@ -1,9 +1,9 @@
-"""Storage backends: what a durable update costs, alone and in company, with few and with many devices stored.
+"""Storage backends: the cost of a durable update, alone and in company, with few and with many devices stored.
 
     python -m benchmarks.backends [--long] [--json FILE]
 
-Two ways are measured in turns, A B B A, in one run on one machine; read the ratios, not the figures. What stands in
-the column B of a start-up is one second. Stores are made in the current folder: it says which disk is measured. The
+Two ways are measured in turns, A B B A, in one run on one machine; read the ratios, not the figures. For a start-up,
+column B is one second. Stores are made in the current folder, which selects the measured disk. The
 Redis part starts a server of its own, which keeps nothing on disk.
 """
 
@@ -34,18 +34,18 @@ from mdashcore.storage import Backend, open_backend
 
 WRITERS = 64
 BODY = 2500  # bytes: a shadow with its timestamps
-TURNS = 9  # of each side: a disk that others use as well has turns that take twice as long
+TURNS = 9  # turns of each side: on a shared disk some turns take twice as long
 
 Row = dict[str, Any]
 
 
 def body(n: int) -> bytes:
-    """A document that differs with n: SQLite would skip an update that changes nothing."""
+    """Return a document that differs with n: SQLite would skip an update that changes nothing."""
     return b'{"n":%d,"pad":"%b"}' % (n, b"x" * (BODY - 30))
 
 
 async def group_commit(writes: int) -> Row:
-    """Durable updates per second: the SQLite backend with 64 writers, against one commit for each write."""
+    """Compare durable updates per second: the SQLite backend with 64 writers, against one commit for each write."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         plain = sqlite3.connect(Path(folder) / "plain.db", isolation_level=None, check_same_thread=False)
         plain.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
@@ -76,7 +76,7 @@ async def group_commit(writes: int) -> Row:
 
 
 async def growth(where: str, few: int, many: int, updates: int) -> Row:
-    """The cost of one update with many devices stored, against few."""
+    """Compare the cost of one update with many devices stored, and with few."""
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(filled(where, size)) for size in (few, many)]
         counter = iter(range(10**9))
@@ -97,7 +97,7 @@ async def growth(where: str, few: int, many: int, updates: int) -> Row:
 
 @contextmanager
 def store(where: str) -> Iterator[str]:
-    """The URL of an empty store.
+    """Give the URL of an empty store for as long as the context lasts.
 
     Args:
         where: ``memory``, ``sqlite``, ``file``, or the URL of a Redis server.
@@ -110,13 +110,13 @@ def store(where: str) -> Iterator[str]:
 
 
 def kind(where: str) -> str:
-    """What a row calls it."""
+    """Return the name of a store in a row."""
     return where.partition(":")[0]
 
 
 @asynccontextmanager
 async def filled(where: str, devices: int) -> AsyncIterator[Backend]:
-    """A store with that many shadows."""
+    """Open a store with that many shadows."""
     with store(where) as url:
         async with open_backend(url) as backend:
             await fill(backend, "shadows", ((f"alice/d{n}", body(n)) for n in range(devices)))
@@ -124,7 +124,7 @@ async def filled(where: str, devices: int) -> AsyncIterator[Backend]:
 
 
 async def fill(backend: Backend, collection: str, documents: Iterator[tuple[str, bytes]]) -> None:
-    """Put many documents, as concurrently as it pays."""
+    """Put many documents, with enough concurrency."""
 
     async def work() -> None:
         for key, value in documents:
@@ -136,7 +136,7 @@ async def fill(backend: Backend, collection: str, documents: Iterator[tuple[str,
 
 
 async def start_up(where: str, devices: int) -> Row:
-    """Seconds from nothing to listening, on a store with that many devices, all of them offline."""
+    """Measure the seconds from nothing to listening, on a store with that many devices, all of them offline."""
     with store(where) as url:
         async with open_backend(url) as backend:
             hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
@@ -163,7 +163,7 @@ async def start_up(where: str, devices: int) -> Row:
 
 
 async def in_turns(one: Callable[[], Awaitable[object]], other: Callable[[], Awaitable[object]]) -> tuple[float, float]:
-    """The median seconds of each, run in turns A B B A after one turn to warm up."""
+    """Return the median seconds of each, run in turns A B B A after one turn to warm up."""
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(TURNS + 1):
         pairs = ((one, times[0]), (other, times[1]))
@@ -176,7 +176,7 @@ async def in_turns(one: Callable[[], Awaitable[object]], other: Callable[[], Awa
 
 
 def row(name: str, ours: float, theirs: float, *, goal: float, most: bool = False, unit: str = "/s") -> Row:
-    """One line of the table."""
+    """Return one line of the table."""
     ratio = ours / theirs
     return {
         "what": name, "a": round(ours, 3), "b": round(theirs, 3), "unit": unit, "ratio": round(ratio, 2),
@@ -185,7 +185,7 @@ def row(name: str, ours: float, theirs: float, *, goal: float, most: bool = Fals
 
 
 async def run(*, long: bool) -> list[Row]:
-    """Everything; the long form with a hundred thousand devices, the short one with a tenth of them."""
+    """Run all comparisons: the long form with a hundred thousand devices, the short one with a tenth of them."""
     many, updates = (100_000, 200) if long else (10_000, 50)
     rows = [await group_commit(6400 if long else 1920)]
     for where in ("memory", "sqlite", "file"):
@@ -205,7 +205,7 @@ async def run(*, long: bool) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as Markdown."""
+    """Return rows as Markdown."""
     lines = ["| what | A | B | ratio | goal | |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {r['what']} | {r['a']:g} {r['unit']} | {r['b']:g} {r['unit']} | {r['ratio']:g} | {r['goal']} | "

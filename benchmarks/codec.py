@@ -2,8 +2,8 @@
 
     python -m benchmarks.codec [--long]
 
-No sockets. The limit is msgspec with classes made for this one request, which notices no batch, no notification, no
-error, and keeps no record of what is unanswered.
+There are no sockets. The limit is msgspec with classes made for this one request, which notices no batch, notification
+or error, and keeps no record of unanswered requests.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ PARAMS = b'{"pin":12,"on":true,"level":0.5,"name":"lamp in the hall"}'
 REQUEST = b'{"jsonrpc":"2.0","id":7,"method":"Sensor.Set","params":%b}' % PARAMS
 ANSWER = {"jsonrpc": "2.0", "id": 7, "result": {"pin": 12, "level": 0.5}}
 BATCH = 100  # calls between two looks at the clock
-LONGEST = 0.5  # seconds of a turn: nothing changes after that
+LONGEST = 0.5  # seconds of a turn: longer turns change nothing
 
 
 def ours() -> Answer:
-    """The whole `Connection`, and a table of methods."""
+    """Return a function that answers with the whole `Connection`, and a table of methods."""
     connection = Connection()
     methods = {"Sensor.Set": lambda pin, on, level, name: {"pin": pin, "level": level}}
 
@@ -41,7 +41,7 @@ def ours() -> Answer:
 
 
 def rate(answer: Answer, seconds: float) -> float:
-    """Answers a second of the processor's time: what else runs on the machine does not count."""
+    """Return answers per second of processor time: other programs on the machine do not count."""
     done, start = 0, time.process_time()
     while (now := time.process_time()) < start + seconds:
         for _ in range(BATCH):
@@ -51,7 +51,7 @@ def rate(answer: Answer, seconds: float) -> float:
 
 
 def run(form: Form) -> list[Line]:
-    """One set of samples, and two lines of it."""
+    """Measure one set of samples, and make two lines of it."""
     missing: dict[str, str] = {}
     sides = {OURS: ours()}
     for name, make in (PEERS | {LIMIT[0]: LIMIT[1]}).items():

@@ -1,9 +1,9 @@
-"""Notifications: one device tells something, and every subscriber gets it.
+"""Notifications: one device sends messages, and every subscriber gets them.
 
     python -m benchmarks.fanout [--long]
 
-Eight messages are on their way at once. Every subscriber checks that it gets each of them, in order. Mosquitto is a
-reference: it keeps nothing, and speaks a protocol that was made for this.
+Eight messages are on their way at the same time. Every subscriber checks that it gets each of them, in order.
+Mosquitto is a reference: it keeps nothing, and speaks a protocol that was made for this.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ROW = "FANOUT"
 
 
 def turn(server: Running, clients: Child, seconds: float, used: list[float]) -> float:
-    """Deliveries a second."""
+    """Return deliveries per second."""
     found, part = measured(clients, server, seconds)
     used.append(part)
     return float(found["deliveries"] / found["seconds"])
 
 
 def run(form: Form) -> list[Line]:
-    """Us, FastAPI, Node and Mosquitto."""
+    """Measure mdash, FastAPI, Node and Mosquitto."""
     lines = []
     for subscribers in form.subscribers:
         line = Line(ROW, f"deliveries, {subscribers} subscribers", "/s", {}, goal=1.0, reference=(mosquitto.name,))

@@ -1,9 +1,9 @@
-"""What one report costs with many devices connected, and with large shadows.
+"""The cost of one report with many devices connected, and with large shadows.
 
     python -m benchmarks.growth [--long]
 
-Ten devices report; the others are connected and idle. The cost is the processor's time that the server used, all that
-the idle ones need included, for each report that it accepted.
+Ten devices report; the others are connected and idle. The cost is the processor time of the server for each accepted
+report, with the time that the idle devices need.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SIZES = (USUAL, 8_000, 30_000)  # the limit is 32 KiB
 
 
 def cost(server: Running, reporters: Child, seconds: float) -> float:
-    """Microseconds of the server's processor time for a report."""
+    """Return microseconds of the server's processor time for a report."""
     found, part = measured(reporters, server, seconds)
     return float(1e6 * part * found["seconds"] / found["updates"])
 
 
 def by_devices(form: Form) -> Line:
-    """The most devices against ten, with one step between."""
+    """Compare the most devices with ten, and one step between."""
     steps = sorted({ACTIVE, max(ACTIVE, min(1_000, form.devices // 10)), form.devices})
     names = {steps[-1]: OURS} | {n: f"{n} devices" for n in steps[:-1]}
     middle = tuple(names[n] for n in steps[1:-1])
@@ -50,7 +50,7 @@ def by_devices(form: Form) -> Line:
 
 
 def by_size(form: Form) -> Line:
-    """Large shadows against a usual one."""
+    """Compare large shadows with a usual one."""
     names = {SIZES[-1]: OURS} | {size: f"{size // 1000} KB" for size in SIZES[:-1]}
     line = Line(
         ROW, f"a report to a shadow of {SIZES[-1] // 1000} KB", "µs", {}, less_is_better=True,
@@ -66,7 +66,7 @@ def by_size(form: Form) -> Line:
 
 
 def run(form: Form) -> list[Line]:
-    """Ourselves alone."""
+    """Measure mdash alone."""
     if why := missing_load():
         return [Line(ROW, "a report", "µs", {}, missing={OURS: why})]
     return [by_devices(form), by_size(form)]

@@ -1,11 +1,11 @@
-"""What a connected device costs that does nothing, and how fast a whole fleet comes back.
+"""The cost of an idle connected device, and the speed at which a whole fleet comes back.
 
     python -m benchmarks.idle [--long]
 
-Memory is that of the server's process alone, shared pages not counted: with all devices connected, less with none,
-after a few hundred have come and gone. For us that includes the presence of each device in the store.
+Memory is that of the server's process alone, without shared pages: with all devices connected, less with none,
+after a few hundred have come and gone. For mdash it includes the presence of each device in the store.
 
-The storm: all connections are cut at once and come back at once. A device is back when its first request is answered.
+The storm: all connections are cut, and come back together. A device is back when its first request is answered.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from benchmarks._machine import settle
 from benchmarks._targets import Running, Target, load, mdash, missing_load, sockets
 
 ROW = "IDLE"
-WARM_UP = 200  # connections before the first look at the memory
-STORMS = 2  # of each process
+WARM_UP = 200  # connections before the first measurement of the memory
+STORMS = 2  # storms of each process
 
 
 def bytes_each(server: Running) -> float:
-    """The memory of a connected device."""
+    """Return the memory of a connected device."""
     few = min(WARM_UP, len(server.devices))
     with load("answer") as devices:
         assert devices.ask(server.to_load(0, few))["connected"] == few
@@ -38,7 +38,7 @@ def bytes_each(server: Running) -> float:
 
 
 def storms(server: Running, used: list[float]) -> list[float]:
-    """Connections a second, each time that all come back."""
+    """Return connections per second, each time that all devices come back."""
     rates = []
     with load("storm") as fleet:
         fleet.ask(server.to_load(), timeout=300.0)
@@ -60,7 +60,7 @@ def one(target: Target, devices: int, rates: list[float], used: list[float]) -> 
 
 
 def run(form: Form) -> list[Line]:
-    """Us, and servers that do nothing but sockets."""
+    """Measure mdash, and servers that only serve sockets."""
     memory = Line(
         ROW, f"memory of an idle device, {form.devices} connected", "bytes", {}, less_is_better=True, goal=1.0
     )

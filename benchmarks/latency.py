@@ -1,8 +1,8 @@
-"""The same bridge with a thousand calls a second, whether the last is answered or not: how long one takes.
+"""The latency of the same bridge at a thousand calls a second, sent whether or not the last is answered.
 
     python -m benchmarks.latency [--long]
 
-Times count from when a call was due, so that a server that stalls pays for all who wait meanwhile.
+Times count from when a call was due, so that a stall of the server counts for all calls that wait meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def turn(
     used: dict[str, list[float]],
     middle: dict[str, list[float]],
 ) -> float:
-    """The 99th percentile in milliseconds."""
+    """Return the 99th percentile in milliseconds."""
     check(server)
     before = server.process.cpu()
     found = clients.ask(server.to_load() | {"seconds": seconds, "rate": RATE})
@@ -40,7 +40,7 @@ def turn(
 
 
 def run(form: Form) -> list[Line]:
-    """Us, FastAPI and Node."""
+    """Measure mdash, FastAPI and Node."""
     line = Line(ROW, f"99th percentile at {RATE} calls a second", "ms", {}, less_is_better=True, goal=1.0)
     if why := missing_load():
         line.missing[OURS] = why

@@ -1,10 +1,10 @@
-"""Merge and delta of documents, from small to large, against libraries for that; and how an update grows.
+"""Merge and delta of documents, from small to large, against libraries for that; and the growth of an update's cost.
 
     python -m benchmarks.merge [--long]
 
-The patch sets one leaf at the bottom of the tree, and the delta is that leaf. To merge means here to get a new document
-and keep the old one, as is needed where a store may refuse the new one: json-merge-patch changes its argument, and gets
-a copy. What it takes without one is shown for reference.
+The patch sets one leaf at the bottom of the tree, and the delta is that leaf. A merge has to give a new document
+and keep the old one, because a store may refuse the new one: json-merge-patch changes its argument, so it gets
+a copy. Its time without a copy is shown for reference.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mdashcore.shadow import Shadow, delta, merge
 ROW = "MERGE"
 LEAF = 24  # bytes of a leaf with its share of the objects above it
 LONGEST = 0.3  # seconds of a turn
-SLOW = 1.0  # seconds of a call: one turn tells it
+SLOW = 1.0  # seconds of a call: one turn is enough
 IN_PLACE = "json-merge-patch, in place"
 
 Function = Callable[[], Any]
 
 
 def rate(function: Function, seconds: float) -> float:
-    """Calls a second of the processor's time; at least one."""
+    """Return calls per second of processor time; at least one call is made."""
     done, start = 0, time.process_time()
     while True:
         function()
@@ -43,7 +43,7 @@ def rate(function: Function, seconds: float) -> float:
 def with_library(
     module: str, make: Callable[[Any], Function], sides: dict[str, Function], missing: dict[str, str], name: str
 ) -> None:
-    """Add a side, if its library is there."""
+    """Add a side, if its library is installed."""
     try:
         sides[name] = make(import_module(module))
     except ImportError as exc:
@@ -51,7 +51,7 @@ def with_library(
 
 
 def compare(form: Form, line: Line, sides: dict[str, Function]) -> Line:
-    """Measure in turns; what takes seconds a call, once."""
+    """Measure in turns. A side whose calls take seconds is measured once."""
     slow = []
     for name, function in sides.items():
         start = time.process_time()
@@ -64,7 +64,7 @@ def compare(form: Form, line: Line, sides: dict[str, Function]) -> Line:
 
 
 def merging(form: Form, size: int) -> Line:
-    """One document, and a patch of one leaf."""
+    """Compare merges of one document with a patch of one leaf."""
     document = tree(size // LEAF, "a value of it")
     patch = leftmost(document, "another value")
     missing: dict[str, str] = {}
@@ -88,7 +88,7 @@ def merging(form: Form, size: int) -> Line:
 
 
 def comparing(form: Form, size: int) -> Line:
-    """Two documents that share nothing, and differ in one leaf."""
+    """Compare deltas of two documents that share nothing, and differ in one leaf."""
     reported = tree(size // LEAF, "a value of it")
     desired = copy.deepcopy(merge(reported, leftmost(reported, "another value")))
     missing: dict[str, str] = {}
@@ -106,7 +106,7 @@ def comparing(form: Form, size: int) -> Line:
 
 
 def updating(form: Form, small: int, large: int) -> Line:
-    """The same update of a leaf three levels down, in a large shadow and in a small one."""
+    """Compare the same update of a leaf three levels down, in a large shadow and in a small one."""
     way = tree(FAN_OUT**3, "a value of it")
     document: Any = {"state": {"reported": {"way": leftmost(way, "another value")}}}
 
@@ -127,12 +127,12 @@ def updating(form: Form, small: int, large: int) -> Line:
 
 
 def named(size: int) -> str:
-    """1 KB, 1 MB."""
+    """Return a size such as 1 KB, 1 MB."""
     return f"{size // 1_000_000} MB" if size >= 1_000_000 else f"{size // 1_000} KB"
 
 
 def run(form: Form) -> list[Line]:
-    """Every size, both functions."""
+    """Measure every size, for both functions."""
     with on_core(SERVER_CORE):
         lines = [merging(form, size) for size in form.sizes]
         lines += [comparing(form, size) for size in form.sizes]

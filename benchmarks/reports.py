@@ -1,10 +1,10 @@
-"""Shadow updates from 64 devices: merged, compared, versioned, stored, answered, and told to a subscriber.
+"""Shadow updates from 64 devices: merged, compared, versioned, stored, answered, and sent to a subscriber.
 
     python -m benchmarks.reports [--long]
 
 Each device has 1 KB of state in each of the two sections, reports three values, and sends the next report when the last
 was accepted. Every other report leaves a delta, which is sent to the device. Then the pure function on the same
-documents, against that of `moto`, which plays AWS IoT for tests.
+documents, against that of `moto`, which imitates AWS IoT for tests.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEAF = 24  # bytes of a leaf with its share of the objects above it
 
 
 def measured(process: Child, server: Running, seconds: float) -> tuple[dict[str, Any], float]:
-    """What a load generator says of one turn, and the part of its core that the server used meanwhile."""
+    """Return the result of one turn of a load generator, and the share of its core that the server used meanwhile."""
     process.write({"seconds": seconds})
     assert process.read() == "begin"
     before = server.process.cpu()
@@ -42,21 +42,21 @@ def measured(process: Child, server: Running, seconds: float) -> tuple[dict[str,
 
 
 def reporting(stack: ExitStack, server: Running, first: int, count: int, size: int) -> Child:
-    """Devices that are connected, each with a shadow of that many bytes, and ready to report."""
+    """Connect devices, each with a shadow of that many bytes, and ready to report."""
     reporters = stack.enter_context(load("report"))
     assert reporters.ask(server.to_load(first, count) | {"size": size})["connected"] == count
     return reporters
 
 
 def turn(server: Running, reporters: Child, seconds: float, used: list[float]) -> float:
-    """Updates a second."""
+    """Return updates per second."""
     found, part = measured(reporters, server, seconds)
     used.append(part)
     return float(found["updates"] / found["seconds"])
 
 
 def served(form: Form) -> Line:
-    """Us, FastAPI and Node."""
+    """Measure mdash, FastAPI and Node."""
     line = Line(ROW, f"reports of {DEVICES} devices", "/s", {}, goal=1.5)
     if why := missing_load():
         line.missing[OURS] = why
@@ -74,7 +74,7 @@ def served(form: Form) -> Line:
 
 
 def ours(sections: Any) -> Callable[[bytes], Any]:
-    """Takes a report as JSON; what would be told."""
+    """Return a function that takes a report as JSON, and returns version and delta."""
     shadow, _ = Shadow().update({"state": sections}, now=1.0)
 
     def update(text: bytes) -> Any:
@@ -86,7 +86,7 @@ def ours(sections: Any) -> Callable[[bytes], Any]:
 
 
 def motos(sections: Any) -> Callable[[bytes], Any]:
-    """The same with `moto`."""
+    """Return the same function with `moto`."""
     from moto.iotdata.models import FakeShadow
 
     shadow = FakeShadow.create_from_previous_version(None, {"state": sections})
@@ -100,7 +100,7 @@ def motos(sections: Any) -> Callable[[bytes], Any]:
 
 
 def pure(form: Form) -> Line:
-    """Updates a second, in one process and without sockets."""
+    """Measure updates per second, in one process and without sockets."""
     line = Line(ROW, "the pure function", "/s", {}, goal=1.5)
     sides = {OURS: ours}
     if find_spec("moto") is None:
@@ -131,7 +131,7 @@ def pure(form: Form) -> Line:
 
 
 def run(form: Form) -> list[Line]:
-    """The served one, and the pure one."""
+    """Measure the served update, and the pure function."""
     return [served(form), pure(form)]
 
 

@@ -35,12 +35,12 @@ ROW = "RPC"
 DEVICES = 64
 CLIENTS = 64
 PARAMS = '{"pin":2,"on":true}'
-TIMEOUT = 10  # seconds of a call, as our own; more than two are an error for wrk, and happen on a busy machine
-PATIENCE = 30.0  # seconds that wrk may take longer than it was told
+TIMEOUT = 10  # seconds of a call, as in mdash; wrk counts more than two as an error, and a busy machine needs more
+PATIENCE = 30.0  # seconds that wrk may take longer than ordered
 
 
 def check(server: Running) -> None:
-    """Call each device, and compare what it answers."""
+    """Call each device, and compare its answer."""
     api = Api(server.port, server.key)
     for n, (id, _) in enumerate(server.devices):
         params = {"n": n, "text": 'ä"\\', "list": [1.5, None, True]}
@@ -49,14 +49,14 @@ def check(server: Running) -> None:
 
 
 def attach(stack: ExitStack, server: Running) -> Child:
-    """Connect all its devices: they answer for as long as the stack lasts."""
+    """Connect all devices of a server. They answer for as long as the stack lasts."""
     devices = stack.enter_context(load("answer"))
     assert devices.ask(server.to_load())["connected"] == len(server.devices)
     return devices
 
 
 def wrk(server: Running, seconds: float) -> dict[str, Any]:
-    """What wrk says of one turn. It counts in whole seconds."""
+    """Run wrk for one turn, and return its result. It counts in whole seconds."""
     whole = max(1, round(seconds))
     command = [
         find_program("wrk") or "wrk",
@@ -77,7 +77,7 @@ def wrk(server: Running, seconds: float) -> dict[str, Any]:
 
 
 def turn(server: Running, devices: Child, seconds: float, used: dict[str, list[float]], name: str) -> float:
-    """Requests a second."""
+    """Return requests per second."""
     check(server)
     before, answered = server.process.cpu(), devices.ask({})["answered"]
     found = wrk(server, seconds)
@@ -88,7 +88,9 @@ def turn(server: Running, devices: Child, seconds: float, used: dict[str, list[f
 
 
 def run(form: Form) -> list[Line]:
-    """Us, FastAPI and Node; and for reference our own server on a disk, and with Hypercorn in front."""
+    """Measure mdash, FastAPI and Node; for reference also mdash on a disk, and mdash with every request in the slow
+    lane.
+    """
     work = f"calls, {CLIENTS} clients and {DEVICES} devices"
     line = Line(ROW, work, "/s", {}, goal=1.2, reference=(durable.name, slow_lane.name))
     if why := missing_load("wrk"):

@@ -1,12 +1,12 @@
-"""What a shadow update costs, and how that grows with the document.
+"""The cost of a shadow update, and its growth with the document.
 
     python benchmarks/shadow.py [--json]
 
 Documents are trees of 8 members an object, in both sections; sizes are those of both together. `update`
-reports one leaf at the bottom of the tree; `flat` does so where all the leaves stand in one object, which
+reports one leaf at the bottom of the tree; `flat` does so if all the leaves are in one object, which
 is copied. `merge` is that part of `update`. `delta`, `size` and `load` (`Shadow.from_stored`) are computed
-from the whole, which `update` never does. `update` and `merge` are meant to stay level, the last three to
-grow with the document.
+from the whole, which `update` never does. `update` and `merge` should stay level, the last three grow
+with the document.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLE_NS = 20_000_000  # long enough for the clock, short enough that the table
 
 
 def tree(leaves: int, value: str) -> Any:
-    """An object tree of that many leaves, at most `FAN_OUT` members an object."""
+    """Return an object tree of that many leaves, with at most `FAN_OUT` members an object."""
     if leaves <= 1:
         return value
     share, rest = divmod(leaves, FAN_OUT)
@@ -39,12 +39,12 @@ def tree(leaves: int, value: str) -> Any:
 
 
 def leftmost(section: Any, value: Any) -> Any:
-    """A patch that sets the leaf below the first key of every level."""
+    """Return a patch that sets the leaf below the first key of every level."""
     return {"k0": leftmost(section["k0"], value)} if isinstance(section, dict) else value
 
 
 def cost(function: Callable[[], object]) -> float:
-    """Microseconds a call: the median of the samples, each over many calls."""
+    """Return microseconds per call: the median of the samples, each over many calls."""
     start = perf_counter_ns()
     function()
     loops = max(1, SAMPLE_NS // (perf_counter_ns() - start + 1))
@@ -58,7 +58,7 @@ def cost(function: Callable[[], object]) -> float:
 
 
 def measure(size: int) -> dict[str, float]:
-    leaves = max(2, size // 2 // 21)  # a leaf and its share of the objects above it weigh about 21 bytes
+    leaves = max(2, size // 2 // 21)  # a leaf and its share of the objects above it have about 21 bytes
     desired, reported = tree(leaves, "desired value"), tree(leaves, "reported val.")
     sections = {"desired": desired, "reported": reported}
     shadow, _ = Shadow().update({"state": sections}, now=1, limits=ROOMY)

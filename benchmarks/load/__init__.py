@@ -1,1 +1,1 @@
-"""What is done to servers. Each runs as a process of its own, and is told what to do by lines of JSON."""
+"""Load generators. Each runs as a process of its own, and gets its orders as lines of JSON."""

@@ -1,4 +1,4 @@
-"""Devices that answer: ``Echo`` with its params, anything else with an error, as a device that does not know it.
+"""Devices that answer ``Echo`` with its params, and any other method with an error.
 
 Reads ``{"port", "devices"}``; writes ``{"connected"}``; at each further line, ``{"answered"}``.
 """
@@ -12,7 +12,7 @@ from benchmarks.load.devices import Client, command, connect_all, tell
 
 
 class Request(msgspec.Struct):
-    """A call."""
+    """A call of the server."""
 
     id: int = 0
     method: str = ""
@@ -24,7 +24,7 @@ answered = 0
 
 
 class Device(Client):
-    """One that answers."""
+    """A device that answers."""
 
     def text(self, data: bytes) -> None:
         global answered

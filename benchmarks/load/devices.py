@@ -1,4 +1,4 @@
-"""WebSocket clients on uvloop, as all the load generators use them."""
+"""WebSocket clients on uvloop, for all load generators."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 __all__ = ["PATIENCE", "Client", "command", "connect_all", "tell", "until"]
 
-PATIENCE = 30.0  # seconds for whatever has to come: a busy machine is slow, a broken server is slower
-AT_ONCE = 64  # handshakes
+PATIENCE = 30.0  # seconds for any expected event: a busy machine is slow, a broken server is slower
+AT_ONCE = 64  # handshakes at the same time
 
 
 class Client(WSListener):  # type: ignore[misc]
-    """One socket; what it receives goes to `text`."""
+    """One socket. Received frames go to `text`."""
 
     transport: WSTransport
 
@@ -31,10 +31,10 @@ class Client(WSListener):  # type: ignore[misc]
             transport.disconnect()
 
     def text(self, data: bytes) -> None:
-        """A frame came."""
+        """Process a received frame."""
 
     def send(self, data: bytes) -> None:
-        """Send one."""
+        """Send a frame."""
         self.transport.send(WSMsgType.TEXT, data)
 
 
@@ -42,7 +42,7 @@ _Any = TypeVar("_Any", bound=Client)
 
 
 async def connect_all(port: int, path: str, clients: Sequence[tuple[_Any, str]]) -> list[_Any]:
-    """Connect each with its token, some at a time."""
+    """Connect each client with its token, some at a time."""
     slots = asyncio.Semaphore(AT_ONCE)
     url = f"ws://127.0.0.1:{port}{path}"
 
@@ -56,18 +56,18 @@ async def connect_all(port: int, path: str, clients: Sequence[tuple[_Any, str]])
 
 
 async def command() -> Any:
-    """The next line of JSON from stdin; None at its end."""
+    """Return the next line of JSON from stdin; `None` at its end."""
     line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.readline)
     return json.loads(line) if line.strip() else None
 
 
 def tell(value: object) -> None:
-    """A line of JSON to stdout."""
+    """Write a line of JSON to stdout."""
     print(json.dumps(value), flush=True)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what frames bring about. Raises `TimeoutError`."""
+    """Wait for a condition that frames bring about. Raises `TimeoutError`."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - callbacks count, and have no time for events
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""As much of MQTT 3.1.1 as a load generator needs: connect, subscribe, publish, receive; quality of service 0."""
+"""The part of MQTT 3.1.1 that a load generator needs: connect, subscribe, publish, receive; quality of service 0."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 __all__ = ["MqttClient", "connect"]
 
 CONNECT, CONNACK, PUBLISH, SUBSCRIBE, SUBACK = 0x10, 0x20, 0x30, 0x82, 0x90  # section 2.2.1, with the flags
-KEEP_ALIVE = 0  # seconds; none: measurements are short
+KEEP_ALIVE = 0  # seconds; none, because measurements are short
 
 
 class MqttClient(asyncio.Protocol):
-    """One connection; the payload of what it receives goes to `on_message`."""
+    """One connection. The payload of a received message goes to `on_message`."""
 
     transport: asyncio.Transport
 
@@ -22,7 +22,7 @@ class MqttClient(asyncio.Protocol):
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment] # of a socket: one that can be written to
+        self.transport = transport  # of a socket, so it can be written to
         clean_session = 2
         head = _text(b"MQTT") + bytes((4, clean_session)) + KEEP_ALIVE.to_bytes(2, "big")
         self._send(CONNECT, head + _text(self._name.encode()))
@@ -42,7 +42,7 @@ class MqttClient(asyncio.Protocol):
         self._buffer = data[at:]
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Send a message; nobody says whether it came."""
+        """Send a message. It is not acknowledged."""
         self._send(PUBLISH, _text(topic.encode()) + payload)
 
     def _send(self, kind: int, body: bytes) -> None:
@@ -60,7 +60,7 @@ def _text(value: bytes) -> bytes:
 
 
 def _bounds(data: bytes, at: int) -> tuple[int, int] | None:
-    """Where the body of the packet there begins and ends; None while it is not complete."""
+    """Return where the body of the packet at `at` begins and ends; `None` while it is not complete."""
     size = shift = 0
     for n in range(at + 1, min(at + 5, len(data))):
         size |= (data[n] & 127) << shift
@@ -72,7 +72,7 @@ def _bounds(data: bytes, at: int) -> tuple[int, int] | None:
 
 
 async def connect(port: int, name: str, on_message: Callable[[bytes], None], topic: str | None = None) -> MqttClient:
-    """A client that is connected, and subscribed where it has a topic."""
+    """Return a connected client, which has subscribed to `topic` if one is given."""
     loop = asyncio.get_running_loop()
     _, client = await loop.create_connection(lambda: MqttClient(name, on_message, topic), "127.0.0.1", port)
     async with asyncio.timeout(10):

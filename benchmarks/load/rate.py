@@ -1,7 +1,7 @@
-"""Requests at a rate that does not depend on the answers, as those of many independent clients.
+"""Requests at a rate that does not depend on the answers, as from many independent clients.
 
 Reads ``{"port", "key", "devices", "seconds", "rate"}`` from each line; answers with ``{"p50", "p99", "requests"}``,
-milliseconds from when a request was due, also where no connection was free then. They are due at random times
+milliseconds from when a request was due, also if no connection was free then. Requests are due at random times
 (exponential pauses), the same ones for every server. Every answer is checked.
 """
 
@@ -17,12 +17,12 @@ from collections import deque
 from typing import Any
 
 CONNECTIONS = 64
-SEED = 20  # of the times
+SEED = 20  # of the random times
 DRAIN = 10.0  # seconds for the last answers
 
 
 class Connection:
-    """One kept connection; at most one request is on its way."""
+    """One kept connection, with at most one request on its way."""
 
     def __init__(self, port: int, key: str) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=DRAIN)
@@ -42,7 +42,7 @@ class Connection:
         )
 
     def take(self) -> bool:
-        """Read; whether the answer is there, whole and right."""
+        """Read from the socket. Returns whether the answer is complete, after checking it."""
         data = self.sock.recv(2**16)
         assert data, "the server has closed a connection"
         self._data += data
@@ -55,7 +55,7 @@ class Connection:
 
 
 def measure(order: dict[str, Any]) -> dict[str, Any]:
-    """Ask for the time, at the rate."""
+    """Send requests at the rate, for the time."""
     random.seed(SEED)
     ids = [id for id, _ in order["devices"]]
     free = deque(Connection(order["port"], order["key"]) for _ in range(CONNECTIONS))

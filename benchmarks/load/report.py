@@ -1,9 +1,9 @@
-"""Devices that report, each its next update when the last was accepted, and one who listens to all of it.
+"""Devices that report, each its next update when the last was accepted, and a subscriber to all of them.
 
 Reads ``{"port", "key", "devices", "size"}``; writes ``{"connected"}``. At each further line, ``{"seconds"}``, it writes
-``"begin"``, ``"end"`` where the time is over, and ``{"updates", "seconds"}``: what was accepted in it. Every report is
-checked: that it was accepted, that its delta came to the device where it leaves one, that the listener was told of it,
-and that the shadow is what it has to be at the end.
+``"begin"``, ``"end"`` after the time, and ``{"updates", "seconds"}``: the updates accepted in it. Every report is
+checked: that it was accepted, that the device got its delta if one is left, that the subscriber was notified,
+and that the shadow has the right values at the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.load.devices import Client, command, connect_all, tell, until
 from benchmarks.shadow import tree
 
 LEAF = 48  # bytes of a leaf in both sections, with its share of the objects above it
-WARM_UP = 0.2  # of the time, before it
+WARM_UP = 0.2  # share of the time, before it
 
 
 class Reporter(Client):
@@ -41,7 +41,7 @@ class Reporter(Client):
     def text(self, data: bytes) -> None:
         if b'"Shadow.Delta"' in data:
             self.deltas += b'"on":true' in data
-        elif b'"method"' in data:  # what a server may ask a new device
+        elif b'"method"' in data:  # a request of the server to a new device
             number = data[data.index(b'"id":') + 5 :].split(b",")[0]
             self.send(b'{"id":%b,"error":{"code":404,"message":"No handler"}}' % number)
         elif b'"result"' in data and b'"version"' in data:
@@ -54,7 +54,7 @@ class Reporter(Client):
 
 
 class Subscriber(Client):
-    """Counts what it is told of updates."""
+    """Counts the notifications of updates."""
 
     heard = 0
 
@@ -64,7 +64,7 @@ class Subscriber(Client):
 
 
 class Run:
-    """Devices that are connected, and who listens."""
+    """Connected devices, and their subscriber."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.running = False
@@ -78,7 +78,7 @@ class Run:
         self._versions: dict[str, int] = {}
 
     async def connect(self) -> int:
-        """Give every device its shadow, and connect; how many there are."""
+        """Give every device its shadow, and connect. Returns the number of devices."""
         for id in self._reporters:
             self._api.update(id, {"state": {section: self._base | {"on": True} for section in ("desired", "reported")}})
             self._versions[id] = self._api.shadow(id)["version"]
@@ -87,7 +87,7 @@ class Run:
         return len(await connect_all(self._order["port"], "/api/v2/rpc", pairs))
 
     async def measure(self, seconds: float) -> dict[str, Any]:
-        """Report for the time, and check."""
+        """Report for the time, and check the results."""
         self.running = True
         for reporter in self._reporters.values():
             reporter.report()

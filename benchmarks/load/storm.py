@@ -1,8 +1,8 @@
-"""Devices that all come back at once, on plain sockets: a handshake, one request, and its answer.
+"""Devices that all come back together, on plain sockets: a handshake, one request, and its answer.
 
 Reads ``{"port", "devices"}``; connects all, and writes ``{"seconds"}``. At each further line it drops them all,
-connects them again, and writes that once more. A device counts when its request was answered: a server that only says
-101 has not taken it up yet.
+connects them again, and writes the seconds. A device counts when its request was answered, because a server may
+answer 101 before it has taken up the device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HANDSHAKE = (
 
 
 def frame(text: bytes) -> bytes:
-    """A client's frame; masked with zeros, which changes nothing (RFC 6455, section 5.3)."""
+    """Return a client's frame, masked with zeros, which changes nothing (RFC 6455, section 5.3)."""
     return bytes((0x81, 0x80 | len(text))) + b"\0\0\0\0" + text
 
 
@@ -33,25 +33,25 @@ UNKNOWN = frame(b'{"id":1,"error":{"code":404,"message":"No handler"}}')
 
 
 class Storm:
-    """All of them."""
+    """The connections of all devices."""
 
     def __init__(self, port: int, tokens: list[bytes]) -> None:
         self._address = ("127.0.0.1", port)
         self._tokens = tokens
         self._sockets: dict[int, socket.socket] = {}
         self._state: dict[int, bytes] = {}
-        """What came of a handshake or an answer so far, of those that still wait."""
+        """The received part of a handshake or an answer, for devices that still wait."""
         self._epoll = select.epoll()
 
     def drop(self) -> None:
-        """Close all, without a word, as where the power fails."""
+        """Close all connections without a close frame, as in a power failure."""
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
         self._state.clear()
 
     def connect(self) -> float:
-        """Connect all; the seconds until the last is answered."""
+        """Connect all. Returns the seconds until the last is answered."""
         start = time.perf_counter()
         waiting, answered = iter(self._tokens), 0
         for token in (next(waiting, None) for _ in range(AT_ONCE)):
@@ -69,7 +69,7 @@ class Storm:
     def _dial(self, token: bytes) -> None:
         sock = socket.socket()
         sock.settimeout(PATIENCE)
-        sock.connect(self._address)  # as soon as there is room in the backlog
+        sock.connect(self._address)  # waits for room in the backlog
         sock.send(HANDSHAKE % token)
         sock.setblocking(False)
         number = sock.fileno()
@@ -78,11 +78,11 @@ class Storm:
         self._epoll.register(number, select.EPOLLIN)
 
     def _take(self, number: int) -> bool:
-        """Read from a socket; whether its request has just been answered."""
+        """Read from a socket. Returns whether its request has just been answered."""
         sock = self._sockets[number]
         data = sock.recv(4096)
         assert data, "the server has closed a connection"
-        if b'"method":"Sys.GetInfo"' in data:  # what a server may ask a new device
+        if b'"method":"Sys.GetInfo"' in data:  # a request of the server to a new device
             sock.send(UNKNOWN)
         if number not in self._state:
             return False

@@ -1,10 +1,10 @@
-"""One device that tells something, and many who listen to it.
+"""One device that sends messages, and many subscribers.
 
 Reads ``{"port", "key", "devices", "subscribers", "protocol"}``; writes ``{"connected"}``. At each further line,
-``{"seconds"}``, it writes ``"begin"``, ``"end"`` where the time is over, and ``{"deliveries", "seconds"}``.
+``{"seconds"}``, it writes ``"begin"``, ``"end"`` after the time, and ``{"deliveries", "seconds"}``.
 
-A few messages are on their way at once; the next is sent when all have the oldest. Everyone has to get every message,
-in order.
+A few messages are on their way at the same time; the next is sent when all have the oldest. Every subscriber has to
+get every message, in order.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import uvloop
 from benchmarks.load import mqtt
 from benchmarks.load.devices import Client, command, connect_all, tell, until
 
-WINDOW = 8  # messages on their way: enough that nobody waits for this process
-WARM_UP = 0.2  # of the time, before it
+WINDOW = 8  # messages on their way: enough that no subscriber waits for this process
+WARM_UP = 0.2  # share of the time, before it
 
 
 class Run:
-    """What was sent, and who has it."""
+    """The messages on their way, with the number of subscribers that lack each."""
 
     def __init__(self, subscribers: int) -> None:
         self.subscribers = subscribers
@@ -40,7 +40,7 @@ class Run:
         self.publish(self.sent)
 
     def got(self, n: int) -> None:
-        """A subscriber has a message."""
+        """Count a delivery of a message."""
         self.delivered += 1
         self.lacking[n] -= 1
         if not self.lacking[n]:
@@ -50,7 +50,7 @@ class Run:
 
 
 class Expectation:
-    """What one subscriber has to get next."""
+    """The next message that a subscriber has to get."""
 
     __slots__ = ("_next", "_run", "_text")
 
@@ -58,7 +58,7 @@ class Expectation:
         self._run, self._next, self._text = run, 1, b'"n":1}'
 
     def check(self, data: bytes) -> None:
-        """A message that tells of the device's, or of something else."""
+        """Check a message: it is the next one of the device, or about something else."""
         if self._text in data:
             n = self._next
             self._next = n + 1
@@ -69,7 +69,7 @@ class Expectation:
 
 
 class Subscriber(Client):
-    """One who listens."""
+    """A subscriber on a WebSocket."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Subscriber(Client):
 
 
 async def by_socket(order: dict[str, Any], run: Run) -> None:
-    """Connect all."""
+    """Connect all over WebSockets."""
     subscribers = [(Subscriber(run), order["key"]) for _ in range(run.subscribers)]
     await connect_all(order["port"], "/api/v2/notify", subscribers)
     source = Client()
@@ -89,7 +89,7 @@ async def by_socket(order: dict[str, Any], run: Run) -> None:
 
 
 async def by_mqtt(order: dict[str, Any], run: Run) -> None:
-    """The same with a broker."""
+    """Connect all to an MQTT broker."""
     for n in range(run.subscribers):
         await mqtt.connect(order["port"], f"s{n}", Expectation(run).check, "out")
     source = await mqtt.connect(order["port"], "source", lambda _: None)
@@ -97,7 +97,7 @@ async def by_mqtt(order: dict[str, Any], run: Run) -> None:
 
 
 async def measure(run: Run, seconds: float) -> dict[str, Any]:
-    """Tell for the time, and see that everybody gets everything."""
+    """Send messages for the time, and check that all subscribers get all of them."""
     run.running = True
     for _ in range(WINDOW):
         run.send()

@@ -1,1 +1,1 @@
-"""What a user would pick instead: small, honest programs that do the same job, with less around it."""
+"""The alternatives of a user: small, honest programs that do the same job, with less around it."""

@@ -20,7 +20,7 @@ encode, decode = msgspec.json.encode, msgspec.json.decode
 
 
 class Device:
-    """One that is connected."""
+    """A connected device."""
 
     def __init__(self, ws: WebSocket) -> None:
         self.ws = ws
@@ -34,7 +34,7 @@ shadows: dict[str, Shadow] = {}
 
 
 def make_app(listener: socket.socket, count: int) -> FastAPI:
-    """The application."""
+    """Return the application."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -96,7 +96,7 @@ def make_app(listener: socket.socket, count: int) -> FastAPI:
 
 
 async def receive(id: str, device: Device, frame: dict[str, Any]) -> None:
-    """Take what a device sent."""
+    """Process a frame of a device."""
     method = frame.get("method")
     if method is None:
         if (answer := device.calls.pop(frame["id"], None)) is not None and not answer.done():
@@ -111,7 +111,7 @@ async def receive(id: str, device: Device, frame: dict[str, Any]) -> None:
 
 
 async def change(id: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Update a shadow; tell the device what is left, and everybody what has changed."""
+    """Update a shadow; send the remaining delta to the device, and the change to all subscribers."""
     accepted, left = shadows.setdefault(id, Shadow()).update(document)
     if left is not None and (device := devices.get(id)) is not None:
         await device.ws.send_text(encode({"jsonrpc": "2.0", "method": "Shadow.Delta", "params": left}).decode())
@@ -120,7 +120,7 @@ async def change(id: str, document: dict[str, Any]) -> dict[str, Any]:
 
 
 async def tell(notification: dict[str, Any]) -> None:
-    """Encoded once for all."""
+    """Encode a notification once, and send it to all subscribers."""
     text = encode(notification).decode()
     for subscriber in tuple(subscribers):
         await subscriber.send_text(text)

@@ -1,4 +1,4 @@
-"""JSON-RPC libraries, each with the same method, as their manuals use them. Those not installed raise `ImportError`."""
+"""JSON-RPC libraries, each with the same method, as their manuals use them. One not installed raises `ImportError`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import msgspec
 __all__ = ["LIMIT", "PEERS", "Answer"]
 
 Answer = Callable[[bytes], bytes]
-"""Takes the text of a request, gives that of its answer."""
+"""A function from the text of a request to that of its answer."""
 
 
 def set_(pin: int, on: bool, level: float, name: str) -> dict[str, Any]:
-    """The method."""
+    """The method that is called."""
     return {"pin": pin, "level": level}
 
 
@@ -69,7 +69,7 @@ def python_lsp_jsonrpc() -> Answer:
     from pylsp_jsonrpc import endpoint
 
     try:
-        import ujson as codec  # what its streams take, where it is there
+        import ujson as codec  # the codec of its streams, if it is installed
     except ImportError:
         codec = json
     logging.getLogger(endpoint.__name__).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A shadow as one writes it in an afternoon: merged in place, the whole delta computed again with every update."""
+"""A shadow as written in an afternoon: merged in place, the whole delta computed again with every update."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
-    """RFC 7396, in place."""
+    """Merge in place (RFC 7396)."""
     for key, value in patch.items():
         if value is None:
             target.pop(key, None)
@@ -18,7 +18,7 @@ def merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
 
 
 def delta(desired: dict[str, Any], reported: dict[str, Any]) -> dict[str, Any]:
-    """What is wanted, and not reported to be so."""
+    """Return the desired values that are not reported."""
     found: dict[str, Any] = {}
     for key, value in desired.items():
         other = reported.get(key)
@@ -31,14 +31,14 @@ def delta(desired: dict[str, Any], reported: dict[str, Any]) -> dict[str, Any]:
 
 
 class Shadow:
-    """One device's."""
+    """The shadow of one device."""
 
     def __init__(self) -> None:
         self.state: dict[str, dict[str, Any]] = {"desired": {}, "reported": {}}
         self.version = 0
 
     def update(self, document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Merge; what was accepted, and the delta document if a delta is left."""
+        """Merge an update. Returns the accepted document, and the delta document if a delta is left."""
         for section in ("desired", "reported"):
             if section in document["state"]:
                 merge(self.state[section], document["state"][section])

@@ -12,7 +12,7 @@ devices: dict[str, WSTransport] = {}
 
 
 class Device(WSListener):  # type: ignore[misc]
-    """One that is connected."""
+    """A connected device."""
 
     def __init__(self, id: str) -> None:
         super().__init__()

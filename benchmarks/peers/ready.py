@@ -1,4 +1,4 @@
-"""How a peer says that it can be connected to."""
+"""The line with which a peer says that it accepts connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 
 def announce(port: int) -> None:
-    """Write the line, with as many devices as ``--devices`` says: their tokens are their ids."""
+    """Write the line, with as many devices as ``--devices`` says. Their tokens are their ids."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, default=64)
     ids = [(f"d{n}", f"d{n}") for n in range(parser.parse_args().devices)]

@@ -15,7 +15,7 @@ devices: dict[str, Any] = {}
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """ASGI."""
+    """Answer on a WebSocket (ASGI)."""
     if scope["type"] != "websocket":
         return
     id = dict(scope["headers"])[b"authorization"].decode().removeprefix("Bearer ")

@@ -14,7 +14,7 @@ devices: dict[str, ServerConnection] = {}
 
 
 async def handle(ws: ServerConnection) -> None:
-    """One device."""
+    """Answer one device."""
     assert ws.request is not None
     id = ws.request.headers["Authorization"].removeprefix("Bearer ")
     devices[id] = ws
