@@ -15,7 +15,6 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 NOT_YET = frozenset(
     {
-        "mdashcore/server",
         "mdashcore/trio",
     }
 )

@@ -1,4 +1,4 @@
-"""Accept connections, also when the process has no file descriptors left for all of them."""
+"""Accepts connections, also when the process has not enough file descriptors for all of them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["Acceptor"]
 
 _log = logging.getLogger(__name__)
 
-RESERVED_DESCRIPTORS: Final = 64  # for what serves those who are connected: 40 threads of a store with a file each
+RESERVED_DESCRIPTORS: Final = 64  # for the clients that are connected: 40 threads of a store with a file each, and some
+# more
 
-RETRY_ACCEPT: Final = 0.1  # seconds; at full load ten connections a second are told that there is no room
+RETRY_ACCEPT: Final = 0.1  # seconds; at full load ten connections a second are refused
 
 TELL_FULL_INTERVAL: Final = 60.0  # seconds between two lines of the log
 
@@ -32,7 +33,7 @@ class Acceptor:
 
     Args:
         handle: serves a connection.
-        make_room: ends some connections that have nothing to do; False if there is none.
+        make_room: ends some connections that have nothing to do. Returns `False` if there are none.
     """
 
     def __init__(self, handle: Callable[[trio.abc.Stream], Awaitable[None]], make_room: Callable[[], bool]) -> None:
@@ -69,7 +70,7 @@ class Acceptor:
 
 
 def _is_of_the_last(stream: trio.abc.Stream) -> bool:
-    """Whether a connection has one of the last file descriptors. The system always gives the lowest that is free."""
+    """Return whether a connection has one of the last file descriptors. The kernel always gives the lowest free one."""
     transport = transport_of(stream)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if transport is None or limit == resource.RLIM_INFINITY:

@@ -1,8 +1,8 @@
-"""The bodies of requests: who is asked for one, how it is read, and how much memory all of them have together.
+"""The bodies of requests: whose bodies are read, how they are read, and how much memory they have together.
 
-Quart reads a whole body into memory, however large, while a handler is busy or long gone. So no body reaches Quart
-before it is known who sends it, and before it is complete and within its limit. A path that takes no body is answered
-without reading one; an answer given before the end of a body closes the connection.
+Quart reads a whole body into memory, however large it is, even if the handler is busy or has ended. So no body reaches
+Quart before its sender is authenticated, and before the body is complete and within its limit. A path that takes no
+body is answered without reading one. An answer given before the end of a body closes the connection.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = ["Bodies", "BodyGuard", "HeldBody", "body_chunks"]
 
 _log = logging.getLogger(__name__)
 
-LOG_INTERVAL: Final = 60.0  # seconds between two lines that say that there is no room: a flood is one thing to be told
+LOG_INTERVAL: Final = 60.0  # seconds between two lines about missing room: one flood is reported once
 
-RETRY_AFTER: Final = 5.0  # seconds after which a client may try again: most bodies have been answered by then
+RETRY_AFTER: Final = 5.0  # seconds after which a client may try again: by then most bodies have been answered
 
-SHARES: Final = 4  # of the room, one of which an account may have: 16 MiB, which are 128 of the largest calls
+SHARES: Final = 4  # an account may have one of this many shares of the room: 16 MiB, which are 128 of the largest calls
 
 _NO_SHARE: Final = "the account has too many request bodies in the server now"
 
@@ -51,25 +51,25 @@ _NO_ROOM: Final = "the server has no room for more request bodies now"
 
 @attrs.define(eq=False)
 class HeldBody:
-    """What is in memory of one request's body."""
+    """The part of one request's body that is in memory."""
 
     _bodies: Bodies
     owner: Hashable = None
-    """The account that sends it, as soon as that is known."""
+    """The account that sends the body, as soon as it is authenticated."""
     size: int = attrs.field(init=False, default=0)
     """Bytes."""
     _given_up: bool = attrs.field(init=False, default=False)
     _scope: trio.CancelScope | None = attrs.field(init=False, default=None)
 
     async def wait(self, receive: Callable[[], Awaitable[Any]]) -> Any:
-        """Wait for the next piece. Raises `Overloaded` where the room is given to others meanwhile."""
+        """Wait for the next piece. Raises `Overloaded` if the room is given to other bodies meanwhile."""
         if not self._given_up:
             with trio.CancelScope() as self._scope:
                 return await receive()
         raise Overloaded(_NO_ROOM, retry_after=RETRY_AFTER)
 
     def add(self, size: int) -> None:
-        """Count bytes that have come.
+        """Count received bytes.
 
         Raises:
             Overloaded: there is no room for them.
@@ -80,7 +80,7 @@ class HeldBody:
         self._bodies._add(self, size)
 
     def complete(self) -> None:
-        """Nothing more comes: what there is stays until the request is answered."""
+        """Mark the body as complete. It stays in memory until the request is answered."""
         self._bodies._idle.pop(self, None)
 
     def _give_up(self) -> None:
@@ -90,10 +90,10 @@ class HeldBody:
 
 
 class Bodies:
-    """All request bodies that the process has in memory, with one bound for the sum.
+    """All request bodies that the process has in memory, with one bound for their sum.
 
-    Beyond it those that wait for their next piece are given up, the one that has waited the longest first. One account
-    may have a quarter of it, so that its calls of devices that do not answer take the room from no other.
+    Beyond the bound, bodies that wait for their next piece are given up, the one that has waited the longest first. One
+    account may use a quarter of the room, so that its calls of devices that do not answer take no room from others.
 
     Args:
         limit: bytes.
@@ -102,15 +102,15 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size: int = 0
-        """Bytes that are held now."""
-        # Those that are not complete; the one that something came for last is last.
+        """Bytes held now."""
+        # The bodies that are not complete, in the order in which their last pieces came.
         self._idle: dict[HeldBody, None] = {}
         self._of: dict[Hashable, int] = {}  # bytes by account
         self._logged = -inf
 
     @contextmanager
     def hold(self) -> Iterator[HeldBody]:
-        """Count a body, until its request is answered."""
+        """Count a body until its request is answered."""
         body = HeldBody(self)
         try:
             yield body
@@ -118,7 +118,7 @@ class Bodies:
             self.drop(body)
 
     def drop(self, body: HeldBody) -> None:
-        """Count a body no more."""
+        """Stop counting a body."""
         self._idle.pop(body, None)
         self._count(body, -body.size)
 
@@ -162,20 +162,20 @@ async def body_chunks(
     owner: Callable[[], Hashable] = lambda: None,
     held: HeldBody | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """A request's body as it comes.
+    """Yield a request's body in pieces, as they come.
 
     Args:
         limit: bytes.
         timeout: seconds to wait for each piece.
-        owner: whose work it is to read it, as soon as that is known.
-        held: what counts the pieces, where they are kept.
+        owner: returns the account whose turn the reading takes; `None` as long as the account is not known.
+        held: counts the pieces that are kept in memory.
 
     Raises:
-        TooLarge: it is larger, by its own account or in fact.
-        ClientGone: it ended in the middle.
-        BodyTimeout: nothing came for too long.
-        Overloaded: there is no room for it in memory.
-        Busy: the account has used up its share of that.
+        TooLarge: the body is larger, by its own declaration or in fact.
+        ClientGone: the body ended in the middle.
+        BodyTimeout: no piece came in time.
+        Overloaded: there is no room for the body in memory.
+        Busy: the account has used up its share of the room.
     """
     too_large = TooLarge(f"the body is larger than {limit} bytes")
     declared = header(scope, b"content-length")
@@ -201,7 +201,7 @@ async def body_chunks(
             yield piece
         if not message.get("more_body", False):
             return
-        if (took := perf_counter() - started) < SLICE:  # else it was waited for, and others had their turn
+        if (took := perf_counter() - started) < SLICE:  # a longer step has waited, and others had their turn
             turn.owner = owner()
             turn.count(took)
             if turn.left <= 0:
@@ -209,14 +209,14 @@ async def body_chunks(
 
 
 class BodyGuard:
-    """Gives an app only requests whose body is there, whole and within the limit, or that have none.
+    """Gives an app only requests without a body, or with a body that is complete and within the limit.
 
     Args:
-        bodies: what bounds their sum.
-        limit_of: bytes that a request's body may have; 0 where none is taken.
-        timeout: seconds to wait for each piece of it; all of it has twice as long.
-        authenticate: returns the account, `None` where nobody need be known; raises for a request that nobody valid has
-            sent: its body is not even read.
+        bodies: bounds the sum of all bodies.
+        limit_of: returns the bytes that a request's body may have; 0 if the path takes none.
+        timeout: seconds to wait for each piece. The whole body has twice as long.
+        authenticate: returns the account; `None` if the path needs no login. It raises for a request without valid
+            credentials, whose body is not even read.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class BodyGuard:
             if (limit := self._limit_of(scope)) > 0:
                 given = _Given(await self._read(scope, receive, limit, account, held), receive)
                 unread = False
-                await self._authenticate(scope)  # revoked while the body came?
+                await self._authenticate(scope)  # the credentials may have been revoked while the body came
         except ClientGone:
             return
         except MdashError as exc:
@@ -262,8 +262,8 @@ class BodyGuard:
             await self.inner(scope, given.receive, send)
 
     async def _read(self, scope: Scope, receive: Receive, limit: int, account: str | None, held: HeldBody) -> bytes:
-        """The whole body."""
-        body = bytearray()  # not a list: a piece may have one byte
+        """Return the whole body."""
+        body = bytearray()  # not a list, because a piece may have one byte
         with trio.move_on_after(2 * self._timeout) as timer:
             async for piece in body_chunks(
                 scope, receive, limit=limit, timeout=self._timeout, owner=lambda: account, held=held
@@ -281,7 +281,7 @@ class _Given:
 
     _body: bytes
     _then: Receive | None = None
-    """What is received after it: `None` where the request was not read, and nothing of it is to be."""
+    """Receives the messages after the body; `None` if the request was not read, and must not be read."""
     _given: bool = attrs.field(init=False, default=False)
 
     async def receive(self) -> dict[str, Any]:
@@ -297,7 +297,7 @@ class _Given:
 
 
 def _closing(scope: Scope, send: Send) -> Send:
-    """Have an answer be the last of its connection; HTTP/2 ends one stream without a word."""
+    """Return a `send` that closes the connection after the answer. In HTTP/2 only the stream ends, without a header."""
     if not is_http1(scope):
         return send
 

@@ -1,7 +1,7 @@
-"""Headers that change what a request asks for: the two that a shadow heeds, and those that nothing here does.
+"""Headers that change the meaning of a request: the two that a shadow heeds, and those that are not supported.
 
-A header that says "only if", "as another method", "this is compressed" or "a part of it" must not be overlooked: the
-client would take the answer for one to another question. Those that RFC 9110 lets a server ignore are ignored.
+A header such as "only if", "as another method", "compressed" or "a part of it" must not be overlooked: the client would
+take the answer for the answer to another question. The headers that RFC 9110 lets a server ignore are ignored.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ __all__ = ["ODD_HEADERS", "Conditions", "check_headers", "etag"]
 METHOD_OVERRIDES: Final = ("x-http-method-override", "x-http-method", "x-method-override")
 
 ODD_HEADERS: Final = ("content-encoding", "content-range", *METHOD_OVERRIDES)
-"""What `check_headers` looks at on every path, in lower case."""
+"""The headers that `check_headers` checks on every path, in lower case."""
 
 _TAG: Final = re.compile(r'[ \t]*(?:W/)?"([!\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|\Z)')
-_EMPTY: Final = re.compile(r"[ \t]*,")  # elements of a list that a recipient has to overlook (section 5.6.1)
+_EMPTY: Final = re.compile(r"[ \t]*,")  # empty elements of a list, which a recipient has to ignore (section 5.6.1)
 
 
 def etag(version: int) -> str:
-    """A version of a shadow as an entity tag."""
+    """Return a version of a shadow as an entity tag."""
     return f'"{version}"'
 
 
 @attrs.frozen
 class Conditions:
-    """What a request for a shadow says of the version that it is for (RFC 9110, section 13.1).
+    """The conditions of a request on a shadow's version (RFC 9110, section 13.1).
 
-    A weak tag counts as a strong one: proxies that compress weaken tags on the way.
+    A weak tag counts as a strong one, because proxies that compress weaken tags on the way.
     """
 
     match: frozenset[str] | None = None
-    """Of ``If-Match``, the versions that will do; None where it is not given, or is ``*``."""
+    """The versions that ``If-Match`` names; `None` if it is missing or ``*``."""
     none_match: frozenset[str] | None = None
-    """Of ``If-None-Match``, those that will not do; None where it is not given."""
+    """The versions that ``If-None-Match`` names; `None` if it is missing."""
     none_at_all: bool = False
-    """``If-None-Match: *``: only where there is no shadow; every device has one."""
+    """Whether the request has ``If-None-Match: *``, which matches only without a shadow. Every device has a shadow."""
 
     @classmethod
     def of(cls, if_match: str | None, if_none_match: str | None) -> Conditions | None:
-        """From the values of both; None where none is given. Raises `InvalidInput` for what is no list of tags."""
+        """Parse the values of both headers. Returns `None` if both are missing. Raises `InvalidInput`."""
         if if_match is None and if_none_match is None:
             return None
         match = None if if_match is None else _tags("If-Match", if_match)
@@ -54,16 +54,16 @@ class Conditions:
         return cls(match, none_match, none_match is None and if_none_match is not None)
 
     def check_match(self, version: int) -> None:
-        """Raises `PreconditionFailed` unless this is a version that `match` names."""
+        """Raise `PreconditionFailed` unless `match` names this version."""
         if not self._matches(version):
             raise PreconditionFailed(f"the shadow is at version {version}")
 
     def is_known(self, version: int) -> bool:
-        """Whether the client says that it has this version already."""
+        """Return whether the client has this version already."""
         return self.none_at_all or (self.none_match is not None and str(version) in self.none_match)
 
     def allow(self, version: int) -> bool:
-        """Whether an update may be applied to this version."""
+        """Return whether an update may be applied to this version."""
         return self._matches(version) and not self.is_known(version)
 
     def _matches(self, version: int) -> bool:
@@ -71,7 +71,7 @@ class Conditions:
 
 
 def _tags(name: str, value: str) -> frozenset[str] | None:
-    """The opaque tags of a list; None for ``*``."""
+    """Return the opaque tags of a list; `None` for ``*``."""
     value = value.strip()
     if value == "*":
         return None
@@ -91,16 +91,16 @@ def _tags(name: str, value: str) -> frozenset[str] | None:
 def check_headers(
     method: str, get: Callable[[str], str | None], *, conditional: bool = False, has_body: bool = False
 ) -> None:
-    """Refuse a request whose headers ask for what nothing here does.
+    """Refuse a request whose headers ask for something unsupported.
 
     Args:
-        get: the value of a header by its lower-case name; of several, their list.
+        get: returns the value of a header by its lower-case name; the values of several fields as a list.
         conditional: whether the path heeds ``If-Match`` and ``If-None-Match``.
 
     Raises:
-        InvalidInput: it is to be taken for another method, or carries a part of something.
-        UnsupportedContent: its body has a content coding.
-        PreconditionFailed: it is to change something only in a version that nothing here has.
+        InvalidInput: the request asks for another method, or carries a part of a document.
+        UnsupportedContent: the body has a content coding.
+        PreconditionFailed: the request is for a certain version of something without versions.
     """
     for name in METHOD_OVERRIDES:
         other = get(name)
@@ -119,5 +119,5 @@ def check_headers(
 
 
 def _items(value: str | None) -> Iterable[str]:
-    """A list of tokens, in lower case."""
+    """Return a list of tokens in lower case."""
     return [item for part in (value or "").split(",") if (item := part.strip().lower())]

@@ -23,55 +23,55 @@ __all__ = ["SEND_PIECE", "HttpConnection"]
 
 SEND_PIECE: Final = (
     2**16
-)  # bytes that a client has to take within SEND_TIMEOUT: 2 kB/s; under TLS also what is encrypted ahead
+)  # bytes that a client has to take within SEND_TIMEOUT: 2 kB/s. With TLS it also bounds the encrypted bytes ahead
 
-DRAIN_SIZE: Final = 2**18  # bytes that a refused client still sends, thrown away at once
-DRAIN_PAUSE: Final = 0.005  # seconds until the next of them: 50 MB/s, so that a flood costs a fiftieth of a core
+DRAIN_SIZE: Final = 2**18  # bytes read at a time from a refused client that still sends; they are discarded
+DRAIN_PAUSE: Final = 0.005  # seconds until the next read: 50 MB/s, so that a flood costs a fiftieth of a core
 
 
 @attrs.define(eq=False)
 class HttpConnection:
     """One connection.
 
-    Its task waits for what the client sends. Meanwhile a call may be under way that no task waits for.
+    Its task waits for the bytes of the client. Meanwhile a call may be under way for which no task waits.
     """
 
     stream: trio.abc.Stream
     inflow: Inflow
     scope: trio.CancelScope
-    """Around all that is done for it, until it becomes a WebSocket; its deadline moves with what is waited for."""
+    """The scope of all work for the connection, until it becomes a WebSocket. Its deadline moves with each wait."""
     answered_at: float = attrs.field(init=False, factory=trio.current_time)
-    """When something was last sent to the client, on Trio's clock; before that, when the connection was accepted."""
+    """When bytes were last sent to the client, or the connection was accepted, on Trio's clock."""
     used: bool = attrs.field(init=False, default=False)
-    """Whether a request was answered on it: it may be idle for longer."""
+    """Whether a request was answered on the connection. Such a connection may be idle for longer."""
     call: BegunCall | None = attrs.field(init=False, default=None)
-    """What was asked of a device, and its answer is still to be sent."""
+    """The running call of a device, whose answer is still to be sent."""
     deadline: float = attrs.field(init=False, default=inf)
-    """When the waiting is over: for the device's answer, or for another request."""
+    """The end of the wait for the device's answer, or for another request."""
     resting: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
-    """Around that waiting. It may look too early: a deadline that moves on is not worth its price each time."""
+    """The scope of that wait. It may end too early, because it costs too much to move its deadline every time."""
     answered: trio.Event | None = attrs.field(init=False, default=None)
     """Set when the call has ended, for a task that cannot go on before."""
     secure: bool = attrs.field(init=False, default=False)
     """Whether the client of the present request uses TLS, to the server or to a trusted proxy."""
     turn: Turn = attrs.field(init=False, factory=Turn)
-    """The work that its requests are, where one follows the other."""
+    """The turn for the work of the connection's requests."""
     _rest: bytes = attrs.field(init=False, default=b"")
     _waiting: bool = attrs.field(init=False, default=False)
 
     @property
     def is_stranger(self) -> bool:
-        """Whether it is not known who has sent the last request, or who sends the present one."""
+        """Whether the sender of the present or the last request is not authenticated."""
         return self.turn.owner is None
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether nothing happens on the connection before its client does something."""
+        """Whether the connection waits for its client, and for nothing else."""
         return self._waiting and self.call is None
 
     @property
     def owner(self) -> Hashable:
-        """The account that asks; `None` for a stranger. All connections of an account share one turn."""
+        """The account of the present request; `None` for a stranger. All connections of an account share one turn."""
         return self.turn.owner
 
     @owner.setter
@@ -79,13 +79,13 @@ class HttpConnection:
         self.turn.owner = self.inflow.owner = owner
 
     def wait_until(self, deadline: float) -> None:
-        """Move the end of the waiting."""
+        """Move the end of the wait."""
         self.deadline = deadline
         if self.resting.deadline > deadline:
             self.resting.deadline = deadline
 
     def identify(self, account: str) -> None:
-        """Take note of the account that has sent the present request."""
+        """Record the account that has sent the present request."""
         self.owner = account
 
     def cancel(self) -> None:
@@ -94,7 +94,7 @@ class HttpConnection:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Mark what is inside as waiting for the client."""
+        """Mark the context as waiting for the client."""
         self._waiting = True
         try:
             yield
@@ -102,7 +102,7 @@ class HttpConnection:
             self._waiting = False
 
     async def receive(self) -> bytes | None:
-        """Wait for what the client sends next; `None` once the stream has ended, in whatever way."""
+        """Return the next bytes of the client; `None` after the end of the stream, whatever has ended it."""
         self._waiting = True
         try:
             return await self.inflow.receive()
@@ -110,27 +110,27 @@ class HttpConnection:
             self._waiting = False
 
     def end(self, answer: bytes) -> None:
-        """Send the answer to what was asked last."""
+        """Send the answer to the last request, and end its call."""
         self.call = None
         self.put(answer)
         if self.answered is not None:
             self.answered.set()
 
     def abandon(self) -> None:
-        """Forget what was asked: nobody is there to be answered."""
+        """Abandon the running call. Its client has gone."""
         if self.call is not None:
             self.call.abandon()
             self.call = None
 
     async def wait_answered(self) -> None:
-        """Wait for the end of the call, as long as it has time."""
+        """Wait for the end of the call, until its deadline."""
         self.answered = trio.Event()
         with trio.CancelScope(deadline=self.deadline):
             await self.answered.wait()
         self.answered = None
 
     def put(self, data: bytes) -> None:
-        """Send, as far as the system takes it at once; the task has to `flush`, and is told."""
+        """Send without waiting. The task that waits is woken to `flush` the bytes that the kernel did not accept."""
         self.answered_at = trio.current_time()
         if not self.used:
             self.used = True
@@ -140,7 +140,7 @@ class HttpConnection:
             self.inflow.wake()
 
     async def flush(self) -> None:
-        """Send the rest. Raises `trio.TooSlowError` where the client does not read."""
+        """Send the remaining bytes. Raises `trio.TooSlowError` if the client does not read."""
         if self._rest:
             rest, self._rest = memoryview(self._rest), b""
             for start in range(0, len(rest), SEND_PIECE):
@@ -148,14 +148,17 @@ class HttpConnection:
                     await self.stream.send_all(rest[start : start + SEND_PIECE])
 
     async def send(self, data: bytes) -> None:
-        """Send all of it. Raises `trio.TooSlowError` where the client does not read."""
+        """Send all bytes. Raises `trio.TooSlowError` if the client does not read."""
         self.put(data)
         await self.flush()
 
     def set_unread_timeout(self, seconds: float) -> None:
-        """Have the system end the connection when the client takes nothing of what is in its buffers; 0: never.
+        """Have the kernel end the connection if the client accepts none of the buffered bytes in time.
 
-        An answer may fit into those whole, and no write would find out.
+        A whole answer may fit into the kernel's buffers, and then no write would fail.
+
+        Args:
+            seconds: 0 for any time.
         """
         transport = transport_of(self.stream)
         if transport is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -163,21 +166,24 @@ class HttpConnection:
                 transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
 
     async def part(self) -> None:
-        """Have the client take the last answer before the connection is closed: bytes left unread would cut it off."""
+        """Let the client take the last answer before the connection is closed.
+
+        The kernel resets a connection with unread bytes when it is closed, so those are read and discarded.
+        """
         self.inflow.close()
         transport = transport_of(self.stream)
         with self.waiting(), trio.move_on_after(LINGER):
             if isinstance(self.stream, trio.SSLStream):
                 try:
-                    await self.stream.unwrap()  # says goodbye, and waits for the client's
+                    await self.stream.unwrap()  # sends the closing alert, and waits for the client's
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # it still sends, or is gone
+                    pass  # the client still sends, or has gone
             if transport is not None:
                 try:
                     await transport.send_eof()
-                    while await transport.receive_some(DRAIN_SIZE):  # noqa: ASYNC110 - the pause is no wait for an event
+                    while await transport.receive_some(DRAIN_SIZE):  # noqa: ASYNC110 - the pause limits the rate
                         await trio.sleep(DRAIN_PAUSE)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
         if transport is not None:
-            transport.socket.close()  # after `unwrap` it is not the stream's any more
+            transport.socket.close()  # after `unwrap` the socket no longer belongs to the stream

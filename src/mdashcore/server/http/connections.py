@@ -1,9 +1,10 @@
-"""The connections that carry requests, and which of them end where file descriptors are short.
+"""The connections that carry requests, and the choice of those that end when file descriptors are short.
 
-A stranger can have a connection wait in many ways: in the TLS handshake, in the middle of a head or of a body, between
-two requests, for its password to be checked, for its refused bytes to be thrown away. None of them keeps others out:
-whatever a stranger's connection waits for, it can be ended. A client that is known is ended after all strangers, and
-only where the server waits for it. WebSockets are not among them: their clients are known, and counted by account.
+A stranger, a client that is not authenticated, can have a connection wait in many ways: in the TLS handshake, in the
+middle of a head or of a body, between two requests, for the check of a password, for refused bytes to be discarded. In
+each of these states the connection can be ended, so that strangers do not keep other clients out. The connection of a
+known client is ended after all strangers', and only while the server waits for the client. WebSockets do not belong to
+these connections: their clients are known, and counted by account.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from mdashcore.server.http.connection import HttpConnection
 
 __all__ = ["Connections"]
 
-ENDED_TOGETHER: Final = 16  # connections ended where file descriptors are short: to look for them takes a while
+ENDED_TOGETHER: Final = 16  # connections ended together when file descriptors are short: finding them takes a while
 
-QUIET: Final = 1.0  # seconds without an answer after which a client is not at work: it has had the time to ask again
+QUIET: Final = 1.0  # seconds without an answer after which a client counts as idle: it has had the time to send again
 
 
 class Connections:
@@ -30,7 +31,7 @@ class Connections:
 
     @contextmanager
     def member(self, connection: HttpConnection) -> Iterator[None]:
-        """Have a connection among them."""
+        """Keep a connection in the set as long as the context lasts."""
         self._all.add(connection)
         try:
             yield
@@ -40,8 +41,8 @@ class Connections:
     def make_room(self, now: float) -> bool:
         """End the connections that were answered the longest ago. Returns `False` if there is none that may be ended.
 
-        Strangers that the server waits for go first, then strangers that wait for the server. Where none of them is
-        quiet for `QUIET`, one has to go all the same. Where there are none, clients go that are known and quiet.
+        Strangers that the server waits for end first, then strangers that wait for the server. If no stranger was quiet
+        for `QUIET`, one ends all the same. Without any stranger, known clients that are quiet end.
         """
         strangers = [each for each in self._all if each.is_stranger]
         quiet = [each for each in strangers if each.answered_at <= now - QUIET]

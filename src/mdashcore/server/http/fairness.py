@@ -1,11 +1,12 @@
-"""Requests of the slow lane begin one after the other, each account in turn.
+"""Lets the requests of the slow lane begin one after the other, each account in turn.
 
-Such a request costs a framework's milliseconds. A client with a hundred of them at a time would otherwise have all of
-them begun in the same turn of the loop, and every device call would wait for all.
+Such a request costs a framework's milliseconds. A client with a hundred requests at the same time would otherwise have
+all of them begun in the same turn of the loop, and every device call would wait for all.
 
-Whose a request is, is known only once it has begun. So what has proved to be an account's (a key, a cookie, a password)
-is remembered, and has the account's turns: an account with a thousand keys has no more of them than one with a single
-key. What has not is the client address's, whatever it sends: invented keys make nobody many.
+The account of a request is known only after the request has begun. So each proof (a key, a cookie, a password) that was
+accepted is remembered with its account, and gets that account's turns: an account with a thousand keys has no more
+turns than one with a single key. A request with any other proof gets the turn of its client's address, so that invented
+keys earn no more turns.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ __all__ = ["FairApp"]
 
 OnKnown: TypeAlias = Callable[[str], None]
 
-MAX_PROOFS: Final = 4096  # that are remembered, at 200 bytes each: those that were used last
+MAX_PROOFS: Final = 4096  # proofs that are remembered, at 200 bytes each: those that were used last
 
 
 class FairApp:
-    """Has an app's requests wait for their turn."""
+    """Makes an app's requests wait for their turn."""
 
     def __init__(self, app: App) -> None:
         self.inner = app
-        self._accounts: OrderedDict[bytes, str] = OrderedDict()  # by the digest of what proves that it is theirs
+        self._accounts: OrderedDict[bytes, str] = OrderedDict()  # accounts, by the digest of an accepted proof
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -60,7 +61,7 @@ class FairApp:
 
 
 def _digest(scope: Scope) -> bytes | None:
-    """A digest of what a request offers as a proof of who sends it: no secret is kept."""
+    """Return a digest of a request's proof; no secret is stored."""
     query: bytes = scope["query_string"]
     proof = header(scope, b"authorization") or header(scope, b"cookie")
     if proof is None and b"access_token=" not in query:

@@ -1,9 +1,9 @@
-"""The client of a request that came through proxies: its address, and the scheme that it used.
+"""The client of a request that came through proxies: its address, and its scheme.
 
-Any client can send ``X-Forwarded-For`` with any content. What can be believed is what trusted proxies have appended:
-the header is read from its right end, and the client is the first address there that is no trusted proxy's. Nothing to
-the left of it is read. Where the peer of the connection is not trusted, or the header is not well formed as far as it
-is read, the client is the peer itself.
+Any client can send ``X-Forwarded-For`` with any content. Only the part that trusted proxies have appended is reliable.
+So the header is read from its right end, and the client is the first address there that belongs to no trusted proxy.
+The part to the left of it is not read. If the peer of the connection is not trusted, or the part that is read is not
+well formed, the client is the peer itself.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ __all__ = ["Client", "ProxiedApp", "Proxies", "hsts_header", "peer_of"]
 
 _log = logging.getLogger(__name__)
 
-MAX_HOPS: Final = 16  # trusted proxies one behind the other: a chain of more is a loop
-MAX_READ: Final = 4096  # characters of a header, from its right end: room for so many hops in their longest form
+MAX_HOPS: Final = 16  # trusted proxies one behind the other: a longer chain is a loop
+MAX_READ: Final = 4096  # characters of a header, from its right end: room for that many hops in their longest form
 
 FORWARDED: Final = "forwarded"  # RFC 7239; any other header is a list of addresses
 FORWARDED_PROTO: Final = "x-forwarded-proto"
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's word for it
-_PAIR: Final = rf'{_TOKEN}=(?:{_TOKEN}|"[^"\\,;]*")'  # no quoted comma: it could hide where an element begins
+_PAIR: Final = rf'{_TOKEN}=(?:{_TOKEN}|"[^"\\,;]*")'  # no quoted comma, which could hide where an element begins
 _LAST_ELEMENT: Final = re.compile(rf"(?:\A|,)[ \t]*({_PAIR}(?:[ \t]*;[ \t]*(?:{_PAIR})?)*)[ \t]*\Z")
 _NODE: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
-"""An address with an optional port. RFC 7239 wants brackets around IPv6, ``X-Forwarded-For`` has it without."""
+"""An address with an optional port. RFC 7239 requires brackets around IPv6, ``X-Forwarded-For`` has none."""
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
 
 @attrs.frozen
 class Client:
-    """What is at the far end."""
+    """The client at the far end of the proxies."""
 
     address: str
-    """An IP address; empty where the peer has none."""
+    """An IP address; empty if the peer has none."""
     scheme: str
     """``http`` or ``https``."""
 
@@ -54,10 +54,10 @@ class Proxies:
 
     Args:
         trusted: addresses and networks, such as ``10.0.0.0/8``.
-        header: the header that they all append the client's address to, such as ``X-Forwarded-For`` or ``Forwarded``.
+        header: the header to which they all append the client's address, such as ``X-Forwarded-For`` or ``Forwarded``.
 
     Raises:
-        InvalidInput: what `trusted` has is no network; or there is one without the other.
+        InvalidInput: an entry of `trusted` is no network, or only one of the two is given.
     """
 
     def __init__(self, trusted: Sequence[str] = (), header: str | None = None) -> None:
@@ -71,16 +71,16 @@ class Proxies:
 
     @property
     def any_trusted(self) -> bool:
-        """Whether there are any: else every client is the peer itself."""
+        """Whether any proxy is trusted. Otherwise every client is the peer itself."""
         return bool(self._trusted)
 
     def client(self, peer: str, scheme: str, get: Callable[[str], str | None]) -> Client:
-        """The client of a request.
+        """Return the client of a request.
 
         Args:
-            peer: the address at the other end of the connection; empty where it has none.
-            scheme: of the connection.
-            get: the value of a header by its lower-case name; of several of a name their list, joined by commas.
+            peer: the address at the other end of the connection; empty if it has none.
+            scheme: the scheme of the connection.
+            get: returns the value of a header by its lower-case name; the values of several fields joined by commas.
         """
         address = _parse(peer)
         near = Client(peer if address is None else str(address), scheme)
@@ -100,7 +100,7 @@ class Proxies:
         return Client(str(found), proto if proto in ("http", "https") else scheme)
 
     def _by_list(self, value: str) -> tuple[Address | None, int]:
-        """The client's address, and how many addresses there are from it to the right end."""
+        """Return the client's address, and the number of addresses from it to the right end."""
         found: Address | None = None
         hops = 0
         for text in reversed(value.split(",")):
@@ -112,7 +112,7 @@ class Proxies:
         return found, hops
 
     def _by_elements(self, value: str) -> tuple[Address | None, str | None]:
-        """The client's address, and the scheme in the same element."""
+        """Return the client's address, and the scheme in the same element."""
         found: Address | None = None
         proto: str | None = None
         for _ in range(MAX_HOPS):
@@ -133,7 +133,7 @@ class Proxies:
         return any(address in network for network in self._trusted)
 
     def _warn(self, near: Client, get: Callable[[str], str | None]) -> None:
-        """Say once that there seems to be a proxy: logins of everybody behind it count as those of one client."""
+        """Warn once that there seems to be a proxy: the logins of all its clients count as those of one client."""
         if self._warned or not (get("x-forwarded-for") or get(FORWARDED)):
             return
         self._warned = True
@@ -152,7 +152,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _parse(text: str) -> Address | None:
-    """An address with an optional port; `None` for what is none: ``unknown``, ``_hidden``, a path, nothing."""
+    """Parse an address with an optional port. Returns `None` for other text, such as ``unknown`` or a path."""
     match = _NODE.fullmatch(text)
     if match is None:
         return None
@@ -170,7 +170,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _proto(value: str | None, hops: int) -> str | None:
-    """The scheme that the client used: the proxies overwrite it, or each appends the one that it was asked by."""
+    """Return the client's scheme. Proxies either overwrite the header, or each appends its client's scheme."""
     schemes = [each.strip(" \t").lower() for each in (value or "")[-MAX_READ:].split(",")]
     if len(schemes) == 1:
         return schemes[0]
@@ -178,22 +178,22 @@ def _proto(value: str | None, hops: int) -> str | None:
 
 
 def peer_of(stream: trio.abc.Stream) -> str:
-    """The IP address at the other end of a connection; empty where it has none."""
+    """Return the IP address at the other end of a connection; empty if it has none."""
     transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
     if not isinstance(transport, trio.SocketStream):
         return ""
     try:
         name = transport.socket.getpeername()
     except OSError:
-        return ""  # it has gone already
+        return ""  # the client has gone already
     return str(name[0]) if isinstance(name, tuple) else ""
 
 
 class ProxiedApp:
-    """Gives an app scopes whose `client` and `scheme` are those of the client, and tells browsers to stay with TLS.
+    """Gives an app scopes with the `client` and `scheme` of the client, and tells browsers to stay with TLS.
 
     Args:
-        hsts_max_age: seconds for which a browser that was here with TLS uses nothing else (RFC 6797).
+        hsts_max_age: seconds for which a browser that has used TLS uses nothing else (RFC 6797).
     """
 
     def __init__(self, app: App, proxies: Proxies, hsts_max_age: int) -> None:
@@ -222,7 +222,7 @@ class ProxiedApp:
 
 
 def hsts_header(max_age: int) -> tuple[bytes, bytes]:
-    """``Strict-Transport-Security``, without subdomains: they are not ours."""
+    """Return ``Strict-Transport-Security`` without subdomains, which may belong to other services."""
     return b"strict-transport-security", b"max-age=%d" % max_age
 
 

@@ -1,4 +1,4 @@
-"""What is looked at of a request, once it is known from whom it comes, before it is done."""
+"""Checks of an authenticated request before it is executed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["check_request"]
 
 
 def check_request(scope: Scope, parameters: Collection[str] | None, *, conditional: bool = False) -> None:
-    """Refuse a request that asks for what nothing here heeds. Raises as `check_query` and `check_headers`.
+    """Refuse a request with unknown parameters or unsupported headers. Raises as `check_query` and `check_headers`.
 
     Args:
-        parameters: of its query, beside ``access_token``; None where the endpoint checks its query itself.
+        parameters: the known parameters, beside ``access_token``; `None` if the endpoint checks its query itself.
         conditional: whether the endpoint heeds ``If-Match`` and ``If-None-Match``.
     """
     if parameters is not None:

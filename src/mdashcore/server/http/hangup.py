@@ -1,7 +1,7 @@
-"""Notice that a client has gone, whatever is under way for it: nobody may be reading from its connection then.
+"""Detects that a client has gone while no task reads from its connection.
 
-The system tells of a closed connection beside the bytes that wait to be read (`EPOLLRDHUP`, `EPOLLHUP`), for TLS too.
-Where there is no epoll, a client is missed at the next read or write.
+The kernel reports a closed connection beside the bytes that wait to be read (`EPOLLRDHUP`, `EPOLLHUP`), also with TLS.
+Without epoll, the next read or write detects it.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ __all__ = ["HALF_CLOSED_TIME", "Hangup", "cancelled_by_hangup", "sees_hangups", 
 
 _log = logging.getLogger(__name__)
 
-HALF_CLOSED_TIME: Final = 1.0  # seconds without anything sent to a client that has ended its own side: `nc` does so
-# behind a request, and a client that is gone looks the same until something is sent to it
+HALF_CLOSED_TIME: Final = 1.0  # seconds without an answer to a client that has ended its own side. `nc` does so after a
+# request, and a client that has gone looks the same until the next write
 
 OnEnd: TypeAlias = Callable[[bool], None]
-"""Called with whether the connection is gone both ways; else the client has only ended its own side."""
+"""Called with `True` if the connection has ended both ways, with `False` if the client has only ended its own side."""
 
 
 def transport_of(stream: trio.abc.Stream) -> trio.SocketStream | None:
-    """Return the socket below a stream, `None` if there is none (a test's stream)."""
+    """Return the socket below a stream; `None` if it has none, such as the stream of a test."""
     transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
     return transport if isinstance(transport, trio.SocketStream) else None
 
 
 def sees_hangups() -> bool:
-    """Return whether the system tells of connections that end."""
+    """Return whether the kernel reports connections that end."""
     return hasattr(select, "epoll")
 
 
 class _Watcher:
-    """Calls a function when a connection ends, in a task of the run's own."""
+    """Calls a function when a connection ends, in a system task of the Trio run."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -63,7 +63,7 @@ class _Watcher:
                     gone = bool(events & (select.EPOLLHUP | select.EPOLLERR))
                     if not gone:
                         with suppress(OSError):
-                            self._epoll.modify(fd, select.EPOLLONESHOT)  # what remains to be seen is a reset
+                            self._epoll.modify(fd, select.EPOLLONESHOT)  # from now on only a reset is reported
                     if (on_end := self._watched.get(fd)) is not None:
                         on_end(gone)
         finally:
@@ -74,7 +74,7 @@ _current: trio.lowlevel.RunVar[_Watcher | None] = trio.lowlevel.RunVar("mdash_ha
 
 
 def _watcher() -> _Watcher:
-    """Return the run's watcher; the first call starts it."""
+    """Return the watcher of the Trio run. The first call starts it."""
     watcher = _current.get()
     if watcher is None:
         watcher = _Watcher()
@@ -84,22 +84,22 @@ def _watcher() -> _Watcher:
 
 
 class Hangup:
-    """What is known of the end of one connection."""
+    """The end of one connection, as far as it is known."""
 
     def __init__(self, transport: trio.SocketStream | None) -> None:
         self.scope: trio.CancelScope = trio.CancelScope()
-        """Around what is done for the client; cancelled when it has gone."""
+        """The scope of the work for the client. It is cancelled when the client has gone."""
         self._transport = transport
         self._half_closed = False
         self._sending = False
 
     @property
     def gone(self) -> bool:
-        """Whether the client has gone. The socket may be closed then, though nothing inside had to be stopped."""
+        """Whether the client has gone. The socket may be closed then, even if the work was finished."""
         return self.scope.cancel_called
 
     def on_end(self, gone: bool) -> None:
-        """Take what the system tells. A reset also closes the socket, which then no shield can keep."""
+        """Record the kernel's report. After a reset the socket is closed, so that no shield can keep the connection."""
         if gone:
             self.scope.cancel()
             if self._transport is not None:
@@ -110,7 +110,7 @@ class Hangup:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Give the client all the time that it takes to read: one that is gone would reset the connection."""
+        """Give the client any time to read. A client that has gone would reset the connection."""
         self._sending = True
         self._move_deadline()
         try:
@@ -126,7 +126,7 @@ class Hangup:
 
 @contextmanager
 def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[Hangup]:
-    """Cancel what is inside when the client resets the connection, or some time after it has ended its own side."""
+    """Cancel the context when the client resets the connection, or some time after it has ended its own side."""
     transport = transport_of(stream)
     hangup = Hangup(transport)
     on_end = hangup.on_end
@@ -134,7 +134,7 @@ def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[Hangup]:
     fd = -1
     if transport is not None and sees_hangups():
         if (fd := transport.socket.fileno()) < 0:
-            hangup.scope.cancel()  # closed already, as the server goes down
+            hangup.scope.cancel()  # the socket is closed already, because the server goes down
         else:
             try:
                 _watcher().watch(fd, on_end)

@@ -1,4 +1,4 @@
-"""The query parameters that each endpoint knows: a misspelt one, or one of another service, is refused, not ignored."""
+"""The known query parameters of each endpoint. Unknown ones, misspelt or of another service, are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ACCESS_TOKEN", "MAX_FIELDS", "check_query", "known_parameters"]
 MAX_FIELDS: Final = 32  # of a query: sixteen terms of a filter, and far more than all other parameters together
 
 ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - a parameter's name
-"""Known everywhere."""
+"""Known at every endpoint."""
 
 REPEATABLE: Final = frozenset({"filter"})
 
@@ -30,21 +30,21 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "GET /notify": ("start",),
     }
 )
-"""By method and route. Other routes know none; `mdashcore.server.uploads.update_query` has those of an upload."""
+"""By method and route. Other routes have none; `mdashcore.server.uploads.update_query` has those of an upload."""
 
 
 def known_parameters(method: str, rule: str) -> tuple[str, ...]:
-    """The parameters of a route, beside ``access_token``.
+    """Return the parameters of a route, beside ``access_token``.
 
     Args:
-        method: HTTP's; HEAD has those of GET.
-        rule: the route as Quart has it: ``/api/v2/devices/<id>``.
+        method: the method of HTTP; HEAD has the parameters of GET.
+        rule: the route in Quart's form: ``/api/v2/devices/<id>``.
     """
     return _PARAMETERS.get(f"{'GET' if method == 'HEAD' else method} {rule.removeprefix(_PREFIX)}", ())
 
 
 def check_query(query: str, known: Collection[str]) -> None:
-    """Raises `InvalidInput` for a parameter that nothing would heed; the text names it, and those that are known.
+    """Raise `InvalidInput` for an unknown parameter. The text names it, and the known ones.
 
     Args:
         query: the query string as it was sent.

@@ -1,4 +1,4 @@
-"""Requests that are so plain that they can be read in one way only: those that the fast lane answers."""
+"""Heads of plain requests: those that can be read in only one way. The fast lane answers only these."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HEAD: Final = re.compile(
     rb" HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[!-~](?:[\t -~]*[!-~])?[ \t]*\r\n){1,64})\r\n"
 )
-"""A head that the lane takes (RFC 9112, sections 3 and 5): no space, escape or byte that could be read in two ways."""
+"""A plain head (RFC 9112, sections 3 and 5). It has no space, escape or byte that could be read in two ways."""
 
 _ONCE: Final = frozenset({b"host", b"content-length", b"authorization", b"if-match", b"if-none-match"})
-"""Fields of which a second one makes a request odd."""
+"""Fields that may occur once in a plain request."""
 
 _ODD: Final = frozenset(
     {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"}
     | {name.encode() for name in ODD_HEADERS}
 )
-"""Fields that make one odd."""
+"""Fields that do not occur in a plain request."""
 
 _LABEL: Final = r"[A-Za-z0-9_~%!$&'()*+,;=-]{1,63}+"
 _HOST: Final = re.compile(
@@ -36,34 +36,34 @@ _HOST: Final = re.compile(
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}")
 
 
-@lru_cache(maxsize=64)  # nearly all requests have the same
+@lru_cache(maxsize=64)  # nearly all requests have the same value
 def is_host(value: bytes) -> bool:
-    """Return whether bytes can be the value of `Host` (RFC 9112, section 3.2). Quart fails over others."""
+    """Return whether bytes can be the value of `Host` (RFC 9112, section 3.2). Quart fails with other values."""
     return _HOST.fullmatch(value) is not None
 
 
 @attrs.frozen
 class RequestHead:
-    """A request that the lane can answer."""
+    """A request that the fast lane can answer."""
 
     post: bool
     device: str
     method: str | None
-    """The device's method; None for its shadow."""
+    """The device's method; `None` for the device's shadow."""
     timeout: str | None
     conditions: tuple[str | None, str | None] | None
-    """The values of ``If-Match`` and ``If-None-Match`` of a request for a shadow; None where there is neither."""
+    """The values of ``If-Match`` and ``If-None-Match`` of a request for a shadow; `None` if it has neither."""
     authorization: str
-    """A Bearer key. Passwords take a while anyway, and are counted where they are wrong."""
+    """A Bearer key. Passwords take a while anyway, and wrong ones are counted in the slow lane."""
     body_start: int
     body_end: int
-    """Where its body is in the bytes that it was read from, and where the next request begins."""
+    """The end of the body in the bytes from which it was read. The next request begins there."""
     close: bool
     """Whether the client wants the connection to be closed after the answer."""
 
     @classmethod
     def read(cls, data: bytes) -> RequestHead | None:
-        """The request at the beginning of `data`, whose head is complete; None for what is not plain."""
+        """Read the request at the beginning of `data`, whose head is complete. Returns `None` if it is not plain."""
         match = _HEAD.match(data)
         if match is None:
             return None
@@ -110,7 +110,7 @@ class RequestHead:
 
 
 def field_list(head: bytes, name: str) -> str | None:
-    """Return the values of a field of a plain head as one list, `None` where there is none; `name` in lower case."""
+    """Return the values of a field of a plain head as one list; `None` if it is missing; `name` in lower case."""
     lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
     values = [value.strip().decode() for found, _, value in lines if found.lower() == name.encode()]
     return ", ".join(values) if values else None

@@ -1,9 +1,9 @@
-"""The path below which the server is reached, where it shares a host with others: ``/mdash``.
+"""The path below which the server is reached if it shares a host with others: ``/mdash``.
 
-Proxies pass a request's path unchanged. The gateway takes the root path off once, before either lane: everything behind
-it knows the paths of an API that has the host for itself. An ASGI app is told the path as ASGI has it: whole, with
-`root_path` beside it. What a client or a proxy says in a header, such as ``X-Forwarded-Prefix``, is not heeded: any
-client could say it, and with it where a cookie or a link leads.
+Proxies pass a request's path unchanged. The gateway takes the root path off once, before either lane, so that the code
+behind it sees the paths of an API that has the host for itself. An ASGI app gets the path in ASGI's form: whole, with
+`root_path` beside it. Headers of a client or a proxy, such as ``X-Forwarded-Prefix``, are not heeded: any client could
+send one, and so decide where a cookie or a link leads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mdashcore.server.asgi import ROOT_PATH, App, Receive, Scope, Send, respond
 
 __all__ = ["IS_ROOT_PATH", "Elsewhere", "RootPath", "RootPathApp"]
 
-MAX_ROOT_PATH: Final = 128  # characters: it is sent with every link and cookie; real ones have under 20
+MAX_ROOT_PATH: Final = 128  # characters: the path is sent with every link and cookie; real ones have under 20
 
 _FORM: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
 
@@ -33,7 +33,7 @@ IS_ROOT_PATH: Final = Check(
 _TARGET: Final = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (?:[A-Za-z][A-Za-z0-9+.-]*://[^/?# ]*)?([^? \r\n]+)(\?[!-~]*)?"
 )
-"""The beginning of a request line, up to the version; an authority before the path is passed over."""
+"""The beginning of a request line, up to the version. An authority before the path is skipped."""
 
 
 def _is_path(value: str) -> bool:
@@ -42,17 +42,17 @@ def _is_path(value: str) -> bool:
 
 @attrs.frozen
 class Elsewhere:
-    """What to answer to a request that is not below the root path."""
+    """The answer to a request that is not below the root path."""
 
     status: int
     words: str
     location: str | None = None
-    """Where the browser is to go."""
+    """The target of the redirect, for a browser."""
     has_body: bool = True
 
     @classmethod
     def of(cls, method: str, page: str, *, is_root: bool) -> Elsewhere:
-        """A browser that asks for the root path without the slash at its end is sent on to the page."""
+        """Return a redirect for a browser that asks for the root path without its last slash, 404 otherwise."""
         has_body = method != "HEAD"
         if is_root and method in ("GET", "HEAD"):
             return cls(HTTPStatus.PERMANENT_REDIRECT, f"this server is at {page}", page, has_body)
@@ -61,7 +61,7 @@ class Elsewhere:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Those that belong to it."""
+        """The headers of the answer."""
         return {} if self.location is None else {"location": self.location}
 
 
@@ -69,7 +69,7 @@ class RootPath:
     """Takes the root path off requests.
 
     Args:
-        path: as `IS_ROOT_PATH` has it.
+        path: valid by `IS_ROOT_PATH`.
     """
 
     def __init__(self, path: str) -> None:
@@ -78,7 +78,7 @@ class RootPath:
     def take_off(self, data: bytes) -> bytes | None:
         """Return the request at the beginning of `data` without the root path; `None` for one that is not below it.
 
-        What is no request, or is about the whole server (``OPTIONS *``), stays as it is.
+        Bytes that are no request, and requests to the whole server (``OPTIONS *``), are returned unchanged.
         """
         if not self._path:
             return data
@@ -91,7 +91,7 @@ class RootPath:
         return data[:start] + data[start + len(self._path) :]
 
     def elsewhere(self, data: bytes) -> Elsewhere:
-        """Say what to answer to the request at the beginning of `data`, which is not below the root path."""
+        """Return the answer to the request at the beginning of `data`, which is not below the root path."""
         found = _TARGET.match(data)
         method, path, query = (b"", b"", b"") if found is None else (found[1], found[2], found[3] or b"")
         page = f"{self._path.decode()}/{query.decode('latin-1')}"
@@ -101,7 +101,7 @@ class RootPath:
 class RootPathApp:
     """Gives an app the path below the root path that its server, or an app around it, names in the scope.
 
-    Behind it, `root_path` is empty, and `mdashcore.server.asgi.root_path` tells it.
+    Behind it `root_path` is empty, and `mdashcore.server.asgi.root_path` returns the removed part.
     """
 
     def __init__(self, app: App) -> None:
@@ -120,7 +120,7 @@ class RootPathApp:
             await respond(send, found.status, body, [*found.headers.items(), ("connection", "close")])
             return
         below: dict[str, Any] = {**scope, "root_path": "", ROOT_PATH: root}
-        if path.startswith(f"{root}/"):  # some servers have taken it off
+        if path.startswith(f"{root}/"):  # some servers have removed it already
             below["path"] = path[len(root) :]
             raw = scope.get("raw_path") or b""
             below["raw_path"] = raw[len(root) :] if raw.startswith(root.encode()) else raw

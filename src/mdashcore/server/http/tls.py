@@ -13,20 +13,20 @@ __all__ = ["Certificate", "TlsListener"]
 
 
 class Certificate:
-    """The files of a certificate and its key, as new connections use them.
+    """The files of a certificate and its key, for new connections.
 
     Raises:
-        InvalidInput: they cannot be read, are not PEM, or do not belong together.
+        InvalidInput: the files cannot be read, are not PEM, or do not belong together.
     """
 
     def __init__(self, certfile: Path, keyfile: Path | None = None) -> None:
         self._certfile = certfile
         self._keyfile = keyfile
         self.context: ssl.SSLContext = self._load()
-        """What a TLS handshake needs. Not to be kept: `reload` makes another."""
+        """The context for the next TLS handshake. Do not keep it: `reload` makes another one."""
 
     def reload(self) -> None:
-        """Read the files anew, for the connections that come from now on. Raises as the class; then all stays."""
+        """Reload the files for later connections. Raises as the class; then nothing changes."""
         self.context = self._load()
 
     def _load(self) -> ssl.SSLContext:
@@ -43,12 +43,12 @@ class Certificate:
 
 
 def _no_password() -> str:
-    """Answer OpenSSL, which would ask at the terminal for the password of an encrypted key, and wait."""
+    """Return no password. Without it, OpenSSL would ask for an encrypted key's password at the terminal, and wait."""
     return ""
 
 
 class TlsListener(trio.abc.Listener[trio.SSLStream[trio.SocketStream]]):
-    """Accepts connections that speak TLS. The handshake is left to the server of the connection."""
+    """Accepts connections that speak TLS. The server of a connection does the handshake."""
 
     def __init__(self, listener: trio.SocketListener, certificate: Certificate) -> None:
         self._listener = listener

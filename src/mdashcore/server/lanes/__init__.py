@@ -1,1 +1,1 @@
-"""How a request on an HTTP connection is answered: on the stream, or by the ASGI app."""
+"""The two ways to answer a request on an HTTP connection: on the stream, or by the ASGI app."""

@@ -1,8 +1,8 @@
-"""The fast lane: the hot requests of an HTTP/1.1 connection are answered right on the stream.
+"""The fast lane: answers the most frequent requests of an HTTP/1.1 connection directly on the stream.
 
-It takes only what is plain: a request line and fields of the strictest grammar, an `Authorization` that is valid, a
-body of a given length that is there. Whatever is odd in any way, or wrong before its body is read, is left to the
-slow lane with every byte that came, so that there is one judge of odd requests and not two.
+It takes only plain requests: a request line and fields of the strictest grammar, a valid `Authorization`, and a body of
+a given length. Any other request, and any error before the body is read, is left to the slow lane with every byte that
+came. So odd requests are judged in one place.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ NOT_MODIFIED: Final = 304
 KEEP_ALIVE: Final = 65  # seconds of a connection without a request: usual proxies close first, after 60
 
 SECURITY_HEADERS: Final = {
-    "Cache-Control": "no-store",  # answers hold secrets, and are old at once
+    "Cache-Control": "no-store",  # answers hold secrets, and are outdated immediately
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",  # a URL may hold an access_token
     "X-Content-Type-Options": "nosniff",
 }
-"""Of every answer, in either lane."""
+"""The headers of every answer, in either lane."""
 
 
 class Next(Enum):
-    """What has to happen with a connection."""
+    """The next step of a connection."""
 
     READ = auto()
-    """What is left is the beginning of a request, or nothing: read on."""
+    """Read on: the remaining bytes are the beginning of a request, or there are none."""
     ELSEWHERE = auto()
-    """What is left begins with a request that is not plain: another has to go on."""
+    """Hand over: the remaining bytes begin with a request that is not plain."""
     END = auto()
-    """Nothing more is wanted."""
+    """Close the connection."""
 
 
 _FIXED: Final = "".join(f"{name.lower()}: {value}\r\n" for name, value in SECURITY_HEADERS.items()).encode()
@@ -71,14 +71,19 @@ _FIXED: Final = "".join(f"{name.lower()}: {value}\r\n" for name, value in SECURI
 
 @attrs.frozen
 class Answer:
-    """An answer in JSON, that goes onto the stream as it is."""
+    """A JSON answer that goes onto the stream unchanged."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = MappingProxyType({})
 
     def encode(self, *, close: bool, hsts: bytes = b"") -> bytes:
-        """As it goes onto the stream; `hsts` is a whole line, or nothing."""
+        """Return the bytes for the stream.
+
+        Args:
+            close: whether the answer is the last of its connection.
+            hsts: a whole header line, or empty.
+        """
         more = "".join(f"{name.lower()}: {value}\r\n" for name, value in self.headers.items()).encode()
         form = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(self.body)
         return b"%b%b%b%b%bdate: %b\r\n%b\r\n%b" % (
@@ -97,8 +102,8 @@ class FastLane:
     """Answers plain requests.
 
     Args:
-        authenticate: from the value of `Authorization`; what it raises makes a request not plain.
-        take_off: makes a request without the root path of one; None for one that is not below it.
+        authenticate: authenticates by the value of `Authorization`. If it raises, the request is not plain.
+        take_off: returns a request without the root path; `None` for a request that is not below it.
     """
 
     def __init__(
@@ -120,19 +125,21 @@ class FastLane:
         """Set when every answer is the last of its connection."""
 
     def close(self) -> None:
-        """Every answer is the last of its connection from now on; who waits for none has to go at once."""
+        """Make every answer the last of its connection. Connections that wait for no answer end immediately."""
         self.closing.set()
         for conversation in self._resting:
             conversation.resting.cancel()
 
     async def rest(self, conversation: HttpConnection, idle: float) -> bytes:
-        """Wait for a request. What can be answered at once is answered on the way, and the task that waits sleeps on.
+        """Wait for a request that the caller has to answer.
+
+        Meanwhile plain requests are answered without waking the task, if they need no waiting.
 
         Args:
-            idle: seconds for its first byte.
+            idle: seconds for the first byte.
 
         Returns:
-            what any other request begins with; nothing where the connection is to be closed.
+            The first bytes of any other request; empty if the connection is to be closed.
         """
         conversation.wait_until(trio.current_time() + idle)
         if self._instant:
@@ -166,9 +173,12 @@ class FastLane:
             conversation.abandon()
 
     async def _end_call(self, conversation: HttpConnection) -> None:
-        """Wait for the end of the call, and bring it about where it does not come in time. Does not answer a client
-        that has gone."""
-        with cancelled_by_hangup(conversation.stream) as hangup:  # nobody reads meanwhile, and would see that
+        """Wait for the end of the call, and end it at its deadline.
+
+        Raises:
+            trio.BrokenResourceError: the client has gone. No answer is sent.
+        """
+        with cancelled_by_hangup(conversation.stream) as hangup:  # no task reads meanwhile
             await conversation.wait_answered()
         if hangup.gone:
             raise trio.BrokenResourceError("the client has gone")
@@ -176,7 +186,7 @@ class FastLane:
             self._put(conversation, _failure(conversation.call.give_up()))
 
     def _take_now(self, conversation: HttpConnection, data: bytes) -> bytes | None:
-        """Answer a plain request, or begin to; what is left where that cannot be done without waiting."""
+        """Answer a plain request, or begin to. Returns the bytes that cannot be answered without waiting."""
         if conversation.call is not None:
             return data
         below = self._take_off(data)
@@ -213,12 +223,12 @@ class FastLane:
         self._put(conversation, Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
 
     def _put(self, conversation: HttpConnection, answer: Answer) -> None:
-        """Send an answer that the connection's task does not wait for."""
+        """Send an answer for which the connection's task does not wait."""
         conversation.end(self._encode(conversation, answer, close=self.closing.is_set()))
         conversation.wait_until(trio.current_time() + KEEP_ALIVE)
 
     def _note_scheme(self, conversation: HttpConnection, head: bytes) -> None:
-        """Take note of how the client of a request is connected: behind a proxy each may be another one."""
+        """Record whether the client of a request uses TLS. Behind a proxy each request may come from another client."""
         conversation.secure = isinstance(conversation.stream, trio.SSLStream)
         proxies = self._service.proxies
         if proxies.any_trusted:
@@ -230,10 +240,10 @@ class FastLane:
         return answer.encode(close=close, hsts=self._hsts if conversation.secure else b"")
 
     async def take(self, conversation: HttpConnection, data: bytes) -> tuple[bytes, Next]:
-        """Answer the request at the beginning of `data`, which begins with a whole head, if it is plain.
+        """Answer the request at the beginning of `data` if it is plain. `data` begins with a whole head.
 
         Returns:
-            what is left of `data` and of what was read after it, and what has to happen next.
+            The remaining bytes of `data` and of later reads, and the next step.
         """
         scope = conversation.scope
         request = RequestHead.read(data) if self._open else None
@@ -244,7 +254,7 @@ class FastLane:
             started = time.perf_counter()
             principal = await self._authenticate(request.authorization)
             conversation.owner = principal.account
-        except StorageError as exc:  # not elsewhere: it would be waited for twice
+        except StorageError as exc:  # the slow lane would wait for the storage once more
             await conversation.send(self._encode(conversation, _failure(exc), close=True))
             return data, Next.END
         except MdashError:
@@ -257,12 +267,13 @@ class FastLane:
                     return data, Next.END
                 data += rest
                 try:
-                    principal = await self._authenticate(request.authorization)  # revoked while the body came?
+                    # the key may have been revoked while the body came
+                    principal = await self._authenticate(request.authorization)
                 except MdashError:
                     return data, Next.ELSEWHERE
             scope.deadline = inf  # a call has a time-out of its own
             body = data[request.body_start : request.body_end]
-            if len(body) > READ_SIZE:  # to decode it is work
+            if len(body) > READ_SIZE:  # decoding this much takes time
                 await conversation.turn.give_way()
             with cancelled_by_hangup(conversation.stream) as hangup:
                 answer = await self._answer(request, principal.account, body)
@@ -277,11 +288,11 @@ class FastLane:
             return data, Next.END
         if data:
             conversation.turn.count(time.perf_counter() - started)
-            await conversation.turn.pause()  # a packet full of requests does not keep everybody else waiting
+            await conversation.turn.pause()  # a packet full of requests must not delay other connections
         return data, Next.READ
 
     async def _read(self, conversation: HttpConnection, size: int, held: HeldBody) -> bytes | None:
-        """At least the next `size` bytes; None if they do not come, and the client has been told."""
+        """Return at least the next `size` bytes; `None` if they do not come. The client has got an error then."""
         conversation.scope.deadline = inf
         body = bytearray()
         late = f"the body did not come within {2 * self._body_timeout:g} s"
@@ -324,7 +335,7 @@ class FastLane:
             return _failure(exc)
 
 
-@lru_cache(maxsize=64)  # as many statuses as there are errors
+@lru_cache(maxsize=64)  # the number of statuses is small
 def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
 

@@ -1,9 +1,9 @@
-"""The slow lane: a request of a connection is answered by an ASGI app, in the connection's own task.
+"""The slow lane: an ASGI app answers a request of a connection, in the connection's own task.
 
-h11 reads and writes HTTP/1.1, and Hypercorn's `HTTPStream` speaks ASGI; what is between them is here. A request is
-given up as soon as its client has gone; its body is read when the app asks for it, and no faster; an answer is sent no
-faster than the client takes it. After the answer the connection goes back to the gateway with the bytes that follow:
-one place waits for requests, reads their heads, and sees handshakes.
+h11 reads and writes HTTP/1.1, and Hypercorn's `HTTPStream` speaks ASGI. This module connects the two. A request is
+given up as soon as its client has gone. Its body is read only as fast as the app asks for it, and an answer is sent
+only as fast as the client takes it. After the answer the connection goes back to the gateway with the bytes that
+follow: one place waits for requests, reads their heads, and detects handshakes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, cast
 import attrs
 import h11
 import trio
-from h11._readers import ChunkedReader  # no public name lets trailers be bounded; h11 is bounded in pyproject.toml
+from h11._readers import ChunkedReader  # no public name bounds trailers; pyproject.toml bounds h11's version
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.protocol.events import Body, EndBody, Event, Request, Response, StreamClosed
@@ -42,7 +42,7 @@ MAX_FIELDS: Final = 100  # of a head: usual servers take as many. Thousands of t
 MAX_HEAD: Final = 2**14  # bytes of a request's head, in every lane: usual servers take 8 to 16 KiB
 
 _AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
-"""What stands before the path in the absolute form of a target (RFC 9112, section 3.2.2)."""
+"""The part before the path in the absolute form of a target (RFC 9112, section 3.2.2)."""
 
 _TRAILERS_END: Final = re.compile(rb"(?:\A|\n)\r?\n")
 
@@ -52,17 +52,17 @@ _Address: TypeAlias = tuple[str, int] | None
 
 
 def refusal(status: int, words: str, **headers: str) -> bytes:
-    """Return the answer to a request that reaches no app; it is the last of its connection."""
+    """Return the answer to a request that reaches no app. It is the last answer of its connection."""
     return Answer(status, _json.encode(errors.problem(status, words)), headers).encode(close=True)
 
 
 class SlowLane:
-    """Has an ASGI app answer requests.
+    """Lets an ASGI app answer requests.
 
     Args:
-        app: gets the scope "http" only: what asks for a WebSocket is refused.
+        app: gets scopes of type "http" only. Requests for a WebSocket are refused.
         closing: set when every answer is the last of its connection.
-        root_path: what was taken off the paths of requests; the app is told it, and the whole path.
+        root_path: the prefix that was removed from the paths of requests. The app gets it, and the whole path.
     """
 
     def __init__(self, app: App, closing: trio.Event, root_path: str = "") -> None:
@@ -76,10 +76,10 @@ class SlowLane:
         self._config.errorlog = _log
 
     async def take(self, conversation: HttpConnection, data: bytes) -> tuple[bytes, Next]:
-        """Answer the request at the beginning of `data`, which begins with a whole head, or with what is none.
+        """Answer the request at the beginning of `data`: a whole head, or bytes that cannot become one.
 
         Returns:
-            the bytes that were read behind the request, and what has to happen next.
+            The bytes that were read after the request, and the next step.
         """
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         http.receive_data(data)
@@ -100,7 +100,7 @@ class SlowLane:
         return (b"", Next.END) if hangup.gone else outcome
 
     async def _begin(self, exchange: _Exchange) -> None:
-        """Have Hypercorn make an ASGI scope of the request."""
+        """Let Hypercorn make an ASGI scope of the request."""
         request, conversation = exchange.request, exchange.conversation
         stream = conversation.stream
         secure = isinstance(stream, trio.SSLStream)
@@ -118,13 +118,13 @@ class SlowLane:
                 state=ConnectionState({}),
             )
         )
-        conversation.owner = None  # that of the last request
+        conversation.owner = None  # of the last request
         exchange.asgi_scope[ON_KNOWN] = conversation.identify
 
 
 @attrs.define(eq=False)
 class _Exchange:
-    """A request and its answer: between what the app sends and receives, and what stands on the connection."""
+    """A request and its answer. Translates between the app's messages and the bytes on the connection."""
 
     conversation: HttpConnection
     http: h11.Connection
@@ -133,19 +133,19 @@ class _Exchange:
     """Cancels the app when the client has gone."""
     closing: trio.Event
     lost: bool = attrs.field(init=False, default=False)
-    """Whether the client can be sent nothing more."""
+    """Whether nothing more can be sent to the client."""
     asgi_scope: Scope = attrs.field(init=False)
     asgi_send: Send = attrs.field(init=False)
     _complete: bool = attrs.field(init=False)
     """Whether the request was read to its end."""
     _given: bool = attrs.field(init=False, default=False)
-    """Whether the app has been told so."""
+    """Whether the app has got the end of the body."""
     _fault: str | None = attrs.field(init=False, default=None)
-    """What is wrong with the request's body."""
+    """The error in the request's body."""
     _over: trio.Event = attrs.field(init=False, factory=trio.Event)
-    """Set when the app receives nothing more than a disconnect."""
+    """Set when the app can receive nothing more than a disconnect."""
     _head: bytes = attrs.field(init=False, default=b"")
-    """The beginning of the answer, to be sent with the first of its body."""
+    """The head of the answer, to be sent with the first part of its body."""
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.http._reader, ChunkedReader):
@@ -157,14 +157,14 @@ class _Exchange:
     async def spawn_app(
         self, app: object, config: object, scope: Any, send: Any
     ) -> Callable[[dict[str, Any]], Awaitable[None]]:
-        """Take what `HTTPStream` would have run in a task of its own."""
+        """Record the scope and the sender of the app, which `HTTPStream` would run in a task of its own."""
         if root := scope["root_path"]:
             scope = {**scope, "path": root + scope["path"], "raw_path": root.encode() + scope["raw_path"]}
         self.asgi_scope, self.asgi_send = scope, send
         return _nowhere
 
     async def receive(self) -> dict[str, Any]:
-        """Give the app the next piece of the body; when there is none any more, wait for the end of the exchange."""
+        """Return the next piece of the body to the app. After the last piece wait for the end of the exchange."""
         if not self._complete and not self._over.is_set() and (piece := await self._read()) is not None:
             return {"type": "http.request", "body": piece, "more_body": True}
         if self._complete and not self._given:
@@ -174,7 +174,7 @@ class _Exchange:
         return {"type": "http.disconnect"}
 
     async def _read(self) -> bytes | None:
-        """Return the next piece of the body; `None` at its end, which may have come too early."""
+        """Return the next piece of the body; `None` at its end, which may come too early."""
         while True:
             event = _next_event(self.http)
             if isinstance(event, h11.Data):
@@ -196,7 +196,7 @@ class _Exchange:
             self.http.receive_data(data)
 
     async def send_event(self, event: Event) -> None:
-        """Send what `HTTPStream` has made of a message of the app."""
+        """Send an event that `HTTPStream` has made of a message of the app."""
         if isinstance(event, Response):
             self._head = self.http.send(self._response(event))
         elif isinstance(event, Body):
@@ -208,7 +208,7 @@ class _Exchange:
 
     def _response(self, event: Response) -> h11.Response:
         headers = [*event.headers, (b"date", date())]
-        if not self._complete or self.closing.is_set():  # what is left of the request is in front of the next one
+        if not self._complete or self.closing.is_set():  # the rest of the request precedes the next one
             headers = [(name, value) for name, value in headers if name != b"connection"]
             headers.append((b"connection", b"close"))
         return h11.Response(status_code=event.status_code, headers=headers)
@@ -222,11 +222,11 @@ class _Exchange:
             await self._write(head + data)
 
     async def _write(self, data: bytes) -> None:
-        """Send bytes. When the client does not take them, the app is cancelled."""
+        """Send bytes. The app is cancelled if the client does not take them."""
         if self.lost or not data:
             return
         try:
-            self.lost = True  # also where the app gives up in the middle
+            self.lost = True  # stays `True` if the app is cancelled in the middle
             with self.hangup.sending():
                 await self.conversation.send(data)
             self.lost = False
@@ -236,7 +236,7 @@ class _Exchange:
             await trio.lowlevel.checkpoint()
 
     async def finish(self) -> tuple[bytes, Next]:
-        """See to what is left when the app has returned: the bytes behind the request, and what happens next."""
+        """End the exchange after the app has returned. Returns the bytes after the request, and the next step."""
         self._over.set()
         if self.lost:
             return b"", Next.END
@@ -245,14 +245,18 @@ class _Exchange:
             await self._write(refusal(status, words))
             return b"", Next.END
         if self.http.our_state is h11.SEND_BODY:
-            raise trio.BrokenResourceError("the answer ends too early")  # and the client is not told that it were whole
+            # the client must not take the answer as complete
+            raise trio.BrokenResourceError("the answer ends too early")
         if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
             return self.http.trailing_data[0], Next.READ
         return b"", Next.END
 
 
 class _FewTrailers(ChunkedReader):
-    """Reads a chunked body, and no more trailers than a head may have fields: h11 takes 16 KiB of them in one step."""
+    """Reads a chunked body with at most as many trailers as a head may have fields.
+
+    h11 takes 16 KiB of trailers in one step.
+    """
 
     def __call__(self, buf: Any) -> Any:
         if self._reading_trailer:
@@ -264,11 +268,11 @@ class _FewTrailers(ChunkedReader):
 
 
 async def _nowhere(message: dict[str, Any]) -> None:
-    """Take a message of `HTTPStream` to the app, which comes for its messages itself."""
+    """Discard a message of `HTTPStream` to the app. The app receives its messages from the exchange."""
 
 
 def _next_event(http: h11.Connection) -> object:
-    """Return h11's next event, or the error that it would raise."""
+    """Return h11's next event, or the error that h11 would raise."""
     try:
         return http.next_event()
     except h11.RemoteProtocolError as exc:
@@ -276,12 +280,12 @@ def _next_event(http: h11.Connection) -> object:
 
 
 def _reason(error: h11.RemoteProtocolError) -> str:
-    """Return what is wrong, without the bytes that h11 quotes: they may hold a secret."""
+    """Return the reason of an error without the bytes that h11 quotes, which may hold a secret."""
     return str(error).partition(":")[0]
 
 
 def _refused(request: object) -> bytes | None:
-    """Return the answer to what the app is not asked."""
+    """Return the answer to a request that does not reach the app; `None` for any other request."""
     if isinstance(request, h11.RemoteProtocolError):
         return refusal(request.error_status_hint, f"the request cannot be read: {_reason(request)}")
     if not isinstance(request, h11.Request):

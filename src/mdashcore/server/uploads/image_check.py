@@ -1,4 +1,4 @@
-"""What is no firmware, seen by its first bytes and its name, before anything of it is stored."""
+"""Detects files that are no firmware by their first bytes and their name, before anything of them is stored."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from mdashcore._errors import InvalidFirmware, UnsupportedContent
 
 __all__ = ["HEAD_SIZE", "check_head", "check_segment"]
 
-HEAD_SIZE: Final = 512  # bytes of an image that are looked at: a page of an error, or of an interface, shows by then
+HEAD_SIZE: Final = 512  # first bytes of an image that are checked: enough to recognise a page of an error, or of an
+# interface
 
 _ARCHIVES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
 _ZIP: Final = b"PK"
 
 _TEXTS: Final = {b"<": "HTML or XML", b"{": "JSON", b"[": "JSON"}
-"""How texts begin that people send by mistake: an error of a proxy, the answer of a download."""
+"""Beginnings of texts that people send by mistake: an error of a proxy, the answer of a download."""
 
 
 def check_segment(filename: str | None, headers: list[tuple[str, str]]) -> None:
@@ -34,14 +35,14 @@ def check_segment(filename: str | None, headers: list[tuple[str, str]]) -> None:
 
 
 def check_head(head: bytes, name: str) -> None:
-    """Check how an image begins.
+    """Check the beginning of an image.
 
     Args:
         head: its first `HEAD_SIZE` bytes, or all of it.
-        name: the file's.
+        name: the name of the file.
 
     Raises:
-        InvalidFirmware: it is no firmware; the text says what helps if it is one all the same.
+        InvalidFirmware: the image is no firmware. The text names a way to send it all the same.
     """
     if head.startswith(_ZIP):
         return
@@ -53,7 +54,7 @@ def check_head(head: bytes, name: str) -> None:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether it is a text, possibly cut in the middle of a character."""
+    """Return whether the bytes are text, possibly cut in the middle of a character."""
     try:
         text = head.decode()
     except UnicodeDecodeError as exc:

@@ -1,6 +1,6 @@
-"""``POST /rollouts``: what is asked for and the image, in one form; the image streams into a blob.
+"""``POST /rollouts``: the request and the image, in one form. The image streams into a blob.
 
-Raw ASGI, as for the image of one device, and for the same reasons.
+The route is raw ASGI, for the same reasons as the upload for one device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PATH = "/api/v2/rollouts"
 
 
 class RolloutRoute:
-    """Takes new rollouts out of an app's requests."""
+    """Answers the requests for new rollouts, in front of an app."""
 
     routes: Final = (("POST", _PATH),)
 
@@ -53,7 +53,7 @@ class RolloutRoute:
         await answer(scope, send, form, lambda: self._create(scope, form), failed=failed)
 
     async def _create(self, scope: Scope, form: _Form) -> tuple[int, bytes]:
-        """Store the image, and the rollout: status and body of the answer."""
+        """Store the image and the rollout. Returns status and body of the answer."""
         service = self._service
         account = form.owner = (await service.authenticator.of_request(scope)).account
         check_request(scope, None)
@@ -67,10 +67,12 @@ class RolloutRoute:
                 size = await form.store(rollouts.blobs, key)
                 request = form.request()
                 image = await form.read(rollouts.blobs, key, size)
-                await service.authenticator.of_request(scope)  # revoked while the image came?
+                # the credentials may have been revoked while the image came
+                await service.authenticator.of_request(scope)
                 if not request.plan.options.force:
                     await rollouts.check_fit(account, request.selection, image, Pace(account), bare=form.bare)
-                with trio.CancelScope(shield=True):  # once stored it goes on, whoever asked is still there or not
+                # a rollout that is stored has to start, also if its client has gone
+                with trio.CancelScope(shield=True):
                     made = await rollouts.create(account, id, request, image, Pace(account))
             except BaseException:
                 with trio.CancelScope(shield=True):
@@ -80,13 +82,16 @@ class RolloutRoute:
 
 
 def _is_bare(query: str) -> bool:
-    """Whether the query asks for ``bare=1``. Raises `InvalidInput` for what nothing would heed."""
+    """Return whether the query asks for ``bare=1``. Raises `InvalidInput` for unknown parameters."""
     check_query(query, ("bare",))
     return flag("bare", dict(parse_qsl(query)).get("bare", "0"))
 
 
 class _Form(ImageBody):
-    """A form with the fields ``rollout`` and ``file``, in any order; a bad ``rollout`` in front is told at once."""
+    """A form with the fields ``rollout`` and ``file``, in any order.
+
+    An invalid ``rollout`` before the file is refused immediately.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
         super().__init__(scope, receive, service)
@@ -94,7 +99,7 @@ class _Form(ImageBody):
         self._text = bytearray()
 
     def request(self) -> rollout.Request:
-        """What was asked for. Raises `InvalidInput`."""
+        """Return the requested rollout. Raises `InvalidInput`."""
         if not self._text:
             raise InvalidInput("what the rollout is to be is missing: the field 'rollout', with JSON")
         return rollout.parse_request(_json.decode(bytes(self._text)))

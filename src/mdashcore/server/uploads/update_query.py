@@ -1,4 +1,4 @@
-"""What a request for an update asks for: the query of ``POST /devices/:id/ota``, read and bounded."""
+"""The query of ``POST /devices/:id/ota``, parsed and bounded."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["PARAMETERS", "UpdateRequest", "flag"]
 
 @attrs.frozen
 class UpdateRequest:
-    """An update as it is asked for."""
+    """A requested update."""
 
     queue: bool = False
-    """Answer at once, and let the update wait for a device that is offline."""
+    """Whether to answer immediately, and let the update wait for a device that is offline."""
     bare: bool = False
-    """The image is a bare one, whatever its name or its first bytes look like."""
+    """Whether the image is a bare one, whatever its name or its first bytes look like."""
     options: ota.Options = ota.Options()
 
     @classmethod
     def of(cls, query: str) -> UpdateRequest:
-        """From a query string. Raises `InvalidInput` for what nothing would heed; the text names the parameter."""
+        """Parse a query string. Raises `InvalidInput`, whose text names the unknown or invalid parameter."""
         try:
             given = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
         except ValueError:
@@ -55,7 +55,7 @@ class UpdateRequest:
 
 
 def flag(name: str, text: str) -> bool:
-    """Read a parameter that is 1 or 0. Raises `InvalidInput`."""
+    """Parse a parameter that is 1 or 0. Raises `InvalidInput`."""
     found = {"1": True, "true": True, "0": False, "false": False}.get(text.lower())
     if found is None:
         raise InvalidInput(f"{name} is 1 or 0, not {text[:64]!r}")
@@ -89,11 +89,11 @@ PARAMETERS: Final[Mapping[str, tuple[str, _Reader]]] = MappingProxyType(
         "in_flight": ("chunks_in_flight", _number),
     }
 )
-"""The parameters by name: the field that each becomes, and how it is read."""
+"""The parameters by name: the field of each, and its parser."""
 
 
 def _words(error: ValueError) -> str:
-    """A broken bound, with the parameter's name in place of the field's."""
+    """Return the text of a broken bound, with the parameter's name in place of the field's."""
     words = str(error.args[0] if error.args else error)
     for name, (field, _) in PARAMETERS.items():
         words = words.replace(f"'{field}'", name)

@@ -1,8 +1,9 @@
 """``POST /devices/:id/ota``: an image streams from the request into a blob, and from there into the device.
 
-What can be asked for is in `mdashcore.server.uploads.update_query`.
+`mdashcore.server.uploads.update_query` parses the query.
 
-Raw ASGI: the next piece of the body is asked for when the last one is stored, so memory does not grow with the image.
+The route is raw ASGI: it asks for the next piece of the body after the last one is stored, so memory does not grow with
+the image.
 """
 
 from __future__ import annotations
@@ -57,14 +58,15 @@ _log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
 
-UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 256 MiB at 150 kB/s; who is slower holds a place too long
+UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 256 MiB at 150 kB/s; a slower client would hold its place
+# too long
 
-START_TIMEOUT: Final = 45.0  # seconds until an update has to have begun that was not meant for the queue: a new link's
-# introduction, or the way to another node, take less
+START_TIMEOUT: Final = 45.0  # seconds in which an update without `queue` has to begin: the introduction of a new
+# connection, or the way to another node, takes less
 
 
 class UploadRoute:
-    """Takes the uploads out of an app's requests."""
+    """Answers the uploads of images, in front of an app."""
 
     routes: Final = (("POST", "/api/v2/devices/<id>/ota"),)
 
@@ -82,9 +84,10 @@ class UploadRoute:
         await answer(scope, send, body, lambda: self._update(scope, body, device), failed="an upload failed")
 
     async def _update(self, scope: Scope, body: ImageBody, device: str) -> tuple[int, bytes]:
-        """Store the image, and see it into the device: status and body of the answer.
+        """Store the image, and update the device with it. Returns status and body of the answer.
 
-        Raises what the client has to be told instead.
+        Raises:
+            MdashError: the upload or the update has failed; the client gets this error.
         """
         service = self._service
         account = body.owner = (await service.authenticator.of_request(scope)).account
@@ -99,7 +102,7 @@ class UploadRoute:
         try:
             present = await updates.get(key)
         except Damaged:
-            present = None  # this one takes its place
+            present = None  # the new update takes its place
         if present is not None and not present.ended and present.state is not State.QUEUED:
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()
@@ -108,7 +111,8 @@ class UploadRoute:
             try:
                 size = await body.store(updates.blobs, blob)
                 image = await body.read(updates.blobs, blob, size)
-                await service.authenticator.of_request(scope)  # revoked while the image came?
+                # the credentials may have been revoked while the image came
+                await service.authenticator.of_request(scope)
                 if not request.options.force:
                     await updates.check_fit(key, image, bare=request.bare)
                 update = await service.node.update_supervisor.start(key, id_, image, request.options)
@@ -122,13 +126,13 @@ class UploadRoute:
         return 200, b"true"
 
     async def _is_online(self, key: DeviceKey) -> bool:
-        """Whether the device is connected, to this node or another."""
+        """Return whether the device is connected, to this node or to another."""
         if key in self._service.node.devices:
             return True
         return (await self._service.hub.presence.get(key)).online
 
     async def _see_taken(self, key: DeviceKey, id: str) -> None:
-        """Wait until the device has the whole image for sure. Raises why it has not."""
+        """Wait until the device has confirmed the whole image. Raises the reason if the update ended before."""
         updater = self._service.node.update_supervisor
         with trio.move_on_after(START_TIMEOUT) as timer:
             await updater.wait(key, lambda update: update.state is not State.QUEUED, id=id)
@@ -136,7 +140,7 @@ class UploadRoute:
             try:
                 await updater.cancel(key)
             except Conflict:
-                pass  # it has begun at the last moment
+                pass  # the update has begun at the last moment
             else:
                 raise DeviceOffline(f"device {key.id!r} has gone before the update began")
         update = await updater.wait(key, lambda update: update.image_taken, id=id)
@@ -152,10 +156,10 @@ async def answer(
     *,
     failed: str,
 ) -> None:
-    """Send the status and body that `handle` gives, or the error that it raises.
+    """Send the status and body that `handle` returns, or the error that it raises.
 
     Args:
-        failed: how the log begins to tell what is the server's own fault.
+        failed: the beginning of the log line for an error of the server.
     """
     try:
         status, content = await handle()
@@ -174,13 +178,13 @@ async def answer(
 
 
 class ImageBody:
-    """The image in a request's body: the field ``file`` of a form, or the whole of it."""
+    """The image in a request's body: the field ``file`` of a form, or the whole body."""
 
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
         settings = service.settings
         self._max_image = settings.max_image
         self.owner: str | None = None
-        """The account that sends it, once that is known."""
+        """The account that sends the image, as soon as it is authenticated."""
         self._chunks = body_chunks(
             scope,
             receive,
@@ -192,11 +196,11 @@ class ImageBody:
         self.complete: bool = False
         """Whether the body was read to its end."""
         self.bare = False
-        """Whether the image is to be taken for a bare one, whatever it looks like."""
+        """Whether the image is taken as a bare one, whatever it looks like."""
         self.filename: str = "image"
 
     async def store(self, blobs: BlobStore, key: str) -> int:
-        """Stream the image into a blob; its size. Raises what is wrong with the body."""
+        """Stream the image into a blob. Returns its size in bytes. Raises the error in the body."""
         with trio.move_on_after(UPLOAD_TIMEOUT) as timer:
             async with aclosing(self._image()) as chunks:
                 size = await blobs.put(key, chunks)
@@ -205,12 +209,12 @@ class ImageBody:
         return size
 
     async def read(self, blobs: BlobStore, key: str, size: int) -> firmware.Image:
-        """Read the image as it lies in the blob. Raises what is wrong with it."""
+        """Read the image from its blob. Raises the error in the image."""
         limits = firmware.Limits(size=self._max_image)
         return await trio.to_thread.run_sync(_read_image, blobs, key, size, self.filename, limits, self.bare)
 
     async def _image(self) -> AsyncGenerator[bytes, None]:
-        """The image's bytes as they come; the first of them when it is seen that they may be firmware."""
+        """Yield the image's bytes as they come. The first ones are held back until they are checked."""
         head, checked = b"", False
         async with aclosing(self._form() if self._type == "multipart/form-data" else self._all()) as chunks:
             async for chunk in chunks:
@@ -239,7 +243,7 @@ class ImageBody:
         self.complete = True
 
     def _begin_file(self, segment: multipart.MultipartSegment) -> None:
-        """Take the head of the field ``file``. Raises what is wrong with it."""
+        """Check the head of the field ``file``, and take its file name. Raises the error in the head."""
         check_segment(segment.filename, segment.headerlist)
         self.filename = segment.filename[:256]
 
@@ -264,13 +268,13 @@ class ImageBody:
 def _read_image(
     blobs: BlobStore, key: str, size: int, name: str, limits: firmware.Limits, bare: bool
 ) -> firmware.Image:
-    """In a thread: check the image as it lies in the store."""
+    """Check the image in its blob; for a thread."""
     file = io.BufferedReader(_BlobFile(blobs, key, size), buffer_size=2**16)
     return firmware.read_image(cast(BinaryIO, file), name=name, limits=limits, bare=bare)
 
 
 class _BlobFile(io.RawIOBase):
-    """A blob as a file, for a thread that Trio started."""
+    """A blob as a file, for a thread that Trio has started."""
 
     def __init__(self, blobs: BlobStore, key: str, size: int) -> None:
         self._blobs = blobs
@@ -298,7 +302,10 @@ class _BlobFile(io.RawIOBase):
 
 
 def _outcome(update: Update) -> MdashError:
-    """Why an update ended before the device had the image, as an error; in the device's own words if it had any."""
+    """Return the error for an update that ended before the device had the image.
+
+    The text is the device's own, if it gave any.
+    """
     words = update.reason or f"the update ended as {update.state}"
     if update.state is State.TIMED_OUT:
         return CallTimeout(words)
