@@ -81,7 +81,7 @@ class Hub:
 
     Attributes:
         accounts: users and their API keys.
-        registry: devices, and who a device's token belongs to. `create_device`, `rename_device` and `remove_device` of
+        registry: devices, and the device of a token. `create_device`, `rename_device` and `remove_device` of
             the hub also send notifications, and remove what other parts keep of a device.
         shadows: the shadow of each device: read and updated.
         presence: which device is connected, to which node, and since when.

@@ -1,5 +1,5 @@
 """The service on Trio: live connections (`Node`), their sockets, and the device's end (`Agent`).
 
-Nothing is imported here: take `open_node` from `mdashcore.trio.node` and `open_agent` from
+This package imports none of its modules. Import `open_node` from `mdashcore.trio.node` and `open_agent` from
 `mdashcore.trio.agent`, so that a device does not load a server.
 """

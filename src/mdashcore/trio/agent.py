@@ -1,4 +1,4 @@
-"""The device's end: dials a server, keeps the connection, and answers calls. Also for a gateway written in Python.
+"""The device's end: it dials a server, keeps the connection, and answers calls. A gateway in Python uses it too.
 
 ::
 
@@ -44,25 +44,25 @@ PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT ga
 
 PING_TIMEOUT: Final = 20.0  # seconds for the pong: a slow mobile link, as in dialling
 
-MAX_LOGGED: Final = 8  # frames of one connection that cannot be read: more say nothing new
+MAX_LOGGED: Final = 8  # frames of one connection that cannot be read: more of them have no news
 
-MAX_WAIT: Final = 600.0  # seconds: whatever a server asks for, the device tries again after that
+MAX_WAIT: Final = 600.0  # seconds until the next try at most, even if a server asks for more
 
-DISCONNECT_TIMEOUT: Final = 2.0  # seconds for goodbyes
+DISCONNECT_TIMEOUT: Final = 2.0  # seconds for the closing handshake
 
 
 class Wire(Protocol):
-    """How messages become frames, for devices with defects of their own."""
+    """The encoding of messages as frames, for devices with defects of their own."""
 
     def frames(self, message: str) -> Iterable[str]:
-        """The text frames that a message is sent as."""
+        """Return the text frames in which a message is sent."""
 
     def answers(self, message: str) -> Iterable[str]:
-        """Frames to send because a message has come, before it is handled."""
+        """Return the frames to send because a message was received, before it is handled."""
 
 
 class _ClientStream:
-    """trio-websocket's connection as a `MessageStream`."""
+    """A `MessageStream` on a connection of trio-websocket."""
 
     def __init__(self, ws: trio_websocket.WebSocketConnection, wire: Wire | None) -> None:
         self._ws = ws
@@ -77,7 +77,7 @@ class _ClientStream:
 
     @property
     def peer_reason(self) -> str:
-        """Why the peer closed, in its words, whoever noticed it first: the reader or the writer."""
+        """The reason that the peer gave for closing, even if the writer noticed it before the reader."""
         closed = self._ws.closed
         return (closed and closed.reason) or ""
 
@@ -123,11 +123,11 @@ class Agent:
 
     Args:
         handle: answers the server's requests.
-        workers: requests that are answered at a time. One keeps their order, as devices do, and as appending to a
-            file needs it; a gateway whose handlers wait for others may want more.
-        on_notification: takes the server's notifications, one after the other.
-        hello: the notifications to send first on every new connection.
-        wire: makes other frames of its messages, as a device with a defect does.
+        workers: requests that are answered at the same time. One worker keeps their order, as devices do, and as
+            appending to a file needs it. A gateway whose handlers wait for other systems may want more.
+        on_notification: handles the server's notifications, one after the other.
+        hello: returns the notifications to send first on every new connection.
+        wire: encodes messages in other frames, as a device with a defect does.
     """
 
     def __init__(
@@ -158,8 +158,8 @@ class Agent:
         self._wire = wire
         self._link: Link | None = None
         self._connected = trio.Event()
-        self._ended_here = False  # whether the present connection ends because it was asked for here
-        self._since = inf  # when the present connection came about: a long dial is no stable connection
+        self._ended_here = False  # whether `disconnect` has ended the present connection
+        self._since = inf  # start of the present connection: a long dial does not count as a stable connection
 
     @property
     def connected(self) -> bool:
@@ -167,7 +167,7 @@ class Agent:
         return self._link is not None
 
     async def wait_connected(self) -> None:
-        """Wait until there is a live connection."""
+        """Wait until there is a live connection, or return immediately if there is one."""
         await self._connected.wait()
 
     async def call(self, method: str, params: object = None, *, timeout: float = 10.0) -> Any:
@@ -175,13 +175,14 @@ class Agent:
         return jsonrpc.loads(await self._live().call(method, params, timeout=timeout))
 
     def notify(self, method: str, params: object = None) -> None:
-        """Tell the server something. Raises `DeviceOffline` without a connection."""
+        """Send a notification to the server. Raises `DeviceOffline` without a connection."""
         self._live().notify(method, params)
 
     def disconnect(self, reason: str = "") -> None:
-        """End the present connection, if there is one; the agent dials again.
+        """End the present connection, if there is one. The agent dials again.
 
-        This is no failure: the wait before the dial is the first of its `Backoff`, however short the connection was.
+        This does not count as a failure: the wait before the dial is the first of its `Backoff`, even after a short
+        connection.
         """
         if self._link is not None:
             self._ended_here = True
@@ -212,7 +213,7 @@ class Agent:
             await trio.sleep(max(self._backoff.delay(failures), min(asked, MAX_WAIT)))
 
     async def _session(self) -> str:
-        """One connection, from the dial to its end; the reason that the server gave for it, if any."""
+        """Serve one connection, from the dial to its end. Returns the server's reason for the end, or an empty text."""
         async with open_socket(
             self.url,
             f"Bearer {self._token}",
@@ -231,7 +232,7 @@ class Agent:
                 for method, params in self._hello():
                     link.notify(method, params)
                 nursery.start_soon(_keep_alive, ws, link)
-                # The connection itself never lets more requests in than this has room for.
+                # The connection itself never accepts more requests than this channel has room for.
                 queue, requests = trio.open_memory_channel[RequestReceived](self._limits.max_requests)
                 for _ in range(self._workers):
                     nursery.start_soon(self._work, link, requests)
@@ -295,7 +296,7 @@ def _log_rejected(event: FrameRejected) -> None:
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """The exceptions of a group, without its structure."""
+    """Return the exceptions of a group as a flat list."""
     leaves: list[BaseException] = []
     for exc in group.exceptions:
         leaves += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
@@ -308,7 +309,7 @@ def _value(params: bytes | None) -> Any:
 
 @asynccontextmanager
 async def open_agent(url: str, token: str, handle: Handler, **options: Any) -> AsyncIterator[Agent]:
-    """An agent that runs for as long as the context lasts; options as for `Agent`."""
+    """Open an agent that runs until the context ends. The options are those of `Agent`."""
     agent = Agent(url, token, handle, **options)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(agent.run)

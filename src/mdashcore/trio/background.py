@@ -1,7 +1,7 @@
-"""What a node runs in the background: tasks that outlive their caller, and work that is tried until it succeeds.
+"""The background work of a node: tasks that outlive their caller, and work that is tried until it succeeds.
 
-Everything that is tried again is tried through this module. A failure opens an outage, which is logged once; its end
-is logged once, when all that failed meanwhile has succeeded. All failures of the storage are one outage.
+All retries go through this module. A failure opens an outage, which is logged once. Its end is logged once too, when
+all work that failed in the meantime has succeeded. All failures of the storage are one outage.
 """
 
 from __future__ import annotations
@@ -32,50 +32,50 @@ STORAGE: Final = "the storage"
 
 @attrs.frozen(field_transformer=checked)
 class Backoff:
-    """How long to wait before the next try: doubled after each failure, and spread at random.
+    """The waits between tries: doubled after each failure, and spread at random.
 
-    The spread keeps a fleet that lost its server from coming back all at once.
+    The spread keeps the devices of a fleet that lost its server from connecting again at the same time.
     """
 
     first: float = 1.0
     """Seconds."""
     most: float = 60.0
-    """Seconds: what Mongoose OS devices use."""
+    """Seconds at most: as Mongoose OS devices wait."""
     stable: float = 10.0
     """Seconds that a connection has to last for the next wait to be the first again."""
 
     def delay(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row, the first being 1."""
+        """Return the seconds to wait after that many failures in a row, the first being 1."""
         longest = min(self.most, self.first * 2.0 ** min(failures - 1, 32))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
 FIRST_DELAY: Final = 1.0  # seconds until the storage is tried again, doubled after each failure
 
-MAX_DELAY: Final = 4.0  # seconds: everything has to work 5 seconds after the storage is back
+MAX_DELAY: Final = 4.0  # seconds: all work has to succeed 5 seconds after the storage is back
 
 STORAGE_BACKOFF: Final = Backoff(first=FIRST_DELAY, most=MAX_DELAY)
 
 DEFECT_BACKOFF: Final = Backoff()
 
 _Cause: TypeAlias = tuple[str, type[BaseException]]
-"""What failed, and the kind of its error: an unreadable document does not hide a store that is away."""
+"""The work that failed, and the type of its error: an unreadable document does not hide a store that is away."""
 
 
 @attrs.define(eq=False)
 class _Outage:
-    """What does not work just now."""
+    """A failure that lasts."""
 
     since: float
-    """By Trio's clock."""
+    """Start of the outage, by Trio's clock."""
     waiting: int = 0
-    """How many tries wait for its end."""
+    """Number of retries that wait for its end."""
 
 
 class Retry:
     """One piece of work that is tried until it succeeds. Made by `Background.retry`.
 
-    As a context manager it gives up at the end.
+    As a context manager it calls `give_up` at the end.
     """
 
     def __init__(self, outages: dict[_Cause, _Outage], what: str, backoff: Backoff) -> None:
@@ -91,7 +91,7 @@ class Retry:
         return self._cause is not None
 
     def failed(self, error: Exception) -> float:
-        """Note that a try failed. Returns the seconds to wait before the next one."""
+        """Count a failed try. Returns the seconds to wait before the next one."""
         self._failures += 1
         if self._cause is None:
             self._cause = self._join(error)
@@ -99,11 +99,11 @@ class Retry:
         return backoff.delay(self._failures)
 
     def succeeded(self) -> None:
-        """Note that a try succeeded: the last to do so ends the outage."""
+        """Count a successful try. The last retry of an outage that succeeds ends it."""
         self._leave(over=True)
 
     def give_up(self) -> None:
-        """Take leave of the outage: the work is not tried any more."""
+        """Leave the outage, because the work is not tried any more."""
         self._leave(over=False)
 
     def __enter__(self) -> Retry:
@@ -120,7 +120,7 @@ class Retry:
             outage = self._outages[cause] = _Outage(trio.current_time())
             if isinstance(error, MdashError):
                 _log.warning("%s failed, waiting until it works: %s", what, error)
-            else:  # a defect of ours
+            else:  # a defect of this program
                 _log.error("%s failed, waiting until it works", what, exc_info=error)
         outage.waiting += 1
         return cause
@@ -153,7 +153,7 @@ class Background:
         self._ended = False
 
     def spawn(self, function: Callable[[], Awaitable[object]]) -> None:
-        """Run a task that no caller waits for. What it raises is logged, and ends no other task.
+        """Run a task that no caller waits for. Its errors are logged, and end no other task.
 
         Does nothing after `end`.
         """
@@ -161,34 +161,34 @@ class Background:
             self._nursery.start_soon(self._guarded, function)
 
     def end(self) -> None:
-        """Start no task from now on. The next node that starts does what is left."""
+        """Start no more tasks. The next node that starts does the rest of their work."""
         self._ended = True
 
     def run_for_ever(self, what: str, function: Callable[[], Awaitable[object]]) -> None:
-        """Run a task that has no end. If it fails, it is logged, and begins again.
+        """Run a task that has no end. If it fails, this is logged, and the task begins again.
 
         Args:
-            what: names it in the log.
+            what: the name of the work in the log.
         """
         self._nursery.start_soon(self._for_ever, what, function)
 
     def run_every(
         self, seconds: float, what: str, function: Callable[[], Awaitable[object]], *, again_soon: bool = True
     ) -> None:
-        """Run a task again and again, with a pause of so many seconds.
+        """Run a task again and again, with a pause of that many seconds.
 
         Args:
-            what: names it in the log.
+            what: the name of the work in the log.
             again_soon: whether the pause after a failure is shorter.
         """
         self._nursery.start_soon(self._every, seconds, what, function, again_soon)
 
     def retry(self, what: str = STORAGE, backoff: Backoff = DEFECT_BACKOFF) -> Retry:
-        """A piece of work that its caller tries again by itself.
+        """Return a `Retry` for work that its caller tries again.
 
         Args:
-            what: names it in the log; a `StorageError` is logged as the storage's.
-            backoff: the waits after other errors than those of the storage.
+            what: the name of the work in the log; a `StorageError` is logged as the storage's.
+            backoff: the waits after errors other than those of the storage.
         """
         return Retry(self._outages, what, backoff)
 
@@ -221,10 +221,10 @@ class Background:
     ) -> None:
         """Receive the messages of a topic, for ever.
 
-        A message that `receive` cannot take is logged and skipped: a node of another version may have sent it.
+        A message for which `receive` raises is logged and skipped: a node of another version may have sent it.
 
         Args:
-            live: called whenever messages begin to come. What was sent before, and since a failure, was missed.
+            live: called whenever a subscription begins. Messages from before it, or since a failure, were missed.
         """
         with self.retry() as retry:
             while True:
@@ -275,7 +275,7 @@ class Background:
             except Exception as exc:
                 delay = retry.failed(exc)
                 if not again_soon:
-                    retry.give_up()  # whether the outage is over by then, others know earlier
+                    retry.give_up()  # other work notices earlier than the next try whether the outage is over
                 await trio.sleep(min(delay, seconds) if again_soon else seconds)
             else:
                 retry.succeeded()

@@ -1,7 +1,7 @@
 """A node: the live connections of one process, and everything that has to outlive the handler of a connection.
 
-Several nodes may share one store. A device is connected to one of them; each can call it for users, and hears of
-what the others do.
+Several nodes may share one store. A device is connected to one of them. Each node can call the device for users, and is
+notified of the changes that other nodes make.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mdashcore.trio.transport.stream import Pinger
 
 __all__ = ["Node", "NodeSettings", "open_node"]
 
-SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for goodbyes and last writes; a service manager waits 5 and more
+SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for closing handshakes and last writes; a service manager waits 5 and more
 
 _GOING_DOWN: Final = "the server is going down"
 
@@ -49,14 +49,14 @@ _ABOUT_UPDATES: Final = b'{"name":"ota.'
 
 
 class Node:
-    """The devices and subscribers that are connected to this process. Make it with `open_node`.
+    """The devices and subscribers that are connected to this process. Made by `open_node`.
 
     It consists of parts, which its users call directly:
 
-    * `devices` serves the connections of devices, and knows which are here;
+    * `devices` serves the connections of devices;
     * `subscribers` serves notification sockets;
-    * `calls` reaches a device for a program, `user_calls` for a user;
-    * `update_supervisor` and `rollouts` drive what has not ended.
+    * `calls` calls a device for a program, `user_calls` for a user;
+    * `update_supervisor` and `rollouts` drive the updates and rollouts that have not ended.
 
     Implements `mdashcore.hub.HubObserver`.
     """
@@ -81,7 +81,7 @@ class Node:
         )
         self.subscribers: Subscribers = Subscribers(self.background, self.pinger, hub.limits.subscribers)
         self.inbox: Inbox | None = None
-        """The conversation with other nodes, where the store can have several."""
+        """The messages between nodes, or `None` if the store can have only one node."""
         if SHARED in hub.backend.capabilities:
             self.inbox = Inbox(
                 hub.bus,
@@ -104,7 +104,7 @@ class Node:
         self.user_calls: UserCalls = UserCalls(self.calls, hub.updates, self.update_supervisor.tell)
         self.rollouts: RolloutSupervisor = RolloutSupervisor(hub, self.update_supervisor, self.background)
 
-    # What the hub tells
+    # Methods of `HubObserver`
 
     def shadow_changed(self, key: DeviceKey, change: Change) -> None:
         if (connected := self.devices.get(key)) is not None:
@@ -116,7 +116,7 @@ class Node:
             self.inbox.tell_device(key)
 
     def notified(self, account: str, item: FeedItem) -> None:
-        if self.inbox is None:  # else the bus tells, in the order that all nodes hear
+        if self.inbox is None:  # else the bus delivers it, in the same order to all nodes
             self._notice(account, item)
 
     def build_reported(self, key: DeviceKey, build: ota.Build) -> None:
@@ -131,10 +131,10 @@ class Node:
         if self.inbox is not None:
             self.inbox.tell_key(account, key)
 
-    # Inside
+    # Internals
 
     def _notice(self, account: str, item: FeedItem) -> None:
-        """Take a notification, of this node or another."""
+        """Handle a notification of this node or another."""
         self.subscribers.offer(account, item)
         self.rollouts.notice(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
@@ -142,12 +142,12 @@ class Node:
             self.update_supervisor.heard(DeviceKey(account, head.id), head.name)
 
     def _presence_held(self, key: DeviceKey) -> None:
-        """A change of presence is not told now, and other nodes have to know it: one may hold the connection before."""
+        """Notify other nodes of a held-back change of presence: one may hold the device's earlier connection."""
         if self.inbox is not None:
             self.inbox.tell_device(key)
 
     async def _sweep(self) -> None:
-        """Release what nodes that are dead have held, and go on with their work."""
+        """Release the sessions of dead nodes, and continue their work."""
 
         async def alive() -> set[str]:
             return {self.id} if self.inbox is None else await self.hub.nodes.ids()
@@ -156,15 +156,15 @@ class Node:
         await self.background.persist(self.update_supervisor.take_up_all)
 
     def _start(self) -> None:
-        """Begin what runs as long as the node does."""
+        """Start the tasks that run as long as the node does."""
         hub, background = self.hub, self.background
-        background.spawn(self._sweep)  # of a large fleet it takes a while; devices may come in meanwhile
+        background.spawn(self._sweep)  # for a large fleet it takes a while; devices may connect in the meantime
         background.run_for_ever("the driving of rollouts", self.rollouts.run)
         for keeper in (hub.updates, hub.rollouts):
             background.run_every(TIDY_DELAY, "the removal of orphans", Tidier(keeper).run)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)
         background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)
-        # Of each of these two, two checks right after each other would be one.
+        # For these two a short pause after a failure would be wrong: two checks in a row count as one.
         work = partial(remove_aged, hub)
         background.run_every(AGE_INTERVAL, "the removal of old notifications", work, again_soon=False)
         work = partial(check_usage, hub)
@@ -172,13 +172,13 @@ class Node:
 
     @asynccontextmanager
     async def _clustered(self, inbox: Inbox) -> AsyncIterator[None]:
-        """Be one of several nodes on the store."""
+        """Join the other nodes on the store until the context ends."""
         membership = Membership(
             self.hub.nodes,
             self.id,
             on_gone=inbox.peers.forget,
             sweep=lambda: self.background.spawn(self._sweep),
-            on_expelled=lambda: self.devices.close(TRY_AGAIN_LATER, "connect again"),  # they may be taken for offline
+            on_expelled=lambda: self.devices.close(TRY_AGAIN_LATER, "connect again"),  # they may be stored as offline
         )
         await membership.join()
         inbox.start()
@@ -190,8 +190,8 @@ class Node:
                 await membership.leave()
 
     async def shut_down(self) -> None:
-        """Say goodbye on every connection, and see the last presence written."""
-        if self._shutdown_deadline == inf:  # one for all callers: that of the first
+        """Close every connection, and wait until the last presence is written."""
+        if self._shutdown_deadline == inf:  # one for all callers: the first sets it
             self._shutdown_deadline = trio.current_time() + SHUTDOWN_TIMEOUT
         with trio.CancelScope(deadline=self._shutdown_deadline):
             self.subscribers.close(GOING_AWAY, _GOING_DOWN)
@@ -202,7 +202,7 @@ class Node:
 
 @asynccontextmanager
 async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> AsyncIterator[Node]:
-    """Run a node for as long as the context lasts; leaving it says goodbye on every connection."""
+    """Run a node until the context ends. Leaving it closes every connection."""
     async with trio.open_nursery() as nursery:
         node = Node(hub, hub.new_node_id(), settings, nursery)
         hub.add_observer(node)

@@ -1,4 +1,4 @@
-"""What an operator may want to change of a node."""
+"""The settings of a node."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["NodeSettings"]
 
 @attrs.frozen(field_transformer=checked)
 class NodeSettings:
-    """What an operator may want to change."""
+    """The settings of a node that an operator may want to change."""
 
     ping_interval: float = 15.0
     """Seconds between two pings; a silent connection is found after two to three of them."""
 
     introduction_delay: float = 0.75
-    """Seconds that a new connection has to report `ota` by itself, before it is asked (as mDash did)."""
+    """Seconds that a new connection has to report `ota` by itself, before the node asks the device (as mDash did)."""
 
     call_timeout: float = 10.0
     """Seconds for a call that the node makes on its own."""
@@ -33,4 +33,4 @@ class NodeSettings:
     delta_limits: Mapping[str, int] = attrs.field(
         factory=dict, validator=mapping(whole(MIN_DELTA_LIMIT, MAX_DELTA_LIMIT))
     )
-    """By platform, as `reported.ota` names it: bytes of the largest frame with a delta that a device is sent."""
+    """By platform, as `reported.ota` has it: bytes of the largest frame with a delta that a device is sent."""

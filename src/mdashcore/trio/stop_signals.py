@@ -14,8 +14,8 @@ __all__ = ["open_stop_signals"]
 def open_stop_signals() -> AbstractContextManager[AsyncIterator[int]]:
     """Receive SIGTERM and SIGINT: ``with open_stop_signals() as signals: async for number in signals: …``.
 
-    A process that was started with SIGINT ignored goes on ignoring it: a shell without job control starts what it puts
-    into the background so, and Ctrl-C is then meant for what runs in the foreground. SIGTERM is received in any case.
+    A process that was started with SIGINT ignored continues to ignore it. A shell without job control starts background
+    processes this way, and Ctrl-C is then meant for the process in the foreground. SIGTERM is received in any case.
     """
     wanted = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

@@ -1,7 +1,7 @@
-"""Whose turn it is: work that takes long is done in slices, and between two of them everybody else has a turn.
+"""Turns: long work is done in slices, and all other tasks have a turn between two of them.
 
-Work belongs to an *owner*, mostly an account. One slice of one owner is done at a time, and owners take turns, so what
-many sockets and requests of one owner do together takes no more of the loop than what one of them does.
+Work belongs to an *owner*, mostly an account. One slice of one owner is done at a time, and owners take turns. So many
+sockets and requests of one owner take together no more of the loop than one of them does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SLICE: Final = 0.002  # seconds of work at a time: a call of a device has six st
 
 @attrs.define(eq=False)
 class _Queue:
-    """Those of one owner who wait for a slice."""
+    """The tasks of one owner that wait for a slice."""
 
     lock: trio.Lock = attrs.field(factory=trio.Lock)
     waiting: int = 0
@@ -50,7 +50,7 @@ _current: trio.lowlevel.RunVar[_Turns | None] = trio.lowlevel.RunVar("mdash_turn
 
 
 def _turns() -> _Turns:
-    """The run's own; made when it is first asked for."""
+    """Return the turns of this Trio run, created on first use."""
     turns = _current.get()
     if turns is None:
         turns = _Turns()
@@ -62,7 +62,7 @@ class Turn:
     """The work of one task, counted in time.
 
     Args:
-        owner: whose work it is; `None` for a stranger's.
+        owner: the owner of the work; `None` for that of an unauthenticated peer.
     """
 
     __slots__ = ("_worked", "owner")
@@ -86,7 +86,7 @@ class Turn:
         self._worked = 0.0
 
     async def pause(self) -> None:
-        """Let others have their turn: only those who are ready, or all if the slice is used up."""
+        """Let other tasks run: those that are ready, or all tasks if the slice is used up."""
         if self._worked >= SLICE:
             await self.give_way()
         else:
@@ -94,10 +94,10 @@ class Turn:
 
 
 class Pace:
-    """Gives way whenever a slice of time has gone by: for long work that waits in between, which then counts too.
+    """A pause whenever a slice of time has passed, for long work that also waits: the waiting counts too.
 
     Args:
-        owner: as `Turn` has it.
+        owner: the owner of the work, as for `Turn`.
     """
 
     __slots__ = ("_owner", "_since")

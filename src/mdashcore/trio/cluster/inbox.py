@@ -1,4 +1,4 @@
-"""What a node hears of the others on its store: their notifications, revoked credentials, and calls for its devices."""
+"""The messages of other nodes on the store: their notifications, revoked credentials, and calls for devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REVOKE: Final = "Credentials.Revoked"
 
 
 class _Revoked(msgspec.Struct):
-    """What a node tells the others: the token of a device (`id`), a key, or any of the account's credentials."""
+    """A revocation: of a device's token (`id`), of a key, or of any of the account's credentials."""
 
     account: str
     id: str | None = None
@@ -34,12 +34,12 @@ class _Revoked(msgspec.Struct):
 
 
 class Inbox:
-    """The conversation of this node with the others. Implements `PeerHandler`.
+    """The messages between this node and the others. Implements `PeerHandler`.
 
     Args:
-        id: this node's.
+        id: the id of this node.
         max_answer: bytes of a device's answer, which a peer passes on.
-        on_notification: called with each notification of any node, in the order that all nodes hear.
+        on_notification: called with each notification of any node, in the same order on all nodes.
         on_gap: called when notifications may have been missed.
     """
 
@@ -64,7 +64,7 @@ class Inbox:
         self.peers: Peers = Peers(bus, id, self, background, max_answer=max_answer)
 
     def start(self) -> None:
-        """Listen to the other nodes, for ever."""
+        """Receive messages of the other nodes, for ever."""
         background = self._background
         feed = partial(background.listen, self._bus, TOPIC, self.hear, live=self._catch_up)
         background.run_for_ever("the hearing of notifications", feed)
@@ -72,27 +72,27 @@ class Inbox:
         background.run_for_ever("the checking of connections", self._check_in_turn)
 
     async def ask(self, node: str, call: DeviceCall) -> bytes:
-        """Have another node make a call. Raises as `relay.ask`."""
+        """Request a call from another node. Raises as `relay.ask`."""
         return await relay.ask(self.peers, node, call)
 
     def tell_device(self, key: DeviceKey) -> None:
-        """Have the other nodes look at a device: its token was revoked, or it has a newer connection."""
+        """Let the other nodes check a device: its token was revoked, or it has a newer connection."""
         self.peers.tell_all(_REVOKE, _Revoked(key.account, id=key.id))
 
     def tell_key(self, account: str, key: str | None) -> None:
-        """Tell the other nodes that a key or session is not valid any more; `None`: any of the account's."""
+        """Notify the other nodes of an invalid key or session; `None` stands for any of the account's."""
         self.peers.tell_all(_REVOKE, _Revoked(account, key=key))
 
-    # What peers ask and tell
+    # Messages of peers
 
     async def answer_peer(self, method: str, params: bytes | None) -> bytes:
-        """As `PeerHandler.answer_peer`."""
+        """Do the same as `PeerHandler.answer_peer`."""
         if method != relay.CALL:
             raise NotFound(f"no method {method} between nodes")
         return await relay.answer(params, lambda call: make_call(self._devices.link(call.key), call))
 
     def hear_peer(self, method: str, params: bytes | None) -> None:
-        """As `PeerHandler.hear_peer`."""
+        """Do the same as `PeerHandler.hear_peer`."""
         if method != _REVOKE:
             return
         revoked = msgspec.json.decode(params or b"null", type=_Revoked)
@@ -102,36 +102,36 @@ class Inbox:
             self._background.spawn(connected.check)
 
     def hear_again(self) -> None:
-        """As `PeerHandler.hear_again`."""
+        """Do the same as `PeerHandler.hear_again`."""
         self._background.spawn(self._check_all)
 
-    # What the bus brings
+    # Messages on the bus
 
     def hear(self, message: bytes) -> None:
-        """Take a notification from the bus; never waits."""
+        """Handle a notification from the bus. Never waits."""
         try:
             account, item = Feed.parse(message)
             connected = self._devices.concerned(account, item.frame)
             self._on_notification(account, item)
         except (ValueError, InvalidInput):
-            return  # not ours: a shared bus may carry what others publish there
+            return  # not one of ours: a shared bus may carry messages of other programs
         if connected is not None:
             self._background.spawn(connected.check)
 
     def _catch_up(self) -> None:
-        """Look for what notifications may have said that were missed."""
+        """Check everything that missed notifications may have been about."""
         self._subscribers.catch_up()
         self._on_gap()
         self._background.spawn(self._check_all)
 
     async def _check_all(self) -> None:
-        """Look for revoked credentials, newer connections, and changed shadows."""
+        """Check for revoked credentials, newer connections, and changed shadows."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._subscribers.check)
             nursery.start_soon(self._devices.check)
 
     async def _check_in_turn(self) -> None:
-        """Do the same for ever, a little at a time: a bus may lose a message without a word."""
+        """Check all, evenly spread, for ever: a bus may lose a message without an error."""
         while True:
             await self._subscribers.check()
             await self._devices.check_slowly()

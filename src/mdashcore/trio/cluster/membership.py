@@ -1,4 +1,4 @@
-"""This node among others on the same store: signs of life, and what becomes of the devices of a dead one."""
+"""The membership of this node among others on the same store: signs of life, and the cleanup after dead nodes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Membership:
     """The membership of one node.
 
     Args:
-        id: this node's.
-        on_gone: called for nodes that have gone, whoever declared it.
-        sweep: called after nodes have gone: what they may have left behind has to be cleaned up, by anyone. It may take
-            longer than a sign of life may be missing, so it is only begun.
-        on_expelled: called when others have declared this node dead: its devices may be taken for offline.
+        id: the id of this node.
+        on_gone: called for nodes that are gone, after any node has declared them dead.
+        sweep: called after nodes are gone, to clean up after them. It only begins the cleanup, which may take longer
+            than a sign of life may be missing. Several nodes may do it.
+        on_expelled: called when other nodes have declared this one dead: its devices may be stored as offline.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Membership:
         self._known: set[str] = set()
 
     async def join(self) -> None:
-        """Has to come before the first device. Raises `StorageError`."""
+        """Join before the first device connects. Raises `StorageError`."""
         self._version = await self._nodes.join(self._id)
 
     async def leave(self) -> None:
-        """After the last device. A failure of the storage is passed over: the others will notice."""
+        """Leave after the last device has gone. A failure of the storage is only logged: other nodes will notice."""
         try:
             await self._nodes.leave(self._id)
         except StorageError as exc:
             _log.warning("the storage failed while leaving: %s", exc)
 
     async def live(self) -> None:
-        """Give a sign of life, and look for those of others; every `BEAT_INTERVAL` seconds. Raises `StorageError`."""
+        """Give a sign of life and check those of others. Called every `BEAT_INTERVAL`. Raises `StorageError`."""
         try:
             await self._beat()
             await self._look()

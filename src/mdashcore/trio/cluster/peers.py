@@ -1,7 +1,7 @@
-"""Nodes that share a store talk to each other: JSON-RPC over the bus, one `Link` per peer.
+"""The peers of a node, with which it shares a store: JSON-RPC over the bus, one `Link` per peer.
 
-A message on the bus is ``SENDER SP FRAME``. Frames to one node go to its own topic, those to all to one that all
-listen to. The bus may lose any of them: a call then times out.
+A message on the bus is ``SENDER SP FRAME``. Frames to one node go to a topic of that node, frames to all nodes to one
+that all subscribe to. The bus may lose any of them: a call then times out.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ __all__ = ["PeerHandler", "Peers"]
 
 EVERYBODY: Final = "nodes"
 
-MAX_INBOX: Final = 4096  # frames from one peer not yet taken; the bus may lose what comes then
+MAX_INBOX: Final = 4096  # frames of one peer that wait to be read; later ones are lost, as the bus may do
 
-MAX_PEERS: Final = 256  # links kept: nodes that are gone are forgotten, a late word of one makes a link again
+MAX_PEERS: Final = 256  # links kept: those of gone nodes are forgotten, and a late frame of one makes a new link
 
-ENVELOPE: Final = 2**10  # bytes around an answer that is passed on: there are under 100
+ENVELOPE: Final = 2**10  # bytes around an answer that is passed on: real ones have under 100
 
 LIMITS: Final = ConnectionLimits(
     max_frame=2**18,  # the largest frame of a device, in an envelope
-    max_calls=4096,  # all people's calls to all devices of a peer at once
+    max_calls=4096,  # all users' calls to all devices of a peer at the same time
     max_requests=4096,
     max_outbox=2**24,
 )
@@ -55,28 +55,28 @@ _ERRORS: Final[dict[int, type[MdashError]]] = {
     STATUS[error]: error
     for error in (InvalidInput, NotFound, TooLarge, Busy, InvalidAnswer, DeviceOffline, CallTimeout)
 }
-"""What a peer's error means here: it has raised the same."""
+"""By the code of a peer's error: the error that the peer has raised, to be raised here too."""
 
 
 class PeerHandler(Protocol):
-    """Who answers peers: the node."""
+    """The handler of peers' messages: the node."""
 
     async def answer_peer(self, method: str, params: bytes | None) -> bytes:
-        """Answer a request of a peer, with raw JSON. Raises `MdashError`."""
+        """Answer a request of a peer with raw JSON. Raises `MdashError`."""
 
     def hear_peer(self, method: str, params: bytes | None) -> None:
-        """Take what a peer has told everybody; never waits."""
+        """Handle a notification that a peer has sent to all nodes. Never waits."""
 
     def hear_again(self) -> None:
-        """What peers told everybody until now may not have been heard."""
+        """Handle a gap: notifications of peers until now may have been lost."""
 
 
 class Peers:
     """The other nodes.
 
     Args:
-        id: this node's.
-        background: runs what outlives its caller.
+        id: the id of this node.
+        background: runs work that outlives its caller.
         max_answer: bytes of a device's answer, which a peer passes on.
     """
 
@@ -92,16 +92,17 @@ class Peers:
         self._links: dict[str, tuple[Link, _BusStream]] = {}
 
     async def run(self) -> None:
-        """Listen, for ever."""
+        """Receive messages of the peers, for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, _topic(self._id.decode()), self._hear, lambda: None)
             nursery.start_soon(self._listen, EVERYBODY, self._hear_all, self._handler.hear_again)
 
     async def call(self, node: str, method: str, params: bytes, *, timeout: float) -> bytes:
-        """Call a peer; its result as raw JSON.
+        """Call a peer. Returns its result as raw JSON.
 
         Raises:
-            CallTimeout, MdashError: no answer in time; what the peer has raised.
+            CallTimeout: no answer in time.
+            MdashError: the error that the peer has raised.
         """
         link, _ = self._link(node)
         try:
@@ -110,12 +111,12 @@ class Peers:
             raise _ERRORS.get(exc.code, MdashError)(exc.message) from None
 
     def tell_all(self, method: str, params: object) -> None:
-        """Tell all nodes something, this one too, as soon as the bus takes it."""
+        """Send a notification to all nodes, also this one, as soon as the bus accepts it."""
         message = b"%b %b" % (self._id, jsonrpc.encode_request(method, _json.encode(params)))
         self._background.spawn(lambda: self._background.persist(lambda: self._bus.publish(EVERYBODY, message)))
 
     def forget(self, node: str) -> None:
-        """A peer is gone: who waits for it need not wait any longer."""
+        """Close the link of a peer that is gone, so that its callers stop waiting."""
         if (found := self._links.pop(node, None)) is not None:
             found[0].close(GOING_AWAY, "the node that held the device is gone")
 
@@ -127,7 +128,7 @@ class Peers:
         try:
             node = sender.decode("ascii")
         except UnicodeDecodeError:
-            return  # not ours: a shared bus may carry what others publish there
+            return  # not one of ours: a shared bus may carry messages of other programs
         self._link(node)[1].offer(frame)
 
     def _hear_all(self, message: bytes) -> None:
@@ -139,7 +140,7 @@ class Peers:
         found = self._links.get(node)
         if found is None or found[0].connection.closed:
             stream = _BusStream(self._bus, _topic(node), self._id)
-            # An answer to a call of an earlier link must not be taken for one to this link's.
+            # An answer to a call of the earlier link must not be taken for one to this link's.
             first = 1 if found is None else found[0].connection.next_id
             link = Link(stream, spawn=self._background.spawn, connection=Connection(self._limits, first_id=first))
             if found is None and len(self._links) >= MAX_PEERS:
@@ -172,11 +173,11 @@ class _BusStream:
         self._outlet, self._inbox = trio.open_memory_channel[bytes](MAX_INBOX)
 
     def offer(self, frame: bytes) -> None:
-        """Take a frame of the peer; never waits."""
+        """Queue a frame of the peer. Never waits."""
         try:
             self._outlet.send_nowait(frame)
         except (trio.WouldBlock, trio.ClosedResourceError):
-            pass  # at most once: its caller's time runs out
+            pass  # delivery is at most once: the call of the sender times out
 
     async def receive(self) -> bytes | None:
         try:
@@ -189,7 +190,7 @@ class _BusStream:
             try:
                 await self._bus.publish(self._topic, self._head + message)
             except StorageError:
-                pass  # likewise
+                pass  # delivery is at most once: the call times out
 
     def close(self, code: int, reason: str) -> None:
         self.abort()
@@ -199,5 +200,5 @@ class _BusStream:
 
 
 def _topic(node: str) -> str:
-    """Where the frames to a node go."""
+    """Return the topic of the frames to a node."""
     return f"node.{node}"

@@ -1,7 +1,7 @@
-"""Calls for a device that another node holds: what one node asks, and the other answers.
+"""Calls of a device that another node holds: the request of one node, and the answer of the other.
 
-``Device.Call`` has the device, the method, its params and the time-out; its result is the device's result or the
-device's own error, as raw JSON. What the node itself has to say is a JSON-RPC error with the number of `STATUS`.
+``Device.Call`` has the device, the method, its params and the time-out. Its result is the device's result or the
+device's own error, as raw JSON. An error of the node itself is a JSON-RPC error with the number of `STATUS`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["CALL", "answer", "ask"]
 
 CALL: Final = "Device.Call"
 
-RELAY_GRACE: Final = 2.0  # seconds more than the device has: the node that holds it is to give up first
+RELAY_GRACE: Final = 2.0  # seconds more than the device has, so that the node that holds it times out first
 
 
 class _DeviceError(msgspec.Struct, gc=False):
@@ -30,18 +30,18 @@ class _DeviceError(msgspec.Struct, gc=False):
 
 
 class _Answer(msgspec.Struct, gc=False, omit_defaults=True):
-    """What the device answered: the result counts only without an error."""
+    """A device's answer. The result counts only without an error."""
 
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: _DeviceError | None = None
 
 
 async def ask(peers: Peers, node: str, call: DeviceCall) -> RawJson:
-    """Have another node do it; the device's result.
+    """Request a call from another node. Returns the device's result.
 
     Raises:
         RpcError: the device's own error.
-        MdashError: as the other node has raised it; `CallTimeout` if it did not answer at all.
+        MdashError: the error that the other node has raised; `CallTimeout` if it did not answer at all.
     """
     request = msgspec.json.encode(call)
     raw = await peers.call(node, CALL, request, timeout=(call.timeout or 0.0) + RELAY_GRACE)
@@ -55,7 +55,7 @@ async def ask(peers: Peers, node: str, call: DeviceCall) -> RawJson:
 
 
 async def answer(params: RawJson | None, perform: Callable[[DeviceCall], Awaitable[RawJson]]) -> RawJson:
-    """Do what another node asks; the answer for it. Raises what `perform` does, but for the device's own error."""
+    """Make the call that another node requests. Returns the answer. Raises as `perform`, except the device's error."""
     try:
         call = msgspec.json.decode(params or b"null", type=DeviceCall)
     except msgspec.MsgspecError as exc:

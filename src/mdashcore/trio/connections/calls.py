@@ -1,4 +1,4 @@
-"""Calls of devices, whichever node they are connected to."""
+"""Calls of devices, on whichever node a device is connected."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mdashcore.trio.connections.link import Link, Outcome, late
 
 __all__ = ["Ask", "BegunCall", "Calls", "DeviceCall", "LocalCaller", "make_call"]
 
-MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: params that could never be sent
+MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: larger params can never be sent
 
 _TIMEOUT: Final = number()
 
 
 class DeviceCall(msgspec.Struct, gc=False):
-    """A call of a device, as one node asks another one for it."""
+    """A call of a device, in the form in which one node requests it from another."""
 
     account: str
     id: str
     method: str
     params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     timeout: float | None = None
-    """Seconds; None for a notification, which is not answered by the device."""
+    """Seconds, or `None` for a notification, which the device does not answer."""
 
     @property
     def key(self) -> DeviceKey:
@@ -45,17 +45,17 @@ class DeviceCall(msgspec.Struct, gc=False):
 
     @classmethod
     def of(cls, key: DeviceKey, method: str, params: RawJson | None, timeout: float | None) -> DeviceCall:
-        """The same from params that may be none."""
+        """Return the call for params that may be `None`."""
         return cls(key.account, key.id, method, msgspec.UNSET if params is None else msgspec.Raw(params), timeout)
 
 
 Ask: TypeAlias = Callable[[str, DeviceCall], Awaitable[RawJson]]
-"""Has another node, named by its id, make a call."""
+"""Requests a call from another node, which is named by its id."""
 
 
 @attrs.frozen
 class BegunCall:
-    """A call that nobody waits for in a task. Who has begun it has to see that it ends in time."""
+    """A call that no task waits for. The code that has begun it has to end it in time."""
 
     _link: Link
     _id: int
@@ -64,23 +64,23 @@ class BegunCall:
     """Seconds."""
 
     def abandon(self) -> None:
-        """Nobody is to be told any more."""
+        """Forget the call: its callback is not called any more."""
         self._link.abandon(self._id)
 
     def give_up(self) -> CallTimeout:
-        """The same, as its time is over: what to say of it."""
+        """Abandon the call after its time-out. Returns the error to report."""
         self.abandon()
         return late(self._method, self.timeout)
 
 
 class Calls:
-    """How to reach a device.
+    """Calls of devices that are connected to this node or another.
 
     Args:
         node: the id of this node.
-        link: finds the link of a device that is connected here.
-        ask: reaches the other nodes, if there can be any.
-        default_timeout: seconds for a call that does not say.
+        link: returns the link of a device that is connected here.
+        ask: requests a call from another node; `None` if there can be no other nodes.
+        default_timeout: seconds for a call without a timeout of its own.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class Calls:
     async def call(
         self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
-        """Call a device; its result.
+        """Call a device. Returns its result.
 
         Args:
             timeout: seconds.
 
         Raises:
             NotFound: the account has no such device.
-            DeviceOffline: it is not connected.
+            DeviceOffline: the device is not connected.
             RpcError, InvalidAnswer, CallTimeout, Busy, TooLarge: as `Link.call`.
         """
         node = await self._whereabouts(key)
@@ -117,14 +117,14 @@ class Calls:
     async def call_shown(
         self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
-        """`call`, and show it among the notifications if it can be made at all."""
+        """Do the same as `call`, and notify subscribers of the call if it can be made."""
         node = await self._show(key, method, params)
         return await self._do(node, self._request(key, method, params, timeout))
 
     async def begin_shown(
         self, key: DeviceKey, method: str, params: RawJson | None, done: Outcome, timeout: float
     ) -> BegunCall | None:
-        """`call_shown` without waiting for the answer, of which `done` is told; None if the device is not here."""
+        """Begin `call_shown`, with `done` called at the end. Returns `None` if the device is not connected here."""
         link = self._link(key)
         if link is None:
             return None
@@ -132,16 +132,16 @@ class Calls:
         return BegunCall(link, link.begin(method, params, done), method, timeout)
 
     async def notify_shown(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
-        """Tell a device something, and show it. Raises as `call`, but for the device's answer."""
+        """Send a notification to a device and show it to subscribers. Raises as `call`, except the device's errors."""
         node = await self._show(key, method, params)
         await self._do(node, DeviceCall.of(key, method, params, None))
 
     async def do_here(self, call: DeviceCall) -> RawJson:
-        """Make a call to a device that is connected to this node; for any other it raises `DeviceOffline`."""
+        """Call a device that is connected to this node. Raises `DeviceOffline` for any other."""
         return await make_call(self._link(call.key), call)
 
     async def _whereabouts(self, key: DeviceKey) -> str:
-        """The node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
+        """Return the node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
         if self._link(key) is not None:
             return self._node
         if self._ask is not None:
@@ -172,7 +172,7 @@ class Calls:
 
 
 async def make_call(link: Link | None, call: DeviceCall) -> RawJson:
-    """Make a call over the link of its device; return the result, ``true`` for a notification.
+    """Make a call over the link of its device. Returns the result, ``true`` for a notification.
 
     Raises:
         DeviceOffline: there is no link.
@@ -187,7 +187,7 @@ async def make_call(link: Link | None, call: DeviceCall) -> RawJson:
 
 
 class LocalCaller:
-    """The `DeviceCaller` of updates: a node moves on those of its own devices only."""
+    """The `DeviceCaller` of updates: a node drives only updates of its own devices."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -195,6 +195,6 @@ class LocalCaller:
     async def call(
         self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
-        """Call a device that is connected here; any other is `DeviceOffline`."""
+        """Call a device that is connected to this node. Raises `DeviceOffline` for any other."""
         timeout = self._calls.default_timeout if timeout is None else timeout
         return await self._calls.do_here(DeviceCall.of(key, method, params, timeout))

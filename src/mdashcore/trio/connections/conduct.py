@@ -1,7 +1,7 @@
-"""What is remembered of devices that send what cannot be read: for longer than their connections last.
+"""The conduct of devices that send invalid frames, remembered for longer than their connections last.
 
-It is kept in memory, of a bounded number of devices, by the hash of their token: a new token is a new beginning. All
-times are on Trio's clock.
+Conduct is kept in memory, for a bounded number of devices, by the hash of their token: a new token is a new beginning.
+All times are on Trio's clock.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from mdashcore._errors import Busy
 
 __all__ = ["Conduct", "Verdict"]
 
-MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; of more the one that has behaved for longest is forgotten
+MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; beyond that, the device with the oldest offence is forgotten
 
-TELL_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: a person sees it, and no log is filled
+TELL_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: users see it, and no log is filled
 
 MAX_REJECTED: Final = 64  # frames that cannot be read, in `REJECTED_TIME`: a device with a small defect makes fewer
 
-REJECTED_TIME: Final = 60.0  # seconds: what goes wrong once in each is no accident
+REJECTED_TIME: Final = 60.0  # seconds: a failure that happens once in each is no accident
 
-FIRST_PENALTY: Final = 10.0  # seconds in which a device that was closed for that is not let in; doubled each time
-MOST_PENALTY: Final = 600.0  # seconds: a device that was mended is back within minutes
+FIRST_PENALTY: Final = 10.0  # seconds in which a device that was closed for that is refused; doubled each time
+MOST_PENALTY: Final = 600.0  # seconds: a repaired device is back within minutes
 
 FORGIVEN: Final = 3600.0  # seconds after a penalty, after which the next one is the first again
 
 
 class Verdict(NamedTuple):
-    """What follows from a frame that was rejected."""
+    """The consequences of a frame that was rejected."""
 
     tell: int
-    """How many frames of this kind there were since the last notification of them; 0: it is too early for another."""
+    """Number of frames of this kind since the last notification of them, 0 if it is too early for another one."""
 
     penalty: float
-    """Seconds for which the device is not let in again once its connection is closed; 0: it may stay."""
+    """Seconds for which the device is refused after its connection was closed, 0 if the connection may stay."""
 
 
 @attrs.define
 class _Record:
-    """One device."""
+    """The conduct of one device."""
 
     times: deque[float] = attrs.Factory(lambda: deque(maxlen=MAX_REJECTED))
     told: dict[str, float] = attrs.Factory(dict)
@@ -52,19 +52,19 @@ class _Record:
 
 
 class Conduct:
-    """The devices of a node."""
+    """The conduct of the devices of a node."""
 
     def __init__(self) -> None:
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
     def check(self, token_hash: str, now: float) -> None:
-        """Raise `Busy`, with the time to wait, for a device that is not let in now."""
+        """Raise `Busy`, with the time to wait, for a device that is refused now."""
         record = self._records.get(token_hash)
         if record is not None and record.until > now:
             raise Busy("the device sent too much that cannot be read", retry_after=record.until - now)
 
     def reject(self, token_hash: str, kind: str, now: float) -> Verdict:
-        """Count a frame that was rejected."""
+        """Count a frame that was rejected. Returns the consequences."""
         record = self._record(token_hash)
         record.times.append(now)
         penalty = 0.0
@@ -78,7 +78,7 @@ class Conduct:
         return Verdict(self.count(token_hash, kind, now), penalty)
 
     def count(self, token_hash: str, kind: str, now: float) -> int:
-        """How often this has happened since it was last told, if it is to be told now; else 0."""
+        """Count an event. Returns the number since the last notification if another one is due, else 0."""
         record = self._record(token_hash)
         count = record.untold.pop(kind, 0) + 1
         if now - record.told.get(kind, -inf) < TELL_INTERVAL:

@@ -1,4 +1,4 @@
-"""One device that is connected: what its connection brings about, from `online` to `offline`."""
+"""The connection of one device: everything that it causes, from `online` to `offline`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DeviceConnection:
     _told: bool = attrs.field(init=False, default=False)
     _leaving: trio.Event | None = attrs.field(init=False, default=None)
     pushed: int = attrs.field(init=False, default=-1)
-    """The version of the newest delta that was sent, or need not be."""
+    """The version of the newest delta that was sent, or that does not have to be sent."""
     _flushing: bool = attrs.field(init=False, default=False)
     _checking: bool = attrs.field(init=False, default=False)
     _check_again: bool = attrs.field(init=False, default=False)
@@ -74,11 +74,11 @@ class DeviceConnection:
 
     @property
     def last_heard(self) -> float:
-        """Unix seconds when the device last sent anything."""
+        """Unix seconds when the device last sent any bytes."""
         return self.hub.now() - (trio.current_time() - self.stream.last_received)
 
     async def is_valid(self) -> bool:
-        """Whether the token that the connection came with still is the device's."""
+        """Return whether the token with which the device has connected is still valid."""
         try:
             current = await self.hub.registry.get(self.key)
         except NotFound:
@@ -86,14 +86,14 @@ class DeviceConnection:
         return current.token_hash == self.device.token_hash
 
     async def greet(self, *, introduction_delay: float, call_timeout: float) -> None:
-        """Tell `online`, push the delta that waits, and ask what the device runs unless it says so by itself."""
+        """Notify `online`, push a delta that waits, and ask the device for its build unless it reports it by itself."""
         try:
             await self.presence_feed.tell(self.key, notifications.ONLINE)
             self.end_telling()
             try:
                 await self._push_waiting()
             except Damaged:
-                pass  # the log names it; the device can still be called, and updated
+                pass  # the damage is logged; the device can still be called and updated
             await trio.sleep(introduction_delay)
             if not self.api.introduced and not self.link.connection.closed:
                 await self._ask_introduction(call_timeout)
@@ -103,13 +103,13 @@ class DeviceConnection:
             self.end_telling()
 
     def end_telling(self) -> None:
-        """`online` has been told, or never will be: `offline` may come after it."""
+        """Allow `offline` to be notified, after `online` was, or because it never will be."""
         self._told = True
         if self._leaving is not None:
             self._leaving.set()
 
     async def handle(self, event: PeerEvent) -> None:
-        """Take what the device tells or asks."""
+        """Handle a report or a request of the device."""
         try:
             await self.api.handle(event, self.link)
         except StorageError as exc:
@@ -120,14 +120,14 @@ class DeviceConnection:
 
     async def _flush_progress(self) -> None:
         await trio.sleep(self.api.flush_wait())
-        if self.api.flush_wait() > 0:  # progress has been told meanwhile, and more has come
+        if self.api.flush_wait() > 0:  # progress was notified in the meantime, and more was reported
             self.background.spawn(self._flush_progress)
             return
         self._flushing = False
         await self.api.flush()
 
     def rejected(self, event: FrameRejected) -> None:
-        """See that people are told of a frame that was not taken, and that a device which sends no others goes."""
+        """Notify subscribers of a rejected frame, and close a device that sends too many of them."""
         now = trio.current_time()
         verdict = self.conduct.reject(self.device.token_hash, event.kind, now)
         if verdict.tell:
@@ -155,7 +155,7 @@ class DeviceConnection:
         await self.hub.feed.emit(self.key.account, notifications.REJECTED, self.key.id, _json.encode(data))
 
     async def take_leave(self) -> None:
-        """The connection has ended: the device is offline, if no newer one has come."""
+        """Release the presence after the connection's end: the device is offline, unless a newer connection exists."""
         last_seen = self.last_heard
         await self.background.persist(self.api.flush)
         if not self._told:
@@ -165,23 +165,23 @@ class DeviceConnection:
         self._retry.succeeded()
 
     def shadow_changed(self, change: Change) -> None:
-        """Push the delta that a change has left, if any."""
+        """Push the delta that is left after a change, if any."""
         if (delta := change.delta_document()) is not None:
             self._push(delta)
         elif change.version > self.pushed:
-            self.pushed = change.version  # an older delta, told later, or waiting to be sent, is none any more
+            self.pushed = change.version  # an older delta that comes late, or waits to be sent, does not exist any more
             self.link.forget_latest()
 
     def give_up(self, error: StorageError) -> None:
-        """What it reported, or was to be told, is lost: better that it connects again, and both begin anew."""
+        """Close the connection, because a report or a notification is lost. After a reconnect both ends begin anew."""
         self._retry.failed(error)
         _log.info("closing %s: %s", self.key, error)
         self.link.close(TRY_AGAIN_LATER, "storage is not available")
 
     async def check(self) -> None:
-        """Look at everything that another node may have changed: the token, a newer connection, the shadow.
+        """Check everything that another node may have changed: the token, a newer connection, the shadow.
 
-        One look at a time; what happens during one is looked at by the next.
+        Runs one check at a time. A call during a check causes another one after it.
         """
         self._check_again = True
         if self._checking:
@@ -201,7 +201,7 @@ class DeviceConnection:
         presence = await self.hub.presence.get(self.key)
         if presence.session > self.session:
             self.link.close(POLICY_VIOLATION, REPLACED)
-        elif not presence.online:  # others took this node for dead, and said so
+        elif not presence.online:  # other nodes have declared this node dead, and its devices offline
             self.link.close(TRY_AGAIN_LATER, "connect again")
         else:
             await self._push_waiting()
@@ -213,7 +213,7 @@ class DeviceConnection:
 
     def _push(self, delta: dict[str, Any]) -> None:
         if delta["version"] <= self.pushed:
-            return  # two changes at once, and the newer one was first
+            return  # of two concurrent changes the newer one came first
         self.pushed = delta["version"]
         if delta_frame_size(delta) > MIN_DELTA_LIMIT:
             self.background.spawn(partial(self._push_large, delta))
@@ -224,10 +224,10 @@ class DeviceConnection:
         try:
             self.link.notify_latest(DELTA_METHOD, _json.encode(delta))
         except MdashError:
-            self.link.abort()  # it does not read: after its next connect it gets the delta of then
+            self.link.abort()  # the device does not read: after its next connect it gets the delta of that time
 
     async def _push_large(self, delta: dict[str, Any]) -> None:
-        """Push a delta that may be more than the device takes: then people are told in its place."""
+        """Push a delta that may exceed the device's limit. In that case notify subscribers instead."""
         key, hub = self.key, self.hub
         try:
             limit = delta_limit(await hub.registry.get(key), await hub.shadows.get(key), self.delta_limits)
@@ -238,7 +238,7 @@ class DeviceConnection:
             return
         limit = min(limit or MAX_DELTA_LIMIT, MAX_DELTA_LIMIT)
         if self.pushed != delta["version"]:
-            return  # a newer one has come, or none is left
+            return  # a newer delta was pushed, or none is left
         if (size := delta_frame_size(delta)) <= limit:
             self._send_delta(delta)
         elif self.conduct.count(self.device.token_hash, notifications.DELTA_WITHHELD, trio.current_time()):
@@ -251,4 +251,4 @@ class DeviceConnection:
             result = await self.link.call("Sys.GetInfo", params, timeout=call_timeout)
             await self.api.introduce(jsonrpc.loads(result))
         except (RpcError, InvalidAnswer, CallTimeout, DeviceOffline, InvalidInput):
-            pass  # not every JSON-RPC device knows the method: it is simply not known what it runs
+            pass  # not every JSON-RPC device has the method, and its build then stays unknown

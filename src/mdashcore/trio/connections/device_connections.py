@@ -1,4 +1,4 @@
-"""The devices that are connected to a node: their connections, from the first word to the last."""
+"""The connections of devices to a node, from the handshake to the last presence."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
 __all__ = ["DeviceConnections"]
 
-CHECKERS: Final = 32  # devices checked at the same time: a store that reads in groups is then several times as quick
+CHECKERS: Final = 32  # devices checked at the same time: a store that reads in groups is then several times as fast
 
 CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, three reads each; on shared stores only
 
 _ABOUT_DEVICES: Final = tuple(
     b'{"name":"%b"' % name.encode() for name in (notifications.ONLINE, notifications.UPDATED, notifications.DELETED)
 )
-"""How the frames begin from which a node learns what other nodes have done to its devices."""
+"""The beginnings of the frames from which a node learns that other nodes have changed its devices."""
 
 
 class _Shadow(msgspec.Struct, gc=False):
@@ -43,7 +43,7 @@ class _Update(msgspec.Struct, gc=False):
 
 
 class _News(msgspec.Struct, gc=False):
-    """The members of a notification that a node looks at."""
+    """The members of a notification that a node reads."""
 
     id: str
     data: _Update | None = None
@@ -56,10 +56,10 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
     """Each device's newest connection to this node.
 
     Args:
-        node: the id of the node, as presence records name it.
+        node: the id of the node, as in presence records.
         pinger: pings the sockets.
         presence_feed: sends the notifications `online` and `offline`.
-        on_connected: called before anything that the device says on a new connection. Raises `StorageError`.
+        on_connected: called before any message of a new connection is handled. Raises `StorageError`.
         on_disconnected: called when the device has no connection to this node any more.
     """
 
@@ -87,11 +87,11 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         self._farewells = 0
         self._quiet = trio.Event()
         self.limits: ConnectionLimits = ConnectionLimits(max_answer=settings.max_answer)
-        """Those of a device's connection."""
+        """The limits of a device's connection."""
         self.conduct: Conduct = Conduct()
 
     async def serve(self, device: Device, stream: PingableStream) -> None:
-        """Run the connection of an authenticated device, until it ends."""
+        """Run the connection of an authenticated device until it ends."""
         if self._closing is not None:
             stream.close(GOING_AWAY, self._closing)
             await stream.send([])
@@ -124,19 +124,19 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
                 del self[connected.key]
                 self._on_disconnected(connected.key)
             unwatch()
-            # Not here: this task may be cancelled already, and then no await would succeed.
+            # Not here: this task may be cancelled already, and then every await would raise.
             self._farewells += 1
             self._background.spawn(lambda: self._farewell(connected))
 
     async def _welcome(self, connected: DeviceConnection) -> None:
-        """Let a device in, or send it away."""
+        """Accept a device, or close its connection."""
         try:
             if not self._admit(connected):
                 connected.link.close(POLICY_VIOLATION, REPLACED)
-            elif self._closing is not None:  # since the device asked to come in
+            elif self._closing is not None:  # the shutdown began after the handshake
                 connected.link.close(GOING_AWAY, self._closing)
             elif not await connected.is_valid():
-                connected.link.close(POLICY_VIOLATION, REVOKED)  # since the handshake
+                connected.link.close(POLICY_VIOLATION, REVOKED)  # the token was revoked after the handshake
             else:
                 await self._on_connected(connected.key)
                 self._background.spawn(lambda: self._greet(connected))
@@ -146,7 +146,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         connected.end_telling()
 
     def _admit(self, connected: DeviceConnection) -> bool:
-        """Make this session the device's one, and close the one before; False if a newer one already is."""
+        """Make this session the device's only one, and close the previous. Returns `False` if a newer one exists."""
         previous = self.get(connected.key)
         if previous is not None and previous.session > connected.session:
             return False
@@ -167,15 +167,15 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             if not self._farewells:
                 self._quiet.set()
 
-    # What others ask of it
+    # For the other parts of the node
 
     def link(self, key: DeviceKey) -> Link | None:
-        """Return the link of a device that is connected here; `None` for any other."""
+        """Return the link of a device that is connected here, or `None` for any other."""
         connected = self.get(key)
         return None if connected is None else connected.link
 
     def last_heard(self, key: DeviceKey) -> float | None:
-        """Return the Unix seconds when a device that is connected here last sent anything; `None` for any other."""
+        """Return the Unix time in seconds when a device that is connected here last sent any bytes, else `None`."""
         connected = self.get(key)
         return None if connected is None else connected.last_heard
 
@@ -199,10 +199,10 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             await self._quiet.wait()
             self._quiet = trio.Event()
 
-    # What may have been missed
+    # Changes that may have been missed
 
     def concerned(self, account: str, frame: bytes) -> DeviceConnection | None:
-        """Return the device that has to be checked after a notification: another node may have changed it."""
+        """Return the device that a notification requires to be checked, or `None`. Another node may have changed it."""
         if not frame.startswith(_ABOUT_DEVICES):
             return None
         news = _read_news(frame)
@@ -213,7 +213,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         return connected
 
     async def check(self) -> None:
-        """Look for revoked tokens, newer connections and changed shadows of all devices."""
+        """Check all devices for revoked tokens, newer connections and changed shadows."""
         left = list(self.values())
 
         async def check() -> None:
@@ -225,7 +225,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
                 nursery.start_soon(check)
 
     async def check_slowly(self) -> None:
-        """Do the same in `CHECK_INTERVAL`, a little at a time."""
+        """Check all devices as `check` does, evenly spread over `CHECK_INTERVAL`."""
         devices = list(self.values())
         for connected in devices:
             await connected.check()

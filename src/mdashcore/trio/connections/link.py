@@ -1,7 +1,7 @@
-"""A `Connection` at work: one task reads, another writes while there is something to write, callers wait.
+"""A `Connection` on a stream: one task reads, another writes while there is something to write, callers wait.
 
-The reader never waits for a caller, and a caller that is cancelled never leaves half a frame behind, because
-callers do not write.
+The reader never waits for a caller. A caller that is cancelled never leaves half a frame behind, because callers do not
+write.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ POLICY_VIOLATION: Final = 1008
 TRY_AGAIN_LATER: Final = 1013
 
 _METHOD: Final = b'"method"'
-_ESCAPE: Final = b"\\"  # with which the same could be written
-"""Without either a message is no request, and no notification."""
+_ESCAPE: Final = b"\\"  # the beginning of an escape, with which the method could be written too
+"""A message without either is no request, and no notification."""
 
 Outcome: TypeAlias = Callable[[bytes | Exception], None]
-"""Told what a call has brought: the result as raw JSON, or the error."""
+"""Called with the outcome of a call: the result as raw JSON, or the error."""
 
 PeerEvent = RequestReceived | NotificationReceived
-"""What a link's handler is given."""
+"""The events that a link passes to its handler."""
 
 
 class _Slot:
-    """Where one caller waits for one answer."""
+    """A slot in which one caller waits for one answer."""
 
     __slots__ = ("_answered", "_outcome")
 
@@ -67,7 +67,7 @@ class _Slot:
 
 
 def late(method: str, timeout: float) -> CallTimeout:
-    """What to say of a call that was not answered in so many seconds."""
+    """Return the error for a call that was not answered within that many seconds."""
     return CallTimeout(f"{method} was not answered within {timeout:g} s")
 
 
@@ -75,10 +75,10 @@ class Link:
     """One live connection.
 
     Args:
-        spawn: starts a task that outlives whoever asked for it: `nursery.start_soon`.
-        connection: a new one, where the usual limits do not fit.
-        instant: whether the handler of `run` never waits for anything.
-        on_rejected: called with each frame of the peer that was not taken; must not raise.
+        spawn: starts a task that outlives its caller, such as `nursery.start_soon`.
+        connection: a new one, if the usual limits do not fit.
+        instant: whether the handler of `run` never waits.
+        on_rejected: called with each frame of the peer that was rejected; must not raise.
     """
 
     __slots__ = (
@@ -114,8 +114,8 @@ class Link:
         stream.on_control = self._wake_writer
 
     async def run(self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]]) -> None:
-        """Read until the connection ends. `handler` is awaited for each event before the next is taken."""
-        self._wake_writer()  # for what came with the handshake
+        """Read until the connection ends. `handler` is awaited for each event before the next one."""
+        self._wake_writer()  # for control frames that the handshake has caused
         if self._eager is not None:
             self._eager.on_message = partial(self._take_now, handler)
         try:
@@ -137,8 +137,8 @@ class Link:
 
         Raises:
             RpcError: the peer's own error.
-            InvalidAnswer: what it answered cannot be read, or is too large.
-            CallTimeout: no answer in time; one that comes later is ignored.
+            InvalidAnswer: the peer's answer cannot be read, or is too large.
+            CallTimeout: no answer in time; a later one is ignored.
             DeviceOffline: the connection ended first.
             Busy, TooLarge, InvalidInput: nothing was sent; see `Connection.call`.
         """
@@ -152,10 +152,10 @@ class Link:
         raise late(method, timeout)
 
     def begin(self, method: str, params: object, done: Outcome) -> int:
-        """Call the peer and do not wait: the call's id. Raises as `call`, but for what `done` is told.
+        """Call the peer without waiting. Returns the call's id. Raises as `call`, except for the errors of an answer.
 
         Args:
-            done: called, once and not before this returns, with the result or the error.
+            done: called once, after this has returned, with the result or the error.
         """
         try:
             id_ = self.connection.call(method, params)
@@ -166,12 +166,12 @@ class Link:
         return id_
 
     def abandon(self, id: int) -> None:
-        """Stop waiting for a call: nobody is told. Harmless where there is no such call."""
+        """Stop waiting for a call: its callback is not called any more. An unknown id is ignored."""
         self._callers.pop(id, None)
         self.connection.abandon(id)
 
     def notify(self, method: str, params: object = None) -> None:
-        """Tell the peer something. Raises `DeviceOffline`, and as `call`."""
+        """Send a notification to the peer. Raises `DeviceOffline`, and as `call`."""
         try:
             self.connection.notify(method, params)
         except LocalProtocolError as exc:
@@ -179,9 +179,9 @@ class Link:
         self._wake_writer()
 
     def notify_latest(self, method: str, params: object) -> None:
-        """Tell the peer what only the newest counts of: while it does not read, one such notification waits, the last.
+        """Send a notification of which only the newest counts. While the peer does not read, only the last one waits.
 
-        Raises as `notify`, where it does not have to wait.
+        Raises as `notify` if it does not have to wait.
         """
         if self._writing:
             self._latest = method, params
@@ -189,7 +189,7 @@ class Link:
             self.notify(method, params)
 
     def forget_latest(self) -> None:
-        """Do not send what `notify_latest` has left waiting."""
+        """Drop the notification that `notify_latest` has left waiting."""
         self._latest = None
 
     def reply(self, ref: int, result: object) -> None:
@@ -203,7 +203,7 @@ class Link:
         self._wake_writer()
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye: `run` ends soon, callers are told at once, what was not sent yet is dropped."""
+        """Close the connection: `run` ends soon, calls fail immediately, unsent frames are dropped."""
         self.connection.close(reason)
         self.stream.close(code, reason)
         for event in self.connection.events():
@@ -211,11 +211,11 @@ class Link:
                 self._forsake(event)
 
     def abort(self) -> None:
-        """Cut the connection: `run` ends at once."""
+        """Abort the connection: `run` ends immediately."""
         self.stream.abort()
 
     def _hear(self, message: bytes | BrokenMessage) -> list[PeerEvent]:
-        """Take a message: what its handler has to be given."""
+        """Receive a message. Returns the events for the handler."""
         try:
             if type(message) is bytes:
                 self.connection.receive_data(message)
@@ -239,7 +239,7 @@ class Link:
         self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]], message: bytes | BrokenMessage
     ) -> bool:
         if not self._instant and type(message) is bytes and (_METHOD in message or _ESCAPE in message):
-            return False  # perhaps a request, whose handler may have to wait
+            return False  # possibly a request, whose handler may have to wait
         for event in self._hear(message):
             run_now(handler(event))
         self._wake_writer()
@@ -249,7 +249,7 @@ class Link:
         if (done := self._callers.pop(id_, None)) is not None:
             try:
                 done(outcome)
-            except Exception:  # the caller's defect: neither the peer nor other callers must suffer from it
+            except Exception:  # a defect of the caller: neither the peer nor other callers may suffer from it
                 _log.exception("the outcome of a call could not be told")
 
     def _forsake(self, event: ConnectionClosed) -> None:
@@ -264,7 +264,7 @@ class Link:
             self._spawn(self._write)
 
     def _latest_to_send(self) -> list[bytes]:
-        """The notification that has waited for the peer to read."""
+        """Return the frames of the notification that has waited for the peer to read."""
         if self._latest is None or self.connection.closed:
             return []
         latest, self._latest = self._latest, None

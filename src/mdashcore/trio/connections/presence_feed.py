@@ -1,7 +1,8 @@
-"""Tells who is online and offline. A device that comes and goes all the time costs the log a bounded number of entries.
+"""The notifications `online` and `offline`. A device that reconnects all the time adds a bounded number to the log.
 
-Two devices with the token of one put each other out a hundred times a second. The first of it is told, then once in
-`INTERVAL` what the last change was, and how many there were.
+Two devices with the same token close each other's connection a hundred times a second. The first `MAX_CHANGES` changes
+in an `INTERVAL` are notified one by one. After that one notification in each `INTERVAL` has the last change and the
+number of changes.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ __all__ = ["PresenceFeed"]
 
 _log = logging.getLogger(__name__)
 
-INTERVAL: Final = 60.0  # seconds
+INTERVAL: Final = 60.0  # seconds: users see within a minute that a device reconnects all the time
 
-MAX_CHANGES: Final = 16  # told in an interval one by one: eight times gone and back; a reboot for an update is one
+MAX_CHANGES: Final = 16  # notified one by one in an interval: eight reconnects; a reboot for an update is one
 
-SWEEPERS: Final = 32  # records released at once: a store that commits in groups is then several times as quick
+SWEEPERS: Final = 32  # records released at the same time: a store that commits in groups is several times as fast
 
-MAX_DEVICES: Final = 16_384  # whose last changes are remembered, at 300 bytes each: a fleet that comes back at once
+MAX_DEVICES: Final = 16_384  # whose last changes are remembered, at 300 bytes each: a fleet that reconnects together
 
 
 @attrs.define(eq=False)
 class _Changes:
-    """What a device has done in an interval."""
+    """The changes of a device in an interval."""
 
     since: float
     told: int = 0
     held: int = 0
-    """Changes that are not told one by one; the last of them is `name`."""
+    """Number of changes that are not notified one by one; the last of them is `name`."""
     name: str = ""
 
 
@@ -47,7 +48,7 @@ class PresenceFeed:
     """The notifications `online` and `offline` of a node.
 
     Args:
-        on_held: called with a device of which a change is not told now.
+        on_held: called with a device of which a change is not notified immediately.
     """
 
     def __init__(self, hub: Hub, background: Background, on_held: Callable[[DeviceKey], None]) -> None:
@@ -58,10 +59,10 @@ class PresenceFeed:
         self._closing = False
 
     async def tell(self, key: DeviceKey, name: str) -> None:
-        """Tell that a device is online or offline, now or, where it changes too often, with what follows.
+        """Notify that a device is online or offline: now or, if it changes too often, together with later changes.
 
         Raises:
-            StorageError: it was not told.
+            StorageError: the change was not notified.
         """
         changes = self._changes(key)
         if self._closing or (changes.told < MAX_CHANGES and not changes.held):
@@ -77,7 +78,7 @@ class PresenceFeed:
         self._on_held(key)
 
     async def release(self, key: DeviceKey, session: int, last_seen: float) -> None:
-        """A session has ended: release it, and if it was the newest tell that the device is offline; for sure."""
+        """Release a session that has ended, and notify `offline` if it was the newest. Retries until it succeeds."""
         is_again = False
 
         async def release() -> bool:
@@ -89,10 +90,10 @@ class PresenceFeed:
             await self._background.persist(lambda: self.tell(key, notifications.OFFLINE))
 
     async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> None:
-        """Release the sessions of nodes that do not live any more, which could not do that; for sure.
+        """Release the sessions that dead nodes have left behind. Retries until it succeeds.
 
         Args:
-            alive: the nodes that live, as `Presence.left_behind` has it.
+            alive: returns the living nodes, as for `Presence.left_behind`.
         """
         left = await self._background.persist(lambda: self._hub.presence.left_behind(alive))
 
@@ -106,11 +107,11 @@ class PresenceFeed:
                 nursery.start_soon(release)
 
     def forget(self, key: DeviceKey) -> None:
-        """The device was removed: nothing more is told of it."""
+        """Forget a removed device: no more changes of it are notified."""
         self._devices.pop(key, None)
 
     async def close(self) -> None:
-        """Tell what is held, and hold nothing any more."""
+        """Notify all changes that are held back, and hold back none from now on."""
         self._closing = True
         for key, changes in tuple(self._devices.items()):
             await self._tell_held(key, changes)
@@ -127,7 +128,7 @@ class PresenceFeed:
         return changes
 
     async def _tell_later(self, key: DeviceKey, changes: _Changes) -> None:
-        """Tell what is held, once in an interval, until there is nothing."""
+        """Notify the changes that are held back, once in an interval, until there are none."""
         while True:
             await trio.sleep_until(changes.since + INTERVAL)
             changes.since = trio.current_time()

@@ -1,7 +1,7 @@
-"""Who listens to notifications. A subscriber is a cursor in its account's log, and a queue of what is new.
+"""Subscribers to notifications. A subscriber is a cursor in its account's log, and a queue of new notifications.
 
-A subscriber that keeps up is fed from memory. One that falls behind loses its queue, not a notification: it reads on
-from the log at its own speed, and delays nobody. One that reads nothing at all is cut off by the stream.
+A subscriber that keeps up is fed from memory. One that falls behind loses its queue, but no notification: it reads on
+from the log at its own speed, and delays no other subscriber. The stream closes one that reads nothing at all.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["Authenticate", "Subscriber", "Subscribers"]
 _log = logging.getLogger(__name__)
 
 Authenticate: TypeAlias = Callable[[], Awaitable[object]]
-"""Raises `Unauthenticated` if the credentials that a subscriber came with are not valid any more."""
+"""Raises `Unauthenticated` if the credentials with which a subscriber has connected are not valid any more."""
 
 REVOKED: Final = "the credentials were revoked"
 
-MAX_QUEUE: Final = 1_000  # items: at 200 bytes, shared between subscribers, next to nothing; a burst fits
+MAX_QUEUE: Final = 1_000  # items of 200 bytes, shared between subscribers: little memory, and a burst fits
 
 NEVER: Final = 2**62  # no notification has this offset
 
 MAX_SEND: Final = (
     2**16
-)  # bytes in one write, or one frame: a slow subscriber can take them within the stream's time-out
+)  # bytes in one write, or one frame: a slow subscriber can read them within the stream's time-out
 
 
-RECHECK: Final = 15.0  # seconds: a bus may lose the last of a burst, and nothing after it would show that
+RECHECK: Final = 15.0  # seconds: a bus may lose the last message of a burst, and no later one would reveal it
 
 
 class Subscriber:
@@ -46,8 +46,8 @@ class Subscriber:
 
     Args:
         key: the id of the API key or of the session that opened it, if one did.
-        start: the offset of the first notification wanted; None, or one that is beyond the end of the log, for what
-            comes from now on.
+        start: the offset of the first notification to send. `None`, or an offset beyond the end of the log, sends only
+            new ones.
     """
 
     def __init__(
@@ -69,24 +69,24 @@ class Subscriber:
             self._eager.on_message = _not_listened_to
 
     def offer(self, item: FeedItem) -> None:
-        """Take a new notification; never waits."""
+        """Send or queue a new notification. Never waits."""
         if item.offset == self._next and self._eager is not None and not self.stream.control_pending:
             self._next += 1
             if not self._eager.send_nowait((item.frame,)):
                 self._wakeup.set()  # the sender sends the rest
             return
         if len(self._queue) >= MAX_QUEUE:
-            self._queue.clear()  # the log has them
+            self._queue.clear()  # they are in the log
         self._queue.append(item)
         self._wakeup.set()
 
     def catch_up(self) -> None:
-        """Something may not have been offered: look into the log."""
+        """Read the log, because a notification may not have been offered."""
         self._behind = True
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Send until the connection ends. Has to be registered for `offer` before."""
+        """Send notifications until the connection ends. The subscriber has to be registered for `offer` before."""
         end = await self._feed.end(self.account)
         self._cursor = end if self._cursor is None else min(self._cursor, end)
         try:
@@ -109,8 +109,8 @@ class Subscriber:
                     cursor = page[-1].offset + 1
             except StorageError:
                 self.stream.close(TRY_AGAIN_LATER, f"start={cursor}")
-                cursor = NEVER  # what is still to be sent is the goodbye
-            cursor = max(cursor, oldest)  # what was before it is not in the log any more
+                cursor = NEVER  # only the close frame is still to be sent
+            cursor = max(cursor, oldest)  # earlier notifications are not in the log any more
             while True:
                 frames, size = [], 0
                 while self._queue and self._queue[0].offset <= cursor and size < MAX_SEND:
@@ -122,7 +122,7 @@ class Subscriber:
                 if frames or self.stream.control_pending:
                     await self.stream.send(frames)
                 elif self._queue or self._behind:
-                    break  # a gap before the next: the log has what is missing
+                    break  # a gap before the next one: the missing ones are in the log
                 else:
                     self._wakeup = trio.Event()
                     self._next = cursor
@@ -133,12 +133,12 @@ class Subscriber:
 
 
 def _not_listened_to(message: bytes | BrokenMessage) -> bool:
-    """Take what a client says: the stream is read-only."""
+    """Ignore a message of the client: the socket only sends."""
     return True
 
 
 def _portions(page: list[FeedItem]) -> Iterator[list[bytes]]:
-    """A page's frames, as many at a time as may be sent at once."""
+    """Split a page into portions of frames, each for one write."""
     frames: list[bytes] = []
     size = 0
     for item in page:
@@ -156,7 +156,7 @@ class Subscribers:
 
     Args:
         pinger: pings their sockets.
-        most: subscribers that an account may have at the same time.
+        most: maximum number of an account's subscribers.
     """
 
     def __init__(self, background: Background, pinger: Pinger, most: int) -> None:
@@ -169,26 +169,26 @@ class Subscribers:
         return sum(map(len, self._accounts.values()))
 
     def of(self, account: str) -> int:
-        """How many the account has."""
+        """Return the number of the account's subscribers."""
         return len(self._accounts.get(account, ()))
 
     def __iter__(self) -> Iterator[Subscriber]:
         return iter([subscriber for subscriber, _ in self._all()])
 
     def check_room(self, account: str) -> None:
-        """Raise `LimitReached` if the account has as many subscribers as it may."""
+        """Raise `LimitReached` if the account has its maximum of subscribers."""
         if (present := self.of(account)) >= self._most:
             words = f"the account has {present} notification sockets, and may have {self._most}"
             raise LimitReached("subscribers", words)
 
     async def serve(self, subscriber: Subscriber, *, authenticate: Authenticate | None = None) -> None:
-        """Give an authenticated subscriber what is offered, until its connection ends.
+        """Send notifications to an authenticated subscriber until its connection ends.
 
         Args:
-            authenticate: raises `Unauthenticated` if the credentials were revoked before the subscriber was known here.
+            authenticate: raises `Unauthenticated` if the credentials were revoked before the subscriber was registered.
         """
         try:
-            self.check_room(subscriber.account)  # again: others may have come since the handshake began
+            self.check_room(subscriber.account)  # again: others may have connected since the handshake began
         except LimitReached as exc:
             subscriber.stream.close(TRY_AGAIN_LATER, str(exc))
             await subscriber.stream.send([])
@@ -203,7 +203,7 @@ class Subscribers:
         others = self._accounts.setdefault(subscriber.account, {})
         others[subscriber] = authenticate
         try:
-            await _check(subscriber, authenticate)  # since the handshake they may have been revoked
+            await _check(subscriber, authenticate)  # the credentials may have been revoked since the handshake
             await subscriber.run()
         finally:
             del others[subscriber]
@@ -211,32 +211,32 @@ class Subscribers:
                 del self._accounts[subscriber.account]
 
     def offer(self, account: str, item: FeedItem) -> None:
-        """A new notification; never waits."""
+        """Offer a new notification to the account's subscribers. Never waits."""
         for subscriber in self._accounts.get(account, ()):
             subscriber.offer(item)
 
     def catch_up(self) -> None:
-        """Something may not have been offered."""
+        """Let all subscribers read the log, because notifications may not have been offered."""
         for subscriber in self:
             subscriber.catch_up()
 
     def revoke(self, account: str, key: str | None) -> None:
-        """Close what a key has opened; None: whatever is the account's."""
+        """Close the sockets that a key has opened, or all of the account if it is `None`."""
         for subscriber in self._accounts.get(account, ()):
             if key is None or subscriber.key == key:
                 subscriber.stream.close(POLICY_VIOLATION, REVOKED)
 
     def close(self, code: int, reason: str) -> None:
-        """Close all."""
+        """Close the sockets of all subscribers."""
         for subscriber in self:
             subscriber.stream.close(code, reason)
 
     async def check(self) -> None:
-        """Close those whose credentials are not valid any more, as soon as the storage knows."""
+        """Close the subscribers whose credentials are not valid any more, as soon as the storage answers."""
         for subscriber, authenticate in self._all():
             try:
                 await self._background.persist(partial(_check, subscriber, authenticate))
-            except MdashError as exc:  # not to be judged now: a name for which too many passwords were tried
+            except MdashError as exc:  # undecided for now, for example after too many wrong passwords for a name
                 _log.warning("a subscriber of %s cannot be checked: %s", subscriber.account, exc)
 
     def _all(self) -> list[tuple[Subscriber, Authenticate | None]]:

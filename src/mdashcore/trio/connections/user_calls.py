@@ -1,4 +1,4 @@
-"""Calls of devices on behalf of people: they show among the notifications, and what they change is noticed."""
+"""Calls of devices for users: they are notified to subscribers, and their effects on updates are applied."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _UPDATE_EVENTS: Final[dict[str, ota.Event]] = {
     "OTA.Revert": ota.RevertAccepted(),
     "OTA.End": ota.TransferEnded(),
 }
-"""By method: what the success of a user's call means for the device's update."""
+"""By method: the event that a user's successful call means for the device's update."""
 
 
 class UserCalls:
-    """What users do with the methods of devices.
+    """The methods of devices, called by users.
 
     Args:
-        on_update_event: called with what a call has brought about for the device's update.
+        on_update_event: called with the event that a call means for the device's update.
     """
 
     def __init__(self, calls: Calls, updates: Updates, on_update_event: Callable[[DeviceKey, ota.Event], None]) -> None:
@@ -60,27 +60,27 @@ class UserCalls:
         """Start a call for a user without waiting for the result.
 
         Args:
-            done: called with what the call has brought.
+            done: called with the outcome of the call.
             timeout: seconds, which only the caller counts.
 
         Returns:
             `None` if the method changes an update, or the device is connected to another node; use `call` then.
 
         Raises:
-            MdashError: as `call`, where the error is known before an answer.
+            MdashError: as `call`, if the error is known before an answer.
         """
         if method in _UPDATE_EVENTS:
             return None
         return await self._calls.begin_shown(key, method, params, done, timeout)
 
     async def notify(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
-        """Send a notification to a device for a user. Raises as `call`, but for the device's answer."""
+        """Send a notification to a device for a user. Raises as `call`, except the device's errors."""
         await self._calls.notify_shown(key, method, params)
 
     async def end_transfer(self, key: DeviceKey) -> None:
-        """Call `OTA.End`, to end a transfer that the device holds and no update goes on with.
+        """Call `OTA.End`, to end a transfer that the device holds and that no update continues.
 
-        What the device does then is its own decision: most refuse a part of an image, some restart.
+        The device then decides what it does: most refuse a partial image, some restart.
 
         Raises:
             Conflict: the transfer is that of an update.

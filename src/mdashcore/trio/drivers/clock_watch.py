@@ -1,4 +1,4 @@
-"""Notices that the wall clock was set, and has what goes on follow it."""
+"""The watch of the wall clock: it notices that the clock was set, and lets running work follow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CLOCK_INTERVAL", "ClockWatch"]
 
 _log = logging.getLogger(__name__)
 
-CLOCK_INTERVAL: Final = 10.0  # seconds between two looks: a process that is killed before the next has stored old times
+CLOCK_INTERVAL: Final = 10.0  # seconds between two checks: a process killed before the next one has stored old times
 
 
 class ClockWatch:
@@ -28,7 +28,7 @@ class ClockWatch:
         self._offset = clock.offset
 
     async def check(self) -> None:
-        """Look once; called every `CLOCK_INTERVAL`."""
+        """Compare the clocks once. Called every `CLOCK_INTERVAL`."""
         offset = self._clock.offset
         by = offset - self._offset
         if abs(by) <= MIN_STEP:

@@ -1,6 +1,6 @@
-"""Removes what killed processes have left in the store, and notifications that are too old.
+"""The removal of data that killed processes have left in the store, and of old notifications.
 
-Both look twice before they remove anything, an hour apart by Trio's clock, which nobody sets.
+Both are removed only after two checks that are an hour apart by Trio's clock, which cannot be set.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mdashcore.hub.updates.service import Updates
 
 __all__ = ["TIDY_DELAY", "Tidier", "check_usage", "remove_aged"]
 
-TIDY_DELAY: Final = 3600.0  # seconds between two looks: an upload and the check of its image take half of it at most
+TIDY_DELAY: Final = 3600.0  # seconds between two checks: an upload and the check of its image take half of it at most
 
 
 class Tidier:
-    """Looks for orphans every `TIDY_DELAY` seconds, and removes those that were there at the look before too.
+    """Looks for orphans every `TIDY_DELAY` seconds, and removes those that the check before has found too.
 
-    Orphans are images, and parts of rollouts, that nothing names. At one look alone an orphan may be an upload whose
-    update, or rollout, is just being made.
+    Orphans are images, and parts of rollouts, to which no record refers. In one check alone an orphan may be an upload
+    whose update, or rollout, is just being created.
     """
 
     def __init__(self, keeper: Updates | Rollouts) -> None:
@@ -31,7 +31,7 @@ class Tidier:
         self._before: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
-        """Look once. Raises `MdashError`: the same look has to be tried again."""
+        """Check once. Raises `MdashError`: the same check has to be tried again."""
         found = await self._keeper.orphans()
         for account, id in found & self._before:
             await self._keeper.tidy(account, id)
@@ -39,10 +39,10 @@ class Tidier:
 
 
 async def remove_aged(hub: Hub) -> None:
-    """Check the age of all notifications once, and remove those that were too old at the check before, too.
+    """Check the age of all notifications once, and remove those that the check before has found too old as well.
 
     Raises:
-        MdashError: it is not done; another check counts only after `AGE_INTERVAL`.
+        MdashError: the check is incomplete; another one counts only after `AGE_INTERVAL`.
     """
     async with aclosing(hub.retention.check()) as steps:
         async for _ in steps:
@@ -50,10 +50,10 @@ async def remove_aged(hub: Hub) -> None:
 
 
 async def check_usage(hub: Hub) -> None:
-    """Count once what every account has, and put right what the check before has found wrong in the same way.
+    """Count once the use of every account, and correct the errors that the check before has found as well.
 
     Raises:
-        MdashError: it is not done; another check counts only after `USE_INTERVAL`.
+        MdashError: the check is incomplete; another one counts only after `USE_INTERVAL`.
     """
     async with aclosing(hub.usage.check()) as steps:
         async for _ in steps:

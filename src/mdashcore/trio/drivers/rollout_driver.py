@@ -1,4 +1,4 @@
-"""Drives one rollout: its next step, and what that waits for."""
+"""The driver of one rollout: its steps, and the events that wait for the next one."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["RolloutDriver"]
 
 @attrs.define(eq=False)
 class RolloutDriver:
-    """One rollout with what waits for its next step."""
+    """One rollout with the events that wait for its next step."""
 
     run: RolloutPerformer
     retry: Retry
     due: float = 0.0
-    """When it is to be stepped although nothing happens, by Trio's clock: no step of the wall clock moves that one."""
+    """Time of the next step without any event, by Trio's clock, which a step of the wall clock does not move."""
     reload: bool = False
     refresh: bool = False
     devices: dict[str, None] = attrs.Factory(dict)
-    """Those to be looked at: no more than the rollout has."""
+    """Devices to be read again: no more than the rollout has."""
 
     def is_due(self, now: float) -> bool:
-        """Whether a step is to be made at `now`, by Trio's clock."""
+        """Return whether a step is due at `now`, by Trio's clock."""
         return self.due <= now or (not self.retry.failing and bool(self.devices or self.reload))
 
     async def step(self) -> None:
-        """Look at everything that has changed, and take the rollout one step further."""
+        """Read everything that has changed, and take the rollout one step further."""
         if self.refresh:
             await self.run.refresh()
             self.refresh = False

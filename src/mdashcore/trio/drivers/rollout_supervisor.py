@@ -1,4 +1,4 @@
-"""Drives the rollouts of a node: one task for all of them, woken by what is told of devices, and by time."""
+"""The supervisor of a node's rollouts: one task for all of them, woken by notifications and by time."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from mdashcore.trio.drivers.rollout_driver import RolloutDriver
 
 __all__ = ["RolloutSupervisor"]
 
-REFRESH: Final = 60.0  # seconds between two looks at everything: for what the bus has lost, which is allowed to
+REFRESH: Final = 60.0  # seconds between two reads of everything: for messages that the bus has lost, as it may
 
-MIN_PAUSE: Final = 0.05  # seconds between two steps of a rollout that wants to go on at once: others have their turn
+MIN_PAUSE: Final = 0.05  # seconds between two steps of a rollout that is due immediately: other tasks run meanwhile
 
 _ABOUT_DEVICES: Final = (b'{"name":"online"', b'{"name":"deleted"', b'{"name":"ota.')
 _ABOUT_ROLLOUTS: Final = b'{"name":"rollout.'
 _PROGRESS: Final = (b'{"name":"ota.progress"', b'{"name":"rollout.progress"', b'{"name":"rollout.phase"')
-"""How the frames begin from which something is learnt, and among them those from which nothing is."""
+"""The beginnings of the frames that concern rollouts, and of the ones among them that do not."""
 
 _Key = tuple[str, str]
 
 
 @attrs.define(eq=False)
 class _New:
-    """A rollout that is to be taken up."""
+    """A rollout that is to be loaded."""
 
     retry: Retry
     due: float = 0.0
-    """When, by Trio's clock."""
+    """Time of the next try, by Trio's clock."""
 
 
 class RolloutSupervisor:
     """The rollouts that this node drives, for the devices that are connected to it.
 
     Args:
-        hands: what begins and cancels updates.
+        hands: begins and cancels updates.
     """
 
     def __init__(self, hub: Hub, hands: UpdateStarter, background: Background) -> None:
@@ -59,7 +59,7 @@ class RolloutSupervisor:
         self._refresh_at = 0.0
 
     async def run(self) -> None:
-        """Drive them, for ever."""
+        """Drive the rollouts, for ever."""
         while True:
             self._wakeup = trio.Event()
             due = await self._round()
@@ -67,18 +67,18 @@ class RolloutSupervisor:
                 await self._wakeup.wait()
 
     async def follow_clock(self) -> None:
-        """The wall clock was set: every rollout that is driven here is given times of it, in its next step."""
+        """Let every rollout that is driven here use times of the wall clock again, in its next step."""
         for driven in self._driven.values():
             driven.due = min(driven.due, trio.current_time())
         self._wakeup.set()
 
     def look_everywhere(self) -> None:
-        """Something may have been missed."""
+        """Read all rollouts again, because notifications may have been missed."""
         self._refresh_at = 0.0
         self._wakeup.set()
 
     def notice(self, account: str, item: FeedItem) -> None:
-        """Take a notification, of this node or another; never waits."""
+        """Handle a notification of this node or another. Never waits."""
         frame = item.frame
         if frame.startswith(_PROGRESS):
             return
@@ -97,14 +97,14 @@ class RolloutSupervisor:
                     self._wakeup.set()
 
     async def _round(self) -> float:
-        """Do all that is due; when there is more to do. What fails is tried again, and holds up nothing else."""
+        """Do all that is due. Returns the time of the next round. A failed rollout is retried, and delays no other."""
         now = trio.current_time()
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH
             if (delay := await _try(self._refreshing, self._refresh)) is not None:
                 self._refresh_at = now + delay
         for key, new in [(key, new) for key, new in self._new.items() if new.due <= now]:
-            del self._new[key]  # first: what is told of it from now on counts
+            del self._new[key]  # first: notifications that come from now on count
             if (delay := await _try(new.retry, partial(self._take_up, key))) is not None:
                 new.due = now + delay
                 self._new[key] = new
@@ -119,7 +119,7 @@ class RolloutSupervisor:
         return min([self._refresh_at, *times])
 
     async def _refresh(self) -> None:
-        """Take up what is not driven yet, and look at everything that is."""
+        """Load the rollouts that are not driven yet, and read all others again."""
         for driven in self._driven.values():
             driven.refresh, driven.due = True, 0.0
         async for key in self._hub.rollouts.unfinished():
@@ -143,7 +143,7 @@ class RolloutSupervisor:
             del self._by_account[key[0]]
 
     def _expect(self, key: _Key) -> None:
-        """Take up a rollout in the next round."""
+        """Load a rollout in the next round."""
         self._new.setdefault(key, _New(self._retry())).due = 0.0
 
     def _retry(self) -> Retry:
@@ -151,10 +151,10 @@ class RolloutSupervisor:
 
 
 async def _try(retry: Retry, function: Callable[[], Awaitable[None]]) -> float | None:
-    """Call a function; returns the seconds after which it has to be called again, `None` if it succeeded."""
+    """Call a function. Returns the seconds after which it has to be called again, `None` if it succeeded."""
     try:
         await function()
-    except Exception as exc:  # a defect that one rollout meets must not stop the others
+    except Exception as exc:  # a defect in one rollout must not stop the others
         return retry.failed(exc)
     retry.succeeded()
     return None

@@ -1,4 +1,4 @@
-"""Drives one update: its calls go out, and what happens meanwhile is taken at once."""
+"""The driver of one update: it makes the update's calls, and applies events immediately meanwhile."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["MAX_EVENTS", "UpdateDriver"]
 
 T = TypeVar("T")
 
-MAX_EVENTS: Final = 64  # not yet taken by a driver: reports come once in seconds, a driver takes them at once
+MAX_EVENTS: Final = 64  # that wait for a driver: reports come once in seconds, and a driver applies them immediately
 
 NO_IMAGE: Final = -1
-"""The code of the error that a call ends with where the store has lost the image, or a part of it."""
+"""The code of the error with which a call ends if the store has lost the image, or a part of it."""
 
 
 @attrs.define(eq=False)
@@ -34,16 +34,16 @@ class _Call:
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     done: bool = False
     outcome: ota.Event | None = None
-    """`None`: it was given up."""
+    """The result, or `None` if the call was given up."""
 
 
 class UpdateDriver:
-    """One update with what its task waits for.
+    """One update with the events and calls that its task waits for.
 
     Args:
-        background: tries again what the storage fails to do.
+        background: retries operations after failures of the storage.
         is_here: whether the device is connected to this node.
-        said: what the device has said of itself on its present link; None: nothing.
+        said: returns the build that the device has reported on its present link, or `None`.
         on_news: called when the update may have changed.
     """
 
@@ -70,37 +70,37 @@ class UpdateDriver:
         self._clock_was_set = False
         self._released = False
         self.replaced: bool = False
-        """Whether the store had another update, or none any more, when it was looked at last."""
+        """Whether the last read of the store has found another update, or none any more."""
 
     @property
     def update(self) -> Update:
-        """How it stands."""
+        """The update as it is now."""
         return self._run.update
 
     def tell(self, *events: ota.Event) -> None:
-        """These have happened."""
+        """Queue events of the update."""
         self._events.extend(events)
         self._wakeup.set()
 
     def look(self) -> None:
-        """Somebody else may have changed the update: read it again."""
+        """Read the update again, because another writer may have changed it."""
         self._stale = True
         self._wakeup.set()
 
     def follow_clock(self) -> None:
-        """The wall clock was set: have the update's times be of it again."""
+        """Let the update use times of the wall clock again after that was set."""
         self._clock_was_set = True
         self._wakeup.set()
 
     def release(self) -> None:
-        """Drive it no more."""
+        """Stop driving the update."""
         self._released = True
         self._wakeup.set()
 
     async def drive(self) -> None:
-        """Move the update on until it has ended, or somebody else has the word."""
+        """Drive the update until it has ended, or another driver has taken it over."""
         async with trio.open_nursery() as nursery:
-            await self._persist(self._run.tell)  # what was stored before this driver began
+            await self._persist(self._run.tell)  # a state that was stored before this driver began
             while not self._released and not self.update.ended:
                 await self._turn(nursery)
             nursery.cancel_scope.cancel()
@@ -120,17 +120,17 @@ class UpdateDriver:
         elif not await self._launch(nursery):
             await self._pause()
 
-    # What happens
+    # Events
 
     async def _take(self, event: ota.Event) -> None:
-        """Something happened that is not the end of a call."""
+        """Apply an event that is not the end of a call."""
         if isinstance(event, ota.DeviceConnected | ota.DeviceDisconnected):
-            self._abandon()  # the calls were made on the link before
+            self._abandon()  # the calls were made on the earlier link
         await self._apply(event)
         self._review()
 
     async def _land(self, call: _Call) -> None:
-        """The oldest call is over."""
+        """Apply the outcome of the oldest call."""
         if call.outcome is not None:
             await self._apply(call.outcome)
         if isinstance(call.outcome, ota.ChunkAccepted):
@@ -139,7 +139,7 @@ class UpdateDriver:
             self._abandon()
 
     async def _apply(self, event: ota.Event | None) -> None:
-        """Take an event; `None`: nothing but a step of the wall clock."""
+        """Apply an event. `None` stands for a step of the wall clock alone."""
         while not self._released:
             try:
                 await self._persist(self._run.follow_clock if event is None else lambda: self._run.apply(event))
@@ -150,7 +150,7 @@ class UpdateDriver:
         self._on_news()
 
     async def _look(self) -> bool:
-        """Read the update again. False: what was about to be told to it is not to be told any more."""
+        """Read the update again. Returns `False` if the event that waits must not be applied any more."""
         try:
             changed = await self._persist(self._run.reload)
         except NotFound:
@@ -161,10 +161,10 @@ class UpdateDriver:
             return True
         self._on_news()
         if self.update.ended:
-            await self._persist(self._run.settle)  # whoever ended it may have been stopped before that
+            await self._persist(self._run.settle)  # the writer that ended it may have been stopped before that
             return False
         if not self._is_here():
-            self.release()  # who holds the device goes on
+            self.release()  # the node that holds the device drives it
             return False
         self._review()
         if self.update.connected:
@@ -173,21 +173,21 @@ class UpdateDriver:
         return False
 
     async def _persist(self, function: Callable[[], Awaitable[T]]) -> T | None:
-        """Call a function until the storage lets it succeed. Returns its result; `None` once the driver is released."""
+        """Call a function until the storage succeeds. Returns its result, or `None` once the driver is released."""
 
         async def attempt() -> T | None:
             return None if self._released else await function()
 
         return await self._background.persist(attempt, on=(StorageError, Busy), what="an update")
 
-    # What is done
+    # Calls
 
     async def _launch(self, nursery: trio.Nursery) -> bool:
-        """Make the next call; False if there is none to be made now."""
+        """Make the next call. Returns `False` if none is to be made now."""
         in_flight = [call.step for call in self._calls]
         sizes = [step.size for step in in_flight if isinstance(step, ota.Write)]
         if len(sizes) < len(in_flight):
-            return False  # only chunks go side by side
+            return False  # only chunks are sent without waiting for the answer before
         step = ota.next_step(self.update, in_flight=sum(sizes))
         if step is None or isinstance(step, ota.Wait) or (sizes and not isinstance(step, ota.Write)):
             return False
@@ -206,26 +206,26 @@ class UpdateDriver:
     async def _perform(
         self, call: _Call, params: bytes | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        task_status.started()  # and without a pause to the call: chunks go out in the order of their start
+        task_status.started()  # no checkpoint between here and the call: chunks go out in the order of their start
         with call.scope:
-            # `Busy`: too many call the device just now
+            # `Busy`: too many calls of the device are under way
             call.outcome = await self._persist(lambda: self._run.perform(call.step, params, self._caller, self._said()))
         call.done = True
         self._wakeup.set()
 
     def _review(self) -> None:
-        """Keep the calls only while they are what the update needs."""
+        """Keep the calls only if the update still needs them."""
         if self._calls and ota.next_step(self.update) != self._calls[0].step:
             self._abandon()
 
     def _abandon(self) -> None:
-        """Nobody waits for the calls any more."""
+        """Cancel all calls."""
         for call in self._calls:
             call.scope.cancel()
         self._calls.clear()
 
     async def _pause(self) -> None:
-        """Until something happens, or it is time for something."""
+        """Wait for an event or the next deadline."""
         left = (ota.next_deadline(self.update) or 0.0) - self._run.now()
         with trio.move_on_after(max(left, 0.0)) as timer:
             await self._wakeup.wait()

@@ -1,8 +1,8 @@
-"""The updates that a node drives: one task for each that has not ended, moved on by events and by time.
+"""The supervisor of a node's updates: one task for each update that has not ended, woken by events and by time.
 
-Where several nodes share a store, an update is driven by the node that holds the device, and calls go to it from there
-only. While the device is away, who drove it last, or has queued it, keeps its deadlines; and who drives an update finds
-out by compare-and-set when somebody else has changed it.
+If several nodes share a store, the node that holds the device drives its update, and only that node calls the device.
+While the device is offline, the node that drove the update last, or that has queued it, watches its deadlines. The
+driver of an update notices by compare-and-set that another writer has changed it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mdashcore.trio.drivers.update_driver import MAX_EVENTS, UpdateDriver
 
 __all__ = ["UpdateSupervisor"]
 
-LOOK_INTERVAL: Final = 15.0  # seconds between two looks at an update that is waited for: the bus may have lost its news
+LOOK_INTERVAL: Final = 15.0  # seconds between two reads of an awaited update: the bus may have lost a notification
 
-FOLLOW_BATCH: Final = 32  # drivers that have something to store at the same time: others have their turn
+FOLLOW_BATCH: Final = 32  # drivers that begin to store at the same time, before other tasks run
 
 _CALLS: Final = (ota.CommitAccepted, ota.CommitUnsupported, ota.RevertAccepted, ota.TransferEnded)
-"""What came of people's calls; that matters to an update that another node drives, too."""
+"""Results of users' calls, which also concern an update that another node drives."""
 
 _QUEUED: Final = f"ota.{State.QUEUED}"
 _PROGRESS: Final = "ota.progress"
@@ -42,7 +42,7 @@ class UpdateSupervisor:
 
     Args:
         caller: calls devices that are connected to this node, and raises `DeviceOffline` for all others.
-        background: runs what outlives its caller.
+        background: runs work that outlives its caller.
     """
 
     def __init__(self, hub: Hub, caller: DeviceCaller, background: Background) -> None:
@@ -50,13 +50,13 @@ class UpdateSupervisor:
         self._caller = caller
         self._background = background
         self._here: dict[DeviceKey, ota.Build | None] = {}
-        """The devices that are connected to this node, with what they have said of themselves on their link."""
+        """The devices that are connected to this node, with the build that each has reported on its link."""
         self._drivers: dict[DeviceKey, UpdateDriver] = {}
         self._pending: dict[DeviceKey, deque[ota.Event]] = {}
         self._look_again: set[DeviceKey] = set()
         self._waiters: defaultdict[DeviceKey, set[trio.Event]] = defaultdict(set)
 
-    # What people want
+    # Requests
 
     async def start(
         self,
@@ -67,11 +67,11 @@ class UpdateSupervisor:
         *,
         blob: str | None = None,
     ) -> Update:
-        """Queue an update whose image is in the blob store; it begins at once if the device is connected here.
+        """Queue an update whose image is in the blob store. It begins immediately if the device is connected here.
 
         Arguments and errors are those of `Updates.create`.
         """
-        with trio.CancelScope(shield=True):  # once stored it has to be driven, whoever asked is still there or not
+        with trio.CancelScope(shield=True):  # once stored it has to be driven, even if the request was canceled
             pending = self._pending.setdefault(key, deque(maxlen=MAX_EVENTS))
             try:
                 run = await self._hub.updates.create(key, id, image, options, blob=blob)
@@ -81,9 +81,9 @@ class UpdateSupervisor:
                     self._come(key)
                 raise
             try:
-                await run.tell()  # before another node, which may hold the device, tells what comes next
+                await run.tell()  # before another node, which may hold the device, notifies the next state
             except MdashError:
-                pass  # its driver does it
+                pass  # its driver tries again
             self._pending.pop(key, None)
             self._look_again.discard(key)
             if key not in self._here:
@@ -93,7 +93,7 @@ class UpdateSupervisor:
         return run.update
 
     async def cancel(self, key: DeviceKey) -> Update:
-        """Take the device's update back, whoever drives it. Raises as `Updates.cancel`."""
+        """Cancel the device's update, even if another node drives it. Raises as `Updates.cancel`."""
         update = await self._hub.updates.cancel(key)
         if (driver := self._drivers.get(key)) is not None:
             driver.look()
@@ -101,14 +101,14 @@ class UpdateSupervisor:
         return update
 
     async def wait(self, key: DeviceKey, until: Callable[[Update], bool], *, id: str | None = None) -> Update:
-        """The device's update, once `until` says so or it has ended, whoever drives it.
+        """Wait until `until` holds for the device's update, or the update has ended. Returns the update.
 
         Args:
-            id: of the update that is meant; without it, the newest.
+            id: the id of the update; without it, the newest one.
 
         Raises:
-            NotFound: there is none, or not any more: the device was removed.
-            Conflict: another one has taken its place.
+            NotFound: there is no update, or the device was removed.
+            Conflict: another update has taken its place.
         """
         news = trio.Event()
         try:
@@ -132,45 +132,45 @@ class UpdateSupervisor:
                 del self._waiters[key]
 
     def is_connected(self, key: DeviceKey) -> bool:
-        """Whether the device is connected to this node."""
+        """Return whether the device is connected to this node."""
         return key in self._here
 
-    # What happens
+    # Events
 
     async def connected(self, key: DeviceKey) -> None:
-        """The device has a new link to this node: its update goes on here. Raises `StorageError`."""
+        """Continue the update of a device that has a new link to this node. Raises `StorageError`."""
         self._here[key] = None
         await self._go_on(key)
 
     def disconnected(self, key: DeviceKey) -> None:
-        """The device has no link to this node any more. A driver keeps the deadlines of its update."""
+        """Handle the end of a device's link to this node. A driver still watches the deadlines of its update."""
         self._here.pop(key, None)
         self._hand(key, ota.DeviceDisconnected())
 
     def tell(self, key: DeviceKey, event: ota.Event) -> None:
-        """Something happened to the device, or to its update; without an update it does not matter."""
+        """Apply an event of a device to its update, if it has one."""
         if isinstance(event, ota.BuildReported) and key in self._here:
             self._here[key] = event.build
         if not self._hand(key, event) and isinstance(event, _CALLS):
             self._background.spawn(lambda: self._apply(key, event))
 
     def heard(self, key: DeviceKey, name: str) -> None:
-        """A notification ``ota.…`` of the device was told, on this node or another."""
+        """Handle a notification ``ota.…`` of the device, from this node or another."""
         if name == _PROGRESS:
             return
         self._wake(key)
         driver = self._drivers.get(key)
         if driver is not None:
-            if name != f"ota.{driver.update.state}":  # what it has told itself is no news to it
+            if name != f"ota.{driver.update.state}":  # else it is the driver's own notification
                 driver.look()
         elif name == _QUEUED and key in self._here:
             if key in self._pending:
-                self._look_again.add(key)  # it may have been looked for just before
+                self._look_again.add(key)  # a search for the update may have ended just before
             else:
                 self._come(key)
 
     async def take_up_all(self) -> None:
-        """Go on with what a process that lives no more has left: every update whose device no other node holds."""
+        """Continue the updates that a dead process has left: all whose device no other node holds."""
         async for key in self._hub.updates.unfinished():
             if key in self._drivers or key in self._pending:
                 continue
@@ -181,23 +181,23 @@ class UpdateSupervisor:
                 await self._take_up(key, self._pending[key])
 
     async def follow_clock(self) -> None:
-        """The wall clock was set: every update that is driven here is given times of it."""
+        """Let every update that is driven here use times of the wall clock again."""
         for number, driver in enumerate(tuple(self._drivers.values()), 1):
             driver.follow_clock()
             if number % FOLLOW_BATCH == 0:
                 await trio.lowlevel.checkpoint()
 
     def forget(self, key: DeviceKey) -> None:
-        """The device was removed: drive its update no more."""
+        """Stop driving the update of a removed device."""
         driver = self._drivers.pop(key, None)
         if driver is not None:
             driver.release()
         self._wake(key)
 
-    # Inside
+    # Internals
 
     def _hand(self, key: DeviceKey, event: ota.Event) -> bool:
-        """Give an event to who drives the update, or is about to; False if nobody does."""
+        """Pass an event to the update's driver, present or about to start. Returns `False` if there is none."""
         if (driver := self._drivers.get(key)) is not None:
             driver.tell(event)
         elif (pending := self._pending.get(key)) is not None:
@@ -207,12 +207,12 @@ class UpdateSupervisor:
         return True
 
     def _arrival(self, key: DeviceKey) -> tuple[ota.Event, ...]:
-        """What a device that is here means to an update that knows nothing of its link yet."""
+        """Return the events for a connected device's update that knows nothing of the device's link yet."""
         said = self._here[key]
         return (ota.DeviceConnected(),) if said is None else (ota.DeviceConnected(), ota.BuildReported(said))
 
     def _expect(self, key: DeviceKey) -> deque[ota.Event] | None:
-        """The device is here. What has to be told when its update was taken up; None if somebody was told already."""
+        """Pass on a device's arrival. Returns the events for a driver that has yet to start, else `None`."""
         arrival = self._arrival(key)
         if all(self._hand(key, event) for event in arrival):
             return None
@@ -239,7 +239,7 @@ class UpdateSupervisor:
         finally:
             if self._pending.get(key) is pending:
                 del self._pending[key]
-        if (driver := self._drivers.get(key)) is not None:  # begun meanwhile
+        if (driver := self._drivers.get(key)) is not None:  # started in the meantime
             driver.tell(*pending)
         elif run is not None and not run.update.ended:
             self._drive(run, ota.DeviceDisconnected(), *pending)
@@ -274,7 +274,7 @@ class UpdateSupervisor:
             self._come(key)
 
     async def _apply(self, key: DeviceKey, event: ota.Event) -> None:
-        """Tell an event to an update that is not driven here."""
+        """Apply an event to an update that is not driven here."""
         try:
             await self._hub.updates.apply(key, event)
         except NotFound:

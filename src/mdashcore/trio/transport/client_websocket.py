@@ -1,7 +1,7 @@
 """A WebSocket to a server: trio-websocket, with errors that say what failed.
 
-By itself the library waits for ever for a peer that hangs up instead of answering, such as one whose certificate is
-not trusted, and raises what went wrong out of a background task.
+Without this module the library waits for ever for a peer that hangs up instead of answering, such as one that does not
+trust a certificate. It also raises errors of the handshake in a background task.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 20.0  # seconds: DNS, TCP, TLS and the handshake on a slow mobile link
 
-MAX_WORDS: Final = 500  # characters of an error's message in a log: ours have half of it at most
+MAX_WORDS: Final = 500  # characters of an error's message in a log: the server's own have half of it at most
 
-GOODBYE_TIMEOUT: Final = 0.1  # seconds: the goodbye goes out at once, and who is cancelled cannot read the answer
+GOODBYE_TIMEOUT: Final = 0.1  # seconds for the close frame to go out: a cancelled task cannot read the answer
 
 
 _Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -44,7 +44,7 @@ class Refused(OSError):
         self.status = status
         self.body = body
         self.retry_after = retry_after
-        """Seconds to wait before the next try, as the server asks for."""
+        """Seconds to wait before the next try, as the server requests."""
 
 
 @asynccontextmanager
@@ -56,19 +56,19 @@ async def open_socket(
     ssl_context: ssl.SSLContext | None = None,
     timeout: float = CONNECT_TIMEOUT,
 ) -> AsyncIterator[trio_websocket.WebSocketConnection]:
-    """A WebSocket, for as long as the context lasts.
+    """Open a WebSocket until the context ends.
 
     Args:
         url: ws or wss.
         authorization: the value of that header.
-        max_message: bytes; more, in one message, closes the connection with 1009.
-        ssl_context: the certificates to trust, for wss; the system's, without one.
-        timeout: seconds, until the handshake is done.
+        max_message: bytes of one message; a larger one closes the connection with 1009.
+        ssl_context: the certificates to trust, for wss; by default the system's.
+        timeout: seconds until the handshake is done.
 
     Raises:
-        InvalidInput: that is no such URL.
-        Refused: the server does not want to.
-        OSError: there is no server, or none that can be trusted or understood; the text says why.
+        InvalidInput: the URL is not one of a WebSocket.
+        Refused: the server refuses the handshake.
+        OSError: there is no server, or it is not trusted, or its answer is invalid; the text says why.
     """
     target = urlsplit(url)
     if target.scheme not in ("ws", "wss") or not target.hostname:
@@ -99,7 +99,7 @@ async def open_socket(
                 with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
                     await ws.aclose()
         nursery.cancel_scope.cancel()
-    if refused is not None:  # here: out of the nursery it would come as a group
+    if refused is not None:  # here, because the nursery would wrap it in a group
         raise refused
 
 
@@ -123,13 +123,13 @@ async def _connect(host: str, port: int | None, ssl_context: ssl.SSLContext | No
 
 
 def _retry_after(refusal: trio_websocket.ConnectionRejected) -> float:
-    """The seconds of `Retry-After`; 0 without it, or where it is a date."""
+    """Return the seconds of `Retry-After`, 0 if it is missing or a date."""
     value = next((value for name, value in refusal.headers or () if name.lower() == b"retry-after"), b"")
     return float(value) if value.isdigit() and len(value) < 6 else 0.0
 
 
 def _words(body: bytes | None) -> str:
-    """What an answer of ours says beside its status: a person who reads the log wants to know it."""
+    """Return the message in an answer of this project's server, for people who read the log."""
     try:
         return f": {_json.decode(body or b'')['error']['message'][:MAX_WORDS]}"
     except (InvalidInput, TypeError, KeyError, IndexError):
@@ -137,7 +137,7 @@ def _words(body: bytes | None) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Why no connection came about: Trio keeps the system's words in the cause, one for each address."""
+    """Return the reason why a connection failed. Trio has the system's errors in the cause, one for each address."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(map(_reason, error.exceptions)))
     if error.__cause__ is not None:
@@ -155,13 +155,13 @@ async def _shake_hands(nursery: trio.Nursery, stream: _Stream, **options: Any) -
         except trio_websocket.ConnectionRejected as exc:
             failures.append(Refused(exc.status_code, exc.body, _retry_after(exc)))
         except Exception as exc:
-            # What is no HTTP at all ends the library's reader in more than one way. Whoever reads messages
-            # is told that the connection has ended, by the library's own clean-up.
+            # An answer that is not HTTP ends the library's reader in more than one way. The library's own clean-up
+            # closes the connection for the reader of messages.
             _log.debug("a connection's reader failed", exc_info=exc)
             failures.append(OSError(f"the server's answer is not understood: {exc}"))
         finally:
             await trio.aclose_forcefully(stream)
-            waiting.cancel()  # nobody is left who could end the wait
+            waiting.cancel()  # no task is left that could end the wait
 
     watched = cast(trio.Nursery, SimpleNamespace(start_soon=lambda task: nursery.start_soon(read, task)))
     with trio.CancelScope() as waiting:

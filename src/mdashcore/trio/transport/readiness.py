@@ -1,8 +1,8 @@
-"""What comes in on a stream: given to who waits for it, or at once to a function, without waking a task.
+"""The incoming bytes of a stream: passed to the task that waits for them, or directly to a function without a task.
 
-Most of what a small message costs under Trio is the way from the socket to the task that waits for it: a system call
-to ask for the event anew, and the task's turn. So where the system has epoll, one task of the run reads from all
-sockets and calls functions: 13 us for a message there and back through two sockets, in place of 42 us.
+Under Trio, most of the cost of a small message is the way from the socket to the task that waits for it: a system call
+to wait for the event again, and the task's turn. So if the system has epoll, one task of the run reads from all sockets
+and calls functions. A message there and back through two sockets then takes 13 us instead of 42 us.
 """
 
 from __future__ import annotations
@@ -27,50 +27,50 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_EVENTS: Final = 16  # sockets that are read from before everybody else has a turn
+MAX_EVENTS: Final = 16  # sockets that are read from before other tasks run
 
-MAX_TURN: Final = 2 * SLICE  # seconds in which functions take what comes in a turn, and a slice for each owner: what is
-# left then is for the tasks. A message of each of those sockets takes 1 ms
+MAX_TURN: Final = 2 * SLICE  # seconds of one turn for functions, with a slice for each owner; the tasks do the rest.
+# A message of each of those sockets takes 1 ms
 
 
 def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing to its end, without a task."""
+    """Run a coroutine that never waits to its end, without a task. Raises `RuntimeError` if it waits."""
     try:
         trap = coroutine.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     if (abort := getattr(trap, "abort_func", None)) is not None:
-        abort(_never)  # what it waits for must not wake the task in whose name it was run
+        abort(_never)  # the event must not wake the task in whose name the coroutine was run
     coroutine.close()
     raise RuntimeError("a store that claims to be instant waits")
 
 
 def _never() -> None:
-    """What Trio gives to who stops waiting, to be called where that takes a while: here nobody is left by then."""
+    """Serve as abort callback for Trio. It has nothing to do, because the coroutine is closed next."""
 
 
 class _Poller:
-    """Calls a function for each socket that has something to be read; a task of the run's own."""
+    """Calls a function for each readable socket, in a system task of the run."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[], None]] = {}
-        self._spent: dict[Hashable, float] = {}  # seconds of this turn, by owner
-        self._clock = self._end = 0.0  # the last look at it, and when this turn has lasted long enough
+        self._spent: dict[Hashable, float] = {}  # seconds in this turn, by owner
+        self._clock = self._end = 0.0  # last read time, and the time at which this turn ends
         self.stop = 0.0
-        """When the function that takes data now is to leave the rest, on the clock of `time.perf_counter`."""
+        """Time at which the running function has to leave the rest, on the clock of `time.perf_counter`."""
         self.at_end: list[Callable[[], None]] | None = None
-        """What is called when all sockets of this turn were read from; None between two turns."""
+        """Functions to call at the end of this turn, or `None` between two turns."""
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._epoll.register(fd, select.EPOLLIN)
         self._ready[fd] = ready
 
     def hold(self, fd: int, ready: Callable[[], None], hold: bool) -> None:
-        if self._ready.get(fd) != ready:  # its number has been given to another socket
+        if self._ready.get(fd) != ready:  # the number was given to another socket
             return
         with suppress(OSError, ValueError):  # closed already
-            if hold:  # not by watching for nothing: a connection that is over would be told of all the same
+            if hold:  # an empty event mask would not do: epoll still reports the end of a connection
                 self._epoll.unregister(fd)
             else:
                 self._epoll.register(fd, select.EPOLLIN)
@@ -82,7 +82,7 @@ class _Poller:
                 self._epoll.unregister(fd)
 
     def take(self, owner: Hashable, function: Callable[[bytes], bytes | None], data: bytes) -> bytes | None:
-        """Have a function take data, if its owner still has time in this turn; else all of it is left."""
+        """Pass data to a function if its owner still has time in this turn; else return all of them."""
         started, spent = self._clock, self._spent.get(owner, 0.0)
         if spent >= SLICE or started >= self._end:
             return data
@@ -102,13 +102,13 @@ class _Poller:
                 self._clock = perf_counter()
                 self._end = self._clock + MAX_TURN
                 for fd, _ in self._epoll.poll(0, MAX_EVENTS):
-                    if (ready := self._ready.get(fd)) is not None:  # the one before may have closed it
+                    if (ready := self._ready.get(fd)) is not None:  # an earlier function may have closed it
                         ready()
                 at_end, self.at_end = self.at_end, None
                 for function in at_end:
                     try:
                         function()
-                    except Exception:  # a defect that one connection meets must not end the run
+                    except Exception:  # a defect in one connection must not end the run
                         _log.exception("the end of a turn failed")
         finally:
             self._epoll.close()
@@ -118,7 +118,7 @@ _current: trio.lowlevel.RunVar[_Poller | None] = trio.lowlevel.RunVar("mdash_pol
 
 
 def _poller() -> _Poller:
-    """The run's own; made when it is first asked for."""
+    """Return the poller of this Trio run, created on first use."""
     poller = _current.get()
     if poller is None:
         poller = _Poller()
@@ -128,10 +128,10 @@ def _poller() -> _Poller:
 
 
 class Inflow:
-    """The bytes of one stream.
+    """The incoming bytes of one stream.
 
     Args:
-        size: bytes read at once, and about as many as are kept for who does not ask for them.
+        size: bytes of one read; about as many are kept until `receive` is called.
     """
 
     __slots__ = (
@@ -151,19 +151,22 @@ class Inflow:
 
     def __init__(self, stream: trio.abc.Stream, size: int) -> None:
         self.take: Callable[[bytes], bytes | None] | None = None
-        """Given what comes while somebody waits in `receive`, but for the end, where the system has epoll.
+        """Called with bytes that arrive while a task waits in `receive`, if the system has epoll.
 
-        It returns what `receive` is to return, which may be nothing; or None, and nobody is woken. What it raises is
-        raised by `receive`.
+        Returns the bytes for `receive` to return, also none, or `None` to let the task wait on. `receive` raises the
+        errors of the function.
         """
         self.owner: Hashable = None
-        """Whose work it is to take what comes; `None` for a stranger's. All streams of an owner share one turn."""
+        """Owner of the work that incoming bytes cause; `None` for an unauthenticated peer's.
+
+        All streams of an owner share one turn.
+        """
         self._stream: Any = stream
         self._size = size
         self._data = b""
         self._ended = False
         self._held = False
-        self._woken = False  # for nothing: the end, if it has come meanwhile, is for the next time
+        self._woken = False  # without bytes: if the stream has ended in the meantime, the next `receive` returns that
         self._failure: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
         self._poller: _Poller | None = None
@@ -180,11 +183,11 @@ class Inflow:
 
     @property
     def wakeable(self) -> bool:
-        """Whether `wake` works."""
+        """Whether `wake` has an effect."""
         return self._poller is not None
 
     async def receive(self) -> bytes | None:
-        """What has come; None once the stream has ended, in whatever way."""
+        """Return the bytes that have arrived, or `None` once the stream has ended in any way."""
         if self._poller is None:
             try:
                 return bytes(await self._stream.receive_some(self._size)) or None
@@ -205,9 +208,10 @@ class Inflow:
         return data if data or woken or not self._ended else None
 
     def at_end_of_turn(self, function: Callable[[], None]) -> bool:
-        """Call a function when all that has come now, on any stream, was taken; False where nothing is being taken.
+        """Call a function at the end of this turn. Returns `False` between two turns.
 
-        What is sent then goes in one piece, though it belongs to many messages. The function must not raise.
+        Frames that are sent then go out in one piece, although they belong to many messages. The function must not
+        raise.
         """
         if self._poller is None or self._poller.at_end is None:
             return False
@@ -216,25 +220,25 @@ class Inflow:
 
     @property
     def stop(self) -> float:
-        """For the function `take`: when it is to leave the rest, on the clock of `time.perf_counter`."""
+        """Time at which the function `take` has to leave the rest, on the clock of `time.perf_counter`."""
         return self._poller.stop if self._poller is not None else inf
 
     def wake(self) -> None:
-        """Have who waits in `receive` get nothing, and look around."""
+        """Let the task that waits in `receive` return with no bytes, to check its state."""
         if self._task is not None:
             self._woken = True
             self._resume()
 
     def close(self) -> bytes:
-        """Stop reading, before others read from the stream, or it is closed; what came and was not received."""
+        """Stop reading, before the stream is closed or read by other code. Returns the bytes that were not received."""
         self._forget()
-        self.take = None  # mostly a method of who has this: a circle, and the collector is called seldom
+        self.take = None  # mostly a method of the owner of this object: a cycle, which is collected late
         data, self._data = self._data, b""
         return data
 
     def _hold(self, hold: bool) -> None:
         self._held = hold
-        if self._poller is not None and self._stream.socket.fileno() == self._fd:  # else others have closed it
+        if self._poller is not None and self._stream.socket.fileno() == self._fd:  # else the socket was closed
             self._poller.hold(self._fd, self._read, hold)
 
     def _forget(self) -> None:

@@ -1,7 +1,7 @@
-"""A WebSocket's server side on a Trio stream: `websockets`' sans-IO protocol and the bounds around it.
+"""A WebSocket's server side on a Trio stream: `websockets`' sans-IO protocol, with bounds.
 
-Nearly every frame is a whole text message. Those are read and written here; every other frame, and everything that is
-wrong, is left to the library.
+Nearly every frame is a whole text message. This module reads and writes those itself, and leaves every other frame, and
+every error, to the library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from websockets.server import ServerProtocol
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # where there was no compiler
+except ImportError:  # installed without a compiler
     from websockets.utils import apply_mask
 
 from mdashcore import _json
@@ -40,30 +40,30 @@ NO_HANDSHAKE: Final = (
     "a WebSocket handshake is expected here. If the client did send one, a proxy on the way has not passed it on: "
     "it has to forward the headers Upgrade and Connection, over HTTP/1.1"
 )
-"""What is answered with 426, also to a valid token: the usual cause is the configuration of a proxy."""
+"""The body of a 426 answer, even with a valid token: the usual cause is the configuration of a proxy."""
 
-READ_SIZE: Final = 2**14  # one shadow frame fits; a larger one takes several reads
+READ_SIZE: Final = 2**14  # bytes: one shadow frame fits; a larger one takes several reads
 
 SEND_TIMEOUT: Final = 30.0  # seconds one write may take: a peer that reads nothing for so long is gone
 
-CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's goodbye; shutdown has to be done in 5
+CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's close frame; shutdown has to be done in 5
 
-MAX_DEFERRED: Final = 2**14  # bytes that wait for the end of a turn: a thousand listeners take 16 MB for it at most
+MAX_DEFERRED: Final = 2**14  # bytes that wait for the end of a turn: 16 MB at most for a thousand subscribers
 
-CONTROL_RATE: Final = 10.0  # pings and pongs a second, for long: a peer sends one a second at most, and answers ours
+CONTROL_RATE: Final = 10.0  # pings and pongs a second, over a long time: a peer sends one ping a second, and one pong
 
-CONTROL_BURST: Final = 100.0  # of them at once, after a silence: what a link has held back. Not sent on, their pongs
-# take 40 KB until the peer, which does not read, is given up
+CONTROL_BURST: Final = 100.0  # of them together after a silence: those that a link has held back. Until the peer, which
+# does not read, is closed, their unsent pongs take 40 KB
 
 TOO_MANY_CONTROL: Final = f"more than {CONTROL_RATE:g} pings and pongs a second"
 
 _WHOLE_TEXT: Final = 0x81  # the first byte of a frame: FIN, no extension, text
 
-_LENGTH_SIZE: Final = {126: 2, 127: 8}  # bytes of the length, where the second byte of a frame does not hold it
+_LENGTH_SIZE: Final = {126: 2, 127: 8}  # bytes of the length, if the second byte of a frame does not hold it
 
 _SUBPROTOCOLS: Final = "Sec-WebSocket-Protocol"
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: what a sub-protocol's name is
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: the name of a sub-protocol
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class ServerWebSocket:
     No extensions are offered: compression would let a small frame become a very large one.
 
     Args:
-        max_message: bytes; more, in one frame or in fragments, closes with 1009 before it is buffered.
-        max_skipped: bytes of a frame beyond that which is passed over instead, if it comes whole and in `SKIP_TIMEOUT`.
+        max_message: bytes; a larger frame or sum of fragments closes with 1009 before it is buffered.
+        max_skipped: bytes of a frame beyond that limit which is skipped instead, if all of it comes in `SKIP_TIMEOUT`.
     """
 
     __slots__ = (
@@ -128,32 +128,32 @@ class ServerWebSocket:
         self._inflow = inflow or Inflow(stream, READ_SIZE)
         self._handshake: ServerProtocol | None = None
         self.limit(max_message, max_skipped)
-        self._buffer = b""  # what came and is not taken yet; frames that came with the request
-        self._start = 0  # where in it that begins
+        self._buffer = b""  # bytes that were not read as frames yet; frames that came with the request
+        self._start = 0  # index in it at which those begin
         self._unfinished = False  # whether more than a part of a frame may be there
-        self._message: bytes | BrokenMessage | None = None  # was taken, and `on_message` left it
-        self._parts: list[bytes] = []  # of a large frame, behind what is in the buffer
+        self._message: bytes | BrokenMessage | None = None  # a message for which `on_message` has returned `False`
+        self._parts: list[bytes] = []  # of a large frame, after those in the buffer
         self._missing = 0  # bytes of it that have not come yet
         self._skipped: SkippedFrame | None = None
         self._in_fragments = False
         self._fragments = bytearray()
         self._control: list[bytes] = []
-        self._control_count = 0.0  # how many have come, less what the rate allows for the time since
+        self._control_count = 0.0  # pings and pongs that have come, less the number that the rate allows since
         self._control_time = -inf
         self._turn = Turn()
-        self._rest = b""  # of what was begun to be sent
+        self._rest = b""  # the unsent rest of a write
         self._flushing = False  # whether that is sent at the end of this turn
         self._receiving: trio.CancelScope | None = None
-        self._deadline = inf  # of all receiving, once one side has said goodbye
-        self._flooded = False  # it was closed for what it sent: nothing of that is looked at any more
-        self._left = 0.0  # when the last message was given out, on the clock of `time.perf_counter`
-        self._deaf = False  # this side has ended the conversation: what the peer has sent since is not taken
+        self._deadline = inf  # of all receiving, once one side has sent a close frame
+        self._flooded = False  # whether it was closed for too many control frames: no more bytes of it are read
+        self._left = 0.0  # when the last message was returned, on the clock of `time.perf_counter`
+        self._deaf = False  # whether this side has closed the connection: later messages of the peer are dropped
         self.last_received: float = trio.current_time()
         self.on_control = _nobody
         self.on_message = _not_taken
 
     def limit(self, max_message: int, max_skipped: int) -> None:
-        """Change both limits, before the handshake is accepted."""
+        """Change both limits before the handshake is accepted."""
         self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=_logger)
         self._max_message = max_message
         self._max_skipped = max_skipped
@@ -161,7 +161,7 @@ class ServerWebSocket:
     # The handshake
 
     def feed(self, data: bytes) -> Request | None:
-        """Take the head of the handshake request, whole, with what came behind it; None if it cannot be read."""
+        """Read the whole head of the handshake request, with the bytes after it. Returns `None` if it is invalid."""
         head, end, self._buffer = data.partition(b"\r\n\r\n")
         handshake = self._handshake = ServerProtocol(extensions=None, logger=_logger)
         handshake.receive_data(head + end)
@@ -172,8 +172,8 @@ class ServerWebSocket:
         return None
 
     async def accept(self, request: Request) -> bool:
-        """Answer the request with 101; False if it is no valid handshake, which has then been refused."""
-        handshake, self._handshake = self._handshake, None  # it holds all headers: more than all that is kept
+        """Answer the request with 101. Returns `False` if the handshake is invalid, and was refused."""
+        handshake, self._handshake = self._handshake, None  # it holds all headers, which take most of the memory
         if handshake is None:
             raise ValueError("accept what feed has returned, once")
         handshake.send_response(_answer(handshake, request))
@@ -189,7 +189,10 @@ class ServerWebSocket:
 
     @property
     def owner(self) -> Hashable:
-        """Whose work it is to take what comes; `None` for a stranger's. All sockets of an owner share one turn."""
+        """Owner of the work that incoming bytes cause; `None` for an unauthenticated peer's.
+
+        All sockets of an owner share one turn.
+        """
         return self._turn.owner
 
     @owner.setter
@@ -203,7 +206,7 @@ class ServerWebSocket:
         return bool(self._control or (self._rest and not self._flushing))
 
     async def receive(self) -> bytes | BrokenMessage | None:
-        if self._unfinished:  # a read full of messages
+        if self._unfinished:  # the last read had several messages
             self._turn.count(perf_counter() - self._left)
             await self._turn.pause()
         message, self._message = self._message, None
@@ -217,7 +220,7 @@ class ServerWebSocket:
                         return None
             else:
                 if self._inflow.wakeable and self._deadline == inf:
-                    data = await self._inflow.receive()  # no call between: each that waits takes 230 bytes
+                    data = await self._inflow.receive()  # not by another function: each that waits takes 230 bytes
                 else:
                     data = await self._receive_in_time()
                 if data is None:
@@ -232,7 +235,7 @@ class ServerWebSocket:
 
     async def send(self, messages: Sequence[bytes]) -> None:
         parts = [self._rest, *self._control, *self._encode(messages)]
-        is_end = b"" in self._control  # the protocol's sign for the end of what we send
+        is_end = b"" in self._control  # the protocol's sign for the end of the sent bytes
         self._rest, self._control = b"", []
         await self._send_all(b"".join(parts))
         if is_end:
@@ -241,7 +244,7 @@ class ServerWebSocket:
     def send_nowait(self, messages: Sequence[bytes]) -> bool:
         self._rest += b"".join(self._encode(messages))
         if self._control:
-            return False  # rare, and perhaps a goodbye, after which the stream has to be closed
+            return False  # rare, and possibly a close frame, after which the stream has to be closed
         if len(self._rest) < MAX_DEFERRED:
             self._flushing = self._flushing or self._inflow.at_end_of_turn(self._flush)
             if self._flushing:
@@ -250,7 +253,7 @@ class ServerWebSocket:
         return not self._rest
 
     def _flush(self) -> None:
-        """The end of the turn."""
+        """Write the deferred frames at the end of the turn."""
         self._write_rest()
         if self._rest:
             self.on_control()
@@ -274,17 +277,17 @@ class ServerWebSocket:
     def abort(self) -> None:
         self._move_deadline(-inf)
 
-    # Inside
+    # Internals
 
     def _encode(self, messages: Sequence[bytes]) -> Iterable[bytes]:
         return map(_text_frame, messages) if self._protocol.state is State.OPEN else ()
 
     def _add(self, data: bytes) -> bool:
-        """Keep what has come until it is taken; whether a frame may be complete."""
+        """Buffer bytes. Returns whether a frame may be complete."""
         self.last_received = trio.current_time()
         if self._flooded:
             return False
-        if self._missing > len(data):  # to join it with what is there would take longer with each piece
+        if self._missing > len(data):  # joining each piece with the buffer would take time quadratic in their number
             self._parts.append(data)
             self._missing -= len(data)
             return False
@@ -295,7 +298,7 @@ class ServerWebSocket:
         return True
 
     def _take_now(self, data: bytes) -> bytes | None:
-        """Take bytes while somebody waits in `receive`, who stays there if `on_message` takes all messages in time."""
+        """Read messages in the poller. The task in `receive` waits on if `on_message` handles all of them in time."""
         if not self._add(data):
             return None
         stop = self._inflow.stop
@@ -310,20 +313,20 @@ class ServerWebSocket:
         return b"" if self._unfinished else None
 
     def _take_in_turn(self) -> bytes | BrokenMessage | None:
-        """The same in the task's own turn: the next message."""
+        """Return the next message, read in the task's own turn."""
         started = perf_counter()
         message = self._take(started + self._turn.left)
         self._turn.count(perf_counter() - started)
         return message
 
     def _take(self, stop: float) -> bytes | BrokenMessage | None:
-        """The next message of what has come: a whole text right here, each other frame by way of the library.
+        """Return the next message of the buffer. Whole texts are read here, all other frames by the library.
 
         Args:
-            stop: when to leave the rest, on the clock of `time.perf_counter`.
+            stop: time at which to leave the rest, on the clock of `time.perf_counter`.
 
         Returns:
-            `None` where there is none yet. Then `_unfinished` says whether there may be one in the rest.
+            The message, or `None` if there is none yet. Then `_unfinished` says whether the rest may have one.
         """
         data, start, size = self._buffer, self._start, len(self._buffer)
         message: bytes | BrokenMessage | None = None
@@ -351,7 +354,7 @@ class ServerWebSocket:
                         self._unfinished = message is not None and start < size
                         break
                     self._skipped.take(data, head + 4)
-                self._protocol.receive_data(data[start:])  # which ends the connection
+                self._protocol.receive_data(data[start:])  # the library then closes the connection
                 message = self._take_events()
                 start = size
                 break
@@ -364,7 +367,7 @@ class ServerWebSocket:
             else:
                 self._protocol.receive_data(data[start:end])
                 message = self._take_events()
-                if self._flooded:  # what else it has sent is not looked at
+                if self._flooded:  # no more bytes of the peer are read
                     start = size
                     break
             start = end
@@ -378,7 +381,7 @@ class ServerWebSocket:
         return message
 
     def _end(self) -> None:
-        """The peer is gone, or to be gone."""
+        """End the protocol, because the peer is gone, or the connection has to be cut."""
         self._inflow.close()
         if rest := self._buffer[self._start :]:
             self._protocol.receive_data(rest + b"".join(self._parts))
@@ -388,7 +391,7 @@ class ServerWebSocket:
         self._queue_control()
 
     async def _receive_in_time(self) -> bytes | None:
-        """What the peer sent; None when it is gone, when this side aborts, or when no goodbye comes."""
+        """Return received bytes, or `None` if the peer is gone, this side aborts, or no close frame comes in time."""
         with trio.CancelScope(deadline=self._deadline) as self._receiving:
             return await self._inflow.receive()
         if self._skipped is not None and self._deadline > -inf and self._protocol.state is State.OPEN:
@@ -400,11 +403,11 @@ class ServerWebSocket:
         return None
 
     def _takes_text(self) -> bool:
-        """Whether a text may begin now."""
+        """Return whether a text message may begin now."""
         return not self._in_fragments and self._protocol.state is State.OPEN
 
     def _skip(self, data: bytes, start: int) -> tuple[int, BrokenMessage | None]:
-        """Pass over what has come of a frame: where the rest of `data` begins, and at its end what to tell of it."""
+        """Skip bytes of a frame. Returns the index of the rest of `data`, and at the frame's end its message."""
         frame = self._skipped
         assert frame is not None  # noqa: S101 - for the type checker
         start = frame.take(data, start)
@@ -418,10 +421,10 @@ class ServerWebSocket:
         return start, frame.message()
 
     def _take_events(self) -> bytes | BrokenMessage | None:
-        """Take the one frame that the library was given: the message that it completes."""
+        """Handle the one frame that the library has read. Returns the message that it completes."""
         message: bytes | BrokenMessage | None = None
         for frame in self._protocol.events_received():
-            assert isinstance(frame, Frame)  # noqa: S101 - the request came first, and once
+            assert isinstance(frame, Frame)  # noqa: S101 - the only request came first
             if frame.opcode is Opcode.BINARY:
                 if not self._deaf:
                     data = bytes(frame.data)
@@ -447,7 +450,7 @@ class ServerWebSocket:
         return message
 
     def _checked(self, message: bytes) -> bytes | BrokenMessage | None:
-        """A message, if there is one to be told of."""
+        """Return a message as valid or broken, or `None` if this side has closed the connection."""
         if self._deaf:
             return None
         try:
@@ -473,7 +476,7 @@ class ServerWebSocket:
         self._protocol.fail(code, reason)
 
     def _closing(self) -> None:
-        """One side has said goodbye: the other gets a moment to do so too."""
+        """Give the other side a moment for its close frame, after one side has sent one."""
         deadline = trio.current_time() + CLOSE_TIMEOUT
         if self._deadline > deadline:
             self._move_deadline(deadline)
@@ -503,10 +506,10 @@ class ServerWebSocket:
 
     async def _send_eof(self) -> None:
         if self._protocol.close_rcvd is not None:
-            self.abort()  # both have said goodbye: the server closes at once (RFC 6455, section 7.1.1)
+            self.abort()  # both have sent a close frame: the server closes immediately (RFC 6455, section 7.1.1)
             return
         if not isinstance(self._stream, trio.abc.HalfCloseableStream):
-            return  # TLS cannot be closed by half
+            return  # TLS has no half-close
         try:
             await self._stream.send_eof()
         except trio.ClosedResourceError as exc:
@@ -514,7 +517,7 @@ class ServerWebSocket:
 
 
 def _answer(handshake: ServerProtocol, request: Request) -> Response:
-    """The response to a handshake: 101 with the first sub-protocol that is offered, or what is wrong."""
+    """Return the response to a handshake: 101 with the first sub-protocol that is offered, or an error."""
     offered = request.headers.get_all(_SUBPROTOCOLS)
     if offered:
         del request.headers[_SUBPROTOCOLS]  # the library would refuse a device for an odd one
@@ -533,7 +536,7 @@ def _answer(handshake: ServerProtocol, request: Request) -> Response:
 
 
 def _text_frame(message: bytes) -> bytes:
-    """A whole, unmasked text frame (RFC 6455, section 5.2)."""
+    """Return a whole, unmasked text frame (RFC 6455, section 5.2)."""
     size = len(message)
     if size < 126:
         return b"%c%c%b" % (_WHOLE_TEXT, size, message)
@@ -543,9 +546,9 @@ def _text_frame(message: bytes) -> bytes:
 
 
 def _not_taken(message: bytes | BrokenMessage) -> bool:
-    """Before anyone takes messages at once, they wait for `receive`."""
+    """Leave a message to `receive`: the default of `on_message`."""
     return False
 
 
 def _nobody() -> None:
-    """Before anyone listens, what waits is sent with the first message."""
+    """Do nothing, so that control frames go out with the first message: the default of `on_control`."""

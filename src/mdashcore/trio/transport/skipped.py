@@ -1,4 +1,4 @@
-"""A frame that is too large to be kept: its bytes are passed over, but for its ends."""
+"""A frame that is too large to be kept: its bytes are skipped, except for its ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # where there was no compiler
+except ImportError:  # installed without a compiler
     from websockets.utils import apply_mask
 
 from mdashcore._events import TOO_LARGE
@@ -15,17 +15,17 @@ from mdashcore.trio.transport.stream import BrokenMessage
 
 __all__ = ["MAX_SKIPPED", "SKIP_TIMEOUT", "SkippedFrame"]
 
-MAX_SKIPPED: Final = 2**24  # bytes of a frame: more than the flash of most devices; whoever sends more has to be closed
+MAX_SKIPPED: Final = 2**24  # bytes of a frame: more than the flash of most devices; a larger one closes the connection
 
-SKIP_TIMEOUT: Final = 30.0  # seconds: 16 MiB at 4 Mbit/s; nothing else can come meanwhile, not even an answer to a ping
+SKIP_TIMEOUT: Final = 30.0  # seconds: 16 MiB at 4 Mbit/s; no other frame can come meanwhile, not even a pong
 
 
 class SkippedFrame:
-    """The payload of a frame, while it comes.
+    """The payload of a frame that is being received.
 
     Args:
-        mask: of RFC 6455, section 5.3: 4 bytes.
-        size: bytes.
+        mask: the 4 bytes of RFC 6455, section 5.3.
+        size: bytes of the payload.
     """
 
     __slots__ = ("_head", "_mask", "_tail", "missing", "size")
@@ -39,7 +39,7 @@ class SkippedFrame:
         """Bytes that have not come yet."""
 
     def take(self, data: bytes, start: int) -> int:
-        """Pass over what of `data` belongs to the frame; returns where its rest begins."""
+        """Skip the bytes of `data` that belong to the frame. Returns the index of the rest."""
         end = min(len(data), start + self.missing)
         self.missing -= end - start
         if (room := ENDS - len(self._head)) > 0:
@@ -49,7 +49,7 @@ class SkippedFrame:
         return end
 
     def message(self) -> BrokenMessage:
-        """What is known of it; of one that is not complete without an end."""
+        """Return the known parts of the message. An incomplete one has no tail."""
         turn = (self.size - len(self._tail)) % 4
         tail = b"" if self.missing else apply_mask(bytes(self._tail), self._mask[turn:] + self._mask[:turn])
         return BrokenMessage(TOO_LARGE, self.size, apply_mask(bytes(self._head), self._mask), tail)

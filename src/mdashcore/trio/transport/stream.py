@@ -1,4 +1,4 @@
-"""What a transport of messages has to offer, so that a `Link` can run over it."""
+"""The interfaces of message streams, over which a `Link` can run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = [
 
 
 class BrokenMessage(NamedTuple):
-    """A message that was not taken as a whole: what `Connection.receive_broken` is told of it."""
+    """A message that was not received as a whole, in the terms of `Connection.receive_broken`."""
 
     kind: str
-    """What is wrong with it, as in `FrameRejected`."""
+    """The defect of the message, as in `FrameRejected`."""
     size: int | None
-    """Bytes; `None` where it is not known."""
+    """Bytes, or `None` if the number is not known."""
     head: bytes
     tail: bytes = b""
 
@@ -37,54 +37,54 @@ class BrokenMessage(NamedTuple):
 class MessageStream(Protocol):
     """Text messages, both ways, over one connection.
 
-    One task receives and one, at times, sends. Either end may go away at any moment: then `receive` gives None,
-    and `send` raises `trio.BrokenResourceError`.
+    One task receives, and at most one at a time sends. Either end may disappear at any moment: then `receive` returns
+    `None`, and `send` raises `trio.BrokenResourceError`.
     """
 
     on_control: Callable[[], None]
-    """Called when something beside messages (a pong, a close) waits to be sent: someone has to call `send`."""
+    """Called when a control frame (a pong, a close) waits to be sent: the owner of the stream has to call `send`."""
 
     @property
     def control_pending(self) -> bool:
-        """Whether something beside messages waits to be sent."""
+        """Whether a control frame waits to be sent."""
 
     async def receive(self) -> bytes | BrokenMessage | None:
-        """The next message, in UTF-8; None when there will be no more."""
+        """Return the next message in UTF-8, or `None` when there will be no more."""
 
     async def send(self, messages: Sequence[bytes]) -> None:
-        """Send messages, and what waits beside them. Never from two tasks at once.
+        """Send messages, and control frames that wait. Must not be called by two tasks at the same time.
 
         Raises:
             trio.BrokenResourceError: the connection is gone, or the peer does not read.
         """
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye: what was sent before still goes out, `receive` ends soon."""
+        """Send a close frame. Earlier messages still go out, and `receive` ends soon."""
 
     def abort(self) -> None:
-        """Cut the connection now, without a word. `receive` ends at once."""
+        """Cut the connection without a close frame. `receive` ends immediately."""
 
 
 class EagerStream(MessageStream, Protocol):
-    """A stream that can often do without waking a task, which is most of what a message costs."""
+    """A stream that often needs no task to be woken, which is most of the cost of a message."""
 
     on_message: Callable[[bytes | BrokenMessage], bool]
-    """Offered a message that comes while somebody waits in `receive`: True if it has been taken."""
+    """Called with a message that arrives while a task waits in `receive`. Returns `True` if it has handled it."""
 
     def send_nowait(self, messages: Sequence[bytes]) -> bool:
-        """Send messages, and what waits beside them, as far as that needs no waiting.
+        """Send messages, and control frames that wait, without waiting. Must not be called during a `send`.
 
-        Not while a `send` is under way. False: a rest waits, and someone has to call `send` for it, first of all.
+        Returns `False` if a rest waits. The caller then has to call `send` for it before sending anything else.
         """
 
 
 def eager(stream: MessageStream) -> EagerStream | None:
-    """The stream, if it is one. Not by `isinstance`, which takes as long for a protocol as half a handshake."""
+    """Return the stream if it is eager, else `None`. `isinstance` would take as long as half a handshake."""
     return cast(EagerStream, stream) if hasattr(stream, "send_nowait") else None
 
 
 async def close_now(stream: trio.abc.Stream) -> None:
-    """Close without a word, and without waiting where that can be."""
+    """Close a stream without a close frame, and without waiting if it can be."""
     if isinstance(stream, trio.SocketStream):
         stream.socket.close()
     else:
@@ -92,7 +92,10 @@ async def close_now(stream: trio.abc.Stream) -> None:
 
 
 def write_now(stream: trio.abc.Stream, data: bytes) -> int:
-    """How many of these bytes the system took at once. None where it cannot be tried, or fails: a later write tells."""
+    """Write without waiting. Returns the number of bytes that the kernel accepted.
+
+    Returns 0 if the stream cannot be written directly, or if the write fails: a later write raises the error.
+    """
     if isinstance(stream, trio.SocketStream):
         try:
             return os.write(stream.socket.fileno(), data)
@@ -102,21 +105,21 @@ def write_now(stream: trio.abc.Stream, data: bytes) -> int:
 
 
 class PingableStream(MessageStream, Protocol):
-    """A stream whose silence can be told from a dead connection."""
+    """A stream with which a silent peer can be distinguished from a dead connection."""
 
     @property
     def last_received(self) -> float:
-        """When the peer last sent anything at all, on Trio's clock."""
+        """Time of the last bytes from the peer, on Trio's clock."""
 
     def ping(self) -> None:
-        """Ask for a sign of life, which shows in `last_received`."""
+        """Send a ping. The answer shows in `last_received`."""
 
 
 MAX_MISSED: Final = 2  # pings: one can be lost in a bad moment, two in a row mean a half-open connection
 
 
 class Keepalive:
-    """Finds out that a connection is dead although nobody said so."""
+    """Detects that a connection is dead although no end of it was received."""
 
     __slots__ = ("_missed", "_pinged_at", "_stream")
 
@@ -126,9 +129,9 @@ class Keepalive:
         self._pinged_at = -inf
 
     def check(self) -> None:
-        """Ping; cut the connection if the last pings were not followed by anything from the peer.
+        """Send a ping, or cut the connection if the last pings were not followed by any bytes from the peer.
 
-        To be called at regular intervals: a silent peer is cut off after `MAX_MISSED` + 1 of them at most.
+        Has to be called at regular intervals. A silent peer is cut off after `MAX_MISSED` + 1 of them at most.
         """
         if self._stream.last_received >= self._pinged_at:
             self._missed = 0
@@ -140,24 +143,24 @@ class Keepalive:
         self._stream.ping()
 
 
-PING_SLOTS: Final = 15  # connections are pinged in turns, so that a large fleet does not answer all at once
+PING_SLOTS: Final = 15  # connections are pinged in turns, so that a large fleet does not answer at the same time
 
 
 class Pinger:
-    """Checks many connections, each once in an interval."""
+    """Checks many connections, each of them once in an interval."""
 
     def __init__(self, interval: float) -> None:
         self._pause = interval / PING_SLOTS
         self._slots: list[set[Keepalive]] = [set() for _ in range(PING_SLOTS)]
 
     def watch(self, keepalive: Keepalive) -> Callable[[], None]:
-        """Check a connection from now on; returns what ends that."""
+        """Check a connection from now on. Returns a function that ends this."""
         slot = min(self._slots, key=len)
         slot.add(keepalive)
         return partial(slot.discard, keepalive)
 
     async def run(self) -> None:
-        """Check, for ever."""
+        """Check the connections, for ever."""
         turn = 0
         while True:
             await trio.sleep(self._pause)
