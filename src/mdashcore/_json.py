@@ -8,6 +8,7 @@ levels on Python 3.13, and later readers of the document may recurse once for ea
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from math import isfinite
 from typing import Any, Final
 
@@ -142,16 +143,8 @@ def too_deep(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
     """
     if len(data) <= 2 * max_depth or data.count(b"{") + data.count(b"[") <= max_depth:
         return False
-    brackets = _brackets(data)
-    depth = 0
-    for byte in brackets:
-        if byte in b"{[":
-            depth += 1
-            if depth > max_depth:
-                return True
-        else:
-            depth -= 1
-    return False
+    steps = memoryview(_brackets(data).translate(_STEPS)).cast("b")
+    return max(accumulate(steps), default=0) > max_depth
 
 
 def balanced(data: bytes) -> bool:
@@ -166,4 +159,5 @@ def _brackets(data: bytes) -> bytes:
 
 # The closing quote is optional: else a search that fails at an open string would start again at each quote inside it.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_STEPS = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")  # one level down, or up: 1 and -1
 _NOT_BRACKETS = bytes(b for b in range(256) if b not in b"{}[]")

@@ -14,6 +14,7 @@ copied one level deep, and a removed or overwritten subtree is measured once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from functools import cached_property
@@ -182,7 +183,7 @@ class Shadow:
             ShadowConflict: its `version` is not the current one.
             TooLarge: the shadow would grow beyond `limits.max_bytes`.
         """
-        state, version, client_token = _checked(document, limits)
+        state, version, client_token = _checked(document, limits, max(limits.max_bytes, self.size))
         if version is not None and version != self.version:
             if self.version:
                 raise ShadowConflict("Version conflict")
@@ -196,7 +197,7 @@ class Shadow:
         reported = self._reported.merged(said, timestamp)
         shadow = Shadow(desired, reported, self.version + 1, timestamp)
         if shadow.size > limits.max_bytes and shadow.size > self.size:
-            raise TooLarge(f"The payload exceeds the maximum size allowed: {limits.max_bytes} bytes")
+            raise _too_large(limits)
 
         left = self.delta or {}
         left = delta_after(left, asked, self._desired.value, desired.value, self._reported.value)
@@ -251,7 +252,7 @@ class Shadow:
             if not isinstance(stored, dict):
                 raise InvalidShadowUpdate("not an object")
             state, version, timestamp = stored.get("state"), stored.get("version"), stored.get("timestamp")
-            _check_state(state, _DEEPEST, nulls=False)
+            _check_state(state, _encoded(state), _DEEPEST, nulls=False)
             if type(version) is not int or version < 0 or type(timestamp) is not int:
                 raise InvalidShadowUpdate("version or timestamp is no such number")
             if not mirrors(state, stored.get("timestamps")):
@@ -330,15 +331,30 @@ def _patch_of(state: JsonObject | None, section: str) -> Patch:
     return CLEARED if patch is None else cast(JsonObject, patch)
 
 
-def _checked(document: JsonValue, limits: Limits) -> tuple[JsonObject | None, int | None, str | None]:
-    """Return state, version and client token of an update. Raises `InvalidShadowUpdate` if it is malformed."""
+def _too_large(limits: Limits) -> TooLarge:
+    return TooLarge(f"The payload exceeds the maximum size allowed: {limits.max_bytes} bytes")
+
+
+def _checked(document: JsonValue, limits: Limits, room: int) -> tuple[JsonObject | None, int | None, str | None]:
+    """Return state, version and client token of an update.
+
+    Args:
+        room: bytes that the shadow may have.
+
+    Raises:
+        InvalidShadowUpdate: the update is malformed.
+        TooLarge: it cannot fit, which is seen before anything is made of it.
+    """
     if not isinstance(document, dict):
         raise InvalidShadowUpdate("Invalid JSON: an update must be an object")
     if "state" not in document:
         raise InvalidShadowUpdate("Missing required node: state")
     state = document["state"]
     if state is not None:
-        _check_state(state, limits.max_depth, nulls=True)
+        text = _encoded(state)
+        if text is not None and _least_size(text) > room:
+            raise _too_large(limits)
+        _check_state(state, text, limits.max_depth, nulls=True)
     version = document.get("version", 0)  # not null: a caller that asks for a version check must get one
     if type(version) is not int or version < 0:
         raise InvalidShadowUpdate("Invalid version")
@@ -352,6 +368,32 @@ def _checked(document: JsonValue, limits: Limits) -> tuple[JsonObject | None, in
     )
 
 
+_WRAPPING: Final = len('{"desired":,"reported":}')  # bytes around the sections
+
+_NULL_MEMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+":null,?')
+_EMPTY_MEMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+":\{\},?')
+
+
+def _encoded(state: JsonValue) -> bytes | None:
+    """Return the state as JSON; `None` if it cannot be written as that."""
+    try:
+        return encode(state)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _least_size(text: bytes) -> int:
+    """Return the bytes that a shadow has at least after this state was merged into it.
+
+    All that is no null stays, with the objects that hold it. To look at the text takes a fraction of the merge's time.
+    """
+    if b":null" in text:
+        text = _NULL_MEMBER.sub(b"", text)
+        while len(left := _EMPTY_MEMBER.sub(b"", text.replace(b",}", b"}"))) < len(text):
+            text = left
+    return len(text) - _WRAPPING
+
+
 def _is_short_text(token: str) -> bool:
     try:
         return len(token.encode()) <= MAX_CLIENT_TOKEN_BYTES
@@ -359,8 +401,12 @@ def _is_short_text(token: str) -> bool:
         return False
 
 
-def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
-    """Raise `InvalidShadowUpdate` unless `_checked` accepts the state; with `nulls`, null stands for removal."""
+def _check_state(state: JsonValue, text: bytes | None, max_depth: int, *, nulls: bool) -> None:
+    """Raise `InvalidShadowUpdate` unless `_checked` accepts the state; with `nulls`, null stands for removal.
+
+    Args:
+        text: the state as JSON; `None` if it cannot be written as that.
+    """
     if not isinstance(state, dict):
         raise InvalidShadowUpdate("State node must be an object")
     for section, patch in state.items():
@@ -370,10 +416,8 @@ def _check_state(state: JsonValue, max_depth: int, *, nulls: bool) -> None:
             _check_members(patch, section, max_depth, max_depth, nulls=nulls)
         elif patch is not None or not nulls:
             raise InvalidShadowUpdate(f"{section.capitalize()} node must be an object")
-    try:
-        encode(state)
-    except ValueError:  # half a surrogate pair, or an integer of more digits than Python writes
-        raise InvalidShadowUpdate("State contains a value that JSON in UTF-8 cannot hold") from None
+    if text is None:  # half a surrogate pair, or an integer of more digits than Python writes
+        raise InvalidShadowUpdate("State contains a value that JSON in UTF-8 cannot hold")
 
 
 def _check_members(value: JsonObject | list[JsonValue], name: str, room: int, limit: int, *, nulls: bool) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import decode, encode
-from mdashcore.shadow import Limits, Shadow, delta, merge, values_equal
+from mdashcore.shadow import Limits, Shadow, _least_size, delta, merge, values_equal
 
 # Few keys, few values and many objects, so that updates meet each other below the top level.
 scalars = st.sampled_from([0, 1, 1.0, True, "ü", 2**70])
@@ -300,3 +300,28 @@ def test_loading_is_total(stored: Any) -> None:
     """What was not written by this is refused as damaged."""
     with pytest.raises(StorageError):
         Shadow.from_stored(stored)
+
+
+HARD_TEXTS = st.sampled_from(['":null', ':null,"', '":{},', '\\":null', ",}", "{}", '"'])
+
+
+@given(some_shadow=updates, update=updates, hard=st.dictionaries(HARD_TEXTS, HARD_TEXTS | st.none(), max_size=3))
+def test_what_is_too_large_at_a_glance_is_too_large(some_shadow: Any, update: Any, hard: dict[str, Any]) -> None:
+    """What is refused before it is merged, is too large after: no update is refused by a glance that fits."""
+    before, _ = Shadow().update(some_shadow, now=1)
+    if isinstance(update["state"], dict) and isinstance(update["state"].get("reported"), dict):
+        update = {"state": {**update["state"], "reported": {**update["state"]["reported"], **hard}}}
+    after, _ = before.update(update, now=2)
+    assert _least_size(encode(update["state"])) <= after.size
+
+
+def test_a_large_update_is_refused_without_being_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made of 128 KiB in many small members, also with nulls among them."""
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("it was merged")
+
+    monkeypatch.setattr("mdashcore.shadow.merge", never)
+    state = {f"k{number}": number if number % 3 else None for number in range(2**14)}
+    with pytest.raises(TooLarge):
+        Shadow().update({"state": {"reported": state}}, now=1)

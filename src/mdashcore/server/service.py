@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import attrs
 
@@ -21,6 +23,8 @@ from mdashcore.server.http.root_path import IS_ROOT_PATH
 from mdashcore.trio.node import Node
 
 __all__ = ["Service", "ServiceSettings"]
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}")
 
 _log = logging.getLogger(__name__)
 
@@ -159,10 +163,7 @@ class Service:
         """Return the time-out of a call in seconds, as a request asks for it. Raises `InvalidInput`."""
         if asked is None:
             return self.settings.call_timeout
-        try:
-            seconds = float(asked)
-        except ValueError:
-            seconds = -1.0
+        seconds = float(asked) if _NUMBER.fullmatch(asked) else -1.0
         if not 0 < seconds <= self.settings.max_call_timeout:
             raise InvalidInput(f"timeout is a number of seconds, at most {self.settings.max_call_timeout:g}")
         return seconds

@@ -28,11 +28,16 @@ from mdashcore.server.http.query import check_query
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.update_query import flag
 from mdashcore.server.uploads.update_upload import ImageBody, answer
-from mdashcore.trio.turns import Pace
+from mdashcore.trio.transport.server_websocket import READ_SIZE
+from mdashcore.trio.turns import Pace, Turn
 
 __all__ = ["RolloutRoute"]
 
 _PATH = "/api/v2/rollouts"
+
+MAX_CONTAINERS: Final = (
+    1000  # objects and arrays, also in texts: a rollout has four, and a megabyte of them takes 0.1 s
+)
 
 
 class RolloutRoute:
@@ -65,7 +70,7 @@ class RolloutRoute:
         with service.uploading(account):
             try:
                 size = await form.store(rollouts.blobs, key)
-                request = form.request()
+                request = await form.request()
                 image = await form.read(rollouts.blobs, key, size)
                 # the credentials may have been revoked while the image came
                 await service.authenticator.of_request(scope)
@@ -97,12 +102,19 @@ class _Form(ImageBody):
         super().__init__(scope, receive, service)
         self._limit = service.settings.max_body
         self._text = bytearray()
+        self._request: rollout.Request | None = None
 
-    def request(self) -> rollout.Request:
+    async def request(self) -> rollout.Request:
         """Return the requested rollout. Raises `InvalidInput`."""
         if not self._text:
             raise InvalidInput("what the rollout is to be is missing: the field 'rollout', with JSON")
-        return rollout.parse_request(_json.decode(bytes(self._text)))
+        if self._request is None:
+            if self._text.count(b"[") + self._text.count(b"{") > MAX_CONTAINERS:
+                raise InvalidInput("the field 'rollout' has more objects and arrays than a rollout can have")
+            if len(self._text) > READ_SIZE:  # to decode it is work
+                await Turn(self.owner).give_way()
+            self._request = rollout.parse_request(_json.decode(bytes(self._text)))
+        return self._request
 
     async def _all(self) -> AsyncGenerator[bytes, None]:
         if self._type != "multipart/form-data":
@@ -125,7 +137,7 @@ class _Form(ImageBody):
                                 if name == "file":
                                     self._begin_file(event)
                                     if self._text:
-                                        self.request()
+                                        await self.request()
                             elif event and name == "file":
                                 yield bytes(event)
                             elif event and name == "rollout":
