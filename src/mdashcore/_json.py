@@ -14,9 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import InvalidInput, TooLarge
 
 MAX_DEPTH = 64  # a shadow may have 10 levels, a frame adds 4; no real message comes near
+
+MAX_CONTAINERS = 2**14  # objects and arrays of a text from outside: a full shadow has room for 11 000 empty arrays, and
+# more of them keep everybody else waiting for 10 ms
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
@@ -46,6 +49,20 @@ def decode(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     if too_deep(raw, max_depth):
         raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
     return value
+
+
+def decode_foreign(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Return the value of a JSON text that a client or a device has sent.
+
+    Raises:
+        InvalidInput: as `decode`.
+        TooLarge: it has more objects and arrays than `MAX_CONTAINERS`, which is seen before they are made.
+    """
+    if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
+        brackets = _brackets(data)  # those in texts do not count
+        if brackets.count(b"{") + brackets.count(b"[") > MAX_CONTAINERS:
+            raise TooLarge(f"JSON has more than {MAX_CONTAINERS} objects and arrays")
+    return decode(data, max_depth=max_depth)
 
 
 def check(raw: bytes, *, max_depth: int = MAX_DEPTH) -> None:

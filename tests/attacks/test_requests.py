@@ -17,11 +17,37 @@ def request(line: str, key: str, body: bytes = b"", more: bytes = b"") -> bytes:
     return head.encode() + more + b"\r\n" + body
 
 
+NESTED = b"[" + b",".join([b"[]"] * 43_000) + b"]"  # 128 KiB
+
+FLAT = b"{" + b",".join(b'"%d":1' % number for number in range(12_000)) + b"}"
+
+DEVICE = "/api/v2/devices/d1"
+
+
+def form(field: bytes) -> bytes:
+    """The body of a new rollout."""
+    parts = b'name="rollout"\r\n\r\n' + field, b'name="file"; filename="fw.bin"\r\n\r\n' + b"\xe9" * 1024
+    return b"".join(b"--x\r\nContent-Disposition: form-data; %b\r\n" % part for part in parts) + b"--x--\r\n"
+
+
 def attacks(key: str) -> dict[str, tuple[bytes, bytes]]:
     """What is sent again and again, and the status of its answers."""
     return {
         "thousands of fields": (request("GET /healthz", key, more=b"a:\r\n" * 4000), b"431"),
-        "requests that cost a millisecond": (request("GET /api/v2/devices/d1", key), b"200"),
+        "requests that cost a millisecond": (request(f"GET {DEVICE}", key), b"200"),
+        "files, a packet full": (b"GET /ui/app.js HTTP/1.1\r\nHost: x\r\n\r\n" * 100, b"200"),
+        "nested params": (request(f"POST {DEVICE}/rpc/X", key, NESTED), b"413"),
+        "a nested shadow": (request(f"POST {DEVICE}/shadow", key, b'{"state":{"reported":{"a":%b}}}' % NESTED), b"413"),
+        "a flat shadow": (request(f"POST {DEVICE}/shadow", key, b'{"state":{"reported":%b}}' % FLAT), b"413"),
+        "a nested rollout": (
+            request(
+                "POST /api/v2/rollouts?bare=1",
+                key,
+                form(b'{"devices":%b}' % (b"[" + b",".join([b"[]"] * 340_000) + b"]")),
+                more=b"Content-Type: multipart/form-data; boundary=x\r\n",
+            ),
+            b"413",
+        ),
     }
 
 
@@ -41,7 +67,7 @@ async def test_many_requests_harm_nobody(attacked: Any, bystander: Any, what: st
                     await stream.send_all(data)
                     while (said := await stream.receive_some(2**16)) != b"":
                         if said.startswith(b"HTTP/1.1 "):
-                            assert said[9:12] == status
+                            assert said[9:12] == status, said
                             answered += 1
                             await stream.send_all(data)
 

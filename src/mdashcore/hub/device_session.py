@@ -221,7 +221,7 @@ def is_progress(params: bytes | None) -> bool:
 
 
 def _object(params: bytes | None) -> dict[str, Any]:
-    value = None if params is None else _json.decode(params)
+    value = None if params is None else _json.decode_foreign(params)
     if not isinstance(value, dict):
         raise InvalidInput("the parameters have to be an object")
     return value

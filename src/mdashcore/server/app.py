@@ -72,7 +72,7 @@ def create_app(service: Service) -> App:
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )
-    whole = FramingGuard(StaticFiles(UploadRoute(service, RolloutRoute(service, FairApp(guarded)))))
+    whole = FramingGuard(FairApp(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded)))))
     return ProxiedApp(RootPathApp(whole), service.proxies, settings.hsts_max_age)
 
 

@@ -55,7 +55,7 @@ def _prepare(service: Service, method: str, body: bytes, timeout: str | None) ->
     """Return the params and the time-out in seconds."""
     params = body.strip()
     if params:
-        _json.decode(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around the params is one more level
+        _json.decode_foreign(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around the params is one more level
     if len(method) > jsonrpc.MAX_METHOD:
         raise InvalidInput(f"a method's name has at most {jsonrpc.MAX_METHOD} characters")
     seconds = service.call_timeout(timeout)
@@ -78,7 +78,7 @@ async def update_shadow(
 ) -> Versioned:
     """Update the shadow. Returns the accepted document with the new version. Raises as `Shadows.update`."""
     await service.hub.registry.get(key)
-    document = _json.decode(body) if body.strip() else None
+    document = _json.decode_foreign(body) if body.strip() else None
     # A change that is stored has to reach the device and the subscribers, also when the client leaves.
     condition = None if conditions is None else conditions.allow
     change = await service.hub.shadows.update(key, document, condition=condition, patience=SOON, protect=shielded)

@@ -98,7 +98,7 @@ async def raw_body() -> bytes:
 async def body() -> Any:
     """Return the body as a value; `None` if the request has none. Raises `InvalidInput`."""
     data = await raw_body()
-    return _json.decode(data) if data.strip() else None
+    return _json.decode_foreign(data) if data.strip() else None
 
 
 async def body_object() -> dict[str, Any]:

@@ -10,6 +10,7 @@ these connections: their clients are known, and counted by account.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -42,18 +43,25 @@ class Connections:
         """End the connections that were answered the longest ago. Returns `False` if there is none that may be ended.
 
         Strangers that the server waits for end first, then strangers that wait for the server. If no stranger was quiet
-        for `QUIET`, one ends all the same. Without any stranger, known clients that are quiet end.
+        for `QUIET`, one ends all the same. Without any stranger, known clients that are quiet end; and if all are at
+        work, one of the account that has more than half of the connections.
         """
         strangers = [each for each in self._all if each.is_stranger]
         quiet = [each for each in strangers if each.answered_at <= now - QUIET]
         ended = heapq.nsmallest(ENDED_TOGETHER, quiet, key=_rank) or heapq.nsmallest(1, strangers, key=_rank)
         if not ended:
             idle = [each for each in self._all if each.waits_for_client and each.answered_at <= now - QUIET]
-            ended = heapq.nsmallest(ENDED_TOGETHER, idle, key=_rank)
+            ended = heapq.nsmallest(ENDED_TOGETHER, idle, key=_rank) or heapq.nsmallest(1, self._of_most(), key=_rank)
         for connection in ended:
             self._all.discard(connection)
             connection.cancel()
         return bool(ended)
+
+    def _of_most(self) -> list[HttpConnection]:
+        """Return the connections of the account that has more than half of all; none if there is no such account."""
+        counts = Counter(each.owner for each in self._all)
+        owner, number = next(iter(counts.most_common(1)), (None, 0))
+        return [each for each in self._all if each.owner == owner] if number > len(self._all) / 2 else []
 
 
 def _rank(connection: HttpConnection) -> tuple[bool, float]:

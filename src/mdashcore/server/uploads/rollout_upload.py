@@ -35,10 +35,6 @@ __all__ = ["RolloutRoute"]
 
 _PATH = "/api/v2/rollouts"
 
-MAX_CONTAINERS: Final = (
-    1000  # objects and arrays, also in texts: a rollout has four, and a megabyte of them takes 0.1 s
-)
-
 
 class RolloutRoute:
     """Answers the requests for new rollouts, in front of an app."""
@@ -109,11 +105,9 @@ class _Form(ImageBody):
         if not self._text:
             raise InvalidInput("what the rollout is to be is missing: the field 'rollout', with JSON")
         if self._request is None:
-            if self._text.count(b"[") + self._text.count(b"{") > MAX_CONTAINERS:
-                raise InvalidInput("the field 'rollout' has more objects and arrays than a rollout can have")
             if len(self._text) > READ_SIZE:  # to decode it is work
                 await Turn(self.owner).give_way()
-            self._request = rollout.parse_request(_json.decode(bytes(self._text)))
+            self._request = rollout.parse_request(_json.decode_foreign(bytes(self._text)))
         return self._request
 
     async def _all(self) -> AsyncGenerator[bytes, None]:
