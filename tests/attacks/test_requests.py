@@ -46,7 +46,7 @@ def attacks(key: str) -> dict[str, tuple[bytes, bytes]]:
                 form(b'{"devices":%b}' % (b"[" + b",".join([b"[]"] * 340_000) + b"]")),
                 more=b"Content-Type: multipart/form-data; boundary=x\r\n",
             ),
-            b"413",
+            b"413 429",  # some have to wait for others of the account
         ),
     }
 
@@ -67,7 +67,7 @@ async def test_many_requests_harm_nobody(attacked: Any, bystander: Any, what: st
                     await stream.send_all(data)
                     while (said := await stream.receive_some(2**16)) != b"":
                         if said.startswith(b"HTTP/1.1 "):
-                            assert said[9:12] == status, said
+                            assert said[9:12] in status, said
                             answered += 1
                             await stream.send_all(data)
 
