@@ -28,7 +28,7 @@ from mdashcore.storage import DocumentStore
 
 __all__ = ["Accounts", "CreatedKey"]
 
-MAX_KEY_ID: Final = 64  # characters: ours have 16, and a longer id must not reach a store as a key
+MAX_KEY_ID: Final = 64  # characters: generated ids have 16, and a longer one must not reach a store as a key
 
 MAX_KNOWN_KEYS: Final = 4096  # keys remembered, at 500 bytes each: those that are in use
 
@@ -86,7 +86,7 @@ class Accounts:
         return _with_admin(account, await self._admins.roster())
 
     async def is_removing(self, name: str) -> bool:
-        """Whether the account's removal has begun and not ended."""
+        """Return whether the account's removal has begun and not ended."""
         account = await self._stored(name)
         return account is not None and account.removing
 

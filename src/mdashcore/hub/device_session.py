@@ -71,7 +71,7 @@ class DeviceSession:
 
     @property
     def introduced(self) -> bool:
-        """Whether the device has said in this session what it runs (`reported.ota`, or a heartbeat)."""
+        """Whether the device has reported its build in this session (`reported.ota`, or a heartbeat)."""
         return self._said is not None
 
     async def handle(self, event: Event, peer: Peer) -> None:

@@ -51,7 +51,7 @@ class HubObserver(Protocol):
         return
 
     def notified(self, account: str, item: FeedItem) -> None:
-        """Handle a notification that this process has stored. Those of other processes come over the bus."""
+        """Handle a notification that this process has stored. If the store is shared, the bus delivers it too."""
         return
 
     def build_reported(self, key: DeviceKey, build: Build) -> None:
@@ -65,7 +65,7 @@ class HubObserver(Protocol):
     def key_revoked(self, account: str, key: str | None) -> None:
         """Close all that a key or session has opened, because it is not valid any more.
 
-        `None` stands for any of the account's credentials. A client with another valid one connects again.
+        If `key` is `None`, any of the account's credentials may be invalid. A client with a valid one connects again.
         """
         return
 
@@ -82,21 +82,21 @@ class Hub:
     Attributes:
         accounts: users and their API keys.
         registry: devices, and the device of a token. `create_device`, `rename_device` and `remove_device` of
-            the hub also send notifications, and remove what other parts keep of a device.
+            the hub also send notifications, and remove the device's data from the other parts.
         shadows: the shadow of each device: read and updated.
         presence: which device is connected, to which node, and since when.
         feed: notifications: emitted, read, and delivered to subscribers.
-        updates: the firmware update of each device, and the ended ones before it.
+        updates: the newest firmware update of each device, and the ended ones before it.
         rollouts: images for many devices.
         sessions: browser sessions.
         device_list: devices joined with presence and shadow, filtered, in pages.
         retention: removes notifications that are too old.
-        usage: how much each account has of its limits.
+        usage: the use of each account, counted for its limits.
         blobs: the images of firmware, within the limits.
-        nodes: the processes that hold connections, where several share a store.
-        limits: those of each account, as given.
+        nodes: the processes that hold connections, if several share the store.
+        limits: the limits of each account, as given.
         now: the wall clock, as given.
-        clock: both clocks: what a limit of time counts by.
+        clock: the wall clock and the monotonic clock, which measures limits.
         backend: the storage, as given.
         bus: its message bus.
 

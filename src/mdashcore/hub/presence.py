@@ -95,7 +95,7 @@ class Presence:
         return [(DeviceKey.parse(key), record) for key, record in online if record.node not in living]
 
     async def forget(self, key: DeviceKey) -> None:
-        """Remove the presence of a removed device but its session number: a device created anew continues with it."""
+        """Remove the presence of a removed device, except its session number, for a device created anew."""
 
         def change(found: PresenceRecord | None) -> PresenceRecord | None:
             return None if found is None else PresenceRecord(found.session)

@@ -170,7 +170,7 @@ class Shadows:
         return offset
 
     async def forget(self, key: DeviceKey) -> None:
-        """Remove the shadow of a removed device but its version: a device created anew continues with it."""
+        """Remove the shadow of a removed device, except its version: a device created anew continues with it."""
         try:
             await self.records.change(str(key), lambda found: None if found is None else Shadow(version=found.version))
         except Damaged:

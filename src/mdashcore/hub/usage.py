@@ -118,7 +118,7 @@ class Usage:
         return got
 
     async def arrived(self, account: str, key: str, size: int) -> None:
-        """Count an image that is now in the store, in place of its reserved bytes."""
+        """Count an image that is now in the store, instead of its reserved bytes."""
 
         def change(use: AccountUse) -> AccountUse:
             return attrs.evolve(use, image_bytes=use.image_bytes + size, arriving=_without(use, key))

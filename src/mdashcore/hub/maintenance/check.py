@@ -132,7 +132,7 @@ def _wrong_with(body: bytes) -> str | None:
 
 
 def _lost_admins(found: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a problem if no account in the roster of admins exists. An interrupted change may leave one such entry."""
+    """Return a problem if no admin in the roster has an account. Interrupted changes leave entries without one."""
     rosters = [roster for roster in found["admins"].values() if roster is not None and roster.admins]
     accounts = [account for account in found["accounts"].values() if account is not None and not account.removing]
     if not rosters or any(roster.has(account) for roster in rosters for account in accounts):

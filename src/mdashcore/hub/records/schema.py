@@ -72,7 +72,7 @@ class AdminRoster:
 
     admins: list[str]
     leaving: list[str] = attrs.field(factory=list)
-    """Accounts whose removal has begun. None of them can become an admin, because it could not act as one."""
+    """Accounts whose removal has begun. None of them can become an admin, because it will be gone soon."""
 
     def has(self, account: Account) -> bool:
         """Return whether the account is an admin."""

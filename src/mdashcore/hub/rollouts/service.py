@@ -40,7 +40,7 @@ ROLLOUT_PREFIX: Final = "rol"  # of a rollout's id
 
 ROSTER_PIECE: Final = 1000  # ids in one document: 128 KB at most
 MAX_AGES: Final = 1_000  # ages of rollouts that this process reads and does not drive: 200 KB
-MAX_ROLLOUT_ID: Final = 64  # characters: ours have 16, and a longer id must not reach a store as a key
+MAX_ROLLOUT_ID: Final = 64  # characters: generated ids have 16, and a longer one must not reach a store as a key
 
 
 class Rollouts:

@@ -1,4 +1,4 @@
-"""The performer of one update: it stores and notifies each change, and asks the device for what the next step needs."""
+"""The performer of one update: it stores each change, notifies subscribers, and makes the calls of the steps."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Inbox:
             connected = self._devices.concerned(account, item.frame)
             self._on_notification(account, item)
         except (ValueError, InvalidInput):
-            return  # not one of ours: a shared bus may carry messages of other programs
+            return  # not from a node: a shared bus may carry messages of other programs
         if connected is not None:
             self._background.spawn(connected.check)
 

@@ -128,7 +128,7 @@ class Peers:
         try:
             node = sender.decode("ascii")
         except UnicodeDecodeError:
-            return  # not one of ours: a shared bus may carry messages of other programs
+            return  # not from a node: a shared bus may carry messages of other programs
         self._link(node)[1].offer(frame)
 
     def _hear_all(self, message: bytes) -> None:

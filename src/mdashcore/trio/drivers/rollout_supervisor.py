@@ -21,7 +21,7 @@ __all__ = ["RolloutSupervisor"]
 
 REFRESH: Final = 60.0  # seconds between two reads of everything: for messages that the bus has lost, as it may
 
-MIN_PAUSE: Final = 0.05  # seconds between two steps of a rollout that is due immediately: other tasks run meanwhile
+MIN_PAUSE: Final = 0.05  # seconds between two steps of a rollout that is due immediately, so that other tasks run
 
 _ABOUT_DEVICES: Final = (b'{"name":"online"', b'{"name":"deleted"', b'{"name":"ota.')
 _ABOUT_ROLLOUTS: Final = b'{"name":"rollout.'

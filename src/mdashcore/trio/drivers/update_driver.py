@@ -1,4 +1,4 @@
-"""The driver of one update: it makes the update's calls, and applies events immediately meanwhile."""
+"""The driver of one update: it makes the update's calls, and applies events immediately, also during a call."""
 
 from __future__ import annotations
 

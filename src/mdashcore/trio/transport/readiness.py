@@ -82,7 +82,7 @@ class _Poller:
                 self._epoll.unregister(fd)
 
     def take(self, owner: Hashable, function: Callable[[bytes], bytes | None], data: bytes) -> bytes | None:
-        """Pass data to a function if its owner still has time in this turn; else return all of them."""
+        """Call a function with data if the owner has time left in this turn; else return the data."""
         started, spent = self._clock, self._spent.get(owner, 0.0)
         if spent >= SLICE or started >= self._end:
             return data

@@ -40,7 +40,7 @@ NO_HANDSHAKE: Final = (
     "a WebSocket handshake is expected here. If the client did send one, a proxy on the way has not passed it on: "
     "it has to forward the headers Upgrade and Connection, over HTTP/1.1"
 )
-"""The body of a 426 answer, even with a valid token: the usual cause is the configuration of a proxy."""
+"""The message of a 426 answer, also to a valid token: the usual cause is the configuration of a proxy."""
 
 READ_SIZE: Final = 2**14  # bytes: one shadow frame fits; a larger one takes several reads
 

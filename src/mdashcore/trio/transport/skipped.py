@@ -17,7 +17,7 @@ __all__ = ["MAX_SKIPPED", "SKIP_TIMEOUT", "SkippedFrame"]
 
 MAX_SKIPPED: Final = 2**24  # bytes of a frame: more than the flash of most devices; a larger one closes the connection
 
-SKIP_TIMEOUT: Final = 30.0  # seconds: 16 MiB at 4 Mbit/s; no other frame can come meanwhile, not even a pong
+SKIP_TIMEOUT: Final = 30.0  # seconds: 16 MiB at 4 Mbit/s; no other frame can come in that time, not even a pong
 
 
 class SkippedFrame:
