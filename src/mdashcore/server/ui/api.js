@@ -1,27 +1,27 @@
-// The one place that talks to the server.
+// The only module that talks to the server.
 
-// Where the server is: "", or the path below which it shares the host with others, as "/mdash".
+// The server's path: "", or the path below which it shares its host with others, such as "/mdash".
 export const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 
 const BASE = `${ROOT}/api/v2`;
 
-const PAGE = {"X-Requested-With": "mdash"}; // the server then keeps the browser's own login box shut
+const PAGE = {"X-Requested-With": "mdash"}; // with it the server does not make the browser open its own login
 
 const WAIT = 130_000; // ms for an answer: a call may ask for 120 s
 
 export class ApiError extends Error {
-  // What went wrong, in words for a person.
+  // The message is for people.
   constructor(status, code, message, {data, retryAfter} = {}) {
     super(message);
     this.name = "ApiError";
-    this.status = status; // HTTP; 0 where there was no answer
-    this.code = code; // the device's own where status is 422
+    this.status = status; // of HTTP; 0 without an answer
+    this.code = code; // the device's own if status is 422
     this.data = data;
-    this.retryAfter = retryAfter; // seconds, where the server named them
+    this.retryAfter = retryAfter; // seconds, if the server named them
   }
 }
 
-// Called when a request finds that nobody is logged in any more.
+// Called when a request finds that the session has ended.
 let onLoggedOut = () => {};
 export function whenLoggedOut(listener) {
   onLoggedOut = listener;
@@ -54,13 +54,13 @@ export const del = (path, options) => request("DELETE", path, options);
 // devicePath("lamp", "rpc", "Sys.GetInfo"): a path with its parts encoded.
 export const devicePath = (id, ...rest) => ["/devices", ...[id, ...rest].map(encodeURIComponent)].join("/");
 
-// Calls a method of a device; its result.
+// Calls a method of a device and returns its result.
 export function call(id, method, params, {timeout, signal} = {}) {
   return request("POST", devicePath(id, "rpc", method), {body: params, query: {timeout}, signal});
 }
 
-// Sends a File or Blob as the field `file`, after other fields {name: text}; onProgress(fraction 0…1). Only XMLHttpRequest
-// tells how far it is.
+// Sends a File or Blob as the field `file`, after other fields {name: text}; onProgress(fraction 0…1). Only
+// XMLHttpRequest reports its progress.
 export function upload(path, file, {onProgress, signal, fields = {}} = {}) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();

@@ -1,4 +1,4 @@
-// The shell: who is logged in, where one is, what is shown.
+// The shell: session, navigation, and the current view.
 
 import * as api from "./api.js";
 import {announce, forgetToasts, loading, toast} from "./dialog.js";
@@ -39,9 +39,9 @@ const main = document.getElementById("main");
 const bar = document.getElementById("bar");
 const connection = document.getElementById("connection");
 
-let who = null; // {user, admin}, or null
+let who = null; // the session: {user, admin}, or null
 let present = null; // {found, view}
-let showing = 0; // counts navigations: what a slow older one brings is thrown away
+let showing = 0; // counts navigations: the result of an older one that was slow is discarded
 let endLoading = () => {};
 
 // Logging in and out
@@ -107,7 +107,7 @@ function markNav() {
   for (const anchor of bar.querySelectorAll("[data-nav]")) {
     if (anchor.dataset.nav === present?.found.nav) {
       anchor.setAttribute("aria-current", "page");
-      anchor.scrollIntoView({block: "nearest", inline: "center"}); // a phone has not room for all
+      anchor.scrollIntoView({block: "nearest", inline: "center"}); // on a phone there is no room for all
     } else {
       anchor.removeAttribute("aria-current");
     }
@@ -124,7 +124,7 @@ live.onState((state) => {
 // Views
 
 async function show() {
-  const mine = ++showing; // before anything else: who goes back to what is shown does not want the other any more
+  const mine = ++showing; // before anything else, so that an earlier navigation is given up
   endLoading();
   const found = match();
   if (found.path === "/") return go("#/devices", {replace: true});
@@ -140,7 +140,7 @@ async function show() {
   try {
     next = await found.view({...found.params, query: found.query, session: who, enter, logOut});
   } catch (error) {
-    if (!(error instanceof api.ApiError)) console.error(error); // a fault of ours
+    if (!(error instanceof api.ApiError)) console.error(error); // a bug
     next = {title: "Error", element: h("div", {class: "empty"}, h("h1", {}, "This did not work"), h("p", {}, error.message),
       h("button", {type: "button", onclick: show}, "Try again"))};
   }
@@ -167,12 +167,12 @@ function settle(shown) {
 }
 
 document.querySelector(".skip-link").addEventListener("click", (event) => {
-  event.preventDefault(); // the fragment is where one is
+  event.preventDefault(); // the fragment is the view's address
   main.focus();
 });
 
 addEventListener("hashchange", () => {
-  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // it belongs to what one leaves
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // it belongs to the view that is left
   show();
 });
 

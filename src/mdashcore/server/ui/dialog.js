@@ -1,15 +1,16 @@
-// What comes up over a view: dialogs, messages, progress.
+// Dialogs, messages and progress, above a view.
 
 import {fill, foreign, h, setText, uniqueId} from "./dom.js";
 
 const SHOWN = 6000; // ms that a message without an error stays
-const TOASTS = 5; // messages at once: more would cover what one works with
+const TOASTS = 5; // messages at the same time: more would cover the view
 const NAME = 80, WORDS = 400; // characters in the message of a failure: a device may say anything
-const MOMENT = 400; // ms that may pass without a sign: below, one would only flicker
+const MOMENT = 400; // ms without a sign: below, a sign would only flicker
 
-// ask({title, lost, action, danger, body}): a Promise of true if the person goes on. `lost` says what will be lost; `body` is a
-// node between text and buttons. With `onConfirm` (async) the dialog stays open while it runs and shows what it throws. Closed
-// meanwhile, the act goes on: the Promise has its value all the same, and its end is told by a message.
+// ask({title, lost, action, danger, body}): a Promise of true if the person confirms. `lost` says what will be lost;
+// `body` is a node between text and buttons. With `onConfirm` (async) the dialog stays open while it runs, and shows
+// its error. The act goes on if the dialog is closed meanwhile: the Promise keeps its value, and a message reports the
+// end.
 export function ask({title, lost, body, action = "OK", danger = false, onConfirm}) {
   return new Promise((resolve) => {
     const error = errorLine();
@@ -20,7 +21,7 @@ export function ask({title, lost, body, action = "OK", danger = false, onConfirm
     function run(is) {
       running = yes.disabled = is;
       yes.setAttribute("aria-busy", is);
-      setText(no, is ? "Hide" : "Cancel"); // it cannot be called back
+      setText(no, is ? "Hide" : "Cancel"); // the act cannot be cancelled
     }
 
     async function confirm(event) {
@@ -58,7 +59,7 @@ export function open(title, content, onClose) {
   dialog.addEventListener("close", () => {
     dialog.remove();
     if (before?.isConnected) before.focus();
-    else document.getElementById("main").focus({preventScroll: true}); // what opened it is gone
+    else document.getElementById("main").focus({preventScroll: true}); // the element that opened the dialog is gone
     onClose?.();
   });
   document.body.append(dialog);
@@ -66,7 +67,7 @@ export function open(title, content, onClose) {
   return dialog;
 }
 
-// toast("Saved"): a short message, text or nodes, read out too. Errors belong where the act was: see errorLine.
+// toast("Saved"): a short message, text or nodes, also read out. Errors belong where the act was: see errorLine.
 export function toast(text, {error = false, lasting = error, action} = {}) {
   const close = () => element.remove();
   const element = h("div", {class: error ? "toast error" : "toast", role: error ? "alert" : "status"},
@@ -81,19 +82,19 @@ export function toast(text, {error = false, lasting = error, action} = {}) {
   return close;
 }
 
-// What became of an act that one has left. That the session has ended is told by itself.
+// Reports the failure of an act whose view was left. The end of the session is reported elsewhere.
 export function tellFailure(name, error) {
   if (error.status !== 401) toast([foreign(short(name, NAME)), ": ", foreign(short(inWords(error), WORDS))], {error: true});
 }
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
-// What belongs to whoever was logged in.
+// Removes the messages of the session that has ended.
 export function forgetToasts() {
   fill(document.getElementById("toasts"));
 }
 
-// A sign for what takes longer than a moment; returns the function that ends it.
+// Shows a sign for a task that takes longer than a moment; returns the function that ends it.
 export function loading() {
   let close = () => {};
   const timer = setTimeout(() => { close = toast("Loading…", {lasting: true}); }, MOMENT);
@@ -103,7 +104,7 @@ export function loading() {
   };
 }
 
-// A place for an error beside what caused it: {element, show(error), clear()}.
+// A place for an error beside its cause: {element, show(error), clear()}.
 export function errorLine() {
   const element = h("p", {class: "error-line", role: "alert", hidden: true});
   return {
@@ -119,16 +120,16 @@ export function errorLine() {
   };
 }
 
-// An error for people: "The device is not connected" rather than a class name.
+// Returns an error in words for people: "The device is not connected" rather than a class name.
 export function inWords(error) {
   const said = error?.message || String(error);
-  const text = error?.retryAfter ? said.replace(/[;,.] try again later\.?$/i, "") : said; // it is said when
+  const text = error?.retryAfter ? said.replace(/[;,.] try again later\.?$/i, "") : said; // the time is added below
   const wait = error?.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") + wait;
 }
 
-// Runs an async act for a button: it is busy meanwhile, and an error shows in `line`, or as a message where one has left that.
-// Returns the result, or undefined.
+// Runs an async act for a button, which is busy meanwhile. An error shows in `line`, or as a message if the view was
+// left. Returns the result, or undefined.
 export async function act(button, line, run) {
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
@@ -145,7 +146,7 @@ export async function act(button, line, run) {
   }
 }
 
-// A progress bar: {element, set(fraction 0…1 or null for "no idea", text)}.
+// A progress bar: {element, set(fraction 0…1 or null if unknown, text)}.
 export function progress(label) {
   const bar = h("progress", {max: 1, "aria-label": label});
   const text = h("span", {class: "muted"});
@@ -159,12 +160,12 @@ export function progress(label) {
   };
 }
 
-// Reads something out that only the eye would notice.
+// Has a screen reader read out a change that is otherwise only visible.
 export function announce(text) {
   setText(document.getElementById("announce"), text);
 }
 
-// copyButton(() => "text"): copies, and says so on itself.
+// copyButton(() => "text"): copies, and confirms it on the button.
 export function copyButton(getText, label = "Copy") {
   const button = h("button", {type: "button", onclick: async () => {
     try {
@@ -178,7 +179,7 @@ export function copyButton(getText, label = "Copy") {
   return button;
 }
 
-// What to show where there is nothing: what it would be, and what to do next.
+// Replaces an empty list: says what would be here, and what to do next.
 export function empty(title, text, ...actions) {
   return h("div", {class: "empty"}, h("h2", {}, title), h("p", {}, text), actions.length > 0 && h("div", {class: "actions"}, actions));
 }

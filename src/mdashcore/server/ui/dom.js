@@ -1,5 +1,5 @@
-// Builds elements. Text only ever becomes a text node or an attribute, never markup: what a device calls itself
-// cannot become part of the page. There is no other way to make elements in this dashboard.
+// Builds elements. Text becomes a text node or an attribute, never markup, so the name of a device cannot become part
+// of the page. This dashboard has no other way to make elements.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -43,21 +43,21 @@ function append(element, children) {
   }
 }
 
-// Replaces what is in an element.
+// Replaces the children of an element.
 export function fill(element, ...children) {
   element.replaceChildren();
   append(element, children);
   return element;
 }
 
-// Sets an element's text only where it is another one: what a screen reader follows must not chatter.
+// Sets an element's text only if it differs, so that screen readers do not repeat it.
 export function setText(element, text) {
   if (element.textContent !== String(text)) element.textContent = String(text);
 }
 
 let lastId = 0;
 
-// An id that nothing else on the page has, to bind labels to fields.
+// Returns an id that is unique on the page, to bind labels to fields.
 export function uniqueId(prefix = "id") {
   return `${prefix}-${++lastId}`;
 }
@@ -70,12 +70,12 @@ export function field(label, input, hint) {
   return h("div", {class: "field"}, h("label", {for: input.id}, label), input, note);
 }
 
-// Text that came from outside, kept from changing the order of what is around it.
+// Isolates text from outside, so that it cannot change the direction of the text around it.
 export function foreign(text, props = {}) {
   return h("bdi", props, text);
 }
 
-// A tag for what the server could not read of something; false where it could read all.
+// A tag that names the unreadable parts of a record; false if there are none.
 export function damagedTag(parts) {
   return Boolean(parts?.length) && h("span", {class: "tag warn", title: `What is stored of it is damaged (${parts.join(", ")}). The server's log says more.`}, "damaged");
 }
@@ -93,7 +93,7 @@ export function ago(time) {
   return "just now";
 }
 
-// <time> that says when, with the exact time in its title.
+// Makes a <time>, with the exact time in its title.
 export function timeTag(time) {
   if (time === null || time === undefined) return h("span", {class: "muted"}, "never");
   const date = toDate(time);

@@ -1,7 +1,8 @@
-// What people type to find devices: words, and the terms that the server's filters are made of.
+// Parses the text by which people find devices: words, and the terms of the server's filters.
 //
-// parseFilter('hall arch=esp32 shadow.reported.on!=true'): {matches(device), words, terms}; a term that is wrong throws
-// with words; a term's `text` is what the server takes. A word is part of the id or the name. Spaces in a word or a value stand in quotes: name="Lamp in the hall".
+// parseFilter('hall arch=esp32 shadow.reported.on!=true'): {matches(device), words, terms}; a wrong term throws an
+// Error for people; a term's `text` is in the server's form. A word is part of the id or the name. Words and values
+// with spaces need quotes: name="Lamp in the hall".
 
 import {isObject, same} from "./live.js";
 
@@ -41,7 +42,7 @@ export function parseFilter(text) {
   };
 }
 
-// {field, operator, value, path}, or null for what is a word.
+// Returns {field, operator, value, path}, or null for a word.
 function parseTerm(token) {
   if (token === "online" || token === "offline") return {text: token, field: "online", operator: "=", value: String(token === "online")};
   const [, field, operator, value] = TERM.exec(token) ?? [];
@@ -52,14 +53,14 @@ function parseTerm(token) {
     return {text: field + operator + unquote(value), field, operator, value: field === "online" ? value : unquote(value)};
   }
   const [head, ...path] = [...field.matchAll(/(?:^|\.)((?:\\.|[^.\\])*)/g)].map(([, part]) => part.replace(/\\(.)/g, "$1"));
-  if (head !== "shadow") return null; // ids may hold "=" and "~"
+  if (head !== "shadow") return null; // ids may contain "=" and "~"
   if (!path.length || path.includes("") || !SECTIONS.includes(path[0])) {
     throw new Error(`${field} is no place in a shadow: it begins with shadow.reported., shadow.desired. or shadow.delta.`);
   }
   return {text: written(field, operator, value), field: "shadow", operator, value, path};
 }
 
-// Quotes say that a value is text, where it is compared as JSON.
+// A value that is compared as JSON needs quotes to be text.
 const written = (field, operator, value) => field + operator + (operator === "~" ? unquote(value) : value);
 
 function unquote(text) {

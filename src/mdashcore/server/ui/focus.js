@@ -1,20 +1,21 @@
-// Keeps the focus near where it was.
+// Keeps the focus near its last place.
 //
-// A button is disabled while its act runs, and what has the focus may be gone or hidden when the act is done. Browsers then leave the focus
-// to nothing, and who works by keyboard or with a screen reader is at the very beginning again. Here the part of the page
-// that it was in has it meanwhile, and gives it back as soon as it can be had again.
+// A button is disabled while its act runs, and the focused element may be gone or hidden when the act is done. Browsers
+// then drop the focus, and people with a keyboard or a screen reader start at the beginning of the page again. Here the
+// part of the page around the element has the focus meanwhile, and gives it back as soon as the element can be focused
+// again.
 
 const PARTS = "dialog, form[aria-label], section[aria-label], section[aria-labelledby], main";
 
-let path = []; // what a person gave the focus to, and all that it is in, from the inside out
-let standIn = null; // the part that has it instead
+let path = []; // the element that a person has focused, and its ancestors, from the inside out
+let standIn = null; // the part that has the focus instead
 let waiting = false;
 
 const isUsable = (element) => element.isConnected && !element.matches(":disabled") && element.checkVisibility({visibilityProperty: true});
 
 function remember({target}) {
   if (target === standIn) return;
-  if (standIn?.id !== "main") standIn?.removeAttribute("tabindex"); // it is no place of its own
+  if (standIn?.id !== "main") standIn?.removeAttribute("tabindex"); // the part can otherwise not be focused
   standIn = null;
   path = [];
   for (let element = target; element instanceof Element; element = element.parentElement) path.push(element);
@@ -27,7 +28,7 @@ function check() {
   if (lost === undefined || (!isAway && isUsable(focused))) return;
   if (isUsable(lost)) {
     if (focused === standIn) lost.focus({preventScroll: true});
-    return; // or a person took it away
+    return; // or a person has moved the focus
   }
   if (focused === standIn && isUsable(standIn)) return;
   const part = path.find((element) => element !== lost && element.matches(PARTS) && isUsable(element));
@@ -37,7 +38,7 @@ function check() {
   part.focus({preventScroll: true});
 }
 
-// Once a frame, before the browser itself takes the focus away.
+// Runs once a frame, before the browser itself drops the focus.
 function checkSoon() {
   if (waiting) return;
   waiting = true;

@@ -1,15 +1,16 @@
-// A short table of what the server sends no notifications of. It is read again after an act, when one comes back to the page, and
-// every so often while it is looked at; rows stay the same elements, so that the focus and what a dialog came from stay.
+// A short table of records for which the server sends no notifications. It is read again after an act, when the page is
+// shown again, and at intervals while it is visible. Rows keep their elements, so that the focus and the origin of a
+// dialog stay.
 //
 // freshList({items, read() → items, keyOf(item), head, row(item) → {element: <tr>, draw(item)}, nothing}):
-// {element, reload(), drop(key), destroy()}; `nothing` is shown where there are no rows. `reload` does not throw: that the list may be
-// old is said above it.
+// {element, reload(), drop(key), destroy()}; `nothing` is shown in place of no rows. `reload` does not throw: a line
+// above the list says that it may be old.
 
 import {errorLine, inWords} from "./dialog.js";
 import {h} from "./dom.js";
 import {onState} from "./live.js";
 
-const EVERY = 30_000; // ms between two readings: soon enough for what people do, and little for the server
+const EVERY = 30_000; // ms between two reads: often enough for people, and little work for the server
 
 export function freshList({items, read, keyOf, head, row, nothing = null}) {
   const rows = new Map();
@@ -18,8 +19,8 @@ export function freshList({items, read, keyOf, head, row, nothing = null}) {
   const error = errorLine();
   const failure = h("div", {class: "stack tight", hidden: true}, error.element, h("div", {}, h("button", {type: "button", onclick: reload}, "Try again")));
   let present = [];
-  let reading = 0; // how many readings are under way
-  let newest = 0; // counts them: what an older one brings is not heeded
+  let reading = 0; // number of running reads
+  let newest = 0; // counts the reads: the result of an older one is discarded
 
   function draw(next) {
     present = next;
@@ -43,7 +44,7 @@ export function freshList({items, read, keyOf, head, row, nothing = null}) {
     if (focused >= 0 && !body.contains(before[focused])) focusBeside(before, focused);
   }
 
-  // The row that had the focus is gone.
+  // Moves the focus if its row is gone.
   function focusBeside(before, at) {
     const left = (element) => body.contains(element);
     const heir = before.slice(at + 1).find(left) ?? before.slice(0, at).findLast(left) ?? nothing;
@@ -61,7 +62,7 @@ export function freshList({items, read, keyOf, head, row, nothing = null}) {
       failure.hidden = true;
     } catch (problem) {
       if (mine !== newest) return;
-      if (problem.status === undefined) console.error(problem); // a fault of ours
+      if (problem.status === undefined) console.error(problem); // a bug
       error.show(`This list may be old. ${inWords(problem)}`);
       failure.hidden = false;
     } finally {

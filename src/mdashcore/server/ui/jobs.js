@@ -1,17 +1,18 @@
-// The same act for many devices: how each of them fares, and what went wrong with which.
+// One act for many devices, with the progress of each device and the reason of each failure.
 //
-// startJob({title, devices, width, run}): begins at once, `width` devices at a time; `run(device, {signal, onProgress})` may
-// return words. A job goes on while one looks elsewhere: onJobs tells of it, showJob brings its dialog back.
+// startJob({title, devices, width, run}): begins immediately, `width` devices at a time; `run(device, {signal,
+// onProgress})` may return words. A job goes on while another view is shown: onJobs reports it, showJob opens its
+// dialog again.
 
 import {inWords, open, progress, toast} from "./dialog.js";
 import {foreign, h, setText} from "./dom.js";
 import {table} from "./table.js";
 
-const TRIES = 6; // of one device, while the server says that it is busy
+const TRIES = 6; // for one device, while the server is busy
 const LONGEST_WAIT = 30; // s between two of them
 const REPAINT = 100; // ms
 
-export const jobs = []; // the newest last; one that has ended stays until its dialog is closed
+export const jobs = []; // the newest last; a job that has ended stays until its dialog is closed
 
 const listeners = new Set();
 
@@ -24,7 +25,7 @@ const tellAll = () => {
   for (const listener of [...listeners]) listener();
 };
 
-// A page that is closed takes its jobs with it.
+// A page that is closed stops its jobs.
 addEventListener("beforeunload", (event) => {
   if (jobs.some((job) => !job.ended)) event.preventDefault();
 });
@@ -84,7 +85,7 @@ export function startJob({title, devices, width, run}) {
     job.ended = true;
     job.changed();
     tellAll();
-    if (job.shown || !jobs.includes(job)) return; // it is seen, or forgotten
+    if (job.shown || !jobs.includes(job)) return; // it is visible, or forgotten
     const failed = job.count("failed");
     toast(`${title}: ${inTotal(job)}`, {error: failed > 0, action: {label: "Show", run: () => showJob(job)}});
   });
@@ -93,7 +94,7 @@ export function startJob({title, devices, width, run}) {
   return job;
 }
 
-// Waits where the server asks for it; what else is thrown is the caller's.
+// Waits if the server asks for it. Throws any other error.
 async function patiently(run, signal) {
   for (let tries = 1; ; tries += 1) {
     try {
@@ -106,7 +107,7 @@ async function patiently(run, signal) {
   }
 }
 
-// Throws at once when it is stopped.
+// Throws immediately when stopped.
 function sleep(time, signal) {
   return new Promise((resolve, reject) => {
     const stop = () => end(() => reject(signal.reason));
@@ -183,7 +184,7 @@ function stateCell(row) {
   return h("span", {class: `job-${row.state}`}, STATES[row.state]);
 }
 
-// A strip for each job that is not in a dialog: where one is.
+// A strip with the progress of each job that is not in a dialog.
 export function jobStrip() {
   const element = h("div", {class: "stack tight job-strip"});
   const draw = () => {

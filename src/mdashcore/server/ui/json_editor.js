@@ -1,4 +1,4 @@
-// A text area for JSON that says where it is wrong.
+// A text area for JSON that shows the place of an error.
 //
 // jsonEditor({label, value, rows, onChange}): {element, value (throws with words), set(value), type(text), isValid()}
 
@@ -62,7 +62,7 @@ export function jsonEditor({label, value, rows = 10, onChange, optional = false}
   };
 }
 
-// JSON.parse with an error that has `line`, `column` and `position`, and says them.
+// Parses like JSON.parse. The error has `line`, `column` and `position`, and names them.
 export function parseJson(text) {
   try {
     return JSON.parse(text);
@@ -78,10 +78,10 @@ const SPACE = /[ \t\n\r]*/y;
 const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
 const SCALAR = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y;
 
-// Where the text stops being JSON: browsers say it in different words, or not at all. Without recursion, for any depth.
+// Finds where the text stops being JSON; browsers report it differently or not at all. No recursion, for any depth.
 function errorPosition(text) {
   let at = 0;
-  const open = []; // the brackets that are waited for
+  const open = []; // the brackets that are still open
   let wanted = "value"; // "value", "value or end", "key", "key or end", "colon", "next"
   const take = (regexp) => {
     regexp.lastIndex = at;

@@ -1,16 +1,16 @@
-// A JSON value to be read: nested lines, with marks.
+// Shows a JSON value: nested lines, with marks.
 
 import {foreign, h} from "./dom.js";
 import {isObject} from "./live.js";
 import {jsonText, keyOf} from "./tree.js";
 
-const MOST = 2000; // lines drawn: a shadow of 32 KiB has fewer, a longer answer is not read line by line
+const MOST = 2000; // lines drawn: a shadow of 32 KiB has fewer, and people do not read a longer answer line by line
 const LONGEST = 2000; // characters of one value: more than a screen has
 const KEY = 200; // of one key
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text);
 
-// jsonView(value, {label, marks}): `marks` is a Map from keyOf(path) to a word that stands behind the line.
+// jsonView(value, {label, marks}): `marks` is a Map from keyOf(path) to a word behind the line.
 export function jsonView(value, {label, marks = new Map()} = {}) {
   const lines = [];
 
@@ -39,5 +39,5 @@ export function jsonView(value, {label, marks = new Map()} = {}) {
   return h("div", {class: "json-view code", tabindex: 0, role: "group", "aria-label": label}, lines);
 }
 
-// The same as plain text, to be copied: for what a device answered.
+// The same as plain text, to be copied, for the answer of a device.
 export const jsonBlock = (value, label) => h("pre", {class: "json-block", tabindex: 0, role: "group", "aria-label": label}, jsonText(value, 2));

@@ -1,8 +1,8 @@
-// The one place that keeps live state: the device table, and the stream of notifications.
+// The only module that keeps live state: the device table, and the stream of notifications.
 //
-// First the server is asked where the log of notifications ends; the socket then begins there, and the devices are read:
-// nothing falls between the two. After a lost connection the stream goes on at the next offset; where something was missed
-// all the same, the devices are read anew.
+// First the server is asked where the log of notifications ends. The socket begins there, and then the devices are
+// read, so that nothing is missed between the two. After a lost connection the stream continues at the next offset. If
+// notifications were missed all the same, the devices are read again.
 
 import {ROOT, devicePath, get, post} from "./api.js";
 import {follow} from "./merge.js";
@@ -10,12 +10,12 @@ import {follow} from "./merge.js";
 export {difference, isObject, merge, same} from "./merge.js";
 
 const FIRST_WAIT = 500; // ms before the first try to reconnect; doubled each time
-const LONGEST_WAIT = 15_000; // ms: a server that is back is found within seconds
+const LONGEST_WAIT = 15_000; // ms: a server that has come back is found within seconds
 const PATIENCE = 10_000; // ms for the answer to a short question, and for a socket to open
-const CHECK = 60_000; // ms of silence after which the server is asked whether it is one: two short requests, none while the page is hidden
-const GRACE = 5000; // ms for what the server has stored to come by the socket too: far above what it takes
-const BATCH = 100; // ms in which changes are told together: ten repaints a second are live enough
-const TOLD = 20_000; // notifications remembered during a read: beyond that, reading again is cheaper
+const CHECK = 60_000; // ms of silence before the server is checked: two short requests, none while the page is hidden
+const GRACE = 5000; // ms for stored notifications to come by the socket too: far longer than usual
+const BATCH = 100; // ms in which changes are reported together: ten repaints a second are enough
+const TOLD = 20_000; // notifications remembered during a read: beyond, another read costs less
 const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
 const RAM_POINTS = 60; // per device, for a sparkline
 
@@ -24,15 +24,15 @@ export const devices = new Map(); // id → device as the API gives it, and ram:
 let socket = null;
 let running = false;
 let state = "stopped"; // "connecting" (for the first time), "live", "reconnecting", "stopped"
-let user = null; // whose session it is
-let cursor = null; // offset of the newest notification seen
-let hole = {}; // stands for what was missed, which at first is all; null: nothing was
+let user = null; // the user of the session
+let cursor = null; // offset of the newest notification received
+let hole = {}; // stands for missed notifications, at first for all; null: none are missed
 let wait = FIRST_WAIT;
 let timer = null;
-let lastSign = 0; // when something was heard, or found to be in order
+let lastSign = 0; // when a message came, or a check succeeded
 let checking = false;
 let loggedOut = () => {};
-let generation = 0; // counts connections: what belongs to an older one is not heeded
+let generation = 0; // counts connections: the messages of an older one are discarded
 
 // Subscriptions: each returns the function that ends it.
 
@@ -53,7 +53,7 @@ const notified = topic();
 const changed = topic();
 const stateChanged = topic();
 
-// onNotification((notification) => …, {id, name}): `name` may end with "*". Every one, in order, at once.
+// onNotification((notification) => …, {id, name}): `name` may end with "*". Called for each, in order, immediately.
 export function onNotification(listener, {id, name} = {}) {
   return notified.listen((note) => {
     if (id !== undefined && note.id !== id) return;
@@ -62,7 +62,7 @@ export function onNotification(listener, {id, name} = {}) {
   });
 }
 
-// onDevices((ids) => …): a Set of ids whose device has changed, come or gone; null after all were read anew.
+// onDevices((ids) => …): a Set of ids whose device has changed, come or gone; null after all were read again.
 export const onDevices = changed.listen;
 
 // onDevice("lamp", (device) => …): the device after each change, undefined once it is gone.
@@ -73,7 +73,7 @@ export const onDevice = (id, listener) =>
 export const onState = stateChanged.listen;
 export const connectionState = () => state;
 
-// Whether the devices have been read once: an empty table before that means nothing.
+// Whether the devices have been read once. Before that, an empty table means nothing.
 export const isLoaded = () => loaded;
 let loaded = false;
 
@@ -106,14 +106,14 @@ function setState(next) {
   stateChanged.tell(state);
 }
 
-// Is the server there, and are we still who we were? Only then the socket is opened.
+// Opens the socket if the server answers and the session still belongs to the same user.
 async function again() {
   const mine = ++generation;
   setState(loaded ? "reconnecting" : "connecting");
   try {
     const found = await probe();
     if (mine !== generation || !isOurs(found.user)) return;
-    if (cursor === null || found.end < cursor) { // another log than before: a server that has begun anew
+    if (cursor === null || found.end < cursor) { // another log than before: the server has begun a new one
       cursor = found.end;
       hole = {};
     }
@@ -123,14 +123,14 @@ async function again() {
   }
 }
 
-// Who is logged in, and the offset of the newest notification that is stored: -1 if there is none.
+// Returns the user of the session, and the offset of the newest stored notification: -1 if there is none.
 async function probe() {
   const options = {signal: AbortSignal.timeout(PATIENCE)};
   const [{user: name}, [newest]] = await Promise.all([get("/session", undefined, options), post("/logs", {before: NEWEST, limit: 1}, options)]);
   return {user: name, end: newest?.offset ?? -1};
 }
 
-// In another tab somebody else may have logged in: what this page shows is not theirs.
+// Another user may have logged in in another tab: then this page must not show its data.
 function isOurs(name) {
   user ??= name;
   if (name !== null && name === user) return true;
@@ -166,11 +166,11 @@ function lost() {
   socket = null;
   setState(loaded ? "reconnecting" : "connecting");
   clearTimeout(timer);
-  timer = setTimeout(again, wait * (0.75 + Math.random() / 2)); // not all browsers at once
+  timer = setTimeout(again, wait * (0.75 + Math.random() / 2)); // browsers must not reconnect all at the same time
   wait = Math.min(2 * wait, LONGEST_WAIT);
 }
 
-// A browser tells nobody of a connection that is half open: does the server have what has not come?
+// Browsers do not report a half-open connection. Asks whether the server has notifications that have not come.
 async function check() {
   if (state !== "live" || checking) return;
   const mine = generation;
@@ -207,9 +207,10 @@ const sleep = (time) => new Promise((done) => setTimeout(done, time));
 
 // Reading
 
-const reads = new Set(); // those under way: {id, told: the notifications that came meanwhile}
+const reads = new Set(); // running reads: {id, told: the notifications that came meanwhile}
 
-// What is read is older than what is told meanwhile: that is applied again. `id`: of this device alone. Whether it counted.
+// Reads a snapshot, and applies the notifications that came meanwhile to it again, because they are newer. `id`: of
+// this device only. Returns whether the snapshot was used.
 async function snapshot(read, write, id) {
   const mine = {id, told: []};
   reads.add(mine);
@@ -224,7 +225,7 @@ async function snapshot(read, write, id) {
   return true;
 }
 
-// Reads one device anew, where a notification was not enough.
+// Reads one device again, if a notification was not enough.
 export async function refresh(id) {
   const read = () => get(devicePath(id)).catch((error) => (error.status === 404 ? undefined : Promise.reject(error)));
   await snapshot(read, (device) => (device ? put(device) : devices.delete(id)), id);
@@ -242,12 +243,12 @@ async function readAll() {
     }
     for (const id of gone) devices.delete(id);
     loaded = true;
-    if (hole === mine) hole = null; // else something was missed since
+    if (hole === mine) hole = null; // else notifications were missed since
   });
   if (counted) changed.tell(null);
 }
 
-// What was not read is missing until all is read anew.
+// After a failed read, data is missing until all devices are read again.
 function failed() {
   hole = {};
   if (socket) lost();
@@ -258,7 +259,7 @@ const rereading = new Set();
 async function reread(id) {
   if (rereading.has(id)) return;
   rereading.add(id);
-  await sleep(BATCH); // several updates at once are read once
+  await sleep(BATCH); // several updates in a short time need one read
   rereading.delete(id);
   if (running) await refresh(id).catch(failed);
 }
@@ -269,7 +270,7 @@ function take(note) {
   if (note.offset <= cursor) return;
   const isNext = note.offset === cursor + 1;
   cursor = note.offset;
-  if (!isNext) { // what was between is not kept
+  if (!isNext) { // the notifications between were not kept
     hole = {};
     readAll().catch(failed);
   }
@@ -289,14 +290,14 @@ function apply(note) {
     devices.delete(note.id);
     mark(note.id);
   } else if (device === undefined) {
-    return; // one that is gone, and speaks its last
+    return; // the last notifications of a removed device
   } else if (note.name === "online" || note.name === "offline") {
     device.online = note.name === "online";
     device.last_seen = time;
     mark(note.id);
   } else if (note.name === "updated") {
     if (note.data?.name !== undefined) device.name = note.data.name;
-    if (note.data?.delta_limit !== undefined) reread(note.id); // it may be that of the platform now
+    if (note.data?.delta_limit !== undefined) reread(note.id); // the platform's limit may apply now
     if (note.data?.shadow) applyShadow(device, note.data.shadow);
     mark(note.id);
   } else if (note.name.startsWith("rpc.out.")) {
@@ -307,8 +308,8 @@ function apply(note) {
 
 function applyShadow(device, update) {
   const {id, shadow} = device;
-  if (update.version <= shadow.version) return; // read meanwhile
-  if (update.version > shadow.version + 1) { // another update is missing between the two
+  if (update.version <= shadow.version) return; // this version was read meanwhile
+  if (update.version > shadow.version + 1) { // an update between the two is missing
     reread(id);
   } else {
     follow(shadow, update);
@@ -318,7 +319,7 @@ function applyShadow(device, update) {
 
 // The table
 
-// A device stays the same object, whatever is read of it: lists hold it.
+// Keeps the object of a device, because lists refer to it.
 function put(device) {
   const known = devices.get(device.id);
   device.ram = known?.ram ?? [];

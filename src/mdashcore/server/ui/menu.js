@@ -1,6 +1,6 @@
 // A button that opens a short menu: menuButton("Actions for lamp", () => [{label, run, danger}]).
 //
-// Arrows move in it, Escape closes it, and the focus goes back to the button.
+// The arrow keys move in the menu, Escape closes it, and the focus goes back to the button.
 
 import {h} from "./dom.js";
 

@@ -1,6 +1,6 @@
-// Shadows and other JSON, merged and compared as the server does it.
+// Merges and compares shadows and other JSON as the server does.
 
-// The next update of a shadow.
+// Applies an update to a shadow.
 export function follow(shadow, {state: update, version, timestamp}) {
   const {desired, reported} = update === null ? {} : merge({desired: shadow.state.desired, reported: shadow.state.reported}, update);
   const delta = difference(desired ?? {}, reported ?? {});
@@ -12,7 +12,7 @@ export function follow(shadow, {state: update, version, timestamp}) {
   Object.assign(shadow, {version, timestamp});
 }
 
-// RFC 7396, but an object that only removes makes no object where there is none.
+// RFC 7396, except that an object that only removes creates no missing object.
 export function merge(target, patch) {
   if (!isObject(patch)) return patch;
   const merged = Object.assign(Object.create(null), isObject(target) ? target : {});
@@ -23,14 +23,14 @@ export function merge(target, patch) {
   return merged;
 }
 
-// Whether a patch has members, and all of them remove.
+// Whether a patch has members, and all of them remove something.
 function onlyRemoves(patch) {
   if (!isObject(patch)) return false;
   const values = Object.values(patch);
   return values.length > 0 && values.every((value) => value === null || onlyRemoves(value));
 }
 
-// What of `desired` is not in `reported`, or otherwise there; undefined if nothing.
+// Returns the part of `desired` that `reported` lacks or has with another value; undefined if there is none.
 export function difference(desired, reported) {
   const found = Object.create(null);
   for (const [key, value] of Object.entries(desired)) {

@@ -18,13 +18,13 @@ export const KINDS = [
 
 const BAD = /^(rejected|delta\.withheld)$|^ota\.(FAILED|REJECTED|TIMED_OUT|ROLLED_BACK)$|^rollout\.(PAUSED|ABORT)/;
 
-// "bad", "muted" or "": how much it asks for attention.
+// "bad", "muted" or "": how much attention it needs.
 export function weight({name}) {
   if (BAD.test(name)) return "bad";
   return name === "offline" || name === "deleted" ? "muted" : "";
 }
 
-// What a notification says, beside its name.
+// Describes a notification, beside its name.
 export function summary({name, data}) {
   if (name === "online" || name === "offline") return `${name === "online" ? "connected" : "disconnected"}${data?.changes ? `, after ${data.changes} changes` : ""}`;
   if (name === "rejected") return `${data?.reason ?? ""}${data?.count ? `, ${data.count} times` : ""}: ${data?.data ?? ""}`;
@@ -65,7 +65,7 @@ function collect(value, path, found) {
 const counted = (counts) => (isObject(counts)
   ? Object.entries(counts).filter(([, number]) => number).map(([outcome, number]) => `${number} ${outcome}`).join(", ") : "");
 
-// A line of a device's log: the text of Log {data}, or whatever it sent.
+// Returns a line of a device's log: the text of Log {data}, or the JSON of other data.
 export function logText(data) {
   if (typeof data?.data === "string") return data.data.replace(/\r?\n$/, "");
   return data === undefined ? "" : JSON.stringify(data);

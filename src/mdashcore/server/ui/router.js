@@ -1,7 +1,7 @@
-// From the address's fragment to a view: #/device/lamp/shadow.
+// Maps the address's fragment to a view: #/device/lamp/shadow.
 //
-// A view is a function (params) => {element, title, destroy?, update?(params)}. `update` is called in place of a new view when
-// only the params changed and it returns true.
+// A view is a function (params) => {element, title, destroy?, update?(params)}. If only the params have changed,
+// `update` is called; if it returns true, the view stays, else a new one takes its place.
 
 const routes = [];
 let notFound = () => ({title: "Not found"});
@@ -20,7 +20,7 @@ export function otherwise(view) {
   notFound = view;
 }
 
-// The present address: {view, params, query, path, public}. `query` is what stands behind a "?" in the fragment.
+// Returns the present address: {view, params, query, path, public}. `query` is the part after a "?" in the fragment.
 export function match(hash = location.hash) {
   const [path, search = ""] = (hash.replace(/^#/, "") || "/").split("?", 2);
   const query = Object.fromEntries(new URLSearchParams(search));
@@ -38,14 +38,14 @@ function decode(text) {
   try {
     return text === undefined ? undefined : decodeURIComponent(text);
   } catch {
-    return text; // a "%" that somebody typed
+    return text; // a "%" that a person typed
   }
 }
 
 // link("device", id, "shadow"): a fragment with its parts encoded.
 export const link = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
-// To a view: what is no fragment of ours would leave the page, and may have come in a link.
+// Goes to a view. Other addresses may come from a stranger's link and would leave the page, so they are not used.
 export function go(to, {replace = false} = {}) {
   const hash = to?.startsWith("#/") ? to : "#/devices";
   if (replace) location.replace(hash);

@@ -1,7 +1,8 @@
 // Line plots in SVG.
 //
-// sparkline([1, 2, 3], {label}): a small picture for a table's cell.
-// plot({label, unit, format, name}): `name` is the label as text where that is a node. {element, push(time ms, value), set([[time, value], …])}: axes' extremes, values on hover and by arrow keys.
+// sparkline([1, 2, 3], {label}): a small picture for a cell of a table.
+// plot({label, unit, format, name}): `name` is the label as text if that is a node. {element, push(time ms, value),
+// set([[time, value], …])}: the extremes of both axes, and values on hover and by arrow keys.
 
 import {fill, h, s, setText} from "./dom.js";
 
@@ -93,7 +94,7 @@ export function plot({label, name = label, unit = "", format = (value) => value.
   };
 }
 
-// [[x, y], …] into a box, y upwards; a flat line lies in the middle.
+// Scales [[x, y], …] into a box, y upwards; a flat line lies in the middle.
 function scale(data, width, height, margin) {
   if (!data.length) return [];
   const xs = data.map(([x]) => x), ys = data.map(([, y]) => y);

@@ -1,11 +1,11 @@
-// What happened and what happens, in one scroll: the stored log as far back as one scrolls, and the live notifications below it.
+// Stored and live notifications in one list: the log as far back as a person scrolls, and the live ones below it.
 //
-// stream({label, query: {id, name}, accept(note), line(note) → node, nothing: node, onState}): {element, setQuery(query, accept),
-//   pause(), resume(), isPaused(), destroy()}
-//   query: what is asked of the server; accept: what of that is shown. onState({paused, waiting}) after each change.
+// stream({label, query: {id, name}, accept(note), line(note) → node, nothing: node, onState}):
+//   {element, setQuery(query, accept), pause(), resume(), isPaused(), destroy()}
+//   query: for the server; accept: whether a note is shown. onState({paused, waiting}) after each change.
 //
-// Nothing falls between the two: live ones wait while something is read, and each counts once by its offset. Once live.js
-// tells them at all, it leaves none out.
+// No notification is missed between the two: live ones wait during a read, and each counts once by its offset. After
+// its first notification, live.js leaves none out.
 
 import {post} from "./api.js";
 import {inWords} from "./dialog.js";
@@ -13,26 +13,26 @@ import {fill, h, setText} from "./dom.js";
 import * as live from "./live.js";
 
 const PAGE = 200; // notifications in one read
-const KEEP = 2000; // lines in the page while it follows: more is read again when somebody scrolls back
+const KEEP = 2000; // lines in the page while it follows: more are read again when a person scrolls back
 const CAP = 5000; // lines in the page, or notifications waiting, at most
 const FILTERED = 20_000; // notifications kept, most of them hidden by a filter
 const NEWEST = Number.MAX_SAFE_INTEGER; // beyond the end of every log
-const LOOK_BACK = 10; // reads without a find before asking whether to go on
-const NEAR = 300; // px from the top within which more is read
-const AT_END = 40; // px: who is so near the newest follows it
+const LOOK_BACK = 10; // reads without a match before asking whether to go on
+const NEAR = 300; // px from the top within which older ones are read
+const AT_END = 40; // px: within them the page follows the newest
 const BATCH = 50; // ms in which lines are added together
-const BATCHED = 1000; // of them at most: the timers of a hidden page are slow
+const BATCHED = 1000; // of them at most, because the timers of a hidden page are slow
 
 export function stream({label, query, accept = () => true, line, nothing, onState}) {
-  let notes = []; // oldest first, without holes; those that `accept` takes have a line
+  let notes = []; // oldest first, without gaps; those that `accept` takes have a line
   let waiting = []; // came while paused, or during a read
   let paused = false;
   let following = true; // the newest is kept in sight
-  let detached = false; // the newest were let go, to look far back
-  let behind = true; // what is told live may begin later than what was read ends
+  let detached = false; // the newest were dropped, because a person reads old ones
+  let behind = true; // the live ones may begin later than the read ones end
   let unread = 0;
-  let reading = null; // the present read
-  let complete = false; // whether the beginning of the log is there
+  let reading = null; // the running read
+  let complete = false; // whether the beginning of the log is loaded
   let dead = false;
 
   const edge = h("div", {class: "stream-edge"});
@@ -57,7 +57,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   const last = () => notes.at(-1)?.offset ?? -1;
 
-  // Whether what comes has to wait.
+  // Whether live ones have to wait.
   const isHeld = () => paused || reading !== null || behind;
 
   function tell() {
@@ -71,7 +71,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   // The stored log
 
-  // One read at a time; what comes live meanwhile waits. A newer read makes an older one stop: what is shown begins anew.
+  // Runs one read at a time; live ones wait meanwhile. A newer read ends an older one, because the list begins anew.
   async function read(run, failed = sayError) {
     const mine = (reading = {});
     fill(edge, "Loading…");
@@ -104,7 +104,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   const ask = (body) => post("/logs", {...query, ...body});
 
-  // From nothing: the newest.
+  // Begins with the newest.
   function start() {
     notes = [];
     waiting = [];
@@ -139,7 +139,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     });
   }
 
-  // Once notifications are told: what came between. While paused or reading, this is left for the end of that.
+  // Reads the ones between, once live ones come. While paused or reading, this happens at the end of that.
   function catchUp() {
     if (!behind || paused || reading || live.connectionState() !== "live") return;
     behind = false;
@@ -153,12 +153,12 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
           append(found);
           if (found.length < 1000) return;
         }
-        start(); // so much has happened that it is easier to begin with the newest
+        start(); // so many came that it is easier to begin with the newest
       }, letGo);
     }
   }
 
-  // What is missing must not lie between two lines: it is above the first one, where one looks back for it.
+  // A gap must not be between two lines: the gap is above the first one, where a person looks for older ones.
   function letGo(error) {
     if (following) {
       notes = [];
@@ -166,7 +166,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
       complete = false;
       sayError(new Error(`Some entries could not be loaded: ${error.message}`));
     } else {
-      detached = true; // who reads something old keeps it
+      detached = true; // a person who reads old ones keeps them
       drawEdge();
     }
   }
@@ -190,7 +190,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
       shed(KEEP);
       toBottom();
     } else if (lines.childElementCount > CAP || notes.length > FILTERED) {
-      detached = true; // who reads something old keeps it
+      detached = true; // a person who reads old ones keeps them
     }
   }
 
@@ -208,7 +208,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     if (lines.childElementCount === CAP) notes = notes.filter(({offset}) => offset <= newest);
   }
 
-  // Forgets the oldest: they can be read again.
+  // Drops the oldest lines, which can be read again.
   function shed(size) {
     if (lines.childElementCount <= size && notes.length <= FILTERED) return;
     while (lines.childElementCount > size) lines.firstChild.remove();
@@ -257,7 +257,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   function flush() {
     clearTimeout(timer);
     timer = 0;
-    const found = batch.filter(isMine); // it may be asked for something else by now
+    const found = batch.filter(isMine); // the query may have changed meanwhile
     batch = [];
     if (found.length === 0) return;
     if (isHeld()) {
@@ -268,7 +268,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     tell();
   }
 
-  queueMicrotask(() => dead || start()); // what onState tells of exists by then
+  queueMicrotask(() => dead || start()); // the callers of onState have their elements by then
   return {
     element,
     setQuery: (next, nextAccept = () => true) => {
@@ -303,7 +303,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
 const STOPPED = Symbol("a newer read has begun");
 
-// A button that stops the stream, and lets it go on.
+// A button that pauses and resumes the stream.
 export function pauseButton(shown) {
   const button = h("button", {type: "button", "aria-pressed": "false", onclick: () => {
     if (shown().isPaused()) shown().resume();
@@ -317,7 +317,7 @@ export function pauseButton(shown) {
   return {button, draw};
 }
 
-// <time> as a log has it: the time of the day, before it the day if that is another one.
+// A <time> in the form of a log: the time of the day, with the day before it if it is another one.
 export function clockTag(seconds) {
   const date = new Date(seconds * 1000);
   const clock = date.toLocaleTimeString("en-GB");
@@ -326,9 +326,9 @@ export function clockTag(seconds) {
     isToday ? clock : `${date.toLocaleDateString("en-GB", {day: "numeric", month: "short"})} ${clock}`);
 }
 
-const SHORT = 400; // characters of a text that are shown at once
+const SHORT = 400; // characters of a text that are shown first
 
-// A text of any length, cut, with a button that shows the whole.
+// A text of any length, cut, with a button that shows all of it.
 export function longText(text, whole = text, limit = SHORT) {
   const isLong = text.length > limit || whole !== text;
   const short = h("bdi", {}, text.length > limit ? `${text.slice(0, limit)}…` : text);

@@ -1,4 +1,4 @@
-// A table of any length: only the rows that can be seen are in the document.
+// A table of any length: only the visible rows are in the document.
 //
 // table({label, columns, rowKey, onOpen, selectable, onSelect, sort, onSort, empty})
 //   columns: [{key, title, width, cell(row) → node or text, sort?(row) → text or number, hide?: "phone", end?: true}]
@@ -13,7 +13,7 @@
 
 import {fill, h} from "./dom.js";
 
-const OVERSCAN = 8; // rows above and below what can be seen, so that quick scrolling shows no gaps
+const OVERSCAN = 8; // rows above and below the visible ones, so that quick scrolling shows no gaps
 
 const collator = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 
@@ -22,7 +22,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   let order = []; // rows, sorted
   let sorting = sort ?? {key: columns.find((column) => column.sort)?.key, down: false};
   let active = 0; // index of the row that has the tab stop
-  let anchor = null; // the key of that row, which stays the active one when the order changes
+  let anchor = null; // the key of that row, which stays active when the order changes
   const selection = new Set();
   const shown = new Map(); // key → {element, index, stale}
 
@@ -54,7 +54,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     });
   };
   element.addEventListener("scroll", later, {passive: true});
-  element.addEventListener("focusin", (event) => { // however a row came to the focus, it is where one is now
+  element.addEventListener("focusin", (event) => { // the focused row is the active one
     const index = Number(event.target.closest(".table-space .table-row")?.getAttribute("aria-rowindex")) - 2;
     if (index >= 0 && index !== active) {
       active = index;
@@ -66,7 +66,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   let pressed = null; // the row on which a mouse button or a finger is down
   element.addEventListener("pointerdown", (event) => {
     pressed = event.target.closest(".table-space .table-row");
-    const released = new AbortController(); // by whichever comes
+    const released = new AbortController(); // by the first of these events
     for (const kind of ["pointerup", "pointercancel"]) {
       addEventListener(kind, () => {
         released.abort();
@@ -148,7 +148,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     }
   }
 
-  // Who reads the document, and not the screen, finds the rows as they are seen.
+  // A screen reader finds the rows in the order on the screen.
   function inOrder(nodes) {
     let before = null;
     for (const node of nodes) {
@@ -156,7 +156,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       if (place !== node) {
         const focused = node.contains(document.activeElement) && document.activeElement;
         space.insertBefore(node, place);
-        if (focused) focused.focus({preventScroll: true}); // to be moved is to lose it
+        if (focused) focused.focus({preventScroll: true}); // moving an element drops its focus
       }
       before = node;
     }
@@ -167,7 +167,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     const check = selectable && h("div", {role: "gridcell", class: "check"}, h("input", {
       type: "checkbox", tabindex: -1, checked: selection.has(key), "aria-label": `Select ${key}`, onclick: (event) => toggle(key, event.shiftKey)}));
     const entry = known ?? {element: h("div", {class: "table-row", role: "row", onclick: (event) => clicked(event, key)})};
-    if (entry.element === pressed) return void Object.assign(entry, {stale: true}); // or the click would hit nothing
+    if (entry.element === pressed) return void Object.assign(entry, {stale: true}); // else the click would miss
     const focused = stops(entry.element).indexOf(document.activeElement);
     fill(entry.element, check, cells);
     if (focused >= 0) stops(entry.element)[focused]?.focus({preventScroll: true});
@@ -243,7 +243,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     return undefined;
   }
 
-  // Among what can be worked with in a row.
+  // Moves among the controls in a row.
   function inside(event) {
     const row = event.target.closest(".table-space .table-row");
     const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];

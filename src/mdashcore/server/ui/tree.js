@@ -1,11 +1,11 @@
-// JSON values as trees: paths into them, what differs between two, and how they are written for people.
+// JSON values as trees: paths, differences, and text for people.
 //
-// A path is a list of keys. A leaf is whatever is no object with members: arrays are leaves, as merging takes them as a whole.
-// Objects made here have no prototype: "__proto__" is a key like any other.
+// A path is a list of keys. A leaf is any value but an object with members: arrays are leaves, because merging replaces
+// them as a whole. Objects made here have no prototype, so that "__proto__" is a key like any other.
 
 import {isObject, same} from "./live.js";
 
-// [[path, value], …] of all leaves, in their order.
+// Returns [[path, value], …] of all leaves in their order.
 export function leaves(value, path = []) {
   if (!isObject(value)) return path.length ? [[path, value]] : [];
   const entries = Object.entries(value);
@@ -13,7 +13,7 @@ export function leaves(value, path = []) {
   return entries.flatMap(([key, inner]) => leaves(inner, [...path, key]));
 }
 
-// The value at a path; undefined where there is none.
+// Returns the value at a path; undefined if there is none.
 export function at(value, path) {
   let found = value;
   for (const key of path) {
@@ -25,14 +25,14 @@ export function at(value, path) {
 
 const bare = (value) => Object.assign(Object.create(null), isObject(value) ? value : {});
 
-// A copy with another value at a path; what stood in its way is replaced.
+// Returns a copy with another value at a path. Values in the way of the path are replaced.
 export function put(value, [key, ...rest], leaf) {
   const copy = bare(value);
   copy[key] = rest.length ? put(copy[key], rest, leaf) : leaf;
   return copy;
 }
 
-// A copy without what is at a path, and without the objects that it leaves empty.
+// Returns a copy without the value at a path, and without the objects that become empty.
 export function remove(value, [key, ...rest]) {
   const copy = bare(value);
   const inner = rest.length && isObject(copy[key]) ? remove(copy[key], rest) : {};
@@ -41,7 +41,7 @@ export function remove(value, [key, ...rest]) {
   return copy;
 }
 
-// The merge patch (RFC 7396) that makes `to` of `from`; undefined if they are the same. A null in `to` deletes.
+// Returns the merge patch (RFC 7396) from `from` to `to`; undefined if they are the same. A null in `to` deletes.
 export function patch(from, to) {
   const found = Object.create(null);
   for (const key of Object.keys(from)) if (!Object.hasOwn(to, key)) found[key] = null;
@@ -59,7 +59,7 @@ export function patch(from, to) {
   return Object.keys(found).length ? found : undefined;
 }
 
-// What is left of a document when its nulls have deleted their keys.
+// Returns a document after its nulls have deleted their keys.
 export function withoutNulls(value) {
   if (!isObject(value)) return value;
   const found = Object.create(null);
@@ -67,7 +67,7 @@ export function withoutNulls(value) {
   return found;
 }
 
-// [{path, before, after}, …]: the leaves that differ; undefined where there is none.
+// Returns [{path, before, after}, …] of the leaves that differ; undefined for a missing leaf.
 export function changes(from, to) {
   const index = (value) => new Map(leaves(value).map(([path, leaf]) => [keyOf(path), {path, leaf}]));
   const before = index(from), after = index(to);
@@ -80,7 +80,7 @@ export function changes(from, to) {
   return found;
 }
 
-// A path as a key of a Map or Set.
+// Returns a path as a key of a Map or Set.
 export const keyOf = (path) => JSON.stringify(path);
 
 const PLAIN = /^[\p{L}\p{N}_$@:+/-]+$/u;
@@ -90,7 +90,7 @@ export function formatPath(path) {
   return path.map((key, i) => (PLAIN.test(key) ? (i ? "." : "") + key : `[${jsonText(key)}]`)).join("");
 }
 
-// The same, cut to what fits a line.
+// The same, cut to the length of a line.
 export function shortPath(path, most = 120) {
   const text = formatPath(path);
   return text.length > most ? `${text.slice(0, most)}…` : text;
@@ -98,7 +98,7 @@ export function shortPath(path, most = 120) {
 
 const STEP = /\[("(?:[^"\\]|\\.)*")\]|(\.?)([^.[\]"\s]+)/y;
 
-// The inverse; throws with words.
+// The inverse; throws an Error for people.
 export function parsePath(text) {
   const path = [];
   STEP.lastIndex = 0;
@@ -119,16 +119,16 @@ export function parsePath(text) {
   return path;
 }
 
-// Marks that turn the writing around, or cannot be seen: in JSON they can be written as escapes.
+// Characters that reverse the direction of text, or are invisible: in JSON they can be written as escapes.
 const UNSEEN = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
-// JSON in which nothing is hidden.
+// JSON without hidden characters.
 export function jsonText(value, indent) {
   const text = JSON.stringify(value, null, indent) ?? "";
   return text.replace(UNSEEN, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-// The same, cut to what fits a line of a table.
+// The same, cut to the length of a line in a table.
 export function shortJson(value, most = 200) {
   const text = jsonText(value);
   return text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text;

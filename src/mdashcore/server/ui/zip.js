@@ -1,4 +1,4 @@
-// Reads single files out of a zip, without reading all of it: PKWARE's APPNOTE, sections 4.3.6 to 4.3.16.
+// Reads single files of a zip without reading all of it: PKWARE's APPNOTE, sections 4.3.6 to 4.3.16.
 
 const END_SIZE = 22; // bytes of the record at the end, without its comment
 const MAX_COMMENT = 65_535; // bytes
@@ -9,13 +9,13 @@ const STORED = 0, DEFLATED = 8;
 
 const broken = (words) => new Error(`the zip is damaged: ${words}`);
 
-// Whether a file begins as a zip does.
+// Whether a file begins like a zip.
 export async function isZip(file) {
   const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
   return start[0] === 0x50 && start[1] === 0x4b;
 }
 
-// [{path, size, packed, method, crc, start}, …] from the directory at the end.
+// Reads [{path, size, packed, method, crc, start}, …] from the directory at the end.
 export async function entries(file) {
   const tail = await view(file, Math.max(0, file.size - END_SIZE - MAX_COMMENT), file.size);
   let end = tail.byteLength - END_SIZE;
@@ -44,7 +44,7 @@ export async function entries(file) {
   return found;
 }
 
-// The bytes of one of them, at most `limit`.
+// Reads the bytes of one entry, at most `limit`.
 export async function content(file, entry, limit) {
   if (entry.size > limit || entry.packed > limit) throw new Error(`${entry.path} is larger than ${limit} bytes`);
   const local = await view(file, entry.start, entry.start + 30);
@@ -67,7 +67,7 @@ async function unpack(packed, {method, path}, limit) {
       const {done, value} = await reader.read();
       if (done) break;
       size += value.length;
-      if (size > limit) throw new Error(`${path} is larger than ${limit} bytes`); // whatever the list says
+      if (size > limit) throw new Error(`${path} is larger than ${limit} bytes`); // whatever the directory says
       parts.push(value);
     }
   } catch (error) {
@@ -90,7 +90,8 @@ function crc32(bytes) {
   return (sum ^ 0xffffffff) >>> 0;
 }
 
-// A firmware's zip: {manifest, entries, problems: [words, …]}; `problems` is what the server will refuse it for.
+// Reads a firmware's zip: {manifest, entries, problems: [words, …]}; `problems` are the reasons for which the server
+// will refuse the zip.
 export async function readFirmware(file) {
   const all = await entries(file);
   const found = all.find(({path}) => /^([^/]+\/)?manifest\.json$/.test(path));
@@ -114,4 +115,4 @@ export async function readFirmware(file) {
   };
 }
 
-const MAX_MANIFEST = 16_384; // bytes: what the server takes, for a device holds it in RAM
+const MAX_MANIFEST = 16_384; // bytes: the server takes no more, because a device holds the manifest in RAM

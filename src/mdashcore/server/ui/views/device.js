@@ -1,7 +1,7 @@
-// One device: what it is, and its tabs.
+// One device: its facts, and its tabs.
 //
-// A tab's default export is (device, context) => {element, update?(device), destroy?}. `update` is called with the device
-// after each change; `context.session` is who is logged in, `context.query` what stands behind the "?".
+// A tab's default export is (device, context) => {element, update?(device), destroy?}. `update` is called with the
+// device after each change; `context.session` is the session, `context.query` the part after the "?".
 
 import {damagedTag, fill, foreign, h, setText, timeTag} from "../dom.js";
 import {empty, inWords, loading} from "../dialog.js";
@@ -51,7 +51,7 @@ export default async function view({id, tab, query, session}) {
     h("header", {class: "device-head"}, name, status, menu), details, nav, panel);
 
   async function deleteIt(now) {
-    if (await remove([now]) && element.isConnected) go("#/devices", {replace: true}); // what is gone is no place to come back to
+    if (await remove([now]) && element.isConnected) go("#/devices", {replace: true}); // a removed device has no page to come back to
   }
 
   function draw(now) {
@@ -69,13 +69,13 @@ export default async function view({id, tab, query, session}) {
       else anchor.removeAttribute("aria-current");
     }
     endLoading();
-    const end = endLoading = element.isConnected ? loading() : () => {}; // before, the page has a sign
+    const end = endLoading = element.isConnected ? loading() : () => {}; // before, the page shows a sign of its own
     let made;
     try {
       const module = await found[2]();
       made = await module.default(live.devices.get(id) ?? device, {session, query: search});
     } catch (error) {
-      if (error.status === undefined) console.error(error); // a fault of ours
+      if (error.status === undefined) console.error(error); // a bug
       made = {element: empty("This did not work", inWords(error), h("button", {type: "button", onclick: () => open(key, search)}, "Try again"))};
     }
     end();

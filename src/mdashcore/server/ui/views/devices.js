@@ -19,7 +19,7 @@ const firmware = (device) => {
   return live.isObject(found) ? found : {};
 };
 
-// A device may report anything; only text is text.
+// A device may report any value; other values than text count as no text.
 const word = (value) => (typeof value === "string" ? value : "");
 
 const isUncommitted = (device) => firmware(device).is_committed === false;
@@ -77,7 +77,7 @@ const STATUS = {
   uncommitted: ["Uncommitted", isUncommitted],
 };
 
-// Who comes back from a device finds the list as it was.
+// A person who comes back from a device finds the list as it was.
 const kept = {sort: {key: "name", down: false}, top: 0};
 
 export default function view({query}) {
@@ -101,7 +101,7 @@ export default function view({query}) {
   const nothing = list.element.querySelector(".table-empty");
   const strip = jobStrip();
 
-  // What is selected
+  // The selection
 
   const chosen = () => [...list.selection].map((id) => live.devices.get(id)).filter(Boolean);
   const act = (label, run, props) => h("button", {type: "button", onclick: () => run(chosen()), ...props}, label);
@@ -117,7 +117,7 @@ export default function view({query}) {
     setText(howMany, `${selection.size} selected`);
   }
 
-  // What is shown
+  // The shown devices
 
   let matches = () => true;
 
@@ -132,7 +132,7 @@ export default function view({query}) {
     } catch (error) {
       wrong.show(error);
       search.setAttribute("aria-invalid", "true");
-      return; // what was found before stays
+      return; // the devices found before stay
     }
     refresh();
   }
@@ -163,7 +163,7 @@ export default function view({query}) {
           }}, "Clear the filter")));
   }
 
-  // What came or went changes the rows; else only those that can be seen are drawn again.
+  // A new or removed device changes the rows; for other changes only the visible rows are drawn again.
   let known = live.devices.size;
   const unsubscribe = live.onDevices((ids) => {
     const size = live.devices.size;

@@ -1,4 +1,4 @@
-// API keys: what programs log in with.
+// API keys: the credentials of programs.
 
 import {ROOT, del, get, post} from "../api.js";
 import {ask, copyButton, empty, open} from "../dialog.js";
@@ -40,7 +40,7 @@ export default async function view() {
       onConfirm: () => post("/keys", {name: name.value.trim()}),
     });
     if (!created) return;
-    show(created); // first: its secret is nowhere else, whatever becomes of the list
+    show(created); // first, because its secret is nowhere else, whatever becomes of the list
     list.reload();
   }
 

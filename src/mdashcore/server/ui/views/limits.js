@@ -1,4 +1,4 @@
-// What accounts may have, and what they have of it; for admins.
+// The limits of accounts and their use, for admins.
 
 import {get} from "../api.js";
 import {empty} from "../dialog.js";
@@ -6,7 +6,7 @@ import {bytes, fill, h} from "../dom.js";
 import {freshList} from "../fresh_list.js";
 import {amount, nameOf, share} from "./limits/parts.js";
 
-const SHOWN = ["devices", "image_bytes", "keys", "open_rollouts", "subscribers"]; // columns; the rest is on each account's line
+const SHOWN = ["devices", "image_bytes", "keys", "open_rollouts", "subscribers"]; // columns; the other limits are on each account's line
 
 export default async function view({session}) {
   if (!session.admin) {

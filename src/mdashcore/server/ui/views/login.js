@@ -1,4 +1,4 @@
-// User and password.
+// The login with user and password.
 
 import {login} from "../api.js";
 import {act, errorLine} from "../dialog.js";
@@ -7,7 +7,7 @@ import {go} from "../router.js";
 
 export default function view({query, enter}) {
   const user = h("input", {name: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false", required: true,
-    oninput: () => countdown && unlock()}); // it is this user's, not another's
+    oninput: () => countdown && unlock()}); // the lock applies to this user only
   const password = h("input", {name: "password", type: "password", autocomplete: "current-password", required: true});
   const button = h("button", {type: "submit", class: "primary"}, "Log in");
   const error = errorLine();
@@ -33,7 +33,7 @@ export default function view({query, enter}) {
     }
   }
 
-  // The button says how long the lock lasts, and opens by itself.
+  // Shows on the button how long the lock lasts, and unlocks the button after it.
   function lock(seconds) {
     let left = seconds;
     clearInterval(countdown);

@@ -1,4 +1,4 @@
-// Everything that happens, as it happens; and what has happened, as far back as the log goes.
+// All notifications: live, and as far back as the log goes.
 
 import {empty} from "../dialog.js";
 import {foreign, h, setText} from "../dom.js";
@@ -7,7 +7,7 @@ import {KINDS, summary, weight} from "../notes.js";
 import {link} from "../router.js";
 import {clockTag, longText, pauseButton, stream} from "../stream.js";
 
-const INLINE = 140; // characters of JSON that need no second look
+const INLINE = 140; // characters of JSON that are read at a glance
 
 export default function view({query}) {
   const kind = h("select", {"aria-label": "Kind", onchange: refilter}, KINDS.map(({key, label}) => h("option", {value: key}, label)));
@@ -26,7 +26,7 @@ export default function view({query}) {
     },
   });
 
-  // A device that is new or renamed: its lines may be there before its name is known.
+  // Lines of a new or renamed device may be shown before its name is known.
   const unsubscribe = live.onDevices((ids) => {
     for (const anchor of shown.element.querySelectorAll("a[data-device]")) {
       const id = anchor.dataset.device;

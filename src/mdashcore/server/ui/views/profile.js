@@ -1,4 +1,4 @@
-// Who one is, one's password, one's sessions.
+// The user's own account, password and sessions.
 
 import {get, put} from "../api.js";
 import {act, ask, errorLine, toast} from "../dialog.js";

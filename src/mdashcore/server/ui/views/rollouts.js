@@ -25,7 +25,7 @@ export default async function view(context) {
     for (const [id, {element}] of before) if (!cards.has(id)) element.remove();
     none.remove();
     const elements = rollouts.length ? [...cards.values()].map(({element}) => element) : [none];
-    elements.forEach((element, i) => list.children[i] === element || list.insertBefore(element, list.children[i] ?? null)); // those that stay do not move
+    elements.forEach((element, i) => list.children[i] === element || list.insertBefore(element, list.children[i] ?? null)); // rows that stay do not move
   }
 
   const {stop, again} = await follow(async () => draw(await get("/rollouts")), () => true, line);
@@ -55,7 +55,7 @@ function card({id}) {
     element: h("article", {class: "card rollout"}, head, bar, reason),
     draw: (rollout) => {
       setText(name, rollout.name || id);
-      if (rollout.damaged) { // nothing else is known of it
+      if (rollout.damaged) { // the server could read nothing else of it
         fill(state, damagedTag(rollout.damaged));
         fill(about, h("button", {type: "button", class: "bad", "aria-label": `Remove ${id}`, onclick: () => removeDamaged(id)}, "Remove…"));
         return;

@@ -89,13 +89,13 @@ export default async function view({session}) {
   };
 }
 
-const ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"; // none of those that are taken for one another
+const ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"; // without characters that look alike
 const LENGTH = 20; // of those: 115 bits
 
 function newPassword() {
   const input = h("input", {type: "password", name: "password", required: true, maxlength: 1024, autocomplete: "new-password"});
   const make = h("button", {type: "button", onclick: () => {
-    input.type = "text"; // somebody has to tell it
+    input.type = "text"; // the admin has to pass the password on
     input.value = Array.from(crypto.getRandomValues(new Uint32Array(LENGTH)), (n) => ALPHABET[n % ALPHABET.length]).join("");
     input.select();
   }}, "Generate");

@@ -1,4 +1,4 @@
-// What RPC.Describe says of a method's arguments: a format of Mongoose OS's json_scanf, such as {pin: %d, name: %Q}.
+// Parses a method's arguments from RPC.Describe: a format of Mongoose OS's json_scanf, such as {pin: %d, name: %Q}.
 
 const KINDS = {
   d: ["integer", 0], i: ["integer", 0], u: ["integer", 0], x: ["integer", 0],
@@ -13,7 +13,7 @@ const ARGUMENT = /["']?([\w.-]+)["']?\s*:\s*%[-+0-9.*]*[hlLjzt]*([A-Za-z])/g;
 
 const MOST = 32; // arguments: more than any method has
 
-// [{name, type, example}, …]; none where the format is not understood.
+// Returns [{name, type, example}, …]; empty if the format is not understood.
 export function argumentsOf(format) {
   return [...format.slice(0, 2000).matchAll(ARGUMENT)].slice(0, MOST).map(([, name, letter]) => {
     const [type, example] = KINDS[letter] ?? ["value", ""];

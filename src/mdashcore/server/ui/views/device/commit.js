@@ -1,4 +1,4 @@
-// The firmware that runs, and has not been committed: how long it may stay, and the two ways on.
+// The running firmware that is not committed: how long it may stay, and the two choices.
 
 import {call, devicePath, get} from "../../api.js";
 import {ask, errorLine, act, toast} from "../../dialog.js";
@@ -10,19 +10,19 @@ const TICK = 1000; // ms between two drawings of the time left
 
 export const firmware = (device) => device.shadow.state.reported?.ota ?? {};
 
-const STARTING = 3; // the device's number for "taken, about to restart": what is not committed then does not run yet
+const STARTING = 3; // the device's state "taken, about to restart": the uncommitted firmware does not run yet
 
-// Whether the firmware that runs may be rolled back.
+// Whether the running firmware may be rolled back.
 export const onTrial = (device) => firmware(device).is_committed === false && firmware(device).status !== STARTING;
 
-// {element, update(device), unsaid(whether), destroy()}: hidden while the firmware is committed. `unsaid`: an update is
-// uncommitted because the device does not say whether it is.
+// {element, update(device), unsaid(whether), destroy()}: hidden while the firmware is committed. `unsaid`: an update
+// counts as uncommitted because the device does not report it.
 export function commitBanner(device) {
   let present = device;
-  let ends = null; // ms by this browser's clock, when the device goes back by itself; null where it is not known
-  let auto = false; // the server commits it
+  let ends = null; // ms by this browser's clock when the device rolls back by itself; null if unknown
+  let auto = false; // whether the server commits it
   let unsaid = false;
-  let asked = null; // the build that was asked about
+  let asked = null; // the build for which the device was asked
   let timer = null;
   const words = h("p", {});
   const left = h("p", {class: "time-left"});
@@ -63,7 +63,7 @@ export function commitBanner(device) {
       if (typeof seconds === "number") ends = Date.now() + 1000 * seconds;
     } catch (problem) {
       if (problem.status === undefined) console.error(problem);
-      // without an answer the time is not known, which is said
+      // without an answer the time is unknown, and the page says so
     }
     tick();
   }

@@ -1,4 +1,4 @@
-// The tab "config" of a device: its configuration as a tree, edited in place. Only what was changed is sent.
+// The tab "config" of a device: its configuration as a tree, edited in place. Only changed values are sent.
 
 import {call} from "../../api.js";
 import {act, ask, errorLine, toast} from "../../dialog.js";
@@ -12,14 +12,14 @@ import {fromDevice} from "./parts.js";
 const TIMEOUT = 30; // s to save: flash is slow while it erases
 const OPEN_UP_TO = 80; // values up to which all sections are open at first
 const MOST = 1500; // values drawn: real configurations have under 500
-const SECRET = /pass|secret|token|psk|private|license/i; // keys whose values are not for whoever looks over a shoulder
-const DELICATE = new Set(["wifi", "eth", "dash", "rpc", "sys"]); // sections that can keep a device from coming back
+const SECRET = /pass|secret|token|psk|private|license/i; // keys whose values are hidden from other people in the room
+const DELICATE = new Set(["wifi", "eth", "dash", "rpc", "sys"]); // sections that can cut the device off
 
 export default function config(device, {session}) {
   let present = device;
   let base = {};
   let draft = {};
-  const wrong = new Map(); // keyOf(path) of fields that cannot be read → what stands there
+  const wrong = new Map(); // keyOf(path) of invalid fields → their text
   const rows = new Map(); // keyOf(path) → {element, undo()}
   let sections = [];
 
@@ -32,15 +32,15 @@ export default function config(device, {session}) {
       return found;
     },
     show: (found) => {
-      if (isUnsent() && same(found, base)) return content; // what is being typed is not disturbed
-      const kept = isUnsent() ? {base, draft, wrong: [...wrong]} : take(session.user, device.id, "config"); // edits made while it was read
+      if (isUnsent() && same(found, base)) return content; // a person's edits are not disturbed
+      const kept = isUnsent() ? {base, draft, wrong: [...wrong]} : take(session.user, device.id, "config"); // edits made during the read
       base = draft = found;
       drawTree();
       if (kept) restore(kept);
       return content;
     },
     onOnline: () => {
-      if (!isUnsent()) source.reload(); // what is being edited is kept
+      if (!isUnsent()) source.reload(); // a person's edits are kept
       else note.hidden = false;
     },
   });
@@ -113,7 +113,7 @@ export default function config(device, {session}) {
     return element;
   }
 
-  // The edits of before, where their keys are still there.
+  // Restores earlier edits, if their keys still exist.
   function restore(kept) {
     for (const {path, after} of changes(kept.base, kept.draft)) {
       const row_ = rows.get(keyOf(path));
@@ -130,7 +130,7 @@ export default function config(device, {session}) {
 
   function showButton(input, path) {
     input.type = "password";
-    input.setAttribute("autocomplete", "new-password"); // no password manager offers the person's own
+    input.setAttribute("autocomplete", "new-password"); // password managers must not offer the person's own password
     const button = h("button", {type: "button", class: "quiet", "aria-pressed": "false", "aria-label": `Show ${shortPath(path)}`, onclick: () => {
       const hidden = input.type === "password";
       input.type = hidden ? "text" : "password";
@@ -153,7 +153,7 @@ export default function config(device, {session}) {
     setText(count, wanted ? `${found} of ${rows.size} values` : `${rows.size} values`);
   }
 
-  // What was changed
+  // The changes
 
   const error = errorLine();
   const list = h("ul", {class: "changes"});
@@ -189,7 +189,7 @@ export default function config(device, {session}) {
     for (const button of tree.querySelectorAll("[data-online]")) button.disabled = !present.online;
   }
 
-  // Config.Set with what differs; `save` keeps it over a restart.
+  // Sends the differences with Config.Set; `save` keeps them over a restart.
   async function send({save: keep = false, restart: again = false}) {
     const sent = draft;
     await call(device.id, "Config.Set", {config: patch(base, sent)}, {timeout: TIMEOUT});

@@ -1,8 +1,9 @@
 // The desired state of a device, edited as a form of leaves or as JSON.
 //
-// `base` is the desired state that the draft was made of. While it is the present one, saving sends what differs, locked to the
-// shadow's version. Reports of the device raise the version too; only another desired state is a conflict, which the person solves.
-// Beside a device that reports without a pause the lock is given up in the end: the patch touches nothing but what was edited.
+// `base` is the desired state from which the draft was made. While it is the present one, saving sends the differences,
+// locked to the shadow's version. Reports of the device raise the version too. Only another desired state is a
+// conflict, which the person resolves. If a device reports without a pause, the lock is given up in the end: the patch
+// changes only the edited values.
 
 import {devicePath, post} from "../../api.js";
 import {act, errorLine, toast} from "../../dialog.js";
@@ -34,7 +35,7 @@ export function desiredEditor(device, user) {
     try {
       next = JSON.parse(editor.area.value.trim() || "{}");
     } catch {
-      return void changed(draft, false); // the editor says where it is wrong
+      return void changed(draft, false); // the editor shows the error
     }
     if (!isObject(next)) setText(notObject, "The desired state is an object: {…}");
     notObject.hidden = isObject(next);
@@ -109,10 +110,10 @@ export function desiredEditor(device, user) {
       const all = changes(base, withoutNulls(draft));
       fill(preview, all.slice(0, ROWS).map(describe), all.length > ROWS && h("li", {class: "muted"}, `… and ${all.length - ROWS} more`));
     }
-    drawConflict(other && touched && !save.hasAttribute("aria-busy")); // what is being saved is one's own
+    drawConflict(other && touched && !save.hasAttribute("aria-busy")); // a running save is the person's own change
   }
 
-  // Somebody else changed what is being edited
+  // The conflict with another desired state
 
   function drawConflict(is) {
     if (!is) {
@@ -138,7 +139,7 @@ export function desiredEditor(device, user) {
     const sent = wanted(), saved = draft;
     for (let tries = TRIES; ; tries -= 1) {
       try {
-        const lock = tries > 0 ? {version: present.shadow.version} : {}; // at last without: it was checked just now
+        const lock = tries > 0 ? {version: present.shadow.version} : {}; // at last without a lock: the version was checked just now
         await post(devicePath(device.id, "shadow"), {state: {desired: sent}, ...lock});
         break;
       } catch (problem) {
@@ -150,7 +151,7 @@ export function desiredEditor(device, user) {
     base = merge(base, sent);
     present = (await live.refresh(device.id)) ?? present;
     toast(present.online ? "Saved: the device is told now." : "Saved: the device is told when it connects.");
-    if (valid && same(draft, saved)) restart(desiredOf(present)); // else somebody types on
+    if (valid && same(draft, saved)) restart(desiredOf(present)); // else the person types on
   }
 
   const isUnsent = () => !valid || wanted() !== undefined;

@@ -1,7 +1,7 @@
-// What somebody has typed and not sent: it is there again when they come back to the tab.
+// Drafts: text that a person has typed and not sent. A tab shows its draft again when the person comes back.
 
-const drafts = new Map(); // "user/id/tab" → whatever the tab keeps
-let owner = null; // another user sees nothing of it
+const drafts = new Map(); // "user/id/tab" → the draft of the tab
+let owner = null; // the user of the drafts; another user sees none of them
 
 const keyOf = (user, id, tab) => {
   if (user !== owner) drafts.clear();
@@ -16,7 +16,7 @@ export function keep(user, id, tab, draft) {
   else drafts.set(key, draft);
 }
 
-// The draft of before, or undefined; it is no longer kept.
+// Returns an earlier draft, or undefined, and no longer keeps it.
 export function take(user, id, tab) {
   const key = keyOf(user, id, tab);
   const draft = drafts.get(key);
@@ -24,15 +24,15 @@ export function take(user, id, tab) {
   return draft;
 }
 
-// The device is gone, and what was meant for it with it.
+// Drops the drafts for a removed device.
 export function dropDrafts(id) {
   for (const key of drafts.keys()) if (key.split("/")[1] === id) drafts.delete(key);
 }
 
-// Tabs with something that is not sent: the browser asks before the page is left.
+// Tabs with unsent changes: the browser asks before the page is left.
 const unsent = new Set();
 
-// guard(() => whether there is something unsent): returns the function that ends it.
+// guard(() => whether there are unsent changes): returns the function that ends it.
 export function guard(isUnsent) {
   unsent.add(isUnsent);
   return () => unsent.delete(isUnsent);

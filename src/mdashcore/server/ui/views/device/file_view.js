@@ -1,14 +1,14 @@
-// The content of one file: text to be edited, or bytes in hex.
+// The content of one file: editable text, or bytes in hex.
 
 import {act, announce, errorLine} from "../../dialog.js";
 import {bytes as size, foreign, h, setText, uniqueId} from "../../dom.js";
 
 const HEX_PAGE = 4096; // bytes drawn at a time: 256 lines
-const LONGEST_TEXT = 512 * 1024; // bytes of a text that is edited: above, a text area is slow
+const LONGEST_TEXT = 512 * 1024; // bytes of editable text: above, a text area is slow
 
 const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/;
 
-// The text of a file, with its line ends: {text, newline} – or null if it is no text.
+// Returns the text of a file and its line ends: {text, newline}, or null if it is no text.
 export function asText(data) {
   if (data.length > LONGEST_TEXT) return null;
   let text;
@@ -23,8 +23,8 @@ export function asText(data) {
   return {text, newline};
 }
 
-// fileView({name, data, online, typed, onSave(Uint8Array), onClose()}): {element, update(online), isChanged(), typed(), focus()}
-// `typed` is text that was typed before, and not saved.
+// fileView({name, data, online, typed, onSave(Uint8Array), onClose()}): {element, update(online), isChanged(), typed(),
+// focus()}. `typed` is text that was typed earlier, and not saved.
 export function fileView({name, data, online, typed, onSave, onClose}) {
   const error = errorLine();
   const text = asText(data);
@@ -42,7 +42,7 @@ export function fileView({name, data, online, typed, onSave, onClose}) {
 
   function content() {
     if (!text) return hexView(data, name);
-    saved = text.text.replaceAll("\r\n", "\n").replaceAll("\r", "\n"); // as a text area has it
+    saved = text.text.replaceAll("\r\n", "\n").replaceAll("\r", "\n"); // as a text area changes it
     area = h("textarea", {id, class: "code editor", rows: 18, spellcheck: "false", autocapitalize: "off", autocomplete: "off", value: typed ?? saved, oninput: () => update(),
       onkeydown: (event) => {
         if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s") {

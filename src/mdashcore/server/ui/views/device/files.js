@@ -10,9 +10,9 @@ import {transferList} from "./transfer_list.js";
 import {transfer} from "./transfers.js";
 
 const MOST = 300; // rows drawn; the filter finds the others
-const FILTER_FROM = 12; // files from which on a filter is of use
+const FILTER_FROM = 12; // files from which on a filter is useful
 const MAX_UPLOAD = 16 * 2 ** 20; // bytes: the largest flash of such a device
-const MAX_FILES = 100; // uploaded at once: half of what a device's file system has room for
+const MAX_FILES = 100; // uploaded together: half of the files that a device has room for
 
 async function bytesOf(file) {
   try {
@@ -25,7 +25,7 @@ async function bytesOf(file) {
 export default function files(device, {session}) {
   let present = device;
   let list = [];
-  let view = null; // of the file that is open
+  let view = null; // of the open file
   let opened = null; // its {name, data}, as the device has it
   let gone = false;
   const error = errorLine();
@@ -75,7 +75,7 @@ export default function files(device, {session}) {
     const more = found.length - MOST;
     table.hidden = found.length === 0;
     nothing.hidden = found.length > 0 && more <= 0;
-    dropHint.hidden = list.length === 0; // it is said already
+    dropHint.hidden = list.length === 0; // the empty list says it already
     setText(nothing, list.length === 0 ? "There are no files on the device. Drop one here, or write a new one."
       : found.length === 0 ? "No file has this in its name." : `${more} more files: filter by name to see them.`);
     fill(rows, found.slice(0, MOST).map(({name, size}) => h("tr", {},
@@ -132,12 +132,12 @@ export default function files(device, {session}) {
   const read = (name, verb) => run(`${verb} ${name}`, (signal, onProgress) =>
     readFile(device.id, name, {signal, onProgress: (fraction, done) => onProgress(fraction, bytes(done))}), {keep: false});
 
-  // null once it is written, or why not.
+  // Returns null after the file is written, or the reason of the failure.
   async function write(name, content, keep = false) {
     let why = "it was stopped, and on the device it is as it was";
     await run(`${keep ? "Upload" : "Write"} ${name}`, async (signal, onProgress) => {
       try {
-        const data = content instanceof File ? await bytesOf(content) : content; // read when its turn comes
+        const data = content instanceof File ? await bytesOf(content) : content; // read only when its turn comes
         await writeFile(device.id, name, data, {signal, onProgress: (fraction, sent) => onProgress(fraction, `${bytes(sent)} of ${bytes(data.length)}`)});
         why = null;
       } catch (problem) {
@@ -154,7 +154,7 @@ export default function files(device, {session}) {
     if (!data) return;
     const url = URL.createObjectURL(new Blob([data]));
     h("a", {href: url, download: name}).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000); // by then the browser has it
+    setTimeout(() => URL.revokeObjectURL(url), 60_000); // by then the browser has read it
   }
 
   const has = (name) => list.some((file) => file.name === name);
@@ -189,7 +189,7 @@ export default function files(device, {session}) {
     const done = await ask({title: "Delete the file?", lost: [h("strong", {}, foreign(name)), " is deleted on the device, and cannot be brought back."], action: "Delete", danger: true,
       onConfirm: () => removeFile(device.id, name).then(() => true)});
     if (!done) return;
-    card.querySelector("button").focus(); // that of the file goes
+    card.querySelector("button").focus(); // the file's own button disappears
     source.reload();
   }
 

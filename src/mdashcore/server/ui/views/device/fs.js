@@ -9,7 +9,7 @@ const MAX_FILE = 16 * 2 ** 20; // bytes read of one file: the largest flash of s
 
 const lacks = (error) => error.status === 422 && NO_METHOD.has(error.code);
 
-// [{name, size}, …], by name; `size` is null where the device does not tell.
+// Returns [{name, size}, …] by name; `size` is null if the device does not report it.
 export async function listFiles(id, signal) {
   let found;
   try {
@@ -23,7 +23,7 @@ export async function listFiles(id, signal) {
     .filter(({name}) => typeof name === "string").sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }
 
-// Free and all bytes of the file system, or null.
+// Returns the free and all bytes of the file system, or null.
 export async function space(id, signal) {
   try {
     const {fs_free: free, fs_size: size} = await call(id, "Sys.GetInfo", undefined, {signal});
@@ -34,7 +34,7 @@ export async function space(id, signal) {
   }
 }
 
-// A file's bytes; onProgress(fraction 0…1 or null, bytes read).
+// Reads a file's bytes; onProgress(fraction 0…1 or null, bytes read).
 export async function readFile(id, filename, {signal, onProgress}) {
   const parts = [];
   let offset = 0;
@@ -56,10 +56,10 @@ export async function readFile(id, filename, {signal, onProgress}) {
   return all;
 }
 
-// Writes a file. The old one stays until the new one is there as a whole: it is written under another name, and renamed.
+// Writes a file under another name, and renames it. The old file stays until the new one is complete.
 export async function writeFile(id, filename, bytes, {signal, onProgress}) {
   const draft = `~${Math.random().toString(36).slice(2, 8)}.tmp`; // short: SPIFFS has 31 bytes for a name
-  let state = "on the device it is as it was"; // of the file, if it fails now
+  let state = "on the device it is as it was"; // of the file, for the error if this fails
   let isOnly = false; // whether the draft may be the only copy
   try {
     let offset = 0;
@@ -74,16 +74,16 @@ export async function writeFile(id, filename, bytes, {signal, onProgress}) {
     } catch (error) {
       if (error.status !== 422) state = "the device may have written it all the same";
       if (error.status !== 422 || !(await has(id, filename))) throw error;
-      isOnly = true; // there are file systems that rename over nothing
+      isOnly = true; // some file systems remove the target before they rename
       await removeFile(id, filename).catch((problem) => {
-        isOnly = problem.status !== 422; // refused: the old one is there
+        isOnly = problem.status !== 422; // after a refusal the old file is still there
         throw problem;
       });
       await renameFile(id, draft, filename);
     }
   } catch (error) {
     if (isOnly) state = `the content is in ${draft}, to be renamed by hand, unless the device has done so`;
-    else await removeFile(id, draft).catch(() => {}); // it was never there, or the device is gone: the list shows it then
+    else await removeFile(id, draft).catch(() => {}); // it did not exist, or the device is gone and the list shows it later
     throw error.status === undefined ? error : Object.assign(new Error(`${error.message}; ${state}`), {status: error.status});
   }
 }

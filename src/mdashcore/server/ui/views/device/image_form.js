@@ -1,4 +1,4 @@
-// An image that was chosen, shown before it is sent: what its manifest says, whether it fits, and how it is to be sent.
+// A chosen image before it is sent: the facts of its manifest, whether it fits, and the options of the update.
 
 import {act, errorLine, progress} from "../../dialog.js";
 import {bytes, field, fill, foreign, h} from "../../dom.js";
@@ -7,10 +7,10 @@ import {firmware, onTrial} from "./commit.js";
 import {guard} from "./drafts.js";
 import {facts} from "./parts.js";
 
-const LIMIT = 64 * 2 ** 20; // bytes: what the server takes
-const COMMIT_TIMEOUT = 300; // s: what the server asks devices for by itself
-const DAY = 86_400; // s: the longest that the server takes
-const PARTS = 20; // of a firmware that are listed: real ones have under 10
+const LIMIT = 64 * 2 ** 20; // bytes: the server takes no larger image
+const COMMIT_TIMEOUT = 300; // s: the server's default for devices
+const DAY = 86_400; // s: the longest time that the server takes
+const PARTS = 20; // listed parts of a firmware: real ones have under 10
 
 const FORCED = " It can be sent all the same: see below, how it is sent.";
 
@@ -68,7 +68,7 @@ export function imageForm(device, {send, onDone}) {
     draw();
   }
 
-  // What speaks against it: [{words, stops, forced}, …]
+  // Returns the objections: [{words, stops, forced}, …]
   function objections() {
     const {app, arch, fw_id: build, fw_version: version} = firmware(present);
     const {read} = chosen;

@@ -1,19 +1,19 @@
-// A JSON object as a form of its leaves: each with a field of its type.
+// A JSON object as a form of its leaves, each with a field of its type.
 
 import {errorLine} from "../../dialog.js";
 import {fill, foreign, h, setText, uniqueId} from "../../dom.js";
 import {at, formatPath, keyOf, leaves, parsePath, put, remove, shortJson, shortPath} from "../../tree.js";
 import {isObject, same} from "../../live.js";
 
-const MOST = 500; // fields: beyond it, JSON is quicker to edit
-const HINTS = 100; // reported paths that are offered
+const MOST = 500; // fields: beyond, JSON is quicker to edit
+const HINTS = 100; // suggested reported paths
 
 // leafForm({onChange(value, valid)}): {element, set(value, reported), suggest(reported), wrong(), type(wrong)}
-// `wrong` is what stands in fields and cannot be read: [[key of the path, text], …]
+// `wrong` is the text of invalid fields: [[key of the path, text], …]
 export function leafForm({onChange}) {
   let value = {};
   let reported = {};
-  const wrong = new Map(); // keyOf(path) of fields that cannot be read → what stands there
+  const wrong = new Map(); // keyOf(path) of invalid fields → their text
   const list = h("div", {class: "leaf-list"});
   const nothing = h("p", {class: "muted"}, "Nothing is desired yet. Add a value: the device is told at once, or when it connects.");
   const add = adder({has: (path) => at(value, path), reported: () => reported, onAdd: (path, leaf) => {
@@ -76,7 +76,7 @@ export function leafForm({onChange}) {
   };
 }
 
-// Puts text into the field in a row, as if it were typed.
+// Puts text into the field of a row, as if a person had typed it.
 export function typeInto(row, text) {
   const input = row?.querySelector("input, textarea");
   if (!input) return;
@@ -84,7 +84,7 @@ export function typeInto(row, text) {
   input.dispatchEvent(new Event("input"));
 }
 
-// A control for a value; `onInput` gets what it was changed to, or undefined and the text where that cannot be read.
+// A control for a value; `onInput` gets the new value, or undefined and the text if the text is invalid.
 export function fieldFor(leaf, id, onInput) {
   const mark = (input, next) => {
     input.setAttribute("aria-invalid", next === undefined);
@@ -117,7 +117,7 @@ function numberIn(text) {
   return typeof found === "number" ? found : undefined;
 }
 
-// What a text means as JSON; undefined where it is none. A null would delete what is being edited.
+// Returns the JSON value of a text; undefined if it is invalid. A null would delete the edited value.
 function jsonIn(text) {
   try {
     return JSON.parse(text) ?? undefined;
@@ -126,7 +126,7 @@ function jsonIn(text) {
   }
 }
 
-// A line to add a value: its path, and the value as it is written: 5, true, [1, 2], or just text.
+// A line to add a value: its path, and its text, such as 5, true, [1, 2], or plain text.
 function adder({has, reported, onAdd}) {
   const error = errorLine();
   const hints = h("datalist", {id: uniqueId("paths")});
@@ -134,7 +134,7 @@ function adder({has, reported, onAdd}) {
     oninput: offer, onkeydown: enter});
   const value = h("input", {id: uniqueId("value"), class: "code", autocomplete: "off", spellcheck: "false", autocapitalize: "none", placeholder: "true", onkeydown: enter});
 
-  // Of a path that is reported, the present value is a start.
+  // Suggests the present value of a reported path.
   function offer() {
     try {
       const found = at(reported(), parsePath(input.value));

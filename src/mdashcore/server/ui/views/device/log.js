@@ -1,4 +1,4 @@
-// What a device logs: live, and stored.
+// The log of a device, live and stored.
 
 import {post} from "../../api.js";
 import {empty, errorLine, progress} from "../../dialog.js";
@@ -6,7 +6,7 @@ import {foreign, h, setText} from "../../dom.js";
 import {logText, summary, weight} from "../../notes.js";
 import {clockTag, longText, pauseButton, stream} from "../../stream.js";
 
-const PAGE = 1000; // notifications in one read of a download: the most that the server gives
+const PAGE = 1000; // notifications in one read of a download: the server gives no more
 const MOST = 50_000; // lines in one download: some megabytes
 const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
 
@@ -46,7 +46,7 @@ export default function tab(device) {
     shown.setQuery(next.query, next.accept);
   }
 
-  // The stored log, as what is chosen and filtered here shows it.
+  // Saves the stored log with the present choice and filter.
   async function save() {
     const {query, accept} = wanted();
     const all = kind.value === "all";
@@ -82,10 +82,11 @@ export default function tab(device) {
   };
 }
 
-// From the newest back, `MOST` at most: what comes meanwhile makes it no longer. Each page is a blob, which need not stay in memory.
+// Reads from the newest backwards, `MOST` lines at most; new lines do not make it longer. Each page is a blob, which
+// need not stay in memory.
 async function readBack({query, accept, signal, onProgress}, write) {
   const ask = (body) => post("/logs", body, {signal});
-  const first = (await ask({limit: 1}))[0]?.offset ?? 0; // of all that is stored: as far as it can go
+  const first = (await ask({limit: 1}))[0]?.offset ?? 0; // of the whole stored log, as the end of the progress
   const lines = [];
   let count = 0, before = NEWEST, end = null;
   for (;;) {

@@ -1,4 +1,4 @@
-// The tab "ota" of a device: its firmware, and the way of an update into it.
+// The tab "ota" of a device: its firmware, and the progress of an update.
 
 import {del, devicePath, get, post, upload} from "../../api.js";
 import {ask, errorLine, progress} from "../../dialog.js";
@@ -9,14 +9,14 @@ import {imageForm} from "./image_form.js";
 import {duration, facts} from "./parts.js";
 import {STATES, isEnd, label, statePicture} from "./state_picture.js";
 
-const CAN_CANCEL = new Set(["QUEUED", "TRANSFERRING"]); // after that, the device has been told to use it
+const CAN_CANCEL = new Set(["QUEUED", "TRANSFERRING"]); // in later states the device has been told to use the image
 const TICK = 1000; // ms between two drawings of the times
 const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"});
 
 export default function ota(device) {
   let present = device;
-  let online = device.online; // devices are changed in place
-  let update = null; // the newest, as the server tells it
+  let online = device.online; // a copy, because devices are changed in place
+  let update = null; // the newest, as the server describes it
   let past = [];
   let loaded = false;
   let closed = false;
@@ -114,7 +114,7 @@ export default function ota(device) {
 
   function drawHistory() {
     const state_ = `${loaded} ${update !== null} ${past.map(({id}) => id)}`;
-    if (history.state === state_) return; // so that its focus and its scrolling stay
+    if (history.state === state_) return; // keeps its focus and its scroll position
     history.state = state_;
     if (!past.length) {
       fill(history, h("p", {class: "muted"}, !loaded ? "Loading…" : update ? "This is the device's first update." : "The device was never updated from here. Drop a firmware above to begin."));
@@ -146,10 +146,10 @@ export default function ota(device) {
     }
     update = {...update, ...data};
     draw();
-    if (isEnd(update.state)) read(); // for the history
+    if (isEnd(update.state)) read(); // reads the history
     return undefined;
   }, {id: device.id, name: "ota.*"});
-  const unlisten = live.onState((connection) => connection === "live" && read()); // what came meanwhile may not be kept
+  const unlisten = live.onState((connection) => connection === "live" && read()); // notifications may have been missed meanwhile
   const timer = setInterval(() => update && !isEnd(update.state) && draw(), TICK);
 
   drawFirmware(device);

@@ -1,10 +1,10 @@
-// What several tabs of a device share.
+// Parts shared by several tabs of a device.
 
 import {errorLine} from "../../dialog.js";
 import {fill, h, timeTag} from "../../dom.js";
 import {onNotification} from "../../live.js";
 
-// A file that is dropped beside its place must not take the browser away from the page.
+// A file dropped beside its target must not make the browser leave the page.
 for (const kind of ["dragover", "drop"]) {
   addEventListener(kind, (event) => {
     if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
@@ -25,14 +25,14 @@ export function offlineNote(words) {
   };
 }
 
-// What has to be read from the device before it can be shown.
+// Content that has to be read from the device before it can be shown.
 //
 // fromDevice(device, {what, offline, load(signal) → value, show(value) → node, online?(is)}):
-// {element, update(device), reload(), destroy()}. It is read when the device is there, and again by `reload`; while it is away, what
-// was read stays, with a note.
+// {element, update(device), reload(), destroy()}. It is read when the device is online, and again by `reload`. While
+// the device is offline, the last content stays, with a note.
 export function fromDevice(device, {what, offline, load, show, onOnline}) {
   let online = device.online;
-  let came = false; // online since the last update, which may tell of a device that went and came as one
+  let came = false; // connected since the last update: one update may report that a device went and came
   let loaded = false;
   let controller = null;
   const note = offlineNote(offline);
@@ -52,13 +52,13 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
       const value = await load(mine.signal);
       if (mine.signal.aborted) return;
       const shown = show(value);
-      if (body.firstChild !== shown) fill(body, shown); // to be moved is to lose the focus
+      if (body.firstChild !== shown) fill(body, shown); // moving an element drops its focus
       loaded = true;
       body.hidden = false;
     } catch (problem) {
       if (mine.signal.aborted) return;
-      if (problem.status === undefined) console.error(problem); // a fault of ours
-      if (!online) return; // the note says it
+      if (problem.status === undefined) console.error(problem); // a bug
+      if (!online) return; // the note says so
       error.show(problem);
       failure.hidden = false;
     } finally {
@@ -94,7 +94,7 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
 export const onlineTag = ({online}) =>
   h("span", {class: online ? "status online" : "status offline"}, h("span", {class: "dot", "aria-hidden": "true"}), online ? "Online" : "Offline");
 
-// <dl> of [[term, node or text], …]; what is null or undefined is left out.
+// A <dl> of [[term, node or text], …]; null and undefined are left out.
 export const facts = (pairs) => h("dl", {class: "facts"}, pairs.filter(([, value]) => value !== null && value !== undefined).map(([term, value]) =>
   h("div", {}, h("dt", {}, term), h("dd", {}, value))));
 

@@ -1,4 +1,4 @@
-// When a device was there: a strip, made of the stored notifications.
+// The presence of a device: a strip, made of the stored notifications.
 
 import {post} from "../../api.js";
 import {errorLine} from "../../dialog.js";
@@ -7,7 +7,7 @@ import * as live from "../../live.js";
 import {duration} from "./parts.js";
 
 const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
-const PAGE = 1000; // notifications in one answer: the most that the server gives
+const PAGE = 1000; // notifications in one answer: the server gives no more
 const KEPT = 2000; // changes kept: more than the strip has pixels
 const TICK = 10_000; // ms between two drawings, so that the strip moves on
 const [WIDTH, HEIGHT] = [600, 44];
@@ -15,7 +15,8 @@ const [WIDTH, HEIGHT] = [600, 44];
 const SPANS = [["hour", "Last hour", 3600], ["day", "Last 24 hours", 86_400], ["week", "Last 7 days", 7 * 86_400], ["month", "Last 30 days", 30 * 86_400]];
 let chosen = null; // by the person; stays for the next device
 
-// The times are Unix seconds. Between `from` and `to`: [{online: true | false | null, from, to}, …]; null is not known.
+// Returns the segments between two Unix times in seconds: [{online: true | false | null, from, to}, …]; null is
+// unknown.
 export function segments(changes, from, to) {
   const found = [];
   let state = null, since = from;
@@ -43,7 +44,7 @@ export function presenceStrip(device) {
   let shown = [];
   let active = null;
   let period = chosen ?? "day";
-  const registered = new Date(device.created_at).getTime() / 1000; // nothing can be known of the time before
+  const registered = new Date(device.created_at).getTime() / 1000; // before its registration nothing is known
   const controller = new AbortController();
   const error = errorLine();
   const marks = s("g", {});
@@ -89,14 +90,14 @@ export function presenceStrip(device) {
   function place({from, to}) {
     const [first, last] = [shown[0].from, shown.at(-1).to];
     const x = ((from - first) / (last - first)) * WIDTH;
-    return [x, Math.max(1, ((to - from) / (last - first)) * WIDTH)]; // an outage of seconds is seen on a month
+    return [x, Math.max(1, ((to - from) / (last - first)) * WIDTH)]; // an outage of seconds is visible in a month
   }
 
   function summary() {
     if (!ready) return error.element.hidden ? "Reading the log…" : "";
     const known = shown.filter(({online}) => online !== null);
     if (!known.length) return "The log tells nothing of this time";
-    const since = known[0] === shown[0] ? "" : ` since ${clock(known[0].from)}`; // it does not go back further, or there was nothing before
+    const since = known[0] === shown[0] ? "" : ` since ${clock(known[0].from)}`; // the log does not go back further, or the device did not exist
     const sum = (parts) => parts.reduce((total, {from, to}) => total + to - from, 0);
     if (!known.some(({online}) => online)) return `Not connected${since || " in this time"}`;
     const share = (100 * sum(known.filter(({online}) => online))) / sum(known);
@@ -111,7 +112,7 @@ export function presenceStrip(device) {
     return today ? date.toLocaleTimeString() : date.toLocaleString(undefined, {day: "numeric", month: "short", hour: "2-digit", minute: "2-digit"});
   }
 
-  // As short as shows all that is known, a week at most.
+  // The shortest span that shows all that is known, a week at most.
   function fit() {
     const age = Date.now() / 1000 - (changes[0]?.time ?? 0);
     select.value = period = (SPANS.find(([, , seconds]) => age < seconds) ?? SPANS[2])[0];
@@ -132,7 +133,7 @@ export function presenceStrip(device) {
     point(active !== null && shown[active] ? active : null);
   }
 
-  // The newest of a name, oldest first.
+  // Returns the newest ones of a name, oldest first.
   async function read(name) {
     const found = [];
     let before = NEWEST;
@@ -145,9 +146,9 @@ export function presenceStrip(device) {
     return found;
   }
 
-  // How it was before the first change that is kept, as far back as the log goes: no change is no notification.
+  // Returns the state before the first stored change, as far back as the log goes. Each change has a notification.
   function earlier([first], {offset, time}) {
-    if (first?.online) return []; // not connected, or not known
+    if (first?.online) return []; // not connected, or unknown
     const {online} = first ? {online: true} : (live.devices.get(device.id) ?? device);
     return [{offset, time, online}];
   }

@@ -12,22 +12,22 @@ import {lossOf} from "./destroys.js";
 import {offlineNote} from "./parts.js";
 
 const KEPT = 50; // calls in the history of a device
-const DEVICES = 20; // whose history is kept: those that one goes back and forth between
+const DEVICES = 20; // whose history is kept: those between which a person switches
 const LONG = 10_000; // characters of an answer that is kept only while it is the newest
 const WORDS = 2000; // characters of a device's error that are shown
 const MOST = 300; // methods drawn; the filter finds the others
 const LONGEST = 120; // s that a call may take: the most that the server allows
-const USUAL = 10; // s: what the server takes without a word
+const USUAL = 10; // s: the server's default
 const TICK = 100; // ms between two drawings of the time that a call takes
 
-const histories = new Map(); // "user/id" → calls, newest first; gone with the page: parameters can be secrets
+const histories = new Map(); // "user/id" → calls, newest first; dropped with the page, because parameters can be secrets
 
-const NO_METHOD = new Set([404, -32601]); // what devices answer to a call of what they do not have
+const NO_METHOD = new Set([404, -32601]); // the codes of devices for an unknown method
 
 function historyOf(key) {
   const calls = histories.get(key) ?? [];
   histories.delete(key);
-  histories.set(key, calls); // the last in its order
+  histories.set(key, calls); // moves to the end of the order
   if (histories.size > DEVICES) histories.delete(histories.keys().next().value);
   return calls;
 }
@@ -95,7 +95,7 @@ export default function rpc(device, {session}) {
       found = await call(device.id, "RPC.Describe", {name}, {signal: ended.signal});
     } catch (error) {
       if (error.status === undefined && !ended.signal.aborted) console.error(error);
-      return; // hints are a help, and there are devices without
+      return; // hints only help, and some devices give none
     }
     if (described !== name) return;
     const format = typeof found?.args_fmt === "string" ? found.args_fmt : "";
@@ -111,7 +111,7 @@ export default function rpc(device, {session}) {
     try {
       params = editor.value ?? {};
     } catch {
-      return; // the editor says what is wrong
+      return; // the editor shows the error
     }
     if (!isObject(params)) params = {};
     if (!Object.hasOwn(params, argument)) editor.set({...params, [argument]: example});
@@ -228,7 +228,7 @@ export default function rpc(device, {session}) {
   }
 
   let present = device;
-  let online = device.online; // devices are changed in place
+  let online = device.online; // a copy, because devices are changed in place
 
   function update(now) {
     const came = now.online && !online;
@@ -252,7 +252,7 @@ export default function rpc(device, {session}) {
   };
 }
 
-// An error of a call, in words: {words, code?, data?}; `code` only where the device itself answered.
+// Describes the error of a call: {words, code?, data?}; `code` only if the device itself answered.
 function explain(error, name) {
   if (error.status === 422) {
     const unknown = NO_METHOD.has(error.code) ? ` It seems not to have ${name}.` : "";

@@ -1,4 +1,4 @@
-// The tab "shadow" of a device: what it was asked to be, what it says it is, and what differs.
+// The tab "shadow" of a device: its desired state, its reported state, and their difference.
 
 import {fill, foreign, h, setText, timeTag} from "../../dom.js";
 import {jsonView} from "../../json_view.js";
@@ -6,9 +6,9 @@ import {at, keyOf, leaves, shortJson, shortPath} from "../../tree.js";
 import {desiredEditor} from "./desired.js";
 import {offlineNote} from "./parts.js";
 
-const ROWS = 200; // differing paths that are listed: more is not read one by one
+const ROWS = 200; // listed paths that differ: people do not read more one by one
 
-// Bytes of the frame that tells the device of a delta.
+// Returns the bytes of the frame with a delta for the device.
 const frameSize = (params) => new TextEncoder().encode(JSON.stringify({jsonrpc: "2.0", method: "Shadow.Delta", params})).length;
 
 export default function shadow(device, {session}) {
@@ -32,7 +32,7 @@ export default function shadow(device, {session}) {
     editor.update(now);
   }
 
-  // In the same frame, so that its focus and its scrolling stay.
+  // Draws into the same frame, to keep its focus and its scroll position.
   function drawReported(value, marks) {
     const made = value ? jsonView(value, {label: "Reported state", marks})
       : h("p", {class: "muted"}, "Nothing yet. What the device says about itself comes here as soon as it connects.");

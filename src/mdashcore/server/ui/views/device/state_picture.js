@@ -2,7 +2,7 @@
 
 import {fill, h, s} from "../../dom.js";
 
-// Every state: what it means, and the states that it can lead to.
+// Every state, with its meaning and the states that can follow.
 export const STATES = {
   QUEUED: {words: "waits", to: ["TRANSFERRING", "CANCELED", "SUPERSEDED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT"]},
   TRANSFERRING: {words: "is being sent", to: ["VERIFYING", "CANCELED", "SUPERSEDED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT", "FAILED"]},
@@ -25,7 +25,7 @@ export const label = (state) => (state.charAt(0) + state.slice(1).toLowerCase())
 const WAY = ["QUEUED", "TRANSFERRING", "VERIFYING", "REBOOTING", "UNCOMMITTED", "COMMITTED"];
 const ENDS = ["SUPERSEDED", "CANCELED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT", "FAILED", "ROLLED_BACK"];
 
-// Lying: the way from left to right, the other ends below. Standing: the way downwards, the ends at its side.
+// Horizontal: the path from left to right, the other ends below. Vertical: the path downwards, the ends at its side.
 const LAYOUTS = {
   lying: {width: 1040, height: 236, box: [132, 40], centre: {
     ...Object.fromEntries(WAY.map((state, i) => [state, [76 + i * 177.6, 44]])),
@@ -53,7 +53,7 @@ function draw(name, {width, height, box: [w, hgt], centre}, present) {
     const kind = from === present ? "arrow next" : on ? "arrow way" : "arrow";
     return s("path", {class: kind, d: curve(centre[from], centre[target], from, target, w, hgt, lying), "marker-end": `url(#${name}-${from === present ? "next" : on ? "way" : "faint"})`});
   }));
-  arrows.sort((a, b) => rank(a) - rank(b)); // what matters is drawn over the rest
+  arrows.sort((a, b) => rank(a) - rank(b)); // the important ones are drawn over the others
   return s("svg", {class: `picture ${name}`, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": describe(present)},
     s("defs", {}, ["faint", "way", "next"].map((kind) => s("marker", {id: `${name}-${kind}`, class: `head ${kind}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse"},
       s("path", {d: "M0 0 8 4 0 8z"})))),
@@ -69,11 +69,11 @@ function draw(name, {width, height, box: [w, hgt], centre}, present) {
 
 const rank = (arrow) => (arrow.classList.contains("next") ? 2 : arrow.classList.contains("way") ? 1 : 0);
 
-// From the rim of one box to the rim of another.
+// Draws an arrow from the edge of one box to the edge of another.
 function curve([x0, y0], [x1, y1], from, to, w, hgt, lying) {
   const [i, j] = [WAY.indexOf(from), WAY.indexOf(to)];
   if (j === i + 1) return lying ? `M${x0 + w / 2} ${y0}H${x1 - w / 2 - 2}` : `M${x0} ${y0 + hgt / 2}V${y1 - hgt / 2 - 2}`;
-  if (j >= 0) { // along the way, past a state or back: a bow above it, or at its side
+  if (j >= 0) { // along the path, past a state or back: a curve above it, or at its side
     const bow = j > i ? 24 : -16;
     if (lying) return j > i ? `M${x0} ${y0 - hgt / 2}C${x0 + 40} ${y0 - hgt / 2 - bow} ${x1 - 40} ${y1 - hgt / 2 - bow} ${x1} ${y1 - hgt / 2 - 2}`
       : `M${x0 - w / 2 + 14} ${y0 + hgt / 2}C${x0 - w / 2} ${y0 + hgt / 2 - bow} ${x1 + w / 2} ${y1 + hgt / 2 - bow} ${x1 + w / 2 - 14} ${y1 + hgt / 2 + 2}`;

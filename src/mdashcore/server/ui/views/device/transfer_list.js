@@ -1,4 +1,4 @@
-// What is on its way, drawn: {element, destroy()}.
+// The list of running transfers: {element, destroy()}.
 
 import {progress} from "../../dialog.js";
 import {fill, foreign, h, setText} from "../../dom.js";

@@ -1,14 +1,14 @@
-// Files on their way to and from devices. They go on while another view is shown, one at a time for each device.
+// Transfers of files to and from devices. They go on while another view is shown, one at a time for each device.
 
 import {inWords, tellFailure} from "../../dialog.js";
 import {guard} from "./drafts.js";
 
-const KEPT = 20; // of a device, in the list: what has ended goes first
+const KEPT = 20; // of a device, in the list: ended ones are dropped first
 
 const lists = new Map(); // device id → [transfer, …], newest last
 const listeners = new Set();
 guard(() => [...lists.values()].flat().some(({state}) => state === "running" || state === "waiting"));
-let owner = null; // another user sees nothing of it
+let owner = null; // the user of the transfers; another user sees none of them
 
 // transfer: {label, state: "waiting" | "running" | "done" | "failed" | "stopped", fraction, words, stop()}
 
@@ -35,8 +35,8 @@ function tell(id) {
 
 const tails = new Map(); // device id → the promise of the last one in its queue
 
-// Queues `run(signal, onProgress(fraction, words))`; a Promise of what it gives, or undefined if it failed or was stopped.
-// One that is not to be kept is taken out of the list when it is done.
+// Queues `run(signal, onProgress(fraction, words))`; a Promise of its result, or undefined if it failed or was stopped.
+// A transfer without `keep` is taken out of the list when it is done.
 export function transfer(user, id, label, run, {keep = true} = {}) {
   const list = transfersOf(user, id);
   const controller = new AbortController();
@@ -62,8 +62,8 @@ export function transfer(user, id, label, run, {keep = true} = {}) {
       return value;
     } catch (error) {
       if (error.status === undefined && controller.signal.aborted) return end("stopped", "Stopped.");
-      if (error.status === undefined) console.error(error); // a fault of ours
-      if (![...listeners].some((entry) => entry.id === id)) tellFailure(label, error); // nobody sees the list
+      if (error.status === undefined) console.error(error); // a bug
+      if (![...listeners].some((entry) => entry.id === id)) tellFailure(label, error); // the list is not shown
       return end("failed", inWords(error));
     }
   });
@@ -73,7 +73,7 @@ export function transfer(user, id, label, run, {keep = true} = {}) {
     tell(id);
   }
 
-  const tail = result.then(() => { // without what it brought: nobody else wants that
+  const tail = result.then(() => { // without the result, which only the caller needs
     if (tails.get(id) === tail) tails.delete(id);
   });
   tails.set(id, tail);

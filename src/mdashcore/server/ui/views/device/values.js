@@ -1,4 +1,4 @@
-// The numbers that a device reports, plotted as they come.
+// The numbers that a device reports, plotted live.
 
 import {post} from "../../api.js";
 import {foreign, h, setText} from "../../dom.js";
@@ -6,11 +6,11 @@ import * as live from "../../live.js";
 import {plot} from "../../spark.js";
 import {formatPath, keyOf, leaves} from "../../tree.js";
 
-const AT_FIRST = 4; // plots that are there without asking: a screen
-const MOST = 12; // plots at once
+const AT_FIRST = 4; // plots shown without a choice: a screen
+const MOST = 12; // plots at the same time
 const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
-const PAGE = 1000; // notifications in one answer: the most that the server gives
-const KNOWN = 300; // paths that are remembered: more than one chooses from; a device can make up new ones for ever
+const PAGE = 1000; // notifications in one answer: the server gives no more
+const KNOWN = 300; // remembered paths: more than a person chooses from; a device can make up new ones without end
 const LONGEST = 60; // characters of a path in a plot's title
 
 const RAM = keyOf(["stats", "ram_free"]);
@@ -26,7 +26,7 @@ const title = (path) => {
 
 export function values(device) {
   const plots = new Map(); // keyOf(path) → {path, made, element}
-  const known = new Map(); // keyOf(path) → path: what can be plotted
+  const known = new Map(); // keyOf(path) → path, of all numbers
   const closed = new Set();
   const history = new Map(); // keyOf(path) → [[ms, value], …], oldest first
   const grid = h("div", {class: "plots"});
@@ -66,14 +66,14 @@ export function values(device) {
       known.set(key, path);
       if (!history.has(key)) history.set(key, []);
       const points = history.get(key);
-      if (points.length && points.at(-1)[0] >= time) continue; // known from the log already
+      if (points.length && points.at(-1)[0] >= time) continue; // already known from the log
       points.push([time, value]);
       if (points.length > PAGE) points.shift();
       plots.get(key)?.made.set(points);
     }
   }
 
-  // Which plots there are at first: RAM, then what the device itself reports besides.
+  // Chooses the first plots: RAM, then the other numbers that the device reports.
   function offer() {
     const order = [...known.values()].sort((a, b) => (keyOf(b) === RAM) - (keyOf(a) === RAM) || (a[0] === "stats") - (b[0] === "stats"));
     for (const path of order) {
@@ -94,7 +94,7 @@ export function values(device) {
     select.replaceChildren(h("option", {value: ""}, "Plot another value…"), ...rest.map(([key, path]) => h("option", {value: key}, title(path))));
   }
 
-  // What was reported before this page was opened, as far as the device's newest stored updates tell.
+  // Reads the values reported before this page was opened, as far back as the device's stored updates go.
   async function readBack() {
     try {
       const notes = await post("/logs", {before: NEWEST, limit: PAGE, id: device.id, name: "updated"}, {signal: controller.signal});
@@ -109,7 +109,7 @@ export function values(device) {
       for (const [key, {made}] of plots) made.set(history.get(key) ?? []);
       offer();
     } catch (problem) {
-      if (problem.status === undefined && !controller.signal.aborted) console.error(problem); // else: the plots begin now
+      if (problem.status === undefined && !controller.signal.aborted) console.error(problem); // else the plots begin now
     }
   }
 

@@ -1,4 +1,4 @@
-// What one does with devices: register, rename, a new token, delete, update, call.
+// Acts on devices: register, rename, renew the token, delete, update, call.
 
 import {ROOT, call, del, devicePath, post, put, upload} from "../../api.js";
 import {ask, copyButton, errorLine, open} from "../../dialog.js";
@@ -14,7 +14,7 @@ const NAMED = 5; // devices that a confirmation names; the others are counted
 
 const LONGEST = 60; // characters of each of those names
 
-const WIDTH = {delete: 8, update: 4, call: 16}; // devices at a time; the server takes 8 uploads of an account at once
+const WIDTH = {delete: 8, update: 4, call: 16}; // devices at a time; the server takes 8 uploads of an account at the same time
 
 const MANY = 50; // devices from which on a rollout is the better way to update
 
@@ -48,7 +48,7 @@ function showToken(title, {id, token}) {
     state, h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))), unsubscribe);
 }
 
-// How large a delta the device is sent: some firmware takes no frame of more than 4096 bytes.
+// Limits the deltas for a device: some firmware takes no frame of more than 4096 bytes.
 export async function limitDeltas({id, delta_limit: before}) {
   const limit = h("input", {name: "delta_limit", type: "number", min: 1024, max: 131072, inputmode: "numeric", autocomplete: "off", value: before || ""});
   const asked = ask({
@@ -89,7 +89,7 @@ export async function renewToken({id, name}) {
   if (created) showToken("The new token", created);
 }
 
-// Names of some devices: "a, b and 12 more".
+// Returns the names of some devices: "a, b and 12 more".
 function names(devices) {
   const some = devices.slice(0, NAMED).map(({name}, i) => [i > 0 && ", ", h("b", {class: "name"}, foreign(short(name)))]);
   return h("span", {}, some, devices.length > NAMED && ` and ${devices.length - NAMED} more`);
@@ -99,7 +99,7 @@ const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST)}…` 
 
 export const these = (count) => (count === 1 ? "1 device" : `${count} devices`);
 
-// After a question; whether the person went on.
+// Removes devices after a question; returns whether the person agreed.
 export async function remove(devices) {
   const one = devices.length === 1;
   const sure = await ask({
@@ -121,7 +121,7 @@ export async function remove(devices) {
       try {
         await del(devicePath(id));
       } catch (error) {
-        if (error.status !== 404) throw error; // somebody else was quicker
+        if (error.status !== 404) throw error; // the device was removed meanwhile
       }
     },
   }));
@@ -173,7 +173,7 @@ export async function callMethod(devices) {
   if (online) {
     call(online.id, "RPC.List").then((list) => {
       if (Array.isArray(list)) known.append(...list.filter((name) => typeof name === "string").map((value) => h("option", {value})));
-    }, () => {}); // it only saves typing
+    }, () => {}); // the list only saves typing
   }
   let wanted;
   const sure = await ask({

@@ -1,4 +1,4 @@
-// How limits are said: their names, amounts, and how much of one is used.
+// Limits for people: their names, amounts, and how much of each is used.
 
 import {bytes, h} from "../../dom.js";
 
@@ -14,16 +14,16 @@ const NAMES = {
   lists: "Lists at a time",
 };
 
-const NEARLY = 0.9; // of a limit: from here on it is worth a look
+const NEARLY = 0.9; // of a limit: from here on the page marks it
 
 const number = new Intl.NumberFormat("en");
 
-// The name of a limit for people; of one that this page does not know, as the server has it.
+// Returns the name of a limit for people; the server's name if this page does not know the limit.
 export const nameOf = (name) => NAMES[name] ?? name;
 
 export const amount = (name, count) => (name.endsWith("_bytes") ? bytes(count) : number.format(count));
 
-// How much of a limit is used: "3", and a tag where it is nearly all.
+// Shows the use of a limit: "3", and a tag if it is nearly used up.
 export function share(limit, use) {
   const words = amount(limit.name, use);
   if (use < NEARLY * limit.limit || use === 0) return words;

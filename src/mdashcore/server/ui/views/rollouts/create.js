@@ -1,4 +1,4 @@
-// A new rollout: which image, which devices, how carefully.
+// A new rollout: its image, its devices, and its phases.
 
 import {upload} from "../../api.js";
 import {act, errorLine, progress} from "../../dialog.js";
@@ -14,7 +14,7 @@ const DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"
 const NAMED = 4; // devices that the preview names
 
 export default function create({query}) {
-  const ids = query.devices === "selected" ? new Set(draft.ids) : null; // chosen in the list of devices; after a reload, none
+  const ids = query.devices === "selected" ? new Set(draft.ids) : null; // chosen in the list of devices; none after a reload
   const number = (name, value, props = {}) => h("input", {type: "number", name, value, step: "any", required: true, ...props});
 
   const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip,.bin,application/octet-stream", onchange: look});
@@ -47,7 +47,7 @@ export default function create({query}) {
   bar.element.hidden = bare.element.hidden = true;
   const save = h("button", {type: "submit", class: "primary"}, "Start the rollout");
 
-  // What it would mean
+  // The preview
 
   async function look() {
     const [image] = file.files;
@@ -106,7 +106,7 @@ export default function create({query}) {
     }
   }
 
-  // When devices may begin: null is always.
+  // Returns when devices may begin; null means always.
   function opening() {
     const on = days.filter(({input}) => input.checked).map(({day}) => day.slice(0, 3).toLowerCase());
     if (!on.length) throw new Error("Choose at least one day on which devices may begin");
@@ -119,7 +119,7 @@ export default function create({query}) {
   function asked() {
     return {
       filter: parse().terms.map(({text}) => text),
-      ...(ids !== null && {devices: [...ids].filter((id) => live.devices.has(id))}), // those that are still there
+      ...(ids !== null && {devices: [...ids].filter((id) => live.devices.has(id))}), // those that still exist
       ...(name.value.trim() && {name: name.value.trim()}),
       phases: percents(),
       success_percent: Number(success.value),
@@ -171,7 +171,7 @@ export default function create({query}) {
             h("div", {class: "pair"}, field("Not before (UTC)", from), field("Not after (UTC)", until)),
             h("div", {role: "group", "aria-label": "Days of the week", class: "legend"}, days.map(({element}) => element)),
             h("p", {class: "hint"}, "Days of the week on which devices may begin, in UTC; after midnight, the day on which the window has begun counts."),
-            h("div", {class: "pair"}, field("Days to wait for who is offline", offline, "0 skips them"), field("Days in all", limit)),
+            h("div", {class: "pair"}, field("Days to wait for offline devices", offline, "0 skips them"), field("Days in all", limit)),
             h("div", {class: "pair"}, field("Seconds of health before a commit", health), field("Devices before failures count", sample)),
             force.element))),
         bar.element, error.element,

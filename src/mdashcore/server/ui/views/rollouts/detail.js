@@ -1,4 +1,4 @@
-// One rollout: how far it is, phase by phase and device by device, and what one may do about it.
+// One rollout: its progress by phase and by device, and its actions.
 
 import {ApiError, del, get, post} from "../../api.js";
 import {act, announce, ask, empty, errorLine} from "../../dialog.js";
@@ -10,15 +10,15 @@ import {follow, reader} from "./follow.js";
 import {countBar, devices, ENDS, legend, OUTCOMES, refill, stateTag, total} from "./parts.js";
 
 const PAGE = 1000; // members in one read
-const MEMBERS = 3000; // ms between two reads of all members at least: of 20 000 devices they are 4 MB
+const MEMBERS = 3000; // ms between two reads of all members at least: those of 20 000 devices have 4 MB
 
 export default async function detail({id}) {
   const path = `/rollouts/${encodeURIComponent(id)}`;
   const title = foreign("");
   const state = h("span", {});
   const reason = h("p", {class: "banner", hidden: true, role: "status"});
-  const error = errorLine(); // of what one does
-  const stale = errorLine(); // of what is read
+  const error = errorLine(); // of the actions
+  const stale = errorLine(); // of the reads
   const phases = h("div", {class: "stack"});
   const plan = h("dl", {class: "about"});
   const element = h("section", {class: "page stack"});
@@ -56,7 +56,7 @@ export default async function detail({id}) {
     return facts.filter(Boolean).map(([term, words]) => [h("dt", {}, term), h("dd", {}, words)]);
   }
 
-  // What may be done now: the buttons stay, and show where they fit
+  // The actions: the buttons stay, and show if they are possible
 
   const action = (text, fits, run, props = {}) => {
     const button = h("button", {type: "button", hidden: true, onclick: () => run(button), ...props});
@@ -68,7 +68,7 @@ export default async function detail({id}) {
     if (changed) draw(changed);
     if (had) focusActions();
   };
-  const focusActions = () => { // the button that one has pressed may not fit any more
+  const focusActions = () => { // the pressed button may not be possible any more
     const fitting = actions.map(({button}) => button).filter(({hidden}) => !hidden);
     if (!fitting.includes(document.activeElement)) fitting[0]?.focus();
   };
@@ -139,7 +139,7 @@ export default async function detail({id}) {
     const found = [];
     for (let start = 0; start !== null;) {
       const page = await get(`${path}/members`, {start, limit: PAGE, outcome: asked || undefined});
-      if (isOver || outcome.value !== asked) return; // nobody waits for it any more
+      if (isOver || outcome.value !== asked) return; // another list is shown by now
       for (const member of page.members) found.push({...member, order: found.length});
       start = page.next;
     }
@@ -148,7 +148,7 @@ export default async function detail({id}) {
 
   // Its end
 
-  let isOver = false; // it was removed, or is not looked at any more
+  let isOver = false; // it was removed, or the view was left
 
   function destroy() {
     isOver = true;

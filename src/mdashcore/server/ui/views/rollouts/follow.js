@@ -1,14 +1,14 @@
-// What tells of rollouts, live; and reading what it tells of, neither too often nor in vain.
+// Follows rollouts live, and reads them neither too often nor in vain.
 
 import {ApiError} from "../../api.js";
 import {inWords} from "../../dialog.js";
 import * as live from "../../live.js";
 
 const PAUSE = 1000; // ms between two reads at least: a large rollout tells of its progress every second
-const LONGEST = 30_000; // ms between two tries: a server that is back is found within half a minute
+const LONGEST = 30_000; // ms between two tries: a server that has come back is found within half a minute
 
-// reader(read, line): again() reads, one read at a time; what is asked for meanwhile is read after it. What fails is said in
-// `line`, and tried again, later each time; now() does not wait for that. first() throws what goes wrong.
+// reader(read, line): again() reads, one read at a time; a call meanwhile causes another read after it. Errors show in
+// `line`, and the read is tried again, later each time; now() does not wait for that. first() throws its error.
 export function reader(read, line, pause = PAUSE) {
   let busy = false;
   let timer = 0; // until the next read may begin
@@ -42,7 +42,7 @@ export function reader(read, line, pause = PAUSE) {
       await first();
     } catch (problem) {
       if (stopped) return;
-      if (!(problem instanceof ApiError)) console.error(problem); // a fault of ours
+      if (!(problem instanceof ApiError)) console.error(problem); // a bug
       wanted = true;
       line.show({message: `${inWords(problem)} It is tried again.`});
     }
@@ -67,8 +67,8 @@ export function reader(read, line, pause = PAUSE) {
   };
 }
 
-// Reads once, and again after notifications of rollouts that `isMine`, and after a lost connection. It listens before it reads,
-// so nothing falls between the two. {again, stop}; throws what the first read does.
+// Reads once, and again after notifications of rollouts that `isMine`, and after a lost connection. It subscribes
+// before it reads, so that nothing is missed between the two. {again, stop}; throws the error of the first read.
 export async function follow(read, isMine, line) {
   const reading = reader(read, line);
   const stops = [

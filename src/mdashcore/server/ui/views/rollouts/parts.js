@@ -1,4 +1,4 @@
-// How a rollout is shown: its state, and how many of its devices have come how far.
+// The look of a rollout: its state, and its devices by progress.
 
 import {fill, h} from "../../dom.js";
 import * as live from "../../live.js";
@@ -27,13 +27,13 @@ export function inTotal(counts) {
   return parts.join(", ") || "no devices";
 }
 
-// The same with what stands for each in the bar.
+// The same, each with its sign in the bar.
 export function legend(counts) {
   return h("p", {class: "legend muted"}, OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) =>
     h("span", {}, h("span", {class: `segment ${outcome}`, "aria-hidden": "true"}), `${counts[outcome]} ${outcome}`)));
 }
 
-// A bar of segments, each as long as there are devices; the words are its name.
+// A bar of segments, each as long as its number of devices; the text is its name.
 export function countBar(counts, label) {
   return h("div", {class: "count-bar", role: "img", "aria-label": `${label}: ${inTotal(counts)}`},
     OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) => {
@@ -47,10 +47,10 @@ export const devices = (number) => (number === 1 ? "1 device" : `${number} devic
 
 export const total = (counts) => OUTCOMES.reduce((sum, outcome) => sum + counts[outcome], 0);
 
-const shown = new WeakMap(); // element → what it was filled for
+const shown = new WeakMap(); // element → the facts for which it was filled
 
-// Fills an element with what `build` makes, where `facts` are other ones than the last time: who reads, selects or clicks
-// there is not disturbed.
+// Fills an element with the result of `build` if `facts` have changed since the last time, so that a person who reads,
+// selects or clicks there is not disturbed.
 export function refill(element, facts, build) {
   const text = JSON.stringify(facts);
   if (shown.get(element) === text) return;
@@ -58,7 +58,7 @@ export function refill(element, facts, build) {
   fill(element, build());
 }
 
-// What was chosen in the list of devices, on its way to the form; nobody else's who logs in on this page later.
+// The devices chosen in the list, on their way to the form; only for the user who chose them.
 export const draft = {ids: null};
 live.onState((state) => {
   if (state === "stopped") draft.ids = null;
