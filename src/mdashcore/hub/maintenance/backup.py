@@ -169,7 +169,6 @@ async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> 
     """
     if [document async for document in backend.documents.scan("accounts")] or await is_unfinished(backend):
         raise AlreadyExists("the store is not empty: an import needs a new one")
-    await backend.documents.put(*_MARK, b"true")
     importer = _Importer(backend)
     number = 0
     async with aclosing(lines):
@@ -179,6 +178,8 @@ async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> 
                 if len(line) > MAX_LINE:
                     raise InvalidInput(f"longer than {MAX_LINE} bytes")
                 await importer.take(_decode_line(line), first=number == 1)
+                if number == 1:  # what is no export, or one of a newer version, leaves the store as it is
+                    await backend.documents.put(*_MARK, b"true")
             except _json.DECODE_ERRORS as exc:
                 raise InvalidInput(f"line {number}: not valid JSON, or not a line of an export: {exc}") from None
             except (InvalidInput, ValueError) as exc:
