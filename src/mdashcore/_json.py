@@ -19,7 +19,7 @@ from mdashcore._errors import InvalidInput, TooLarge
 MAX_DEPTH = 64  # a shadow may have 10 levels, a frame adds 4; no real message comes near
 
 MAX_CONTAINERS = 2**14  # objects and arrays of a text from outside: a full shadow has room for 11 000 empty arrays, and
-# more of them keep everybody else waiting for 10 ms
+# more of them delay all other connections by 10 ms
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()

@@ -26,6 +26,9 @@ PRONOUN = re.compile(
     re.IGNORECASE,
 )
 
+CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+|[A-Z]{3,})`")
+"""A constant in backquotes, as prose names it."""
+
 
 def prose(source: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the text of each docstring, also of attributes, and of each block of comments."""
@@ -84,6 +87,22 @@ def test_no_pronoun_stands_for_an_unnamed_person():
 def test_the_list_of_exceptions_only_shrinks():
     """A folder that is clean has to leave `NOT_YET`."""
     assert sorted(NOT_YET - findings().keys()) == []
+
+
+def test_a_constant_that_prose_names_exists():
+    """A constant that was renamed has its new name in comments and docstrings, too."""
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py"))}
+    nodes = [node for source in sources.values() for node in ast.walk(ast.parse(source))]
+    known = {node.id for node in nodes if isinstance(node, ast.Name)}
+    known |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    unknown = [
+        f"{path.relative_to(SOURCE.parent)}:{line}: {name}"
+        for path, source in sources.items()
+        for line, text in prose(source)
+        for name in CONSTANT.findall(text)
+        if name not in known
+    ]
+    assert not unknown, "\n".join(unknown)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ class EventLog:
     # Reading
 
     async def oldest(self, account: str, first: int, end: int) -> list[StoredEvent]:
-        """Return the first events with `first` <= offset < `end`, at most `PAGE` of them."""
+        """Return the first events with `first` <= offset < `end`, at most `LOG_PAGE` of them."""
         found: dict[int, bytes] = {}
         place, beyond = await self._place(account, first) - MAX_SKEW, 0
         while beyond < MAX_SKEW and (entries := await self._read(account, place)):

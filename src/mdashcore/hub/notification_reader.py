@@ -68,7 +68,7 @@ class NotificationReader:
         self._told: set[tuple[str, int]] = set()
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
-        """Return the next stored notifications from an offset on: about `PAGE_BYTES` of them, none at the end.
+        """Return the next stored notifications from an offset on: about `LOG_PAGE_BYTES` of them, none at the end.
 
         Before the oldest notification that is kept only events are left.
         """

@@ -119,7 +119,7 @@ class BrowserSession:
     created_at: float
     """Unix seconds."""
     used_at: float
-    """Unix seconds, late by `TOUCH` at most."""
+    """Unix seconds, late by `SESSION_TOUCH` at most."""
 
 
 @attrs.frozen
