@@ -30,7 +30,7 @@ from mdash_backends._redis_client import Client, Script, slot_of
 from mdashcore._errors import NotFound, StorageError, TooLarge, VersionConflict
 from mdashcore.storage import Document, LogEntry, check_begin
 
-__all__ = ["RedisBlobs", "RedisDocuments", "RedisLogs"]
+__all__ = ["ACTUAL", "RedisBlobs", "RedisDocuments", "RedisLogs", "documents_family", "encode_key", "log_family"]
 
 SCAN_PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB if each has 32 KiB
 
@@ -50,14 +50,14 @@ NAMES: Final = 4096  # collections and logs whose key names are cached
 
 
 # A document's version, from the head of its value; 0 if there is none.
-_ACTUAL = """
+ACTUAL = """
 local actual = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 19), '^%d+')) or 0
 if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= actual then return -1 - actual end
 """
 
 # KEYS: value, index, version; ARGV: expected or empty, key, body. The new version, or -1 - the present one.
 _PUT = Script(
-    _ACTUAL
+    ACTUAL
     + """
 local version = redis.call('INCR', KEYS[3])
 redis.call('SET', KEYS[1], string.format('%.0f ', version) .. ARGV[3])
@@ -68,7 +68,7 @@ return version
 
 # KEYS: value, index; ARGV: expected or empty, key. 1; 0 if there was none; or as `_PUT`.
 _DELETE = Script(
-    _ACTUAL
+    ACTUAL
     + """
 redis.call('ZREM', KEYS[2], ARGV[2])
 return redis.call('UNLINK', KEYS[1])
@@ -129,7 +129,7 @@ return false
 """)
 
 
-def _encode(text: str) -> bytes:
+def encode_key(text: str) -> bytes:
     """Encode a key. Order and prefixes of the bytes are those of the text. Any text is accepted, also half a
     surrogate.
     """
@@ -155,7 +155,7 @@ class _Family:
 @lru_cache(NAMES)
 def _family(*parts: str) -> _Family:
     # A tag ends at its first closing brace: escaped in the parts, it ends where it should.
-    tag = _encode(":".join(part.replace("%", "%25").replace("}", "%7D") for part in parts))
+    tag = encode_key(":".join(part.replace("%", "%25").replace("}", "%7D") for part in parts))
     return _Family(slot_of(tag), b"{%b}:" % tag)
 
 
@@ -164,7 +164,7 @@ async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncIte
 
     A page starts after the last key of the page before, so a key that exists all the time is given once.
     """
-    raw = _encode(prefix)
+    raw = encode_key(prefix)
     start, stop = b"[" + raw, b"(" + raw + b"\xff"  # 0xFF is in no UTF-8
     while True:
         command = (b"ZRANGEBYLEX", family(b"index"), start, stop, b"LIMIT", 0, SCAN_PAGE)
@@ -185,11 +185,11 @@ class RedisDocuments:
 
     async def get(self, collection: str, key: str) -> Document | None:
         family = self._keys(collection)
-        value = await self._client.call(family.slot, b"GET", family(b"value:" + _encode(key)))
+        value = await self._client.call(family.slot, b"GET", family(b"value:" + encode_key(key)))
         return None if value is None else _document(key, value)
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
-        family, raw = self._keys(collection), _encode(key)
+        family, raw = self._keys(collection), encode_key(key)
         keys = (family(b"value:" + raw), family(b"index"), family(b"version"))
         arguments = (b"" if expected is None else expected, raw, bytes(body))
         version: int = await self._client.run(_PUT, family.slot, keys, *arguments)
@@ -198,7 +198,7 @@ class RedisDocuments:
         return version
 
     async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
-        family, raw = self._keys(collection), _encode(key)
+        family, raw = self._keys(collection), encode_key(key)
         keys = (family(b"value:" + raw), family(b"index"))
         gone: int = await self._client.run(_DELETE, family.slot, keys, b"" if expected is None else expected, raw)
         if gone < 0:
@@ -214,7 +214,17 @@ class RedisDocuments:
                     yield _document(_decode(raw), value)
 
     def _keys(self, collection: str) -> _Family:
-        return _family(self._prefix, "documents", collection)
+        return documents_family(self._prefix, collection)
+
+
+def documents_family(prefix: str, collection: str) -> _Family:
+    """Return the keys of a collection."""
+    return _family(prefix, "documents", collection)
+
+
+def log_family(prefix: str, log: str) -> _Family:
+    """Return the keys of a log."""
+    return _family(prefix, "log", log)
 
 
 def _document(key: str, value: bytes) -> Document:
@@ -261,7 +271,7 @@ class RedisLogs:
         await self._client.run(_TRIM, family.slot, keys, *numbers)
 
     def _keys(self, log: str) -> _Family:
-        return _family(self._prefix, "log", log)
+        return log_family(self._prefix, log)
 
 
 @attrs.frozen
@@ -323,7 +333,7 @@ class RedisBlobs:
                 yield _decode(raw)
 
     async def _head(self, key: str) -> _Head | None:
-        raw = await self._client.call(self._family.slot, b"HGET", self._family(b"heads"), _encode(key))
+        raw = await self._client.call(self._family.slot, b"HGET", self._family(b"heads"), encode_key(key))
         return None if raw is None else _Head.decode(raw)
 
     def _data(self, generation: bytes) -> bytes:
@@ -365,7 +375,7 @@ class RedisBlobs:
             heads = [b"" if head is None else head.encode() for head in (old, new)]
             data = [self._data((head or some).generation) for head in (new, old)]
             keys = [self._family(b"heads"), self._family(b"index"), *data]
-            found = await self._client.run(_EXCHANGE, self._family.slot, keys, _encode(key), *heads, some.size)
+            found = await self._client.run(_EXCHANGE, self._family.slot, keys, encode_key(key), *heads, some.size)
             if found is None:
                 return True
             old = _Head.decode(found) if found else None

@@ -29,6 +29,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -38,6 +39,7 @@ from coredis.exceptions import ResponseError
 from mdash_backends._redis_bus import RedisBus
 from mdash_backends._redis_client import ANY_SLOT, Client, Target, background_tasks
 from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
+from mdash_backends._redis_writer import put_and_append
 from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.storage import DURABLE, ORDERED, SHARED, Backend
 
@@ -65,12 +67,13 @@ async def open_redis(url: str) -> AsyncIterator[Backend]:
     config = _parse(url)
     async with background_tasks() as tasks:
         client = Client(config.target, tasks)
-        await _check_server(client, durable=config.durable)
+        info = await _check_server(client, durable=config.durable)
         yield Backend(
             documents=RedisDocuments(client, config.prefix),
             logs=RedisLogs(client, config.prefix),
             blobs=RedisBlobs(client, config.prefix),
             bus=RedisBus(client, tasks, config.prefix),
+            put_and_append=partial(put_and_append, client, config.prefix) if _is_alone(info) else None,
             capabilities=frozenset({SHARED, ORDERED, DURABLE} if config.durable else {SHARED, ORDERED}),
         )
 
@@ -162,7 +165,12 @@ def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-async def _check_server(client: Client, *, durable: bool) -> None:
+def _is_alone(info: Mapping[str, str]) -> bool:
+    """Whether the server is known to be no node of a cluster: then a script may change keys of any slots."""
+    return info.get("redis_mode") in ("standalone", "sentinel") or info.get("cluster_enabled") == "0"
+
+
+async def _check_server(client: Client, *, durable: bool) -> dict[str, str]:
     """Check that the server is there, and that its settings allow it to keep data. Settings that it hides are not
     checked.
     """
@@ -171,12 +179,13 @@ async def _check_server(client: Client, *, durable: bool) -> None:
         policy = info["maxmemory_policy"]
         raise StorageError(f"{client.target}: with maxmemory-policy {policy} it forgets keys; noeviction is needed")
     if not durable:
-        return
+        return info
     settings = await _tell(client, b"CONFIG GET", b"appendfsync")
     if info.get("aof_enabled", "1") != "1" or settings.get("appendfsync", "always") != "always":
         raise StorageError(
             f"{client.target}: the URL says durable=1, and the server has not appendonly yes and appendfsync always"
         )
+    return info
 
 
 async def _tell(client: Client, *command: bytes) -> dict[str, str]:
