@@ -10,15 +10,17 @@ import attrs
 import pytest
 
 from mdashcore import ota
-from mdashcore._errors import Conflict, InvalidInput, NotFound
+from mdashcore._errors import Conflict, InvalidInput, LimitReached, NotFound
 from mdashcore.hub import Hub
+from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.backup import export_store, import_store
 from mdashcore.hub.maintenance.check import check_store
 from mdashcore.hub.rollouts import service
 from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.rollout import Member, Outcome, State, ordered, parse_request
+from mdashcore.rollout import Counts, Member, Outcome, State, ordered, parse_request
+from mdashcore.rollout._machine import SETTLED
 from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0
@@ -249,3 +251,38 @@ async def test_a_removed_account_leaves_no_rollout(hub, backend):
     assert await hub.rollouts.of("alice") == []
     assert [key async for key in hub.blobs.scan()] == [blob_key("bob", kept.id)]
     assert [key async for key, _ in hub.rollouts.rosters.scan()] == [f"bob/{kept.id}/0000"]
+
+
+NIGHT = {"start": "00:00", "end": "04:00"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "later", "counts_as_open"),
+    [
+        ({}, {}, 0, True),
+        ({}, {}, SETTLED, False),
+        ({"counts": (Counts(pending=9, updating=1),)}, {}, SETTLED, True),
+        ({"phase_started": ()}, {}, SETTLED, True),
+        ({"state": State.PAUSED}, {}, SETTLED, True),
+        ({"state": State.COMPLETED}, {}, SETTLED, False),
+        ({"next_start": NOW + 60}, {}, SETTLED, True),
+        ({}, {"window": NIGHT}, SETTLED, True),
+    ],
+    ids=["just begun", "only waits", "one updates", "no phase", "paused", "ended", "begins soon", "window closed"],
+)
+async def test_a_rollout_that_only_waits_is_not_open(backend, clock, changes, asked, later, counts_as_open):
+    """One whose devices are all offline, or done, takes no place from another; any other that has not ended does."""
+    limits = AccountLimits(open_rollouts=1)
+    hub = Hub(backend, now=lambda: clock.now, monotonic=lambda: clock.now, entropy=os.urandom, limits=limits)
+    await hub.accounts.register("alice", "hash", admin=True)
+    await hub.create_device("alice", "d1")
+    made = await roll_out(hub, **asked)
+    running = attrs.evolve(made, state=State.RUNNING, phase_started=(NOW,), counts=(Counts(pending=10),))
+    await hub.rollouts.records.put(f"alice/{made.id}", attrs.evolve(running, **changes))
+    clock.now += later
+    assert (await hub.rollouts.use("alice"))[1] == counts_as_open
+    if counts_as_open:
+        with pytest.raises(LimitReached, match="have not ended"):
+            await roll_out(hub)
+    else:
+        await roll_out(hub)

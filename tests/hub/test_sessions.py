@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
@@ -72,3 +74,14 @@ def test_an_end_that_is_stopped_anywhere(tools, why):
             assert revoked == [("alice", created.session.id)], steps
         if not stopped:
             return
+
+
+@given(st.lists(st.integers(0, 5), max_size=100))
+def test_logins_at_the_same_time_stay_within_the_bound(tools, choices):
+    """Of six at the same time, with room for three, three are left, in whatever order they take their steps."""
+    sessions, first, *_ = make(tools)
+    sessions._most = 3
+    _, account = tools.run(sessions.authenticate(first.secret))
+    outcomes = tools.interleave([sessions.create(account) for _ in range(6)], choices)
+    assert [each.error for each in outcomes] == [None] * 6
+    assert tools.run(sessions.count("alice")) <= 3

@@ -60,6 +60,14 @@ async def check(hub):
 choices = st.lists(st.integers(0, 5), max_size=200)
 
 
+def test_many_that_are_made_at_the_same_time_wait_for_each_other(tools, hub, caplog):
+    """Sixty of one process lose no races to each other, of which the log would tell."""
+    outcomes = tools.interleave([hub.usage.keep_free("alice", f"k{n}", 0, 1) for n in range(60)], range(1000))
+    assert [each.error for each in outcomes] == [None] * 60
+    assert len(tools.run(hub.usage.of("alice")).arriving) == 60
+    assert not caplog.records
+
+
 @given(choices)
 def test_two_processes_never_get_beyond_a_limit_together(tools, choices):
     """Of six that make a device at the same time, on two nodes of one store, three do."""

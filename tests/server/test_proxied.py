@@ -106,6 +106,18 @@ async def test_the_cookie_behind_a_proxy_with_tls(alice, anyone, password, open_
     assert "strict-transport-security" not in plain.headers
 
 
+@pytest.mark.parametrize("settings", [BEHIND])
+async def test_either_lane_tells_browsers_to_stay_with_tls_behind_a_proxy(alice):
+    """Also in answers to calls and shadows; each request by what the proxy says of it, on one connection."""
+    await alice.http.post("/devices", json={"id": "d1"})
+    for path in ("/devices/d1/shadow", "/devices/d1"):
+        for proto, told in (("https", ["max-age=31536000"]), ("http", []), ("https", ["max-age=31536000"])):
+            answer = await alice.http.get(path, headers=from_("203.0.113.8", proto))
+            assert (answer.status_code, answer.headers.get_list("strict-transport-security")) == (200, told)
+    answer = await alice.http.post("/devices/d1/rpc/X", headers=from_("203.0.113.8"))
+    assert answer.headers.get_list("strict-transport-security") == ["max-age=31536000"]
+
+
 async def test_under_tls(alice_over_tls):
     """The cookie is bound to the host, a login by it works, and every answer tells browsers to stay with TLS."""
     client, key, password = alice_over_tls
