@@ -11,7 +11,8 @@ import pytest
 from mdashcore import ota
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.rollouts.performer import GRACE, RolloutPerformer
+from mdashcore.hub.rollouts.members import START_GRACE
+from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.rollout import Member, Outcome, State, parse_request
@@ -155,7 +156,7 @@ def test_what_is_aborted_is_over(tools, place, cut):
 
     tools.interleave([one.step(), abort()], [0] * cut + [1] * 400)
     for run in (one, other, one, other):
-        place.clock.now += GRACE + 1
+        place.clock.now += START_GRACE + 1
         tools.run(run.refresh())
         tools.run(run.step())
     present = tools.run(place.present())
@@ -285,7 +286,7 @@ def test_who_is_left_behind_keeps_no_place(tools, place):
     run = tools.run(place.drive(second))
     tools.run(run.step())
     assert run._hands.began == [], "whoever has stored it may be about to begin it"
-    place.clock.now += GRACE + 1
+    place.clock.now += START_GRACE + 1
     tools.run(run.refresh())
     tools.run(run.step())
     assert run._hands.began == [second]
