@@ -28,24 +28,24 @@ MODULES = {
     "mdashcore": "The core's public names. Importing it loads no event loop, no socket and no framework.",
     "mdashcore.jsonrpc": "JSON-RPC 2.0 framing, with the dialect of Mongoose OS: one text in, messages out. No state.",
     "mdashcore.shadow": "Device shadows as values.",
-    "mdashcore.ota": "A firmware update as a value: `next_step` says what to call, `advance` what follows.",
-    "mdashcore.rollout": "A rollout as a value: `judge` says what its devices' outcomes mean for the whole.",
-    "mdashcore.selection": "Which devices: a filter made of terms.",
+    "mdashcore.ota": "A firmware update as a value: `next_step` returns the next call, `advance` applies its result.",
+    "mdashcore.rollout": "A rollout as a value: `judge` applies the outcomes of its devices to the whole.",
+    "mdashcore.selection": "Selections of devices: a filter made of terms.",
     "mdashcore.firmware": "Firmware images: read, checked and written.",
-    "mdashcore.storage": "The contract of a backend, and how one is found.",
+    "mdashcore.storage": "The contract of a backend, and the function that finds one.",
     "mdashcore.notifications": "The names and the form of [notifications](notifications.md).",
     "mdashcore.hub": "The service, on any event loop: it awaits nothing but the storage protocols.",
     "mdashcore.trio.node": "Live connections on Trio. Extra: `agent` or `server`.",
     "mdashcore.trio.agent": "The device's end. Extra: `agent`.",
     "mdashcore.server.run": "The whole server. Extra: `server`.",
-    "mdashcore.server.config": "What it can be told. See [Configuration](configuration.md).",
+    "mdashcore.server.config": "The configuration of the server. See [Configuration](configuration.md).",
     "mdashcore.server.app": "The REST API, and the types of ASGI apps.",
     "mdashcore.server.gateway": "One port for sockets and an app.",
-    "mdashcore.server.service": "What the app and the gateway share.",
-    "mdashcore.testing": "For the tests of those who build on it. The suites need the extra `testing`.",
-    "mdashcore.testing.device": "A device on a real WebSocket that does exactly what a test says. Extra: `agent`.",
+    "mdashcore.server.service": "The objects that the app and the gateway share.",
+    "mdashcore.testing": "Tools for tests of software built on mdashcore. The suites need the extra `testing`.",
+    "mdashcore.testing.device": "A scripted device on a real WebSocket. Extra: `agent`.",
     "mdashcore.virtual_device": "A Mongoose OS device made of software, without its connection.",
-    "mdashcore.virtual_device.connect": "The same with its connection.",
+    "mdashcore.virtual_device.connect": "A virtual device with its connection.",
 }
 """What the page has, in its order."""
 
@@ -265,6 +265,8 @@ def summary(doc: str) -> str:
 
 
 def is_value(value: Any) -> bool:
+    if inspect.isclass(value) and value.__module__ == "builtins":
+        return True  # an alias, such as `RawJson`
     return not (inspect.isclass(value) and get_origin(value) is None) and not inspect.isroutine(value)
 
 

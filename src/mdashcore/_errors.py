@@ -4,37 +4,37 @@
 
     MdashError
     ├── ProtocolError             code, message
-    │   ├── LocalProtocolError    the caller asked for what the protocol does not allow
+    │   ├── LocalProtocolError    the caller asked for something that is not allowed
     │   └── RemoteProtocolError   the peer did; the connection has to be closed
     ├── RpcError                  the peer answered a call with an error: code, message, data
     ├── CallTimeout               the peer did not answer in time
-    ├── InvalidAnswer             the peer answered a call with what cannot be read
-    │   └── AnswerTooLarge        or with more than is taken: size, limit
+    ├── InvalidAnswer             the answer of the peer cannot be read
+    │   └── AnswerTooLarge        the answer is too large: size, limit
     ├── DeviceOffline             no live connection to that device
-    ├── InvalidInput              what was given cannot be accepted, nothing was changed
+    ├── InvalidInput              an argument cannot be accepted, nothing was changed
     │   ├── InvalidShadowUpdate
     │   ├── InvalidFirmware
-    │   └── InvalidSetting        a limit, or another setting, that makes no sense; a ValueError too
+    │   └── InvalidSetting        a setting makes no sense; a ValueError too
     ├── TooLarge                  more bytes than the limit allows
-    ├── UnsupportedContent        a body in a form that is not read: a content coding
+    ├── UnsupportedContent        a body with an unknown content coding
     ├── Unauthenticated           no credentials, or not valid ones
-    ├── Forbidden                 known, and not allowed
-    ├── NotFound                  does not exist, or not for this account
+    ├── Forbidden                 the account may not do this
+    ├── NotFound                  does not exist for this account
     ├── Conflict                  does not fit the present state
     │   ├── AlreadyExists
     │   └── ShadowConflict        the update's version is not the current one
     ├── PreconditionFailed        a condition of the request does not hold
     ├── Busy                      a bound is reached; try again later: retry_after
-    │   ├── LimitReached          the account has as much as it may: limit
+    │   ├── LimitReached          the account has as much as it may have: limit
     │   └── Overloaded            the process has no room for another request's body
     ├── InsufficientStorage       the disk is almost full
     └── StorageError              the storage backend failed; its own error is the __cause__
-        ├── Damaged               what is stored cannot be read, also not later
+        ├── Damaged               a stored object cannot be read, now or later
         └── VersionConflict       a compare-and-set lost: expected, actual
 
-`STATUS` is the one table that says which status each becomes on the wire.
+`STATUS` maps each class to its status on the wire.
 
-The text of an error is for the person who reads it: it says what was wrong with what, and holds no secret.
+The text of an error is for people: it names the wrong value and the reason, and contains no secret.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class RpcError(MdashError):
         self.code = code
         self.message = message
         self.data = data
-        """The error's `data` member, or None."""
+        """The error's `data` member; `None` if it has none."""
 
 
 class CallTimeout(MdashError):

@@ -59,7 +59,7 @@ def decode_foreign(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         TooLarge: it has more objects and arrays than `MAX_CONTAINERS`, which is seen before they are made.
     """
     if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
-        brackets = _brackets(data)  # those in texts do not count
+        brackets = _brackets(data)  # brackets in strings do not count
         if brackets.count(b"{") + brackets.count(b"[") > MAX_CONTAINERS:
             raise TooLarge(f"JSON has more than {MAX_CONTAINERS} objects and arrays")
     return decode(data, max_depth=max_depth)

@@ -65,7 +65,7 @@ class Part:
 
 @attrs.frozen
 class Manifest:
-    """What a firmware zip says of itself."""
+    """The manifest of a firmware zip."""
 
     name: str
     platform: str
@@ -89,7 +89,7 @@ class Image:
 
     @property
     def bare(self) -> bool:
-        """Whether it is no firmware zip, and has no manifest."""
+        """Whether it is a bare image, without a manifest."""
         return self.manifest is None
 
     @property

@@ -110,7 +110,7 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
 
 
 Message: TypeAlias = Request | Response | Invalid
-"""What a text is decoded to."""
+"""The result of decoding a message."""
 
 
 class _Wire(msgspec.Struct, gc=False):

@@ -154,7 +154,7 @@ Event: TypeAlias = (
     | NewerUpdateQueued
     | DeadlinePassed
 )
-"""Any of the events."""
+"""Any of the events of an update."""
 
 ANSWERS = (BeginAccepted, ChunkAccepted, EndAccepted, CallFailed, CallTimedOut)
 """The events that answer a step's call: each has the `method` that was called."""

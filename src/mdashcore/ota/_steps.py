@@ -81,7 +81,7 @@ class Wait:
 
 
 Step: TypeAlias = Begin | Write | End | Commit | Ask | Wait
-"""Any of the steps."""
+"""Any of the steps of an update."""
 
 
 def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
@@ -114,7 +114,7 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
 
 @attrs.frozen(field_transformer=checked)
 class Limits:
-    """How long an update may stay in a state."""
+    """The time that an update may stay in a state."""
 
     idle: float
     """Seconds without progress."""
@@ -138,7 +138,7 @@ LIMITS: Mapping[State, Limits] = {
     # On top of `options.commit_timeout`: the device rolls back by itself, reboots and reports.
     State.UNCOMMITTED: Limits(5 * _MINUTE, 5 * _MINUTE),
 }
-"""How long each state may last; an end has no limit."""
+"""The limits of each state. An end has no limit."""
 
 
 def limits(update: Update) -> Limits | None:

@@ -116,7 +116,7 @@ class Image:
 
     @classmethod
     def of(cls, image: ImageFacts) -> Image:
-        """Return what an update remembers of an image that was read."""
+        """Return the description of an image that was read."""
         return cls(**{field.name: getattr(image, field.name) for field in attrs.fields(cls)})
 
 

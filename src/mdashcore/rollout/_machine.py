@@ -101,7 +101,7 @@ Event: TypeAlias = (
     | Settled
     | DeadlinePassed
 )
-"""Any of the events."""
+"""Any of the events of a rollout."""
 
 
 # --------------------------------------------------------------------- the actions: which other fields change

@@ -117,7 +117,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of devices."""
         return self.pending + self.updating + self.succeeded + self.failed + self.skipped
 
     @property
@@ -127,7 +127,7 @@ class Counts:
 
     @property
     def all_ended(self) -> bool:
-        """Whether none is pending or being updated."""
+        """Whether no device is pending or has a running update."""
         return not self.pending and not self.updating
 
     def plus(self, outcome: Outcome, number: int = 1) -> Counts:
@@ -307,15 +307,15 @@ class Ended(Protocol):
 
     @property
     def state(self) -> UpdateState:
-        """The end that it has come to."""
+        """The end that it has reached."""
 
     @property
     def reason(self) -> str:
-        """Why, for a person."""
+        """The reason for the end, for people."""
 
     @property
     def started(self) -> float | None:
-        """When it began, in Unix seconds; None if it never did."""
+        """When it began, in Unix seconds; `None` if it never did."""
 
 
 def settled(member: Member, update: Ended, state: State, *, now: float) -> Member:
