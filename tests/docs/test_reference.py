@@ -393,3 +393,21 @@ async def test_help_shows_what_a_hub_has(page):
 def test_the_limits_are_the_code_s(run):
     """The tables of the security page are what `docs/limits.py` writes."""
     run("python3 docs/limits.py --check", cwd=SOURCE.parents[1])
+
+
+def test_the_tests_that_the_security_page_names_exist():
+    """Each row of its tables names a file of tests, from the folder that the table names."""
+    page = (SOURCE.parents[1] / "docs/discussion/security.md").read_text()
+    bounds, connections = re.search(
+        r"\n## Under attack\n(.*?)\n## Connections\n(.*?)\n## Limits\n", page, re.DOTALL
+    ).groups()
+    tests = SOURCE.parents[1] / "tests"
+    for table, folder in ((bounds, tests / "attacks"), (connections, tests)):
+        rows = [row for row in table.splitlines() if row.startswith("| ") and "Proved by" not in row]
+        assert len(rows) > 8
+        for row in rows:
+            names = re.findall(r"`([\w/]*test_\w+\.py)`", row.split(" | ")[-1])
+            assert names, f"no test is named: {row}"
+            for name in names:
+                path = tests.parent / name if name.startswith("tests/") else folder / name
+                assert "def test_" in path.read_text(), name
