@@ -284,7 +284,7 @@ async def test_sigterm_ends_the_server_whatever_clients_do(open_scene: Any, tls:
             await walk(scene, place, "stopped")
         started = trio.current_time()
         os.kill(scene.server.pid, signal.SIGTERM)
-        await scene.server.program.process.wait()
+        await scene.server.program.process.wait_async()
         assert trio.current_time() - started < STOP_BOUND + scene.slack
         assert scene.server.program.process.returncode == 0
         assert "Traceback" not in scene.server.log

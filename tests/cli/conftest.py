@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 import pytest
 from children import default_signals
+from forked import Forked
 from websockets.sync.client import connect
 
 from mdashcore.cli import main
@@ -42,22 +43,37 @@ class Done:
 
 
 class Process:
-    """A running ``mdash``; what it writes is kept, and can be waited for."""
+    """A running ``mdash``; what it writes is kept, and can be waited for.
 
-    def __init__(self, *args: str, env: Mapping[str, str] | None = None, wrapper: tuple[str, ...] = ()) -> None:
-        with default_signals():
-            self.process = subprocess.Popen(
-                [*wrapper, str(MDASH), *args],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=CLEAN_ENV | dict(env or {}),
+    Args:
+        wrapper: the beginning of the command line.
+        forked: start it in a moment, see `forked`.
+    """
+
+    def __init__(
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        wrapper: tuple[str, ...] = (),
+        forked: bool = False,
+    ) -> None:
+        (stdout, its_stdout), (stderr, its_stderr) = os.pipe(), os.pipe()
+        environment = CLEAN_ENV | dict(env or {})
+        if forked and not wrapper:
+            self.process: Any = Forked(
+                "-m", "mdashcore.cli", *args, env=environment, stdout=its_stdout, stderr=its_stderr
             )
+        else:
+            command = [*wrapper, str(MDASH), *args]
+            with default_signals():
+                self.process = subprocess.Popen(command, stdout=its_stdout, stderr=its_stderr, env=environment)
+        for end in (its_stdout, its_stderr):
+            os.close(end)
         self._lines: dict[str, list[str]] = {"out": [], "err": []}
         self._ended: set[str] = set()
         self._news = threading.Condition()
-        streams = {"out": self.process.stdout, "err": self.process.stderr}
-        self._readers = [threading.Thread(target=self._read, args=item, daemon=True) for item in streams.items()]
+        self._streams = {"out": os.fdopen(stdout), "err": os.fdopen(stderr)}
+        self._readers = [threading.Thread(target=self._read, args=item, daemon=True) for item in self._streams.items()]
         for reader in self._readers:
             reader.start()
 
@@ -104,8 +120,7 @@ class Process:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
+        for stream in self._streams.values():
             stream.close()
 
     def _read(self, name: str, stream: Any) -> None:
@@ -134,7 +149,7 @@ def spawn(scratch: dict[str, str]) -> Iterator[Spawn]:
     processes: list[Process] = []
 
     def start(*args: str, env: Mapping[str, str] | None = None, **options: Any) -> Process:
-        processes.append(Process(*args, env={**scratch, **(env or {})}, **options))
+        processes.append(Process(*args, env={**scratch, **(env or {})}, forked=True, **options))
         return processes[-1]
 
     yield start

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,6 +14,7 @@ import attrs
 import httpx
 import pytest
 import trio
+from forked import Forked
 
 _spec = importlib.util.spec_from_file_location("redis_servers", Path(__file__).parents[1] / "backends" / "conftest.py")
 assert _spec is not None
@@ -32,7 +31,7 @@ start_redis = _redis_servers.start_redis
 class ServerProcess:
     """A running ``mdash serve``."""
 
-    process: trio.Process
+    process: Forked
     url: str
     http: httpx.AsyncClient
     """An admin's; its base URL is the API's."""
@@ -49,27 +48,29 @@ class ServerProcess:
 
 @asynccontextmanager
 async def _serving(store: str) -> AsyncIterator[ServerProcess]:
-    command = [
-        sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--log-level", "error",
-        "--store", store,
-    ]  # fmt: skip
-    environment = {**os.environ, "MDASH_REGISTER_ADMIN": "root:secret"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    async with trio.open_nursery() as nursery:
-        start = functools.partial(trio.run_process, command, env=environment, check=False, **pipes)
-        process = await nursery.start(start)
-        try:
-            line = b""
+    stdout, its_stdout = os.pipe()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    process = Forked(
+        *("-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--log-level", "error", "--store", store),
+        env={**os.environ, "MDASH_REGISTER_ADMIN": "root:secret"},
+        stdout=its_stdout,
+        stderr=nowhere,
+    )
+    os.close(its_stdout)
+    os.close(nowhere)
+    try:
+        line = b""
+        async with trio.lowlevel.FdStream(stdout) as stream:
             with trio.fail_after(20):
                 while not line.endswith(b"\n"):
-                    data = await process.stdout.receive_some()
+                    data = await stream.receive_some()
                     assert data, "the server did not start"
                     line += data
             url = line.decode().split()[-1]
             async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=20) as http:
                 yield ServerProcess(process, url, http)
-        finally:
-            process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+from forked import Forked
 
 from mdashcore.firmware import write_image
 from mdashcore.testing.device import connect_device
@@ -44,21 +43,22 @@ trio.run(main)
 @asynccontextmanager
 async def server(store, bind="127.0.0.1:0"):
     """A server process, and an admin's client. It is killed at the end."""
-    async with trio.open_nursery() as nursery:
-        command = [sys.executable, "-c", PROGRAM, bind, store]
-        process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE, check=False))
-        try:
-            said = b""
+    stdout, its_stdout = os.pipe()
+    process = Forked("-c", PROGRAM, bind, store, stdout=its_stdout)
+    os.close(its_stdout)
+    try:
+        said = b""
+        async with trio.lowlevel.FdStream(stdout) as stream:
             with trio.fail_after(PATIENCE):
                 while not said.endswith(b"\n"):
-                    data = await process.stdout.receive_some()
+                    data = await stream.receive_some()
                     assert data, "the server did not start"
                     said += data
             url = said.decode().split()[-1]
             async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=PATIENCE) as client:
                 yield process, client
-        finally:
-            process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
 
 
 class Counting(VirtualDevice):

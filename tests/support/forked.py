@@ -32,7 +32,8 @@ class Forked:
     """A running program.
 
     Args:
-        arguments: those of `python`: the path of a program, or ``-m`` and a module; and what that takes.
+        arguments: those of `python`: the path of a program, or ``-m`` and a module, or ``-c`` and a text; and what
+            that takes.
         env: its environment; by default this process's.
         stdin, stdout, stderr: its file descriptors, which stay the caller's; by default this process's.
     """
@@ -59,27 +60,31 @@ class Forked:
         """As `subprocess` has it; `None` while it runs."""
         return self._process.exitcode
 
-    async def wait(self) -> int:
+    async def wait_async(self) -> int:
         """Wait for its end: the exit code."""
         await trio.lowlevel.wait_readable(self._process.sentinel)
-        return self.wait_blocking()
+        return self.wait()
 
-    def wait_blocking(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """The same without Trio. Raises `TimeoutError`."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise TimeoutError
         return self._process.exitcode
 
+    def poll(self) -> int | None:
+        """`returncode`."""
+        return self.returncode
+
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing where it has ended."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it, and see it gone."""
-        if self.returncode is None:
-            self.send_signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         self._process.join()
 
 
@@ -95,6 +100,9 @@ def _run(arguments: Sequence[str], env: Mapping[str, str], folder: str, ends: Se
     if arguments[0] == "-m":
         sys.argv = list(arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    elif arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - a test's own
     else:
         sys.argv = list(arguments)
         sys.path.insert(0, str(Path(arguments[0]).parent))
