@@ -12,7 +12,7 @@ import trio
 
 ROUNDS = [3, pytest.param(200, marks=pytest.mark.proof)]
 DEVICES = 6
-LOAD = (0.02, 0.4)  # seconds of load before the kill
+MOST = 30  # updates of shadows that are acknowledged before the kill
 
 
 @attrs.define
@@ -25,6 +25,16 @@ class Acknowledged:
     """What was desired with a version."""
     devices: set[str] = attrs.Factory(set)
     keys: dict[str, str] = attrs.Factory(dict)
+    count: int = 0
+    """Updates of shadows, of all rounds."""
+    counted: trio.Event = attrs.Factory(trio.Event)
+    """Set with the next of them."""
+
+    async def wait_for(self, more: int) -> None:
+        """Wait until so many more updates are acknowledged."""
+        enough = self.count + more
+        while self.count < enough:
+            await self.counted.wait()
 
 
 async def load(client: httpx.AsyncClient, known: Acknowledged, worker: int) -> None:
@@ -42,6 +52,9 @@ async def load(client: httpx.AsyncClient, known: Acknowledged, worker: int) -> N
                 version = response.json()["version"]
                 known.values[device, version] = value
                 known.versions[device] = max(version, known.versions.get(device, 0))
+                known.count += 1
+                known.counted.set()
+                known.counted = trio.Event()
             if count % 7 == worker % 7:
                 name = f"new-{random.getrandbits(60):x}"
                 if (await client.post("/devices", json={"id": name})).status_code == 201:
@@ -105,7 +118,7 @@ async def test_nothing_acknowledged_is_lost(serving, scheme, rounds, tmp_path):
                 async with trio.open_nursery() as nursery:
                     for worker in range(8):
                         nursery.start_soon(load, server.http, known, worker)
-                    await trio.sleep(random.uniform(*LOAD))
+                    await known.wait_for(random.randrange(1, MOST))
                     server.kill()
     async with serving(url) as server:
         await verify(server.http, known)
