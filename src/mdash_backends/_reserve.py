@@ -8,6 +8,8 @@ import os
 import threading
 from typing import Final
 
+import anyio
+
 from mdash_backends._file_documents import FileDocuments
 from mdash_backends._file_logs import FileLogs
 from mdash_backends._files import TEMPORARY, Files
@@ -27,7 +29,8 @@ class FileWriter:
     """Writes a document together with a log entry: `PutAndAppend` in `mdashcore.storage`.
 
     A reserve file keeps some space on the disk. It exists before a document is written. If the disk is full when
-    the entry is written, the file is removed to make room. Until it can be created again, nothing is written.
+    the entry is written, the file is removed to make room. Until it can be created again, nothing is written. It is
+    created again after the entries of all documents that are written: the space was kept for them.
     """
 
     def __init__(self, files: Files, documents: FileDocuments, logs: FileLogs) -> None:
@@ -35,8 +38,11 @@ class FileWriter:
         self._documents = documents
         self._logs = logs
         self._path = os.path.join(files.path, TEMPORARY, "reserve")
-        self._making = threading.Lock()
         self._is_there = False
+        self._making = anyio.Lock()
+        self._removing = threading.Lock()
+        self._unfinished = 0  # calls that have to write an entry, or may have to
+        self._finished = anyio.Event()  # set when there is none any more
 
     async def put_and_append(
         self, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
@@ -45,34 +51,51 @@ class FileWriter:
         be written.
         """
         if not self._is_there:
-            await self._files.run(self._path, self._make)
-        version = await self._documents.put(collection, key, body, expected=expected)
+            await self._reserve()
+        self._unfinished += 1
         try:
-            return version, await self._logs.append(log, time, (entry,))
-        except StorageError as exc:
-            if not (isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _FULL):
+            version = await self._documents.put(collection, key, body, expected=expected)
+            try:
+                return version, await self._append(log, time, entry)
+            except StorageError as exc:
                 _log.error("%s/%s is written, and its entry in %s is not: %s", collection, key, log, exc)
                 raise
+        finally:
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._finished.set()
+                self._finished = anyio.Event()
+
+    async def _append(self, log: str, time: float, entry: bytes) -> int:
+        try:
+            return await self._logs.append(log, time, (entry,))
+        except StorageError as exc:
+            if not (isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _FULL):
+                raise
         await self._files.run(self._path, self._give_up)
-        return version, await self._logs.append(log, time, (entry,))
+        return await self._logs.append(log, time, (entry,))
+
+    async def _reserve(self) -> None:
+        async with self._making:
+            if not self._is_there:
+                while self._unfinished:
+                    await self._finished.wait()
+                await self._files.run(self._path, self._make)
 
     def _make(self) -> None:
-        with self._making:
-            if self._is_there:
-                return
-            descriptor = create_file(self._path, os.O_WRONLY | os.O_TRUNC)
-            try:
-                os.posix_fallocate(descriptor, 0, RESERVE)
-                os.fsync(descriptor)
-            except BaseException:
-                os.unlink(self._path)
-                raise
-            finally:
-                os.close(descriptor)
-            self._is_there = True
+        descriptor = create_file(self._path, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE)
+            os.fsync(descriptor)
+        except BaseException:
+            os.unlink(self._path)
+            raise
+        finally:
+            os.close(descriptor)
+        self._is_there = True
 
     def _give_up(self) -> None:
-        with self._making:
+        with self._removing:
             self._is_there = False
             try:
                 os.unlink(self._path)
