@@ -38,7 +38,7 @@ IMPATIENT: Final = {
 }
 """What takes 10 and 30 s, so that a test need not wait for it. Many TLS handshakes take seconds on a busy machine."""
 
-LARGE_LIST: Final = 75  # devices with a shadow of 100 kB: more than all buffers between server and client hold
+LARGE_LIST: Final = 250  # devices with a shadow of 30 kB: more than all buffers between server and client hold
 
 LARGEST_FILE: Final = max(files := read_files(), key=lambda name: len(files[name].body))
 
@@ -143,7 +143,7 @@ def open_scene(open_attacked: Callable[..., Any]) -> Callable[..., Any]:
             hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
             await server.account("root", hashed=hasher.hash("secret"), admin=True)
             key = await server.account("alice")
-            await server.devices("alice", [f"d{number}" for number in range(LARGE_LIST)], {"text": "x" * 100_000})
+            await server.devices("alice", [f"d{number}" for number in range(LARGE_LIST)], {"text": "x" * 30_000})
             tokens = await server.devices("alice", ["silent"])
             async with AsyncExitStack() as stack:
                 if not tls:  # its calls hang; over TLS they end with 503, and others hang on their answers
