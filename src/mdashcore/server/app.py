@@ -20,9 +20,9 @@ from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.http.guards import check_request
-from mdashcore.server.http.query import known_parameters
 from mdashcore.server.http.root_path import RootPathApp
 from mdashcore.server.lanes.fast_lane import SECURITY_HEADERS
+from mdashcore.server.query import known_parameters
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
 from mdashcore.server.uploads.rollout_upload import RolloutRoute

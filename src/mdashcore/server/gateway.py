@@ -21,15 +21,15 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
 from mdashcore.server import errors
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
-from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, query_value
+from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer
 from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.forwarded import Client, peer_of
-from mdashcore.server.http.query import check_query, known_parameters
 from mdashcore.server.http.root_path import Elsewhere, RootPath
 from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
+from mdashcore.server.query import check_query, known_parameters, query_value
 from mdashcore.server.service import Service
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
 from mdashcore.trio.connections.subscribers import Subscriber

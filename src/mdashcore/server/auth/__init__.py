@@ -7,7 +7,6 @@ from mdashcore.server.auth.authenticator import (
     bearer,
     browser_of,
     client_address,
-    query_value,
     session_cookie,
 )
 from mdashcore.server.auth.passwords import Passwords
@@ -23,6 +22,5 @@ __all__ = [
     "bearer",
     "browser_of",
     "client_address",
-    "query_value",
     "session_cookie",
 ]

@@ -5,23 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Final
-from urllib.parse import parse_qs
 
 import attrs
 
 from mdashcore import identity
-from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
+from mdashcore._errors import Forbidden, Unauthenticated
 from mdashcore.hub import Hub
 from mdashcore.hub.records.schema import BrowserSession
 from mdashcore.identity import Account
 from mdashcore.server.asgi import ON_KNOWN, Scope, header, root_path
 from mdashcore.server.auth.passwords import Passwords
 from mdashcore.server.auth.session_cookie import SessionCookie
+from mdashcore.server.query import ACCESS_TOKEN, query_value
 
-__all__ = ["Authenticator", "Browser", "Principal", "bearer", "client_address", "query_value", "session_cookie"]
-
-MAX_FIELDS: Final = 32  # of a query: no endpoint here has more than three
+__all__ = ["Authenticator", "Browser", "Principal", "bearer", "client_address", "session_cookie"]
 
 
 @attrs.frozen
@@ -185,16 +182,7 @@ def bearer(authorization: str | None) -> str:
 
 
 def _access_token(query: str) -> str | None:
-    return query_value(query, "access_token") if "access_token=" in query else None
-
-
-def query_value(query: str, name: str) -> str | None:
-    """Return the first value of that name in a query string. Raises `InvalidInput` if the query has too many fields."""
-    try:
-        values = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_FIELDS).get(name)
-    except ValueError:
-        raise InvalidInput(f"the query has more than {MAX_FIELDS} fields") from None
-    return values[0] if values else None
+    return query_value(query, ACCESS_TOKEN) if "access_token=" in query else None
 
 
 def _basic(value: str) -> tuple[str, str]:

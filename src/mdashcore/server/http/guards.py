@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from mdashcore.server.asgi import Scope, has_body, header_list
 from mdashcore.server.http.conditions import check_headers
-from mdashcore.server.http.query import check_query
+from mdashcore.server.query import check_query
 
 __all__ = ["check_request"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
-from urllib.parse import parse_qsl
 
 import multipart
 import trio
@@ -24,7 +23,7 @@ from mdashcore.server.asgi import (
     Send,
 )
 from mdashcore.server.http.guards import check_request
-from mdashcore.server.http.query import check_query
+from mdashcore.server.query import check_query, query_value
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.update_query import flag
 from mdashcore.server.uploads.update_upload import ImageBody, answer
@@ -85,7 +84,8 @@ class RolloutRoute:
 def _is_bare(query: str) -> bool:
     """Return whether the query asks for ``bare=1``. Raises `InvalidInput` for unknown parameters."""
     check_query(query, ("bare",))
-    return flag("bare", dict(parse_qsl(query)).get("bare", "0"))
+    value = query_value(query, "bare")
+    return value is not None and flag("bare", value)
 
 
 class _Form(ImageBody):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
 
 import attrs
 
 from mdashcore import ota
 from mdashcore._errors import InvalidInput
-from mdashcore.server.http.query import ACCESS_TOKEN, MAX_FIELDS
+from mdashcore.server.query import ACCESS_TOKEN, check_query, parse_query
 
 __all__ = ["PARAMETERS", "UpdateRequest", "flag"]
 
@@ -29,21 +28,11 @@ class UpdateRequest:
     @classmethod
     def of(cls, query: str) -> UpdateRequest:
         """Parse a query string. Raises `InvalidInput`, whose text names the unknown or invalid parameter."""
-        try:
-            given = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-        except ValueError:
-            raise InvalidInput(f"the query is not valid, or has more than {MAX_FIELDS} parameters") from None
+        check_query(query, PARAMETERS)
+        given = [(name, text) for name, text in parse_query(query) if name != ACCESS_TOKEN]
         values: dict[str, Any] = {}
         for name, text in given:
-            if name == ACCESS_TOKEN:
-                continue
-            if name not in PARAMETERS:
-                raise InvalidInput(
-                    f"unknown parameter {name[:64]!r}; known are {', '.join([*PARAMETERS, ACCESS_TOKEN])}"
-                )
             field, read = PARAMETERS[name]
-            if field in values:
-                raise InvalidInput(f"{name} is given twice")
             values[field] = read(name, text)
         queue, bare = values.pop("queue", False), values.pop("bare", False)
         if "commit_after" in values and not values.get("auto_commit"):

@@ -1,4 +1,4 @@
-"""The known query parameters of each endpoint. Unknown ones, misspelt or of another service, are refused."""
+"""Query strings: how one is parsed, and the known parameters of each endpoint. Unknown ones are refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 
 from mdashcore._errors import InvalidInput
 
-__all__ = ["ACCESS_TOKEN", "MAX_FIELDS", "check_query", "known_parameters"]
+__all__ = ["ACCESS_TOKEN", "check_query", "known_parameters", "parse_query", "query_value"]
 
-MAX_FIELDS: Final = 32  # of a query: sixteen terms of a filter, and far more than all other parameters together
+MAX_PARAMETERS: Final = 32  # of a query: sixteen terms of a filter, and far more than all other parameters together
 
 ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - a parameter's name
 """Known at every endpoint."""
@@ -43,20 +43,34 @@ def known_parameters(method: str, rule: str) -> tuple[str, ...]:
     return _PARAMETERS.get(f"{'GET' if method == 'HEAD' else method} {rule.removeprefix(_PREFIX)}", ())
 
 
+def parse_query(query: str, *, errors: str = "strict") -> list[tuple[str, str]]:
+    """Return the parameters of a query string in their order. Raises `InvalidInput`.
+
+    Args:
+        errors: how bytes are treated that are not UTF-8, as in `bytes.decode`.
+    """
+    try:
+        return parse_qsl(query, keep_blank_values=True, errors=errors, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        raise InvalidInput(f"the query is not valid, or has more than {MAX_PARAMETERS} parameters") from None
+
+
+def query_value(query: str, name: str) -> str | None:
+    """Return the first value of a parameter, `None` if the query has none. Raises `InvalidInput`.
+
+    Bytes that are not UTF-8 become U+FFFD: the value is then not a valid one, whatever the parameter is.
+    """
+    return next((value for given, value in parse_query(query, errors="replace") if given == name), None)
+
+
 def check_query(query: str, known: Collection[str]) -> None:
-    """Raise `InvalidInput` for an unknown parameter. The text names it, and the known ones.
+    """Raise `InvalidInput` for an unknown parameter, or one given twice. The text names it, and the known ones.
 
     Args:
         query: the query string as it was sent.
     """
-    if not query:
-        return
-    try:
-        given = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-    except ValueError:
-        raise InvalidInput(f"the query is not valid, or has more than {MAX_FIELDS} parameters") from None
     seen = set()
-    for name, _ in given:
+    for name, _ in parse_query(query) if query else ():
         if name not in known and name != ACCESS_TOKEN:
             raise InvalidInput(f"unknown parameter {name[:64]!r}; known are {', '.join([*known, ACCESS_TOKEN])}")
         if name in seen and name not in REPEATABLE:
