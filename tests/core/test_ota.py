@@ -1357,3 +1357,22 @@ class TestAnotherClock:
         assert "00:00" in waits.reason
         assert "01:30" in moved(waits, 5400.0).reason
         assert moved(attrs.evolve(waits, reason="no"), 5400.0).reason == "no"
+
+
+class TestAnAnswerThatCannotBeRead:
+    REFUSAL = CallFailed("OTA.Begin", 502, "the answer cannot be read", readable=False)
+
+    def begun(self, held_until: float | None) -> Update:
+        return after(attrs.evolve(queued(), held_until=held_until), DeviceConnected(), Started(OLD))
+
+    def test_by_a_device_that_had_a_transfer_just_now(self):
+        """It most likely says that it holds it: that is waited for, as long as it was told to hold it."""
+        waits = after(self.begun(NOW + 50.0), self.REFUSAL)
+        assert (waits.state, waits.waits_until) == (State.TRANSFERRING, NOW + 60.0)
+        over = advance(attrs.evolve(waits, not_before=None), self.REFUSAL, now=NOW + 60.0)
+        assert (over.state, "cannot be read" in over.reason) == (State.FAILED, True)
+
+    @pytest.mark.parametrize("held_until", [None, NOW])
+    def test_by_any_other(self, held_until):
+        """It has failed."""
+        assert after(self.begun(held_until), self.REFUSAL).state is State.FAILED

@@ -56,6 +56,8 @@ class CallFailed:
     method: str
     code: int
     message: str
+    readable: bool = True
+    """Whether its answer could be read; else the code and the message say what is wrong with that."""
 
 
 @attrs.frozen

@@ -82,7 +82,11 @@ def worth_beginning_again(u: Update, e: Any, now: float) -> bool:
 
 def holds_transfer(u: Update, e: Any, now: float) -> bool:
     """OTA.Begin: holds a transfer already"""
-    return e.method == Begin.method and judge(e.message) is Verdict.BUSY
+    if e.method != Begin.method:
+        return False
+    # A device that had a transfer open just now, and answers what cannot be read, most likely says that.
+    likely = not e.readable and u.held_until is not None and now < u.held_until
+    return judge(e.message) is Verdict.BUSY or likely
 
 
 def holds_ours(u: Update, e: Any, now: float) -> bool:

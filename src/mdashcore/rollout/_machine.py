@@ -377,7 +377,7 @@ def next_look(
     """
     times = [deadline(rollout)]
     if rollout.state is State.RUNNING:
-        ends = [offline_deadline(rollout, i) for i in range(rollout.phase + 1) if counts[i].pending]
+        ends = [offline_deadline(rollout, i) for i in range(rollout.phase + 1) if not counts[i].all_ended]
         times += [end for end in ends if end > now]
         if ready:
             window, wall = rollout.plan.window, now if wall is None else wall

@@ -211,7 +211,7 @@ class RolloutPerformer:
 
     def _next_look(self) -> float:
         present, counts, now = self._rollout, self._members.counts, self.now()
-        if any(self._late.values()):
+        if self._to_hold or any(self._late.values()):
             return now
         # Only time ends a wait for the window or the rate; for anything else there is an event.
         active = sum(each.updating for each in counts)
@@ -357,6 +357,10 @@ class RolloutPerformer:
         for phase in range(present.phase + 1):
             if phase not in self._late and now >= rollout.offline_deadline(present, phase):
                 self._late[phase] = [device for device in self._members.of_phase(phase) if self._is_away(device)]
+                # What waits in the queue for a device that has gone does not wait any longer, either.
+                self._to_hold |= dict.fromkeys(
+                    each for each in self._members.updating() if self._members.phase(each) == phase
+                )
             late = self._late.get(phase, [])
             while late and left:
                 left -= 1

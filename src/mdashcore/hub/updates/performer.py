@@ -203,7 +203,7 @@ class UpdatePerformer:
         except InvalidAnswer as exc:
             if isinstance(step, ota.End):
                 return ota.CallTimedOut(step.method)  # the device may have the image: the build that it runs decides
-            return ota.CallFailed(step.method, status_of(exc), str(exc))
+            return ota.CallFailed(step.method, status_of(exc), str(exc), readable=False)
         except CallTimeout:
             return ota.CallTimedOut(step.method)
         except (DeviceOffline, NotFound):
