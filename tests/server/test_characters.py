@@ -25,7 +25,7 @@ from mdashcore.trio.background import Backoff
 from mdashcore.virtual_device import CHARACTERS, Build, Character, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
-PATIENCE = 60.0  # seconds: many times what the whole takes on a quiet machine
+PATIENCE = 45.0  # seconds: many times what the whole takes on a quiet machine
 
 FACTORY = Build("ccm", "1.0", "old", "esp32")
 
@@ -76,8 +76,10 @@ class Fleet:
 
     async def until(self, name: str, condition: Any) -> Update:
         """The device's update, once that holds for it, or it has ended."""
-        with trio.fail_after(PATIENCE):
-            return await self.alice.server.service.node.update_supervisor.wait(DeviceKey("alice", name), condition)
+        supervisor, key = self.alice.server.service.node.update_supervisor, DeviceKey("alice", name)
+        with trio.move_on_after(PATIENCE):
+            return await supervisor.wait(key, condition)
+        raise AssertionError(f"{name} hangs: {await self.alice.server.service.hub.updates.get(key)}")
 
     async def ends(self, name: str) -> Update:
         return await self.until(name, lambda update: False)
@@ -162,7 +164,7 @@ async def test_devices_that_commit_by_themselves(fleet):
 
 
 async def test_what_is_canceled_and_begun_again(fleet):
-    """The device holds the transfer of before: the next update waits for that, and goes on when somebody ends it."""
+    """The device holds the transfer of before: the next update waits, and goes on when the device has let go of it."""
 
     async def update(name: str) -> None:
         await fleet.connect(name, delays={"OTA.Write": 0.02})
@@ -174,7 +176,12 @@ async def test_what_is_canceled_and_begun_again(fleet):
         assert held.waits_until is not None, (name, held)
         assert "forgotten the transfer before" in held.reason
         answer = await fleet.alice.http.post(f"/devices/{name}/ota/end")
-        assert answer.status_code in (200, 422), (name, answer.text)  # most refuse half an image in so many words
+        if CHARACTERS[
+            name
+        ].forgets_transfers:  # it refuses a part of an image, and holds on to that; one refuses illegibly
+            assert answer.status_code in (422, 502), (name, answer.text)
+            answer = await fleet.alice.http.post(f"/devices/{name}/rpc/Sys.Reboot")
+        assert answer.status_code == 200, (name, answer.text)
         await fleet.check_committed(name)
 
     await fleet.each(update)
@@ -195,19 +202,7 @@ async def test_a_rollout_to_all_of_them(fleet):
     answer = await fleet.alice.http.post("/rollouts", files=files)
     assert answer.status_code == 201, answer.text
     with trio.fail_after(PATIENCE):
-        try:
-            ended = await fleet.alice.told(f"rollout.{RolloutState.COMPLETED}")
-        except trio.TooSlowError:
-            id = answer.json()["id"]
-            r = (await fleet.alice.http.get(f"/rollouts/{id}")).json()
-            print("ROLLOUT", r["state"], r["reason"], r["counts"], r["phase"])
-            print("MEMBERS", (await fleet.alice.http.get(f"/rollouts/{id}/devices")).text)
-            for name in CANNOT:
-                print(
-                    (await fleet.alice.http.get(f"/devices/{name}/ota")).text,
-                    (await fleet.alice.http.get(f"/devices/{name}")).text,
-                )
-            raise
+        ended = await fleet.alice.told(f"rollout.{RolloutState.COMPLETED}")
     counts = ended["data"]["counts"]
     assert (counts["succeeded"], counts["skipped"]) == (len(CAN_TALK), len(CANNOT)), ended
     for name in CAN_TALK:

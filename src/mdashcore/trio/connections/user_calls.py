@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mdashcore import ota
-from mdashcore._errors import Conflict, RpcError
+from mdashcore._errors import Conflict, InvalidAnswer, RpcError
 from mdashcore.hub.updates.service import Updates
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
@@ -46,8 +46,10 @@ class UserCalls:
         """
         try:
             result = await self._calls.call_shown(key, method, params, timeout=timeout)
-        except RpcError as exc:
-            if method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
+        except (RpcError, InvalidAnswer) as exc:
+            if method == ota.End.method:  # most devices refuse a part of an image, and have given the transfer up then
+                self._on_update_event(key, ota.TransferEnded())
+            elif isinstance(exc, RpcError) and method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
                 self._on_update_event(key, ota.CommitUnsupported())
             raise
         if (event := _UPDATE_EVENTS.get(method)) is not None:
