@@ -18,14 +18,16 @@ import pytest
 import trio
 
 from mdashcore import firmware
+from mdashcore.hub.feed import TOPIC
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import State, Update
 from mdashcore.rollout import State as RolloutState
+from mdashcore.rollout import added
 from mdashcore.trio.background import Backoff
 from mdashcore.virtual_device import CHARACTERS, Build, Character, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
-PATIENCE = 45.0  # seconds: many times what the whole takes on a quiet machine
+PATIENCE = 90.0  # seconds: many times what the whole takes on a quiet machine
 
 FACTORY = Build("ccm", "1.0", "old", "esp32")
 
@@ -181,7 +183,9 @@ async def test_what_is_canceled_and_begun_again(fleet):
         ].forgets_transfers:  # it refuses a part of an image, and holds on to that; one refuses illegibly
             assert answer.status_code in (422, 502), (name, answer.text)
             answer = await fleet.alice.http.post(f"/devices/{name}/rpc/Sys.Reboot")
-        assert answer.status_code == 200, (name, answer.text)
+            assert answer.status_code in (200, 503), (name, answer.text)  # the link may end before the answer is there
+        else:
+            assert answer.status_code == 200, (name, answer.text)
         await fleet.check_committed(name)
 
     await fleet.each(update)
@@ -201,10 +205,15 @@ async def test_a_rollout_to_all_of_them(fleet):
     files = {"rollout": (None, json.dumps(asked)), "file": ("fw.zip", image())}
     answer = await fleet.alice.http.post("/rollouts", files=files)
     assert answer.status_code == 201, answer.text
+    rollouts, id = fleet.alice.server.service.hub.rollouts, answer.json()["id"]
     with trio.fail_after(PATIENCE):
-        ended = await fleet.alice.told(f"rollout.{RolloutState.COMPLETED}")
-    counts = ended["data"]["counts"]
-    assert (counts["succeeded"], counts["skipped"]) == (len(CAN_TALK), len(CANNOT)), ended
+        async with fleet.alice.server.service.hub.bus.subscribe(TOPIC) as messages:
+            while not (ended := await rollouts.get("alice", id)).ended:
+                while b'"rollout.' not in await anext(messages):
+                    pass
+    counts = added(ended.counts)
+    assert ended.state is RolloutState.COMPLETED, ended
+    assert (counts.succeeded, counts.skipped) == (len(CAN_TALK), len(CANNOT)), ended
     for name in CAN_TALK:
         assert fleet.runs(name) == ("new", True), name
     for name in CANNOT:
