@@ -51,9 +51,14 @@ MODULES = {
 
 PARTS = {
     "Accounts": "accounts", "DeviceList": "device_list", "Feed": "feed", "Presence": "presence", "Registry": "registry",
-    "Retention": "retention", "Rollouts": "rollouts", "Sessions": "sessions", "Shadows": "shadows", "Updates": "updates",
+    "Retention": "retention", "Rollouts": "rollouts", "Sessions": "sessions", "Shadows": "shadows", "Updates": "updates", "Images": "blobs",
 }  # fmt: skip
 """The classes whose objects a `Hub` makes, and the attribute that has each."""
+
+NODE_PARTS = {
+    "Calls": "calls", "UserCalls": "user_calls", "DeviceConnections": "devices", "UpdateSupervisor": "update_supervisor",
+}  # fmt: skip
+"""The same for a `Node`."""
 
 SUMMARIES = {"mdashcore.testing"}
 """Modules whose classes are used as a whole: their tests are no verbs for an embedder."""
@@ -65,7 +70,11 @@ NOT_FOR_EMBEDDERS = {
     "Shadows": {"records", "forget"},
     "Feed": {"append", "too_old", "events_too_old", "remove_before", "forget", "events"},
     "Sessions": {"forget"},
-    "Updates": {"forget", "tidy", "orphans", "take_up", "store", "unfinished", "new_id"},
+    "UpdateSupervisor": {"connected", "disconnected", "tell", "heard", "take_up_all", "follow_clock", "forget"},
+    "Calls": {"do_here", "begin_shown", "call_shown", "notify_shown"},
+    "UserCalls": {"begin"},
+    "DeviceConnections": {"link", "last_heard", "revoke", "close", "shut_down", "concerned", "check", "check_slowly"},
+    "Updates": {"forget", "tidy", "orphans", "store"},
     "Node": {
         "shadow_changed",
         "device_revoked",
@@ -305,6 +314,8 @@ def class_part(cls: type, doc: str) -> list[str]:
     is_exception, fields = issubclass(cls, Exception), list(fields_of(cls))
     if (part := PARTS.get(cls.__name__)) is not None:
         doc = f"{doc.partition(chr(10) + 'Args:')[0].rstrip()}\n\nA `Hub` has one: `hub.{part}`."
+    elif (part := NODE_PARTS.get(cls.__name__)) is not None:
+        doc = f"{doc.partition(chr(10) + 'Args:')[0].rstrip()}\n\nA `Node` has one: `node.{part}`."
     elif not is_exception and "__init__" in vars(cls) and not getattr(cls, "_is_protocol", False):
         call = signature(cls.__name__, cls.__init__, method=True).removesuffix(" -> None")
         lines += ["```python", call, "```", ""]

@@ -10,6 +10,7 @@ from mdashcore.hub.device_list import DeviceList, ListedDevice
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import Feed, FeedItem, LogQuery
 from mdashcore.hub.hub import Hub, HubObserver
+from mdashcore.hub.images import Images
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
 from mdashcore.hub.presence import Presence
@@ -19,8 +20,9 @@ from mdashcore.hub.registry import CreatedDevice, Registry
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.sessions import CreatedSession, Sessions
 from mdashcore.hub.shadows import Shadows
-from mdashcore.hub.updates.performer import DeviceCaller
+from mdashcore.hub.updates.performer import DeviceCaller, UpdatePerformer
 from mdashcore.hub.updates.service import Updates
+from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Account, ApiKey, Device, DeviceKey
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "FeedItem",
     "Hub",
     "HubObserver",
+    "Images",
     "ListedDevice",
     "LogQuery",
     "Presence",
@@ -51,5 +54,7 @@ __all__ = [
     "Sessions",
     "Shadows",
     "Signal",
+    "UpdatePerformer",
     "Updates",
+    "blob_key",
 ]

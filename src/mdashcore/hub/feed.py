@@ -152,7 +152,7 @@ class Feed:
         return await self._logs.end(log_name(account))
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
-        """Do the same as `NotificationReader.page`."""
+        """Return the next stored notifications from an offset on, about 64 KiB of them; none at the end."""
         return await self._reader.page(account, start)
 
     async def query(self, account: str, query: LogQuery) -> list[bytes]:
@@ -160,7 +160,11 @@ class Feed:
         return [frame async for frame in self.select(account, query)]
 
     def select(self, account: str, query: LogQuery, pause: Pause = never_pause) -> AsyncGenerator[bytes, None]:
-        """Do the same as `NotificationReader.select`."""
+        """Yield the frames that a query selects, oldest first, without holding all of them.
+
+        Args:
+            pause: awaited between two reads of the log, so that others may have their turn.
+        """
         return self._reader.select(account, query, pause)
 
 

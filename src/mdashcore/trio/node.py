@@ -39,7 +39,7 @@ from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.trio.settings import NodeSettings
 from mdashcore.trio.transport.stream import Pinger
 
-__all__ = ["Node", "NodeSettings", "open_node"]
+__all__ = ["Calls", "DeviceConnections", "Node", "NodeSettings", "UpdateSupervisor", "UserCalls", "open_node"]
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for closing handshakes and last writes; a service manager waits 5 and more
 
@@ -51,12 +51,15 @@ _ABOUT_UPDATES: Final = b'{"name":"ota.'
 class Node:
     """The devices and subscribers that are connected to this process. Made by `open_node`.
 
-    It consists of parts, which its users call directly:
+    It consists of parts, which its users call directly.
 
-    * `devices` serves the connections of devices;
-    * `subscribers` serves notification sockets;
-    * `calls` calls a device for a program, `user_calls` for a user;
-    * `update_supervisor` and `rollouts` drive the updates and rollouts that have not ended.
+    Attributes:
+        devices: serves the connections of devices; a mapping from `DeviceKey` to each one's newest connection.
+        subscribers: serves notification sockets.
+        calls: calls a device for a program.
+        user_calls: calls a device for a user: notifications show the call, and its meaning for an update is heeded.
+        update_supervisor: starts, drives and cancels updates.
+        rollouts: drives the rollouts that have not ended.
 
     Implements `mdashcore.hub.HubObserver`.
     """
