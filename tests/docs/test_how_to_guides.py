@@ -427,6 +427,7 @@ def test_each_way_to_mount_serves_what_it_says(page, start, run, free_address, p
 def test_a_program_updates_the_firmware(page, start):
     """A virtual device takes the image, reboots, and is committed by its health."""
     with start(page("docs/how_to_guides/mount_the_app.md").code("update"), python=True) as process:
+        process.expect("^connected$")
         process.expect(r"^COMMITTED 2\.0 ")
         assert process.wait() == 0
     assert "Traceback" not in process.said
