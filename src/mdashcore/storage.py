@@ -22,9 +22,9 @@ deleted meanwhile may be given or not. It must not hold all of them in memory if
 and an offset is never used twice, also after a `trim`. An entry's body has at most 1 MiB and comes back byte for
 byte; its time is any finite number, also a negative one, and comes back to the last bit. An entry becomes
 visible only when all with smaller offsets are. An entry that cannot be read is given by `read` with its `damage`; the
-other entries are still read. `read` never waits for new entries. `trim` keeps the newest; its
-caller, who knows what the entries are, decides how many those are, by number, size or age. `begin` lets a log go on at
-a later offset, as if all before it had been appended and trimmed. It is for a log that moves from another store.
+other entries are still read. `read` never waits for new entries. `trim` keeps the newest; its caller decides how many,
+by number, size or age, because only the caller knows the content of the entries. `begin` lets a log go on at a later
+offset, as if all before it had been appended and trimmed. It is for a log that moves from another store.
 
 **MessageBus** carries messages of at most 1 MiB at most once. A subscription is live when its context has been entered:
 a message that is published after that arrives, in the order of each publisher. If the subscriber is slow, or a
