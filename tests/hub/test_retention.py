@@ -189,3 +189,27 @@ def test_a_log_that_cannot_be_read_keeps_no_other_from_it(tools, caplog):
     store.check(2002)
     store.check(2003)
     assert store.left("alice") == []
+
+
+@given(steps=st.lists(st.tuples(st.floats(-1e9, 1e9), st.integers(1, 60)), max_size=6))
+def test_a_wall_clock_that_is_set_ages_nothing(tools, steps):
+    """What has lain here for less than `KEEP` seconds is there at every check, and soon after that it is gone."""
+    store = Store(tools)
+    time, stored = 0.0, []
+
+    def passes(seconds):
+        nonlocal time
+        time += seconds
+        store.now += seconds
+
+    for step, seconds in [*steps, *[(0.0, 30)] * 12]:
+        store.ahead += step
+        store.now += step
+        store.emit(store.now)
+        stored.append(time)
+        passes(seconds)
+        store.check(store.now)
+        left = store.left()
+        assert [n for n, at in enumerate(stored) if time - at < KEEP] == [n for n in left if time - stored[n] < KEEP]
+    oldest = min(time - stored[n] for n in store.left()[:1])
+    assert oldest < 2 * KEEP + 200, oldest
