@@ -20,11 +20,11 @@ from typing import Any
 
 from mdashcore import shadow as shadows
 from mdashcore._json import encode
-from mdashcore.shadow import Limits, Shadow, delta, merge
+from mdashcore.shadow import ShadowLimits, Shadow, delta, merge
 
 FAN_OUT = 8
 SIZES = [1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000]  # bytes, both sections
-ROOMY = Limits(max_bytes=10**8)
+ROOMY = ShadowLimits(max_bytes=10**8)
 SAMPLES = 7
 SAMPLE_NS = 20_000_000  # long enough for the clock, short enough that the table takes seconds
 

@@ -28,8 +28,8 @@ NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "VERSION"}  # numbers of p
 
 SETTINGS = (
     "mdashcore._connection.ConnectionLimits",
-    "mdashcore.shadow.Limits",
-    "mdashcore.firmware.Limits",
+    "mdashcore.shadow.ShadowLimits",
+    "mdashcore.firmware.FirmwareLimits",
     "mdashcore.ota._values.Options",
     "mdashcore.rollout._values.Plan",
     "mdashcore.hub.limits.AccountLimits",

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, State
+from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, UpdateState
 
 PAGE = Path(__file__).parent / "discussion" / "ota.md"
 
 
-def arrows() -> Iterator[tuple[State, State, str, str]]:
+def arrows() -> Iterator[tuple[UpdateState, UpdateState, str, str]]:
     """From, to, the kind of event, and the condition in words; in the order of the table."""
     for (state, event), cell in TRANSITIONS.items():
         for arrow in cell:
@@ -29,7 +29,7 @@ def arrows() -> Iterator[tuple[State, State, str, str]]:
 def drawing() -> str:
     """The arrows that lead from one state to another, as a Mermaid diagram."""
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> QUEUED"]
-    labels: dict[tuple[State, State], dict[str, list[str]]] = {}
+    labels: dict[tuple[UpdateState, UpdateState], dict[str, list[str]]] = {}
     for state, to, event, label in arrows():
         if to is not state:
             labels.setdefault((state, to), {}).setdefault(event, []).append(label)
@@ -37,7 +37,7 @@ def drawing() -> str:
         said = [f"{event} ({', '.join(words)})" if any(words) else event for event, words in events.items()]
         text = r"\n".join(said).replace(":", " –").replace(";", ",")  # neither is allowed in a label
         lines.append(f"    {state} --> {to}: {text}")
-    lines += [f"    {state} --> [*]" for state in State if state in ENDS]
+    lines += [f"    {state} --> [*]" for state in UpdateState if state in ENDS]
     return "\n".join([*lines, "```"])
 
 

@@ -19,7 +19,7 @@ import attrs
 from mdash_backends import _log_segments
 from mdash_backends._files import Files, failed
 from mdash_backends._key_files import KeyFiles
-from mdash_backends._log_segments import State
+from mdash_backends._log_segments import SegmentState
 from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.storage import LogEntry, check_begin
 
@@ -51,7 +51,7 @@ class _Append:
 class _Log:
     name: str
     folder: str
-    state: State | None = None
+    state: SegmentState | None = None
     """The state on disk. Only the holder of the lock replaces it, in one assignment."""
     lock: anyio.Lock = attrs.field(factory=anyio.Lock)
     waiting: deque[_Append] = attrs.field(factory=deque)
@@ -183,7 +183,7 @@ class FileLogs:
         _log_segments.remove_trimmed(old, log.state)
 
 
-def _state(log: _Log) -> State:
+def _state(log: _Log) -> SegmentState:
     if log.state is None:
         raise StorageError(f"the state of {log.folder} is not known")
     return log.state

@@ -43,7 +43,7 @@ from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.storage import LogEntry
 
-__all__ = ["State", "append", "begin", "load", "member", "read", "remove_trimmed", "trim"]
+__all__ = ["SegmentState", "append", "begin", "load", "member", "read", "remove_trimmed", "trim"]
 
 HEADER: Final = "log.json"
 SEGMENT_BYTES: Final = (
@@ -56,7 +56,7 @@ _logger = logging.getLogger("mdash_backends.filesystem")
 
 
 @attrs.frozen
-class State:
+class SegmentState:
     """The content of a log's folder. All of it is on disk."""
 
     folder: str
@@ -84,7 +84,7 @@ class _Header(msgspec.Struct):
 _decode_header = msgspec.json.Decoder(_Header).decode
 
 
-def load(folder: str, name: str, *, repair: bool) -> State:
+def load(folder: str, name: str, *, repair: bool) -> SegmentState:
     """Return the state of a log's folder, and cut off an append at its end that was never acknowledged.
 
     Afterwards all that an earlier, killed process has written is on disk, so that later writes can build on it.
@@ -100,7 +100,7 @@ def load(folder: str, name: str, *, repair: bool) -> State:
     if data is None:
         if os.path.isdir(folder) and _segments(folder):
             raise StorageError(f"{path} is missing")
-        return State(folder, name)
+        return SegmentState(folder, name)
     try:
         header = _decode_header(data)
     except _json.DECODE_ERRORS as exc:
@@ -114,7 +114,7 @@ def load(folder: str, name: str, *, repair: bool) -> State:
     if starts:
         last = starts[-1]
         size, end, sealed = _recover(_path(folder, last), last, least=last == header.newest, repair=repair)
-    found = State(folder, name, True, header.first, end, tuple(starts), size, header.newest, sealed)
+    found = SegmentState(folder, name, True, header.first, end, tuple(starts), size, header.newest, sealed)
     state = _without(found, header.first)
     if repair:
         remove_trimmed(found, state)
@@ -130,7 +130,7 @@ def member(body: bytes) -> bytes:
     return b'"body":%b' % body
 
 
-def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[bytes]]]) -> State:
+def append(files: Files, state: SegmentState, group: Sequence[tuple[float, Sequence[bytes]]]) -> SegmentState:
     """Write appends, and return when they are on disk.
 
     Args:
@@ -176,7 +176,7 @@ def append(files: Files, state: State, group: Sequence[tuple[float, Sequence[byt
     return attrs.evolve(state, exists=True, end=end, starts=starts, size=size, newest=starts[-1], sealed=False)
 
 
-def read(state: State, start: int, limit: int) -> list[LogEntry]:
+def read(state: SegmentState, start: int, limit: int) -> list[LogEntry]:
     """Return at most `limit` entries from an offset on. An unreadable one has file, line and reason in its `damage`.
 
     Raises:
@@ -205,7 +205,7 @@ def read(state: State, start: int, limit: int) -> list[LogEntry]:
     return entries
 
 
-def trim(files: Files, state: State, first: int) -> State:
+def trim(files: Files, state: SegmentState, first: int) -> SegmentState:
     """Store that there are no entries before `first` any more. Removes no file yet."""
     after = _without(state, first)
     if after.first != state.first:
@@ -213,7 +213,7 @@ def trim(files: Files, state: State, first: int) -> State:
     return after
 
 
-def begin(files: Files, state: State, offset: int) -> State:
+def begin(files: Files, state: SegmentState, offset: int) -> SegmentState:
     """Store that there are no entries before `offset`, and that it is the next one. Removes no file yet."""
     if not state.exists:
         files.make(state.folder)
@@ -222,13 +222,13 @@ def begin(files: Files, state: State, offset: int) -> State:
     return after
 
 
-def remove_trimmed(before: State, after: State) -> None:
+def remove_trimmed(before: SegmentState, after: SegmentState) -> None:
     """Remove the files that the earlier state has and the later one has not."""
     for start in before.starts[: len(before.starts) - len(after.starts)]:
         os.unlink(_path(before.folder, start))
 
 
-def _without(state: State, first: int) -> State:
+def _without(state: SegmentState, first: int) -> SegmentState:
     """Return the log without entries before `first`, and without the files that hold no others."""
     first = max(first, state.first)
     ends = (*state.starts[1:], state.end)
@@ -237,12 +237,12 @@ def _without(state: State, first: int) -> State:
     return attrs.evolve(state, first=first, end=max(first, state.end), starts=left, size=size, newest=newest)
 
 
-def _write_header(files: Files, state: State) -> None:
+def _write_header(files: Files, state: SegmentState) -> None:
     _replace_header(files, state)
     sync_folder(Path(state.folder))
 
 
-def _replace_header(files: Files, state: State) -> None:
+def _replace_header(files: Files, state: SegmentState) -> None:
     newest = b"null" if state.newest is None else b"%d" % state.newest
     header = b'{\n  "log": %b,\n  "first": %d,\n  "newest": %b\n}\n' % (_json.encode(state.name), state.first, newest)
     files.replace(os.path.join(state.folder, HEADER), header)

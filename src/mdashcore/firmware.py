@@ -28,7 +28,7 @@ from mdashcore._checked import checked
 from mdashcore._errors import InvalidFirmware, InvalidInput
 from mdashcore._json import decode, encode
 
-__all__ = ["MANIFEST", "Image", "Limits", "Manifest", "Part", "read_image", "write_image"]
+__all__ = ["MANIFEST", "FirmwareLimits", "Image", "Manifest", "Part", "read_image", "write_image"]
 
 MANIFEST = "manifest.json"
 MAX_NAME = 49  # bytes of a file's name without its folder: a device keeps the name in 50, with the final zero
@@ -36,7 +36,7 @@ _BLOCK = 65_536  # bytes read at a time: the memory that a check needs, whatever
 
 
 @attrs.frozen(kw_only=True, field_transformer=checked)
-class Limits:
+class FirmwareLimits:
     """The bounds of an image that `read_image` accepts."""
 
     size: int = 64 * 2**20
@@ -113,7 +113,7 @@ class Image:
         return self.manifest.name if self.manifest else None
 
 
-def read_image(file: BinaryIO, *, name: str, limits: Limits = Limits(), bare: bool = False) -> Image:
+def read_image(file: BinaryIO, *, name: str, limits: FirmwareLimits = FirmwareLimits(), bare: bool = False) -> Image:
     """Check an image, and return its description.
 
     A file that begins as a zip must be a good firmware zip. Any other file is a bare image. The file is read twice, in
@@ -178,7 +178,7 @@ _ENCRYPTED, _SIZES_BEHIND, _UTF8, _DEFLATE_HINTS = 0x1, 0x8, 0x800, 0x6
 _MAX_TAIL = 2**17  # bytes of central directory and comment: 64 entries of 50-byte names need 10 KB
 
 
-def _read_zip(file: BinaryIO, size: int, limits: Limits) -> Manifest:
+def _read_zip(file: BinaryIO, size: int, limits: FirmwareLimits) -> Manifest:
     entries: list[_Entry] = []
     position = 0
     while (entry := _entry_at(file, position, size)) is not None:

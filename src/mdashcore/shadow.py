@@ -46,9 +46,9 @@ __all__ = [
     "Change",
     "JsonObject",
     "JsonValue",
-    "Limits",
     "Patch",
     "Shadow",
+    "ShadowLimits",
     "delta",
     "merge",
     "values_equal",
@@ -73,7 +73,7 @@ _DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below th
 
 
 @frozen
-class Limits:
+class ShadowLimits:
     """The bounds of a shadow. Both are checked on the merged document."""
 
     max_bytes: int = field(default=32 * 1024, validator=whole(0))  # Azure IoT Hub's for a section; AWS: 8 KiB
@@ -88,7 +88,7 @@ class Limits:
     """
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = ShadowLimits()
 
 
 @frozen
@@ -167,7 +167,9 @@ class Shadow:
         """The part of `desired` that the device has not reported; `None` if there is none, never `{}`."""
         return delta(self._desired.value, self._reported.value) or None
 
-    def update(self, document: JsonValue, *, now: float, limits: Limits = DEFAULT_LIMITS) -> tuple[Shadow, Change]:
+    def update(
+        self, document: JsonValue, *, now: float, limits: ShadowLimits = DEFAULT_LIMITS
+    ) -> tuple[Shadow, Change]:
         """Return the shadow after an update, and a `Change` that describes the update.
 
         Args:
@@ -331,11 +333,11 @@ def _patch_of(state: JsonObject | None, section: str) -> Patch:
     return CLEARED if patch is None else cast(JsonObject, patch)
 
 
-def _too_large(limits: Limits) -> TooLarge:
+def _too_large(limits: ShadowLimits) -> TooLarge:
     return TooLarge(f"The payload exceeds the maximum size allowed: {limits.max_bytes} bytes")
 
 
-def _checked(document: JsonValue, limits: Limits, room: int) -> tuple[JsonObject | None, int | None, str | None]:
+def _checked(document: JsonValue, limits: ShadowLimits, room: int) -> tuple[JsonObject | None, int | None, str | None]:
     """Return state, version and client token of an update.
 
     Args:

@@ -21,7 +21,7 @@ from mdashcore.cli.ota import OUTCOMES
 from mdashcore.cli.ota_display import Display
 from mdashcore.cli.ota_watch import _Watch
 from mdashcore.firmware import write_image
-from mdashcore.ota import ENDS, State
+from mdashcore.ota import ENDS, UpdateState
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_an_update(demo, mdash, device, image):
         f"UNCOMMITTED: {device} runs it, and goes back unless it is committed: mdash call {device} OTA.Commit\n",
     )
     shown = done.err.split()
-    assert shown == [state for state in State if state in shown], "each once, in their order"
+    assert shown == [state for state in UpdateState if state in shown], "each once, in their order"
     assert shown[-1] == "UNCOMMITTED"
     assert mdash("call", device, "OTA.Commit", env=demo.by_key).code == 0
     same = mdash("ota", device, image("2.0"), env=demo.by_key)
@@ -281,7 +281,7 @@ def test_failures(demo, mdash, args, code, words):
 
 def test_every_end_has_an_exit_code():
     """No state in which an update can stay leaves the command without an answer."""
-    assert set(OUTCOMES) == ENDS | {State.UNCOMMITTED, State.QUEUED}
+    assert set(OUTCOMES) == ENDS | {UpdateState.UNCOMMITTED, UpdateState.QUEUED}
 
 
 @pytest.mark.parametrize(("answers", "ends"), [([422], "CliError"), ([503, 422], "waits"), ([503, 200], "waits")])

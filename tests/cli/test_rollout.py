@@ -13,7 +13,7 @@ from rich.console import Console
 from mdashcore.cli.rollout import OUTCOMES
 from mdashcore.cli.rollout_watch import Display, _table
 from mdashcore.firmware import write_image
-from mdashcore.rollout import ENDS, State
+from mdashcore.rollout import ENDS, RolloutState
 
 NUMBERS = count()
 
@@ -236,7 +236,7 @@ def test_the_live_table(demo, mdash, made):
 
 def test_every_state_is_on_the_way_or_has_an_exit_code():
     """The watching ends wherever nothing happens by itself any more."""
-    assert set(OUTCOMES) == set(State) - {State.RUNNING, State.ABORTING}
+    assert set(OUTCOMES) == set(RolloutState) - {RolloutState.RUNNING, RolloutState.ABORTING}
     assert set(OUTCOMES) >= ENDS
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mdashcore import ota
 from mdashcore._errors import InvalidFirmware
-from mdashcore.firmware import MAX_NAME, Image, Limits, read_image, write_image
+from mdashcore.firmware import MAX_NAME, FirmwareLimits, Image, read_image, write_image
 
 FIELDS = {"name": "app", "platform": "esp32", "version": "1.0", "build_id": "20180601-1200/g1"}
 PARTS = {"boot": b"boot" * 500, "app": bytes(range(256)) * 20}
@@ -123,7 +123,7 @@ class TestGoodImages:
     def test_an_update_remembers_what_was_read(self) -> None:
         """The stored summary of an image has the same words."""
         image = read(image_bytes())
-        kept = ota.Image.of(image)
+        kept = ota.UpdateImage.of(image)
         assert (kept.name, kept.size, kept.sha256, kept.bare) == (image.name, image.size, image.sha256, False)
         assert (kept.build_id, kept.version, kept.platform) == (image.build_id, image.version, image.platform)
 
@@ -329,10 +329,10 @@ class TestBadZips:
     def test_limits_hold(self) -> None:
         """Bytes, files and the manifest's size have bounds."""
         data = image_bytes()
-        assert "are allowed" in refused(data, limits=Limits(size=len(data) - 1))
-        assert "more than 2 files" in refused(data, limits=Limits(entries=2))
-        assert "manifest.json has" in refused(data, limits=Limits(manifest=20))
-        assert read(data, limits=Limits(size=len(data), entries=3)).size == len(data)
+        assert "are allowed" in refused(data, limits=FirmwareLimits(size=len(data) - 1))
+        assert "more than 2 files" in refused(data, limits=FirmwareLimits(entries=2))
+        assert "manifest.json has" in refused(data, limits=FirmwareLimits(manifest=20))
+        assert read(data, limits=FirmwareLimits(size=len(data), entries=3)).size == len(data)
 
     def test_a_huge_directory_is_refused(self) -> None:
         """A directory is read as a whole, so it has to be small."""

@@ -222,7 +222,7 @@ def test_frames_that_would_be_none(encode: Callable[[], bytes]) -> None:
 # Values
 
 
-UPDATE = ota.Update.queued("u", ota.Image("fw", 10, "00"), now=0)
+UPDATE = ota.Update.queued("u", ota.UpdateImage("fw", 10, "00"), now=0)
 ROLLOUT = rollout.Rollout.begun("r", "", UPDATE.image, rollout.Plan(), (), 3, now=0)
 
 

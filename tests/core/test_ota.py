@@ -37,17 +37,17 @@ from mdashcore.ota import (
     DeviceDisconnected,
     End,
     EndAccepted,
-    Event,
-    Image,
     NewerUpdateQueued,
     Options,
     RevertAccepted,
     Session,
     Started,
-    State,
     Status,
     TransferEnded,
     Update,
+    UpdateEvent,
+    UpdateImage,
+    UpdateState,
     Wait,
     Write,
     advance,
@@ -60,12 +60,12 @@ from mdashcore.ota import (
 )
 from mdashcore.ota._actions import waiting_reason
 
-S = State
-LIVE = [state for state in State if state not in ENDS]
-EVENTS: tuple[type, ...] = get_args(Event)
+S = UpdateState
+LIVE = [state for state in UpdateState if state not in ENDS]
+EVENTS: tuple[type, ...] = get_args(UpdateEvent)
 
-ZIP = Image(name="fw.zip", size=2500, sha256="00" * 32, build_id="new", version="2.0", platform="esp32")
-BARE = Image(name="fw.bin", size=2500, sha256="00" * 32, bare=True)
+ZIP = UpdateImage(name="fw.zip", size=2500, sha256="00" * 32, build_id="new", version="2.0", platform="esp32")
+BARE = UpdateImage(name="fw.bin", size=2500, sha256="00" * 32, bare=True)
 OLD = Build(id="old", version="1.0", platform="esp32", partition=0, is_committed=True, status=0)
 TRIAL = Build(id="new", version="2.0", partition=1, is_committed=False, status=0)
 KEPT = attrs.evolve(TRIAL, is_committed=True)
@@ -83,11 +83,11 @@ def plain(build: Build) -> BuildReported:
     return reported(said, Status.NO_METHOD)
 
 
-def queued(image: Image = ZIP, **options: Any) -> Update:
+def queued(image: UpdateImage = ZIP, **options: Any) -> Update:
     return Update.queued("u1", image, now=NOW, options=Options(**options))
 
 
-def after(update: Update, *events: Event, now: float = NOW) -> Update:
+def after(update: Update, *events: UpdateEvent, now: float = NOW) -> Update:
     for event in events:
         update = advance(update, event, now=now)
     return update
@@ -97,19 +97,19 @@ LOST_LINK = (DeviceDisconnected(), DeviceConnected())
 CHUNKS = (ChunkAccepted(0, 1024), ChunkAccepted(1024, 1024), ChunkAccepted(2048, 452))
 
 
-def transferring(image: Image = ZIP, **options: Any) -> Update:
+def transferring(image: UpdateImage = ZIP, **options: Any) -> Update:
     return after(queued(image, **options), Started(OLD), BeginAccepted())
 
 
-def verifying(image: Image = ZIP, **options: Any) -> Update:
+def verifying(image: UpdateImage = ZIP, **options: Any) -> Update:
     return after(transferring(image, **options), *CHUNKS)
 
 
-def rebooted(image: Image = ZIP, **options: Any) -> Update:
+def rebooted(image: UpdateImage = ZIP, **options: Any) -> Update:
     return after(verifying(image, **options), EndAccepted(), *LOST_LINK)
 
 
-def uncommitted(image: Image = ZIP, **options: Any) -> Update:
+def uncommitted(image: UpdateImage = ZIP, **options: Any) -> Update:
     return after(rebooted(image, **options), BuildReported(TRIAL))
 
 
@@ -130,7 +130,7 @@ class TestTheTable:
     def test_every_end_is_reached(self) -> None:
         """No state is there for show."""
         targets = {arrow.to for arrows in TRANSITIONS.values() for arrow in arrows}
-        assert targets == set(State)
+        assert targets == set(UpdateState)
 
     def test_a_drawing_finds_words_for_every_arrow(self) -> None:
         """Only the last arrow of a cell may be without a condition, and each condition has words."""
@@ -140,7 +140,7 @@ class TestTheTable:
 
     def test_only_what_is_queued_or_being_sent_can_be_canceled(self) -> None:
         """After OTA.End there is no way back that the service could take."""
-        can = {state for state in State if can_cancel(attrs.evolve(queued(), state=state))}
+        can = {state for state in UpdateState if can_cancel(attrs.evolve(queued(), state=state))}
         assert can == {S.QUEUED, S.TRANSFERRING}
 
 
@@ -162,7 +162,7 @@ SITUATIONS: dict[str, Update] = {
     "on trial, healthy": after(uncommitted(auto_commit=True, commit_after=1), DeadlinePassed(), now=NOW + 1),
     **{end.value: attrs.evolve(queued(), state=end) for end in sorted(ENDS)},
 }
-HAPPENINGS: dict[str, Event] = {
+HAPPENINGS: dict[str, UpdateEvent] = {
     "started": Started(OLD),
     "started, has it": Started(KEPT),
     "started, other platform": Started(attrs.evolve(OLD, platform="esp8266")),
@@ -211,7 +211,7 @@ HAPPENINGS: dict[str, Event] = {
     "deadline": DeadlinePassed(),
 }
 LINK = {"connected", "disconnected"}
-EFFECTS: dict[str, dict[str, State]] = {
+EFFECTS: dict[str, dict[str, UpdateState]] = {
     "queued": {
         "started": S.TRANSFERRING,
         "started, has it": S.ALREADY_INSTALLED,
@@ -397,7 +397,7 @@ EFFECTS: dict[str, dict[str, State]] = {
 class TestTheWholeWalk:
     def test_the_walk_leaves_out_no_state_and_no_kind_of_event(self) -> None:
         """Every state × every event."""
-        assert {update.state for update in SITUATIONS.values()} == set(State)
+        assert {update.state for update in SITUATIONS.values()} == set(UpdateState)
         assert {type(event) for event in HAPPENINGS.values()} == set(EVENTS)
         assert set(EFFECTS) == set(SITUATIONS)
 
@@ -469,7 +469,7 @@ class TestTransfer:
             match step:
                 case Begin():
                     calls.append((step.method, step.params()))
-                    event: Event = BeginAccepted()
+                    event: UpdateEvent = BeginAccepted()
                 case Write(offset, size):
                     calls.append((step.method, step.params(b"x" * size)))
                     event = ChunkAccepted(offset, size)
@@ -841,7 +841,7 @@ class TestALinkThatDrops:
         assert isinstance(next_step(update), Ask)
 
     @pytest.mark.parametrize("lost", [LOST_LINK, (DeviceConnected(),), (CallTimedOut("OTA.Begin"),)])
-    def test_a_device_is_asked_whether_it_took_begin(self, lost: tuple[Event, ...]) -> None:
+    def test_a_device_is_asked_whether_it_took_begin(self, lost: tuple[UpdateEvent, ...]) -> None:
         """Its answer was lost: if it holds a transfer without a byte in it, that goes on, and costs no attempt. It
         would refuse another OTA.Begin until its time-out."""
         update = after(queued(), Started(OLD), *lost)
@@ -911,7 +911,7 @@ class TestAfterTheReboot:
         while not update.ended:
             if isinstance(next_step(update), Ask):
                 asked += 1
-                event: Event = reported(Build()) if asked % 2 else CallTimedOut("OTA.Status")
+                event: UpdateEvent = reported(Build()) if asked % 2 else CallTimedOut("OTA.Status")
             else:
                 now, event = next_deadline(update) or now, DeadlinePassed()
             update = advance(update, event, now=now)
@@ -985,7 +985,7 @@ class TestAfterTheReboot:
             ([Build(is_committed=True)], S.REBOOTING),
         ],
     )
-    def test_a_bare_image_is_judged_by_what_changed(self, reports: list[Build], state: State) -> None:
+    def test_a_bare_image_is_judged_by_what_changed(self, reports: list[Build], state: UpdateState) -> None:
         """Its build is unknown: another build or partition, or being uncommitted, shows that it runs."""
         update = rebooted(BARE)
         for build in reports:
@@ -993,7 +993,7 @@ class TestAfterTheReboot:
         assert update.state is state
 
     @pytest.mark.parametrize("image", [BARE, attrs.evolve(ZIP, build_id="old")])
-    def test_the_same_build_again_is_followed_by_commit_and_reboot(self, image: Image) -> None:
+    def test_the_same_build_again_is_followed_by_commit_and_reboot(self, image: UpdateImage) -> None:
         """Nothing but being uncommitted tells them apart, and a reboot ends that."""
         trial = Build(id="old", is_committed=False)
         kept = attrs.evolve(trial, is_committed=True)
@@ -1246,7 +1246,7 @@ def deadlines_until_the_end(update: Update) -> int:
 
 class TestLaws:
     @given(starts, st.lists(st.tuples(events, st.floats(0, 3600)), max_size=30))
-    def test_any_events_in_any_order(self, update: Update, happenings: list[tuple[Event, float]]) -> None:
+    def test_any_events_in_any_order(self, update: Update, happenings: list[tuple[UpdateEvent, float]]) -> None:
         """Bounds hold, ends hold, COMMITTED has its word, what is stored comes back, and it always ends."""
         now = NOW
         for event, passed in happenings:
@@ -1272,7 +1272,7 @@ class TestLaws:
         deadlines_until_the_end(update)
 
     @given(starts, st.lists(events, max_size=40))
-    def test_a_write_follows_an_accepted_begin(self, update: Update, happenings: list[Event]) -> None:
+    def test_a_write_follows_an_accepted_begin(self, update: Update, happenings: list[UpdateEvent]) -> None:
         """On this link; or on an older one, if the device said since that it still holds the transfer."""
         may_write = isinstance(next_step(update), Write)
         for event in happenings:
@@ -1291,7 +1291,7 @@ class TestLaws:
             assert may_write or not isinstance(next_step(update), Write)
 
     @given(starts, st.lists(events, max_size=40))
-    def test_a_deadline_told_too_early_ends_nothing(self, update: Update, happenings: list[Event]) -> None:
+    def test_a_deadline_told_too_early_ends_nothing(self, update: Update, happenings: list[UpdateEvent]) -> None:
         """A timer that fires early does no harm."""
         update = after(update, *happenings)
         deadline = next_deadline(update)
@@ -1299,7 +1299,7 @@ class TestLaws:
             assert advance(update, DeadlinePassed(), now=deadline - 0.001) is update
 
     @given(starts, st.lists(events, min_size=1, max_size=8))
-    def test_no_device_keeps_an_update_alive_for_ever(self, update: Update, cycle: list[Event]) -> None:
+    def test_no_device_keeps_an_update_alive_for_ever(self, update: Update, cycle: list[UpdateEvent]) -> None:
         """The same happenings again and again, just before each deadline that is not near: the total limits end it."""
         now = NOW
         for turn in range(100_000):
@@ -1368,11 +1368,11 @@ class TestAnAnswerThatCannotBeRead:
     def test_by_a_device_that_had_a_transfer_just_now(self):
         """It most likely says that it holds it: that is waited for, as long as it was told to hold it."""
         waits = after(self.begun(NOW + 50.0), self.REFUSAL)
-        assert (waits.state, waits.waits_until) == (State.TRANSFERRING, NOW + 60.0)
+        assert (waits.state, waits.waits_until) == (UpdateState.TRANSFERRING, NOW + 60.0)
         over = advance(attrs.evolve(waits, not_before=None), self.REFUSAL, now=NOW + 60.0)
-        assert (over.state, "cannot be read" in over.reason) == (State.FAILED, True)
+        assert (over.state, "cannot be read" in over.reason) == (UpdateState.FAILED, True)
 
     @pytest.mark.parametrize("held_until", [None, NOW])
     def test_by_any_other(self, held_until):
         """It has failed."""
-        assert after(self.begun(held_until), self.REFUSAL).state is State.FAILED
+        assert after(self.begun(held_until), self.REFUSAL).state is UpdateState.FAILED

@@ -37,15 +37,15 @@ from mdashcore.ota import (
     DeviceDisconnected,
     End,
     EndAccepted,
-    Event,
-    Image,
     NewerUpdateQueued,
     Options,
     RevertAccepted,
     Started,
-    State,
     Status,
     Update,
+    UpdateEvent,
+    UpdateImage,
+    UpdateState,
     Wait,
     Write,
     advance,
@@ -228,7 +228,7 @@ class Simulation(RuleBasedStateMachine):
             self.data, not bare, heeds_offset, tells_percent, kind == "all", kind != "no trial", forgets
         )
         self.online = True
-        self.image = Image("fw", size, "", None if bare else "new", bare=bare)
+        self.image = UpdateImage("fw", size, "", None if bare else "new", bare=bare)
         self.asked_to_commit = False
         options = Options(
             chunk_size=CHUNK,
@@ -250,7 +250,7 @@ class Simulation(RuleBasedStateMachine):
 
     # ---- what the service does
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: UpdateEvent) -> None:
         """The update after an event, through the store; at an end, its claim is held against the device."""
         before = self.update
         self.update = advance(before, event, now=self.wall)
@@ -259,14 +259,14 @@ class Simulation(RuleBasedStateMachine):
         self.update = Update.from_stored(_json.decode(_json.encode(self.update.to_stored())))
         if before.ended:
             assert self.update == before
-        elif self.update.state is State.COMMITTED:
+        elif self.update.state is UpdateState.COMMITTED:
             assert (self.device.runs, self.device.committed) == ("new", True)
-        elif self.update.state is State.UNCOMMITTED is not before.state:
+        elif self.update.state is UpdateState.UNCOMMITTED is not before.state:
             assert self.device.runs == "new"
             assert self.update.commit_unknown or not self.device.committed
-        elif self.update.state is State.ROLLED_BACK:
+        elif self.update.state is UpdateState.ROLLED_BACK:
             assert self.device.runs == "old" or isinstance(event, RevertAccepted)
-        elif self.update.state in (State.CANCELED, State.SUPERSEDED):
+        elif self.update.state in (UpdateState.CANCELED, UpdateState.SUPERSEDED):
             assert self.device.runs == "old"
             assert self.device.reboots_at is None
 
@@ -285,7 +285,7 @@ class Simulation(RuleBasedStateMachine):
             assert len(data) == step.size
             params = step.params(data)
             assert self.device.began_since_boot, "OTA.Write to a device that did not accept OTA.Begin"
-        event: Event = CallTimedOut(step.method)
+        event: UpdateEvent = CallTimedOut(step.method)
         if heard:
             try:
                 self.device.call(step.method, params, data, self.now)
@@ -297,7 +297,7 @@ class Simulation(RuleBasedStateMachine):
         if self.online:
             self.tell(event)
 
-    def answer(self, step: object) -> Event:
+    def answer(self, step: object) -> UpdateEvent:
         match step:
             case Begin():
                 return BeginAccepted()
@@ -377,7 +377,7 @@ class Simulation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.now > 1300)
     @rule(event=st.sampled_from([CancelRequested(), NewerUpdateQueued()]))
-    def somebody_changes_their_mind(self, event: Event) -> None:
+    def somebody_changes_their_mind(self, event: UpdateEvent) -> None:
         self.tell(event)
 
     def drop(self) -> None:
@@ -423,13 +423,13 @@ TestSimulation = Simulation.TestCase
 TestSimulation.settings = settings(stateful_step_count=40)
 
 
-@pytest.mark.parametrize(("commits", "end"), [(True, State.COMMITTED), (False, State.ROLLED_BACK)])
-def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: State) -> None:
+@pytest.mark.parametrize(("commits", "end"), [(True, UpdateState.COMMITTED), (False, UpdateState.ROLLED_BACK)])
+def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: UpdateState) -> None:
     """It is no straw man: it commits when it is told to, and rolls back when it is not."""
     course = Simulation()
     course.begin(40, False, False, True, 300, 600, False, head_start=1)
     course.things_go_well(25, True)
-    assert course.update.state is State.UNCOMMITTED
+    assert course.update.state is UpdateState.UNCOMMITTED
     if commits:
         course.something_happens("commit wanted", 0.0)
     else:
@@ -440,11 +440,11 @@ def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: St
 
 def test_a_healthy_device_is_committed_without_a_word_from_anybody() -> None:
     """Where that was asked for; and the same device, cut off before its time, rolls back."""
-    for breaks, end in ((False, State.COMMITTED), (True, State.ROLLED_BACK)):
+    for breaks, end in ((False, UpdateState.COMMITTED), (True, UpdateState.ROLLED_BACK)):
         course = Simulation()
         course.begin(40, False, False, True, 60, 600, True, head_start=1)
         course.things_go_well(25, True)
-        assert course.update.state is State.UNCOMMITTED
+        assert course.update.state is UpdateState.UNCOMMITTED
         if breaks:
             course.drop()
             course.time_passes(70.0)

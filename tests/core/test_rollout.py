@@ -32,8 +32,8 @@ from mdashcore.rollout import (
     ResumeRequested,
     RetryRequested,
     Rollout,
+    RolloutState,
     Settled,
-    State,
     SuccessMissed,
     Window,
     advance,
@@ -51,7 +51,7 @@ from mdashcore.rollout import (
 )
 
 NOW = 1_700_000_000.0
-IMAGE = ota.Image(name="fw.zip", size=1000, sha256="00")
+IMAGE = ota.UpdateImage(name="fw.zip", size=1000, sha256="00")
 
 NOBODY = Counts()
 EVENTS = {
@@ -69,20 +69,20 @@ EVENTS = {
 }
 
 WAYS = {
-    (State.AWAITING_APPROVAL, Approved): State.RUNNING,
-    (State.RUNNING, PhasePassed): State.RUNNING,
-    (State.RUNNING, AllEnded): State.COMPLETED,
-    (State.RUNNING, ErrorsExceeded): State.PAUSED,
-    (State.RUNNING, SuccessMissed): State.PAUSED,
-    (State.RUNNING, PauseRequested): State.PAUSED,
-    (State.RUNNING, RetryRequested): State.RUNNING,
-    (State.PAUSED, ResumeRequested): State.RUNNING,
-    (State.PAUSED, RetryRequested): State.RUNNING,
-    (State.ABORTING, Settled): State.ABORTED,
-    (State.ABORTING, DeadlinePassed): State.ABORTED,
+    (RolloutState.AWAITING_APPROVAL, Approved): RolloutState.RUNNING,
+    (RolloutState.RUNNING, PhasePassed): RolloutState.RUNNING,
+    (RolloutState.RUNNING, AllEnded): RolloutState.COMPLETED,
+    (RolloutState.RUNNING, ErrorsExceeded): RolloutState.PAUSED,
+    (RolloutState.RUNNING, SuccessMissed): RolloutState.PAUSED,
+    (RolloutState.RUNNING, PauseRequested): RolloutState.PAUSED,
+    (RolloutState.RUNNING, RetryRequested): RolloutState.RUNNING,
+    (RolloutState.PAUSED, ResumeRequested): RolloutState.RUNNING,
+    (RolloutState.PAUSED, RetryRequested): RolloutState.RUNNING,
+    (RolloutState.ABORTING, Settled): RolloutState.ABORTED,
+    (RolloutState.ABORTING, DeadlinePassed): RolloutState.ABORTED,
 } | {
-    (state, event): State.ABORTING
-    for state in (State.AWAITING_APPROVAL, State.RUNNING, State.PAUSED)
+    (state, event): RolloutState.ABORTING
+    for state in (RolloutState.AWAITING_APPROVAL, RolloutState.RUNNING, RolloutState.PAUSED)
     for event in (AbortRequested, DeadlinePassed)
 }
 """Where each event leads from each state; in all other cases nowhere."""
@@ -99,7 +99,7 @@ def in_state(state, **fields):
 # The table
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, EVENTS)))
+@pytest.mark.parametrize(("state", "event"), list(product(RolloutState, EVENTS)))
 def test_every_state_and_event(state, event):
     """It leads where it should, or changes nothing at all; and no end is ever left."""
     before = in_state(state)
@@ -116,21 +116,21 @@ def test_every_state_and_event(state, event):
 
 def test_every_state_leads_to_an_end():
     """By its own deadline, whatever else happens or does not."""
-    for state in set(State) - ENDS:
+    for state in set(RolloutState) - ENDS:
         rollout = in_state(state)
         counts = (Counts(updating=10), Counts(pending=90), Counts(pending=900))
         for _ in range(2):
             rollout = judge(rollout, counts, deadline(rollout))
-        assert rollout.state is State.ABORTED
-        assert "not done in time" in rollout.reason or state is State.ABORTING
+        assert rollout.state is RolloutState.ABORTED
+        assert "not done in time" in rollout.reason or state is RolloutState.ABORTING
         assert "10 devices" in rollout.reason
 
 
-@pytest.mark.parametrize("state", [State.PAUSED, State.ABORTED, State.COMPLETED])
+@pytest.mark.parametrize("state", [RolloutState.PAUSED, RolloutState.ABORTED, RolloutState.COMPLETED])
 def test_where_a_person_has_to_look_there_is_a_reason(state):
     """Whatever has led there."""
     for (before, event), transition in TRANSITIONS.items():
-        if transition.to is state and before is not State.ABORTING:
+        if transition.to is state and before is not RolloutState.ABORTING:
             assert advance(in_state(before), EVENTS[event], now=NOW).reason
 
 
@@ -159,7 +159,7 @@ def standings(draw):
     phase = draw(st.integers(0, len(phases) - 1))
     rollout = attrs.evolve(
         rollout,
-        state=draw(st.sampled_from(State)),
+        state=draw(st.sampled_from(RolloutState)),
         phase=phase,
         phase_started=(NOW,) * (phase + 1),
         accepted=draw(st.integers(0, len(phases))),
@@ -184,8 +184,8 @@ def test_judging_leads_forward_only(standing):
     assert judged.phase >= rollout.phase
     if rollout.ended:
         assert judged is rollout
-    if rollout.state is not State.RUNNING:
-        assert judged.state is not State.RUNNING
+    if rollout.state is not RolloutState.RUNNING:
+        assert judged.state is not RolloutState.RUNNING
     if judged is not rollout:
         assert judged.counts == counts
 
@@ -208,7 +208,7 @@ def test_too_many_errors_stop_it(standing):
     rollout, counts, now = standing
     assume(not rollout.forgiven)
     judged = judge(rollout, counts, now)
-    if judged.state in (State.RUNNING, State.COMPLETED) and rollout.state is State.RUNNING:
+    if judged.state in (RolloutState.RUNNING, RolloutState.COMPLETED) and rollout.state is RolloutState.RUNNING:
         for each in counts[: judged.phase + 1]:
             sample = min(rollout.plan.min_sample, each.total - each.skipped)
             if each.failed and each.judged >= sample:
@@ -217,7 +217,12 @@ def test_too_many_errors_stop_it(standing):
 
 @pytest.mark.parametrize(
     ("failed", "succeeded", "state"),
-    [(1, 1, State.RUNNING), (2, 1, State.PAUSED), (10, 10, State.RUNNING), (11, 10, State.PAUSED)],
+    [
+        (1, 1, RolloutState.RUNNING),
+        (2, 1, RolloutState.PAUSED),
+        (10, 10, RolloutState.RUNNING),
+        (11, 10, RolloutState.PAUSED),
+    ],
 )
 def test_the_threshold_of_errors_is_exact(failed, succeeded, state):
     """As many as it allows are allowed, and one more is not."""
@@ -242,7 +247,7 @@ def test_the_straight_way():
     last = (*second[:2], Counts(succeeded=880, failed=20))
     assert judge(rollout, last, NOW + 3) is rollout
     rollout = judge(rollout, (Counts(succeeded=10), Counts(succeeded=89, failed=1), last[2]), NOW + 4)
-    assert (rollout.state, rollout.reason) == (State.COMPLETED, "979 of 1000 devices succeeded, 21 failed")
+    assert (rollout.state, rollout.reason) == (RolloutState.COMPLETED, "979 of 1000 devices succeeded, 21 failed")
 
 
 def test_errors_pause_it_and_a_person_decides():
@@ -252,10 +257,10 @@ def test_errors_pause_it_and_a_person_decides():
     assert judge(rollout, (Counts(updating=6, failed=4), *rest), NOW) is rollout, "no sample yet"
     counts = (Counts(updating=5, failed=5), *rest)
     paused = judge(rollout, counts, NOW)
-    assert (paused.state, paused.cause) == (State.PAUSED, Cause.ERRORS)
+    assert (paused.state, paused.cause) == (RolloutState.PAUSED, Cause.ERRORS)
     assert paused.reason == "5 of 5 devices of phase 1 failed: more than 10 %, the error threshold"
     resumed = advance(paused, ResumeRequested(counts), now=NOW + 9)
-    assert (resumed.state, resumed.reason, resumed.phase_started) == (State.RUNNING, "", (NOW + 9,))
+    assert (resumed.state, resumed.reason, resumed.phase_started) == (RolloutState.RUNNING, "", (NOW + 9,))
     assert judge(resumed, counts, NOW + 9) is resumed
     assert judge(resumed, (Counts(updating=1, succeeded=4, failed=5), *rest), NOW + 9) is resumed
     again = judge(resumed, (Counts(failed=10), *rest), NOW + 9)
@@ -267,17 +272,17 @@ def test_a_phase_without_enough_success_waits_for_a_person():
     rollout = begun(error_percent=50.0)
     counts = (Counts(succeeded=8, failed=2), Counts(pending=90), Counts(pending=900))
     paused = judge(rollout, counts, NOW)
-    assert (paused.state, paused.cause) == (State.PAUSED, Cause.SUCCESS)
+    assert (paused.state, paused.cause) == (RolloutState.PAUSED, Cause.SUCCESS)
     assert paused.reason == "8 of 10 devices of phase 1 succeeded: less than 95 %, the success threshold"
     resumed = judge(advance(paused, ResumeRequested(counts), now=NOW), counts, NOW)
-    assert (resumed.state, resumed.phase) == (State.RUNNING, 1)
+    assert (resumed.state, resumed.phase) == (RolloutState.RUNNING, 1)
 
 
 def test_a_phase_that_nobody_took_shows_nothing():
     """All skipped: it does not go on by itself."""
     counts = (Counts(skipped=10), Counts(pending=90), Counts(pending=900))
     paused = judge(begun(), counts, NOW)
-    assert paused.state is State.PAUSED
+    assert paused.state is RolloutState.PAUSED
     assert paused.reason == "no device of phase 1 had the chance to take the image, 10 were skipped"
 
 
@@ -285,8 +290,8 @@ def test_failed_devices_get_another_try():
     """In the next round they are pending again, without being written anew; the others stay as they are."""
     rollout = begun()
     failed, done = (Member(device="d", outcome=each) for each in (Outcome.FAILED, Outcome.SUCCEEDED))
-    again = advance(in_state(State.PAUSED, forgiven=(NOBODY,)), RetryRequested(), now=NOW)
-    assert (again.state, again.round, again.forgiven) == (State.RUNNING, 2, ())
+    again = advance(in_state(RolloutState.PAUSED, forgiven=(NOBODY,)), RetryRequested(), now=NOW)
+    assert (again.state, again.round, again.forgiven) == (RolloutState.RUNNING, 2, ())
     assert [each.outcome(failed) for each in (rollout, again)] == [Outcome.FAILED, Outcome.PENDING]
     assert again.outcome(attrs.evolve(failed, round=2)) is Outcome.FAILED
     assert again.outcome(done) is Outcome.SUCCEEDED
@@ -346,13 +351,13 @@ def test_every_end_of_an_update_is_an_outcome(state, started, paused):
     """Success only where the device runs the image; what never began says nothing about the image."""
     update = attrs.evolve(ota.Update.queued("u", IMAGE, now=NOW), state=state, started=started, reason="so it is")
     member = Member(device="d", outcome=Outcome.UPDATING)
-    after = settled(member, update, State.PAUSED if paused else State.RUNNING, now=NOW)
-    success = state in (ota.State.COMMITTED, ota.State.ALREADY_INSTALLED)
+    after = settled(member, update, RolloutState.PAUSED if paused else RolloutState.RUNNING, now=NOW)
+    success = state in (ota.UpdateState.COMMITTED, ota.UpdateState.ALREADY_INSTALLED)
     assert (after.outcome is Outcome.SUCCEEDED) == success
     assert success or after.reason == f"{state}: so it is"
-    if state is ota.State.TIMED_OUT:
+    if state is ota.UpdateState.TIMED_OUT:
         assert after.outcome is (Outcome.SKIPPED if started is None else Outcome.FAILED)
-    if state is ota.State.CANCELED:
+    if state is ota.UpdateState.CANCELED:
         assert after.outcome is (Outcome.PENDING if paused and started is None else Outcome.SKIPPED)
 
 
@@ -373,7 +378,7 @@ def test_no_more_at_once_than_the_plan_says():
     assert budget(rollout, (Counts(pending=1000),), NOW) == BATCH
     assert budget(rollout, (Counts(updating=30), Counts(updating=15)), NOW) == 5
     assert budget(rollout, (Counts(updating=50),), NOW) == 0
-    for state in set(State) - {State.RUNNING}:
+    for state in set(RolloutState) - {RolloutState.RUNNING}:
         assert budget(attrs.evolve(rollout, state=state), (NOBODY,), NOW) == 0
 
 

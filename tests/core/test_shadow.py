@@ -15,7 +15,7 @@ from mdashcore import _trees
 from mdashcore import shadow as shadow_module
 from mdashcore._errors import InvalidShadowUpdate, MdashError, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import decode, encode
-from mdashcore.shadow import CLEARED, Limits, Shadow, delta, merge, values_equal
+from mdashcore.shadow import CLEARED, Shadow, ShadowLimits, delta, merge, values_equal
 
 Vector = dict[str, Any]
 
@@ -34,13 +34,13 @@ RUN = [vector for vector in VECTORS if vector["name"] not in EXCLUDED]
 ERRORS: dict[int, type[MdashError]] = {400: InvalidShadowUpdate, 409: ShadowConflict, 413: TooLarge}
 
 
-def limits_of(vector: Vector) -> Limits:
+def limits_of(vector: Vector) -> ShadowLimits:
     match vector.get("limit", "").split("="):
         case ["depth", depth]:
-            return Limits(max_depth=int(depth))
+            return ShadowLimits(max_depth=int(depth))
         case ["size", size]:
-            return Limits(max_bytes=int(size))
-    return Limits()
+            return ShadowLimits(max_bytes=int(size))
+    return ShadowLimits()
 
 
 def shown(shadow: Shadow) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def test_version(current: int, given: int | None, outcome: Any) -> None:
 def test_depth(section: dict[str, Any], depth: int) -> None:
     """Depth is the longest path of keys and indices; what a null removes has none."""
     for max_depth in range(1, 6):
-        limits = Limits(max_depth=max_depth)
+        limits = ShadowLimits(max_depth=max_depth)
         if depth <= max_depth:
             Shadow().update({"state": {"reported": section}}, now=1, limits=limits)
         else:
@@ -249,7 +249,7 @@ def test_depth(section: dict[str, Any], depth: int) -> None:
 def test_limits_that_cannot_be(wrong: dict[str, int]) -> None:
     """A depth that JSON could not be read back from, or none at all, is refused where it is set."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Limits(**wrong)
+        ShadowLimits(**wrong)
 
 
 def test_size_is_that_of_both_sections() -> None:
@@ -257,16 +257,16 @@ def test_size_is_that_of_both_sections() -> None:
     desired, reported = {"é": 'q"'}, {"a": [1.5, True, {}]}
     size = len('{"é":"q\\""}'.encode()) + len('{"a":[1.5,true,{}]}')
     update = {"state": {"desired": desired, "reported": reported}}
-    shadow, _ = Shadow().update(update, now=1, limits=Limits(max_bytes=size))
+    shadow, _ = Shadow().update(update, now=1, limits=ShadowLimits(max_bytes=size))
     assert shadow.size == size
     with pytest.raises(TooLarge, match=f"{size - 1} bytes"):
-        Shadow().update(update, now=1, limits=Limits(max_bytes=size - 1))
+        Shadow().update(update, now=1, limits=ShadowLimits(max_bytes=size - 1))
 
 
 def test_an_oversized_shadow_may_shrink_but_not_grow() -> None:
     """After a limit was lowered, an update is accepted if the shadow is no larger after it."""
     shadow = Shadow(desired={"a": "x" * 50, "b": "y" * 50})
-    limits = Limits(max_bytes=20)
+    limits = ShadowLimits(max_bytes=20)
     with pytest.raises(TooLarge):
         shadow.update({"state": {"desired": {"b": "y" * 51}}}, now=1, limits=limits)
     shadow, _ = shadow.update({"state": {"desired": {"b": "z" * 50}}}, now=1, limits=limits)
@@ -543,7 +543,7 @@ def objects(value: Any) -> dict[int, Any]:
     return found
 
 
-LARGE = Limits(max_bytes=10**7)
+LARGE = ShadowLimits(max_bytes=10**7)
 UPDATE = {"state": {"reported": {"key0": {"key0": {"key0": {"key0": 5, "new": {"x": 1}}}}}}}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import decode, encode
-from mdashcore.shadow import Limits, Shadow, _least_size, delta, merge, values_equal
+from mdashcore.shadow import Shadow, ShadowLimits, _least_size, delta, merge, values_equal
 
 # Few keys, few values and many objects, so that updates meet each other below the top level.
 scalars = st.sampled_from([0, 1, 1.0, True, "ü", 2**70])
@@ -49,7 +49,7 @@ any_json = st.recursive(
 )
 
 REFUSALS = (InvalidShadowUpdate, ShadowConflict, TooLarge)
-ROOMY = Limits(max_bytes=10**6, max_depth=32)
+ROOMY = ShadowLimits(max_bytes=10**6, max_depth=32)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -283,7 +283,7 @@ def test_update_is_total(document: Any) -> None:
     """Any value gives a new shadow or one of three errors, and in either case leaves the old one alone."""
     before, _ = Shadow().update({"state": {"desired": {"a": {"b": 1}}, "reported": {"a": 1}}}, now=1)
     stored = encode(before.to_stored())
-    limits = Limits(max_bytes=60, max_depth=3)
+    limits = ShadowLimits(max_bytes=60, max_depth=3)
     try:
         after, change = before.update(document, now=2, limits=limits)
     except REFUSALS:

@@ -11,7 +11,7 @@ import pytest
 
 from mdashcore import firmware
 from mdashcore.cli.ota import OUTCOMES
-from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, State
+from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, UpdateState
 from mdashcore.ota._reports import Verdict, judge
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_what_happens_at_a_power_cut_is_said_for_each_state(page):
     """Of the device and of the server, for each state in which there is something to lose."""
     section = page("docs/discussion/ota.md").section("## What happens at a power cut")
     device, server = section.split("Of the **server**")
-    for state in set(State) - ENDS:
+    for state in set(UpdateState) - ENDS:
         assert f"`{state}`" in device
         assert f"`{state}`" in server
 

@@ -28,7 +28,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.deltas import DELTA_METHOD
 from mdashcore.hub.device_session import DEVICE_METHODS
 from mdashcore.hub.limits import PER_PROCESS
-from mdashcore.server.api.elsewhere import ELSEWHERE, instead_of
+from mdashcore.server.api.compatibility import ELSEWHERE, instead_of
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
@@ -91,7 +91,7 @@ async def test_every_endpoint_is_documented_and_no_other(rest, server):
 
 
 def test_every_endpoint_has_an_example(rest):
-    """Of its own method and path; only the sockets have theirs elsewhere."""
+    """Of its own method and path; only the sockets have theirs compatibility."""
     for heading in re.findall(r"^### `(\w+ /\S*)`$", rest.text, re.MULTILINE):
         method, path = heading.split()
         if path in (DEVICE_PATH, NOTIFY_PATH):
@@ -202,13 +202,13 @@ def _emitted_names() -> set[str]:
 def test_every_state_of_an_update_is_documented(told):
     """With a mark for those that are ends."""
     shown = {row[0].strip("`"): row[2] == "✓" for row in rows(told.section("## Firmware updates")) if "`" in row[0]}
-    assert shown == {state.value: state in ota.ENDS for state in ota.State}
+    assert shown == {state.value: state in ota.ENDS for state in ota.UpdateState}
 
 
 def test_every_state_of_a_rollout_is_documented(told):
     """With a mark for those that are ends."""
     shown = {row[0].strip("`"): row[2] == "✓" for row in rows(told.section("## Rollouts")) if "`" in row[0]}
-    assert shown == {state.value: state in rollout.ENDS for state in rollout.State}
+    assert shown == {state.value: state in rollout.ENDS for state in rollout.RolloutState}
 
 
 def test_every_member_of_a_rollout_s_request_is_documented(rest):

@@ -215,7 +215,7 @@ def test_a_removal_of_an_account_that_is_stopped_anywhere(tools, make, why):
 
 def test_an_update_of_a_device_that_is_removed_meanwhile(tools, make):
     """However the two cross each other: there is an update only as long as there is the device."""
-    image = ota.Image("lamp.zip", 3, "00" * 32)
+    image = ota.UpdateImage("lamp.zip", 3, "00" * 32)
 
     @given(choices=st.lists(st.integers(0, 1), max_size=60))
     def law(choices):

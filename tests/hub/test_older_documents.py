@@ -128,7 +128,7 @@ def test_an_update_goes_on_to_its_end(tools, hub, stored):
         ota.BuildReported(ota.Build(id="new", is_committed=True, status=0)),
     ):
         tools.run(performer.apply(event))
-    assert performer.update.state is ota.State.COMMITTED
+    assert performer.update.state is ota.UpdateState.COMMITTED
     assert tools.run(hub.updates.get(key)) == performer.update
 
 
@@ -137,7 +137,7 @@ def test_a_rollout_is_read(tools, hub):
     tools.run(hub.backend.documents.put("rollouts", "alice/rol_aaaaaaaaaaaa", json.dumps(ROLLOUT).encode()))
     (found,) = tools.run(hub.rollouts.of("alice"))
     assert (found.image.app, attrs.asdict(found.counts[0])) == (None, COUNTS)
-    assert tools.run(hub.rollouts.abort("alice", found.id)).state is rollout.State.ABORTING
+    assert tools.run(hub.rollouts.abort("alice", found.id)).state is rollout.RolloutState.ABORTING
 
 
 @pytest.mark.parametrize("stored", [FIRST, SECOND])

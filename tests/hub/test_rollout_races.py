@@ -15,10 +15,10 @@ from mdashcore.hub.rollouts.members import START_GRACE
 from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.rollout import Member, Outcome, State, parse_request
+from mdashcore.rollout import Member, Outcome, RolloutState, parse_request
 
 NIGHT = 1_700_000_000.0  # 22:13:20 in UTC
-IMAGE = ota.Image(name="fw.zip", size=3, sha256=hashlib.sha256(b"fw.").hexdigest())
+IMAGE = ota.UpdateImage(name="fw.zip", size=3, sha256=hashlib.sha256(b"fw.").hexdigest())
 
 
 @attrs.define
@@ -129,18 +129,18 @@ def test_nothing_begins_once_a_pause_is_answered(tools, place, cut):
 
     async def pause():
         await place.hub.rollouts.pause("alice", place.id)
-        return len(run._hands.began)
+        return len(run._starter.began)
 
     _, paused = tools.interleave([run.step(), pause()], [0] * cut + [1] * 200)
-    assert len(run._hands.began) <= paused.value + 1
+    assert len(run._starter.began) <= paused.value + 1
     for _ in range(2):
         tools.run(run.reload())
         tools.run(run.step())
-    assert len(run._hands.began) <= paused.value + 1
+    assert len(run._starter.began) <= paused.value + 1
     tools.run(place.hub.rollouts.resume("alice", place.id))
     tools.run(run.reload())
     tools.run(run.step())
-    assert sorted(set(run._hands.began)) == ["d0", "d1", "d2"]
+    assert sorted(set(run._starter.began)) == ["d0", "d1", "d2"]
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -160,9 +160,9 @@ def test_what_is_aborted_is_over(tools, place, cut):
         tools.run(run.refresh())
         tools.run(run.step())
     present = tools.run(place.present())
-    assert present.state is State.ABORTED
+    assert present.state is RolloutState.ABORTED
     updates = [tools.run(place.update(device)) for device in ("d0", "d1", "d2")]
-    assert all(update is None or update.state is ota.State.CANCELED for update in updates)
+    assert all(update is None or update.state is ota.UpdateState.CANCELED for update in updates)
     assert Outcome.UPDATING not in {member.outcome for member in tools.run(place.members()).values()}
     assert not present.counts[0].updating
 
@@ -181,16 +181,16 @@ def test_who_gives_up_at_the_deadline_does_so_in_two_steps(tools, place):
 
     place.hub.rollouts.records.put = watch
     assert tools.run(run.step()) is None
-    assert versions == [State.ABORTING, State.ABORTED]
+    assert versions == [RolloutState.ABORTING, RolloutState.ABORTED]
 
 
 def test_a_short_pause_costs_no_device_its_turn(tools, place):
     """What a pause took out of a queue begins again, though it went on before anybody heard of that."""
     tools.run(place.open(devices=["d0"]))
     run = tools.run(place.drive("d0"))
-    run._hands.leaves = True
+    run._starter.leaves = True
     tools.run(run.step())
-    assert tools.run(place.update()).state is ota.State.QUEUED
+    assert tools.run(place.update()).state is ota.UpdateState.QUEUED
     tools.run(place.hub.rollouts.pause("alice", place.id))
     tools.run(run.reload())
     tools.run(run.step())
@@ -210,8 +210,8 @@ def test_what_fails_after_a_retry_has_failed(tools, place):
     tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.CallFailed("OTA.Begin", -1, "no space left")))
     tools.run(run.look("d0"))
     tools.run(run.step())
-    assert tools.run(place.present()).state is State.PAUSED
-    assert run._hands.began == ["d0"]
+    assert tools.run(place.present()).state is RolloutState.PAUSED
+    assert run._starter.began == ["d0"]
 
 
 def test_a_decision_is_told_when_the_store_is_back(tools, place):
@@ -233,7 +233,7 @@ def test_a_decision_is_told_when_the_store_is_back(tools, place):
     place.hub.feed.emit = fail
     with pytest.raises(StorageError):
         tools.run(run.step())
-    assert tools.run(place.present()).state is State.PAUSED
+    assert tools.run(place.present()).state is RolloutState.PAUSED
     place.hub.feed.emit = note
     tools.run(run.step())
     assert "rollout.PAUSED" in told
@@ -247,15 +247,15 @@ def test_clocks_that_differ_skip_no_device_that_begins(tools, place):
     tools.run(place.hub.updates.cancel(DeviceKey("alice", "d0")))
     place.clock.now -= 30
     one, other = tools.run(place.drive("d0")), tools.run(place.drive())
-    begin = one._hands.start
+    begin = one._starter.start
 
     async def look_meanwhile(*args, **kwargs):
         await other.look("d0")
         await begin(*args, **kwargs)
 
-    one._hands = Meddled(one._hands, look_meanwhile)
+    one._starter = Meddled(one._starter, look_meanwhile)
     tools.run(one.step())
-    assert tools.run(place.update()).state is ota.State.TRANSFERRING
+    assert tools.run(place.update()).state is ota.UpdateState.TRANSFERRING
     assert tools.run(place.members())["d0"].outcome is Outcome.UPDATING
 
 
@@ -274,7 +274,7 @@ def test_a_window_holds_for_what_was_left_too(tools, place):
     place.clock.now += 23 * 3600
     tools.run(run.refresh())
     tools.run(run.step())
-    assert tools.run(place.update()).state is ota.State.TRANSFERRING
+    assert tools.run(place.update()).state is ota.UpdateState.TRANSFERRING
 
 
 def test_who_is_left_behind_keeps_no_place(tools, place):
@@ -285,11 +285,11 @@ def test_who_is_left_behind_keeps_no_place(tools, place):
     tools.run(place.hub.rollouts.members.put(f"alice/{place.id}/{first}", left))
     run = tools.run(place.drive(second))
     tools.run(run.step())
-    assert run._hands.began == [], "whoever has stored it may be about to begin it"
+    assert run._starter.began == [], "whoever has stored it may be about to begin it"
     place.clock.now += START_GRACE + 1
     tools.run(run.refresh())
     tools.run(run.step())
-    assert run._hands.began == [second]
+    assert run._starter.began == [second]
     assert tools.run(place.members())[first].outcome is Outcome.PENDING
 
 
@@ -300,16 +300,16 @@ def test_a_clock_that_is_set_changes_nothing(tools, place, step):
     run = tools.run(place.drive("d0", "d1", "d2"))
     tools.run(run.step())
     before = tools.run(place.present())
-    assert len(run._hands.began) == 1
+    assert len(run._starter.began) == 1
     place.clock.set_by(step)
     tools.run(run.step())
-    assert len(run._hands.began) == 1
+    assert len(run._starter.began) == 1
     after = tools.run(place.present())
     assert (after.created, after.next_start) == (before.created + step, before.next_start + step)
     for began in (2, 3):
         place.clock.now += 60
         tools.run(run.step())
-        assert len(run._hands.began) == began
+        assert len(run._starter.began) == began
     place.clock.now += 1
     tools.run(run.step())
     assert tools.run(place.present()).counts[0].updating == 3

@@ -19,12 +19,12 @@ from mdashcore.hub.rollouts import service
 from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.rollout import Counts, Member, Outcome, State, ordered, parse_request
+from mdashcore.rollout import Counts, Member, Outcome, RolloutState, ordered, parse_request
 from mdashcore.rollout._machine import SETTLED
 from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0
-IMAGE = ota.Image(name="fw.zip", size=3, sha256=hashlib.sha256(b"fw.").hexdigest())
+IMAGE = ota.UpdateImage(name="fw.zip", size=3, sha256=hashlib.sha256(b"fw.").hexdigest())
 
 
 @attrs.define
@@ -109,7 +109,7 @@ async def test_a_resume_forgives_what_has_failed_until_then(hub):
     failed = Member(device="d1", outcome=Outcome.FAILED, attempt=1)
     await hub.rollouts.members.put(f"alice/{made.id}/d1", failed)
     resumed = await hub.rollouts.resume("alice", made.id)
-    assert resumed.state is State.RUNNING
+    assert resumed.state is RolloutState.RUNNING
     assert [(each.failed, each.pending) for each in resumed.forgiven] == [(1, 9)]
 
 
@@ -126,7 +126,7 @@ async def test_two_people_at_once(tools):
         tools.run(hub.rollouts.resume("alice", made.id))
     done = tools.interleave([hub.rollouts.abort("alice", made.id), hub.rollouts.retry("alice", made.id)], [0, 1] * 40)
     assert done[0].error is None
-    assert tools.run(hub.rollouts.get("alice", made.id)).state is State.ABORTING
+    assert tools.run(hub.rollouts.get("alice", made.id)).state is RolloutState.ABORTING
 
 
 class Slow:
@@ -154,7 +154,7 @@ async def run(hub):
     run = await RolloutPerformer.load(hub.rollouts, Slow(hub), "alice", made.id)
     run.id = made.id
     await run.step()
-    assert (await hub.updates.get(DeviceKey("alice", "d1"))).state is ota.State.QUEUED
+    assert (await hub.updates.get(DeviceKey("alice", "d1"))).state is ota.UpdateState.QUEUED
     return run
 
 
@@ -171,14 +171,14 @@ async def test_a_pause_takes_back_what_waits_in_a_queue(hub, run):
     await hub.rollouts.pause("alice", run.id)
     await run.reload()
     await run.step()
-    assert (await hub.updates.get(DeviceKey("alice", "d1"))).state is ota.State.CANCELED
+    assert (await hub.updates.get(DeviceKey("alice", "d1"))).state is ota.UpdateState.CANCELED
     assert (await member(hub, run)).outcome is Outcome.PENDING
     await hub.rollouts.resume("alice", run.id)
     await run.reload()
-    run._hands.here = True
+    run._starter.here = True
     await run.step()
     again = await hub.updates.get(DeviceKey("alice", "d1"))
-    assert (again.state, again.id != first) == (ota.State.QUEUED, True)
+    assert (again.state, again.id != first) == (ota.UpdateState.QUEUED, True)
     assert (await member(hub, run)).attempt == 2
 
 
@@ -194,7 +194,7 @@ async def test_a_device_that_went_before_its_update_began_is_waited_for_in_vain(
     skipped = await member(hub, run)
     assert (skipped.outcome, skipped.reason) == (Outcome.SKIPPED, "CANCELED: canceled in the queue")
     assert await run.step() is None
-    assert (await hub.rollouts.get("alice", run.id)).state is State.COMPLETED
+    assert (await hub.rollouts.get("alice", run.id)).state is RolloutState.COMPLETED
 
 
 async def test_an_update_that_took_the_place_of_a_rollout_s(hub, run, clock):
@@ -263,8 +263,8 @@ NIGHT = {"start": "00:00", "end": "04:00"}
         ({}, {}, SETTLED, False),
         ({"counts": (Counts(pending=9, updating=1),)}, {}, SETTLED, True),
         ({"phase_started": ()}, {}, SETTLED, True),
-        ({"state": State.PAUSED}, {}, SETTLED, True),
-        ({"state": State.COMPLETED}, {}, SETTLED, False),
+        ({"state": RolloutState.PAUSED}, {}, SETTLED, True),
+        ({"state": RolloutState.COMPLETED}, {}, SETTLED, False),
         ({"next_start": NOW + 60}, {}, SETTLED, True),
         ({}, {"window": NIGHT}, SETTLED, True),
     ],
@@ -277,7 +277,7 @@ async def test_a_rollout_that_only_waits_is_not_open(backend, clock, changes, as
     await hub.accounts.register("alice", "hash", admin=True)
     await hub.create_device("alice", "d1")
     made = await roll_out(hub, **asked)
-    running = attrs.evolve(made, state=State.RUNNING, phase_started=(NOW,), counts=(Counts(pending=10),))
+    running = attrs.evolve(made, state=RolloutState.RUNNING, phase_started=(NOW,), counts=(Counts(pending=10),))
     await hub.rollouts.records.put(f"alice/{made.id}", attrs.evolve(running, **changes))
     clock.now += later
     assert (await hub.rollouts.use("alice"))[1] == counts_as_open

@@ -14,7 +14,7 @@ from mdashcore.hub.feed import Feed, LogQuery
 from mdashcore.hub.records.contention import FIRST_PAUSE, MAX_PAUSE, MAX_RACES, TELL_RACES, Contention
 from mdashcore.hub.shadows import Shadows
 from mdashcore.identity import DeviceKey
-from mdashcore.shadow import Limits, Shadow
+from mdashcore.shadow import Shadow, ShadowLimits
 
 
 @attrs.define
@@ -41,7 +41,7 @@ def make(tools):
                 feed,
                 now=lambda: 1000.0,
                 on_change=lambda key, change: changes.append(change),
-                limits=limits or Limits(),
+                limits=limits or ShadowLimits(),
                 contention=contention or tools.contention(),
             )
             for _ in range(2)
@@ -90,7 +90,7 @@ def test_an_update_is_stored_and_told(tools, make):
 )
 def test_a_refused_update_changes_nothing(tools, make, document, error):
     """Not the store, the log or the version; nobody hears of it."""
-    desk = make(Limits(max_bytes=100))
+    desk = make(ShadowLimits(max_bytes=100))
     tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=1)))
     puts = desk.documents.puts
     for shadows in (desk.one, desk.other):
@@ -103,7 +103,7 @@ def test_a_refused_update_changes_nothing(tools, make, document, error):
 
 def test_a_node_that_knows_an_old_shadow_judges_by_the_new_one(tools, make):
     """What it remembers serves to be quick, never to say no."""
-    desk = make(Limits(max_bytes=100))
+    desk = make(ShadowLimits(max_bytes=100))
     tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(a="x" * 60)))
     tools.run(desk.other.update(DeviceKey("alice", "d1"), desired(a=None)))
     assert tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(b="x" * 60))).version == 3

@@ -20,8 +20,8 @@ import trio
 from mdashcore import firmware
 from mdashcore.hub.feed import TOPIC
 from mdashcore.identity import DeviceKey
-from mdashcore.ota import State, Update
-from mdashcore.rollout import State as RolloutState
+from mdashcore.ota import Update, UpdateState
+from mdashcore.rollout import RolloutState as RolloutState
 from mdashcore.rollout import added
 from mdashcore.trio.background import Backoff
 from mdashcore.virtual_device import CHARACTERS, Build, Character, VirtualDevice
@@ -99,7 +99,7 @@ class Fleet:
 
     async def check_committed(self, name: str) -> None:
         update = await self.ends(name)
-        assert update.state is State.COMMITTED, (name, update.reason)
+        assert update.state is UpdateState.COMMITTED, (name, update.reason)
         assert self.runs(name) == ("new", True), name
 
     async def check_untouched(self) -> None:
@@ -134,7 +134,9 @@ async def test_uploads_to_devices_that_are_online_and_commits_by_hand(fleet):
     async def update(name: str) -> None:
         answer = await fleet.upload(name)
         assert (answer.status_code, answer.text) == (200, "true"), (name, answer.text)
-        if (await fleet.until(name, lambda update: update.state is State.UNCOMMITTED)).state is State.UNCOMMITTED:
+        if (
+            await fleet.until(name, lambda update: update.state is UpdateState.UNCOMMITTED)
+        ).state is UpdateState.UNCOMMITTED:
             answer = await fleet.alice.http.post(f"/devices/{name}/rpc/OTA.Commit")
             assert answer.status_code == (200 if "OTA.Commit" not in CHARACTERS[name].lacks else 422), answer.text
         await fleet.check_committed(name)
@@ -171,7 +173,7 @@ async def test_what_is_canceled_and_begun_again(fleet):
     async def update(name: str) -> None:
         await fleet.connect(name, delays={"OTA.Write": 0.02})
         assert (await fleet.upload(name, queue=1, size=100_000)).status_code == 202
-        assert (await fleet.until(name, lambda update: update.offset > 0)).state is State.TRANSFERRING
+        assert (await fleet.until(name, lambda update: update.offset > 0)).state is UpdateState.TRANSFERRING
         assert (await fleet.alice.http.delete(f"/devices/{name}/ota")).json()["state"] == "CANCELED"
         assert (await fleet.upload(name, queue=1, commit="auto", commit_after=1)).status_code == 202
         held = await fleet.until(name, lambda update: update.waits_until is not None)

@@ -136,7 +136,7 @@ async def test_an_image_of_another_application(alice, device):
 async def test_a_bare_image_for_a_device_that_took_zips(alice, device):
     """A question, which bare=1 answers; a device of which nothing is known is not asked about."""
     hub = alice.server.service.hub
-    facts = ota.Image.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
+    facts = ota.UpdateImage.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
     for build in ("1", "2"):
         run = await hub.updates.create(DeviceKey("alice", "d1"), f"ota_{build}", facts)
         for event in (
@@ -154,7 +154,7 @@ async def test_a_bare_image_for_a_device_that_took_zips(alice, device):
         await run.apply(ota.ChunkAccepted(step.offset, step.size))
     for event in (ota.EndAccepted(), ota.DeviceConnected(), ota.BuildReported(ota.Build(id="new", is_committed=True))):
         await run.apply(event)
-    assert run.update.state is ota.State.COMMITTED
+    assert run.update.state is ota.UpdateState.COMMITTED
     answer = await device({"content": BARE})
     assert (answer.status_code, "took firmware zips so far" in answer.json()["error"]["message"]) == (409, True)
     assert (await device({"content": BARE}, bare=1)).status_code == 202
@@ -196,8 +196,8 @@ async def test_every_device_of_a_rollout_is_asked_about(alice):
     ids = [f"d{number:03}" for number in range(150)]
     for id in ids:
         await hub.create_device("alice", id)
-    zip_ = ota.Image.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
-    taken = attrs.evolve(ota.Update.queued("ota_1", zip_, now=1.0), state=ota.State.COMMITTED)
+    zip_ = ota.UpdateImage.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
+    taken = attrs.evolve(ota.Update.queued("ota_1", zip_, now=1.0), state=ota.UpdateState.COMMITTED)
     await hub.updates.store.remember(DeviceKey("alice", ids[-1]), taken)
 
     async def post(query):

@@ -13,7 +13,7 @@ import trio.testing
 
 from mdashcore import firmware, ota
 from mdashcore.identity import DeviceKey
-from mdashcore.ota import ENDS, State
+from mdashcore.ota import ENDS, UpdateState
 from mdashcore.server.uploads import update_upload as server_upload
 from mdashcore.server.uploads.update_query import PARAMETERS
 from mdashcore.trio.agent import Backoff
@@ -145,7 +145,7 @@ async def ends_as(person, state):
 async def test_committed_by_a_health_check(alice, lamp, upload):
     """Nobody but the server commits: it is there for a second, and answers."""
     await lamp.on()
-    async with ends_as(alice, State.COMMITTED):
+    async with ends_as(alice, UpdateState.COMMITTED):
         assert (await upload(commit="auto", commit_after=1)).content == b"true"
     assert lamp.count("OTA.Commit") == 1
 
@@ -153,7 +153,7 @@ async def test_committed_by_a_health_check(alice, lamp, upload):
 async def test_committed_by_itself(alice, lamp, upload):
     """A device that was told not to wait for a commit."""
     await lamp.on()
-    async with ends_as(alice, State.COMMITTED):
+    async with ends_as(alice, UpdateState.COMMITTED):
         assert (await upload(commit_timeout=0)).content == b"true"
     assert lamp.count("OTA.Commit") == 0
 
@@ -162,8 +162,8 @@ async def test_committed_by_itself(alice, lamp, upload):
 async def test_rolled_back(alice, lamp, upload, cause):
     """On request, because nobody commits, or because any reboot before the commit does it."""
     await lamp.on()
-    async with ends_as(alice, State.ROLLED_BACK):
-        async with ends_as(alice, State.UNCOMMITTED):
+    async with ends_as(alice, UpdateState.ROLLED_BACK):
+        async with ends_as(alice, UpdateState.UNCOMMITTED):
             assert (await upload(commit_timeout=1 if cause == "commit time-out" else 300)).content == b"true"
         if cause == "OTA.Revert":
             assert (await alice.http.post("/devices/d1/rpc/OTA.Revert")).content == b"null"
@@ -175,8 +175,8 @@ async def test_rolled_back(alice, lamp, upload, cause):
 async def test_rolled_back_without_a_word(alice, lamp, upload):
     """It came back with the old build, and never said that the new one did not start: not done."""
     await lamp.on()
-    async with ends_as(alice, State.ROLLED_BACK):
-        async with ends_as(alice, State.REBOOTING):
+    async with ends_as(alice, UpdateState.ROLLED_BACK):
+        async with ends_as(alice, UpdateState.REBOOTING):
             assert (await upload()).content == b"true"
             await lamp.off()
         lamp.boot()  # the new build, which crashes before it is connected,
@@ -187,7 +187,7 @@ async def test_rolled_back_without_a_word(alice, lamp, upload):
 async def test_failed(alice, lamp, upload):
     """The device's own words are in the answer, and stay in the state."""
     await lamp.on(slot_size=1000)
-    async with ends_as(alice, State.FAILED):
+    async with ends_as(alice, UpdateState.FAILED):
         answer = await upload()
     words = "OTA.Begin: Image does not fit the slot of 1000 bytes (code 500)"
     assert (answer.status_code, words[:40] in answer.json()["error"]["message"]) == (422, True)
@@ -198,11 +198,11 @@ async def test_rejected_unless_forced(alice, lamp, upload):
     """An image for another platform is not sent; with force it is, and the device has the last word."""
     await lamp.on()
     other = image(platform="cc3200")
-    async with ends_as(alice, State.REJECTED):
+    async with ends_as(alice, UpdateState.REJECTED):
         answer = await upload(other)
     assert (answer.status_code, lamp.count("OTA.Begin")) == (422, 0)
     assert answer.json()["error"]["message"] == "the image is for cc3200, the device is esp32"
-    async with ends_as(alice, State.REJECTED):
+    async with ends_as(alice, UpdateState.REJECTED):
         answer = await upload(other, force=1)
     assert (answer.status_code, lamp.count("OTA.End")) == (422, 1)
     assert "Wrong platform" in answer.json()["error"]["message"]
@@ -214,7 +214,7 @@ async def test_timed_out(alice, lamp, upload, monkeypatch):
         monkeypatch.setattr(call, "call_timeout", 0.02)
     await lamp.on()
     lamp.device.hold("OTA.Begin")
-    async with ends_as(alice, State.TIMED_OUT):
+    async with ends_as(alice, UpdateState.TIMED_OUT):
         answer = await upload()
     assert (answer.status_code, "OTA.Begin" in answer.json()["error"]["message"]) == (504, True)
 
@@ -222,20 +222,20 @@ async def test_timed_out(alice, lamp, upload, monkeypatch):
 async def test_already_installed(alice, lamp, upload):
     """Nothing is sent to a device that runs the build."""
     await lamp.on()
-    async with ends_as(alice, State.ALREADY_INSTALLED):
+    async with ends_as(alice, UpdateState.ALREADY_INSTALLED):
         answer = await upload(image(build_id=OLD, version="1.0"))
     assert (answer.status_code, lamp.count("OTA.Begin")) == (409, 0)
 
 
 async def test_superseded(alice, lamp, upload):
     """A newer image takes the place of one that waits; the device gets the newer one, and the older is remembered."""
-    async with ends_as(alice, State.QUEUED):
+    async with ends_as(alice, UpdateState.QUEUED):
         assert (await upload(image(version="1.5", build_id="1.5"), queue=1)).status_code == 202
     async with alice.listen() as ear:
         assert (await upload(queue=1, commit_timeout=0)).status_code == 202
         told = await ear.expect("ota.SUPERSEDED", "d1")
     assert told["data"]["image"]["version"] == "1.5"
-    async with ends_as(alice, State.COMMITTED):
+    async with ends_as(alice, UpdateState.COMMITTED):
         await lamp.on()
     now = await stands(alice)
     assert now["image"]["version"] == "2.0"
@@ -250,7 +250,7 @@ async def test_canceled_in_the_queue(alice, upload):
     await alice.register("d1")
     assert (await alice.http.delete("/devices/d1/ota")).status_code == 404
     await upload(queue=1)
-    async with ends_as(alice, State.CANCELED):
+    async with ends_as(alice, UpdateState.CANCELED):
         answer = await alice.http.delete("/devices/d1/ota")
     assert (answer.status_code, answer.json()["state"]) == (200, "CANCELED")
     again = await alice.http.delete("/devices/d1/ota")
@@ -262,7 +262,10 @@ async def test_canceled_in_the_transfer(alice, lamp, upload, method):
     """Who uploaded is told, and the device hears no more of it."""
     await lamp.on()
     held = lamp.device.hold(method)
-    async with ends_as(alice, State.CANCELED), alice.calling("POST", "/devices/d1/ota", content=image()) as response:
+    async with (
+        ends_as(alice, UpdateState.CANCELED),
+        alice.calling("POST", "/devices/d1/ota", content=image()) as response,
+    ):
         await held.wait()
         assert (await alice.http.delete("/devices/d1/ota")).status_code == 200
         answer = await response()
@@ -304,7 +307,7 @@ async def test_a_device_that_drops_out_goes_on_at_the_offset(alice, lamp, upload
     """Three times in one transfer, while nobody waits; one OTA.Begin, and no chunk twice but the one on its way."""
     await lamp.on()
     data = image(40_000)
-    async with ends_as(alice, State.COMMITTED):
+    async with ends_as(alice, UpdateState.COMMITTED):
         held = lamp.device.hold("OTA.Write", after=5)
         await upload(data, queue=1, commit_timeout=0)
         for _ in range(3):
@@ -323,7 +326,7 @@ async def test_a_device_that_drops_out_goes_on_at_the_offset(alice, lamp, upload
 async def test_a_power_cut_begins_the_transfer_again(alice, lamp, upload):
     """What was in the device's memory is gone; the second attempt is a whole one."""
     await lamp.on()
-    async with ends_as(alice, State.COMMITTED):
+    async with ends_as(alice, UpdateState.COMMITTED):
         held = lamp.device.hold("OTA.Write", after=3)
         await upload(queue=1, commit_timeout=0)
         await held.wait()
@@ -333,7 +336,7 @@ async def test_a_power_cut_begins_the_transfer_again(alice, lamp, upload):
     assert (await stands(alice))["attempt"] == 2
 
 
-@pytest.mark.parametrize(("heard", "end"), [(False, State.ROLLED_BACK), (True, State.UNCOMMITTED)])
+@pytest.mark.parametrize(("heard", "end"), [(False, UpdateState.ROLLED_BACK), (True, UpdateState.UNCOMMITTED)])
 async def test_a_power_cut_while_the_image_is_checked(alice, lamp, upload, heard, end):
     """Nobody knows whether the device has taken OTA.End: the build that it comes back with decides."""
     await lamp.on()
@@ -391,7 +394,7 @@ async def test_queued_for_an_offline_device(alice, lamp, upload):
     answer = await upload(queue="true")
     assert (answer.status_code, answer.json()["state"]) == (202, "QUEUED")
     assert answer.json()["deadline"] == answer.json()["created"] + 7 * 86_400
-    async with ends_as(alice, State.UNCOMMITTED):
+    async with ends_as(alice, UpdateState.UNCOMMITTED):
         await lamp.on()
 
 
@@ -400,7 +403,7 @@ async def test_a_device_that_is_gone_before_it_begins(alice, upload, monkeypatch
     monkeypatch.setattr(server_upload, "START_TIMEOUT", 0.05)
     await alice.register("d1")
     await alice.server.service.hub.presence.claim(DeviceKey("alice", "d1"), "another node")
-    async with ends_as(alice, State.CANCELED):
+    async with ends_as(alice, UpdateState.CANCELED):
         answer = await upload()
     assert (answer.status_code, "has gone" in answer.json()["error"]["message"]) == (503, True)
 
@@ -501,12 +504,12 @@ async def test_everything_that_can_be_seen(alice, lamp, upload):
         "app": "ccm",
         "bare": False,
     }
-    async with ends_as(alice, State.UNCOMMITTED):
+    async with ends_as(alice, UpdateState.UNCOMMITTED):
         lamp.device.go_on("OTA.Write")
     now = await stands(alice)
     assert now["commit_by"] == now["changed"] + 300
     assert 290 < now["commit_seconds_left"] <= 300
-    async with ends_as(alice, State.ROLLED_BACK):
+    async with ends_as(alice, UpdateState.ROLLED_BACK):
         await alice.http.post("/devices/d1/rpc/OTA.Revert")
     past = (await stands(alice))["history"][0]
     assert (past["name"], past["version"], past["build_id"], past["size"]) == ("image", "2.0", NEW, len(data))
@@ -525,8 +528,8 @@ async def test_a_bare_image_is_marked_as_such(alice, lamp, upload):
 async def test_a_device_without_a_trial_over_the_wire(alice, lamp, upload):
     """It has no OTA.Commit: a person who calls that is told so, and the update is committed."""
     await lamp.on(character=join("no-trial"))
-    async with ends_as(alice, State.COMMITTED):
-        async with ends_as(alice, State.UNCOMMITTED):
+    async with ends_as(alice, UpdateState.COMMITTED):
+        async with ends_as(alice, UpdateState.UNCOMMITTED):
             assert (await upload()).content == b"true"
         assert (await stands(alice))["commit_known"] is False
         answer = await alice.http.post("/devices/d1/rpc/OTA.Commit")

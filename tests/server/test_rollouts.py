@@ -12,7 +12,7 @@ import trio
 from mdashcore import firmware
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.updates.store import blob_key
-from mdashcore.rollout import State, ordered
+from mdashcore.rollout import RolloutState, ordered
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import Build, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
@@ -221,7 +221,7 @@ async def test_another_account_s_do_not_exist(alice, bob, fleet):
         assert (await bob.http.request(method, f"/rollouts/{id}{path}")).status_code == 404
     assert (await bob.http.get("/rollouts")).json() == []
     assert (await bob.http.post("/rollouts", **form({"devices": ["d1"]}))).status_code == 404
-    assert (await alice.http.get(f"/rollouts/{id}")).json()["state"] == State.RUNNING
+    assert (await alice.http.get(f"/rollouts/{id}")).json()["state"] == RolloutState.RUNNING
 
 
 async def test_with_a_real_device(alice, tmp_path):

@@ -313,7 +313,7 @@ async def test_a_frame_is_answered_with_a_frame(alice, device):
 
 
 async def test_a_device_error_in_a_frame_is_a_frame(alice, device):
-    """The status is 200: the conversation went well."""
+    """The status is 200: the connection went well."""
     async with alice.calling("POST", "/devices/d1/rpc", content=b'{"id":7,"method":"X"}') as response:
         request = await device.expect("X")
         await device.send({"id": request["id"], "error": {"code": -1, "message": "no", "data": [1]}})

@@ -32,7 +32,7 @@ from mdashcore.trio.node import NodeSettings
 def settings_classes():
     """The classes of limits and settings, of every layer."""
     return [
-        *(ConnectionLimits, shadow.Limits, firmware.Limits, ota.Options, rollout.Plan),
+        *(ConnectionLimits, shadow.ShadowLimits, firmware.FirmwareLimits, ota.Options, rollout.Plan),
         *(AccountLimits, NodeSettings, Backoff, ServiceSettings, ServerLimits, ServerConfig),
     ]
 
@@ -105,7 +105,7 @@ def test_the_defaults_make_sense(cls):
         (rollout.Window, {"start": 0, "end": 60, "days": ()}),
         (rollout.Window, {"start": 0, "end": 60, "days": (7,)}),
         (rollout.Window, {"start": 0, "end": 60, "days": (1, 1)}),
-        (ota.Limits, {"idle": 0, "total": 5}),
+        (ota.StateLimits, {"idle": 0, "total": 5}),
         (ota.Options, {"chunk_size": 2945}),
         (ota.Options, {"auto_commit": True, "commit_after": 300}),
     ],

@@ -28,7 +28,7 @@ from mdashcore._errors import DeviceOffline, MdashError, RpcError, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device, DeviceKey
-from mdashcore.ota import Options, State
+from mdashcore.ota import Options, UpdateState
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
 from mdashcore.trio.node import Node, NodeSettings, open_node
@@ -328,9 +328,15 @@ class Field:
         """Hold what the update says of the device against the device."""
         build, committed = self.thing.runs
         match update.state:
-            case State.COMMITTED:
+            case UpdateState.COMMITTED:
                 assert (build, committed) == (update.image.build_id, True), update
-            case State.ROLLED_BACK | State.CANCELED | State.REJECTED | State.FAILED | State.SUPERSEDED:
+            case (
+                UpdateState.ROLLED_BACK
+                | UpdateState.CANCELED
+                | UpdateState.REJECTED
+                | UpdateState.FAILED
+                | UpdateState.SUPERSEDED
+            ):
                 assert build != update.image.build_id, update
 
 
@@ -416,7 +422,7 @@ def test_left_alone_each_character_is_updated(tmp_path_factory, name):
     begins, and can be taken back.
     """
     _, update = play(tmp_path_factory, [name], [])
-    assert update.state is (State.COMMITTED if CHARACTERS[name].can_talk else State.CANCELED), update
+    assert update.state is (UpdateState.COMMITTED if CHARACTERS[name].can_talk else UpdateState.CANCELED), update
 
 
 @pytest.mark.parametrize("step", [-50 * YEAR, -3600.0, 3600.0, 50 * YEAR])
@@ -426,7 +432,9 @@ def test_the_next_process_finds_an_update_as_old_as_it_is(tmp_path_factory, step
     course = [(during, 0.0, 2.0), ("nothing", step, CLOCK_INTERVAL + 1), ("server killed", 0.0, 5.0)]
     told, update = play(tmp_path_factory, [], course)
     expected, unmoved = play(tmp_path_factory, [], [(what, 0.0, seconds) for what, _, seconds in course])
-    assert update.state is unmoved.state is (State.ROLLED_BACK if "by hand" in during else State.COMMITTED), update
+    assert (
+        update.state is unmoved.state is (UpdateState.ROLLED_BACK if "by hand" in during else UpdateState.COMMITTED)
+    ), update
     assert [time for time, _ in told] == pytest.approx([time for time, _ in expected], abs=2.0)
 
 
@@ -434,5 +442,5 @@ def test_a_clock_that_was_set_back_while_no_process_ran_prolongs_nothing(tmp_pat
     """What has happened lies in the future then: the next process counts on from there."""
     course = [("stays away", 0.0, 2.0), ("server killed", -YEAR, 0.0)]
     told, update = play(tmp_path_factory, [], course)
-    assert update.state is State.COMMITTED
+    assert update.state is UpdateState.COMMITTED
     assert told[-1][0] < 300.0

@@ -279,7 +279,7 @@ async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet)
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
     await fleet.hub.registry.renew_token(DeviceKey("alice", "d1"))
-    image = ota.Image("lamp", 3, "-", bare=True)
+    image = ota.UpdateImage("lamp", 3, "-", bare=True)
     await fleet.node.update_supervisor.start(DeviceKey("alice", "d1"), "ota_1", image)
     assert await client.close_code() == 1008
     late = await fleet.connect(device)
@@ -288,7 +288,7 @@ async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet)
     assert DeviceKey("alice", "d1") not in fleet.node.devices
     update = await fleet.hub.updates.get(DeviceKey("alice", "d1"))
     assert update is not None
-    assert update.state is ota.State.QUEUED  # for when it comes with the new one
+    assert update.state is ota.UpdateState.QUEUED  # for when it comes with the new one
 
 
 # Greetings

@@ -24,7 +24,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.feed import TOPIC, LogQuery
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device, DeviceKey
-from mdashcore.rollout import Outcome, Rollout, State, ordered, parse_request
+from mdashcore.rollout import Outcome, Rollout, RolloutState, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
@@ -34,7 +34,7 @@ from mdashcore.trio.node import Node, NodeSettings, open_node
 OLD, NEW = "1.0", "2.0"
 YEAR = 365 * 86_400.0
 BYTES = b"an image, as far as these devices care. " * 40
-IMAGE = ota.Image(name="fw.zip", size=len(BYTES), sha256="00", build_id=NEW, version=NEW)
+IMAGE = ota.UpdateImage(name="fw.zip", size=len(BYTES), sha256="00", build_id=NEW, version=NEW)
 SETTINGS = NodeSettings(ping_interval=86_400.0)  # in virtual time, silence is no sign of anything
 
 
@@ -277,7 +277,7 @@ class Fleet:
         await self.hub.blobs.put(blob_key("alice", id), chunks())
         return await self.hub.rollouts.create("alice", id, parse_request({"filter": [], **asked}), IMAGE)
 
-    async def told(self, id: str, *states: State, within: float = 40 * 86_400.0) -> Rollout:
+    async def told(self, id: str, *states: RolloutState, within: float = 40 * 86_400.0) -> Rollout:
         """Wait until the rollout is in one of some states."""
         with trio.fail_after(within):
             async with self.hub.bus.subscribe(TOPIC) as messages:
@@ -332,7 +332,7 @@ async def test_a_bad_image_stops_by_itself(fleet, autojump_clock, fate):
     await fleet.add(1000, fate=fate)
     await fleet.connected()
     rollout = await fleet.roll_out()
-    paused = await fleet.told(rollout.id, State.PAUSED)
+    paused = await fleet.told(rollout.id, RolloutState.PAUSED)
     assert "failed: more than 10 %, the error threshold" in paused.reason
     await trio.sleep(86_400)
     began = [device.id for device in fleet.devices.values() if device.began]
@@ -341,8 +341,8 @@ async def test_a_bad_image_stops_by_itself(fleet, autojump_clock, fate):
     assert fleet.with_image() == ([] if fate == "refused" else began)
     assert await fleet.names() == ["rollout.RUNNING", "rollout.PAUSED"] or "rollout.progress" in await fleet.names()
     aborted = await fleet.hub.rollouts.abort("alice", rollout.id)
-    assert aborted.state is State.ABORTING
-    assert (await fleet.told(rollout.id, State.ABORTED)).reason == "aborted on request"
+    assert aborted.state is RolloutState.ABORTING
+    assert (await fleet.told(rollout.id, RolloutState.ABORTED)).reason == "aborted on request"
 
 
 async def test_a_good_image_reaches_everybody(fleet, autojump_clock):
@@ -350,7 +350,7 @@ async def test_a_good_image_reaches_everybody(fleet, autojump_clock):
     devices = await fleet.add(400)
     await fleet.connected()
     rollout = await fleet.roll_out(rate=600, max_active=200)
-    done = await fleet.told(rollout.id, State.COMPLETED)
+    done = await fleet.told(rollout.id, RolloutState.COMPLETED)
     assert done.reason == "400 of 400 devices succeeded, 0 failed"
     assert {(device.runs, device.committed, len(device.began)) for device in devices} == {(NEW, True, 1)}
     first, second, last = (
@@ -379,7 +379,7 @@ async def test_any_process_can_go_on(fleet, autojump_clock, writes):
     with trio.move_on_after(600):
         await fleet.documents.dying.wait()
     await fleet.crash()
-    done = await fleet.told(rollout.id, State.COMPLETED)
+    done = await fleet.told(rollout.id, RolloutState.COMPLETED)
     assert done.reason == "4 of 4 devices succeeded, 0 failed"
     assert {(device.runs, device.committed) for device in devices} == {(NEW, True)}
     assert all(len(device.began) <= 2 for device in devices)
@@ -397,7 +397,7 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     fleet.node.rollouts.notice = lambda *told: (first(*told), second.notice(*told))
     fleet.node.background.spawn(second.run)
     rollout = await fleet.roll_out(phases=[10, 100], rate=600, max_active=20)
-    await fleet.told(rollout.id, State.COMPLETED)
+    await fleet.told(rollout.id, RolloutState.COMPLETED)
     assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}
     order = [fleet.devices[id].began[0] for id in ordered("alice", fleet.devices)]
     assert max(order[:6]) < min(order[6:])
@@ -413,7 +413,7 @@ async def test_two_nodes_share_a_rollout(fleet, autojump_clock):
         await trio.testing.wait_all_tasks_blocked()
         assert [len(fleet.node.devices), len(home.devices)] == [20, 20]
         rollout = await fleet.roll_out(phases=[10, 100], rate=600)
-        done = await fleet.told(rollout.id, State.COMPLETED)
+        done = await fleet.told(rollout.id, RolloutState.COMPLETED)
         assert done.reason == "40 of 40 devices succeeded, 0 failed"
         assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}
         order = [fleet.devices[id].began[0] for id in ordered("alice", fleet.devices)]
@@ -434,7 +434,7 @@ async def test_what_the_bus_loses_is_found(fleet, autojump_clock):
     rollout = await fleet.roll_out(phases=[100])
     await trio.sleep(600)
     done = await fleet.hub.rollouts.get("alice", rollout.id)
-    assert (done.state, done.reason) == (State.COMPLETED, "3 of 3 devices succeeded, 0 failed")
+    assert (done.state, done.reason) == (RolloutState.COMPLETED, "3 of 3 devices succeeded, 0 failed")
 
 
 async def test_a_failing_store_delays(fleet, autojump_clock):
@@ -446,7 +446,7 @@ async def test_a_failing_store_delays(fleet, autojump_clock):
     fleet.documents.alive = False
     await trio.sleep(20)
     fleet.documents.alive = True
-    assert (await fleet.told(rollout.id, State.COMPLETED)).reason == "3 of 3 devices succeeded, 0 failed"
+    assert (await fleet.told(rollout.id, RolloutState.COMPLETED)).reason == "3 of 3 devices succeeded, 0 failed"
 
 
 async def damaged(fleet, rollout, collection):
@@ -470,7 +470,7 @@ async def test_a_damaged_rollout_holds_up_no_other(fleet, autojump_clock, collec
         device.online = True
         fleet.nursery.start_soon(device.live, fleet)
     for rollout in good:
-        await fleet.told(rollout.id, State.COMPLETED, within=600)
+        await fleet.told(rollout.id, RolloutState.COMPLETED, within=600)
 
 
 async def test_a_clock_that_is_set_back(fleet, autojump_clock):
@@ -480,7 +480,7 @@ async def test_a_clock_that_is_set_back(fleet, autojump_clock):
     rollout = await fleet.roll_out(phases=[100], rate=1)
     await trio.sleep(55)
     fleet.wall.ahead = -86_400.0
-    await fleet.told(rollout.id, State.COMPLETED, within=600)
+    await fleet.told(rollout.id, RolloutState.COMPLETED, within=600)
     assert {device.runs for device in devices} == {NEW}
 
 
@@ -498,14 +498,14 @@ async def test_approval(fleet, autojump_clock):
     await fleet.hub.rollouts.approve("alice", rollout.id)
     with pytest.raises(Conflict, match="is RUNNING, it cannot be approved"):
         await fleet.hub.rollouts.approve("alice", rollout.id)
-    await fleet.told(rollout.id, State.COMPLETED)
+    await fleet.told(rollout.id, RolloutState.COMPLETED)
 
 
 async def test_what_nobody_approves_ends(fleet, autojump_clock):
     """At the deadline of the whole; the image goes too."""
     await fleet.add(1)
     rollout = await fleet.roll_out(approval=True, timeout=3600)
-    ended = await fleet.told(rollout.id, State.ABORTED, within=3700)
+    ended = await fleet.told(rollout.id, RolloutState.ABORTED, within=3700)
     assert ended.reason == "not done in time (3600 s); it was AWAITING_APPROVAL"
     await trio.testing.wait_all_tasks_blocked()
     assert await fleet.hub.blobs.size(blob_key("alice", rollout.id)) is None
@@ -524,7 +524,7 @@ async def test_pause_resume(fleet, autojump_clock):
     assert [device for device in devices if device.began] == began
     assert all(device.runs == NEW for device in began)
     await fleet.hub.rollouts.resume("alice", rollout.id)
-    await fleet.told(rollout.id, State.COMPLETED)
+    await fleet.told(rollout.id, RolloutState.COMPLETED)
     assert all(device.runs == NEW for device in devices)
 
 
@@ -534,12 +534,12 @@ async def test_retry(fleet, autojump_clock):
     bad = await fleet.add(5, fate="reverts")
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[100])
-    paused = await fleet.told(rollout.id, State.PAUSED)
+    paused = await fleet.told(rollout.id, RolloutState.PAUSED)
     await trio.sleep(600)
     for device in bad:
         device.fate = "good"
     await fleet.hub.rollouts.retry("alice", paused.id)
-    done = await fleet.told(rollout.id, State.COMPLETED)
+    done = await fleet.told(rollout.id, RolloutState.COMPLETED)
     assert (done.reason, done.round) == ("10 of 10 devices succeeded, 0 failed", 2)
     assert {len(device.began) for device in good} == {1}
     assert {len(device.began) for device in bad} == {2}
@@ -554,7 +554,7 @@ async def test_abort(fleet, autojump_clock):
     await fleet.hub.rollouts.abort("alice", rollout.id)
     with pytest.raises(Conflict, match="abort it first"):
         await fleet.hub.rollouts.remove("alice", rollout.id)
-    await fleet.told(rollout.id, State.ABORTED)
+    await fleet.told(rollout.id, RolloutState.ABORTED)
     counts = await fleet.hub.rollouts.counts("alice", await fleet.hub.rollouts.get("alice", rollout.id))
     assert counts[0].updating == 0
     assert counts[0].succeeded == len(fleet.with_image()) > 0
@@ -575,10 +575,12 @@ async def test_an_offline_device_is_waited_for(fleet, autojump_clock):
     (late,) = await fleet.add(1, online=False)
     rollout = await fleet.roll_out(phases=[100])
     await trio.sleep(86_400)
-    assert (await fleet.hub.rollouts.get("alice", rollout.id)).state is State.RUNNING
+    assert (await fleet.hub.rollouts.get("alice", rollout.id)).state is RolloutState.RUNNING
     late.online = True
     fleet.nursery.start_soon(late.live, fleet)
-    assert (await fleet.told(rollout.id, State.COMPLETED, within=600)).reason == "3 of 3 devices succeeded, 0 failed"
+    assert (
+        await fleet.told(rollout.id, RolloutState.COMPLETED, within=600)
+    ).reason == "3 of 3 devices succeeded, 0 failed"
 
 
 @pytest.mark.parametrize("wait", [0, 3600])
@@ -588,7 +590,7 @@ async def test_who_does_not_come_is_skipped(fleet, autojump_clock, wait):
     (late,) = await fleet.add(1, online=False)
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[100], offline_wait=wait)
-    done = await fleet.told(rollout.id, State.COMPLETED, within=wait + 600)
+    done = await fleet.told(rollout.id, RolloutState.COMPLETED, within=wait + 600)
     assert done.reason == "2 of 3 devices succeeded, 0 failed, 1 skipped"
     assert trio.current_time() >= wait
     skipped = (await fleet.outcomes(rollout.id))[late.id]
@@ -605,10 +607,10 @@ async def test_a_phase_of_absent_devices_is_no_proof(fleet, autojump_clock):
             fleet.nursery.start_soon(device.live, fleet)
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[10, 100], offline_wait=0)
-    paused = await fleet.told(rollout.id, State.PAUSED)
+    paused = await fleet.told(rollout.id, RolloutState.PAUSED)
     assert paused.reason == "no device of phase 1 had the chance to take the image, 1 were skipped"
     await fleet.hub.rollouts.resume("alice", rollout.id)
-    assert (await fleet.told(rollout.id, State.COMPLETED)).counts[1].succeeded == 9
+    assert (await fleet.told(rollout.id, RolloutState.COMPLETED)).counts[1].succeeded == 9
 
 
 async def test_removed_devices_are_skipped(fleet, autojump_clock):
@@ -622,7 +624,7 @@ async def test_removed_devices_are_skipped(fleet, autojump_clock):
     begun.online = False
     for device in (begun, late):
         await fleet.hub.remove_device(DeviceKey("alice", device.id))
-    done = await fleet.told(rollout.id, State.COMPLETED, within=600)
+    done = await fleet.told(rollout.id, RolloutState.COMPLETED, within=600)
     assert done.reason == "2 of 4 devices succeeded, 0 failed, 2 skipped"
     outcomes = await fleet.outcomes(rollout.id)
     assert {outcomes[device.id].reason for device in (begun, late)} == {"the device was removed"}
@@ -637,7 +639,7 @@ async def test_a_device_that_is_removed_while_it_is_connected(fleet, autojump_cl
     waiting = next(device for device in devices if not device.began)
     waiting.online = False
     await fleet.hub.remove_device(DeviceKey("alice", waiting.id))
-    done = await fleet.told(rollout.id, State.COMPLETED, within=600)
+    done = await fleet.told(rollout.id, RolloutState.COMPLETED, within=600)
     assert done.reason == "2 of 3 devices succeeded, 0 failed, 1 skipped"
     assert (await fleet.outcomes(rollout.id))[waiting.id].reason == "the device was removed"
 
@@ -654,7 +656,7 @@ async def test_a_device_that_is_busy_has_its_turn_later(fleet, autojump_clock):
     outcomes = await fleet.outcomes(rollout.id)
     assert outcomes.get(busy.id) is None or outcomes[busy.id].outcome is Outcome.PENDING
     assert outcomes[devices[1].id].outcome is Outcome.SUCCEEDED
-    assert (await fleet.told(rollout.id, State.COMPLETED)).reason == "2 of 2 devices succeeded, 0 failed"
+    assert (await fleet.told(rollout.id, RolloutState.COMPLETED)).reason == "2 of 2 devices succeeded, 0 failed"
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
@@ -666,7 +668,7 @@ async def test_a_maintenance_window(fleet, autojump_clock):
     devices = await fleet.add(3)
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[100], window={"start": "02:00", "end": "03:00"})
-    await fleet.told(rollout.id, State.COMPLETED)
+    await fleet.told(rollout.id, RolloutState.COMPLETED)
     opens = (26 * 60 - 22 * 60 - 13) * 60 - 20
     assert all(opens <= device.began[0] < opens + 60 for device in devices)
 
@@ -745,7 +747,7 @@ def test_it_always_ends(fates, actions, asked):
                         await getattr(fleet.hub.rollouts, action)("alice", rollout.id)
                     except Conflict:
                         pass
-            ended = await fleet.told(rollout.id, State.COMPLETED, State.ABORTED, within=86_400 + 7200)
+            ended = await fleet.told(rollout.id, RolloutState.COMPLETED, RolloutState.ABORTED, within=86_400 + 7200)
             assert ended.reason
             outcomes = await fleet.outcomes(rollout.id)
             for id, device in fleet.devices.items():
@@ -800,7 +802,7 @@ def test_a_wall_clock_that_is_set_changes_nothing(fates, actions, asked):
                         await getattr(fleet.hub.rollouts, action)("alice", rollout.id)
                     except Conflict:
                         pass
-            ended = await fleet.told(rollout.id, State.COMPLETED, State.ABORTED, within=86_400 + 7200)
+            ended = await fleet.told(rollout.id, RolloutState.COMPLETED, RolloutState.ABORTED, within=86_400 + 7200)
             outcomes = {id: each.outcome for id, each in (await fleet.outcomes(rollout.id)).items()}
             began = {id: device.began for id, device in fleet.devices.items()}
             seen += [ended.state, ended.counts, outcomes]

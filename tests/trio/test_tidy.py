@@ -19,7 +19,7 @@ from mdashcore.storage import open_backend
 from mdashcore.trio.drivers.orphans import TIDY_DELAY
 from mdashcore.trio.node import open_node
 
-IMAGE = ota.Image("bare.bin", 4, "00" * 32, bare=True)
+IMAGE = ota.UpdateImage("bare.bin", 4, "00" * 32, bare=True)
 
 
 @pytest.fixture

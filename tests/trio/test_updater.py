@@ -24,7 +24,7 @@ from mdashcore.hub.feed import TOPIC, Feed
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.notifications import decode
-from mdashcore.ota import Options, State
+from mdashcore.ota import Options, UpdateState
 from mdashcore.storage import Backend
 from mdashcore.trio.background import Background
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
@@ -292,8 +292,8 @@ async def test_a_connected_device_is_updated_and_committed(autojump_clock, site,
     here.hub.updates.on_change.append(lambda key, update: changes.append((key, update.state)))
     began = trio.current_time()
     queued = await site.start(here, AUTO)
-    assert queued.state is State.QUEUED
-    assert (await here.ends()).state is State.COMMITTED
+    assert queued.state is UpdateState.QUEUED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert 20 < trio.current_time() - began < 60
     assert await site.told(here) == COURSE
     assert changes == [(KEY, state) for state in COURSE]
@@ -309,7 +309,7 @@ async def test_a_device_that_does_not_answer_is_not_healthy(autojump_clock, site
     lamp.deaf.add("Sys.GetInfo")
     await site.start(here, attrs.evolve(AUTO, commit_timeout=120))
     update = await here.ends()
-    assert (update.state, lamp.count("OTA.Commit")) == (State.ROLLED_BACK, 0)
+    assert (update.state, lamp.count("OTA.Commit")) == (UpdateState.ROLLED_BACK, 0)
     assert lamp.count("Sys.GetInfo") >= 2
 
 
@@ -317,11 +317,11 @@ async def test_an_offline_device_gets_its_update_when_it_comes(autojump_clock, s
     """It begins when the device has said what it runs, and is that of the newest report."""
     await site.start(here, AUTO)
     await trio.sleep(3 * DAY)
-    assert await here.stands() is State.QUEUED
+    assert await here.stands() is UpdateState.QUEUED
     lamp = await site.lamp()
     await lamp.join(here)
     update = await here.ends()
-    assert (update.state, update.previous_build.id) == (State.COMMITTED, OLD)
+    assert (update.state, update.previous_build.id) == (UpdateState.COMMITTED, OLD)
     assert update.started - update.created == pytest.approx(3 * DAY, abs=1)
 
 
@@ -334,7 +334,7 @@ async def test_a_device_that_does_not_introduce_itself(autojump_clock, site, her
     lamp.device.hello = list
     lamp.deaf |= {"Sys.GetInfo", "OTA.Status"} if deaf else set()
     await lamp.join(here)
-    update = await here.comes_to(State.TRANSFERRING)
+    update = await here.comes_to(UpdateState.TRANSFERRING)
     assert lamp.calls[:2] == ["Sys.GetInfo", "OTA.Status"]
     if deaf:
         assert (update.started - update.created, update.previous_build) == (pytest.approx(33), None)
@@ -357,7 +357,7 @@ async def test_the_first_second(autojump_clock, site, here, fields, state):
     await lamp.join(here)
     await site.start(here, **fields)
     await trio.sleep(1)
-    assert await here.stands() is State.QUEUED
+    assert await here.stands() is UpdateState.QUEUED
     for method, params in hello():
         await here.hear(method, params)
     assert (await here.ends()).state == state
@@ -368,7 +368,7 @@ async def test_nobody_comes(autojump_clock, site, here):
     """A week in the queue without the device: TIMED_OUT, said so, and the image goes."""
     await site.start(here)
     update = await here.ends()
-    assert (update.state, trio.current_time()) == (State.TIMED_OUT, pytest.approx(7 * DAY, abs=5))
+    assert (update.state, trio.current_time()) == (UpdateState.TIMED_OUT, pytest.approx(7 * DAY, abs=5))
     assert await site.told(here) == ["QUEUED", "TIMED_OUT"]
     assert await site.images() == []
 
@@ -381,7 +381,7 @@ async def test_a_device_that_falls_silent(autojump_clock, site, here, method):
     lamp.deaf.add(method)
     await site.start(here)
     update = await here.ends()
-    assert (update.state, method in update.reason) == (State.TIMED_OUT, True)
+    assert (update.state, method in update.reason) == (UpdateState.TIMED_OUT, True)
     assert trio.current_time() < DAY
 
 
@@ -404,7 +404,7 @@ async def test_a_link_that_drops_costs_nothing(autojump_clock, site, here):
     lamp.deaf.clear()
     await lamp.leave()
     await lamp.join(here)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert lamp.count("OTA.Begin") == 1
     assert lamp.count("OTA.Write") <= -(-len(data) // 1024) + 10
 
@@ -429,7 +429,7 @@ async def test_several_chunks_in_flight(autojump_clock, site, here):
 
     lamp.device.handle = slow
     await site.start(here, attrs.evolve(AUTO, chunks_in_flight=4, chunk_size=512), size=20_000)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert most == 4
 
 
@@ -453,7 +453,7 @@ async def test_a_storage_that_is_away(autojump_clock, site, here, caplog, state)
     await trio.sleep(60)
     assert len([line for line in caplog.messages if "waiting until it works" in line]) == 1
     site.documents.away, back = False, trio.current_time()
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert trio.current_time() - back < 60
     lines = [line for line in caplog.messages if line.startswith("the storage")]
     assert [line.partition(" after")[0] for line in lines] == [
@@ -471,7 +471,7 @@ async def test_an_image_that_the_store_has_lost(autojump_clock, site, here):
     lamp = await site.lamp()
     await lamp.join(here)
     update = await here.ends()
-    assert (update.state, "not in the store any more" in update.reason) == (State.FAILED, True)
+    assert (update.state, "not in the store any more" in update.reason) == (UpdateState.FAILED, True)
 
 
 @pytest.mark.parametrize("chunks", [0, 10])
@@ -499,7 +499,7 @@ async def test_an_image_that_the_store_has_a_part_of(autojump_clock, site, here,
     if not chunks:
         await lamp.join(here)
     update = await here.ends()
-    assert update.state is State.FAILED
+    assert update.state is UpdateState.FAILED
     assert f"the image in the store is damaged: 100000 bytes instead of {update.image.size}" in update.reason
     assert (lamp.count("OTA.Begin") > 0, lamp.count("OTA.End")) == (chunks > 0, 0)
     assert set(sizes) <= {1024}
@@ -511,7 +511,7 @@ async def test_a_shared_image_stays(autojump_clock, site, here):
     lamp = await site.lamp()
     await lamp.join(here)
     await site.start(here, AUTO, blob="rollout_1")
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert await site.images() == [blob_key("alice", "rollout_1")]
 
 
@@ -525,7 +525,7 @@ async def test_a_write_whose_answer_was_lost_is_no_conflict(autojump_clock, site
 
     await site.start(here, AUTO)
     here.hub.updates.on_change.append(lose)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert await site.told(here) == COURSE
 
 
@@ -541,17 +541,17 @@ async def test_cancel(autojump_clock, site, here):
     lamp.deaf.add("OTA.Write")
     await site.start(here)
     await trio.sleep(1)
-    assert (await here.update_supervisor.cancel(KEY)).state is State.CANCELED
+    assert (await here.update_supervisor.cancel(KEY)).state is UpdateState.CANCELED
     calls = len(lamp.calls)
     await trio.sleep(2000)
     assert len(lamp.calls) == calls
     lamp.deaf = {"OTA.End"}
     await site.start(here)
-    for state in (State.VERIFYING, State.REBOOTING, State.UNCOMMITTED):
+    for state in (UpdateState.VERIFYING, UpdateState.REBOOTING, UpdateState.UNCOMMITTED):
         await here.comes_to(state)
         with pytest.raises(Conflict, match=r"taken back|OTA\.Revert"):
             await here.update_supervisor.cancel(KEY)
-        if state is State.VERIFYING:
+        if state is UpdateState.VERIFYING:
             await lamp.device.handle("OTA.End", None)  # heard, and the answer is lost
 
 
@@ -573,11 +573,11 @@ async def test_a_newer_update_takes_the_place_of_a_queued_one(autojump_clock, si
     assert await site.images() == [blob_key("alice", second.id)]
     assert await site.told(here) == ["QUEUED", "SUPERSEDED", "QUEUED"]
     (past,) = (await here.hub.updates.history(KEY)).past
-    assert (past.id, past.state) == (first.id, State.SUPERSEDED)
+    assert (past.id, past.state) == (first.id, UpdateState.SUPERSEDED)
     lamp = await site.lamp()
     lamp.deaf.add("OTA.Write")
     await lamp.join(here)
-    await here.comes_to(State.TRANSFERRING)
+    await here.comes_to(UpdateState.TRANSFERRING)
     with pytest.raises(Conflict, match="TRANSFERRING"):
         await site.start(here)
     assert (await here.hub.updates.get(KEY)).id == second.id
@@ -615,7 +615,7 @@ async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, he
     assert await site.images() == [blob_key("alice", update.id)]
     await here.update_supervisor.take_up_all()
     assert await site.images() == []
-    assert [past.state for past in (await here.hub.updates.history(KEY)).past] == [State.CANCELED]
+    assert [past.state for past in (await here.hub.updates.history(KEY)).past] == [UpdateState.CANCELED]
 
 
 # Several nodes
@@ -626,7 +626,7 @@ async def test_queued_on_one_node_and_driven_by_another(autojump_clock, site, he
     await site.start(here, AUTO)
     lamp = await site.lamp()
     await lamp.join(there)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert await site.told(here) == COURSE
     assert lamp.count("OTA.Begin") == 1
     assert (here.update_supervisor._drivers, there.update_supervisor._drivers) == ({}, {})
@@ -639,9 +639,9 @@ async def test_a_device_that_is_there_already(autojump_clock, site, here, there)
     await trio.sleep(100)
     began = trio.current_time()
     await site.start(here, AUTO)
-    await here.comes_to(State.TRANSFERRING)
+    await here.comes_to(UpdateState.TRANSFERRING)
     assert trio.current_time() - began < 1
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
 
 
 async def test_a_device_that_moves_to_another_node(autojump_clock, site, here, there):
@@ -655,7 +655,7 @@ async def test_a_device_that_moves_to_another_node(autojump_clock, site, here, t
     lamp.deaf.clear()
     await lamp.leave()
     await lamp.join(there)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert lamp.count("OTA.Begin") == 1
     assert here.update_supervisor._drivers == {}
 
@@ -670,7 +670,7 @@ async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_cloc
     lamp.deaf.clear()
     await lamp.join(there)
     update = await there.ends()
-    assert update.state is State.COMMITTED
+    assert update.state is UpdateState.COMMITTED
     here.update_supervisor.disconnected(KEY)
     await trio.sleep(60)
     assert here.update_supervisor._drivers == {}
@@ -682,7 +682,7 @@ async def test_cancel_from_another_node(autojump_clock, site, here, there):
     await lamp.join(there)
     lamp.deaf.add("OTA.Write")
     await site.start(there)
-    await there.comes_to(State.TRANSFERRING)
+    await there.comes_to(UpdateState.TRANSFERRING)
     await here.update_supervisor.cancel(KEY)
     await trio.sleep(1)
     assert there.update_supervisor._drivers == {}
@@ -692,14 +692,14 @@ async def test_cancel_from_another_node(autojump_clock, site, here, there):
 
 
 @pytest.mark.parametrize(
-    ("event", "end"), [(ota.CommitAccepted(), State.COMMITTED), (ota.RevertAccepted(), State.ROLLED_BACK)]
+    ("event", "end"), [(ota.CommitAccepted(), UpdateState.COMMITTED), (ota.RevertAccepted(), UpdateState.ROLLED_BACK)]
 )
 async def test_a_commit_by_way_of_another_node(autojump_clock, site, here, there, event, end):
     """Somebody's call went over a node that does not drive the update: it counts all the same."""
     lamp = await site.lamp()
     await lamp.join(there)
     await site.start(there)
-    await here.comes_to(State.UNCOMMITTED)
+    await here.comes_to(UpdateState.UNCOMMITTED)
     here.update_supervisor.tell(KEY, event)
     assert (await here.ends()).state is end
     await trio.sleep(1)
@@ -712,7 +712,7 @@ async def test_a_waiter_that_hears_nothing(autojump_clock, site, here, there):
     await lamp.join(there)
     site.bus.losing = True
     await site.start(there, AUTO)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
 
 
 async def test_a_node_that_dies(autojump_clock, site, here):
@@ -732,7 +732,7 @@ async def test_a_node_that_dies(autojump_clock, site, here):
     await here.update_supervisor.take_up_all()
     assert list(here.update_supervisor._drivers) == [KEY]
     await lamp.join(here)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert lamp.count("OTA.Begin") == 1
 
 
@@ -745,7 +745,7 @@ async def test_deadlines_outlive_the_device(autojump_clock, site, here):
     await trio.sleep(1)
     await lamp.leave()
     update = await here.ends()
-    assert (update.state, "stopped taking the image" in update.reason) == (State.TIMED_OUT, True)
+    assert (update.state, "stopped taking the image" in update.reason) == (UpdateState.TIMED_OUT, True)
 
 
 # Whatever happens
@@ -823,9 +823,9 @@ class Chaos:
         """What is said to be so, is so."""
         boot = self.lamp.device._boot.state
         runs = self.lamp.device._boot.running.build_id
-        if update.state is State.COMMITTED:
+        if update.state is UpdateState.COMMITTED:
             assert (runs, boot.committed) == (NEW, True)
-        elif update.state in (State.ROLLED_BACK, State.CANCELED):
+        elif update.state in (UpdateState.ROLLED_BACK, UpdateState.CANCELED):
             assert runs == OLD
 
     async def happen(self, what):
@@ -938,11 +938,11 @@ async def test_every_character_is_updated(autojump_clock, site, here, name, how)
     options = {"auto": AUTO, "the device": Options(commit_timeout=0)}.get(how, Options())
     await site.start(here, options)
     if how == "a person":
-        await here.comes_to(State.UNCOMMITTED)
+        await here.comes_to(UpdateState.UNCOMMITTED)
         await commits(here, lamp)
     update = await here.ends()
     kept = how != "nobody" or not lamp.device.character.has_trial
-    assert update.state is (State.COMMITTED if kept else State.ROLLED_BACK), update.reason
+    assert update.state is (UpdateState.COMMITTED if kept else UpdateState.ROLLED_BACK), update.reason
     assert await runs(lamp) == (NEW if kept else OLD, True)
     assert trio.current_time() < 700
     reported = (await here.hub.shadows.get(KEY)).reported["ota"]
@@ -958,7 +958,7 @@ async def test_a_device_that_comes_and_goes_prolongs_nothing(autojump_clock, sit
     await lamp.join(here)
     lamp.device._updater._roll_back = lambda *args: None  # also the one with a trial keeps what it runs
     await site.start(here)
-    update = await here.comes_to(State.UNCOMMITTED)
+    update = await here.comes_to(UpdateState.UNCOMMITTED)
     assert (update.commit_unknown, "is not known" in update.reason) == (True, True)
     limit, began = update.changed + update.options.commit_timeout, trio.current_time()
 
@@ -972,7 +972,7 @@ async def test_a_device_that_comes_and_goes_prolongs_nothing(autojump_clock, sit
         nursery.start_soon(come_and_go)
         update = await here.ends()
         nursery.cancel_scope.cancel()
-    assert update.state is State.COMMITTED
+    assert update.state is UpdateState.COMMITTED
     assert limit - EPOCH - began == pytest.approx(300, abs=5)
     assert limit < EPOCH + trio.current_time() < limit + 60
 
@@ -987,7 +987,7 @@ async def test_a_lost_link_of_a_device_that_says_less(autojump_clock, site, here
     await lamp.leave()
     await trio.sleep(20)
     await lamp.join(here)
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert trio.current_time() < 300
     assert lamp.count("OTA.Write") < 24
 
@@ -1014,7 +1014,7 @@ async def test_the_transfer_before(autojump_clock, site, here, end):
     waiting = await here.update_supervisor.wait(KEY, lambda update: update.waits_until is not None)
     assert waiting.waits_until == pytest.approx(EPOCH + canceled + 910, abs=12)
     assert waiting.reason.startswith("waits until the device has forgotten the transfer before, at the latest 22:")
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert 890 < trio.current_time() - began < 1000
     told = [name for name in await site.told(here) if name == "waiting"]
     assert len(told) == (2 if end.startswith("superseded") else 1)
@@ -1029,10 +1029,10 @@ async def test_a_device_that_never_forgets(autojump_clock, site, here):
     await here.update_supervisor.cancel(KEY)
     await site.start(here, AUTO)
     update = await here.ends()
-    assert (update.state, "does not forget" in update.reason) == (State.FAILED, True)
+    assert (update.state, "does not forget" in update.reason) == (UpdateState.FAILED, True)
     await site.start(here, AUTO)
     await trio.sleep(10)
     await lamp.handle("OTA.End", None)
     here.update_supervisor.tell(KEY, ota.TransferEnded())
-    assert (await here.ends()).state is State.COMMITTED
+    assert (await here.ends()).state is UpdateState.COMMITTED
     assert trio.current_time() < 800

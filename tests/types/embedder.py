@@ -89,7 +89,7 @@ def values() -> None:
     assert_type(change.delta, JsonObject | None)
     Shadow(desired=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
-    image = ota.Image("fw.zip", 10, "00")
+    image = ota.UpdateImage("fw.zip", 10, "00")
     update = ota.Update.queued("u", image, now=time.time(), options=ota.Options(force=True))
     update = ota.advance(update, ota.Started(None), now=time.time())
     ota.advance(update, ota.Started, now=time.time())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

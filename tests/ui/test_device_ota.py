@@ -11,7 +11,7 @@ import trio
 from playwright.sync_api import expect
 
 from mdashcore._errors import RpcError
-from mdashcore.ota import TRANSITIONS, State
+from mdashcore.ota import TRANSITIONS, UpdateState
 from mdashcore.virtual_device import Build, join
 
 
@@ -253,7 +253,7 @@ def test_the_picture_is_the_machine(page):
         for transition in transitions
         if transition.to is not state
     }
-    assert set(drawn) == {state.value for state in State}
+    assert set(drawn) == {state.value for state in UpdateState}
     assert arrows == machine
 
 

@@ -14,22 +14,22 @@ from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.cli.options import DEVICE, EXISTING_FILE, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
-from mdashcore.ota import State
+from mdashcore.ota import UpdateState
 
 __all__ = ["OUTCOMES", "ota"]
 
 OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
     {
-        State.QUEUED: Exit.OK,
-        State.UNCOMMITTED: Exit.ON_TRIAL,
-        State.COMMITTED: Exit.OK,
-        State.ALREADY_INSTALLED: Exit.OK,
-        State.ROLLED_BACK: Exit.FAILED,
-        State.FAILED: Exit.FAILED,
-        State.REJECTED: Exit.FAILED,
-        State.CANCELED: Exit.FAILED,
-        State.SUPERSEDED: Exit.FAILED,
-        State.TIMED_OUT: Exit.NOT_NOW,
+        UpdateState.QUEUED: Exit.OK,
+        UpdateState.UNCOMMITTED: Exit.ON_TRIAL,
+        UpdateState.COMMITTED: Exit.OK,
+        UpdateState.ALREADY_INSTALLED: Exit.OK,
+        UpdateState.ROLLED_BACK: Exit.FAILED,
+        UpdateState.FAILED: Exit.FAILED,
+        UpdateState.REJECTED: Exit.FAILED,
+        UpdateState.CANCELED: Exit.FAILED,
+        UpdateState.SUPERSEDED: Exit.FAILED,
+        UpdateState.TIMED_OUT: Exit.NOT_NOW,
     }
 )
 """The states in which the command ends, with its exit code. It ends in QUEUED only with ``--queue``, for an offline
@@ -38,10 +38,10 @@ device, and in UNCOMMITTED only with ``--no-wait``.
 
 _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        State.QUEUED: "is offline, and gets it when it comes",
-        State.UNCOMMITTED: "runs it, and goes back unless it is committed: mdash call {device} OTA.Commit",
-        State.COMMITTED: "runs it, committed",
-        State.ALREADY_INSTALLED: "ran it already",
+        UpdateState.QUEUED: "is offline, and gets it when it comes",
+        UpdateState.UNCOMMITTED: "runs it, and goes back unless it is committed: mdash call {device} OTA.Commit",
+        UpdateState.COMMITTED: "runs it, committed",
+        UpdateState.ALREADY_INSTALLED: "ran it already",
     }
 )
 

@@ -11,7 +11,7 @@ import click
 import trio
 
 from mdashcore.cli.text import printable
-from mdashcore.ota import State
+from mdashcore.ota import UpdateState
 
 __all__ = ["Display", "goes_on"]
 
@@ -76,7 +76,7 @@ class Display:
 
     def progress(self, percent: int) -> None:
         """Show how much has been sent, in percent."""
-        if self._bar is not None and self.state == State.TRANSFERRING:
+        if self._bar is not None and self.state == UpdateState.TRANSFERRING:
             self._bar.update(self._task, completed=percent)
 
     def tick(self) -> None:

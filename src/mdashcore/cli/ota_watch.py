@@ -21,7 +21,7 @@ from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota_display import Display, goes_on
 from mdashcore.cli.reconnecting import AWAY, reconnecting
 from mdashcore.cli.stream import open_notifications
-from mdashcore.ota import ENDS, State, lacks_method
+from mdashcore.ota import ENDS, UpdateState, lacks_method
 
 __all__ = ["watch_update"]
 
@@ -107,7 +107,7 @@ class _Watch:
             if said["id"] != self._device or not said["name"].startswith("ota."):
                 continue
             name, data = said["name"], said["data"]
-            if name == f"ota.{State.QUEUED}" and not self._sent and data["image"]["sha256"] == self._sha256:
+            if name == f"ota.{UpdateState.QUEUED}" and not self._sent and data["image"]["sha256"] == self._sha256:
                 self._id = data["id"]
             if data["id"] != self._id:
                 continue
@@ -133,7 +133,11 @@ class _Watch:
             response = await http.post(url, params=self._query, files=files)
         if response.status_code == HTTPStatus.CONFLICT:
             update = await self._newest(http)
-            if update and update["state"] == State.ALREADY_INSTALLED and update["image"]["sha256"] == self._sha256:
+            if (
+                update
+                and update["state"] == UpdateState.ALREADY_INSTALLED
+                and update["image"]["sha256"] == self._sha256
+            ):
                 self._id = update["id"]
                 return
         body = self._remote.checked(response)
@@ -146,11 +150,11 @@ class _Watch:
             self._changed = changed = trio.Event()  # before reading: a later change is not missed
             update = await self._look(http)
             state = update["state"]
-            if state in ENDS or (state == State.UNCOMMITTED and not self._wait):
+            if state in ENDS or (state == UpdateState.UNCOMMITTED and not self._wait):
                 return update
-            if state == State.QUEUED and "queue" in self._query and not (await self._get(http))["online"]:
+            if state == UpdateState.QUEUED and "queue" in self._query and not (await self._get(http))["online"]:
                 return update
-            if state == State.UNCOMMITTED and self._commit:
+            if state == UpdateState.UNCOMMITTED and self._commit:
                 await self._call_commit(http)
                 continue
             await changed.wait()

@@ -16,7 +16,7 @@ from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.cli.options import EXISTING_FILE, TERM, Checked, Group, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
-from mdashcore.rollout import State
+from mdashcore.rollout import RolloutState
 
 __all__ = ["OUTCOMES", "rollout"]
 
@@ -24,10 +24,10 @@ UPLOAD_TIMEOUT: Final = 1800.0  # seconds, as on the server
 
 OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
     {
-        State.COMPLETED: Exit.OK,
-        State.ABORTED: Exit.FAILED,
-        State.PAUSED: Exit.NOT_NOW,
-        State.AWAITING_APPROVAL: Exit.NOT_NOW,
+        RolloutState.COMPLETED: Exit.OK,
+        RolloutState.ABORTED: Exit.FAILED,
+        RolloutState.PAUSED: Exit.NOT_NOW,
+        RolloutState.AWAITING_APPROVAL: Exit.NOT_NOW,
     }
 )
 """The states in which the watching ends, with its exit code. In the last two the rollout waits for a person."""
@@ -306,9 +306,9 @@ def _report(present: Mapping[str, Any], *, as_json: bool) -> None:
     line = f"{state}: {present['reason']}" if present["reason"] else state
     if code is Exit.OK and not as_json:
         click.echo(printable(line))
-    if state == State.AWAITING_APPROVAL:
+    if state == RolloutState.AWAITING_APPROVAL:
         raise CliError(f"the rollout waits for an approval: mdash rollout approve {id}", code)
-    if state == State.PAUSED:
+    if state == RolloutState.PAUSED:
         raise CliError(f"{line}; mdash rollout resume, retry or abort {id}", code)
     if code is not Exit.OK:
         raise CliError(line, code)

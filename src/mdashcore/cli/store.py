@@ -19,7 +19,7 @@ from mdashcore.cli.options import EXISTING_FILE, Group, remote_options
 from mdashcore.cli.text import examples, printable
 
 if TYPE_CHECKING:
-    from mdashcore.hub.maintenance.backup import Counts
+    from mdashcore.hub.maintenance.backup import StoreCounts
     from mdashcore.storage import Backend
 
 __all__ = ["store"]
@@ -190,5 +190,5 @@ def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-def _told(counts: Counts) -> str:
+def _told(counts: StoreCounts) -> str:
     return f"{counts.documents} documents, {counts.entries} notifications and {counts.blobs} images"

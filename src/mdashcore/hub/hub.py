@@ -27,7 +27,7 @@ from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Build
-from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits
+from mdashcore.shadow import DEFAULT_LIMITS, Change, ShadowLimits
 from mdashcore.storage import ORDERED, SHARED, Backend, MessageBus
 
 __all__ = ["Hub", "HubObserver"]
@@ -119,13 +119,13 @@ class Hub:
         now: Callable[[], float],
         monotonic: Callable[[], float],
         entropy: Callable[[int], bytes],
-        shadow_limits: Limits = DEFAULT_LIMITS,
+        shadow_limits: ShadowLimits = DEFAULT_LIMITS,
         limits: AccountLimits = AccountLimits(),
         free_disk: int = FREE_DISK,
         keep_log_seconds: float = KEEP_SECONDS,
         signal: Callable[[], Signal] = AnyioSignal,
     ) -> None:
-        instance(Limits).check("shadow_limits", shadow_limits)
+        instance(ShadowLimits).check("shadow_limits", shadow_limits)
         instance(AccountLimits).check("limits", limits)
         whole(0).check("free_disk", free_disk)
         instance(Backend).check("backend", backend)

@@ -15,7 +15,7 @@ from mdashcore.hub.records.contention import Contention, Turns
 from mdashcore.hub.records.schema import SHADOWS
 from mdashcore.hub.records.store import Record, Records
 from mdashcore.identity import DeviceKey
-from mdashcore.shadow import DEFAULT_LIMITS, Change, Limits, Shadow
+from mdashcore.shadow import DEFAULT_LIMITS, Change, Shadow, ShadowLimits
 from mdashcore.storage import DocumentStore, PutAndAppend
 
 __all__ = ["Shadows"]
@@ -54,7 +54,7 @@ class Shadows:
         *,
         now: Callable[[], float],
         on_change: Callable[[DeviceKey, Change], None],
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ShadowLimits = DEFAULT_LIMITS,
         contention: Contention = Contention(),
         put_and_append: PutAndAppend | None = None,
     ) -> None:

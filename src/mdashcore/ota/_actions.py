@@ -20,14 +20,14 @@ from mdashcore.ota._events import (
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
-    Event,
     NewerUpdateQueued,
     RevertAccepted,
+    UpdateEvent,
 )
 from mdashcore.ota._reports import Runs, lacks_method, runs
 from mdashcore.ota._reports import taken as taken_offsets
 from mdashcore.ota._steps import Ask, Begin, awaited
-from mdashcore.ota._values import MAX_TEXT, Build, Session, State, Update
+from mdashcore.ota._values import MAX_TEXT, Build, Session, Update, UpdateState
 
 BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a transfer: its clock differs
 BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: the device may have forgotten earlier
@@ -194,18 +194,18 @@ def disconnect(u: Update, e: Any, now: float) -> dict[str, Any]:
 def ask_later(u: Update, e: Any, now: float) -> dict[str, Any]:
     """Schedule the next question. A report that the device sent by itself does not delay it."""
     unasked = isinstance(e, BuildReported) and not e.asked
-    if unasked and (u.state is not State.UNCOMMITTED or e.build.is_committed is None):
+    if unasked and (u.state is not UpdateState.UNCOMMITTED or e.build.is_committed is None):
         return {}
     return {
         "not_before": _next_question(u, u.online_since, now) if u.not_before is None else u.not_before,
-        "questions": u.questions + (not unasked and u.state is not State.UNCOMMITTED),
+        "questions": u.questions + (not unasked and u.state is not UpdateState.UNCOMMITTED),
     }
 
 
 def _next_question(u: Update, online_since: float | None, now: float) -> float:
     """Return the time of the next question: the end of the health check, if that comes first."""
     times = [now + ASK_INTERVAL]
-    if u.state is State.REBOOTING and online_since is not None:
+    if u.state is UpdateState.REBOOTING and online_since is not None:
         times.append(online_since + guards.REBOOT_GRACE)
     elif u.options.auto_commit and online_since is not None:
         times.append(online_since + u.options.commit_after)
@@ -229,7 +229,7 @@ def still_uncommitted(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def await_commit(u: Update, e: Any, now: float) -> dict[str, Any]:
-    trial = attrs.evolve(u, state=State.UNCOMMITTED)
+    trial = attrs.evolve(u, state=UpdateState.UNCOMMITTED)
     return {
         "reconnected": False,
         "online_since": now,
@@ -306,7 +306,7 @@ def roll_back(u: Update, e: Any, now: float) -> dict[str, Any]:
     if isinstance(e, RevertAccepted):
         return {"reason": "reverted on request"}
     name = _name(e.build)
-    if u.state is State.UNCOMMITTED:
+    if u.state is UpdateState.UNCOMMITTED:
         return {"reason": f"not committed: the device went back to {name}"}
     unsure = f"; {u.reason}" if u.reason else ""
     return {"reason": f"the device came back with {name}, not with the new image{unsure}"}
@@ -325,10 +325,10 @@ def run_out(u: Update, e: Any, now: float) -> dict[str, Any]:
 COMMIT_UNKNOWN = "whether it is committed is not known: the device does not say"
 
 _OVERDUE = {
-    State.QUEUED: "the device was not there to take the update in time",
-    State.TRANSFERRING: "the device stopped taking the image",
-    State.REBOOTING: "the device did not say in time what it runs after the reboot, and whether it is committed",
-    State.UNCOMMITTED: "not committed in time; the device should have rolled back, and has not said so",
+    UpdateState.QUEUED: "the device was not there to take the update in time",
+    UpdateState.TRANSFERRING: "the device stopped taking the image",
+    UpdateState.REBOOTING: "the device did not say in time what it runs after the reboot, and whether it is committed",
+    UpdateState.UNCOMMITTED: "not committed in time; the device should have rolled back, and has not said so",
 }
 
 
@@ -338,20 +338,20 @@ def _name(build: Build) -> str:
     return f"version {build.version}" if build.version else "an unnamed build"
 
 
-def _words(u: Update, e: Event) -> str:
+def _words(u: Update, e: UpdateEvent) -> str:
     match e:
         case CallFailed(method, code, message):
             return f"{method}: {message[:MAX_TEXT] or 'error'} (code {code})"
         case CallTimedOut(method):
             return f"{method}: no answer in time"
-        case BeginAccepted() | BuildReported() if u.state is State.TRANSFERRING:
+        case BeginAccepted() | BuildReported() if u.state is UpdateState.TRANSFERRING:
             return "the device dropped out, and does not hold the transfer any more"
         case BuildReported(build):
             return f"the device says: {build.message or 'error'}"
         case DeviceConnected() | DeviceDisconnected():
             transfer = f"transfer {u.attempt} of {u.options.max_attempts}"
             return f"the device dropped out at {u.progress_percent} % of {transfer}"
-        case CancelRequested() if u.state is State.TRANSFERRING:
+        case CancelRequested() if u.state is UpdateState.TRANSFERRING:
             return f"canceled at {u.progress_percent} %; the device forgets the transfer by itself"
         case CancelRequested():
             return "canceled in the queue"

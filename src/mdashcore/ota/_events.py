@@ -137,7 +137,7 @@ class DeadlinePassed:
     """The time of `next_deadline` has come."""
 
 
-Event: TypeAlias = (
+UpdateEvent: TypeAlias = (
     Started
     | BeginAccepted
     | ChunkAccepted

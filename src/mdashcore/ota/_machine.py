@@ -24,14 +24,14 @@ from mdashcore.ota._events import (
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
-    Event,
     NewerUpdateQueued,
     RevertAccepted,
     Started,
     TransferEnded,
+    UpdateEvent,
 )
 from mdashcore.ota._steps import awaited
-from mdashcore.ota._values import ENDS, State, Update
+from mdashcore.ota._values import ENDS, Update, UpdateState
 
 Guard: TypeAlias = Callable[[Update, Any, float], bool]
 Action: TypeAlias = Callable[[Update, Any, float], dict[str, Any]]
@@ -41,7 +41,7 @@ Action: TypeAlias = Callable[[Update, Any, float], dict[str, Any]]
 class Transition:
     """One arrow of the machine."""
 
-    to: State
+    to: UpdateState
     when: Guard | None = None
     """The condition; `None` for an arrow that is always taken."""
     do: Action | None = None
@@ -55,8 +55,8 @@ class Transition:
         return (self.when.__doc__ or "") if self.when is not None else ""
 
 
-def _table() -> dict[tuple[State, type], tuple[Transition, ...]]:
-    s, t = State, Transition
+def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
+    s, t = UpdateState, Transition
     return {
         (s.QUEUED, Started): (
             t(s.ALREADY_INSTALLED, guards.installed, acts.runs_it),
@@ -204,16 +204,16 @@ def _table() -> dict[tuple[State, type], tuple[Transition, ...]]:
     }
 
 
-TRANSITIONS: Mapping[tuple[State, type], tuple[Transition, ...]] = _table()
+TRANSITIONS: Mapping[tuple[UpdateState, type], tuple[Transition, ...]] = _table()
 """The machine: (state, kind of event) → arrows. The first one whose guard holds is taken."""
 
 
-def advance(update: Update, event: Event, *, now: float) -> Update:
+def advance(update: Update, event: UpdateEvent, *, now: float) -> Update:
     """Return the update after an event. It is the same object if the event changes nothing.
 
     Args:
         update: the update before the event.
-        event: an instance of one of the classes in `Event`.
+        event: an instance of one of the classes in `UpdateEvent`.
         now: Unix seconds.
 
     Raises:
@@ -222,7 +222,7 @@ def advance(update: Update, event: Event, *, now: float) -> Update:
     >>> from mdashcore.ota import CancelRequested, Image, Update
     >>> update = Update.queued("u1", Image(name="fw.zip", size=100_000, sha256="0" * 64), now=0.0)
     >>> advance(update, CancelRequested(), now=1.0).state
-    <State.CANCELED: 'CANCELED'>
+    <UpdateState.CANCELED: 'CANCELED'>
     """
     _check(update, event)
     if isinstance(event, ANSWERS) and event.method != awaited(update):
@@ -233,7 +233,7 @@ def advance(update: Update, event: Event, *, now: float) -> Update:
     return update
 
 
-_EVENTS: Final = frozenset(get_args(Event))
+_EVENTS: Final = frozenset(get_args(UpdateEvent))
 
 
 def _check(update: object, event: object) -> None:
@@ -248,7 +248,7 @@ def can_cancel(update: Update) -> bool:
     return (update.state, CancelRequested) in TRANSITIONS
 
 
-def _take(update: Update, transition: Transition, event: Event, now: float) -> Update:
+def _take(update: Update, transition: Transition, event: UpdateEvent, now: float) -> Update:
     changes: dict[str, Any] = {} if transition.quiet else {"active": now}
     if transition.to is not update.state:
         changes |= {"state": transition.to, "changed": now, "not_before": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from mdashcore.ota._values import Build, State, Update
+from mdashcore.ota._values import Build, Update, UpdateState
 
 
 class Verdict(Enum):
@@ -70,13 +70,15 @@ def runs(update: Update, build: Build) -> Runs:
         return Runs.NEW
     if same(build.partition, old.partition) is False:
         return Runs.NEW
-    if update.state is State.UNCOMMITTED and not update.reconnected:  # the build was new, and there was no reboot since
+    if (
+        update.state is UpdateState.UNCOMMITTED and not update.reconnected
+    ):  # the build was new, and there was no reboot since
         return Runs.NEW
     if is_old is None:
         return Runs.UNKNOWN
     if update.commit_unknown and is_image:
         return Runs.NEW
-    if update.state is State.UNCOMMITTED:  # any reboot while uncommitted rolls back
+    if update.state is UpdateState.UNCOMMITTED:  # any reboot while uncommitted rolls back
         return Runs.OLD
     return Runs.NEW if is_image else Runs.OLD
 

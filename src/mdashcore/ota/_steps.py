@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 import attrs
 
 from mdashcore._checked import checked
-from mdashcore.ota._values import Session, State, Update
+from mdashcore.ota._values import Session, Update, UpdateState
 
 
 @attrs.frozen
@@ -95,13 +95,13 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
         return None
     if not update.connected:
         return Wait()
-    if update.state is State.UNCOMMITTED and update.commit_requested and not update.reconnected:
+    if update.state is UpdateState.UNCOMMITTED and update.commit_requested and not update.reconnected:
         return Commit()
     if update.not_before is not None:
         return Wait(update.not_before)
-    if update.state is State.VERIFYING:
+    if update.state is UpdateState.VERIFYING:
         return End()
-    if update.state is not State.TRANSFERRING or update.session is Session.LOST:
+    if update.state is not UpdateState.TRANSFERRING or update.session is Session.LOST:
         return Ask()
     options = update.options
     if update.session in (Session.NONE, Session.UNSURE):
@@ -113,7 +113,7 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
 
 
 @attrs.frozen(field_transformer=checked)
-class Limits:
+class StateLimits:
     """The time that an update may stay in a state."""
 
     idle: float
@@ -124,31 +124,33 @@ class Limits:
 
 _MINUTE, _DAY = 60.0, 86_400.0
 
-LIMITS: Mapping[State, Limits] = {
+LIMITS: Mapping[UpdateState, StateLimits] = {
     # A device that was not seen for a week; a device that comes and goes, but never gets its turn, for a month.
-    State.QUEUED: Limits(7 * _DAY, 30 * _DAY),
+    UpdateState.QUEUED: StateLimits(7 * _DAY, 30 * _DAY),
     # On top of `options.timeout`, after which the device itself has given up. 16 MB at one chunk a second
     # take under 5 hours; a day is enough for three such attempts with reconnects. A device that still holds an earlier
     # transfer may have got a timeout of a day for it.
-    State.TRANSFERRING: Limits(5 * _MINUTE, 2 * _DAY),
+    UpdateState.TRANSFERRING: StateLimits(5 * _MINUTE, 2 * _DAY),
     # One call. After the limit the update goes on to REBOOTING, where the device's report decides.
-    State.VERIFYING: Limits(2 * _MINUTE, 10 * _MINUTE),
+    UpdateState.VERIFYING: StateLimits(2 * _MINUTE, 10 * _MINUTE),
     # Boot, unpack a file system, find the network. After an outage of the performer the idle limit begins anew.
-    State.REBOOTING: Limits(15 * _MINUTE, _DAY),
+    UpdateState.REBOOTING: StateLimits(15 * _MINUTE, _DAY),
     # On top of `options.commit_timeout`: the device rolls back by itself, reboots and reports.
-    State.UNCOMMITTED: Limits(5 * _MINUTE, 5 * _MINUTE),
+    UpdateState.UNCOMMITTED: StateLimits(5 * _MINUTE, 5 * _MINUTE),
 }
 """The limits of each state. An end has no limit."""
 
 
-def limits(update: Update) -> Limits | None:
+def limits(update: Update) -> StateLimits | None:
     """Return the limits of the update's state, with the time-outs of its options; `None` for an end."""
     base = LIMITS.get(update.state)
     if base is None:
         return None
     options = update.options
-    own = {State.TRANSFERRING: options.timeout, State.UNCOMMITTED: options.commit_timeout}.get(update.state, 0)
-    return Limits(base.idle + own, base.total + own)
+    own = {UpdateState.TRANSFERRING: options.timeout, UpdateState.UNCOMMITTED: options.commit_timeout}.get(
+        update.state, 0
+    )
+    return StateLimits(base.idle + own, base.total + own)
 
 
 def time_limit(update: Update) -> float | None:
@@ -176,16 +178,16 @@ def next_deadline(update: Update) -> float | None:
 
 def commit_deadline(update: Update) -> float | None:
     """Return when an uncommitted device rolls back by itself at the latest, in Unix seconds; `None` if it will not."""
-    if update.state is not State.UNCOMMITTED or update.options.commit_timeout == 0:
+    if update.state is not UpdateState.UNCOMMITTED or update.options.commit_timeout == 0:
         return None
     return update.changed + update.options.commit_timeout
 
 
 def can_end_transfer(update: Update) -> bool:
     """Return whether a transfer that the device holds can be ended, because this update does not continue it."""
-    if update.state is State.TRANSFERRING:
+    if update.state is UpdateState.TRANSFERRING:
         return update.waits_until is not None
-    return update.ended or update.state is State.QUEUED
+    return update.ended or update.state is UpdateState.QUEUED
 
 
 def held_until(update: Update) -> float | None:
@@ -194,7 +196,7 @@ def held_until(update: Update) -> float | None:
     The update has left the transfer open, or has found it on the device. The device counts from the last chunk that
     it accepted, which was not after the end of the update.
     """
-    if update.state in (State.UNCOMMITTED, State.COMMITTED, State.ROLLED_BACK):
+    if update.state in (UpdateState.UNCOMMITTED, UpdateState.COMMITTED, UpdateState.ROLLED_BACK):
         return None
     if update.session is Session.NONE:
         return update.waits_until or update.held_until

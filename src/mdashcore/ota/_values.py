@@ -25,7 +25,7 @@ COMMIT_AFTER = 30  # seconds of health before an automatic commit: a crash loop 
 MAX_TEXT = 500  # characters kept of a text that a device says of itself: real names and messages have under 100
 
 
-class State(StrEnum):
+class UpdateState(StrEnum):
     """The state of an update. It is stored and shown, so the names do not change."""
 
     QUEUED = "QUEUED"
@@ -43,12 +43,12 @@ class State(StrEnum):
     ALREADY_INSTALLED = "ALREADY_INSTALLED"
 
 
-ENDS = frozenset(State) - {
-    State.QUEUED,
-    State.TRANSFERRING,
-    State.VERIFYING,
-    State.REBOOTING,
-    State.UNCOMMITTED,
+ENDS = frozenset(UpdateState) - {
+    UpdateState.QUEUED,
+    UpdateState.TRANSFERRING,
+    UpdateState.VERIFYING,
+    UpdateState.REBOOTING,
+    UpdateState.UNCOMMITTED,
 }
 """The states in which an update ends: no transition leaves them."""
 
@@ -63,7 +63,7 @@ class Session(StrEnum):
 
 
 class ImageFacts(Protocol):
-    """The attributes that `Image.of` reads. `mdashcore.firmware.Image` has them."""
+    """The attributes that `UpdateImage.of` reads. `mdashcore.firmware.Image` has them."""
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ class ImageFacts(Protocol):
 
 
 @attrs.frozen
-class Image:
+class UpdateImage:
     """The description of the image that is stored with an update. The bytes are in a blob."""
 
     name: str
@@ -115,7 +115,7 @@ class Image:
     """Whether it is not a firmware zip: it has no manifest, and no digests that the device could check."""
 
     @classmethod
-    def of(cls, image: ImageFacts) -> Image:
+    def of(cls, image: ImageFacts) -> UpdateImage:
         """Return the description of an image that was read."""
         return cls(**{field.name: getattr(image, field.name) for field in attrs.fields(cls)})
 
@@ -201,7 +201,7 @@ class Update:
     """One image on its way into one device. Times are Unix seconds. Create it with `Update.queued`."""
 
     id: str
-    image: Image
+    image: UpdateImage
     created: float
     changed: float
     """When it entered its state. The total limit counts from here."""
@@ -212,7 +212,7 @@ class Update:
     """The id of the image's blob, if the update shares it with others; `None` if it has its own blob, under its own
     id.
     """
-    state: State = State.QUEUED
+    state: UpdateState = UpdateState.QUEUED
     reason: str = ""
     """The reason for its state, for people; in the device's own words if it gave any."""
     offset: int = 0
@@ -259,7 +259,7 @@ class Update:
     def queued(
         cls,
         id: str,
-        image: Image,
+        image: UpdateImage,
         *,
         now: float,
         options: Options = Options(),
@@ -300,9 +300,9 @@ class Update:
     @property
     def image_taken(self) -> bool:
         """Whether the device certainly has the whole image: it accepted `OTA.End`, or has run the image."""
-        if self.state is State.REBOOTING:
+        if self.state is UpdateState.REBOOTING:
             return self.end_accepted
-        return self.state in (State.UNCOMMITTED, State.COMMITTED)
+        return self.state in (UpdateState.UNCOMMITTED, UpdateState.COMMITTED)
 
     @property
     def progress_percent(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, get_args
 
 import attrs
 
-from mdashcore.rollout._values import DAY, Cause, Counts, Rollout, State, added
+from mdashcore.rollout._values import DAY, Cause, Counts, Rollout, RolloutState, added
 
 BATCH = 32  # devices that begin by one decision: the records stored for it stay small
 
@@ -88,7 +88,7 @@ class DeadlinePassed:
     counts: Counts
 
 
-Event: TypeAlias = (
+RolloutEvent: TypeAlias = (
     Approved
     | PauseRequested
     | ResumeRequested
@@ -185,13 +185,13 @@ Action: TypeAlias = Callable[[Rollout, Any, float], dict[str, Any]]
 class Transition:
     """One arrow of the machine."""
 
-    to: State
+    to: RolloutState
     do: Action | None = None
     """The action, which returns the other fields that change."""
 
 
-def _table() -> dict[tuple[State, type], Transition]:
-    s, t = State, Transition
+def _table() -> dict[tuple[RolloutState, type], Transition]:
+    s, t = RolloutState, Transition
     return {
         (s.AWAITING_APPROVAL, Approved): t(s.RUNNING, _begin),
         (s.AWAITING_APPROVAL, AbortRequested): t(s.ABORTING, _abort),
@@ -213,16 +213,16 @@ def _table() -> dict[tuple[State, type], Transition]:
     }
 
 
-TRANSITIONS: Mapping[tuple[State, type], Transition] = _table()
+TRANSITIONS: Mapping[tuple[RolloutState, type], Transition] = _table()
 """The machine: (state, kind of event) → arrow. An event without an arrow changes nothing."""
 
 
-def advance(rollout: Rollout, event: Event, *, now: float) -> Rollout:
+def advance(rollout: Rollout, event: RolloutEvent, *, now: float) -> Rollout:
     """Return the rollout after an event. It is the same object if the event changes nothing.
 
     Args:
         rollout: the rollout before the event.
-        event: an instance of one of the classes in `Event`.
+        event: an instance of one of the classes in `RolloutEvent`.
         now: Unix seconds.
 
     Raises:
@@ -240,7 +240,7 @@ def advance(rollout: Rollout, event: Event, *, now: float) -> Rollout:
     return attrs.evolve(rollout, **changes)
 
 
-_EVENTS: Final = frozenset(get_args(Event))
+_EVENTS: Final = frozenset(get_args(RolloutEvent))
 
 
 def _check(rollout: object, event: object) -> None:
@@ -266,15 +266,15 @@ def judge(rollout: Rollout, counts: Sequence[Counts], now: float) -> Rollout:
     return rollout
 
 
-def _verdict(r: Rollout, counts: Sequence[Counts], now: float) -> Event | None:
+def _verdict(r: Rollout, counts: Sequence[Counts], now: float) -> RolloutEvent | None:
     """Return the event that follows from the numbers, or `None`. Each takes the rollout to a later state or phase."""
     if r.ended:
         return None
-    if r.state is State.ABORTING and not any(each.updating for each in counts):
+    if r.state is RolloutState.ABORTING and not any(each.updating for each in counts):
         return Settled()
     if now >= deadline(r):
         return DeadlinePassed(added(counts))
-    if r.state is not State.RUNNING:
+    if r.state is not RolloutState.RUNNING:
         return None
     for phase in range(r.phase + 1):
         if (errors := _errors(r, phase, counts[phase])) is not None:
@@ -309,7 +309,7 @@ def _errors(r: Rollout, phase: int, counts: Counts) -> ErrorsExceeded | None:
 
 def deadline(rollout: Rollout) -> float:
     """Return when `DeadlinePassed` is due, in Unix seconds."""
-    if rollout.state is State.ABORTING:
+    if rollout.state is RolloutState.ABORTING:
         return rollout.changed + ABORT_LIMIT
     return rollout.created + rollout.plan.timeout
 
@@ -325,7 +325,7 @@ def only_waits(rollout: Rollout, now: float) -> bool:
     Any other device would have begun by now: the window is open, and rate and number of active devices let one begin.
     """
     begun = max(rollout.phase_started[-1], rollout.next_start) if rollout.phase_started else now
-    idle = rollout.state is State.RUNNING and not any(each.updating for each in rollout.counts)
+    idle = rollout.state is RolloutState.RUNNING and not any(each.updating for each in rollout.counts)
     return idle and rollout.plan.is_open(now) and rollout.plan.is_open(now - SETTLED) and now - begun >= SETTLED
 
 
@@ -339,7 +339,7 @@ def budget(rollout: Rollout, counts: Sequence[Counts], now: float, *, wall: floa
         wall: the time on people's clocks, in Unix seconds, which opens the window. By default it is `now`.
     """
     plan = rollout.plan
-    if rollout.state is not State.RUNNING or not plan.is_open(now if wall is None else wall):
+    if rollout.state is not RolloutState.RUNNING or not plan.is_open(now if wall is None else wall):
         return 0
     free = min(BATCH, plan.max_active - sum(each.updating for each in counts))
     if plan.rate is not None:
@@ -376,7 +376,7 @@ def next_look(
         wall: as for `budget`.
     """
     times = [deadline(rollout)]
-    if rollout.state is State.RUNNING:
+    if rollout.state is RolloutState.RUNNING:
         ends = [offline_deadline(rollout, i) for i in range(rollout.phase + 1) if not counts[i].all_ended]
         times += [end for end in ends if end > now]
         if ready:

@@ -26,7 +26,7 @@ _TIME = re.compile(r"([01]\d|2[0-4]):([0-5]\d)")
 
 
 @attrs.frozen
-class Request:
+class RolloutRequest:
     """A checked request for a rollout."""
 
     name: str
@@ -34,7 +34,7 @@ class Request:
     plan: Plan
 
 
-def parse_request(value: object) -> Request:
+def parse_request(value: object) -> RolloutRequest:
     """Return the request that a JSON object describes.
 
     ::
@@ -71,7 +71,7 @@ def parse_request(value: object) -> Request:
         options=_options(value),
     )
     chosen = selection.parse(value.get("filter", ()), value.get("devices"))
-    return Request(identity.check_label(value.get("name", "")), chosen, plan)
+    return RolloutRequest(identity.check_label(value.get("name", "")), chosen, plan)
 
 
 _MEMBERS = (

@@ -14,8 +14,8 @@ import msgspec
 from mdashcore import identity
 from mdashcore._checked import Check, checked, instance, number
 from mdashcore._errors import InvalidInput
-from mdashcore.ota import Image, Options
-from mdashcore.ota import State as UpdateState
+from mdashcore.ota import Options, UpdateImage
+from mdashcore.ota import UpdateState as UpdateState
 from mdashcore.rollout._window import Window
 
 MAX_MEMBERS = 20_000  # devices: their ids are 20 documents, and stay in memory while the rollout goes on
@@ -24,7 +24,7 @@ MAX_PHASES = 16  # more steps than an operator watches
 DAY = 86_400.0  # seconds
 
 
-class State(StrEnum):
+class RolloutState(StrEnum):
     """The state of a rollout. It is stored and shown, so the names do not change."""
 
     AWAITING_APPROVAL = "AWAITING_APPROVAL"
@@ -35,7 +35,7 @@ class State(StrEnum):
     ABORTED = "ABORTED"
 
 
-ENDS = frozenset({State.COMPLETED, State.ABORTED})
+ENDS = frozenset({RolloutState.COMPLETED, RolloutState.ABORTED})
 """The states in which a rollout ends: no transition leaves them."""
 
 
@@ -164,7 +164,7 @@ class Rollout:
 
     id: str
     name: str
-    image: Image
+    image: UpdateImage
     plan: Plan
     filter: tuple[str, ...]
     """The terms by which the devices were selected. The devices are fixed when the rollout is made."""
@@ -175,7 +175,7 @@ class Rollout:
     """The index behind the last device of each phase, in the order of `ordered`."""
     counts: tuple[Counts, ...]
     """The counts of each phase at the time when this was stored."""
-    state: State = State.RUNNING
+    state: RolloutState = RolloutState.RUNNING
     reason: str = ""
     """The reason for its state, for people."""
     phase: int = 0
@@ -195,7 +195,7 @@ class Rollout:
 
     @classmethod
     def begun(
-        cls, id: str, name: str, image: Image, plan: Plan, filter: Sequence[str], members: int, *, now: float
+        cls, id: str, name: str, image: UpdateImage, plan: Plan, filter: Sequence[str], members: int, *, now: float
     ) -> Rollout:
         """Return a new rollout.
 
@@ -222,7 +222,7 @@ class Rollout:
             changed=now,
             ends=ends,
             counts=tuple(Counts(end - start) for start, end in zip(starts, ends, strict=False)),
-            state=State.AWAITING_APPROVAL if plan.approval else State.RUNNING,
+            state=RolloutState.AWAITING_APPROVAL if plan.approval else RolloutState.RUNNING,
             phase_started=() if plan.approval else (now,),
         )
 
@@ -318,7 +318,7 @@ class Ended(Protocol):
         """When it began, in Unix seconds; `None` if it never did."""
 
 
-def settled(member: Member, update: Ended, state: State, *, now: float) -> Member:
+def settled(member: Member, update: Ended, state: RolloutState, *, now: float) -> Member:
     """Return a member after its update has ended, while the rollout is in `state`.
 
     Args:
@@ -327,7 +327,7 @@ def settled(member: Member, update: Ended, state: State, *, now: float) -> Membe
     outcome = _OUTCOMES[update.state]
     if update.started is None and update.state in (UpdateState.TIMED_OUT, UpdateState.CANCELED):
         # Nothing was ever sent to the device. An update that a pause took out of the queue gets its turn again.
-        held = update.state is UpdateState.CANCELED and state is State.PAUSED
+        held = update.state is UpdateState.CANCELED and state is RolloutState.PAUSED
         outcome = Outcome.PENDING if held else Outcome.SKIPPED
     reason = "" if outcome is Outcome.SUCCEEDED else f"{update.state}: {update.reason or 'no reason given'}"
     return attrs.evolve(member, outcome=outcome, reason=reason, changed=now)

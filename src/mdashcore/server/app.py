@@ -14,7 +14,7 @@ from mdashcore import __version__
 from mdashcore._errors import MdashError, StorageError, status_of
 from mdashcore.server import api, errors
 from mdashcore.server.api._request import answer, body_limit
-from mdashcore.server.api.elsewhere import instead_of
+from mdashcore.server.api.compatibility import instead_of
 from mdashcore.server.asgi import App, FramingGuard, Receive, Scope, Send, is_from_page, root_path
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp

@@ -137,77 +137,77 @@ class Gateway:
             The socket that the connection has become, if any. An idle device keeps nothing of the requests before it.
         """
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
-            conversation = HttpConnection(stream, inflow, scope)
-            with self._connections.member(conversation):
-                return await self._take_requests(conversation)
+            connection = HttpConnection(stream, inflow, scope)
+            with self._connections.member(connection):
+                return await self._take_requests(connection)
         return None
 
-    async def _take_requests(self, conversation: HttpConnection) -> _Socket | None:
-        scope, stream = conversation.scope, conversation.stream
+    async def _take_requests(self, connection: HttpConnection) -> _Socket | None:
+        scope, stream = connection.scope, connection.stream
         if isinstance(stream, trio.SSLStream):
-            with _member(self._heads, scope), conversation.waiting():
+            with _member(self._heads, scope), connection.waiting():
                 await stream.do_handshake()
         data, judge = b"", Next.READ
-        while judge is not Next.END and (data := await self._read_head(conversation, data)):
+        while judge is not Next.END and (data := await self._read_head(connection, data)):
             below = self._root.take_off(data)
             if below is None:
-                await conversation.send(_elsewhere(self._root.elsewhere(data)))
+                await connection.send(_elsewhere(self._root.elsewhere(data)))
                 judge = Next.END
                 continue
             data = below
             if self._sockets and _wants_socket(data):
                 scope.deadline = inf
-                if (socket := await self._shake_hands(conversation, data)) is not None:
+                if (socket := await self._shake_hands(connection, data)) is not None:
                     return socket
                 judge = Next.ELSEWHERE
             else:
-                data, judge = await self._lane.take(conversation, data)
+                data, judge = await self._lane.take(connection, data)
             if judge is Next.ELSEWHERE:
                 scope.deadline = inf
-                data, judge = await self._slow_lane.take(conversation, data)
+                data, judge = await self._slow_lane.take(connection, data)
         if judge is Next.END:
             scope.deadline = inf
-            await conversation.part()
+            await connection.part()
         return None
 
-    async def _read_head(self, conversation: HttpConnection, head: bytes) -> bytes:
+    async def _read_head(self, connection: HttpConnection, head: bytes) -> bytes:
         """Return the bytes up to the end of a request's head; fewer if they cannot become one, none at the end.
 
         Args:
             head: the bytes that were read already.
         """
-        scope = conversation.scope
+        scope = connection.scope
         head = head.lstrip(b"\r\n")  # RFC 9112, section 2.2: some clients end a body with an empty line
         if not head:
             scope.deadline = inf
-            head = await self._lane.rest(conversation, KEEP_ALIVE if conversation.used else HEAD_TIMEOUT)
+            head = await self._lane.rest(connection, KEEP_ALIVE if connection.used else HEAD_TIMEOUT)
             if not head:
                 return b""
         scope.deadline = trio.current_time() + HEAD_TIMEOUT
         while True:
             end = _HEAD_END.search(head, 0, MAX_HEAD)
             if head.count(b"\n", 0, end.start() if end else MAX_HEAD) > MAX_FIELDS:  # the first line has no field
-                await conversation.send(refusal(431, f"the head of a request has {MAX_FIELDS} fields at most"))
-                await conversation.part()
+                await connection.send(refusal(431, f"the head of a request has {MAX_FIELDS} fields at most"))
+                await connection.part()
                 return b""
             if end is not None or not _HEAD_START.match(head):
                 break
             if len(head) >= MAX_HEAD:
-                await conversation.send(refusal(431, f"the head of a request has {MAX_HEAD} bytes at most"))
-                await conversation.part()
+                await connection.send(refusal(431, f"the head of a request has {MAX_HEAD} bytes at most"))
+                await connection.part()
                 return b""
             if self._lane.closing.is_set():
                 return b""
             with _member(self._heads, scope):
-                data = await conversation.receive()
+                data = await connection.receive()
             if not data:
                 return b""
             head = (head + data).lstrip(b"\r\n")
         return b"" if self._lane.closing.is_set() else head
 
-    async def _shake_hands(self, conversation: HttpConnection, head: bytes) -> _Socket | None:
+    async def _shake_hands(self, connection: HttpConnection, head: bytes) -> _Socket | None:
         """Answer a handshake. Returns `None` if the bytes cannot be read as one."""
-        ws = ServerWebSocket(conversation.stream, inflow=conversation.inflow)
+        ws = ServerWebSocket(connection.stream, inflow=connection.inflow)
         request = ws.feed(head)
         if request is None:
             return None
@@ -216,11 +216,11 @@ class Gateway:
             if path == DEVICE_PATH:
                 serve = await self._device(ws, request, query)
             else:
-                serve = await self._subscriber(ws, request, query, self._client(conversation.stream, request))
+                serve = await self._subscriber(ws, request, query, self._client(connection.stream, request))
         except MdashError as exc:
-            await _refuse(conversation, exc, from_page="Origin" in request.headers)
+            await _refuse(connection, exc, from_page="Origin" in request.headers)
             return _Socket(ws, _nothing)
-        conversation.set_unread_timeout(0)  # a WebSocket has pings
+        connection.set_unread_timeout(0)  # a WebSocket has pings
         return _Socket(ws, serve if await ws.accept(request) else _nothing)
 
     async def _device(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
@@ -332,7 +332,7 @@ async def _with_session(
         raise failure
 
 
-async def _refuse(conversation: HttpConnection, error: MdashError, *, from_page: bool) -> None:
+async def _refuse(connection: HttpConnection, error: MdashError, *, from_page: bool) -> None:
     """Answer a handshake with an error. The answer costs little work, because devices may dial in a busy loop."""
     body = _json.encode(errors.body(error))
     fields = {
@@ -343,8 +343,8 @@ async def _refuse(conversation: HttpConnection, error: MdashError, *, from_page:
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     with trio.fail_after(LINGER):
-        await conversation.stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
-    await conversation.part()
+        await connection.stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
+    await connection.part()
 
 
 async def _nothing() -> None:

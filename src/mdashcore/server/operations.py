@@ -37,7 +37,7 @@ async def call(service: Service, key: DeviceKey, method: str, body: bytes, timeo
 
     Raises:
         InvalidInput: the params, the method's name or the time-out are invalid.
-        MdashError: as `Node.call_for_user`.
+        MdashError: as `UserCalls.call`.
     """
     params, seconds = _prepare(service, method, body, timeout)
     return await service.node.user_calls.call(key, method, params, timeout=seconds)
@@ -46,7 +46,7 @@ async def call(service: Service, key: DeviceKey, method: str, body: bytes, timeo
 async def begin_call(
     service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None, done: Outcome
 ) -> BegunCall | None:
-    """Start a call without waiting for the answer, as `Node.begin_for_user`."""
+    """Start a call without waiting for the answer, as `UserCalls.begin`."""
     params, seconds = _prepare(service, method, body, timeout)
     return await service.node.user_calls.begin(key, method, params, done, timeout=seconds)
 

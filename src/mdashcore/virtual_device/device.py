@@ -22,8 +22,8 @@ from mdashcore.virtual_device.fs import FS_SIZE, FileSystem
 from mdashcore.virtual_device.gpio import Gpio
 from mdashcore.virtual_device.ota import SLOT_SIZE, FirmwareUpdater
 from mdashcore.virtual_device.outbox import Notification
-from mdashcore.virtual_device.rpc import SERVER_ERROR, Args, Method, RpcService, Service
-from mdashcore.virtual_device.state import State
+from mdashcore.virtual_device.rpc import SERVER_ERROR, Args, DeviceService, Method, RpcService
+from mdashcore.virtual_device.state import DeviceState
 from mdashcore.virtual_device.system import System
 
 __all__ = ["VirtualDevice"]
@@ -86,7 +86,7 @@ class VirtualDevice:
         files = FileSystem(folder / "fs", fs_size)  # first, because it creates the folder
         self._config = Config(folder / "config.json", overlay(default_config(device_id), config or {}))
         self._boot = BootLoader(folder / "boot.json", build)
-        self._state = State(folder / "state.json")
+        self._state = DeviceState(folder / "state.json")
         self._board = Board(self._config, now=now, reset=self._reset)
         self._system = System(device_id, self._board, self._boot, files)
         self._gpio = Gpio(self._board)
@@ -95,7 +95,7 @@ class VirtualDevice:
         )
 
         self._table: dict[str, Method] = {}
-        services: tuple[Service, ...] = (
+        services: tuple[DeviceService, ...] = (
             self._system,
             ConfigService(self._config, self._board.reset_after),
             files,

@@ -27,7 +27,7 @@ import attrs
 import trio
 
 from mdashcore._errors import InvalidFirmware, RpcError
-from mdashcore.firmware import Limits, read_image
+from mdashcore.firmware import FirmwareLimits, read_image
 from mdashcore.virtual_device.board import ERROR, INFO, Board
 from mdashcore.virtual_device.boot import BootLoader, Build
 from mdashcore.virtual_device.characters import Character
@@ -48,7 +48,7 @@ DEFAULT_TIMEOUT: Final = 600  # seconds, if the caller and the configuration say
 MAX_TIMEOUT: Final = 2**31 - 1  # seconds; Mongoose OS reads a C int
 
 
-class State(IntEnum):
+class TransferState(IntEnum):
     """The states of the transfer, as `OTA.Status` counts them. The table above shows their order."""
 
     IDLE = 0
@@ -108,7 +108,7 @@ class FirmwareUpdater:
     def power_on(self) -> None:
         """Forget the transfer, and start the commit timer of an uncommitted build. Called after the boot loader's."""
         self._transfer: Transfer | None = None
-        self._state, self._message = State.IDLE, "idle"
+        self._state, self._message = TransferState.IDLE, "idle"
         boot = self._boot.state
         if not boot.committed:
             self._board.timers.start("commit", boot.commit_timeout, self._commit_time_out)
@@ -126,7 +126,7 @@ class FirmwareUpdater:
         }
 
     def _begin(self, args: Args) -> None:
-        if self._state in (State.PROGRESS, State.SUCCESS):
+        if self._state in (TransferState.PROGRESS, TransferState.SUCCESS):
             forgets = self._character.forgets_transfers
             raise RpcError(FAILED, "Update already in progress" if forgets else "OTA already in progress")
         if not self._boot.state.committed:
@@ -146,12 +146,12 @@ class FirmwareUpdater:
         self._transfer = transfer
         self._await_progress(transfer)
         self._board.log(f"OTA: starting, {transfer.size} bytes, timeout {transfer.timeout} s")
-        self._enter(State.PROGRESS, "progress")
+        self._enter(TransferState.PROGRESS, "progress")
 
     def _write(self, args: Args) -> None:
         """Write a chunk. An earlier chunk may come again, because its answer was lost and its caller repeats it."""
         transfer = self._transfer
-        if transfer is None or self._state is not State.PROGRESS:
+        if transfer is None or self._state is not TransferState.PROGRESS:
             raise RpcError(FAILED, "No update in progress")
         data, offset = args.data("data"), args.integer("offset", transfer.written)
         if not 0 <= offset <= transfer.written:
@@ -172,12 +172,12 @@ class FirmwareUpdater:
     def _end(self, args: Args) -> None:
         transfer = self._transfer
         is_whole = transfer is not None and transfer.written >= max(transfer.size, 1)
-        if transfer is None or self._state is not State.PROGRESS:
+        if transfer is None or self._state is not TransferState.PROGRESS:
             raise RpcError(FAILED, "Wrong state for finalize")
         if not is_whole:
             if self._character.forgets_transfers:
                 raise RpcError(FAILED, "Wrong state for finalize")
-            self._enter(State.SUCCESS, "rebooting")  # the boot loader will find no image in the slot
+            self._enter(TransferState.SUCCESS, "rebooting")  # the boot loader will find no image in the slot
             self._board.reset_after(REBOOT_DELAY, "update")
             return
         try:
@@ -185,17 +185,17 @@ class FirmwareUpdater:
         except InvalidFirmware as exc:
             message = exc.device_words
             self._board.log(f"OTA: {exc}", ERROR)
-            self._stop(State.ERROR, message)
+            self._stop(TransferState.ERROR, message)
             raise RpcError(FAILED, message) from None
         self._boot.save(self._boot.state.install(build, transfer.commit_timeout))
         self._board.timers.stop("transfer")
-        self._enter(State.SUCCESS, "Update applied, finalizing")
+        self._enter(TransferState.SUCCESS, "Update applied, finalizing")
         self._board.reset_after(REBOOT_DELAY, f"update to {build.version} ({build.build_id})")
 
     def _checked(self, slot: Path) -> Build:
         """Return the build in an image, if this device may run it. Of a bare image only the digest is known."""
         with slot.open("rb") as file:
-            image = read_image(file, name=slot.name, limits=Limits(size=self._slot_size))
+            image = read_image(file, name=slot.name, limits=FirmwareLimits(size=self._slot_size))
         running, manifest = self._boot.running, image.manifest
         if manifest is None:
             build = Build(running.app, "unknown", image.sha256, running.platform)
@@ -235,16 +235,16 @@ class FirmwareUpdater:
 
     def _transfer_time_out(self) -> None:
         self._board.log("OTA: update timed out", ERROR)
-        self._stop(State.IDLE, "idle")
+        self._stop(TransferState.IDLE, "idle")
 
-    def _stop(self, state: State, message: str) -> None:
+    def _stop(self, state: TransferState, message: str) -> None:
         self._transfer = None
         self._board.timers.stop("transfer")
         self._enter(state, message)
 
-    def _enter(self, state: State, message: str) -> None:
+    def _enter(self, state: TransferState, message: str) -> None:
         self._state, self._message = state, message
-        self._board.log(f"OTA: {message}", ERROR if state is State.ERROR else INFO)
+        self._board.log(f"OTA: {message}", ERROR if state is TransferState.ERROR else INFO)
         if self._transfer is not None:
             self._transfer.reported = trio.current_time()
         self._report()

@@ -13,7 +13,7 @@ import attrs
 
 from mdashcore._errors import RpcError
 
-__all__ = ["MAX_CHUNK", "Args", "Method", "RpcService", "Service"]
+__all__ = ["MAX_CHUNK", "Args", "DeviceService", "Method", "RpcService"]
 
 BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404
@@ -89,7 +89,7 @@ class Method:
     """The format that `RPC.Describe` shows, for json_scanf, as on Mongoose OS."""
 
 
-class Service(Protocol):
+class DeviceService(Protocol):
     """A part of the device that answers requests."""
 
     def methods(self) -> dict[str, Method]: ...

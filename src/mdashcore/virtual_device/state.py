@@ -10,13 +10,13 @@ from mdashcore._errors import InvalidInput
 from mdashcore.shadow import JsonObject, merge
 from mdashcore.virtual_device._flash import read_json, write_json
 
-__all__ = ["State"]
+__all__ = ["DeviceState"]
 
 RESERVED: Final = frozenset({"ota", "stats"})  # the device reports these; they are never desired
 MAX_STATE: Final = 32_768  # bytes: the limit of the shadow that it mirrors
 
 
-class State:
+class DeviceState:
     """A JSON object in a file. Merge patches (RFC 7396) change it."""
 
     def __init__(self, file: Path) -> None:

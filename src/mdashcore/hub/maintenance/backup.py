@@ -36,7 +36,7 @@ from mdashcore.hub.feed import log_names
 from mdashcore.hub.records.schema import COLLECTIONS
 from mdashcore.storage import Backend
 
-__all__ = ["UNFINISHED", "Counts", "export_store", "import_store", "is_unfinished", "read_piece"]
+__all__ = ["UNFINISHED", "StoreCounts", "export_store", "import_store", "is_unfinished", "read_piece"]
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 @attrs.define
-class Counts:
+class StoreCounts:
     """The numbers of documents, log entries and blobs."""
 
     documents: int = 0
@@ -100,7 +100,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
     Raises:
         StorageError: the store cannot be read. The lines so far have no end, so they cannot be imported.
     """
-    counts = Counts()
+    counts = StoreCounts()
     yield _json.encode({"format": FORMAT, "version": VERSION})
     accounts: list[str] = []
     for collection in _EXPORTED:
@@ -160,7 +160,7 @@ async def read_piece(backend: Backend, key: str, offset: int) -> bytes:
         return b""
 
 
-async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> Counts:
+async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> StoreCounts:
     """Import an export into an empty store.
 
     Raises:
@@ -206,7 +206,7 @@ class _Importer:
         self._blob: str | None = None
         self._pieces: list[bytes] = []
         self._blob_size = 0
-        self.counts = Counts()
+        self.counts = StoreCounts()
         self.ended = False
 
     async def take(self, line: _Line, *, first: bool) -> None:
@@ -240,7 +240,7 @@ class _Importer:
             self._pieces.append(base64.b64decode(line.data, validate=True))
             self._blob_size += len(self._pieces[-1])
         elif line.end:
-            promised = Counts(line.documents, line.entries, line.blobs)
+            promised = StoreCounts(line.documents, line.entries, line.blobs)
             if self.counts != promised:
                 raise InvalidInput(f"the export had {promised}, and these came: {self.counts}")
             self.ended = True

@@ -10,11 +10,11 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError
 from mdashcore.hub.feed import log_names
-from mdashcore.hub.maintenance.backup import EXPORT_PAGE, UNFINISHED, Counts, is_unfinished, read_piece
+from mdashcore.hub.maintenance.backup import EXPORT_PAGE, UNFINISHED, StoreCounts, is_unfinished, read_piece
 from mdashcore.hub.records.schema import COLLECTIONS
 from mdashcore.hub.records.store import Records, split
 from mdashcore.hub.updates.store import blob_key
-from mdashcore.ota import Image
+from mdashcore.ota import UpdateImage
 from mdashcore.storage import Backend
 
 __all__ = ["check_store"]
@@ -31,9 +31,9 @@ class _Notification(msgspec.Struct):
 _decode_notification = msgspec.json.Decoder(_Notification).decode
 
 
-async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
+async def check_store(backend: Backend) -> tuple[StoreCounts, list[str]]:
     """Read all data, and compare records that belong together. Returns the numbers of records, and the problems."""
-    counts, problems = Counts(), list(await backend.check()) if backend.check is not None else []
+    counts, problems = StoreCounts(), list(await backend.check()) if backend.check is not None else []
     if await is_unfinished(backend):
         problems.append(UNFINISHED)
     found: dict[str, dict[str, Any]] = {}
@@ -89,7 +89,7 @@ async def check_store(backend: Backend) -> tuple[Counts, list[str]]:
 
 
 async def _image_problems(
-    backend: Backend, images: dict[str, tuple[int, str] | None], name: str, blob: str, image: Image
+    backend: Backend, images: dict[str, tuple[int, str] | None], name: str, blob: str, image: UpdateImage
 ) -> list[str]:
     """Return the problems of an image that an unfinished update or rollout needs.
 

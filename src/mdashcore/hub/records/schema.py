@@ -12,7 +12,7 @@ import attrs
 
 from mdashcore.hub.records.store import Collection
 from mdashcore.identity import Account, ApiKey, Device
-from mdashcore.ota import State, Update
+from mdashcore.ota import Update, UpdateState
 from mdashcore.rollout import Member, Rollout
 from mdashcore.shadow import Shadow
 
@@ -157,7 +157,7 @@ class PastUpdate:
     """The summary of an update that has ended."""
 
     id: str
-    state: State
+    state: UpdateState
     reason: str
     created: float
     started: float | None
@@ -200,7 +200,7 @@ class History:
     @property
     def took_zips(self) -> bool:
         """Whether the device runs an image from a firmware zip, as far as is known."""
-        newest = next((past for past in self.past if past.state is State.COMMITTED), None)
+        newest = next((past for past in self.past if past.state is UpdateState.COMMITTED), None)
         return newest is not None and newest.build_id is not None
 
     def describe(self) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from mdashcore.hub.rollouts.members import START_GRACE, Members
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.rollout import Outcome, Rollout, State
+from mdashcore.rollout import Outcome, Rollout, RolloutState
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
 
@@ -38,7 +38,9 @@ class UpdateStarter(Protocol):
     def is_connected(self, key: DeviceKey) -> bool:
         """Return whether this process can begin an update of the device."""
 
-    async def start(self, key: DeviceKey, id: str, image: ota.Image, options: ota.Options, *, blob: str) -> object:
+    async def start(
+        self, key: DeviceKey, id: str, image: ota.UpdateImage, options: ota.Options, *, blob: str
+    ) -> object:
         """Begin an update. Raises `Conflict`, `DeviceOffline`, `NotFound`, `Busy`."""
 
     async def cancel(self, key: DeviceKey) -> object:
@@ -48,9 +50,9 @@ class UpdateStarter(Protocol):
 class RolloutPerformer:
     """Performs one rollout, in one task. Made by `load`."""
 
-    def __init__(self, rollouts: Rollouts, hands: UpdateStarter, account: str, record: Record[Rollout]) -> None:
+    def __init__(self, rollouts: Rollouts, starter: UpdateStarter, account: str, record: Record[Rollout]) -> None:
         self._rollouts = rollouts
-        self._hands = hands
+        self._starter = starter
         self._account = account
         self._rollout = record.value
         self._version = record.version
@@ -72,12 +74,12 @@ class RolloutPerformer:
         """Whether the rollout has ended or was removed, so that nothing is left to drive."""
 
     @classmethod
-    async def load(cls, rollouts: Rollouts, hands: UpdateStarter, account: str, id: str) -> RolloutPerformer:
+    async def load(cls, rollouts: Rollouts, starter: UpdateStarter, account: str, id: str) -> RolloutPerformer:
         """Load a rollout as it is stored. Raises `NotFound` if it does not exist or has ended."""
         record = await rollouts.records.get(scoped(account, id))
         if record is None or record.value.ended:
             raise NotFound(f"no rollout {id!r} that goes on")
-        run = cls(rollouts, hands, account, record)
+        run = cls(rollouts, starter, account, record)
         await run._members.load()
         await run.refresh()
         return run
@@ -165,9 +167,9 @@ class RolloutPerformer:
             judged = rollout.judge(present, counts, now)
             if judged is present:
                 return
-            if judged.state is State.ABORTED and present.state is not State.ABORTING:
+            if judged.state is RolloutState.ABORTED and present.state is not RolloutState.ABORTING:
                 judged = rollout.advance(present, rollout.DeadlinePassed(rollout.added(counts)), now=now)
-            elif judged.state is State.ABORTED and not looked:
+            elif judged.state is RolloutState.ABORTED and not looked:
                 # Another process may have let a device begin before it could read the abort: see `_begin`.
                 await self._look_at_all()
                 looked = True
@@ -217,7 +219,7 @@ class RolloutPerformer:
         active = sum(each.updating for each in counts)
         ready = bool(self._ready) and active < present.plan.max_active
         times = [rollout.next_look(present, counts, now, ready=ready, wall=self._clock.now())]
-        if present.state is State.ABORTING:
+        if present.state is RolloutState.ABORTING:
             time = self._clock.monotonic()
             times += [now + since + START_GRACE - time for since in self._members.unbegun.values()]
         return min(times)
@@ -305,7 +307,7 @@ class RolloutPerformer:
         present = self._rollout
         id = members.update_id(device)
         try:
-            await self._hands.start(
+            await self._starter.start(
                 DeviceKey(self._account, device), id, present.image, present.plan.options, blob=present.id
             )
         except (Conflict, DeviceOffline, NotFound, Busy):
@@ -322,10 +324,10 @@ class RolloutPerformer:
             return None
 
     def _goes_on(self) -> bool:
-        return not self.gone and self._rollout.state is State.RUNNING
+        return not self.gone and self._rollout.state is RolloutState.RUNNING
 
     def _is_here(self, device: str) -> bool:
-        return self._hands.is_connected(DeviceKey(self._account, device))
+        return self._starter.is_connected(DeviceKey(self._account, device))
 
     # Offline devices
 
@@ -334,7 +336,7 @@ class RolloutPerformer:
 
     def _may_skip(self, device: str) -> bool:
         deadline = rollout.offline_deadline(self._rollout, self._members.phase(device))
-        return self._rollout.state is State.RUNNING and self.now() >= deadline
+        return self._rollout.state is RolloutState.RUNNING and self.now() >= deadline
 
     async def _is_online(self, device: str) -> bool:
         """Return whether the device is connected, to this process or another."""
@@ -378,7 +380,7 @@ class RolloutPerformer:
     async def _hold(self) -> None:
         """Cancel the updates that must not begin any more."""
         present = self._rollout
-        if present.state is not State.RUNNING:
+        if present.state is not RolloutState.RUNNING:
             self._queued_for = ()  # a rollout that is resumed queues its waiting devices anew
         if self._held_for != (present.state, present.changed):
             self._to_hold |= dict.fromkeys(self._members.updating())
@@ -387,14 +389,14 @@ class RolloutPerformer:
             device = next(iter(self._to_hold))
             if await self._must_go(device):
                 try:
-                    await self._hands.cancel(DeviceKey(self._account, device))
+                    await self._starter.cancel(DeviceKey(self._account, device))
                     await self._members.settle(device)  # now: a device whose update a pause cancels gets its turn again
                 except (Conflict, NotFound, Busy):
                     pass  # the update has progressed in the meantime, and ends by itself
             self._to_hold.pop(device, None)
         time, members = self._clock.monotonic(), self._members
         for device in [each for each, since in members.unbegun.items() if time >= since + START_GRACE]:
-            if present.state is State.ABORTING:
+            if present.state is RolloutState.ABORTING:
                 await members.skip(device, "the rollout was aborted before it began")
             elif not await self._is_online(device):
                 await members.postpone(device)  # else it would keep a place from others while it is offline
@@ -408,6 +410,8 @@ class RolloutPerformer:
         update = await self._present(device)
         if update is None or update.id != self._members.update_id(device) or not ota.can_cancel(update):
             return False
-        if self._rollout.state is State.ABORTING or update.state is not ota.State.QUEUED:
-            return self._rollout.state is State.ABORTING
-        return self._rollout.state is State.PAUSED or (self._may_skip(device) and not await self._is_online(device))
+        if self._rollout.state is RolloutState.ABORTING or update.state is not ota.UpdateState.QUEUED:
+            return self._rollout.state is RolloutState.ABORTING
+        return self._rollout.state is RolloutState.PAUSED or (
+            self._may_skip(device) and not await self._is_online(device)
+        )

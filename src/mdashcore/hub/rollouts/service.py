@@ -30,7 +30,7 @@ from mdashcore.hub.registry import Registry
 from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import make_id
-from mdashcore.rollout import Counts, Event, Member, Outcome, Rollout
+from mdashcore.rollout import Counts, Member, Outcome, Rollout, RolloutEvent
 from mdashcore.selection import Selection
 from mdashcore.storage import BlobStore, DocumentStore
 
@@ -122,7 +122,7 @@ class Rollouts:
 
         Checks every device: the application that it runs, or, for a bare image, its earlier updates.
         """
-        facts = ota.Image.of(image)
+        facts = ota.UpdateImage.of(image)
         if facts.bare and bare:
             return
         async with aclosing(self._device_list.select(account, selection, pause)) as devices:
@@ -134,7 +134,7 @@ class Rollouts:
         self,
         account: str,
         id: str,
-        request: rollout.Request,
+        request: rollout.RolloutRequest,
         image: ota.ImageFacts,
         pause: Pause = never_pause,
     ) -> Rollout:
@@ -154,7 +154,7 @@ class Rollouts:
         made = Rollout.begun(
             id,
             request.name or image.name,
-            ota.Image.of(image),
+            ota.UpdateImage.of(image),
             request.plan,
             terms,
             len(devices),
@@ -237,7 +237,7 @@ class Rollouts:
         """End a rollout, and cancel the updates that can be canceled. Raises `NotFound`, `Conflict`."""
         return await self._request(account, id, "aborted", rollout.AbortRequested())
 
-    async def _request(self, account: str, id: str, wanted: str, event: Event | None) -> Rollout:
+    async def _request(self, account: str, id: str, wanted: str, event: RolloutEvent | None) -> Rollout:
         race = self.records.race(scoped(account, id))
         while True:
             record = await self._record(account, id)

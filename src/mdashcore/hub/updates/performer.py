@@ -23,7 +23,7 @@ from mdashcore.hub.records.store import Record
 from mdashcore.hub.updates.describe import describe
 from mdashcore.hub.updates.store import UpdateStore, blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.ota import State, Update
+from mdashcore.ota import Update, UpdateState
 
 __all__ = ["CallStep", "DeviceCaller", "UpdatePerformer"]
 
@@ -48,7 +48,7 @@ class DeviceCaller(Protocol):
 class _Tried:
     """A write that was tried: the store may have it even if it has raised an error."""
 
-    event: ota.Event | None
+    event: ota.UpdateEvent | None
     update: Update
     clock: float | None
     """The `Clock.offset` to which the update's times were moved, or `None` if they were not."""
@@ -89,7 +89,7 @@ class UpdatePerformer:
         """
         return self._age.now(self._update.created)
 
-    async def apply(self, event: ota.Event) -> None:
+    async def apply(self, event: ota.UpdateEvent) -> None:
         """Apply an event. When this returns, the change is stored and subscribers are notified.
 
         Raises:
@@ -102,7 +102,7 @@ class UpdatePerformer:
         """Give the update times of the wall clock again if that was set. Raises the same errors as `apply`."""
         await self._change(None)
 
-    async def _change(self, event: ota.Event | None) -> None:
+    async def _change(self, event: ota.UpdateEvent | None) -> None:
         await self.tell()
         tried = self._tried
         if tried is None or tried.event is not event:
@@ -117,7 +117,7 @@ class UpdatePerformer:
         before, self._update = self._update, tried.update
         await self._tell_change(before, tried.update)
 
-    def _try(self, event: ota.Event | None) -> _Tried:
+    def _try(self, event: ota.UpdateEvent | None) -> _Tried:
         update, offset = self._update, self._store.clock.offset
         by = 0.0 if update.ended else self._age.correction(update.created, offset)
         if by:
@@ -188,7 +188,7 @@ class UpdatePerformer:
 
     async def perform(
         self, step: CallStep, params: bytes | None, caller: DeviceCaller, said: ota.Build | None = None
-    ) -> ota.Event:
+    ) -> ota.UpdateEvent:
         """Make the call of a step with its `params`. Returns the event that results.
 
         Args:
@@ -214,10 +214,10 @@ class UpdatePerformer:
             return ota.ChunkAccepted(step.offset, step.size)
         return ota.EndAccepted() if isinstance(step, ota.End) else ota.CommitAccepted()
 
-    async def _ask(self, step: ota.Ask, caller: DeviceCaller, said: ota.Build | None) -> ota.Event:
+    async def _ask(self, step: ota.Ask, caller: DeviceCaller, said: ota.Build | None) -> ota.UpdateEvent:
         answers: list[dict[str, object]] = []
         answered, status = False, ota.Status.FAILED
-        failure: ota.Event = ota.CallTimedOut(step.method)
+        failure: ota.UpdateEvent = ota.CallTimedOut(step.method)
         for method in step.methods:
             try:
                 answer = _json.decode(await caller.call(self.key, method, timeout=step.call_timeout))
@@ -263,7 +263,7 @@ class UpdatePerformer:
 
     async def _tell_state(self, update: Update) -> None:
         data = _json.encode(describe(update, now=self.now()))
-        if update.state is State.TRANSFERRING and update.waits_until is not None:
+        if update.state is UpdateState.TRANSFERRING and update.waits_until is not None:
             await self._store.feed.emit(self.key.account, "ota.waiting", self.key.id, data)
             return
         await self._store.feed.emit(self.key.account, f"ota.{update.state}", self.key.id, data)
@@ -295,27 +295,27 @@ def _damaged(stored: int, update: Update) -> NotFound:
 
 def _report(update: Update) -> dict[str, Any] | None:
     """Return the fields of `reported.ota` for the present state, or `None` if it says nothing about the device."""
-    if update.state is State.UNCOMMITTED and update.commit_unknown:
+    if update.state is UpdateState.UNCOMMITTED and update.commit_unknown:
         return None
-    if update.state is State.TIMED_OUT and update.offset >= update.image.size:
+    if update.state is UpdateState.TIMED_OUT and update.offset >= update.image.size:
         return None  # the device has the whole image, and its build is not known
     return _REPORTS.get(update.state)
 
 
-_REPORTS: Final[dict[State, dict[str, Any]]] = {
-    State.TRANSFERRING: {"status": 1, "progress_percent": 0},
-    State.REBOOTING: {"status": 3, "progress_percent": 100},
-    State.UNCOMMITTED: {"is_committed": False},
-    State.COMMITTED: {"is_committed": True},
-    State.FAILED: {"status": 2},
-    State.REJECTED: {"status": 2},
-    State.TIMED_OUT: {"status": 2},
+_REPORTS: Final[dict[UpdateState, dict[str, Any]]] = {
+    UpdateState.TRANSFERRING: {"status": 1, "progress_percent": 0},
+    UpdateState.REBOOTING: {"status": 3, "progress_percent": 100},
+    UpdateState.UNCOMMITTED: {"is_committed": False},
+    UpdateState.COMMITTED: {"is_committed": True},
+    UpdateState.FAILED: {"status": 2},
+    UpdateState.REJECTED: {"status": 2},
+    UpdateState.TIMED_OUT: {"status": 2},
 }
 """The fields of `reported.ota` for each state that says something about the device."""
 
-_MESSAGES: Final[dict[State, str]] = {
-    State.TRANSFERRING: "receiving the image",
-    State.REBOOTING: "image taken, rebooting",
-    State.UNCOMMITTED: "waiting for the commit",
-    State.COMMITTED: "committed",
+_MESSAGES: Final[dict[UpdateState, str]] = {
+    UpdateState.TRANSFERRING: "receiving the image",
+    UpdateState.REBOOTING: "image taken, rebooting",
+    UpdateState.UNCOMMITTED: "waiting for the commit",
+    UpdateState.COMMITTED: "committed",
 }

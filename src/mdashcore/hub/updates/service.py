@@ -23,7 +23,7 @@ from mdashcore.hub.updates.describe import describe
 from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.hub.updates.store import UpdateStore, blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.ota import State, Update
+from mdashcore.ota import Update, UpdateState
 from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
 
@@ -70,7 +70,7 @@ class Updates:
         self,
         key: DeviceKey,
         id: str,
-        image: Image | ota.Image,
+        image: Image | ota.UpdateImage,
         options: ota.Options = ota.Options(),
         *,
         blob: str | None = None,
@@ -86,7 +86,7 @@ class Updates:
             Conflict: the device's present update is being performed.
             NotFound: the device was removed.
         """
-        facts = image if isinstance(image, ota.Image) else ota.Image.of(image)
+        facts = image if isinstance(image, ota.UpdateImage) else ota.UpdateImage.of(image)
         race = self.store.records.race(str(key))
         while True:
             try:
@@ -106,7 +106,7 @@ class Updates:
             return UpdatePerformer(self.store, key, Record(update, version), untold=True)
 
     async def check_fit(
-        self, key: DeviceKey, image: Image | ota.Image, *, bare: bool, shadow: Shadow | None = None
+        self, key: DeviceKey, image: Image | ota.UpdateImage, *, bare: bool, shadow: Shadow | None = None
     ) -> None:
         """Check that an image is meant for the device.
 
@@ -161,7 +161,7 @@ class Updates:
             raise NotFound(f"device {key.id!r} was never updated")
         return UpdatePerformer(self.store, key, record)
 
-    async def apply(self, key: DeviceKey, event: ota.Event) -> Update:
+    async def apply(self, key: DeviceKey, event: ota.UpdateEvent) -> Update:
         """Apply an event to the device's update, even if a node drives it. Returns the update afterwards.
 
         Raises:
@@ -191,7 +191,7 @@ class Updates:
             await UpdatePerformer(self.store, key, Record(before, 0)).settle()  # its performer may have been stopped
             raise Conflict(f"the update of {key.id!r} has ended already: {before.state}")
         update = await self.apply(key, ota.CancelRequested())
-        if update.state is not State.CANCELED:
+        if update.state is not UpdateState.CANCELED:
             raise Conflict(_TOO_LATE.get(update.state, f"the update of {key.id!r} has ended: {update.state}"))
         return update
 
@@ -251,8 +251,8 @@ class Updates:
 
 
 _TOO_LATE = {
-    State.VERIFYING: "the device has the whole image and was told to use it (OTA.End): that cannot be taken back",
-    State.REBOOTING: "the device has the whole image and reboots into it: that cannot be taken back",
-    State.UNCOMMITTED: "the device runs the new image; to go back to the old one, call OTA.Revert",
+    UpdateState.VERIFYING: "the device has the whole image and was told to use it (OTA.End): that cannot be taken back",
+    UpdateState.REBOOTING: "the device has the whole image and reboots into it: that cannot be taken back",
+    UpdateState.UNCOMMITTED: "the device runs the new image; to go back to the old one, call OTA.Revert",
 }
 """The reason why an update cannot be canceled, and what the user can do instead."""

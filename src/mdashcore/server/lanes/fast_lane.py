@@ -127,10 +127,10 @@ class FastLane:
     def close(self) -> None:
         """Make every answer the last of its connection. Connections that wait for no answer end immediately."""
         self.closing.set()
-        for conversation in self._resting:
-            conversation.resting.cancel()
+        for connection in self._resting:
+            connection.resting.cancel()
 
-    async def rest(self, conversation: HttpConnection, idle: float) -> bytes:
+    async def rest(self, connection: HttpConnection, idle: float) -> bytes:
         """Wait for a request that the caller has to answer.
 
         Meanwhile plain requests are answered without waking the task, if they need no waiting.
@@ -141,53 +141,53 @@ class FastLane:
         Returns:
             The first bytes of any other request; empty if the connection is to be closed.
         """
-        conversation.wait_until(trio.current_time() + idle)
+        connection.wait_until(trio.current_time() + idle)
         if self._instant:
-            conversation.inflow.take = partial(self._take_now, conversation)
-        self._resting.add(conversation)
+            connection.inflow.take = partial(self._take_now, connection)
+        self._resting.add(connection)
         try:
             while not self.closing.is_set():
-                with trio.CancelScope(deadline=conversation.deadline) as conversation.resting:
-                    data = await conversation.receive()
-                if conversation.resting.cancelled_caught:
-                    if trio.current_time() < conversation.deadline and not self.closing.is_set():
+                with trio.CancelScope(deadline=connection.deadline) as connection.resting:
+                    data = await connection.receive()
+                if connection.resting.cancelled_caught:
+                    if trio.current_time() < connection.deadline and not self.closing.is_set():
                         continue
-                    if conversation.call is None:
+                    if connection.call is None:
                         break
                     data = b""
-                if data is None and (conversation.call is None or not sees_hangups()):
+                if data is None and (connection.call is None or not sees_hangups()):
                     break
-                if conversation.call is not None:
-                    await self._end_call(conversation)
-                await conversation.flush()
+                if connection.call is not None:
+                    await self._end_call(connection)
+                await connection.flush()
                 if data is None:
                     break
                 if self.closing.is_set():
-                    await conversation.part()
+                    await connection.part()
                 elif data:
                     return data
             return b""
         finally:
-            self._resting.discard(conversation)
-            conversation.inflow.take = None
-            conversation.abandon()
+            self._resting.discard(connection)
+            connection.inflow.take = None
+            connection.abandon()
 
-    async def _end_call(self, conversation: HttpConnection) -> None:
+    async def _end_call(self, connection: HttpConnection) -> None:
         """Wait for the end of the call, and end it at its deadline.
 
         Raises:
             trio.BrokenResourceError: the client has gone. No answer is sent.
         """
-        with cancelled_by_hangup(conversation.stream) as hangup:  # no task reads meanwhile
-            await conversation.wait_answered()
+        with cancelled_by_hangup(connection.stream) as hangup:  # no task reads meanwhile
+            await connection.wait_answered()
         if hangup.gone:
             raise trio.BrokenResourceError("the client has gone")
-        if conversation.call is not None:
-            self._put(conversation, _failure(conversation.call.give_up()))
+        if connection.call is not None:
+            self._put(connection, _failure(connection.call.give_up()))
 
-    def _take_now(self, conversation: HttpConnection, data: bytes) -> bytes | None:
+    def _take_now(self, connection: HttpConnection, data: bytes) -> bytes | None:
         """Answer a plain request, or begin to. Returns the bytes that cannot be answered without waiting."""
-        if conversation.call is not None:
+        if connection.call is not None:
             return data
         below = self._take_off(data)
         request = None if below is None else RequestHead.read(below)
@@ -195,74 +195,74 @@ class FastLane:
             return data
         if request.body_end - request.body_start > self._max_body:
             return data
-        self._note_scheme(conversation, below[: request.body_start])
-        return None if run_now(self._begin(conversation, request, below[request.body_start :])) else data
+        self._note_scheme(connection, below[: request.body_start])
+        return None if run_now(self._begin(connection, request, below[request.body_start :])) else data
 
-    async def _begin(self, conversation: HttpConnection, request: RequestHead, body: bytes) -> bool:
+    async def _begin(self, connection: HttpConnection, request: RequestHead, body: bytes) -> bool:
         try:
-            account = conversation.owner = (await self._authenticate(request.authorization)).account
+            account = connection.owner = (await self._authenticate(request.authorization)).account
         except MdashError:
             return False
         if request.method is None:
-            self._put(conversation, await self._answer(request, account, body))
+            self._put(connection, await self._answer(request, account, body))
             return True
-        service, done = self._service, partial(self._done, conversation)
+        service, done = self._service, partial(self._done, connection)
         try:
             key = DeviceKey.find(account, request.device)
             call = await operations.begin_call(service, key, request.method, body, request.timeout, done)
         except Exception as exc:
-            self._put(conversation, _failure(exc))
+            self._put(connection, _failure(exc))
             return True
         if call is None:
             return False
-        conversation.call = call
-        conversation.wait_until(trio.current_time() + call.timeout)
+        connection.call = call
+        connection.wait_until(trio.current_time() + call.timeout)
         return True
 
-    def _done(self, conversation: HttpConnection, outcome: bytes | Exception) -> None:
-        self._put(conversation, Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
+    def _done(self, connection: HttpConnection, outcome: bytes | Exception) -> None:
+        self._put(connection, Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
 
-    def _put(self, conversation: HttpConnection, answer: Answer) -> None:
+    def _put(self, connection: HttpConnection, answer: Answer) -> None:
         """Send an answer for which the connection's task does not wait."""
-        conversation.end(self._encode(conversation, answer, close=self.closing.is_set()))
-        conversation.wait_until(trio.current_time() + KEEP_ALIVE)
+        connection.end(self._encode(connection, answer, close=self.closing.is_set()))
+        connection.wait_until(trio.current_time() + KEEP_ALIVE)
 
-    def _note_scheme(self, conversation: HttpConnection, head: bytes) -> None:
+    def _note_scheme(self, connection: HttpConnection, head: bytes) -> None:
         """Record whether the client of a request uses TLS. Behind a proxy each request may come from another client."""
-        conversation.secure = isinstance(conversation.stream, trio.SSLStream)
+        connection.secure = isinstance(connection.stream, trio.SSLStream)
         proxies = self._service.proxies
         if proxies.any_trusted:
-            scheme = "https" if conversation.secure else "http"
-            client = proxies.client(peer_of(conversation.stream), scheme, partial(field_list, head))
-            conversation.secure = client.scheme == "https"
+            scheme = "https" if connection.secure else "http"
+            client = proxies.client(peer_of(connection.stream), scheme, partial(field_list, head))
+            connection.secure = client.scheme == "https"
 
-    def _encode(self, conversation: HttpConnection, answer: Answer, *, close: bool) -> bytes:
-        return answer.encode(close=close, hsts=self._hsts if conversation.secure else b"")
+    def _encode(self, connection: HttpConnection, answer: Answer, *, close: bool) -> bytes:
+        return answer.encode(close=close, hsts=self._hsts if connection.secure else b"")
 
-    async def take(self, conversation: HttpConnection, data: bytes) -> tuple[bytes, Next]:
+    async def take(self, connection: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data` if it is plain. `data` begins with a whole head.
 
         Returns:
             The remaining bytes of `data` and of later reads, and the next step.
         """
-        scope = conversation.scope
+        scope = connection.scope
         request = RequestHead.read(data) if self._open else None
         if request is None or request.body_end - request.body_start > self._max_body:
             return data, Next.ELSEWHERE
-        self._note_scheme(conversation, data[: request.body_start])
+        self._note_scheme(connection, data[: request.body_start])
         try:
             started = time.perf_counter()
             principal = await self._authenticate(request.authorization)
-            conversation.owner = principal.account
+            connection.owner = principal.account
         except StorageError as exc:  # the slow lane would wait for the storage once more
-            await conversation.send(self._encode(conversation, _failure(exc), close=True))
+            await connection.send(self._encode(connection, _failure(exc), close=True))
             return data, Next.END
         except MdashError:
             return data, Next.ELSEWHERE
         held = HeldBody(self._service.bodies, principal.account)
         try:
             if len(data) < request.body_end:
-                rest = await self._read(conversation, request.body_end - len(data), held)
+                rest = await self._read(connection, request.body_end - len(data), held)
                 if rest is None:
                     return data, Next.END
                 data += rest
@@ -274,36 +274,36 @@ class FastLane:
             scope.deadline = inf  # a call has a time-out of its own
             body = data[request.body_start : request.body_end]
             if len(body) > READ_SIZE:  # decoding this much takes time
-                await conversation.turn.give_way()
-            with cancelled_by_hangup(conversation.stream) as hangup:
+                await connection.turn.give_way()
+            with cancelled_by_hangup(connection.stream) as hangup:
                 answer = await self._answer(request, principal.account, body)
         finally:
             self._service.bodies.drop(held)
         if hangup.gone:
             return data, Next.END
         close = request.close or self.closing.is_set()
-        await conversation.send(self._encode(conversation, answer, close=close))
+        await connection.send(self._encode(connection, answer, close=close))
         data = data[request.body_end :]
         if close:
             return data, Next.END
         if data:
-            conversation.turn.count(time.perf_counter() - started)
-            await conversation.turn.pause()  # a packet full of requests must not delay other connections
+            connection.turn.count(time.perf_counter() - started)
+            await connection.turn.pause()  # a packet full of requests must not delay other connections
         return data, Next.READ
 
-    async def _read(self, conversation: HttpConnection, size: int, held: HeldBody) -> bytes | None:
+    async def _read(self, connection: HttpConnection, size: int, held: HeldBody) -> bytes | None:
         """Return at least the next `size` bytes; `None` if they do not come. The client has got an error then."""
-        conversation.scope.deadline = inf
+        connection.scope.deadline = inf
         body = bytearray()
         late = f"the body did not come within {2 * self._body_timeout:g} s"
         with trio.move_on_after(2 * self._body_timeout):
             while len(body) < size:
                 with trio.move_on_after(self._body_timeout) as piece:
                     try:
-                        part = await held.wait(conversation.receive)
+                        part = await held.wait(connection.receive)
                         held.add(len(part or b""))
                     except Busy as exc:
-                        await conversation.send(self._encode(conversation, _failure(exc), close=True))
+                        await connection.send(self._encode(connection, _failure(exc), close=True))
                         return None
                 if piece.cancelled_caught:
                     late = f"nothing of the body came for {self._body_timeout:g} s"
@@ -313,7 +313,7 @@ class FastLane:
                 body += part
         if len(body) < size:
             answer = Answer(408, _json.encode(errors.problem(408, late)))
-            await conversation.send(self._encode(conversation, answer, close=True))
+            await connection.send(self._encode(connection, answer, close=True))
             return None
         held.complete()
         return bytes(body)

@@ -75,7 +75,7 @@ class SlowLane:
         self._config.accesslog = None
         self._config.errorlog = _log
 
-    async def take(self, conversation: HttpConnection, data: bytes) -> tuple[bytes, Next]:
+    async def take(self, connection: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data`: a whole head, or bytes that cannot become one.
 
         Returns:
@@ -85,11 +85,11 @@ class SlowLane:
         http.receive_data(data)
         request = _next_event(http)
         if (refused := _refused(request)) is not None:
-            await conversation.send(refused)
+            await connection.send(refused)
             return b"", Next.END
         request = cast(h11.Request, request)
-        with cancelled_by_hangup(conversation.stream) as hangup:
-            exchange = _Exchange(conversation, http, request, hangup, self._closing)
+        with cancelled_by_hangup(connection.stream) as hangup:
+            exchange = _Exchange(connection, http, request, hangup, self._closing)
             await self._begin(exchange)
             try:
                 await self._app(exchange.asgi_scope, exchange.receive, exchange.asgi_send)
@@ -101,8 +101,8 @@ class SlowLane:
 
     async def _begin(self, exchange: _Exchange) -> None:
         """Let Hypercorn make an ASGI scope of the request."""
-        request, conversation = exchange.request, exchange.conversation
-        stream = conversation.stream
+        request, connection = exchange.request, exchange.connection
+        stream = connection.stream
         secure = isinstance(stream, trio.SSLStream)
         app, spawner = ASGIWrapper(cast(Any, self._app)), cast(Any, exchange)
         http_stream = HTTPStream(
@@ -118,15 +118,15 @@ class SlowLane:
                 state=ConnectionState({}),
             )
         )
-        conversation.owner = None  # of the last request
-        exchange.asgi_scope[ON_KNOWN] = conversation.identify
+        connection.owner = None  # of the last request
+        exchange.asgi_scope[ON_KNOWN] = connection.identify
 
 
 @attrs.define(eq=False)
 class _Exchange:
     """A request and its answer. Translates between the app's messages and the bytes on the connection."""
 
-    conversation: HttpConnection
+    connection: HttpConnection
     http: h11.Connection
     request: h11.Request
     hangup: Hangup
@@ -188,7 +188,7 @@ class _Exchange:
                 return None
             if self.http.they_are_waiting_for_100_continue:
                 await self._write(self.http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-            data = await self.conversation.receive()
+            data = await self.connection.receive()
             if not data:
                 self.lost = True
                 self._over.set()
@@ -228,7 +228,7 @@ class _Exchange:
         try:
             self.lost = True  # stays `True` if the app is cancelled in the middle
             with self.hangup.sending():
-                await self.conversation.send(data)
+                await self.connection.send(data)
             self.lost = False
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self._over.set()

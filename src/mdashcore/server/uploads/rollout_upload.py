@@ -98,9 +98,9 @@ class _Form(ImageBody):
         super().__init__(scope, receive, service)
         self._limit = service.settings.max_body
         self._text = bytearray()
-        self._request: rollout.Request | None = None
+        self._request: rollout.RolloutRequest | None = None
 
-    async def request(self) -> rollout.Request:
+    async def request(self) -> rollout.RolloutRequest:
         """Return the requested rollout. Raises `InvalidInput`."""
         if not self._text:
             raise InvalidInput("what the rollout is to be is missing: the field 'rollout', with JSON")

@@ -32,7 +32,7 @@ from mdashcore._errors import (
 )
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.ota import State, Update
+from mdashcore.ota import Update, UpdateState
 from mdashcore.server.asgi import (
     App,
     BodyTimeout,
@@ -103,7 +103,7 @@ class UploadRoute:
             present = await updates.get(key)
         except Damaged:
             present = None  # the new update takes its place
-        if present is not None and not present.ended and present.state is not State.QUEUED:
+        if present is not None and not present.ended and present.state is not UpdateState.QUEUED:
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()
         blob = blob_key(account, id_)
@@ -135,7 +135,7 @@ class UploadRoute:
         """Wait until the device has confirmed the whole image. Raises the reason if the update ended before."""
         updater = self._service.node.update_supervisor
         with trio.move_on_after(START_TIMEOUT) as timer:
-            await updater.wait(key, lambda update: update.state is not State.QUEUED, id=id)
+            await updater.wait(key, lambda update: update.state is not UpdateState.QUEUED, id=id)
         if timer.cancelled_caught:
             try:
                 await updater.cancel(key)
@@ -210,7 +210,7 @@ class ImageBody:
 
     async def read(self, blobs: BlobStore, key: str, size: int) -> firmware.Image:
         """Read the image from its blob. Raises the error in the image."""
-        limits = firmware.Limits(size=self._max_image)
+        limits = firmware.FirmwareLimits(size=self._max_image)
         return await trio.to_thread.run_sync(_read_image, blobs, key, size, self.filename, limits, self.bare)
 
     async def _image(self) -> AsyncGenerator[bytes, None]:
@@ -266,7 +266,7 @@ class ImageBody:
 
 
 def _read_image(
-    blobs: BlobStore, key: str, size: int, name: str, limits: firmware.Limits, bare: bool
+    blobs: BlobStore, key: str, size: int, name: str, limits: firmware.FirmwareLimits, bare: bool
 ) -> firmware.Image:
     """Check the image in its blob; for a thread."""
     file = io.BufferedReader(_BlobFile(blobs, key, size), buffer_size=2**16)
@@ -307,8 +307,8 @@ def _outcome(update: Update) -> MdashError:
     The text is the device's own, if it gave any.
     """
     words = update.reason or f"the update ended as {update.state}"
-    if update.state is State.TIMED_OUT:
+    if update.state is UpdateState.TIMED_OUT:
         return CallTimeout(words)
-    if update.state in (State.FAILED, State.REJECTED):
+    if update.state in (UpdateState.FAILED, UpdateState.REJECTED):
         return RpcError(-1, words)
     return Conflict(words)

@@ -23,7 +23,7 @@ from mdashcore._events import (
     ResponseReceived,
 )
 from mdashcore.trio.transport.readiness import run_now
-from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, eager
+from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, immediate_sender
 
 __all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "Outcome", "PeerEvent", "late"]
 
@@ -83,7 +83,7 @@ class Link:
 
     __slots__ = (
         "_callers",
-        "_eager",
+        "_immediate",
         "_instant",
         "_latest",
         "_on_rejected",
@@ -105,7 +105,7 @@ class Link:
         self.stream: MessageStream = stream
         self.connection: Connection = connection or Connection()
         self._spawn = spawn
-        self._eager = eager(stream)
+        self._immediate = immediate_sender(stream)
         self._writing = False
         self._latest: tuple[str, object] | None = None
         self._instant = instant
@@ -116,8 +116,8 @@ class Link:
     async def run(self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]]) -> None:
         """Read until the connection ends. `handler` is awaited for each event before the next one."""
         self._wake_writer()  # for control frames that the handshake has caused
-        if self._eager is not None:
-            self._eager.on_message = partial(self._take_now, handler)
+        if self._immediate is not None:
+            self._immediate.on_message = partial(self._take_now, handler)
         try:
             while (message := await self.stream.receive()) is not None:
                 for peer_event in self._hear(message):
@@ -259,7 +259,7 @@ class Link:
     def _wake_writer(self) -> None:
         if self._writing or not (self.connection.has_data_to_send or self.stream.control_pending):
             return
-        if self._eager is None or not self._eager.send_nowait(self.connection.data_to_send()):
+        if self._immediate is None or not self._immediate.send_nowait(self.connection.data_to_send()):
             self._writing = True
             self._spawn(self._write)
 

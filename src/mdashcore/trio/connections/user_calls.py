@@ -15,7 +15,7 @@ from mdashcore.trio.connections.link import Outcome
 
 __all__ = ["UserCalls"]
 
-_UPDATE_EVENTS: Final[dict[str, ota.Event]] = {
+_UPDATE_EVENTS: Final[dict[str, ota.UpdateEvent]] = {
     "OTA.Commit": ota.CommitAccepted(),
     "OTA.Revert": ota.RevertAccepted(),
     "OTA.End": ota.TransferEnded(),
@@ -30,7 +30,9 @@ class UserCalls:
         on_update_event: called with the event that a call means for the device's update.
     """
 
-    def __init__(self, calls: Calls, updates: Updates, on_update_event: Callable[[DeviceKey, ota.Event], None]) -> None:
+    def __init__(
+        self, calls: Calls, updates: Updates, on_update_event: Callable[[DeviceKey, ota.UpdateEvent], None]
+    ) -> None:
         self._calls = calls
         self._updates = updates
         self._on_update_event = on_update_event

@@ -44,12 +44,12 @@ class RolloutSupervisor:
     """The rollouts that this node drives, for the devices that are connected to it.
 
     Args:
-        hands: begins and cancels updates.
+        starter: begins and cancels updates.
     """
 
-    def __init__(self, hub: Hub, hands: UpdateStarter, background: Background) -> None:
+    def __init__(self, hub: Hub, starter: UpdateStarter, background: Background) -> None:
         self._hub = hub
-        self._hands = hands
+        self._starter = starter
         self._background = background
         self._driven: dict[_Key, RolloutDriver] = {}
         self._by_account: dict[str, list[RolloutDriver]] = {}
@@ -128,7 +128,7 @@ class RolloutSupervisor:
 
     async def _take_up(self, key: _Key) -> None:
         try:
-            run = await RolloutPerformer.load(self._hub.rollouts, self._hands, *key)
+            run = await RolloutPerformer.load(self._hub.rollouts, self._starter, *key)
         except NotFound:
             return
         driven = self._driven[key] = RolloutDriver(run, self._retry(), reload=self._new.pop(key, None) is not None)

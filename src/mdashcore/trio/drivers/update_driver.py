@@ -33,7 +33,7 @@ class _Call:
     step: CallStep
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     done: bool = False
-    outcome: ota.Event | None = None
+    outcome: ota.UpdateEvent | None = None
     """The result, or `None` if the call was given up."""
 
 
@@ -63,7 +63,7 @@ class UpdateDriver:
         self._is_here = is_here
         self._said = said
         self._on_news = on_news
-        self._events: deque[ota.Event] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[ota.UpdateEvent] = deque(maxlen=MAX_EVENTS)
         self._calls: deque[_Call] = deque()
         self._wakeup = trio.Event()
         self._stale = False
@@ -77,7 +77,7 @@ class UpdateDriver:
         """The update as it is now."""
         return self._run.update
 
-    def tell(self, *events: ota.Event) -> None:
+    def tell(self, *events: ota.UpdateEvent) -> None:
         """Queue events of the update."""
         self._events.extend(events)
         self._wakeup.set()
@@ -122,7 +122,7 @@ class UpdateDriver:
 
     # Events
 
-    async def _take(self, event: ota.Event) -> None:
+    async def _take(self, event: ota.UpdateEvent) -> None:
         """Apply an event that is not the end of a call."""
         if isinstance(event, ota.DeviceConnected | ota.DeviceDisconnected):
             self._abandon()  # the calls were made on the earlier link
@@ -138,7 +138,7 @@ class UpdateDriver:
         else:
             self._abandon()
 
-    async def _apply(self, event: ota.Event | None) -> None:
+    async def _apply(self, event: ota.UpdateEvent | None) -> None:
         """Apply an event. `None` stands for a step of the wall clock alone."""
         while not self._released:
             try:

@@ -20,7 +20,7 @@ from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.identity import DeviceKey
-from mdashcore.ota import State, Update
+from mdashcore.ota import Update, UpdateState
 from mdashcore.trio.background import Background
 from mdashcore.trio.drivers.update_driver import MAX_EVENTS, UpdateDriver
 
@@ -33,7 +33,7 @@ FOLLOW_BATCH: Final = 32  # drivers that begin to store at the same time, before
 _CALLS: Final = (ota.CommitAccepted, ota.CommitUnsupported, ota.RevertAccepted, ota.TransferEnded)
 """Results of users' calls, which also concern an update that another node drives."""
 
-_QUEUED: Final = f"ota.{State.QUEUED}"
+_QUEUED: Final = f"ota.{UpdateState.QUEUED}"
 _PROGRESS: Final = "ota.progress"
 
 
@@ -52,7 +52,7 @@ class UpdateSupervisor:
         self._here: dict[DeviceKey, ota.Build | None] = {}
         """The devices that are connected to this node, with the build that each has reported on its link."""
         self._drivers: dict[DeviceKey, UpdateDriver] = {}
-        self._pending: dict[DeviceKey, deque[ota.Event]] = {}
+        self._pending: dict[DeviceKey, deque[ota.UpdateEvent]] = {}
         self._look_again: set[DeviceKey] = set()
         self._waiters: defaultdict[DeviceKey, set[trio.Event]] = defaultdict(set)
 
@@ -62,7 +62,7 @@ class UpdateSupervisor:
         self,
         key: DeviceKey,
         id: str,
-        image: Image | ota.Image,
+        image: Image | ota.UpdateImage,
         options: ota.Options = ota.Options(),
         *,
         blob: str | None = None,
@@ -147,7 +147,7 @@ class UpdateSupervisor:
         self._here.pop(key, None)
         self._hand(key, ota.DeviceDisconnected())
 
-    def tell(self, key: DeviceKey, event: ota.Event) -> None:
+    def tell(self, key: DeviceKey, event: ota.UpdateEvent) -> None:
         """Apply an event of a device to its update, if it has one."""
         if isinstance(event, ota.BuildReported) and key in self._here:
             self._here[key] = event.build
@@ -196,7 +196,7 @@ class UpdateSupervisor:
 
     # Internals
 
-    def _hand(self, key: DeviceKey, event: ota.Event) -> bool:
+    def _hand(self, key: DeviceKey, event: ota.UpdateEvent) -> bool:
         """Pass an event to the update's driver, present or about to start. Returns `False` if there is none."""
         if (driver := self._drivers.get(key)) is not None:
             driver.tell(event)
@@ -206,12 +206,12 @@ class UpdateSupervisor:
             return False
         return True
 
-    def _arrival(self, key: DeviceKey) -> tuple[ota.Event, ...]:
+    def _arrival(self, key: DeviceKey) -> tuple[ota.UpdateEvent, ...]:
         """Return the events for a connected device's update that knows nothing of the device's link yet."""
         said = self._here[key]
         return (ota.DeviceConnected(),) if said is None else (ota.DeviceConnected(), ota.BuildReported(said))
 
-    def _expect(self, key: DeviceKey) -> deque[ota.Event] | None:
+    def _expect(self, key: DeviceKey) -> deque[ota.UpdateEvent] | None:
         """Pass on a device's arrival. Returns the events for a driver that has yet to start, else `None`."""
         arrival = self._arrival(key)
         if all(self._hand(key, event) for event in arrival):
@@ -229,7 +229,7 @@ class UpdateSupervisor:
         if pending is not None:
             self._background.spawn(lambda: self._take_up(key, pending))
 
-    async def _take_up(self, key: DeviceKey, pending: deque[ota.Event]) -> None:
+    async def _take_up(self, key: DeviceKey, pending: deque[ota.UpdateEvent]) -> None:
         """Drive the device's update, if it has one that has not ended."""
         run = None
         try:
@@ -247,7 +247,7 @@ class UpdateSupervisor:
             self._come(key)
         self._look_again.discard(key)
 
-    def _drive(self, run: UpdatePerformer, *events: ota.Event) -> None:
+    def _drive(self, run: UpdatePerformer, *events: ota.UpdateEvent) -> None:
         key = run.key
         driver = UpdateDriver(
             run,
@@ -273,7 +273,7 @@ class UpdateSupervisor:
         if driver.replaced and key in self._here and key not in self._drivers:
             self._come(key)
 
-    async def _apply(self, key: DeviceKey, event: ota.Event) -> None:
+    async def _apply(self, key: DeviceKey, event: ota.UpdateEvent) -> None:
         """Apply an event to an update that is not driven here."""
         try:
             await self._hub.updates.apply(key, event)

@@ -18,7 +18,7 @@ __all__ = [
     "PingableStream",
     "Pinger",
     "close_now",
-    "eager",
+    "immediate_sender",
     "write_now",
 ]
 
@@ -78,7 +78,7 @@ class EagerStream(MessageStream, Protocol):
         """
 
 
-def eager(stream: MessageStream) -> EagerStream | None:
+def immediate_sender(stream: MessageStream) -> EagerStream | None:
     """Return the stream if it is eager, else `None`. `isinstance` would take as long as half a handshake."""
     return cast(EagerStream, stream) if hasattr(stream, "send_nowait") else None
 

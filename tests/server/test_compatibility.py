@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mdashcore.server.api.elsewhere import ELSEWHERE, instead_of
+from mdashcore.server.api.compatibility import ELSEWHERE, instead_of
 
 
 @pytest.mark.parametrize("known", ELSEWHERE)
