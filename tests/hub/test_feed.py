@@ -133,7 +133,7 @@ def test_an_answer_is_bounded(tools, feed):
     for _ in range(MAX_RESULTS + 5):
         emit(tools, feed, "n")
     assert len(query(tools, feed, limit=10**9)) == MAX_RESULTS
-    assert len(tools.run(feed.page("alice", 0))) == notification_reader.PAGE
+    assert len(tools.run(feed.page("alice", 0))) == notification_reader.LOG_PAGE
 
 
 @pytest.mark.parametrize("data", [b"1e999", b"9" * 5000, b"[" * 64 + b"]" * 64])

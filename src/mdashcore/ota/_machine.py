@@ -219,8 +219,8 @@ def advance(update: Update, event: UpdateEvent, *, now: float) -> Update:
     Raises:
         TypeError: `update` or `event` has another type, for example a class of events in place of an instance.
 
-    >>> from mdashcore.ota import CancelRequested, Image, Update
-    >>> update = Update.queued("u1", Image(name="fw.zip", size=100_000, sha256="0" * 64), now=0.0)
+    >>> from mdashcore.ota import CancelRequested, Update, UpdateImage
+    >>> update = Update.queued("u1", UpdateImage(name="fw.zip", size=100_000, sha256="0" * 64), now=0.0)
     >>> advance(update, CancelRequested(), now=1.0).state
     <UpdateState.CANCELED: 'CANCELED'>
     """
