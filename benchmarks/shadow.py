@@ -20,7 +20,7 @@ from typing import Any
 
 from mdashcore import shadow as shadows
 from mdashcore._json import encode
-from mdashcore.shadow import ShadowLimits, Shadow, delta, merge
+from mdashcore.shadow import Shadow, ShadowLimits, delta, merge
 
 FAN_OUT = 8
 SIZES = [1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000]  # bytes, both sections
