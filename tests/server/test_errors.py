@@ -31,6 +31,7 @@ ERRORS = {
     "DeviceOffline": (_errors.DeviceOffline("away"), 503, "away"),
     "InvalidInput": (_errors.InvalidInput("bad"), 400, "bad"),
     "InvalidShadowUpdate": (_errors.InvalidShadowUpdate("bad"), 400, "bad"),
+    "InvalidSetting": (_errors.InvalidSetting("bad"), 400, "bad"),
     "InvalidFirmware": (_errors.InvalidFirmware("bad"), 400, "bad"),
     "TooLarge": (_errors.TooLarge("large"), 413, "large"),
     "UnsupportedContent": (_errors.UnsupportedContent("packed"), 415, "packed"),

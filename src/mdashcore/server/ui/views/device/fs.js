@@ -64,11 +64,13 @@ export async function writeFile(id, filename, bytes, {signal, onProgress}) {
   try {
     let offset = 0;
     do {
+      signal?.throwIfAborted(); // between two parts: the device might take a part that was given up after the draft is removed
       const part = bytes.subarray(offset, offset + CHUNK);
-      await call(id, "FS.Put", {filename: draft, data: toBase64(part), append: offset > 0}, {signal, timeout: TIMEOUT});
+      await call(id, "FS.Put", {filename: draft, data: toBase64(part), append: offset > 0}, {timeout: TIMEOUT});
       offset += part.length;
       onProgress?.(bytes.length ? offset / bytes.length : 1, offset);
     } while (offset < bytes.length);
+    signal?.throwIfAborted();
     try {
       await renameFile(id, draft, filename);
     } catch (error) {
