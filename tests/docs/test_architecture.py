@@ -1,9 +1,12 @@
-"""The page on the architecture shows the folders that exist, and the modules that it names are there."""
+"""The pages on the architecture and on storage show the folders, modules and collections that exist."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from mdashcore.hub.feed import log_names
+from mdashcore.hub.records.schema import COLLECTIONS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -29,3 +32,14 @@ def test_modules_that_are_named_exist(text):
     named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", text))
     assert named
     assert not [path for path in named if not (PACKAGE / path).exists() and not (SOURCE / path).exists()]
+
+
+def test_every_collection_has_its_row():
+    """With the form of its keys, what a document holds, and whether a backup has it; and both logs are named."""
+    page = (ROOT / "docs" / "reference" / "storage.md").read_text()
+    section = page.partition("## What a service stores")[2]
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| (.+) \| (yes|no) \|$", section, re.MULTILINE)
+    assert rows == [
+        (each.name, each.key, each.holds, "yes" if each.exported else "no") for each in COLLECTIONS.values()
+    ]
+    assert all(f"`{name}`" in section for name in log_names("ACCOUNT"))
