@@ -8,6 +8,7 @@ levels on Python 3.13, and later readers of the document may recurse once for ea
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import accumulate
 from math import isfinite
 from typing import Any, Final
@@ -77,6 +78,11 @@ def check(raw: bytes, *, max_depth: int = MAX_DEPTH) -> None:
         raise InvalidInput(f"not valid JSON: {reason(exc)}") from None
     if too_deep(raw, max_depth):
         raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
+
+
+def json_array(parts: Iterable[bytes]) -> bytes:
+    """Return the JSON array of values that are already encoded."""
+    return b"[%b]" % b",".join(parts)
 
 
 def encode_strictly(value: object, *, max_depth: int = MAX_DEPTH) -> bytes:

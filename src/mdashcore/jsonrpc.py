@@ -375,4 +375,4 @@ def _checked_id(id: RawJson) -> RawJson:
 
 def encode_batch(parts: Iterable[bytes]) -> bytes:
     """Join encoded messages into one batch (section 6)."""
-    return b"[%b]" % b",".join(parts)
+    return _json.json_array(parts)

@@ -252,8 +252,8 @@ class Gateway:
         start = _start(query)
         if start is None:
             start = await feed.end(principal.account)  # before the client is told that it is subscribed
-        listener = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
-        serve = partial(self._service.node.subscribers.serve, listener, authenticate=authenticate)
+        subscriber = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
+        serve = partial(self._service.node.subscribers.serve, subscriber, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
 
     async def _cut_off(self, deadline: float) -> None:

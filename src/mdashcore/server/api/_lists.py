@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from quart import Response, request
 
-from mdashcore import _json, jsonrpc
+from mdashcore import _json
 from mdashcore.server.api._request import answer, principal, service
 from mdashcore.server.service import Service
 from mdashcore.trio.turns import Pace
@@ -63,7 +63,7 @@ async def send_values(values: Iterable[Any]) -> Response:
     for value in values:
         parts.append(_json.encode(value))
         await pace()
-    return answer(jsonrpc.encode_batch(parts))
+    return answer(_json.json_array(parts))
 
 
 async def _array(values: AsyncGenerator[bytes, None], pace: Pace) -> AsyncGenerator[bytes, None]:
