@@ -37,6 +37,7 @@ from mdashcore.trio.node import NodeSettings
 
 # How long laws are looked at; `make proofs` chooses the other one. Without a deadline: a busy machine is no failure.
 hypothesis.settings.register_profile("gate", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("again", deadline=None, max_examples=10)  # on another Python, after "gate"
 hypothesis.settings.register_profile("proof", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("gate")
 
