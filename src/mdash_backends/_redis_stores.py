@@ -18,8 +18,8 @@ Finer tags would need an index that spans slots, which could not be kept consist
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from functools import lru_cache
 from typing import Final
 
@@ -159,7 +159,7 @@ def _family(*parts: str) -> _Family:
     return _Family(slot_of(tag), b"{%b}:" % tag)
 
 
-async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncIterator[list[bytes]]:
+async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncGenerator[list[bytes], None]:
     """Yield the keys in a family's index that start with a prefix, a page at a time.
 
     A page starts after the last key of the page before, so a key that exists all the time is given once.
@@ -207,11 +207,12 @@ class RedisDocuments:
 
     async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
         family = self._keys(collection)
-        async for page in _index_pages(self._client, family, prefix):
-            values = await self._client.call(family.slot, b"MGET", *(family(b"value:" + raw) for raw in page))
-            for raw, value in zip(page, values, strict=True):
-                if value is not None:
-                    yield _document(_decode(raw), value)
+        async with aclosing(_index_pages(self._client, family, prefix)) as pages:
+            async for page in pages:
+                values = await self._client.call(family.slot, b"MGET", *(family(b"value:" + raw) for raw in page))
+                for raw, value in zip(page, values, strict=True):
+                    if value is not None:
+                        yield _document(_decode(raw), value)
 
     def _keys(self, collection: str) -> _Family:
         return documents_family(self._prefix, collection)
@@ -328,9 +329,10 @@ class RedisBlobs:
         return await self._exchange(key, None)
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
-        async for page in _index_pages(self._client, self._family, prefix):
-            for raw in page:
-                yield _decode(raw)
+        async with aclosing(_index_pages(self._client, self._family, prefix)) as pages:
+            async for page in pages:
+                for raw in page:
+                    yield _decode(raw)
 
     async def _head(self, key: str) -> _Head | None:
         raw = await self._client.call(self._family.slot, b"HGET", self._family(b"heads"), encode_key(key))
