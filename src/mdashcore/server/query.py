@@ -63,16 +63,21 @@ def query_value(query: str, name: str) -> str | None:
     return next((value for given, value in parse_query(query, errors="replace") if given == name), None)
 
 
-def check_query(query: str, known: Collection[str]) -> None:
-    """Raise `InvalidInput` for an unknown parameter, or one given twice. The text names it, and the known ones.
+def check_query(query: str, known: Collection[str]) -> list[tuple[str, str]]:
+    """Return the parameters of a query string, without the access token.
 
     Args:
         query: the query string as it was sent.
+
+    Raises:
+        InvalidInput: a parameter is unknown, or given twice. The text names it, and the known ones.
     """
+    given = parse_query(query) if query else []
     seen = set()
-    for name, _ in parse_query(query) if query else ():
+    for name, _ in given:
         if name not in known and name != ACCESS_TOKEN:
             raise InvalidInput(f"unknown parameter {name[:64]!r}; known are {', '.join([*known, ACCESS_TOKEN])}")
         if name in seen and name not in REPEATABLE:
             raise InvalidInput(f"{name} is given twice")
         seen.add(name)
+    return [(name, value) for name, value in given if name != ACCESS_TOKEN]

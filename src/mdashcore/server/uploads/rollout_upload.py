@@ -23,7 +23,7 @@ from mdashcore.server.asgi import (
     Send,
 )
 from mdashcore.server.http.guards import check_request
-from mdashcore.server.query import check_query, query_value
+from mdashcore.server.query import check_query
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.update_query import flag
 from mdashcore.server.uploads.update_upload import ImageBody, answer
@@ -83,9 +83,7 @@ class RolloutRoute:
 
 def _is_bare(query: str) -> bool:
     """Return whether the query asks for ``bare=1``. Raises `InvalidInput` for unknown parameters."""
-    check_query(query, ("bare",))
-    value = query_value(query, "bare")
-    return value is not None and flag("bare", value)
+    return any(flag(name, value) for name, value in check_query(query, ("bare",)))
 
 
 class _Form(ImageBody):

@@ -10,7 +10,7 @@ import attrs
 
 from mdashcore import ota
 from mdashcore._errors import InvalidInput
-from mdashcore.server.query import ACCESS_TOKEN, check_query, parse_query
+from mdashcore.server.query import check_query
 
 __all__ = ["PARAMETERS", "UpdateRequest", "flag"]
 
@@ -28,10 +28,8 @@ class UpdateRequest:
     @classmethod
     def of(cls, query: str) -> UpdateRequest:
         """Parse a query string. Raises `InvalidInput`, whose text names the unknown or invalid parameter."""
-        check_query(query, PARAMETERS)
-        given = [(name, text) for name, text in parse_query(query) if name != ACCESS_TOKEN]
         values: dict[str, Any] = {}
-        for name, text in given:
+        for name, text in check_query(query, PARAMETERS):
             field, read = PARAMETERS[name]
             values[field] = read(name, text)
         queue, bare = values.pop("queue", False), values.pop("bare", False)
