@@ -13,6 +13,8 @@ from typing import Final
 import attrs
 import trio
 
+from mdashcore.trio.run_wide import RunWide
+
 __all__ = ["SLICE", "Pace", "Turn"]
 
 SLICE: Final = 0.002  # seconds of work at a time: a call of a device has six steps, each of which may wait for one
@@ -46,16 +48,7 @@ class _Turns:
                 del self._queues[owner]
 
 
-_current: trio.lowlevel.RunVar[_Turns | None] = trio.lowlevel.RunVar("mdash_turns", default=None)
-
-
-def _turns() -> _Turns:
-    """Return the turns of this Trio run, created on first use."""
-    turns = _current.get()
-    if turns is None:
-        turns = _Turns()
-        _current.set(turns)
-    return turns
+_turns: Final = RunWide("mdash_turns", _Turns)
 
 
 class Turn:

@@ -16,6 +16,8 @@ from typing import Final, TypeAlias
 
 import trio
 
+from mdashcore.trio.run_wide import RunWide
+
 __all__ = ["HALF_CLOSED_TIME", "Hangup", "cancelled_by_hangup", "sees_hangups", "transport_of"]
 
 _log = logging.getLogger(__name__)
@@ -70,17 +72,7 @@ class _Watcher:
             self._epoll.close()
 
 
-_current: trio.lowlevel.RunVar[_Watcher | None] = trio.lowlevel.RunVar("mdash_hangups", default=None)
-
-
-def _watcher() -> _Watcher:
-    """Return the watcher of the Trio run. The first call starts it."""
-    watcher = _current.get()
-    if watcher is None:
-        watcher = _Watcher()
-        _current.set(watcher)
-        trio.lowlevel.spawn_system_task(watcher.run)
-    return watcher
+_watcher: Final = RunWide("mdash_hangups", _Watcher, _Watcher.run)
 
 
 class Hangup:

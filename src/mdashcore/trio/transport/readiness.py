@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from mdashcore.trio.run_wide import RunWide
 from mdashcore.trio.turns import SLICE
 
 __all__ = ["Inflow", "run_now"]
@@ -114,17 +115,7 @@ class _Poller:
             self._epoll.close()
 
 
-_current: trio.lowlevel.RunVar[_Poller | None] = trio.lowlevel.RunVar("mdash_poller", default=None)
-
-
-def _poller() -> _Poller:
-    """Return the poller of this Trio run, created on first use."""
-    poller = _current.get()
-    if poller is None:
-        poller = _Poller()
-        _current.set(poller)
-        trio.lowlevel.spawn_system_task(poller.run)
-    return poller
+_poller: Final = RunWide("mdash_poller", _Poller, _Poller.run)
 
 
 class Inflow:
