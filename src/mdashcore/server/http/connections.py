@@ -29,6 +29,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._all: set[HttpConnection] = set()
+        self._leaving: set[HttpConnection] = set()
 
     @contextmanager
     def member(self, connection: HttpConnection) -> Iterator[None]:
@@ -38,24 +39,27 @@ class Connections:
             yield
         finally:
             self._all.discard(connection)
+            self._leaving.discard(connection)
 
     def make_room(self, now: float) -> bool:
         """End the connections that were answered the longest ago. Returns `False` if there is none that may be ended.
 
         Strangers that the server waits for end first, then strangers that wait for the server. If no stranger was quiet
         for `QUIET`, one ends all the same. Without any stranger, known clients that are quiet end; and if all are at
-        work, one of the account that has more than half of the connections.
+        work, one of the account that has more than half of the connections. An ended connection keeps its descriptor
+        until its task has run: no known client ends before that, as the room may be enough.
         """
         strangers = [each for each in self._all if each.is_stranger]
         quiet = [each for each in strangers if each.answered_at <= now - QUIET]
         ended = heapq.nsmallest(ENDED_TOGETHER, quiet, key=_rank) or heapq.nsmallest(1, strangers, key=_rank)
-        if not ended:
+        if not ended and not self._leaving:
             idle = [each for each in self._all if each.waits_for_client and each.answered_at <= now - QUIET]
             ended = heapq.nsmallest(ENDED_TOGETHER, idle, key=_rank) or heapq.nsmallest(1, self._of_most(), key=_rank)
         for connection in ended:
             self._all.discard(connection)
+            self._leaving.add(connection)
             connection.cancel()
-        return bool(ended)
+        return bool(self._leaving)
 
     def _of_most(self) -> list[HttpConnection]:
         """Return the connections of the account that has more than half of all; none if there is no such account."""
