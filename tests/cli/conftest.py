@@ -19,8 +19,8 @@ from typing import Any
 
 import attrs
 import pytest
-from children import default_signals
-from forked import Forked
+from forked import CHEAP_MDASH, Forked
+from warm import warm_programs
 from websockets.sync.client import connect
 
 from mdashcore.cli import main
@@ -46,8 +46,9 @@ class Process:
     """A running ``mdash``; what it writes is kept, and can be waited for.
 
     Args:
-        wrapper: the beginning of the command line.
-        forked: start it in a moment, see `forked`.
+        wrapper: the beginning of the command line, of a process that is not forked but started anew.
+        program: what is run instead of the command, as `Forked` takes it.
+        ignored: signals that it is started with ignored.
     """
 
     def __init__(
@@ -55,18 +56,18 @@ class Process:
         *args: str,
         env: Mapping[str, str] | None = None,
         wrapper: tuple[str, ...] = (),
-        forked: bool = False,
+        program: tuple[str, ...] = CHEAP_MDASH,
+        ignored: tuple[int, ...] = (),
     ) -> None:
         (stdout, its_stdout), (stderr, its_stderr) = os.pipe(), os.pipe()
         environment = CLEAN_ENV | dict(env or {})
-        if forked and not wrapper:
-            self.process: Any = Forked(
-                "-m", "mdashcore.cli", *args, env=environment, stdout=its_stdout, stderr=its_stderr
-            )
-        else:
+        if wrapper:
             command = [*wrapper, str(MDASH), *args]
-            with default_signals():
-                self.process = subprocess.Popen(command, stdout=its_stdout, stderr=its_stderr, env=environment)
+            self.process: Any = subprocess.Popen(command, stdout=its_stdout, stderr=its_stderr, env=environment)
+        else:
+            self.process = Forked(
+                *program, *args, env=environment, stdout=its_stdout, stderr=its_stderr, ignored=ignored
+            )
         for end in (its_stdout, its_stderr):
             os.close(end)
         self._lines: dict[str, list[str]] = {"out": [], "err": []}
@@ -133,6 +134,21 @@ class Process:
             self._news.notify_all()
 
 
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, Mapping[str, str]], str]]:
+    """Runs a line of shell, where `mdash` is found: what it prints. It has to succeed, and to complain of nothing."""
+    folder = tmp_path_factory.mktemp("bin")
+
+    def paste(line: str, env: Mapping[str, str] = CLEAN_ENV) -> str:
+        env = {**env, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, env=env)
+        assert (done.returncode, done.stderr) == (0, ""), line
+        return done.stdout
+
+    with warm_programs(folder):
+        yield paste
+
+
 Spawn = Callable[..., Process]
 Mdash = Callable[..., Done]
 
@@ -149,7 +165,7 @@ def spawn(scratch: dict[str, str]) -> Iterator[Spawn]:
     processes: list[Process] = []
 
     def start(*args: str, env: Mapping[str, str] | None = None, **options: Any) -> Process:
-        processes.append(Process(*args, env={**scratch, **(env or {})}, forked=True, **options))
+        processes.append(Process(*args, env={**scratch, **(env or {})}, **options))
         return processes[-1]
 
     yield start

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,14 +14,6 @@ from mdashcore.cli.demo import DEVICES, register, renew_key
 from mdashcore.identity import DeviceKey
 
 THREE = ["lamp", "meter", "pump"]
-
-
-def paste(line: str) -> str:
-    """What a shell prints for a line."""
-    assert shutil.which("curl"), "these tests need curl"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stderr) == (0, ""), line
-    return done.stdout
 
 
 def named(devices):
@@ -45,25 +32,25 @@ def test_three_devices_are_connected_when_it_says_so(demo):
     assert [device["shadow"]["state"]["reported"]["ota"]["app"] for device in devices] == ["demo"] * 3
 
 
-def test_it_is_up_soon(demo):
+def test_it_is_up_soon(start_demo):
     """Starting takes less than 3 s of the processor, which is what it takes on an idle machine."""
-    assert demo.cpu < 3
+    assert start_demo(wrapper=("env",)).cpu < 3  # started anew, as people start it
 
 
-def test_curl_lists_the_devices(demo):
+def test_curl_lists_the_devices(demo, shell):
     """The first line lists them."""
-    assert [device["id"] for device in named(json.loads(paste(demo.curls[0])))] == THREE
+    assert [device["id"] for device in named(json.loads(shell(demo.curls[0])))] == THREE
 
 
-def test_curl_calls_a_device(demo):
+def test_curl_calls_a_device(demo, shell):
     """The second line toggles a pin: pasted twice, it is as it was."""
-    values = [json.loads(paste(demo.curls[1]))["value"] for _ in range(2)]
+    values = [json.loads(shell(demo.curls[1]))["value"] for _ in range(2)]
     assert sorted(values) == [0, 1]
 
 
-def test_curl_sets_a_shadow_and_sees_it_reported(demo):
+def test_curl_sets_a_shadow_and_sees_it_reported(demo, shell):
     """The third line switches the lamp on, and shows that the lamp reports to be on."""
-    accepted, shadow = map(json.loads, paste(demo.curls[2]).splitlines())
+    accepted, shadow = map(json.loads, shell(demo.curls[2]).splitlines())
     assert accepted["state"] == {"desired": {"on": True}}
     assert shadow["state"]["reported"]["on"] is True
     assert "delta" not in shadow["state"]
@@ -74,14 +61,13 @@ def test_there_are_three_curl_lines(demo):
     assert len(demo.curls) == 3
 
 
-def test_the_other_lines_work_as_well(demo):
+def test_the_other_lines_work_as_well(demo, shell):
     """After the `export` line, the `mdash` lines need nothing else."""
     export = re.search("^  (export .+)$", demo.process.out, re.MULTILINE)[1]
-    mdash = Path(sys.executable).with_name("mdash")
     lines = [line for line in re.findall("^  (mdash .+)$", demo.process.out, re.MULTILINE) if "notify" not in line]
     assert len(lines) == 2
     for line in lines:
-        out = paste(f"{export}; {line.replace('mdash', shlex.quote(str(mdash)), 1)}")
+        out = shell(f"{export}; {line}")
         assert "lamp" in out or "brightness" in out
 
 
@@ -93,12 +79,12 @@ def test_the_login_is_an_admins(demo, mdash):
 
 
 @pytest.mark.parametrize("command", ["demo", "serve"])
-def test_a_taken_port(demo, run, command):
+def test_a_taken_port(demo, spawn, command):
     """Says which address is taken, and what to do, in one line; the exit code is 3."""
     address = demo.url.removeprefix("http://")
-    done = run(command, "--bind", address)
-    assert (done.code, done.out) == (3, "")
-    assert done.err == (
+    process = spawn(command, "--bind", address)
+    assert (process.wait(), process.out) == (3, "")
+    assert process.err == (
         f"Error: cannot listen on {address}: Address already in use; choose another address with --bind HOST:PORT\n"
     )
 
@@ -145,12 +131,12 @@ async def test_a_store_that_remembers(server):
     assert (await hub.shadows.get(DeviceKey("demo", "lamp"))).desired == {"on": True, "brightness": 60}
 
 
-def test_it_goes_on_where_it_ended(tmp_path, start_demo):
+def test_it_goes_on_where_it_ended(tmp_path, start_demo, shell):
     """By itself it keeps its state in a folder: started again, the lamp is what it was told to be before."""
     kept = {"MDASH_DEMO_STORE": f"sqlite://{tmp_path}/store"}
     folder = ("--folder", str(tmp_path / "devices"))
     first = start_demo(*folder, env=kept)
-    paste(first.curls[2])
+    shell(first.curls[2])
     assert first.process.end() == 0
     second = start_demo(*folder, env=kept)
     response = httpx.get(f"{second.url}/api/v2/devices/lamp/shadow", headers={"Authorization": f"Bearer {second.key}"})

@@ -6,7 +6,6 @@ import io
 import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -99,7 +98,7 @@ from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device.connect import run_virtual_device
 
 run_virtual_device.__kwdefaults__["backoff"] = Backoff(first=0.05, most=0.2)
-sys.exit(main(sys.argv[2:]))
+sys.exit(main(sys.argv[1:]))
 """
 """Runs ``mdash`` as its arguments say; a device that has lost its server looks for it again right away."""
 
@@ -114,7 +113,7 @@ def fleet(spawn, mdash, wait_told, tmp_path):
             self.start()
             token = mdash("devices", "add", "d1", env=self.env).out.split()[1]
             env = {"MDASH_SERVER": self.env["MDASH_SERVER"], "MDASH_TOKEN": token}
-            self.device = spawn("device", "--id", "lamp", env=env, wrapper=(sys.executable, "-c", DIALS_SOON))
+            self.device = spawn("device", "--id", "lamp", env=env, program=("-c", DIALS_SOON))
             wait_told(self.env, "online", "d1")
 
         def start(self):
@@ -149,7 +148,7 @@ def restart_during_the_transfer(fleet, spawn, firmware, number=signal.SIGKILL, *
     assert watching.err.count("Looking again") == watching.err.count("The server is back") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.proof)])
 def test_a_server_that_is_restarted_during_the_transfer(fleet, image, spawn, number):
     """The command looks for it again, says so once, and goes on to the end, with the commit that it was told to do."""
     restart_during_the_transfer(fleet, spawn, image("2.0", size=200_000), number)

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import select
-import shlex
 import signal
 import subprocess
 import sys
@@ -163,12 +162,9 @@ def test_notify_ends_with_its_key(alice, mdash, spawn):
     assert listener.err.endswith("revoked\n")
 
 
-def test_a_reader_that_goes_away(demo):
+def test_a_reader_that_goes_away(demo, shell):
     """`mdash logs | head` ends without a complaint."""
-    line = f"{shlex.quote(str(MDASH))} logs --json | head -c 1"
-    env = CLEAN_ENV | demo.by_key
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, env=env, timeout=30)
-    assert (done.stdout, done.stderr) == ("[", "")
+    assert shell("mdash logs --json | head -c 1", CLEAN_ENV | demo.by_key) == "["
 
 
 FAILURES = {

@@ -20,7 +20,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from pathlib import Path
 import attrs
 import pytest
 from children import default_signals
+from warm import warm_programs
 
 from mdashcore.cli import main
 
@@ -132,19 +132,15 @@ def pages(page: Callable[[str], Page]) -> list[Page]:
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for PATH with this environment's `mdash` and `python3`, and a `curl` that also prints the status."""
     folder = tmp_path_factory.mktemp("bin")
     curl = shutil.which("curl")
     assert curl, "the documentation's commands need curl"
-    for name, command in {
-        "mdash": f'"{sys.executable}" -m mdashcore.cli',
-        "python3": f'"{sys.executable}"',
-        "curl": rf'"{curl}" --no-progress-meter -w "\n%{{http_code}}\n"',
-    }.items():
-        (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        (folder / name).chmod(0o755)
-    return folder
+    (folder / "curl").write_text(f'#!/bin/sh\nexec "{curl}" --no-progress-meter -w "\\n%{{http_code}}\\n" "$@"\n')
+    (folder / "curl").chmod(0o755)
+    with warm_programs(folder):
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -159,14 +155,14 @@ def environment(commands: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def start(environment: dict[str, str]) -> Callable[..., object]:
+def start(environment: dict[str, str], commands: Path) -> Callable[..., object]:
     """Starts a command, or a Python program given as text; a context that gives the `Process`."""
 
     @contextmanager
     def started(
         command: str, *, python: bool = False, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> Iterator[Process]:
-        arguments = [sys.executable, "-W", "error", "-c", command] if python else ["bash", "-c", command]
+        arguments = [commands / "python3", "-W", "error", "-c", command] if python else ["bash", "-c", command]
         with default_signals():
             process = subprocess.Popen(
                 arguments,
@@ -251,6 +247,11 @@ class Demo:
     def here(self, code: str) -> str:
         """Code of a page, with this demo's address."""
         return code.replace(ADDRESS, self.address)
+
+    @property
+    def header(self) -> dict[str, str]:
+        """Of a request that uses its key."""
+        return {"Authorization": f"Bearer {self.key}"}
 
     @property
     def variables(self) -> dict[str, str]:

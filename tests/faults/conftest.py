@@ -14,7 +14,7 @@ import attrs
 import httpx
 import pytest
 import trio
-from forked import Forked
+from forked import CHEAP_MDASH, Forked
 
 _spec = importlib.util.spec_from_file_location("redis_servers", Path(__file__).parents[1] / "backends" / "conftest.py")
 assert _spec is not None
@@ -51,7 +51,7 @@ async def _serving(store: str) -> AsyncIterator[ServerProcess]:
     stdout, its_stdout = os.pipe()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     process = Forked(
-        *("-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--log-level", "error", "--store", store),
+        *(*CHEAP_MDASH, "serve", "--bind", "127.0.0.1:0", "--log-level", "error", "--store", store),
         env={**os.environ, "MDASH_REGISTER_ADMIN": "root:secret"},
         stdout=its_stdout,
         stderr=nowhere,
@@ -67,7 +67,9 @@ async def _serving(store: str) -> AsyncIterator[ServerProcess]:
                     assert data, "the server did not start"
                     line += data
             url = line.decode().split()[-1]
-            async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=20) as http:
+            async with httpx.AsyncClient(
+                base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=20, verify=False
+            ) as http:
                 yield ServerProcess(process, url, http)
     finally:
         process.kill()

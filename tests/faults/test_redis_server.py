@@ -15,7 +15,7 @@ import trio_websocket
 from mdashcore import _json
 from mdashcore.testing.device import ScriptedDevice, connect_device
 
-ROUNDS = [3, pytest.param(200, marks=pytest.mark.proof)]
+ROUNDS = [2, pytest.param(200, marks=pytest.mark.proof)]
 TIMEOUT = 1  # seconds that the server gives Redis
 FAST = TIMEOUT + 2.0  # seconds for an answer while Redis is away, on a machine that is busy
 BACK = 5.0  # seconds after its return, in which everything has to work

@@ -6,8 +6,6 @@ import os
 import pty
 import signal
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ import attrs
 import pytest
 import trio
 import trustme
+from forked import CHEAP_MDASH, Piped, piped
 
 PATIENCE = 30.0  # seconds for what a process says: far above what it takes on a busy machine
 
@@ -25,17 +24,16 @@ PATIENCE = 30.0  # seconds for what a process says: far above what it takes on a
 class Server:
     """A running ``mdash serve``."""
 
-    process: trio.Process
+    process: Piped
     port: int
     said: bytes = b""
 
     async def hup(self, answer: str) -> None:
         """Send SIGHUP, and wait for what the log says of it."""
-        assert self.process.stderr is not None
         self.process.send_signal(signal.SIGHUP)
         with trio.fail_after(PATIENCE):
             while answer.encode() not in self.said:
-                self.said += await self.process.stderr.receive_some()
+                self.said += await self.process.errors.receive_some()
         self.said = b""
 
     async def certificate(self) -> bytes:
@@ -54,35 +52,15 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*options: str, **streams: Any) -> AsyncIterator[Server]:
+async def serving(*options: str, stdin: int | None = None) -> AsyncIterator[Server]:
     """A server with these options."""
-    command = [
-        sys.executable,
-        "-m",
-        "mdashcore.cli",
-        "serve",
-        "--bind",
-        "127.0.0.1:0",
-        "--store",
-        "memory://",
-        *options,
-    ]
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    process = await trio.lowlevel.open_process(command, start_new_session=True, **streams)
-    try:
+    command = (*CHEAP_MDASH, "serve", "--bind", "127.0.0.1:0", "--store", "memory://", *options)
+    async with piped(*command, stdin=stdin) as process:
         line = b""
         with trio.fail_after(PATIENCE):
-            assert process.stdout is not None
             while not line.endswith(b"\n"):
-                line += await process.stdout.receive_some()
+                line += await process.output.receive_some()
         yield Server(process, int(line.rpartition(b":")[2]))
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-            for pipe in (process.stdout, process.stderr):
-                if pipe is not None:
-                    await pipe.aclose()
 
 
 @pytest.fixture
@@ -118,25 +96,24 @@ async def test_a_renewed_certificate_is_served(issue: Callable[[], tuple[str, ..
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("damage", ["no PEM", "another key", "gone", "half"])
-async def test_a_certificate_that_cannot_be_used_is_not(
-    issue: Callable[[], tuple[str, ...]], tmp_path: Path, damage: str
-) -> None:
+async def test_a_certificate_that_cannot_be_used_is_not(issue: Callable[[], tuple[str, ...]], tmp_path: Path) -> None:
     """The log says why, and the old one stays, until one comes that is right."""
+    key = tmp_path / "key.pem"
+    damages: dict[str, Callable[[], object]] = {
+        "no PEM": lambda: key.write_text("no PEM"),
+        "another key": lambda: trustme.CA().issue_cert("127.0.0.1").private_key_pem.write_to_path(key),
+        "gone": lambda: key.unlink(),
+        "half": lambda: key.write_text(key.read_text()[:100]),
+    }
     async with serving(*issue()) as server:
-        old = await server.certificate()
-        key = tmp_path / "key.pem"
-        if damage == "gone":
-            key.unlink()
-        elif damage == "another key":
-            trustme.CA().issue_cert("127.0.0.1").private_key_pem.write_to_path(key)
-        else:
-            key.write_text("no PEM" if damage == "no PEM" else key.read_text()[:100])
-        await server.hup("the old certificate stays in use: certificate")
-        assert await server.certificate() == old
-        issue()
-        await server.hup("new connections get the certificate that is there now")
-        assert await server.certificate() != old
+        for name, damage in damages.items():
+            old = await server.certificate()
+            damage()
+            await server.hup("the old certificate stays in use: certificate")
+            assert await server.certificate() == old, name
+            issue()
+            await server.hup("new connections get the certificate that is there now")
+            assert await server.certificate() != old, name
 
 
 async def test_without_tls_nothing_happens() -> None:
@@ -152,14 +129,14 @@ async def test_a_closed_terminal_ends_the_server() -> None:
     """As it ends what else ran in it: there SIGHUP says that nobody is left to press Ctrl-C."""
     terminal, inside = pty.openpty()
     try:
-        async with serving(stdin=inside, stderr=subprocess.DEVNULL) as server:
+        async with serving(stdin=inside) as server:
             os.close(inside)
             inside = -1
             os.close(terminal)
             terminal = -1
             server.process.send_signal(signal.SIGHUP)
             with trio.fail_after(PATIENCE):
-                assert await server.process.wait() == 0
+                assert await server.process.wait_async() == 0
     finally:
         for fd in (terminal, inside):
             if fd >= 0:

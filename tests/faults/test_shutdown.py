@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,7 +12,7 @@ import attrs
 import httpx
 import pytest
 import trio
-from children import default_signals
+from forked import Piped, piped
 from websockets.frames import Opcode
 
 from mdashcore import _json
@@ -56,7 +54,7 @@ trio.run(lambda: serve(ServerConfig(bind="127.0.0.1:0", store="memory://"), on_s
 class Child:
     """A server in a process of its own."""
 
-    process: trio.Process
+    process: Piped
     port: int
     key: str
     tokens: dict[str, str]
@@ -76,10 +74,9 @@ class Child:
         started = trio.current_time()
         self.process.send_signal(number)
         with trio.fail_after(4 * LIMIT):
-            await self.process.wait()
+            await self.process.wait_async()
         took = trio.current_time() - started
-        assert self.process.stderr is not None
-        errors = b"".join([chunk async for chunk in self.process.stderr]).decode()
+        errors = b"".join([chunk async for chunk in self.process.errors]).decode()
         assert self.process.returncode == 0, errors
         return took, errors
 
@@ -87,25 +84,12 @@ class Child:
 @asynccontextmanager
 async def child_server() -> AsyncIterator[Child]:
     """A server that runs, and accepts connections."""
-    with default_signals():
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-    try:
+    async with piped("-c", SERVER) as process:
         line = b""
         with trio.fail_after(4 * PATIENCE):
-            assert process.stdout is not None
             while not line.endswith(b"\n"):
-                line += await process.stdout.receive_some()
+                line += await process.output.receive_some()
         yield Child(process, **_json.decode(line))
-    finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-            for pipe in (process.stdout, process.stderr):
-                assert pipe is not None
-                await pipe.aclose()
 
 
 async def request(raw: Any, child: Child, method: str, path: str, body: bytes = b"", length: int | None = None) -> None:
