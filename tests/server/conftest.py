@@ -12,10 +12,10 @@ from mdashcore.server.service import ServiceSettings
 @pytest.fixture
 def lane() -> str:
     """The usual one; a module may have all its tests run in `every_lane` by a fixture of this name."""
-    return "at once"
+    return "immediate"
 
 
-@pytest.fixture(params=["at once", "fast lane", "no epoll", "slow lane"])
+@pytest.fixture(params=["immediate", "fast lane", "no epoll", "slow lane"])
 def every_lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of them: the fast one without a task, with one, and with one where the system has no epoll; Hypercorn's."""
     if request.param == "no epoll":
@@ -32,4 +32,4 @@ def settings(lane: str) -> ServiceSettings:
 @pytest.fixture
 def instant(lane: str) -> bool:
     """Whether the store of `server` says that it never waits; a test may deny that by parametrizing with this name."""
-    return lane == "at once"
+    return lane == "immediate"

@@ -191,7 +191,7 @@ CASES |= {
 
 @attrs.frozen
 class Lanes:
-    """A server that answers at once, one whose store may wait, and one without the fast lane.
+    """A server in the immediate mode, one whose store may wait, and one without the fast lane.
 
     Each has alice and her device d1, which echoes params.
     """
@@ -279,8 +279,8 @@ async def test_odd_requests_are_answered_alike(open_raw: Any) -> None:
     async with open_lanes(open_raw) as lanes:
         for name, data in CASES.items():
             with trio.fail_after(60):
-                at_once, fast, slow = [await lanes.answers(number, data) for number in range(3)]
-            assert at_once == fast == slow, name
+                immediate, fast, slow = [await lanes.answers(number, data) for number in range(3)]
+            assert immediate == fast == slow, name
             assert fast, name
 
 

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdashcore.trio.transport.readiness import Inflow, run_now
+from mdashcore.trio.transport.readiness import Inflow
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="sockets are read from by tasks")
 
@@ -538,59 +538,3 @@ def test_each_run_reads_for_itself() -> None:
     for thread in threads:
         thread.join(60)
     assert not failures
-
-
-# Running without a task
-
-
-async def _returns() -> int:
-    return 1
-
-
-async def _raises() -> int:
-    raise KeyError(1)
-
-
-def test_what_waits_for_nothing_runs_without_a_task() -> None:
-    """Its result is returned, its error raised."""
-    assert run_now(_returns()) == 1
-    with pytest.raises(KeyError):
-        run_now(_raises())
-
-
-@pytest.mark.parametrize(
-    "wait",
-    [
-        trio.lowlevel.checkpoint,
-        trio.sleep_forever,
-        lambda: trio.Event().wait(),
-    ],
-)
-async def test_what_does_wait_is_told_so(wait: Callable[[], Awaitable[None]]) -> None:
-    """Its scopes are left, and what it waited for does not find anyone."""
-    cleaned = False
-
-    async def run() -> None:
-        nonlocal cleaned
-        try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1000):
-                await wait()
-        finally:
-            cleaned = True
-
-    with pytest.raises(RuntimeError, match="instant"):
-        run_now(run())
-    assert cleaned
-    await trio.lowlevel.checkpoint()
-
-
-async def test_nobody_is_woken_for_what_has_waited() -> None:
-    """An event, set later, must not wake the task in whose name it was waited for."""
-    event = trio.Event()
-    with pytest.raises(RuntimeError, match="instant"):
-        run_now(event.wait())
-    assert event.statistics().tasks_waiting == 0
-    event.set()
-    with trio.move_on_after(0.05) as timer:
-        await trio.sleep_forever()
-    assert timer.cancelled_caught

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -14,6 +14,7 @@ import trio.testing
 from mdashcore import _json
 from mdashcore._errors import DeviceOffline, RpcError
 from mdashcore._events import RequestReceived
+from mdashcore.server.immediate import ImmediateLink
 from mdashcore.trio.connections.link import POLICY_VIOLATION, Link, PeerEvent
 from mdashcore.trio.transport.server_websocket import MAX_DEFERRED
 from mdashcore.trio.turns import SLICE
@@ -22,10 +23,10 @@ PATIENCE = 5.0
 """Seconds for what has to happen."""
 
 
-@pytest.fixture(params=[True, False], ids=["instant", "waiting"])
-def instant(request: pytest.FixtureRequest) -> bool:
+@pytest.fixture(params=[ImmediateLink, Link])
+def link_type(request: pytest.FixtureRequest) -> type[Link]:
     """All is the same where the handlers may have to wait."""
-    return bool(request.param)
+    return cast(type[Link], request.param)
 
 
 @attrs.define
@@ -43,14 +44,14 @@ Handler = Callable[[Talk, PeerEvent], Awaitable[None]]
 
 
 @pytest.fixture
-def talking(open_pair: Any, instant: bool) -> Any:
+def talking(open_pair: Any, link_type: type[Link]) -> Any:
     """Opens a `Talk` whose link has that handler: ``async with talking(handle) as talk``."""
 
     @asynccontextmanager
     async def open_(handle: Handler) -> AsyncIterator[Talk]:
         server, peer = await open_pair(sockets=True)
         async with trio.open_nursery() as nursery:
-            link = Link(server, spawn=nursery.start_soon, instant=instant)
+            link = link_type(server, spawn=nursery.start_soon)
             talk = Talk(link, peer)
 
             async def handle_and_note(event: PeerEvent) -> None:
@@ -108,11 +109,11 @@ async def test_requests_of_one_packet_are_answered_in_order(talking: Any, count:
 
 
 @pytest.mark.parametrize("name", ["method", r"\u006dethod", r"met\u0068od"])
-async def test_a_request_is_known_however_its_method_is_written(talking: Any, instant: bool, name: str) -> None:
+async def test_a_request_is_known_however_its_method_is_written(talking: Any, link_type: type[Link], name: str) -> None:
     """JSON has more than one way to write a name: a handler that has to wait is given its own turn for each of them."""
 
     async def wait_and_echo(talk: Talk, event: PeerEvent) -> None:
-        if not instant:
+        if link_type is Link:
             await trio.lowlevel.checkpoint()
         await echo(talk, event)
 

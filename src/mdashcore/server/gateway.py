@@ -27,11 +27,13 @@ from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.forwarded import Client, peer_of
 from mdashcore.server.http.root_path import Elsewhere, RootPath
+from mdashcore.server.immediate import ImmediateLane, ImmediateLink
 from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
 from mdashcore.server.query import check_query, known_parameters, query_value
 from mdashcore.server.service import Service
-from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
+from mdashcore.storage import INSTANT
+from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link
 from mdashcore.trio.connections.subscribers import Subscriber
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.server_websocket import READ_SIZE, Request, ServerWebSocket
@@ -81,7 +83,9 @@ class Gateway:
         self._heads: set[trio.CancelScope] = set()
         root = service.settings.root_path
         self._root = RootPath(root)
-        self._lane = FastLane(service, lambda value: service.authenticator.authenticate(value), self._root.take_off)
+        is_instant = INSTANT in service.hub.backend.capabilities
+        lane_type, self._link_type = (ImmediateLane, ImmediateLink) if is_instant else (FastLane, Link)
+        self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value))
         self._slow_lane = SlowLane(app or _no_app, self._lane.closing, root)
 
     async def serve(
@@ -230,7 +234,7 @@ class Gateway:
         ws.owner = device.account
         check_query(query, known_parameters("GET", DEVICE_PATH))
         ws.limit(self._service.node.devices.limits.max_message, MAX_SKIPPED)
-        return partial(self._service.node.devices.serve, device, ws)
+        return partial(self._service.node.devices.serve, device, ws, self._link_type)
 
     def _client(self, stream: trio.abc.Stream, request: Request) -> Client:
         scheme = "https" if isinstance(stream, trio.SSLStream) else "http"

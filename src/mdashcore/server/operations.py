@@ -10,10 +10,9 @@ from mdashcore.identity import DeviceKey
 from mdashcore.server.http.conditions import Conditions
 from mdashcore.server.service import Service
 from mdashcore.server.shielding import SOON, shielded
-from mdashcore.trio.connections.calls import MAX_PARAMS, BegunCall
-from mdashcore.trio.connections.link import Outcome
+from mdashcore.trio.connections.calls import MAX_PARAMS
 
-__all__ = ["MAX_BODY", "Versioned", "begin_call", "call", "read_shadow", "update_shadow"]
+__all__ = ["MAX_BODY", "Versioned", "call", "prepare_call", "read_shadow", "update_shadow"]
 
 
 MAX_BODY: Final = MAX_PARAMS  # bytes: the largest frame of a device, four times the largest shadow. Decoding a megabyte
@@ -39,20 +38,12 @@ async def call(service: Service, key: DeviceKey, method: str, body: bytes, timeo
         InvalidInput: the params, the method's name or the time-out are invalid.
         MdashError: as `UserCalls.call`.
     """
-    params, seconds = _prepare(service, method, body, timeout)
+    params, seconds = prepare_call(service, method, body, timeout)
     return await service.node.user_calls.call(key, method, params, timeout=seconds)
 
 
-async def begin_call(
-    service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None, done: Outcome
-) -> BegunCall | None:
-    """Start a call without waiting for the answer, as `UserCalls.begin`."""
-    params, seconds = _prepare(service, method, body, timeout)
-    return await service.node.user_calls.begin(key, method, params, done, timeout=seconds)
-
-
-def _prepare(service: Service, method: str, body: bytes, timeout: str | None) -> tuple[bytes | None, float]:
-    """Return the params and the time-out in seconds."""
+def prepare_call(service: Service, method: str, body: bytes, timeout: str | None) -> tuple[bytes | None, float]:
+    """Return the params and the time-out in seconds. Raises `InvalidInput`."""
     params = body.strip()
     if params:
         _json.decode_foreign(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around the params is one more level

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import formatdate
 from enum import Enum, auto
 from functools import lru_cache, partial
@@ -30,11 +31,9 @@ from mdashcore.server.http.bodies import HeldBody
 from mdashcore.server.http.conditions import Conditions, etag
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.forwarded import hsts_header, peer_of
-from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
+from mdashcore.server.http.hangup import cancelled_by_hangup
 from mdashcore.server.http.request_head import RequestHead, field_list
 from mdashcore.server.service import Service
-from mdashcore.storage import INSTANT
-from mdashcore.trio.transport.readiness import run_now
 from mdashcore.trio.transport.server_websocket import READ_SIZE
 
 __all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "FastLane", "Next", "date"]
@@ -103,129 +102,54 @@ class FastLane:
 
     Args:
         authenticate: authenticates by the value of `Authorization`. If it raises, the request is not plain.
-        take_off: returns a request without the root path; `None` for a request that is not below it.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        authenticate: Callable[[str], Awaitable[Principal]],
-        take_off: Callable[[bytes], bytes | None] = lambda data: data,
-    ) -> None:
+    def __init__(self, service: Service, authenticate: Callable[[str], Awaitable[Principal]]) -> None:
         self._service = service
-        self._take_off = take_off
         self._authenticate = authenticate
         self._open = service.settings.fast_lane
         self._max_body = min(operations.MAX_BODY, service.settings.max_body)
         self._body_timeout = service.settings.body_timeout
         self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
-        self._instant = self._open and INSTANT in service.hub.backend.capabilities
-        self._resting: set[HttpConnection] = set()
+        self._resting: set[trio.CancelScope] = set()
         self.closing: trio.Event = trio.Event()
         """Set when every answer is the last of its connection."""
 
     def close(self) -> None:
         """Make every answer the last of its connection. Connections that wait for no answer end immediately."""
         self.closing.set()
-        for connection in self._resting:
-            connection.resting.cancel()
+        for scope in self._resting:
+            scope.cancel()
 
     async def rest(self, connection: HttpConnection, idle: float) -> bytes:
         """Wait for a request that the caller has to answer.
-
-        Meanwhile plain requests are answered without waking the task, if they need no waiting.
 
         Args:
             idle: seconds for the first byte.
 
         Returns:
-            The first bytes of any other request; empty if the connection is to be closed.
+            The first bytes of the request; empty if the connection is to be closed.
         """
-        connection.wait_until(trio.current_time() + idle)
-        if self._instant:
-            connection.inflow.take = partial(self._take_now, connection)
-        self._resting.add(connection)
-        try:
-            while not self.closing.is_set():
-                with trio.CancelScope(deadline=connection.deadline) as connection.resting:
-                    data = await connection.receive()
-                if connection.resting.cancelled_caught:
-                    if trio.current_time() < connection.deadline and not self.closing.is_set():
-                        continue
-                    if connection.call is None:
-                        break
-                    data = b""
-                if data is None and (connection.call is None or not sees_hangups()):
-                    break
-                if connection.call is not None:
-                    await self._end_call(connection)
-                await connection.flush()
-                if data is None:
-                    break
-                if self.closing.is_set():
-                    await connection.part()
-                elif data:
-                    return data
+        if self.closing.is_set():
             return b""
+        with self._resting_in(trio.CancelScope(deadline=trio.current_time() + idle)) as scope:
+            data = await connection.receive()
+        if scope.cancelled_caught or data is None:
+            return b""
+        if self.closing.is_set():
+            await connection.part()
+            return b""
+        return data
+
+    @contextmanager
+    def _resting_in(self, scope: trio.CancelScope) -> Iterator[trio.CancelScope]:
+        """Open a scope that `close` cancels."""
+        self._resting.add(scope)
+        try:
+            with scope:
+                yield scope
         finally:
-            self._resting.discard(connection)
-            connection.inflow.take = None
-            connection.abandon()
-
-    async def _end_call(self, connection: HttpConnection) -> None:
-        """Wait for the end of the call, and end it at its deadline.
-
-        Raises:
-            trio.BrokenResourceError: the client has gone. No answer is sent.
-        """
-        with cancelled_by_hangup(connection.stream) as hangup:  # no task reads meanwhile
-            await connection.wait_answered()
-        if hangup.gone:
-            raise trio.BrokenResourceError("the client has gone")
-        if connection.call is not None:
-            self._put(connection, _failure(connection.call.give_up()))
-
-    def _take_now(self, connection: HttpConnection, data: bytes) -> bytes | None:
-        """Answer a plain request, or begin to. Returns the bytes that cannot be answered without waiting."""
-        if connection.call is not None:
-            return data
-        below = self._take_off(data)
-        request = None if below is None else RequestHead.read(below)
-        if below is None or request is None or request.body_end != len(below) or request.close:
-            return data
-        if request.body_end - request.body_start > self._max_body:
-            return data
-        self._note_scheme(connection, below[: request.body_start])
-        return None if run_now(self._begin(connection, request, below[request.body_start :])) else data
-
-    async def _begin(self, connection: HttpConnection, request: RequestHead, body: bytes) -> bool:
-        try:
-            account = connection.owner = (await self._authenticate(request.authorization)).account
-        except MdashError:
-            return False
-        if request.method is None:
-            self._put(connection, await self._answer(request, account, body))
-            return True
-        service, done = self._service, partial(self._done, connection)
-        try:
-            key = DeviceKey.find(account, request.device)
-            call = await operations.begin_call(service, key, request.method, body, request.timeout, done)
-        except Exception as exc:
-            self._put(connection, _failure(exc))
-            return True
-        if call is None:
-            return False
-        connection.call = call
-        connection.wait_until(trio.current_time() + call.timeout)
-        return True
-
-    def _done(self, connection: HttpConnection, outcome: bytes | Exception) -> None:
-        self._put(connection, Answer(200, outcome) if isinstance(outcome, bytes) else _failure(outcome))
-
-    def _put(self, connection: HttpConnection, answer: Answer) -> None:
-        """Send an answer for which the connection's task does not wait."""
-        connection.end(self._encode(connection, answer, close=self.closing.is_set()))
-        connection.wait_until(trio.current_time() + KEEP_ALIVE)
+            self._resting.discard(scope)
 
     def _note_scheme(self, connection: HttpConnection, head: bytes) -> None:
         """Record whether the client of a request uses TLS. Behind a proxy each request may come from another client."""
@@ -255,7 +179,7 @@ class FastLane:
             principal = await self._authenticate(request.authorization)
             connection.owner = principal.account
         except StorageError as exc:  # the slow lane would wait for the storage once more
-            await connection.send(self._encode(connection, _failure(exc), close=True))
+            await connection.send(self._encode(connection, failure(exc), close=True))
             return data, Next.END
         except MdashError:
             return data, Next.ELSEWHERE
@@ -303,7 +227,7 @@ class FastLane:
                         part = await held.wait(connection.receive)
                         held.add(len(part or b""))
                     except Busy as exc:
-                        await connection.send(self._encode(connection, _failure(exc), close=True))
+                        await connection.send(self._encode(connection, failure(exc), close=True))
                         return None
                 if piece.cancelled_caught:
                     late = f"nothing of the body came for {self._body_timeout:g} s"
@@ -332,7 +256,7 @@ class FastLane:
             status = NOT_MODIFIED if found.body is None else 200
             return Answer(status, found.body or b"", {"etag": etag(found.version)})
         except Exception as exc:
-            return _failure(exc)
+            return failure(exc)
 
 
 @lru_cache(maxsize=64)  # the number of statuses is small
@@ -350,7 +274,8 @@ def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode()
 
 
-def _failure(error: Exception) -> Answer:
+def failure(error: Exception) -> Answer:
+    """Return the answer to a request that has failed. Logs errors of storage, and those that are no `MdashError`."""
     if not isinstance(error, MdashError):
         _log.error("a request failed", exc_info=error)
         return Answer(500, _json.encode(errors.problem(500, "internal error")))

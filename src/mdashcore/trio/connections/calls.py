@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-import attrs
 import msgspec
 
 from mdashcore import notifications
 from mdashcore._checked import number
 from mdashcore._connection import ConnectionLimits
-from mdashcore._errors import CallTimeout, DeviceOffline, InvalidInput, TooLarge
+from mdashcore._errors import DeviceOffline, InvalidInput, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
-from mdashcore.trio.connections.link import Link, Outcome, late
+from mdashcore.trio.connections.link import Link
 
-__all__ = ["Ask", "BegunCall", "Calls", "DeviceCall", "LocalCaller", "make_call"]
+__all__ = ["Ask", "Calls", "DeviceCall", "LocalCaller", "make_call"]
 
 MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: larger params can never be sent
 
@@ -51,26 +50,6 @@ class DeviceCall(msgspec.Struct, gc=False):
 
 Ask: TypeAlias = Callable[[str, DeviceCall], Awaitable[RawJson]]
 """Requests a call from another node, which is named by its id."""
-
-
-@attrs.frozen
-class BegunCall:
-    """A call that no task waits for. The code that has begun it has to end it in time."""
-
-    _link: Link
-    _id: int
-    _method: str
-    timeout: float
-    """Seconds."""
-
-    def abandon(self) -> None:
-        """Forget the call: its callback is not called any more."""
-        self._link.abandon(self._id)
-
-    def give_up(self) -> CallTimeout:
-        """Abandon the call after its time-out. Returns the error to report."""
-        self.abandon()
-        return late(self._method, self.timeout)
 
 
 class Calls:
@@ -118,23 +97,25 @@ class Calls:
         self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
         """Do the same as `call`, and notify subscribers of the call if it can be made."""
-        node = await self._show(key, method, params)
+        node = await self.show(key, method, params)
         return await self._do(node, self._request(key, method, params, timeout))
-
-    async def begin_shown(
-        self, key: DeviceKey, method: str, params: RawJson | None, done: Outcome, timeout: float
-    ) -> BegunCall | None:
-        """Begin `call_shown`, with `done` called at the end. Returns `None` if the device is not connected here."""
-        link = self._link(key)
-        if link is None:
-            return None
-        await self._show(key, method, params)
-        return BegunCall(link, link.begin(method, params, done), method, timeout)
 
     async def notify_shown(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Send a notification to a device and show it to subscribers. Raises as `call`, except the device's errors."""
-        node = await self._show(key, method, params)
+        node = await self.show(key, method, params)
         await self._do(node, DeviceCall.of(key, method, params, None))
+
+    async def show(self, key: DeviceKey, method: str, params: RawJson | None) -> str:
+        """Notify subscribers of a call that the caller makes next. Returns the node that the device is connected to.
+
+        Raises:
+            NotFound, DeviceOffline, TooLarge: the call cannot be made, and was not notified.
+        """
+        node = await self._whereabouts(key)
+        if params is not None and len(params) > MAX_PARAMS:
+            raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
+        await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
+        return node
 
     async def do_here(self, call: DeviceCall) -> RawJson:
         """Call a device that is connected to this node. Raises `DeviceOffline` for any other."""
@@ -162,13 +143,6 @@ class Calls:
         if node == self._node or self._ask is None:
             return await self.do_here(call)
         return await self._ask(node, call)
-
-    async def _show(self, key: DeviceKey, method: str, params: RawJson | None) -> str:
-        node = await self._whereabouts(key)
-        if params is not None and len(params) > MAX_PARAMS:
-            raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
-        await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
-        return node
 
 
 async def make_call(link: Link | None, call: DeviceCall) -> RawJson:

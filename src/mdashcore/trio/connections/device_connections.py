@@ -13,7 +13,6 @@ from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
 from mdashcore.identity import Device, DeviceKey
-from mdashcore.storage import INSTANT
 from mdashcore.trio.background import Background
 from mdashcore.trio.connections.conduct import Conduct
 from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, DeviceConnection
@@ -90,18 +89,21 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         """The limits of a device's connection."""
         self.conduct: Conduct = Conduct()
 
-    async def serve(self, device: Device, stream: PingableStream) -> None:
-        """Run the connection of an authenticated device until it ends."""
+    async def serve(self, device: Device, stream: PingableStream, link_type: type[Link] = Link) -> None:
+        """Run the connection of an authenticated device until it ends.
+
+        Args:
+            link_type: the class of the device's link.
+        """
         if self._closing is not None:
             stream.close(GOING_AWAY, self._closing)
             await stream.send([])
             return
         session = await self._hub.presence.claim(device.key, self._node)
-        link = Link(
+        link = link_type(
             stream,
             spawn=self._background.spawn,
             connection=Connection(self.limits),
-            instant=INSTANT in self._hub.backend.capabilities,
             on_rejected=lambda event: connected.rejected(event),
         )
         connected = DeviceConnection(

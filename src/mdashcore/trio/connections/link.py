@@ -22,10 +22,9 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore.trio.transport.readiness import run_now
 from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, immediate_sender
 
-__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Link", "Outcome", "PeerEvent", "late"]
+__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Handler", "Link", "Outcome", "PeerEvent", "late"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +43,9 @@ Outcome: TypeAlias = Callable[[bytes | Exception], None]
 
 PeerEvent = RequestReceived | NotificationReceived
 """The events that a link passes to its handler."""
+
+Handler: TypeAlias = Callable[[PeerEvent], Coroutine[Any, Any, None]]
+"""Handles an event of the peer."""
 
 
 class _Slot:
@@ -77,14 +79,12 @@ class Link:
     Args:
         spawn: starts a task that outlives its caller, such as `nursery.start_soon`.
         connection: a new one, if the usual limits do not fit.
-        instant: whether the handler of `run` never waits.
         on_rejected: called with each frame of the peer that was rejected; must not raise.
     """
 
     __slots__ = (
         "_callers",
         "_immediate",
-        "_instant",
         "_latest",
         "_on_rejected",
         "_spawn",
@@ -99,7 +99,6 @@ class Link:
         *,
         spawn: Callable[[Callable[[], Awaitable[None]]], object],
         connection: Connection | None = None,
-        instant: bool = False,
         on_rejected: Callable[[FrameRejected], None] = lambda event: None,
     ) -> None:
         self.stream: MessageStream = stream
@@ -108,16 +107,15 @@ class Link:
         self._immediate = immediate_sender(stream)
         self._writing = False
         self._latest: tuple[str, object] | None = None
-        self._instant = instant
         self._on_rejected = on_rejected
         self._callers: dict[int, Outcome] = {}
         stream.on_control = self._wake_writer
 
-    async def run(self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]]) -> None:
+    async def run(self, handler: Handler) -> None:
         """Read until the connection ends. `handler` is awaited for each event before the next one."""
         self._wake_writer()  # for control frames that the handshake has caused
         if self._immediate is not None:
-            self._immediate.on_message = partial(self._take_now, handler)
+            self._immediate.on_message = partial(self._receive_now, handler)
         try:
             while (message := await self.stream.receive()) is not None:
                 for peer_event in self._hear(message):
@@ -235,13 +233,14 @@ class Link:
                 self._forsake(event)
         return events
 
-    def _take_now(
-        self, handler: Callable[[PeerEvent], Coroutine[Any, Any, None]], message: bytes | BrokenMessage
-    ) -> bool:
-        if not self._instant and type(message) is bytes and (_METHOD in message or _ESCAPE in message):
-            return False  # possibly a request, whose handler may have to wait
-        for event in self._hear(message):
-            run_now(handler(event))
+    def _receive_now(self, handler: Handler, message: bytes | BrokenMessage) -> bool:
+        """Receive a message without waking the task of `run`, unless the handler may be needed. It may have to wait.
+
+        Returns whether the message was received.
+        """
+        if type(message) is bytes and (_METHOD in message or _ESCAPE in message):
+            return False
+        self._hear(message)  # no events: those have a method
         self._wake_writer()
         return True
 

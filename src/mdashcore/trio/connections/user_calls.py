@@ -10,12 +10,11 @@ from mdashcore._errors import Conflict, InvalidAnswer, RpcError
 from mdashcore.hub.updates.service import Updates
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
-from mdashcore.trio.connections.calls import BegunCall, Calls
-from mdashcore.trio.connections.link import Outcome
+from mdashcore.trio.connections.calls import Calls
 
-__all__ = ["UserCalls"]
+__all__ = ["UPDATE_EVENTS", "UserCalls"]
 
-_UPDATE_EVENTS: Final[dict[str, ota.UpdateEvent]] = {
+UPDATE_EVENTS: Final[dict[str, ota.UpdateEvent]] = {
     "OTA.Commit": ota.CommitAccepted(),
     "OTA.Revert": ota.RevertAccepted(),
     "OTA.End": ota.TransferEnded(),
@@ -54,28 +53,9 @@ class UserCalls:
             elif isinstance(exc, RpcError) and method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
                 self._on_update_event(key, ota.CommitUnsupported())
             raise
-        if (event := _UPDATE_EVENTS.get(method)) is not None:
+        if (event := UPDATE_EVENTS.get(method)) is not None:
             self._on_update_event(key, event)
         return result
-
-    async def begin(
-        self, key: DeviceKey, method: str, params: RawJson | None, done: Outcome, *, timeout: float
-    ) -> BegunCall | None:
-        """Start a call for a user without waiting for the result.
-
-        Args:
-            done: called with the outcome of the call.
-            timeout: seconds, which only the caller counts.
-
-        Returns:
-            `None` if the method changes an update, or the device is connected to another node; use `call` then.
-
-        Raises:
-            MdashError: as `call`, if the error is known before an answer.
-        """
-        if method in _UPDATE_EVENTS:
-            return None
-        return await self._calls.begin_shown(key, method, params, done, timeout)
 
     async def notify(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Send a notification to a device for a user. Raises as `call`, except the device's errors."""

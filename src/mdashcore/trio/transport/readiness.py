@@ -11,43 +11,25 @@ import errno
 import logging
 import os
 import select
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from math import inf
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import trio
 
 from mdashcore.trio.run_wide import RunWide
 from mdashcore.trio.turns import SLICE
 
-__all__ = ["Inflow", "run_now"]
+__all__ = ["Inflow"]
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 MAX_EVENTS: Final = 16  # sockets that are read from before other tasks run
 
 MAX_TURN: Final = 2 * SLICE  # seconds of one turn for functions, with a slice for each owner; the tasks do the rest.
 # A message of each of those sockets takes 1 ms
-
-
-def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits to its end, without a task. Raises `RuntimeError` if it waits."""
-    try:
-        trap = coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    if (abort := getattr(trap, "abort_func", None)) is not None:
-        abort(_never)  # the event must not wake the task in whose name the coroutine was run
-    coroutine.close()
-    raise RuntimeError("a store that claims to be instant waits")
-
-
-def _never() -> None:
-    """Serve as abort callback for Trio. It has nothing to do, because the coroutine is closed next."""
 
 
 class _Poller:

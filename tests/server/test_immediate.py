@@ -1,10 +1,10 @@
-"""Requests that are answered at once, without a task: what is special about them, on real connections."""
+"""The immediate mode: what is special about requests that are answered without a task, on real connections."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,16 +15,17 @@ from websockets.frames import Frame, Opcode
 from mdashcore.identity import DeviceKey
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE
 from mdashcore.server.http.hangup import HALF_CLOSED_TIME
+from mdashcore.server.immediate.coroutines import run_now
 from mdashcore.server.run import RunningServer
 from mdashcore.trio.connections.link import Link
 from mdashcore.trio.node import NodeSettings
 from mdashcore.trio.transport.server_websocket import SEND_TIMEOUT
 
 
-@pytest.fixture(params=["at once", "by a task"])
+@pytest.fixture(params=["immediate", "by a task"])
 def instant(request: pytest.FixtureRequest) -> bool:
     """All is the same where the store may have to be waited for."""
-    return bool(request.param == "at once")
+    return bool(request.param == "immediate")
 
 
 @pytest.fixture
@@ -325,3 +326,59 @@ async def test_listeners_hear_everything_once_and_in_order(
         nursery.start_soon(speak)
         await hear(quick)
         await hear(slow)
+
+
+# Running without a task
+
+
+async def _returns() -> int:
+    return 1
+
+
+async def _raises() -> int:
+    raise KeyError(1)
+
+
+def test_what_waits_for_nothing_runs_without_a_task() -> None:
+    """Its result is returned, its error raised."""
+    assert run_now(_returns()) == 1
+    with pytest.raises(KeyError):
+        run_now(_raises())
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        trio.lowlevel.checkpoint,
+        trio.sleep_forever,
+        lambda: trio.Event().wait(),
+    ],
+)
+async def test_what_does_wait_is_told_so(wait: Callable[[], Awaitable[None]]) -> None:
+    """Its scopes are left, and what it waited for does not find anyone."""
+    cleaned = False
+
+    async def run() -> None:
+        nonlocal cleaned
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1000):
+                await wait()
+        finally:
+            cleaned = True
+
+    with pytest.raises(RuntimeError, match="instant"):
+        run_now(run())
+    assert cleaned
+    await trio.lowlevel.checkpoint()
+
+
+async def test_nobody_is_woken_for_what_has_waited() -> None:
+    """An event, set later, must not wake the task in whose name it was waited for."""
+    event = trio.Event()
+    with pytest.raises(RuntimeError, match="instant"):
+        run_now(event.wait())
+    assert event.statistics().tasks_waiting == 0
+    event.set()
+    with trio.move_on_after(0.05) as timer:
+        await trio.sleep_forever()
+    assert timer.cancelled_caught

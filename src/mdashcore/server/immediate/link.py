@@ -1,0 +1,21 @@
+"""A link that handles every message of its device without a task."""
+
+from __future__ import annotations
+
+from mdashcore.server.immediate.coroutines import run_now
+from mdashcore.trio.connections.link import Handler, Link
+from mdashcore.trio.transport.stream import BrokenMessage
+
+__all__ = ["ImmediateLink"]
+
+
+class ImmediateLink(Link):
+    """A link whose handler never waits."""
+
+    __slots__ = ()
+
+    def _receive_now(self, handler: Handler, message: bytes | BrokenMessage) -> bool:
+        for event in self._hear(message):
+            run_now(handler(event))
+        self._wake_writer()
+        return True
