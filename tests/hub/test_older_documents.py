@@ -113,7 +113,7 @@ def test_an_update_goes_on_to_its_end(tools, hub, stored):
     update = tools.run(hub.updates.get(key))
     assert (update.offset, update.revision, update.image.app) == (1024, 0, None)
     assert hub.updates.describe(key, update)["progress_percent"] == 50
-    performer = tools.run(hub.updates.take_up(key))
+    performer = tools.run(hub.updates.load(key))
     assert performer.now() == 1080.0
     for event in (
         ota.DeviceDisconnected(),

@@ -95,7 +95,7 @@ class Place:
         return await self.hub.rollouts.get("alice", self.id)
 
     async def members(self):
-        return {member.device: member async for member in self.hub.rollouts.touched("alice", self.id)}
+        return {member.device: member async for member in self.hub.rollouts.begun_members("alice", self.id)}
 
     async def update(self, device="d0"):
         return await self.hub.updates.get(DeviceKey("alice", device))
@@ -196,7 +196,7 @@ def test_a_short_pause_costs_no_device_its_turn(tools, place):
     tools.run(run.step())
     tools.run(place.hub.rollouts.resume("alice", place.id))
     tools.run(run.reload())
-    tools.run(run.look("d0"))
+    tools.run(run.reload_device("d0"))
     assert tools.run(place.members())["d0"].outcome is Outcome.PENDING
 
 
@@ -208,7 +208,7 @@ def test_what_fails_after_a_retry_has_failed(tools, place):
     tools.run(place.hub.rollouts.retry("alice", place.id))
     tools.run(run.reload())
     tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.CallFailed("OTA.Begin", -1, "no space left")))
-    tools.run(run.look("d0"))
+    tools.run(run.reload_device("d0"))
     tools.run(run.step())
     assert tools.run(place.present()).state is RolloutState.PAUSED
     assert run._starter.began == ["d0"]
@@ -220,7 +220,7 @@ def test_a_decision_is_told_when_the_store_is_back(tools, place):
     run = tools.run(place.drive("d0"))
     tools.run(run.step())
     tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.CallFailed("OTA.Begin", -1, "no space left")))
-    tools.run(run.look("d0"))
+    tools.run(run.reload_device("d0"))
     told, emit = [], place.hub.feed.emit
 
     async def fail(*args):
@@ -250,7 +250,7 @@ def test_clocks_that_differ_skip_no_device_that_begins(tools, place):
     begin = one._starter.start
 
     async def look_meanwhile(*args, **kwargs):
-        await other.look("d0")
+        await other.reload_device("d0")
         await begin(*args, **kwargs)
 
     one._starter = Meddled(one._starter, look_meanwhile)

@@ -159,8 +159,8 @@ async def run(hub):
 
 
 async def member(hub, run):
-    await run.look("d1")
-    (found,) = [each async for each in hub.rollouts.touched("alice", run.id)]
+    await run.reload_device("d1")
+    (found,) = [each async for each in hub.rollouts.begun_members("alice", run.id)]
     return found
 
 
@@ -228,7 +228,7 @@ async def test_a_rollout_moves_with_its_store(hub, backend):
         assert sorted([line async for line in export_store(other)]) == sorted(lines)
         moved = Hub(other, now=lambda: NOW, monotonic=lambda: NOW, entropy=os.urandom)
         assert await moved.rollouts.get("alice", made.id) == made
-        assert [member.device async for member in moved.rollouts.touched("alice", made.id)] == ["d1"]
+        assert [member.device async for member in moved.rollouts.begun_members("alice", made.id)] == ["d1"]
         assert (await check_store(other))[1] == []
 
 

@@ -180,7 +180,7 @@ async def test_a_large_image_streams_through(alice, taker):
 
 async def test_progress_is_told_and_reported(alice, taker, monkeypatch):
     """As notifications, and in `reported.ota`, which the server keeps for a device that says nothing itself."""
-    monkeypatch.setattr(performer, "PROGRESS_TELL_INTERVAL", 0)
+    monkeypatch.setattr(performer, "UPDATE_PROGRESS_INTERVAL", 0)
     async with alice.listen() as ear:
         async with alice.calling("POST", "/devices/d1/ota", content=image()) as response:
             await taker.take()

@@ -288,7 +288,7 @@ class Fleet:
 
     async def outcomes(self, id: str) -> dict[str, Any]:
         """The members that have had their turn, by device."""
-        return {member.device: member async for member in self.hub.rollouts.touched("alice", id)}
+        return {member.device: member async for member in self.hub.rollouts.begun_members("alice", id)}
 
     async def names(self, prefix: str = "rollout.") -> list[str]:
         """The notifications of that kind."""
@@ -391,10 +391,10 @@ async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
     devices = await fleet.add(60)
     await fleet.connected()
     first, second = (
-        fleet.node.rollouts.notice,
+        fleet.node.rollouts.on_notification,
         RolloutSupervisor(fleet.hub, fleet.node.update_supervisor, fleet.node.background),
     )
-    fleet.node.rollouts.notice = lambda *told: (first(*told), second.notice(*told))
+    fleet.node.rollouts.on_notification = lambda *told: (first(*told), second.on_notification(*told))
     fleet.node.background.spawn(second.run)
     rollout = await fleet.roll_out(phases=[10, 100], rate=600, max_active=20)
     await fleet.told(rollout.id, RolloutState.COMPLETED)

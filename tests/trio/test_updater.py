@@ -127,7 +127,7 @@ class Lamp:
         """Connect, and say what it runs."""
         self.node, node.lamp = node, self
         node.session = await node.hub.presence.claim(KEY, node.name)
-        await node.update_supervisor.connected(KEY)
+        await node.update_supervisor.on_connected(KEY)
         for method, params in self.device.hello():
             await node.hear(method, params)
 
@@ -137,7 +137,7 @@ class Lamp:
         node.lamp = None
         for call in node.calls:
             call.cancel()
-        node.update_supervisor.disconnected(KEY)
+        node.update_supervisor.on_disconnected(KEY)
         await node.hub.presence.release(KEY, node.session, 0.0)
 
 
@@ -146,7 +146,7 @@ class Ears:
 
     def __init__(self, updater):
         self.device_removed = updater.forget
-        self.build_reported = lambda key, build: updater.tell(key, ota.BuildReported(build))
+        self.build_reported = lambda key, build: updater.on_event(key, ota.BuildReported(build))
 
     def __getattr__(self, name):
         return lambda *args: None
@@ -175,7 +175,7 @@ class Node:
                 account, item = Feed.parse(message)
                 note = decode(item.frame)
                 if note["name"].startswith("ota."):
-                    self.update_supervisor.heard(DeviceKey(account, note["id"]), note["name"])
+                    self.update_supervisor.on_notification(DeviceKey(account, note["id"]), note["name"])
 
     async def call(self, key, method, params=None, *, timeout=None):
         if self.lamp is None or key != KEY:
@@ -609,11 +609,11 @@ async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, he
     """It was stopped when it had stored the end, and had not let go of the image: the next one does, at its start."""
     update = await site.start(here)
     here.update_supervisor.forget(KEY)
-    run = await here.hub.updates.take_up(KEY)
+    run = await here.hub.updates.load(KEY)
     ended = ota.advance(run.update, ota.CancelRequested(), now=EPOCH)
     await here.hub.updates.store.records.put(str(run.key), ended)
     assert await site.images() == [blob_key("alice", update.id)]
-    await here.update_supervisor.take_up_all()
+    await here.update_supervisor.resume_all()
     assert await site.images() == []
     assert [past.state for past in (await here.hub.updates.history(KEY)).past] == [UpdateState.CANCELED]
 
@@ -671,7 +671,7 @@ async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_cloc
     await lamp.join(there)
     update = await there.ends()
     assert update.state is UpdateState.COMMITTED
-    here.update_supervisor.disconnected(KEY)
+    here.update_supervisor.on_disconnected(KEY)
     await trio.sleep(60)
     assert here.update_supervisor._drivers == {}
 
@@ -700,7 +700,7 @@ async def test_a_commit_by_way_of_another_node(autojump_clock, site, here, there
     await lamp.join(there)
     await site.start(there)
     await here.comes_to(UpdateState.UNCOMMITTED)
-    here.update_supervisor.tell(KEY, event)
+    here.update_supervisor.on_event(KEY, event)
     assert (await here.ends()).state is end
     await trio.sleep(1)
     assert there.update_supervisor._drivers == {}
@@ -726,10 +726,10 @@ async def test_a_node_that_dies(autojump_clock, site, here):
         await trio.sleep(1)
     lamp.node = None
     lamp.deaf.clear()
-    await here.update_supervisor.take_up_all()
+    await here.update_supervisor.resume_all()
     assert here.update_supervisor._drivers == {}  # somebody seems to hold the device
     await here.hub.presence.release(KEY, doomed.session, 0.0)
-    await here.update_supervisor.take_up_all()
+    await here.update_supervisor.resume_all()
     assert list(here.update_supervisor._drivers) == [KEY]
     await lamp.join(here)
     assert (await here.ends()).state is UpdateState.COMMITTED
@@ -809,7 +809,7 @@ class Chaos:
         await self.start_node(name)
         if held:
             await self.nodes[name].hub.presence.release(KEY, node.session, 0.0)
-        await self.nodes[name].update_supervisor.take_up_all()
+        await self.nodes[name].update_supervisor.resume_all()
 
     async def join(self, name):
         node = self.nodes[name]
@@ -920,7 +920,7 @@ async def commits(node, lamp):
         await lamp.handle("OTA.Commit", None)
     except RpcError as exc:
         event = ota.CommitUnsupported() if ota.lacks_method(exc.code, exc.message) else None
-    node.update_supervisor.tell(KEY, event)
+    node.update_supervisor.on_event(KEY, event)
 
 
 async def runs(lamp):
@@ -1033,6 +1033,6 @@ async def test_a_device_that_never_forgets(autojump_clock, site, here):
     await site.start(here, AUTO)
     await trio.sleep(10)
     await lamp.handle("OTA.End", None)
-    here.update_supervisor.tell(KEY, ota.TransferEnded())
+    here.update_supervisor.on_event(KEY, ota.TransferEnded())
     assert (await here.ends()).state is UpdateState.COMMITTED
     assert trio.current_time() < 800

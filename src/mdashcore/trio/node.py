@@ -79,8 +79,8 @@ class Node:
             self.background,
             self.pinger,
             self._presence_feed,
-            on_connected=lambda key: self.update_supervisor.connected(key),
-            on_disconnected=lambda key: self.update_supervisor.disconnected(key),
+            on_connected=lambda key: self.update_supervisor.on_connected(key),
+            on_disconnected=lambda key: self.update_supervisor.on_disconnected(key),
         )
         self.subscribers: Subscribers = Subscribers(self.background, self.pinger, hub.limits.subscribers)
         self.inbox: Inbox | None = None
@@ -93,8 +93,8 @@ class Node:
                 self.subscribers,
                 self.background,
                 max_answer=settings.max_answer,
-                on_notification=self._notice,
-                on_gap=lambda: self.rollouts.look_everywhere(),
+                on_notification=self._on_notification,
+                on_gap=lambda: self.rollouts.catch_up(),
             )
         self.calls: Calls = Calls(
             hub,
@@ -104,7 +104,7 @@ class Node:
             default_timeout=settings.call_timeout,
         )
         self.update_supervisor: UpdateSupervisor = UpdateSupervisor(hub, LocalCaller(self.calls), self.background)
-        self.user_calls: UserCalls = UserCalls(self.calls, hub.updates, self.update_supervisor.tell)
+        self.user_calls: UserCalls = UserCalls(self.calls, hub.updates, self.update_supervisor.on_event)
         self.rollouts: RolloutSupervisor = RolloutSupervisor(hub, self.update_supervisor, self.background)
 
     # Methods of `HubObserver`
@@ -120,10 +120,10 @@ class Node:
 
     def notified(self, account: str, item: FeedItem) -> None:
         if self.inbox is None:  # else the bus delivers it, in the same order to all nodes
-            self._notice(account, item)
+            self._on_notification(account, item)
 
     def build_reported(self, key: DeviceKey, build: ota.Build) -> None:
-        self.update_supervisor.tell(key, ota.BuildReported(build))
+        self.update_supervisor.on_event(key, ota.BuildReported(build))
 
     def device_removed(self, key: DeviceKey) -> None:
         self._presence_feed.forget(key)
@@ -136,13 +136,13 @@ class Node:
 
     # Internals
 
-    def _notice(self, account: str, item: FeedItem) -> None:
+    def _on_notification(self, account: str, item: FeedItem) -> None:
         """Handle a notification of this node or another."""
         self.subscribers.offer(account, item)
-        self.rollouts.notice(account, item)
+        self.rollouts.on_notification(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
-            self.update_supervisor.heard(DeviceKey(account, head.id), head.name)
+            self.update_supervisor.on_notification(DeviceKey(account, head.id), head.name)
 
     def _presence_held(self, key: DeviceKey) -> None:
         """Notify other nodes of a held-back change of presence: one may hold the device's earlier connection."""
@@ -156,7 +156,7 @@ class Node:
             return {self.id} if self.inbox is None else await self.hub.nodes.ids()
 
         await self._presence_feed.sweep(alive)
-        await self.background.persist(self.update_supervisor.take_up_all)
+        await self.background.persist(self.update_supervisor.resume_all)
 
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""

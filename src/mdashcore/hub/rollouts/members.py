@@ -49,7 +49,7 @@ class Members:
     async def refresh(self) -> list[str]:
         """Read all stored members. Returns the devices that are UPDATING."""
         damaged: list[str] = []
-        stored = [member async for member in self._rollouts.touched(self._account, self._present.id, damaged)]
+        stored = [member async for member in self._rollouts.begun_members(self._account, self._present.id, damaged)]
         for device in damaged:
             if device in self._phases:
                 await self.read(device)
@@ -117,7 +117,7 @@ class Members:
             member = attrs.evolve(member, changed=self._rollouts.clock.now())
             record = Record(member, await self._rollouts.members.put(self._key(device), member))
         if record is not None:
-            self._remember(device, record)
+            self._set(device, record)
         return self.outcome(device)
 
     async def begin(self, device: str) -> bool:
@@ -145,19 +145,19 @@ class Members:
         """Leave a device out of the rollout."""
         await self._end(device, Outcome.SKIPPED, reason)
 
-    async def settle(self, device: str) -> Update | None:
+    async def resolve(self, device: str) -> Update | None:
         """Store the end of the update of a device that is UPDATING. Returns the update if it has not ended."""
         since = self.unbegun.pop(device, self._rollouts.clock.monotonic())
         member = self.get(device)
         if member is None or self.outcome(device) is not Outcome.UPDATING:
             return None
         try:
-            return await self._settle(device, member, since)
+            return await self._resolve(device, member, since)
         except Damaged:
             await self.skip(device, DAMAGED)
             return None
 
-    async def _settle(self, device: str, member: Member, since: float) -> Update | None:
+    async def _resolve(self, device: str, member: Member, since: float) -> Update | None:
         clock = self._rollouts.clock
         id = self.update_id(device)
         updates = self._rollouts.updates
@@ -198,7 +198,7 @@ class Members:
     def _count(self) -> None:
         self._counts = count(self._present, self._devices, self.get)
 
-    def _remember(self, device: str, record: Record[Member]) -> None:
+    def _set(self, device: str, record: Record[Member]) -> None:
         before = self.outcome(device)
         self._known[device] = record
         after = self.outcome(device)
@@ -220,5 +220,5 @@ class Members:
         except VersionConflict:
             await self.read(member.device)
             return False
-        self._remember(member.device, Record(member, version))
+        self._set(member.device, Record(member, version))
         return True

@@ -24,12 +24,12 @@ from mdashcore.rollout import Outcome, Rollout, RolloutState
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
 
-REPORT_INTERVAL: Final = 1.0  # seconds between two notifications of progress, each of which is stored
+ROLLOUT_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of progress, each of which is stored
 
 SKIP_BATCH: Final = 256  # devices that are skipped before other tasks run: 0.1 s of writing to disk
 
 
-_Tell: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
+_Notify: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
 
 
 class UpdateStarter(Protocol):
@@ -63,12 +63,12 @@ class RolloutPerformer:
         """Devices that may begin, in order."""
         self._late: dict[int, list[str]] = {}
         """For each phase whose time to come online has passed: the devices that are still to be checked."""
-        self._to_hold: dict[str, None] = {}
+        self._to_cancel: dict[str, None] = {}
         """Devices whose update may have to be canceled."""
         self._queued_for: tuple[object, ...] = ()
-        self._held_for: tuple[object, ...] = ()
-        self._told_at = -inf
-        self._untold: deque[tuple[_Tell, Rollout]] = deque()
+        self._canceled_for: tuple[object, ...] = ()
+        self._notified_at = -inf
+        self._unnotified: deque[tuple[_Notify, Rollout]] = deque()
         """Decisions that were stored, and of which subscribers have not been notified yet."""
         self.gone: bool = False
         """Whether the rollout has ended or was removed, so that nothing is left to drive."""
@@ -79,10 +79,10 @@ class RolloutPerformer:
         record = await rollouts.records.get(scoped(account, id))
         if record is None or record.value.ended:
             raise NotFound(f"no rollout {id!r} that goes on")
-        run = cls(rollouts, starter, account, record)
-        await run._members.load()
-        await run.refresh()
-        return run
+        performer = cls(rollouts, starter, account, record)
+        await performer._members.load()
+        await performer.refresh()
+        return performer
 
     def __contains__(self, device: str) -> bool:
         return device in self._members
@@ -97,12 +97,12 @@ class RolloutPerformer:
     async def refresh(self) -> None:
         """Read everything again, after notifications may have been missed."""
         await self.reload()
-        await self._look_at_all()
+        await self._resolve_all()
         self._queued_for = ()
 
-    async def _look_at_all(self) -> None:
+    async def _resolve_all(self) -> None:
         for device in await self._members.refresh():
-            await self._settle(device)
+            await self._resolve(device)
 
     async def reload(self) -> None:
         """Read the rollout again, after another writer has changed or removed it."""
@@ -110,13 +110,13 @@ class RolloutPerformer:
         if record is None:
             self.gone = True
         else:
-            self._take_over(record.value, record.version)
+            self._adopt(record.value, record.version)
 
-    async def look(self, device: str) -> None:
+    async def reload_device(self, device: str) -> None:
         """Read a device again, after it or its update has changed."""
         outcome = await self._members.read(device)
         if outcome is Outcome.UPDATING:
-            await self._settle(device)
+            await self._resolve(device)
         elif self._members.waits(device) and not await self._members.exists(device):
             await self._members.skip(device, "the device was removed")
         self._queue(device)
@@ -127,18 +127,18 @@ class RolloutPerformer:
         Raises:
             StorageError: a part is not done; calling it again does the rest.
         """
-        await self._tell()
+        await self._notify()
         await self._follow_clock()
         await self._judge()
         if not self.gone:
-            await self._hold()
+            await self._cancel_due()
             await self._begin_due()
             await self._skip_late()
             await self._judge()
         if self._rollout.ended and not self.gone:
             await self._rollouts.blobs.delete(blob_key(self._account, self._rollout.id))
             self.gone = True
-        return None if self.gone else await self._tell_progress(self._next_look())
+        return None if self.gone else await self._notify_progress(self._next_check())
 
     # Deciding
 
@@ -146,7 +146,7 @@ class RolloutPerformer:
     def _key(self) -> str:
         return scoped(self._account, self._rollout.id)
 
-    def _take_over(self, present: Rollout, version: int) -> None:
+    def _adopt(self, present: Rollout, version: int) -> None:
         self._rollout, self._version = present, version
         self._members.follow(present)
 
@@ -161,7 +161,7 @@ class RolloutPerformer:
                 self._age.followed = offset
 
     async def _judge(self) -> None:
-        looked = False
+        resolved = False
         while not self.gone:
             present, counts, now = self._rollout, self._members.counts, self.now()
             judged = rollout.judge(present, counts, now)
@@ -169,10 +169,10 @@ class RolloutPerformer:
                 return
             if judged.state is RolloutState.ABORTED and present.state is not RolloutState.ABORTING:
                 judged = rollout.advance(present, rollout.DeadlinePassed(rollout.added(counts)), now=now)
-            elif judged.state is RolloutState.ABORTED and not looked:
+            elif judged.state is RolloutState.ABORTED and not resolved:
                 # Another process may have let a device begin before it could read the abort: see `_begin`.
-                await self._look_at_all()
-                looked = True
+                await self._resolve_all()
+                resolved = True
                 continue
             await self._store(judged)
 
@@ -184,36 +184,36 @@ class RolloutPerformer:
         except VersionConflict:
             await self.reload()
             return False
-        self._take_over(changed, version)
+        self._adopt(changed, version)
         if changed.phase != before.phase:
-            self._untold.append((rollouts.tell_phase, changed))
+            self._unnotified.append((rollouts.notify_phase, changed))
         if changed.state is not before.state:
-            self._untold.append((rollouts.tell, changed))
-        await self._tell()
+            self._unnotified.append((rollouts.notify_state, changed))
+        await self._notify()
         return True
 
-    async def _tell(self) -> None:
-        while self._untold:
-            tell, changed = self._untold[0]
-            await tell(self._account, changed)
-            self._untold.popleft()
+    async def _notify(self) -> None:
+        while self._unnotified:
+            notify, changed = self._unnotified[0]
+            await notify(self._account, changed)
+            self._unnotified.popleft()
 
-    async def _tell_progress(self, next_look: float) -> float:
+    async def _notify_progress(self, next_check: float) -> float:
         counts = self._members.counts
         if self._rollout.counts == counts:
-            return next_look
+            return next_check
         time = self._clock.monotonic()
-        if time - self._told_at < REPORT_INTERVAL:
-            return min(next_look, self.now() + self._told_at + REPORT_INTERVAL - time)
+        if time - self._notified_at < ROLLOUT_PROGRESS_INTERVAL:
+            return min(next_check, self.now() + self._notified_at + ROLLOUT_PROGRESS_INTERVAL - time)
         if not await self._store(attrs.evolve(self._rollout, counts=counts)):
             return self.now()
-        self._told_at = time
-        await self._rollouts.tell_progress(self._account, self._rollout)
-        return next_look
+        self._notified_at = time
+        await self._rollouts.notify_progress(self._account, self._rollout)
+        return next_check
 
-    def _next_look(self) -> float:
+    def _next_check(self) -> float:
         present, counts, now = self._rollout, self._members.counts, self.now()
-        if self._to_hold or any(self._late.values()):
+        if self._to_cancel or any(self._late.values()):
             return now
         # Only time ends a wait for the window or the rate; for anything else there is an event.
         active = sum(each.updating for each in counts)
@@ -228,7 +228,7 @@ class RolloutPerformer:
 
     def _queue(self, device: str) -> None:
         members = self._members
-        if members.phase(device) <= self._rollout.phase and members.waits(device) and self._is_here(device):
+        if members.phase(device) <= self._rollout.phase and members.waits(device) and self._is_connected(device):
             self._ready[device] = None
 
     def _queue_all(self) -> None:
@@ -246,25 +246,25 @@ class RolloutPerformer:
 
     async def _begin_due(self) -> None:
         """Let as many devices begin as the plan allows. The rollout is stored before the first of them begins."""
-        while self._goes_on():
+        while self._is_running():
             self._queue_all()
             now, counts, wall = self.now(), self._members.counts, self._clock.now()
             free = rollout.budget(self._rollout, counts, now, wall=wall)
             left = min(len(self._members.unbegun), rollout.BATCH) if self._rollout.plan.is_open(wall) else 0
-            again = await self._take(left, self._members.unbegun)
-            first = await self._take(free, self._ready)
+            again = await self._dequeue(left, self._members.unbegun)
+            first = await self._dequeue(free, self._ready)
             if not again and not first:
                 return
             self._ready = dict.fromkeys([*again, *first, *self._ready])  # all wait until the rollout is stored
             if not await self._store(attrs.evolve(rollout.claim(self._rollout, len(first), now), counts=counts)):
                 continue
             for device in (*again, *first):
-                if not self._goes_on():
+                if not self._is_running():
                     return
                 await self._begin(device)
                 self._ready.pop(device, None)
 
-    async def _take(self, number: int, among: Collection[str]) -> list[str]:
+    async def _dequeue(self, number: int, among: Collection[str]) -> list[str]:
         """Remove devices that may begin from the queue, and return them."""
         taken: list[str] = []
         if not number:
@@ -279,13 +279,13 @@ class RolloutPerformer:
 
     async def _may_begin(self, device: str) -> bool:
         if device in self._members.unbegun:
-            await self._settle(device)  # another process that has stored its begin may have begun it now
+            await self._resolve(device)  # another process that has stored its begin may have begun it now
         if not self._members.waits(device):
             return False
-        if not self._is_here(device):
+        if not self._is_connected(device):
             await self._skip_if_late(device, "its turn came, and it was offline")
             return False
-        present = await self._present(device)
+        present = await self._newest_update(device)
         if present is not None and not present.ended:
             await self._skip_if_late(device, "its turn came, and another update of it was going on")
             return False
@@ -301,7 +301,7 @@ class RolloutPerformer:
         if device not in members.unbegun and not await members.begin(device):
             return
         await self.reload()
-        if not self._goes_on():
+        if not self._is_running():
             await members.postpone(device)
             return
         present = self._rollout
@@ -311,28 +311,28 @@ class RolloutPerformer:
                 DeviceKey(self._account, device), id, present.image, present.plan.options, blob=present.id
             )
         except (Conflict, DeviceOffline, NotFound, Busy):
-            update = await self._present(device)
+            update = await self._newest_update(device)
             if update is None or update.id != id:
                 await members.postpone(device)
         members.unbegun.pop(device, None)
 
-    async def _present(self, device: str) -> ota.Update | None:
+    async def _newest_update(self, device: str) -> ota.Update | None:
         """Return the device's newest update, or `None` for a damaged one, which the next update replaces."""
         try:
             return await self._rollouts.updates.get(DeviceKey(self._account, device))
         except Damaged:
             return None
 
-    def _goes_on(self) -> bool:
+    def _is_running(self) -> bool:
         return not self.gone and self._rollout.state is RolloutState.RUNNING
 
-    def _is_here(self, device: str) -> bool:
+    def _is_connected(self, device: str) -> bool:
         return self._starter.is_connected(DeviceKey(self._account, device))
 
     # Offline devices
 
-    def _is_away(self, device: str) -> bool:
-        return self._members.waits(device) and not self._is_here(device)
+    def _is_waiting_offline(self, device: str) -> bool:
+        return self._members.waits(device) and not self._is_connected(device)
 
     def _may_skip(self, device: str) -> bool:
         deadline = rollout.offline_deadline(self._rollout, self._members.phase(device))
@@ -340,7 +340,7 @@ class RolloutPerformer:
 
     async def _is_online(self, device: str) -> bool:
         """Return whether the device is connected, to this process or another."""
-        if self._is_here(device):
+        if self._is_connected(device):
             return True
         try:
             return (await self._rollouts.presence.get(DeviceKey(self._account, device))).online
@@ -354,46 +354,49 @@ class RolloutPerformer:
     async def _skip_late(self) -> None:
         """Skip devices that did not come online in time, a batch in each step."""
         present, now, left = self._rollout, self.now(), SKIP_BATCH
-        if not self._goes_on():
+        if not self._is_running():
             return
         for phase in range(present.phase + 1):
             if phase not in self._late and now >= rollout.offline_deadline(present, phase):
-                self._late[phase] = [device for device in self._members.of_phase(phase) if self._is_away(device)]
+                self._late[phase] = [
+                    device for device in self._members.of_phase(phase) if self._is_waiting_offline(device)
+                ]
                 # What waits in the queue for a device that has gone does not wait any longer, either.
-                self._to_hold |= dict.fromkeys(
+                self._to_cancel |= dict.fromkeys(
                     each for each in self._members.updating() if self._members.phase(each) == phase
                 )
             late = self._late.get(phase, [])
             while late and left:
                 left -= 1
                 device = late.pop()
-                if self._is_away(device) and not await self._is_online(device):
+                if self._is_waiting_offline(device) and not await self._is_online(device):
                     await self._members.skip(device, "it did not come online in time")
 
     # Canceling
 
-    async def _settle(self, device: str) -> None:
+    async def _resolve(self, device: str) -> None:
         """Store the end of a device's update, or note that it may have to be canceled."""
-        if await self._members.settle(device) is not None:
-            self._to_hold[device] = None
+        if await self._members.resolve(device) is not None:
+            self._to_cancel[device] = None
 
-    async def _hold(self) -> None:
+    async def _cancel_due(self) -> None:
         """Cancel the updates that must not begin any more."""
         present = self._rollout
         if present.state is not RolloutState.RUNNING:
             self._queued_for = ()  # a rollout that is resumed queues its waiting devices anew
-        if self._held_for != (present.state, present.changed):
-            self._to_hold |= dict.fromkeys(self._members.updating())
-            self._held_for = present.state, present.changed
-        while self._to_hold:
-            device = next(iter(self._to_hold))
-            if await self._must_go(device):
+        if self._canceled_for != (present.state, present.changed):
+            self._to_cancel |= dict.fromkeys(self._members.updating())
+            self._canceled_for = present.state, present.changed
+        while self._to_cancel:
+            device = next(iter(self._to_cancel))
+            if await self._must_cancel(device):
                 try:
                     await self._starter.cancel(DeviceKey(self._account, device))
-                    await self._members.settle(device)  # now: a device whose update a pause cancels gets its turn again
+                    # Now: a device whose update a pause cancels gets its turn again.
+                    await self._members.resolve(device)
                 except (Conflict, NotFound, Busy):
                     pass  # the update has progressed in the meantime, and ends by itself
-            self._to_hold.pop(device, None)
+            self._to_cancel.pop(device, None)
         time, members = self._clock.monotonic(), self._members
         for device in [each for each, since in members.unbegun.items() if time >= since + START_GRACE]:
             if present.state is RolloutState.ABORTING:
@@ -401,13 +404,13 @@ class RolloutPerformer:
             elif not await self._is_online(device):
                 await members.postpone(device)  # else it would keep a place from others while it is offline
 
-    async def _must_go(self, device: str) -> bool:
+    async def _must_cancel(self, device: str) -> bool:
         """Return whether a device's update has to be canceled.
 
         An abort cancels every update that can be canceled. Otherwise only queued updates are canceled: all in a paused
         rollout, and in a running one those of devices that did not come online in time.
         """
-        update = await self._present(device)
+        update = await self._newest_update(device)
         if update is None or update.id != self._members.update_id(device) or not ota.can_cancel(update):
             return False
         if self._rollout.state is RolloutState.ABORTING or update.state is not ota.UpdateState.QUEUED:

@@ -169,7 +169,7 @@ class Rollouts:
         except LimitReached:
             await self._erase(account, id)
             raise
-        await self.tell(account, made)
+        await self.notify_state(account, made)
         return made
 
     # Reading
@@ -195,7 +195,7 @@ class Rollouts:
             raise Damaged(f"the devices of the rollout {id!r} are not known: rollout_rosters/{prefix}{damaged[0]}")
         return [device for _, roster in sorted(pieces) for device in roster.devices]
 
-    async def touched(self, account: str, id: str, damaged: list[str] | None = None) -> AsyncIterator[Member]:
+    async def begun_members(self, account: str, id: str, damaged: list[str] | None = None) -> AsyncIterator[Member]:
         """Yield the stored members, in no particular order: those of all devices whose turn has come.
 
         Args:
@@ -206,7 +206,7 @@ class Rollouts:
 
     async def counts(self, account: str, present: Rollout) -> tuple[Counts, ...]:
         """Return the present number of devices with each outcome, for each phase."""
-        members = {member.device: member async for member in self.touched(account, present.id)}
+        members = {member.device: member async for member in self.begun_members(account, present.id)}
         devices = await self.devices(account, present.id)
         return tuple(count(present, devices, members.get))
 
@@ -241,9 +241,9 @@ class Rollouts:
         race = self.records.race(scoped(account, id))
         while True:
             record = await self._record(account, id)
-            told = event or rollout.ResumeRequested(await self.counts(account, record.value))
+            request = event or rollout.ResumeRequested(await self.counts(account, record.value))
             now = self.age(account, record.value).now(record.value.created)
-            changed = rollout.advance(record.value, told, now=now)
+            changed = rollout.advance(record.value, request, now=now)
             if changed is record.value:
                 raise Conflict(f"the rollout {id!r} is {changed.state}, it cannot be {wanted}")
             try:
@@ -251,18 +251,18 @@ class Rollouts:
             except VersionConflict:
                 await race.lost()
                 continue
-            await self.tell(account, changed)
+            await self.notify_state(account, changed)
             return changed
 
-    async def tell(self, account: str, changed: Rollout) -> None:
+    async def notify_state(self, account: str, changed: Rollout) -> None:
         """Notify subscribers of the state that was stored."""
         await self.feed.emit(account, f"rollout.{changed.state}", changed.id, _json.encode(describe(changed)))
 
-    async def tell_phase(self, account: str, changed: Rollout) -> None:
+    async def notify_phase(self, account: str, changed: Rollout) -> None:
         """Notify subscribers that the next phase has begun."""
         await self.feed.emit(account, "rollout.phase", changed.id, _json.encode(describe(changed)))
 
-    async def tell_progress(self, account: str, changed: Rollout) -> None:
+    async def notify_progress(self, account: str, changed: Rollout) -> None:
         """Notify subscribers of the number of devices with each outcome."""
         data = {"phase": changed.phase, "counts": attrs.asdict(rollout.added(changed.counts))}
         await self.feed.emit(account, "rollout.progress", changed.id, _json.encode(data))

@@ -29,7 +29,7 @@ __all__ = ["CallStep", "DeviceCaller", "UpdatePerformer"]
 
 IMAGE_READ_SIZE: Final = 2**16  # bytes of the image in memory: 64 chunks for one read of the blob
 
-PROGRESS_TELL_INTERVAL: Final = 1.0  # seconds between two notifications of progress: a reader cannot follow more
+UPDATE_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of progress: a reader cannot follow more
 
 CallStep: TypeAlias = ota.Begin | ota.Write | ota.End | ota.Commit | ota.Ask
 """The steps that call the device."""
@@ -58,17 +58,17 @@ class UpdatePerformer:
     """Performs one update. One task at a time may apply events; calls may run at the same time.
 
     Args:
-        untold: whether the state was just stored, and subscribers have not been notified.
+        unnotified: whether the state was just stored, and subscribers have not been notified.
     """
 
-    def __init__(self, store: UpdateStore, key: DeviceKey, record: Record[Update], *, untold: bool = False) -> None:
+    def __init__(self, store: UpdateStore, key: DeviceKey, record: Record[Update], *, unnotified: bool = False) -> None:
         self._store = store
         self.key = key
         self._update = record.value
         self._version = record.version
         self._age = store.age(key, record.value)
-        self._told_at = -inf
-        self._untold = untold
+        self._notified_at = -inf
+        self._unnotified = unnotified
         self._tried: _Tried | None = None
         self._block = 0, b""
 
@@ -103,7 +103,7 @@ class UpdatePerformer:
         await self._change(None)
 
     async def _change(self, event: ota.UpdateEvent | None) -> None:
-        await self.tell()
+        await self.notify()
         tried = self._tried
         if tried is None or tried.event is not event:
             tried = self._try(event)
@@ -115,7 +115,7 @@ class UpdatePerformer:
         if tried.clock is not None:
             self._age.followed = tried.clock
         before, self._update = self._update, tried.update
-        await self._tell_change(before, tried.update)
+        await self._notify_change(before, tried.update)
 
     def _try(self, event: ota.UpdateEvent | None) -> _Tried:
         update, offset = self._update, self._store.clock.offset
@@ -126,17 +126,17 @@ class UpdatePerformer:
             update = ota.advance(update, event, now=self._age.now(update.created))
         return _Tried(event, update, offset if by else None)
 
-    async def _tell_change(self, before: Update, update: Update) -> None:
+    async def _notify_change(self, before: Update, update: Update) -> None:
         time = self._store.clock.monotonic()
         if update.state is not before.state or (update.waits_until is not None and before.waits_until is None):
-            self._told_at = time
-            self._untold = True
+            self._notified_at = time
+            self._unnotified = True
             if update.state is not before.state:
                 self._store.changed(self.key, update)
-            await self.tell()
-        elif update.offset != before.offset and time - self._told_at >= PROGRESS_TELL_INTERVAL:
-            self._told_at = time
-            await self._tell_progress(update)
+            await self.notify()
+        elif update.offset != before.offset and time - self._notified_at >= UPDATE_PROGRESS_INTERVAL:
+            self._notified_at = time
+            await self._notify_progress(update)
 
     async def _put(self, update: Update) -> int:
         try:
@@ -159,22 +159,22 @@ class UpdatePerformer:
         if record.version == self._version:
             return False
         self._tried = None
-        self._update, self._version, self._untold = record.value, record.version, False
+        self._update, self._version, self._unnotified = record.value, record.version, False
         return True
 
-    async def tell(self) -> None:
+    async def notify(self) -> None:
         """Notify subscribers of a stored state, if not done yet, and archive an ended update. Raises `StorageError`."""
-        if not self._untold:
+        if not self._unnotified:
             return
         update = self._update
         if update.ended:
-            await self.settle()
-        await self._tell_state(update)
-        self._untold = False
+            await self.archive()
+        await self._notify_state(update)
+        self._unnotified = False
 
-    async def settle(self) -> None:
+    async def archive(self) -> None:
         """Add an ended update to the history, and delete its image. May be repeated."""
-        await self._store.remember(self.key, self._update)
+        await self._store.add_to_history(self.key, self._update)
         await self._store.delete_image(self.key.account, self._update)
 
     async def params(self, step: CallStep) -> bytes | None:
@@ -187,16 +187,16 @@ class UpdatePerformer:
         return None
 
     async def perform(
-        self, step: CallStep, params: bytes | None, caller: DeviceCaller, said: ota.Build | None = None
+        self, step: CallStep, params: bytes | None, caller: DeviceCaller, reported: ota.Build | None = None
     ) -> ota.UpdateEvent:
         """Make the call of a step with its `params`. Returns the event that results.
 
         Args:
-            said: the build that the device has reported by itself on this link, or `None`.
+            reported: the build that the device has reported by itself on this link, or `None`.
         """
         try:
             if isinstance(step, ota.Ask):
-                return await self._ask(step, caller, said)
+                return await self._ask(step, caller, reported)
             await caller.call(self.key, step.method, params, timeout=step.call_timeout)
         except RpcError as exc:
             return ota.CallFailed(step.method, exc.code, exc.message)
@@ -214,7 +214,7 @@ class UpdatePerformer:
             return ota.ChunkAccepted(step.offset, step.size)
         return ota.EndAccepted() if isinstance(step, ota.End) else ota.CommitAccepted()
 
-    async def _ask(self, step: ota.Ask, caller: DeviceCaller, said: ota.Build | None) -> ota.UpdateEvent:
+    async def _ask(self, step: ota.Ask, caller: DeviceCaller, reported: ota.Build | None) -> ota.UpdateEvent:
         answers: list[dict[str, object]] = []
         answered, status = False, ota.Status.FAILED
         failure: ota.UpdateEvent = ota.CallTimedOut(step.method)
@@ -234,10 +234,10 @@ class UpdatePerformer:
                         status = ota.Status.NO_METHOD
             except (CallTimeout, InvalidAnswer, InvalidInput):
                 pass
-        if not answers and said is None:
+        if not answers and reported is None:
             return failure
         build = ota.Build.from_wire(*answers)
-        return ota.BuildReported(build if said is None else said.followed_by(build), answered, status)
+        return ota.BuildReported(build if reported is None else reported.followed_by(build), answered, status)
 
     async def _check_size(self) -> None:
         """Check the size of the image before the device makes room for it."""
@@ -261,7 +261,7 @@ class UpdatePerformer:
             self._block = start, block
         return block[offset - start : offset - start + size]
 
-    async def _tell_state(self, update: Update) -> None:
+    async def _notify_state(self, update: Update) -> None:
         data = _json.encode(describe(update, now=self.now()))
         if update.state is UpdateState.TRANSFERRING and update.waits_until is not None:
             await self._store.feed.emit(self.key.account, "ota.waiting", self.key.id, data)
@@ -272,7 +272,7 @@ class UpdatePerformer:
             report = {"message": update.reason or _MESSAGES.get(update.state, str(update.state)), **report}
             await self._report(report)
 
-    async def _tell_progress(self, update: Update) -> None:
+    async def _notify_progress(self, update: Update) -> None:
         progress = {"id": update.id, "progress_percent": update.progress_percent, "offset": update.offset}
         data = _json.encode({**progress, "size": update.image.size})
         await self._store.feed.emit(self.key.account, "ota.progress", self.key.id, data)

@@ -90,7 +90,7 @@ class Updates:
         race = self.store.records.race(str(key))
         while True:
             try:
-                before, held = await self._make_way(key)
+                before, held = await self._supersede(key)
                 update = Update.queued(id, facts, now=self._clock.now(), options=options, blob=blob, held_until=held)
                 version = await self.store.records.put(str(key), update, expected=before)
             except VersionConflict:
@@ -103,7 +103,7 @@ class Updates:
                     await self.forget(key)
                     raise
             self.store.changed(key, update)
-            return UpdatePerformer(self.store, key, Record(update, version), untold=True)
+            return UpdatePerformer(self.store, key, Record(update, version), unnotified=True)
 
     async def check_fit(
         self, key: DeviceKey, image: Image | ota.UpdateImage, *, bare: bool, shadow: Shadow | None = None
@@ -120,8 +120,8 @@ class Updates:
         """
         if shadow is None:
             shadow = await self.store.shadows.get(key)
-        said = (shadow.reported or {}).get("ota")
-        app = said.get("app") if isinstance(said, dict) else None
+        reported = (shadow.reported or {}).get("ota")
+        app = reported.get("app") if isinstance(reported, dict) else None
         if image.app is not None and isinstance(app, str) and app != image.app:
             raise Conflict(
                 f"the image is of the application {image.app}, {key.id!r} runs {app}; force sends it all the same"
@@ -131,7 +131,7 @@ class Updates:
                 f"the image is no zip, and {key.id!r} took firmware zips so far; bare=1 sends it all the same"
             )
 
-    async def _make_way(self, key: DeviceKey) -> tuple[int, float | None]:
+    async def _supersede(self, key: DeviceKey) -> tuple[int, float | None]:
         """End an update that waits. Returns the version of the device's ended update, and its `ota.held_until`.
 
         That time is of the present wall clock, even if the clock was set since the earlier update ended.
@@ -143,15 +143,15 @@ class Updates:
             return 0, None
         if found is None:
             return 0, None
-        run = UpdatePerformer(self.store, key, found)
-        await run.apply(ota.NewerUpdateQueued())
-        if not run.update.ended:
-            raise Conflict(f"an update of {key.id!r} is going on already, it is {run.update.state}")
-        await run.settle()  # the writer that ended it may have been stopped before that
-        held = ota.held_until(run.update)
-        return run.version, None if held is None else held - run.now() + self._clock.now()
+        performer = UpdatePerformer(self.store, key, found)
+        await performer.apply(ota.NewerUpdateQueued())
+        if not performer.update.ended:
+            raise Conflict(f"an update of {key.id!r} is going on already, it is {performer.update.state}")
+        await performer.archive()  # the writer that ended it may have been stopped before that
+        held = ota.held_until(performer.update)
+        return performer.version, None if held is None else held - performer.now() + self._clock.now()
 
-    async def take_up(self, key: DeviceKey) -> UpdatePerformer:
+    async def load(self, key: DeviceKey) -> UpdatePerformer:
         """Return a performer of the device's update. Raises `NotFound`, also for one that cannot be read."""
         try:
             record = await self.store.records.get(str(key))
@@ -169,13 +169,13 @@ class Updates:
         """
         race = self.store.records.race(str(key))
         while True:
-            run = await self.take_up(key)
+            performer = await self.load(key)
             try:
-                await run.apply(event)
+                await performer.apply(event)
             except VersionConflict:
                 await race.lost()
                 continue
-            return run.update
+            return performer.update
 
     async def cancel(self, key: DeviceKey) -> Update:
         """Cancel the device's update. Returns the ended update.
@@ -188,7 +188,7 @@ class Updates:
         if before is None:
             raise NotFound(f"device {key.id!r} was never updated")
         if before.ended:
-            await UpdatePerformer(self.store, key, Record(before, 0)).settle()  # its performer may have been stopped
+            await UpdatePerformer(self.store, key, Record(before, 0)).archive()  # its performer may have been stopped
             raise Conflict(f"the update of {key.id!r} has ended already: {before.state}")
         update = await self.apply(key, ota.CancelRequested())
         if update.state is not UpdateState.CANCELED:
@@ -218,7 +218,7 @@ class Updates:
             if not update.ended:
                 yield device
             elif update.owns_blob and blob_key(device.account, update.blob_id) in images:
-                await UpdatePerformer(self.store, device, Record(update, 0)).settle()
+                await UpdatePerformer(self.store, device, Record(update, 0)).archive()
 
     async def orphans(self) -> set[tuple[str, str]]:
         """Return (account, id) of every image that was stored for an update, and that no update needs.

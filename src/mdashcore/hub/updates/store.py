@@ -67,7 +67,7 @@ class UpdateStore:
         record = await self.histories.get(str(key))
         return History() if record is None else record.value
 
-    async def remember(self, key: DeviceKey, update: Update) -> None:
+    async def add_to_history(self, key: DeviceKey, update: Update) -> None:
         """Add an update that has ended to the history, unless the history has it."""
 
         def change(found: History | None) -> History | None:

@@ -61,7 +61,7 @@ async def _members(present: Rollout, account: str, start: int, limit: int, outco
     rollouts, pace = service().hub.rollouts, Pace(account)
     members: dict[str, Member] = {}
     damaged: list[str] = []
-    async for member in rollouts.touched(account, present.id, damaged):
+    async for member in rollouts.begun_members(account, present.id, damaged):
         members[member.device] = member
         await pace()
     found: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ __all__ = ["RolloutDriver"]
 class RolloutDriver:
     """One rollout with the events that wait for its next step."""
 
-    run: RolloutPerformer
+    performer: RolloutPerformer
     retry: Retry
     due: float = 0.0
     """Time of the next step without any event, by Trio's clock, which a step of the wall clock does not move."""
@@ -31,14 +31,14 @@ class RolloutDriver:
     async def step(self) -> None:
         """Read everything that has changed, and take the rollout one step further."""
         if self.refresh:
-            await self.run.refresh()
+            await self.performer.refresh()
             self.refresh = False
         if self.reload:
             self.reload = False
-            await self.run.reload()
+            await self.performer.reload()
         while self.devices:
             device = next(iter(self.devices))
-            await self.run.look(device)
+            await self.performer.reload_device(device)
             self.devices.pop(device, None)
-        due = await self.run.step()
-        self.due = 0.0 if due is None else trio.current_time() + max(0.0, due - self.run.now())
+        due = await self.performer.step()
+        self.due = 0.0 if due is None else trio.current_time() + max(0.0, due - self.performer.now())

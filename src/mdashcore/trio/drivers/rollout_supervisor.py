@@ -72,12 +72,12 @@ class RolloutSupervisor:
             driven.due = min(driven.due, trio.current_time())
         self._wakeup.set()
 
-    def look_everywhere(self) -> None:
+    def catch_up(self) -> None:
         """Read all rollouts again, because notifications may have been missed."""
         self._refresh_at = 0.0
         self._wakeup.set()
 
-    def notice(self, account: str, item: FeedItem) -> None:
+    def on_notification(self, account: str, item: FeedItem) -> None:
         """Handle a notification of this node or another. Never waits."""
         frame = item.frame
         if frame.startswith(_PROGRESS):
@@ -87,12 +87,12 @@ class RolloutSupervisor:
             if (driven := self._driven.get(key)) is not None:
                 driven.reload = True
             else:
-                self._expect(key)
+                self._load_soon(key)
             self._wakeup.set()
         elif account in self._by_account and frame.startswith(_ABOUT_DEVICES):
             device = notifications.head(frame).id
             for driven in self._by_account[account]:
-                if device in driven.run:
+                if device in driven.performer:
                     driven.devices[device] = None
                     self._wakeup.set()
 
@@ -105,14 +105,14 @@ class RolloutSupervisor:
                 self._refresh_at = now + delay
         for key, new in [(key, new) for key, new in self._new.items() if new.due <= now]:
             del self._new[key]  # first: notifications that come from now on count
-            if (delay := await _try(new.retry, partial(self._take_up, key))) is not None:
+            if (delay := await _try(new.retry, partial(self._load, key))) is not None:
                 new.due = now + delay
                 self._new[key] = new
         for key, driven in tuple(self._driven.items()):
             if driven.is_due(now):
                 if (delay := await _try(driven.retry, driven.step)) is not None:
                     driven.due = now + delay
-                if driven.run.gone:
+                if driven.performer.gone:
                     self._drop(key)
                 await trio.lowlevel.checkpoint()
         times = (each.due for waiting in (self._new, self._driven) for each in waiting.values())
@@ -124,14 +124,16 @@ class RolloutSupervisor:
             driven.refresh, driven.due = True, 0.0
         async for key in self._hub.rollouts.unfinished():
             if key not in self._driven:
-                self._expect(key)
+                self._load_soon(key)
 
-    async def _take_up(self, key: _Key) -> None:
+    async def _load(self, key: _Key) -> None:
         try:
-            run = await RolloutPerformer.load(self._hub.rollouts, self._starter, *key)
+            performer = await RolloutPerformer.load(self._hub.rollouts, self._starter, *key)
         except NotFound:
             return
-        driven = self._driven[key] = RolloutDriver(run, self._retry(), reload=self._new.pop(key, None) is not None)
+        driven = self._driven[key] = RolloutDriver(
+            performer, self._retry(), reload=self._new.pop(key, None) is not None
+        )
         self._by_account.setdefault(key[0], []).append(driven)
 
     def _drop(self, key: _Key) -> None:
@@ -142,7 +144,7 @@ class RolloutSupervisor:
         if not others:
             del self._by_account[key[0]]
 
-    def _expect(self, key: _Key) -> None:
+    def _load_soon(self, key: _Key) -> None:
         """Load a rollout in the next round."""
         self._new.setdefault(key, _New(self._retry())).due = 0.0
 

@@ -42,27 +42,27 @@ class UpdateDriver:
 
     Args:
         background: retries operations after failures of the storage.
-        is_here: whether the device is connected to this node.
-        said: returns the build that the device has reported on its present link, or `None`.
-        on_news: called when the update may have changed.
+        is_connected: whether the device is connected to this node.
+        reported_build: returns the build that the device has reported on its present link, or `None`.
+        on_change: called when the update may have changed.
     """
 
     def __init__(
         self,
-        run: UpdatePerformer,
+        performer: UpdatePerformer,
         caller: DeviceCaller,
         background: Background,
         *,
-        is_here: Callable[[], bool],
-        said: Callable[[], ota.Build | None],
-        on_news: Callable[[], None],
+        is_connected: Callable[[], bool],
+        reported_build: Callable[[], ota.Build | None],
+        on_change: Callable[[], None],
     ) -> None:
-        self._run = run
+        self._performer = performer
         self._caller = caller
         self._background = background
-        self._is_here = is_here
-        self._said = said
-        self._on_news = on_news
+        self._is_connected = is_connected
+        self._reported_build = reported_build
+        self._on_change = on_change
         self._events: deque[ota.UpdateEvent] = deque(maxlen=MAX_EVENTS)
         self._calls: deque[_Call] = deque()
         self._wakeup = trio.Event()
@@ -75,14 +75,14 @@ class UpdateDriver:
     @property
     def update(self) -> Update:
         """The update as it is now."""
-        return self._run.update
+        return self._performer.update
 
-    def tell(self, *events: ota.UpdateEvent) -> None:
+    def offer(self, *events: ota.UpdateEvent) -> None:
         """Queue events of the update."""
         self._events.extend(events)
         self._wakeup.set()
 
-    def look(self) -> None:
+    def request_reload(self) -> None:
         """Read the update again, because another writer may have changed it."""
         self._stale = True
         self._wakeup.set()
@@ -100,73 +100,75 @@ class UpdateDriver:
     async def drive(self) -> None:
         """Drive the update until it has ended, or another driver has taken it over."""
         async with trio.open_nursery() as nursery:
-            await self._persist(self._run.tell)  # a state that was stored before this driver began
+            await self._persist(self._performer.notify)  # a state that was stored before this driver began
             while not self._released and not self.update.ended:
-                await self._turn(nursery)
+                await self._step(nursery)
             nursery.cancel_scope.cancel()
 
-    async def _turn(self, nursery: trio.Nursery) -> None:
+    async def _step(self, nursery: trio.Nursery) -> None:
         self._wakeup = trio.Event()
         if self._stale:
             self._stale = False
-            await self._look()
+            await self._reload()
         elif self._clock_was_set:
             self._clock_was_set = False
             await self._apply(None)
         elif self._events:
-            await self._take(self._events.popleft())
+            await self._apply_event(self._events.popleft())
         elif self._calls and self._calls[0].done:
-            await self._land(self._calls.popleft())
-        elif not await self._launch(nursery):
-            await self._pause()
+            await self._apply_outcome(self._calls.popleft())
+        elif not await self._start_call(nursery):
+            await self._wait()
 
     # Events
 
-    async def _take(self, event: ota.UpdateEvent) -> None:
+    async def _apply_event(self, event: ota.UpdateEvent) -> None:
         """Apply an event that is not the end of a call."""
         if isinstance(event, ota.DeviceConnected | ota.DeviceDisconnected):
-            self._abandon()  # the calls were made on the earlier link
+            self._abandon_calls()  # the calls were made on the earlier link
         await self._apply(event)
-        self._review()
+        self._drop_stale_calls()
 
-    async def _land(self, call: _Call) -> None:
+    async def _apply_outcome(self, call: _Call) -> None:
         """Apply the outcome of the oldest call."""
         if call.outcome is not None:
             await self._apply(call.outcome)
         if isinstance(call.outcome, ota.ChunkAccepted):
-            self._review()
+            self._drop_stale_calls()
         else:
-            self._abandon()
+            self._abandon_calls()
 
     async def _apply(self, event: ota.UpdateEvent | None) -> None:
         """Apply an event. `None` stands for a step of the wall clock alone."""
         while not self._released:
             try:
-                await self._persist(self._run.follow_clock if event is None else lambda: self._run.apply(event))
+                await self._persist(
+                    self._performer.follow_clock if event is None else lambda: self._performer.apply(event)
+                )
             except VersionConflict:
-                if await self._look():
+                if await self._reload():
                     continue
             break
-        self._on_news()
+        self._on_change()
 
-    async def _look(self) -> bool:
+    async def _reload(self) -> bool:
         """Read the update again. Returns `False` if the event that waits must not be applied any more."""
         try:
-            changed = await self._persist(self._run.reload)
+            changed = await self._persist(self._performer.reload)
         except NotFound:
             self.replaced = True
             self.release()
             return False
         if not changed:
             return True
-        self._on_news()
+        self._on_change()
         if self.update.ended:
-            await self._persist(self._run.settle)  # the writer that ended it may have been stopped before that
+            await self._persist(self._performer.archive)  # the writer that ended it may have been stopped before that
             return False
-        if not self._is_here():
+        if not self._is_connected():
             self.release()  # the node that holds the device drives it
             return False
-        self._review()
+        self._drop_stale_calls()
         if self.update.connected:
             return True
         self._events.appendleft(ota.DeviceConnected())
@@ -182,7 +184,7 @@ class UpdateDriver:
 
     # Calls
 
-    async def _launch(self, nursery: trio.Nursery) -> bool:
+    async def _start_call(self, nursery: trio.Nursery) -> bool:
         """Make the next call. Returns `False` if none is to be made now."""
         in_flight = [call.step for call in self._calls]
         sizes = [step.size for step in in_flight if isinstance(step, ota.Write)]
@@ -193,7 +195,7 @@ class UpdateDriver:
             return False
         call = _Call(step)
         try:
-            params = await self._persist(lambda: self._run.params(step))
+            params = await self._persist(lambda: self._performer.params(step))
         except NotFound as exc:
             self._calls.append(_Call(step, done=True, outcome=ota.CallFailed(step.method, NO_IMAGE, str(exc))))
             return True
@@ -209,25 +211,27 @@ class UpdateDriver:
         task_status.started()  # no checkpoint between here and the call: chunks go out in the order of their start
         with call.scope:
             # `Busy`: too many calls of the device are under way
-            call.outcome = await self._persist(lambda: self._run.perform(call.step, params, self._caller, self._said()))
+            call.outcome = await self._persist(
+                lambda: self._performer.perform(call.step, params, self._caller, self._reported_build())
+            )
         call.done = True
         self._wakeup.set()
 
-    def _review(self) -> None:
+    def _drop_stale_calls(self) -> None:
         """Keep the calls only if the update still needs them."""
         if self._calls and ota.next_step(self.update) != self._calls[0].step:
-            self._abandon()
+            self._abandon_calls()
 
-    def _abandon(self) -> None:
+    def _abandon_calls(self) -> None:
         """Cancel all calls."""
         for call in self._calls:
             call.scope.cancel()
         self._calls.clear()
 
-    async def _pause(self) -> None:
+    async def _wait(self) -> None:
         """Wait for an event or the next deadline."""
-        left = (ota.next_deadline(self.update) or 0.0) - self._run.now()
+        left = (ota.next_deadline(self.update) or 0.0) - self._performer.now()
         with trio.move_on_after(max(left, 0.0)) as timer:
             await self._wakeup.wait()
         if timer.cancelled_caught:
-            await self._take(ota.DeadlinePassed())
+            await self._apply_event(ota.DeadlinePassed())

@@ -26,7 +26,7 @@ from mdashcore.trio.drivers.update_driver import MAX_EVENTS, UpdateDriver
 
 __all__ = ["UpdateSupervisor"]
 
-LOOK_INTERVAL: Final = 15.0  # seconds between two reads of an awaited update: the bus may have lost a notification
+RELOAD_INTERVAL: Final = 15.0  # seconds between two reads of an awaited update: the bus may have lost a notification
 
 FOLLOW_BATCH: Final = 32  # drivers that begin to store at the same time, before other tasks run
 
@@ -49,11 +49,11 @@ class UpdateSupervisor:
         self._hub = hub
         self._caller = caller
         self._background = background
-        self._here: dict[DeviceKey, ota.Build | None] = {}
+        self._connected: dict[DeviceKey, ota.Build | None] = {}
         """The devices that are connected to this node, with the build that each has reported on its link."""
         self._drivers: dict[DeviceKey, UpdateDriver] = {}
         self._pending: dict[DeviceKey, deque[ota.UpdateEvent]] = {}
-        self._look_again: set[DeviceKey] = set()
+        self._recheck: set[DeviceKey] = set()
         self._waiters: defaultdict[DeviceKey, set[trio.Event]] = defaultdict(set)
 
     # Requests
@@ -74,29 +74,29 @@ class UpdateSupervisor:
         with trio.CancelScope(shield=True):  # once stored it has to be driven, even if the request was canceled
             pending = self._pending.setdefault(key, deque(maxlen=MAX_EVENTS))
             try:
-                run = await self._hub.updates.create(key, id, image, options, blob=blob)
+                performer = await self._hub.updates.create(key, id, image, options, blob=blob)
             except BaseException:
                 self._pending.pop(key, None)
-                if pending and key in self._here:
-                    self._come(key)
+                if pending and key in self._connected:
+                    self._resume_soon(key)
                 raise
             try:
-                await run.tell()  # before another node, which may hold the device, notifies the next state
+                await performer.notify()  # before another node, which may hold the device, notifies the next state
             except MdashError:
                 pass  # its driver tries again
             self._pending.pop(key, None)
-            self._look_again.discard(key)
-            if key not in self._here:
-                self._drive(run)
+            self._recheck.discard(key)
+            if key not in self._connected:
+                self._drive(performer)
             else:
-                self._drive(run, *self._arrival(key))
-        return run.update
+                self._drive(performer, *self._arrival(key))
+        return performer.update
 
     async def cancel(self, key: DeviceKey) -> Update:
         """Cancel the device's update, even if another node drives it. Raises as `Updates.cancel`."""
         update = await self._hub.updates.cancel(key)
         if (driver := self._drivers.get(key)) is not None:
-            driver.look()
+            driver.request_reload()
         self._wake(key)
         return update
 
@@ -110,10 +110,10 @@ class UpdateSupervisor:
             NotFound: there is no update, or the device was removed.
             Conflict: another update has taken its place.
         """
-        news = trio.Event()
+        changed = trio.Event()
         try:
             while True:
-                self._waiters[key].add(news)
+                self._waiters[key].add(changed)
                 driver = self._drivers.get(key)
                 update = await self._hub.updates.get(key) if driver is None else driver.update
                 if update is None:
@@ -122,39 +122,39 @@ class UpdateSupervisor:
                     raise Conflict(f"another update of {key.id!r} has taken the place of this one")
                 if update.ended or until(update):
                     return update
-                with trio.move_on_after(LOOK_INTERVAL if driver is None else inf):
-                    await news.wait()
-                self._waiters[key].discard(news)
-                news = trio.Event()
+                with trio.move_on_after(RELOAD_INTERVAL if driver is None else inf):
+                    await changed.wait()
+                self._waiters[key].discard(changed)
+                changed = trio.Event()
         finally:
-            self._waiters[key].discard(news)
+            self._waiters[key].discard(changed)
             if not self._waiters[key]:
                 del self._waiters[key]
 
     def is_connected(self, key: DeviceKey) -> bool:
         """Return whether the device is connected to this node."""
-        return key in self._here
+        return key in self._connected
 
     # Events
 
-    async def connected(self, key: DeviceKey) -> None:
+    async def on_connected(self, key: DeviceKey) -> None:
         """Continue the update of a device that has a new link to this node. Raises `StorageError`."""
-        self._here[key] = None
-        await self._go_on(key)
+        self._connected[key] = None
+        await self._resume(key)
 
-    def disconnected(self, key: DeviceKey) -> None:
+    def on_disconnected(self, key: DeviceKey) -> None:
         """Handle the end of a device's link to this node. A driver still watches the deadlines of its update."""
-        self._here.pop(key, None)
-        self._hand(key, ota.DeviceDisconnected())
+        self._connected.pop(key, None)
+        self._dispatch(key, ota.DeviceDisconnected())
 
-    def tell(self, key: DeviceKey, event: ota.UpdateEvent) -> None:
+    def on_event(self, key: DeviceKey, event: ota.UpdateEvent) -> None:
         """Apply an event of a device to its update, if it has one."""
-        if isinstance(event, ota.BuildReported) and key in self._here:
-            self._here[key] = event.build
-        if not self._hand(key, event) and isinstance(event, _CALLS):
+        if isinstance(event, ota.BuildReported) and key in self._connected:
+            self._connected[key] = event.build
+        if not self._dispatch(key, event) and isinstance(event, _CALLS):
             self._background.spawn(lambda: self._apply(key, event))
 
-    def heard(self, key: DeviceKey, name: str) -> None:
+    def on_notification(self, key: DeviceKey, name: str) -> None:
         """Handle a notification ``ota.…`` of the device, from this node or another."""
         if name == _PROGRESS:
             return
@@ -162,23 +162,23 @@ class UpdateSupervisor:
         driver = self._drivers.get(key)
         if driver is not None:
             if name != f"ota.{driver.update.state}":  # else it is the driver's own notification
-                driver.look()
-        elif name == _QUEUED and key in self._here:
+                driver.request_reload()
+        elif name == _QUEUED and key in self._connected:
             if key in self._pending:
-                self._look_again.add(key)  # a search for the update may have ended just before
+                self._recheck.add(key)  # a search for the update may have ended just before
             else:
-                self._come(key)
+                self._resume_soon(key)
 
-    async def take_up_all(self) -> None:
+    async def resume_all(self) -> None:
         """Continue the updates that a dead process has left: all whose device no other node holds."""
         async for key in self._hub.updates.unfinished():
             if key in self._drivers or key in self._pending:
                 continue
-            if key in self._here:
-                await self._go_on(key)
+            if key in self._connected:
+                await self._resume(key)
             elif not (await self._hub.presence.get(key)).online and key not in self._pending:
                 self._pending[key] = deque(maxlen=MAX_EVENTS)
-                await self._take_up(key, self._pending[key])
+                await self._load(key, self._pending[key])
 
     async def follow_clock(self) -> None:
         """Let every update that is driven here use times of the wall clock again."""
@@ -196,10 +196,10 @@ class UpdateSupervisor:
 
     # Internals
 
-    def _hand(self, key: DeviceKey, event: ota.UpdateEvent) -> bool:
+    def _dispatch(self, key: DeviceKey, event: ota.UpdateEvent) -> bool:
         """Pass an event to the update's driver, present or about to start. Returns `False` if there is none."""
         if (driver := self._drivers.get(key)) is not None:
-            driver.tell(event)
+            driver.offer(event)
         elif (pending := self._pending.get(key)) is not None:
             pending.append(event)
         else:
@@ -208,59 +208,59 @@ class UpdateSupervisor:
 
     def _arrival(self, key: DeviceKey) -> tuple[ota.UpdateEvent, ...]:
         """Return the events for a connected device's update that knows nothing of the device's link yet."""
-        said = self._here[key]
-        return (ota.DeviceConnected(),) if said is None else (ota.DeviceConnected(), ota.BuildReported(said))
+        build = self._connected[key]
+        return (ota.DeviceConnected(),) if build is None else (ota.DeviceConnected(), ota.BuildReported(build))
 
-    def _expect(self, key: DeviceKey) -> deque[ota.UpdateEvent] | None:
+    def _dispatch_arrival(self, key: DeviceKey) -> deque[ota.UpdateEvent] | None:
         """Pass on a device's arrival. Returns the events for a driver that has yet to start, else `None`."""
         arrival = self._arrival(key)
-        if all(self._hand(key, event) for event in arrival):
+        if all(self._dispatch(key, event) for event in arrival):
             return None
         pending = self._pending[key] = deque(arrival, maxlen=MAX_EVENTS)
         return pending
 
-    async def _go_on(self, key: DeviceKey) -> None:
-        pending = self._expect(key)
+    async def _resume(self, key: DeviceKey) -> None:
+        pending = self._dispatch_arrival(key)
         if pending is not None:
-            await self._take_up(key, pending)
+            await self._load(key, pending)
 
-    def _come(self, key: DeviceKey) -> None:
-        pending = self._expect(key)
+    def _resume_soon(self, key: DeviceKey) -> None:
+        pending = self._dispatch_arrival(key)
         if pending is not None:
-            self._background.spawn(lambda: self._take_up(key, pending))
+            self._background.spawn(lambda: self._load(key, pending))
 
-    async def _take_up(self, key: DeviceKey, pending: deque[ota.UpdateEvent]) -> None:
+    async def _load(self, key: DeviceKey, pending: deque[ota.UpdateEvent]) -> None:
         """Drive the device's update, if it has one that has not ended."""
-        run = None
+        performer = None
         try:
-            run = await self._hub.updates.take_up(key)
+            performer = await self._hub.updates.load(key)
         except NotFound:
             pass
         finally:
             if self._pending.get(key) is pending:
                 del self._pending[key]
         if (driver := self._drivers.get(key)) is not None:  # started in the meantime
-            driver.tell(*pending)
-        elif run is not None and not run.update.ended:
-            self._drive(run, ota.DeviceDisconnected(), *pending)
-        elif key in self._look_again and key in self._here:
-            self._come(key)
-        self._look_again.discard(key)
+            driver.offer(*pending)
+        elif performer is not None and not performer.update.ended:
+            self._drive(performer, ota.DeviceDisconnected(), *pending)
+        elif key in self._recheck and key in self._connected:
+            self._resume_soon(key)
+        self._recheck.discard(key)
 
-    def _drive(self, run: UpdatePerformer, *events: ota.UpdateEvent) -> None:
-        key = run.key
+    def _drive(self, performer: UpdatePerformer, *events: ota.UpdateEvent) -> None:
+        key = performer.key
         driver = UpdateDriver(
-            run,
+            performer,
             self._caller,
             self._background,
-            is_here=lambda: key in self._here,
-            said=lambda: self._here.get(key),
-            on_news=lambda: self._wake(key),
+            is_connected=lambda: key in self._connected,
+            reported_build=lambda: self._connected.get(key),
+            on_change=lambda: self._wake(key),
         )
         if (previous := self._drivers.get(key)) is not None:
             previous.release()
         self._drivers[key] = driver
-        driver.tell(*events)
+        driver.offer(*events)
         self._background.spawn(lambda: self._run(key, driver))
 
     async def _run(self, key: DeviceKey, driver: UpdateDriver) -> None:
@@ -270,8 +270,8 @@ class UpdateSupervisor:
             if self._drivers.get(key) is driver:
                 del self._drivers[key]
             self._wake(key)
-        if driver.replaced and key in self._here and key not in self._drivers:
-            self._come(key)
+        if driver.replaced and key in self._connected and key not in self._drivers:
+            self._resume_soon(key)
 
     async def _apply(self, key: DeviceKey, event: ota.UpdateEvent) -> None:
         """Apply an event to an update that is not driven here."""
@@ -281,5 +281,5 @@ class UpdateSupervisor:
             return
 
     def _wake(self, key: DeviceKey) -> None:
-        for news in self._waiters.get(key, ()):
-            news.set()
+        for changed in self._waiters.get(key, ()):
+            changed.set()
