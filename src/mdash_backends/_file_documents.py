@@ -54,7 +54,7 @@ class FileDocuments:
     async def get(self, collection: str, key: str) -> Document | None:
         keys = self._keys(collection)
         found = await self._files.run(keys.folder, _read, keys, keys.path(key))
-        await keys.settled(key)  # a version that was read may not be on disk yet: it is returned only when it is
+        await keys.wait_written(key)  # a version that was read may not be on disk yet: it is returned only when it is
         return found
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:

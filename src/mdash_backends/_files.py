@@ -48,7 +48,7 @@ class Turns:
         return iter(self._locks)
 
     @asynccontextmanager
-    async def take(self, key: str) -> AsyncIterator[None]:
+    async def acquire(self, key: str) -> AsyncIterator[None]:
         """Wait for the lock of a key, in the order of the calls."""
         turn = self._locks.setdefault(key, _Turn())
         turn.users += 1
@@ -200,7 +200,7 @@ class Files:
     async def _lead(self, folder: str, joined: _Round) -> None:
         try:
             try:
-                async with self._syncs.take(folder):  # while one fsync runs, the next round collects callers
+                async with self._syncs.acquire(folder):  # while one fsync runs, the next round collects callers
                     self._rounds.pop(folder)
                     await self.run(folder, sync_folder, Path(folder))
             finally:

@@ -71,13 +71,13 @@ class KeyFiles:
         path = self.path(key)
         for listing in self._listings:
             listing.add(key)
-        async with self._turns.take(key):
+        async with self._turns.acquire(key):
             yield path
 
-    async def settled(self, key: str) -> None:
+    async def wait_written(self, key: str) -> None:
         """Wait for the present writers of a key's file."""
         if key in self._turns:
-            async with self._turns.take(key):
+            async with self._turns.acquire(key):
                 pass
 
     async def by_folder(self, prefix: str = "") -> AsyncGenerator[dict[str, str | None], None]:

@@ -46,7 +46,7 @@ class RedisBus:
         self._connection: BaseConnection | None = None
         self._asked: defaultdict[bytes, deque[_Subscription]] = defaultdict(deque)
         self._listening = False
-        self._heard = 0.0
+        self._last_received = 0.0
         self._reason = _NO_ANSWER
 
     async def publish(self, topic: str, message: bytes) -> None:
@@ -114,7 +114,7 @@ class RedisBus:
         try:
             while self._channels:
                 try:
-                    await self._hear()
+                    await self._receive()
                 except* FAILURES as errors:
                     self._lost(errors)
                 await anyio.sleep(RETRY_DELAY)
@@ -123,7 +123,7 @@ class RedisBus:
             for subscription in self._subscriptions():  # the backend is closed
                 subscription.end()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         """Subscribe to all channels on a new connection, and distribute its messages until it is lost."""
         gate = CapacityLimiter(1)
         connection = await self._client.target.connect(gate)
@@ -137,9 +137,11 @@ class RedisBus:
                 for subscription in subscriptions:
                     self._ask(name, subscription)
             async with aclosing(connection.push_messages) as messages:
-                await self._give_out(messages, connection, gate)
+                await self._distribute(messages, connection, gate)
 
-    async def _give_out(self, messages: AsyncIterator[Any], connection: BaseConnection, gate: CapacityLimiter) -> None:
+    async def _distribute(
+        self, messages: AsyncIterator[Any], connection: BaseConnection, gate: CapacityLimiter
+    ) -> None:
         held = False
         async for message in messages:
             # coredis puts parsed messages into a queue without a bound, and fills it more quickly than it is
@@ -147,13 +149,13 @@ class RedisBus:
             if not held:
                 await gate.acquire()
                 held = True
-            self._take(message)
+            self._dispatch(message)
             if connection.reusable:  # "usable, and nothing is left in its buffers"
                 gate.release()
                 held = False
 
-    def _take(self, message: list[Any]) -> None:
-        self._heard = anyio.current_time()
+    def _dispatch(self, message: list[Any]) -> None:
+        self._last_received = anyio.current_time()
         match message:
             case [b"message", name, value]:
                 for subscription in self._channels.get(name, ()):
@@ -167,7 +169,7 @@ class RedisBus:
     async def _ping(self, connection: BaseConnection) -> None:
         while True:
             await anyio.sleep(PING_INTERVAL)
-            if anyio.current_time() - self._heard >= PING_INTERVAL:
+            if anyio.current_time() - self._last_received >= PING_INTERVAL:
                 await connection.create_request(b"PING")  # raises if no answer comes in time
 
     def _lost(self, errors: BaseExceptionGroup[Exception]) -> None:

@@ -174,13 +174,13 @@ async def _check_server(client: Client, *, durable: bool) -> dict[str, str]:
     """Check that the server is there, and that its settings allow it to keep data. Settings that it hides are not
     checked.
     """
-    info = await _tell(client, b"INFO")
+    info = await _ask(client, b"INFO")
     if info.get("maxmemory_policy", "").startswith("allkeys-") and info.get("maxmemory") != "0":
         policy = info["maxmemory_policy"]
         raise StorageError(f"{client.target}: with maxmemory-policy {policy} it forgets keys; noeviction is needed")
     if not durable:
         return info
-    settings = await _tell(client, b"CONFIG GET", b"appendfsync")
+    settings = await _ask(client, b"CONFIG GET", b"appendfsync")
     if info.get("aof_enabled", "1") != "1" or settings.get("appendfsync", "always") != "always":
         raise StorageError(
             f"{client.target}: the URL says durable=1, and the server has not appendonly yes and appendfsync always"
@@ -188,7 +188,7 @@ async def _check_server(client: Client, *, durable: bool) -> dict[str, str]:
     return info
 
 
-async def _tell(client: Client, *command: bytes) -> dict[str, str]:
+async def _ask(client: Client, *command: bytes) -> dict[str, str]:
     """Return the server's answer about itself; an empty dict if the user may not ask."""
     try:
         answer = await client.call(ANY_SLOT, *command)

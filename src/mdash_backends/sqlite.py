@@ -247,7 +247,7 @@ def _free_reserve(folder: Path) -> None:
     (folder / RESERVE).unlink(missing_ok=True)
 
 
-def _take_reserve(folder: Path) -> None:
+def _allocate_reserve(folder: Path) -> None:
     """Keep space for the next start. If there is none, this start has used the reserve, and frees that space at its
     end.
     """
@@ -275,7 +275,7 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
             await files.run(str(folder / DATABASE), _close, folder)
             await files.run(str(folder / RESERVE), _free_reserve, folder)
             async with open_engine(folder / DATABASE) as engine:
-                await files.run(str(folder / RESERVE), _take_reserve, folder)
+                await files.run(str(folder / RESERVE), _allocate_reserve, folder)
                 yield Backend(
                     SqliteDocuments(engine),
                     SqliteLogs(engine),

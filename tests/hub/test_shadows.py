@@ -11,7 +11,7 @@ from mdashcore import _json
 from mdashcore._errors import Busy, Damaged, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore.hub import shadows as module
 from mdashcore.hub.feed import Feed, LogQuery
-from mdashcore.hub.records.contention import FIRST_PAUSE, MAX_PAUSE, MAX_RACES, TELL_RACES, Contention
+from mdashcore.hub.records.contention import FIRST_PAUSE, LOGGED_RACES, MAX_PAUSE, MAX_RACES, Contention
 from mdashcore.hub.shadows import Shadows
 from mdashcore.identity import DeviceKey
 from mdashcore.shadow import Shadow, ShadowLimits
@@ -198,7 +198,7 @@ def test_a_writer_that_others_are_quicker_than_tries_on(tools, make, caplog):
     assert all(MAX_PAUSE / 2 <= time <= MAX_PAUSE for time in times[-50:])
     assert len(set(times[-50:])) > 10
     (line,) = [record for record in caplog.records if record.name.endswith("contention")]
-    assert line.getMessage() == f"shadows/alice/d1 was changed by others {TELL_RACES} times in a row, trying on"
+    assert line.getMessage() == f"shadows/alice/d1 was changed by others {LOGGED_RACES} times in a row, trying on"
 
 
 def test_a_store_that_never_takes_a_write_is_at_fault(tools, make):

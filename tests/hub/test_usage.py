@@ -83,7 +83,7 @@ def test_many_that_are_made_at_the_same_time_wait_for_each_other(caplog):
         await usage.of("alice")
         async with trio.open_nursery() as nursery:
             for _ in range(60):
-                nursery.start_soon(usage.take, "alice", "keys")
+                nursery.start_soon(usage.reserve, "alice", "keys")
         assert (await usage.of("alice")).keys == 60
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

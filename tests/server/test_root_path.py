@@ -355,10 +355,10 @@ SEGMENTS = st.lists(st.sampled_from(["mdash", "mdash2", "", ".", "..", "api", "%
 )
 def test_the_law_of_taking_off(root, method, segments, rest):
     """What is below the path comes out as if there were none; nothing else comes out."""
-    take_off = partial(RootPath.take_off, RootPath(root))
+    strip = partial(RootPath.strip, RootPath(root))
     path = "/" + "/".join(segments)
     tail = b" HTTP/1.1\r\n" + rest
-    assert take_off(f"{method} {root}{path}".encode() + tail) == f"{method} {path}".encode() + tail
+    assert strip(f"{method} {root}{path}".encode() + tail) == f"{method} {path}".encode() + tail
     below = path.partition("?")[0].startswith(f"{root}/")
-    assert (take_off(f"{method} {path}".encode() + tail) is None) == (not below)
-    assert RootPath("").take_off(rest) == rest
+    assert (strip(f"{method} {path}".encode() + tail) is None) == (not below)
+    assert RootPath("").strip(rest) == rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -195,7 +196,9 @@ async def test_messages_after_an_outage(autojump_clock, background, log):
 
     async with trio.open_nursery() as nursery:
         for topic in ("a", "b"):
-            nursery.start_soon(lambda topic=topic: background.listen(bus, topic, receive, live=lambda: live.append(1)))
+            nursery.start_soon(
+                lambda topic=topic: background.listen(bus, topic, receive, on_subscribed=lambda: live.append(1))
+            )
         await trio.testing.wait_all_tasks_blocked()
         await bus.publish("a", b"bad")
         await bus.publish("a", b"1")

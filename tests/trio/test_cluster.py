@@ -498,7 +498,7 @@ async def test_who_cannot_be_judged_now_hides_nobody_else(autojump_clock: Any, c
 
     clients = [await cluster.listen(there, "k", check) for check in (busy, revoked)]
     judged = True
-    there.inbox.hear_again()
+    there.inbox.on_peer_gap()
     assert await clients[1].close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
     assert (len(there.devices), len(there.subscribers)) == (0, 1)
@@ -521,7 +521,7 @@ async def test_a_defect_takes_no_node_down(
 ) -> None:
     """What runs for ever is begun again after it, and it is in the log."""
     here, there = cluster.nodes
-    look = here.hub.nodes.look
+    look = here.hub.nodes.check
 
     async def crash(time: float) -> Any:
         monkeypatch.setattr(here.hub.nodes, "look", look)

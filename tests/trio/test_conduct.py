@@ -15,8 +15,8 @@ from mdashcore.trio.connections.conduct import (
     MAX_DEVICES,
     MAX_REJECTED,
     MOST_PENALTY,
+    NOTIFY_INTERVAL,
     REJECTED_TIME,
-    TELL_INTERVAL,
     Conduct,
 )
 
@@ -31,10 +31,10 @@ def misbehave(conduct: Conduct, device: str, now: float) -> float:
 def test_a_kind_is_told_once_in_a_minute() -> None:
     """With how many there were since the last time; each kind and each device for itself."""
     conduct = Conduct()
-    assert [conduct.reject("a", "not-json", n).tell for n in range(5)] == [1, 0, 0, 0, 0]
-    assert conduct.reject("a", "binary", 5).tell == 1
-    assert conduct.reject("b", "not-json", 5).tell == 1
-    assert conduct.reject("a", "not-json", TELL_INTERVAL).tell == 5
+    assert [conduct.reject("a", "not-json", n).notify for n in range(5)] == [1, 0, 0, 0, 0]
+    assert conduct.reject("a", "binary", 5).notify == 1
+    assert conduct.reject("b", "not-json", 5).notify == 1
+    assert conduct.reject("a", "not-json", NOTIFY_INTERVAL).notify == 5
 
 
 def test_too_much_of_it_has_consequences() -> None:

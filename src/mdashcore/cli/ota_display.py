@@ -59,20 +59,20 @@ class Display:
         waited, self._waits = self._waits, update["waits_until"] is not None
         if self._waits and not waited:
             helps = f"to end that transfer: mdash ota {self._device} --end-transfer"
-            self.say(f"{self._device}: {update['reason']}; {helps}")
+            self.print(f"{self._device}: {update['reason']}; {helps}")
         left = update["commit_seconds_left"]
         self._commit_until = None if left is None else trio.current_time() + left
         if self._bar is not None:
             self._bar.update(self._task, completed=update["progress_percent"])
             self.tick()
         elif self.state != before:
-            self.say(self.state)
+            self.print(self.state)
         if left is not None and self.state != before and self._hint:
             if update["commit_known"]:
                 what = "runs it on trial, and goes back"
             else:
                 what = "runs it, and does not say whether it is on trial. Then it goes back"
-            self.say(f"{self._device} {what} in {left:.0f} s unless {_who(self._device, update)}")
+            self.print(f"{self._device} {what} in {left:.0f} s unless {_who(self._device, update)}")
 
     def progress(self, percent: int) -> None:
         """Show how much has been sent, in percent."""
@@ -88,7 +88,7 @@ class Display:
         )
         self._bar.update(self._task, description=printable(f"{self.state}{left}"))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Write a line of its own."""
         if self._bar is None:
             click.echo(printable(text), err=True)

@@ -45,7 +45,7 @@ async def watch_update(
             the update goes on.
     """
     watch = _Watch(remote, device, path, query, display, commit=commit, wait=wait)
-    return await reconnecting(watch.attempt, may_pass=watch.outlives, say=display.say, last_words=goes_on(device))
+    return await reconnecting(watch.attempt, may_pass=watch.outlives, say=display.print, last_words=goes_on(device))
 
 
 class _Watch:
@@ -114,7 +114,7 @@ class _Watch:
             if name == "ota.progress":
                 self._display.progress(data["progress_percent"])
             else:
-                self._take(data)
+                self._show(data)
                 self._changed.set()
 
     async def _tick(self) -> None:
@@ -148,7 +148,7 @@ class _Watch:
         """Wait until the update has ended, or nothing more is to be awaited, and return it."""
         while True:
             self._changed = changed = trio.Event()  # before reading: a later change is not missed
-            update = await self._look(http)
+            update = await self._poll(http)
             state = update["state"]
             if state in ENDS or (state == UpdateState.UNCOMMITTED and not self._wait):
                 return update
@@ -178,19 +178,19 @@ class _Watch:
             self._remote.checked(response)
         self._commit = False
 
-    async def _look(self, http: httpx.AsyncClient) -> dict[str, Any]:
+    async def _poll(self, http: httpx.AsyncClient) -> dict[str, Any]:
         """Return the update that was sent, in its present or last state."""
         update = await self._get(http, "ota")
         self._id = self._id or update["id"]
         if update["id"] == self._id:
-            self._take(update)
+            self._show(update)
             return update
         found: dict[str, Any] | None = next((past for past in update["history"] if past["id"] == self._id), None)
         if found is None:
             raise CliError(f"another update of {self._device} has taken the place of this one")
         return found
 
-    def _take(self, update: Mapping[str, Any]) -> None:
+    def _show(self, update: Mapping[str, Any]) -> None:
         self._answered()
         self._display.show(update)
 

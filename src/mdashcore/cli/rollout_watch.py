@@ -54,7 +54,7 @@ class Display:
             self._line = line
             click.echo(printable(line), err=True)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Write a line beside the table."""
         if self._live is not None:
             self._live.console.print(printable(text), markup=False, highlight=False)
@@ -103,7 +103,7 @@ async def watch(remote: Remote, id: str, display: Display, until: Collection[str
             nursery.cancel_scope.cancel()
         return present
 
-    return await reconnecting(attempt, may_pass=lambda code: news.seen and code in AWAY, say=display.say)
+    return await reconnecting(attempt, may_pass=lambda code: news.seen and code in AWAY, say=display.print)
 
 
 class _News:

@@ -64,8 +64,8 @@ def check(url: str) -> None:
     for problem in problems[:MAX_SHOWN]:
         click.echo(printable(problem), err=True)
     if problems:
-        raise CliError(f"{len(problems)} problems in {_told(counts)}")
-    click.echo(f"No problems in {_told(counts)}.")
+        raise CliError(f"{len(problems)} problems in {_describe(counts)}")
+    click.echo(f"No problems in {_describe(counts)}.")
 
 
 @store.command(
@@ -103,7 +103,7 @@ def import_(url: str, file: Path) -> None:
 
     with file.open("rb") as source:
         counts = _with_backend(url, lambda backend: import_store(backend, lines(source)), there=False)
-    click.echo(f"Imported {_told(counts)}.")
+    click.echo(f"Imported {_describe(counts)}.")
 
 
 @store.command(
@@ -154,7 +154,7 @@ def _with_backend(url: str, work: Callable[[Backend], Any], *, there: bool) -> A
     if url.startswith("memory:"):
         raise InvalidInput("memory:// is empty, and gone at the end")
     if there:
-        _look_for(url)
+        _check_exists(url)
 
     async def run() -> Any:
         async with open_backend(url) as backend:
@@ -163,7 +163,7 @@ def _with_backend(url: str, work: Callable[[Backend], Any], *, there: bool) -> A
     return trio.run(run)
 
 
-def _look_for(url: str) -> None:
+def _check_exists(url: str) -> None:
     """Refuse the URL of a missing or empty folder: a mistyped URL must not look like an intact store."""
     scheme, _, rest = url.partition("://")
     folder = Path(unquote(rest))
@@ -190,5 +190,5 @@ def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-def _told(counts: StoreCounts) -> str:
+def _describe(counts: StoreCounts) -> str:
     return f"{counts.documents} documents, {counts.entries} notifications and {counts.blobs} images"

@@ -234,7 +234,7 @@ class Accounts:
             self._now(),
         )
         if self._usage is not None:
-            await self._usage.take(account, "keys")
+            await self._usage.reserve(account, "keys")
         await self._owners.put(key.hash, KeyOwner(account, key.id))
         await self._keys.put(scoped(account, key.id), key, expected=0)  # last: a removal then finds both records
         if await self.get(account) is None:  # checked last: the account may have been removed in the meantime
@@ -267,7 +267,7 @@ class Accounts:
         if not deleted:
             raise NotFound(f"no key {id!r}")
         if self._usage is not None:
-            await self._usage.give_back(account, "keys")
+            await self._usage.release(account, "keys")
 
     async def remove_keys(self, account: str) -> None:
         """Revoke all keys of an account."""

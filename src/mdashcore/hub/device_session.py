@@ -21,7 +21,7 @@ from mdashcore.ota import Build
 __all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
 
 
-PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of a device's progress: as for the server's own
+DEVICE_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of progress: as for the server's own
 
 MAX_PROGRESS: Final = 128  # bytes of parameters that are checked for progress: real ones have 25
 
@@ -60,19 +60,19 @@ class SessionHub(Protocol):
 class DeviceSession:
     """The service's side of one connection of a device."""
 
-    __slots__ = ("_held", "_hub", "_progress_told", "_said", "key")
+    __slots__ = ("_build", "_held", "_hub", "_progress_notified", "key")
 
     def __init__(self, hub: SessionHub, key: DeviceKey) -> None:
         self._hub = hub
         self.key: DeviceKey = key
-        self._said: Build | None = None
-        self._progress_told = -inf
+        self._build: Build | None = None
+        self._progress_notified = -inf
         self._held: tuple[str, bytes | None] | None = None
 
     @property
     def introduced(self) -> bool:
         """Whether the device has reported its build in this session (`reported.ota`, or a heartbeat)."""
-        return self._said is not None
+        return self._build is not None
 
     async def handle(self, event: Event, peer: Peer) -> None:
         """Handle an event of the device's connection: store reports, and answer requests on `peer`.
@@ -124,20 +124,20 @@ class DeviceSession:
         handler = DEVICE_METHODS.get(method)
         if handler is None:
             if is_progress(params):
-                await self._take_progress(method, params)
+                await self._receive_progress(method, params)
                 return
             if self._held is not None:
                 await self.flush()
-            await self._tell(method, params)
+            await self._notify(method, params)
             return
         try:
             await handler(self, params)
         except Damaged:
-            await self._tell(method, _json.encode({"rejected": DAMAGED}))
+            await self._notify(method, _json.encode({"rejected": DAMAGED}))
         except StorageError:
             raise
         except MdashError as exc:
-            await self._tell(method, _json.encode({"rejected": str(exc)}))
+            await self._notify(method, _json.encode({"rejected": str(exc)}))
 
     @property
     def holds_progress(self) -> bool:
@@ -146,20 +146,20 @@ class DeviceSession:
 
     def flush_wait(self) -> float:
         """Return the seconds until `flush` should be called, 0 if nothing is held back."""
-        passed = self._hub.clock.monotonic() - self._progress_told
-        return 0.0 if self._held is None else max(0.0, PROGRESS_INTERVAL - passed)
+        passed = self._hub.clock.monotonic() - self._progress_notified
+        return 0.0 if self._held is None else max(0.0, DEVICE_PROGRESS_INTERVAL - passed)
 
     async def flush(self) -> None:
         """Notify subscribers of the newest progress that was held back. Raises `StorageError`: it is lost then."""
         held, self._held = self._held, None
         if held is not None:
-            self._progress_told = self._hub.clock.monotonic()
-            await self._tell(*held)
+            self._progress_notified = self._hub.clock.monotonic()
+            await self._notify(*held)
 
-    async def _take_progress(self, method: str, params: bytes | None) -> None:
-        """Notify subscribers of progress once in `PROGRESS_INTERVAL`: a device may report it for every chunk."""
+    async def _receive_progress(self, method: str, params: bytes | None) -> None:
+        """Notify subscribers of progress once in `DEVICE_PROGRESS_INTERVAL`: a device may report it for every chunk."""
         self._held = method, params
-        if self._hub.clock.monotonic() - self._progress_told >= PROGRESS_INTERVAL:
+        if self._hub.clock.monotonic() - self._progress_notified >= DEVICE_PROGRESS_INTERVAL:
             await self.flush()
 
     async def introduce(self, info: object) -> None:
@@ -180,19 +180,19 @@ class DeviceSession:
         return True
 
     async def _log(self, params: bytes | None) -> object:
-        await self._tell("Log", params)
+        await self._notify("Log", params)
         return True
 
     async def _update_shadow(self, document: dict[str, Any]) -> Any:
         change = await self._hub.shadows.update(self.key, document)
         reported = change.reported
         if isinstance(reported, dict) and isinstance(ota := reported.get("ota"), dict):
-            said = Build.from_wire(ota)
-            self._said = said if self._said is None else self._said.followed_by(said)
-            self._hub.build_reported(self.key, self._said)
+            build = Build.from_wire(ota)
+            self._build = build if self._build is None else self._build.followed_by(build)
+            self._hub.build_reported(self.key, self._build)
         return change
 
-    async def _tell(self, method: str, params: bytes | None) -> None:
+    async def _notify(self, method: str, params: bytes | None) -> None:
         await self._hub.feed.emit(self.key.account, notifications.RPC_OUT + method, self.key.id, params)
 
 
@@ -214,10 +214,10 @@ def is_progress(params: bytes | None) -> bool:
     if params is None or len(params) > MAX_PROGRESS or b'"ota"' not in params:
         return False
     try:
-        told = _read_progress(params).ota
+        progress = _read_progress(params).ota
     except _json.DECODE_ERRORS:
         return False
-    return max(told.percent, told.progress, told.progress_percent) >= 0
+    return max(progress.percent, progress.progress, progress.progress_percent) >= 0
 
 
 def _object(params: bytes | None) -> dict[str, Any]:

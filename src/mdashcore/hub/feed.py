@@ -46,7 +46,7 @@ class Feed:
         keep: notifications that are kept per account.
         keep_bytes: bytes of notifications that are kept per account, as far as this process has stored them.
         keep_seconds: maximum age of a notification; `math.inf` for any age. `Retention` removes older ones.
-        on_told: called with the account and each notification that this process has stored, before the bus has it.
+        on_emit: called with the account and each notification that this process has stored, before the bus has it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Feed:
         keep: int = KEEP_NOTIFICATIONS,
         keep_bytes: int = KEEP_BYTES,
         keep_seconds: float = KEEP_SECONDS,
-        on_told: Callable[[str, FeedItem], None] = lambda account, item: None,
+        on_emit: Callable[[str, FeedItem], None] = lambda account, item: None,
     ) -> None:
         self._logs = logs
         self._bus = bus
@@ -66,7 +66,7 @@ class Feed:
         self._keep = keep
         self._keep_bytes = keep_bytes
         self.keep_seconds = keep_seconds
-        self._on_told = on_told
+        self._on_emit = on_emit
         self._gauges: dict[str, _Gauge] = {}
         self.events: EventLog = EventLog(logs)
         self._reader = NotificationReader(logs, self.events)
@@ -99,7 +99,7 @@ class Feed:
         frame = notifications.frame(stored, offset, now)
         if is_event:
             self.events.end(account, ticket, (offset, now, frame))
-        self._on_told(account, FeedItem(offset, frame))
+        self._on_emit(account, FeedItem(offset, frame))
         await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
         if is_event:
             await self.events.append(account, log_name(account))

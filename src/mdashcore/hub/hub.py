@@ -143,7 +143,9 @@ class Hub:
         self.blobs: Images = Images(backend, self.usage, free_disk=free_disk)
         self._entropy = entropy
         self._observers: list[HubObserver] = []
-        self.feed: Feed = Feed(backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_told=self._told)
+        self.feed: Feed = Feed(
+            backend.logs, backend.bus, now=now, keep_seconds=keep_log_seconds, on_emit=self._notified
+        )
         exclusive = SHARED not in backend.capabilities
         self.accounts: Accounts = Accounts(
             documents,
@@ -300,7 +302,7 @@ class Hub:
         for observer in self._observers:
             observer.build_reported(key, build)
 
-    def _told(self, account: str, item: FeedItem) -> None:
+    def _notified(self, account: str, item: FeedItem) -> None:
         for observer in self._observers:
             observer.notified(account, item)
 

@@ -84,7 +84,7 @@ class Images:
             size += len(chunk)
             if size > kept:
                 await self.check_disk()
-                kept = await self._usage.keep_free(account, key, size, size + STEP)
+                kept = await self._usage.reserve_bytes(account, key, size, size + STEP)
             yield chunk
 
 

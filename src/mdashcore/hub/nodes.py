@@ -54,7 +54,7 @@ class Nodes:
         """Remove a node that ends."""
         await self._records.delete(id)
 
-    async def look(self, time: float) -> tuple[set[str], set[str]]:
+    async def check(self, time: float) -> tuple[set[str], set[str]]:
         """Return the living nodes, and those that this very call has declared dead.
 
         Args:
@@ -67,7 +67,7 @@ class Nodes:
                 since = time
             if time - since < DEAD_AFTER:
                 seen[id] = version, since
-            elif await self._bury(id, version):
+            elif await self._declare_dead(id, version):
                 dead.add(id)
         self._seen = seen
         return set(seen), dead
@@ -76,11 +76,11 @@ class Nodes:
         """Return the nodes that were not declared dead."""
         return {id async for id, _ in self._records.versions()}
 
-    def look_away(self) -> None:
+    def forget_seen(self) -> None:
         """Forget the last signs of life. After a time without a view of the store, silent nodes need not be dead."""
         self._seen.clear()
 
-    async def _bury(self, id: str, version: int) -> bool:
+    async def _declare_dead(self, id: str, version: int) -> bool:
         try:
             return await self._records.delete(id, expected=version)
         except VersionConflict:

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
 
-MAX_TOLD: Final = 1_000  # damaged entries that are logged: with more, the store itself is broken
+MAX_LOGGED: Final = 1_000  # damaged entries that are logged: with more, the store itself is broken
 
 
 @attrs.frozen
@@ -65,7 +65,7 @@ class NotificationReader:
     def __init__(self, logs: LogStore, events: EventLog) -> None:
         self._logs = logs
         self._events = events
-        self._told: set[tuple[str, int]] = set()
+        self._logged: set[tuple[str, int]] = set()
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
         """Return the next stored notifications from an offset on: about `LOG_PAGE_BYTES` of them, none at the end.
@@ -173,8 +173,8 @@ class NotificationReader:
                 return notifications.head(entry.body)
             except _json.DECODE_ERRORS as exc:
                 damage = _json.reason(exc)
-        if len(self._told) < MAX_TOLD and (account, entry.offset) not in self._told:
-            self._told.add((account, entry.offset))
+        if len(self._logged) < MAX_LOGGED and (account, entry.offset) not in self._logged:
+            self._logged.add((account, entry.offset))
             words = "notification %d of %s cannot be read, and is passed over: %s"
             _log.error(words, entry.offset, account, damage)
         return None

@@ -83,7 +83,7 @@ class Registry:
         token = self._new_token()
         device = Device(account, key.id, name, identity.hash_token(token), self._now())
         if self._usage is not None:
-            await self._usage.take(account, "devices")
+            await self._usage.reserve(account, "devices")
         try:
             await self.records.put(str(key), device, expected=0)
         except VersionConflict:
@@ -187,7 +187,7 @@ class Registry:
 
     async def _count_one_less(self, account: str) -> None:
         if self._usage is not None:
-            await self._usage.give_back(account, "devices")
+            await self._usage.release(account, "devices")
 
     def _new_token(self) -> str:
         return identity.make_token(identity.DEVICE_PREFIX, self._entropy(identity.ENTROPY_BYTES))

@@ -98,16 +98,16 @@ class Shadows:
             Busy: the turn did not come in time; nothing was changed.
         """
         turns = self._turns
-        if not turns.take(key):
+        if not turns.acquire_nowait(key):
             is_full = patience != inf and turns.waiting(key) >= MAX_WAITING_WRITERS
-            if is_full or not await turns.wait(key, patience):
+            if is_full or not await turns.acquire(key, patience):
                 raise Busy(f"the shadow of {key.id!r} is being changed by too many at the same time")
         try:
             if protect is None:
                 return await self._update(key, document, condition)
             return await protect(lambda: self._update(key, document, condition))
         finally:
-            turns.leave(key)
+            turns.release(key)
 
     async def _update(self, key: DeviceKey, document: Any, condition: Condition | None) -> Change:
         record = self._cache.get(key)

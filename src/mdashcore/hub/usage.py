@@ -78,7 +78,7 @@ class Usage:
             record = None
         return record.value if record is not None else await self._count(account)
 
-    async def take(self, account: str, what: str) -> None:
+    async def reserve(self, account: str, what: str) -> None:
         """Count one more of `what` (``devices`` or ``keys``) before it is stored. Raises `LimitReached`."""
         most: int = getattr(self.limits, what)
 
@@ -90,11 +90,11 @@ class Usage:
 
         await self._change(account, change)
 
-    async def give_back(self, account: str, what: str) -> None:
+    async def release(self, account: str, what: str) -> None:
         """Count one less of `what`, which was removed or never stored. Raises `StorageError`."""
         await self._change(account, lambda use: use.with_(what, max(0, getattr(use, what) - 1)))
 
-    async def keep_free(self, account: str, key: str, least: int, wanted: int) -> int:
+    async def reserve_bytes(self, account: str, key: str, least: int, wanted: int) -> int:
         """Reserve bytes for an image that arrives: `wanted`, or as many as are left. Returns the reserved number.
 
         Raises:
@@ -176,12 +176,12 @@ class Usage:
 
     async def _change(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
         """Change the use of an account, one writer of this process at a time: else most would lose their races."""
-        has_turn = self._turns.take(account) or await self._turns.wait(account, TURN_PATIENCE)
+        has_turn = self._turns.acquire_nowait(account) or await self._turns.acquire(account, TURN_PATIENCE)
         try:
             await self._change_now(account, function)
         finally:
             if has_turn:
-                self._turns.leave(account)
+                self._turns.release(account)
 
     async def _change_now(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
         def change(found: AccountUse | None) -> AccountUse | None:

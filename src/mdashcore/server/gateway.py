@@ -118,7 +118,7 @@ class Gateway:
         self._streams.add(stream)
         inflow = Inflow(stream, READ_SIZE)
         try:
-            if (socket := await self._converse(stream, inflow)) is not None:
+            if (socket := await self._serve_http(stream, inflow)) is not None:
                 try:
                     await socket.serve()
                 except MdashError as exc:
@@ -134,7 +134,7 @@ class Gateway:
             inflow.close()
             await close_now(stream)
 
-    async def _converse(self, stream: trio.abc.Stream, inflow: Inflow) -> _Socket | None:
+    async def _serve_http(self, stream: trio.abc.Stream, inflow: Inflow) -> _Socket | None:
         """Answer plain requests in the fast lane. Pass any other request, with the bytes that follow, to its handler.
 
         Returns:
@@ -143,17 +143,17 @@ class Gateway:
         with trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT) as scope:
             connection = HttpConnection(stream, inflow, scope)
             with self._connections.member(connection):
-                return await self._take_requests(connection)
+                return await self._answer_requests(connection)
         return None
 
-    async def _take_requests(self, connection: HttpConnection) -> _Socket | None:
+    async def _answer_requests(self, connection: HttpConnection) -> _Socket | None:
         scope, stream = connection.scope, connection.stream
         if isinstance(stream, trio.SSLStream):
             with _member(self._heads, scope), connection.waiting():
                 await stream.do_handshake()
         data, judge = b"", Next.READ
         while judge is not Next.END and (data := await self._read_head(connection, data)):
-            below = self._root.take_off(data)
+            below = self._root.strip(data)
             if below is None:
                 await connection.send(_elsewhere(self._root.elsewhere(data)))
                 judge = Next.END
@@ -161,17 +161,17 @@ class Gateway:
             data = below
             if self._sockets and _wants_socket(data):
                 scope.deadline = inf
-                if (socket := await self._shake_hands(connection, data)) is not None:
+                if (socket := await self._handshake(connection, data)) is not None:
                     return socket
                 judge = Next.ELSEWHERE
             else:
-                data, judge = await self._lane.take(connection, data)
+                data, judge = await self._lane.answer(connection, data)
             if judge is Next.ELSEWHERE:
                 scope.deadline = inf
-                data, judge = await self._slow_lane.take(connection, data)
+                data, judge = await self._slow_lane.answer(connection, data)
         if judge is Next.END:
             scope.deadline = inf
-            await connection.part()
+            await connection.linger()
         return None
 
     async def _read_head(self, connection: HttpConnection, head: bytes) -> bytes:
@@ -184,7 +184,7 @@ class Gateway:
         head = head.lstrip(b"\r\n")  # RFC 9112, section 2.2: some clients end a body with an empty line
         if not head:
             scope.deadline = inf
-            head = await self._lane.rest(connection, KEEP_ALIVE if connection.used else HEAD_TIMEOUT)
+            head = await self._lane.wait_for_request(connection, KEEP_ALIVE if connection.used else HEAD_TIMEOUT)
             if not head:
                 return b""
         scope.deadline = trio.current_time() + HEAD_TIMEOUT
@@ -192,13 +192,13 @@ class Gateway:
             end = _HEAD_END.search(head, 0, MAX_HEAD)
             if head.count(b"\n", 0, end.start() if end else MAX_HEAD) > MAX_FIELDS:  # the first line has no field
                 await connection.send(refusal(431, f"the head of a request has {MAX_FIELDS} fields at most"))
-                await connection.part()
+                await connection.linger()
                 return b""
             if end is not None or not _HEAD_START.match(head):
                 break
             if len(head) >= MAX_HEAD:
                 await connection.send(refusal(431, f"the head of a request has {MAX_HEAD} bytes at most"))
-                await connection.part()
+                await connection.linger()
                 return b""
             if self._lane.closing.is_set():
                 return b""
@@ -209,7 +209,7 @@ class Gateway:
             head = (head + data).lstrip(b"\r\n")
         return b"" if self._lane.closing.is_set() else head
 
-    async def _shake_hands(self, connection: HttpConnection, head: bytes) -> _Socket | None:
+    async def _handshake(self, connection: HttpConnection, head: bytes) -> _Socket | None:
         """Answer a handshake. Returns `None` if the bytes cannot be read as one."""
         ws = ServerWebSocket(connection.stream, inflow=connection.inflow)
         request = ws.feed(head)
@@ -348,7 +348,7 @@ async def _refuse(connection: HttpConnection, error: MdashError, *, from_page: b
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     with trio.fail_after(LINGER):
         await connection.stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
-    await connection.part()
+    await connection.linger()
 
 
 async def _nothing() -> None:

@@ -239,14 +239,14 @@ class Agent:
                 self._link = link
                 self._connected.set()
                 try:
-                    await link.run(lambda event: self._take(queue, event))
+                    await link.run(lambda event: self._on_event(queue, event))
                 finally:
                     self._link = None
                     self._connected = trio.Event()
                 nursery.cancel_scope.cancel()
         return stream.peer_reason
 
-    async def _take(self, queue: trio.MemorySendChannel[RequestReceived], event: PeerEvent) -> None:
+    async def _on_event(self, queue: trio.MemorySendChannel[RequestReceived], event: PeerEvent) -> None:
         if isinstance(event, RequestReceived):
             queue.send_nowait(event)
         elif self._on_notification is not None:

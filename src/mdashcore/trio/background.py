@@ -217,21 +217,22 @@ class Background:
                     return result
 
     async def listen(
-        self, bus: MessageBus, topic: str, receive: Callable[[bytes], None], *, live: Callable[[], None]
+        self, bus: MessageBus, topic: str, receive: Callable[[bytes], None], *, on_subscribed: Callable[[], None]
     ) -> None:
         """Receive the messages of a topic, for ever.
 
         A message for which `receive` raises is logged and skipped: a node of another version may have sent it.
 
         Args:
-            live: called whenever a subscription begins. Messages from before it, or since a failure, were missed.
+            on_subscribed: called whenever a subscription begins. Messages from before it, or since a failure, were
+                missed.
         """
         with self.retry() as retry:
             while True:
                 try:
                     async with bus.subscribe(topic) as messages:
                         retry.succeeded()
-                        live()
+                        on_subscribed()
                         async for message in messages:
                             try:
                                 receive(message)
@@ -255,7 +256,7 @@ class Background:
         while True:
             stable = trio.CancelScope()
             if retry.failing:
-                self._nursery.start_soon(_settle, retry, stable)
+                self._nursery.start_soon(_end_outage_when_stable, retry, stable)
             try:
                 await function()
             except Exception as exc:
@@ -282,7 +283,7 @@ class Background:
                 await trio.sleep(seconds)
 
 
-async def _settle(retry: Retry, scope: trio.CancelScope) -> None:
+async def _end_outage_when_stable(retry: Retry, scope: trio.CancelScope) -> None:
     """End the outage of a task that has run for a while."""
     with scope:
         await trio.sleep(STABLE)

@@ -116,7 +116,7 @@ class Node:
     def device_revoked(self, key: DeviceKey) -> None:
         self.devices.revoke(key)
         if self.inbox is not None:
-            self.inbox.tell_device(key)
+            self.inbox.broadcast_device_changed(key)
 
     def notified(self, account: str, item: FeedItem) -> None:
         if self.inbox is None:  # else the bus delivers it, in the same order to all nodes
@@ -132,7 +132,7 @@ class Node:
     def key_revoked(self, account: str, key: str | None) -> None:
         self.subscribers.revoke(account, key)
         if self.inbox is not None:
-            self.inbox.tell_key(account, key)
+            self.inbox.broadcast_key_revoked(account, key)
 
     # Internals
 
@@ -147,7 +147,7 @@ class Node:
     def _presence_held(self, key: DeviceKey) -> None:
         """Notify other nodes of a held-back change of presence: one may hold the device's earlier connection."""
         if self.inbox is not None:
-            self.inbox.tell_device(key)
+            self.inbox.broadcast_device_changed(key)
 
     async def _sweep(self) -> None:
         """Release the sessions of dead nodes, and continue their work."""
@@ -185,7 +185,7 @@ class Node:
         )
         await membership.join()
         inbox.start()
-        self.background.run_every(BEAT_INTERVAL, "the node's sign of life", membership.live)
+        self.background.run_every(BEAT_INTERVAL, "the node's sign of life", membership.heartbeat)
         try:
             yield
         finally:

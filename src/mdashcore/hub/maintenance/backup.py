@@ -177,7 +177,7 @@ async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> 
             try:
                 if len(line) > MAX_LINE:
                     raise InvalidInput(f"longer than {MAX_LINE} bytes")
-                await importer.take(_decode_line(line), first=number == 1)
+                await importer.restore(_decode_line(line), first=number == 1)
                 if number == 1:  # what is no export, or one of a newer version, leaves the store as it is
                     await backend.documents.put(*_MARK, b"true")
             except _json.DECODE_ERRORS as exc:
@@ -209,7 +209,7 @@ class _Importer:
         self.counts = StoreCounts()
         self.ended = False
 
-    async def take(self, line: _Line, *, first: bool) -> None:
+    async def restore(self, line: _Line, *, first: bool) -> None:
         if self.ended:
             raise InvalidInput("something follows the last line")
         if first:

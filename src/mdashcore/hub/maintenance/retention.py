@@ -73,7 +73,7 @@ class Retention:
         """
         accounts = await self._accounts.all()
         before, self._found = self._found, {}
-        new = self._notice_step()
+        new = self._detect_step()
         over = [step for step in self._steps if self._clock.monotonic() - step.seen >= self._feed.keep_seconds]
         now, feed = self._earliest_now(), self._feed
         for account in accounts:
@@ -100,7 +100,7 @@ class Retention:
             new.seen = self._clock.monotonic()  # no entry before its ends is younger
         self._steps = [step for step in self._steps if step not in over]
 
-    def _notice_step(self) -> _Step | None:
+    def _detect_step(self) -> _Step | None:
         """Return the step of the wall clock since the check before, or `None` if there was none."""
         offset = self._clock.offset
         by, self._offset = offset - self._offset, offset

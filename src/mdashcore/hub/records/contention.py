@@ -27,7 +27,7 @@ FIRST_PAUSE: Final = 0.001  # seconds: a write to a store on this machine or the
 
 MAX_PAUSE: Final = 0.05  # seconds: in half of it, several processes have written and gone on
 
-TELL_RACES: Final = 32  # losses in a row, which are logged once: a few processes that write all the time lose fewer
+LOGGED_RACES: Final = 32  # losses in a row, which are logged once: a few processes that write all the time lose fewer
 
 MAX_RACES: Final = 1000  # losses in a row, in half a minute or more: the store reports conflicts that do not exist
 
@@ -77,12 +77,12 @@ class Turns:
 
     A free key costs an entry in a dict::
 
-        if not turns.take(key):
-            await turns.wait(key, 10.0)
+        if not turns.acquire_nowait(key):
+            await turns.acquire(key, 10.0)
         try:
             ...
         finally:
-            turns.leave(key)
+            turns.release(key)
     """
 
     __slots__ = ("_signal", "_waiting")
@@ -91,8 +91,8 @@ class Turns:
         self._signal = contention.signal
         self._waiting: dict[Hashable, deque[Signal] | None] = {}
 
-    def take(self, key: Hashable) -> bool:
-        """Take the turn if no task has it. Returns whether it was taken; then the caller has to call `leave`."""
+    def acquire_nowait(self, key: Hashable) -> bool:
+        """Take the turn if no task has it. Returns whether it was taken; then the caller has to call `release`."""
         if key in self._waiting:
             return False
         self._waiting[key] = None
@@ -102,8 +102,8 @@ class Turns:
         """Return the number of tasks that wait for their turn."""
         return len(self._waiting.get(key) or ())
 
-    async def wait(self, key: Hashable, seconds: float) -> bool:
-        """Wait for the turn after `take` has returned `False`. Returns `False` if it has not come in time.
+    async def acquire(self, key: Hashable, seconds: float) -> bool:
+        """Wait for the turn after `acquire_nowait` has returned `False`. Returns `False` if it has not come in time.
 
         A task that is cancelled leaves the queue.
         """
@@ -120,7 +120,7 @@ class Turns:
                 self._give_up(key, signal)
         return has_come
 
-    def leave(self, key: Hashable) -> None:
+    def release(self, key: Hashable) -> None:
         """Hand the turn to the task that has waited for longest."""
         if queue := self._waiting[key]:
             queue.popleft().set()
@@ -133,7 +133,7 @@ class Turns:
         if queue is not None and signal in queue:
             queue.remove(signal)
         else:
-            self.leave(key)
+            self.release(key)
 
 
 class Race:
@@ -157,11 +157,11 @@ class Race:
             StorageError: `MAX_RACES` tries in a row were lost.
         """
         self._lost += 1
-        if self._lost == TELL_RACES:
+        if self._lost == LOGGED_RACES:
             _log.warning("%s was changed by others %d times in a row, trying on", self._what, self._lost)
         if self._lost == MAX_RACES:
             raise StorageError(f"{self._what} was changed by others {self._lost} times in a row")
         if self._lost > 1:
-            longest = min(MAX_PAUSE, FIRST_PAUSE * 2 ** (self._lost - 2)) if self._lost < TELL_RACES else MAX_PAUSE
+            longest = min(MAX_PAUSE, FIRST_PAUSE * 2 ** (self._lost - 2)) if self._lost < LOGGED_RACES else MAX_PAUSE
             part = int.from_bytes(self._contention.entropy(2), "big") / 2**16
             await self._contention.signal().wait(longest * (1 + part) / 2)

@@ -18,7 +18,7 @@ __all__ = ["Collection", "Record", "Records", "scoped", "split"]
 
 _log = logging.getLogger(__name__)
 
-MAX_TOLD: Final = 1000  # damaged documents of a collection that are logged: with more, the store itself is broken
+MAX_LOGGED: Final = 1000  # damaged documents of a collection that are logged: with more, the store itself is broken
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Records(Generic[T]):
     def __init__(
         self, documents: DocumentStore, collection: Collection[T], *, contention: Contention = Contention()
     ) -> None:
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._contention = contention
         self._documents = documents
         self._collection = collection.name
@@ -105,7 +105,7 @@ class Records(Generic[T]):
             document = await self._documents.get(self._collection, key)
             return None if document is None else self._record(document)
         except Damaged as exc:
-            self._tell(key, exc)
+            self._log_damage(key, exc)
             raise
 
     def encode(self, value: T) -> bytes:
@@ -154,7 +154,7 @@ class Records(Generic[T]):
         try:
             return self._record(document).value
         except Damaged as exc:
-            self._tell(document.key, exc)
+            self._log_damage(document.key, exc)
             raise
 
     async def keys(self, prefix: str = "") -> list[str]:
@@ -220,8 +220,8 @@ class Records(Generic[T]):
             raise Damaged(document.damage)
         return Record(self._schema.read(document), document.version)
 
-    def _tell(self, key: str, damage: Damaged) -> None:
+    def _log_damage(self, key: str, damage: Damaged) -> None:
         """Log a damaged document, once: lists are read again and again."""
-        if key not in self._told and len(self._told) < MAX_TOLD:
-            self._told.add(key)
+        if key not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(key)
             _log.error("%s/%s cannot be read, and is passed over: %s", self._collection, key, damage)

@@ -23,7 +23,7 @@ RESERVED_DESCRIPTORS: Final = 64  # for the clients that are connected: 40 threa
 
 RETRY_ACCEPT: Final = 0.1  # seconds; at full load ten connections a second are refused
 
-TELL_FULL_INTERVAL: Final = 60.0  # seconds between two lines of the log
+LOG_INTERVAL: Final = 60.0  # seconds between two lines of the log
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
@@ -39,7 +39,7 @@ class Acceptor:
     def __init__(self, handle: Callable[[trio.abc.Stream], Awaitable[None]], make_room: Callable[[], bool]) -> None:
         self._handle = handle
         self._make_room = make_room
-        self._told = -inf
+        self._logged_at = -inf
 
     async def run(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
         """Accept until cancelled, and serve each connection in a task of `connections`; close the listener then."""
@@ -50,22 +50,22 @@ class Acceptor:
                 except OSError as exc:
                     if exc.errno not in _EXHAUSTED:
                         raise
-                    self._tell(str(exc))
+                    self._log_exhausted(str(exc))
                     self._make_room()
                     await trio.sleep(RETRY_ACCEPT)
                     continue
                 if _is_of_the_last(stream):
-                    self._tell("the limit of this process is near")
+                    self._log_exhausted("the limit of this process is near")
                     if not self._make_room():
                         await close_now(stream)
                         await trio.sleep(RETRY_ACCEPT)
                         continue
                 connections.start_soon(self._handle, stream)
 
-    def _tell(self, words: str) -> None:
+    def _log_exhausted(self, words: str) -> None:
         now = trio.current_time()
-        if now >= self._told + TELL_FULL_INTERVAL:
-            self._told = now
+        if now >= self._logged_at + LOG_INTERVAL:
+            self._logged_at = now
             _log.error("no file descriptors for more connections (%s): those that wait for a request are closed", words)
 
 

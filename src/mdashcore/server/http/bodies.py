@@ -130,9 +130,9 @@ class Bodies:
             longest = next(iter(self._idle))
             self.drop(longest)
             longest._give_up()
-            self._tell()
+            self._log_full()
         if self.size + size > self.limit:
-            self._tell()
+            self._log_full()
             raise Overloaded(_NO_ROOM, retry_after=RETRY_AFTER)
         self._idle[body] = None
         self._count(body, size)
@@ -147,7 +147,7 @@ class Bodies:
             else:
                 del self._of[body.owner]
 
-    def _tell(self) -> None:
+    def _log_full(self) -> None:
         if trio.current_time() - self._logged >= LOG_INTERVAL:
             self._logged = trio.current_time()
             _log.warning("request bodies fill the %d bytes that they may have: some are refused", self.limit)

@@ -117,7 +117,7 @@ class HttpConnection:
             with suppress(OSError):  # closed meanwhile
                 transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
 
-    async def part(self) -> None:
+    async def linger(self) -> None:
         """Let the client take the last answer before the connection is closed.
 
         The kernel resets a connection with unread bytes when it is closed, so those are read and discarded.

@@ -18,7 +18,7 @@ import trio
 
 from mdashcore.trio.run_wide import RunWide
 
-__all__ = ["HALF_CLOSED_TIME", "Hangup", "cancelled_by_hangup", "sees_hangups", "transport_of"]
+__all__ = ["HALF_CLOSED_TIME", "Hangup", "cancelled_by_hangup", "detects_hangups", "transport_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def transport_of(stream: trio.abc.Stream) -> trio.SocketStream | None:
     return transport if isinstance(transport, trio.SocketStream) else None
 
 
-def sees_hangups() -> bool:
+def detects_hangups() -> bool:
     """Return whether the kernel reports connections that end."""
     return hasattr(select, "epoll")
 
@@ -124,7 +124,7 @@ def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[Hangup]:
     on_end = hangup.on_end
     watcher: _Watcher | None = None
     fd = -1
-    if transport is not None and sees_hangups():
+    if transport is not None and detects_hangups():
         if (fd := transport.socket.fileno()) < 0:
             hangup.scope.cancel()  # the socket is closed already, because the server goes down
         else:

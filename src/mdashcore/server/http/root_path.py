@@ -75,7 +75,7 @@ class RootPath:
     def __init__(self, path: str) -> None:
         self._path = path.encode()
 
-    def take_off(self, data: bytes) -> bytes | None:
+    def strip(self, data: bytes) -> bytes | None:
         """Return the request at the beginning of `data` without the root path; `None` for one that is not below it.
 
         Bytes that are no request, and requests to the whole server (``OPTIONS *``), are returned unchanged.

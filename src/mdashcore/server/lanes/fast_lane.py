@@ -121,7 +121,7 @@ class FastLane:
         for scope in self._resting:
             scope.cancel()
 
-    async def rest(self, connection: HttpConnection, idle: float) -> bytes:
+    async def wait_for_request(self, connection: HttpConnection, idle: float) -> bytes:
         """Wait for a request that the caller has to answer.
 
         Args:
@@ -137,7 +137,7 @@ class FastLane:
         if scope.cancelled_caught or data is None:
             return b""
         if self.closing.is_set():
-            await connection.part()
+            await connection.linger()
             return b""
         return data
 
@@ -163,7 +163,7 @@ class FastLane:
     def _encode(self, connection: HttpConnection, answer: Answer, *, close: bool) -> bytes:
         return answer.encode(close=close, hsts=self._hsts if connection.secure else b"")
 
-    async def take(self, connection: HttpConnection, data: bytes) -> tuple[bytes, Next]:
+    async def answer(self, connection: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data` if it is plain. `data` begins with a whole head.
 
         Returns:

@@ -75,7 +75,7 @@ class SlowLane:
         self._config.accesslog = None
         self._config.errorlog = _log
 
-    async def take(self, connection: HttpConnection, data: bytes) -> tuple[bytes, Next]:
+    async def answer(self, connection: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data`: a whole head, or bytes that cannot become one.
 
         Returns:

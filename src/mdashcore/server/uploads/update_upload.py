@@ -122,7 +122,7 @@ class UploadRoute:
                 raise
         if request.queue:
             return 202, _json.encode(updates.describe(key, update))
-        await self._see_taken(key, id_)
+        await self._wait_received(key, id_)
         return 200, b"true"
 
     async def _is_online(self, key: DeviceKey) -> bool:
@@ -131,7 +131,7 @@ class UploadRoute:
             return True
         return (await self._service.hub.presence.get(key)).online
 
-    async def _see_taken(self, key: DeviceKey, id: str) -> None:
+    async def _wait_received(self, key: DeviceKey, id: str) -> None:
         """Wait until the device has confirmed the whole image. Raises the reason if the update ended before."""
         updater = self._service.node.update_supervisor
         with trio.move_on_after(START_TIMEOUT) as timer:

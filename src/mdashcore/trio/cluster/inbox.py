@@ -66,7 +66,7 @@ class Inbox:
     def start(self) -> None:
         """Receive messages of the other nodes, for ever."""
         background = self._background
-        feed = partial(background.listen, self._bus, TOPIC, self.hear, live=self._catch_up)
+        feed = partial(background.listen, self._bus, TOPIC, self.receive, on_subscribed=self._catch_up)
         background.run_for_ever("the hearing of notifications", feed)
         background.run_for_ever("the hearing of other nodes", self.peers.run)
         background.run_for_ever("the checking of connections", self._check_in_turn)
@@ -75,13 +75,13 @@ class Inbox:
         """Request a call from another node. Raises as `relay.ask`."""
         return await relay.ask(self.peers, node, call)
 
-    def tell_device(self, key: DeviceKey) -> None:
+    def broadcast_device_changed(self, key: DeviceKey) -> None:
         """Let the other nodes check a device: its token was revoked, or it has a newer connection."""
-        self.peers.tell_all(_REVOKE, _Revoked(key.account, id=key.id))
+        self.peers.broadcast(_REVOKE, _Revoked(key.account, id=key.id))
 
-    def tell_key(self, account: str, key: str | None) -> None:
+    def broadcast_key_revoked(self, account: str, key: str | None) -> None:
         """Notify the other nodes of an invalid key or session; `None` stands for any of the account's."""
-        self.peers.tell_all(_REVOKE, _Revoked(account, key=key))
+        self.peers.broadcast(_REVOKE, _Revoked(account, key=key))
 
     # Messages of peers
 
@@ -91,8 +91,8 @@ class Inbox:
             raise NotFound(f"no method {method} between nodes")
         return await relay.answer(params, lambda call: make_call(self._devices.link(call.key), call))
 
-    def hear_peer(self, method: str, params: bytes | None) -> None:
-        """Do the same as `PeerHandler.hear_peer`."""
+    def on_peer_notification(self, method: str, params: bytes | None) -> None:
+        """Do the same as `PeerHandler.on_peer_notification`."""
         if method != _REVOKE:
             return
         revoked = msgspec.json.decode(params or b"null", type=_Revoked)
@@ -101,13 +101,13 @@ class Inbox:
         elif (connected := self._devices.get(DeviceKey(revoked.account, revoked.id))) is not None:
             self._background.spawn(connected.check)
 
-    def hear_again(self) -> None:
-        """Do the same as `PeerHandler.hear_again`."""
+    def on_peer_gap(self) -> None:
+        """Do the same as `PeerHandler.on_peer_gap`."""
         self._background.spawn(self._check_all)
 
     # Messages on the bus
 
-    def hear(self, message: bytes) -> None:
+    def receive(self, message: bytes) -> None:
         """Handle a notification from the bus. Never waits."""
         try:
             account, item = Feed.parse(message)

@@ -54,13 +54,13 @@ class Membership:
         except StorageError as exc:
             _log.warning("the storage failed while leaving: %s", exc)
 
-    async def live(self) -> None:
+    async def heartbeat(self) -> None:
         """Give a sign of life and check those of others. Called every `BEAT_INTERVAL`. Raises `StorageError`."""
         try:
             await self._beat()
-            await self._look()
+            await self._check()
         except StorageError:
-            self._nodes.look_away()
+            self._nodes.forget_seen()
             raise
 
     async def _beat(self) -> None:
@@ -71,8 +71,8 @@ class Membership:
             self._version = await self._nodes.join(self._id)
             self._on_expelled()
 
-    async def _look(self) -> None:
-        living, dead = await self._nodes.look(trio.current_time())
+    async def _check(self) -> None:
+        living, dead = await self._nodes.check(trio.current_time())
         gone, self._known = self._known - living, living
         for id in gone | dead:
             self._on_gone(id)

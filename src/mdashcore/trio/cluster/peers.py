@@ -36,7 +36,7 @@ from mdashcore.trio.connections.link import GOING_AWAY, Link, PeerEvent
 
 __all__ = ["PeerHandler", "Peers"]
 
-EVERYBODY: Final = "nodes"
+BROADCAST_TOPIC: Final = "nodes"
 
 MAX_INBOX: Final = 4096  # frames of one peer that wait to be read; later ones are lost, as the bus may do
 
@@ -64,10 +64,10 @@ class PeerHandler(Protocol):
     async def answer_peer(self, method: str, params: bytes | None) -> bytes:
         """Answer a request of a peer with raw JSON. Raises `MdashError`."""
 
-    def hear_peer(self, method: str, params: bytes | None) -> None:
+    def on_peer_notification(self, method: str, params: bytes | None) -> None:
         """Handle a notification that a peer has sent to all nodes. Never waits."""
 
-    def hear_again(self) -> None:
+    def on_peer_gap(self) -> None:
         """Handle a gap: notifications of peers until now may have been lost."""
 
 
@@ -94,8 +94,8 @@ class Peers:
     async def run(self) -> None:
         """Receive messages of the peers, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, _topic(self._id.decode()), self._hear, lambda: None)
-            nursery.start_soon(self._listen, EVERYBODY, self._hear_all, self._handler.hear_again)
+            nursery.start_soon(self._listen, _topic(self._id.decode()), self._receive, lambda: None)
+            nursery.start_soon(self._listen, BROADCAST_TOPIC, self._receive_broadcast, self._handler.on_peer_gap)
 
     async def call(self, node: str, method: str, params: bytes, *, timeout: float) -> bytes:
         """Call a peer. Returns its result as raw JSON.
@@ -110,20 +110,20 @@ class Peers:
         except RpcError as exc:
             raise _ERRORS.get(exc.code, MdashError)(exc.message) from None
 
-    def tell_all(self, method: str, params: object) -> None:
+    def broadcast(self, method: str, params: object) -> None:
         """Send a notification to all nodes, also this one, as soon as the bus accepts it."""
         message = b"%b %b" % (self._id, jsonrpc.encode_request(method, _json.encode(params)))
-        self._background.spawn(lambda: self._background.persist(lambda: self._bus.publish(EVERYBODY, message)))
+        self._background.spawn(lambda: self._background.persist(lambda: self._bus.publish(BROADCAST_TOPIC, message)))
 
     def forget(self, node: str) -> None:
         """Close the link of a peer that is gone, so that its callers stop waiting."""
         if (found := self._links.pop(node, None)) is not None:
             found[0].close(GOING_AWAY, "the node that held the device is gone")
 
-    async def _listen(self, topic: str, hear: Callable[[bytes], None], live: Callable[[], None]) -> None:
-        await self._background.listen(self._bus, topic, hear, live=live)
+    async def _listen(self, topic: str, receive: Callable[[bytes], None], on_subscribed: Callable[[], None]) -> None:
+        await self._background.listen(self._bus, topic, receive, on_subscribed=on_subscribed)
 
-    def _hear(self, message: bytes) -> None:
+    def _receive(self, message: bytes) -> None:
         sender, _, frame = message.partition(b" ")
         try:
             node = sender.decode("ascii")
@@ -131,10 +131,10 @@ class Peers:
             return  # not from a node: a shared bus may carry messages of other programs
         self._link(node)[1].offer(frame)
 
-    def _hear_all(self, message: bytes) -> None:
+    def _receive_broadcast(self, message: bytes) -> None:
         request = jsonrpc.decode(message.partition(b" ")[2])
         if isinstance(request, Request):
-            self._handler.hear_peer(request.method, request.params)
+            self._handler.on_peer_notification(request.method, request.params)
 
     def _link(self, node: str) -> tuple[Link, _BusStream]:
         found = self._links.get(node)

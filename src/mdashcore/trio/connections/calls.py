@@ -90,20 +90,20 @@ class Calls:
             DeviceOffline: the device is not connected.
             RpcError, InvalidAnswer, CallTimeout, Busy, TooLarge: as `Link.call`.
         """
-        node = await self._whereabouts(key)
-        return await self._do(node, self._request(key, method, params, timeout))
+        node = await self._locate(key)
+        return await self._route(node, self._request(key, method, params, timeout))
 
     async def call_shown(
         self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
         """Do the same as `call`, and notify subscribers of the call if it can be made."""
         node = await self.show(key, method, params)
-        return await self._do(node, self._request(key, method, params, timeout))
+        return await self._route(node, self._request(key, method, params, timeout))
 
     async def notify_shown(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Send a notification to a device and show it to subscribers. Raises as `call`, except the device's errors."""
         node = await self.show(key, method, params)
-        await self._do(node, DeviceCall.of(key, method, params, None))
+        await self._route(node, DeviceCall.of(key, method, params, None))
 
     async def show(self, key: DeviceKey, method: str, params: RawJson | None) -> str:
         """Notify subscribers of a call that the caller makes next. Returns the node that the device is connected to.
@@ -111,17 +111,17 @@ class Calls:
         Raises:
             NotFound, DeviceOffline, TooLarge: the call cannot be made, and was not notified.
         """
-        node = await self._whereabouts(key)
+        node = await self._locate(key)
         if params is not None and len(params) > MAX_PARAMS:
             raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
         await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
         return node
 
-    async def do_here(self, call: DeviceCall) -> RawJson:
+    async def call_local(self, call: DeviceCall) -> RawJson:
         """Call a device that is connected to this node. Raises `DeviceOffline` for any other."""
         return await make_call(self._link(call.key), call)
 
-    async def _whereabouts(self, key: DeviceKey) -> str:
+    async def _locate(self, key: DeviceKey) -> str:
         """Return the node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
         if self._link(key) is not None:
             return self._node
@@ -139,9 +139,9 @@ class Calls:
             raise InvalidInput(f"the params of a device's method are raw JSON, as bytes, not {type(params).__name__}")
         return DeviceCall.of(key, method, params, self.default_timeout if timeout is None else timeout)
 
-    async def _do(self, node: str, call: DeviceCall) -> RawJson:
+    async def _route(self, node: str, call: DeviceCall) -> RawJson:
         if node == self._node or self._ask is None:
-            return await self.do_here(call)
+            return await self.call_local(call)
         return await self._ask(node, call)
 
 
@@ -171,4 +171,4 @@ class LocalCaller:
     ) -> RawJson:
         """Call a device that is connected to this node. Raises `DeviceOffline` for any other."""
         timeout = self._calls.default_timeout if timeout is None else timeout
-        return await self._calls.do_here(DeviceCall.of(key, method, params, timeout))
+        return await self._calls.call_local(DeviceCall.of(key, method, params, timeout))

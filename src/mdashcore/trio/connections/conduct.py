@@ -18,7 +18,7 @@ __all__ = ["Conduct", "Verdict"]
 
 MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; beyond that, the device with the oldest offence is forgotten
 
-TELL_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: users see it, and no log is filled
+NOTIFY_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: users see it, and no log is filled
 
 MAX_REJECTED: Final = 64  # frames that cannot be read, in `REJECTED_TIME`: a device with a small defect makes fewer
 
@@ -33,7 +33,7 @@ FORGIVEN: Final = 3600.0  # seconds after a penalty, after which the next one is
 class Verdict(NamedTuple):
     """The consequences of a frame that was rejected."""
 
-    tell: int
+    notify: int
     """Number of frames of this kind since the last notification of them, 0 if it is too early for another one."""
 
     penalty: float
@@ -45,8 +45,8 @@ class _Record:
     """The conduct of one device."""
 
     times: deque[float] = attrs.Factory(lambda: deque(maxlen=MAX_REJECTED))
-    told: dict[str, float] = attrs.Factory(dict)
-    untold: dict[str, int] = attrs.Factory(dict)
+    notified: dict[str, float] = attrs.Factory(dict)
+    unnotified: dict[str, int] = attrs.Factory(dict)
     penalties: int = 0
     until: float = -inf
 
@@ -80,11 +80,11 @@ class Conduct:
     def count(self, token_hash: str, kind: str, now: float) -> int:
         """Count an event. Returns the number since the last notification if another one is due, else 0."""
         record = self._record(token_hash)
-        count = record.untold.pop(kind, 0) + 1
-        if now - record.told.get(kind, -inf) < TELL_INTERVAL:
-            record.untold[kind] = count
+        count = record.unnotified.pop(kind, 0) + 1
+        if now - record.notified.get(kind, -inf) < NOTIFY_INTERVAL:
+            record.unnotified[kind] = count
             return 0
-        record.told[kind] = now
+        record.notified[kind] = now
         return count
 
     def _record(self, token_hash: str) -> _Record:

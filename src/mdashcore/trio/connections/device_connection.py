@@ -59,8 +59,8 @@ class DeviceConnection:
     key: DeviceKey = attrs.field(init=False)
     api: DeviceSession = attrs.field(init=False)
     _retry: Retry = attrs.field(init=False)
-    _told: bool = attrs.field(init=False, default=False)
-    _leaving: trio.Event | None = attrs.field(init=False, default=None)
+    _offline_allowed: bool = attrs.field(init=False, default=False)
+    _release_waits: trio.Event | None = attrs.field(init=False, default=None)
     pushed: int = attrs.field(init=False, default=-1)
     """The version of the newest delta that was sent, or that does not have to be sent."""
     _flushing: bool = attrs.field(init=False, default=False)
@@ -85,11 +85,11 @@ class DeviceConnection:
             return False
         return current.token_hash == self.device.token_hash
 
-    async def greet(self, *, introduction_delay: float, call_timeout: float) -> None:
+    async def announce(self, *, introduction_delay: float, call_timeout: float) -> None:
         """Notify `online`, push a delta that waits, and ask the device for its build unless it reports it by itself."""
         try:
-            await self.presence_feed.tell(self.key, notifications.ONLINE)
-            self.end_telling()
+            await self.presence_feed.notify(self.key, notifications.ONLINE)
+            self.allow_offline()
             try:
                 await self._push_waiting()
             except Damaged:
@@ -100,13 +100,13 @@ class DeviceConnection:
         except StorageError as exc:
             self.give_up(exc)
         finally:
-            self.end_telling()
+            self.allow_offline()
 
-    def end_telling(self) -> None:
+    def allow_offline(self) -> None:
         """Allow `offline` to be notified, after `online` was, or because it never will be."""
-        self._told = True
-        if self._leaving is not None:
-            self._leaving.set()
+        self._offline_allowed = True
+        if self._release_waits is not None:
+            self._release_waits.set()
 
     async def handle(self, event: PeerEvent) -> None:
         """Handle a report or a request of the device."""
@@ -126,12 +126,12 @@ class DeviceConnection:
         self._flushing = False
         await self.api.flush()
 
-    def rejected(self, event: FrameRejected) -> None:
+    def on_rejected(self, event: FrameRejected) -> None:
         """Notify subscribers of a rejected frame, and close a device that sends too many of them."""
         now = trio.current_time()
         verdict = self.conduct.reject(self.device.token_hash, event.kind, now)
-        if verdict.tell:
-            self.background.spawn(partial(self._tell_rejected, event, verdict.tell))
+        if verdict.notify:
+            self.background.spawn(partial(self._notify_rejected, event, verdict.notify))
         if event.number == self.link.connection.limits.max_corrections and self._may_log(now):
             words = "%s of %s sends what cannot be read (%s); nothing of that is answered any more"
             _log.warning(words, self.device.id, self.device.account, event.reason)
@@ -144,7 +144,7 @@ class DeviceConnection:
     def _may_log(self, now: float) -> bool:
         return self.conduct.count(self.device.token_hash, "log", now) > 0
 
-    async def _tell_rejected(self, event: FrameRejected, count: int) -> None:
+    async def _notify_rejected(self, event: FrameRejected, count: int) -> None:
         data: dict[str, object] = {
             "kind": event.kind,
             "reason": event.reason,
@@ -154,13 +154,13 @@ class DeviceConnection:
         data |= {"count": count} if count > 1 else {}
         await self.hub.feed.emit(self.key.account, notifications.REJECTED, self.key.id, _json.encode(data))
 
-    async def take_leave(self) -> None:
+    async def release(self) -> None:
         """Release the presence after the connection's end: the device is offline, unless a newer connection exists."""
         last_seen = self.last_heard
         await self.background.persist(self.api.flush)
-        if not self._told:
-            self._leaving = trio.Event()
-            await self._leaving.wait()
+        if not self._offline_allowed:
+            self._release_waits = trio.Event()
+            await self._release_waits.wait()
         await self.presence_feed.release(self.key, self.session, last_seen)
         self._retry.succeeded()
 

@@ -41,14 +41,14 @@ class _Update(msgspec.Struct, gc=False):
     shadow: _Shadow | None = None
 
 
-class _News(msgspec.Struct, gc=False):
+class _Head(msgspec.Struct, gc=False):
     """The members of a notification that a node reads."""
 
     id: str
     data: _Update | None = None
 
 
-_read_news = msgspec.json.Decoder(_News).decode
+_read_head = msgspec.json.Decoder(_Head).decode
 
 
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):
@@ -83,8 +83,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._closing: str | None = None
-        self._farewells = 0
-        self._quiet = trio.Event()
+        self._releasing = 0
+        self._all_released = trio.Event()
         self.limits: ConnectionLimits = ConnectionLimits(max_answer=settings.max_answer)
         """The limits of a device's connection."""
         self.conduct: Conduct = Conduct()
@@ -104,7 +104,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             stream,
             spawn=self._background.spawn,
             connection=Connection(self.limits),
-            on_rejected=lambda event: connected.rejected(event),
+            on_rejected=lambda event: connected.on_rejected(event),
         )
         connected = DeviceConnection(
             self._hub,
@@ -119,7 +119,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         )
         unwatch = self._pinger.watch(Keepalive(stream))
         try:
-            await self._welcome(connected)
+            await self._accept(connected)
             await link.run(connected.handle)
         finally:
             if self.get(connected.key) is connected:
@@ -127,10 +127,10 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
                 self._on_disconnected(connected.key)
             unwatch()
             # Not here: this task may be cancelled already, and then every await would raise.
-            self._farewells += 1
-            self._background.spawn(lambda: self._farewell(connected))
+            self._releasing += 1
+            self._background.spawn(lambda: self._release(connected))
 
-    async def _welcome(self, connected: DeviceConnection) -> None:
+    async def _accept(self, connected: DeviceConnection) -> None:
         """Accept a device, or close its connection."""
         try:
             if not self._admit(connected):
@@ -141,11 +141,11 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
                 connected.link.close(POLICY_VIOLATION, REVOKED)  # the token was revoked after the handshake
             else:
                 await self._on_connected(connected.key)
-                self._background.spawn(lambda: self._greet(connected))
+                self._background.spawn(lambda: self._announce(connected))
                 return
         except StorageError as exc:
             connected.give_up(exc)
-        connected.end_telling()
+        connected.allow_offline()
 
     def _admit(self, connected: DeviceConnection) -> bool:
         """Make this session the device's only one, and close the previous. Returns `False` if a newer one exists."""
@@ -157,17 +157,17 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             previous.link.close(POLICY_VIOLATION, REPLACED)
         return True
 
-    async def _greet(self, connected: DeviceConnection) -> None:
+    async def _announce(self, connected: DeviceConnection) -> None:
         settings = self._settings
-        await connected.greet(introduction_delay=settings.introduction_delay, call_timeout=settings.call_timeout)
+        await connected.announce(introduction_delay=settings.introduction_delay, call_timeout=settings.call_timeout)
 
-    async def _farewell(self, connected: DeviceConnection) -> None:
+    async def _release(self, connected: DeviceConnection) -> None:
         try:
-            await connected.take_leave()
+            await connected.release()
         finally:
-            self._farewells -= 1
-            if not self._farewells:
-                self._quiet.set()
+            self._releasing -= 1
+            if not self._releasing:
+                self._all_released.set()
 
     # For the other parts of the node
 
@@ -197,9 +197,9 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         """Close all connections for good, and wait until the last presence is written."""
         self._closing = self._closing or reason
         self.close(GOING_AWAY, reason)
-        while self or self._farewells:
-            await self._quiet.wait()
-            self._quiet = trio.Event()
+        while self or self._releasing:
+            await self._all_released.wait()
+            self._all_released = trio.Event()
 
     # Changes that may have been missed
 
@@ -207,9 +207,9 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         """Return the device that a notification requires to be checked, or `None`. Another node may have changed it."""
         if not frame.startswith(_ABOUT_DEVICES):
             return None
-        news = _read_news(frame)
-        connected = self.get(DeviceKey(account, news.id))
-        shadow = news.data.shadow if news.data is not None else None
+        head = _read_head(frame)
+        connected = self.get(DeviceKey(account, head.id))
+        shadow = head.data.shadow if head.data is not None else None
         if connected is None or (shadow is not None and shadow.version <= connected.pushed):
             return None
         return connected

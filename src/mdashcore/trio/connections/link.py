@@ -118,14 +118,14 @@ class Link:
             self._immediate.on_message = partial(self._receive_now, handler)
         try:
             while (message := await self.stream.receive()) is not None:
-                for peer_event in self._hear(message):
+                for peer_event in self._receive(message):
                     await handler(peer_event)
                 self._wake_writer()
         finally:
             self.connection.close("the connection has ended")
             for event in self.connection.events():
                 if isinstance(event, ConnectionClosed):
-                    self._forsake(event)
+                    self._fail_calls(event)
 
     async def call(self, method: str, params: object = None, *, timeout: float) -> bytes:
         """Call the peer and wait for its result, as raw JSON.
@@ -206,13 +206,13 @@ class Link:
         self.stream.close(code, reason)
         for event in self.connection.events():
             if isinstance(event, ConnectionClosed):
-                self._forsake(event)
+                self._fail_calls(event)
 
     def abort(self) -> None:
         """Abort the connection: `run` ends immediately."""
         self.stream.abort()
 
-    def _hear(self, message: bytes | BrokenMessage) -> list[PeerEvent]:
+    def _receive(self, message: bytes | BrokenMessage) -> list[PeerEvent]:
         """Receive a message. Returns the events for the handler."""
         try:
             if type(message) is bytes:
@@ -224,13 +224,13 @@ class Link:
         events: list[PeerEvent] = []
         for event in self.connection.events():
             if isinstance(event, ResponseReceived):
-                self._settle(event.id, event.error or event.result)
+                self._resolve(event.id, event.error or event.result)
             elif isinstance(event, RequestReceived | NotificationReceived):
                 events.append(event)
             elif isinstance(event, FrameRejected):
                 self._on_rejected(event)
             elif isinstance(event, ConnectionClosed):
-                self._forsake(event)
+                self._fail_calls(event)
         return events
 
     def _receive_now(self, handler: Handler, message: bytes | BrokenMessage) -> bool:
@@ -240,20 +240,20 @@ class Link:
         """
         if type(message) is bytes and (_METHOD in message or _ESCAPE in message):
             return False
-        self._hear(message)  # no events: those have a method
+        self._receive(message)  # no events: those have a method
         self._wake_writer()
         return True
 
-    def _settle(self, id_: int, outcome: bytes | Exception) -> None:
+    def _resolve(self, id_: int, outcome: bytes | Exception) -> None:
         if (done := self._callers.pop(id_, None)) is not None:
             try:
                 done(outcome)
             except Exception:  # a defect of the caller: neither the peer nor other callers may suffer from it
-                _log.exception("the outcome of a call could not be told")
+                _log.exception("the outcome of a call could not be delivered")
 
-    def _forsake(self, event: ConnectionClosed) -> None:
+    def _fail_calls(self, event: ConnectionClosed) -> None:
         for id_ in event.calls:
-            self._settle(id_, DeviceOffline(event.reason))
+            self._resolve(id_, DeviceOffline(event.reason))
 
     def _wake_writer(self) -> None:
         if self._writing or not (self.connection.has_data_to_send or self.stream.control_pending):

@@ -38,7 +38,7 @@ class _Changes:
     """The changes of a device in an interval."""
 
     since: float
-    told: int = 0
+    notified: int = 0
     held: int = 0
     """Number of changes that are not notified one by one; the last of them is `name`."""
     name: str = ""
@@ -58,21 +58,21 @@ class PresenceFeed:
         self._devices: OrderedDict[DeviceKey, _Changes] = OrderedDict()
         self._closing = False
 
-    async def tell(self, key: DeviceKey, name: str) -> None:
+    async def notify(self, key: DeviceKey, name: str) -> None:
         """Notify that a device is online or offline: now or, if it changes too often, together with later changes.
 
         Raises:
             StorageError: the change was not notified.
         """
         changes = self._changes(key)
-        if self._closing or (changes.told < MAX_CHANGES and not changes.held):
-            changes.told += 1
+        if self._closing or (changes.notified < MAX_CHANGES and not changes.held):
+            changes.notified += 1
             held, changes.held = changes.held, 0
             await self._emit(key, name, held and held + 1)
             return
         if not changes.held:
             _log.warning("%s of %s comes and goes all the time: two devices may have one token", key.id, key.account)
-            self._background.spawn(lambda: self._tell_later(key, changes))
+            self._background.spawn(lambda: self._notify_later(key, changes))
         changes.held += 1
         changes.name = name
         self._on_held(key)
@@ -87,7 +87,7 @@ class PresenceFeed:
             return await self._hub.presence.release(key, session, last_seen, again=again)
 
         if await self._background.persist(release):
-            await self._background.persist(lambda: self.tell(key, notifications.OFFLINE))
+            await self._background.persist(lambda: self.notify(key, notifications.OFFLINE))
 
     async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> None:
         """Release the sessions that dead nodes have left behind. Retries until it succeeds.
@@ -114,7 +114,7 @@ class PresenceFeed:
         """Notify all changes that are held back, and hold back none from now on."""
         self._closing = True
         for key, changes in tuple(self._devices.items()):
-            await self._tell_held(key, changes)
+            await self._notify_held(key, changes)
 
     def _changes(self, key: DeviceKey) -> _Changes:
         now = trio.current_time()
@@ -127,17 +127,17 @@ class PresenceFeed:
                 del self._devices[oldest]
         return changes
 
-    async def _tell_later(self, key: DeviceKey, changes: _Changes) -> None:
+    async def _notify_later(self, key: DeviceKey, changes: _Changes) -> None:
         """Notify the changes that are held back, once in an interval, until there are none."""
         while True:
             await trio.sleep_until(changes.since + INTERVAL)
             changes.since = trio.current_time()
             if not changes.held:
-                changes.told = 0
+                changes.notified = 0
                 return
-            await self._background.persist(lambda: self._tell_held(key, changes))
+            await self._background.persist(lambda: self._notify_held(key, changes))
 
-    async def _tell_held(self, key: DeviceKey, changes: _Changes) -> None:
+    async def _notify_held(self, key: DeviceKey, changes: _Changes) -> None:
         if changes.held and self._devices.get(key) is changes:
             name, held = changes.name, changes.held
             await self._emit(key, name, held)

@@ -212,7 +212,7 @@ class ServerWebSocket:
         message, self._message = self._message, None
         while message is None:
             if self._unfinished:
-                message = self._take_in_turn()
+                message = self._next_in_turn()
                 if message is None and self._unfinished:
                     await self._turn.give_way()
                     if trio.current_time() >= self._deadline:
@@ -302,7 +302,7 @@ class ServerWebSocket:
         if not self._add(data):
             return None
         stop = self._inflow.stop
-        while (message := self._take(stop)) is not None:
+        while (message := self._next_message(stop)) is not None:
             if not self.on_message(message):
                 self._message = message
                 return b""
@@ -312,14 +312,14 @@ class ServerWebSocket:
                 return b""
         return b"" if self._unfinished else None
 
-    def _take_in_turn(self) -> bytes | BrokenMessage | None:
+    def _next_in_turn(self) -> bytes | BrokenMessage | None:
         """Return the next message, read in the task's own turn."""
         started = perf_counter()
-        message = self._take(started + self._turn.left)
+        message = self._next_message(started + self._turn.left)
         self._turn.count(perf_counter() - started)
         return message
 
-    def _take(self, stop: float) -> bytes | BrokenMessage | None:
+    def _next_message(self, stop: float) -> bytes | BrokenMessage | None:
         """Return the next message of the buffer. Whole texts are read here, all other frames by the library.
 
         Args:
@@ -344,7 +344,7 @@ class ServerWebSocket:
                 length = int.from_bytes(data[start + 2 : head], "big")
             end = head + 4 + length
             if second < 0x80 or length > self._max_message:
-                if second >= 0x80 and first == _WHOLE_TEXT and self._takes_text():
+                if second >= 0x80 and first == _WHOLE_TEXT and self._accepts_text():
                     if size < head + 4:
                         break
                     self._skipped = SkippedFrame(data[head : head + 4], length)
@@ -353,20 +353,20 @@ class ServerWebSocket:
                         start, message = self._skip(data, head + 4)
                         self._unfinished = message is not None and start < size
                         break
-                    self._skipped.take(data, head + 4)
+                    self._skipped.receive(data, head + 4)
                 self._protocol.receive_data(data[start:])  # the library then closes the connection
-                message = self._take_events()
+                message = self._handle_frame()
                 start = size
                 break
             if size < end:
                 if end - size > READ_SIZE:
                     self._missing = end - size
                 break
-            if first == _WHOLE_TEXT and self._takes_text():
+            if first == _WHOLE_TEXT and self._accepts_text():
                 message = self._checked(apply_mask(data[head + 4 : end], data[head : head + 4]))
             else:
                 self._protocol.receive_data(data[start:end])
-                message = self._take_events()
+                message = self._handle_frame()
                 if self._flooded:  # no more bytes of the peer are read
                     start = size
                     break
@@ -402,7 +402,7 @@ class ServerWebSocket:
             return b""
         return None
 
-    def _takes_text(self) -> bool:
+    def _accepts_text(self) -> bool:
         """Return whether a text message may begin now."""
         return not self._in_fragments and self._protocol.state is State.OPEN
 
@@ -410,7 +410,7 @@ class ServerWebSocket:
         """Skip bytes of a frame. Returns the index of the rest of `data`, and at the frame's end its message."""
         frame = self._skipped
         assert frame is not None  # noqa: S101 - for the type checker
-        start = frame.take(data, start)
+        start = frame.receive(data, start)
         if frame.missing:
             return start, None
         self._skipped = None
@@ -420,7 +420,7 @@ class ServerWebSocket:
             self._move_deadline(inf)
         return start, frame.message()
 
-    def _take_events(self) -> bytes | BrokenMessage | None:
+    def _handle_frame(self) -> bytes | BrokenMessage | None:
         """Handle the one frame that the library has read. Returns the message that it completes."""
         message: bytes | BrokenMessage | None = None
         for frame in self._protocol.events_received():

@@ -38,7 +38,7 @@ class SkippedFrame:
         self.missing: int = size
         """Bytes that have not come yet."""
 
-    def take(self, data: bytes, start: int) -> int:
+    def receive(self, data: bytes, start: int) -> int:
         """Skip the bytes of `data` that belong to the frame. Returns the index of the rest."""
         end = min(len(data), start + self.missing)
         self.missing -= end - start
