@@ -521,12 +521,12 @@ async def test_a_defect_takes_no_node_down(
 ) -> None:
     """What runs for ever is begun again after it, and it is in the log."""
     here, there = cluster.nodes
-    look = here.hub.nodes.check
+    check = here.hub.nodes.check
 
     async def crash(time: float) -> Any:
-        monkeypatch.setattr(here.hub.nodes, "look", look)
+        monkeypatch.setattr(here.hub.nodes, "check", check)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(here.hub.nodes, "look", crash)
+    monkeypatch.setattr(here.hub.nodes, "check", crash)
     await trio.sleep(3 * DEAD_AFTER)
     assert await here.hub.nodes.ids() == {here.id, there.id}
