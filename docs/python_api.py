@@ -70,11 +70,19 @@ NOT_FOR_EMBEDDERS = {
     "Shadows": {"records", "forget"},
     "Feed": {"append", "too_old", "events_too_old", "remove_before", "forget", "events"},
     "Sessions": {"forget"},
-    "UpdateSupervisor": {"connected", "disconnected", "tell", "heard", "take_up_all", "follow_clock", "forget"},
-    "Calls": {"do_here", "begin_shown", "call_shown", "notify_shown"},
+    "UpdateSupervisor": {
+        "on_connected",
+        "on_disconnected",
+        "on_event",
+        "on_notification",
+        "resume_all",
+        "follow_clock",
+        "forget",
+    },
+    "Calls": {"call_local", "begin_shown", "call_shown", "notify_shown"},
     "UserCalls": {"begin"},
     "DeviceConnections": {"link", "last_heard", "revoke", "close", "shut_down", "concerned", "check", "check_slowly"},
-    "Updates": {"forget", "tidy", "orphans", "store"},
+    "Updates": {"forget", "remove_orphan", "orphans", "store"},
     "Node": {
         "shadow_changed",
         "device_revoked",
@@ -84,7 +92,17 @@ NOT_FOR_EMBEDDERS = {
         "key_revoked",
         "shut_down",
     },
-    "Rollouts": {"forget", "tidy", "orphans", "tell", "tell_phase", "tell_progress", "touched", "age", "unfinished"},
+    "Rollouts": {
+        "forget",
+        "remove_orphan",
+        "orphans",
+        "notify_state",
+        "notify_phase",
+        "notify_progress",
+        "begun_members",
+        "age",
+        "unfinished",
+    },
 }
 """Members that the hub's own parts call: they are not on the page, and may change at any time."""
 

@@ -27,7 +27,7 @@ from mdashcore.identity import Device, DeviceKey
 from mdashcore.rollout import Outcome, Rollout, RolloutState, ordered, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
-from mdashcore.trio.drivers.orphans import TIDY_DELAY
+from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.node import Node, NodeSettings, open_node
 
@@ -687,7 +687,7 @@ async def test_the_rollouts_of_a_removed_account(fleet, autojump_clock):
     for device in devices:
         device.online = False
     began = sum(len(device.began) for device in devices)
-    await trio.sleep(2 * TIDY_DELAY)
+    await trio.sleep(2 * ORPHAN_INTERVAL)
     assert sum(len(device.began) for device in devices) == began
     assert not [key async for key in fleet.hub.blobs.scan()]
     for records in (fleet.hub.rollouts.records, fleet.hub.rollouts.rosters):
@@ -700,9 +700,9 @@ async def test_what_a_killed_process_has_left_is_removed(fleet, autojump_clock):
     kept = await fleet.roll_out()
     await fleet.hub.blobs.put(blob_key("alice", "rol_lost"), pieces(BYTES))
     await fleet.crash()
-    await trio.sleep(TIDY_DELAY / 2)
+    await trio.sleep(ORPHAN_INTERVAL / 2)
     assert len([key async for key in fleet.hub.blobs.scan()]) == 2
-    await trio.sleep(TIDY_DELAY)
+    await trio.sleep(ORPHAN_INTERVAL)
     assert [key async for key in fleet.hub.blobs.scan()] == [blob_key("alice", kept.id)]
 
 

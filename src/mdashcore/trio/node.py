@@ -33,7 +33,7 @@ from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Subscribers
 from mdashcore.trio.connections.user_calls import UserCalls
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL, ClockWatch
-from mdashcore.trio.drivers.orphans import TIDY_DELAY, Tidier, check_usage, remove_aged
+from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL, OrphanCollector, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.trio.settings import NodeSettings
@@ -164,7 +164,7 @@ class Node:
         background.spawn(self._sweep)  # for a large fleet it takes a while; devices may connect in the meantime
         background.run_for_ever("the driving of rollouts", self.rollouts.run)
         for keeper in (hub.updates, hub.rollouts):
-            background.run_every(TIDY_DELAY, "the removal of orphans", Tidier(keeper).run)
+            background.run_every(ORPHAN_INTERVAL, "the removal of orphans", OrphanCollector(keeper).run)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)
         background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)
         # For these two a short pause after a failure would be wrong: two checks in a row count as one.

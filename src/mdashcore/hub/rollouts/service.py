@@ -312,7 +312,7 @@ class Rollouts:
         images = {split(key) async for key in self.blobs.scan()}
         return (found - kept) | (ended & images)
 
-    async def tidy(self, account: str, id: str) -> None:
+    async def remove_orphan(self, account: str, id: str) -> None:
         """Remove the rest of a rollout that does not exist, or the image of one that has ended."""
         record = await self.records.get(scoped(account, id))
         if record is None or record.value.ended:

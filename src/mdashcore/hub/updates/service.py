@@ -233,7 +233,7 @@ class Updates:
         unsure = {split(key)[0] for key in damaged}  # a damaged update may need any image of its account
         return {(account, id) for account, id in map(split, images) if account not in unsure}
 
-    async def tidy(self, account: str, id: str) -> None:
+    async def remove_orphan(self, account: str, id: str) -> None:
         """Remove an image that is one of the `orphans`."""
         await self.blobs.delete(blob_key(account, id))
 

@@ -12,7 +12,7 @@ from mdashcore._errors import MdashError
 from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Principal
 from mdashcore.server.http.connection import HttpConnection
-from mdashcore.server.http.hangup import cancelled_by_hangup, sees_hangups
+from mdashcore.server.http.hangup import cancelled_by_hangup, detects_hangups
 from mdashcore.server.http.request_head import RequestHead
 from mdashcore.server.http.root_path import RootPath
 from mdashcore.server.immediate.calls import BegunCall, begin_call
@@ -90,11 +90,11 @@ class ImmediateLane(FastLane):
 
     def __init__(self, service: Service, authenticate: Callable[[str], Awaitable[Principal]]) -> None:
         super().__init__(service, authenticate)
-        self._take_off = RootPath(service.settings.root_path).take_off
+        self._strip = RootPath(service.settings.root_path).strip
 
-    async def rest(self, connection: HttpConnection, idle: float) -> bytes:
+    async def wait_for_request(self, connection: HttpConnection, idle: float) -> bytes:
         if not self._open:
-            return await super().rest(connection, idle)
+            return await super().wait_for_request(connection, idle)
         rest = _Rest(connection, trio.current_time() + idle)
         connection.inflow.take = partial(self._take_now, rest)
         try:
@@ -108,7 +108,7 @@ class ImmediateLane(FastLane):
                     if rest.call is None:
                         break
                     data = b""
-                if data is None and (rest.call is None or not sees_hangups()):
+                if data is None and (rest.call is None or not detects_hangups()):
                     break
                 if rest.call is not None:
                     await self._end_call(rest, rest.call)
@@ -116,7 +116,7 @@ class ImmediateLane(FastLane):
                 if data is None:
                     break
                 if self.closing.is_set():
-                    await connection.part()
+                    await connection.linger()
                 elif data:
                     return data
             return b""
@@ -141,7 +141,7 @@ class ImmediateLane(FastLane):
         """Answer a plain request, or begin to. Returns the bytes that cannot be answered without waiting."""
         if rest.call is not None:
             return data
-        below = self._take_off(data)
+        below = self._strip(data)
         request = None if below is None else RequestHead.read(below)
         if below is None or request is None or request.body_end != len(below) or request.close:
             return data

@@ -15,7 +15,7 @@ class ImmediateLink(Link):
     __slots__ = ()
 
     def _receive_now(self, handler: Handler, message: bytes | BrokenMessage) -> bool:
-        for event in self._hear(message):
+        for event in self._receive(message):
             run_now(handler(event))
         self._wake_writer()
         return True

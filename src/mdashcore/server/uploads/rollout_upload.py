@@ -76,7 +76,7 @@ class RolloutRoute:
                     made = await rollouts.create(account, id, request, image, Pace(account))
             except BaseException:
                 with trio.CancelScope(shield=True):
-                    await rollouts.tidy(account, id)
+                    await rollouts.remove_orphan(account, id)
                 raise
         return 201, _json.encode(describe(made))
 

@@ -14,13 +14,13 @@ from mdashcore.hub import Hub
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.service import Updates
 
-__all__ = ["TIDY_DELAY", "Tidier", "check_usage", "remove_aged"]
+__all__ = ["ORPHAN_INTERVAL", "OrphanCollector", "check_usage", "remove_aged"]
 
-TIDY_DELAY: Final = 3600.0  # seconds between two checks: an upload and the check of its image take half of it at most
+ORPHAN_INTERVAL: Final = 3600.0  # seconds: an upload and the check of its image take half of it at most
 
 
-class Tidier:
-    """Looks for orphans every `TIDY_DELAY` seconds, and removes those that the check before has found too.
+class OrphanCollector:
+    """Looks for orphans every `ORPHAN_INTERVAL`, and removes those that the check before has found too.
 
     Orphans are images, and parts of rollouts, to which no record refers. In one check alone an orphan may be an upload
     whose update, or rollout, is just being created.
@@ -34,7 +34,7 @@ class Tidier:
         """Check once. Raises `MdashError`: the same check has to be tried again."""
         found = await self._keeper.orphans()
         for account, id in found & self._before:
-            await self._keeper.tidy(account, id)
+            await self._keeper.remove_orphan(account, id)
         self._before = found
 
 

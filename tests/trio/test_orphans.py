@@ -16,7 +16,7 @@ from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.server.uploads import update_upload
 from mdashcore.storage import open_backend
-from mdashcore.trio.drivers.orphans import TIDY_DELAY
+from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL
 from mdashcore.trio.node import open_node
 
 IMAGE = ota.UpdateImage("bare.bin", 4, "00" * 32, bare=True)
@@ -52,9 +52,9 @@ async def test_an_image_without_its_update(autojump_clock, hub):
     await hub.updates.create(DeviceKey("alice", "d2"), "ota_other", IMAGE, blob="ota_shared")
     await hub.updates.cancel(DeviceKey("alice", "d2"))
     async with open_node(hub):
-        await trio.sleep(TIDY_DELAY / 2)
+        await trio.sleep(ORPHAN_INTERVAL / 2)
         assert await images(hub) == {"ota_lost", "rol_lost", "ota_queued", "ota_shared", "mine"}
-        await trio.sleep(TIDY_DELAY)
+        await trio.sleep(ORPHAN_INTERVAL)
         assert await images(hub) == {"ota_queued", "ota_shared", "mine"}
 
 
@@ -62,15 +62,15 @@ async def test_an_upload_that_goes_on(autojump_clock, hub):
     """It may be seen before its update is: what was there at one look only is left alone. An image that another
     process leaves later goes too."""
     async with open_node(hub):
-        await trio.sleep(TIDY_DELAY * 0.9)
+        await trio.sleep(ORPHAN_INTERVAL * 0.9)
         await put(hub, "ota_new")
         await put(hub, "ota_late")
-        await trio.sleep(TIDY_DELAY * 0.2)  # looked at once
+        await trio.sleep(ORPHAN_INTERVAL * 0.2)  # looked at once
         assert await images(hub) == {"ota_new", "ota_late"}
         await hub.updates.create(DeviceKey("alice", "d1"), "ota_new", IMAGE)
-        await trio.sleep(TIDY_DELAY)
+        await trio.sleep(ORPHAN_INTERVAL)
         assert await images(hub) == {"ota_new"}
-    assert update_upload.UPLOAD_TIMEOUT <= TIDY_DELAY / 2
+    assert update_upload.UPLOAD_TIMEOUT <= ORPHAN_INTERVAL / 2
 
 
 async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
@@ -84,9 +84,9 @@ async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
 
     monkeypatch.setattr(hub.updates, "orphans", fail)
     async with open_node(hub):
-        await trio.sleep(TIDY_DELAY / 2)
+        await trio.sleep(ORPHAN_INTERVAL / 2)
         assert await images(hub) == {"ota_lost"}
-        await trio.sleep(TIDY_DELAY)
+        await trio.sleep(ORPHAN_INTERVAL)
         assert await images(hub) == set()
 
 
