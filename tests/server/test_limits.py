@@ -8,6 +8,7 @@ import attrs
 import httpx
 import pytest
 import trio
+from websockets.frames import Opcode
 
 from mdashcore._errors import InvalidInput
 from mdashcore.hub.limits import AccountLimits, is_per_process
@@ -73,6 +74,21 @@ async def test_notification_sockets_beyond_the_limit(small, open_raw):
         await trio.sleep(0.01)
     async with open_raw(ada.server) as third:
         assert (await third.handshake(key, path="/api/v2/notify")).status == 101
+
+
+async def test_a_page_is_told_why_its_socket_is_refused(small, open_raw):
+    """A browser hides the answer to a handshake from the page: so the socket opens, and is closed with the reason."""
+    ada, bob = small
+    login = await bob.post("/login", json={"user": "bob", "password": "pw"})
+    cookie = login.headers["set-cookie"].partition(";")[0]
+    fields = (f"Cookie: {cookie}", "Sec-Fetch-Site: same-origin")
+    async with open_raw(ada.server) as first, open_raw(ada.server) as second:
+        assert (await first.handshake(None, *fields, path="/api/v2/notify")).status == 101
+        assert (await second.handshake(None, *fields, path="/api/v2/notify")).status == 101
+        closed = await second.frame()
+        assert closed.opcode is Opcode.CLOSE
+        code, reason = int.from_bytes(closed.data[:2], "big"), closed.data[2:].decode()
+        assert (code, reason) == (1013, "the account has 1 notification sockets, and may have 1")
 
 
 async def test_ones_own_use(small):

@@ -289,6 +289,8 @@ class Cable:
         self._sockets: set[trio.SocketStream] = set()
         self._hung: set[trio.SocketStream] = set()
         self._whole = True
+        self.drops_upgrade = False
+        """Whether it is as a proxy that does not pass on the header ``Upgrade``."""
         self._running, port = portal.start_task(self._run)
         self.url = f"http://127.0.0.1:{port}"
 
@@ -330,6 +332,8 @@ class Cable:
             async for data in source:
                 if data.startswith(b"GET /api/v2/notify"):
                     self._sockets |= {source, target}
+                if self.drops_upgrade:
+                    data = data.replace(b"\r\nUpgrade: websocket", b"")
                 if source not in self._hung:
                     await target.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -103,11 +103,27 @@ def test_a_question_without_an_answer_is_said(open_page, person, tweak):
     held = []
     page.route("**/api/v2/session", lambda route: held.append(route))
     come_back(page)
-    expect(lost(page)).to_have_text(SAYS_LOST)
+    expect(lost(page)).to_have_text(f"{SAYS_LOST} The last try failed: the server did not answer in time.")
     page.unroute("**/api/v2/session")
     expect(lost(page)).to_be_hidden()
     person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
     expect(row(page, "Lamp by the door")).to_be_visible()
+
+
+def test_the_page_says_why_it_does_not_connect(open_page, person, cable):
+    """Before it has connected for the first time, too: a proxy does not pass on WebSockets, then the server does not
+    answer the page. What it says goes once it is connected."""
+    person.register("lamp", "Lamp")
+    cable.drops_upgrade = True
+    page = open_page(person, cable=cable)
+    says = page.get_by_role("status").filter(has_text="No connection yet")
+    expect(says).to_contain_text("a proxy on the way has to pass on the headers Upgrade, Connection and Host")
+    page.route("**/api/v2/logs", lambda route: route.abort())
+    expect(says).to_have_text("No connection yet: the server cannot be reached. Trying again…")
+    page.unroute("**/api/v2/logs")
+    cable.drops_upgrade = False
+    listed(page, 1)
+    expect(says).to_be_hidden()
 
 
 def test_a_quiet_page_misses_nothing(open_page, person, cable):

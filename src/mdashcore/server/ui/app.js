@@ -116,9 +116,13 @@ function markNav() {
 
 // The connection
 
-live.onState((state) => {
-  connection.hidden = state !== "reconnecting";
-  setText(connection, state === "reconnecting" ? "Reconnecting… what you see may be old." : "");
+live.onState((state, trouble) => {
+  const words = {
+    connecting: trouble && `No connection yet: ${trouble}. Trying again…`,
+    reconnecting: `Reconnecting… what you see may be old.${trouble && ` The last try failed: ${trouble}.`}`,
+  }[state] || "";
+  connection.hidden = words === "";
+  setText(connection, words);
 });
 
 // Views

@@ -18,12 +18,14 @@ const BATCH = 100; // ms in which changes are reported together: ten repaints a 
 const TOLD = 20_000; // notifications remembered during a read: beyond, another read costs less
 const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
 const RAM_POINTS = 60; // per device, for a sparkline
+const NO_SOCKET = "the server answers, but no WebSocket to it opens; a proxy on the way has to pass on the headers Upgrade, Connection and Host";
 
 export const devices = new Map(); // id → device as the API gives it, and ram: [free bytes, …]
 
 let socket = null;
 let running = false;
 let state = "stopped"; // "connecting" (for the first time), "live", "reconnecting", "stopped"
+let trouble = ""; // why the last try to connect has failed, for people; empty while none has
 let user = null; // the user of the session
 let cursor = null; // offset of the newest notification received
 let hole = {}; // stands for missed notifications, at first for all; null: none are missed
@@ -69,7 +71,7 @@ export const onDevices = changed.listen;
 export const onDevice = (id, listener) =>
   changed.listen((ids) => (ids === null || ids.has(id)) && listener(devices.get(id)));
 
-// onState((state) => …)
+// onState((state, trouble) => …): trouble says why the last try to connect has failed, "" while none has.
 export const onState = stateChanged.listen;
 export const connectionState = () => state;
 
@@ -100,16 +102,17 @@ export function stop() {
 
 // The connection
 
-function setState(next) {
-  if (state === next) return;
+function setState(next, why = "") {
+  if (state === next && trouble === why) return;
   state = next;
-  stateChanged.tell(state);
+  trouble = why;
+  stateChanged.tell(state, trouble);
 }
 
 // Opens the socket if the server answers and the session still belongs to the same user.
 async function again() {
   const mine = ++generation;
-  setState(loaded ? "reconnecting" : "connecting");
+  setState(loaded ? "reconnecting" : "connecting", trouble);
   try {
     const found = await probe();
     if (mine !== generation || !isOurs(found.user)) return;
@@ -118,10 +121,12 @@ async function again() {
       hole = {};
     }
     connect(mine);
-  } catch {
-    if (mine === generation) lost();
+  } catch (error) {
+    if (mine === generation) lost(inWords(error));
   }
 }
+
+const inWords = (error) => (error.name === "TimeoutError" ? "the server did not answer in time" : error.message);
 
 // Returns the user of the session, and the offset of the newest stored notification: -1 if there is none.
 async function probe() {
@@ -141,12 +146,14 @@ function isOurs(name) {
 
 function connect(mine) {
   socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${ROOT}/api/v2/notify?start=${cursor + 1}`);
-  timer = setTimeout(lost, PATIENCE);
+  timer = setTimeout(lost, PATIENCE, NO_SOCKET);
+  let opened = false;
   socket.addEventListener("open", async () => {
     if (mine !== generation) return;
+    opened = true;
     clearTimeout(timer);
     lastSign = Date.now();
-    if (hole) await readAll().catch(() => mine === generation && lost());
+    if (hole) await readAll().catch((error) => mine === generation && lost(inWords(error)));
     if (mine !== generation) return;
     wait = FIRST_WAIT;
     setState("live");
@@ -156,15 +163,16 @@ function connect(mine) {
     lastSign = Date.now();
     take(JSON.parse(event.data));
   });
-  socket.addEventListener("close", () => mine === generation && lost());
+  socket.addEventListener("close", ({reason}) => mine === generation && lost(opened ? reason : NO_SOCKET));
 }
 
-function lost() {
+// `why`: for people; "" if it is not known.
+function lost(why = "") {
   if (!running) return;
   generation += 1;
   socket?.close();
   socket = null;
-  setState(loaded ? "reconnecting" : "connecting");
+  setState(loaded ? "reconnecting" : "connecting", why);
   clearTimeout(timer);
   timer = setTimeout(again, wait * (0.75 + Math.random() / 2)); // browsers must not reconnect all at the same time
   wait = Math.min(2 * wait, LONGEST_WAIT);
@@ -183,8 +191,8 @@ async function check() {
     if (mine !== generation) return;
     if (end > seen && cursor === seen) lost();
     else lastSign = Date.now();
-  } catch {
-    if (mine === generation) lost();
+  } catch (error) {
+    if (mine === generation) lost(inWords(error));
   } finally {
     checking = false;
   }
@@ -194,7 +202,7 @@ setInterval(() => !document.hidden && Date.now() - lastSign >= CHECK && check(),
 document.addEventListener("visibilitychange", () => !document.hidden && check());
 addEventListener("focus", check);
 
-addEventListener("offline", () => state === "live" && lost());
+addEventListener("offline", () => state === "live" && lost("this computer has no network"));
 addEventListener("online", () => {
   if (running && socket === null) {
     clearTimeout(timer);
