@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +171,10 @@ def run_server(
     import trio
 
     from mdashcore.server import run
+    from mdashcore.server.service_manager import ServiceManager
 
+    manager = ServiceManager.from_environment(os.environ, os.getpid())
     try:
-        trio.run(lambda: run.serve(config, on_start=on_start, reset_passwords=reset_passwords))
+        trio.run(partial(run.serve, config, on_start=on_start, reset_passwords=reset_passwords, manager=manager))
     except run.BindError as exc:
         raise CliError(f"{exc}; choose another address with --bind HOST:PORT", Exit.UNREACHABLE) from None

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -25,6 +26,7 @@ from mdashcore.server.gateway import Gateway
 from mdashcore.server.http.forwarded import Proxies
 from mdashcore.server.http.tls import Certificate, TlsListener
 from mdashcore.server.service import Service, ServiceSettings
+from mdashcore.server.service_manager import ServiceManager
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import NodeSettings, open_node
 from mdashcore.trio.stop_signals import open_stop_signals
@@ -160,6 +162,7 @@ async def serve(
     *,
     on_start: Callable[[RunningServer], Awaitable[object]] | None = None,
     reset_passwords: Sequence[User] = (),
+    manager: ServiceManager | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT (unless the process was started with SIGINT ignored). Raises as `open_server`.
 
@@ -168,10 +171,13 @@ async def serve(
     Args:
         on_start: runs beside the server as soon as it accepts connections. It is cancelled first when the server stops.
         reset_passwords: as for `open_server`.
+        manager: is told when the server accepts connections, reloads and stops, and that it is alive.
     """
+    manager = manager or ServiceManager()
     had_terminal = _has_terminal()
     with open_stop_signals() as signals, trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with open_server(config, reset_passwords=reset_passwords) as server, trio.open_nursery() as nursery:
+            status = f"Listening on {server.url}"
 
             async def reload() -> None:
                 async for _ in hangups:
@@ -179,16 +185,35 @@ async def serve(
                         _log.info("the terminal was closed: going down")
                         nursery.cancel_scope.cancel()
                         return
+                    manager.notify_reloading()
                     _reload(server.certificate)
+                    manager.notify_ready(status)
 
             nursery.start_soon(reload)
+            nursery.start_soon(manager.keep_alive, partial(_store_answers, server.service))
             tune_interpreter()
+            manager.notify_ready(status)
             if on_start is not None:
                 nursery.start_soon(on_start, server)
-            async for number in signals:
-                _log.info("%s: going down", signal.Signals(number).name)
-                break
+            try:
+                async for number in signals:
+                    _log.info("%s: going down", signal.Signals(number).name)
+                    break
+            finally:
+                manager.notify_stopping()
             nursery.cancel_scope.cancel()
+
+
+async def _store_answers(service: Service) -> bool:
+    """Return `True` when the store has answered.
+
+    A store that reports that it is away has answered. The server waits for it; a restart would only disconnect devices.
+    """
+    try:
+        await service.hub.accounts.get("nobody")  # the name does not matter
+    except StorageError:
+        pass
+    return True
 
 
 def _has_terminal() -> bool:
