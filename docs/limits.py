@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "discussion" / "security.md"
 PACKAGE = ROOT / "src" / "mdashcore"
 
-OTHER_FOLDERS = {"cli", "testing", "virtual_device"}  # clients and test tools: they bound nothing of a service
+OTHER_FOLDERS = {"cli", "client", "testing", "virtual_device"}  # clients and test tools: they bound nothing of a service
 
 NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "VERSION"}  # numbers of protocols and formats
 
@@ -34,7 +34,7 @@ SETTINGS = (
     "mdashcore.rollout._values.Plan",
     "mdashcore.hub.limits.AccountLimits",
     "mdashcore.trio.settings.NodeSettings",
-    "mdashcore.trio.background.Backoff",
+    "mdashcore._backoff.Backoff",
     "mdashcore.server.service.ServiceSettings",
 )
 

@@ -235,6 +235,10 @@ class VersionConflict(StorageError):
         """The version found; 0 if there is no document."""
 
 
+STORAGE_UNAVAILABLE: Final = "the storage is not available"
+"""The text of a `StorageError` for clients: its own exposes internals. A client knows the error by it."""
+
+
 STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
     {
         InvalidInput: 400,

@@ -77,6 +77,7 @@ ROUTES = {
     "GET /api/v2/backup": Request(None, 403, admin=True),
     "GET /": Request(),
     "GET /healthz": Request(),
+    "GET /openapi.json": Request(),
     "GET /api/v2/rpc": Request(None, 426),
     "GET /api/v2/notify": Request(None, 426),
 }

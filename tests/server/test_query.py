@@ -89,7 +89,7 @@ async def test_every_endpoint_is_in_the_table_above(alice: Any) -> None:
             rule, _ = routes.match(f"/api/v2{path}", method=method, return_rule=True)
             seen |= {(rule.rule, method) for method in rule.methods}
     there = {(rule.rule, method) for rule in routes.map.iter_rules() for method in rule.methods - {"OPTIONS"}}
-    assert {rule for rule, _ in there - seen} == {"/", "/healthz", "/api/v2/rpc", "/api/v2/notify"}
+    assert {rule for rule, _ in there - seen} == {"/", "/healthz", "/openapi.json", "/api/v2/rpc", "/api/v2/notify"}
 
 
 async def test_known_parameters_go_through(d1: Any, alice: Any) -> None:

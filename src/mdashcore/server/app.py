@@ -5,29 +5,28 @@ from __future__ import annotations
 import logging
 from typing import Any, cast
 
-import trio
 from quart import Response, g, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from mdashcore import __version__
-from mdashcore._errors import MdashError, StorageError, status_of
-from mdashcore.server import api, errors
-from mdashcore.server.api._request import answer, body_limit
+from mdashcore._errors import Forbidden, MdashError, StorageError, status_of
+from mdashcore.server import errors
+from mdashcore.server.api._request import answer
 from mdashcore.server.api.compatibility import instead_of
 from mdashcore.server.asgi import App, FramingGuard, Receive, Scope, Send, is_from_page, root_path
+from mdashcore.server.auth import Principal
+from mdashcore.server.endpoints import API, Access
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.http.root_path import RootPathApp
 from mdashcore.server.lanes.fast_lane import SECURITY_HEADERS
-from mdashcore.server.query import known_parameters
+from mdashcore.server.openapi import ENDPOINTS, PUBLIC_PATHS
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
 from mdashcore.server.uploads.rollout_upload import RolloutRoute
 from mdashcore.server.uploads.update_upload import UploadRoute
-from mdashcore.trio.transport.server_websocket import NO_HANDSHAKE
 
 __all__ = ["App", "Receive", "Scope", "Send", "create_app", "create_quart_app", "routes"]
 
@@ -35,11 +34,13 @@ _log = logging.getLogger(__name__)
 
 PRINCIPAL = "mdashcore.principal"  # in a scope: the principal of the request, if an outer layer has authenticated it
 
-HEALTH_TIMEOUT = 3.0  # seconds: monitors ask every few seconds with a time-out of their own, and should get an answer
-# before it
+_SERVED = {each.name: each for each in ENDPOINTS if each.handler is not None}
+"""The endpoints that Quart serves, by the names that they have in its map."""
 
-LOGIN_PATHS = ("/api/v2/login", "/api/v2/session")
-"""The paths that are answered without a login."""
+_NO_KEYS = {
+    Access.ADMIN: "only an admin, with user name and password, may do this",
+    Access.USER: "a key cannot do this: log in, or use the user name and the password",
+}
 
 
 def create_app(service: Service) -> App:
@@ -63,7 +64,7 @@ def create_app(service: Service) -> App:
             endpoint, _ = paths.match(scope["path"], method=scope["method"])
         except HTTPException:  # no such path, or another method
             return 0
-        return body_limit(quart.view_functions[endpoint], settings.max_body)
+        return _SERVED[endpoint].body_limit(settings.max_body)
 
     guarded = BodyGuard(
         cast(App, quart),
@@ -76,16 +77,13 @@ def create_app(service: Service) -> App:
     return ProxiedApp(RootPathApp(whole), service.proxies, settings.hsts_max_age)
 
 
-SHADOW = "/api/v2/devices/<id>/shadow"
-"""The route that heeds ``If-Match`` and ``If-None-Match``."""
-
-
 def routes(app: App) -> list[tuple[str, str]]:
     """List method and path of every route of an app made by `create_app`. Parameters are in angle brackets."""
     found: list[tuple[str, str]] = []
     layer: Any = app
     while not isinstance(layer, QuartTrio):
         found += getattr(layer, "routes", ())
+        found += [(each.method, each.path) for each in (getattr(layer, "endpoint", None),) if each is not None]
         layer = layer.inner
     for rule in layer.url_map.iter_rules():
         found += [(method, rule.rule) for method in sorted(rule.methods or ()) if method not in ("HEAD", "OPTIONS")]
@@ -94,13 +92,19 @@ def routes(app: App) -> list[tuple[str, str]]:
 
 def needs_login(path: str) -> bool:
     """Return whether a path requires a login."""
-    return path.startswith("/api/") and path.rstrip("/") not in LOGIN_PATHS
+    return path.startswith("/api/") and path.rstrip("/") not in PUBLIC_PATHS
 
 
 def nothing_at(path: str, root: str = "") -> str:
     """Return the error message for a path that is not served."""
     instead = instead_of(path)
     return f"nothing is served at {root}{path}" + (f": {instead}" if instead else "")
+
+
+def _check_access(access: Access, principal: Principal) -> None:
+    """Raise `Forbidden` if the principal may not call an endpoint of this access."""
+    if principal.key is not None or (access is Access.ADMIN and not principal.admin):
+        raise Forbidden(_NO_KEYS[access])
 
 
 def create_quart_app(service: Service) -> QuartTrio:
@@ -115,22 +119,24 @@ def create_quart_app(service: Service) -> QuartTrio:
     )
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # merging answers with redirects, which API clients do not follow
-    app.register_blueprint(api.blueprint())
+    for endpoint in _SERVED.values():
+        app.add_url_rule(endpoint.path, endpoint.name, endpoint.handler, methods=[endpoint.method])
 
     @app.before_request
     async def authenticate() -> None:
         scope = cast(Scope, request.scope)
         if (known := scope.get(PRINCIPAL)) is not None:
             g.principal = known
-        elif needs_login(request.path) and request.endpoint != "socket_only":
+        elif needs_login(request.path) and not (request.endpoint in _SERVED and _SERVED[request.endpoint].is_socket):
             g.principal = await service.authenticator.of_request(scope)
 
     @app.before_request
     async def check() -> None:
-        if request.url_rule is not None and request.path.startswith("/api/"):
-            route = request.url_rule.rule
-            known = known_parameters(request.method, route)
-            check_request(cast(Scope, request.scope), known, conditional=route == SHADOW)
+        endpoint = g.endpoint = _SERVED.get(request.endpoint or "")
+        if endpoint is not None and endpoint.path.startswith(API):
+            check_request(cast(Scope, request.scope), endpoint.parameters, conditional=endpoint.conditional)
+            if endpoint.access in _NO_KEYS:
+                _check_access(endpoint.access, g.principal)
 
     @app.after_request
     async def secure(response: Response) -> Response:
@@ -163,34 +169,5 @@ def create_quart_app(service: Service) -> QuartTrio:
     async def unexpected(error: Exception) -> Response:
         _log.error("%s %s failed", request.method, request.path, exc_info=error)
         return answer(errors.problem(500, "internal error"), 500)
-
-    @app.get("/")
-    async def root() -> Response:
-        """Name the service and its API, for people who open the address in a browser."""
-        at = root_path(cast(Scope, request.scope))
-        return answer({"name": "mdashcore", "version": __version__, "api": f"{at}/api/v2", "health": f"{at}/healthz"})
-
-    @app.get("/healthz")
-    async def health() -> Response:
-        """Report whether the server and its storage work, for load balancers and service managers."""
-        try:
-            with trio.fail_after(HEALTH_TIMEOUT):
-                await service.hub.accounts.get("nobody")  # the name does not matter, only that the storage answers
-        except (StorageError, trio.TooSlowError) as exc:
-            _log.error("the storage is not well: %s", str(exc) or "no answer")
-            return answer({"status": "storage unavailable", **errors.body(StorageError())}, 503)
-        return answer({"status": "ok"})
-
-    @app.get("/api/v2/rpc")
-    @app.get("/api/v2/notify")
-    async def socket_only() -> Response:
-        """Refuse a request for a socket's address without a handshake: 426, whatever its credentials are.
-
-        The proxy in front of a device may drop the handshake. With 401 the device would take its token for a bad one.
-        """
-        response = answer(errors.problem(426, NO_HANDSHAKE), 426)
-        response.headers["Upgrade"] = "websocket"
-        response.headers["Connection"] = "close"
-        return response
 
     return app

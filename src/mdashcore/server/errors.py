@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mdashcore import _json
 from mdashcore._errors import (
+    STORAGE_UNAVAILABLE,
     Busy,
     Damaged,
     LimitReached,
@@ -40,7 +41,7 @@ def message(error: MdashError) -> str:
     """Return the text of an error for the client. The text of a storage error is replaced: it exposes internals."""
     if isinstance(error, Damaged):
         return "what is stored of this is damaged; the server's log and `mdash store check` name it"
-    return "the storage is not available" if isinstance(error, StorageError) else str(error)
+    return STORAGE_UNAVAILABLE if isinstance(error, StorageError) else str(error)
 
 
 def problem(status: int, message: str) -> dict[str, Any]:

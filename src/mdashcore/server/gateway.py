@@ -20,6 +20,7 @@ import trio
 from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
 from mdashcore.server import errors
+from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PARAMETERS, NOTIFY_PATH
 from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer
 from mdashcore.server.http.accept import Acceptor
@@ -30,7 +31,7 @@ from mdashcore.server.http.root_path import Elsewhere, RootPath
 from mdashcore.server.immediate import ImmediateLane, ImmediateLink
 from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
-from mdashcore.server.query import check_query, known_parameters, query_value
+from mdashcore.server.query import check_query, query_value
 from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link
@@ -43,9 +44,6 @@ from mdashcore.trio.transport.stream import close_now
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 
 _log = logging.getLogger(__name__)
-
-DEVICE_PATH: Final = "/api/v2/rpc"
-NOTIFY_PATH: Final = "/api/v2/notify"
 
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
@@ -232,7 +230,7 @@ class Gateway:
         self._service.node.devices.conduct.check(identity.hash_token(token), trio.current_time())
         device = await self._service.hub.registry.authenticate(token)
         ws.owner = device.account
-        check_query(query, known_parameters("GET", DEVICE_PATH))
+        check_query(query, ())
         ws.limit(self._service.node.devices.limits.max_message, MAX_SKIPPED)
         return partial(self._service.node.devices.serve, device, ws, self._link_type)
 
@@ -252,7 +250,7 @@ class Gateway:
         if principal.session is None:  # a browser hides an answer from its page: there `serve` closes with the reason
             self._service.node.subscribers.check_room(principal.account)
         ws.owner = principal.account
-        check_query(query, known_parameters("GET", NOTIFY_PATH))
+        check_query(query, NOTIFY_PARAMETERS)
         feed = self._service.hub.feed
         start = _start(query)
         if start is None:

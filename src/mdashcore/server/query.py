@@ -1,15 +1,14 @@
-"""Query strings: how one is parsed, and the known parameters of each endpoint. Unknown ones are refused."""
+"""Query strings: how one is parsed. Unknown parameters are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qsl
 
 from mdashcore._errors import InvalidInput
 
-__all__ = ["ACCESS_TOKEN", "check_query", "known_parameters", "parse_query", "query_value"]
+__all__ = ["ACCESS_TOKEN", "check_query", "parse_query", "query_value"]
 
 MAX_PARAMETERS: Final = 32  # of a query: sixteen terms of a filter, and far more than all other parameters together
 
@@ -17,30 +16,6 @@ ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - a parameter's name
 """Known at every endpoint."""
 
 REPEATABLE: Final = frozenset({"filter"})
-
-_PREFIX: Final = "/api/v2"
-
-_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "GET /devices": ("filter",),
-        "GET /devices/<id>/rpc/<method>": ("timeout",),
-        "POST /devices/<id>/rpc/<method>": ("timeout",),
-        "POST /devices/<id>/rpc": ("timeout",),
-        "GET /rollouts/<id>/members": ("start", "limit", "outcome"),
-        "GET /notify": ("start",),
-    }
-)
-"""By method and route. Other routes have none; `mdashcore.server.uploads.update_query` has those of an upload."""
-
-
-def known_parameters(method: str, rule: str) -> tuple[str, ...]:
-    """Return the parameters of a route, beside ``access_token``.
-
-    Args:
-        method: the method of HTTP; HEAD has the parameters of GET.
-        rule: the route in Quart's form: ``/api/v2/devices/<id>``.
-    """
-    return _PARAMETERS.get(f"{'GET' if method == 'HEAD' else method} {rule.removeprefix(_PREFIX)}", ())
 
 
 def parse_query(query: str, *, errors: str = "strict") -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ all work that failed in the meantime has succeeded. All failures of the storage 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, TypeAlias, TypeVar
@@ -15,7 +14,7 @@ from typing import Final, TypeAlias, TypeVar
 import attrs
 import trio
 
-from mdashcore._checked import checked
+from mdashcore._backoff import Backoff
 from mdashcore._errors import MdashError, StorageError, VersionConflict
 from mdashcore.storage import MessageBus
 
@@ -28,26 +27,6 @@ T = TypeVar("T")
 STABLE: Final = 10.0  # seconds that a task without an end has to run before its last failure counts as over
 
 STORAGE: Final = "the storage"
-
-
-@attrs.frozen(field_transformer=checked)
-class Backoff:
-    """The waits between tries: doubled after each failure, and spread at random.
-
-    The spread keeps the devices of a fleet that lost its server from connecting again at the same time.
-    """
-
-    first: float = 1.0
-    """Seconds."""
-    most: float = 60.0
-    """Seconds at most: as Mongoose OS devices wait."""
-    stable: float = 10.0
-    """Seconds that a connection has to last for the next wait to be the first again."""
-
-    def delay(self, failures: int) -> float:
-        """Return the seconds to wait after that many failures in a row, the first being 1."""
-        longest = min(self.most, self.first * 2.0 ** min(failures - 1, 32))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
 FIRST_DELAY: Final = 1.0  # seconds until the storage is tried again, doubled after each failure

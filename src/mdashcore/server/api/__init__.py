@@ -1,4 +1,4 @@
-"""The REST API, version 2: one module for each resource, each with a Quart blueprint.
+"""The REST API, version 2: one module for each resource, each with its endpoints.
 
 Every handler works for the account of the authenticated request (`_request.principal`), and raises errors of
 `mdashcore`. `mdashcore.server.errors` decides their form on the wire.
@@ -6,16 +6,42 @@ Every handler works for the account of the authenticated request (`_request.prin
 
 from __future__ import annotations
 
-from quart import Blueprint
+from typing import Final
 
-from mdashcore.server.api import backup, devices, keys, limits, logs, rollouts, rpc, sessions, shadow, update, users
+from mdashcore.server.api import (
+    backup,
+    devices,
+    keys,
+    limits,
+    logs,
+    rollouts,
+    rpc,
+    service,
+    sessions,
+    shadow,
+    sockets,
+    update,
+    users,
+)
+from mdashcore.server.endpoints import Endpoint
 
-__all__ = ["blueprint"]
+__all__ = ["ENDPOINTS"]
 
+_MODULES: Final = (
+    devices,
+    rpc,
+    shadow,
+    update,
+    rollouts,
+    keys,
+    logs,
+    users,
+    limits,
+    sessions,
+    backup,
+    sockets,
+    service,
+)
 
-def blueprint() -> Blueprint:
-    """Return the blueprint of all resources, under ``/api/v2``."""
-    api = Blueprint("api", __name__, url_prefix="/api/v2")
-    for module in (devices, rpc, shadow, update, rollouts, keys, limits, logs, users, sessions, backup):
-        api.register_blueprint(module.routes)
-    return api
+ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(each for module in _MODULES for each in module.routes.endpoints)
+"""The endpoints that Quart serves."""

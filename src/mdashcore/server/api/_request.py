@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar, cast
+from typing import Any, cast
 
 from quart import Response, current_app, g, request
 
 from mdashcore import _json
-from mdashcore._errors import Forbidden, InvalidInput
+from mdashcore._errors import InvalidInput
 from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Principal
+from mdashcore.server.endpoints import Endpoint, members_of
 from mdashcore.server.service import Service
 from mdashcore.trio.transport.server_websocket import READ_SIZE
 from mdashcore.trio.turns import Turn
 
 __all__ = [
-    "SMALL_BODY",
-    "admin",
     "answer",
     "body",
-    "body_limit",
     "body_object",
     "device_key",
     "members",
     "principal",
     "raw_body",
     "service",
-    "takes_body",
     "time_text",
 ]
-
-SMALL_BODY: Final = 2**12  # bytes: names, and passwords, which have 1024 characters at most
-
-_LIMIT: Final = "body_limit"
-
-_Handler = TypeVar("_Handler", bound=Callable[..., Any])
-
-
-def takes_body(limit: int | None = None) -> Callable[[_Handler], _Handler]:
-    """Mark a handler that reads its request's body. For all other handlers no body is read.
-
-    Args:
-        limit: bytes; `None` for `ServiceSettings.max_body`.
-    """
-
-    def mark(handler: _Handler) -> _Handler:
-        setattr(handler, _LIMIT, limit)
-        return handler
-
-    return mark
-
-
-def body_limit(handler: object, most: int) -> int:
-    """Return the limit of a handler's body in bytes; `0` if the handler reads none."""
-    limit: int | None = getattr(handler, _LIMIT, 0)
-    return most if limit is None else min(limit, most)
 
 
 def service() -> Service:
@@ -74,20 +44,12 @@ def device_key(id: str) -> DeviceKey:
     return DeviceKey.find(principal().account, id)
 
 
-def admin() -> Principal:
-    """Return the principal if it may manage accounts. Raises `Forbidden` otherwise."""
-    found = principal()
-    if not found.admin:
-        raise Forbidden("only an admin, with user name and password, may do this")
-    return found
-
-
 async def raw_body() -> bytes:
     """Return the body's bytes. A body is JSON whatever its Content-Type: ``curl -d`` declares a form.
 
-    Only for handlers that are marked with `takes_body`.
+    Only for endpoints with a body.
     """
-    if not hasattr(current_app.view_functions[request.endpoint or ""], _LIMIT):
+    if cast(Endpoint, g.endpoint).max_body == 0:
         raise RuntimeError(f"{request.endpoint} reads a body and does not take one")
     data = cast(bytes, await request.get_data(cache=False, as_text=False))
     if len(data) > READ_SIZE:  # decoding this much takes time
@@ -111,8 +73,13 @@ async def body_object() -> dict[str, Any]:
     return value
 
 
-def members(value: dict[str, Any], *known: str) -> None:
-    """Refuse unknown members, so that a misspelt one is not lost silently. Raises `InvalidInput`."""
+def members(value: dict[str, Any], document: Any) -> None:
+    """Refuse unknown members, so that a misspelt one is not lost silently. Raises `InvalidInput`.
+
+    Args:
+        document: the `TypedDict` that has the known ones.
+    """
+    known = members_of(document)
     unknown = [name for name in value if name not in known]
     if unknown:
         raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(known)}")

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
 from mdashcore import _json, identity, selection
 from mdashcore._errors import Damaged, InvalidInput
+from mdashcore.documents import (
+    DeviceChange,
+    DeviceDocument,
+    DeviceId,
+    DevicesQuery,
+    DeviceToken,
+    NewDevice,
+    RegisteredDevice,
+    ShadowDocument,
+)
 from mdashcore.hub.deltas import check_delta_limit, delta_limit
 from mdashcore.hub.device_list import ListedDevice, unreadable_device
 from mdashcore.hub.presence import OFFLINE
@@ -18,30 +28,33 @@ from mdashcore.selection import Selection
 from mdashcore.server import operations
 from mdashcore.server.api._lists import send_list
 from mdashcore.server.api._request import (
-    SMALL_BODY,
     answer,
     body_object,
     device_key,
     members,
     principal,
     service,
-    takes_body,
     time_text,
 )
+from mdashcore.server.endpoints import API, SMALL_BODY, Routes
 from mdashcore.server.service import Service
 from mdashcore.server.shielding import SOON, finish, shielded
 from mdashcore.shadow import Shadow
 from mdashcore.trio.turns import Pace
 
-routes: Blueprint = Blueprint("devices", __name__, url_prefix="/devices")
+routes: Routes = Routes(f"{API}/devices", id=DeviceId)
 
 T = TypeVar("T")
 
-_READ_ONLY = ("id", "online", "last_seen", "created_at", "damaged")
-"""Members that a client may send back as it has read them. They change nothing."""
+_CHANGE: Final[dict[str, Any]] = {
+    "body": DeviceChange,
+    "max_body": operations.MAX_BODY,
+    "answers": {200: DeviceDocument},
+    "errors": (409,),
+}
 
 
-@routes.get("")
+@routes.get(query=DevicesQuery, answers={200: list[DeviceDocument]})
 async def list_devices() -> Response:
     """List the account's devices by id; with ``?filter=`` only those that match every term."""
     wanted = selection.parse(request.args.getlist("filter"))
@@ -55,34 +68,33 @@ async def _encoded(service: Service, account: str, wanted: Selection, pace: Pace
             yield _json.encode(_document(service, each))
 
 
-@routes.post("")
-@takes_body(SMALL_BODY)
+@routes.post(body=NewDevice, max_body=SMALL_BODY, answers={201: RegisteredDevice}, errors=(409,))
 async def create_device() -> Response:
-    """Register a device: ``{"id"?, "name"?}``. Its token is in this answer, and in no other."""
+    """Register a device. Its token is in this answer, and in no other."""
     value = await body_object()
     if "token" in value:
         raise InvalidInput("a token is generated, it cannot be chosen")
-    members(value, "id", "name")
+    members(value, NewDevice)
     created = await service().hub.create_device(principal().account, value.get("id"), value.get("name"))
     shadow = await service().hub.shadows.get(created.device.key)
     document = _document(service(), ListedDevice(created.device, OFFLINE, shadow))
-    return answer({**document, "token": created.token}, 201)
+    registered: RegisteredDevice = {**document, "token": created.token}
+    return answer(registered, 201)
 
 
-@routes.get("/<id>")
+@routes.get("/<id>", answers={200: DeviceDocument})
 async def get_device(id: str) -> Response:
     """Answer with one device."""
     return answer(await _read(id))
 
 
-@routes.put("/<id>")
-@routes.post("/<id>")
-@takes_body(operations.MAX_BODY)
+@routes.post("/<id>", **_CHANGE)
+@routes.put("/<id>", **_CHANGE)
 async def change_device(id: str) -> Response:
-    """Change a device: ``{"name"?, "delta_limit"?, "shadow"?: {"state": …}}``. Answers with the device."""
+    """Change a device. Answers with the device."""
     value = await body_object()
-    members(value, "name", "delta_limit", "shadow", "shared_with", *_READ_ONLY)
-    if value.get("shared_with"):
+    members(value, DeviceChange)
+    if value.get("shared_with") not in (None, []):
         raise InvalidInput("devices cannot be shared between users")
     if value.get("id", id) != id:
         raise InvalidInput("a device's id cannot be changed")
@@ -101,7 +113,7 @@ async def change_device(id: str) -> Response:
     return answer(await _read(id))
 
 
-@routes.delete("/<id>")
+@routes.delete("/<id>", answers={200: Literal[True]})
 async def remove_device(id: str) -> Response:
     """Remove a device. Its token and its connection end immediately."""
     key, hub = device_key(id), service().hub
@@ -109,12 +121,13 @@ async def remove_device(id: str) -> Response:
     return answer(True)
 
 
-@routes.post("/<id>/token")
+@routes.post("/<id>/token", answers={200: DeviceToken})
 async def renew_token(id: str) -> Response:
     """Give a device a new token. The old token and its connection end immediately. The answer has the new token."""
     key, registry = device_key(id), service().hub.registry
     created = await finish(lambda: registry.renew_token(key))
-    return answer({"id": id, "token": created.token})
+    renewed: DeviceToken = {"id": id, "token": created.token}
+    return answer(renewed)
 
 
 async def _delta_limit(device: Device) -> int | None:
@@ -123,7 +136,7 @@ async def _delta_limit(device: Device) -> int | None:
     return delta_limit(device, shadow, service().node.settings.delta_limits)
 
 
-async def _read(id: str) -> dict[str, Any]:
+async def _read(id: str) -> DeviceDocument:
     key, hub = device_key(id), service().hub
     damaged: list[str] = []
 
@@ -140,11 +153,11 @@ async def _read(id: str) -> dict[str, Any]:
     return _document(service(), ListedDevice(device, presence, shadow, tuple(damaged)))
 
 
-def _document(service: Service, listed: ListedDevice) -> dict[str, Any]:
+def _document(service: Service, listed: ListedDevice) -> DeviceDocument:
     """Return a device as clients see it."""
     device, presence = listed.device, listed.presence
     heard = service.node.devices.last_heard(device.key)
-    return {
+    document: DeviceDocument = {
         "id": device.id,
         "name": device.name,
         "online": presence.online,
@@ -152,6 +165,8 @@ def _document(service: Service, listed: ListedDevice) -> dict[str, Any]:
         "created_at": None if "device" in listed.damaged else time_text(device.created_at),
         "shared_with": [],
         "delta_limit": delta_limit(device, listed.shadow, service.node.settings.delta_limits),
-        "shadow": listed.shadow.document(),
-        **({"damaged": list(listed.damaged)} if listed.damaged else {}),
+        "shadow": cast(ShadowDocument, listed.shadow.document()),
     }
+    if listed.damaged:
+        document["damaged"] = list(listed.damaged)
+    return document

@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from quart import Blueprint, Response
+from quart import Response
 
+from mdashcore.documents import CreatedKey, KeyDocument, NewKey
 from mdashcore.identity import ApiKey
 from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import (
-    SMALL_BODY,
     answer,
     body_object,
     members,
     principal,
     service,
-    takes_body,
     time_text,
 )
+from mdashcore.server.endpoints import API, SMALL_BODY, Routes
 from mdashcore.server.shielding import finish
 
-routes: Blueprint = Blueprint("keys", __name__, url_prefix="/keys")
+routes: Routes = Routes(f"{API}/keys", id=str)
 
 
-@routes.get("")
+@routes.get(answers={200: list[KeyDocument]})
 async def list_keys() -> Response:
     """List the account's keys, without their secrets."""
     damaged: list[str] = []
     keys = await service().hub.accounts.keys(principal().account, damaged)
-    unread = [
+    unread: list[KeyDocument] = [
         {"id": id, "name": "", "created_at": None, "last_used": None, "damaged": ["key"]} for id in sorted(damaged)
     ]
     return await send_values([*map(_document, keys), *unread])
 
 
-@routes.post("")
-@takes_body(SMALL_BODY)
+@routes.post(body=NewKey, max_body=SMALL_BODY, answers={201: CreatedKey})
 async def create_key() -> Response:
-    """Create a key: ``{"name"?}``. The key is in this answer, and in no other."""
+    """Create a key. The key is in this answer, and in no other."""
     value = await body_object()
-    members(value, "name")
+    members(value, NewKey)
     created = await service().hub.accounts.create_key(principal().account, value.get("name", ""))
-    return answer({**_document(created.key), "key": created.secret}, 201)
+    document: CreatedKey = {**_document(created.key), "key": created.secret}
+    return answer(document, 201)
 
 
-@routes.delete("/<id>")
+@routes.delete("/<id>", answers={200: Literal[True]})
 async def remove_key(id: str) -> Response:
     """Remove a key. It authenticates nothing from now on, and its sockets are closed."""
     account, accounts = principal().account, service().hub.accounts
@@ -52,7 +52,7 @@ async def remove_key(id: str) -> Response:
     return answer(True)
 
 
-def _document(key: ApiKey) -> dict[str, Any]:
+def _document(key: ApiKey) -> KeyDocument:
     return {
         "id": key.id,
         "name": key.name,

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 import trio
-from quart import Blueprint, Response
+from quart import Response
 
 from mdashcore._errors import NotFound
+from mdashcore.documents import AccountName, AccountUse, AllLimits, LimitDocument, LimitsDocument
 from mdashcore.hub.limits import AccountLimits, is_per_process
-from mdashcore.server.api._request import admin, answer, principal, service
+from mdashcore.server.api._request import answer, principal, service
+from mdashcore.server.endpoints import API, Access, Routes
 
-routes: Blueprint = Blueprint("limits", __name__)
+routes: Routes = Routes(API, name=AccountName)
 
 
-@routes.get("/limits")
+@routes.get("/limits", answers={200: LimitsDocument})
 async def get_limits() -> Response:
     """Answer with each limit and the account's own use of it."""
     return answer(await _document(principal().account))
 
 
-@routes.get("/users/<name>/limits")
+@routes.get("/users/<name>/limits", access=Access.ADMIN, answers={200: LimitsDocument})
 async def get_limits_of(name: str) -> Response:
     """Answer with each limit and the use of any account, for admins."""
-    admin()
     if await service().hub.accounts.get(name) is None:
         raise NotFound(f"no user {name!r}")
     return answer(await _document(name))
 
 
-@routes.get("/users/limits")
+@routes.get("/users/limits", access=Access.ADMIN, answers={200: AllLimits})
 async def list_limits() -> Response:
     """List each limit, the use of every account by name, and the disk, for admins."""
-    admin()
     hub = service().hub
-    accounts = []
+    accounts: list[AccountUse] = []
     for account in await hub.accounts.all():
         await trio.lowlevel.checkpoint()
         accounts.append({"name": account.name, "use": await service().use(account.name)})
-    disk = {"free": await hub.blobs.free_bytes(), "floor": hub.blobs.free_disk}
-    return answer({"limits": _limits(), "accounts": accounts, "disk": disk})
+    found: AllLimits = {
+        "limits": _limits(),
+        "accounts": accounts,
+        "disk": {"free": await hub.blobs.free_bytes(), "floor": hub.blobs.free_disk},
+    }
+    return answer(found)
 
 
-async def _document(account: str) -> dict[str, Any]:
+async def _document(account: str) -> LimitsDocument:
     use = await service().use(account)
     return {"name": account, "limits": [{**limit, "use": use[limit["name"]]} for limit in _limits()]}
 
 
-def _limits() -> list[dict[str, Any]]:
+def _limits() -> list[LimitDocument]:
     limits = service().hub.limits
     return [
         {

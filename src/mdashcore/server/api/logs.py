@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from quart import Blueprint, Response
+from quart import Response
 
 from mdashcore._errors import InvalidInput
+from mdashcore.documents import LogsQuery, NotificationDocument
 from mdashcore.hub.notification_reader import MAX_RESULTS, LogQuery
 from mdashcore.server.api._lists import send_list
-from mdashcore.server.api._request import body_object, members, principal, service, takes_body
+from mdashcore.server.api._request import body_object, members, principal, service
+from mdashcore.server.endpoints import API, Routes
 from mdashcore.trio.turns import Pace
 
-routes: Blueprint = Blueprint("logs", __name__, url_prefix="/logs")
+routes: Routes = Routes(f"{API}/logs")
 
 
-@routes.post("")
-@takes_body()
+@routes.post(body=LogsQuery, max_body=None, answers={200: list[NotificationDocument]})
 async def read_logs() -> Response:
-    """Answer with stored notifications, oldest first: ``{"start"?, "before"?, "limit"?, "id"?, "name"?}``."""
+    """Answer with stored notifications, oldest first."""
     value = await body_object()
-    members(value, "start", "before", "limit", "id", "name")
+    members(value, LogsQuery)
     query = LogQuery(
         start=_integer(value, "start", 0, 0, 2**63 - 1),
         limit=_integer(value, "limit", 100, 1, MAX_RESULTS),

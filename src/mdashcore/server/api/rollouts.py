@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Literal
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
 from mdashcore._errors import InvalidInput, NotFound
+from mdashcore.documents import (
+    MAX_MEMBERS,
+    DamagedRollout,
+    MemberDocument,
+    MembersPage,
+    MembersQuery,
+    RolloutDocument,
+)
 from mdashcore.hub.rollouts.service import Rollouts, describe
 from mdashcore.rollout import Member, Outcome, Rollout
 from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, principal, service
+from mdashcore.server.endpoints import API, Routes
 from mdashcore.trio.turns import Pace
-
-routes: Blueprint = Blueprint("rollouts", __name__, url_prefix="/rollouts")
-
-MAX_PAGE = 1000  # members in one answer: 200 KB
 
 _Action = Callable[[Rollouts, str, str], Awaitable[Rollout]]
 
@@ -29,7 +34,12 @@ _ACTIONS: Mapping[str, _Action] = {
 }
 
 
-@routes.get("")
+Action = Literal["approve", "pause", "resume", "retry", "abort"]
+
+routes: Routes = Routes(f"{API}/rollouts", id=str, action=Action)
+
+
+@routes.get(answers={200: list[RolloutDocument | DamagedRollout]})
 async def list_rollouts() -> Response:
     """List the account's rollouts, the newest first."""
     damaged: list[str] = []
@@ -37,16 +47,16 @@ async def list_rollouts() -> Response:
     return await send_values([*map(describe, found), *({"id": id, "damaged": ["rollout"]} for id in sorted(damaged))])
 
 
-@routes.get("/<id>")
+@routes.get("/<id>", answers={200: RolloutDocument})
 async def get_rollout(id: str) -> Response:
     """Answer with one rollout."""
     return answer(describe(await service().hub.rollouts.get(principal().account, id)))
 
 
-@routes.get("/<id>/members")
+@routes.get("/<id>/members", query=MembersQuery, answers={200: MembersPage})
 async def list_members(id: str) -> Response:
-    """List a rollout's devices in order, in pages: ``?start=0&limit=100&outcome=FAILED``."""
-    start, limit = _number("start", 0, 0, 2**31), _number("limit", 100, 1, MAX_PAGE)
+    """List a rollout's devices in order, in pages."""
+    start, limit = _number("start", 0, 0, 2**31), _number("limit", 100, 1, MAX_MEMBERS)
     outcome = request.args.get("outcome")
     if outcome is not None and outcome not in set(Outcome):
         raise InvalidInput(f"outcome is one of {', '.join(Outcome)}")
@@ -56,7 +66,7 @@ async def list_members(id: str) -> Response:
         return answer(await _members(present, account, start, limit, outcome))
 
 
-async def _members(present: Rollout, account: str, start: int, limit: int, outcome: str | None) -> dict[str, Any]:
+async def _members(present: Rollout, account: str, start: int, limit: int, outcome: str | None) -> MembersPage:
     """Return a page of a rollout's members in the rollout's order. They are stored in another one."""
     rollouts, pace = service().hub.rollouts, Pace(account)
     members: dict[str, Member] = {}
@@ -64,7 +74,7 @@ async def _members(present: Rollout, account: str, start: int, limit: int, outco
     async for member in rollouts.begun_members(account, present.id, damaged):
         members[member.device] = member
         await pace()
-    found: list[dict[str, Any]] = []
+    found: list[MemberDocument] = []
     phase = 0
     devices = await rollouts.devices(account, present.id)
     for place in range(start, len(devices)):
@@ -81,7 +91,7 @@ async def _members(present: Rollout, account: str, start: int, limit: int, outco
     return {"members": found, "next": None}
 
 
-@routes.post("/<id>/<action>")
+@routes.post("/<id>/<action>", answers={200: RolloutDocument}, errors=(409,))
 async def change_rollout(id: str, action: str) -> Response:
     """Approve, pause, resume, retry or abort a rollout. Answers with the rollout."""
     if action not in _ACTIONS:
@@ -89,14 +99,14 @@ async def change_rollout(id: str, action: str) -> Response:
     return answer(describe(await _ACTIONS[action](service().hub.rollouts, principal().account, id)))
 
 
-@routes.delete("/<id>")
+@routes.delete("/<id>", answers={200: Literal[True]}, errors=(409,))
 async def remove_rollout(id: str) -> Response:
     """Remove a rollout that has ended."""
     await service().hub.rollouts.remove(principal().account, id)
     return answer(True)
 
 
-def _describe(present: Rollout, phase: int, device: str, member: Member | None) -> dict[str, Any]:
+def _describe(present: Rollout, phase: int, device: str, member: Member | None) -> MemberDocument:
     member = member or Member(device=device)
     return {
         "device": device,

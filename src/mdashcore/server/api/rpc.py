@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated, Any, Final
 
 import trio
-from quart import Blueprint, Response, request
+from msgspec import Meta
+from quart import Response, request
 
 from mdashcore import jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
+from mdashcore.documents import CallQuery, DeviceId, FrameDocument
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
 from mdashcore.server import errors, operations
-from mdashcore.server.api._request import answer, device_key, raw_body, service, takes_body
+from mdashcore.server.api._request import answer, device_key, raw_body, service
+from mdashcore.server.endpoints import API, Routes
 
-routes: Blueprint = Blueprint("rpc", __name__, url_prefix="/devices/<id>/rpc")
+MethodName = Annotated[str, Meta(description="a method of the device", min_length=1, max_length=jsonrpc.MAX_METHOD)]
+
+routes: Routes = Routes(f"{API}/devices/<id>/rpc", id=DeviceId, method=MethodName)
+
+_CALL: Final[dict[str, Any]] = {
+    "query": CallQuery,
+    "max_body": operations.MAX_BODY,
+    "answers": {200: Any},
+    "errors": (413, 422, 502, 504),
+}
 
 MAX_REST_BATCH = 25  # a Mongoose device queues 25 frames
 
 
-@routes.get("/<method>")
-@routes.post("/<method>")
-@takes_body(operations.MAX_BODY)
+@routes.post("/<method>", body=Any, **_CALL)
+@routes.get("/<method>", summary="Call a method without params. Answers with the bare result.", **_CALL)
 async def call(id: str, method: str) -> Response:
     """Call a method with the body as its params. Answers with the bare result, exactly as the device wrote it."""
     timeout = request.args.get("timeout")
     return answer(await operations.call(service(), device_key(id), method, await raw_body(), timeout))
 
 
-@routes.post("")
-@takes_body(operations.MAX_BODY)
+@routes.post(
+    query=CallQuery,
+    body=FrameDocument | list[Any],
+    open_body=True,
+    max_body=operations.MAX_BODY,
+    answers={200: FrameDocument | list[FrameDocument], 204: None},
+    errors=(502, 504),
+)
 async def frame(id: str) -> Response:
     """Pass on a whole JSON-RPC frame or a batch. Answers with a frame, also for errors."""
     key = device_key(id)

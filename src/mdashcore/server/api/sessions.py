@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
+from mdashcore.documents import Login, Logout, MeDocument, PasswordChange, SessionDocument
 from mdashcore.hub.sessions import TOTAL
-from mdashcore.server.api._request import SMALL_BODY, answer, body_object, members, principal, service, takes_body
+from mdashcore.server.api._request import answer, body_object, members, principal, service
 from mdashcore.server.asgi import Scope
 from mdashcore.server.auth import browser_of, client_address, session_cookie
+from mdashcore.server.endpoints import API, SMALL_BODY, Access, Routes
 from mdashcore.server.shielding import finish
 
-routes: Blueprint = Blueprint("sessions", __name__)
+routes: Routes = Routes(API)
 
 
-@routes.post("/login")
-@takes_body(SMALL_BODY)
+@routes.post(
+    "/login",
+    access=Access.PUBLIC,
+    body=Login,
+    max_body=SMALL_BODY,
+    answers={200: SessionDocument},
+    errors=(401, 403, 429),
+)
 async def login() -> Response:
-    """Open a session: ``{"user", "password"}``. The cookie is in the answer."""
+    """Open a session. The cookie is in the answer."""
     browser_of(_scope()).check_not_foreign()  # else a page of another origin could log the user in to another account
     value = await body_object()
-    members(value, "user", "password")
+    members(value, Login)
     name, password = value.get("user"), value.get("password")
     if not isinstance(name, str) or not isinstance(password, str):
         raise InvalidInput("user and password are text")
     account = await service().passwords.check(name, password, client_address(_scope()))
     created = await service().hub.sessions.create(account)
-    response = answer({"user": account.name, "admin": account.admin})
+    document: SessionDocument = {"user": account.name, "admin": account.admin}
+    response = answer(document)
     _set_cookie(response, created.secret, round(TOTAL))
     return response
 
 
-@routes.post("/logout")
-@takes_body(SMALL_BODY)
+@routes.post("/logout", body=Logout, max_body=SMALL_BODY, answers={200: Literal[True]})
 async def logout() -> Response:
-    """End the session of the request and close its sockets; ``{"everywhere": true}``: all sessions of the account."""
+    """End the session of the request and close its sockets; with `everywhere`, those of all sessions."""
     session = principal().session
     if session is None:
         raise InvalidInput("there is no session to end: the request came with a key or a password")
     value = await body_object()
-    members(value, "everywhere")
+    members(value, Logout)
     everywhere = value.get("everywhere", False)
     if not isinstance(everywhere, bool):
         raise InvalidInput("everywhere is true or false")
@@ -52,25 +60,24 @@ async def logout() -> Response:
     return response
 
 
-@routes.get("/session")
+@routes.get("/session", access=Access.PUBLIC, answers={200: SessionDocument}, errors=(403, 429))
 async def get_session() -> Response:
-    """Answer with the user who is logged in. Without a login the answer is ``"user": null`` and no error."""
+    """Answer with the user who is logged in. Without a login `user` is null."""
     try:
         found = await service().authenticator.of_request(_scope())
     except Unauthenticated:
-        return answer({"user": None, "admin": False})
-    return answer({"user": found.account, "admin": found.admin})
+        unknown: SessionDocument = {"user": None, "admin": False}
+        return answer(unknown)
+    document: SessionDocument = {"user": found.account, "admin": found.admin}
+    return answer(document)
 
 
-@routes.put("/me/password")
-@takes_body(SMALL_BODY)
+@routes.put("/me/password", access=Access.USER, body=PasswordChange, max_body=SMALL_BODY, answers={200: MeDocument})
 async def change_password() -> Response:
-    """Change the caller's own password: ``{"old", "new"}``. All sessions end; a caller with one gets another."""
+    """Change the caller's own password. All sessions end; a caller with one gets another."""
     found = principal()
-    if found.key is not None:
-        raise Forbidden("a key cannot change the password; log in, or use the user name and the password")
     value = await body_object()
-    members(value, "old", "new")
+    members(value, PasswordChange)
     if not isinstance(value.get("old"), str):
         raise InvalidInput("old is text: the password so far")
     passwords, accounts = service().passwords, service().hub.accounts
@@ -80,7 +87,8 @@ async def change_password() -> Response:
         raise Forbidden("the old password is wrong") from None  # 401 would mean that the session has ended
     digest = await passwords.hash(value.get("new"), name=found.account, address=client_address(_scope()))
     account = await finish(lambda: accounts.set_password(found.account, digest))
-    response = answer({"name": account.name, "admin": account.admin})
+    document: MeDocument = {"name": account.name, "admin": account.admin}
+    response = answer(document)
     if found.session is not None:
         created = await service().hub.sessions.create(account)
         _set_cookie(response, created.secret, round(TOTAL))

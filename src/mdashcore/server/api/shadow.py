@@ -5,26 +5,34 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import cast
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
+from mdashcore.documents import AcceptedShadow, DeviceId, ShadowDocument, ShadowUpdate
 from mdashcore.server import operations
-from mdashcore.server.api._request import answer, device_key, raw_body, service, takes_body
+from mdashcore.server.api._request import answer, device_key, raw_body, service
 from mdashcore.server.asgi import Scope, header_list
+from mdashcore.server.endpoints import API, Routes
 from mdashcore.server.http.conditions import Conditions, etag
 
-routes: Blueprint = Blueprint("shadow", __name__, url_prefix="/devices/<id>/shadow")
+routes: Routes = Routes(f"{API}/devices/<id>/shadow", id=DeviceId)
 
 
-@routes.get("")
+@routes.get(conditional=True, answers={200: ShadowDocument, 304: None}, errors=(412,))
 async def get_shadow(id: str) -> Response:
-    """Answer with the shadow: ``{"state", "metadata", "version", "timestamp"}``. Its version is the entity tag."""
+    """Answer with the shadow. Its version is the entity tag."""
     return _answer(await operations.read_shadow(service(), device_key(id), _conditions()))
 
 
-@routes.post("")
-@takes_body(operations.MAX_BODY)
+@routes.post(
+    conditional=True,
+    body=ShadowUpdate,
+    open_body=True,
+    max_body=operations.MAX_BODY,
+    answers={200: AcceptedShadow},
+    errors=(409,),
+)
 async def update_shadow(id: str) -> Response:
-    """Update the shadow: ``{"state", "version"?, "clientToken"?}``. Answers with the accepted state and its version."""
+    """Update the shadow. Answers with the accepted state and its version."""
     body = await raw_body()
     return _answer(await operations.update_shadow(service(), device_key(id), body, _conditions()))
 

@@ -14,6 +14,7 @@ import trio
 
 from mdashcore import _json, rollout
 from mdashcore._errors import InvalidInput, TooLarge
+from mdashcore.documents import RolloutDocument, RolloutForm, RolloutQuery
 from mdashcore.hub.rollouts.service import describe
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.server.asgi import (
@@ -22,6 +23,7 @@ from mdashcore.server.asgi import (
     Scope,
     Send,
 )
+from mdashcore.server.endpoints import API, Endpoint, Form
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.query import check_query
 from mdashcore.server.service import Service
@@ -32,13 +34,21 @@ from mdashcore.trio.turns import Pace, Turn
 
 __all__ = ["RolloutRoute"]
 
-_PATH = "/api/v2/rollouts"
+_PATH = f"{API}/rollouts"
 
 
 class RolloutRoute:
     """Answers the requests for new rollouts, in front of an app."""
 
-    routes: Final = (("POST", _PATH),)
+    endpoint: Final = Endpoint(
+        "POST",
+        _PATH,
+        "Begin a rollout: an image for many devices.",
+        answers={201: RolloutDocument},
+        errors=(404, 408, 409, 413, 415, 507),
+        query=RolloutQuery,
+        body=Form(RolloutForm),
+    )
 
     def __init__(self, service: Service, app: App) -> None:
         self._service = service
@@ -83,7 +93,7 @@ class RolloutRoute:
 
 def _is_bare(query: str) -> bool:
     """Return whether the query asks for ``bare=1``. Raises `InvalidInput` for unknown parameters."""
-    return any(flag(name, value) for name, value in check_query(query, ("bare",)))
+    return any(flag(name, value) for name, value in check_query(query, RolloutRoute.endpoint.parameters))
 
 
 class _Form(ImageBody):

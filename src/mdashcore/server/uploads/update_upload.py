@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, Literal, cast
 
 import multipart
 import trio
@@ -30,6 +30,7 @@ from mdashcore._errors import (
     RpcError,
     StorageError,
 )
+from mdashcore.documents import DeviceId, ImageForm, UpdateDocument, UpdateQuery
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update, UpdateState
@@ -45,6 +46,7 @@ from mdashcore.server.asgi import (
     respond,
     respond_error,
 )
+from mdashcore.server.endpoints import API, Endpoint, Form
 from mdashcore.server.http.bodies import body_chunks
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.service import Service
@@ -56,7 +58,7 @@ __all__ = ["ImageBody", "UploadRoute", "answer"]
 
 _log = logging.getLogger(__name__)
 
-_PATH = re.compile(r"/api/v2/devices/([^/]+)/ota/?")
+_PATH = re.compile(rf"{API}/devices/([^/]+)/ota/?")
 
 UPLOAD_TIMEOUT: Final = 1800.0  # seconds for a whole image: 256 MiB at 150 kB/s; a slower client would hold its place
 # too long
@@ -68,7 +70,16 @@ START_TIMEOUT: Final = 45.0  # seconds in which an update without `queue` has to
 class UploadRoute:
     """Answers the uploads of images, in front of an app."""
 
-    routes: Final = (("POST", "/api/v2/devices/<id>/ota"),)
+    endpoint: Final = Endpoint(
+        "POST",
+        f"{API}/devices/<id>/ota",
+        "Update the device with an image. Answers when the device has the whole image.",
+        answers={200: Literal[True], 202: UpdateDocument},
+        errors=(408, 409, 413, 415, 422, 502, 504, 507),
+        query=UpdateQuery,
+        body=Form(ImageForm, or_file=True),
+        places={"id": DeviceId},
+    )
 
     def __init__(self, service: Service, app: App) -> None:
         self._service = service

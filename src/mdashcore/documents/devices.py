@@ -1,0 +1,138 @@
+"""Devices, their shadows, and calls to them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired, Required, TypedDict
+
+from mdashcore.documents._members import Damaged, DeviceId, Label, member
+
+__all__ = [
+    "AcceptedShadow",
+    "CallQuery",
+    "DeviceChange",
+    "DeviceDocument",
+    "DeviceToken",
+    "DevicesQuery",
+    "FrameDocument",
+    "NewDevice",
+    "RegisteredDevice",
+    "ShadowDocument",
+    "ShadowState",
+    "ShadowUpdate",
+]
+
+
+class ShadowState(TypedDict, total=False):
+    """The sections of a shadow. Empty ones are left out."""
+
+    desired: dict[str, Any] | None
+    reported: dict[str, Any] | None
+    delta: Annotated[dict[str, Any], member("the desired values that the device has not reported")]
+
+
+class ShadowDocument(TypedDict):
+    """A shadow."""
+
+    state: ShadowState
+    metadata: Annotated[dict[str, Any], member("the time of the last change of each value")]
+    version: Annotated[int, member("the number of accepted updates", ge=0)]
+    timestamp: Annotated[int, member("Unix seconds of the last update", ge=0)]
+
+
+class AcceptedShadow(TypedDict):
+    """The accepted part of an update of a shadow."""
+
+    state: ShadowState | None
+    metadata: dict[str, Any] | None
+    version: Annotated[int, member("the new version", ge=1)]
+    timestamp: Annotated[int, member("Unix seconds", ge=0)]
+    clientToken: NotRequired[str]
+
+
+class ShadowUpdate(TypedDict, total=False):
+    """An update of a shadow. Other members are ignored, so that a shadow can be sent back as it was read."""
+
+    state: Required[
+        Annotated[ShadowState | None, member('`{"desired"?, "reported"?}`, or `null`; any other member of it is 400')]
+    ]
+    version: Annotated[int, member("optional: the current version, as a lock", ge=0)]
+    clientToken: Annotated[str, member("optional text of at most 64 bytes, given back in the answer", max_length=64)]
+
+
+class DeviceDocument(TypedDict):
+    """A device."""
+
+    id: DeviceId
+    name: Annotated[str, member("text for people; the id if none was given")]
+    online: Annotated[bool, member("whether it is connected now")]
+    last_seen: Annotated[str | None, member("when it was last heard of; `null` if never")]
+    created_at: Annotated[str | None, member("when it was registered")]
+    shadow: Annotated[ShadowDocument, member("its shadow")]
+    shared_with: Annotated[list[str], member("`[]`: devices are not shared between users")]
+    delta_limit: Annotated[
+        int | None,
+        member(
+            "bytes of the largest frame with a delta that it is sent: its own, else its platform's; `0`, `null`: any"
+        ),
+    ]
+    damaged: NotRequired[Damaged]
+
+
+class RegisteredDevice(DeviceDocument):
+    """A device that was just registered."""
+
+    token: Annotated[str, member("its token, which is shown this once")]
+
+
+class DeviceToken(TypedDict):
+    """A device's new token."""
+
+    id: str
+    token: Annotated[str, member("the new token, which is shown this once")]
+
+
+class NewDevice(TypedDict, total=False):
+    """A device to register."""
+
+    id: Annotated[DeviceId | None, member("optional; without it, one like `dev_q4zk2n7xw3ab` is made")]
+    name: Annotated[Label | None, member("optional text of at most 256 characters")]
+
+
+class DeviceChange(TypedDict, total=False):
+    """The members of a device that change."""
+
+    name: Annotated[str, member("the new name", max_length=256)]
+    shadow: Annotated[ShadowUpdate, member('a shadow update: `{"state": …, "version"?, "clientToken"?}`')]
+    shared_with: Annotated[list[str] | None, member("`[]` only")]
+    delta_limit: Annotated[
+        int | None,
+        member("bytes, from 1024 to 131072; `0`: none; `null`: that of the platform. It counts from the next delta on"),
+    ]
+    id: Annotated[str, member("ignored, so that a device that was read can be written back; another id is 400")]
+    online: Annotated[Any, member("ignored")]
+    last_seen: Annotated[Any, member("ignored")]
+    created_at: Annotated[Any, member("ignored")]
+    damaged: Annotated[Any, member("ignored")]
+
+
+class DevicesQuery(TypedDict, total=False):
+    """The parameters of a list of devices."""
+
+    filter: Annotated[list[str], member("a term that has to hold; up to 16", max_length=16)]
+
+
+class CallQuery(TypedDict, total=False):
+    """The parameters of a call."""
+
+    timeout: Annotated[float, member("seconds that the device has for the answer", 10, gt=0, le=120)]
+
+
+class FrameDocument(TypedDict, total=False):
+    """A JSON-RPC frame: a call or its answer, with or without `jsonrpc`."""
+
+    jsonrpc: str
+    id: Annotated[Any, member("a number or text; without it the frame is a notification, and has no answer")]
+    method: Annotated[str, member("a method of the device")]
+    params: Any
+    result: Annotated[Any, member("in an answer: the result, as the device wrote it")]
+    error: Annotated[Any, member('in an answer: `{"code", "message", "data"?}`')]

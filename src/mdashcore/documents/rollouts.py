@@ -1,0 +1,205 @@
+"""Rollouts: one image for many devices."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, NotRequired, TypedDict
+
+from msgspec import Meta
+
+from mdashcore.documents._members import Damaged, member
+from mdashcore.documents.updates import ImageDocument
+from mdashcore.ota._values import COMMIT_AFTER, COMMIT_TIMEOUT
+from mdashcore.rollout import Outcome, Plan, RolloutState
+from mdashcore.rollout._request import MAX_ACTIVE, MAX_RATE, MAX_TIMEOUT, MIN_TIMEOUT
+
+__all__ = [
+    "MAX_MEMBERS",
+    "CountsDocument",
+    "DamagedRollout",
+    "ImageForm",
+    "MemberDocument",
+    "MembersPage",
+    "MembersQuery",
+    "NewRollout",
+    "PhaseDocument",
+    "PlanDocument",
+    "RolloutDocument",
+    "RolloutForm",
+    "RolloutQuery",
+    "WindowDocument",
+]
+
+_DAY: Final = 86_400  # seconds
+_PLAN: Final = Plan()
+
+
+class WindowDocument(TypedDict):
+    """When devices begin, in UTC."""
+
+    start: Annotated[str, member("HH:MM")]
+    end: Annotated[str, member("HH:MM; 24:00 is midnight")]
+    days: NotRequired[Annotated[list[str], member("the days on which it starts: some of `mon` to `sun`")]]
+
+
+class PlanDocument(TypedDict, total=False):
+    """The plan of a rollout."""
+
+    phases: Annotated[
+        list[float],
+        member("percents of the devices, ascending, the last of them 100", [1, 10, 100], min_length=1, max_length=16),
+    ]
+    success_percent: Annotated[
+        float,
+        member("of a phase's devices, so many have to succeed before the next one begins", 95, ge=0, le=100),
+    ]
+    error_percent: Annotated[
+        float, member("if more of a phase's devices that have ended have failed, the rollout pauses", 10, ge=0, le=100)
+    ]
+    min_sample: Annotated[
+        int,
+        member(
+            "devices of a phase, or all of a smaller one, that have ended before errors are counted", 5, ge=1, le=1000
+        ),
+    ]
+    rate: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_RATE)] | None,
+        member("devices that begin in a minute; `null` for no limit", 60),
+    ]
+    max_active: Annotated[
+        int, member("devices at the same time, for each server process", _PLAN.max_active, ge=1, le=MAX_ACTIVE)
+    ]
+    window: Annotated[
+        WindowDocument | None,
+        member('when devices begin, in UTC: `{"start": "22:00", "end": "04:00", "days"?: ["sat", "sun"]}`', None),
+    ]
+    offline_wait: Annotated[
+        float,
+        member(
+            "seconds from the beginning of its phase in which a device may come online; `0` skips offline devices",
+            int(_PLAN.offline_wait),
+            ge=0,
+            le=MAX_TIMEOUT,
+        ),
+    ]
+    timeout: Annotated[
+        float,
+        member("seconds in which the whole has to end", int(_PLAN.timeout), ge=MIN_TIMEOUT, le=MAX_TIMEOUT),
+    ]
+    approval: Annotated[bool, member("wait for an approval before the first phase", False)]
+    auto_commit: Annotated[bool, member("commit each device after a health check; `false` leaves that to you", True)]
+    commit_after: Annotated[
+        int, member("seconds of health before a device is committed, as for one device", COMMIT_AFTER, ge=1, le=_DAY)
+    ]
+    commit_timeout: Annotated[
+        int,
+        member("seconds after which an uncommitted device goes back, as for one device", COMMIT_TIMEOUT, ge=0, le=_DAY),
+    ]
+    force: Annotated[bool, member("send the image whatever platform, application and build a device reports", False)]
+
+
+class NewRollout(PlanDocument, total=False):
+    """A rollout to begin. One of `filter` and `devices` is needed."""
+
+    name: Annotated[str, member("text for people; the image's name if not given", max_length=256)]
+    filter: Annotated[list[str], member("terms that have to hold; `[]` is all devices", max_length=16)]
+    devices: Annotated[
+        list[str] | None,
+        member("ids, of which the filter picks; all if not given. One of `filter` and `devices` is needed"),
+    ]
+
+
+class RolloutForm(TypedDict):
+    """The form of a new rollout. Put `rollout` first: if it is wrong, the image is not waited for."""
+
+    rollout: NewRollout
+    file: Annotated[bytes, member("the image")]
+
+
+class ImageForm(TypedDict):
+    """A form with an image."""
+
+    file: Annotated[bytes, member("the image, with a file name")]
+
+
+class RolloutQuery(TypedDict, total=False):
+    """The parameters of a new rollout."""
+
+    bare: Annotated[bool, member("`1`: the image is a bare one, whatever its name or its first bytes look like", 0)]
+
+
+class CountsDocument(TypedDict):
+    """How many devices have which outcome."""
+
+    pending: int
+    updating: int
+    succeeded: int
+    failed: int
+    skipped: int
+
+
+class PhaseDocument(TypedDict):
+    """A phase of a rollout."""
+
+    percent: float
+    devices: Annotated[int, member("the number of its devices")]
+    started: Annotated[float | None, member("Unix seconds; `null`: not yet")]
+    counts: CountsDocument
+
+
+class RolloutDocument(TypedDict):
+    """A rollout. Times are Unix seconds."""
+
+    id: Annotated[str, member("the rollout's id")]
+    name: Annotated[str, member("text for people")]
+    state: Annotated[RolloutState, member("its state; the states are those of its notifications")]
+    reason: Annotated[str, member("why it is there, for a person")]
+    round: Annotated[int, member("grows with each `retry`")]
+    created: Annotated[float, member("when it was made")]
+    changed: Annotated[float, member("when it came into its state")]
+    deadline: Annotated[float | None, member("when it ends at the latest; `null` at the end")]
+    phase: Annotated[int, member("the index of the phase that has begun last")]
+    phases: Annotated[
+        list[PhaseDocument],
+        member("of each, its percent, how many devices it has, when it began (`null`: not yet), and how they stand"),
+    ]
+    counts: Annotated[CountsDocument, member("of all devices together, at most a second old")]
+    filter: Annotated[list[str], member("the terms by which its devices were picked")]
+    plan: Annotated[PlanDocument, member("as it was asked for, with the defaults")]
+    image: Annotated[ImageDocument, member("the image")]
+
+
+class DamagedRollout(TypedDict):
+    """A rollout of which nothing but its id can be read."""
+
+    id: str
+    damaged: Damaged
+
+
+class MemberDocument(TypedDict):
+    """A device of a rollout."""
+
+    device: str
+    phase: Annotated[int, member("the index of its phase")]
+    outcome: Outcome
+    attempt: Annotated[int, member("which update this is of those that the rollout has begun")]
+    reason: str
+    changed: Annotated[float | None, member("Unix seconds of the last change")]
+    damaged: NotRequired[Damaged]
+
+
+class MembersPage(TypedDict):
+    """A page of a rollout's devices."""
+
+    members: list[MemberDocument]
+    next: Annotated[int | None, member("where the next page starts; `null` is the end")]
+
+
+MAX_MEMBERS: Final = 1000  # members in one answer: 200 KB
+
+
+class MembersQuery(TypedDict, total=False):
+    """The parameters of a page of members."""
+
+    start: Annotated[int, member("where to start", 0, ge=0, le=2**31)]
+    limit: Annotated[int, member("how many at most", 100, ge=1, le=MAX_MEMBERS)]
+    outcome: Annotated[Outcome, member("only those with this one; all if not given")]
