@@ -8,7 +8,7 @@ PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: demo test test-fast check proofs bench screenshots format docs clean
+.PHONY: demo test test-fast check proofs bench screenshots format docs dist clean
 
 # A stamp per environment: installed again only when the project's metadata changes.
 $(VENV)/.installed: pyproject.toml
@@ -56,6 +56,13 @@ format: $(VENV)/.installed
 # What pages have from the code: docstrings, bounds, machines.
 docs: $(VENV)/.installed
 	for script in docs/*.py; do $(VENV)/bin/python $$script || exit; done
+
+# The wheel and the source archive, from the files as they are.
+dist: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --group dist
+	rm -rf dist
+	$(VENV)/bin/python -m hatchling build
+	$(VENV)/bin/python -m twine check --strict dist/*
 
 clean:
 	rm -rf .venv .venv-* node_modules mdash-data mdash-demo screenshots build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

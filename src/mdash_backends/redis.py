@@ -28,16 +28,20 @@ import math
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
-from coredis.exceptions import ResponseError
+
+try:
+    from coredis.exceptions import ResponseError
+except ModuleNotFoundError:
+    raise ModuleNotFoundError("it needs coredis: pip install 'mdashcore[redis]'", name="coredis") from None
 
 from mdash_backends._redis_bus import RedisBus
-from mdash_backends._redis_client import ANY_SLOT, Client, Target, background_tasks
+from mdash_backends._redis_client import ANY_SLOT, Client, Target, background_tasks, slot_of
 from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
 from mdash_backends._redis_writer import put_and_append
 from mdashcore._errors import InvalidInput, StorageError
@@ -46,6 +50,9 @@ from mdashcore.storage import DURABLE, ORDERED, SHARED, Backend
 __all__ = ["open_redis"]
 
 PORT: Final = 6379  # the registered one
+
+FORMAT: Final = 1
+"""The form of keys and values, in the key ``PREFIX:format``: a later form is not read as if it were this one."""
 
 MAX_TIMEOUT: Final = 60.0  # seconds: after that a caller has gone
 
@@ -68,6 +75,7 @@ async def open_redis(url: str) -> AsyncIterator[Backend]:
     async with background_tasks() as tasks:
         client = Client(config.target, tasks)
         info = await _check_server(client, durable=config.durable)
+        await _check_format(client, f"{config.prefix}:format".encode())
         yield Backend(
             documents=RedisDocuments(client, config.prefix),
             logs=RedisLogs(client, config.prefix),
@@ -186,6 +194,17 @@ async def _check_server(client: Client, *, durable: bool) -> dict[str, str]:
             f"{client.target}: the URL says durable=1, and the server has not appendonly yes and appendfsync always"
         )
     return info
+
+
+async def _check_format(client: Client, key: bytes) -> None:
+    """Check that the data, if there is any, has the form that this program knows, and say it where nothing does."""
+    stored = await client.call(slot_of(key), b"GET", key)
+    if stored is None:
+        with suppress(StorageError):  # a server that is full is opened all the same
+            await client.call(slot_of(key), b"SET", key, FORMAT, b"NX")
+    elif stored != b"%d" % FORMAT:
+        found = stored[:20].decode(errors="replace")
+        raise StorageError(f"{client.target}: the data is of format {found}; this program knows format {FORMAT}")
 
 
 async def _ask(client: Client, *command: bytes) -> dict[str, str]:

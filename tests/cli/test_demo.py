@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 import httpx
 import pytest
 
 from mdashcore import Unauthenticated
-from mdashcore.cli.demo import DEVICES, register, renew_key
+from mdashcore.cli.demo import DEVICES, _folder_for_path, register, renew_key
 from mdashcore.identity import DeviceKey
 
 THREE = ["lamp", "meter", "pump"]
@@ -50,7 +54,7 @@ def test_curl_calls_a_device(demo, shell):
 
 def test_curl_sets_a_shadow_and_sees_it_reported(demo, shell):
     """The third line switches the lamp on, and shows that the lamp reports to be on."""
-    accepted, shadow = map(json.loads, shell(demo.curls[2]).splitlines())
+    accepted, shadow = map(json.loads, shell(demo.curls[2]).split("\n", 1))
     assert accepted["state"] == {"desired": {"on": True}}
     assert shadow["state"]["reported"]["on"] is True
     assert "delta" not in shadow["state"]
@@ -61,14 +65,48 @@ def test_there_are_three_curl_lines(demo):
     assert len(demo.curls) == 3
 
 
-def test_the_other_lines_work_as_well(demo, shell):
-    """After the `export` line, the `mdash` lines need nothing else."""
-    export = re.search("^  (export .+)$", demo.process.out, re.MULTILINE)[1]
+def test_the_other_lines_work_as_well(demo):
+    """After the `export` lines, the `mdash` lines need nothing else: no activated environment, no certain folder."""
+    exports = re.findall("^  (export .+)$", demo.process.out, re.MULTILINE)
     lines = [line for line in re.findall("^  (mdash .+)$", demo.process.out, re.MULTILINE) if "notify" not in line]
-    assert len(lines) == 2
-    for line in lines:
-        out = shell(f"{export}; {line}")
-        assert "lamp" in out or "brightness" in out
+    assert len(lines) == 3
+    script, new_terminal = "\n".join([*exports, *lines]), {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/"}
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, env=new_terminal, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(each in done.stdout for each in ("Lamp in the hall", '"value"', '"brightness":100'))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Puts a program called mdash somewhere, and runs as it, in a system's Python or in an environment."""
+
+    def put(folder: str, *, prefix: str) -> Path:
+        script = tmp_path / folder / "mdash"
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.touch(0o755)
+        monkeypatch.setattr(sys, "argv", [str(script), "demo"])
+        monkeypatch.setattr(sys, "prefix", str(tmp_path / prefix))
+        monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / prefix / "bin"))
+        return script.parent
+
+    return put
+
+
+def test_what_a_new_terminal_needs_on_its_path(place, monkeypatch, tmp_path):
+    """The folder of an environment, whether it is activated or not; of other folders those that are not there yet."""
+    monkeypatch.setenv("PATH", "/usr/bin")
+    inside = place("my venv/bin", prefix="my venv")
+    assert _folder_for_path() == inside
+    monkeypatch.setenv("PATH", f"{inside}:/usr/bin")
+    assert _folder_for_path() == inside
+    linked = place("local/bin", prefix="an environment behind a link")
+    assert _folder_for_path() == linked
+    monkeypatch.setenv("PATH", f"{linked}:/usr/bin")
+    assert _folder_for_path() is None
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "usr"))
+    systems = place("usr/bin", prefix="usr")
+    monkeypatch.setenv("PATH", f"{systems}:/bin")
+    assert _folder_for_path() is None
 
 
 def test_the_login_is_an_admins(demo, mdash):

@@ -85,6 +85,41 @@ def test_as_a_module():
     assert done.stderr.startswith("Error: No such command 'srve'")
 
 
+def blocked(*modules: str, then: str) -> subprocess.CompletedProcess[str]:
+    """A Python program without these modules, as if they were not installed."""
+    program = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {modules!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+{then}
+"""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("missing", ["click", "quart"])
+def test_what_is_not_installed_is_named(missing):
+    """Without the extra of the server, or with half of it: a line says what to install; there is no traceback."""
+    run = "from mdashcore.__main__ import main; sys.argv[1:] = ['serve', '--store', 'memory://']; sys.exit(main())"
+    done = blocked(missing, then=run)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert line.endswith("pip install 'mdashcore[server]'")
+
+
+def test_a_store_without_its_library_names_the_extra():
+    """`redis://` says what to install."""
+    run = "from mdashcore.cli import main; sys.exit(main(['store', 'check', 'redis://127.0.0.1/0']))"
+    done = blocked("coredis", then=run)
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert "the storage backend for redis:// cannot be loaded" in line
+    assert line.endswith("it needs coredis: pip install 'mdashcore[redis]'")
+
+
 def test_help_loads_little():
     """Help does not wait for what the commands work with."""
     program = "import sys; from mdashcore.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -18,15 +21,44 @@ def readme(page):
 
 
 @pytest.fixture(scope="module")
-def made(readme, start, welcome, environment, tmp_path_factory):
-    """The quickstart: `make demo`, in an environment in which everything is installed already."""
-    venv = tmp_path_factory.mktemp("venv")
-    (venv / "bin").mkdir()
-    (venv / "bin" / "mdash").symlink_to(Path(environment["PATH"].split(":")[0]) / "mdash")
-    (venv / ".installed").touch()  # newer than pyproject.toml: make has nothing to do
+def folder(tmp_path_factory, environment):
+    """The project's folder as its reader has it: with an environment in which everything is installed already."""
+    folder = tmp_path_factory.mktemp("mdashcore")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "mdash").symlink_to(Path(environment["PATH"].split(":")[0]) / "mdash")
+    (folder / ".venv" / ".installed").touch()  # newer than pyproject.toml: make has nothing to do
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(readme, start, welcome, folder):
+    """The quickstart: `make demo`."""
     command = readme.code("demo").strip()
-    with start(f"{command} VENV={venv} DEMO_ARGS='--bind 127.0.0.1:0'", cwd=ROOT) as process:
+    with start(f"{command} VENV={folder / '.venv'} DEMO_ARGS='--bind 127.0.0.1:0'", cwd=ROOT) as process:
         yield welcome(process)
+
+
+@pytest.fixture
+def terminal(readme, made, folder, run, tmp_path):
+    """Another terminal in that folder, after the lines that set it up. Here `curl` also writes the status to stderr."""
+    (tmp_path / "python3").symlink_to(sys.executable)
+    (tmp_path / "curl").write_text(f'#!/bin/sh\nexec {shutil.which("curl")} -w "%{{stderr}}%{{http_code}}\\n" "$@"\n')
+    (tmp_path / "curl").chmod(0o755)
+    setup = readme.code("setup")
+    assert setup.count("mdk_...") == 1
+    setup = setup.replace("mdk_...", made.key)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "MDASH_SERVER": f"http://{made.address}"}
+    return lambda code: run(f"{setup}\n{made.here(code)}", env=env, cwd=folder)
+
+
+def objects(text: str) -> list[object]:
+    """The JSON values in a text, one after the other."""
+    found, rest = [], text.strip()
+    while rest:
+        value, end = json.JSONDecoder().raw_decode(rest)
+        found.append(value)
+        rest = rest[end:].strip()
+    return found
 
 
 def test_make_demo_starts_what_the_readme_says(readme, made):
@@ -36,30 +68,49 @@ def test_make_demo_starts_what_the_readme_says(readme, made):
     assert made.key.startswith("mdk_")
 
 
-def test_curl_lines_succeed(readme, made, run):
-    """Each line is answered with 200 and JSON, and the lamp reports to be on."""
-    answers = []
-    for block in readme.blocks("curl"):
-        said = run(made.here(block.code), env=made.variables).stdout
-        answers += re.findall(r"^(.+)\n(\d+)$", said, re.MULTILINE)
-    assert len(answers) == sum(block.code.count("curl ") for block in readme.blocks("curl"))
-    assert {status for _, status in answers} == {"200"}
-    devices, _info, toggled, _set, shadow, logs = (json.loads(body) for body, _ in answers)
+def test_the_page_is_there(readme, made):
+    """At the address that the README names."""
+    address = made.here(re.search(r"<(http://\S+)> in a browser", readme.text)[1])
+    assert "<title>" in httpx.get(address, headers={"Accept": "text/html"}).text
+
+
+def test_commands_and_then_curl(readme, terminal):
+    """The command shows the devices, calls one, and sees the lamp report to be on; each line with curl is answered with
+    200 and JSON."""
+    said = terminal(readme.code("mdash")).stdout
+    table, _, rest = said.partition("{")
+    assert [line.split()[0] for line in table.splitlines()[-3:]] == ["lamp", "meter", "pump"]
+    info, _accepted, shadow = objects("{" + rest)
+    assert info["app"] == "demo"
+    assert shadow["state"]["reported"]["on"] is True
+    assert "delta" not in shadow["state"]
+
+    code = readme.code("curl")
+    done = terminal(code)
+    assert done.stderr.split() == ["200"] * code.count("curl ")
+    devices, toggled, shadow, logs = objects(done.stdout)
     assert [(device["id"], device["online"]) for device in devices] == [(n, True) for n in ("lamp", "meter", "pump")]
     assert toggled == {"value": 1}
     assert shadow["state"]["reported"]["on"] is True
-    assert "delta" not in shadow["state"]
     assert {"online", "rpc.in.GPIO.Toggle"} <= {entry["name"] for entry in logs}
+    assert done.stdout.count("\n    ") > 100  # readable: a line for each member
 
 
-def test_notify_shows_what_happens(readme, made, start, run):
+def test_notify_shows_what_happens(readme, made, start, terminal):
     """The stream shows a call that is made meanwhile."""
-    command = readme.code("notify").replace(".venv/bin/", "")
-    with start(f"exec {command}", env=made.variables) as stream:
+    with start(f"exec {readme.code('notify')}", env=made.variables) as stream:
         stream.expect("Listening")
-        call = next(block for block in readme.blocks("curl") if "GPIO.Toggle" in block.code)
-        run(made.here(call.code), env=made.variables)
-        stream.expect('"name":"rpc.in.GPIO.Toggle"')
+        terminal("mdash call lamp GPIO.Read '{\"pin\":2}'")
+        stream.expect('"name":"rpc.in.GPIO.Read"')
+
+
+def test_the_picture_is_small(readme):
+    """There is one, below 150 KB, and what it shows is said for those who do not see it."""
+    ((shows, path),) = re.findall(r"!\[(.*?)\]\((.*?)\)", readme.text)
+    assert len(shows) > 20
+    picture = (ROOT / path).read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 150_000
 
 
 def test_pip_lines_name_what_there_is(readme):

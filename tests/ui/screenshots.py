@@ -2,7 +2,7 @@
 
     python -m pytest tests/ui/screenshots.py
 
-into the folder ``screenshots``, to be looked at.
+into the folder ``screenshots``, to be looked at; and the README's picture, into ``docs/images``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from mdashcore.virtual_device import Build
+
 FOLDER = Path(__file__).parents[2] / "screenshots"
+
+README_PICTURE = Path(__file__).parents[2] / "docs" / "images" / "dashboard.png"
 
 LOOKS = {
     "light": {},
@@ -70,6 +74,7 @@ def test_views(open_page, person, home, look):
     """Each view, with devices."""
     page = open_page(person, **LOOKS[look])
     for name, route in VIEWS.items():
+        page.goto("about:blank")  # else the view before might be in the picture
         page.goto(f"/{route}")
         expect(page.get_by_role("main").locator("h1")).to_be_visible()
         save(page, f"{name}-{look}")
@@ -77,6 +82,35 @@ def test_views(open_page, person, home, look):
         page.goto(f"/{route}")
         page.get_by_role("button", name=button).click()
         save(page, f"{name}-{look}")
+
+
+class TestTheReadme:
+    """The picture in it."""
+
+    @pytest.fixture
+    def person(self, make_person):
+        """A user, whose name is in the picture."""
+        return make_person("anna")
+
+    def test_a_small_fleet(self, open_page, person, fleet):
+        """The list of its devices, most of which are online."""
+        for id, name, app, version in (
+            ("boiler", "Boiler in the cellar", "heating", "3.2"),
+            ("door", "Front door", "lock", "1.7"),
+            ("greenhouse", "Greenhouse", "climate", "2.4"),
+            ("lamp", "Lamp in the hall", "lamp", "2.0"),
+            ("meter", "Water meter", "meter", "1.1"),
+            ("pump", "Garden pump", "pump", "1.0"),
+            ("weather", "Weather mast", "climate", "2.4"),
+        ):
+            build = Build(app=app, version=version, build_id=f"20261103-091500/{app}")
+            fleet.connect(id, name=name, build=build, stats_interval=0.05)
+        person.register("spare", "Spare lamp")
+        page = open_page(person, viewport={"width": 1120, "height": 560})
+        expect(page.get_by_text("8 devices, 7 online")).to_be_visible()
+        expect(page.get_by_role("img", name=re.compile("^Free RAM"))).to_have_count(7)
+        README_PICTURE.parent.mkdir(exist_ok=True)
+        page.screenshot(path=README_PICTURE)
 
 
 @pytest.mark.parametrize("look", LOOKS)

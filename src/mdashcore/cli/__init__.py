@@ -12,7 +12,9 @@ from collections.abc import Sequence
 try:
     import click
 except ModuleNotFoundError:
-    raise ModuleNotFoundError("the command needs more than the core: pip install 'mdashcore[server]'") from None
+    raise ModuleNotFoundError(
+        "the command mdash needs more than the core: pip install 'mdashcore[server]'", name="click"
+    ) from None
 
 from mdashcore import __version__
 from mdashcore.cli.call import call, shadow

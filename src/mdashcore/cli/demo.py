@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import secrets
 import shlex
+import shutil
+import sys
+import sysconfig
 import tempfile
 from contextlib import ExitStack
 from functools import partial
@@ -126,38 +129,47 @@ async def renew_key(hub: Hub) -> str:
 
 
 def _welcome(url: str, password: str, key: str) -> str:
-    """Return the instructions, in lines that can be pasted as they are."""
+    """Return the instructions, in lines that can be pasted as they are, into any terminal."""
     lamp = f"{url}/api/v2/devices/lamp"
-    get_shadow = _curl(key, f"{lamp}/shadow")
-    set_shadow = _curl(key, f"{lamp}/shadow", {"state": {"desired": {"on": True}}})
-    settings = {"MDASH_KEY": key, **({} if url == DEFAULT_SERVER else {"MDASH_SERVER": url})}
-    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    on = {"state": {"desired": {"on": True}}}
+    folder = _folder_for_path()
+    exports = [] if folder is None else [f'export PATH={shlex.quote(str(folder))}:"$PATH"']
+    exports += [f"export MDASH_KEY={key}"]
+    exports += [] if url == DEFAULT_SERVER else [f"export MDASH_SERVER={shlex.quote(url)}"]
+    in_terminal = "\n  ".join(exports)
     return f"""\
 mdash is running at {url} with three virtual devices: {", ".join(each.id for each in DEVICES)}.
 
   admin login  {ACCOUNT} / {password}
   API key      {key}
 
-List the devices:
+Open {url} in a browser and log in. Or, in another terminal:
 
-  {_curl(key, f"{url}/api/v2/devices")}
-
-Call a device, here to toggle a pin of the lamp:
-
-  {_curl(key, f"{lamp}/rpc/GPIO.Toggle", {"pin": 2})}
-
-Switch the lamp on by its shadow, and see a second later that it reports to be on:
-
-  {set_shadow} && sleep 1 && {get_shadow}
-
-The same with this command, in another terminal:
-
-  export {exports}
+  {in_terminal}
   mdash devices list
+  mdash call lamp GPIO.Toggle '{{"pin":2}}'
   mdash shadow set lamp '{{"brightness":100}}'
   mdash notify
 
+With curl: list the devices, toggle a pin, and switch the lamp on by its shadow, which has its report a second later:
+
+  {_curl(key, f"{url}/api/v2/devices")} | python3 -m json.tool
+  {_curl(key, f"{lamp}/rpc/GPIO.Toggle", {"pin": 2})}
+  {_curl(key, f"{lamp}/shadow", on)} && sleep 1 && {_curl(key, f"{lamp}/shadow")} | python3 -m json.tool
+
 Ctrl-C ends it."""
+
+
+def _folder_for_path() -> Path | None:
+    """Return the folder of this `mdash`, to be put on PATH; `None` if a new terminal finds it there anyway.
+
+    The folder of a virtual environment is on the PATH of a terminal only after its activation.
+    """
+    script = Path(sys.argv[0])
+    folder = script.absolute().parent if script.name == "mdash" else Path(sysconfig.get_path("scripts"))
+    is_environments = sys.prefix != sys.base_prefix and folder == Path(sysconfig.get_path("scripts"))
+    found = shutil.which("mdash")
+    return folder if is_environments or found is None or Path(found).absolute().parent != folder else None
 
 
 def _curl(key: str, url: str, body: object = None) -> str:

@@ -100,6 +100,8 @@ def _describe(error: BaseException) -> tuple[str, Exit] | None:
             return _line(str(error)), Exit.UNREACHABLE
         case MdashError():
             return _line(str(error)), exit_of_status(status_of(error))
+        case ModuleNotFoundError() if not str(error.name).startswith("mdash"):
+            return _line(f"{error.name} is not installed: pip install 'mdashcore[server]'"), Exit.FAILED
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
             return _line(f"{where}{error.strerror or error}"), Exit.FAILED

@@ -1,0 +1,55 @@
+"""The site of the documentation: `make docs`. The pages are those of the repository, as they are.
+
+The source folder is the repository's, so that links between pages are the same here and there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import mdashcore
+
+sys.path.insert(0, str(Path(__file__).parent / "_site"))
+
+project = "mdashcore"
+version = release = mdashcore.__version__
+copyright = "the authors of mdashcore, Apache-2.0"
+
+extensions = ["myst_parser", "diagrams"]
+root_doc = "docs/index"
+include_patterns = ["docs/**/*.md", "docs/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+exclude_patterns = [".*", "node_modules", "build", "dist", "src", "tests", "benchmarks", "deploy", "docs/_site"]
+
+nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` makes errors of those
+myst_heading_anchors = 4
+myst_enable_extensions = ["linkify"] if False else []
+suppress_warnings: list[str] = []
+
+html_theme = "furo"
+html_title = f"mdashcore {version}"
+html_static_path = ["_site/static"]
+html_css_files = ["site.css"]
+html_favicon = "../src/mdashcore/server/ui/icon.svg"
+html_copy_source = False
+html_show_sphinx = False
+html_last_updated_fmt = None
+html_extra_path = ["_site/root"]
+
+
+def _add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Make the contents of the site from the lists of the index page: a part for each heading."""
+    if docname != root_doc:
+        return
+    parts = re.split(r"^## (.+)$", source[0], flags=re.MULTILINE)[1:]
+    for heading, text in zip(parts[::2], parts[1::2], strict=True):
+        pages = re.findall(r"^\* \[[^]]+\]\(([^)]+)\.md\)", text, re.MULTILINE)
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n" + "\n".join(pages) + "\n```\n"
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what is above."""
+    app.connect("source-read", _add_contents)

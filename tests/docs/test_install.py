@@ -1,0 +1,42 @@
+"""Install and upgrade: the page's lines in real shells."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+COMPLETE = """
+COMP_WORDS=(mdash dev); COMP_CWORD=1; _mdash_completion mdash; printf '%s\\n' "${COMPREPLY[@]}"
+COMP_WORDS=(mdash devices list --fi); COMP_CWORD=3; _mdash_completion mdash; printf '%s\\n' "${COMPREPLY[@]}"
+"""
+"""What bash does for the key Tab, after `mdash dev` and after `mdash devices list --fi`."""
+
+
+@pytest.fixture(scope="module")
+def guide(page):
+    return page("docs/how_to_guides/install.md")
+
+
+def test_every_extra_is_in_the_table(guide):
+    """And no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = re.findall(r"^\| `(\w+)` \|", guide.section("## Extras"), re.MULTILINE)
+    assert sorted(listed) == sorted(project["optional-dependencies"])
+
+
+def test_bash_completes(guide, run):
+    """With the page's line: commands, and options of a command."""
+    assert run(guide.code("bash") + COMPLETE).stdout.split() == ["device", "devices", "--filter"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_complete(guide, run, shell):
+    """The command has a script for each, which the shell itself can read, where it is installed."""
+    command = guide.code(shell).strip()
+    script = run(re.search(rf"_MDASH_COMPLETE={shell}_source mdash", command)[0]).stdout
+    assert "mdash" in script
