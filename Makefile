@@ -53,9 +53,14 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff check --fix src tests benchmarks
 	$(VENV)/bin/ruff format src tests benchmarks
 
-# What pages have from the code: docstrings, bounds, machines.
+# What pages have from the code (docstrings, bounds, machines), and then the site from all pages. Graphviz draws.
+SITE ?= build/docs
 docs: $(VENV)/.installed
-	for script in docs/*.py; do $(VENV)/bin/python $$script || exit; done
+	@tests/run --install dot graphviz
+	$(VENV)/bin/pip install --quiet --group docs
+	for script in python_api limits connection_machine ota_machine; do $(VENV)/bin/python docs/$$script.py || exit; done
+	$(VENV)/bin/python -m sphinx -q --fail-on-warning --fresh-env -c docs . $(SITE)
+	@echo "The site: $(SITE)/index.html"
 
 # The wheel and the source archive, from the files as they are.
 dist: $(VENV)/.installed

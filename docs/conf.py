@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from pygments.lexers.data import JsonLexer
 from sphinx.application import Sphinx
 
 import mdashcore
@@ -26,8 +27,6 @@ exclude_patterns = [".*", "node_modules", "build", "dist", "src", "tests", "benc
 
 nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` makes errors of those
 myst_heading_anchors = 4
-myst_enable_extensions = ["linkify"] if False else []
-suppress_warnings: list[str] = []
 
 html_theme = "furo"
 html_title = f"mdashcore {version}"
@@ -36,7 +35,6 @@ html_css_files = ["site.css"]
 html_favicon = "../src/mdashcore/server/ui/icon.svg"
 html_copy_source = False
 html_show_sphinx = False
-html_last_updated_fmt = None
 html_extra_path = ["_site/root"]
 
 
@@ -47,9 +45,11 @@ def _add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
     parts = re.split(r"^## (.+)$", source[0], flags=re.MULTILINE)[1:]
     for heading, text in zip(parts[::2], parts[1::2], strict=True):
         pages = re.findall(r"^\* \[[^]]+\]\(([^)]+)\.md\)", text, re.MULTILINE)
-        source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n" + "\n".join(pages) + "\n```\n"
+        options = f":hidden:\n:titlesonly:\n:maxdepth: 1\n:caption: {heading}"
+        source[0] += "\n".join(["", "```{toctree}", options, "", *pages, "```", ""])
 
 
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
+    app.add_lexer("jsonl", JsonLexer)
     app.connect("source-read", _add_contents)

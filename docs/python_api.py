@@ -218,13 +218,13 @@ def annotation(value: Any) -> str:
 
 def default(value: Any) -> str:
     if value is attrs.NOTHING:
-        return "…"
+        return "..."
     if attrs.has(type(value)):
         return f"{type(value).__name__}()"
     if callable(value) and hasattr(value, "__name__"):
-        return value.__name__ if value.__name__ != "<lambda>" else "…"
+        return value.__name__ if value.__name__ != "<lambda>" else "..."
     text = repr(value)
-    return text if len(text) < 40 and " at 0x" not in text else "…"
+    return text if len(text) < 40 and " at 0x" not in text else "..."
 
 
 def rendered(doc: str, level: int = 0) -> list[str]:

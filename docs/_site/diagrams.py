@@ -23,6 +23,11 @@ node [shape=box, style=rounded, fontname="sans-serif", fontsize=11, margin="0.15
 edge [fontname="sans-serif", fontsize=9, arrowsize=0.7];
 """
 
+ENDS = """
+begin [shape=circle, label="", width=0.15, style=filled];
+end [shape=doublecircle, label="", width=0.1, style=filled];
+"""
+
 _BOX = r'(\w+)(?:\["([^"]*)"\])?'
 _ARROW = re.compile(rf"{_BOX} (?:-->|-\. (\w+) \.->) {_BOX}")
 _TRANSITION = re.compile(r"(\w+|\[\*\]) --> (\w+|\[\*\])(?:: (.*))?")
@@ -49,8 +54,7 @@ def to_dot(source: str) -> str:
     if kind == "flowchart TD":
         return HEAD + "\n".join(map(_flow, lines)) + "\n}"
     if kind == "stateDiagram-v2":
-        ends = 'begin [shape=circle, label="", width=0.15, style=filled]; end [shape=doublecircle, label="", width=0.1, style=filled];'
-        return HEAD + ends + "\n".join(map(_transition, lines)) + "\n}"
+        return HEAD + ENDS + "\n".join(map(_transition, lines)) + "\n}"
     raise SphinxError(f"no diagram can be drawn that begins with {kind!r}: see docs/_site/diagrams.py")
 
 
@@ -76,7 +80,8 @@ def _transition(line: str) -> str:
 def draw(source: str) -> str:
     """Return a diagram as SVG, to stand in a page. Its colours are the page's, light or dark: see static/site.css."""
     try:
-        done = subprocess.run(["dot", "-Tsvg"], input=to_dot(source), capture_output=True, text=True, check=True)
+        command = ["dot", "-Tsvg"]
+        done = subprocess.run(command, input=to_dot(source), capture_output=True, text=True, check=True)  # noqa: S603
     except FileNotFoundError:
         raise SphinxError("diagrams are drawn by the command dot: install the Debian package graphviz") from None
     except subprocess.CalledProcessError as exc:
