@@ -1,0 +1,72 @@
+"""The lowest versions of the libraries that `pyproject.toml` allows. The gate itself runs with the newest ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = "agent,server,redis,testing"
+
+TOOLS = ["picows", "pytest-timeout", "pytest-trio", "pytest-xdist", "trustme", "wsproto"]
+"""What the tests need of the group `dev`; their own versions are not what is tested."""
+
+TESTS = [
+    "tests/core",
+    "tests/hub",
+    "tests/trio",
+    "tests/server",
+    "tests/backends/test_sqlite.py",
+    "tests/cli/test_help.py",
+]
+
+
+@pytest.fixture(scope="module")
+def lowest(make_environment):
+    """An environment with the lowest versions."""
+    environment = make_environment()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups = project["dependency-groups"]["dev"]
+    tools = [each for each in groups if isinstance(each, str) and re.match(r"[\w-]+", each)[0] in TOOLS]
+    assert len(tools) == len(TOOLS)
+    environment.install("--resolution", "lowest-direct", "--editable", f".[{EXTRAS}]")
+    environment.install(*tools)
+    return environment
+
+
+@pytest.mark.proof
+def test_the_bounds_are_the_versions_that_are_tested(lowest):
+    """No other library forces a higher one: a bound that is below what can be installed says nothing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [
+        *project["dependencies"],
+        *(each for name in EXTRAS.split(",") for each in project["optional-dependencies"][name]),
+    ]
+    bounds = {found[1]: found[2] for each in listed if (found := re.match(r"([\w-]+)>=([\d.]+)", each))}
+    command = [sys.executable, "-m", "uv", "pip", "list", "--format", "json"]
+    said = subprocess.run(command, env=lowest.variables, capture_output=True, text=True, check=True).stdout
+    installed = {each["name"]: each["version"] for each in json.loads(said)}
+    for name, bound in bounds.items():
+        assert (installed[name] + ".0.0").startswith(f"{bound}."), (name, bound, installed[name])
+
+
+@pytest.mark.proof
+def test_the_suite_passes_with_them(lowest):
+    """The tests of core, hub, trio and server, SQLite and the command's help."""
+    options = ["-q", "-n", "2", "--hypothesis-profile=again", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [str(lowest.bin / "python"), "-m", "pytest", *options, *TESTS],
+        env=lowest.variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1500,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
