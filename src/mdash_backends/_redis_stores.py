@@ -11,7 +11,7 @@ All keys of a script have one hash tag, and with it one slot of a cluster::
     {mdash:blobs}:index           sorted set of its keys
     {mdash:blobs}:data:G          the bytes of a generation  expire, until a head names them
 
-Beside them ``mdash:format`` has the number of this form: see `mdash_backends.redis`.
+Beside them ``{mdash:format}`` has the number of this form: see `mdash_backends.redis`.
 
 A cluster spreads collections and logs over its nodes, but never one collection: the largest has to fit in one node.
 Finer tags would need an index that spans slots, which could not be kept consistent.

@@ -52,7 +52,7 @@ __all__ = ["open_redis"]
 PORT: Final = 6379  # the registered one
 
 FORMAT: Final = 1
-"""The form of keys and values, in the key ``PREFIX:format``: a later form is not read as if it were this one."""
+"""The form of keys and values, in the key ``{PREFIX:format}``: a later form is not read as if it were this one."""
 
 MAX_TIMEOUT: Final = 60.0  # seconds: after that a caller has gone
 
@@ -196,12 +196,13 @@ async def _check_server(client: Client, *, durable: bool) -> dict[str, str]:
     return info
 
 
-async def _check_format(client: Client, key: bytes) -> None:
+async def _check_format(client: Client, tag: bytes) -> None:
     """Check that the data, if there is any, has the form that this program knows, and say it where nothing does."""
-    stored = await client.call(slot_of(key), b"GET", key)
+    slot, key = slot_of(tag), b"{%b}" % tag  # with braces, as all keys: a user may be allowed no others
+    stored = await client.call(slot, b"GET", key)
     if stored is None:
         with suppress(StorageError):  # a server that is full is opened all the same
-            await client.call(slot_of(key), b"SET", key, FORMAT, b"NX")
+            await client.call(slot, b"SET", key, FORMAT, b"NX")
     elif stored != b"%d" % FORMAT:
         found = stored[:20].decode(errors="replace")
         raise StorageError(f"{client.target}: the data is of format {found}; this program knows format {FORMAT}")

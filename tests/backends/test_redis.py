@@ -374,7 +374,7 @@ def test_the_keys_can_be_read(redis_server: Any, url: str, run: Run) -> None:
     assert size == b"5"
     assert ask("GET", b"{test:blobs}:data:" + generation) == b"bytes"
     assert ask("TTL", b"{test:blobs}:data:" + generation) == -1
-    assert ask("GET", "test:format") == b"1"
+    assert ask("GET", "{test:format}") == b"1"
     assert len(ask("KEYS", "*")) == 9
 
 
@@ -384,7 +384,7 @@ def test_another_format_is_refused(redis_server: Any, url: str, run: Run) -> Non
     async def test() -> None:
         async with open_backend(url):
             pass
-        redis_server.command("SET", "test:format", "2")
+        redis_server.command("SET", "{test:format}", "2")
         with pytest.raises(StorageError, match="the data is of format 2; this program knows format 1"):
             async with open_backend(url):
                 pass
@@ -480,7 +480,7 @@ def test_what_is_deleted_leaves_a_number(redis_server: Any, url: str, run: Run) 
             await backend.logs.trim("l", 0)
 
     run(test)
-    left = {b"test:format", b"{test:documents:things}:version", b"{test:log:l}:end", b"{test:log:l}:entries"}
+    left = {b"{test:format}", b"{test:documents:things}:version", b"{test:log:l}:end", b"{test:log:l}:entries"}
     assert set(redis_server.command("KEYS", "*")) == left
     assert redis_server.command("XLEN", "{test:log:l}:entries") == 0
 
@@ -513,7 +513,7 @@ def test_a_blob_leaves_nothing_behind(redis_server: Any, url: str, run: Run) -> 
             assert stored() == 0
 
     run(test)
-    assert redis_server.command("KEYS", "*") == [b"test:format"]
+    assert redis_server.command("KEYS", "*") == [b"{test:format}"]
 
 
 def test_a_blob_that_nobody_finishes_expires(redis_server: Any, url: str, run: Run) -> None:

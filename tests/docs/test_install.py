@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 COMPLETE = """
 COMP_WORDS=(mdash dev); COMP_CWORD=1; _mdash_completion mdash; printf '%s\\n' "${COMPREPLY[@]}"
+COMPREPLY=()
 COMP_WORDS=(mdash devices list --fi); COMP_CWORD=3; _mdash_completion mdash; printf '%s\\n' "${COMPREPLY[@]}"
 """
 """What bash does for the key Tab, after `mdash dev` and after `mdash devices list --fi`."""
