@@ -87,76 +87,79 @@ def test_the_source_archive_can_be_worked_on(built):
     assert [name for name in found if re.search(r"__pycache__|\.pyc$|node_modules|_build|\.venv", name)] == []
 
 
-class TestInstalled:
-    """From the wheel, in an environment that was empty."""
+# From the wheel, in an environment that was empty
 
-    @pytest.fixture(scope="class")
-    def bare(self, make_environment, built):
-        """With the core alone."""
-        environment = make_environment()
-        environment.install(str(built.wheel))
-        return environment
 
-    @pytest.fixture(scope="class")
-    def installed(self, bare, built):
-        """With the server in addition."""
-        bare.install(f"{built.wheel}[server]")
-        return bare
+@pytest.fixture(scope="module")
+def bare(make_environment, built):
+    """With the core alone."""
+    environment = make_environment()
+    environment.install(str(built.wheel))
+    return environment
 
-    def test_the_core_alone(self, bare):
-        """It can be imported, stores in memory, files and SQLite can be opened; the command says what it needs."""
-        program = (
-            "import mdashcore.hub; from mdashcore.storage import open_backend; import anyio\n"
-            "async def main():\n"
-            "    for url in ('memory://', 'file://./f', 'sqlite://./s'):\n"
-            "        async with open_backend(url): pass\n"
-            "    try: open_backend('redis://127.0.0.1')\n"
-            "    except Exception as exc: print(exc)\n"
-            "anyio.run(main)"
+
+@pytest.fixture(scope="module")
+def installed(bare, built):
+    """With the server in addition."""
+    bare.install(f"{built.wheel}[server]")
+    return bare
+
+
+def test_the_core_alone(bare):
+    """It can be imported, stores in memory, files and SQLite can be opened; the command says what it needs."""
+    program = (
+        "import mdashcore.hub; from mdashcore.storage import open_backend; import anyio\n"
+        "async def main():\n"
+        "    for url in ('memory://', 'file://./f', 'sqlite://./s'):\n"
+        "        async with open_backend(url): pass\n"
+        "    try: open_backend('redis://127.0.0.1')\n"
+        "    except Exception as exc: print(exc)\n"
+        "anyio.run(main)"
+    )
+    done = bare.run("python", "-W", "error", "-c", program)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("it needs coredis: pip install 'mdashcore[redis]'\n")
+    for command in (["mdash"], ["python", "-m", "mdashcore"]):
+        done = bare.run(*command, "--version")
+        assert done.returncode == 1
+        assert done.stderr == "Error: the command mdash needs more than the core: pip install 'mdashcore[server]'\n"
+
+
+def test_the_demo_with_its_page(installed):
+    """`mdash demo` starts; all files of the dashboard are there; the lines that it prints work."""
+    assert installed.run("mdash", "--version").stdout == f"mdash {mdashcore.__version__}\n"
+    with default_signals():
+        process = subprocess.Popen(
+            [str(installed.bin / "mdash"), "demo", "--bind", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=installed.variables,
+            cwd=installed.folder,
         )
-        done = bare.run("python", "-W", "error", "-c", program)
+    try:
+        said = ""
+        while "Ctrl-C ends it" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        url = re.search(r"running at (\S+) ", said)[1]
+        with httpx.Client(base_url=url, timeout=20) as client:
+            assert "<title>" in client.get("/", headers={"Accept": "text/html"}).text
+            for file in (ROOT / "src" / "mdashcore" / "server" / "ui").rglob("*.*"):
+                if file.suffix in (".js", ".css", ".svg"):
+                    path = file.relative_to(ROOT / "src" / "mdashcore" / "server" / "ui").as_posix()
+                    assert client.get(f"/ui/{path}").content == file.read_bytes(), path
+        lines = [*re.findall(r"^  (export .+)$", said, re.MULTILINE), "mdash devices list"]
+        done = subprocess.run(
+            ["sh", "-c", "\n".join(lines)],
+            env={"PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.endswith("it needs coredis: pip install 'mdashcore[redis]'\n")
-        for command in (["mdash"], ["python", "-m", "mdashcore"]):
-            done = bare.run(*command, "--version")
-            assert done.returncode == 1
-            assert done.stderr == "Error: the command mdash needs more than the core: pip install 'mdashcore[server]'\n"
-
-    def test_the_demo_with_its_page(self, installed):
-        """`mdash demo` starts; all files of the dashboard are there; the lines that it prints work."""
-        assert installed.run("mdash", "--version").stdout == f"mdash {mdashcore.__version__}\n"
-        with default_signals():
-            process = subprocess.Popen(
-                [str(installed.bin / "mdash"), "demo", "--bind", "127.0.0.1:0"],
-                stdout=subprocess.PIPE,
-                text=True,
-                env=installed.variables,
-                cwd=installed.folder,
-            )
-        try:
-            said = ""
-            while "Ctrl-C ends it" not in said:
-                line = process.stdout.readline()
-                assert line, said
-                said += line
-            url = re.search(r"running at (\S+) ", said)[1]
-            with httpx.Client(base_url=url, timeout=20) as client:
-                assert "<title>" in client.get("/", headers={"Accept": "text/html"}).text
-                for file in (ROOT / "src" / "mdashcore" / "server" / "ui").rglob("*.*"):
-                    if file.suffix in (".js", ".css", ".svg"):
-                        path = file.relative_to(ROOT / "src" / "mdashcore" / "server" / "ui").as_posix()
-                        assert client.get(f"/ui/{path}").content == file.read_bytes(), path
-            lines = [*re.findall(r"^  (export .+)$", said, re.MULTILINE), "mdash devices list"]
-            done = subprocess.run(
-                ["sh", "-c", "\n".join(lines)],
-                env={"PATH": "/usr/bin:/bin"},
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            assert (done.returncode, done.stderr) == (0, "")
-            assert "Lamp in the hall" in done.stdout
-        finally:
-            process.terminate()
-            assert process.wait(20) == 0
-            process.stdout.close()
+        assert "Lamp in the hall" in done.stdout
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        process.stdout.close()
