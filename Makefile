@@ -53,10 +53,9 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff check --fix src tests benchmarks
 	$(VENV)/bin/ruff format src tests benchmarks
 
-# What pages have from the code (docstrings, bounds, machines), and then the site from all pages. Graphviz draws.
+# What pages have from the code (docstrings, bounds, machines), and then the site from all pages. Needs Graphviz.
 SITE ?= build/docs
 docs: $(VENV)/.installed
-	@tests/run --install dot graphviz
 	$(VENV)/bin/pip install --quiet --group docs
 	for script in python_api limits connection_machine ota_machine; do $(VENV)/bin/python docs/$$script.py || exit; done
 	$(VENV)/bin/python -m sphinx -q --fail-on-warning --fresh-env -c docs . $(SITE)
