@@ -29,11 +29,12 @@ class Environment:
     def variables(self) -> dict[str, str]:
         """Nothing of this process's Python."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MDASH_"))}
-        return {**own, "VIRTUAL_ENV": str(self.folder), "MDASH_STORE": "memory://", "MDASH_DEMO_STORE": "memory://"}
+        return {**own, "MDASH_STORE": "memory://", "MDASH_DEMO_STORE": "memory://"}
 
     def install(self, *requirements: str) -> None:
         """Install with uv, which keeps what it has fetched."""
-        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *requirements]
+        where = ["--python", str(self.bin / "python")]  # else uv would take the environment that it is installed in
+        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *where, *requirements]
         done = subprocess.run(command, env=self.variables, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
 

@@ -49,7 +49,7 @@ def test_the_bounds_are_the_versions_that_are_tested(lowest):
         *(each for name in EXTRAS.split(",") for each in project["optional-dependencies"][name]),
     ]
     bounds = {found[1]: found[2] for each in listed if (found := re.match(r"([\w-]+)>=([\d.]+)", each))}
-    command = [sys.executable, "-m", "uv", "pip", "list", "--format", "json"]
+    command = [sys.executable, "-m", "uv", "pip", "list", "--format", "json", "--python", str(lowest.bin / "python")]
     said = subprocess.run(command, env=lowest.variables, capture_output=True, text=True, check=True).stdout
     installed = {each["name"]: each["version"] for each in json.loads(said)}
     for name, bound in bounds.items():
