@@ -57,7 +57,7 @@ format: $(VENV)/.installed
 SITE ?= build/docs
 docs: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --group docs
-	for script in python_api limits connection_machine ota_machine; do $(VENV)/bin/python docs/$$script.py || exit; done
+	for script in $(filter-out docs/conf.py,$(wildcard docs/*.py)); do $(VENV)/bin/python $$script || exit; done
 	$(VENV)/bin/python -m sphinx -q --fail-on-warning --fresh-env -c docs . $(SITE)
 	@echo "The site: $(SITE)/index.html"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -63,6 +65,27 @@ def make_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], E
     return make
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder once for all workers of pytest-xdist: `made_once("site", build)`."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
 @attrs.frozen
 class Built:
     """What `make dist` makes."""
@@ -72,9 +95,14 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Built:
     """The source archive of the project as it is here; and the wheel, built from nothing but that archive."""
-    folder = tmp_path_factory.mktemp("dist")
+    folder = made_once("dist", _build)
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return Built(sdist, wheel)
+
+
+def _build(folder: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
     subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True, timeout=120)
     (sdist,) = folder.glob("*.tar.gz")
@@ -82,5 +110,3 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         archive.extractall(folder, filter="data")
     source = folder / sdist.name.removesuffix(".tar.gz")
     subprocess.run([*build, "-t", "wheel"], cwd=source, check=True, capture_output=True, timeout=120)
-    (wheel,) = folder.glob("*.whl")
-    return Built(sdist, wheel)

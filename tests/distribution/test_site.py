@@ -20,11 +20,14 @@ PAGES = [
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(made_once):
     """The folder of the site, by the Makefile's own command."""
+    return made_once("site", build)
+
+
+def build(folder: Path) -> None:
     if shutil.which("dot") is None:
         pytest.fail("Graphviz draws the diagrams: install the Debian package graphviz")
-    folder = tmp_path_factory.mktemp("site")
     said = subprocess.run(
         ["make", "--dry-run", "docs", f"SITE={folder}"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -33,7 +36,6 @@ def site(tmp_path_factory):
     assert python.endswith("/bin/python")
     done = subprocess.run([sys.executable, *options.split()], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert (done.returncode, done.stderr) == (0, "")
-    return folder
 
 
 class Parsed(HTMLParser):
