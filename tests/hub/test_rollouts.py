@@ -20,7 +20,7 @@ from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.rollout import Counts, Member, Outcome, RolloutState, ordered, parse_request
-from mdashcore.rollout._machine import SETTLED
+from mdashcore.rollout._judgement import SETTLED
 from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0

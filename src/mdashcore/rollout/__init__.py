@@ -19,9 +19,8 @@ and the updates themselves.
 
 from __future__ import annotations
 
-from mdashcore.rollout._machine import (
-    BATCH,
-    TRANSITIONS,
+from mdashcore.rollout._actions import summary
+from mdashcore.rollout._events import (
     AbortRequested,
     AllEnded,
     Approved,
@@ -34,8 +33,9 @@ from mdashcore.rollout._machine import (
     RolloutEvent,
     Settled,
     SuccessMissed,
-    Transition,
-    advance,
+)
+from mdashcore.rollout._judgement import (
+    BATCH,
     budget,
     claim,
     deadline,
@@ -43,8 +43,8 @@ from mdashcore.rollout._machine import (
     next_look,
     offline_deadline,
     only_waits,
-    summary,
 )
+from mdashcore.rollout._machine import TRANSITIONS, Transition, advance
 from mdashcore.rollout._request import RolloutRequest, describe_plan, parse_request
 from mdashcore.rollout._values import (
     ENDS,
