@@ -19,7 +19,7 @@ from mdashcore.server.immediate.coroutines import run_now
 from mdashcore.server.run import RunningServer
 from mdashcore.trio.connections.link import Link
 from mdashcore.trio.node import NodeSettings
-from mdashcore.trio.transport.server_websocket import SEND_TIMEOUT
+from mdashcore.trio.transport.stream import SEND_TIMEOUT
 
 
 @pytest.fixture(params=["immediate", "by a task"])

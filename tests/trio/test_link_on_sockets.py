@@ -252,7 +252,7 @@ async def test_a_flood_leaves_room_for_others(talking: Any, monkeypatch: pytest.
     """Between one slice of handling messages and the next, all others have their turn."""
     turn = 0
     seen: list[int] = []
-    for module in ("server_websocket", "readiness"):
+    for module in ("server_websocket", "frames", "readiness"):
         monkeypatch.setattr(f"mdashcore.trio.transport.{module}.perf_counter", lambda: len(seen) * SLICE / 8)
 
     async def note(talk: Talk, event: PeerEvent) -> None:

@@ -21,15 +21,10 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Text
 from wsproto.utilities import RemoteProtocolError
 
 from mdashcore._salvage import ENDS
-from mdashcore.trio.transport.server_websocket import (
-    CLOSE_TIMEOUT,
-    CONTROL_BURST,
-    CONTROL_RATE,
-    SEND_TIMEOUT,
-    ServerWebSocket,
-)
+from mdashcore.trio.transport.frames import CLOSE_TIMEOUT, CONTROL_BURST, CONTROL_RATE
+from mdashcore.trio.transport.server_websocket import ServerWebSocket
 from mdashcore.trio.transport.skipped import SKIP_TIMEOUT
-from mdashcore.trio.transport.stream import BrokenMessage
+from mdashcore.trio.transport.stream import SEND_TIMEOUT, BrokenMessage
 from mdashcore.trio.turns import SLICE
 
 texts = st.text(max_size=300).map(str.encode)
@@ -586,7 +581,7 @@ async def test_frames_are_taken_in_slices_whatever_they_are(
         now += each
         return now
 
-    for module in ("server_websocket", "readiness"):
+    for module in ("server_websocket", "frames", "readiness"):
         monkeypatch.setattr(f"mdashcore.trio.transport.{module}.perf_counter", clock)
     ws, client = await open_pair(sockets=sockets)
     looks: list[float] = []

@@ -36,10 +36,11 @@ from mdashcore.server.service import Service
 from mdashcore.storage import INSTANT
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link
 from mdashcore.trio.connections.subscribers import Subscriber
+from mdashcore.trio.transport.handshake import Request
 from mdashcore.trio.transport.readiness import Inflow
-from mdashcore.trio.transport.server_websocket import READ_SIZE, Request, ServerWebSocket
+from mdashcore.trio.transport.server_websocket import ServerWebSocket
 from mdashcore.trio.transport.skipped import MAX_SKIPPED
-from mdashcore.trio.transport.stream import close_now
+from mdashcore.trio.transport.stream import READ_SIZE, close_now
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 

@@ -13,7 +13,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Principal
 from mdashcore.server.endpoints import Endpoint, members_of
 from mdashcore.server.service import Service
-from mdashcore.trio.transport.server_websocket import READ_SIZE
+from mdashcore.trio.transport.stream import READ_SIZE
 from mdashcore.trio.turns import Turn
 
 __all__ = [

@@ -13,7 +13,7 @@ from mdashcore.documents import NotifyQuery
 from mdashcore.server import errors
 from mdashcore.server.api._request import answer
 from mdashcore.server.endpoints import API, Access, Routes
-from mdashcore.trio.transport.server_websocket import NO_HANDSHAKE
+from mdashcore.trio.transport.handshake import NO_HANDSHAKE
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PARAMETERS", "NOTIFY_PATH", "routes"]
 

@@ -13,8 +13,7 @@ import trio
 from mdashcore.server.asgi import LINGER
 from mdashcore.server.http.hangup import transport_of
 from mdashcore.trio.transport.readiness import Inflow
-from mdashcore.trio.transport.server_websocket import SEND_TIMEOUT
-from mdashcore.trio.transport.stream import write_now
+from mdashcore.trio.transport.stream import SEND_TIMEOUT, write_now
 from mdashcore.trio.turns import Turn
 
 __all__ = ["SEND_PIECE", "HttpConnection"]

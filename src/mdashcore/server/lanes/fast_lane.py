@@ -34,7 +34,7 @@ from mdashcore.server.http.forwarded import hsts_header, peer_of
 from mdashcore.server.http.hangup import cancelled_by_hangup
 from mdashcore.server.http.request_head import RequestHead, field_list
 from mdashcore.server.service import Service
-from mdashcore.trio.transport.server_websocket import READ_SIZE
+from mdashcore.trio.transport.stream import READ_SIZE
 
 __all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "FastLane", "Next", "date"]
 

@@ -29,7 +29,7 @@ from mdashcore.server.query import check_query
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.update_query import flag
 from mdashcore.server.uploads.update_upload import ImageBody, answer
-from mdashcore.trio.transport.server_websocket import READ_SIZE
+from mdashcore.trio.transport.stream import READ_SIZE
 from mdashcore.trio.turns import Pace, Turn
 
 __all__ = ["RolloutRoute"]

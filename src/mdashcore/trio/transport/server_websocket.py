@@ -1,113 +1,45 @@
-"""A WebSocket's server side on a Trio stream: `websockets`' sans-IO protocol, with bounds.
-
-Nearly every frame is a whole text message. This module reads and writes those itself, and leaves every other frame, and
-every error, to the library.
-"""
+"""A WebSocket's server side on a Trio stream. Its handshake and its frames are in modules of their own."""
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from http import HTTPStatus
+from collections.abc import Callable, Hashable, Sequence
 from math import inf
 from time import perf_counter
 from typing import Final
 
 import trio
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
-from websockets.protocol import Protocol, Side, State
-from websockets.server import ServerProtocol
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # installed without a compiler
-    from websockets.utils import apply_mask
-
-from mdashcore import _json
 from mdashcore._connection import ConnectionLimits
-from mdashcore._events import BINARY, NOT_UTF8, TOO_LARGE
-from mdashcore._salvage import ENDS
+from mdashcore.trio.transport.frames import FrameCodec
+from mdashcore.trio.transport.handshake import Handshake, Request
 from mdashcore.trio.transport.readiness import Inflow
-from mdashcore.trio.transport.skipped import SKIP_TIMEOUT, SkippedFrame
-from mdashcore.trio.transport.stream import BrokenMessage, write_now
+from mdashcore.trio.transport.stream import READ_SIZE, SEND_TIMEOUT, BrokenMessage, write_now
 from mdashcore.trio.turns import Turn
 
-__all__ = ["NO_HANDSHAKE", "Request", "ServerWebSocket"]
-
-NO_HANDSHAKE: Final = (
-    "a WebSocket handshake is expected here. If the client did send one, a proxy on the way has not passed it on: "
-    "it has to forward the headers Upgrade and Connection, over HTTP/1.1"
-)
-"""The message of a 426 answer, also to a valid token: the usual cause is the configuration of a proxy."""
-
-READ_SIZE: Final = 2**14  # bytes: one shadow frame fits; a larger one takes several reads
-
-SEND_TIMEOUT: Final = 30.0  # seconds one write may take: a peer that reads nothing for so long is gone
-
-CLOSE_TIMEOUT: Final = 2.0  # seconds to wait for the peer's close frame; shutdown has to be done in 5
+__all__ = ["ServerWebSocket"]
 
 MAX_DEFERRED: Final = 2**14  # bytes that wait for the end of a turn: 16 MB at most for a thousand subscribers
-
-CONTROL_RATE: Final = 10.0  # pings and pongs a second, over a long time: a peer sends one ping a second, and one pong
-
-CONTROL_BURST: Final = 100.0  # of them together after a silence: those that a link has held back. Until the peer, which
-# does not read, is closed, their unsent pongs take 40 KB
-
-TOO_MANY_CONTROL: Final = f"more than {CONTROL_RATE:g} pings and pongs a second"
-
-_WHOLE_TEXT: Final = 0x81  # the first byte of a frame: FIN, no extension, text
-
-_LENGTH_SIZE: Final = {126: 2, 127: 8}  # bytes of the length, if the second byte of a frame does not hold it
-
-_SUBPROTOCOLS: Final = "Sec-WebSocket-Protocol"
-
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: the name of a sub-protocol
-
-_log = logging.getLogger(__name__)
-
-_logger = logging.getLogger("mdashcore.websocket")
-_logger.setLevel(logging.WARNING)  # at DEBUG the library writes whole request lines, tokens included
 
 
 class ServerWebSocket:
     """One WebSocket, from the request's head on. Implements `PingableStream`.
 
-    No extensions are offered: compression would let a small frame become a very large one.
-
     Args:
-        max_message: bytes; a larger frame or sum of fragments closes with 1009 before it is buffered.
-        max_skipped: bytes of a frame beyond that limit which is skipped instead, if all of it comes in `SKIP_TIMEOUT`.
+        max_message, max_skipped: bytes, as for `FrameCodec`.
     """
 
     __slots__ = (
-        "_buffer",
-        "_control",
-        "_control_count",
-        "_control_time",
+        "_codec",
         "_deadline",
-        "_deaf",
-        "_flooded",
         "_flushing",
-        "_fragments",
         "_handshake",
-        "_in_fragments",
         "_inflow",
         "_left",
-        "_max_message",
-        "_max_skipped",
         "_message",
-        "_missing",
-        "_parts",
-        "_protocol",
         "_receiving",
         "_rest",
-        "_skipped",
-        "_start",
         "_stream",
         "_turn",
-        "_unfinished",
         "last_received",
         "on_control",
         "on_message",
@@ -126,66 +58,45 @@ class ServerWebSocket:
     ) -> None:
         self._stream = stream
         self._inflow = inflow or Inflow(stream, READ_SIZE)
-        self._handshake: ServerProtocol | None = None
-        self.limit(max_message, max_skipped)
-        self._buffer = b""  # bytes that were not read as frames yet; frames that came with the request
-        self._start = 0  # index in it at which those begin
-        self._unfinished = False  # whether more than a part of a frame may be there
+        self._handshake: Handshake | None = None
+        self._codec = FrameCodec(max_message, max_skipped)
         self._message: bytes | BrokenMessage | None = None  # a message for which `on_message` has returned `False`
-        self._parts: list[bytes] = []  # of a large frame, after those in the buffer
-        self._missing = 0  # bytes of it that have not come yet
-        self._skipped: SkippedFrame | None = None
-        self._in_fragments = False
-        self._fragments = bytearray()
-        self._control: list[bytes] = []
-        self._control_count = 0.0  # pings and pongs that have come, less the number that the rate allows since
-        self._control_time = -inf
         self._turn = Turn()
         self._rest = b""  # the unsent rest of a write
         self._flushing = False  # whether that is sent at the end of this turn
         self._receiving: trio.CancelScope | None = None
-        self._deadline = inf  # of all receiving, once one side has sent a close frame
-        self._flooded = False  # whether it was closed for too many control frames: no more bytes of it are read
+        self._deadline = inf  # of all receiving: the codec's, or -inf after `abort`
         self._left = 0.0  # when the last message was returned, on the clock of `time.perf_counter`
-        self._deaf = False  # whether this side has closed the connection: later messages of the peer are dropped
         self.last_received: float = trio.current_time()
         self.on_control = _nobody
         self.on_message = _not_taken
 
     def limit(self, max_message: int, max_skipped: int) -> None:
         """Change both limits before the handshake is accepted."""
-        self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=_logger)
-        self._max_message = max_message
-        self._max_skipped = max_skipped
+        self._codec.limit(max_message, max_skipped)
 
     # The handshake
 
     def feed(self, data: bytes) -> Request | None:
         """Read the whole head of the handshake request, with the bytes after it. Returns `None` if it is invalid."""
-        head, end, self._buffer = data.partition(b"\r\n\r\n")
-        handshake = self._handshake = ServerProtocol(extensions=None, logger=_logger)
-        handshake.receive_data(head + end)
-        if handshake.handshake_exc is None:
-            for event in handshake.events_received():
-                if isinstance(event, Request):
-                    return event
-        return None
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if rest:
+            self._codec.receive(rest)
+        self._handshake = Handshake()
+        return self._handshake.read(head + end)
 
     async def accept(self, request: Request) -> bool:
         """Answer the request with 101. Returns `False` if the handshake is invalid, and was refused."""
         handshake, self._handshake = self._handshake, None  # it holds all headers, which take most of the memory
         if handshake is None:
             raise ValueError("accept what feed has returned, once")
-        handshake.send_response(_answer(handshake, request))
-        data = b"".join(handshake.data_to_send())
+        data, accepted = handshake.answer(request)
         if (sent := write_now(self._stream, data)) < len(data):
             await self._send_all(data[sent:])
-        if handshake.state is not State.OPEN:
-            return False
-        self._protocol.state = State.OPEN
-        self._unfinished = bool(self._buffer)
-        self._inflow.take = self._take_now
-        return True
+        if accepted:
+            self._codec.open()
+            self._inflow.take = self._receive_now
+        return accepted
 
     @property
     def owner(self) -> Hashable:
@@ -197,23 +108,24 @@ class ServerWebSocket:
 
     @owner.setter
     def owner(self, owner: Hashable) -> None:
-        self._turn.owner = self._inflow.owner = owner
+        self._turn.owner = self._inflow.owner = self._codec.owner = owner
 
     # PingableStream
 
     @property
     def control_pending(self) -> bool:
-        return bool(self._control or (self._rest and not self._flushing))
+        return bool(self._codec.control or (self._rest and not self._flushing))
 
     async def receive(self) -> bytes | BrokenMessage | None:
-        if self._unfinished:  # the last read had several messages
+        codec = self._codec
+        if codec.unfinished:  # the last read had several messages
             self._turn.count(perf_counter() - self._left)
             await self._turn.pause()
         message, self._message = self._message, None
         while message is None:
-            if self._unfinished:
+            if codec.unfinished:
                 message = self._next_in_turn()
-                if message is None and self._unfinished:
+                if message is None and codec.unfinished:
                     await self._turn.give_way()
                     if trio.current_time() >= self._deadline:
                         self._end()
@@ -229,21 +141,22 @@ class ServerWebSocket:
                 if data:
                     self._add(data)
                 message, self._message = self._message, None
-        if self._unfinished:
+        if codec.unfinished:
             self._left = perf_counter()
         return message
 
     async def send(self, messages: Sequence[bytes]) -> None:
-        parts = [self._rest, *self._control, *self._encode(messages)]
-        is_end = b"" in self._control  # the protocol's sign for the end of the sent bytes
-        self._rest, self._control = b"", []
+        codec = self._codec
+        parts = [self._rest, *codec.control, *codec.encode(messages)]
+        is_end = b"" in codec.control
+        self._rest, codec.control = b"", []
         await self._send_all(b"".join(parts))
         if is_end:
             await self._send_eof()
 
     def send_nowait(self, messages: Sequence[bytes]) -> bool:
-        self._rest += b"".join(self._encode(messages))
-        if self._control:
+        self._rest += b"".join(self._codec.encode(messages))
+        if self._codec.control:
             return False  # rare, and possibly a close frame, after which the stream has to be closed
         if len(self._rest) < MAX_DEFERRED:
             self._flushing = self._flushing or self._inflow.at_end_of_turn(self._flush)
@@ -263,54 +176,50 @@ class ServerWebSocket:
         self._rest = self._rest[write_now(self._stream, self._rest) :]
 
     def ping(self) -> None:
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_ping(b"")
-            self._queue_control()
+        self._codec.ping()
+        self._attend()
 
     def close(self, code: int, reason: str) -> None:
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(code, reason)
-            self._deaf = True
+        if self._codec.is_open:
+            self._codec.close(code, reason)
             self._message = None
-            self._closing()
+            self._attend()
 
     def abort(self) -> None:
         self._move_deadline(-inf)
 
     # Internals
 
-    def _encode(self, messages: Sequence[bytes]) -> Iterable[bytes]:
-        return map(_text_frame, messages) if self._protocol.state is State.OPEN else ()
+    def _attend(self) -> None:
+        """Heed the codec's deadline, and have its control frames sent."""
+        codec = self._codec
+        if not codec.attention:
+            return
+        codec.attention = False
+        if codec.deadline != self._deadline and self._deadline > -inf:
+            self._move_deadline(codec.deadline)
+        if codec.control:
+            self.on_control()
 
     def _add(self, data: bytes) -> bool:
-        """Buffer bytes. Returns whether a frame may be complete."""
+        """Pass bytes to the codec. Returns whether a frame may be complete."""
         self.last_received = trio.current_time()
-        if self._flooded:
-            return False
-        if self._missing > len(data):  # joining each piece with the buffer would take time quadratic in their number
-            self._parts.append(data)
-            self._missing -= len(data)
-            return False
-        if self._missing:
-            data = b"".join([*self._parts, data])
-            self._parts, self._missing = [], 0
-        self._buffer, self._start, self._unfinished = self._buffer[self._start :] + data, 0, True
-        return True
+        return self._codec.receive(data)
 
-    def _take_now(self, data: bytes) -> bytes | None:
+    def _receive_now(self, data: bytes) -> bytes | None:
         """Read messages in the poller. The task in `receive` waits on if `on_message` handles all of them in time."""
         if not self._add(data):
             return None
-        stop = self._inflow.stop
+        codec, stop = self._codec, self._inflow.stop
         while (message := self._next_message(stop)) is not None:
             if not self.on_message(message):
                 self._message = message
                 return b""
-            if not self._unfinished:
+            if not codec.unfinished:
                 return None
             if perf_counter() >= stop:
                 return b""
-        return b"" if self._unfinished else None
+        return b"" if codec.unfinished else None
 
     def _next_in_turn(self) -> bytes | BrokenMessage | None:
         """Return the next message, read in the task's own turn."""
@@ -320,180 +229,32 @@ class ServerWebSocket:
         return message
 
     def _next_message(self, stop: float) -> bytes | BrokenMessage | None:
-        """Return the next message of the buffer. Whole texts are read here, all other frames by the library.
-
-        Args:
-            stop: time at which to leave the rest, on the clock of `time.perf_counter`.
-
-        Returns:
-            The message, or `None` if there is none yet. Then `_unfinished` says whether the rest may have one.
-        """
-        data, start, size = self._buffer, self._start, len(self._buffer)
-        message: bytes | BrokenMessage | None = None
-        self._unfinished = False
-        if self._skipped is not None:
-            start, message = self._skip(data, start)
-            self._unfinished = message is not None and start < size
-        while message is None and size - start >= 2:
-            first, second = data[start], data[start + 1]
-            length = second & 0x7F
-            head = start + 2 + _LENGTH_SIZE.get(length, 0)
-            if size < head:
-                break
-            if length > 125:
-                length = int.from_bytes(data[start + 2 : head], "big")
-            end = head + 4 + length
-            if second < 0x80 or length > self._max_message:
-                if second >= 0x80 and first == _WHOLE_TEXT and self._accepts_text():
-                    if size < head + 4:
-                        break
-                    self._skipped = SkippedFrame(data[head : head + 4], length)
-                    if length <= self._max_skipped:
-                        self._move_deadline(min(self._deadline, trio.current_time() + SKIP_TIMEOUT))
-                        start, message = self._skip(data, head + 4)
-                        self._unfinished = message is not None and start < size
-                        break
-                    self._skipped.receive(data, head + 4)
-                self._protocol.receive_data(data[start:])  # the library then closes the connection
-                message = self._handle_frame()
-                start = size
-                break
-            if size < end:
-                if end - size > READ_SIZE:
-                    self._missing = end - size
-                break
-            if first == _WHOLE_TEXT and self._accepts_text():
-                message = self._checked(apply_mask(data[head + 4 : end], data[head : head + 4]))
-            else:
-                self._protocol.receive_data(data[start:end])
-                message = self._handle_frame()
-                if self._flooded:  # no more bytes of the peer are read
-                    start = size
-                    break
-            start = end
-            if message is not None or (start < size and perf_counter() >= stop):
-                self._unfinished = start < size
-                break
-        if self._unfinished:
-            self._start = start
-        else:
-            self._buffer, self._start = data[start:], 0
+        message = self._codec.next_message(stop)
+        if self._codec.attention:
+            self._attend()
         return message
 
     def _end(self) -> None:
         """End the protocol, because the peer is gone, or the connection has to be cut."""
         self._inflow.close()
-        if rest := self._buffer[self._start :]:
-            self._protocol.receive_data(rest + b"".join(self._parts))
-            self._buffer, self._start, self._unfinished = b"", 0, False
-        self._parts, self._missing = [], 0
-        self._protocol.receive_eof()
-        self._queue_control()
+        self._codec.receive_eof()
+        self._attend()
 
     async def _receive_in_time(self) -> bytes | None:
         """Return received bytes, or `None` if the peer is gone, this side aborts, or no close frame comes in time."""
         with trio.CancelScope(deadline=self._deadline) as self._receiving:
             return await self._inflow.receive()
-        if self._skipped is not None and self._deadline > -inf and self._protocol.state is State.OPEN:
-            self._message, self._skipped = self._skipped.message(), None
-            self._fail(CloseCode.MESSAGE_TOO_BIG, f"a large message did not come within {SKIP_TIMEOUT:g} s")
-            self._deadline = inf
-            self._closing()
+        if self._deadline > -inf and (message := self._codec.time_out()) is not None:
+            self._message = message
+            self._attend()
             return b""
         return None
-
-    def _accepts_text(self) -> bool:
-        """Return whether a text message may begin now."""
-        return not self._in_fragments and self._protocol.state is State.OPEN
-
-    def _skip(self, data: bytes, start: int) -> tuple[int, BrokenMessage | None]:
-        """Skip bytes of a frame. Returns the index of the rest of `data`, and at the frame's end its message."""
-        frame = self._skipped
-        assert frame is not None  # noqa: S101 - for the type checker
-        start = frame.receive(data, start)
-        if frame.missing:
-            return start, None
-        self._skipped = None
-        if self._protocol.state is not State.OPEN:
-            return start, None
-        if self._deadline > -inf:
-            self._move_deadline(inf)
-        return start, frame.message()
-
-    def _handle_frame(self) -> bytes | BrokenMessage | None:
-        """Handle the one frame that the library has read. Returns the message that it completes."""
-        message: bytes | BrokenMessage | None = None
-        for frame in self._protocol.events_received():
-            assert isinstance(frame, Frame)  # noqa: S101 - the only request came first
-            if frame.opcode is Opcode.BINARY:
-                if not self._deaf:
-                    data = bytes(frame.data)
-                    message = BrokenMessage(BINARY, len(data), data[:ENDS], data[-ENDS:])
-                self._fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
-            elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
-                self._in_fragments = not frame.fin
-                self._fragments += frame.data
-                if frame.fin:
-                    whole = bytes(self._fragments)
-                    self._fragments.clear()
-                    message = self._checked(whole)
-            elif frame.opcode is not Opcode.CLOSE:
-                self._count_control()
-        if self._protocol.state is State.OPEN:
-            self._queue_control()
-        else:
-            if not self._deaf and (said := self._protocol.close_sent) and said.code == CloseCode.MESSAGE_TOO_BIG:
-                head = bytes(self._fragments[:ENDS])
-                message = BrokenMessage(TOO_LARGE, None, head) if self._skipped is None else self._skipped.message()
-                self._deaf, self._skipped = True, None
-            self._closing()
-        return message
-
-    def _checked(self, message: bytes) -> bytes | BrokenMessage | None:
-        """Return a message as valid or broken, or `None` if this side has closed the connection."""
-        if self._deaf:
-            return None
-        try:
-            message.decode()
-        except UnicodeDecodeError:
-            self._fail(CloseCode.INVALID_DATA, "not UTF-8")
-            self._closing()
-            return BrokenMessage(NOT_UTF8, len(message), message[:ENDS], message[-ENDS:])
-        return message
-
-    def _count_control(self) -> None:
-        """Close the socket of a peer that sends pings or pongs all the time."""
-        now = trio.current_time()
-        self._control_count = max(0.0, self._control_count - CONTROL_RATE * (now - self._control_time)) + 1.0
-        self._control_time = now
-        if self._control_count > CONTROL_BURST and not self._flooded:
-            _log.warning("a socket of %s is closed: %s", self.owner, TOO_MANY_CONTROL)
-            self.close(CloseCode.POLICY_VIOLATION, TOO_MANY_CONTROL)
-            self._flooded = True
-
-    def _fail(self, code: CloseCode, reason: str) -> None:
-        self._deaf = True
-        self._protocol.fail(code, reason)
-
-    def _closing(self) -> None:
-        """Give the other side a moment for its close frame, after one side has sent one."""
-        deadline = trio.current_time() + CLOSE_TIMEOUT
-        if self._deadline > deadline:
-            self._move_deadline(deadline)
-        self._queue_control()
 
     def _move_deadline(self, deadline: float) -> None:
         self._deadline = deadline
         if self._receiving is not None:
             self._receiving.deadline = deadline
         self._inflow.wake()
-
-    def _queue_control(self) -> None:
-        parts = self._protocol.data_to_send()
-        if not parts:
-            return
-        self._control += parts
-        self.on_control()
 
     async def _send_all(self, data: bytes) -> None:
         try:
@@ -505,7 +266,7 @@ class ServerWebSocket:
             raise trio.BrokenResourceError("the peer does not read")
 
     async def _send_eof(self) -> None:
-        if self._protocol.close_rcvd is not None:
+        if self._codec.has_peers_close:
             self.abort()  # both have sent a close frame: the server closes immediately (RFC 6455, section 7.1.1)
             return
         if not isinstance(self._stream, trio.abc.HalfCloseableStream):
@@ -514,35 +275,6 @@ class ServerWebSocket:
             await self._stream.send_eof()
         except trio.ClosedResourceError as exc:
             raise trio.BrokenResourceError from exc
-
-
-def _answer(handshake: ServerProtocol, request: Request) -> Response:
-    """Return the response to a handshake: 101 with the first sub-protocol that is offered, or an error."""
-    offered = request.headers.get_all(_SUBPROTOCOLS)
-    if offered:
-        del request.headers[_SUBPROTOCOLS]  # the library would refuse a device for an odd one
-    response = handshake.accept(request)
-    if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-        names = (name.strip(" \t") for value in offered for name in value.split(","))
-        if (first := next(filter(_TOKEN.fullmatch, names), None)) is not None:
-            response.headers[_SUBPROTOCOLS] = first
-    elif response.status_code == HTTPStatus.UPGRADE_REQUIRED:
-        body = _json.encode({"error": {"code": response.status_code, "message": NO_HANDSHAKE}})
-        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(body)))):
-            del response.headers[name]
-            response.headers[name] = value
-        response.body = body
-    return response
-
-
-def _text_frame(message: bytes) -> bytes:
-    """Return a whole, unmasked text frame (RFC 6455, section 5.2)."""
-    size = len(message)
-    if size < 126:
-        return b"%c%c%b" % (_WHOLE_TEXT, size, message)
-    if size < 2**16:
-        return b"%c\x7e%b%b" % (_WHOLE_TEXT, size.to_bytes(2, "big"), message)
-    return b"%c\x7f%b%b" % (_WHOLE_TEXT, size.to_bytes(8, "big"), message)
 
 
 def _not_taken(message: bytes | BrokenMessage) -> bool:

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple, Protocol, cast
 import trio
 
 __all__ = [
+    "READ_SIZE",
+    "SEND_TIMEOUT",
     "BrokenMessage",
     "EagerStream",
     "Keepalive",
@@ -21,6 +23,11 @@ __all__ = [
     "immediate_sender",
     "write_now",
 ]
+
+
+READ_SIZE: Final = 2**14  # bytes: one shadow frame fits; a larger one takes several reads
+
+SEND_TIMEOUT: Final = 30.0  # seconds one write may take: a peer that reads nothing for so long is gone
 
 
 class BrokenMessage(NamedTuple):
