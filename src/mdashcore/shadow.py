@@ -370,7 +370,7 @@ def _checked(document: JsonValue, limits: ShadowLimits, room: int) -> tuple[Json
     )
 
 
-_WRAPPING: Final = len('{"desired":,"reported":}')  # bytes around the sections
+_WRAPPING: Final = len('{"desired":{},"reported":{}}')  # bytes around the members; an empty section has size 0
 
 _NULL_MEMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+":null,?')
 _EMPTY_MEMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+":\{\},?')

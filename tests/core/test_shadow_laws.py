@@ -305,6 +305,7 @@ def test_loading_is_total(stored: Any) -> None:
 HARD_TEXTS = st.sampled_from(['":null', ':null,"', '":{},', '\\":null', ",}", "{}", '"'])
 
 
+@example({"state": {"desired": None}}, {"state": {"desired": {}, "reported": {}}}, {})
 @given(some_shadow=updates, update=updates, hard=st.dictionaries(HARD_TEXTS, HARD_TEXTS | st.none(), max_size=3))
 def test_what_is_too_large_at_a_glance_is_too_large(some_shadow: Any, update: Any, hard: dict[str, Any]) -> None:
     """What is refused before it is merged, is too large after: no update is refused by a glance that fits."""
