@@ -79,6 +79,23 @@ async def connect_device(
             url, extra_headers=[*fields, *headers], disconnect_timeout=1, max_message_size=2**22
         ) as ws:
             yield ScriptedDevice(ws)
+            await _close(ws)
     finally:
         if ws is not None:
             await trio.aclose_forcefully(ws._stream)  # the library leaves it open if the server closed first
+
+
+async def _close(ws: trio_websocket.WebSocketConnection) -> None:
+    """Close a WebSocket. Messages that the test has not read are dropped, or the library would not see the answer."""
+
+    async def drop_messages() -> None:
+        try:
+            while True:
+                await ws.get_message()
+        except trio_websocket.ConnectionClosed:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drop_messages)
+        await ws.aclose()
+        nursery.cancel_scope.cancel()
