@@ -16,6 +16,8 @@ from mdashcore.server.config import ServerConfig, User
 from mdashcore.server.run import open_server
 from mdashcore.testing.device import connect_device
 
+pytestmark = pytest.mark.usefixtures("cheap_logins")
+
 COLLECTION_OF = {"device": "devices", "presence": "presence", "shadow": "shadows"}
 
 

@@ -15,6 +15,8 @@ from mdashcore.hub.limits import AccountLimits, is_per_process
 from mdashcore.server.config import ServerConfig, ServerLimits, User, load_config
 from mdashcore.server.run import open_server
 
+pytestmark = pytest.mark.usefixtures("cheap_logins")
+
 LIMITS = ServerLimits(devices=2, keys=2, subscribers=1, image_bytes=1000)
 
 

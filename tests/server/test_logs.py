@@ -160,6 +160,7 @@ async def test_a_log_outlives_its_device(alice, read):
     assert [entry["name"] for entry in await read(id="d1")] == ["created", "deleted"]
 
 
+@pytest.mark.usefixtures("cheap_logins")
 @pytest.mark.parametrize(("days", "left"), [("1e-9", []), ("30", ["d1", "d2", "d3"]), ("inf", ["d1", "d2", "d3"])])
 @pytest.mark.parametrize("scheme", ["memory", "sqlite", "file"])
 async def test_what_is_too_old_goes(tmp_path, scheme, days, left):

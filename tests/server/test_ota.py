@@ -348,7 +348,8 @@ async def test_an_image_has_a_limit(alice, taker, blobs):
         assert (await alice.http.post("/devices/d1/ota", content=b"x")).status_code == 429
 
 
-@pytest.mark.parametrize(("setting", "size", "status"), [("", 100_000_000, 202), ("max_image = 9999", 10_000, 413)])
+@pytest.mark.usefixtures("cheap_logins")
+@pytest.mark.parametrize(("setting", "size", "status"), [("", 5_000_000, 202), ("max_image = 9999", 10_000, 413)])
 async def test_the_configuration_limits_images(tmp_path, setting, size, status):
     """To 256 MiB, unless it says otherwise; the answer names the limit."""
     (tmp_path / "mdash.toml").write_text(
@@ -361,6 +362,7 @@ async def test_the_configuration_limits_images(tmp_path, setting, size, status):
             yield bytes(min(2**20, size - start))
 
     async with open_server(load_config(tmp_path / "mdash.toml")) as server:
+        assert setting or server.service.settings.max_image == 256 * 2**20
         async with httpx.AsyncClient(base_url=f"{server.url}/api/v2", auth=("alice", "secret"), timeout=60) as client:
             assert (await client.post("/devices", json={"id": "d1"})).status_code == 201
             answer = await client.post("/devices/d1/ota?queue=1", content=chunks())
