@@ -188,15 +188,21 @@ StartRedis = Callable[..., RedisServer]
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
 
+async def _limited(test: Callable[[], Awaitable[None]]) -> None:
+    with anyio.fail_after(TIME_LIMIT):
+        await test()
+
+
 @pytest.fixture(params=["trio", "asyncio"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs an async test on an event loop: every test that takes it runs on both."""
+    return lambda test: anyio.run(_limited, test, backend=request.param)
 
-    async def limited(test: Callable[[], Awaitable[None]]) -> None:
-        with anyio.fail_after(TIME_LIMIT):
-            await test()
 
-    return lambda test: anyio.run(limited, test, backend=request.param)
+@pytest.fixture(params=["trio", pytest.param("asyncio", marks=pytest.mark.proof)])
+def run_long(request: pytest.FixtureRequest) -> Run:
+    """As `run`, for a test that takes long: on the second loop it is a proof. What is short runs on both."""
+    return lambda test: anyio.run(_limited, test, backend=request.param)
 
 
 @pytest.fixture

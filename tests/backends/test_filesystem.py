@@ -115,6 +115,8 @@ class TestSmallSegments(LogStoreSuite):
 class TestBlobFilesAlone(BlobStoreSuite):
     """`BlobFiles` in the folder of another backend."""
 
+    loops = ("trio",)
+
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path) -> None:
         self.root = tmp_path

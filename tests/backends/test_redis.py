@@ -15,6 +15,7 @@ import anyio.lowlevel
 import pytest
 import trustme
 from anyio import to_thread
+from rows import every_row
 
 from mdash_backends import _redis_stores
 from mdash_backends import redis as module
@@ -92,6 +93,7 @@ class TestRedisCluster(BackendSuite):
     """The contract, on a cluster of two nodes: each refuses a script whose keys have not one slot, and that its own."""
 
     flood = 350  # more than short queues hold
+    loops = ("trio",)  # what depends on the loop is as with one server
 
     @pytest.fixture(autouse=True)
     def _server(self, redis_cluster: Any) -> None:
@@ -148,7 +150,7 @@ def test_a_server_that_forgets(start_redis: Any, run: Run) -> None:
     server.kill()
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("url", "says"),
     [
         ("redis://", "names a host"),
@@ -399,7 +401,7 @@ def test_slots_are_those_of_the_server(redis_cluster: Any) -> None:
             assert redis_cluster[0].command("CLUSTER", "KEYSLOT", b"{%b}:value:{x}" % tag) == slot_of(tag)
 
 
-def test_a_cluster_node_that_is_gone(start_redis_cluster: Any, run: Run) -> None:
+def test_a_cluster_node_that_is_gone(start_redis_cluster: Any, run_long: Run) -> None:
     """Calls to a node that is gone fail; those to the others go on; who takes its slots over is found."""
     home, away = start_redis_cluster()
     names = iter(f"log-{n}" for n in range(10_000))
@@ -424,7 +426,7 @@ def test_a_cluster_node_that_is_gone(start_redis_cluster: Any, run: Run) -> None
                 await backend.logs.append(there[0][0], 1.0, [b"0"])
             assert await backend.logs.append(there[0][0], 1.0, [b"0"]) == 0
 
-    run(test)
+    run_long(test)
     home.kill()
 
 

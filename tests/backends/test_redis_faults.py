@@ -108,7 +108,7 @@ class Writer:
         assert {offset: entries[offset].body for offset in expected} == expected
 
 
-def test_killed_in_the_middle_of_updates(server: Any, run: Run) -> None:
+def test_killed_in_the_middle_of_updates(server: Any, run_long: Run) -> None:
     """Nothing that was acknowledged is lost when the server is killed under load, time after time.
 
     Calls in between fail at once; all work again when the server is back, without anybody doing anything.
@@ -142,7 +142,7 @@ def test_killed_in_the_middle_of_updates(server: Any, run: Run) -> None:
         assert sum(writer.failures for writer in writers) >= 16
         assert max(writer.slowest for writer in writers) < 2 + IN_TIME
 
-    run(test)
+    run_long(test)
 
 
 def test_subscriptions_are_healed(server: Any, run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -202,7 +202,7 @@ def test_who_subscribes_while_the_server_is_away(server: Any, run: Run) -> None:
     run(test)
 
 
-def test_a_server_that_is_stopped(server: Any, run: Run) -> None:
+def test_a_server_that_is_stopped(server: Any, run_long: Run) -> None:
     """A server that keeps its connections and answers nothing: every call fails in time, however many there are."""
 
     async def test() -> None:
@@ -216,10 +216,10 @@ def test_a_server_that_is_stopped(server: Any, run: Run) -> None:
             server.go_on()
             await works_again(lambda: backend.documents.get("things", "k"))
 
-    run(test)
+    run_long(test)
 
 
-def test_a_burst_of_callers_is_served_in_turn(redis_server: Any, run: Run) -> None:
+def test_a_burst_of_callers_is_served_in_turn(redis_server: Any, run_long: Run) -> None:
     """However long all of them take together: the limit is for a server that is silent, not for a queue that moves."""
 
     async def test() -> None:
@@ -238,7 +238,7 @@ def test_a_burst_of_callers_is_served_in_turn(redis_server: Any, run: Run) -> No
                     tasks.start_soon(call)
         assert done == BURST
 
-    run(test)
+    run_long(test)
 
 
 def test_a_busy_event_loop_is_no_silence(redis_server: Any, run: Run) -> None:
@@ -372,7 +372,7 @@ def test_connections_that_have_gone_dead(server: Any, run: Run) -> None:
     run(test)
 
 
-def test_what_waits_for_an_answer_is_bounded(server: Any, run: Run) -> None:
+def test_what_waits_for_an_answer_is_bounded(server: Any, run_long: Run) -> None:
     """However many call while nothing is answered, only so much is sent, and kept in memory for it."""
     body = b'"%b"' % (b"x" * 1000)
 
@@ -387,10 +387,10 @@ def test_what_waits_for_an_answer_is_bounded(server: Any, run: Run) -> None:
             server.go_on()
             assert MAX_IN_FLIGHT * len(body) < relay.carried < 2 * MAX_IN_FLIGHT * len(body)
 
-    run(test)
+    run_long(test)
 
 
-def test_callers_that_give_up(server: Any, run: Run) -> None:
+def test_callers_that_give_up(server: Any, run_long: Run) -> None:
     """Callers that are cancelled while the server does not answer, or is away, take nothing with them."""
 
     async def test() -> None:
@@ -411,7 +411,7 @@ def test_callers_that_give_up(server: Any, run: Run) -> None:
                 await anyio.to_thread.run_sync(back)
                 await works_again(lambda: backend.documents.get("things", "k"))
 
-    run(test)
+    run_long(test)
 
 
 def test_connections_are_cut(server: Any, run: Run) -> None:
@@ -461,7 +461,7 @@ def test_a_server_without_room(start_redis: Any, run: Run) -> None:
     server.kill()
 
 
-def test_a_flood_of_messages_takes_no_memory(redis_server: Any, run: Run) -> None:
+def test_a_flood_of_messages_takes_no_memory(redis_server: Any, run_long: Run) -> None:
     """A subscriber that is flooded reads no faster than it can give out: nothing piles up inside the library."""
 
     def flood() -> None:
@@ -495,4 +495,4 @@ def test_a_flood_of_messages_takes_no_memory(redis_server: Any, run: Run) -> Non
         assert received > 1000
         assert peak < 6000, "a few reads of 64 KiB, with 90 bytes a message"
 
-    run(test)
+    run_long(test)
