@@ -10,6 +10,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import every_row
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
@@ -401,8 +402,8 @@ class TestTheWholeWalk:
         assert {type(event) for event in HAPPENINGS.values()} == set(EVENTS)
         assert set(EFFECTS) == set(SITUATIONS)
 
-    @pytest.mark.parametrize("situation", SITUATIONS)
-    @pytest.mark.parametrize("happening", HAPPENINGS)
+    @every_row("situation", SITUATIONS)
+    @every_row("happening", HAPPENINGS)
     def test_every_event_in_every_situation(self, situation: str, happening: str) -> None:
         """It leads where it should, along an arrow of the table; what is not listed changes nothing."""
         update, event = SITUATIONS[situation], HAPPENINGS[happening]

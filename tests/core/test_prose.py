@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,20 @@ CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+|[A-Z]{3,})`")
 """A constant in backquotes, as prose names it."""
 
 
-def prose(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the line and the text of each docstring, also of attributes, and of each block of comments."""
-    for node in ast.walk(ast.parse(source)):
+@cache
+def nodes_of(source: str) -> list[ast.AST]:
+    """Return all nodes of its syntax tree."""
+    return list(ast.walk(ast.parse(source)))
+
+
+@cache
+def prose(source: str) -> list[tuple[int, str]]:
+    """Return the line and the text of each docstring, also of attributes, and of each block of comments."""
+    return list(_prose(source))
+
+
+def _prose(source: str) -> Iterator[tuple[int, str]]:
+    for node in nodes_of(source):
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else ():
             value = statement.value if isinstance(statement, ast.Expr) else None
@@ -69,6 +81,7 @@ def folder_of(path: Path) -> str:
     return "/".join((folder, *rest[:1]))
 
 
+@cache
 def findings() -> dict[str, list[str]]:
     """Return the free pronouns of each folder, as FILE:LINE: WORD."""
     found: dict[str, list[str]] = {}
@@ -92,7 +105,7 @@ def test_the_list_of_exceptions_only_shrinks():
 def test_a_constant_that_prose_names_exists():
     """A constant that was renamed has its new name in comments and docstrings, too."""
     sources = {path: path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py"))}
-    nodes = [node for source in sources.values() for node in ast.walk(ast.parse(source))]
+    nodes = [node for source in sources.values() for node in nodes_of(source)]
     known = {node.id for node in nodes if isinstance(node, ast.Name)}
     known |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     unknown = [

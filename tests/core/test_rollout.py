@@ -9,6 +9,7 @@ import attrs
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rows import every_row
 
 from mdashcore import ota
 from mdashcore._errors import InvalidInput
@@ -99,7 +100,7 @@ def in_state(state, **fields):
 # The table
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(RolloutState, EVENTS)))
+@every_row(("state", "event"), list(product(RolloutState, EVENTS)))
 def test_every_state_and_event(state, event):
     """It leads where it should, or changes nothing at all; and no end is ever left."""
     before = in_state(state)
@@ -344,9 +345,9 @@ def test_a_rollout_has_devices(members):
 # Outcomes
 
 
-@pytest.mark.parametrize("state", sorted(ota.ENDS))
-@pytest.mark.parametrize("started", [None, NOW])
-@pytest.mark.parametrize("paused", [True, False])
+@every_row("state", sorted(ota.ENDS))
+@every_row("started", [None, NOW])
+@every_row("paused", [True, False])
 def test_every_end_of_an_update_is_an_outcome(state, started, paused):
     """Success only where the device runs the image; what never began says nothing about the image."""
     update = attrs.evolve(ota.Update.queued("u", IMAGE, now=NOW), state=state, started=started, reason="so it is")

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from rows import every_row
 
 from mdashcore import _trees
 from mdashcore import shadow as shadow_module
@@ -56,7 +57,7 @@ def test_no_vector_falls_out() -> None:
     assert len({vector["name"] for vector in RUN}) == len(RUN) == 72
 
 
-@pytest.mark.parametrize("vector", RUN, ids=lambda vector: vector["name"])
+@every_row("vector", RUN)
 def test_vector(vector: Vector) -> None:
     """The state, the delta, the version and the error are those that the vector's source shows."""
     before = Shadow(**(vector["state_before"] or {}))
@@ -78,7 +79,7 @@ def test_vector(vector: Vector) -> None:
     assert ("delta" in after.document()["state"]) == (vector["delta_after"] is not None)
 
 
-@pytest.mark.parametrize("vector", RUN, ids=lambda vector: vector["name"])
+@every_row("vector", RUN)
 def test_stored_and_loaded(vector: Vector) -> None:
     """What is stored as JSON and loaded again is the same shadow, big integers and all."""
     try:

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBus, MemoryLogs
@@ -110,7 +110,6 @@ def test_chatter_does_not_push_out_events(tools: Any) -> None:
     assert tools.run(feed.query("alice", LogQuery(name="rpc.*", before=3900))) == []
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**9), st.lists(st.booleans(), min_size=1, max_size=30))
 def test_events_are_in_order_whatever_is_stored_at_the_same_time(tools: Any, seed: int, kinds: list[bool]) -> None:
     """However the store interleaves what is emitted, the event log has every event once, by ascending offsets."""

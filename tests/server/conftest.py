@@ -15,9 +15,18 @@ def lane() -> str:
     return "immediate"
 
 
-@pytest.fixture(params=["immediate", "fast lane", "no epoll", "slow lane"])
-def every_lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of them: the fast one without a task, with one, and with one where the system has no epoll; Hypercorn's."""
+LANES = ("immediate", "fast lane", "slow lane")
+
+
+@pytest.fixture(params=LANES)
+def every_lane(request: pytest.FixtureRequest) -> str:
+    """Each of them: the fast one without a task, and with one; Hypercorn's."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[*LANES, "no epoll"])
+def every_lane_and_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each lane, and the fast one with a task where the system has no epoll: what is read, and when, is then other."""
     if request.param == "no epoll":
         monkeypatch.setattr("mdashcore.trio.transport.readiness.select", SimpleNamespace())
     return str(request.param)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from rows import every_row
 
 from mdashcore._errors import Busy, Overloaded
 from mdashcore.server.endpoints import SMALL_BODY
@@ -150,7 +151,7 @@ async def test_that_there_is_no_room_is_logged_once_a_minute(
     caplog.clear()
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("method", "path", "status"),
     [
         ("GET", "/healthz", 200),

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rows import every_row
 
 from mdashcore._errors import InvalidInput
 from mdashcore.server.http.forwarded import MAX_HOPS, Client, Proxies
@@ -57,7 +58,7 @@ LISTS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "address"), LISTS)
+@every_row(("value", "address"), LISTS)
 def test_a_list_of_addresses(value, address):
     """The rightmost that is not trusted; the peer where that part of the list is not well formed."""
     assert client({"x-forwarded-for": value})[0] == address
@@ -94,7 +95,7 @@ ELEMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "address"), ELEMENTS)
+@every_row(("value", "address"), ELEMENTS)
 def test_the_standard_header(value, address):
     """RFC 7239, read by the same rule."""
     assert client({"forwarded": value}, header="Forwarded")[0] == address
@@ -115,7 +116,7 @@ SCHEMES = [
 ]
 
 
-@pytest.mark.parametrize(("headers", "scheme"), SCHEMES)
+@every_row(("headers", "scheme"), SCHEMES)
 def test_the_scheme(headers, scheme):
     """What the client's proxy says, where it is one of the two that there are."""
     assert client(headers)[1] == scheme

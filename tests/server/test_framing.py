@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trustme
+from rows import every_row
 
 from mdashcore import _json
 from mdashcore.server.config import ServerConfig
@@ -38,8 +39,14 @@ async def tls_server(tmp_path):
         yield running, context
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
+@pytest.fixture
+async def d1(server, alice):
+    """A device of alice's, offline."""
+    await server.service.hub.create_device("alice", "d1")
+
+
+@every_row("path", PATHS)
+@every_row(
     ("version", "fields"),
     [
         ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked"),
@@ -75,12 +82,11 @@ async def test_a_coding_alone_is_right(server, alice, open_raw):
         assert (await raw.response()).status == 200
 
 
-@pytest.mark.parametrize("path", ["/api/v2/devices", "/api/v2/devices/d1/shadow", "/api/v2/devices/d1/ota"])
-@pytest.mark.parametrize("second", ["Bearer KEY", "Basic eDp5", ""])
-@pytest.mark.parametrize("ours_first", [True, False])
-async def test_two_credentials(server, alice, open_raw, path, second, ours_first):
+@every_row("path", ["/api/v2/devices", "/api/v2/devices/d1/shadow", "/api/v2/devices/d1/ota"])
+@every_row("second", ["Bearer KEY", "Basic eDp5", ""])
+@every_row("ours_first", [True, False])
+async def test_two_credentials(server, alice, d1, open_raw, path, second, ours_first):
     """Two Authorization headers name nobody, in either order, also where both are the same."""
-    await server.service.hub.create_device("alice", "d1")
     values = [f"Bearer {alice.key}", second.replace("KEY", alice.key)]
     fields = "".join(f"Authorization: {value}\r\n" for value in (values if ours_first else reversed(values)))
     async with open_raw(server) as raw:
@@ -105,9 +111,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("more", [0, 1, 2000])
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-@pytest.mark.parametrize("name", REFUSED)
+@every_row("more", [0, 1, 2000])
+@every_row("secure", [False, True])
+@every_row("name", REFUSED)
 async def test_the_answer_to_a_refused_request_is_not_lost(server, open_raw, name, secure, more, tls_server):
     """However much follows in the same packet: one answer, with a reason in JSON, and then the end of the connection. A
     connection that is closed over bytes that nobody has read is reset, and the client may never see the answer."""
@@ -128,10 +134,9 @@ HOSTS = {"a..b": 400, ".": 400, "x" * 64: 400, "a b": 400, "u@x": 400, "[": 400,
 HOSTS |= {"x": 200, "x.y.": 200, "x_y:8080": 200, "[::1]:80": 200, "": 200}
 
 
-@pytest.mark.parametrize("host", HOSTS)
-async def test_a_host_that_is_none(server, alice, open_raw, host):
+@every_row("host", HOSTS)
+async def test_a_host_that_is_none(server, alice, d1, open_raw, host):
     """RFC 9112, section 3.2: 400, in either lane, and not a fault of the framework's."""
-    await server.service.hub.create_device("alice", "d1")
     for path in ("/healthz", "/api/v2/devices/d1/shadow", "/ui/index.html"):
         async with open_raw(server) as raw:
             head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {alice.key}\r\n\r\n"
@@ -146,16 +151,14 @@ def with_head_of(size, target, key, *fields):
     return head.replace(b"X: ", b"X: " + b"x" * (size - len(head)))
 
 
-@pytest.mark.parametrize("behind", [False, True], ids=["first", "pipelined"])
-@pytest.mark.parametrize(("size", "status"), [(MAX_HEAD, 200), (MAX_HEAD + 1, 431), (MAX_HEAD + 5000, 431)])
-@pytest.mark.parametrize(
+@every_row("behind", [False, True])
+@every_row(("size", "status"), [(MAX_HEAD, 200), (MAX_HEAD + 1, 431), (MAX_HEAD + 5000, 431)])
+@every_row(
     ("target", "field"),
     [("/healthz", "A: b"), ("/api/v2/devices/d1/shadow", "A: b"), ("/api/v2/devices/d1/shadow", "TE: trailers")],
-    ids=["REST", "fast lane", "the same in the slow lane"],
 )
-async def test_one_limit_of_heads(server, alice, open_raw, target, field, size, status, behind):
+async def test_one_limit_of_heads(server, alice, d1, open_raw, target, field, size, status, behind):
     """The same to the byte in either lane, whether a head comes alone or behind another request."""
-    await server.service.hub.create_device("alice", "d1")
     async with open_raw(server) as raw:
         first = with_head_of(200, target, alice.key, field) if behind else b""
         await raw.send(first + with_head_of(size, target, alice.key, field))

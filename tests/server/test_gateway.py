@@ -19,6 +19,7 @@ import trio
 import trio_websocket
 import trustme
 from hypercorn.config import Config
+from rows import every_row
 from websockets.frames import Opcode
 
 from mdashcore import _json
@@ -56,8 +57,8 @@ async def token(alice: Any) -> str:
 # Handshakes
 
 
-@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
-@pytest.mark.parametrize(
+@every_row("path", ["/api/v2/rpc", "/api/v2/notify"])
+@every_row(
     ("offers", "chosen"),
     [
         ([], None),
@@ -87,10 +88,8 @@ async def test_the_first_subprotocol_that_is_offered_is_chosen(
     assert response.headers.get("sec-websocket-protocol") == chosen
 
 
-@pytest.mark.parametrize(
-    "origin", [None, "https://mongoose-os.com", "https://api.cesanta.com/", "ws://127.0.0.1/api/v2/rpc", "null"]
-)
-@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+@every_row("origin", [None, "https://mongoose-os.com", "https://api.cesanta.com/", "ws://127.0.0.1/api/v2/rpc", "null"])
+@every_row("path", ["/api/v2/rpc", "/api/v2/notify"])
 async def test_any_origin_is_taken(
     server: RunningServer, open_raw: Any, alice: Any, token: str, origin: str | None, path: str
 ) -> None:
@@ -129,7 +128,7 @@ async def test_a_listener_may_give_its_key_in_the_query(
         assert (await raw.handshake(None, path=path)).status == SWITCHING
 
 
-@pytest.mark.parametrize(
+@every_row(
     "fields",
     [
         [],
@@ -139,9 +138,8 @@ async def test_a_listener_may_give_its_key_in_the_query(
         ["Authorization: Bearer \u00ff\u00fe"],
         ["Authorization: Bearer one", "Authorization: Bearer two"],
     ],
-    ids=["missing", "empty", "unknown", "password", "not ASCII", "two"],
 )
-@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
+@every_row("path", ["/api/v2/rpc", "/api/v2/notify"])
 async def test_credentials_that_are_not_valid_are_refused_with_401(
     server: RunningServer, open_raw: Any, path: str, fields: list[str]
 ) -> None:
@@ -337,9 +335,9 @@ async def test_a_slow_head_times_out(
 # What is no socket
 
 
-@pytest.mark.parametrize("path", ["/api/v2/rpc", "/api/v2/notify"])
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("secret", ["token", "key", "password", "unknown", None])
+@every_row("path", ["/api/v2/rpc", "/api/v2/notify"])
+@every_row("method", ["GET", "HEAD"])
+@every_row("secret", ["token", "key", "password", "unknown", None])
 async def test_a_plain_get_of_a_socket_path_is_told_to_upgrade(
     server: RunningServer, alice: Any, token: str, path: str, method: str, secret: str | None
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from rows import every_row
 from websockets.frames import Frame, Opcode
 
 from mdashcore.identity import DeviceKey
@@ -156,7 +157,7 @@ async def test_a_device_that_goes_ends_its_calls(server: RunningServer, open_raw
             assert (await raw.response()).status == 200
 
 
-@pytest.mark.parametrize(
+@every_row(
     "error",
     [
         '{"code":1e300,"message":"x"}',

@@ -11,6 +11,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import every_row
 
 from mdashcore import firmware, ota
 from mdashcore._errors import InvalidFirmware
@@ -87,7 +88,7 @@ async def stored(person):
     return [key async for key in person.server.service.hub.blobs.scan()]
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@every_row("name", REFUSED)
 async def test_what_is_no_firmware(alice, device, name):
     """Refused, with words that help; nothing is stored, and there is no update."""
     request, status, words = REFUSED[name]

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import trio
+from rows import every_row
 
 from mdashcore import firmware
 from mdashcore.hub.limits import AccountLimits
@@ -83,7 +84,7 @@ async def test_the_fields_come_in_any_order(alice, fleet):
     assert (await alice.http.post("/rollouts", **request)).status_code == 201
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("request_", "status", "words"),
     [
         (form({"phases": [5]}), 400, "phases are"),

@@ -14,6 +14,7 @@ import trio
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import every_row
 
 from mdashcore import InvalidSetting, _json
 from mdashcore.cli.client import device_url, parse_server
@@ -116,7 +117,7 @@ async def test_every_answer_is_that_of_a_server_of_its_own(fast_lane):
             assert found == wanted, request
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("target", "status"),
     [
         *(("/", 404), ("/healthz", 404), ("/api/v2/devices", 404), ("/api/v2/rpc", 404), ("/mdashboard/", 404)),
@@ -151,7 +152,7 @@ async def test_the_path_itself_leads_to_the_page(server, open_raw):
         assert (await socket.response()).status == 404
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-Prefix", "X-Script-Name", "X-Forwarded-Path", "Forwarded"])
+@every_row("header", ["X-Forwarded-Prefix", "X-Script-Name", "X-Forwarded-Path", "Forwarded"])
 @pytest.mark.parametrize("settings", [ServiceSettings(), BELOW])
 async def test_the_path_is_taken_from_no_header(server, anyone, header):
     """Neither where there is none, nor in place of the one that is configured."""
@@ -301,7 +302,7 @@ def test_paths_that_can_be(path):
     assert ServerConfig(root_path=path).root_path == ServiceSettings(root_path=path).root_path == path
 
 
-@pytest.mark.parametrize(
+@every_row(
     "path",
     [
         *(

@@ -7,14 +7,15 @@ import json
 import pytest
 import trio
 import trio.testing
+from rows import every_row
 
 from mdashcore.trio.node import NodeSettings
 
 
 @pytest.fixture
-def lane(every_lane):
+def lane(every_lane_and_system):
     """Everything here is so in either lane; in the fast one with or without a task, whatever the system has."""
-    return every_lane
+    return every_lane_and_system
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def test_an_answer_without_a_result_is_null(alice, device):
         assert (await response()).content == b"null"
 
 
-@pytest.mark.parametrize(
+@every_row(
     "error",
     [
         {"code": -1, "message": "Update already in progress"},
@@ -177,7 +178,7 @@ async def test_params_larger_than_a_frame_are_refused(alice, device):
     assert (await alice.http.post("/logs", json={"name": "rpc.in.*"})).json() == []
 
 
-@pytest.mark.parametrize("method", ["X" * 257, "%00", "a%2Fb"])
+@every_row("method", ["X" * 257, "%00", "a%2Fb"])
 async def test_names_that_no_method_has(alice, device, method):
     """A name that is too long is refused, one with a slash is no such path; any other is the device's business."""
     if method == "%00":

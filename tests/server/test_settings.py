@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from rows import every_row
 
 from mdashcore import (
     ConnectionLimits,
@@ -58,14 +59,12 @@ def nonsense():
             values = [value for value in NONSENSE.get(name, ()) if value is not None or rest != "None"]
             if name == "float" and field.name in ENDLESS:
                 values.remove(inf)
-            found += [
-                pytest.param(cls, field.name, value, id=f"{cls.__name__}.{field.name}={value!r}") for value in values
-            ]
+            found += [(cls, field.name, value) for value in values]
     assert len(found) > 300
     return found
 
 
-@pytest.mark.parametrize(("cls", "name", "value"), nonsense())
+@every_row(("cls", "name", "value"), nonsense())
 def test_limits_that_make_no_sense(cls, name, value):
     """Refused where they are set; the text names the field. It is an error of ours, and a ValueError."""
     with pytest.raises(InvalidSetting, match=f"'{name}' has to be") as raised:

@@ -16,8 +16,12 @@ from mdashcore.trio.node import NodeSettings
 
 @pytest.fixture
 def lane(every_lane):
-    """Everything here is so in either lane; in the fast one with or without a task, whatever the system has."""
+    """Everything here is so in either lane; in the fast one with or without a task."""
     return every_lane
+
+
+of_the_device = pytest.mark.parametrize("lane", ["immediate", "fast lane"])
+"""Nothing of interest goes through a lane of the API: the device's connection has a task for it, or none."""
 
 
 @pytest.fixture
@@ -292,6 +296,7 @@ async def test_many_writers_lose_nothing(alice, device, update):
 # From the device
 
 
+@of_the_device
 async def test_a_device_updates_by_notification(alice, device):
     """No answer: a frame without an id never gets one. The account hears of the change."""
     async with alice.listen() as ear:
@@ -302,6 +307,7 @@ async def test_a_device_updates_by_notification(alice, device):
     assert (await shadow_of(alice))["state"]["reported"] == {"t": 21.5}
 
 
+@of_the_device
 async def test_a_device_updates_by_request(device):
     """The answer is what was accepted, with the version that it made; a wrong version is error 409."""
     await device.send({"id": 1, **state_update(reported={"t": 1})})
@@ -325,6 +331,7 @@ WRONG = [
 ]
 
 
+@of_the_device
 async def test_a_device_hears_what_was_wrong(alice, device):
     """A request is answered with the error; of a notification people are told that it was rejected, and why."""
     async with alice.listen() as ear:
@@ -338,6 +345,7 @@ async def test_a_device_hears_what_was_wrong(alice, device):
     assert (await shadow_of(alice))["version"] == 0
 
 
+@of_the_device
 async def test_a_device_reads_its_shadow(device, update):
     """`Dash.Shadow.Get` gives the state, the delta too."""
     await update(state={"desired": {"a": 1}, "reported": {"b": 2}})
@@ -360,6 +368,7 @@ INFO = {
 }
 
 
+@of_the_device
 @pytest.mark.parametrize("node_settings", [NodeSettings()])
 async def test_a_silent_device_is_asked_what_it_runs(alice):
     """`Sys.GetInfo` with the time of day, about 750 ms after the connect; the answer is kept under `reported.ota`."""
@@ -376,6 +385,7 @@ async def test_a_silent_device_is_asked_what_it_runs(alice):
         assert ota == {**INFO, "wifi": {}}  # a null would delete
 
 
+@of_the_device
 @pytest.mark.parametrize("node_settings", [NodeSettings()])
 async def test_a_device_that_says_what_it_runs_is_not_asked(alice):
     """By a report with `ota`, or by a heartbeat as devices of the first generation send it on open."""
@@ -403,6 +413,7 @@ async def test_a_device_that_says_what_it_runs_is_not_asked(alice):
             nursery.start_soon(introduce, id, frame)
 
 
+@of_the_device
 @pytest.mark.parametrize("node_settings", [NodeSettings(introduction_delay=0.01)])
 @pytest.mark.parametrize("answer", ["error", "text", "empty", "null"])
 async def test_a_device_that_does_not_say_what_it_runs_is_left_alone(alice, answer):
@@ -417,6 +428,7 @@ async def test_a_device_that_does_not_say_what_it_runs_is_left_alone(alice, answ
         assert (await device.receive())["result"] == {}
 
 
+@of_the_device
 async def test_stats_are_a_part_of_the_shadow(alice, device):
     """What a device reports every ten seconds is there for everybody, beside `ota`."""
     stats = {"ram_total": 281872, "ram_free": 221412, "ram_lwm": 213220}
@@ -448,22 +460,23 @@ async def test_an_unknown_device_has_no_shadow(alice):
     assert (await alice.http.post("/devices/d1/shadow", json={"state": {}})).status_code == 404
 
 
+@of_the_device
 async def test_a_device_that_does_not_read_for_a_while_keeps_its_connection(alice):
     """However many write its shadow meanwhile: when it reads again, the last that it gets is the delta of now."""
     async with await alice.connect("d1") as device:
         await alice.told("online", "d1")
         shadows = alice.server.service.hub.shadows
-        for n in range(8000):  # more than the system and the connection hold between them
-            await shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"n": n, "pad": "x" * 1000}}})
+        for n in range(2000):  # more than the system and the connection hold between them
+            await shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"n": n, "pad": "x" * 4000}}})
             if n % 100 == 0:
                 await trio.lowlevel.checkpoint()
         seen = []
-        while not seen or seen[-1] < 8000:
+        while not seen or seen[-1] < 2000:
             said = await device.expect("Shadow.Delta")
             seen.append(said["params"]["version"])
         assert seen == sorted(seen)
-        assert len(seen) < 8000
-        await device.send({"id": 1, "method": "Dash.Shadow.Update", "params": {"state": {"reported": {"n": 7999}}}})
+        assert len(seen) < 2000
+        await device.send({"id": 1, "method": "Dash.Shadow.Update", "params": {"state": {"reported": {"n": 1999}}}})
         while (said := await device.receive()).get("id") != 1:
             pass
         assert "error" not in said

@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
+from rows import every_row
 
 from mdashcore.server.static import read_files
 
@@ -35,7 +35,7 @@ async def test_a_browser_gets_the_page_and_a_client_gets_json(anyone, server):
     assert page.headers["vary"] == "Accept"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_row("name", NAMES)
 async def test_every_file_is_served(anyone, server, name):
     """As it is, with its type and the policy; and from the browser's memory as long as it is the same."""
     answer = await get(anyone, server, f"/ui/{name}")
@@ -57,7 +57,7 @@ async def test_every_file_is_served(anyone, server, name):
     assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(answer.content)))
 
 
-@pytest.mark.parametrize(
+@every_row(
     "path",
     [
         *("/ui/", "/ui", "/ui/none.js", "/ui/../static.py", "/ui/%2e%2e/static.py", "/ui/..%2fstatic.py"),

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
-import pytest
 import trio
 import trio.testing
+from rows import every_row
 from websockets.frames import Frame, Opcode
 from websockets.utils import apply_mask
 
@@ -354,7 +354,7 @@ async def check(open_pair: Callable[..., Awaitable[Any]], case: Case, chop: int,
     assert goodbyes == ([] if case.code is None else [case.code])
 
 
-@pytest.mark.parametrize("name", CASES)
+@every_row("name", CASES)
 async def test_a_case(open_pair: Callable[..., Awaitable[Any]], name: str) -> None:
     """Whole, chopped, and where it is short in single bytes; read by a task, and without one."""
     case = CASES[name]

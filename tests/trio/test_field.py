@@ -393,14 +393,13 @@ PAUSES = st.sampled_from([0.0, 0.3, 2.5, 12.0, 45.0, 200.0])
 NAMES = st.lists(st.sampled_from(sorted(CHARACTERS)), max_size=2, unique=True)
 
 
-@settings(max_examples=40)
 @given(names=NAMES, course=st.lists(st.tuples(WHAT, STEPS, PAUSES), max_size=10))
 def test_every_update_ends_in_a_state_that_is_what_the_device_runs(tmp_path_factory, names, course):
     """Whatever the device is like, and whatever becomes of it, of its link, of the server and of its clock."""
     play(tmp_path_factory, names, course)
 
 
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 2)  # each is played twice
 @given(names=NAMES, course=st.lists(st.tuples(WHAT, STEPS, PAUSES), max_size=8))
 def test_a_wall_clock_that_is_set_changes_nothing(tmp_path_factory, names, course):
     """The same states, in the same second, and the same end as where it never was; also where the process is killed, if

@@ -323,20 +323,20 @@ async def fleet(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Fleet]:
         yield opened
 
 
-# A thousand devices
+# Hundreds of devices
 
 
 @pytest.mark.parametrize("fate", ["dead", "reverts", "refused"])
 async def test_a_bad_image_stops_by_itself(fleet, autojump_clock, fate):
-    """Of a thousand devices, less than 2 % have ever had it, when the rollout waits for a person."""
-    await fleet.add(1000, fate=fate)
+    """Of five hundred devices, less than 2 % have ever had it, when the rollout waits for a person."""
+    await fleet.add(500, fate=fate)
     await fleet.connected()
     rollout = await fleet.roll_out()
     paused = await fleet.told(rollout.id, RolloutState.PAUSED)
     assert "failed: more than 10 %, the error threshold" in paused.reason
-    await trio.sleep(86_400)
+    await trio.sleep(3600)
     began = [device.id for device in fleet.devices.values() if device.began]
-    assert 5 <= len(began) < 20
+    assert 5 <= len(began) < 10
     assert set(began) <= set(ordered("alice", fleet.devices)[:10]), "the same devices are always first"
     assert fleet.with_image() == ([] if fate == "refused" else began)
     assert await fleet.names() == ["rollout.RUNNING", "rollout.PAUSED"] or "rollout.progress" in await fleet.names()
@@ -347,19 +347,19 @@ async def test_a_bad_image_stops_by_itself(fleet, autojump_clock, fate):
 
 async def test_a_good_image_reaches_everybody(fleet, autojump_clock):
     """All run it, committed; phase after phase, at the rate; the image is not kept any longer."""
-    devices = await fleet.add(400)
+    devices = await fleet.add(200)
     await fleet.connected()
     rollout = await fleet.roll_out(rate=600, max_active=200)
     done = await fleet.told(rollout.id, RolloutState.COMPLETED)
-    assert done.reason == "400 of 400 devices succeeded, 0 failed"
+    assert done.reason == "200 of 200 devices succeeded, 0 failed"
     assert {(device.runs, device.committed, len(device.began)) for device in devices} == {(NEW, True, 1)}
     first, second, last = (
         [fleet.devices[id].began[0] for id in ordered("alice", fleet.devices)[start:end]]
-        for start, end in ((0, 4), (4, 40), (40, 400))
+        for start, end in ((0, 2), (2, 20), (20, 200))
     )
     assert max(first) < min(second)
     assert max(second) < min(last)
-    assert max(last) - min(last) >= 34, "600 a minute"
+    assert max(last) - min(last) >= 17, "600 a minute"
     await trio.testing.wait_all_tasks_blocked()
     assert await fleet.hub.blobs.size(blob_key("alice", rollout.id)) is None
     names = [name for name in await fleet.names() if name != "rollout.progress"]
@@ -369,18 +369,18 @@ async def test_a_good_image_reaches_everybody(fleet, autojump_clock):
 # Processes
 
 
-@pytest.mark.parametrize("writes", range(1, 80))
+@pytest.mark.parametrize("writes", range(1, 50))
 async def test_any_process_can_go_on(fleet, autojump_clock, writes):
     """Killed at any write, and taken up by another: all end well, no device begins more often than it was cut off."""
-    devices = await fleet.add(4)
+    devices = await fleet.add(2)
     await fleet.connected()
-    rollout = await fleet.roll_out(phases=[25, 100], max_active=1)
+    rollout = await fleet.roll_out(phases=[50, 100], max_active=1)
     fleet.documents.writes = writes
     with trio.move_on_after(600):
         await fleet.documents.dying.wait()
     await fleet.crash()
     done = await fleet.told(rollout.id, RolloutState.COMPLETED)
-    assert done.reason == "4 of 4 devices succeeded, 0 failed"
+    assert done.reason == "2 of 2 devices succeeded, 0 failed"
     assert {(device.runs, device.committed) for device in devices} == {(NEW, True)}
     assert all(len(device.began) <= 2 for device in devices)
     assert {each.outcome for each in (await fleet.outcomes(rollout.id)).values()} == {Outcome.SUCCEEDED}
@@ -574,7 +574,7 @@ async def test_an_offline_device_is_waited_for(fleet, autojump_clock):
     await fleet.add(2)
     (late,) = await fleet.add(1, online=False)
     rollout = await fleet.roll_out(phases=[100])
-    await trio.sleep(86_400)
+    await trio.sleep(7200)
     assert (await fleet.hub.rollouts.get("alice", rollout.id)).state is RolloutState.RUNNING
     late.online = True
     fleet.nursery.start_soon(late.live, fleet)
@@ -763,7 +763,7 @@ def test_it_always_ends(fates, actions, asked):
 STEPS = st.one_of(st.floats(-60 * YEAR, 60 * YEAR), st.sampled_from([-3600.0, -5.0, 5.0, 3600.0]))
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 2)  # each is played twice
 @given(
     fates=st.lists(st.sampled_from(["good", "dead", "reverts", "refused", "away"]), min_size=1, max_size=4),
     actions=st.lists(

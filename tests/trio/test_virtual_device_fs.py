@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import every_row
 
 from mdashcore._errors import RpcError
 from mdashcore.virtual_device import VirtualDevice
@@ -132,8 +133,8 @@ HOSTILE_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
-@pytest.mark.parametrize(
+@every_row("name", HOSTILE_NAMES)
+@every_row(
     ("method", "params"),
     [
         ("FS.Get", {"filename": None}),

@@ -307,12 +307,12 @@ async def test_what_closes_the_connection_is_told_of(
         nursery.cancel_scope.cancel()
 
 
-@given(st.integers(2**17, 2**21), st.integers(1, 2**16))
+@given(st.integers(2**17, 2**20), st.integers(1, 2**16))
 def test_a_message_may_be_large_where_that_is_allowed(open_pair: Any, size: int, piece: int) -> None:
     """It arrives whole, and in linear time."""
 
     async def main() -> None:
-        ws, client = await open_pair(sizes=[max(piece, size // 500)], max_message=2**21)
+        ws, client = await open_pair(sizes=[max(piece, size // 500)], max_message=2**20)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, large(size))
             assert await ws.receive() == large(size)
