@@ -98,7 +98,7 @@ async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
 
 
 async def test_a_wall_clock_that_jumps(autojump_clock):
-    """A year ahead for less than two checks it removes nothing; when the time has really gone by, what is old is gone."""
+    """A year ahead for less than two checks removes nothing; when the time has really gone by, what is old is gone."""
     ahead, keep = 0.0, 6 * AGE_INTERVAL
     async with open_backend("memory://") as backend:
         hub = Hub(
