@@ -27,8 +27,8 @@ PRONOUN = re.compile(
     re.IGNORECASE,
 )
 
-CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+|[A-Z]{3,})`")
-"""A constant in backquotes, as prose names it."""
+CONSTANT = re.compile(r"(?<!`)`([A-Z][A-Z0-9]*_[A-Z0-9_]+|[A-Z]{3,})`(?!`)")
+"""A constant in backquotes, as prose names it; in double ones it is a text, such as an environment variable."""
 
 
 @cache
