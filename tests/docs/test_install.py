@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -35,9 +37,18 @@ def test_bash_completes(guide, run):
     assert run(guide.code("bash") + COMPLETE).stdout.split() == ["device", "devices", "--filter"]
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
+IN_SHELL = {
+    "zsh": ("zsh -fc", "autoload -Uz compinit; compinit -uD; {line}; echo $_comps[mdash]", "_mdash_completion"),
+    "fish": ("fish -c", '{line}; complete -C "mdash devices list --fi"', "--filter"),
+}
+"""How each is started, what it is given with the page's line in it, and what it then prints."""
+
+
+@pytest.mark.parametrize("shell", IN_SHELL)
 def test_other_shells_complete(guide, run, shell):
-    """The command has a script for each, which the shell itself can read, where it is installed."""
-    command = guide.code(shell).strip()
-    script = run(re.search(rf"_MDASH_COMPLETE={shell}_source mdash", command)[0]).stdout
-    assert "mdash" in script
+    """The command has a script for each; the shell itself takes it, where it is installed."""
+    line = guide.code(shell).strip()
+    assert "mdash" in run(re.search(rf"_MDASH_COMPLETE={shell}_source mdash", line)[0]).stdout
+    if shutil.which(shell):
+        start, script, printed = IN_SHELL[shell]
+        assert run(f"{start} {shlex.quote(script.format(line=line))}").stdout.startswith(printed)
