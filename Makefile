@@ -56,7 +56,7 @@ format: $(VENV)/.installed
 # What pages have from the code (docstrings, bounds, machines), and then the site from all pages. Needs Graphviz.
 SITE ?= build/docs
 docs: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet --group docs
+	$(VENV)/bin/pip install --quiet --editable '.[server,testing]' --group docs
 	for script in $(filter-out docs/conf.py,$(wildcard docs/*.py)); do $(VENV)/bin/python $$script || exit; done
 	$(VENV)/bin/python -m sphinx -q --fail-on-warning --fresh-env -c docs . $(SITE)
 	@echo "The site: $(SITE)/index.html"
