@@ -212,14 +212,21 @@ def instant() -> bool:
 
 
 @pytest.fixture
-async def server(node_settings: NodeSettings, settings: ServiceSettings, instant: bool) -> AsyncIterator[RunningServer]:
+def configured() -> dict[str, Any]:
+    """What `server` has in its configuration beside an address and a store; a module may have its own."""
+    return {}
+
+
+@pytest.fixture
+async def server(
+    node_settings: NodeSettings, settings: ServiceSettings, instant: bool, configured: dict[str, Any]
+) -> AsyncIterator[RunningServer]:
     """A server without accounts, on a free port."""
     with pytest.MonkeyPatch.context() as patch:
         if not instant:
             patch.setattr("mdash_backends.memory.INSTANT", "waiting")
-        async with open_server(
-            ServerConfig(bind="127.0.0.1:0", store="memory://"), settings=settings, node_settings=node_settings
-        ) as running:
+        config = ServerConfig(bind="127.0.0.1:0", store="memory://", **configured)
+        async with open_server(config, settings=settings, node_settings=node_settings) as running:
             running.service.passwords._hasher = CHEAP_HASHER
             running.service.passwords._refusal_delay = 0.0
             yield running

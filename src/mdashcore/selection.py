@@ -28,7 +28,7 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore._trees import values_equal
 
-__all__ = ["ANY", "Facts", "Selection", "Term", "parse", "parse_term"]
+__all__ = ["ANY", "Facts", "Selection", "Term", "parse", "parse_place", "parse_term"]
 
 MAX_TERMS: Final = 16  # of a filter: each is evaluated for each device
 
@@ -159,9 +159,27 @@ def parse_term(text: object) -> Term:
     if head != "shadow" or not path or "" in path:
         known = ", ".join(("id", "name", "online", *_FIRMWARE))
         raise InvalidInput(f"unknown field {field!r}; known are {known} and shadow.PATH")
+    return Term(text, "shadow", operator, value, _checked_path(path))
+
+
+def parse_place(text: str) -> tuple[str, ...]:
+    r"""Return the keys that lead to a place in the shadow, the section first. Raises `InvalidInput`.
+
+    >>> parse_place(r"reported.sensors.1\.2")
+    ('reported', 'sensors', '1.2')
+    """
+    if len(text) > MAX_TERM:
+        raise InvalidInput(f"a place has at most {MAX_TERM} characters")
+    path = _split(text)
+    if len(path) < 2 or "" in path:
+        raise InvalidInput(f"a place is written as in reported.sensors.t, not {text!r}")
+    return _checked_path(path)
+
+
+def _checked_path(path: Sequence[str]) -> tuple[str, ...]:
     if path[0] not in ("desired", "reported", "delta"):
         raise InvalidInput(f"a shadow has desired, reported and delta, not {path[0]!r}")
-    return Term(text, "shadow", operator, value, tuple(path))
+    return tuple(path)
 
 
 def _split(field: str) -> list[str]:

@@ -207,6 +207,20 @@ class Shadow:
         vars(shadow)["delta"] = left or None  # the place where the cached property keeps its value
         return shadow, Change(shadow=shadow, state=state, client_token=client_token)
 
+    def reported_at(self, *path: str) -> int | None:
+        """Return when the value at a place of `reported` was last set, in Unix seconds.
+
+        Args:
+            path: the keys that lead to the place.
+
+        Returns:
+            `None` if there is no value, or an object.
+        """
+        found: JsonValue = self._reported.timestamps
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, int) else None
+
     def document(self) -> JsonObject:
         """Return the whole shadow, as a GET answers it: `{"state", "metadata", "version", "timestamp"}`.
 

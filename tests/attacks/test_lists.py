@@ -23,7 +23,10 @@ async def fleet(attacked):
     return key
 
 
-@pytest.mark.parametrize("path", ["/devices", "/devices?filter=shadow.reported.text~y", "/logs"])
+METRICS = "/metrics?place=reported.numbers.n7"
+
+
+@pytest.mark.parametrize("path", ["/devices", "/devices?filter=shadow.reported.text~y", "/logs", METRICS])
 async def test_many_lists_at_a_time_keep_no_other_tenant_waiting(attacked, fleet, bystander, path):
     """Four of an account are answered at the same time, the others with 429 and when to try again."""
     answers: Counter[int] = Counter()
@@ -40,6 +43,9 @@ async def test_many_lists_at_a_time_keep_no_other_tenant_waiting(attacked, fleet
                 if answer.headers["retry-after"] != "1" or answer.json()["error"]["limit"] != "lists":
                     wrong.append(answer.text)
                 await trio.sleep(0.1)
+            elif path == METRICS:
+                if answer.text.count("mdash_device_value{") != DEVICES:
+                    wrong.append(answer.text[:1000])
             elif len(answer.json()) != (DEVICES if path == "/devices" else 0):
                 wrong.append(answer.text[:1000])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -251,7 +252,8 @@ def test_wrong_starts(mdash, tmp_path, case):
 
 def test_no_secret_is_logged(spawn, mdash):
     """At the highest level, through logins good and bad, calls and streams, no password, key or token is written."""
-    process, url = serve(spawn, *ANY_PORT, "--log-level", "debug", "--register-admin", "root:hunter2-secret")
+    options = ("--log-level", "debug", "--log-format", "json", "--register-admin", "root:hunter2-secret")
+    process, url = serve(spawn, *ANY_PORT, *options)
     by_user = {"MDASH_SERVER": url, "MDASH_USER": "root:hunter2-secret"}
     token = mdash("devices", "add", "d1", env=by_user).out.split()[1]
     key = mdash("key", "add", env=by_user).out.strip()
@@ -265,6 +267,9 @@ def test_no_secret_is_logged(spawn, mdash):
     listener = spawn("notify", env=by_key)
     listener.wait_for("Listening", "err")
     assert process.end() == 0
+    entries = [json.loads(line) for line in process.err.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= set(entry) for entry in entries)
+    assert any("request_id" in entry for entry in entries if entry["logger"] == "mdashcore.login")
     for written in (process.out, process.err, device.err, listener.err):
         assert "secret" not in written
         assert key not in written

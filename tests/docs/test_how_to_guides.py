@@ -23,10 +23,12 @@ import pytest
 import trustme
 
 from mdashcore.cli import cli
+from mdashcore.cli.log_format import JsonFormatter, TextFormatter
 from mdashcore.cli.process import set_up_process
 from mdashcore.server.auth.login_log import LoginLog
 from mdashcore.server.config import load_config
 from mdashcore.server.http.forwarded import Client, Proxies
+from mdashcore.server.http.request_id import as_current
 from mdashcore.storage import backend_schemes
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +71,12 @@ def test_a_forgotten_password_is_overridden(page, start, mdash, tmp_path):
         assert "admin" in mdash("mdash user list", env={"MDASH_SERVER": url, "MDASH_USER": ADMIN})
 
 
+def test_health_is_asked_for_as_the_page_says(page, run, served):
+    """The command of the page is answered with 200."""
+    command = page("docs/how_to_guides/run_the_server.md").code("health").replace("127.0.0.1:8080", served)
+    assert run(command).stdout.split()[-1] == "200"
+
+
 @pytest.mark.parametrize("path", ["docs/how_to_guides/run_the_server.md", "docs/reference/configuration.md"])
 def test_configuration_files_can_be_loaded(page, tmp_path, path):
     """Each file that a page shows is one that `--config` takes."""
@@ -90,6 +98,8 @@ def test_the_proxies_can_be_loaded(page, tmp_path):
     assert found == Client("192.0.2.7", "https")
 
 
+REQUEST = "5f0c1d9a3b7e2468"  # as the page has it
+
 HOSTILE = '1.1.1.1 name="x\nWARNING mdashcore.login: login failed: address=1.1.1.1 name="'
 
 
@@ -100,16 +110,28 @@ def login_lines(capfd):
     set_up_process("info")
     try:
         log = LoginLog()
-        log.failed("192.0.2.7", "alice")
-        log.locked("192.0.2.7", "alice", 60)
-        log.closed("192.0.2.7", "alice", 60)
+        with as_current(REQUEST):
+            log.failed("192.0.2.7", "alice")
+            log.locked("192.0.2.7", "alice", 60)
+            log.closed("192.0.2.7", "alice", 60)
         log.failed("2001:db8::7", HOSTILE)
         log.failed("", "alice")
         logging.getLogger("mdashcore.server.app").warning("GET /%s failed", HOSTILE)
     finally:
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+        logging.captureWarnings(False)
     return capfd.readouterr().err.splitlines()
+
+
+def test_the_lines_of_a_log_are_as_the_page_says(page):
+    """As text, and as JSON."""
+    guide = page("docs/how_to_guides/run_the_server.md")
+    words = ("mdashcore.server.app", logging.ERROR, "app.py", 1, "%s %s failed: %s", ("GET", "/api/v2/devices", "away"))
+    for format_, formatter in (("text", TextFormatter), ("json", JsonFormatter)):
+        record = logging.LogRecord(*words, None)
+        record.created = 1_767_323_045.678
+        assert formatter(lambda: REQUEST).format(record) == guide.code(f"log {format_}").strip()
 
 
 def test_the_lines_of_failed_logins_are_as_the_page_says(page, login_lines):

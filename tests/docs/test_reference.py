@@ -31,6 +31,7 @@ from mdashcore.hub.limits import PER_PROCESS
 from mdashcore.server.api.compatibility import ELSEWHERE, instead_of
 from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
+from mdashcore.server.metrics.app import METRICS_PATH
 from mdashcore.server.openapi import ENDPOINTS
 from mdashcore.server.service import ServiceSettings
 from mdashcore.storage import open_backend
@@ -76,8 +77,9 @@ def first_column(text: str) -> set[str]:
 
 
 def test_every_endpoint_is_documented_and_no_other(rest):
-    """The endpoints are those of the one table."""
+    """The endpoints are those of the one table, and the metrics of the server, which are off until configured."""
     there = {f"{each.method} {each.path.replace('<', ':').replace('>', '')}" for each in ENDPOINTS}
+    there.add(f"GET {METRICS_PATH}")
     documented = re.findall(r"^### `(\w+ /\S*)`$", rest.text, re.MULTILINE)
     assert len(documented) == len(set(documented))
     assert set(documented) == there
@@ -115,6 +117,16 @@ def test_examples_of_the_rest_api(rest, demo, run, tmp_path):
         assert shown, block.code
         answered = body[0] if shown[1] == "jsonl" else "\n".join(body)
         _check_shape(json.loads(shown[2]), json.loads(answered), block.code)
+
+
+def test_the_metrics_of_devices_are_as_the_page_says(rest, demo, run):
+    """The same metrics in the same order, with the same words."""
+    (block,) = rest.blocks("metrics")
+    answered = run(block.code, env=demo.variables).stdout.splitlines()
+    shown = re.match(r"\s*```text\n(.*?)```", block.after, re.DOTALL)[1].splitlines()
+    assert [line for line in answered if line.startswith("#")] == [line for line in shown if line.startswith("#")]
+    assert {line.partition("{")[0] for line in answered if "{" in line} <= {line.partition("{")[0] for line in shown}
+    assert sum(line.startswith("mdash_device_online{") for line in answered) >= 3
 
 
 def test_mos_calls_as_the_pages_say(page, demo, run):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are those of
 LIMIT = 5.0  # seconds from the signal to the end
 
 SERVER = """
-import json, logging, trio
+import json, logging, sys, trio
 from mdash_backends.memory import MemoryDocuments
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import serve
@@ -46,7 +46,8 @@ async def started(server):
 logging.basicConfig(level=logging.WARNING)
 import mdash_backends.memory
 mdash_backends.memory.MemoryDocuments = Broken
-trio.run(lambda: serve(ServerConfig(bind="127.0.0.1:0", store="memory://"), on_start=started))
+config = ServerConfig(bind="127.0.0.1:0", store="memory://", **json.loads(sys.argv[1]))
+trio.run(lambda: serve(config, on_start=started))
 """
 
 
@@ -64,10 +65,14 @@ class Child:
     def device_url(self) -> str:
         return f"ws://{self.host}:{self.port}/api/v2/rpc"
 
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
     def client(self) -> httpx.AsyncClient:
         """A client of its API."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.AsyncClient(base_url=f"http://{self.host}:{self.port}/api/v2", headers=headers, timeout=20)
+        return httpx.AsyncClient(base_url=f"{self.url}/api/v2", headers=headers, timeout=20)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[float, str]:
         """Send a signal, and wait: the seconds until its end, and what it wrote as errors. It has to succeed."""
@@ -82,9 +87,9 @@ class Child:
 
 
 @asynccontextmanager
-async def child_server() -> AsyncIterator[Child]:
+async def child_server(**config: Any) -> AsyncIterator[Child]:
     """A server that runs, and accepts connections."""
-    async with piped("-c", SERVER) as process:
+    async with piped("-c", SERVER, _json.encode(config).decode()) as process:
         line = b""
         with trio.fail_after(4 * PATIENCE):
             while not line.endswith(b"\n"):
@@ -118,6 +123,25 @@ async def test_a_server_at_rest_ends_at_once(open_raw: Any, number: signal.Signa
         assert took < 1.5
         assert errors == ""
         assert await idle.rest() == b""
+
+
+async def test_a_server_goes_on_while_load_balancers_look_elsewhere(open_raw: Any) -> None:
+    """After SIGTERM with a delay `/readyz` is 503, and all else works, also for new clients; another signal ends it."""
+    async with child_server(shutdown_delay=3600) as child, child.client() as http:
+        async with connect_device(child.device_url, child.tokens["d1"]):
+            assert (await http.get(f"{child.url}/readyz")).json()["status"] == "ready"
+            child.process.send_signal(signal.SIGTERM)
+            with trio.fail_after(PATIENCE):
+                while (answer := await http.get(f"{child.url}/readyz")).status_code == 200:  # noqa: ASYNC110 - its own word
+                    await trio.sleep(0.01)
+            assert (answer.status_code, answer.json()["error"]["message"]) == (503, "not ready: accepting")
+            async with connect_device(child.device_url, child.tokens["d2"]), child.client() as another:
+                online = [each["online"] for each in (await another.get("/devices")).json()]
+                assert online == [False, True, True]
+            assert (await http.get(f"{child.url}/livez")).status_code == 200
+        took, errors = await child.end(signal.SIGINT)
+        assert took < 1.5
+        assert errors == ""
 
 
 async def test_a_server_under_stress_ends_in_time(open_raw: Any, frame_bytes: Callable[..., bytes]) -> None:

@@ -62,6 +62,7 @@ ROUTES = {
     "POST /api/v2/keys": Request({"name": "bob's"}, 201),
     "DELETE /api/v2/keys/<key>": Request(),
     "GET /api/v2/limits": Request(),
+    "GET /api/v2/metrics": Request(),
     "POST /api/v2/logs": Request({"start": 0, "limit": 1000}),
     "GET /api/v2/me": Request(),
     "PUT /api/v2/me/password": Request({"old": "x", "new": "y"}, 403),  # he came with a key
@@ -77,6 +78,8 @@ ROUTES = {
     "GET /api/v2/backup": Request(None, 403, admin=True),
     "GET /": Request(),
     "GET /healthz": Request(),
+    "GET /livez": Request(),
+    "GET /readyz": Request(),
     "GET /openapi.json": Request(),
     "GET /api/v2/rpc": Request(None, 426),
     "GET /api/v2/notify": Request(None, 426),

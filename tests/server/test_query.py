@@ -51,12 +51,15 @@ PARAMETERS = [
     ("POST", "/logout", []),
     ("GET", "/backup", []),
     ("GET", "/limits", []),
+    ("GET", "/metrics", ["place", "filter"]),
     ("GET", "/users/limits", []),
     ("GET", "/users/bob/limits", []),
 ]
 
 IN_FRONT = [("POST", "/devices/d1/ota"), ("POST", "/rollouts")]
 """What is served in front of the app."""
+
+HEALTH = ("/healthz", "/livez", "/readyz")
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ async def test_every_endpoint_is_in_the_table_above(alice: Any) -> None:
             rule, _ = routes.match(f"/api/v2{path}", method=method, return_rule=True)
             seen |= {(rule.rule, method) for method in rule.methods}
     there = {(rule.rule, method) for rule in routes.map.iter_rules() for method in rule.methods - {"OPTIONS"}}
-    assert {rule for rule, _ in there - seen} == {"/", "/healthz", "/openapi.json", "/api/v2/rpc", "/api/v2/notify"}
+    assert {rule for rule, _ in there - seen} == {"/", *HEALTH, "/openapi.json", "/api/v2/rpc", "/api/v2/notify"}
 
 
 async def test_known_parameters_go_through(d1: Any, alice: Any) -> None:

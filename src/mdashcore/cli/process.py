@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from mdashcore.cli.text import printable, time_text
+from mdashcore.cli.log_format import LOG_FORMATS, JsonFormatter, TextFormatter
 
-__all__ = ["LOG_LEVELS", "log_level_option", "set_up_process"]
+__all__ = ["LOG_LEVELS", "log_format_option", "log_level_option", "set_up_process"]
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -36,11 +36,28 @@ def log_level_option(default: str) -> Callable[[_Function], _Function]:
     )
 
 
-def set_up_process(log_level: str) -> None:
+def log_format_option(function: _Function) -> _Function:
+    """Add the option ``--log-format``."""
+    return click.option(
+        "--log-format",
+        type=click.Choice(LOG_FORMATS, case_sensitive=False),
+        default="text",
+        show_default=True,
+        envvar="MDASH_LOG_FORMAT",
+        show_envvar=True,
+        help="The form of the lines on stderr; json for programs that collect logs.",
+    )(function)
+
+
+def set_up_process(log_level: str, log_format: str = "text") -> None:
     """Log to stderr, keep new files private, and allow as many open sockets as the system does."""
+    from mdashcore.server.http import request_id
+
     os.umask(0o077)  # a store sets its modes itself; this is for the files of virtual devices
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    formatter = JsonFormatter if log_format == "json" else TextFormatter
+    handler.setFormatter(formatter(request_id.current.get))
+    logging.captureWarnings(True)
     # Libraries log warnings only: at DEBUG, those for HTTP and WebSockets write headers, and so secrets.
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in _OURS:
@@ -50,15 +67,3 @@ def set_up_process(log_level: str) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (OSError, ValueError):
         pass  # some systems have the hard limit "unlimited" but refuse it: then the soft limit stays
-
-
-class _OneLine(logging.Formatter):
-    """Writes one line for each record: text from outside cannot start a second line, and a traceback stays in one
-    piece.
-    """
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
-        return time_text(record.created)
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))

@@ -13,7 +13,7 @@ import click
 
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.options import EXISTING_FILE, UserType
-from mdashcore.cli.process import log_level_option, set_up_process
+from mdashcore.cli.process import log_format_option, log_level_option, set_up_process
 from mdashcore.cli.text import examples
 
 if TYPE_CHECKING:
@@ -119,7 +119,30 @@ _log = logging.getLogger(__name__)
     show_envvar=True,
     help="How large an uploaded firmware image may be.  [default: 268435456, which is 256 MiB]",
 )
+@click.option(
+    "--metrics-token",
+    metavar="TOKEN",
+    envvar="MDASH_METRICS_TOKEN",
+    show_envvar=True,
+    help="Serve metrics for Prometheus at /metrics, for clients with this bearer token of 16 characters or more.",
+)
+@click.option(
+    "--metrics-bind",
+    metavar="HOST:PORT",
+    envvar="MDASH_METRICS_BIND",
+    show_envvar=True,
+    help="Serve them there instead: plain HTTP, without a token unless --metrics-token gives one.",
+)
+@click.option(
+    "--shutdown-delay",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    envvar="MDASH_SHUTDOWN_DELAY",
+    show_envvar=True,
+    help="After SIGTERM go on for so long with /readyz at 503, so that load balancers look elsewhere.  [default: 0]",
+)
 @log_level_option("info")
+@log_format_option
 def serve(
     *,
     users: Sequence[User],
@@ -128,6 +151,7 @@ def serve(
     resets: Sequence[User],
     config_file: Path | None,
     log_level: str,
+    log_format: str,
     **given: Any,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM.
@@ -137,7 +161,7 @@ def serve(
     stays unchanged, password included.
     """
     config = _configure(config_file, user_file, [*users, *admins], given)
-    set_up_process(log_level)
+    set_up_process(log_level, log_format)
     run_server(config, _announce, reset_passwords=resets)
 
 
@@ -157,6 +181,8 @@ def _configure(
 
 async def _announce(server: RunningServer) -> None:
     click.echo(f"Listening on {server.url}")
+    if server.metrics_url is not None:
+        _log.info("metrics are at %s", server.metrics_url)
     if not await server.service.hub.accounts.all():
         _log.warning("nobody can log in: there is no user; give one with --register-admin NAME:PASSWORD")
 
@@ -177,4 +203,4 @@ def run_server(
     try:
         trio.run(partial(run.serve, config, on_start=on_start, reset_passwords=reset_passwords, manager=manager))
     except run.BindError as exc:
-        raise CliError(f"{exc}; choose another address with --bind HOST:PORT", Exit.UNREACHABLE) from None
+        raise CliError(f"{exc}; choose another address with {exc.option} HOST:PORT", Exit.UNREACHABLE) from None

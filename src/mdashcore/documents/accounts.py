@@ -206,6 +206,21 @@ class ServiceDocument(TypedDict):
     openapi: Annotated[str, member("the path of the description of the API")]
 
 
+class ReadinessChecks(TypedDict):
+    """The parts of the service, each with whether it is ready."""
+
+    store: Annotated[bool, member("whether the store answers within three seconds")]
+    cluster: Annotated[bool, member("whether the other servers on the store take this one for alive")]
+    accepting: Annotated[bool, member("whether the server is not shutting down")]
+
+
+class ReadinessDocument(TypedDict):
+    """Whether the service should get requests."""
+
+    status: Annotated[str, member("`ready` or `not ready`")]
+    checks: ReadinessChecks
+
+
 class HealthDocument(TypedDict):
     """The state of the service."""
 

@@ -121,6 +121,20 @@ class DevicesQuery(TypedDict, total=False):
     filter: Annotated[list[str], member("a term that has to hold; up to 16", max_length=16)]
 
 
+class MetricsQuery(TypedDict, total=False):
+    """The parameters of the metrics of devices."""
+
+    place: Annotated[
+        list[str],
+        member(
+            "a place in the shadow whose number is wanted, such as `reported.sensors.t`; up to 16. "
+            "`\\.` is a dot that belongs to a key",
+            max_length=16,
+        ),
+    ]
+    filter: Annotated[list[str], member("a term that has to hold; up to 16", max_length=16)]
+
+
 class CallQuery(TypedDict, total=False):
     """The parameters of a call."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 from quart import Response, g, request
@@ -20,6 +21,7 @@ from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
 from mdashcore.server.http.forwarded import ProxiedApp
 from mdashcore.server.http.guards import check_request
+from mdashcore.server.http.request_id import RequestIdApp
 from mdashcore.server.http.root_path import RootPathApp
 from mdashcore.server.lanes.fast_lane import SECURITY_HEADERS
 from mdashcore.server.openapi import ENDPOINTS, PUBLIC_PATHS
@@ -43,8 +45,11 @@ _NO_KEYS = {
 }
 
 
-def create_app(service: Service) -> App:
+def create_app(service: Service, *, in_front: Callable[[App], App] = lambda app: app) -> App:
     """Create the whole REST API as an ASGI app, for any server that runs on Trio.
+
+    Args:
+        in_front: returns an app that answers some paths by itself, and passes the others to the given one.
 
     The app heeds the `root_path` of its scopes: links, cookies and redirects lead below it. WebSockets are not part of
     the app: `mdashcore.server.gateway` serves them.
@@ -73,8 +78,9 @@ def create_app(service: Service) -> App:
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )
-    whole = FramingGuard(FairApp(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded)))))
-    return ProxiedApp(RootPathApp(whole), service.proxies, settings.hsts_max_age)
+    whole = FramingGuard(FairApp(in_front(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded))))))
+    proxied = ProxiedApp(RootPathApp(whole), service.proxies, settings.hsts_max_age)
+    return RequestIdApp(proxied, service.proxies)
 
 
 def routes(app: App) -> list[tuple[str, str]]:

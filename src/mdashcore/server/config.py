@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,12 @@ class User:
 
 _USERS = Check(
     "a tuple of User", lambda value: isinstance(value, tuple) and all(isinstance(each, User) for each in value)
+)
+
+
+_TOKEN = Check(
+    "None, or text of 16 to 256 visible ASCII characters",
+    lambda value: value is None or (isinstance(value, str) and re.fullmatch(r"[!-~]{16,256}", value) is not None),
 )
 
 
@@ -89,6 +97,17 @@ class ServerConfig:
     delta_limits: dict[str, int] = attrs.field(factory=dict, validator=mapping(whole(MIN_DELTA_LIMIT, MAX_DELTA_LIMIT)))
     """The table ``[delta_limits]``: bytes of the largest frame with a delta, by the platform that a device reports as
     ``reported.ota.arch``."""
+
+    metrics_token: str | None = attrs.field(default=None, repr=False, validator=_TOKEN)
+    """The token for ``GET /metrics``, as ``Authorization: Bearer TOKEN``: 16 to 256 characters without spaces."""
+
+    metrics_bind: str | None = None
+    """HOST:PORT of an address of its own for ``GET /metrics``, without TLS. Without `metrics_token` any client of that
+    address may read them."""
+
+    shutdown_delay: float = attrs.field(default=0.0, validator=number(above=False))
+    """Seconds between SIGTERM and the end of connections. Meanwhile ``/readyz`` is 503 and all else goes on, so that
+    load balancers send new requests elsewhere."""
 
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=instance(ServerLimits))
 
@@ -157,6 +176,12 @@ def _count_or_zero(value: Any, _: type) -> int:
     return 0 if type(value) is int and value == 0 else _count(value, int)
 
 
+def _seconds(value: Any, _: type) -> float:
+    if type(value) not in (int, float) or not 0 <= value < inf:
+        raise ValueError("expected a number of seconds, at least 0")
+    return float(value)
+
+
 def _texts(value: Any, _: type) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError("expected a list of texts")
@@ -175,6 +200,7 @@ def _make_converter() -> cattrs.Converter:
         ServerConfig: {
             "trusted_proxies": override(struct_hook=_texts),
             "hsts_max_age": override(struct_hook=_count_or_zero),
+            "shutdown_delay": override(struct_hook=_seconds),
         },
     }
     for cls, overrides in fields.items():

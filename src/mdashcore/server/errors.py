@@ -20,12 +20,15 @@ from mdashcore._errors import (
     status_of,
 )
 from mdashcore.hub.limits import is_per_process
+from mdashcore.server.traffic import count_refusal
 
 __all__ = ["body", "headers", "message", "problem"]
 
 
 def body(error: MdashError) -> dict[str, Any]:
-    """Return the document of an error. A device's own error keeps its code, message and data."""
+    """Return the document of an error for the wire. A device's own error keeps its code, message and data."""
+    if isinstance(error, Busy):
+        count_refusal(error)
     if isinstance(error, RpcError):
         found: dict[str, Any] = {"code": error.code, "message": error.message}
         if error.data is not None:

@@ -27,12 +27,14 @@ from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.forwarded import Client, peer_of
+from mdashcore.server.http.request_id import current
 from mdashcore.server.http.root_path import Elsewhere, RootPath
 from mdashcore.server.immediate import ImmediateLane, ImmediateLink
 from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
 from mdashcore.server.query import check_query, query_value
 from mdashcore.server.service import Service
+from mdashcore.server.traffic import responses
 from mdashcore.storage import INSTANT
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link
 from mdashcore.trio.connections.subscribers import Subscriber
@@ -72,20 +74,29 @@ class Gateway:
     Args:
         app: answers HTTP requests. Without an app they are answered with 404.
         sockets: whether devices and subscribers may connect. If not, a handshake is answered with 426.
+        only_app: whether the app answers all requests, with their whole paths. There are no sockets then.
     """
 
-    def __init__(self, service: Service, app: App | None = None, *, sockets: bool = True) -> None:
+    def __init__(
+        self, service: Service, app: App | None = None, *, sockets: bool = True, only_app: bool = False
+    ) -> None:
         self._service = service
-        self._sockets = sockets
+        self._sockets = sockets and not only_app
         self._streams: set[trio.abc.Stream] = set()
         self._connections = Connections()
         self._heads: set[trio.CancelScope] = set()
-        root = service.settings.root_path
+        root = "" if only_app else service.settings.root_path
         self._root = RootPath(root)
         is_instant = INSTANT in service.hub.backend.capabilities
         lane_type, self._link_type = (ImmediateLane, ImmediateLink) if is_instant else (FastLane, Link)
-        self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value))
+        self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value), is_open=not only_app)
+        self._ids = self._lane.ids
         self._slow_lane = SlowLane(app or _no_app, self._lane.closing, root)
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections that have not become WebSockets."""
+        return len(self._connections)
 
     async def serve(
         self,
@@ -152,6 +163,7 @@ class Gateway:
                 await stream.do_handshake()
         data, judge = b"", Next.READ
         while judge is not Next.END and (data := await self._read_head(connection, data)):
+            connection.request_id = self._ids.begin(stream, data)
             below = self._root.strip(data)
             if below is None:
                 await connection.send(_elsewhere(self._root.elsewhere(data)))
@@ -190,14 +202,12 @@ class Gateway:
         while True:
             end = _HEAD_END.search(head, 0, MAX_HEAD)
             if head.count(b"\n", 0, end.start() if end else MAX_HEAD) > MAX_FIELDS:  # the first line has no field
-                await connection.send(refusal(431, f"the head of a request has {MAX_FIELDS} fields at most"))
-                await connection.linger()
+                await self._refuse_head(connection, head, f"the head of a request has {MAX_FIELDS} fields at most")
                 return b""
             if end is not None or not _HEAD_START.match(head):
                 break
             if len(head) >= MAX_HEAD:
-                await connection.send(refusal(431, f"the head of a request has {MAX_HEAD} bytes at most"))
-                await connection.linger()
+                await self._refuse_head(connection, head, f"the head of a request has {MAX_HEAD} bytes at most")
                 return b""
             if self._lane.closing.is_set():
                 return b""
@@ -207,6 +217,11 @@ class Gateway:
                 return b""
             head = (head + data).lstrip(b"\r\n")
         return b"" if self._lane.closing.is_set() else head
+
+    async def _refuse_head(self, connection: HttpConnection, head: bytes, words: str) -> None:
+        connection.request_id = self._ids.begin(connection.stream, head)
+        await connection.send(refusal(431, words))
+        await connection.linger()
 
     async def _handshake(self, connection: HttpConnection, head: bytes) -> _Socket | None:
         """Answer a handshake. Returns `None` if the bytes cannot be read as one."""
@@ -224,7 +239,10 @@ class Gateway:
             await _refuse(connection, exc, from_page="Origin" in request.headers)
             return _Socket(ws, _nothing)
         connection.set_unread_timeout(0)  # a WebSocket has pings
-        return _Socket(ws, serve if await ws.accept(request) else _nothing)
+        accepted = await ws.accept(request, {"X-Request-Id": connection.request_id})
+        responses[101 if accepted else 400] += 1
+        current.set("")  # what the socket does is not done for the handshake any more
+        return _Socket(ws, serve if accepted else _nothing)
 
     async def _device(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
         token = bearer(_authorization(request))
@@ -339,10 +357,12 @@ async def _with_session(
 async def _refuse(connection: HttpConnection, error: MdashError, *, from_page: bool) -> None:
     """Answer a handshake with an error. The answer costs little work, because devices may dial in a busy loop."""
     body = _json.encode(errors.body(error))
+    responses[status_of(error)] += 1
     fields = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
+        "X-Request-Id": connection.request_id,
         **errors.headers(error, from_page=from_page),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())

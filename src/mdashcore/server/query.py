@@ -10,12 +10,12 @@ from mdashcore._errors import InvalidInput
 
 __all__ = ["ACCESS_TOKEN", "check_query", "parse_query", "query_value"]
 
-MAX_PARAMETERS: Final = 32  # of a query: sixteen terms of a filter, and far more than all other parameters together
+MAX_PARAMETERS: Final = 32  # of a query: 16 terms of a filter and 16 places
 
 ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - a parameter's name
 """Known at every endpoint."""
 
-REPEATABLE: Final = frozenset({"filter"})
+REPEATABLE: Final = frozenset({"filter", "place"})
 
 
 def parse_query(query: str, *, errors: str = "strict") -> list[tuple[str, str]]:

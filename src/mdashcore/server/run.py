@@ -10,9 +10,9 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -20,7 +20,7 @@ import trio
 from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.maintenance.backup import UNFINISHED, is_unfinished
-from mdashcore.server.app import create_app
+from mdashcore.server.app import App, create_app
 from mdashcore.server.config import ServerConfig, User, parse_bind
 from mdashcore.server.gateway import Gateway
 from mdashcore.server.http.forwarded import Proxies
@@ -30,6 +30,9 @@ from mdashcore.server.service_manager import ServiceManager
 from mdashcore.storage import open_backend
 from mdashcore.trio.node import NodeSettings, open_node
 from mdashcore.trio.stop_signals import open_stop_signals
+
+if TYPE_CHECKING:
+    from mdashcore.server.metrics.registry import Metrics
 
 __all__ = ["BindError", "RunningServer", "open_server", "serve", "tune_interpreter"]
 
@@ -43,6 +46,11 @@ SWITCH_INTERVAL: Final = 0.0005  # seconds after which Python switches to anothe
 class BindError(OSError):
     """The server cannot listen on the address. The text names the address and the reason."""
 
+    def __init__(self, text: str, option: str = "--bind") -> None:
+        super().__init__(text)
+        self.option = option
+        """The name of the setting."""
+
 
 @attrs.frozen
 class RunningServer:
@@ -53,6 +61,8 @@ class RunningServer:
     port: int
     certificate: Certificate | None = None
     """The certificate of the port, if it speaks TLS."""
+    metrics_url: str | None = None
+    """The address of the metrics, if they have one of their own."""
 
     @property
     def tls(self) -> bool:
@@ -72,8 +82,20 @@ class RunningServer:
     @property
     def _place(self) -> str:
         """The address and the root path."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
-        return f"{f'[{host}]' if ':' in host else host}:{self.port}{self.service.settings.root_path}"
+        return f"{_place(self.host, self.port)}{self.service.settings.root_path}"
+
+
+def _place(host: str, port: int) -> str:
+    """Return HOST:PORT for a client on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _metrics_url(config: ServerConfig, sockets: Sequence[trio.socket.SocketType]) -> str | None:
+    if config.metrics_bind is None:
+        return None
+    host, _ = parse_bind(config.metrics_bind)
+    return f"http://{_place(host, sockets[0].getsockname()[1])}/metrics"
 
 
 @asynccontextmanager
@@ -101,11 +123,16 @@ async def open_server(
     settings = settings or _settings(config)
     Proxies(settings.trusted_proxies, settings.forwarded_header)  # raises before anything is opened
     stop = trio.Event()
-    async with _listening(config.bind) as sockets, open_backend(config.store) as backend:
+    async with (
+        _listening(config.bind) as sockets,
+        _listening(config.metrics_bind, "--metrics-bind") as metrics_sockets,
+        open_backend(config.store) as backend,
+    ):
         if await is_unfinished(backend):
             raise StorageError(UNFINISHED)
+        metrics = _metrics(config)
         hub = Hub(
-            backend,
+            backend if metrics is None else metrics.measure(backend),
             now=time.time,
             monotonic=time.monotonic,
             entropy=os.urandom,
@@ -119,18 +146,26 @@ async def open_server(
             await _make_users(service, config.users)
             for user in reset_passwords:
                 await service.reset_password(user.name, user.password)
-            gateway = Gateway(service, create_app(service))
+            gateway = Gateway(service, create_app(service, in_front=lambda app: _in_front(app, metrics, config)))
             plain = [trio.SocketListener(sock) for sock in sockets]
             listeners: list[trio.abc.Listener[Any]] = [*plain]
             if certificate is not None:
                 listeners = [TlsListener(listener, certificate) for listener in plain]
             host, _ = parse_bind(config.bind)
-            running = RunningServer(service, host, sockets[0].getsockname()[1], certificate)
+            running = RunningServer(
+                service, host, sockets[0].getsockname()[1], certificate, _metrics_url(config, metrics_sockets)
+            )
             async with trio.open_nursery() as nursery:
                 await nursery.start(_start_gateway, gateway, listeners, stop)
+                if metrics_sockets and metrics is not None:
+                    beside = Gateway(service, metrics.app(config.metrics_token), only_app=True)
+                    ports = [trio.SocketListener(sock) for sock in metrics_sockets]
+                    await nursery.start(_start_gateway, beside, ports, stop)
                 try:
-                    yield running
+                    with nullcontext() if metrics is None else metrics.watching(service, lambda: gateway.connections):
+                        yield running
                 finally:
+                    service.health.drain()
                     stop.set()
 
 
@@ -166,7 +201,9 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT (unless the process was started with SIGINT ignored). Raises as `open_server`.
 
-    SIGHUP reloads the certificate. A SIGHUP that comes because the terminal was closed stops the server.
+    After SIGTERM the server goes on for `ServerConfig.shutdown_delay` and reports itself as not ready. Another SIGTERM
+    or SIGINT ends the delay. SIGHUP reloads the certificate. A SIGHUP that comes because the terminal was closed stops
+    the server.
 
     Args:
         on_start: runs beside the server as soon as it accepts connections. It is cancelled first when the server stops.
@@ -196,11 +233,15 @@ async def serve(
             if on_start is not None:
                 nursery.start_soon(on_start, server)
             try:
-                async for number in signals:
-                    _log.info("%s: going down", signal.Signals(number).name)
-                    break
+                number = await anext(signals)
+                _log.info("%s: going down", signal.Signals(number).name)
             finally:
                 manager.notify_stopping()
+            if number == signal.SIGTERM and config.shutdown_delay:
+                server.service.health.drain()
+                _log.info("/readyz is 503; connections end in %g s, or at another signal", config.shutdown_delay)
+                with trio.move_on_after(config.shutdown_delay):
+                    await anext(signals)
             nursery.cancel_scope.cancel()
 
 
@@ -257,16 +298,35 @@ def _certificate(config: ServerConfig) -> Certificate | None:
     return Certificate(config.certfile, config.keyfile)
 
 
+def _metrics(config: ServerConfig) -> Metrics | None:
+    """Return the metrics of a server, if they are configured."""
+    if config.metrics_token is None and config.metrics_bind is None:
+        return None
+    from mdashcore.server.metrics.registry import Metrics  # imported here, because most servers do not need its library
+
+    return Metrics()
+
+
+def _in_front(app: App, metrics: Metrics | None, config: ServerConfig) -> App:
+    """Return an app that also answers with metrics, unless they have an address of their own."""
+    return app if metrics is None or config.metrics_bind is not None else metrics.app(config.metrics_token, app)
+
+
 @asynccontextmanager
-async def _listening(bind: str) -> AsyncIterator[list[trio.socket.SocketType]]:
-    """Listen on every address of the host, on the same port. The sockets are closed when the context ends."""
-    host, port = parse_bind(bind)
+async def _listening(bind: str | None, option: str = "--bind") -> AsyncIterator[list[trio.socket.SocketType]]:
+    """Listen on every address of the host, on the same port. The sockets are closed when the context ends.
+
+    Args:
+        bind: HOST:PORT; `None` for no address.
+        option: the name of the setting, for the error.
+    """
     sockets: list[trio.socket.SocketType] = []
     try:
         try:
-            await _bind(host, port, sockets)
+            if bind is not None:
+                await _bind(*parse_bind(bind), sockets)
         except (OSError, UnicodeError) as exc:  # unknown host, address of another machine, port in use, or not allowed
-            raise BindError(f"cannot listen on {bind}: {getattr(exc, 'strerror', None) or exc}") from exc
+            raise BindError(f"cannot listen on {bind}: {getattr(exc, 'strerror', None) or exc}", option) from exc
         yield sockets
     finally:
         for sock in sockets:

@@ -17,6 +17,7 @@ from mdashcore._errors import AlreadyExists, Busy, Conflict, InvalidInput, Limit
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Authenticator, Passwords
+from mdashcore.server.health import Health
 from mdashcore.server.http.bodies import Bodies
 from mdashcore.server.http.forwarded import Proxies
 from mdashcore.server.http.root_path import IS_ROOT_PATH
@@ -122,6 +123,7 @@ class Service:
         self.authenticator: Authenticator = Authenticator(self.hub, self.passwords)
         self.proxies: Proxies = Proxies(settings.trusted_proxies, settings.forwarded_header)
         self.bodies: Bodies = Bodies(settings.max_bodies)
+        self.health: Health = Health(node)
         limits = self.hub.limits
         self.lists: InFlight = InFlight("lists", limits.lists, "lists")
         self.uploads: InFlight = InFlight("uploads", limits.uploads, "uploads")

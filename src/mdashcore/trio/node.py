@@ -85,6 +85,8 @@ class Node:
         self.subscribers: Subscribers = Subscribers(self.background, self.pinger, hub.limits.subscribers)
         self.inbox: Inbox | None = None
         """The messages between nodes, or `None` if the store can have only one node."""
+        self.membership: Membership | None = None
+        """The membership of this node among others, if there can be others."""
         if SHARED in hub.backend.capabilities:
             self.inbox = Inbox(
                 hub.bus,
@@ -176,7 +178,7 @@ class Node:
     @asynccontextmanager
     async def _clustered(self, inbox: Inbox) -> AsyncIterator[None]:
         """Join the other nodes on the store until the context ends."""
-        membership = Membership(
+        membership = self.membership = Membership(
             self.hub.nodes,
             self.id,
             on_gone=inbox.peers.forget,

@@ -14,6 +14,7 @@ from mdashcore.server.api import (
     keys,
     limits,
     logs,
+    metrics,
     rollouts,
     rpc,
     service,
@@ -40,6 +41,7 @@ _MODULES: Final = (
     sessions,
     backup,
     sockets,
+    metrics,
     service,
 )
 

@@ -1,25 +1,18 @@
-"""``/`` and ``/healthz``: the service itself."""
+"""``/``, ``/livez``, ``/readyz`` and ``/healthz``: the service itself."""
 
 from __future__ import annotations
 
-import logging
-from typing import Final, cast
+from typing import cast
 
-import trio
 from quart import Response, request
 
 from mdashcore import __version__
 from mdashcore._errors import StorageError
-from mdashcore.documents import HealthDocument, ServiceDocument
+from mdashcore.documents import HealthDocument, ReadinessChecks, ReadinessDocument, ServiceDocument
 from mdashcore.server import errors
 from mdashcore.server.api._request import answer, service
 from mdashcore.server.asgi import Scope, root_path
 from mdashcore.server.endpoints import API, Access, Routes
-
-_log = logging.getLogger(__name__)
-
-HEALTH_TIMEOUT: Final = 3.0  # seconds: monitors ask every few seconds with a time-out of their own, and should get an
-# answer before it
 
 routes: Routes = Routes("")
 
@@ -38,14 +31,32 @@ async def describe() -> Response:
     return answer(document)
 
 
+@routes.get("/livez", access=Access.PUBLIC, answers={200: HealthDocument})
+async def check_life() -> Response:
+    """Answer as long as the process works. A server whose store is away need not be started again."""
+    document: HealthDocument = {"status": "ok"}
+    return answer(document)
+
+
+@routes.get("/readyz", access=Access.PUBLIC, answers={200: ReadinessDocument, 503: ReadinessDocument})
+async def check_readiness() -> Response:
+    """Report whether the server should get requests, and which parts are not ready."""
+    readiness = await service().health.check()
+    checks: ReadinessChecks = {
+        "store": readiness.store,
+        "cluster": readiness.cluster,
+        "accepting": readiness.accepting,
+    }
+    document: ReadinessDocument = {"status": "not ready" if readiness.failing else "ready", "checks": checks}
+    if not readiness.failing:
+        return answer(document)
+    return answer({**document, **errors.problem(503, f"not ready: {', '.join(readiness.failing)}")}, 503)
+
+
 @routes.get("/healthz", access=Access.PUBLIC, answers={200: HealthDocument, 503: HealthDocument})
 async def check_health() -> Response:
     """Report whether the server and its storage work, for load balancers and service managers."""
-    try:
-        with trio.fail_after(HEALTH_TIMEOUT):
-            await service().hub.accounts.get("nobody")  # the name does not matter, only that the storage answers
-    except (StorageError, trio.TooSlowError) as exc:
-        _log.error("the storage is not well: %s", str(exc) or "no answer")
+    if not await service().health.store_works():
         return answer({"status": "storage unavailable", **errors.body(StorageError())}, 503)
     document: HealthDocument = {"status": "ok"}
     return answer(document)

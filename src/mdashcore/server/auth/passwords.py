@@ -90,6 +90,11 @@ class Passwords:
         self._refusal_delay = refusal_delay
         self._delayed = 0
 
+    @property
+    def waiting(self) -> int:
+        """The number of logins that wait for the check of a password."""
+        return self._turns.waiting
+
     async def hash(self, password: object, *, name: str = "", address: str = "") -> str:
         """Hash a password. Returns the hash in PHC string format.
 
@@ -231,6 +236,11 @@ class _Turns:
         self._free = threads
         self._queue = LoginQueue()
         self._tasks: dict[Ticket, _Waiting] = {}
+
+    @property
+    def waiting(self) -> int:
+        """The number of logins that wait for a turn."""
+        return len(self._queue)
 
     @asynccontextmanager
     async def wait(self, ticket: Ticket) -> AsyncIterator[None]:

@@ -42,6 +42,8 @@ class HttpConnection:
     """Whether the connection waits for its client, and for nothing else."""
     secure: bool = attrs.field(init=False, default=False)
     """Whether the client of the present request uses TLS, to the server or to a trusted proxy."""
+    request_id: str = attrs.field(init=False, default="")
+    """The id of the present or the last request."""
     turn: Turn = attrs.field(init=False, factory=Turn)
     """The turn for the work of the connection's requests."""
 

@@ -31,6 +31,9 @@ class Connections:
         self._all: set[HttpConnection] = set()
         self._leaving: set[HttpConnection] = set()
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     @contextmanager
     def member(self, connection: HttpConnection) -> Iterator[None]:
         """Keep a connection in the set as long as the context lasts."""

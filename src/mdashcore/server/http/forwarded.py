@@ -74,6 +74,11 @@ class Proxies:
         """Whether any proxy is trusted. Otherwise every client is the peer itself."""
         return bool(self._trusted)
 
+    def trusts(self, peer: str) -> bool:
+        """Return whether an address is that of a trusted proxy."""
+        address = _parse(peer)
+        return address is not None and self._trusts(address)
+
     def client(self, peer: str, scheme: str, get: Callable[[str], str | None]) -> Client:
         """Return the client of a request.
 

@@ -14,6 +14,7 @@ from mdashcore.server.auth import Principal
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.hangup import cancelled_by_hangup, detects_hangups
 from mdashcore.server.http.request_head import RequestHead
+from mdashcore.server.http.request_id import as_current, current
 from mdashcore.server.http.root_path import RootPath
 from mdashcore.server.immediate.calls import BegunCall, begin_call
 from mdashcore.server.immediate.coroutines import run_now
@@ -86,10 +87,13 @@ class ImmediateLane(FastLane):
 
     Args:
         authenticate: as for `FastLane`. It never waits.
+        is_open: as for `FastLane`.
     """
 
-    def __init__(self, service: Service, authenticate: Callable[[str], Awaitable[Principal]]) -> None:
-        super().__init__(service, authenticate)
+    def __init__(
+        self, service: Service, authenticate: Callable[[str], Awaitable[Principal]], *, is_open: bool = True
+    ) -> None:
+        super().__init__(service, authenticate, is_open=is_open)
         self._strip = RootPath(service.settings.root_path).strip
 
     async def wait_for_request(self, connection: HttpConnection, idle: float) -> bytes:
@@ -148,7 +152,11 @@ class ImmediateLane(FastLane):
         if request.body_end - request.body_start > self._max_body:
             return data
         self._note_scheme(rest.connection, below[: request.body_start])
-        return None if run_now(self._begin(rest, request, below[request.body_start :])) else data
+        rest.connection.request_id = self.ids.begin(rest.connection.stream, below)
+        try:
+            return None if run_now(self._begin(rest, request, below[request.body_start :])) else data
+        finally:
+            current.set("")  # the task that reads from all sockets works for no request after this one
 
     async def _begin(self, rest: _Rest, request: RequestHead, body: bytes) -> bool:
         """Answer a request, or call its device. Returns `False` for a request that a task has to answer."""
@@ -172,7 +180,11 @@ class ImmediateLane(FastLane):
         return True
 
     def _done(self, rest: _Rest, outcome: bytes | Exception) -> None:
-        self._put(rest, Answer(200, outcome) if isinstance(outcome, bytes) else failure(outcome))
+        if isinstance(outcome, bytes):
+            self._put(rest, Answer(200, outcome))
+        else:
+            with as_current(rest.connection.request_id):  # the task is that of the device's connection
+                self._put(rest, failure(outcome))
 
     def _put(self, rest: _Rest, answer: Answer) -> None:
         """Send an answer for which the connection's task does not wait."""

@@ -33,7 +33,9 @@ from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.forwarded import hsts_header, peer_of
 from mdashcore.server.http.hangup import cancelled_by_hangup
 from mdashcore.server.http.request_head import RequestHead, field_list
+from mdashcore.server.http.request_id import RequestIds, id_field
 from mdashcore.server.service import Service
+from mdashcore.server.traffic import responses
 from mdashcore.trio.transport.stream import READ_SIZE
 
 __all__ = ["KEEP_ALIVE", "SECURITY_HEADERS", "Answer", "FastLane", "Next", "date"]
@@ -76,13 +78,14 @@ class Answer:
     body: bytes
     headers: Mapping[str, str] = MappingProxyType({})
 
-    def encode(self, *, close: bool, hsts: bytes = b"") -> bytes:
+    def encode(self, *, close: bool, fields: bytes = b"") -> bytes:
         """Return the bytes for the stream.
 
         Args:
             close: whether the answer is the last of its connection.
-            hsts: a whole header line, or empty.
+            fields: more header lines, each with its end.
         """
+        responses[self.status] += 1
         more = "".join(f"{name.lower()}: {value}\r\n" for name, value in self.headers.items()).encode()
         form = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(self.body)
         return b"%b%b%b%b%bdate: %b\r\n%b\r\n%b" % (
@@ -90,7 +93,7 @@ class Answer:
             b"" if self.status == NOT_MODIFIED else form,
             _FIXED,
             more,
-            hsts,
+            fields,
             date(),
             b"connection: close\r\n" if close else b"",
             self.body,
@@ -102,12 +105,17 @@ class FastLane:
 
     Args:
         authenticate: authenticates by the value of `Authorization`. If it raises, the request is not plain.
+        is_open: whether any request is plain.
     """
 
-    def __init__(self, service: Service, authenticate: Callable[[str], Awaitable[Principal]]) -> None:
+    def __init__(
+        self, service: Service, authenticate: Callable[[str], Awaitable[Principal]], *, is_open: bool = True
+    ) -> None:
         self._service = service
+        self.ids: RequestIds = RequestIds(service.proxies)
+        """Gives ids to the requests of all connections."""
         self._authenticate = authenticate
-        self._open = service.settings.fast_lane
+        self._open = is_open and service.settings.fast_lane
         self._max_body = min(operations.MAX_BODY, service.settings.max_body)
         self._body_timeout = service.settings.body_timeout
         self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
@@ -161,7 +169,8 @@ class FastLane:
             connection.secure = client.scheme == "https"
 
     def _encode(self, connection: HttpConnection, answer: Answer, *, close: bool) -> bytes:
-        return answer.encode(close=close, hsts=self._hsts if connection.secure else b"")
+        fields = id_field(connection.request_id)
+        return answer.encode(close=close, fields=fields + self._hsts if connection.secure else fields)
 
     async def answer(self, connection: HttpConnection, data: bytes) -> tuple[bytes, Next]:
         """Answer the request at the beginning of `data` if it is plain. `data` begins with a whole head.

@@ -31,7 +31,9 @@ from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.http.request_head import is_host
+from mdashcore.server.http.request_id import HEADER, REQUEST_ID, current, id_field
 from mdashcore.server.lanes.fast_lane import Answer, Next, date
+from mdashcore.server.traffic import responses
 
 __all__ = ["MAX_FIELDS", "MAX_HEAD", "SlowLane", "refusal"]
 
@@ -52,8 +54,9 @@ _Address: TypeAlias = tuple[str, int] | None
 
 
 def refusal(status: int, words: str, **headers: str) -> bytes:
-    """Return the answer to a request that reaches no app. It is the last answer of its connection."""
-    return Answer(status, _json.encode(errors.problem(status, words)), headers).encode(close=True)
+    """Return the answer to the current request, which reaches no app. It is the last answer of its connection."""
+    answer = Answer(status, _json.encode(errors.problem(status, words)), headers)
+    return answer.encode(close=True, fields=id_field(current.get()))
 
 
 class SlowLane:
@@ -120,6 +123,7 @@ class SlowLane:
         )
         connection.owner = None  # of the last request
         exchange.asgi_scope[ON_KNOWN] = connection.identify
+        exchange.asgi_scope[REQUEST_ID] = connection.request_id
 
 
 @attrs.define(eq=False)
@@ -207,7 +211,10 @@ class _Exchange:
             self._over.set()
 
     def _response(self, event: Response) -> h11.Response:
+        responses[event.status_code] += 1
         headers = [*event.headers, (b"date", date())]
+        if all(name != HEADER for name, _ in headers):  # an app of others may give its own
+            headers.append((HEADER, self.connection.request_id.encode()))
         if not self._complete or self.closing.is_set():  # the rest of the request precedes the next one
             headers = [(name, value) for name, value in headers if name != b"connection"]
             headers.append((b"connection", b"close"))

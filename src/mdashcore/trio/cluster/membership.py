@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import inf
 
 import trio
 
 from mdashcore._errors import NotFound, StorageError
-from mdashcore.hub.nodes import Nodes
+from mdashcore.hub.nodes import DEAD_AFTER, Nodes
 
 __all__ = ["Membership"]
 
@@ -41,11 +42,20 @@ class Membership:
         self._sweep = sweep
         self._on_expelled = on_expelled
         self._version = 0
-        self._known: set[str] = set()
+        self.known: set[str] = set()
+        """The living nodes, this one included, as of the last look."""
+        self._signed = -inf  # when the last sign of life was stored, on Trio's clock
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the last sign of life is so old that other nodes take this one for dead."""
+        return trio.current_time() > self._signed + DEAD_AFTER
 
     async def join(self) -> None:
         """Join before the first device connects. Raises `StorageError`."""
+        began = trio.current_time()
         self._version = await self._nodes.join(self._id)
+        self._signed = began
 
     async def leave(self) -> None:
         """Leave after the last device has gone. A failure of the storage is only logged: other nodes will notice."""
@@ -64,16 +74,18 @@ class Membership:
             raise
 
     async def _beat(self) -> None:
+        began = trio.current_time()
         try:
             self._version = await self._nodes.beat(self._id, self._version)
         except NotFound:
             _log.warning("other nodes took this one for dead")
             self._version = await self._nodes.join(self._id)
             self._on_expelled()
+        self._signed = began
 
     async def _check(self) -> None:
         living, dead = await self._nodes.check(trio.current_time())
-        gone, self._known = self._known - living, living
+        gone, self.known = self.known - living, living
         for id in gone | dead:
             self._on_gone(id)
         if dead:

@@ -68,6 +68,11 @@ class Subscriber:
         if self._immediate is not None:
             self._immediate.on_message = _not_listened_to
 
+    @property
+    def queued(self) -> int:
+        """The number of notifications in memory that wait to be sent."""
+        return len(self._queue)
+
     def offer(self, item: FeedItem) -> None:
         """Send or queue a new notification. Never waits."""
         if item.offset == self._next and self._immediate is not None and not self.stream.control_pending:

@@ -45,6 +45,9 @@ class UpdateSupervisor:
         background: runs work that outlives its caller.
     """
 
+    def __len__(self) -> int:
+        return len(self._drivers)
+
     def __init__(self, hub: Hub, caller: DeviceCaller, background: Background) -> None:
         self._hub = hub
         self._caller = caller

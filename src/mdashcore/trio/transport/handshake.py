@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -41,9 +42,15 @@ class Handshake:
                     return event
         return None
 
-    def answer(self, request: Request) -> tuple[bytes, bool]:
-        """Return the bytes of the answer, and whether the handshake is accepted."""
-        self._protocol.send_response(self._response(request))
+    def answer(self, request: Request, headers: Mapping[str, str]) -> tuple[bytes, bool]:
+        """Return the bytes of the answer, and whether the handshake is accepted.
+
+        Args:
+            headers: more headers of the answer.
+        """
+        response = self._response(request)
+        response.headers.update(headers)
+        self._protocol.send_response(response)
         return b"".join(self._protocol.data_to_send()), self._protocol.state is State.OPEN
 
     def _response(self, request: Request) -> Response:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import inf
 from time import perf_counter
+from types import MappingProxyType
 from typing import Final
 
 import trio
@@ -85,12 +86,16 @@ class ServerWebSocket:
         self._handshake = Handshake()
         return self._handshake.read(head + end)
 
-    async def accept(self, request: Request) -> bool:
-        """Answer the request with 101. Returns `False` if the handshake is invalid, and was refused."""
+    async def accept(self, request: Request, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Answer the request with 101. Returns `False` if the handshake is invalid, and was refused.
+
+        Args:
+            headers: more headers of the answer.
+        """
         handshake, self._handshake = self._handshake, None  # it holds all headers, which take most of the memory
         if handshake is None:
             raise ValueError("accept what feed has returned, once")
-        data, accepted = handshake.answer(request)
+        data, accepted = handshake.answer(request, headers)
         if (sent := write_now(self._stream, data)) < len(data):
             await self._send_all(data[sent:])
         if accepted:

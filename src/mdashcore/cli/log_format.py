@@ -1,0 +1,66 @@
+"""The lines of the log, as text or as JSON: one line for each record, whatever text from outside is in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from mdashcore.cli.text import json_line, printable, time_text
+
+__all__ = ["LOG_FORMATS", "JsonFormatter", "TextFormatter"]
+
+LOG_FORMATS: Final = ("text", "json")
+
+
+class TextFormatter(logging.Formatter):
+    """Writes ``TIME LEVEL LOGGER [REQUEST]: MESSAGE``; a traceback follows in the same line.
+
+    Text from outside stands behind the first colon only, and cannot start a second line.
+
+    Args:
+        request_id: returns the id of the request for which a record is logged; empty if there is none.
+    """
+
+    def __init__(self, request_id: Callable[[], str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s%(request)s: %(message)s")
+        self._request_id = request_id
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        return time_text(record.created)
+
+    def format(self, record: logging.LogRecord) -> str:
+        id = self._request_id()
+        record.request = f" [{id}]" if id else ""
+        return printable(super().format(record))
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes an object of texts: ``time``, ``level``, ``logger``, ``message``; ``request_id`` and ``exception`` if any.
+
+    Args:
+        request_id: as for `TextFormatter`.
+    """
+
+    def __init__(self, request_id: Callable[[], str]) -> None:
+        super().__init__()
+        self._request_id = request_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": time_text(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if id := self._request_id():
+            entry["request_id"] = id
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            entry["stack"] = record.stack_info
+        # half of a surrogate pair cannot be written
+        texts = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in entry.items()}
+        return json_line(msgspec.json.encode(texts).decode())

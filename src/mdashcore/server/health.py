@@ -1,0 +1,101 @@
+"""The health of the server: whether its store answers, whether it belongs to the cluster, whether it is shutting down.
+
+Strangers may ask as often as they like: all requests within a second share one read of the store.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import Final
+
+import attrs
+import trio
+
+from mdashcore._errors import Damaged
+from mdashcore.trio.node import Node
+
+__all__ = ["Health", "Readiness"]
+
+_log = logging.getLogger(__name__)
+
+PROBE_TIMEOUT: Final = 3.0  # seconds: monitors ask every few seconds with a time-out of their own, and should get an
+# answer before it
+
+PROBE_AGE: Final = 1.0  # seconds for which an answer of the store is repeated: monitors ask less often than that
+
+
+@attrs.frozen
+class Readiness:
+    """Whether the server should get requests, in parts."""
+
+    store: bool
+    """Whether the store answers."""
+    cluster: bool
+    """Whether the other nodes on the store know this one. `True` if the store can have only one."""
+    accepting: bool
+    """Whether the server is not shutting down."""
+
+    @property
+    def failing(self) -> list[str]:
+        """The names of the parts that are not ready."""
+        return [name for name, ready in attrs.asdict(self).items() if not ready]
+
+
+class Health:
+    """The health of one server. Each answer takes `PROBE_TIMEOUT` at most, also if the store never answers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._draining = False
+        self._answered = trio.Event()
+        """Set when the store has answered the running probe, or failed."""
+        self._probing = False
+        self._started = -inf
+        self._works = True
+
+    def drain(self) -> None:
+        """Report from now on that the server is shutting down."""
+        self._draining = True
+
+    async def check(self) -> Readiness:
+        """Return the readiness."""
+        membership = self._node.membership
+        return Readiness(
+            store=await self.store_works(),
+            cluster=membership is None or not membership.is_lost,
+            accepting=not self._draining,
+        )
+
+    async def store_works(self) -> bool:
+        """Return whether the store answered within `PROBE_TIMEOUT`, now or a moment ago."""
+        if not self._probing and trio.current_time() >= self._started + PROBE_AGE:
+            self._probing, self._started, self._answered = True, trio.current_time(), trio.Event()
+            self._node.background.spawn(self._probe)  # a store may shield its work from cancellation
+        with trio.move_on_at(self._started + PROBE_TIMEOUT):
+            await self._answered.wait()
+        if not self._answered.is_set():
+            self._note("no answer")
+        return self._works
+
+    async def _probe(self) -> None:
+        """Read a document. Which one does not matter, only that the store answers."""
+        try:
+            with trio.move_on_after(PROBE_TIMEOUT) as timer:
+                await self._node.hub.accounts.get("nobody")
+            self._note("no answer" if timer.cancelled_caught else None)
+        except Damaged:
+            self._note(None)
+        except Exception as exc:
+            self._note(str(exc) or type(exc).__name__)
+        finally:
+            self._probing = False
+            self._answered.set()
+
+    def _note(self, failure: str | None) -> None:
+        """Record the outcome of a probe. The log has one line when the store fails, and one when it is back."""
+        if self._works and failure is not None:
+            _log.error("the storage is not well: %s", failure)
+        elif not self._works and failure is None:
+            _log.warning("the storage is well again")
+        self._works = failure is None

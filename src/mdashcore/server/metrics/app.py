@@ -1,0 +1,75 @@
+"""``/metrics``: on the port of the server for clients with the token, or on an address of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from mdashcore import _json
+from mdashcore._errors import NotFound, Unauthenticated
+from mdashcore.server import errors
+from mdashcore.server.asgi import App, Receive, Scope, Send, header, respond, respond_error
+from mdashcore.server.metrics.exposition import OPEN_METRICS, PROMETHEUS, wants_open_metrics
+
+__all__ = ["METRICS_PATH", "MetricsRoute", "serve_nothing_else"]
+
+METRICS_PATH: Final = "/metrics"
+
+
+class MetricsRoute:
+    """Answers ``GET /metrics`` in front of an app.
+
+    Args:
+        text: returns the metrics, as OpenMetrics if its argument says so.
+        token: what a client has to send as ``Authorization: Bearer TOKEN``; `None` if any client may read the metrics.
+    """
+
+    routes: Final = (("GET", METRICS_PATH),)
+
+    def __init__(self, app: App, text: Callable[[bool], Awaitable[bytes]], token: str | None) -> None:
+        self.inner = app
+        self._text = text
+        self._digest = None if token is None else _digest(token)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != METRICS_PATH:
+            await self.inner(scope, receive, send)
+        elif scope["method"] not in ("GET", "HEAD"):
+            body = _json.encode(errors.problem(405, f"{METRICS_PATH} is only read"))
+            await respond(send, 405, body, [("allow", "GET, HEAD"), ("connection", "close")])
+        elif self._digest is not None and not hmac.compare_digest(self._digest, _digest(_bearer(scope))):
+            error = Unauthenticated("the metrics need Authorization: Bearer TOKEN, with the token of the configuration")
+            await respond_error(send, error, unread=True, from_page=True)
+        else:
+            await self._answer(scope, send)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        open_metrics = wants_open_metrics(header(scope, b"accept") or "")
+        body = await self._text(open_metrics)
+        fields = [
+            (b"content-type", (OPEN_METRICS if open_metrics else PROMETHEUS).encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"vary", b"Accept"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        sent = b"" if scope["method"] == "HEAD" else body
+        await send({"type": "http.response.body", "body": sent, "more_body": False})
+
+
+async def serve_nothing_else(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer every request with 404: the app behind the route on an address of its own."""
+    if scope["type"] == "http":
+        await respond_error(send, NotFound(f"only {METRICS_PATH} is served here"), unread=True)
+
+
+def _bearer(scope: Scope) -> str:
+    scheme, _, value = (header(scope, b"authorization") or "").strip().partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else ""
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
