@@ -507,7 +507,7 @@ def test_every_page_is_in_the_index(pages, page):
 def _anchors(text: str) -> set[str]:
     """Of the headings, as the usual renderers make them."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\- ]", "", heading.lower().strip()).replace(" ", "-") for heading in headings}
 
 
 def test_examples_in_toml_and_json_are_well_formed(pages):
