@@ -296,7 +296,7 @@ def compressed(data: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.infolist():
-            new.writestr(entry.filename, old.read(entry))
+            new.writestr(entry, old.read(entry), zipfile.ZIP_DEFLATED)
     return out.getvalue()
 
 
