@@ -57,3 +57,34 @@ async def test_without_any_there_is_no_room() -> None:
     connections = Connections()
     with connections.member(connection("a")), connections.member(connection("b")):
         assert not connections.make_room(0.0)
+
+
+async def test_who_has_just_come_goes_last_of_the_strangers() -> None:
+    """It has had no time to send its request; strangers that take no answer are there for longer."""
+    connections = Connections()
+    with ExitStack() as members:
+        deaf = [connection(None) for _ in range(3)]
+        newcomer = connection(None)
+        for one in (*deaf, newcomer):
+            members.enter_context(connections.member(one))
+            one.answered_at = -0.5 if one in deaf else 0.0
+        with newcomer.waiting():
+            for _ in deaf:
+                assert connections.make_room(0.0)
+                assert not newcomer.scope.cancel_called
+            assert all(one.scope.cancel_called for one in deaf)
+            assert connections.make_room(0.0)
+            assert newcomer.scope.cancel_called
+
+
+async def test_a_known_client_stays_one_while_its_next_request_is_checked() -> None:
+    """A request begins without an owner; strangers end before the connection of a client that was known."""
+    connections = Connections()
+    with ExitStack() as members:
+        stranger, client = connection(None), connection("alice")
+        client.owner = None
+        for one in (client, stranger):
+            members.enter_context(connections.member(one))
+        with stranger.waiting(), client.waiting():
+            assert connections.make_room(0.0)
+            assert (stranger.scope.cancel_called, client.scope.cancel_called) == (True, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -70,9 +71,24 @@ class Acceptor:
 
 
 def _is_of_the_last(stream: trio.abc.Stream) -> bool:
-    """Return whether a connection has one of the last file descriptors. The kernel always gives the lowest free one."""
+    """Return whether a connection has one of the last file descriptors, and the next one would have, too.
+
+    The kernel always gives the lowest free one. Connections that ended since this one was accepted have left room.
+    """
     transport = transport_of(stream)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if transport is None or limit == resource.RLIM_INFINITY:
         return False
-    return transport.socket.fileno() >= limit - min(RESERVED_DESCRIPTORS, limit // 4)
+    last = limit - min(RESERVED_DESCRIPTORS, limit // 4)
+    own = transport.socket.fileno()
+    return own >= last and _next_descriptor(own) >= last
+
+
+def _next_descriptor(known: int) -> float:
+    """Return the number of the descriptor that the kernel would give next, given one that is open."""
+    try:
+        next_one = os.dup(known)
+    except OSError:
+        return inf
+    os.close(next_one)
+    return next_one

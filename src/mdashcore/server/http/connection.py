@@ -47,10 +47,13 @@ class HttpConnection:
     turn: Turn = attrs.field(init=False, factory=Turn)
     """The turn for the work of the connection's requests."""
 
+    known: bool = attrs.field(init=False, default=False)
+    """Whether a request on the connection was authenticated: the next one is not yet, when it comes."""
+
     @property
     def is_stranger(self) -> bool:
-        """Whether the sender of the present or the last request is not authenticated."""
-        return self.turn.owner is None
+        """Whether no request on the connection is, or was, authenticated."""
+        return self.turn.owner is None and not self.known
 
     @property
     def owner(self) -> Hashable:
@@ -60,6 +63,7 @@ class HttpConnection:
     @owner.setter
     def owner(self, owner: Hashable) -> None:
         self.turn.owner = self.inflow.owner = owner
+        self.known = self.known or owner is not None
 
     def identify(self, account: str) -> None:
         """Record the account that has sent the present request."""
