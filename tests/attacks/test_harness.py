@@ -27,7 +27,7 @@ async def test_a_quiet_server_keeps_its_pace(attacked, bystander):
     """Without an attack no call takes long by the server's doing, whatever else the machine does."""
     with busy_cores():
         found = await bystander.call_unharmed("nothing")
-    assert len(found.sorted) == len(found.wall) == 100
+    assert len(found.sorted) == len(found.wall) > 20  # of fewer, a p95 is the worst
     assert 0 < found.p50 <= found.p95 <= found.wall_p95
 
 
@@ -36,7 +36,7 @@ async def test_work_that_does_not_give_way_is_seen(attacked, bystander, beside):
     """A server that does something else for 30 ms at a time is caught, also on a busy machine."""
     await attacked.command("block", 0.03)
     with beside(), pytest.raises(AssertionError, match="during work"):
-        await bystander.call_unharmed("work", 10)
+        await bystander.call_unharmed("work", 6, tries=1)
 
 
 async def test_connections_are_seen(open_attacked, standing_by):

@@ -14,14 +14,17 @@ FLOODS = {
     "WINDOW_UPDATE": bytes.fromhex("00000408000000000000000001"),
     "HEADERS": bytes.fromhex("000001010500000001") + b"\x82",
 }
-CONNECTIONS = 300  # 2000 streams of one connection were 50 MB; so many connections are 300 requests, each refused
+CONNECTIONS = 100  # 2000 streams of one connection were 50 MB; so many connections are 100 requests, each refused
 
 STORE = 8  # files that the store may open meanwhile
 
-MEMORY = 30 * 2**20  # bytes: 100 kB for each of those connections, buffers of TLS included
+MEMORY = 10 * 2**20  # bytes: 100 kB for each of those connections, buffers of TLS included
+
+OTHERS = [pytest.param(name, marks=pytest.mark.proof) for name in FLOODS if name != "SETTINGS"]
+"""Those that need not be sent each time: no frame is looked at."""
 
 
-@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("flood", ["SETTINGS", *OTHERS])
 async def test_a_flood_of_frames_harms_nobody(attacked: Any, bystander: Any, flood: str) -> None:
     """Whatever follows the preface is thrown away for a moment, and the connection closed: another tenant's calls stay
     as quick as they were, while connection after connection does so."""

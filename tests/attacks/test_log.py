@@ -159,6 +159,8 @@ RAW = [
     b"\xff\xfb\x01",
 ]
 
+BESIDE = 5  # clients of each seed that send at the same time: most of them wait
+
 
 def messages(seed: int, count: int) -> Iterator[bytes]:
     """Requests that are put together of the odd, some of them with changed bytes."""
@@ -199,17 +201,18 @@ async def test_no_bytes_of_a_stranger_make_a_traceback(open_attacked: Any, tls: 
                 pass  # it has heard enough
             await trio.aclose_forcefully(stream)
 
-        async def send_all(start: int) -> None:
-            batch = list(messages(start, count))
-            for number, data in enumerate(batch):
-                end = ("read", "leave", "raw" if tls else "leave")[(number + start) % 3]
+        async def send_some(seed: int, start: int) -> None:
+            batch = list(messages(seed, count))
+            for number, data in list(enumerate(batch))[start::BESIDE]:
+                end = ("read", "leave", "raw" if tls else "leave")[(number + seed) % 3]
                 await send(data, end)
-                if number % 10 == 0:
+                if number % (10 * BESIDE) == 11 * start:  # each tenth, in turns
                     await send(b"".join(batch[number : number + 10]), "read")
 
         async with trio.open_nursery() as nursery:
-            for start in range(seeds):
-                nursery.start_soon(send_all, start)
+            for seed in range(seeds):
+                for start in range(BESIDE):
+                    nursery.start_soon(send_some, seed, start)
         async with server.http() as http:
             assert (await http.get(f"{server.url}/healthz")).status_code == 200
         assert "Traceback" not in server.log, server.log[:4000]

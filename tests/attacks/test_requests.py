@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import pytest
 import trio
 
 CONNECTIONS = 12  # before there were bounds, eight of them took a call from 10 to 700 ms
@@ -51,30 +50,33 @@ def attacks(key: str) -> dict[str, tuple[bytes, bytes]]:
     }
 
 
-@pytest.mark.parametrize("what", attacks(""))
-async def test_many_requests_harm_nobody(attacked: Any, bystander: Any, what: str) -> None:
+TELLING = {"thousands of fields", "files, a packet full", "a flat shadow", "a nested rollout"}  # of those
+
+
+async def test_many_requests_harm_nobody(attacked: Any, bystander: Any, every: bool) -> None:
     """A dozen connections ask as fast as they are answered: another tenant's calls stay as quick as they were."""
     key = await attacked.account("eve")
     await attacked.devices("eve", ["d1"])
-    data, status = attacks(key)[what]
-    answered = 0
+    for what, (data, status) in attacks(key).items():
+        if not every and what not in TELLING:
+            continue
+        answered = trio.Event()
 
-    async def attack() -> None:
-        nonlocal answered
-        while True:
-            with contextlib.suppress(trio.BrokenResourceError):
-                async with await attacked.stream() as stream:
-                    await stream.send_all(data)
-                    while (said := await stream.receive_some(2**16)) != b"":
-                        if said.startswith(b"HTTP/1.1 "):
-                            assert said[9:12] in status, said
-                            answered += 1
-                            await stream.send_all(data)
+        async def attack(data: bytes = data, status: bytes = status, answered: trio.Event = answered) -> None:
+            while True:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    async with await attacked.stream() as stream:
+                        await stream.send_all(data)
+                        while (said := await stream.receive_some(2**16)) != b"":
+                            if said.startswith(b"HTTP/1.1 "):
+                                assert said[9:12] in status, said
+                                answered.set()
+                                await stream.send_all(data)
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(CONNECTIONS):
-            nursery.start_soon(attack)
-        await bystander.call_unharmed(what, 60)
-        assert answered > 0
-        nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            for _ in range(CONNECTIONS):
+                nursery.start_soon(attack)
+            await answered.wait()
+            await bystander.call_unharmed(what)
+            nursery.cancel_scope.cancel()
     assert attacked.log == ""

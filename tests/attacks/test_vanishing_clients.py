@@ -229,39 +229,37 @@ BOTH = pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 
 
 @BOTH
-async def test_a_client_that_vanishes_leaves_nothing(open_scene: Any, tls: bool) -> None:
-    """On every route, at every point: no socket and no task after 2 s, no word in the log."""
+async def test_a_client_that_vanishes_or_behaves_leaves_nothing(open_scene: Any, tls: bool) -> None:
+    """On every route, at every point: no socket and no task after 2 s, no word in the log; nor do ordinary ones. The
+    server then ends by SIGTERM, whatever others do."""
     async with open_scene(tls=tls) as scene:
         before = await scene.figures()
         for way in ("reset", "closed"):
             for place in PLACES:
                 await walk(scene, place, way)
                 await scene.nothing_left(before, RESET_BOUND, f"{way} {place}")
+        await ordinary_clients_leave_nothing(scene)
         assert scene.server.log == scene.log
+        await sigterm_ends_the_server_whatever_clients_do(scene)
 
 
 @BOTH
 async def test_a_client_that_stops_reading_leaves_nothing(open_scene: Any, tls: bool) -> None:
-    """On every route, at every point, after the time-outs, which are short here, and what they need to take effect."""
+    """On every route, at every point, after the time-outs, which are short here, and what they need to take effect.
+
+    So it is where all was written, and lies in the buffers of the system: no write is left that could find out that it
+    is not read, and the client may ask for more.
+    """
     settings = {"body_timeout": 1.0, "call_timeout": 1.0}
     async with open_scene(tls=tls, constants=IMPATIENT, settings=settings) as scene:
         before = await scene.figures()
         for place in PLACES:
             await walk(scene, place, "stopped")
-        await scene.nothing_left(before, 8.0, "anywhere")  # the head's time-out, or two for a body; LINGER; and some
-        assert scene.server.log == scene.log
-
-
-@BOTH
-async def test_an_answer_that_lies_in_the_buffers_of_the_system(open_scene: Any, tls: bool) -> None:
-    """It was written, and is not read: no write is left that could find that out, and the client may ask for more."""
-    async with open_scene(tls=tls, constants=IMPATIENT) as scene:
-        before = await scene.figures()
-        clients = [await scene.connect() for _ in range(5)]
-        for client in clients:
+        for client in [await scene.connect() for _ in range(5)]:
             await client.stream.send_all(f"GET /ui/{LARGEST_FILE} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 10)
             assert await client.stream.receive_some(1)
-        await scene.nothing_left(before, 8.0, "behind the answer")  # not after KEEP_ALIVE
+        # The head's time-out, or two for a body; LINGER; and some: not KEEP_ALIVE.
+        await scene.nothing_left(before, 8.0, "anywhere")
         assert scene.server.log == scene.log
 
 
@@ -276,50 +274,47 @@ async def test_a_client_that_stops_reading_leaves_nothing_after_40_seconds(open_
         await scene.nothing_left(before, STOPPED_BOUND, "anywhere")
 
 
-@BOTH
-async def test_sigterm_ends_the_server_whatever_clients_do(open_scene: Any, tls: bool) -> None:
+async def sigterm_ends_the_server_whatever_clients_do(scene: Scene) -> None:
     """Within 5 s, with a client at every point of every route that neither reads nor goes away; without a traceback."""
-    async with open_scene(tls=tls) as scene:
-        for place in PLACES:
-            await walk(scene, place, "stopped")
-        started = trio.current_time()
-        os.kill(scene.server.pid, signal.SIGTERM)
-        await scene.server.program.process.wait_async()
-        assert trio.current_time() - started < STOP_BOUND + scene.slack
-        assert scene.server.program.process.returncode == 0
-        assert "Traceback" not in scene.server.log
+    for place in PLACES:
+        await walk(scene, place, "stopped")
+    started = trio.current_time()
+    os.kill(scene.server.pid, signal.SIGTERM)
+    await scene.server.program.process.wait_async()
+    assert trio.current_time() - started < STOP_BOUND + scene.slack
+    assert scene.server.program.process.returncode == 0
+    assert "Traceback" not in scene.server.log
 
 
-@BOTH
-async def test_ordinary_clients_leave_nothing(open_scene: Any, tls: bool) -> None:
+async def ordinary_clients_leave_nothing(scene: Scene) -> None:
     """Those that close their connection after the answer: it is closed here too, immediately. One
     that ends only its own side gets the answer, in either lane."""
-    async with open_scene(tls=tls) as scene:
-        before = await scene.figures()
-        for _ in range(50):
-            client = await scene.connect()
-            await client.stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert (await client.stream.receive_some(12)).startswith(b"HTTP/1.1 200")
-            await client.vanish("closed")
-        await scene.nothing_left(before, RESET_BOUND, "behind the answer")
-        # As `printf … | nc` does, which ends only its own side: two requests in one packet, and a slow reader.
-        for path in ("/healthz", "/api/v2/devices/d1/shadow", f"/ui/{LARGEST_FILE}", "/api/v2/devices/d1"):
-            client = await scene.connect()
-            request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {scene.key}\r\n"
-            await client.stream.send_all(f"{request}\r\n{request}Connection: close\r\n\r\n".encode())
-            client.sock.shutdown(socket.SHUT_WR)
-            answer = b""
-            with trio.fail_after(PATIENCE):
-                while part := await client.stream.receive_some(2**12):
-                    answer += part
-            assert answer.count(b"HTTP/1.1 200") == 2, path
-            lengths = [int(found) for found in re.findall(rb"\ncontent-length: (\d+)", answer)]
-            assert len(lengths) == 2
-            assert len(answer.rpartition(b"\r\n\r\n")[2]) == lengths[1], path
+    before = await scene.figures()
+    for _ in range(50):
+        client = await scene.connect()
+        await client.stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.stream.receive_some(12)).startswith(b"HTTP/1.1 200")
+        await client.vanish("closed")
+    await scene.nothing_left(before, RESET_BOUND, "behind the answer")
+    # As `printf … | nc` does, which ends only its own side: two requests in one packet, and a slow reader.
+    for path in ("/healthz", "/api/v2/devices/d1/shadow", f"/ui/{LARGEST_FILE}", "/api/v2/devices/d1"):
+        client = await scene.connect()
+        request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {scene.key}\r\n"
+        await client.stream.send_all(f"{request}\r\n{request}Connection: close\r\n\r\n".encode())
+        client.sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        with trio.fail_after(PATIENCE):
+            while part := await client.stream.receive_some(2**12):
+                answer += part
+        assert answer.count(b"HTTP/1.1 200") == 2, path
+        lengths = [int(found) for found in re.findall(rb"\ncontent-length: (\d+)", answer)]
+        assert len(lengths) == 2
+        assert len(answer.rpartition(b"\r\n\r\n")[2]) == lengths[1], path
 
 
-async def test_who_ends_its_own_side_is_not_waited_for(open_scene: Any) -> None:
-    """A call that takes long ends `HALF_CLOSED_TIME` later, in either lane."""
+async def test_what_a_client_asked_for_before_it_ended(open_scene: Any) -> None:
+    """A call that takes long ends `HALF_CLOSED_TIME` after its client has ended its own side, in either lane. A change
+    whose client vanishes is made: the shadow of each device is changed, though no client waits for it."""
     async with open_scene(tls=False) as scene:
         before = await scene.figures()
         for field in ("X: y", "TE: trailers"):  # the second is not plain
@@ -327,12 +322,7 @@ async def test_who_ends_its_own_side_is_not_waited_for(open_scene: Any) -> None:
             head = f"GET /api/v2/devices/silent/rpc/Never?timeout=60 HTTP/1.1\r\nHost: x\r\n{field}\r\n"
             await client.stream.send_all(f"{head}Authorization: Bearer {scene.key}\r\n\r\n".encode())
             client.sock.shutdown(socket.SHUT_WR)
-            await scene.nothing_left(before, HALF_CLOSED_TIME + 1, field)
-
-
-async def test_a_change_whose_client_vanishes_is_made(open_scene: Any) -> None:
-    """What has been taken is carried out: the shadow of each device is changed, though no client waits for it."""
-    async with open_scene(tls=False) as scene:
+        await scene.nothing_left(before, HALF_CLOSED_TIME + 1, "in either lane")
         body = b'{"state":{"desired":{"on":true}}}'
         for number in range(50):
             client = await scene.connect()
