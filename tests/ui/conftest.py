@@ -12,10 +12,10 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
-import sys
+import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ import httpx
 import pytest
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from children import default_signals
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from forked import CHEAP_MDASH, Forked
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Route, expect, sync_playwright
 from websockets.sync.client import connect
 
 from mdashcore import firmware
@@ -72,37 +72,30 @@ class Server:
     """A running ``mdash serve``, with an admin called "root"."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: Forked
 
     def client(self, name: str, password: str = PASSWORD) -> httpx.Client:
         """A client of the REST API."""
-        return httpx.Client(base_url=f"{self.url}/api/v2", auth=(name, password), timeout=20)
-
-
-CHEAP = """
-import functools, sys, argon2
-argon2.PasswordHasher = functools.partial(argon2.PasswordHasher, time_cost=1, memory_cost=8)
-from mdashcore.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-"""``mdash`` with passwords that cost nothing to check: every test has accounts of its own, which log in."""
+        # TLS, which is not spoken here, takes longer to set up than all that a test does with a client.
+        return httpx.Client(base_url=f"{self.url}/api/v2", auth=(name, password), timeout=20, verify=False)
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """One for all tests: each has an account of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
-    command = [sys.executable, "-c", CHEAP, "serve", "--bind", "127.0.0.1:0", "--store", "memory://"]
+    command = ["serve", "--bind", "127.0.0.1:0", "--store", "memory://"]
     command += ["--register-admin", f"root:{PASSWORD}", "--log-level", "warning"]
-    with default_signals():
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    with process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
+    output, its_output = os.pipe()
+    process = Forked(*CHEAP_MDASH, *command, stdout=its_output, env=environment)
+    os.close(its_output)
+    with os.fdopen(output) as lines:
+        said = lines.readline()
         found = re.search(r"http://[\d.]+:\d+", said)
         assert found, f"the server does not start: {said}"
         yield Server(found[0], process)
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
+        process.wait()
 
 
 # People and devices
@@ -124,22 +117,28 @@ class Person:
         return str(response.json()["token"])
 
 
+@pytest.fixture(scope="session")
+def root(server: Server) -> Iterator[httpx.Client]:
+    """The admin's client, with which accounts are made."""
+    with server.client("root") as client:
+        yield client
+
+
 @pytest.fixture
-def make_person(server: Server) -> Iterator[Callable[..., Person]]:
+def make_person(server: Server, root: httpx.Client) -> Iterator[Callable[..., Person]]:
     """Makes accounts: ``make_person()``, ``make_person(admin=True)``."""
     clients = []
-    with server.client("root") as root:
 
-        def make(name: str | None = None, *, admin: bool = False) -> Person:
-            name = name or f"user{secrets.token_hex(4)}"
-            answer = root.post("/users", json={"name": name, "password": PASSWORD, "admin": admin})
-            assert answer.status_code == 201, answer.text
-            clients.append(server.client(name))
-            return Person(name, PASSWORD, clients[-1], server)
+    def make(name: str | None = None, *, admin: bool = False) -> Person:
+        name = name or f"user{secrets.token_hex(4)}"
+        answer = root.post("/users", json={"name": name, "password": PASSWORD, "admin": admin})
+        assert answer.status_code == 201, answer.text
+        clients.append(server.client(name))
+        return Person(name, PASSWORD, clients[-1], server)
 
-        yield make
-        for client in clients:
-            client.close()
+    yield make
+    for client in clients:
+        client.close()
 
 
 @pytest.fixture
@@ -375,35 +374,155 @@ def problems() -> Iterator[list[str]]:
     assert not found, "\n".join(found)
 
 
-@pytest.fixture
-def open_page(browser: Browser, server: Server, problems: list[str]) -> Iterator[Callable[..., Page]]:
-    """Opens a page in a browser of its own: ``open_page(person, "#/devices", viewport=…, color_scheme="dark")``."""
-    contexts = []
+@contextmanager
+def watched(page: Page, problems: list[str]) -> Iterator[None]:
+    """Gather what a page complains of while the context lasts."""
 
-    def open_(person: Person | None = None, route: str = "#/devices", **options: Any) -> Page:
-        cable = options.pop("cable", server)
-        options = {"viewport": DESKTOP, "locale": "en-GB", "reduced_motion": "reduce", **options}
-        context = browser.new_context(base_url=cable.url, **options)
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE)
-        context.add_init_script(WATCH)
+    def thrown(error: Error) -> None:
+        problems.append(f"thrown: {error}")
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not NOISE.search(message.text):
+            problems.append(f"{message.type}: {message.text}")
+
+    page.on("pageerror", thrown)
+    page.on("console", complain)
+    yield
+    page.remove_listener("pageerror", thrown)
+    page.remove_listener("console", complain)
+
+
+@pytest.fixture(scope="session")
+def shared_page(browser: Browser, server: Server) -> Iterator[Page]:
+    """What `workbench` is made of."""
+    context = new_context(browser, server.url)
+    page = context.new_page()
+    page.goto("/#/login")
+    expect(page.get_by_role("main").locator("h1")).to_be_visible()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def workbench(shared_page: Page, problems: list[str]) -> Iterator[Page]:
+    """A page for tests of the modules that views are made of: nobody is logged in, and all these tests share it."""
+    with watched(shared_page, problems):
+        yield shared_page
+
+
+class KeptPages:
+    """Pages that many tests use one after the other: to load one anew is half the work of a new browser's first load.
+
+    Each has a browser of its own. Nothing is left of a test but the files that the browser has cached: its cookies, its
+    storage, its document, its routes and its listeners are gone.
+    """
+
+    LEAVE = "(route) => { localStorage.clear(); sessionStorage.clear(); history.replaceState(null, '', route); }"
+
+    def __init__(self, browser: Browser, server: Server) -> None:
+        self._browser = browser
+        self._server = server
+        self._free: list[Page] = []
+
+    @contextmanager
+    def lent(self, viewport: Any) -> Iterator[Page]:
+        """One of them, for a test; it still shows what a test before has left."""
+        page = self._free.pop() if self._free else new_context(self._browser, self._server.url).new_page()
+        listening: list[tuple[Any, Any]] = []
+
+        def listen(event: Any, listener: Any) -> None:
+            listening.append((event, listener))
+            Page.on(page, event, listener)
+
+        page.on = listen  # type: ignore[method-assign]
+        page.route_web_socket = page.add_init_script = _stays  # type: ignore[method-assign,assignment]
+        page.context.clear_cookies()
+        page.set_viewport_size(viewport)
+        yield page
+        del page.on, page.route_web_socket, page.add_init_script
+        for event, listener in listening:
+            with suppress(KeyError):  # the test has removed it
+                page.remove_listener(event, listener)
+        page.unroute_all(behavior="ignoreErrors")
+        for other in page.context.pages:
+            if other is not page:
+                other.close()
+        if page.is_closed():
+            return
+        page.emulate_media(color_scheme="light", forced_colors="none")
+        page.mouse.move(0, 0)
+        self._free.append(page)
+
+    def show(self, page: Page, route: str) -> None:
+        """Load one anew, on a route."""
+        if page.url.startswith(self._server.url):
+            page.evaluate(self.LEAVE, route)
+            page.reload()
+        else:
+            page.goto(route)
+
+
+def _stays(*_: Any, **__: Any) -> None:
+    """In place of what cannot be taken back."""
+    raise AssertionError("this stays with the page: open one with fresh=True")
+
+
+def new_context(browser: Browser, url: str, **options: Any) -> BrowserContext:
+    """A browser of its own."""
+    options = {"viewport": DESKTOP, "locale": "en-GB", "reduced_motion": "reduce", **options}
+    context = browser.new_context(base_url=url, **options)
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(WATCH)
+    return context
+
+
+@pytest.fixture(scope="session")
+def kept_pages(browser: Browser, server: Server) -> KeptPages:
+    """What `open_page` gives."""
+    return KeptPages(browser, server)
+
+
+@pytest.fixture
+def open_page(
+    browser: Browser, server: Server, problems: list[str], kept_pages: KeptPages
+) -> Iterator[Callable[..., Page]]:
+    """Opens pages, each in a browser of its own: ``open_page(person, "#/devices", viewport=…)``.
+
+    What was used before is used again, but not where there are other options, a `cable`, or changes that stay: with
+    ``fresh=True``.
+    """
+    opened = ExitStack()
+    kept: list[Page] = []
+
+    def open_(
+        person: Person | None = None,
+        route: str = "#/devices",
+        *,
+        fresh: bool = False,
+        cable: Cable | None = None,
+        viewport: Any = DESKTOP,
+        **options: Any,
+    ) -> Page:
+        if not (fresh or cable or options):
+            page = opened.enter_context(kept_pages.lent(viewport))
+            kept.append(page)
+        else:
+            context = new_context(browser, (cable or server).url, viewport=viewport, **options)
+            opened.callback(context.close)
+            page = context.new_page()
         if person is not None:
             body = {"user": person.name, "password": person.password}
-            assert context.request.post("/api/v2/login", data=body).ok
-        page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(f"thrown: {error}"))
-        page.on("console", lambda message: complain(message.type, message.text))
-        page.goto(f"/{route}")
+            assert page.context.request.post("/api/v2/login", data=body).ok
+        opened.enter_context(watched(page, problems))
+        if page in kept:
+            kept_pages.show(page, f"/{route}")
+        else:
+            page.goto(f"/{route}")
         expect(page.get_by_role("main").locator("h1")).to_be_visible()
         return page
 
-    def complain(kind: str, text: str) -> None:
-        if kind in ("error", "warning") and not NOISE.search(text):
-            problems.append(f"{kind}: {text}")
-
-    yield open_
-    for context in contexts:
-        context.close()
+    with opened:
+        yield open_
 
 
 @pytest.fixture
@@ -439,11 +558,14 @@ def axe() -> Callable[[Page], None]:
     def check(page: Page) -> None:
         # By the debugger's protocol, which is not subject to the page's policy.
         session = page.context.new_cdp_session(page)
-        session.send("Runtime.evaluate", {"expression": AXE.read_text()})
+        there = session.send("Runtime.evaluate", {"expression": "typeof axe"})
+        if there["result"]["value"] == "undefined":
+            session.send("Runtime.evaluate", {"expression": AXE.read_text()})
         answer = session.send(
             "Runtime.evaluate",
             {
-                "expression": "axe.run().then(({violations}) => violations.map(({id, help, nodes}) => "
+                "expression": "axe.run({resultTypes: ['violations']})"
+                ".then(({violations}) => violations.map(({id, help, nodes}) => "
                 "`${id}: ${help}\\n  ` + nodes.map(({html, failureSummary}) => html.slice(0, 200) + ' ' "
                 "+ failureSummary).join('\\n  ')))",
                 "awaitPromise": True,
@@ -453,5 +575,30 @@ def axe() -> Callable[[Page], None]:
         session.detach()
         assert "exceptionDetails" not in answer, answer
         assert not answer["result"]["value"], "\n".join(answer["result"]["value"])
+
+    return check
+
+
+LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "dark": {"color_scheme": "dark"},
+    "the system's own colours": {"color_scheme": "light", "forced_colors": "active"},
+    "on a phone": {"forced_colors": "none", "viewport": PHONE},
+}
+
+
+@pytest.fixture
+def in_every_look(axe: Callable[[Page], None]) -> Callable[[Page], None]:
+    """Checks a page in each of its looks; nothing is wider than the screen: ``in_every_look(page)``."""
+
+    def check(page: Page) -> None:
+        for name, look in LOOKS.items():
+            media = dict(look)
+            page.set_viewport_size(media.pop("viewport", DESKTOP))
+            page.emulate_media(**media)
+            axe(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+            dialog = page.locator("dialog[open]")
+            assert not dialog.count() or dialog.evaluate("(dialog) => dialog.scrollWidth <= dialog.clientWidth"), name
+        page.set_viewport_size(DESKTOP)
 
     return check

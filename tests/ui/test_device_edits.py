@@ -229,7 +229,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(page, fleet):
 def test_a_restart_too_short_to_be_seen_is_noticed(open_page, person, fleet):
     """Offline and online come in one batch, and the configuration that the device came back with is shown."""
     lamp = fleet.connect("lamp")
-    page = open_page(person)
+    page = open_page(person, fresh=True)
     held, sockets = [], []
     holding = []
 

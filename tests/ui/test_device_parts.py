@@ -34,13 +34,13 @@ def run(page, code, argument):
     return json.loads(page.evaluate(code, json.dumps(argument)))
 
 
-def test_a_patch_makes_one_state_of_the_other(page):
+def test_a_patch_makes_one_state_of_the_other(workbench):
     """For any two objects, the server's merge of the page's patch gives the second; none is sent without a change."""
     rng = random.Random(1)
     pairs = [({"x": tree(rng), "y": tree(rng)}, {"x": tree(rng), "z": tree(rng)}) for _ in range(400)]
     pairs = [(without_nulls(one), other) for one, other in pairs] + [(without_nulls(one),) * 2 for one, _ in pairs[:50]]
     patches = run(
-        page,
+        workbench,
         """async (text) => {
           const {patch} = await import("/ui/tree.js");
           return JSON.stringify(JSON.parse(text).map(([one, other]) => patch(one, other) ?? null));
@@ -52,7 +52,7 @@ def test_a_patch_makes_one_state_of_the_other(page):
         assert (patch is None) == (merge(one, {}) == without_nulls(other))
 
 
-def test_the_page_merges_as_the_server_does(page):
+def test_the_page_merges_as_the_server_does(workbench):
     """What the page makes of a shadow that it follows is what the server has stored, whatever an update removes."""
     rng = random.Random(3)
     pairs = [(without_nulls({"x": tree(rng), "y": tree(rng)}), {"x": tree(rng), "z": tree(rng)}) for _ in range(400)]
@@ -60,10 +60,10 @@ def test_the_page_merges_as_the_server_does(page):
       const {merge} = await import("/ui/merge.js");
       return JSON.stringify(JSON.parse(text).map(([target, patch]) => merge(target, patch)));
     }"""
-    assert run(page, code, pairs) == [merge(target, patch) for target, patch in pairs]
+    assert run(workbench, code, pairs) == [merge(target, patch) for target, patch in pairs]
 
 
-def test_paths_are_written_and_read(page):
+def test_paths_are_written_and_read(workbench):
     """Whatever is in a key, a path that was written is read as the same path."""
     rng = random.Random(2)
     paths = [[rng.choice(KEYS) for _ in range(rng.randrange(1, 5))] for _ in range(300)]
@@ -71,15 +71,15 @@ def test_paths_are_written_and_read(page):
       const {formatPath, parsePath} = await import("/ui/tree.js");
       return JSON.stringify(JSON.parse(text).map((path) => parsePath(formatPath(path))));
     }"""
-    assert run(page, code, paths) == paths
+    assert run(workbench, code, paths) == paths
     written = """async (text) => {
       const {formatPath} = await import("/ui/tree.js");
       return JSON.stringify(JSON.parse(text).map(formatPath));
     }"""
-    assert run(page, written, [["wifi", "sta", "a.b"], ["ключ"]]) == ['wifi.sta["a.b"]', "ключ"]
+    assert run(workbench, written, [["wifi", "sta", "a.b"], ["ключ"]]) == ['wifi.sta["a.b"]', "ключ"]
 
 
-def test_what_is_no_path_is_refused(page):
+def test_what_is_no_path_is_refused(workbench):
     """With words, not as another path."""
     code = """async (text) => {
       const {parsePath} = await import("/ui/tree.js");
@@ -92,12 +92,12 @@ def test_what_is_no_path_is_refused(page):
       };
       return JSON.stringify(JSON.parse(text).map(attempt));
     }"""
-    for said in run(page, code, ["", ".a", "a.", "a..b", "a b", '["a', "a[b]", '["a"]b', "[1]"]):
+    for said in run(workbench, code, ["", ".a", "a.", "a..b", "a b", '["a', "a[b]", '["a"]b', "[1]"]):
         assert said.startswith(("a path is needed", "this is no path")), said
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
-def test_zips_are_read_as_python_writes_them(page, compression):
+def test_zips_are_read_as_python_writes_them(workbench, compression):
     """With a folder or without, with a comment, packed or not: the manifest is the one in it."""
     manifest = {"name": "lamp", "platform": "esp32", "version": "1 \u202e", "build_id": "x" * 500, "parts": {}}
     for folder, comment in (("", b""), ("lamp-1.0/", b"PK\x05\x06 a comment " * 200)):
@@ -107,7 +107,7 @@ def test_zips_are_read_as_python_writes_them(page, compression):
             packed.writestr(f"{folder}manifest.json", json.dumps(manifest))
             packed.writestr(f"{folder}app.bin", bytes(100_000))
         read = run(
-            page,
+            workbench,
             """async (text) => {
               const {readFirmware} = await import("/ui/zip.js");
               const bytes = Uint8Array.from(atob(JSON.parse(text)), (sign) => sign.charCodeAt(0));
@@ -140,10 +140,10 @@ FORMATS = {
 }
 
 
-def test_argument_formats_are_understood(page):
+def test_argument_formats_are_understood(workbench):
     """The formats that Mongoose OS devices tell; of others nothing is made up."""
     code = """async (text) => {
       const {argumentsOf} = await import("/ui/views/device/arguments.js");
       return JSON.stringify(JSON.parse(text).map((format) => argumentsOf(format).map(({name, type}) => [name, type])));
     }"""
-    assert run(page, code, list(FORMATS)) == list(FORMATS.values())
+    assert run(workbench, code, list(FORMATS)) == list(FORMATS.values())

@@ -207,7 +207,7 @@ def test_a_save_that_comes_too_late_is_a_conflict(open_page, person, desire):
     """The server's 409, for a change that the page had not heard of yet: nothing is overwritten."""
     person.register("lamp")
     desire("lamp", level=1)
-    page = open_page(person, "#/devices")
+    page = open_page(person, "#/devices", fresh=True)
     deaf = []  # the page's notification socket, which goes through here and is held back from now on
 
     def hold(socket):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import expect
 
 
@@ -26,23 +25,18 @@ def answer(page, pattern, change):
     page.route(pattern, handle)
 
 
-LOOKS = [{}, {"viewport": {"width": 390, "height": 844}}, {"color_scheme": "dark"}]
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=str)
-def test_an_admin_sees_what_everybody_has(open_page, make_person, axe, look):
+def test_an_admin_sees_what_everybody_has(open_page, make_person, in_every_look):
     """By user, with the limits below; reached from the users; no wider than the screen."""
     admin, other = make_person(admin=True), make_person()
     for id in ("d1", "d2"):
         other.register(id)
-    page = open_page(admin, "#/users", **look)
+    page = open_page(admin, "#/users")
     page.get_by_role("link", name="Limits").click()
     expect(page.get_by_role("heading", name="Limits", level=1)).to_be_visible()
     expect(row(page, other.name).get_by_role("cell").nth(0)).to_have_text("2")
     expect(page.get_by_role("definition").filter(has_text="100,000")).to_be_visible()
     expect(page.get_by_text("4.0 GiB")).to_be_visible()
-    axe(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    in_every_look(page)
 
 
 def test_what_is_nearly_used_up_shows(open_page, make_person, axe):

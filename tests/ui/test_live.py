@@ -74,7 +74,7 @@ def test_silence_is_no_fault(open_page, person, tweak):
 
 def test_an_idle_page_costs_little(open_page, person):
     """A question a minute while it is looked at, none while it is hidden."""
-    page = open_page(person)
+    page = open_page(person, fresh=True)
     asked = []
     page.clock.install()
     page.reload()
@@ -198,7 +198,7 @@ def test_a_device_that_could_not_be_read_is_read_later(open_page, person):
 def test_what_was_missed_is_read_until_that_succeeds(open_page, person):
     """Something was not told and is no longer kept: the devices are read anew; twice, where that fails at first."""
     person.register("lamp", "Lamp")
-    page = open_page(person)
+    page = open_page(person, fresh=True)
     dropped, failed = [], []
 
     def pass_on(socket):

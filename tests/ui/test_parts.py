@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from playwright.sync_api import expect
 
 
@@ -13,27 +12,28 @@ def show(page, code):
     page.evaluate(f"async () => document.getElementById('main').replaceChildren(await (async () => {{{code}}})())")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('{"a": 1}', ""),
-        ("", "Line 1, column 1: JSON is expected"),
-        ('{"a": tru}', 'Line 1, column 7: "t" is not expected here'),
-        ('{\n  "a": 1,\n}', 'Line 3, column 1: "}" is not expected here'),
-        ('{"a": "x}', 'Line 1, column 7: "\\"" is not expected here'),
-        ("[1] 2", 'Line 1, column 5: "2" is not expected here'),
-        ("[" * 50, "Line 1, column 51: the text ends too early"),
-        ('{"a": [1, 2', "Line 1, column 12: the text ends too early"),
-    ],
-)
-def test_json_that_is_wrong_says_where(page, text, said, axe):
+TEXTS = [
+    ('{"a": 1}', ""),
+    ("", "Line 1, column 1: JSON is expected"),
+    ('{"a": tru}', 'Line 1, column 7: "t" is not expected here'),
+    ('{\n  "a": 1,\n}', 'Line 3, column 1: "}" is not expected here'),
+    ('{"a": "x}', 'Line 1, column 7: "\\"" is not expected here'),
+    ("[1] 2", 'Line 1, column 5: "2" is not expected here'),
+    ("[" * 50, "Line 1, column 51: the text ends too early"),
+    ('{"a": [1, 2', "Line 1, column 12: the text ends too early"),
+]
+
+
+def test_json_that_is_wrong_says_where(workbench):
     """By line and column, beside the text, which is marked as wrong."""
-    show(page, "const {jsonEditor} = await import('/ui/json_editor.js'); return jsonEditor({label: 'State'}).element")
-    area = page.get_by_label("State")
-    area.fill(text)
-    expect(page.locator(".json-status")).to_have_text(said)
-    expect(area).to_have_attribute("aria-invalid", "true" if said else "false")
-    expect(page.get_by_role("textbox")).to_have_accessible_description(said)
+    for text, said in TEXTS:
+        made = "return jsonEditor({label: 'State'}).element"
+        show(workbench, f"const {{jsonEditor}} = await import('/ui/json_editor.js'); {made}")
+        area = workbench.get_by_label("State")
+        area.fill(text)
+        expect(workbench.locator(".json-status")).to_have_text(said)
+        expect(area).to_have_attribute("aria-invalid", "true" if said else "false")
+        expect(workbench.get_by_role("textbox")).to_have_accessible_description(said)
 
 
 UPDATES = [
@@ -69,29 +69,29 @@ def test_a_shadow_followed_live_is_the_server_s(page, person):
         assert here == person.http.get("/devices/lamp/shadow").json()["state"], update
 
 
-def test_a_plot_tells_its_values(page):
+def test_a_plot_tells_its_values(workbench):
     """By the mouse, by the arrow keys, and in its name."""
     show(
-        page,
+        workbench,
         "const {plot} = await import('/ui/spark.js'); const made = plot({label: 'Heat', unit: '°C'});"
         "for (let n = 0; n < 5; n += 1) made.push(1e12 + 1000 * n, 20 + n); return made.element",
     )
-    picture = page.get_by_role("img", name="Heat: now 24 °C, between 20 °C and 24 °C")
+    picture = workbench.get_by_role("img", name="Heat: now 24 °C, between 20 °C and 24 °C")
     box = picture.bounding_box()
-    page.mouse.move(box["x"] + 2, box["y"] + 5)
-    expect(page.locator("output")).to_contain_text("20 °C at")
-    page.mouse.move(0, 0)
-    expect(page.locator("output")).to_have_text("24 °C")
+    workbench.mouse.move(box["x"] + 2, box["y"] + 5)
+    expect(workbench.locator("output")).to_contain_text("20 °C at")
+    workbench.mouse.move(0, 0)
+    expect(workbench.locator("output")).to_have_text("24 °C")
     picture.focus()
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")
-    expect(page.locator("output")).to_contain_text("23 °C at")
+    workbench.keyboard.press("ArrowLeft")
+    workbench.keyboard.press("ArrowLeft")
+    expect(workbench.locator("output")).to_contain_text("23 °C at")
 
 
-def test_rows_are_selected(page, axe):
+def test_rows_are_selected(workbench, axe):
     """By their boxes, by Space, and all at once; what goes is not selected any more."""
     show(
-        page,
+        workbench,
         """
         const {table} = await import("/ui/table.js"), {h} = await import("/ui/dom.js");
         const rows = (count) => Array.from({length: count}, (_, n) => ({id: `row${n}`}));
@@ -104,23 +104,23 @@ def test_rows_are_selected(page, axe):
         return h("section", {class: "page fill"}, h("h1", {}, "Rows"), made.element, said);
         """,
     )
-    said = page.get_by_label("Selected")
-    page.get_by_label("Select row1").check()
+    said = workbench.get_by_label("Selected")
+    workbench.get_by_label("Select row1").check()
     expect(said).to_have_text("row1")
-    page.get_by_role("row", name="row2").focus()
-    page.keyboard.press("Space")
+    workbench.get_by_role("row", name="row2").focus()
+    workbench.keyboard.press("Space")
     expect(said).to_have_text("row1,row2")
-    axe(page)
-    page.evaluate("window.fewer()")
+    axe(workbench)
+    workbench.evaluate("window.fewer()")
     expect(said).to_have_text("row1")
-    page.get_by_label("Select all").check()
+    workbench.get_by_label("Select all").check()
     expect(said).to_have_text("row1,row0")
-    expect(page.get_by_role("row", selected=True)).to_have_count(2)
+    expect(workbench.get_by_role("row", selected=True)).to_have_count(2)
 
 
-def test_a_confirmation_says_what_is_lost(page, axe):
+def test_a_confirmation_says_what_is_lost(workbench, axe):
     """The focus is on the harmless button; an error stays in the dialog; Escape changes nothing."""
-    page.evaluate(
+    workbench.evaluate(
         """async () => {
           const {ask} = await import("/ui/dialog.js");
           let tries = 0;
@@ -132,15 +132,15 @@ def test_a_confirmation_says_what_is_lost(page, axe):
           window.again();
         }"""
     )
-    dialog = page.get_by_role("dialog", name="Delete lamp?")
+    dialog = workbench.get_by_role("dialog", name="Delete lamp?")
     expect(dialog).to_contain_text("Its shadow is lost.")
     expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
-    axe(page)
+    axe(workbench)
     dialog.get_by_role("button", name="Delete").click()
     expect(dialog.get_by_role("alert")).to_have_text("The device is busy.")
     dialog.get_by_role("button", name="Delete").click()
     expect(dialog).to_be_hidden()
-    page.evaluate("void window.again()")
-    page.keyboard.press("Escape")
-    expect(page.locator("dialog")).to_have_count(0)  # it goes with its answer
-    assert page.evaluate("window.answers") == [True, False]
+    workbench.evaluate("void window.again()")
+    workbench.keyboard.press("Escape")
+    expect(workbench.locator("dialog")).to_have_count(0)  # it goes with its answer
+    assert workbench.evaluate("window.answers") == [True, False]

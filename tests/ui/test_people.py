@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import httpx
-import pytest
 from playwright.sync_api import expect
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
@@ -18,7 +17,8 @@ def row(page, name):
 
 def works(server, key):
     """Whether a key opens anything."""
-    return httpx.get(f"{server.url}/api/v2/me", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    url, headers = f"{server.url}/api/v2/me", {"Authorization": f"Bearer {key}"}
+    return httpx.get(url, headers=headers, verify=False).status_code == 200
 
 
 # Keys
@@ -69,23 +69,18 @@ def test_an_error_stays_in_the_dialog(open_page, person):
     expect(page.get_by_role("dialog", name="The new key")).to_be_visible()
 
 
-LOOKS = [{}, {"viewport": {"width": 390, "height": 844}}, {"color_scheme": "dark"}]
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=str)
-def test_every_look(open_page, make_person, axe, look):
+def test_every_look(open_page, make_person, in_every_look):
     """Hostile names of keys stay text; no view is wider than the screen, and all are accessible."""
     admin = make_person(admin=True)
     for name in HOSTILE:
         admin.http.post("/keys", json={"name": name})
-    page = open_page(admin, "#/keys", **look)
+    page = open_page(admin, "#/keys")
     for name in HOSTILE:
         expect(page.get_by_role("table").get_by_text(name, exact=True)).to_be_visible()
     for view in ("keys", "users", "profile"):
         page.goto(f"/#/{view}")
         expect(page.get_by_role("heading", name=view, level=1)).to_be_visible()
-        axe(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        in_every_look(page)
 
 
 # Users

@@ -142,7 +142,7 @@ def test_what_another_browser_does_shows(open_page, person):
 
 def test_a_list_that_is_looked_at_is_read_again(open_page, person):
     """Every so often, by itself; and not while the page is hidden."""
-    page = open_page(person, "#/profile")
+    page = open_page(person, "#/profile", fresh=True)
     page.clock.install()
     page.goto("/#/keys")
     expect(page.get_by_role("heading", name="No keys yet")).to_be_visible()

@@ -7,11 +7,10 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
-from children import default_signals
+from forked import CHEAP_MDASH, Forked
 from playwright.sync_api import expect
 
 NGINX = """
@@ -44,21 +43,22 @@ def behind(tmp_path_factory):
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("nginx is not installed: see tests/run")
     folder = tmp_path_factory.mktemp("nginx")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
-    command = [sys.executable, "-m", "mdashcore.cli", "serve", "--bind", "127.0.0.1:0", "--store", "memory://"]
+    command = ["serve", "--bind", "127.0.0.1:0", "--store", "memory://"]
     command += ["--root-path", "/mdash", "--register-user", "alice:correct horse", "--log-level", "warning"]
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    with default_signals():
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    with process:
-        address = re.search(r"http://(\S+)/mdash", process.stdout.readline())[1]
+    output, its_output = os.pipe()
+    process = Forked(*CHEAP_MDASH, *command, stdout=its_output, env=environment)
+    os.close(its_output)
+    with os.fdopen(output) as lines:
+        address = re.search(r"http://(\S+)/mdash", lines.readline())[1]
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, server=address))
         proxy = subprocess.Popen([nginx, "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", "stderr"])
         with proxy:
             _wait_for(port)
             yield f"http://127.0.0.1:{port}"
             proxy.terminate()
-        process.terminate()
+        process.kill()
 
 
 def _wait_for(port):
@@ -114,15 +114,15 @@ def test_the_page_below_a_path(behind, visit, portal, tmp_path):
     assert server == f"ws{behind.removeprefix('http')}/mdash"
     assert f"dash.server={server}/api/v2/rpc" in shown.inner_text()
 
-    command = [sys.executable, "-m", "mdashcore.cli", "device", "--server", server, "--token", token, "--quiet"]
-    with default_signals():
-        device = subprocess.Popen([*command, "--id", "lamp", "--folder", str(tmp_path / "lamp")])
-    with device:
+    command = ["device", "--server", server, "--token", token, "--quiet", "--id", "lamp"]
+    device = Forked(*CHEAP_MDASH, *command, "--folder", str(tmp_path / "lamp"))
+    try:
         expect(shown.get_by_text("It is connected.")).to_be_visible()
         page.keyboard.press("Escape")
         page.goto(f"{behind}/mdash/#/device/lamp/shadow")
         expect(page.get_by_text("fw_version").first).to_be_visible()
-        device.terminate()
+    finally:
+        device.kill()
 
     assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
     paths = {url.removeprefix(behind) for url in visit.asked}
