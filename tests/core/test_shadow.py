@@ -155,9 +155,9 @@ MALFORMED = [
     ({"state": {"desired": {"\udfff": None}}}, "State contains a value that JSON in UTF-8 cannot hold"),
     ({"state": {"desired": {"a": 10**5000}}}, "State contains a value that JSON in UTF-8 cannot hold"),
     ({"state": {"desired": CYCLE}}, "JSON contains too many levels of nesting; maximum is 10"),
-    ({"state": {"desired": nested(100_000)}}, "JSON contains too many levels of nesting; maximum is 10"),
+    ({"state": {"desired": nested(20_000)}}, "JSON contains too many levels of nesting; maximum is 10"),
     (
-        {"state": {"desired": {"a": nested(100_000, array=True)}}},
+        {"state": {"desired": {"a": nested(20_000, array=True)}}},
         "JSON contains too many levels of nesting; maximum is 10",
     ),
 ]
@@ -506,7 +506,7 @@ def test_stored_form() -> None:
         STORED | {"state": STORED["state"] | {"desired": None}},
         STORED | {"state": STORED["state"] | {"desired": {"a": {"b": None}}}},
         STORED | {"state": STORED["state"] | {"desired": {"a": {"c": 1}}}},
-        STORED | {"state": STORED["state"] | {"desired": nested(100_000)}},
+        STORED | {"state": STORED["state"] | {"desired": nested(20_000)}},
         STORED | {"state": {"desired": None}, "timestamps": {"desired": 7}},
         STORED | {"state": {"desired": 5}, "timestamps": {"desired": 7}},
         STORED | {"timestamps": None},
