@@ -22,7 +22,7 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, immediate_sender
+from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, direct_stream
 
 __all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Handler", "Link", "Outcome", "PeerEvent", "late"]
 
@@ -84,7 +84,7 @@ class Link:
 
     __slots__ = (
         "_callers",
-        "_immediate",
+        "_direct",
         "_latest",
         "_on_rejected",
         "_spawn",
@@ -104,7 +104,7 @@ class Link:
         self.stream: MessageStream = stream
         self.connection: Connection = connection or Connection()
         self._spawn = spawn
-        self._immediate = immediate_sender(stream)
+        self._direct = direct_stream(stream)
         self._writing = False
         self._latest: tuple[str, object] | None = None
         self._on_rejected = on_rejected
@@ -114,8 +114,8 @@ class Link:
     async def run(self, handler: Handler) -> None:
         """Read until the connection ends. `handler` is awaited for each event before the next one."""
         self._wake_writer()  # for control frames that the handshake has caused
-        if self._immediate is not None:
-            self._immediate.on_message = partial(self._receive_now, handler)
+        if self._direct is not None:
+            self._direct.on_message = partial(self._receive_now, handler)
         try:
             while (message := await self.stream.receive()) is not None:
                 for peer_event in self._receive(message):
@@ -258,7 +258,7 @@ class Link:
     def _wake_writer(self) -> None:
         if self._writing or not (self.connection.has_data_to_send or self.stream.control_pending):
             return
-        if self._immediate is None or not self._immediate.send_nowait(self.connection.data_to_send()):
+        if self._direct is None or not self._direct.send_nowait(self.connection.data_to_send()):
             self._writing = True
             self._spawn(self._write)
 

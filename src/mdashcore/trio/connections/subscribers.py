@@ -18,7 +18,7 @@ from mdashcore._errors import LimitReached, MdashError, StorageError, Unauthenti
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.background import Background
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
-from mdashcore.trio.transport.stream import BrokenMessage, Keepalive, PingableStream, Pinger, immediate_sender
+from mdashcore.trio.transport.stream import BrokenMessage, Keepalive, PingableStream, Pinger, direct_stream
 
 __all__ = ["Authenticate", "Subscriber", "Subscribers"]
 
@@ -62,11 +62,11 @@ class Subscriber:
         self._queue: deque[FeedItem] = deque()
         self._behind = False
         self._wakeup = trio.Event()
-        self._immediate = immediate_sender(stream)
+        self._direct = direct_stream(stream)
         self._next: int | None = None  # the offset to be sent next, while the sender waits for it
         stream.on_control = lambda: self._wakeup.set()
-        if self._immediate is not None:
-            self._immediate.on_message = _not_listened_to
+        if self._direct is not None:
+            self._direct.on_message = _not_listened_to
 
     @property
     def queued(self) -> int:
@@ -75,9 +75,9 @@ class Subscriber:
 
     def offer(self, item: FeedItem) -> None:
         """Send or queue a new notification. Never waits."""
-        if item.offset == self._next and self._immediate is not None and not self.stream.control_pending:
+        if item.offset == self._next and self._direct is not None and not self.stream.control_pending:
             self._next += 1
-            if not self._immediate.send_nowait((item.frame,)):
+            if not self._direct.send_nowait((item.frame,)):
                 self._wakeup.set()  # the sender sends the rest
             return
         if len(self._queue) >= MAX_QUEUE:

@@ -14,13 +14,13 @@ __all__ = [
     "READ_SIZE",
     "SEND_TIMEOUT",
     "BrokenMessage",
-    "EagerStream",
+    "DirectStream",
     "Keepalive",
     "MessageStream",
     "PingableStream",
     "Pinger",
     "close_now",
-    "immediate_sender",
+    "direct_stream",
     "write_now",
 ]
 
@@ -72,7 +72,7 @@ class MessageStream(Protocol):
         """Cut the connection without a close frame. `receive` ends immediately."""
 
 
-class EagerStream(MessageStream, Protocol):
+class DirectStream(MessageStream, Protocol):
     """A stream that often needs no task to be woken, which is most of the cost of a message."""
 
     on_message: Callable[[bytes | BrokenMessage], bool]
@@ -85,9 +85,9 @@ class EagerStream(MessageStream, Protocol):
         """
 
 
-def immediate_sender(stream: MessageStream) -> EagerStream | None:
-    """Return the stream if it is eager, else `None`. `isinstance` would take as long as half a handshake."""
-    return cast(EagerStream, stream) if hasattr(stream, "send_nowait") else None
+def direct_stream(stream: MessageStream) -> DirectStream | None:
+    """Return the stream if it is direct, else `None`. `isinstance` would take as long as half a handshake."""
+    return cast(DirectStream, stream) if hasattr(stream, "send_nowait") else None
 
 
 async def close_now(stream: trio.abc.Stream) -> None:
