@@ -11,7 +11,7 @@ from rows import every_row
 
 from mdashcore._errors import StorageError, Unauthenticated
 from mdashcore.hub.sessions import IDLE, SESSION_TOUCH, TOTAL, Sessions
-from mdashcore.server import gateway
+from mdashcore.server import handshakes
 from mdashcore.server.auth import SESSION_COOKIE
 from mdashcore.server.auth.login_failures import LOCK, MAX_FAILURES
 from mdashcore.testing.device import connect_device
@@ -289,7 +289,7 @@ async def test_an_account_has_only_so_many_sessions(alice):
 
 async def test_a_socket_ends_with_its_session(alice, anyone, password, origin, monkeypatch):
     """Also where time ends it, which nobody tells: the gateway looks now and then."""
-    monkeypatch.setattr(gateway, "SESSION_CHECK", 0.05)
+    monkeypatch.setattr(handshakes, "SESSION_CHECK", 0.05)
     cookie = await log_in(anyone, "alice", password)
     hub = alice.server.service.hub
     async with notify(alice.server, **cookie, **origin) as socket:

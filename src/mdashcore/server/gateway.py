@@ -9,39 +9,28 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from math import inf
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import trio
 
-from mdashcore import _json, identity
-from mdashcore._errors import InvalidInput, MdashError, NotFound, Unauthenticated, status_of
-from mdashcore.server import errors
-from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PARAMETERS, NOTIFY_PATH
-from mdashcore.server.asgi import LINGER, App, Receive, Scope, Send, respond_error
-from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer
+from mdashcore._errors import MdashError, NotFound
+from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PATH
+from mdashcore.server.asgi import App, Receive, Scope, Send, respond_error
+from mdashcore.server.handshakes import Handshakes, Socket, wants_socket
 from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
-from mdashcore.server.http.forwarded import Client, peer_of
-from mdashcore.server.http.request_id import current
 from mdashcore.server.http.root_path import Elsewhere, RootPath
 from mdashcore.server.immediate import ImmediateLane, ImmediateLink
 from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
-from mdashcore.server.query import check_query, query_value
 from mdashcore.server.service import Service
-from mdashcore.server.traffic import responses
 from mdashcore.storage import INSTANT
-from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, Link
-from mdashcore.trio.connections.subscribers import Subscriber
-from mdashcore.trio.transport.handshake import Request
+from mdashcore.trio.connections.link import TRY_AGAIN_LATER, Link
 from mdashcore.trio.transport.readiness import Inflow
-from mdashcore.trio.transport.server_websocket import ServerWebSocket
-from mdashcore.trio.transport.skipped import MAX_SKIPPED
 from mdashcore.trio.transport.stream import READ_SIZE, close_now
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
@@ -51,21 +40,7 @@ _log = logging.getLogger(__name__)
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # others are refused immediately
-SESSION_CHECK: Final = 300.0  # seconds between two checks whether a socket's session still exists; a check counts as a
-# use of the session
 SHUTDOWN_GRACE: Final = 2.0  # seconds that running requests have when the server goes down
-
-
-Serve: TypeAlias = Callable[[], Awaitable[None]]
-"""Serves a socket to its end."""
-
-
-class _Socket(NamedTuple):
-    """The socket that a connection has become by its handshake."""
-
-    ws: ServerWebSocket
-    serve: Serve
-    """Serves the socket. Does nothing if the handshake was refused."""
 
 
 class Gateway:
@@ -88,9 +63,10 @@ class Gateway:
         root = "" if only_app else service.settings.root_path
         self._root = RootPath(root)
         is_instant = INSTANT in service.hub.backend.capabilities
-        lane_type, self._link_type = (ImmediateLane, ImmediateLink) if is_instant else (FastLane, Link)
+        lane_type, link_type = (ImmediateLane, ImmediateLink) if is_instant else (FastLane, Link)
         self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value), is_open=not only_app)
         self._ids = self._lane.ids
+        self._handshakes = Handshakes(service, link_type)
         self._slow_lane = SlowLane(app or _no_app, self._lane.closing, root)
 
     @property
@@ -144,7 +120,7 @@ class Gateway:
             inflow.close()
             await close_now(stream)
 
-    async def _serve_http(self, stream: trio.abc.Stream, inflow: Inflow) -> _Socket | None:
+    async def _serve_http(self, stream: trio.abc.Stream, inflow: Inflow) -> Socket | None:
         """Answer plain requests in the fast lane. Pass any other request, with the bytes that follow, to its handler.
 
         Returns:
@@ -156,7 +132,7 @@ class Gateway:
                 return await self._answer_requests(connection)
         return None
 
-    async def _answer_requests(self, connection: HttpConnection) -> _Socket | None:
+    async def _answer_requests(self, connection: HttpConnection) -> Socket | None:
         scope, stream = connection.scope, connection.stream
         if isinstance(stream, trio.SSLStream):
             with _member(self._heads, scope), connection.waiting():
@@ -170,9 +146,9 @@ class Gateway:
                 judge = Next.END
                 continue
             data = below
-            if self._sockets and _wants_socket(data):
+            if self._sockets and wants_socket(data):
                 scope.deadline = inf
-                if (socket := await self._handshake(connection, data)) is not None:
+                if (socket := await self._handshakes.answer(connection, data)) is not None:
                     return socket
                 judge = Next.ELSEWHERE
             else:
@@ -223,61 +199,6 @@ class Gateway:
         await connection.send(refusal(431, words))
         await connection.linger()
 
-    async def _handshake(self, connection: HttpConnection, head: bytes) -> _Socket | None:
-        """Answer a handshake. Returns `None` if the bytes cannot be read as one."""
-        ws = ServerWebSocket(connection.stream, inflow=connection.inflow)
-        request = ws.feed(head)
-        if request is None:
-            return None
-        path, _, query = request.path.partition("?")
-        try:
-            if path == DEVICE_PATH:
-                serve = await self._device(ws, request, query)
-            else:
-                serve = await self._subscriber(ws, request, query, self._client(connection.stream, request))
-        except MdashError as exc:
-            await _refuse(connection, exc, from_page="Origin" in request.headers)
-            return _Socket(ws, _nothing)
-        connection.set_unread_timeout(0)  # a WebSocket has pings
-        accepted = await ws.accept(request, {"X-Request-Id": connection.request_id})
-        responses[101 if accepted else 400] += 1
-        current.set("")  # what the socket does is not done for the handshake any more
-        return _Socket(ws, serve if accepted else _nothing)
-
-    async def _device(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
-        token = bearer(_authorization(request))
-        self._service.node.devices.conduct.check(identity.hash_token(token), trio.current_time())
-        device = await self._service.hub.registry.authenticate(token)
-        ws.owner = device.account
-        check_query(query, ())
-        ws.limit(self._service.node.devices.limits.max_message, MAX_SKIPPED)
-        return partial(self._service.node.devices.serve, device, ws, self._link_type)
-
-    def _client(self, stream: trio.abc.Stream, request: Request) -> Client:
-        scheme = "https" if isinstance(stream, trio.SSLStream) else "http"
-        return self._service.proxies.client(peer_of(stream), scheme, partial(_field, request))
-
-    async def _subscriber(self, ws: ServerWebSocket, request: Request, query: str, client: Client) -> Serve:
-        browser = Browser.of(
-            partial(_field, request),
-            safe=False,
-            cookie=SessionCookie.of(client.scheme, self._service.settings.root_path),
-        )
-        credentials = _authorization(request), query, browser, client.address
-        authenticate = partial(self._service.authenticator.authenticate, *credentials)
-        principal = await authenticate()
-        if principal.session is None:  # a browser hides an answer from its page: there `serve` closes with the reason
-            self._service.node.subscribers.check_room(principal.account)
-        ws.owner = principal.account
-        check_query(query, NOTIFY_PARAMETERS)
-        feed = self._service.hub.feed
-        start = _start(query)
-        if start is None:
-            start = await feed.end(principal.account)  # before the client is told that it is subscribed
-        subscriber = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
-        serve = partial(self._service.node.subscribers.serve, subscriber, authenticate=authenticate)
-        return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)
-
     async def _cut_off(self, deadline: float) -> None:
         """Close the streams at the deadline, also under code that shields its reads or writes from cancellation."""
         await trio.sleep_until(deadline)
@@ -299,80 +220,6 @@ def _elsewhere(found: Elsewhere) -> bytes:
     """Return the answer to a request that is not below the root path."""
     answer = refusal(found.status, found.words, **found.headers)
     return answer if found.has_body else answer[: answer.index(b"\r\n\r\n") + 4]
-
-
-def _wants_socket(head: bytes) -> bool:
-    line, _, fields = head.partition(b"\r\n\r\n")[0].partition(b"\r\n")
-    path = line.split(b" ")[1].partition(b"?")[0] if line.startswith(b"GET ") else b""
-    return path in (DEVICE_PATH.encode(), NOTIFY_PATH.encode()) and b"\r\nupgrade:" in b"\r\n" + fields.lower()
-
-
-def _field(request: Request, name: str) -> str | None:
-    """Return a header's value; the values of several fields as a list (RFC 9110, section 5.3)."""
-    return ", ".join(request.headers.get_all(name)) or None
-
-
-def _authorization(request: Request) -> str | None:
-    """Return the value of `Authorization`; the values of several fields as a list, which is never valid."""
-    return _field(request, "Authorization")
-
-
-def _start(query: str) -> int | None:
-    value = query_value(query, "start")
-    if value is None:
-        return None
-    if not value.isascii() or not value.isdigit() or len(value) > 18:
-        raise InvalidInput("start is the offset of a notification")
-    return int(value)
-
-
-async def _with_session(
-    serve: Callable[[], Awaitable[None]], authenticate: Callable[[], Awaitable[Principal]], ws: ServerWebSocket
-) -> None:
-    """Serve as long as the session lasts. It may expire while the socket is open."""
-
-    async def watch() -> None:
-        while True:
-            await trio.sleep(SESSION_CHECK)
-            try:
-                await authenticate()
-            except Unauthenticated:
-                ws.close(POLICY_VIOLATION, "the session has ended")
-                return
-            except MdashError as exc:
-                _log.warning("a session could not be checked, trying again: %s", exc)
-
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
-            await serve()
-        except Exception as exc:  # raised below, because exceptions leave a nursery as a group
-            failure = exc
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-
-
-async def _refuse(connection: HttpConnection, error: MdashError, *, from_page: bool) -> None:
-    """Answer a handshake with an error. The answer costs little work, because devices may dial in a busy loop."""
-    body = _json.encode(errors.body(error))
-    responses[status_of(error)] += 1
-    fields = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        "X-Request-Id": connection.request_id,
-        **errors.headers(error, from_page=from_page),
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    with trio.fail_after(LINGER):
-        await connection.stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
-    await connection.linger()
-
-
-async def _nothing() -> None:
-    """Do nothing. A refused handshake is served with this."""
 
 
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
