@@ -343,9 +343,9 @@ class RawSocket:
 
     async def response(self) -> RawResponse:
         """The next HTTP response; the body by its Content-Length."""
-        head = [bytes(await self._read(self._reader.read_line(2**14, AssertionError))).rstrip(b"\r\n")]
+        head = [bytes(await self._read(self._reader.read_line(2**14))).rstrip(b"\r\n")]
         while head[-1]:
-            head.append(bytes(await self._read(self._reader.read_line(2**14, AssertionError))).rstrip(b"\r\n"))
+            head.append(bytes(await self._read(self._reader.read_line(2**14))).rstrip(b"\r\n"))
         fields = [line.decode("latin-1").split(":", 1) for line in head[1:-1]]
         headers = {name.strip().lower(): value.strip() for name, value in fields}
         body = await self._read(self._reader.read_exact(int(headers.get("content-length", 0))))
