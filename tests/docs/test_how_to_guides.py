@@ -5,20 +5,13 @@ from __future__ import annotations
 import configparser
 import json
 import logging
-import os
 import re
-import shlex
 import shutil
-import socket
-import ssl
 import subprocess
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
+import attrs
 import pytest
 import trustme
 
@@ -87,15 +80,24 @@ def test_configuration_files_can_be_loaded(page, tmp_path, path):
     assert config.certfile
 
 
-def test_the_proxies_can_be_loaded(page, tmp_path):
-    """The lines for a server behind a proxy are ones that `--config` takes, and that mean something."""
+def test_the_configuration_for_a_proxy(tmp_path):
+    """The file is one that `--config` takes, and it trusts a proxy on the same machine. Its example of a user can be
+    used by removing the number signs."""
+    text = (ROOT / "deploy/mdash.toml").read_text(encoding="utf-8")
     file = tmp_path / "mdash.toml"
-    file.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
+    file.write_text(re.sub(r"^# (?=\[\[users|\w+ = )", "", text, flags=re.MULTILINE))
     config = load_config(file)
+    assert (config.users[0].name, config.users[0].admin) == ("admin", True)
+    assert attrs.evolve(config, users=()) == load_config(ROOT / "deploy/mdash.toml")
     found = Proxies(config.trusted_proxies, config.forwarded_header).client(
         "127.0.0.1", "http", {"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https"}.get
     )
     assert found == Client("192.0.2.7", "https")
+
+
+def test_the_page_has_the_files_as_they_are(run):
+    """Each file of the folder deploy, and no other."""
+    run("python3 docs/deploy_files.py --check", cwd=ROOT)
 
 
 REQUEST = "5f0c1d9a3b7e2468"  # as the page has it
@@ -180,19 +182,10 @@ def test_the_server_runs_with_the_file_and_tls(page, start, run, tmp_path):
         assert process.interrupt() == 0
 
 
-def test_the_unit_starts_what_there_is(page, tmp_path):
-    """What the systemd unit runs is a command line that `mdash` takes, with variables that it reads."""
-    unit = configparser.ConfigParser(interpolation=None, strict=False, comment_prefixes=("#",))
-    unit.optionxform = str
-    unit.read_string(page("docs/how_to_guides/run_the_server.md").code("unit"))
-    program, command, *arguments = shlex.split(unit["Service"]["ExecStart"])
-    assert program.endswith("/bin/mdash")
-    (tmp_path / "mdash.toml").touch()
-    serve = cli.commands[command]
-    serve.make_context(command, [word.replace("/etc/mdash", str(tmp_path)) for word in arguments])
-    read = {option.envvar for option in serve.params}
-    variables = {word.split("=")[0] for word in unit["Service"]["Environment"].split()}
-    assert variables <= read
+def test_every_variable_is_read(page):
+    """By the server, or by the file for Caddy."""
+    read = {option.envvar for option in cli.commands["serve"].params}
+    read |= set(re.findall(r"\{\$(MDASH_\w+)", (ROOT / "deploy/Caddyfile").read_text(encoding="utf-8")))
     assert set(re.findall(r"MDASH_\w+", page("docs/how_to_guides/run_the_server.md").text)) <= read
 
 
@@ -213,184 +206,6 @@ def test_a_backup_goes_into_another_storage(page, mdash, start, as_admin, tmp_pa
     with start(f"exec {serve} --bind 127.0.0.1:0") as process:
         url = process.expect(r"^Listening on (\S+)$")[1]
         assert "admin" in mdash("mdash user list", env={**as_admin, "MDASH_SERVER": url})
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A file with a certificate, its chain and its key."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "mdash.pem")
-    return tmp_path / "mdash.pem"
-
-
-NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder}; scgi_temp_path {folder};
-    {code}
-}}
-"""
-
-
-@pytest.fixture
-def open_proxy(page, start, certificate, tmp_path):
-    """Runs a proxy with the page's configuration before a server's address: a context that gives its port."""
-
-    @contextmanager
-    def opened(name: str, server: str, mark: str | None = None) -> Iterator[int]:
-        program = shutil.which(name)
-        if program is None and not os.environ.get("CI"):
-            pytest.skip(f"THIS MACHINE HAS NO {name}")
-        (block,) = [
-            block
-            for block in page("docs/how_to_guides/run_the_server.md").blocks(mark or name)
-            if block.mark == (mark or name)
-        ]
-        code = block.code
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            free_port = sock.getsockname()[1]
-        places = {
-            "127.0.0.1:8080": server,
-            "listen 443": f"listen 127.0.0.1:{free_port}",
-            "bind :443": f"bind 127.0.0.1:{free_port}",
-            "/etc/nginx/cert.pem": str(certificate),
-            "/etc/nginx/key.pem": str(certificate),
-            "/etc/haproxy/mdash.pem": str(certificate),
-        }
-        for place, value in places.items():
-            code = code.replace(place, value)
-        file = tmp_path / "proxy.conf"
-        file.write_text(NGINX.format(code=code, folder=tmp_path) if name == "nginx" else code)
-        command = f"{program} -c {file} -p {tmp_path} -e stderr" if name == "nginx" else f"{program} -db -f {file}"
-        with start(f"exec {command}"):
-            yield free_port
-
-    return opened
-
-
-@pytest.fixture
-def proxy(request, open_proxy, served):
-    """One of the proxies before the first server; its port."""
-    with open_proxy(request.param, served) as port:
-        yield port
-
-
-@pytest.mark.parametrize("name", ["nginx", "haproxy"])
-def test_the_server_knows_who_comes_through_a_proxy(page, start, open_proxy, tmp_path, name):
-    """With the page's configuration of both: the log has the client's address, whatever the client says, and the
-    browser gets the cookie for TLS."""
-    config = tmp_path / "mdash.toml"
-    config.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
-    command = f"exec mdash serve --bind 127.0.0.1:0 --register-admin {ADMIN} --config {config}"
-    with start(command) as server:
-        address = server.expect(r"^Listening on http://(\S+)$")[1]
-        with open_proxy(name, address) as port:
-            connect(port).close()
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            transport = httpx.HTTPTransport(local_address="127.0.0.5", verify=context)
-            forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http"}
-            with httpx.Client(transport=transport, base_url=f"https://127.0.0.1:{port}", timeout=30) as client:
-                for password, status in [("wrong", 401), ("SECRET", 200)]:
-                    body = {"user": "admin", "password": password}
-                    response = client.post("/api/v2/login", json=body, headers=forged)
-                    assert response.status_code == status
-                assert response.headers["set-cookie"].startswith("__Host-mdash_session=admin:")
-                assert response.headers["strict-transport-security"].startswith("max-age=")
-                assert client.get("/api/v2/session").json()["user"] == "admin"
-        server.expect(r'login failed: address=127\.0\.0\.5 name="admin"')
-
-
-@pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True)
-def test_a_proxy_may_reuse_its_connections(mdash, as_admin, proxy):
-    """With the page's configuration: requests, and then a WebSocket, on connections that the proxy keeps."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    key = re.search(r"mdk_\S+", mdash("mdash key add proxy", env=as_admin))[0]
-
-    def ask(target: str, *fields: str) -> bytes:
-        lines = [f"GET {target} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}", *fields, "", ""]
-        with connect(proxy) as plain, context.wrap_socket(plain) as sock:
-            sock.sendall("\r\n".join(lines).encode())
-            return sock.makefile("rb").readline()
-
-    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-    for _ in range(3):
-        assert b" 200 " in ask("/healthz")
-        assert b" 200 " in ask("/api/v2/devices")
-        said = ask("/api/v2/notify", *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
-        assert b" 101 " in said
-
-
-CADDY = """
-{{ admin off
-auto_https off
-}}
-http://127.0.0.1:{port} {{
-    handle /mdash/* {{
-        reverse_proxy {server}
-    }}
-    respond "a neighbour"
-}}
-"""
-
-
-@pytest.mark.parametrize("name", ["nginx", "caddy"])
-def test_the_server_is_below_a_path(page, mdash, start, open_proxy, free_address, tmp_path, name):
-    """Behind nginx with the page's configuration, and behind Caddy; a login, a device and what is told of it."""
-    config = tmp_path / "mdash.toml"
-    config.write_text(page("docs/how_to_guides/run_the_server.md").code("proxies"))
-    options = "--bind 127.0.0.1:0 --store memory:// --root-path /mdash"
-    with ExitStack() as stack:
-        server = stack.enter_context(start(f"exec mdash serve {options} --register-admin {ADMIN} --config {config}"))
-        address = server.expect(r"^Listening on http://(\S+)/mdash$")[1]
-        if name == "nginx":
-            base = f"https://localhost:{stack.enter_context(open_proxy(name, address, 'nginx path'))}"
-            env = {"MDASH_CAFILE": str(tmp_path / "ca.pem")}
-        else:
-            program = shutil.which(name)
-            if program is None:
-                pytest.skip(f"THIS MACHINE HAS NO {name}")
-            (tmp_path / "Caddyfile").write_text(CADDY.format(port=free_address.partition(":")[2], server=address))
-            stack.enter_context(start(f"exec {program} run --adapter caddyfile --config {tmp_path / 'Caddyfile'}"))
-            base, env = f"http://{free_address}", {}
-        connect(int(base.rpartition(":")[2])).close()
-        context = ssl.create_default_context(cafile=env.get("MDASH_CAFILE"))
-        with httpx.Client(base_url=base, verify=context, timeout=30) as client:
-            assert client.get("/").text.strip() == "a neighbour"
-            assert client.get("/mdash/healthz").json() == {"status": "ok"}
-            assert '="/mdash/ui/app.js"' in client.get("/mdash/", headers={"Accept": "text/html"}).text
-            body = {"user": "admin", "password": "SECRET"}
-            response = client.post("/mdash/api/v2/login", json=body)
-            cookie = "__Secure-mdash_session" if name == "nginx" else "mdash_session"
-            assert response.headers["set-cookie"].startswith(f"{cookie}=admin:")
-            assert "; Path=/mdash/" in response.headers["set-cookie"]
-            assert client.get("/mdash/api/v2/session").json()["user"] == "admin"
-        env |= {"MDASH_SERVER": f"{base}/mdash", "MDASH_USER": ADMIN}
-        token = mdash("mdash devices add lamp", env=env).split()[1]
-        device = stack.enter_context(start(f"exec mdash device --token {token}", env=env))
-        device.expect("connected")
-        assert '"app":"virtual-' in mdash("mdash call lamp Sys.GetInfo", env=env)
-        key = re.search(r"mdk_\S+", mdash("mdash key add path", env=env))[0]
-        listener = stack.enter_context(start("exec mdash notify --start 0", env={**env, "MDASH_KEY": key}))
-        listener.expect("online")
-
-
-def connect(port: int) -> socket.socket:
-    """A connection to a program that is about to listen."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=5)
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 # Connect a device

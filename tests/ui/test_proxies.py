@@ -1,0 +1,484 @@
+"""The proxies that `deploy/` has a configuration for, each in front of a server: the real proxy, with the very file.
+
+Only ports and certificates are changed, and the time-outs that a test would have to wait for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import attrs
+import httpx
+import pytest
+import trio
+import trustme
+from children import default_signals
+from playwright.sync_api import expect
+
+from mdashcore import firmware
+from mdashcore.server.config import load_config
+from mdashcore.server.run import RunningServer, open_server
+from mdashcore.trio.agent import Agent
+from mdashcore.trio.node import NodeSettings
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs/how_to_guides/run_the_server.md"
+
+FILES = ("nginx.conf", "Caddyfile", "haproxy.cfg")
+PROGRAMS = {"nginx.conf": "nginx", "Caddyfile": "caddy", "haproxy.cfg": "haproxy"}
+
+IDLE = 1.5  # seconds in place of 60, after which a proxy closes a WebSocket that carries nothing
+PING_INTERVAL = 0.3  # seconds in place of 15
+ANSWER = 2  # seconds in place of 130 that an answer may take
+
+NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr;
+events {{ worker_connections 512; }}
+http {{
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    include {folder}/nginx.conf;
+}}
+"""
+
+CADDY = """
+{{
+	admin off
+	skip_install_trust
+	storage file_system {folder}/caddy
+	http_port {plain}
+}}
+import {folder}/Caddyfile
+"""
+
+NEIGHBOURS = {
+    "nginx.conf": ("location /", 'location = / {{ default_type text/html; return 200 "{}"; }}\n    location /'),
+    "Caddyfile": ("handle @mdash", 'header Content-Type text/html\n\trespond / "{}"\n\thandle @mdash'),
+    "haproxy.cfg": (
+        "use_backend mdash",
+        "http-request return status 200 content-type text/html string '{}' if {{ path / }}\n    use_backend mdash",
+    ),
+}
+"""How to serve another page at the root of the host: what is replaced, and by what."""
+
+NEIGHBOUR = "<h1>A neighbour</h1>"
+
+
+@attrs.frozen
+class Site:
+    """A server as it is seen through a proxy."""
+
+    server: RunningServer
+    host: str
+    port: int
+    plain_port: int
+    """The port without TLS."""
+    context: ssl.SSLContext
+    """Trusts the certificate of the proxy."""
+    authority: Path
+    """The file with what `context` trusts."""
+
+    @property
+    def origin(self) -> str:
+        """Without the path."""
+        return f"https://{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """With the path below which the server is."""
+        return self.origin + self.server.service.settings.root_path
+
+    @property
+    def device_url(self) -> str:
+        """Where devices connect."""
+        return f"wss{self.url.removeprefix('https')}/api/v2/rpc"
+
+    def client(self, *, key: str | None = None, address: str | None = None) -> httpx.Client:
+        """A client of the REST API, from a local address of its own."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        transport = httpx.HTTPTransport(local_address=address, verify=self.context)
+        return httpx.Client(transport=transport, base_url=f"{self.url}/api/v2", headers=headers, timeout=30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which no process listens."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the process listens there."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except ConnectionRefusedError:
+            assert process.poll() is None, "the proxy does not start"
+            assert time.monotonic() < deadline, "the proxy does not listen"
+            time.sleep(0.02)
+        else:
+            return
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    """The text with each of the first in place of the second; all have to be there."""
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def here(file: str, text: str, server: RunningServer, ports: tuple[int, int], pem: Path) -> str:
+    """A configuration with this test's ports, certificate and time-outs."""
+    port, plain = ports
+    address = f"127.0.0.1:{server.port}"
+    common = ("127.0.0.1:8080", address)
+    match file:
+        case "nginx.conf":
+            if not socket.has_dualstack_ipv6():
+                text = re.sub(r"^ *listen \[::\].*\n", "", text, flags=re.MULTILINE)
+            text = text.replace("listen [::]:443", f"listen [::1]:{port}").replace(
+                "listen [::]:80", f"listen [::1]:{plain}"
+            )
+            return replaced(
+                text,
+                common,
+                ("listen 443", f"listen 127.0.0.1:{port}"),
+                ("listen 80;", f"listen 127.0.0.1:{plain};"),
+                ("/etc/nginx/mdash.crt", str(pem)),
+                ("/etc/nginx/mdash.key", str(pem)),
+                ("/var/log/nginx/mdash.log", str(pem.with_name("access.log"))),
+                ("proxy_read_timeout 60s", f"proxy_read_timeout {IDLE * 1000:g}ms"),
+                ("proxy_read_timeout 130s", f"proxy_read_timeout {ANSWER}s"),
+            )
+        case "haproxy.cfg":
+            if os.geteuid() != 0:  # only root can become another user
+                text = re.sub(r"^    (chroot|user|group) .*\n", "", text, flags=re.MULTILINE)
+            return replaced(
+                text,
+                common,
+                ("bind [::]:443 v4v6", f"bind 127.0.0.1:{port}"),
+                ("bind [::]:80 v4v6", f"bind 127.0.0.1:{plain}"),
+                ("/etc/haproxy/mdash.pem", str(pem)),
+                ("timeout tunnel 60s", f"timeout tunnel {IDLE * 1000:g}ms"),
+                ("timeout server 130s", f"timeout server {ANSWER}s"),
+            )
+        case _:  # the address of the site and of the server are in the environment, the certificate is Caddy's own
+            return replaced(text, ("read_timeout 60s", f"read_timeout {IDLE}s"))
+
+
+@attrs.define
+class Stand:
+    """A server, and the proxies in front of it. A proxy is started when a test wants it."""
+
+    server: RunningServer
+    folder: Path
+    prefix: str
+    stack: ExitStack
+    _sites: dict[str, Site] = attrs.field(factory=dict)
+
+    def sites(self, *files: str) -> list[Site]:
+        """The server through each of the proxies, which are started together."""
+        started = [(file, *self._start(file)) for file in files if file not in self._sites]
+        for file, process, port, plain in started:
+            wait_for(port, process)
+            folder = self.folder / file
+            authority = folder / "caddy/pki/authorities/local/root.crt" if file == "Caddyfile" else folder / "ca.pem"
+            context = ssl.create_default_context(cafile=authority)
+            self._sites[file] = Site(self.server, "localhost", port, plain, context, authority)
+        return [self._sites[file] for file in files]
+
+    def _start(self, file: str) -> tuple[subprocess.Popen[bytes], int, int]:
+        program = shutil.which(PROGRAMS[file])
+        if program is None:
+            words = f"{PROGRAMS[file]} is not installed: see tests/run"
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
+        folder = self.folder / file
+        folder.mkdir()
+        port, plain = free_ports(2)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(folder / "ca.pem")
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "mdash.pem")
+        shutil.copy(ROOT / "deploy" / file, folder / file)
+        if self.prefix:
+            self._share(file)
+        text = (folder / file).read_text(encoding="utf-8")
+        (folder / file).write_text(here(file, text, self.server, (port, plain), folder / "mdash.pem"))
+        environment = {
+            **os.environ,
+            "MDASH_SITE": f"https://localhost:{port}",
+            "MDASH_SERVERS": f"127.0.0.1:{self.server.port}",
+        }
+        match file:
+            case "nginx.conf":
+                (folder / "main.conf").write_text(NGINX.format(folder=folder))
+                command = [program, "-c", f"{folder}/main.conf", "-p", f"{folder}", "-e", "stderr"]
+            case "haproxy.cfg":
+                command = [program, "-db", "-f", f"{folder}/haproxy.cfg"]
+            case _:
+                (folder / "main").write_text(CADDY.format(folder=folder, plain=plain))
+                command = [program, "run", "--adapter", "caddyfile", "--config", f"{folder}/main"]
+        log = self.stack.enter_context((folder / "log").open("wb"))
+        with default_signals():
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.stack.callback(process.wait)
+        self.stack.callback(process.terminate)
+        return process, port, plain
+
+    def _share(self, file: str) -> None:
+        """Change the file as the guide says for a host that is shared, and serve another page at the host's root."""
+        guide = GUIDE.read_text(encoding="utf-8")
+        (lines,) = re.findall(rf"^<!-- test: share {re.escape(file)} -->\n```sh\n(.*?)^```$", guide, re.M | re.S)
+        place = f"{self.folder / file}/{file}"
+        command = re.sub(rf"/etc/{PROGRAMS[file]}/\S+", place, lines)
+        assert place in command
+        subprocess.run(["bash", "-euc", command], check=True)
+        old, new = NEIGHBOURS[file]
+        text = Path(place).read_text(encoding="utf-8")
+        Path(place).write_text(text.replace(old, new.format(NEIGHBOUR), 1))
+
+
+@contextmanager
+def open_stand(portal, folder: Path, hasher, password: str, prefix: str = "") -> Iterator[Stand]:
+    """A server with the configuration of ``deploy/mdash.toml``, and an admin "alice" on it."""
+    config = load_config(ROOT / "deploy/mdash.toml")
+    config = attrs.evolve(config, bind="127.0.0.1:0", store="memory://", root_path=prefix)
+    settings = NodeSettings(ping_interval=PING_INTERVAL)
+    with (
+        portal.wrap_async_context_manager(open_server(config, node_settings=settings)) as server,
+        ExitStack() as stack,
+    ):
+        server.service.passwords._hasher = hasher
+        server.service.passwords._refusal_delay = 0.0
+        portal.call(partial(server.service.hub.accounts.register, "alice", hasher.hash(password), admin=True))
+        yield Stand(server, folder, prefix, stack)
+
+
+@pytest.fixture(scope="module")
+def own_host(portal, tmp_path_factory, cheap_hasher, password):
+    """The proxies with a host that is the server's alone."""
+    with open_stand(portal, tmp_path_factory.mktemp("proxies"), cheap_hasher, password) as stand:
+        yield stand
+
+
+@pytest.fixture(scope="module")
+def shared_host(portal, tmp_path_factory, cheap_hasher, password):
+    """The proxies with the server below ``/mdash/``, and another service at ``/``."""
+    with open_stand(portal, tmp_path_factory.mktemp("shared"), cheap_hasher, password, "/mdash") as stand:
+        yield stand
+
+
+@pytest.fixture
+def site(request, own_host):
+    """The server behind one of the proxies."""
+    return own_host.sites(request.param)[0]
+
+
+@pytest.fixture
+def register(portal):
+    """Registers a device of alice; its token."""
+
+    def run(server: RunningServer, id: str) -> str:
+        return str(portal.call(server.service.hub.create_device, "alice", id).token)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """A firmware of 8 MB for a "lamp"."""
+    file = tmp_path_factory.mktemp("image") / "fw.zip"
+    manifest = {"name": "lamp", "platform": "esp32", "version": "2.0", "build_id": "20260301-100000/new"}
+    with file.open("w+b") as target:
+        firmware.write_image(target, manifest, {"app": os.urandom(8_000_000)})
+    return file
+
+
+@pytest.fixture
+def connect(portal):
+    """Connects a device that answers with `handle`, until the test ends: ``connect(site, id, token, handle)``."""
+    running = []
+
+    def run(site, id, token, handle, reported=None):
+        hello = [] if reported is None else [("Dash.Shadow.Update", {"state": {"reported": reported}})]
+
+        async def keep(*, task_status):
+            agent = Agent(site.device_url, token, handle, hello=lambda: hello, ssl_context=site.context)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(agent.run)
+                await agent.wait_connected()
+                task_status.started()
+
+        running.append(portal.start_task(keep)[0])
+
+    yield run
+    for each in running:
+        each.cancel()
+
+
+@pytest.fixture
+def visit(browser, problems):
+    """Opens an address in a browser of its own; what the page complains of fails the test."""
+    context = browser.new_context(locale="en-GB", reduced_motion="reduce", ignore_https_errors=True)
+    context.set_default_timeout(20_000)
+
+    def open_(url):
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"thrown: {error}"))
+        page.on("requestfinished", lambda request: asked.append(request.url))
+        page.on("websocket", lambda socket: sockets.append(socket.url))
+        page.goto(url)
+        return page
+
+    asked = open_.asked = []
+    sockets = open_.sockets = []
+    yield open_
+    context.close()
+
+
+def log_in(page, password):
+    """As a person does."""
+    page.get_by_label("User").fill("alice")
+    page.get_by_label("Password").fill(password)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
+
+
+@pytest.mark.parametrize("site", FILES, indirect=True)
+def test_a_person_behind_a_proxy(site, visit, connect, register, image, password):
+    """Over HTTP/2 and TLS: logs in, sees a device come online, and sends 8 MB to it and to a rollout."""
+    token = register(site.server, f"lamp-{site.port}")
+    lamp = f"lamp-{site.port}"
+    page = visit(site.url)
+    log_in(page, password)
+    (cookie,) = page.context.cookies()
+    assert (cookie["name"], cookie["secure"], cookie["path"]) == ("__Host-mdash_session", True, "/")
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") in ("h2", "h3")
+    row = page.get_by_role("row").filter(has_text=lamp)
+    expect(row).to_contain_text("Offline")
+    assert visit.sockets == [f"wss://localhost:{site.port}/api/v2/notify?start={visit.sockets[0].rpartition('=')[2]}"]
+
+    written = trio.Event()
+
+    async def handle(method, params):
+        if method == "OTA.Write":
+            written.set()
+            await trio.sleep_forever()
+        return True
+
+    build = {"app": "lamp", "arch": "esp32", "fw_version": "1.0", "fw_id": "1", "is_committed": True, "status": 0}
+    connect(site, lamp, token, handle, {"ota": build})
+    expect(row).to_contain_text("Online")
+    expect(row).to_contain_text("esp32")
+
+    page.goto(f"{site.url}/#/device/{lamp}/ota")
+    page.get_by_label("Firmware to send").set_input_files(image)
+    form = page.get_by_role("form", name="Update")
+    expect(form).to_contain_text("It fits this device")
+    form.get_by_role("button", name="Update the device").click()
+    expect(page.get_by_role("img", name=re.compile("Now: Transferring"))).to_be_visible()
+
+    page.goto(f"{site.url}/#/rollouts/new")
+    page.get_by_label("Firmware (.zip").set_input_files(image)
+    page.get_by_label("Name").fill("All lamps")
+    page.get_by_label("Wait for my approval").check()
+    page.get_by_role("button", name="Start the rollout").click()
+    expect(page.get_by_role("heading", name="All lamps", level=1)).to_be_visible()
+
+
+@pytest.mark.parametrize("site", FILES, indirect=True)
+def test_the_server_knows_the_client(site, open_raw, portal, password, caplog):
+    """Whatever the client says of itself: its address in the log, and TLS in cookie and answers. Without TLS it is sent
+    to the port with TLS."""
+    caplog.set_level(logging.WARNING)
+    forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "Forwarded": "for=203.0.113.9;proto=http"}
+    with site.client(address="127.0.0.5") as client:
+        for given, status in [("wrong", 401), (password, 200)]:
+            response = client.post("/login", json={"user": "alice", "password": given}, headers=forged)
+            assert response.status_code == status
+        (cookie,) = SimpleCookie(response.headers["set-cookie"]).values()
+        assert (cookie.key, cookie["secure"]) == ("__Host-mdash_session", True)
+        for path in ("/session", "/devices"):
+            assert client.get(path, headers=forged).headers.get_list("strict-transport-security") == [
+                "max-age=31536000"
+            ]
+        assert client.get("/session").json()["user"] == "alice"
+    assert 'login failed: address=127.0.0.5 name="alice"' in caplog.text
+    sent = httpx.get(f"http://localhost:{site.plain_port}/api/v2/session?x=1", follow_redirects=False)
+    assert sent.status_code in (301, 308)
+    assert re.fullmatch(r"https://localhost(:\d+)?/api/v2/session\?x=1", sent.headers["location"])
+
+
+@pytest.mark.parametrize("site", FILES, indirect=True)
+def test_a_proxy_may_reuse_its_connections(site, open_raw, portal):
+    """Requests, and then a WebSocket, on connections that the proxy keeps."""
+    key = portal.call(site.server.service.hub.accounts.create_key, "alice").secret
+
+    async def walk() -> None:
+        for _ in range(3):
+            async with open_raw(site, context=site.context) as raw:
+                fields = f"Host: localhost:{site.port}\r\nAuthorization: Bearer {key}"
+                for path in ("/healthz", "/api/v2/limits", "/healthz"):
+                    await raw.send(f"GET {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+                    assert (await raw.response()).status == 200
+            async with open_raw(site, context=site.context) as raw:
+                assert (await raw.handshake(key, path="/api/v2/notify")).status == 101
+
+    portal.call(walk)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_page_below_a_path(shared_host, file, visit, tmp_path, password):
+    """A person comes without the slash, logs in, registers a device, and sees it come online: all below the path. The
+    lines to copy lead there too, the cookie goes to no neighbour, and the browser's storage stays empty."""
+    (site,) = shared_host.sites(file)
+    page = visit(site.url)
+    assert page.url.startswith(f"{site.url}/")
+    log_in(page, password)
+    (cookie,) = page.context.cookies()
+    assert (cookie["name"], cookie["path"]) == ("__Secure-mdash_session", "/mdash/")
+
+    id = f"lamp-{site.port}"
+    page.get_by_role("button", name="Register").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Id").fill(id)
+    dialog.get_by_role("button", name="Register").click()
+    shown = page.get_by_role("dialog").filter(has_text="mdash device")
+    line = shown.locator("code", has_text="mdash device --server").inner_text()
+    server, token = re.fullmatch(r"mdash device --server (\S+) --token (\S+)", line).groups()
+    assert server == f"wss{site.url.removeprefix('https')}"
+    assert f"dash.server={server}/api/v2/rpc" in shown.inner_text()
+
+    command = [sys.executable, "-m", "mdashcore.cli", "device", "--server", server, "--token", token, "--quiet"]
+    command += ["--cafile", str(site.authority), "--id", id, "--folder", str(tmp_path / id)]
+    with default_signals():
+        device = subprocess.Popen(command)
+    with device:
+        expect(shown.get_by_text("It is connected.")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.goto(f"{site.url}/#/device/{id}/shadow")
+        expect(page.get_by_text("fw_version").first).to_be_visible()
+        device.terminate()
+
+    assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
+    paths = {url.removeprefix(site.origin) for url in visit.asked}
+    assert len(paths) > 10
+    assert all(path.startswith("/mdash") for path in paths), paths
+
+    neighbour = visit(f"{site.origin}/")
+    assert neighbour.evaluate("document.cookie") == ""
+    expect(neighbour.get_by_role("heading", name="A neighbour")).to_be_visible()
