@@ -58,6 +58,7 @@ def test_what_was_started_with_sigint_ignored_goes_on(spawn, mdash, wait_told):
     token = mdash("devices", "add", "d1", env=env).out.split()[1]
     device = spawn("device", env={**env, "MDASH_TOKEN": token}, ignored=ignored)
     listener = spawn("notify", "--start", "0", env=env, ignored=ignored)
+    listener.wait_for("Listening", "err")
     wait_told(env, "online", "d1")
     for process in (server, device, listener):
         process.process.send_signal(signal.SIGINT)
