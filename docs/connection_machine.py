@@ -1,4 +1,4 @@
-"""Writes the states of a connection into discussion/connection.md: the drawings and their arrows, from the code.
+"""Write the states of a connection into discussion/connection.md: the drawings and their arrows, from the code.
 
 ::
 
@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
+
+from _pages import main, replace_marked
 
 from mdashcore._lifecycle import TRANSITIONS, CallState, ConnectionState, RequestState
 
@@ -20,7 +20,7 @@ MACHINES = {"connection": ConnectionState, "call": CallState, "request": Request
 
 
 def drawing(states: type) -> str:
-    """The arrows that lead from one state to another, as a Mermaid diagram."""
+    """Return the arrows that lead from one state to another, as a Mermaid diagram."""
     members = list(states)
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {members[0]}"]
     labels: dict[tuple[str, str], list[str]] = {}
@@ -35,7 +35,7 @@ def drawing(states: type) -> str:
 
 
 def table(states: type) -> str:
-    """Every arrow, also those that stay in a state."""
+    """Return every arrow, also those that stay in a state."""
     lines = ["| State | Cause | Leads to | Event | Also |", "|---|---|---|---|---|"]
     for (state, cause), outcome in TRANSITIONS.items():
         if isinstance(state, states):
@@ -46,24 +46,11 @@ def table(states: type) -> str:
     return "\n".join(lines)
 
 
-def written(page: str) -> str:
-    """The page with what the code says between its marks."""
-    for name, states in MACHINES.items():
-        text = f"{drawing(states)}\n\n{table(states)}"
-        marks = rf"(<!-- {name}: begin[^\n]*-->\n).*?(<!-- {name}: end -->)"
-        page, count = re.subn(marks, lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"{PAGE.name} has no place for its {name}")
-    return page
-
-
-def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    new = written(page)
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(f"the states in {PAGE.name} are old: run python docs/connection_machine.py" if new != page else 0)
-    PAGE.write_text(new, encoding="utf-8")
+def write(page: str) -> str:
+    """Return the page with the states and arrows of the code between its marks."""
+    texts = {name: f"{drawing(states)}\n\n{table(states)}" for name, states in MACHINES.items()}
+    return replace_marked(page, texts)
 
 
 if __name__ == "__main__":
-    main()
+    main(PAGE, write)

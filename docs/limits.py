@@ -1,4 +1,4 @@
-"""Writes the tables of limits in discussion/security.md from the code: each bound with the reason beside it.
+"""Write the tables of limits in discussion/security.md from the code: each bound with the reason beside it.
 
 ::
 
@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import ast
 import importlib
-import re
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import attrs
+from _pages import ROOT, main, replace_marked
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "discussion" / "security.md"
 PACKAGE = ROOT / "src" / "mdashcore"
 
@@ -40,7 +38,7 @@ SETTINGS = (
 
 
 def settings() -> Iterator[str]:
-    """A row for each field that is a number and has a docstring."""
+    """Yield a row for each field that is a number and has a docstring."""
     for path in SETTINGS:
         module, _, name = path.rpartition(".")
         cls = getattr(importlib.import_module(module), name)
@@ -61,7 +59,7 @@ def settings() -> Iterator[str]:
 
 
 def constants() -> Iterator[str]:
-    """A row for each constant that is a number, from the comment at the end of its line.
+    """Yield a row for each constant that is a number, from the comment at the end of its line.
 
     Codes of protocols have their comment above, or a docstring below: they are no limits.
     """
@@ -86,7 +84,7 @@ def constants() -> Iterator[str]:
 
 
 def _assigned(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Public constants of a module, each with the index of its last line."""
+    """Yield the public constants of a module, each with the index of its last line."""
     for node in tree.body:
         if isinstance(node, ast.AnnAssign | ast.Assign):
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
@@ -105,7 +103,7 @@ def _explained_elsewhere(lines: list[str], line: int) -> bool:
 
 
 def _short(path: str) -> str:
-    """As it is found below `mdashcore`; what the package exports itself is called so."""
+    """Return a path without the package, and a name that the package exports without its module."""
     short = path.removeprefix("mdashcore.")
     return short.removeprefix("_connection.") if short.startswith("_connection.Connection") else short
 
@@ -115,7 +113,7 @@ def _cell(text: str) -> str:
 
 
 def tables() -> str:
-    """What stands between the marks."""
+    """Return both tables."""
     parts = [
         "### Settings",
         "",
@@ -132,19 +130,5 @@ def tables() -> str:
     return "\n".join(parts)
 
 
-def written(page: str) -> str:
-    """The page with its tables as the code has them."""
-    marks = r"(<!-- limits: begin [^\n]*-->\n).*?(<!-- limits: end -->)"
-    return re.sub(marks, lambda match: f"{match[1]}{tables()}\n{match[2]}", page, flags=re.DOTALL)
-
-
-def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    new = written(page)
-    if sys.argv[1:] == ["--check"]:
-        sys.exit("the limits in docs/discussion/security.md are old: run python docs/limits.py" if new != page else 0)
-    PAGE.write_text(new, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    main(PAGE, lambda page: replace_marked(page, {"limits": tables()}))

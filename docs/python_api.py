@@ -1,9 +1,9 @@
-"""Writes reference/python_api.md from the public modules: every name, and what its docstring says.
+"""Write reference/python_api.md from the public modules: every name, and what its docstring says.
 
 ::
 
     python docs/python_api.py            write it
-    python docs/python_api.py --check    fail if it is not what would be written, or a name has no words
+    python docs/python_api.py --check    fail if it is not what would be written, or a name has no docstring
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, get_origin
 
 import attrs
+from _pages import main
 
 PAGE = Path(__file__).parent / "reference" / "python_api.md"
 
@@ -47,7 +48,7 @@ MODULES = {
     "mdashcore.virtual_device": "A Mongoose OS device made of software, without its connection.",
     "mdashcore.virtual_device.connect": "A virtual device with its connection.",
 }
-"""What the page has, in its order."""
+"""The modules of the page, in its order."""
 
 PARTS = {
     "Accounts": "accounts", "DeviceList": "device_list", "Feed": "feed", "Presence": "presence", "Registry": "registry",
@@ -118,17 +119,17 @@ The public names, with what their docstrings say; `help()` shows the same. A mod
 SECTIONS = ("Args", "Raises", "Returns", "Attributes", "Yields")
 
 
-# What there is to say
+# Documentation in the source
 
 
 @cache
 def tree(module: str) -> ast.Module:
-    """The source of a module."""
+    """Return the source of a module."""
     return ast.parse(Path(importlib.import_module(module).__file__ or "").read_text(encoding="utf-8"))
 
 
 def words_of_constant(module: str, name: str) -> str:
-    """The docstring below a constant, or the comment beside it, where it is assigned."""
+    """Return the docstring below the assignment of a constant, or the comment beside it."""
     source = Path(importlib.import_module(module).__file__ or "").read_text(encoding="utf-8").splitlines()
     body = tree(module).body
     for node, after in pairwise([*body, ast.Pass()]):
@@ -147,7 +148,7 @@ def words_of_constant(module: str, name: str) -> str:
 
 
 def fields_of(cls: type) -> Iterator[tuple[str, str]]:
-    """Name and docstring of each public field of a class that says them in its body, also in its bases'."""
+    """Yield name and docstring of each public field that the body of a class or of a base has."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not base.__module__.startswith("mdash"):
@@ -168,7 +169,7 @@ def fields_of(cls: type) -> Iterator[tuple[str, str]]:
 
 
 def members_of(cls: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties of a class, in the order of its source."""
+    """Yield the public methods and properties of a class, in the order of its source."""
     hidden = NOT_FOR_EMBEDDERS.get(cls.__name__, set())
     seen = set()
     for base in cls.__mro__:
@@ -181,11 +182,11 @@ def members_of(cls: type) -> Iterator[tuple[str, Any]]:
                     yield name, value
 
 
-# How it is said
+# Markdown
 
 
 def signature(name: str, function: Any, *, method: bool) -> str:
-    """A call as it is written: parameters with their types and defaults, and what comes out."""
+    """Return a signature as it is written: parameters with types and defaults, and the type of the result."""
     parts, star = [], False
     parameters = list(inspect.signature(function).parameters.values())[1 if method else 0 :]
     for parameter in parameters:
@@ -228,7 +229,7 @@ def default(value: Any) -> str:
 
 
 def rendered(doc: str, level: int = 0) -> list[str]:
-    """A docstring as Markdown: its sections become lists, and what is indented after `::` becomes code."""
+    """Return a docstring as Markdown. Its sections become lists, and indented text after `::` becomes code."""
     lines: list[str] = []
     indent = "  " * level
     section = code = ""
@@ -286,7 +287,7 @@ def rendered(doc: str, level: int = 0) -> list[str]:
 
 
 def summary(doc: str) -> str:
-    """The first paragraph, in a cell of a table."""
+    """Return the first paragraph as the text of a table's cell."""
     first = re.split(r"\n\n|::", inspect.cleandoc(doc))[0]
     return re.sub(r"``([^`]+)``", r"`\1`", " ".join(first.split())).replace("|", "\\|").rstrip(":")
 
@@ -298,7 +299,7 @@ def is_value(value: Any) -> bool:
 
 
 def entry(module: str, name: str) -> tuple[str, list[str]]:
-    """The words of a name for the table, and its own part of the page, which may be empty."""
+    """Return the words of a name for the table, and its part of the page, which may be empty."""
     value = getattr(importlib.import_module(module), name)
     if isinstance(value, ModuleType):
         return f"Module: {summary(value.__doc__ or '').rstrip('.')}. See below.", []
@@ -319,7 +320,7 @@ def entry(module: str, name: str) -> tuple[str, list[str]]:
 
 
 def has_more(value: Any, doc: str) -> bool:
-    """Whether there is more to say of a class or function than the table does."""
+    """Return whether a class or function has more documentation than the table shows."""
     if not inspect.isclass(value):
         return True
     if issubclass(value, Exception):
@@ -344,21 +345,21 @@ def class_part(cls: type, doc: str) -> list[str]:
         if isinstance(value, property) or type(value).__name__ == "cached_property":
             function = value.fget if isinstance(value, property) else value.func
             kind = annotation(inspect.signature(function).return_annotation)
-            said = [f"#### `{cls.__name__}.{name}: {kind}`"]
+            lines_of_member = [f"#### `{cls.__name__}.{name}: {kind}`"]
             words = inspect.getdoc(function) or ""
         else:
             function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-            said = [f"#### `{cls.__name__}.{name}`", "", "```python"]
-            said += [signature(name, function, method=not isinstance(value, staticmethod)), "```"]
+            lines_of_member = [f"#### `{cls.__name__}.{name}`", "", "```python"]
+            lines_of_member += [signature(name, function, method=not isinstance(value, staticmethod)), "```"]
             words = inspect.getdoc(getattr(cls, name)) or ""
         if not words:
             MISSING.append(f"{cls.__module__}.{cls.__name__}.{name}")
-        lines += ["", *said, "", *rendered(words)]
+        lines += ["", *lines_of_member, "", *rendered(words)]
     return lines
 
 
 MISSING: list[str] = []
-"""Names without words."""
+"""Public names without a docstring."""
 
 
 def page() -> str:
@@ -370,7 +371,7 @@ def page() -> str:
             words, part = entry(module, name)
             if not words:
                 MISSING.append(f"{module}.{name}")
-            elsewhere = is_told_elsewhere(module, name)
+            elsewhere = is_documented_elsewhere(module, name)
             rows.append(f"| `{name}` | {words} |")
             details += [] if elsewhere else part
         parts += [
@@ -383,21 +384,20 @@ def page() -> str:
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def is_told_elsewhere(module: str, name: str) -> bool:
-    """Whether a name has its part below another module of the page, which it comes from."""
+def is_documented_elsewhere(module: str, name: str) -> bool:
+    """Return whether the part of a name is below another module of the page, which defines it."""
     value = getattr(importlib.import_module(module), name)
     home = getattr(value, "__module__", None)
     return home in MODULES and home != module and name in importlib.import_module(home).__all__
 
 
-def main() -> None:
+def write(_: str) -> str:
+    """Return the page. Exits if a public name has no docstring."""
     new = page()
     if MISSING:
         sys.exit("\n".join(["these public names have no docstring:", *MISSING]))
-    if sys.argv[1:] == ["--check"]:
-        sys.exit("docs/reference/python_api.md is old: run python docs/python_api.py" * (PAGE.read_text() != new) or 0)
-    PAGE.write_text(new, encoding="utf-8")
+    return new
 
 
 if __name__ == "__main__":
-    main()
+    main(PAGE, write)

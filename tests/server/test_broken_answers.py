@@ -9,27 +9,10 @@ from mdashcore.testing.device import connect_device
 from mdashcore.trio.connections.conduct import MAX_REJECTED
 from mdashcore.trio.node import NodeSettings
 
+pytestmark = pytest.mark.every_lane
+
+
 LARGE = 200_000  # bytes: more than a frame may have
-
-
-@pytest.fixture
-def lane(every_lane):
-    """Everything here is so in either lane; in the fast one with or without a task."""
-    return every_lane
-
-
-@pytest.fixture
-def node_settings():
-    """Nobody asks a device what it runs while a test goes on."""
-    return NodeSettings(introduction_delay=60)
-
-
-@pytest.fixture
-async def device(alice):
-    """A connected device, d1."""
-    async with await alice.connect("d1") as connected:
-        await alice.told("online", "d1")
-        yield connected
 
 
 async def test_a_broken_answer_is_502_at_once(alice, device):

@@ -12,13 +12,10 @@ from mdashcore._errors import InvalidInput, PreconditionFailed
 from mdashcore.identity import DeviceKey
 from mdashcore.server.http.conditions import Conditions, etag
 
+pytestmark = pytest.mark.every_lane
+
+
 SHADOW = "/devices/d1/shadow"
-
-
-@pytest.fixture
-def lane(every_lane: str) -> str:
-    """Each of them."""
-    return every_lane
 
 
 async def versioned(alice: Any, number: int) -> str:

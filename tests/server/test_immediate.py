@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -33,14 +33,6 @@ def instant(request: pytest.FixtureRequest) -> bool:
 def node_settings() -> NodeSettings:
     """Nobody asks a device what it runs, or for a sign of life, while a test goes on."""
     return NodeSettings(introduction_delay=10_000, ping_interval=10_000)
-
-
-@pytest.fixture
-async def device(alice: Any) -> AsyncIterator[Any]:
-    """A connected device, d1."""
-    async with await alice.connect("d1") as connected:
-        await alice.told("online", "d1")
-        yield connected
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from mdashcore.hub.maintenance.backup import export_store
 from mdashcore.server.app import create_quart_app
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.testing.device import connect_device
-from mdashcore.trio.node import NodeSettings
 
 SECRET = "alices-secret"
 
@@ -150,12 +149,6 @@ class Home:
         name = self.person.name.encode()
         lines = [line async for line in export_store(self.person.server.service.hub.backend)]
         return [line for line in lines if name in line or self.mark.encode() in line]
-
-
-@pytest.fixture
-def node_settings():
-    """Nobody asks a device what it runs while a test goes on."""
-    return NodeSettings(introduction_delay=60)
 
 
 @pytest.fixture

@@ -11,25 +11,7 @@ from rows import every_row
 
 from mdashcore.trio.node import NodeSettings
 
-
-@pytest.fixture
-def lane(every_lane_and_system):
-    """Everything here is so in either lane; in the fast one with or without a task, whatever the system has."""
-    return every_lane_and_system
-
-
-@pytest.fixture
-def node_settings():
-    """Nobody asks a device what it runs while a test goes on."""
-    return NodeSettings(introduction_delay=60)
-
-
-@pytest.fixture
-async def device(alice):
-    """A connected device, d1."""
-    async with await alice.connect("d1") as connected:
-        await alice.told("online", "d1")
-        yield connected
+pytestmark = pytest.mark.every_lane("no epoll")
 
 
 # Results

@@ -13,29 +13,10 @@ from mdashcore.shadow import merge
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.node import NodeSettings
 
-
-@pytest.fixture
-def lane(every_lane):
-    """Everything here is so in either lane; in the fast one with or without a task."""
-    return every_lane
-
+pytestmark = pytest.mark.every_lane
 
 of_the_device = pytest.mark.parametrize("lane", ["immediate", "fast lane"])
 """Nothing of interest goes through a lane of the API: the device's connection has a task for it, or none."""
-
-
-@pytest.fixture
-def node_settings():
-    """Nobody asks a device what it runs while a test goes on."""
-    return NodeSettings(introduction_delay=60)
-
-
-@pytest.fixture
-async def device(alice):
-    """A connected device, d1."""
-    async with await alice.connect("d1") as connected:
-        await alice.told("online", "d1")
-        yield connected
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from device_stream import DeviceStream
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wall_clock import WallClock
@@ -41,52 +42,6 @@ KEY = DeviceKey("alice", "d1")
 YEAR = 365 * 86_400.0
 
 
-class Wired:
-    """The server's end of a device's connection. The device's end are two functions; texts arrive as they were sent."""
-
-    on_control: Callable[[], None] = staticmethod(lambda: None)
-    control_pending = False
-
-    def __init__(self, thing: Thing) -> None:
-        self._thing = thing
-        self._inbox: deque[bytes] = deque()
-        self._news = trio.Event()
-        self.ended = False
-
-    @property
-    def last_received(self) -> float:
-        return trio.current_time()
-
-    def ping(self) -> None:
-        pass
-
-    def put(self, frame: str) -> None:
-        """The device sends a frame."""
-        self._inbox.append(frame.encode())
-        self._news.set()
-
-    async def receive(self) -> bytes | None:
-        while not self._inbox and not self.ended:
-            self._news = trio.Event()
-            await self._news.wait()
-        await trio.lowlevel.checkpoint()
-        return self._inbox.popleft() if self._inbox else None
-
-    async def send(self, messages: Sequence[bytes]) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.ended:
-            raise trio.BrokenResourceError
-        for message in messages:
-            self._thing.hear(bytes(message))
-
-    def close(self, code: int, reason: str) -> None:
-        self.abort()
-
-    def abort(self) -> None:
-        self.ended = True
-        self._news.set()
-
-
 class Thing:
     """A virtual device in the field: it connects again and again, and boots again after each power cut."""
 
@@ -99,7 +54,7 @@ class Thing:
         self._field = field
         self._folder = folder
         self._wire = Wire(character)
-        self._stream: Wired | None = None
+        self._stream: DeviceStream | None = None
         self._requests: deque[dict[str, Any]] = deque()
         self._news = trio.Event()
         self._power = trio.CancelScope()
@@ -128,7 +83,7 @@ class Thing:
         while True:
             pause = 1.0 if self.character.can_talk else 60.0  # a server does not let one in that sends rubbish
             await trio.sleep_until(max(self._away_until, trio.current_time() + pause))
-            self._stream = stream = Wired(self)
+            self._stream = stream = DeviceStream(self.hear)
             self._requests.clear()
             for method, params in self.device.hello():
                 self._send({"method": method, "params": params})
@@ -159,7 +114,7 @@ class Thing:
         """The server has sent something."""
         for text in self._wire.answers(message.decode()):
             if self._stream is not None:
-                self._stream.put(text)
+                self._stream.put(text.encode())
         frame = _json.decode(message)
         if isinstance(frame, dict) and "method" in frame:
             self._requests.append(frame)
@@ -168,7 +123,7 @@ class Thing:
     def _send(self, message: dict[str, Any]) -> None:
         if self._stream is not None and not self._stream.ended:
             for frame in self._wire.frames(_json.encode(message).decode()):
-                self._stream.put(frame)
+                self._stream.put(frame.encode())
 
     async def _notify(self, method: str, params: Any) -> None:
         if self._stream is None or self._stream.ended:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
@@ -14,6 +13,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from device_stream import DeviceStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wall_clock import WallClock
@@ -38,51 +38,6 @@ IMAGE = ota.UpdateImage(name="fw.zip", size=len(BYTES), sha256="00", build_id=NE
 SETTINGS = NodeSettings(ping_interval=86_400.0)  # in virtual time, silence is no sign of anything
 
 
-class SimStream:
-    """The server's end of a device's connection: what is sent is answered by the device itself, at once."""
-
-    on_control: Callable[[], None] = staticmethod(lambda: None)
-    control_pending = False
-
-    def __init__(self, device: SimDevice) -> None:
-        self._device = device
-        self._inbox: deque[bytes] = deque()
-        self._news = trio.Event()
-        self.ended = False
-
-    @property
-    def last_received(self) -> float:
-        return trio.current_time()
-
-    def ping(self) -> None:
-        pass
-
-    def tell(self, frame: object) -> None:
-        self._inbox.append(_json.encode(frame))
-        self._news.set()
-
-    async def receive(self) -> bytes | None:
-        while not self._inbox and not self.ended:
-            self._news = trio.Event()
-            await self._news.wait()
-        await trio.lowlevel.checkpoint()
-        return self._inbox.popleft() if self._inbox else None
-
-    async def send(self, messages: Sequence[bytes]) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.ended:
-            raise trio.BrokenResourceError
-        for message in messages:
-            self._device.hear(_json.decode(message), self)
-
-    def close(self, code: int, reason: str) -> None:
-        self.abort()
-
-    def abort(self) -> None:
-        self.ended = True
-        self._news.set()
-
-
 @attrs.define(eq=False)
 class SimDevice:
     """A device that takes updates as Mongoose OS does.
@@ -99,7 +54,7 @@ class SimDevice:
     """When it was sent an image."""
     taken: bytearray = attrs.Factory(bytearray)
     has_had_it: bool = False
-    stream: SimStream | None = None
+    stream: DeviceStream | None = None
     rebooting: trio.Event = attrs.Factory(trio.Event)
     reverts_at: float = 0.0
     home: Node | None = None
@@ -114,7 +69,7 @@ class SimDevice:
     def build(self) -> dict[str, Any]:
         return {"fw_id": self.runs, "fw_version": self.runs, "is_committed": self.committed, "status": 0}
 
-    def hear(self, frame: dict[str, Any], stream: SimStream) -> None:
+    def hear(self, frame: dict[str, Any], stream: DeviceStream) -> None:
         if "id" not in frame:
             return
         method, params = frame["method"], frame.get("params") or {}
@@ -124,7 +79,7 @@ class SimDevice:
                 self.began.append(trio.current_time())
                 self.taken.clear()
                 if self.fate == "refused":
-                    stream.tell({"id": frame["id"], "error": {"code": -1, "message": "no space left"}})
+                    stream.put(_json.encode({"id": frame["id"], "error": {"code": -1, "message": "no space left"}}))
                     return
             case "OTA.Write":
                 self.taken += base64.b64decode(params["data"])
@@ -136,14 +91,20 @@ class SimDevice:
                 self.committed = True
             case "Sys.GetInfo" | "OTA.Status":
                 result = self.build()
-        stream.tell({"id": frame["id"], "result": result})
+        stream.put(_json.encode({"id": frame["id"], "result": result}))
+
+    def _dial(self) -> DeviceStream:
+        stream = DeviceStream(lambda message: self.hear(_json.decode(message), stream))
+        return stream
 
     async def live(self, fleet: Fleet) -> None:
         """Connect, again and again; reboot after each image."""
         while self.online:
             self.rebooting = trio.Event()
-            self.stream = stream = SimStream(self)
-            stream.tell({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"ota": self.build()}}}})
+            self.stream = stream = self._dial()
+            stream.put(
+                _json.encode({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"ota": self.build()}}}})
+            )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._reboot, stream)
                 nursery.start_soon(self._roll_back, stream)
@@ -158,12 +119,12 @@ class SimDevice:
                 self.runs, self.committed, self.reverts_at = NEW, False, trio.current_time() + 300
             await trio.sleep(3)
 
-    async def _reboot(self, stream: SimStream) -> None:
+    async def _reboot(self, stream: DeviceStream) -> None:
         await self.rebooting.wait()
         await trio.sleep(0.5)
         stream.abort()
 
-    async def _roll_back(self, stream: SimStream) -> None:
+    async def _roll_back(self, stream: DeviceStream) -> None:
         if not self.committed:
             await trio.sleep_until(self.reverts_at)
             if not self.committed:
