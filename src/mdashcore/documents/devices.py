@@ -65,7 +65,7 @@ class DeviceDocument(TypedDict):
     id: DeviceId
     name: Annotated[str, member("text for people; the id if none was given")]
     online: Annotated[bool, member("whether it is connected now")]
-    last_seen: Annotated[str | None, member("when it was last heard of; `null` if never")]
+    last_seen: Annotated[str | None, member("when the server last received something from it; `null` if never")]
     created_at: Annotated[str | None, member("when it was registered")]
     shadow: Annotated[ShadowDocument, member("its shadow")]
     shared_with: Annotated[list[str], member("`[]`: devices are not shared between users")]
@@ -94,7 +94,7 @@ class DeviceToken(TypedDict):
 class NewDevice(TypedDict, total=False):
     """A device to register."""
 
-    id: Annotated[DeviceId | None, member("optional; without it, one like `dev_q4zk2n7xw3ab` is made")]
+    id: Annotated[DeviceId | None, member("optional; without it, the server generates one like `dev_q4zk2n7xw3ab`")]
     name: Annotated[Label | None, member("optional text of at most 256 characters")]
 
 

@@ -50,15 +50,15 @@ class PlanDocument(TypedDict, total=False):
     ]
     success_percent: Annotated[
         float,
-        member("of a phase's devices, so many have to succeed before the next one begins", 95, ge=0, le=100),
+        member("percent of a phase's devices that have to succeed before the next phase begins", 95, ge=0, le=100),
     ]
     error_percent: Annotated[
-        float, member("if more of a phase's devices that have ended have failed, the rollout pauses", 10, ge=0, le=100)
+        float, member("percent: if more of a phase's ended devices have failed, the rollout pauses", 10, ge=0, le=100)
     ]
     min_sample: Annotated[
         int,
         member(
-            "devices of a phase, or all of a smaller one, that have ended before errors are counted", 5, ge=1, le=1000
+            "number of ended devices of a phase, or all of a smaller one, before errors are counted", 5, ge=1, le=1000
         ),
     ]
     rate: Annotated[
@@ -86,7 +86,9 @@ class PlanDocument(TypedDict, total=False):
         member("seconds in which the whole has to end", int(_PLAN.timeout), ge=MIN_TIMEOUT, le=MAX_TIMEOUT),
     ]
     approval: Annotated[bool, member("wait for an approval before the first phase", False)]
-    auto_commit: Annotated[bool, member("commit each device after a health check; `false` leaves that to you", True)]
+    auto_commit: Annotated[
+        bool, member("commit each device after a health check; with `false` you commit the devices yourself", True)
+    ]
     commit_after: Annotated[
         int, member("seconds of health before a device is committed, as for one device", COMMIT_AFTER, ge=1, le=_DAY)
     ]
@@ -152,7 +154,7 @@ class RolloutDocument(TypedDict):
     id: Annotated[str, member("the rollout's id")]
     name: Annotated[str, member("text for people")]
     state: Annotated[RolloutState, member("its state; the states are those of its notifications")]
-    reason: Annotated[str, member("why it is there, for a person")]
+    reason: Annotated[str, member("why it is in this state, for people")]
     round: Annotated[int, member("grows with each `retry`")]
     created: Annotated[float, member("when it was made")]
     changed: Annotated[float, member("when it came into its state")]
@@ -160,7 +162,10 @@ class RolloutDocument(TypedDict):
     phase: Annotated[int, member("the index of the phase that has begun last")]
     phases: Annotated[
         list[PhaseDocument],
-        member("of each, its percent, how many devices it has, when it began (`null`: not yet), and how they stand"),
+        member(
+            "for each: its percent, its number of devices, when it began (`null`: not yet), and the number of "
+            "devices with each outcome"
+        ),
     ]
     counts: Annotated[CountsDocument, member("of all devices together, at most a second old")]
     filter: Annotated[list[str], member("the terms by which its devices were picked")]

@@ -36,7 +36,7 @@ class UpdateDocument(TypedDict):
         ),
     ]
     state: Annotated[UpdateState, member("its state; the states are those of its notifications")]
-    reason: Annotated[str, member("why it is there, for a person; the device's own words where it had some")]
+    reason: Annotated[str, member("why it is in this state, for people; the device's own message if it sent one")]
     progress_percent: Annotated[int, member("how much of the image the device has, in whole percent")]
     offset: Annotated[int, member("how much of the image the device has, in bytes")]
     size: Annotated[int, member("bytes of the image")]
@@ -48,14 +48,12 @@ class UpdateDocument(TypedDict):
     created: Annotated[float, member("when it was queued")]
     started: Annotated[float | None, member("when it began; `null`: not yet")]
     changed: Annotated[float, member("when it came into its state")]
-    deadline: Annotated[
-        float | None, member("when the state is left at the latest, if nothing happens; `null` at the end")
-    ]
+    deadline: Annotated[float | None, member("when its state ends at the latest; `null` at the end")]
     waits_until: Annotated[
         float | None,
         member(
-            "until when an update in `TRANSFERRING` waits, at the latest, that the device forgets a transfer that came "
-            "before; else `null`"
+            "until when an update in `TRANSFERRING` waits, at the latest, for the device to forget an earlier "
+            "transfer; else `null`"
         ),
     ]
     commit: Annotated[str, member("`auto` or `manual`, as asked for", pattern="^(auto|manual)$")]
@@ -101,8 +99,8 @@ class UpdateQuery(TypedDict, total=False):
     queue: Annotated[
         bool,
         member(
-            "`1`: answer 202 with the update, as `GET` does, as soon as the image is stored; a device that is offline "
-            "gets it when it comes",
+            "`1`: answer 202 with the update, as `GET` does, as soon as the image is stored; an offline device "
+            "gets it when it connects",
             0,
         ),
     ]
@@ -112,8 +110,8 @@ class UpdateQuery(TypedDict, total=False):
     commit_after: Annotated[
         int,
         member(
-            "with `commit=auto`: seconds that the device has to be there without a break, before it is asked "
-            "`Sys.GetInfo` and committed; below `commit_timeout`",
+            "with `commit=auto`: seconds that the device has to be connected without a break, before it is "
+            "called (`Sys.GetInfo`) and committed; below `commit_timeout`",
             COMMIT_AFTER,
             ge=1,
             le=MAX_TIMEOUT,
@@ -133,5 +131,5 @@ class UpdateQuery(TypedDict, total=False):
     attempts: Annotated[int, member("tries of each chunk", 3, ge=1, le=10)]
     in_flight: Annotated[
         int,
-        member("chunks on their way; more than 1 only for devices that heed `offset`", 1, ge=1, le=MAX_IN_FLIGHT),
+        member("chunks on their way; more than 1 only for devices that use `offset`", 1, ge=1, le=MAX_IN_FLIGHT),
     ]
