@@ -47,14 +47,14 @@ def test_a_value_is_added_and_its_delta_vanishes(open_page, person, fleet, axe):
     lamp = fleet.connect("lamp")
     lamp.stop()
     page = open_page(person, "#/device/lamp/shadow")
-    expect(page.get_by_text("Nothing is desired yet.", exact=False).last).to_be_visible()
+    expect(page.get_by_text("No desired state yet.", exact=False).last).to_be_visible()
     axe(page)
     for path, value in {"on": "true", "light.level": "60", "mode": "night", 'odd["a.b"]': "[1, 2]"}.items():
         add(page, path, value)
     expect(desired(page).get_by_role("list")).to_contain_text("light.level: nothing → 60")
     axe(page)
     desired(page).get_by_role("button", name="Save").click()
-    expect(delta(page)).to_contain_text("4 values differ: the device is told when it connects")
+    expect(delta(page)).to_contain_text("4 values differ: the device gets them when it connects")
     expect(delta(page).get_by_role("row", name='odd["a.b"]')).to_contain_text("[1,2]")
     axe(page)
     assert shadow(person, "lamp")["desired"] == {
@@ -64,7 +64,7 @@ def test_a_value_is_added_and_its_delta_vanishes(open_page, person, fleet, axe):
         "odd": {"a.b": [1, 2]},
     }
     fleet.connect("lamp", token=lamp.token)
-    expect(delta(page)).to_contain_text("No delta: the device reports all that is desired")
+    expect(delta(page)).to_contain_text("No delta: the device reports the desired state")
     expect(page.get_by_role("group", name="Reported state")).to_contain_text("level: 60")
 
 
@@ -107,7 +107,7 @@ def test_json_is_checked_and_nulls_delete(open_page, person, desire, axe):
     expect(form.locator(".json-status").first).to_have_text('Line 1, column 9: "}" is not expected here')
     expect(form.get_by_role("button", name="Save")).to_be_disabled()
     form.get_by_role("button", name="Form").click()
-    expect(form.get_by_role("alert").filter(has_text="Mend what is marked first")).to_be_visible()
+    expect(form.get_by_role("alert").filter(has_text="Correct the marked parts first")).to_be_visible()
     area.fill("[]")
     expect(form.get_by_role("alert").filter(has_text="is an object")).to_be_visible()
     axe(page)
@@ -270,7 +270,7 @@ def test_a_delta_that_the_device_does_not_take(open_page, person, desire, axe):
     person.register("lamp")
     desire("lamp", config="x" * 5000)
     page = open_page(person, "#/device/lamp/shadow")
-    expect(delta(page)).to_contain_text("the device is told when it connects")
+    expect(delta(page)).to_contain_text("the device gets them when it connects")
     page.get_by_role("button", name="Actions for this device").click()
     page.get_by_role("menuitem", name="Limit of deltas…").click()
     axe(page)
@@ -280,7 +280,7 @@ def test_a_delta_that_the_device_does_not_take(open_page, person, desire, axe):
     assert person.http.get("/devices/lamp").json()["delta_limit"] == 4096
     axe(page)
     desire("lamp", config="x" * 3000)
-    expect(delta(page)).to_contain_text("the device is told when it connects")
+    expect(delta(page)).to_contain_text("the device gets them when it connects")
     page.get_by_role("button", name="Actions for this device").click()
     page.get_by_role("menuitem", name="Limit of deltas…").click()
     expect(page.get_by_label("Bytes")).to_have_value("4096")

@@ -37,7 +37,7 @@ def test_the_first_hour(open_page, person, fleet, make_firmware, tmp_path):
     page.get_by_role("button", name="Add", exact=True).click()
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("group", name="Reported state")).to_contain_text("on: true")
-    expect(page.get_by_role("region", name="Delta")).to_contain_text("the device reports all that is desired")
+    expect(page.get_by_role("region", name="Delta")).to_contain_text("the device reports the desired state")
 
     # Writes a file on it, and edits it.
     tabs.get_by_role("link", name="Files").click()

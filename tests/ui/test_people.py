@@ -46,7 +46,7 @@ def test_a_key(open_page, person, server, axe):
     axe(page)
     page.get_by_role("button", name="Delete nightly job").click()
     dialog = page.get_by_role("dialog", name="Delete nightly job?")
-    expect(dialog).to_contain_text("its connections are closed")
+    expect(dialog).to_contain_text("their connections are closed")
     axe(page)
     dialog.get_by_role("button", name="Cancel").click()
     assert works(server, key)
@@ -110,7 +110,7 @@ def test_users(open_page, make_person, server, axe):
         assert http.get("/me").json() == {"name": name, "admin": False}
     page.get_by_role("button", name=f"Reset the password of {name}").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Their sessions end at once")
+    expect(dialog).to_contain_text("Their sessions end immediately")
     axe(page)
     dialog.get_by_label("Password").fill("another")
     dialog.get_by_label("Admin").check()

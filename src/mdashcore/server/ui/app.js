@@ -23,7 +23,7 @@ route("/limits", view(() => import("./views/limits.js")), {nav: "users"});
 route("/profile", view(() => import("./views/profile.js")), {nav: "profile"});
 otherwise(() => ({
   title: "Nothing here",
-  element: h("div", {class: "empty"}, h("h1", {}, "Nothing here"), h("p", {}, "This address leads to no view."),
+  element: h("div", {class: "empty"}, h("h1", {}, "Nothing here"), h("p", {}, "This page does not exist."),
     h("a", {class: "button", href: "#/devices"}, "To the devices")),
 }));
 

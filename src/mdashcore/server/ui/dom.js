@@ -77,7 +77,7 @@ export function foreign(text, props = {}) {
 
 // A tag that names the unreadable parts of a record; false if there are none.
 export function damagedTag(parts) {
-  return Boolean(parts?.length) && h("span", {class: "tag warn", title: `What is stored of it is damaged (${parts.join(", ")}). The server's log says more.`}, "damaged");
+  return Boolean(parts?.length) && h("span", {class: "tag warn", title: `Its stored data are damaged (${parts.join(", ")}). The server's log says more.`}, "damaged");
 }
 
 const RELATIVE = new Intl.RelativeTimeFormat("en", {numeric: "auto", style: "short"});

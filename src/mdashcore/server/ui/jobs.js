@@ -171,7 +171,7 @@ export function showJob(job) {
   });
   dialog.classList.add("wide");
   job.shown = dialog;
-  setText(hint, "You can hide this: it goes on for as long as this page is open.");
+  setText(hint, "You can hide this: the work continues while this page is open.");
   list.set(job.rows);
   job.changed();
   close.focus();

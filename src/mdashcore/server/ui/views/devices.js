@@ -202,7 +202,7 @@ export default function view({query}) {
 
   function help() {
     const dialog = open("How to filter", h("div", {class: "stack"},
-      h("p", {}, "Words are looked for in ids and names. All that you type has to hold."),
+      h("p", {}, "Words are searched in ids and names. A device is shown if all words and filters match."),
       h("dl", {class: "examples"}, EXAMPLES.map(([example, words]) => [
         h("dt", {}, h("button", {type: "button", class: "quiet code", onclick: () => {
           search.value = `${search.value} ${example}`.trim();

@@ -47,7 +47,7 @@ export default async function view() {
   async function revoke(id, name) {
     const sure = await ask({
       title: h("span", {}, "Delete ", name ? foreign(name) : "the key", "?"),
-      lost: "What uses it is refused from now on, and its connections are closed. It cannot be brought back.",
+      lost: "Programs that use it are refused from now on, and their connections are closed. This cannot be undone.",
       action: "Delete",
       danger: true,
       onConfirm: () => del(`/keys/${encodeURIComponent(id)}`),

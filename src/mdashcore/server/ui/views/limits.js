@@ -11,7 +11,7 @@ const SHOWN = ["devices", "image_bytes", "keys", "open_rollouts", "subscribers"]
 export default async function view({session}) {
   if (!session.admin) {
     return {title: "Limits", element: h("section", {class: "page", "aria-label": "Limits"}, h("h1", {}, "Limits"),
-      empty("Only for admins", "An admin sees what all users have. What you have yourself is in your profile.", h("a", {class: "button", href: "#/profile"}, "To your profile")))};
+      empty("Only for admins", "An admin sees the use of all users. Your own use is in your profile.", h("a", {class: "button", href: "#/profile"}, "To your profile")))};
   }
   const disk = h("p", {class: "banner", hidden: true});
   const first = await get("/users/limits");
@@ -42,8 +42,8 @@ export default async function view({session}) {
     disk.hidden = free === null || free >= 2 * floor;
     if (!disk.hidden) {
       fill(disk, free < floor
-        ? `The disk has ${bytes(free)} left: below ${bytes(floor)} no images are taken. Devices go on.`
-        : `The disk has ${bytes(free)} left. Below ${bytes(floor)} no images are taken any more.`);
+        ? `The disk has ${bytes(free)} left: below ${bytes(floor)} uploads of images are refused. All other functions work.`
+        : `The disk has ${bytes(free)} left. Below ${bytes(floor)} uploads of images are refused.`);
     }
   }
 

@@ -19,7 +19,7 @@ export default function view({query}) {
     label: "Notifications",
     ...wanted(),
     line: draw,
-    nothing: empty("Nothing to show", "What your devices do appears here: connect one, change its shadow, call it. If a filter is set, it may hide all."),
+    nothing: empty("Nothing to show", "Notifications of your devices appear here: connect one, change its shadow, call it. A filter may hide all of them."),
     onState: ({paused, waiting}) => {
       setText(state, paused ? `Paused, ${waiting} waiting` : "Live");
       pause.draw();

@@ -29,7 +29,7 @@ export default async function view({session, logOut}) {
   async function everywhere() {
     await ask({
       title: "Log out everywhere?",
-      lost: "Every browser in which you are logged in is logged out, this one too. API keys and devices go on.",
+      lost: "Every browser in which you are logged in is logged out, this one too. API keys and devices are not affected.",
       action: "Log out everywhere",
       danger: true,
       onConfirm: () => logOut({everywhere: true}),

@@ -73,7 +73,7 @@ function card({id}) {
 async function removeDamaged(id) {
   await ask({
     title: "Remove the rollout?",
-    lost: "What is stored of it cannot be read, so it does not go on. Updates that it has begun end by themselves.",
+    lost: "Its stored data cannot be read, so it does not continue. Updates that it has begun end by themselves.",
     action: "Remove",
     danger: true,
     onConfirm: () => del(`/rollouts/${encodeURIComponent(id)}`),

@@ -55,7 +55,7 @@ export default async function view({session}) {
     const admin = adminBox(isAdmin);
     const made = await ask({
       title: `Reset the password of ${name}`,
-      lost: "Their sessions end at once, in every browser. Their API keys go on.",
+      lost: "Their sessions end immediately, in every browser. Their API keys stay valid.",
       body: [password.element, admin.element],
       action: "Reset",
       onConfirm: () => put(`/users/${encodeURIComponent(name)}`, {password: password.value(), admin: admin.value()}),

@@ -71,7 +71,7 @@ export function commitBanner(device) {
   function tick() {
     const seconds = ends === null ? null : (ends - Date.now()) / 1000;
     setText(left, auto ? "The server commits it by itself when the device has stayed healthy for long enough." : seconds === null ? "Unless it is committed, the next restart brings the old one back."
-      : unsaid ? seconds > 0 ? `If it still runs in ${duration(seconds)}, it is taken for committed.` : "The time to commit is over: the device is asked what it runs."
+      : unsaid ? seconds > 0 ? `If it still runs in ${duration(seconds)}, it counts as committed.` : "The time to commit is over: the server asks the device for its build."
       : seconds > 0 ? `Rolls back by itself in ${duration(seconds)}.` : "The time to commit is over: it rolls back.");
   }
 

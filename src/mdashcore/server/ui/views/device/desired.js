@@ -72,7 +72,7 @@ export function desiredEditor(device, user) {
   function show(next) {
     if (next === mode) return;
     if (!valid) {
-      error.show(new Error("Mend what is marked first, or discard it"));
+      error.show(new Error("Correct the marked parts first, or discard them"));
       return;
     }
     error.clear();
@@ -150,7 +150,7 @@ export function desiredEditor(device, user) {
     }
     base = merge(base, sent);
     present = (await live.refresh(device.id)) ?? present;
-    toast(present.online ? "Saved: the device is told now." : "Saved: the device is told when it connects.");
+    toast(present.online ? "Saved, and sent to the device." : "Saved. The device gets it when it connects.");
     if (valid && same(draft, saved)) restart(desiredOf(present)); // else the person types on
   }
 

@@ -15,7 +15,7 @@ export function leafForm({onChange}) {
   let reported = {};
   const wrong = new Map(); // keyOf(path) of invalid fields → their text
   const list = h("div", {class: "leaf-list"});
-  const nothing = h("p", {class: "muted"}, "Nothing is desired yet. Add a value: the device is told at once, or when it connects.");
+  const nothing = h("p", {class: "muted"}, "No desired state yet. Add a value: the server sends it to the device immediately, or when it connects.");
   const add = adder({has: (path) => at(value, path), reported: () => reported, onAdd: (path, leaf) => {
     value = put(value, path, leaf);
     draw();

@@ -74,7 +74,7 @@ export default function ota(device) {
   async function doEnd() {
     const done = await ask({
       title: "End the old transfer?",
-      lost: "The device still holds a transfer that nothing goes on with. It is told that the transfer is over (OTA.End): most devices refuse the part of an image that they have, some restart for it. If the transfer was a whole image, the device runs that.",
+      lost: "The device still holds a transfer that no update continues. The server ends it (OTA.End): most devices refuse the part of an image that they have, and some restart. If the device has a whole image, it runs that.",
       action: "End the transfer",
       danger: true,
       onConfirm: () => post(devicePath(device.id, "ota", "end")).then(() => true),
@@ -129,7 +129,7 @@ export default function ota(device) {
 
   function drawFirmware(device_) {
     const {app, fw_version: version, fw_id: build, arch} = firmware(device_);
-    fill(running, h("h2", {}, "Firmware"), version === undefined ? h("p", {class: "muted"}, "The device has not said yet what it runs. It does when it connects.")
+    fill(running, h("h2", {}, "Firmware"), version === undefined ? h("p", {class: "muted"}, "The device has not reported its firmware yet. It does when it connects.")
       : facts([["Version", [foreign(String(version)), onTrial(device_) && h("span", {class: "tag warn"}, "uncommitted")]], ["Build", build && foreign(String(build))],
         ["Application", app && foreign(String(app))], ["Architecture", arch && foreign(String(arch))]]));
   }

@@ -96,7 +96,7 @@ export function presenceStrip(device) {
   function summary() {
     if (!ready) return error.element.hidden ? "Reading the log…" : "";
     const known = shown.filter(({online}) => online !== null);
-    if (!known.length) return "The log tells nothing of this time";
+    if (!known.length) return "The log has no entries of this time";
     const since = known[0] === shown[0] ? "" : ` since ${clock(known[0].from)}`; // the log does not go back further, or the device did not exist
     const sum = (parts) => parts.reduce((total, {from, to}) => total + to - from, 0);
     if (!known.some(({online}) => online)) return `Not connected${since || " in this time"}`;

@@ -69,7 +69,7 @@ export default function rpc(device, {session}) {
     } catch (error) {
       if (ended.signal.aborted) return;
       if (error.status === undefined) console.error(error);
-      setText(listState, NO_METHOD.has(error.code) ? "The device does not tell its methods: write the name of one." : `Its methods could not be read: ${error.message}.`);
+      setText(listState, NO_METHOD.has(error.code) ? "The device does not list its methods: write the name of one." : `Its methods could not be read: ${error.message}.`);
     }
     listState.hidden = !listState.textContent;
     drawMethods(described ? "" : method.value);
@@ -100,7 +100,7 @@ export default function rpc(device, {session}) {
     if (described !== name) return;
     const format = typeof found?.args_fmt === "string" ? found.args_fmt : "";
     const known = argumentsOf(format);
-    if (!known.length) fill(hints, h("p", {class: "muted"}, format ? ["Arguments: ", h("code", {}, foreign(jsonText(format).slice(1, -1)))] : "It says that it takes no arguments."));
+    if (!known.length) fill(hints, h("p", {class: "muted"}, format ? ["Arguments: ", h("code", {}, foreign(jsonText(format).slice(1, -1)))] : "The method takes no arguments."));
     else fill(hints, h("span", {class: "muted"}, "Takes"), known.map(({name: argument, type, example}) =>
       h("button", {type: "button", class: "chip", title: `Put ${argument} into the parameters`, onclick: () => insert(argument, example)},
         h("span", {class: "code"}, foreign(argument)), h("small", {}, type))));
@@ -143,7 +143,7 @@ export default function rpc(device, {session}) {
     complain(null);
     const name = method.value.trim(), seconds = Number(timeout.value);
     if (!name) return refuse(method, "Write or choose a method first.");
-    if (!(seconds > 0 && seconds <= LONGEST)) return refuse(timeout, `The device can be waited for up to ${LONGEST} s.`);
+    if (!(seconds > 0 && seconds <= LONGEST)) return refuse(timeout, `The longest time-out is ${LONGEST} s.`);
     let params;
     try {
       params = editor.value;
@@ -175,7 +175,7 @@ export default function rpc(device, {session}) {
       entry.isLong = (JSON.stringify(entry.result) ?? "").length > LONG;
     } catch (error) {
       if (error.status === undefined && !mine.signal.aborted && !ended.signal.aborted) console.error(error);
-      entry.error = mine.signal.aborted || ended.signal.aborted ? {words: "You stopped waiting. The device may have done it all the same."} : explain(error, name);
+      entry.error = mine.signal.aborted || ended.signal.aborted ? {words: "You stopped waiting. The device may still have made the call."} : explain(error, name);
     } finally {
       clearInterval(timer);
       running = null;

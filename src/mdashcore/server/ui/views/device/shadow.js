@@ -12,7 +12,7 @@ const ROWS = 200; // listed paths that differ: people do not read more one by on
 const frameSize = (params) => new TextEncoder().encode(JSON.stringify({jsonrpc: "2.0", method: "Shadow.Delta", params})).length;
 
 export default function shadow(device, {session}) {
-  const note = offlineNote("It gets what is desired as soon as it connects.");
+  const note = offlineNote("It gets the desired state when it connects.");
   const version = h("p", {class: "muted"});
   const state = h("p", {class: "delta-state", role: "status"});
   const rows = h("tbody", {});
@@ -35,7 +35,7 @@ export default function shadow(device, {session}) {
   // Draws into the same frame, to keep its focus and its scroll position.
   function drawReported(value, marks) {
     const made = value ? jsonView(value, {label: "Reported state", marks})
-      : h("p", {class: "muted"}, "Nothing yet. What the device says about itself comes here as soon as it connects.");
+      : h("p", {class: "muted"}, "No reported state yet. It appears here when the device reports it.");
     const old = reported.firstElementChild;
     if (old?.tagName === made.tagName) old.replaceChildren(...made.childNodes);
     else fill(reported, made);
@@ -44,12 +44,12 @@ export default function shadow(device, {session}) {
   function drawDelta(different, {online, delta_limit: limit, shadow: {state: sections, version: number, timestamp}}) {
     const size = limit > 0 && sections.delta ? frameSize({state: sections.delta, version: number, timestamp}) : 0;
     const told = size > limit ? `the delta has ${size} bytes and the device takes ${limit}, so it is not sent. The device can ask for it with Dash.Shadow.Get.`
-      : online ? "the device was told, and has not reported them yet." : "the device is told when it connects.";
+      : online ? "they were sent to the device, which has not reported them yet." : "the device gets them when it connects.";
     table.hidden = different.length === 0;
     state.className = different.length ? "delta-state differs" : "delta-state";
     const many = different.length === 1 ? "One value differs" : `${different.length} values differ`;
     setText(state, different.length ? `${many}: ${told}`
-      : sections.desired ? "No delta: the device reports all that is desired." : "No delta: nothing is desired yet.");
+      : sections.desired ? "No delta: the device reports the desired state." : "No delta: there is no desired state yet.");
     fill(rows, different.slice(0, ROWS).map(([path, wanted]) => {
       const is = at(sections.reported, path);
       return h("tr", {}, h("th", {scope: "row", class: "code"}, foreign(shortPath(path))), h("td", {class: "code"}, foreign(shortJson(wanted))),

@@ -81,7 +81,7 @@ export async function rename({id, name: before}) {
 export async function renewToken({id, name}) {
   const created = await ask({
     title: h("span", {}, "A new token for ", foreign(short(name || id))),
-    lost: "The token that it has now stops working at once, and its connection is closed. It comes back only with the new one.",
+    lost: "Its present token stops working immediately, and its connection is closed. It can connect again only with the new one.",
     action: "Make a new token",
     danger: true,
     onConfirm: () => post(devicePath(id, "token")),
@@ -105,9 +105,9 @@ export async function remove(devices) {
   const sure = await ask({
     title: one ? h("span", {}, "Delete ", foreign(short(devices[0].name || devices[0].id)), "?") : `Delete ${these(devices.length)}?`,
     body: h("div", {class: "stack tight"}, !one && h("p", {}, names(devices)),
-      h("p", {}, one ? "Its token and its connection end at once. Its shadow and its firmware updates are lost."
-        : "Their tokens and connections end at once. Their shadows and firmware updates are lost."),
-      h("p", {class: "muted"}, "What is in the log stays there. This cannot be undone.")),
+      h("p", {}, one ? "Its token and its connection end immediately. Its shadow and its firmware updates are lost."
+        : "Their tokens and connections end immediately. Their shadows and firmware updates are lost."),
+      h("p", {class: "muted"}, "Notifications in the log stay. This cannot be undone.")),
     action: one ? "Delete" : `Delete ${these(devices.length)}`,
     danger: true,
     onConfirm: one ? () => del(devicePath(devices[0].id)) : undefined,

@@ -162,7 +162,7 @@ export default function create({query}) {
         h("div", {class: "card stack"}, h("h2", {}, "Image"), field("Firmware (.zip of Mongoose OS, or a bare image)", file), about, bare.element, field("Name", name, "for people; the image's if empty")),
         h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.size)} that you have selected.`),
           field("Filter", filter, "terms as in the list of devices, all of which have to hold; empty for all"), found,
-          h("p", {class: "hint"}, "They are fixed when the rollout starts.")),
+          h("p", {class: "hint"}, "The set of devices does not change after the start.")),
         h("div", {class: "card stack"}, h("h2", {}, "Phases"), field("Percents of the devices", phases, "a few first, the last phase is 100"), steps,
           h("div", {class: "pair"}, field("Success, %", success, "of a phase, before the next begins"), field("Failures, %", failures, "of a phase, more than that and it pauses")),
           approval.element, commit.element,

@@ -74,7 +74,7 @@ export default async function detail({id}) {
   };
   const actions = [
     action("Approve", (now) => now.state === "AWAITING_APPROVAL", change("approve"), {class: "primary"}),
-    action("Resume", (now) => now.state === "PAUSED", change("resume"), {class: "primary", title: "What has failed so far is forgiven"}),
+    action("Resume", (now) => now.state === "PAUSED", change("resume"), {class: "primary", title: "The failures so far are forgiven"}),
     action("Pause", (now) => now.state === "RUNNING", change("pause")),
     action(({counts}) => `Retry ${devices(counts.failed)}`, (now) => ["RUNNING", "PAUSED"].includes(now.state) && now.counts.failed > 0, change("retry")),
     action("Abort…", (now) => !ENDS.includes(now.state) && now.state !== "ABORTING", abort, {class: "bad"}),
@@ -84,7 +84,7 @@ export default async function detail({id}) {
   async function abort() {
     await ask({
       title: "Abort the rollout?",
-      lost: `No more devices begin, and updates that can still be taken back are. ${devices(present.counts.succeeded)} that ${present.counts.succeeded === 1 ? "has" : "have"} the image keep it. An aborted rollout cannot be resumed.`,
+      lost: `No more devices begin, and updates that can still be canceled are canceled. ${devices(present.counts.succeeded)} that ${present.counts.succeeded === 1 ? "has" : "have"} the image keep it. An aborted rollout cannot be resumed.`,
       action: "Abort the rollout",
       danger: true,
       onConfirm: async () => draw(await post(`${path}/abort`)),
@@ -96,7 +96,7 @@ export default async function detail({id}) {
   async function remove() {
     const sure = await ask({
       title: "Delete the rollout?",
-      lost: "Which device fared how is forgotten. The devices keep what they run.",
+      lost: "The outcomes of its devices are deleted. The devices keep their firmware.",
       action: "Delete",
       danger: true,
       onConfirm: async () => {
@@ -160,7 +160,7 @@ export default async function detail({id}) {
     if (removing) return;
     destroy();
     const had = element.contains(document.activeElement);
-    fill(element, h("div", {}, back(), h("h1", {}, title)), empty("This rollout was removed", "It is not there any more. The devices keep what they run.",
+    fill(element, h("div", {}, back(), h("h1", {}, title)), empty("This rollout was removed", "The rollout does not exist any more. The devices keep their firmware.",
       h("a", {class: "button", href: "#/rollouts"}, "To the rollouts")));
     announce("This rollout was removed");
     if (had) element.querySelector(".button").focus();
