@@ -54,7 +54,7 @@ def test_a_value_is_added_and_its_delta_vanishes(open_page, person, fleet, axe):
     expect(desired(page).get_by_role("list")).to_contain_text("light.level: nothing → 60")
     axe(page)
     desired(page).get_by_role("button", name="Save").click()
-    expect(delta(page)).to_contain_text("4 values differ: the device gets them when it connects")
+    expect(delta(page)).to_contain_text("4 values differ: the device gets the delta when it connects")
     expect(delta(page).get_by_role("row", name='odd["a.b"]')).to_contain_text("[1,2]")
     axe(page)
     assert shadow(person, "lamp")["desired"] == {
@@ -270,7 +270,7 @@ def test_a_delta_that_the_device_does_not_take(open_page, person, desire, axe):
     person.register("lamp")
     desire("lamp", config="x" * 5000)
     page = open_page(person, "#/device/lamp/shadow")
-    expect(delta(page)).to_contain_text("the device gets them when it connects")
+    expect(delta(page)).to_contain_text("the device gets the delta when it connects")
     page.get_by_role("button", name="Actions for this device").click()
     page.get_by_role("menuitem", name="Limit of deltas…").click()
     axe(page)
@@ -280,7 +280,7 @@ def test_a_delta_that_the_device_does_not_take(open_page, person, desire, axe):
     assert person.http.get("/devices/lamp").json()["delta_limit"] == 4096
     axe(page)
     desire("lamp", config="x" * 3000)
-    expect(delta(page)).to_contain_text("the device gets them when it connects")
+    expect(delta(page)).to_contain_text("the device gets the delta when it connects")
     page.get_by_role("button", name="Actions for this device").click()
     page.get_by_role("menuitem", name="Limit of deltas…").click()
     expect(page.get_by_label("Bytes")).to_have_value("4096")

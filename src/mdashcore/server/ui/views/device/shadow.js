@@ -44,7 +44,7 @@ export default function shadow(device, {session}) {
   function drawDelta(different, {online, delta_limit: limit, shadow: {state: sections, version: number, timestamp}}) {
     const size = limit > 0 && sections.delta ? frameSize({state: sections.delta, version: number, timestamp}) : 0;
     const told = size > limit ? `the delta has ${size} bytes and the device takes ${limit}, so it is not sent. The device can ask for it with Dash.Shadow.Get.`
-      : online ? "they were sent to the device, which has not reported them yet." : "the device gets them when it connects.";
+      : online ? "the delta was sent, and the device has not reported it yet." : "the device gets the delta when it connects.";
     table.hidden = different.length === 0;
     state.className = different.length ? "delta-state differs" : "delta-state";
     const many = different.length === 1 ? "One value differs" : `${different.length} values differ`;
