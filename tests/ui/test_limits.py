@@ -54,7 +54,9 @@ def test_what_is_nearly_used_up_shows(open_page, make_person, axe):
     expect(row(page, admin.name)).to_contain_text("100,000all")
     expect(row(page, admin.name)).to_contain_text("95095 %")
     expect(
-        page.get_by_text("The disk has 1.0 MiB left: below 512.0 MiB uploads of images are refused. All other functions work.")
+        page.get_by_text(
+            "The disk has 1.0 MiB left: below 512.0 MiB uploads of images are refused. All other functions work."
+        )
     ).to_be_visible()
     axe(page)
 
