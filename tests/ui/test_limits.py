@@ -90,7 +90,7 @@ def test_what_is_damaged_is_shown(open_page, make_person, axe):
         axe(page)
     page.goto("/#/rollouts")
     page.get_by_role("button", name="Remove rol_lost").click()
-    expect(page.get_by_role("dialog")).to_contain_text("does not go on")
+    expect(page.get_by_role("dialog")).to_contain_text("does not continue")
     with page.expect_request("**/api/v2/rollouts/rol_lost") as request:
         page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     assert request.value.method == "DELETE"
