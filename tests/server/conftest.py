@@ -50,9 +50,8 @@ def instant(lane: str) -> bool:
 
 @pytest.fixture
 def node_settings() -> NodeSettings:
-    """The server asks no device for its build during a test, and pings none: a client of the tests that is closing cannot
-    answer a ping. A test may parametrize with other settings.
-    """
+    """The server asks no device for its build during a test; one may parametrize with others."""
+    # No pings: the client of the tests fails if one comes while it is closing.
     return NodeSettings(introduction_delay=60, ping_interval=3600)
 
 
