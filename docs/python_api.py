@@ -38,6 +38,8 @@ MODULES = {
     "mdashcore.hub": "The service, on any event loop: it awaits nothing but the storage protocols.",
     "mdashcore.trio.node": "Live connections on Trio. Extra: `agent` or `server`.",
     "mdashcore.trio.agent": "The device's end. Extra: `agent`.",
+    "mdashcore.client": "A client of a running server, on asyncio and Trio. Extra: `client`.",
+    "mdashcore.documents": "The JSON documents of the REST API, as types. See [REST API](rest_api.md).",
     "mdashcore.server.run": "The whole server. Extra: `server`.",
     "mdashcore.server.config": "The configuration of the server. See [Configuration](configuration.md).",
     "mdashcore.server.app": "The REST API, and the types of ASGI apps.",
@@ -61,8 +63,8 @@ NODE_PARTS = {
 }  # fmt: skip
 """The same for a `Node`."""
 
-SUMMARIES = {"mdashcore.testing"}
-"""Modules whose classes are used as a whole: their tests are no verbs for an embedder."""
+SUMMARIES = {"mdashcore.documents", "mdashcore.testing"}
+"""Modules whose classes are used as a whole: tests are no verbs for an embedder, and members stand in the REST API."""
 
 NOT_FOR_EMBEDDERS = {
     "Registry": {"records", "begin_removal", "finish_removal", "check_stays"},

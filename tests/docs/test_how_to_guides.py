@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trustme
 
+from mdashcore import firmware
 from mdashcore.cli import cli
 from mdashcore.cli.log_format import JsonFormatter, TextFormatter
 from mdashcore.cli.process import set_up_process
@@ -335,3 +336,53 @@ def test_examples_in_toml_and_json_are_well_formed(pages):
             while rest:
                 _, end = decoder.raw_decode(rest)
                 rest = rest[end:].strip()
+
+
+# Use the Python client
+
+
+@pytest.fixture
+def client_page(page):
+    """The page."""
+    return page("docs/how_to_guides/use_the_python_client.md")
+
+
+def test_a_program_manages_devices_as_the_page_says(client_page, demo, start):
+    """It lists, registers, calls and removes."""
+    with start(client_page.code("devices"), python=True, env=demo.variables) as process:
+        process.expect(r"^lamp 20")
+        process.expect(r"^the token of the fan: mdd_")
+        process.expect(r"^\{'desired': \{'speed': 3\}, 'delta': \{'speed': 3\}\}$")
+        process.expect(r"^\{'value': [01]\}$")
+        process.expect(r"^the fan is not connected")
+        assert process.wait() == 0
+
+
+def test_a_program_updates_a_device_as_the_page_says(client_page, demo, start, tmp_path):
+    """It shows the states, commits, and says which firmware runs. Other tests have the lamp."""
+    manifest = {"name": "demo", "platform": "esp32", "version": "1.9", "build_id": "by-the-client"}
+    with (tmp_path / "fw.zip").open("w+b") as file:
+        firmware.write_image(file, manifest, {"app": bytes(4_000)})
+    code = client_page.code("update").replace("sys.argv[1]", repr(str(tmp_path / "fw.zip")))
+    code = code.replace('update("lamp", file', 'update("thermostat", file, force=True').replace(
+        '"lamp"', '"thermostat"'
+    )
+    with start(code, python=True, env=demo.variables) as process:
+        process.expect(r"^QUEUED 0 %$")
+        process.expect(r"^UNCOMMITTED 100 %$")
+        process.expect(r"^the lamp runs 1\.9$")
+        assert process.wait() == 0
+
+
+def test_a_program_follows_the_notifications_as_the_page_says(client_page, demo, start):
+    """From the first that is kept."""
+    with start(client_page.code("notifications"), python=True, env=demo.variables) as process:
+        process.expect(r"^\d+ created lamp$")
+        process.expect(r"^\d+ online lamp$")
+
+
+def test_the_certificates_of_a_client_are_given_as_the_page_says(client_page, start, tmp_path):
+    """The lines run where there is such a file."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "mdash.pem")
+    with start(client_page.code("tls"), python=True, cwd=tmp_path) as process:
+        assert process.wait() == 0

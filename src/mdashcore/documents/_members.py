@@ -24,7 +24,11 @@ def member(description: str, default: object = _NONE, **bounds: Any) -> Meta:
 
 
 DeviceId = Annotated[str, member("a device's id", pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._~:@+=-]{1,128}$")]
+"""The id of a device."""
+
 AccountName = Annotated[str, member("a user's name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
+"""The name of a user."""
+
 Label = Annotated[str, member("text for people", max_length=256)]
 Password = Annotated[str, member("a password", min_length=1, max_length=1024)]
 Damaged = Annotated[list[str], member("the parts that cannot be read")]

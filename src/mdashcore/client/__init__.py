@@ -1,0 +1,28 @@
+"""A client of a running server, for asyncio and Trio: devices, calls, shadows, updates, rollouts, notifications.
+
+It needs the extra `client`, and neither Trio nor the rest of the server.
+
+::
+
+    async with Client("https://mdash.example", key="mdk_…") as client:
+        await client.update_shadow("lamp", desired={"on": True})
+        print(await client.call("lamp", "Sys.GetInfo"))
+"""
+
+from __future__ import annotations
+
+try:
+    import httpx
+    import websockets
+except ModuleNotFoundError as exc:
+    raise ModuleNotFoundError(f"the client needs {exc.name}: pip install 'mdashcore[client]'", name=exc.name) from None
+
+from mdashcore._server_url import parse_server
+from mdashcore.client._client import Client
+from mdashcore.client._errors import ServerUnreachable, UnexpectedAnswer
+from mdashcore.client._notifications import Notifications
+from mdashcore.client._socket import ClientSocket
+
+__all__ = ["Client", "ClientSocket", "Notifications", "ServerUnreachable", "UnexpectedAnswer", "parse_server"]
+
+del httpx, websockets

@@ -1,0 +1,375 @@
+"""The client."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, cast
+
+from mdashcore._errors import InvalidInput
+from mdashcore._server_url import notify_url, parse_server
+from mdashcore.client._http import Http
+from mdashcore.client._notifications import MAX_OUTAGE, Notifications
+from mdashcore.client._socket import ClientSocket, open_socket
+from mdashcore.client._updates import Progress, perform_update, start_rollout
+from mdashcore.documents import (
+    MAX_MEMBERS,
+    AcceptedShadow,
+    CreatedKey,
+    DeviceDocument,
+    KeyDocument,
+    LimitsDocument,
+    MeDocument,
+    MemberDocument,
+    MembersPage,
+    NewRollout,
+    NotificationDocument,
+    RegisteredDevice,
+    RolloutDocument,
+    ShadowDocument,
+    UpdateDocument,
+    UpdateWithHistory,
+)
+from mdashcore.ota import ENDS, UpdateState
+from mdashcore.rollout import Outcome
+
+__all__ = ["Client"]
+
+TIMEOUT: Final = 30.0  # seconds for an answer: the server's own time-outs are shorter
+
+BACKUP_TIMEOUT: Final = 60.0  # seconds for the next piece: the store reads it meanwhile
+
+MARGIN: Final = 10.0  # seconds beyond a call's own time-out, so that the server says that the device did not answer
+
+CALL_TIMEOUT: Final = 10.0  # seconds, as on the server
+
+
+class Client:
+    """A client of one server, with the credentials of one account. Runs on asyncio and on Trio.
+
+    ::
+
+        async with Client("https://mdash.example", key="mdk_…") as client:
+            for device in await client.devices("online"):
+                print(device["id"])
+
+    Every method raises `MdashError`: the class that the server has raised (`NotFound`, `DeviceOffline`, `RpcError`, …),
+    `ServerUnreachable` if there was no answer, `UnexpectedAnswer` if another program has answered.
+
+    Args:
+        url: the server's, with ``http``, ``https``, ``ws`` or ``wss``; that of its API or for devices is accepted too.
+        key: an API key.
+        user: name and password, in place of a key. Only these may manage users.
+        ssl_context: the certificates to trust; by default the system's.
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        InvalidInput: the URL is none of a server, or not exactly one credential is given.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        user: tuple[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._server = parse_server(url)
+        self._http = Http(self._server, _authorization(key, user), ssl_context, timeout)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._http.close()
+
+    async def request(
+        self,
+        method: str,
+        *path: str,
+        json: object = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
+        files: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Send any request of the REST API, and return the body of its answer.
+
+        Args:
+            path: its segments, below ``/api/v2``.
+            json: the body: a value, or JSON as `bytes`; `None` sends no body.
+            query: the parameters of the URL.
+            files: the fields of a form, in place of `json`: each a file name with an open binary file.
+            timeout: seconds to wait for the answer; infinite for no limit.
+        """
+        answer = await self._http.request(method, *path, json=json, query=query, files=files, timeout=timeout)
+        return answer.content
+
+    # Devices
+
+    async def devices(self, *terms: str) -> list[DeviceDocument]:
+        """Return the account's devices by id, or those for which every term of a filter holds."""
+        return cast(list[DeviceDocument], await self._http.fetch("GET", "devices", query={"filter": list(terms)}))
+
+    async def device(self, id: str) -> DeviceDocument:
+        """Return a device. Raises `NotFound`."""
+        return cast(DeviceDocument, await self._http.fetch("GET", "devices", id))
+
+    async def create_device(self, id: str | None = None, *, name: str | None = None) -> RegisteredDevice:
+        """Register a device. The answer has its token, which is shown this once. Raises `Conflict` if the id is taken.
+
+        Args:
+            id: without it, the server makes one.
+            name: text for people.
+        """
+        wanted = {key: value for key, value in {"id": id, "name": name}.items() if value is not None}
+        return cast(RegisteredDevice, await self._http.fetch("POST", "devices", json=wanted))
+
+    async def rename_device(self, id: str, name: str) -> DeviceDocument:
+        """Give a device another name. Raises `NotFound`."""
+        return cast(DeviceDocument, await self._http.fetch("PUT", "devices", id, json={"name": name}))
+
+    async def limit_deltas(self, id: str, limit: int | None) -> DeviceDocument:
+        """Limit the frames with a delta that a device is sent: bytes, 0 for none, `None` for its platform's limit."""
+        return cast(DeviceDocument, await self._http.fetch("PUT", "devices", id, json={"delta_limit": limit}))
+
+    async def renew_token(self, id: str) -> str:
+        """Give a device a new token, and return it. The old one and its connection end immediately."""
+        return str((await self._http.fetch("POST", "devices", id, "token"))["token"])
+
+    async def remove_device(self, id: str) -> None:
+        """Remove a device. Its token and its connection end immediately. Raises `NotFound`."""
+        await self._http.request("DELETE", "devices", id)
+
+    # Calls and shadows
+
+    async def call(self, device: str, method: str, params: Any = None, *, timeout: float | None = None) -> Any:
+        """Call a method of a device, and return its result.
+
+        Args:
+            params: any JSON value; `None` sends none.
+            timeout: seconds that the device has for the answer, at most 120; 10 if not given.
+
+        Raises:
+            RpcError: the device answers with an error.
+            DeviceOffline: it is not connected.
+            CallTimeout: it does not answer in time.
+            InvalidAnswer: its answer cannot be read.
+        """
+        query = None if timeout is None else {"timeout": f"{timeout:.3f}"}
+        limit = (CALL_TIMEOUT if timeout is None else timeout) + MARGIN
+        return await self._http.fetch(
+            "POST", "devices", device, "rpc", method, json=params, query=query, timeout=max(limit, self._http.timeout)
+        )
+
+    async def shadow(self, device: str) -> ShadowDocument:
+        """Return a device's shadow. Raises `NotFound`."""
+        return cast(ShadowDocument, await self._http.fetch("GET", "devices", device, "shadow"))
+
+    async def update_shadow(
+        self,
+        device: str,
+        *,
+        desired: Mapping[str, Any] | None = None,
+        reported: Mapping[str, Any] | None = None,
+        version: int | None = None,
+    ) -> AcceptedShadow:
+        """Merge values into a device's shadow. A value of `None` removes its key. Returns what was accepted.
+
+        Args:
+            version: the current version, as a lock.
+
+        Raises:
+            Conflict: the shadow has another version.
+            TooLarge: the shadow would grow too large.
+        """
+        sections = {"desired": desired, "reported": reported}
+        state = {name: section for name, section in sections.items() if section is not None}
+        document = {"state": state, **({} if version is None else {"version": version})}
+        return cast(AcceptedShadow, await self._http.fetch("POST", "devices", device, "shadow", json=document))
+
+    # Firmware
+
+    async def update(
+        self,
+        device: str,
+        file: str | Path,
+        *,
+        auto_commit: bool = False,
+        queue: bool = False,
+        force: bool = False,
+        bare: bool = False,
+        options: Mapping[str, int] | None = None,
+        progress: Progress | None = None,
+        until: Collection[UpdateState] = ENDS,
+    ) -> UpdateDocument:
+        """Update a device's firmware, and wait for the end. Returns the update in its last state, good or bad.
+
+        The wait survives a restart of the server. To cancel it leaves the update as it is: see `cancel_update`.
+
+        Args:
+            file: a Mongoose OS firmware zip, or a bare image.
+            auto_commit: whether the server commits after a health check. Otherwise call ``OTA.Commit`` before the
+                device goes back to the old firmware; give `until` to learn when.
+            queue: whether a device that is offline gets the image when it comes.
+            force: send it whatever platform, application and build the device reports.
+            bare: the image is a bare one, whatever it looks like.
+            options: more parameters of the endpoint: ``commit_timeout``, ``chunk_size``, …
+            progress: called with the update whenever it has changed.
+            until: states in which to return before the end, such as ``{UpdateState.UNCOMMITTED}``.
+
+        Raises:
+            InvalidInput: the file is no image, or an option is out of its bounds.
+            DeviceOffline: the device is not connected, and `queue` was not asked for.
+            Conflict: the image is likely meant for another device, or an update is going on.
+        """
+        query = {name: str(value) for name, value in (options or {}).items()}
+        query |= {name: "1" for name, wanted in {"force": force, "bare": bare}.items() if wanted}
+        query |= {"commit": "auto"} if auto_commit else {}
+        async with self.notifications() as news:
+            return await perform_update(
+                self._http, news, device, Path(file), query, queue=queue, progress=progress, until=until
+            )
+
+    async def update_status(self, device: str) -> UpdateWithHistory:
+        """Return a device's newest update, and the earlier ones. Raises `NotFound` if it was never updated."""
+        return cast(UpdateWithHistory, await self._http.fetch("GET", "devices", device, "ota"))
+
+    async def cancel_update(self, device: str) -> UpdateDocument:
+        """Cancel a device's update. Raises `Conflict` if the device has the whole image already."""
+        return cast(UpdateDocument, await self._http.fetch("DELETE", "devices", device, "ota"))
+
+    # Rollouts
+
+    async def create_rollout(self, file: str | Path, plan: NewRollout, *, bare: bool = False) -> RolloutDocument:
+        """Begin a rollout of an image to many devices.
+
+        Args:
+            plan: the devices, as `filter` or `devices`, and how it goes on.
+            bare: the image is a bare one, whatever it looks like.
+        """
+        return await start_rollout(self._http, Path(file), plan, bare=bare)
+
+    async def rollouts(self) -> list[RolloutDocument]:
+        """Return the account's rollouts, the newest first. One that is damaged has only `id` and `damaged`."""
+        return cast(list[RolloutDocument], await self._http.fetch("GET", "rollouts"))
+
+    async def rollout(self, id: str) -> RolloutDocument:
+        """Return a rollout. Raises `NotFound`."""
+        return cast(RolloutDocument, await self._http.fetch("GET", "rollouts", id))
+
+    async def change_rollout(self, id: str, action: str) -> RolloutDocument:
+        """Approve, pause, resume, retry or abort a rollout: `action` is one of these words. Raises `Conflict`."""
+        return cast(RolloutDocument, await self._http.fetch("POST", "rollouts", id, action))
+
+    async def remove_rollout(self, id: str) -> None:
+        """Remove a rollout that has ended. Raises `Conflict` if it has not."""
+        await self._http.request("DELETE", "rollouts", id)
+
+    async def members(self, id: str, outcome: Outcome | None = None) -> AsyncIterator[MemberDocument]:
+        """Yield the devices of a rollout in order, or those with an outcome. They are read in pages."""
+        start: int | None = 0
+        while start is not None:
+            query = {"start": str(start), "limit": str(MAX_MEMBERS)}
+            query |= {} if outcome is None else {"outcome": outcome.value}
+            page: MembersPage = await self._http.fetch("GET", "rollouts", id, "members", query=query)
+            for member in page["members"]:
+                yield member
+            start = page["next"]
+
+    # Notifications
+
+    def notifications(self, start: int | None = None, *, max_outage: float = MAX_OUTAGE) -> Notifications:
+        """Open the stream of notifications::
+
+            async with client.notifications() as notifications:
+                async for notification in notifications:
+                    print(notification["name"], notification["id"])
+
+        After a lost connection it goes on where it was: no notification is missed or comes twice, as long as the server
+        keeps those in between. The first connection is not retried.
+
+        Args:
+            start: the offset of the first notification: 0 for all that are kept, `Notifications.cursor` of an earlier
+                stream to go on there. Without it only new ones come.
+            max_outage: seconds without the server after which the stream ends with an error.
+        """
+        return Notifications(self.open_socket, self._end_of_log, start, max_outage)
+
+    async def logs(
+        self,
+        *,
+        start: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        device: str | None = None,
+        name: str | None = None,
+    ) -> list[NotificationDocument]:
+        """Return stored notifications, oldest first.
+
+        Args:
+            start: the smallest offset.
+            before: only smaller offsets, and of those the newest.
+            limit: how many at most, up to 1000.
+            device: only of this device.
+            name: only of this name; or of names that begin so, with ``*`` at the end.
+        """
+        wanted = {"start": start, "before": before, "limit": limit, "id": device, "name": name}
+        query = {key: value for key, value in wanted.items() if value is not None}
+        return cast(list[NotificationDocument], await self._http.fetch("POST", "logs", json=query))
+
+    async def _end_of_log(self) -> int:
+        newest = await self.logs(before=2**63 - 1, limit=1)
+        return newest[-1]["offset"] + 1 if newest else 0
+
+    async def open_socket(self, start: int | None = None) -> ClientSocket:
+        """Open the socket of notifications alone, for frames as the server sends them. The caller closes it.
+
+        Args:
+            start: the offset of the first notification; without it only new ones come.
+        """
+        url = notify_url(self._server) + ("" if start is None else f"?start={start}")
+        return await open_socket(url, self._http.authorization, server=self._server, ssl_context=self._http.ssl_context)
+
+    # The account
+
+    def backup(self) -> AsyncGenerator[bytes, None]:
+        """Yield everything that the service keeps, as JSON lines in pieces. For admins, with name and password.
+
+        It is whole if the last line has ``"end": true``.
+        """
+        return self._http.stream("backup", timeout=BACKUP_TIMEOUT)
+
+    async def me(self) -> MeDocument:
+        """Return the account's name, and whether these credentials may manage users."""
+        return cast(MeDocument, await self._http.fetch("GET", "me"))
+
+    async def limits(self) -> LimitsDocument:
+        """Return the limits of the account, and its use of them."""
+        return cast(LimitsDocument, await self._http.fetch("GET", "limits"))
+
+    async def keys(self) -> list[KeyDocument]:
+        """Return the account's keys, without their secrets."""
+        return cast(list[KeyDocument], await self._http.fetch("GET", "keys"))
+
+    async def create_key(self, name: str = "") -> CreatedKey:
+        """Create a key. Its secret is shown this once."""
+        return cast(CreatedKey, await self._http.fetch("POST", "keys", json={"name": name}))
+
+    async def remove_key(self, id: str) -> None:
+        """Remove a key. Its sockets are closed. Raises `NotFound`."""
+        await self._http.request("DELETE", "keys", id)
+
+
+def _authorization(key: str | None, user: tuple[str, str] | None) -> str:
+    if (key is None) is (user is None):
+        raise InvalidInput("a client has either a key, or a user with a password")
+    if user is None:
+        return f"Bearer {key}"
+    return f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"

@@ -1,0 +1,379 @@
+"""The Python client, on both loops, against a real server."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
+
+from mdashcore import firmware
+from mdashcore._backoff import Backoff
+from mdashcore._errors import (
+    Conflict,
+    DeviceOffline,
+    InvalidInput,
+    LimitReached,
+    MdashError,
+    NotFound,
+    Overloaded,
+    RpcError,
+    StorageError,
+    Unauthenticated,
+)
+from mdashcore.client import Client, ServerUnreachable, UnexpectedAnswer
+from mdashcore.client._errors import error_of
+from mdashcore.ota import UpdateState
+from mdashcore.server import errors
+from mdashcore.server.config import ServerConfig
+from mdashcore.server.run import open_server
+
+
+async def test_devices_are_registered_changed_and_removed(run: Any) -> None:
+    """Each with its token; the list can be filtered."""
+
+    async def program(client: Client) -> None:
+        created = await client.create_device("fan", name="Fan")
+        assert created["token"].startswith("mdd_")
+        with pytest.raises(Conflict):
+            await client.create_device("fan")
+        await client.rename_device("fan", "Fan 1")
+        assert (await client.device("fan"))["name"] == "Fan 1"
+        assert (await client.limit_deltas("fan", 4096))["delta_limit"] == 4096
+        assert await client.renew_token("fan") != created["token"]
+        await client.create_device("lamp")
+        assert [each["id"] for each in await client.devices()] == ["fan", "lamp"]
+        assert [each["id"] for each in await client.devices("name=Fan 1", "offline")] == ["fan"]
+        await client.remove_device("fan")
+        with pytest.raises(NotFound):
+            await client.device("fan")
+
+    await run(program)
+
+
+async def test_a_call_gives_the_result_or_the_device_s_error(run: Any, lamp: Any) -> None:
+    """With its code; and says that a device is offline."""
+
+    async def program(client: Client) -> None:
+        assert (await client.call("lamp", "Sys.GetInfo"))["arch"]
+        assert await client.call("lamp", "GPIO.Toggle", {"pin": 2}, timeout=5) == {"value": 1}
+        with pytest.raises(RpcError) as caught:
+            await client.call("lamp", "Make.Coffee")
+        assert (caught.value.code, caught.value.message) == (404, "No handler for Make.Coffee")
+        await client.create_device("fan")
+        with pytest.raises(DeviceOffline):
+            await client.call("fan", "Sys.GetInfo")
+        with pytest.raises(InvalidInput):
+            await client.call("lamp", "Sys.GetInfo", timeout=1000)
+
+    await run(program)
+
+
+async def test_a_shadow_is_read_and_merged(run: Any) -> None:
+    """`None` removes a key, and a version is a lock."""
+
+    async def program(client: Client) -> None:
+        await client.create_device("fan")
+        accepted = await client.update_shadow("fan", desired={"on": True, "speed": 3})
+        assert accepted["version"] == 1
+        await client.update_shadow("fan", desired={"speed": None}, reported={"on": False}, version=1)
+        with pytest.raises(Conflict):
+            await client.update_shadow("fan", desired={"on": False}, version=1)
+        assert (await client.shadow("fan"))["state"] == {
+            "desired": {"on": True},
+            "reported": {"on": False},
+            "delta": {"on": True},
+        }
+
+    await run(program)
+
+
+async def test_keys_limits_and_logs_are_the_account_s(run: Any) -> None:
+    """The secret of a key is in the answer that makes it."""
+
+    async def program(client: Client) -> None:
+        made = await client.create_key("nightly")
+        assert made["id"] in {each["id"] for each in await client.keys()}
+        await client.remove_key(made["id"])
+        assert await client.me() == {"name": "alice", "admin": False}
+        limits = {each["name"]: each for each in (await client.limits())["limits"]}
+        assert limits["keys"]["use"] == 1
+        await client.create_device("fan")
+        assert [each["name"] for each in await client.logs(device="fan", name="cre*")] == ["created"]
+
+    await run(program)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A firmware zip."""
+    path = tmp_path / "fw.zip"
+    manifest = {"name": "virtual-device", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
+    with path.open("w+b") as file:
+        firmware.write_image(file, manifest, {"app": bytes(20_000)})
+    return path
+
+
+async def test_an_update_is_awaited_to_its_end(run: Any, lamp: Any, image: Path) -> None:
+    """With every state on the way; the caller commits it here."""
+    states: list[str] = []
+
+    async def program(client: Client) -> None:
+        trial = await client.update(
+            "lamp",
+            image,
+            options={"chunk_size": 2944},
+            progress=lambda update: states.append(update["state"]),
+            until={UpdateState.UNCOMMITTED},
+        )
+        assert trial["image"]["version"] == "1.1"
+        await client.call("lamp", "OTA.Commit")
+        async with client.notifications(0) as notifications:
+            async for told in notifications:
+                if told["name"] == "ota.COMMITTED":
+                    break
+        assert (await client.update_status("lamp"))["state"] == UpdateState.COMMITTED
+        again = await client.update("lamp", image)
+        assert again["state"] == UpdateState.ALREADY_INSTALLED
+
+    await run(program)
+    assert list(dict.fromkeys(states)) == ["QUEUED", "TRANSFERRING", "VERIFYING", "REBOOTING", "UNCOMMITTED"]
+
+
+async def test_an_update_needs_a_device_and_an_image(run: Any, image: Path, tmp_path: Path) -> None:
+    """What cannot be is said before anything is sent; a device that is offline gets its image later, if asked for."""
+
+    async def program(client: Client) -> None:
+        await client.create_device("fan")
+        with pytest.raises(DeviceOffline):
+            await client.update("fan", image)
+        queued = await client.update("fan", image, queue=True, until={UpdateState.QUEUED})
+        assert queued["state"] == UpdateState.QUEUED
+        assert (await client.cancel_update("fan"))["state"] == UpdateState.CANCELED
+        (tmp_path / "page.html").write_text("<!doctype html>" + " " * 5000)
+        with pytest.raises(InvalidInput):
+            await client.update("fan", tmp_path / "page.html", queue=True)
+        with pytest.raises(NotFound):
+            await client.update("nothing", image)
+
+    await run(program)
+
+
+async def test_a_rollout_is_made_changed_and_removed(run: Any, lamp: Any, image: Path) -> None:
+    """Its devices are listed by outcome."""
+
+    async def program(client: Client) -> None:
+        made = await client.create_rollout(image, {"filter": [], "approval": True})
+        assert [each["id"] for each in await client.rollouts()] == [made["id"]]
+        assert [each["device"] async for each in client.members(made["id"])] == ["lamp"]
+        with pytest.raises(Conflict):
+            await client.change_rollout(made["id"], "pause")
+        async with client.notifications() as notifications:
+            await client.change_rollout(made["id"], "abort")
+            async for told in notifications:
+                if told["name"] == "rollout.ABORTED":
+                    break
+        assert (await client.rollout(made["id"]))["state"] == "ABORTED"
+        await client.remove_rollout(made["id"])
+
+    await run(program)
+
+
+async def test_notifications_go_on_where_they_were(
+    run: Any, alice: Any, cable: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a cut each comes once and in order, those of the time in between too; the log tells of it once."""
+    monkeypatch.setattr("mdashcore.client._notifications.BACKOFF", Backoff(first=0.01, most=0.02))
+    caplog.set_level(logging.INFO, "mdashcore.client")
+    opened, heard = trio.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def signal(event: trio.Event) -> None:
+        token.run_sync_soon(event.set)
+
+    async def program(_: Client) -> list[tuple[str, str]]:
+        found = []
+        async with Client(cable.url, key=alice.key) as client, client.notifications() as notifications:
+            signal(opened)
+            async for told in notifications:
+                found.append((told["name"], told["id"]))
+                signal(heard)
+                if told["id"] == "d4":
+                    return found
+        raise AssertionError
+
+    async with trio.open_nursery() as nursery:
+
+        async def disturb() -> None:
+            await opened.wait()
+            await alice.register("d1")
+            await heard.wait()
+            await cable.cut()
+            await alice.register("d2")
+            await alice.register("d3")
+            await cable.refused.wait()
+            cable.join()
+            await alice.register("d4")
+
+        await alice.register("before")
+        nursery.start_soon(disturb)
+        found = await run(program)
+    assert found == [("created", f"d{number}") for number in (1, 2, 3, 4)]
+    told = [record.getMessage() for record in caplog.records if record.name == "mdashcore.client"]
+    assert len(told) == 2
+    assert "cut" in told[0]
+    assert "goes on" in told[1]
+
+
+async def test_a_stream_ends_with_an_error_if_the_server_stays_away(
+    alice: Any, cable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the time that the caller has given."""
+    monkeypatch.setattr("mdashcore.client._notifications.BACKOFF", Backoff(first=0.01, most=0.02))
+    async with Client(cable.url, key=alice.key) as client, client.notifications(max_outage=0.1) as notifications:
+        await cable.cut()
+        with pytest.raises(ServerUnreachable):
+            await anext(notifications)
+
+
+async def test_a_revoked_key_ends_the_stream(run: Any) -> None:
+    """It is not tried again."""
+
+    async def program(client: Client) -> None:
+        made = await client.create_key()
+        async with Client(client._server, key=made["key"]) as other, other.notifications() as notifications:
+            await client.remove_key(made["id"])
+            with pytest.raises(Unauthenticated, match="revoked"):
+                await anext(notifications)
+
+    await run(program)
+
+
+async def test_it_works_over_tls(tmp_path: Path) -> None:
+    """Requests and the stream trust what the context trusts, and nothing else."""
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    config = ServerConfig(bind="127.0.0.1:0", store="memory://", certfile=tmp_path / "server.pem")
+    async with open_server(config) as server:
+        accounts = server.service.hub.accounts
+        await accounts.register("alice", "-")
+        key = (await accounts.create_key("alice")).secret
+        async with Client(server.url, key=key, ssl_context=trusted) as client:
+            async with client.notifications() as notifications:
+                await client.create_device("fan")
+                assert (await anext(notifications))["name"] == "created"
+        async with Client(server.url, key=key, ssl_context=ssl.create_default_context()) as client:
+            with pytest.raises(ServerUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.me()
+            with pytest.raises(ServerUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+                async with client.notifications(0):
+                    pass
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 502 Bad\r\ncontent-length: 2\r\n\r\nno", b""])
+async def test_a_stranger_is_no_server(serving: Any, answer: bytes) -> None:
+    """Another program at the address, a proxy without a server behind it, or a hang-up: an error that says so."""
+
+    async def stranger(stream: trio.SocketStream) -> None:
+        await stream.receive_some(2**16)
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async with serving(stranger) as port, Client(f"http://127.0.0.1:{port}", key="mdk_x") as client:
+        with pytest.raises((ServerUnreachable, UnexpectedAnswer)):
+            await client.me()
+        with pytest.raises((ServerUnreachable, UnexpectedAnswer)):
+            async with client.notifications(0):
+                pass
+
+
+async def test_nothing_listens_there() -> None:
+    """The error names the address and the reason."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free_port = listener.getsockname()[1]
+    async with Client(f"http://127.0.0.1:{free_port}", key="mdk_x") as client:
+        with pytest.raises(ServerUnreachable, match=rf"127.0.0.1:{free_port}.*refused|failed"):
+            await client.me()
+        with pytest.raises(ServerUnreachable, match="refused"):
+            async with client.notifications(0):
+                pass
+
+
+def stranger_socket(frames: bytes) -> Any:
+    """A handler that accepts a handshake, sends bytes right behind its answer, and then reads without a word."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        protocol = ServerProtocol()
+        while not (events := protocol.events_received()):
+            protocol.receive_data(await stream.receive_some(2**16))
+        protocol.send_response(protocol.accept(events[0]))  # type: ignore[arg-type]
+        await stream.send_all(b"".join(protocol.data_to_send()) + frames)
+        async for _ in stream:
+            pass
+
+    return serve
+
+
+def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=False)
+
+
+async def test_messages_may_come_in_pieces_right_behind_the_handshake(serving: Any) -> None:
+    """With a ping between the pieces."""
+    text = b'{"name":"online","id":"lamp","offset":7,"time":1.0}'
+    frames = frame(Opcode.TEXT, text[:5], fin=False) + frame(Opcode.PING, b"?") + frame(Opcode.CONT, text[5:])
+    async with serving(stranger_socket(frames)) as port, Client(f"http://127.0.0.1:{port}", key="k") as client:
+        async with client.notifications(0) as notifications:
+            assert (await anext(notifications))["id"] == "lamp"
+            assert notifications.cursor == 8
+
+
+async def test_a_silent_server_is_found_out(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets a ping after a while, and is given up if it does not answer."""
+    monkeypatch.setattr("mdashcore.client._socket.PING_INTERVAL", 0.05)
+    monkeypatch.setattr("mdashcore.client._socket.PING_TIMEOUT", 0.05)
+    async with serving(stranger_socket(b"")) as port, Client(f"http://127.0.0.1:{port}", key="k") as client:
+        async with client.notifications(0, max_outage=0) as notifications:
+            with pytest.raises(ServerUnreachable, match="does not answer any more"):
+                await anext(notifications)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidInput("x"),
+        Unauthenticated("x"),
+        NotFound("x"),
+        Conflict("x"),
+        RpcError(-7, "x", {"more": 1}),
+        LimitReached("keys", "x"),
+        Overloaded("x", retry_after=3.0),
+        DeviceOffline("x"),
+        StorageError("secret"),
+        MdashError("x"),
+    ],
+)
+def test_an_error_of_the_server_is_the_same_at_the_client(error: MdashError) -> None:
+    """Its class, its text and what belongs to it; but for the words of a storage, which are the server's own."""
+    headers = errors.headers(error)
+    status = errors.status_of(error)
+    found = error_of(status, errors.encoded(error), float(headers.get("Retry-After", 0)))
+    assert type(found) is type(error)
+    if not isinstance(error, StorageError):
+        assert (str(found), vars(found)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize("credentials", [{}, {"key": "mdk_x", "user": ("alice", "secret")}])
+def test_a_client_has_one_credential(credentials: Any) -> None:
+    """Not none, and not two."""
+    with pytest.raises(InvalidInput):
+        Client("http://localhost", **credentials)
