@@ -111,9 +111,9 @@ async def test_a_key_that_is_deleted_during_a_handshake_opens_nothing(alice, key
     id, secret = key
     accept = ServerWebSocket.accept
 
-    async def slow(ws, request):
+    async def slow(ws, *request):
         assert (await alice.http.delete(f"/keys/{id}")).status_code == 200
-        return await accept(ws, request)
+        return await accept(ws, *request)
 
     monkeypatch.setattr(ServerWebSocket, "accept", slow)
     async with connect_device(f"ws{alice.server.url[4:]}/api/v2/notify", secret) as socket:

@@ -199,7 +199,7 @@ async def test_every_device_of_a_rollout_is_asked_about(alice):
         await hub.create_device("alice", id)
     zip_ = ota.UpdateImage.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
     taken = attrs.evolve(ota.Update.queued("ota_1", zip_, now=1.0), state=ota.UpdateState.COMMITTED)
-    await hub.updates.store.remember(DeviceKey("alice", ids[-1]), taken)
+    await hub.updates.store.add_to_history(DeviceKey("alice", ids[-1]), taken)
 
     async def post(query):
         return await alice.http.post("/rollouts", **rollout(BARE, "fw.bin", query, devices=ids))

@@ -18,15 +18,11 @@ from mdashcore.server.http import request_id
 from mdashcore.server.service import ServiceSettings
 from mdashcore.testing.device import connect_device
 
+pytestmark = pytest.mark.every_lane
+
 BEHIND_PROXY = {"trusted_proxies": ("127.0.0.1",), "forwarded_header": "X-Forwarded-For"}
 
 OURS = re.compile(r"[0-9a-f]{16}")
-
-
-@pytest.fixture
-def lane(every_lane: str) -> str:
-    """Every test is run in each of them."""
-    return every_lane
 
 
 @pytest.fixture
