@@ -295,10 +295,11 @@ def test_a_commit_that_may_have_been_made_before(answers, ends, tmp_path):
         return httpx.Response(left.pop(0), json={"error": {"code": -1, "message": "no"}})
 
     async def commit():
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        async with remote.client() as client:
+            client._http._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
             while left:
                 try:
-                    await watch._call_commit(http)
+                    await watch._call_commit(client)
                 except CliError as exc:
                     code = exc.code
                 else:

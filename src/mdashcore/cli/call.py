@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from mdashcore import _json, jsonrpc
-from mdashcore.cli.client import TIMEOUT, Remote, refusal
+from mdashcore.cli.client import TIMEOUT, Remote, device_error
+from mdashcore.cli.exits import CliError
 from mdashcore.cli.options import DEVICE, JSON, Group, remote_options
 from mdashcore.cli.text import examples, show_json
 
@@ -41,8 +42,10 @@ def call(remote: Remote, *, device: str, method: str, params: bytes | None, time
         "POST", ("devices", device, "rpc"), json=frame, query=query, timeout=TIMEOUT + (timeout or 0)
     )
     response = jsonrpc.decode(answer)
-    if not isinstance(response, jsonrpc.Response) or response.error is not None:
-        raise refusal(200, answer)
+    if not isinstance(response, jsonrpc.Response):
+        raise CliError("the answer is no frame: is --server right?")
+    if response.error is not None:
+        raise device_error(response.error.code, response.error.message)
     show_json(response.result or b"null")
 
 

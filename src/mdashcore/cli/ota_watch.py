@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from http import HTTPStatus
+from math import inf
 from pathlib import Path
 from typing import Any
 
-import httpx
 import trio
 
 from mdashcore import _json
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import Conflict, RpcError
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota_display import Display, goes_on
 from mdashcore.cli.reconnecting import AWAY, reconnecting
 from mdashcore.cli.stream import open_notifications
+from mdashcore.client import Client
 from mdashcore.ota import ENDS, UpdateState, lacks_method
 
 __all__ = ["watch_update"]
@@ -85,15 +85,15 @@ class _Watch:
         self._answered = answered
         async with (
             open_notifications(self._remote) as frames,
-            self._remote.open_async() as http,
+            self._remote.client() as client,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._listen, frames)
             nursery.start_soon(self._tick)
             if self._id is None:
-                await self._send(http)
+                await self._send(client)
             self._sent = True
-            update = await self._until_settled(http)
+            update = await self._until_settled(client)
             nursery.cancel_scope.cancel()
         return update
 
@@ -122,65 +122,66 @@ class _Watch:
             await trio.sleep(1)
             self._display.tick()
 
-    async def _send(self, http: httpx.AsyncClient) -> None:
+    async def _send(self, client: Client) -> None:
         """Upload the image. With ``queue`` the server answers after the upload, otherwise when the device has the
         image.
         """
+        path = "devices", self._device, "ota"
         with self._remote.reaching(), self._path.open("rb") as file:
             self._sha256 = await trio.to_thread.run_sync(lambda: hashlib.file_digest(file, "sha256").hexdigest())
             file.seek(0)
-            url, files = self._url("ota"), {"file": (self._path.name, file)}
-            response = await http.post(url, params=self._query, files=files)
-        if response.status_code == HTTPStatus.CONFLICT:
-            update = await self._newest(http)
-            if (
-                update
-                and update["state"] == UpdateState.ALREADY_INSTALLED
-                and update["image"]["sha256"] == self._sha256
-            ):
+            files = {"file": (self._path.name, file)}
+            try:
+                answer = await client.request("POST", *path, query=self._query, files=files, timeout=inf)
+            except Conflict:
+                update = await self._newest(client)
+                if update is None or update["state"] != UpdateState.ALREADY_INSTALLED:
+                    raise
+                if update["image"]["sha256"] != self._sha256:
+                    raise
                 self._id = update["id"]
                 return
-        body = self._remote.checked(response)
-        if response.status_code == HTTPStatus.ACCEPTED:
-            self._id = _json.decode(body)["id"]
+        if "queue" in self._query:
+            self._id = _json.decode(answer)["id"]
 
-    async def _until_settled(self, http: httpx.AsyncClient) -> dict[str, Any]:
+    async def _until_settled(self, client: Client) -> dict[str, Any]:
         """Wait until the update has ended, or nothing more is to be awaited, and return it."""
         while True:
             self._changed = changed = trio.Event()  # before reading: a later change is not missed
-            update = await self._poll(http)
+            update = await self._poll(client)
             state = update["state"]
             if state in ENDS or (state == UpdateState.UNCOMMITTED and not self._wait):
                 return update
-            if state == UpdateState.QUEUED and "queue" in self._query and not (await self._get(http))["online"]:
+            if state == UpdateState.QUEUED and "queue" in self._query and not (await self._get(client))["online"]:
                 return update
             if state == UpdateState.UNCOMMITTED and self._commit:
-                await self._call_commit(http)
+                await self._call_commit(client)
                 continue
             await changed.wait()
 
-    async def _newest(self, http: httpx.AsyncClient) -> dict[str, Any] | None:
+    async def _newest(self, client: Client) -> dict[str, Any] | None:
         """Return the device's newest update; `None` if it never had one."""
         try:
-            return await self._get(http, "ota")
+            return await self._get(client, "ota")
         except CliError:
             return None
 
-    async def _call_commit(self, http: httpx.AsyncClient) -> None:
+    async def _call_commit(self, client: Client) -> None:
         """Commit. After an earlier call a refusal of the device means nothing, because that call may have committed
         it.
         """
         again, self._commit_tried = self._commit_tried, True
         with self._remote.reaching():
-            response = await http.post(self._url("rpc", "OTA.Commit"))
-        refused = response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-        if not (refused and (again or _has_no_commit(response.content))):
-            self._remote.checked(response)
+            try:
+                await client.call(self._device, "OTA.Commit")
+            except RpcError as exc:
+                if not again and not lacks_method(exc.code, exc.message):  # without it there is no trial, and the
+                    raise  # server knows
         self._commit = False
 
-    async def _poll(self, http: httpx.AsyncClient) -> dict[str, Any]:
+    async def _poll(self, client: Client) -> dict[str, Any]:
         """Return the update that was sent, in its present or last state."""
-        update = await self._get(http, "ota")
+        update = await self._get(client, "ota")
         self._id = self._id or update["id"]
         if update["id"] == self._id:
             self._show(update)
@@ -194,20 +195,7 @@ class _Watch:
         self._answered()
         self._display.show(update)
 
-    async def _get(self, http: httpx.AsyncClient, *path: str) -> dict[str, Any]:
+    async def _get(self, client: Client, *path: str) -> dict[str, Any]:
         with self._remote.reaching():
-            response = await http.get(self._url(*path))
-        found: dict[str, Any] = _json.decode(self._remote.checked(response))
+            found: dict[str, Any] = _json.decode(await client.request("GET", "devices", self._device, *path))
         return found
-
-    def _url(self, *path: str) -> str:
-        return self._remote.url(("devices", self._device, *path))
-
-
-def _has_no_commit(body: bytes) -> bool:
-    """Return whether the device has answered that it has no such method. Then it has no trial, and the server knows."""
-    try:
-        error = _json.decode(body)["error"]
-        return lacks_method(error["code"], error["message"])
-    except (InvalidInput, LookupError, TypeError, AttributeError):
-        return False

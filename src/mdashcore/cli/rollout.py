@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -16,11 +16,10 @@ from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.cli.options import EXISTING_FILE, TERM, Checked, Group, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
+from mdashcore.documents import NewRollout, RolloutDocument
 from mdashcore.rollout import RolloutState
 
 __all__ = ["OUTCOMES", "rollout"]
-
-UPLOAD_TIMEOUT: Final = 1800.0  # seconds, as on the server
 
 OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
     {
@@ -135,7 +134,7 @@ def create_rollout(remote: Remote, *, file: Path, watch: bool, as_json: bool, ba
     The rollout goes on by itself, phase after phase, and pauses when too many devices fail. Its devices are chosen now:
     give --all, --device or --filter.
     """
-    made = _create(remote, file, _request(**options), bare=bare)
+    made = _create(remote, file, cast(NewRollout, _request(**options)), bare=bare)
     if watch:
         click.echo(printable(f"{made['id']}: {made['counts']['pending']} devices"), err=True)
         _watch(remote, made["id"], as_json=as_json)
@@ -160,20 +159,15 @@ def _request(
     return asked | ({"auto_commit": False} if manual_commit else {})
 
 
-def _create(remote: Remote, path: Path, request: dict[str, Any], *, bare: bool) -> dict[str, Any]:
-    import httpx
+def _create(remote: Remote, path: Path, request: NewRollout, *, bare: bool) -> RolloutDocument:
+    import trio
 
-    timeout = httpx.Timeout(UPLOAD_TIMEOUT, connect=10.0)
-    with (
-        remote.reaching(),
-        path.open("rb") as file,
-        httpx.Client(verify=remote.verify(), timeout=timeout, headers=remote.headers) as client,
-    ):
-        # In this order: an invalid request is refused before the image is sent.
-        files: list[tuple[str, Any]] = [("rollout", (None, _json.encode(request))), ("file", (path.name, file))]
-        response = client.post(remote.url(("rollouts",)), params={"bare": "1"} if bare else {}, files=files)
-    made: dict[str, Any] = _json.decode(remote.checked(response))
-    return made
+    async def create() -> RolloutDocument:
+        async with remote.client() as client:
+            return await client.create_rollout(path, request, bare=bare)
+
+    with remote.reaching():
+        return trio.run(create)
 
 
 @rollout.command("list", epilog=examples("mdash rollout list", "mdash rollout list --json"))

@@ -15,6 +15,7 @@ from mdashcore.cli.client import Remote
 from mdashcore.cli.reconnecting import AWAY, reconnecting
 from mdashcore.cli.stream import open_notifications
 from mdashcore.cli.text import printable
+from mdashcore.documents import RolloutDocument
 
 __all__ = ["Display", "watch"]
 
@@ -78,21 +79,20 @@ def _table(present: Mapping[str, Any]) -> Any:
     return table
 
 
-async def watch(remote: Remote, id: str, display: Display, until: Collection[str]) -> dict[str, Any]:
+async def watch(remote: Remote, id: str, display: Display, until: Collection[str]) -> RolloutDocument:
     """Show a rollout until it is in one of the states of `until`, and return it as the server describes it.
 
     If the server is gone for a while, the watch waits for it, because a rollout takes days. Raises `CliError`.
     """
     news = _News(id)
 
-    async def attempt(answered: Callable[[], None]) -> dict[str, Any]:
-        async with open_notifications(remote) as frames, remote.open_async() as http, trio.open_nursery() as nursery:
+    async def attempt(answered: Callable[[], None]) -> RolloutDocument:
+        async with open_notifications(remote) as frames, remote.client() as client, trio.open_nursery() as nursery:
             nursery.start_soon(news.listen, frames)
             while True:
                 changed = news.changed = trio.Event()  # before reading: a later change is not missed
                 with remote.reaching():
-                    response = await http.get(remote.url(("rollouts", id)))
-                present: dict[str, Any] = _json.decode(remote.checked(response))
+                    present = await client.rollout(id)
                 news.seen = True
                 answered()
                 display.show(present)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote
@@ -114,24 +115,20 @@ def import_(url: str, file: Path) -> None:
 @remote_options(keys=False)
 def backup(remote: Remote, *, file: Path) -> None:
     """Write all data of a running service to FILE, while it goes on serving. For admins, by password."""
-    import httpx
+    import trio
 
     last = b""
 
-    def fetch(out: BinaryIO) -> None:
+    async def read(out: BinaryIO) -> None:
         nonlocal last
-        timeout = httpx.Timeout(60.0)
-        with (
-            remote.reaching(),
-            httpx.Client(verify=remote.verify(), timeout=timeout, headers=remote.headers) as client,
-            client.stream("GET", remote.url(("backup",))) as response,
-        ):
-            if not response.is_success:
-                response.read()
-                remote.checked(response)
-            for chunk in response.iter_bytes():
-                out.write(chunk)
-                last = (last + chunk)[-200:]
+        async with remote.client() as client, aclosing(client.backup()) as pieces:
+            async for piece in pieces:
+                out.write(piece)
+                last = (last + piece)[-200:]
+
+    def fetch(out: BinaryIO) -> None:
+        with remote.reaching():
+            trio.run(read, out)
         if b'{"end":true' not in last:
             raise CliError("the backup was cut off; what was written is of no use", Exit.UNREACHABLE)
 
