@@ -364,9 +364,7 @@ def test_a_program_updates_a_device_as_the_page_says(client_page, demo, start, t
     with (tmp_path / "fw.zip").open("w+b") as file:
         firmware.write_image(file, manifest, {"app": bytes(4_000)})
     code = client_page.code("update").replace("sys.argv[1]", repr(str(tmp_path / "fw.zip")))
-    code = code.replace('update("lamp", file', 'update("thermostat", file, force=True').replace(
-        '"lamp"', '"thermostat"'
-    )
+    code = code.replace('"lamp", file', '"meter", file, force=True').replace('"lamp"', '"meter"')
     with start(code, python=True, env=demo.variables) as process:
         process.expect(r"^QUEUED 0 %$")
         process.expect(r"^UNCOMMITTED 100 %$")

@@ -186,10 +186,10 @@ async def _shake_hands(stream: anyio.abc.ByteStream, protocol: ClientProtocol, a
     while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
         try:
             protocol.receive_data(await stream.receive(READ_SIZE))
-        except anyio.EndOfStream:
-            protocol.receive_eof()
-            if protocol.handshake_exc is None:
-                raise
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            protocol.receive_eof()  # the end of an answer without a length
+            if not isinstance(protocol.handshake_exc, InvalidStatus):
+                raise OSError("the server hangs up instead of answering") from None
     if isinstance(protocol.handshake_exc, InvalidStatus):
         raise protocol.handshake_exc
     if protocol.handshake_exc is not None:
