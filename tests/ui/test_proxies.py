@@ -27,12 +27,14 @@ import trio
 import trustme
 from children import default_signals
 from playwright.sync_api import expect
+from websockets.frames import Opcode
 
 from mdashcore import firmware
 from mdashcore.server.config import load_config
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.trio.agent import Agent
 from mdashcore.trio.node import NodeSettings
+from mdashcore.virtual_device import Build, VirtualDevice
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/how_to_guides/run_the_server.md"
@@ -437,6 +439,70 @@ def test_a_proxy_may_reuse_its_connections(site, open_raw, portal):
                     assert (await raw.response()).status == 200
             async with open_raw(site, context=site.context) as raw:
                 assert (await raw.handshake(key, path="/api/v2/notify")).status == 101
+
+    portal.call(walk)
+
+
+def test_what_takes_long_is_not_cut_off(own_host, portal, register, open_raw, frame_bytes, image, tmp_path):
+    """Through all three: a silent device stays connected beyond the proxy's idle time-out, and an upload is answered
+    when the device has the whole image, though any other answer that takes so long is cut off."""
+    sites = own_host.sites(*FILES)
+    accounts = own_host.server.service.hub.accounts
+    key = portal.call(accounts.create_key, "alice").secret
+    tokens = [(register(own_host.server, f"long{n}"), register(own_host.server, f"idle{n}")) for n in range(len(sites))]
+    cut = trio.Event()
+
+    async def update(site: Site, id: str, token: str) -> None:
+        device = VirtualDevice(id, tmp_path / id, build=Build(app="lamp"), slot_size=2**24)
+        ending = trio.Event()
+
+        async def handle(method, params):
+            if method == "OTA.End":
+                ending.set()
+                await cut.wait()
+            return await device.handle(method, params)
+
+        agent = Agent(site.device_url, token, handle, ssl_context=site.context)
+        client = httpx.AsyncClient(
+            base_url=f"{site.url}/api/v2",
+            headers={"Authorization": f"Bearer {key}"},
+            verify=site.context,
+            timeout=60,
+        )
+        async with trio.open_nursery() as nursery, client:
+            nursery.start_soon(agent.run)
+            await agent.wait_connected()
+
+            async def upload() -> None:
+                url = f"/devices/{id}/ota?chunk_size=2944&in_flight=16&force=1"
+                answer = await client.post(url, files={"file": ("fw.zip", image.read_bytes())})
+                assert (answer.status_code, answer.json()) == (200, True)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(upload)
+            await ending.wait()
+            if site is not sites[FILES.index("Caddyfile")]:  # Caddy has no time-out for answers: the server has one
+                slow = await client.post(f"/devices/{id}/rpc/Sys.GetInfo?timeout=60")
+                assert slow.status_code == 504
+                cut.set()
+
+    async def stay(site: Site, token: str) -> None:
+        async with open_raw(site, context=site.context) as raw:
+            assert (await raw.handshake(token)).status == 101
+            end = trio.current_time() + 2 * IDLE
+            while trio.current_time() < end:
+                frame = await raw.frame()
+                assert frame is not None
+                assert frame.opcode in (Opcode.PING, Opcode.TEXT)
+                if frame.opcode is Opcode.PING:
+                    await raw.send(frame_bytes(Opcode.PONG, bytes(frame.data)))
+
+    async def walk() -> None:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for n, site in enumerate(sites):
+                    nursery.start_soon(update, site, f"long{n}", tokens[n][0])
+                    nursery.start_soon(stay, site, tokens[n][1])
 
     portal.call(walk)
 
