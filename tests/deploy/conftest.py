@@ -81,7 +81,7 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Debian with the packages that are essential, and apt, as an archive. It is that of this machine."""
     program = shutil.which("mmdebstrap")
     if program is None or os.geteuid() != 0:
@@ -95,7 +95,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += [each for each in lists if each.exists() and each.stat().st_size]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return target
+    yield target
+    target.unlink()  # large, where files of tests are kept in memory
 
 
 @pytest.fixture
