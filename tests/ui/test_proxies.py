@@ -300,14 +300,18 @@ def register(portal):
     return run
 
 
+def write_image(file: Path, size: int) -> Path:
+    """Write a firmware for a "lamp" with a part of this size."""
+    manifest = {"name": "lamp", "platform": "esp32", "version": "2.0", "build_id": "20260301-100000/new"}
+    with file.open("w+b") as target:
+        firmware.write_image(target, manifest, {"app": os.urandom(size)})
+    return file
+
+
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
     """A firmware of 8 MB for a "lamp"."""
-    file = tmp_path_factory.mktemp("image") / "fw.zip"
-    manifest = {"name": "lamp", "platform": "esp32", "version": "2.0", "build_id": "20260301-100000/new"}
-    with file.open("w+b") as target:
-        firmware.write_image(target, manifest, {"app": os.urandom(8_000_000)})
-    return file
+    return write_image(tmp_path_factory.mktemp("image") / "fw.zip", 8_000_000)
 
 
 @pytest.fixture
@@ -443,13 +447,18 @@ def test_a_proxy_may_reuse_its_connections(site, open_raw, portal):
     portal.call(walk)
 
 
-def test_what_takes_long_is_not_cut_off(own_host, portal, register, open_raw, frame_bytes, image, tmp_path):
+@pytest.mark.parametrize("size", [1_000_000, pytest.param(8_000_000, marks=pytest.mark.proof)])
+def test_what_takes_long_is_not_cut_off(own_host, portal, register, open_raw, frame_bytes, tmp_path, size):
     """Through all three: a silent device stays connected beyond the proxy's idle time-out, and an upload is answered
     when the device has the whole image, though any other answer that takes so long is cut off."""
     sites = own_host.sites(*FILES)
     accounts = own_host.server.service.hub.accounts
     key = portal.call(accounts.create_key, "alice").secret
-    tokens = [(register(own_host.server, f"long{n}"), register(own_host.server, f"idle{n}")) for n in range(len(sites))]
+    data = write_image(tmp_path / "fw.zip", size).read_bytes()
+    tokens = [
+        (register(own_host.server, f"long{n}-{size}"), register(own_host.server, f"idle{n}-{size}"))
+        for n in range(len(sites))
+    ]
     cut = {site: trio.Event() for site in sites if site is not sites[FILES.index("Caddyfile")]}
 
     async def update(site: Site, id: str, token: str) -> None:
@@ -476,7 +485,7 @@ def test_what_takes_long_is_not_cut_off(own_host, portal, register, open_raw, fr
 
             async def upload() -> None:
                 url = f"/devices/{id}/ota?chunk_size=2944&in_flight=16&force=1"
-                answer = await client.post(url, files={"file": ("fw.zip", image.read_bytes())})
+                answer = await client.post(url, files={"file": ("fw.zip", data)})
                 assert (answer.status_code, answer.json()) == (200, True)
                 nursery.cancel_scope.cancel()
 
@@ -502,7 +511,7 @@ def test_what_takes_long_is_not_cut_off(own_host, portal, register, open_raw, fr
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for n, site in enumerate(sites):
-                    nursery.start_soon(update, site, f"long{n}", tokens[n][0])
+                    nursery.start_soon(update, site, f"long{n}-{size}", tokens[n][0])
                     nursery.start_soon(stay, site, tokens[n][1])
 
     portal.call(walk)
