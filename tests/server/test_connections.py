@@ -88,3 +88,21 @@ async def test_a_known_client_stays_one_while_its_next_request_is_checked() -> N
         with stranger.waiting(), client.waiting():
             assert connections.make_room(0.0)
             assert (stranger.scope.cancel_called, client.scope.cancel_called) == (True, False)
+
+
+async def test_who_has_just_come_is_not_ended_for_an_account_that_leaves_its_requests_unfinished() -> None:
+    """Of an account with more than half of the connections one ends that has not sent its first request whole; those of
+    its connections on which a request was answered stay."""
+    connections = Connections()
+    with ExitStack() as members:
+        unfinished, idle = connection("mallory"), connection("mallory")
+        idle.used = True
+        newcomer = connection(None)
+        newcomer.answered_at = 0.0
+        for one in (unfinished, idle, newcomer):
+            members.enter_context(connections.member(one))
+            members.enter_context(one.waiting())
+        assert connections.make_room(0.0)
+        assert [one.scope.cancel_called for one in (unfinished, idle, newcomer)] == [True, False, False]
+        assert connections.make_room(0.0)
+        assert [one.scope.cancel_called for one in (unfinished, idle, newcomer)] == [True, False, True]
