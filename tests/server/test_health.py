@@ -110,9 +110,12 @@ async def test_a_store_that_hangs(
     for _ in range(5):
         with trio.fail_after(PROBE_TIMEOUT + 0.01):
             assert (await case.health.check()).failing == ["store"]
+        with trio.fail_after(PROBE_TIMEOUT + 0.01):
+            assert not await case.health.store_answers()
         await trio.sleep(PROBE_AGE)
     case.documents.trouble = None
     await trio.sleep(1_000)
+    assert await case.health.store_answers()
     assert await case.health.check() == READY
     assert server_log().count("the storage is not well: no answer") == 1
     assert server_log().count("the storage is well again") == 1
@@ -124,6 +127,7 @@ async def test_a_store_that_fails(autojump_clock: Any, case: Case, server_log: C
         case.documents.trouble = raising(error)
         await trio.sleep(PROBE_AGE)
         assert (await case.health.check()).failing == ["store"]
+        assert await case.health.store_answers()  # with an error
     case.documents.trouble = raising(Damaged("accounts/nobody"))
     await trio.sleep(PROBE_AGE)
     assert await case.health.check() == READY

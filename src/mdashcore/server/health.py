@@ -53,6 +53,8 @@ class Health:
         self._probing = False
         self._started = -inf
         self._works = True
+        self._silent = False
+        """Whether the store has not even answered the newest probe with an error."""
 
     def drain(self) -> None:
         """Report from now on that the server is shutting down."""
@@ -75,15 +77,25 @@ class Health:
         with trio.move_on_at(self._started + PROBE_TIMEOUT):
             await self._answered.wait()
         if not self._answered.is_set():
-            self._note("no answer")
+            self._note("no answer", silent=True)
         return self._works
+
+    async def store_answers(self) -> bool:
+        """Return whether the store answered within `PROBE_TIMEOUT`, if only with an error.
+
+        The service manager restarts a server whose store does not answer. A store that reports that it is away comes
+        back without a restart, which would only disconnect the devices.
+        """
+        await self.store_works()
+        return not self._silent
 
     async def _probe(self) -> None:
         """Read a document. Which one does not matter, only that the store answers."""
         try:
             with trio.move_on_after(PROBE_TIMEOUT) as timer:
                 await self._node.hub.accounts.get("nobody")
-            self._note("no answer" if timer.cancelled_caught else None)
+            silent = timer.cancelled_caught
+            self._note("no answer" if silent else None, silent=silent)
         except Damaged:
             self._note(None)
         except Exception as exc:
@@ -92,10 +104,10 @@ class Health:
             self._probing = False
             self._answered.set()
 
-    def _note(self, failure: str | None) -> None:
+    def _note(self, failure: str | None, *, silent: bool = False) -> None:
         """Record the outcome of a probe. The log has one line when the store fails, and one when it is back."""
         if self._works and failure is not None:
             _log.error("the storage is not well: %s", failure)
         elif not self._works and failure is None:
             _log.warning("the storage is well again")
-        self._works = failure is None
+        self._works, self._silent = failure is None, silent

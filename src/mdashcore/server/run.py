@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -227,7 +226,7 @@ async def serve(
                     manager.notify_ready(status)
 
             nursery.start_soon(reload)
-            nursery.start_soon(manager.keep_alive, partial(_store_answers, server.service))
+            nursery.start_soon(manager.keep_alive, server.service.health.store_answers)
             tune_interpreter()
             manager.notify_ready(status)
             if on_start is not None:
@@ -243,18 +242,6 @@ async def serve(
                 with trio.move_on_after(config.shutdown_delay):
                     await anext(signals)
             nursery.cancel_scope.cancel()
-
-
-async def _store_answers(service: Service) -> bool:
-    """Return `True` when the store has answered.
-
-    A store that reports that it is away has answered. The server waits for it; a restart would only disconnect devices.
-    """
-    try:
-        await service.hub.accounts.get("nobody")  # the name does not matter
-    except StorageError:
-        pass
-    return True
 
 
 def _has_terminal() -> bool:
