@@ -60,6 +60,7 @@ PARTS = {
 
 NODE_PARTS = {
     "Calls": "calls", "UserCalls": "user_calls", "DeviceConnections": "devices", "UpdateSupervisor": "update_supervisor",
+    "Subscribers": "subscribers", "RolloutSupervisor": "rollouts",
 }  # fmt: skip
 """The same for a `Node`."""
 
@@ -82,6 +83,8 @@ NOT_FOR_EMBEDDERS = {
         "follow_clock",
         "forget",
     },
+    "RolloutSupervisor": {"run", "follow_clock", "catch_up", "on_notification"},
+    "Subscribers": {"offer", "catch_up", "revoke", "close", "check"},
     "Calls": {"call_local", "begin_shown", "call_shown", "notify_shown"},
     "UserCalls": {"begin"},
     "DeviceConnections": {"link", "last_heard", "revoke", "close", "shut_down", "concerned", "check", "check_slowly"},

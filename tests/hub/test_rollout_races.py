@@ -58,12 +58,12 @@ class UpdateStarter:
 
 
 class Meddled:
-    """UpdateStarter, of which `start` does something else."""
+    """An `UpdateStarter`, of which `start` does something else."""
 
-    def __init__(self, hands, start):
+    def __init__(self, starter, start):
         self.start = start
-        self.cancel = hands.cancel
-        self.is_connected = hands.is_connected
+        self.cancel = starter.cancel
+        self.is_connected = starter.is_connected
 
 
 async def pieces(data: bytes) -> AsyncGenerator[bytes, None]:

@@ -106,7 +106,7 @@ Answer = Callable[[trio.SocketStream], Awaitable[bool]]
 
 @attrs.define
 class ScriptedServer:
-    """UpdateStarter over each connection of an agent."""
+    """A server that hands each connection of an agent to the test."""
 
     port: int
     visits: trio.MemoryReceiveChannel[Visit]

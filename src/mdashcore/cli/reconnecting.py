@@ -9,15 +9,11 @@ from typing import Final, TypeVar
 import trio
 
 from mdashcore.cli.exits import CliError, Exit, describe
-from mdashcore.trio.background import Backoff
+from mdashcore.client._notifications import BACKOFF, MAX_OUTAGE
 
 __all__ = ["AWAY", "reconnecting"]
 
 T = TypeVar("T")
-
-BACKOFF: Final = Backoff(first=0.5, most=10.0)  # a restart takes a few seconds; longer waits would make it longer
-
-MAX_OUTAGE: Final = 3600.0  # seconds without an answer after which the command gives up
 
 AWAY: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
 """Errors that may pass: the server is down, or it is up and the device is not back yet."""

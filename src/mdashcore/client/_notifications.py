@@ -17,13 +17,13 @@ from mdashcore.client._errors import ServerUnreachable, UnexpectedAnswer
 from mdashcore.client._socket import ClientSocket
 from mdashcore.documents import NotificationDocument
 
-__all__ = ["MAX_OUTAGE", "Notifications", "may_pass"]
+__all__ = ["BACKOFF", "MAX_OUTAGE", "Notifications", "may_pass"]
 
 _log = logging.getLogger("mdashcore.client")
 
 BACKOFF: Final = Backoff(first=0.5, most=10.0)  # a restart takes a few seconds; longer waits would make it longer
 
-MAX_OUTAGE: Final = 3600.0  # seconds without the server after which the stream ends with an error
+MAX_OUTAGE: Final = 3600.0  # seconds without the server after which a stream, or a watch of the command line, gives up
 
 
 def may_pass(error: MdashError) -> bool:

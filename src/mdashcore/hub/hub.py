@@ -79,6 +79,12 @@ class Hub:
             hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
             created = await hub.create_device("home", "lamp")
 
+    **Which verbs refuse what does not exist.** The verbs of `registry` and `updates`, and `rename_device`,
+    `set_delta_limit` and `remove_device` of the hub, raise `NotFound` for a device that is not registered. The other
+    verbs take any valid `DeviceKey`, and each account is taken as it is: `create_device`, `shadows`, `presence` and
+    `feed` read nothing of the registry, as that would cost each report a further read. An embedder whose callers are not
+    authenticated by `registry.authenticate` or `accounts` checks first that the device or the account exists.
+
     Attributes:
         accounts: users and their API keys.
         registry: devices, and the device of a token. `create_device`, `rename_device` and `remove_device` of
@@ -109,7 +115,8 @@ class Hub:
         limits: the limits of each account. A `Node` and a server enforce those that are per process.
         free_disk: bytes that images of firmware leave free on the disk.
         keep_log_seconds: maximum age of a notification, as in `Feed`. Without a `Node`, the embedder calls
-            `retention.check` every `AGE_INTERVAL`, or logs are bounded in number and bytes only.
+            `retention.check` and `usage.check` every hour, or logs are bounded in number and bytes only, and an account
+            whose process was killed while it counted keeps a wrong number.
     """
 
     def __init__(

@@ -39,7 +39,17 @@ from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.trio.settings import NodeSettings
 from mdashcore.trio.transport.stream import Pinger
 
-__all__ = ["Calls", "DeviceConnections", "Node", "NodeSettings", "UpdateSupervisor", "UserCalls", "open_node"]
+__all__ = [
+    "Calls",
+    "DeviceConnections",
+    "Node",
+    "NodeSettings",
+    "RolloutSupervisor",
+    "Subscribers",
+    "UpdateSupervisor",
+    "UserCalls",
+    "open_node",
+]
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for closing handshakes and last writes; a service manager waits 5 and more
 

@@ -85,7 +85,7 @@ class KeepsMessages(MemoryBus):
 
 
 class AliasesMessages(MemoryBus):
-    """UpdateStarter the publisher's buffer on."""
+    """Hands the publisher's buffer on."""
 
     async def publish(self, topic: str, message: bytes) -> None:
         for queue in tuple(self._topics.get(topic, ())):
