@@ -82,8 +82,8 @@ class Hub:
     **Which verbs refuse what does not exist.** The verbs of `registry` and `updates`, and `rename_device`,
     `set_delta_limit` and `remove_device` of the hub, raise `NotFound` for a device that is not registered. The other
     verbs take any valid `DeviceKey`, and each account is taken as it is: `create_device`, `shadows`, `presence` and
-    `feed` read nothing of the registry, as that would cost each report a further read. An embedder whose callers are not
-    authenticated by `registry.authenticate` or `accounts` checks first that the device or the account exists.
+    `feed` read nothing of the registry, as that would cost each report a further read. An embedder whose callers are
+    not authenticated by `registry.authenticate` or `accounts` checks first that the device or the account exists.
 
     Attributes:
         accounts: users and their API keys.
