@@ -22,10 +22,14 @@ class Check:
     wanted: str
     """The condition in words, for the text of the error."""
     fits: Callable[[Any], bool]
+    secret: bool = False
+    """Whether an error must not show the value."""
 
     def check(self, name: str, value: object) -> None:
         """Raise `InvalidSetting` if the value does not fit. The text calls the value `name`."""
         if not self.fits(value):
+            if self.secret:
+                raise InvalidSetting(f"'{name}' has to be {self.wanted}")
             words = repr(value)
             shown = words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
             raise InvalidSetting(f"'{name}' has to be {self.wanted}, and is {shown}")
@@ -35,7 +39,7 @@ class Check:
 
     def or_none(self) -> Check:
         """Return a check that also accepts `None`."""
-        return Check(f"{self.wanted}, or None", lambda value: value is None or self.fits(value))
+        return Check(f"{self.wanted}, or None", lambda value: value is None or self.fits(value), self.secret)
 
 
 def whole(low: int = 1, high: int | None = None) -> Check:

@@ -121,6 +121,27 @@ async def test_a_store_that_hangs(
     assert server_log().count("the storage is well again") == 1
 
 
+async def test_a_slow_store_is_well_for_all_that_ask(
+    autojump_clock: Any, case: Case, server_log: Callable[[], str]
+) -> None:
+    """An answer that comes in time counts for all that have waited for it, also if another question begins in the same
+    moment."""
+
+    async def slow() -> None:
+        await trio.sleep(PROBE_TIMEOUT / 2)
+
+    case.documents.trouble = slow
+    async with trio.open_nursery() as nursery:
+
+        async def ask(after: float) -> None:
+            await trio.sleep(after)
+            assert await case.health.check() == READY
+
+        for n in range(200):
+            nursery.start_soon(ask, n * PROBE_TIMEOUT / 100)
+    assert "not well" not in server_log()
+
+
 async def test_a_store_that_fails(autojump_clock: Any, case: Case, server_log: Callable[[], str]) -> None:
     """Whatever it raises; a damaged document is an answer. The log has one line for the whole time."""
     for error in (StorageError("away"), ValueError("a bug"), TimeoutError()):

@@ -36,13 +36,16 @@ class User:
 
 
 _USERS = Check(
-    "a tuple of User", lambda value: isinstance(value, tuple) and all(isinstance(each, User) for each in value)
+    "a tuple of User",
+    lambda value: isinstance(value, tuple) and all(isinstance(each, User) for each in value),
+    secret=True,
 )
 
 
 _TOKEN = Check(
     "None, or text of 16 to 256 visible ASCII characters",
     lambda value: value is None or (isinstance(value, str) and re.fullmatch(r"[!-~]{16,256}", value) is not None),
+    secret=True,
 )
 
 

@@ -74,9 +74,10 @@ class Health:
         if not self._probing and trio.current_time() >= self._started + PROBE_AGE:
             self._probing, self._started, self._answered = True, trio.current_time(), trio.Event()
             self._node.background.spawn(self._probe)  # a store may shield its work from cancellation
+        answered = self._answered  # by the time that this task runs again, another may wait for the next answer
         with trio.move_on_at(self._started + PROBE_TIMEOUT):
-            await self._answered.wait()
-        if not self._answered.is_set():
+            await answered.wait()
+        if not answered.is_set():
             self._note("no answer", silent=True)
         return self._works
 
