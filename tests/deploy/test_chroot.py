@@ -105,7 +105,7 @@ def use(url, password):
         assert answer.status_code == 202, answer.text
 
 
-def test_the_service(make_machine, manager):
+def test_the_service(make_machine, wheels, manager):
     """Installed by the commands of the guide, started as its user with the protections of the unit: it can do all that
     it has to, and says how it is; a reload, an end, and another start."""
     machine = make_machine("service")
@@ -115,7 +115,9 @@ def test_the_service(make_machine, manager):
     text = (ROOT / "deploy/mdash.toml").read_text(encoding="utf-8")
     text = re.sub(r"^# (?=\[\[users|\w+ = )", "", text, flags=re.MULTILINE)  # with the user
     (machine.root / "mdash.toml").write_text(text)
-    shutil.copy(ROOT / "deploy/mdash.service", machine.root)
+    (wheel,) = wheels.glob("mdashcore-*.whl")
+    for file in (ROOT / "deploy/mdash.service", wheel):
+        shutil.copy(file, machine.root)
     machine.run(f"cd /\n{lines}")
 
     unit = configparser.RawConfigParser(strict=False)
