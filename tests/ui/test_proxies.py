@@ -83,6 +83,8 @@ NEIGHBOUR = "<h1>A neighbour</h1>"
 class Site:
     """A server as it is seen through a proxy."""
 
+    file: str
+    """The configuration of the proxy."""
     server: RunningServer
     host: str
     port: int
@@ -201,7 +203,7 @@ class Stand:
             folder = self.folder / file
             authority = folder / "caddy/pki/authorities/local/root.crt" if file == "Caddyfile" else folder / "ca.pem"
             context = ssl.create_default_context(cafile=authority)
-            self._sites[file] = Site(self.server, "localhost", port, plain, context, authority)
+            self._sites[file] = Site(file, self.server, "localhost", port, plain, context, authority)
         return [self._sites[file] for file in files]
 
     def _start(self, file: str) -> tuple[subprocess.Popen[bytes], int, int]:
@@ -408,10 +410,11 @@ def test_a_person_behind_a_proxy(site, visit, connect, register, image, password
 
 @pytest.mark.parametrize("site", FILES, indirect=True)
 def test_the_server_knows_the_client(site, open_raw, portal, password, caplog):
-    """Whatever the client says of itself: its address in the log, and TLS in cookie and answers. Without TLS it is sent
-    to the port with TLS."""
+    """Whatever the client says of itself: its address in the log, an id of the request that it has not chosen, and TLS in
+    cookie and answers. Without TLS it is sent to the port with TLS."""
     caplog.set_level(logging.WARNING)
     forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "Forwarded": "for=203.0.113.9;proto=http"}
+    forged |= {"X-Request-Id": "another-request"}
     with site.client(address="127.0.0.5") as client:
         for given, status in [("wrong", 401), (password, 200)]:
             response = client.post("/login", json={"user": "alice", "password": given}, headers=forged)
@@ -423,7 +426,12 @@ def test_the_server_knows_the_client(site, open_raw, portal, password, caplog):
                 "max-age=31536000"
             ]
         assert client.get("/session").json()["user"] == "alice"
+        for path in ("/session", "/devices", "/rpc", "/notify"):
+            id = client.get(path, headers=forged).headers["x-request-id"]
+            assert id != forged["X-Request-Id"], path
+            assert len(id) == {"nginx.conf": 32, "haproxy.cfg": 36, "Caddyfile": 16}[site.file], "who has given it"
     assert 'login failed: address=127.0.0.5 name="alice"' in caplog.text
+    assert forged["X-Request-Id"] not in caplog.text
     sent = httpx.get(f"http://localhost:{site.plain_port}/api/v2/session?x=1", follow_redirects=False)
     assert sent.status_code in (301, 308)
     assert re.fullmatch(r"https://localhost(:\d+)?/api/v2/session\?x=1", sent.headers["location"])
