@@ -136,7 +136,7 @@ def test_the_service(make_machine, wheels, manager):
     (machine.root / "profile.json").write_text(json.dumps(profile))
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000", "MDASH_BIND": "127.0.0.1:0"}
     command = ["/usr/bin/python3", "/confined.py", "/profile.json", *shlex.split(service["ExecStart"])]
-    proc = f"hidepid={service['ProtectProc']},subset={service['ProcSubset']}"
+    proc = f"hidepid={service['ProtectProc']}"
 
     def start():
         return running(machine.start(*command, writable=state, environment=environment, proc=proc))

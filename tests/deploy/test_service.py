@@ -81,6 +81,11 @@ def test_its_times_suit_the_server(service):
     assert "StartLimitIntervalSec=0\n" in UNIT.read_text(encoding="utf-8")
 
 
+def test_it_leaves_what_the_metrics_are_read_from(service):
+    """/proc/stat has the time of the boot, without which there is no metric of the process."""
+    assert service.get("ProcSubset", "all") == "all"
+
+
 def test_the_configuration_has_its_data_in_the_folder_of_the_service(service):
     """The store that `deploy/mdash.toml` names is the folder that systemd makes."""
     config = (ROOT / "deploy/mdash.toml").read_text(encoding="utf-8")
