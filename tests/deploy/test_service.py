@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mdashcore.cli import cli
+from mdashcore.cli.exits import Exit
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/mdash.service"
@@ -79,6 +80,16 @@ def test_its_times_suit_the_server(service):
     assert service["Restart"] == "always"
     assert service["Type"] == "notify"
     assert "StartLimitIntervalSec=0\n" in UNIT.read_text(encoding="utf-8")
+
+
+def test_a_mistake_in_the_configuration_is_not_tried_again(service, tmp_path):
+    """The server ends with the code after which systemd does not start it; a store that is away has another code."""
+    (tmp_path / "mdash.toml").write_text('stoer = "memory://"\n')
+    command = [str(MDASH), "serve", "--config", str(tmp_path / "mdash.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "stoer" in done.stderr
+    assert str(done.returncode) == service["RestartPreventExitStatus"]
+    assert service["RestartPreventExitStatus"] != str(int(Exit.UNREACHABLE))
 
 
 def test_it_leaves_what_the_metrics_are_read_from(service):

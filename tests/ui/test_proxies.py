@@ -410,8 +410,8 @@ def test_a_person_behind_a_proxy(site, visit, connect, register, image, password
 
 @pytest.mark.parametrize("site", FILES, indirect=True)
 def test_the_server_knows_the_client(site, open_raw, portal, password, caplog):
-    """Whatever the client says of itself: its address in the log, an id of the request that it has not chosen, and TLS in
-    cookie and answers. Without TLS it is sent to the port with TLS."""
+    """Whatever the client says of itself: its address in the log, an id of the request that it has not chosen,
+    and TLS in cookie and answers. Without TLS it is sent to the port with TLS."""
     caplog.set_level(logging.WARNING)
     forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "Forwarded": "for=203.0.113.9;proto=http"}
     forged |= {"X-Request-Id": "another-request"}
