@@ -417,7 +417,7 @@ class KeptPages:
     storage, its document, its routes and its listeners are gone.
     """
 
-    LEAVE = "(route) => { localStorage.clear(); sessionStorage.clear(); history.replaceState(null, '', route); }"
+    FORGET = "() => { localStorage.clear(); sessionStorage.clear(); }"
 
     def __init__(self, browser: Browser, server: Server) -> None:
         self._browser = browser
@@ -426,7 +426,7 @@ class KeptPages:
 
     @contextmanager
     def lent(self, viewport: Any) -> Iterator[Page]:
-        """One of them, for a test; it still shows what a test before has left."""
+        """One of them, for a test."""
         page = self._free.pop() if self._free else new_context(self._browser, self._server.url).new_page()
         listening: list[tuple[Any, Any]] = []
 
@@ -447,19 +447,16 @@ class KeptPages:
         for other in page.context.pages:
             if other is not page:
                 other.close()
-        if page.is_closed():
-            return
-        page.emulate_media(color_scheme="light", forced_colors="none")
-        page.mouse.move(0, 0)
-        self._free.append(page)
-
-    def show(self, page: Page, route: str) -> None:
-        """Load one anew, on a route."""
-        if page.url.startswith(self._server.url):
-            page.evaluate(self.LEAVE, route)
-            page.reload()
+        try:  # its document ends now: it would load itself again when another test logs in
+            if page.url.startswith(self._server.url):
+                page.evaluate(self.FORGET)
+            page.goto("about:blank")
+            page.emulate_media(color_scheme="light", forced_colors="none")
+            page.mouse.move(0, 0)
+        except Error:  # the test has closed it, or it was just loading itself again
+            page.context.close()
         else:
-            page.goto(route)
+            self._free.append(page)
 
 
 def _stays(*_: Any, **__: Any) -> None:
@@ -492,7 +489,6 @@ def open_page(
     ``fresh=True``.
     """
     opened = ExitStack()
-    kept: list[Page] = []
 
     def open_(
         person: Person | None = None,
@@ -505,7 +501,6 @@ def open_page(
     ) -> Page:
         if not (fresh or cable or options):
             page = opened.enter_context(kept_pages.lent(viewport))
-            kept.append(page)
         else:
             context = new_context(browser, (cable or server).url, viewport=viewport, **options)
             opened.callback(context.close)
@@ -514,10 +509,7 @@ def open_page(
             body = {"user": person.name, "password": person.password}
             assert page.context.request.post("/api/v2/login", data=body).ok
         opened.enter_context(watched(page, problems))
-        if page in kept:
-            kept_pages.show(page, f"/{route}")
-        else:
-            page.goto(f"/{route}")
+        page.goto(f"/{route}")
         expect(page.get_by_role("main").locator("h1")).to_be_visible()
         return page
 

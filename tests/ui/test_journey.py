@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 def test_the_first_hour(open_page, person, fleet, make_firmware, tmp_path):
     """All that the dashboard is for, in one go, by what is written on the page and nothing else."""
     page = open_page(None, "#/login")
-    page.get_by_label("User").fill(person.name)
+    page.get_by_label("User", exact=True).fill(person.name)
     page.get_by_label("Password").fill(person.password)
     page.get_by_role("button", name="Log in").click()
 

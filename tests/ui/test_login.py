@@ -11,7 +11,7 @@ from mdashcore.server.auth.login_failures import MAX_FAILURES
 
 def fill_in(page, name, password):
     """Fill the form in, and send it by Enter."""
-    page.get_by_label("User").fill(name)
+    page.get_by_label("User", exact=True).fill(name)
     page.get_by_label("Password").fill(password)
     page.keyboard.press("Enter")
 
@@ -20,7 +20,7 @@ def test_logging_in_leads_to_where_one_wanted_to_be(open_page, person, axe):
     """The form has the focus, its errors stand in it, and after it comes the view that was asked for."""
     page = open_page(None, "#/keys")
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
-    expect(page.get_by_label("User")).to_be_focused()
+    expect(page.get_by_label("User", exact=True)).to_be_focused()
     axe(page)
     fill_in(page, person.name, "wrong")
     expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")

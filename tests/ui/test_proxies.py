@@ -360,7 +360,7 @@ def visit(browser, problems):
 
 def log_in(page, password):
     """As a person does."""
-    page.get_by_label("User").fill("alice")
+    page.get_by_label("User", exact=True).fill("alice")
     page.get_by_label("Password").fill(password)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()

@@ -180,7 +180,7 @@ def test_the_choice_of_devices_ends_with_the_session(page, person, make_person):
     expect(page.get_by_text("Of the 1 device that you have selected.")).to_be_visible()
     page.get_by_role("button", name="Log out").click()
     next = make_person()
-    page.get_by_label("User").fill(next.name)
+    page.get_by_label("User", exact=True).fill(next.name)
     page.get_by_label("Password").fill(next.password)
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()

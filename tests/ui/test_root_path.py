@@ -97,7 +97,7 @@ def test_the_page_below_a_path(behind, visit, portal, tmp_path):
     lines to copy lead there too, the cookie goes to no neighbour, and the browser's storage stays empty."""
     page = visit(f"{behind}/mdash")
     assert page.url.startswith(f"{behind}/mdash/")
-    page.get_by_label("User").fill("alice")
+    page.get_by_label("User", exact=True).fill("alice")
     page.get_by_label("Password").fill("correct horse")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
