@@ -30,7 +30,9 @@ from mdashcore._errors import (
 )
 from mdashcore.client import Client, ServerUnreachable, UnexpectedAnswer
 from mdashcore.client._errors import error_of
-from mdashcore.ota import UpdateState
+from mdashcore.client._notifications import Notifications
+from mdashcore.client._updates import perform_update
+from mdashcore.ota import ENDS, UpdateState
 from mdashcore.server import errors
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import open_server
@@ -335,6 +337,51 @@ async def test_messages_may_come_in_pieces_right_behind_the_handshake(serving: A
         async with client.notifications(0) as notifications:
             assert (await anext(notifications))["id"] == "lamp"
             assert notifications.cursor == 8
+
+
+async def test_a_log_that_was_reset_is_followed(serving: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A server restored from a backup sends smaller offsets than asked for: they are given, with one warning."""
+    texts = [b'{"name":"online","id":"lamp","offset":%d,"time":1.0}' % offset for offset in (300, 301)]
+    frames = b"".join(frame(Opcode.TEXT, text) for text in texts)
+    async with serving(stranger_socket(frames)) as port, Client(f"http://127.0.0.1:{port}", key="k") as client:
+        async with client.notifications(500) as notifications:
+            assert [(await anext(notifications))["offset"] for _ in texts] == [300, 301]
+            assert notifications.cursor == 302
+    assert len([record for record in caplog.records if "reset" in record.getMessage()]) == 1
+
+
+async def test_an_update_ends_although_its_end_was_not_told(
+    alice: Any, cable: Any, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a lost connection the update is read again: the log of a restored server may not have its end."""
+    monkeypatch.setattr("mdashcore.client._notifications.BACKOFF", Backoff(first=0.01, most=0.02))
+    await alice.register("fan")
+    queued = trio.Event()
+
+    async def lose_the_end(notifications: Notifications) -> None:
+        await queued.wait()
+        await cable.cut()
+        await cable.refused.wait()
+        async with Client(alice.server.url, key=alice.key) as near:
+            await near.cancel_update("fan")
+        notifications.cursor += 1000  # as if the log had been longer
+        cable.join()
+
+    async with Client(cable.url, key=alice.key) as client, client.notifications() as notifications:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose_the_end, notifications)
+            with trio.fail_after(20):
+                update = await perform_update(
+                    client._http,
+                    notifications,
+                    "fan",
+                    image,
+                    {},
+                    queue=True,
+                    progress=lambda update: queued.set(),
+                    until=ENDS,
+                )
+    assert update["state"] == UpdateState.CANCELED
 
 
 async def test_a_silent_server_is_found_out(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:

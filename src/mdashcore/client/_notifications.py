@@ -12,7 +12,7 @@ import anyio
 
 from mdashcore import _json
 from mdashcore._backoff import Backoff
-from mdashcore._errors import Busy, LimitReached, MdashError, StorageError
+from mdashcore._errors import Busy, MdashError, StorageError
 from mdashcore.client._errors import ServerUnreachable, UnexpectedAnswer
 from mdashcore.client._socket import ClientSocket
 from mdashcore.documents import NotificationDocument
@@ -27,10 +27,12 @@ MAX_OUTAGE: Final = 3600.0  # seconds without the server after which a stream, o
 
 
 def may_pass(error: MdashError) -> bool:
-    """Return whether an error can be over at a later try: the server is down, busy, or not yet up behind its proxy."""
-    return isinstance(error, (ServerUnreachable, StorageError)) or (
-        (isinstance(error, Busy) and not isinstance(error, LimitReached))
-        or (isinstance(error, UnexpectedAnswer) and error.status >= 500)
+    """Return whether a connection that was cut can succeed after this error.
+
+    The server is down, busy, or not yet up behind its proxy; or it counts the old connection still.
+    """
+    return isinstance(error, (ServerUnreachable, StorageError, Busy)) or (
+        isinstance(error, UnexpectedAnswer) and error.status >= 500
     )
 
 
@@ -38,7 +40,8 @@ class Notifications:
     """The notifications of the account, in their order, each once: ``async for notification in notifications``.
 
     Made by `Client.notifications`. After a lost connection the stream connects again and goes on behind the last
-    notification. The log has a line when that begins, and one when it is over.
+    notification. The log has a line when that begins, and one when it is over. If the server's log is shorter than it
+    was, as after a restore from a backup, the stream goes on at its end, with a warning.
 
     Attributes:
         cursor: the offset at which the stream goes on; a later program can start there.
@@ -57,6 +60,10 @@ class Notifications:
         self._max_outage = max_outage
         self._socket: ClientSocket | None = None
         self._since = 0.0
+        # Of the present outage. They outlast a call, because a caller may give up each call after a few seconds.
+        self._failures = 0
+        self._deadline = inf
+        self._retry_at = 0.0
         self.cursor: int = 0
 
     async def __aenter__(self) -> Notifications:
@@ -78,34 +85,58 @@ class Notifications:
         Raises:
             MdashError: the credentials are not valid any more, or the server was away for too long.
         """
-        failures, deadline = 0, inf
+        while (received := await self.receive()) is None:
+            pass
+        return received
+
+    async def receive(self) -> NotificationDocument | None:
+        """Return the next notification; `None` once after each new connection. Raises as `__anext__`."""
         while True:
             try:
-                socket = self._socket or await self._open()
-                received = cast(NotificationDocument, _json.decode(await socket.receive()))
+                if self._socket is None:
+                    await anyio.sleep_until(self._retry_at)
+                    await self._open()
+                    return None
+                received = cast(NotificationDocument, _json.decode(await self._socket.receive()))
             except MdashError as exc:
-                if self._socket is not None and anyio.current_time() - self._since >= BACKOFF.stable:
-                    failures, deadline = 0, inf  # it was up in between, although nothing was to be said
-                await self._close()
-                deadline = min(deadline, anyio.current_time() + self._max_outage)
-                if not may_pass(exc) or anyio.current_time() >= deadline:
-                    raise
-                if not failures:
-                    _log.warning("the stream of notifications is cut, connecting again: %s", exc)
-                failures += 1
-                await anyio.sleep(max(BACKOFF.delay(failures), exc.retry_after if isinstance(exc, Busy) else 0.0))
+                await self.reconnect(exc)
                 continue
-            if failures:
+            if self._failures:
                 _log.info("the stream of notifications goes on")
-            if received["offset"] < self.cursor:
-                continue
+            self._failures, self._deadline = 0, inf
+            if received["offset"] < self.cursor:  # it was asked for none of these
+                _log.warning(
+                    "the server's log was reset: it has notification %d where %d was to come",
+                    received["offset"],
+                    self.cursor,
+                )
             self.cursor = received["offset"] + 1
             return received
 
-    async def _open(self) -> ClientSocket:
+    async def reconnect(self, error: MdashError) -> None:
+        """Close the connection because of an error, so that `receive` connects again after a while.
+
+        Raises:
+            MdashError: this error, if it cannot pass, or the server was away for too long.
+        """
+        now = anyio.current_time()
+        if self._socket is not None and now - self._since >= BACKOFF.stable:
+            self._failures, self._deadline = 0, inf  # it was up in between, although nothing was to be said
+        self._failures += 1
+        self._deadline = min(self._deadline, now + self._max_outage)
+        wait = max(BACKOFF.delay(self._failures), error.retry_after if isinstance(error, Busy) else 0.0)
+        self._retry_at = min(now + wait, self._deadline)
+        if not may_pass(error) or now >= self._deadline:
+            await self._close()
+            raise error
+        if self._failures == 1:
+            _log.warning("the stream of notifications is cut, connecting again: %s", error)
+        await self._close()
+
+    async def _open(self) -> None:
+        self._retry_at = anyio.current_time() + BACKOFF.delay(self._failures + 1)  # if the caller gives up meanwhile
         self._socket = await self._connect(self.cursor)
         self._since = anyio.current_time()
-        return self._socket
 
     async def _close(self) -> None:
         socket, self._socket = self._socket, None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from mdashcore import _json
-from mdashcore._errors import DeviceOffline, NotFound
+from mdashcore._errors import DeviceOffline, MdashError, NotFound
 from mdashcore.client._http import Http
 from mdashcore.client._notifications import Notifications
 from mdashcore.documents import NewRollout, NotificationDocument, RolloutDocument, UpdateDocument
@@ -55,7 +55,15 @@ async def perform_update(
     id = update["id"]
     _show(progress, update)
     while not (update["state"] in ENDS or update["state"] in until):
-        told = await anext(news)
+        told = await news.receive()
+        if told is None:  # connected again: the notification of the end may be lost with the server's log
+            try:
+                update = await _read_again(http, device, id)
+            except MdashError as exc:
+                await news.reconnect(exc)
+            else:
+                _show(progress, update)
+            continue
         if told["id"] != device:
             continue
         if told["name"] == DELETED:
@@ -75,6 +83,14 @@ async def start_rollout(http: Http, path: Path, plan: NewRollout, *, bare: bool)
         query = {"bare": "1"} if bare else None
         found = await http.fetch("POST", "rollouts", files=fields, query=query, timeout=UPLOAD_TIMEOUT)
         return cast(RolloutDocument, found)
+
+
+async def _read_again(http: Http, device: str, id: str) -> UpdateDocument:
+    """Return an update as the server has it. Raises `NotFound` if that is not the device's newest one any more."""
+    found: UpdateDocument = await http.fetch("GET", "devices", device, "ota")
+    if found.get("id") != id:
+        raise NotFound(f"the server does not have the update of device {device!r} any more, or a newer one")
+    return found
 
 
 def _applied(update: UpdateDocument, told: NotificationDocument) -> UpdateDocument | None:
