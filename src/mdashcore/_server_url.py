@@ -33,7 +33,14 @@ def parse_server(text: str) -> str:
 
 
 def api_url(server: str, path: tuple[str, ...]) -> str:
-    """Return the URL of a part of the API; `path` has its segments below ``/api/v2``."""
+    """Return the URL of a part of the API; `path` has its segments below ``/api/v2``.
+
+    Raises:
+        InvalidInput: a segment is empty or dots, which would be removed, so that the URL would be of another part.
+    """
+    for segment in path:
+        if segment in {"", ".", ".."}:
+            raise InvalidInput(f"{segment!r} is no id and no name")
     return "/".join([server, "api/v2", *(quote(segment, safe="") for segment in path)])
 
 

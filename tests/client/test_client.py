@@ -424,3 +424,36 @@ def test_a_client_has_one_credential(credentials: Any) -> None:
     """Not none, and not two."""
     with pytest.raises(InvalidInput):
         Client("http://localhost", **credentials)
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        *({"key": key} for key in ("secret\n", "secret\r\nX-More: 1", "se cret", "secret\x00", "secreté", "")),
+        *(
+            {"user": user}
+            for user in (("al:ice", "secret"), ("alice", "secret\n"), ("alice", "secret\udcff"), ("", "x"))
+        ),
+    ],
+)
+def test_credentials_that_no_header_can_hold_are_refused(credentials: Any) -> None:
+    """Before anything is sent, and without their text in the error."""
+    with pytest.raises(InvalidInput) as caught:
+        Client("http://localhost", **credentials)
+    assert "secret" not in repr(caught.value)
+
+
+async def test_a_password_may_have_any_text() -> None:
+    """With colons, spaces and letters of any language."""
+    async with Client("http://localhost", user=("älice", "a: ß 🔑")):
+        pass
+
+
+@pytest.mark.parametrize("id", ["", ".", ".."])
+async def test_an_id_cannot_lead_to_another_path(id: str) -> None:
+    """One that a URL would lose is refused before anything is sent."""
+    async with Client("http://127.0.0.1:1", key="mdk_x") as client:
+        with pytest.raises(InvalidInput):
+            await client.renew_token(id)
+        with pytest.raises(InvalidInput):
+            await client.remove_key(id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,10 @@ MARGIN: Final = 10.0  # seconds beyond a call's own time-out, so that the server
 
 CALL_TIMEOUT: Final = 10.0  # seconds, as on the server
 
+_KEY: Final = re.compile(r"[!-~]+")  # anything else would be more than one header
+_PASSWORD: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")  # as RFC 7617 has it, and what UTF-8 can hold
+_USER: Final = re.compile(r"[^:\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
 
 class Client:
     """A client of one server, with the credentials of one account. Runs on asyncio and on Trio.
@@ -67,7 +72,8 @@ class Client:
         timeout: seconds to wait for an answer.
 
     Raises:
-        InvalidInput: the URL is none of a server, or not exactly one credential is given.
+        InvalidInput: the URL is none of a server, not exactly one credential is given, or it has characters that none
+            has, such as a line end.
     """
 
     def __init__(
@@ -293,7 +299,8 @@ class Client:
                     print(notification["name"], notification["id"])
 
         After a lost connection it goes on where it was: no notification is missed or comes twice, as long as the server
-        keeps those in between. The first connection is not retried.
+        keeps those in between. The first connection is not retried. A log that was reset, as by a restore from a
+        backup, is followed from its end on; the logger ``mdashcore.client`` warns of it.
 
         Args:
             start: the offset of the first notification: 0 for all that are kept, `Notifications.cursor` of an earlier
@@ -368,8 +375,14 @@ class Client:
 
 
 def _authorization(key: str | None, user: tuple[str, str] | None) -> str:
+    """Return the header's value. The errors are without the credentials, because errors get into logs."""
     if (key is None) is (user is None):
         raise InvalidInput("a client has either a key, or a user with a password")
-    if user is None:
-        return f"Bearer {key}"
-    return f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"
+    if user is not None:
+        name, password = user
+        if not _USER.fullmatch(name) or not _PASSWORD.fullmatch(password):
+            raise InvalidInput("a user's name has no colon, and neither it nor the password has a line end or the like")
+        return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+    if not _KEY.fullmatch(key or ""):
+        raise InvalidInput("a key has printable ASCII characters only: no space, and no line end")
+    return f"Bearer {key}"
