@@ -59,7 +59,7 @@ def make_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], E
     def make() -> Environment:
         folder = tmp_path_factory.mktemp("environment")
         command = [sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=240)
         return Environment(folder)
 
     return make
@@ -104,9 +104,9 @@ def built(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Built:
 
 def _build(folder: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
-    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True, timeout=280)
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     source = folder / sdist.name.removesuffix(".tar.gz")
-    subprocess.run([*build, "-t", "wheel"], cwd=source, check=True, capture_output=True, timeout=120)
+    subprocess.run([*build, "-t", "wheel"], cwd=source, check=True, capture_output=True, timeout=280)

@@ -37,7 +37,7 @@ def metadata(wheel):
 def test_an_index_would_take_them(built):
     """`twine check` has nothing to say, about the README as the long description either."""
     command = [sys.executable, "-m", "twine", "check", "--strict", str(built.sdist), str(built.wheel)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -155,7 +155,7 @@ def test_the_demo_with_its_page(installed):
             env={"PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert "Lamp in the hall" in done.stdout

@@ -34,7 +34,7 @@ def build(folder: Path) -> None:
     (command,) = [line for line in said.stdout.splitlines() if "-m sphinx" in line]
     python, _, options = command.partition(" ")
     assert python.endswith("/bin/python")
-    done = subprocess.run([sys.executable, *options.split()], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    done = subprocess.run([sys.executable, *options.split()], cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -125,6 +125,6 @@ def test_the_search_finds(site):
         pytest.skip("THIS MACHINE HAS NO chromium")
     url = f"file://{site}/search.html?q=phases"
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     results = re.search(r'<div id="search-results">(.*)', done.stdout, re.DOTALL)[1]
     assert "roll_out_to_a_fleet.html" in results

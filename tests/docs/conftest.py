@@ -202,7 +202,7 @@ def run(environment: dict[str, str]) -> Run:
             text=True,
             env={**environment, **(env or {})},
             cwd=cwd,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode == status, f"exit code {done.returncode} of\n{code}\n{done.stdout}{done.stderr}"

@@ -159,7 +159,7 @@ def test_the_filter_for_fail2ban(page, login_lines, tmp_path, prefix):
     (tmp_path / "mdash.conf").write_text(code)
     (tmp_path / "log").write_text("".join(f"{line}\n" for line in lines))
     command = [program, "--out", "ip", str(tmp_path / "log"), str(tmp_path / "mdash.conf")]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert said.split() == ["192.0.2.7", "2001:db8::7"]
 
 

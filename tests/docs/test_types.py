@@ -40,10 +40,10 @@ def mypy(folder: Path) -> subprocess.CompletedProcess[str]:
     """Look at all files of a folder, as an installation of the package would be looked at."""
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={ROOT}/.mypy_cache/docs"]
     files = sorted(map(str, folder.glob("*.py")))
-    return subprocess.run([*command, *files], cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run([*command, *files], cwd=folder, capture_output=True, text=True, timeout=280, check=False)
 
 
-def pyright(folder: Path, *options: str, patience: float = 110) -> subprocess.CompletedProcess[str]:
+def pyright(folder: Path, *options: str, patience: float = 280) -> subprocess.CompletedProcess[str]:
     """The same, with pyright's own strict mode."""
     settings = {
         "typeCheckingMode": "strict",

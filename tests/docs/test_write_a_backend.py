@@ -35,7 +35,7 @@ def run_suite(folder: Path, *tests: str) -> dict[str, list[str]]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), SOURCE]), **IN_MEMORY},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ anyio.run(main)
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), SOURCE])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.stdout.strip() == "1", done.stderr
     assert (tmp_path / "store.json").exists()
