@@ -234,8 +234,7 @@ def test_the_container(make_machine):
     command = [*confined, *said["ENTRYPOINT"], *said["CMD"]]
 
     def health():
-        check = [word.replace(said["EXPOSE"], port) for word in said["HEALTHCHECK"]]
-        check[0] = f"/usr/bin/{check[0]}"
+        check = [f"/usr/bin/{said['HEALTHCHECK'][0]}", *said["HEALTHCHECK"][1:]]
         with running(machine.start(*confined, *check, writable=volume, environment=environment)) as process:
             return process.wait(PATIENCE)
 
