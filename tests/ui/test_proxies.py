@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.cookies import SimpleCookie
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import httpx
@@ -51,20 +52,24 @@ daemon off; master_process off; pid {folder}/pid; error_log stderr;
 events {{ worker_connections 512; }}
 http {{
     client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder}; access_log {folder}/others.log;
     include {folder}/nginx.conf;
 }}
 """
 
 CADDY = """
-{{
 	admin off
 	skip_install_trust
 	storage file_system {folder}/caddy
 	http_port {plain}
-}}
-import {folder}/Caddyfile
-"""
+	servers {{"""
+
+HEADS = {
+    "nginx.conf": ("client_header_timeout 10s", "client_header_timeout {:g}ms"),
+    "Caddyfile": ("read_header 10s", "read_header {:g}ms"),
+    "haproxy.cfg": ("timeout http-request 10s", "timeout http-request {:g}ms"),
+}
+"""The time that a client has to send the head of a request: how it is written, and in milliseconds."""
 
 NEIGHBOURS = {
     "nginx.conf": ("location /", 'location = / {{ default_type text/html; return 200 "{}"; }}\n    location /'),
@@ -166,6 +171,7 @@ def here(file: str, text: str, server: RunningServer, ports: tuple[int, int], pe
                 ("/etc/nginx/mdash.crt", str(pem)),
                 ("/etc/nginx/mdash.key", str(pem)),
                 ("/var/log/nginx/mdash.log", str(pem.with_name("access.log"))),
+                ("/var/log/nginx/error.log", str(pem.with_name("error.log"))),
                 ("proxy_read_timeout 60s", f"proxy_read_timeout {IDLE * 1000:g}ms"),
                 ("proxy_read_timeout 130s", f"proxy_read_timeout {ANSWER}s"),
             )
@@ -175,6 +181,7 @@ def here(file: str, text: str, server: RunningServer, ports: tuple[int, int], pe
             return replaced(
                 text,
                 common,
+                ("log /dev/log local0", "log stdout format raw local0"),
                 ("bind [::]:443 v4v6", f"bind 127.0.0.1:{port}"),
                 ("bind [::]:80 v4v6", f"bind 127.0.0.1:{plain}"),
                 ("/etc/haproxy/mdash.pem", str(pem)),
@@ -182,7 +189,13 @@ def here(file: str, text: str, server: RunningServer, ports: tuple[int, int], pe
                 ("timeout server 130s", f"timeout server {ANSWER}s"),
             )
         case _:  # the address of the site and of the server are in the environment, the certificate is Caddy's own
-            return replaced(text, ("read_timeout 60s", f"read_timeout {IDLE}s"))
+            options = CADDY.format(folder=pem.parent, plain=plain)
+            return replaced(
+                text,
+                ("\n\tservers {", options),
+                ("read_timeout 60s", f"read_timeout {IDLE}s"),
+                ("lb_try_duration 5s", "lb_try_duration 500ms"),
+            )
 
 
 @attrs.define
@@ -193,6 +206,8 @@ class Stand:
     folder: Path
     prefix: str
     stack: ExitStack
+    head: float = 10
+    """Seconds that a client has to send the head of a request."""
     _sites: dict[str, Site] = attrs.field(factory=dict)
 
     def sites(self, *files: str) -> list[Site]:
@@ -221,7 +236,9 @@ class Stand:
         if self.prefix:
             self._share(file)
         text = (folder / file).read_text(encoding="utf-8")
-        (folder / file).write_text(here(file, text, self.server, (port, plain), folder / "mdash.pem"))
+        text = here(file, text, self.server, (port, plain), folder / "mdash.pem")
+        old, new = HEADS[file]
+        (folder / file).write_text(replaced(text, (old, new.format(self.head * 1000))))
         environment = {
             **os.environ,
             "MDASH_SITE": f"https://localhost:{port}",
@@ -234,8 +251,7 @@ class Stand:
             case "haproxy.cfg":
                 command = [program, "-db", "-f", f"{folder}/haproxy.cfg"]
             case _:
-                (folder / "main").write_text(CADDY.format(folder=folder, plain=plain))
-                command = [program, "run", "--adapter", "caddyfile", "--config", f"{folder}/main"]
+                command = [program, "run", "--adapter", "caddyfile", "--config", f"{folder}/Caddyfile"]
         log = self.stack.enter_context((folder / "log").open("wb"))
         with default_signals():
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -435,6 +451,33 @@ def test_the_server_knows_the_client(site, open_raw, portal, password, caplog):
     sent = httpx.get(f"http://localhost:{site.plain_port}/api/v2/session?x=1", follow_redirects=False)
     assert sent.status_code in (301, 308)
     assert re.fullmatch(r"https://localhost(:\d+)?/api/v2/session\?x=1", sent.headers["location"])
+
+
+def test_a_proxy_without_its_server(tmp_path):
+    """No log has the query of an address, not even where the proxy complains. A head that is not ended is cut off."""
+    query = "access_token=very-secret"
+    with ExitStack() as stack:
+        away = SimpleNamespace(port=free_ports(1)[0])
+        sites = Stand(away, tmp_path, "", stack, head=IDLE).sites(*FILES)
+        unfinished = []
+        for site in sites:
+            plain = socket.create_connection(("127.0.0.1", site.port), timeout=20)
+            sock = stack.enter_context(site.context.wrap_socket(plain, server_hostname="localhost"))
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+            unfinished.append(sock)
+            sent = httpx.get(f"http://localhost:{site.plain_port}/sent?{query}")
+            assert sent.status_code in (301, 308)
+            if site.file != "haproxy.cfg":  # which would try again for seconds, and has one form for all lines
+                with httpx.Client(verify=site.context, timeout=20) as client:
+                    assert client.get(f"{site.origin}/api/v2/rpc?{query}").status_code == 502
+        for sock in unfinished:
+            while sock.recv(4096):
+                pass
+    written = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert b"/api/v2/rpc" in written[Path("nginx.conf/access.log")]
+    assert b"/api/v2/rpc" in written[Path("Caddyfile/log")]
+    assert b"/sent" in written[Path("haproxy.cfg/log")]
+    assert [path for path, text in written.items() if b"very-secret" in text] == []
 
 
 @pytest.mark.parametrize("site", FILES, indirect=True)
