@@ -64,7 +64,7 @@ def constants() -> Iterator[str]:
     Codes of protocols have their comment above, or a docstring below: they are no limits.
     """
     for path in sorted(PACKAGE.rglob("*.py")):
-        if OTHER_FOLDERS & set(path.parts):
+        if OTHER_FOLDERS & set(path.relative_to(PACKAGE).parts):
             continue
         module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         lines = path.read_text(encoding="utf-8").splitlines()
