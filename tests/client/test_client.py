@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
 
 from mdashcore import firmware
 from mdashcore._backoff import Backoff
@@ -31,6 +34,7 @@ from mdashcore._errors import (
 from mdashcore.client import Client, ServerUnreachable, UnexpectedAnswer
 from mdashcore.client._errors import error_of
 from mdashcore.client._notifications import Notifications
+from mdashcore.client._socket import ClientSocket
 from mdashcore.client._updates import perform_update
 from mdashcore.ota import ENDS, UpdateState
 from mdashcore.server import errors
@@ -457,3 +461,121 @@ async def test_an_id_cannot_lead_to_another_path(id: str) -> None:
             await client.renew_token(id)
         with pytest.raises(InvalidInput):
             await client.remove_key(id)
+
+
+async def test_a_proxy_of_the_environment_gets_nothing(
+    alice: Any, serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would read the key."""
+    dialled = []
+
+    async def proxy(stream: trio.SocketStream) -> None:
+        dialled.append(stream)
+
+    async with serving(proxy) as port:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        async with Client(alice.server.url, key=alice.key) as client:
+            assert (await client.me())["name"] == "alice"
+    assert not dialled
+
+
+async def test_short_calls_find_a_silent_server_out_too(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silence counts from one call to the next."""
+    monkeypatch.setattr("mdashcore.client._socket.PING_INTERVAL", 0.05)
+    monkeypatch.setattr("mdashcore.client._socket.PING_TIMEOUT", 0.05)
+    async with serving(stranger_socket(b"")) as port, Client(f"http://127.0.0.1:{port}", key="k") as client:
+        async with client.notifications(0, max_outage=0) as notifications:
+
+            async def call_shortly() -> None:
+                while True:
+                    with trio.move_on_after(0.02):
+                        await anext(notifications)
+
+            with trio.fail_after(10), pytest.raises(ServerUnreachable, match="does not answer any more"):
+                await call_shortly()
+
+
+async def test_short_calls_do_not_dial_at_once(
+    alice: Any, cable: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The wait after a failure goes on in the next call."""
+    monkeypatch.setattr("mdashcore.client._notifications.BACKOFF", Backoff(first=60.0, most=60.0))
+    async with Client(cable.url, key=alice.key) as client, client.notifications() as notifications:
+        await cable.cut()
+        while not caplog.records:
+            with trio.move_on_after(0.05):
+                await anext(notifications)
+        for _ in range(3):
+            with trio.move_on_after(0.05):
+                await anext(notifications)
+        assert not cable.refused.is_set()
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("limit", [b"", b',"limit":"sockets"'])
+async def test_a_server_that_is_full_is_tried_again_before_the_outage_is_too_long(serving: Any, limit: bytes) -> None:
+    """It may count the lost connection still; and it may ask for a wait that is longer than the caller's."""
+    body = b'{"error":{"code":429,"message":"full"%s}}' % limit
+    full = b"HTTP/1.1 429 Full\r\nRetry-After: 99999\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    text = b'{"name":"online","id":"lamp","offset":7,"time":1.0}'
+    connections = 0
+
+    async def server(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await stranger_socket(frame(Opcode.CLOSE, b"\x03\xe9"))(stream)
+        elif connections == 2:
+            await stream.receive_some(2**16)
+            await stream.send_all(full)
+        else:
+            await stranger_socket(frame(Opcode.TEXT, text))(stream)
+
+    async with serving(server) as port, Client(f"http://127.0.0.1:{port}", key="k") as client:
+        async with client.notifications(0, max_outage=0.8) as notifications:
+            with trio.fail_after(10):
+                assert (await anext(notifications))["offset"] == 7
+    assert connections == 3
+
+
+class SlowStream:
+    """A stream that takes a second for each send, and gives one piece of data."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.sent: list[bytes] = []
+        self._data = data
+
+    async def send(self, data: bytes) -> None:
+        await trio.sleep(1)
+        self.sent.append(data)
+
+    async def receive(self, size: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self._data:
+            await trio.sleep_forever()
+        data, self._data = self._data, b""
+        return data
+
+
+def socket_over(stream: Any) -> ClientSocket:
+    """A socket behind its handshake."""
+    return ClientSocket(stream, ClientProtocol(parse_uri("ws://localhost"), state=State.OPEN), "localhost")
+
+
+async def test_a_cancelled_caller_leaves_no_part_of_a_frame(autojump_clock: Any) -> None:
+    """What the protocol has given to be sent is sent."""
+    stream = SlowStream()
+    with trio.move_on_after(0.5):
+        await socket_over(stream).ping()
+    assert len(b"".join(stream.sent)) == 7  # a ping of one byte, masked
+
+
+async def test_an_answer_is_found_after_a_pause_of_the_caller(autojump_clock: Any) -> None:
+    """A time that is over while no call waits does not end a connection on which something has come."""
+    socket = socket_over(SlowStream(frame(Opcode.TEXT, b"{}")))
+    socket._asked = trio.current_time()
+    await trio.sleep(3600)
+    assert await socket.receive() == b"{}"

@@ -36,7 +36,8 @@ class Http:
         self.timeout = timeout
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without TLS; httpx's own takes long to make
         verify = self.ssl_context or unused
-        self._client = httpx.AsyncClient(verify=verify, headers={"Authorization": authorization})
+        # Not of the environment: a proxy would get the key of http://, and the socket does not go through one.
+        self._client = httpx.AsyncClient(verify=verify, headers={"Authorization": authorization}, trust_env=False)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -24,6 +24,7 @@ CONNECT_TIMEOUT: Final = 20.0  # seconds: DNS, TCP, TLS and the handshake on a s
 SEND_TIMEOUT: Final = 10.0  # seconds for a frame of a few bytes: beyond them the connection is dead
 PING_INTERVAL: Final = 30.0  # seconds of silence: below the idle time-outs of usual NAT gateways, which start at 60
 PING_TIMEOUT: Final = 20.0  # seconds for the answer
+LAST_LOOK: Final = 0.05  # seconds: what has come already is read in less
 MAX_MESSAGE: Final = 2**20  # bytes: a frame of a device has at most an eighth
 READ_SIZE: Final = 2**16  # bytes
 GOODBYE_TIMEOUT: Final = 0.5  # seconds for the close frame to go out
@@ -45,6 +46,9 @@ class ClientSocket:
         self._server = server
         self._messages: deque[bytes] = deque()
         self._parts: list[bytes] = []
+        # They outlast a call, because a caller may give up each call after a few seconds.
+        self._heard = anyio.current_time()
+        self._asked: float | None = None  # when a ping was sent that nothing has come after
 
     async def receive(self) -> bytes:
         """Return the next message.
@@ -53,18 +57,20 @@ class ClientSocket:
             ServerUnreachable: the connection has ended, or the server does not answer a ping.
             Unauthenticated: the server has revoked the credentials.
         """
-        silent = False
         self._take_events()
         while not self._messages:
-            with anyio.move_on_after(PING_TIMEOUT if silent else PING_INTERVAL) as timer:
+            due = self._heard + PING_INTERVAL if self._asked is None else self._asked + PING_TIMEOUT
+            now = anyio.current_time()
+            # After a pause of the caller the time may be over, although there is something to read.
+            with anyio.CancelScope(deadline=max(due, now + LAST_LOOK), shield=due <= now) as timer:
                 await self._read()
-                silent = False
-            if timer.cancelled_caught:
-                if silent:
-                    raise ServerUnreachable(f"{self._server} does not answer any more")
-                silent = True
-                self._protocol.send_ping(b"")
-                await self._flush()
+            if not timer.cancelled_caught:
+                continue
+            if self._asked is not None:
+                raise ServerUnreachable(f"{self._server} does not answer any more")
+            self._asked = anyio.current_time()
+            self._protocol.send_ping(b"")
+            await self._flush()
         return self._messages.popleft()
 
     async def ping(self) -> None:
@@ -79,17 +85,18 @@ class ClientSocket:
 
     async def _read(self) -> list[bytes]:
         """Read once. Returns the data of the pongs that came."""
-        if self._protocol.state is State.CLOSED:
+        if not self._is_open():
             raise self._ended()
         try:
             data = await self._stream.receive(READ_SIZE)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             self._protocol.receive_eof()
             raise self._ended() from None
+        self._heard, self._asked = anyio.current_time(), None
         self._protocol.receive_data(data)
         await self._flush()
         pongs = self._take_events()
-        if self._protocol.state is not State.OPEN and not self._messages:
+        if not self._is_open() and not self._messages:
             raise self._ended()
         return pongs
 
@@ -110,13 +117,19 @@ class ClientSocket:
                 self._parts.clear()
         return None
 
-    async def _flush(self) -> None:
+    async def _flush(self, timeout: float = SEND_TIMEOUT) -> None:
+        """Send what is to be sent. A cancelled caller waits for it: behind a part of a frame no other can be read."""
         try:
-            with anyio.fail_after(SEND_TIMEOUT):
+            with anyio.fail_after(timeout, shield=True):
                 for data in self._protocol.data_to_send():
                     await (self._stream.send(data) if data else self._stream.send_eof())
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError, OSError, NotImplementedError):
+        except TimeoutError:
+            await anyio.aclose_forcefully(self._stream)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, NotImplementedError):
             pass  # the next read tells why
+
+    def _is_open(self) -> bool:
+        return self._protocol.state is State.OPEN
 
     def _ended(self) -> MdashError:
         said = self._protocol.close_rcvd
@@ -125,11 +138,11 @@ class ClientSocket:
 
     async def close(self) -> None:
         """Say goodbye, and close."""
-        with anyio.move_on_after(GOODBYE_TIMEOUT, shield=True):
-            if self._protocol.state is State.OPEN:
-                self._protocol.send_close(1000)
-                await self._flush()
-        await anyio.aclose_forcefully(self._stream)
+        if self._is_open():
+            self._protocol.send_close(1000)
+            await self._flush(GOODBYE_TIMEOUT)
+        with anyio.CancelScope(shield=True):  # a cancelled caller gets the error because of which it closes
+            await anyio.aclose_forcefully(self._stream)
 
 
 async def open_socket(
