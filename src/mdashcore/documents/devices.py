@@ -144,7 +144,7 @@ class CallQuery(TypedDict, total=False):
 class FrameDocument(TypedDict, total=False):
     """A JSON-RPC frame: a call or its answer, with or without `jsonrpc`."""
 
-    jsonrpc: str
+    jsonrpc: Annotated[Any, member('`"2.0"`; it is not checked, because firmware leaves it out')]
     id: Annotated[Any, member("a number or text; without it the frame is a notification, and has no answer")]
     method: Annotated[str, member("a method of the device")]
     params: Any

@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 import trio_websocket
+from wsproto.utilities import LocalProtocolError
 
 from mdashcore import _json
 
@@ -73,13 +74,17 @@ async def connect_device(
         trio_websocket.ConnectionRejected: the server refused the handshake. The error has its answer.
     """
     fields = [] if token is None else [(b"Authorization", f"Bearer {token}".encode())]
-    ws = None
+    ws, closing = None, False
     try:
         async with trio_websocket.open_websocket_url(
             url, extra_headers=[*fields, *headers], disconnect_timeout=1, max_message_size=2**22
         ) as ws:
             yield ScriptedDevice(ws)
+            closing = True
             await _close(ws)
+    except LocalProtocolError:  # a ping came after the close frame was sent, and the library wanted to answer it
+        if not closing:
+            raise
     finally:
         if ws is not None:
             await trio.aclose_forcefully(ws._stream)  # the library leaves it open if the server closed first
