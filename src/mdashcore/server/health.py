@@ -49,8 +49,8 @@ class Health:
         self._node = node
         self._draining = False
         self._answered = trio.Event()
-        """Set when the store has answered the running probe, or failed."""
-        self._probing = False
+        """Set when the store has answered the newest probe, or failed: while it is not set, a probe runs."""
+        self._answered.set()
         self._started = -inf
         self._works = True
         self._silent = False
@@ -71,8 +71,8 @@ class Health:
 
     async def store_works(self) -> bool:
         """Return whether the store answered within `PROBE_TIMEOUT`, now or a moment ago."""
-        if not self._probing and trio.current_time() >= self._started + PROBE_AGE:
-            self._probing, self._started, self._answered = True, trio.current_time(), trio.Event()
+        if self._answered.is_set() and trio.current_time() >= self._started + PROBE_AGE:
+            self._started, self._answered = trio.current_time(), trio.Event()
             self._node.background.spawn(self._probe)  # a store may shield its work from cancellation
         answered = self._answered  # by the time that this task runs again, another may wait for the next answer
         with trio.move_on_at(self._started + PROBE_TIMEOUT):
@@ -102,7 +102,6 @@ class Health:
         except Exception as exc:
             self._note(str(exc) or type(exc).__name__)
         finally:
-            self._probing = False
             self._answered.set()
 
     def _note(self, failure: str | None, *, silent: bool = False) -> None:
