@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
+from mdashcore import Unauthenticated
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.virtual_device import VirtualDevice
@@ -87,8 +88,13 @@ async def asked(tmp_path: Path, cheap_hasher, password: str) -> AsyncIterator[As
         await accounts.register("root", cheap_hasher.hash(password), admin=True)
         token = (await server.service.hub.create_device("root", "lamp")).token
         device = VirtualDevice("lamp", tmp_path / "lamp")
+
+        async def live() -> None:
+            with suppress(Unauthenticated):  # a request may remove it, or give it another token
+                await run_virtual_device(device, server.device_url, token, name="lamp")
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(run_virtual_device, device, server.device_url, token, name="lamp"))
+            nursery.start_soon(live)
             yield Asked(server, (await accounts.create_key("root")).secret, tmp_path)
             nursery.cancel_scope.cancel()
 
