@@ -543,6 +543,22 @@ def tweak() -> Callable[..., None]:
 
 
 @pytest.fixture
+def scroll() -> Callable[[Page, int], None]:
+    """Scrolls a stream of notifications to so many pixels: ``scroll(page, 0)``. The page has noticed it afterwards."""
+
+    def to(page: Page, top: int) -> None:
+        page.evaluate(
+            """(top) => new Promise((noticed) => {
+                document.querySelector(".stream").scrollTo(0, top);
+                requestAnimationFrame(noticed);  // comes after the events of scrolling, in the same frame
+            })""",
+            top,
+        )
+
+    return to
+
+
+@pytest.fixture
 def axe() -> Callable[[Page], None]:
     """Checks a page by all rules of axe-core: ``axe(page)``."""
     needs(AXE.exists(), "the npm package axe-core")

@@ -34,11 +34,6 @@ def stored(person):
     return [note["name"] for note in person.http.post("/logs", json={"name": "rpc.in.*", "limit": 1000}).json()]
 
 
-def scroll(page, top):
-    """Scroll the stream as a person does."""
-    page.evaluate("(top) => document.querySelector('.stream').scrollTo(0, top)", top)
-
-
 def asks(route):
     """What a request for the log asks for."""
     return route.request.post_data_json
@@ -79,7 +74,7 @@ def test_what_could_not_be_loaded_is_said_and_can_be_had(open_page, person, flee
     expect(stream).to_contain_text("This is the beginning of the log.")
 
 
-def test_who_reads_something_old_is_not_disturbed_and_finds_back(open_page, person, fleet, calls, tweak):
+def test_who_reads_something_old_is_not_disturbed_and_finds_back(open_page, person, fleet, calls, tweak, scroll):
     """What comes meanwhile is not kept without end, also where the filter hides it; one click brings the newest."""
     fleet.connect("lamp", **QUIET)
     calls("Test.Call", *range(60))
@@ -103,7 +98,7 @@ def test_who_reads_something_old_is_not_disturbed_and_finds_back(open_page, pers
     expect(lines(page).last).to_be_in_viewport()
 
 
-def test_a_filter_that_is_taken_away_shows_no_more_than_a_page_holds(open_page, person, fleet, calls, tweak):
+def test_a_filter_that_is_taken_away_shows_no_more_than_a_page_holds(open_page, person, fleet, calls, tweak, scroll):
     """However far one looked back with it; the rest is there when one scrolls."""
     fleet.connect("lamp", **QUIET)
     calls("Test.Call", *range(500))

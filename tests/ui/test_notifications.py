@@ -50,17 +50,12 @@ def lines(page):
     return page.locator(".stream .line")
 
 
-def at_end(page):
-    """Whether the newest line is in sight."""
-    return page.evaluate(
+def expect_at_end(page):
+    """The newest line is in sight, or comes into sight with the next frame."""
+    page.wait_for_function(
         "(({scrollHeight, scrollTop, clientHeight}) => scrollHeight - scrollTop - clientHeight < 5)"
         "(document.querySelector('.stream'))"
     )
-
-
-def scroll(page, top):
-    """Scroll the stream as a person does."""
-    page.evaluate("(top) => document.querySelector('.stream').scrollTo(0, top)", top)
 
 
 def test_what_happened_and_what_happens(open_page, person, fleet, axe):
@@ -85,13 +80,13 @@ def test_nothing_yet(open_page, make_person, axe):
     axe(page)
 
 
-def test_scrolling_back(open_page, person, fleet, calls):
+def test_scrolling_back(open_page, person, fleet, calls, scroll):
     """To the beginning, page by page, without a hole or a repetition, while what one reads stays where it is."""
     fleet.connect("lamp", stats_interval=3600, log_interval=3600)
     calls("lamp", 650)
     page = open_page(person, "#/notifications")
     expect(lines(page).last).to_contain_text("Test.Call649")
-    assert at_end(page)
+    expect_at_end(page)
     assert lines(page).count() < 400
     for _ in range(20):
         if page.get_by_text("This is the beginning of the log.").count():
@@ -109,7 +104,7 @@ def test_scrolling_back(open_page, person, fleet, calls):
     assert page.evaluate(middle) == before
     page.get_by_role("button", name="5 new").click()
     expect(lines(page).last).to_contain_text("Test.Call654")
-    assert at_end(page)
+    expect_at_end(page)
 
 
 def test_pausing(open_page, person, fleet, calls, axe):
@@ -196,7 +191,7 @@ def test_an_error_is_said_where_it_is(open_page, person, problems):
     expect(lines(page)).to_have_count(1)
 
 
-def test_a_flood(open_page, person, fleet, calls):
+def test_a_flood(open_page, person, fleet, calls, scroll):
     """The page keeps what it can show, and follows."""
     fleet.connect("lamp", stats_interval=3600, log_interval=3600)
     page = open_page(person, "#/notifications")
@@ -204,7 +199,7 @@ def test_a_flood(open_page, person, fleet, calls):
     calls("lamp", 2500)
     expect(lines(page).last).to_contain_text("Test.Call2499")
     assert lines(page).count() <= 2000
-    assert at_end(page)
+    expect_at_end(page)
     scroll(page, 0)
     expect(lines(page).filter(has_text="Test.Call400").first).to_be_attached()
 

@@ -50,7 +50,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     tell();
   }, {passive: true});
   const resized = new ResizeObserver(() => following && toBottom());
-  resized.observe(box);
+  for (const part of [box, edge]) resized.observe(part);
 
   const isMine = (note) => (query.id === undefined || note.id === query.id)
     && (query.name === undefined || (query.name.endsWith("*") ? note.name.startsWith(query.name.slice(0, -1)) : note.name === query.name));
@@ -181,6 +181,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
 
   function append(found) {
     const fresh = found.filter((note) => note.offset > last());
+    if (fresh.length === 0) return; // nothing moves under a person who is about to scroll
     const shown = fresh.filter(accept);
     if (!following) unread += shown.length;
     if (detached) return;
