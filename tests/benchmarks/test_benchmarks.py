@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.pieces import PIECES
 
 ROOT = Path(__file__).parents[2]
 LOAD = [name for name in ("picows", "uvloop") if importlib.util.find_spec(name) is None]
@@ -80,3 +81,10 @@ def test_servers_answer_rightly_under_load(tmp_path):
     """Reports, each of which the load generator follows to the shadow and to the listener."""
     found = run(tmp_path, "SHADOW")
     assert all(line["samples"]["mdash"][0] > 0 for line in found["SHADOW"]["lines"])
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_each_piece_can_be_measured(name):
+    """A piece does the same work each time it is called."""
+    piece = PIECES[name]()
+    assert [piece() is not None for _ in range(3)] == [True] * 3
