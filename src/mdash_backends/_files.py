@@ -24,7 +24,7 @@ from mdash_backends._modes import close_folder, create_file, make_folder
 from mdashcore import _json
 from mdashcore._errors import Damaged, InvalidInput, StorageError
 
-__all__ = ["Files", "NewFile", "Turns", "damaged", "failed", "json_text", "read_file"]
+__all__ = ["Files", "NewFile", "FileLocks", "damaged", "failed", "json_text", "read_file"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -35,11 +35,11 @@ MAX_DEPTH: Final = 256  # levels of a JSON text: parsers give up below a thousan
 KNOWN_FOLDERS: Final = 4096  # folders that need no fsync of their own any more; beyond this the set starts again
 
 
-class Turns:
+class FileLocks:
     """Locks by key. The table holds only keys that are locked or waited for."""
 
     def __init__(self) -> None:
-        self._locks: dict[str, _Turn] = {}
+        self._locks: dict[str, _FileLock] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._locks
@@ -50,7 +50,7 @@ class Turns:
     @asynccontextmanager
     async def acquire(self, key: str) -> AsyncIterator[None]:
         """Wait for the lock of a key, in the order of the calls."""
-        turn = self._locks.setdefault(key, _Turn())
+        turn = self._locks.setdefault(key, _FileLock())
         turn.users += 1
         try:
             async with turn.lock:
@@ -62,7 +62,7 @@ class Turns:
 
 
 @attrs.define(eq=False)
-class _Turn:
+class _FileLock:
     lock: anyio.Lock = attrs.field(factory=anyio.Lock)
     users: int = 0
 
@@ -87,7 +87,7 @@ class Files:
         self._known: set[str] = set()
         self._making = threading.Lock()
         self._rounds: dict[str, _Round] = {}
-        self._syncs = Turns()
+        self._syncs = FileLocks()
         self._closed = False
 
     async def run(self, about: str, function: Callable[[*Ts], T], *args: *Ts) -> T:

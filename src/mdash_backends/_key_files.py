@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Final
 
-from mdash_backends._files import Files, Turns
+from mdash_backends._files import Files, FileLocks
 from mdashcore._errors import InvalidInput
 
 __all__ = ["KeyFiles", "file_name"]
@@ -47,7 +47,7 @@ class KeyFiles:
         self.folder = folder
         self._suffix = suffix
         self._long = os.path.join(folder, LONG)
-        self._turns = Turns()
+        self._turns = FileLocks()
         self._listings: list[set[str]] = []
 
     def path(self, key: str) -> str:

@@ -12,7 +12,7 @@ from mdashcore import _json
 from mdashcore._errors import StorageError
 from mdashcore.storage import LogEntry
 
-__all__ = ["Line", "Salvaged", "line_at", "salvage", "split_lines", "too_short"]
+__all__ = ["Line", "SalvagedLines", "line_at", "salvage_lines", "split_lines", "too_short"]
 
 MIN_LINE: Final = len(b'{"offset":0,"time":0.0,"body":0}\n')  # bytes of the shortest line: bounds the lost entries
 
@@ -83,7 +83,7 @@ def split_lines(data: bytes) -> list[bytes]:
 
 
 @attrs.define
-class Salvaged:
+class SalvagedLines:
     """The readable entries of a file with damaged lines."""
 
     rest: str
@@ -108,9 +108,9 @@ class Salvaged:
         return entries
 
 
-def salvage(path: str, lines: Sequence[bytes], begin: int) -> Salvaged:
+def salvage_lines(path: str, lines: Sequence[bytes], begin: int) -> SalvagedLines:
     """Read all readable lines, by the offsets that they hold."""
-    found = Salvaged(too_short(path, len(lines)), end=begin)
+    found = SalvagedLines(too_short(path, len(lines)), end=begin)
     byte = good = 0  # offsets in the file: of the present line, and after the last good one
     for number, text in enumerate(lines):
         where = _where(path, number, byte)

@@ -37,7 +37,7 @@ import msgspec
 
 from mdash_backends._files import Files, damaged, json_text, read_file, write_all
 from mdash_backends._lock import sync_folder
-from mdash_backends._log_lines import line_at, salvage, split_lines, too_short
+from mdash_backends._log_lines import line_at, salvage_lines, split_lines, too_short
 from mdash_backends._modes import create_file
 from mdashcore import _json
 from mdashcore._errors import StorageError
@@ -200,7 +200,7 @@ def read(state: SegmentState, start: int, limit: int) -> list[LogEntry]:
         try:
             entries += [line_at(path, lines, n, begin).entry for n in range(offset - begin, until - begin)]
         except StorageError:
-            entries += salvage(path, lines, begin).entries(offset, until)
+            entries += salvage_lines(path, lines, begin).entries(offset, until)
         offset = until
     return entries
 
@@ -275,7 +275,7 @@ def _recover(path: str, begin: int, *, least: int, repair: bool) -> tuple[int, i
         try:
             line = line_at(path, lines, whole - 1, begin)
         except StorageError as exc:
-            salvaged = salvage(path, lines, begin)
+            salvaged = salvage_lines(path, lines, begin)
             whole, end, sealed = len(lines), salvaged.end, True
             _logger.error("%s; the log goes on in another file", next(iter(salvaged.damage.values()), exc))
             break

@@ -21,7 +21,7 @@ from coredis.connection import BaseConnection
 from coredis.exceptions import RedisError
 
 from mdash_backends._bus_queue import BusQueue
-from mdash_backends._redis_client import ANY_SLOT, FAILURES, Client, Target, reason
+from mdash_backends._redis_client import ANY_SLOT, FAILURES, RedisClient, Target, reason
 from mdashcore._errors import StorageError
 
 __all__ = ["RedisBus"]
@@ -38,7 +38,7 @@ _NO_ANSWER: Final = "no answer"
 class RedisBus:
     """Topics as channels. Channels do not belong to a database, so their names contain its number."""
 
-    def __init__(self, client: Client, tasks: TaskGroup, prefix: str) -> None:
+    def __init__(self, client: RedisClient, tasks: TaskGroup, prefix: str) -> None:
         self._client = client
         self._tasks = tasks
         self._prefix = f"{prefix}:bus:{client.target.db}:"

@@ -25,7 +25,7 @@ from coredis.exceptions import MovedError, NoScriptError, RedisError
 
 from mdashcore._errors import StorageError
 
-__all__ = ["ANY_SLOT", "FAILURES", "Client", "Script", "Target", "background_tasks", "reason", "slot_of"]
+__all__ = ["ANY_SLOT", "FAILURES", "RedisClient", "Script", "Target", "background_tasks", "reason", "slot_of"]
 
 # coredis logs each failed try without its cause. Here failures are raised, and the caller logs them.
 logging.getLogger("coredis").setLevel(logging.CRITICAL)
@@ -91,7 +91,7 @@ class Target:
                 stream = await self._open_stream()
         except TimeoutError as exc:
             raise TimeoutError(f"no connection within {self.timeout:g} s") from exc
-        return _Connection(
+        return _RedisConnection(
             TCPLocation(self.host, self.port),
             stream,
             db=self.db,
@@ -110,7 +110,7 @@ class Target:
         )
 
 
-class _Connection(BaseConnection):
+class _RedisConnection(BaseConnection):
     """A coredis connection over an open stream. If coredis opens the stream itself and fails, it leaks its queues."""
 
     def __init__(self, location: TCPLocation, stream: ByteStream, **options: Unpack[BaseConnectionParams]) -> None:
@@ -132,15 +132,15 @@ class Script:
         self.sha = hashlib.sha1(self.source).hexdigest().encode()  # noqa: S324 - the name that Redis gives it
 
 
-class Client:
+class RedisClient:
     """Calls to a server, or to the nodes of a cluster. Every failure is a `StorageError`."""
 
     def __init__(self, target: Target, tasks: TaskGroup) -> None:
         self.target = target
         self._tasks = tasks
-        self._home = _Wire(target, tasks)
+        self._home = _NodeConnection(target, tasks)
         self._wires = {(target.host, target.port): self._home}
-        self._owners: dict[int, _Wire] = {}  # owners of slots, if they are not the URL's node: at most SLOTS
+        self._owners: dict[int, _NodeConnection] = {}  # owners of slots, if they are not the URL's node: at most SLOTS
 
     async def call(self, slot: int, *command: bytes | int) -> Any:
         """Send a command. Returns its answer, with texts as bytes.
@@ -170,13 +170,13 @@ class Client:
                 raise
         return await self.call(slot, b"EVAL", script.source, len(keys), *keys, *arguments)
 
-    def _wire(self, host: str, port: int) -> _Wire:
+    def _wire(self, host: str, port: int) -> _NodeConnection:
         if (wire := self._wires.get((host, port))) is None:
-            wire = self._wires[host, port] = _Wire(attrs.evolve(self.target, host=host, port=port), self._tasks)
+            wire = self._wires[host, port] = _NodeConnection(attrs.evolve(self.target, host=host, port=port), self._tasks)
         return wire
 
 
-class _Wire:
+class _NodeConnection:
     """The connection to one node, which all callers share.
 
     Callers are served in turn, however many there are, as long as the server goes on answering. When

@@ -28,7 +28,7 @@ from typing import Final
 import anyio
 import attrs
 
-from mdash_backends._redis_client import Client, Script, slot_of
+from mdash_backends._redis_client import RedisClient, Script, slot_of
 from mdashcore._errors import NotFound, StorageError, TooLarge, VersionConflict
 from mdashcore.storage import Document, LogEntry, check_begin
 
@@ -161,7 +161,7 @@ def _family(*parts: str) -> _Family:
     return _Family(slot_of(tag), b"{%b}:" % tag)
 
 
-async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncGenerator[list[bytes], None]:
+async def _index_pages(client: RedisClient, family: _Family, prefix: str) -> AsyncGenerator[list[bytes], None]:
     """Yield the keys in a family's index that start with a prefix, a page at a time.
 
     A page starts after the last key of the page before, so a key that exists all the time is given once.
@@ -181,7 +181,7 @@ async def _index_pages(client: Client, family: _Family, prefix: str) -> AsyncGen
 class RedisDocuments:
     """A document store with a string for each document, which begins with its version."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
+    def __init__(self, client: RedisClient, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
 
@@ -238,7 +238,7 @@ def _document(key: str, value: bytes) -> Document:
 class RedisLogs:
     """A log store with a stream for each log."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
+    def __init__(self, client: RedisClient, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
 
@@ -278,7 +278,7 @@ class RedisLogs:
 
 
 @attrs.frozen
-class _Head:
+class _BlobHead:
     """The place and size of a blob."""
 
     generation: bytes
@@ -288,7 +288,7 @@ class _Head:
         return b"%b %d" % (self.generation, self.size)
 
     @classmethod
-    def decode(cls, raw: bytes) -> _Head:
+    def decode(cls, raw: bytes) -> _BlobHead:
         generation, _, size = raw.partition(b" ")
         return cls(generation, int(size))
 
@@ -296,7 +296,7 @@ class _Head:
 class RedisBlobs:
     """A blob store with a string for each blob. A head names the string only after it is complete."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
+    def __init__(self, client: RedisClient, prefix: str) -> None:
         self._client = client
         self._family = _family(prefix, "blobs")
 
@@ -309,7 +309,7 @@ class RedisBlobs:
                 await self._client.call(self._family.slot, b"UNLINK", self._data(generation))
             raise
         # From here on the server may have put it in its place although no answer arrived: it must not be removed.
-        await self._exchange(key, _Head(generation, size))
+        await self._exchange(key, _BlobHead(generation, size))
         return size
 
     async def read(self, key: str, offset: int, size: int) -> bytes:
@@ -336,14 +336,14 @@ class RedisBlobs:
                 for raw in page:
                     yield _decode(raw)
 
-    async def _head(self, key: str) -> _Head | None:
+    async def _head(self, key: str) -> _BlobHead | None:
         raw = await self._client.call(self._family.slot, b"HGET", self._family(b"heads"), encode_key(key))
-        return None if raw is None else _Head.decode(raw)
+        return None if raw is None else _BlobHead.decode(raw)
 
     def _data(self, generation: bytes) -> bytes:
         return self._family(b"data:" + generation)
 
-    async def _piece(self, head: _Head, start: int, stop: int) -> bytes:
+    async def _piece(self, head: _BlobHead, start: int, stop: int) -> bytes:
         command = (b"GETRANGE", self._data(head.generation), start, stop - 1)
         piece: bytes = await self._client.call(self._family.slot, *command)
         return piece
@@ -369,7 +369,7 @@ class RedisBlobs:
             raise StorageError("the blob came so slowly that its beginning has expired")
         return size + len(piece)
 
-    async def _exchange(self, key: str, new: _Head | None) -> bool:
+    async def _exchange(self, key: str, new: _BlobHead | None) -> bool:
         """Replace the present head of a key. Returns `False` if there is none before and after."""
         old = await self._head(key)
         for _ in range(MAX_TRIES):
@@ -382,5 +382,5 @@ class RedisBlobs:
             found = await self._client.run(_EXCHANGE, self._family.slot, keys, encode_key(key), *heads, some.size)
             if found is None:
                 return True
-            old = _Head.decode(found) if found else None
+            old = _BlobHead.decode(found) if found else None
         raise StorageError(f"the blob {key!r} is changed by too many at once")

@@ -5,7 +5,7 @@ In a cluster each of the two has a slot of its own, and no script can change bot
 
 from __future__ import annotations
 
-from mdash_backends._redis_client import Client, Script
+from mdash_backends._redis_client import RedisClient, Script
 from mdash_backends._redis_stores import ACTUAL, documents_family, encode_key, log_family
 from mdashcore._errors import VersionConflict
 
@@ -28,7 +28,7 @@ return {version, offset}
 
 
 async def put_and_append(
-    client: Client,
+    client: RedisClient,
     prefix: str,
     collection: str,
     key: str,

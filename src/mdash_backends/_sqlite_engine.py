@@ -43,7 +43,7 @@ WRITER = (
 )
 
 
-class _Connection:
+class _SqliteConnection:
     """A connection that is opened when it is needed, and closed after any error, so that nothing stays half done."""
 
     def __init__(self, path: Path, pragmas: Sequence[str], *, mode: str = "rw") -> None:
@@ -92,13 +92,13 @@ class Engine:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = _Connection(path, WRITER, mode="rwc")
+        self._writer = _SqliteConnection(path, WRITER, mode="rwc")
         self._writer_thread = CapacityLimiter(1)  # limiters of its own: the shared threads could all be taken
         self._send, self._receive = anyio.create_memory_object_stream[_Write](WRITE_QUEUE)
-        self._readers: queue.LifoQueue[_Connection] = queue.LifoQueue()  # the last one used has the warmest cache
+        self._readers: queue.LifoQueue[_SqliteConnection] = queue.LifoQueue()  # the last one used has the warmest cache
         self._reader_threads = CapacityLimiter(READERS)
         for _ in range(READERS):
-            self._readers.put(_Connection(path, READER))
+            self._readers.put(_SqliteConnection(path, READER))
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a thread, on a connection that sees every acknowledged write.

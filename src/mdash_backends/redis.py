@@ -41,7 +41,7 @@ except ModuleNotFoundError:
     raise ModuleNotFoundError("it needs coredis: pip install 'mdashcore[redis]'", name="coredis") from None
 
 from mdash_backends._redis_bus import RedisBus
-from mdash_backends._redis_client import ANY_SLOT, Client, Target, background_tasks, slot_of
+from mdash_backends._redis_client import ANY_SLOT, RedisClient, Target, background_tasks, slot_of
 from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
 from mdash_backends._redis_writer import put_and_append
 from mdashcore._errors import InvalidInput, StorageError
@@ -73,7 +73,7 @@ async def open_redis(url: str) -> AsyncIterator[Backend]:
     """
     config = _parse(url)
     async with background_tasks() as tasks:
-        client = Client(config.target, tasks)
+        client = RedisClient(config.target, tasks)
         info = await _check_server(client, durable=config.durable)
         await _check_format(client, f"{config.prefix}:format".encode())
         yield Backend(
@@ -178,7 +178,7 @@ def _is_alone(info: Mapping[str, str]) -> bool:
     return info.get("redis_mode") in ("standalone", "sentinel") or info.get("cluster_enabled") == "0"
 
 
-async def _check_server(client: Client, *, durable: bool) -> dict[str, str]:
+async def _check_server(client: RedisClient, *, durable: bool) -> dict[str, str]:
     """Check that the server is there, and that its settings allow it to keep data. Settings that it hides are not
     checked.
     """
@@ -196,7 +196,7 @@ async def _check_server(client: Client, *, durable: bool) -> dict[str, str]:
     return info
 
 
-async def _check_format(client: Client, tag: bytes) -> None:
+async def _check_format(client: RedisClient, tag: bytes) -> None:
     """Check that the data, if there is any, has the form that this program knows, and say it where nothing does."""
     slot, key = slot_of(tag), b"{%b}" % tag  # with braces, as all keys: a user may be allowed no others
     stored = await client.call(slot, b"GET", key)
@@ -208,7 +208,7 @@ async def _check_format(client: Client, tag: bytes) -> None:
         raise StorageError(f"{client.target}: the data is of format {found}; this program knows format {FORMAT}")
 
 
-async def _ask(client: Client, *command: bytes) -> dict[str, str]:
+async def _ask(client: RedisClient, *command: bytes) -> dict[str, str]:
     """Return the server's answer about itself; an empty dict if the user may not ask."""
     try:
         answer = await client.call(ANY_SLOT, *command)

@@ -63,7 +63,7 @@ __all__ = [
     "AlreadyExists",
     "AnswerTooLarge",
     "Busy",
-    "CallTimedOut",
+    "StepTimedOut",
     "CallTimeout",
     "Conflict",
     "Connection",

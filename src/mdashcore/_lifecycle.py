@@ -16,7 +16,7 @@ import attrs
 from mdashcore._errors import LocalProtocolError, RemoteProtocolError
 from mdashcore._events import CallTimedOut, ConnectionClosed, RequestReceived, ResponseReceived
 
-__all__ = ["TRANSITIONS", "CallState", "ConnectionState", "Outcome", "RequestState", "State"]
+__all__ = ["TRANSITIONS", "CallState", "ConnectionState", "LifecycleStep", "RequestState", "State"]
 
 
 class ConnectionState(StrEnum):
@@ -50,7 +50,7 @@ State: TypeAlias = ConnectionState | CallState | RequestState
 
 
 @attrs.frozen
-class Outcome:
+class LifecycleStep:
     """The effects of a cause in a state."""
 
     to: State
@@ -61,8 +61,8 @@ class Outcome:
     raises: type[Exception] | None = None
 
 
-def _table() -> dict[tuple[State, str], Outcome]:
-    con, call, req, to = ConnectionState, CallState, RequestState, Outcome
+def _table() -> dict[tuple[State, str], LifecycleStep]:
+    con, call, req, to = ConnectionState, CallState, RequestState, LifecycleStep
     return {
         (con.OPEN, "`close()`"): to(con.CLOSED, ConnectionClosed),
         (con.OPEN, "`receive_data()`: the peer floods"): to(con.CLOSED, ConnectionClosed, raises=RemoteProtocolError),
@@ -86,5 +86,5 @@ def _table() -> dict[tuple[State, str], Outcome]:
     }
 
 
-TRANSITIONS: Final[Mapping[tuple[State, str], Outcome]] = MappingProxyType(_table())
+TRANSITIONS: Final[Mapping[tuple[State, str], LifecycleStep]] = MappingProxyType(_table())
 """(state, cause) → effects. A pair that is not here changes nothing."""

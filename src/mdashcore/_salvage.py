@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["ENDS", "Salvaged", "salvage"]
+__all__ = ["ENDS", "SalvagedFrame", "salvage"]
 
 ENDS: Final = 2**12  # bytes of each end: real frames have the id before or behind all large members
 
@@ -27,7 +27,7 @@ _REQUEST: Final = frozenset((b'"method"', b'"params"', b'"args"'))
 _ANSWER: Final = frozenset((b'"result"', b'"error"'))
 
 
-class Salvaged(NamedTuple):
+class SalvagedFrame(NamedTuple):
     """The facts that could be recovered from a frame."""
 
     id: bytes | None
@@ -37,7 +37,7 @@ class Salvaged(NamedTuple):
     """Whether the frame was meant as a request or a notification. False for an answer, and if the kind is unknown."""
 
 
-def salvage(head: bytes, tail: bytes = b"") -> Salvaged:
+def salvage(head: bytes, tail: bytes = b"") -> SalvagedFrame:
     """Recover the id and the kind of a frame, in linear time for any bytes.
 
     Args:
@@ -45,7 +45,7 @@ def salvage(head: bytes, tail: bytes = b"") -> Salvaged:
         tail: the last bytes, if `head` is not the whole frame.
 
     >>> salvage(b'{"id":7,"error":{"code":500,"message":}}')
-    Salvaged(id=b'7', is_request=False)
+    SalvagedFrame(id=b'7', is_request=False)
     """
     members = _first_members(head[:ENDS])
     for key in (b'"id"', b'"method"'):
@@ -53,7 +53,7 @@ def salvage(head: bytes, tail: bytes = b"") -> Salvaged:
             members[key] = value
     id_ = members.get(b'"id"', b"")
     is_request = not _REQUEST.isdisjoint(members) and _ANSWER.isdisjoint(members)
-    return Salvaged(id_ if _ID.fullmatch(id_) else None, is_request)
+    return SalvagedFrame(id_ if _ID.fullmatch(id_) else None, is_request)
 
 
 def _first_members(head: bytes) -> dict[bytes, bytes]:

@@ -113,7 +113,7 @@ Message: TypeAlias = Request | Response | Invalid
 """The result of decoding a message."""
 
 
-class _Wire(msgspec.Struct, gc=False):
+class _FrameMembers(msgspec.Struct, gc=False):
     """All members that a frame can have. A member has a type if a wrong type must be noticed, and is raw otherwise."""
 
     id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -135,7 +135,7 @@ class _WireId(msgspec.Struct, gc=False):
     id: msgspec.Raw = msgspec.Raw()
 
 
-_decode_frame = msgspec.json.Decoder(_Wire).decode
+_decode_frame = msgspec.json.Decoder(_FrameMembers).decode
 _decode_id = msgspec.json.Decoder(_WireId).decode
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -257,7 +257,7 @@ def _parse_error(why: str, text: bytes) -> Invalid:
     return Invalid(ErrorObject(PARSE_ERROR, f"Parse error: {why}"), id_, found.is_request)
 
 
-def _classify(wire: _Wire) -> Message:
+def _classify(wire: _FrameMembers) -> Message:
     id_ = None if wire.id is msgspec.UNSET else bytes(wire.id)
     if id_ is not None and not _acceptable_id(id_):
         return Invalid(ErrorObject(INVALID_REQUEST, f"Invalid Request: id is no number or string of {MAX_ID} bytes"))

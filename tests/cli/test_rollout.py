@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from mdashcore.cli.rollout import OUTCOMES
-from mdashcore.cli.rollout_watch import Display, _table
+from mdashcore.cli.rollout_watch import RolloutDisplay, _table
 from mdashcore.firmware import write_image
 from mdashcore.rollout import ENDS, RolloutState
 
@@ -113,7 +113,7 @@ def test_a_server_that_does_not_come_back(mdash, spawn, image, tmp_path, monkeyp
     env = {"MDASH_SERVER": server.wait_for("Listening on (.+)")[1], "MDASH_USER": "root:pw"}
     mdash("devices", "add", "d1", env=env)
     made = json.loads(mdash("rollout", "create", image, "--all", "--json", env=env).out)
-    monkeypatch.setattr(Display, "show", lambda self, present: server.end(signal.SIGKILL))
+    monkeypatch.setattr(RolloutDisplay, "show", lambda self, present: server.end(signal.SIGKILL))
     done = mdash("rollout", "watch", made["id"], env=env)
     assert (done.code, done.out) == (3, "")
     assert "Looking again" in done.err

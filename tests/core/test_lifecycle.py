@@ -19,7 +19,7 @@ from mdashcore import (
     ResponseReceived,
     RpcError,
 )
-from mdashcore._lifecycle import TRANSITIONS, CallState, ConnectionState, Outcome, RequestState, State
+from mdashcore._lifecycle import TRANSITIONS, CallState, ConnectionState, LifecycleStep, RequestState, State
 
 LIMITS = ConnectionLimits(max_requests=1, max_outbox=100, max_events=2)
 DEADLINE = 10.0
@@ -132,7 +132,7 @@ def seen(kind: State, connection: Connection, told: list[object]) -> State:
     return RequestState.DROPPED if connection.closed else RequestState.UNANSWERED
 
 
-def check(state: State, connection: Connection, told: list[object], act: Callable[[Connection], object]) -> Outcome:
+def check(state: State, connection: Connection, told: list[object], act: Callable[[Connection], object]) -> LifecycleStep:
     """What an act brings about."""
     raised = None
     try:
@@ -143,7 +143,7 @@ def check(state: State, connection: Connection, told: list[object], act: Callabl
     events = [event for event in connection.events() if not isinstance(event, FrameRejected)]  # told beside the others
     to = seen(state, connection, [*told, *events])
     tells = type(events[-1]) if events and (to is not state or isinstance(events[-1], ConnectionClosed)) else None
-    return Outcome(to, tells, sends, raised)
+    return LifecycleStep(to, tells, sends, raised)
 
 
 ARROWS = [(state, cause) for state, cause in TRANSITIONS if cause not in BEGINNINGS]
@@ -156,7 +156,7 @@ def test_every_arrow(state: State, cause: str) -> None:
     wanted = TRANSITIONS[state, cause]
     found = check(state, connection, told, CAUSES[type(state)][cause])
     if isinstance(state, ConnectionState):  # a flood is answered for a while
-        found = Outcome(found.to, found.tells, wanted.sends, found.raises)
+        found = LifecycleStep(found.to, found.tells, wanted.sends, found.raises)
     assert found == wanted
 
 
@@ -174,7 +174,7 @@ NO_ARROWS = [
 def test_every_pair_without_an_arrow(state: State, cause: str) -> None:
     """It changes nothing, tells nothing, sends nothing and raises nothing."""
     connection, told = brought_to(state)
-    assert check(state, connection, told, CAUSES[type(state)][cause]) == Outcome(state)
+    assert check(state, connection, told, CAUSES[type(state)][cause]) == LifecycleStep(state)
 
 
 @pytest.mark.parametrize("cause", BEGINNINGS)

@@ -235,7 +235,7 @@ def test_an_event_of_an_update_that_is_none(event: Any) -> None:
         ota.advance(event, ota.Started(None), now=1)
 
 
-@pytest.mark.parametrize("event", [rollout.Approved, "Approved", None, ota.DeadlinePassed(), object()], ids=shown)
+@pytest.mark.parametrize("event", [rollout.Approved, "Approved", None, ota.UpdateDeadlinePassed(), object()], ids=shown)
 def test_an_event_of_a_rollout_that_is_none(event: Any) -> None:
     """Likewise."""
     with pytest.raises(TypeError, match="event"):

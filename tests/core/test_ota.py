@@ -25,15 +25,15 @@ from mdashcore.ota import (
     BeginAccepted,
     Build,
     BuildReported,
-    CallFailed,
-    CallTimedOut,
+    StepFailed,
+    StepTimedOut,
     CancelRequested,
     ChunkAccepted,
     Commit,
     CommitAccepted,
     CommitRequested,
     CommitUnsupported,
-    DeadlinePassed,
+    UpdateDeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
     End,
@@ -114,8 +114,8 @@ def uncommitted(image: UpdateImage = ZIP, **options: Any) -> Update:
     return after(rebooted(image, **options), BuildReported(TRIAL))
 
 
-def failed(method: str, message: str = "some trouble") -> CallFailed:
-    return CallFailed(method, -1, message)
+def failed(method: str, message: str = "some trouble") -> StepFailed:
+    return StepFailed(method, -1, message)
 
 
 class TestTheTable:
@@ -126,7 +126,7 @@ class TestTheTable:
     def test_every_live_state_has_limits_and_an_arrow_for_them(self) -> None:
         """An update nobody hears of ends all the same."""
         assert set(LIMITS) == set(LIVE)
-        assert all((state, DeadlinePassed) in TRANSITIONS for state in LIVE)
+        assert all((state, UpdateDeadlinePassed) in TRANSITIONS for state in LIVE)
 
     def test_every_end_is_reached(self) -> None:
         """No state is there for show."""
@@ -148,7 +148,7 @@ class TestTheTable:
 # What the machine stands in (by name), and each event's effect. An event that is not listed changes nothing.
 SITUATIONS: dict[str, Update] = {
     "queued": queued(),
-    "queued, connected": after(after(queued(), DeviceConnected(), now=NOW - 3), DeadlinePassed()),
+    "queued, connected": after(after(queued(), DeviceConnected(), now=NOW - 3), UpdateDeadlinePassed()),
     "begin sent": after(queued(), Started(OLD)),
     "chunk sent": after(transferring(), ChunkAccepted(0, 1024)),
     "offline": after(transferring(), ChunkAccepted(0, 1024), DeviceDisconnected()),
@@ -160,7 +160,7 @@ SITUATIONS: dict[str, Update] = {
     "on trial": uncommitted(),
     "on trial, reconnected": after(uncommitted(), *LOST_LINK),
     "on trial, unsaid": after(rebooted(), plain(KEPT)),
-    "on trial, healthy": after(uncommitted(auto_commit=True, commit_after=1), DeadlinePassed(), now=NOW + 1),
+    "on trial, healthy": after(uncommitted(auto_commit=True, commit_after=1), UpdateDeadlinePassed(), now=NOW + 1),
     **{end.value: attrs.evolve(queued(), state=end) for end in sorted(ENDS)},
 }
 HAPPENINGS: dict[str, UpdateEvent] = {
@@ -169,21 +169,21 @@ HAPPENINGS: dict[str, UpdateEvent] = {
     "started, other platform": Started(attrs.evolve(OLD, platform="esp8266")),
     "begin ok": BeginAccepted(),
     "begin error": failed("OTA.Begin"),
-    "begin silent": CallTimedOut("OTA.Begin"),
+    "begin silent": StepTimedOut("OTA.Begin"),
     "chunk ok": ChunkAccepted(1024, 1024),
     "other chunk ok": ChunkAccepted(0, 1024),
     "chunk error": failed("OTA.Write"),
     "chunk bad": failed("OTA.Write", "Invalid CRC"),
     "chunk: platform": failed("OTA.Write", "Wrong platform"),
     "chunk: version": failed("OTA.Write", "Version is the same as current"),
-    "chunk silent": CallTimedOut("OTA.Write"),
+    "chunk silent": StepTimedOut("OTA.Write"),
     "end ok": EndAccepted(),
     "end error": failed("OTA.End", "Wrong state for finalize"),
-    "end silent": CallTimedOut("OTA.End"),
+    "end silent": StepTimedOut("OTA.End"),
     "status error": failed("OTA.Status", "No handler for OTA.Status"),
-    "status silent": CallTimedOut("OTA.Status"),
+    "status silent": StepTimedOut("OTA.Status"),
     "commit error": failed("OTA.Commit"),
-    "commit silent": CallTimedOut("OTA.Commit"),
+    "commit silent": StepTimedOut("OTA.Commit"),
     "connected": DeviceConnected(),
     "disconnected": DeviceDisconnected(),
     "idle, old": BuildReported(OLD),
@@ -204,12 +204,12 @@ HAPPENINGS: dict[str, UpdateEvent] = {
     "commit ok": CommitAccepted(),
     "no commit": CommitUnsupported(),
     "begin: holds a transfer": failed("OTA.Begin", "Update already in progress"),
-    "commit: no method": CallFailed("OTA.Commit", 404, "No handler for OTA.Commit"),
+    "commit: no method": StepFailed("OTA.Commit", 404, "No handler for OTA.Commit"),
     "transfer ended": TransferEnded(),
     "revert ok": RevertAccepted(),
     "cancel": CancelRequested(),
     "newer": NewerUpdateQueued(),
-    "deadline": DeadlinePassed(),
+    "deadline": UpdateDeadlinePassed(),
 }
 LINK = {"connected", "disconnected"}
 EFFECTS: dict[str, dict[str, UpdateState]] = {
@@ -458,7 +458,7 @@ class TestBeforeTheFirstByte:
         """Whose turn it is, is not the machine's decision; it is asked what it runs when it has not said so in time."""
         update = after(queued(), *LOST_LINK)
         assert next_step(update) == Wait(NOW + 3)
-        assert next_step(after(update, DeadlinePassed(), now=NOW + 3)) == Ask()
+        assert next_step(after(update, UpdateDeadlinePassed(), now=NOW + 3)) == Ask()
 
 
 class TestTransfer:
@@ -538,26 +538,26 @@ class TestTransfer:
             else:
                 assert isinstance(step, Write)
                 calls += 1
-                update = after(update, CallTimedOut("OTA.Write"))
+                update = after(update, StepTimedOut("OTA.Write"))
         assert (update.state, calls, update.attempt) == (S.TIMED_OUT, 9, 3)
 
     def test_an_error_after_a_doubtful_chunk_begins_the_transfer_again(self) -> None:
         """Old firmware appends a repeated chunk; then its digests do not fit, and the image is not to blame."""
-        update = after(transferring(), CallTimedOut("OTA.Write"), *CHUNKS, failed("OTA.End", "Invalid CRC"))
+        update = after(transferring(), StepTimedOut("OTA.Write"), *CHUNKS, failed("OTA.End", "Invalid CRC"))
         assert (update.state, update.attempt, update.offset) == (S.TRANSFERRING, 2, 0)
         assert isinstance(next_step(update), Begin)
         assert after(verifying(), failed("OTA.End", "Invalid CRC")).state is S.FAILED
 
     def test_a_bare_image_is_never_continued_in_doubt(self) -> None:
         """No digest would notice a chunk taken twice: after a lost answer the transfer begins again."""
-        update = after(transferring(BARE), ChunkAccepted(0, 1024), CallTimedOut("OTA.Write"))
+        update = after(transferring(BARE), ChunkAccepted(0, 1024), StepTimedOut("OTA.Write"))
         assert (update.offset, update.attempt) == (0, 2)
         assert isinstance(next_step(update), Begin)
 
     def test_late_answers_change_nothing(self) -> None:
         """What answers a call that nobody waits for is ignored."""
         update = transferring()
-        for late in (BeginAccepted(), EndAccepted(), failed("OTA.Begin"), CallTimedOut("OTA.End")):
+        for late in (BeginAccepted(), EndAccepted(), failed("OTA.Begin"), StepTimedOut("OTA.End")):
             assert after(update, late) is update
         for late in (ChunkAccepted(1024, 1024), ChunkAccepted(0, 1), ChunkAccepted(-1, 1024)):
             assert after(update, late) is update
@@ -585,10 +585,10 @@ class TestTheTransferBefore:
         while now < NOW + 580:
             assert next_deadline(update) == now + 30
             now += 30
-            update = after(update, DeadlinePassed(), now=now)
+            update = after(update, UpdateDeadlinePassed(), now=now)
             assert isinstance(next_step(update), Begin)
             update = after(update, BUSY, now=now)
-        update = after(update, DeadlinePassed(), now=now + 30)
+        update = after(update, UpdateDeadlinePassed(), now=now + 30)
         update = after(update, BeginAccepted(), now=now + 30)
         assert (next_step(update), update.waits_until, update.reason) == (Write(0, 1024), None, "")
 
@@ -621,7 +621,7 @@ class TestTheTransferBefore:
     def test_a_device_that_never_forgets(self) -> None:
         """The end says what helps."""
         update = after(queued(), Started(OLD), BUSY)
-        update = after(update, DeadlinePassed(), BUSY, now=NOW + 610)
+        update = after(update, UpdateDeadlinePassed(), BUSY, now=NOW + 610)
         assert update.state is S.FAILED
         assert "end it, or restart the device" in update.reason
 
@@ -651,9 +651,9 @@ class TestTheTransferBefore:
         update, now = after(update, Started(OLD), BUSY), NOW
         while (due := next_deadline(update) or 0.0) < NOW + 80_010:
             now = due
-            update = after(update, DeadlinePassed(), BUSY, now=now)
+            update = after(update, UpdateDeadlinePassed(), BUSY, now=now)
             assert not update.ended
-        assert after(update, DeadlinePassed(), BeginAccepted(), now=NOW + 80_010).session is Session.OPEN
+        assert after(update, UpdateDeadlinePassed(), BeginAccepted(), now=NOW + 80_010).session is Session.OPEN
 
 
 class TestADeviceThatSaysLess:
@@ -689,7 +689,7 @@ class TestADeviceThatSaysLess:
         for _ in range(2):
             update = after(update, silent)
             assert isinstance(next_step(update), Wait)
-            update = after(update, DeadlinePassed(), now=next_deadline(update) or 0.0)
+            update = after(update, UpdateDeadlinePassed(), now=next_deadline(update) or 0.0)
         assert isinstance(next_step(after(update, silent)), Begin)
 
     def test_the_new_build_runs_and_it_cannot_say_whether_it_is_committed(self) -> None:
@@ -718,10 +718,10 @@ class TestADeviceThatSaysLess:
         update = after(rebooted(auto_commit=True, commit_after=60), plain(KEPT))
         for due in (30, 60):
             assert next_step(update) != Commit()
-            update = after(update, DeadlinePassed(), plain(KEPT), now=NOW + due)
+            update = after(update, UpdateDeadlinePassed(), plain(KEPT), now=NOW + due)
         assert next_step(update) == Commit()
         assert after(update, CommitAccepted()).state is S.COMMITTED
-        for error in (CallFailed("OTA.Commit", 404, "x"), CallFailed("OTA.Commit", 500, "No handler for OTA.Commit")):
+        for error in (StepFailed("OTA.Commit", 404, "x"), StepFailed("OTA.Commit", 500, "No handler for OTA.Commit")):
             end = after(update, error)
             assert (end.state, "no OTA.Commit" in end.reason) == (S.COMMITTED, True)
         assert after(update, failed("OTA.Commit", "Already committed")).state is S.COMMITTED
@@ -730,7 +730,7 @@ class TestADeviceThatSaysLess:
 
     def test_a_refused_commit_of_one_that_is_on_trial_is_no_commit(self) -> None:
         """It said that it is."""
-        update = after(uncommitted(), CommitRequested(), CallFailed("OTA.Commit", 404, "No handler"))
+        update = after(uncommitted(), CommitRequested(), StepFailed("OTA.Commit", 404, "No handler"))
         assert update.state is S.UNCOMMITTED
         assert after(uncommitted(), CommitUnsupported()).state is S.UNCOMMITTED
 
@@ -759,7 +759,7 @@ class TestADeviceThatSaysLess:
         update = after(rebooted(), plain(OLD))
         assert next_step(update) == Wait(NOW + 10)
         assert after(update, *LOST_LINK, plain(KEPT)).state is S.UNCOMMITTED
-        update = after(update, DeadlinePassed(), plain(OLD), now=NOW + 10)
+        update = after(update, UpdateDeadlinePassed(), plain(OLD), now=NOW + 10)
         assert update.state is S.ROLLED_BACK
 
     def test_end_is_sent_again_where_it_may_not_have_been_taken(self) -> None:
@@ -775,7 +775,7 @@ class TestADeviceThatSaysLess:
         while not update.ended:
             step = next_step(update)
             if isinstance(step, Ask):
-                asked, update = asked + 1, after(update, CallFailed("OTA.Status", 404, "no"), *LOST_LINK, now=now)
+                asked, update = asked + 1, after(update, StepFailed("OTA.Status", 404, "no"), *LOST_LINK, now=now)
             now += 1
         assert (update.state, asked) == (S.TIMED_OUT, 41)
 
@@ -841,7 +841,7 @@ class TestALinkThatDrops:
         update = after(transferring(), CHUNKS[0], DeviceConnected())
         assert isinstance(next_step(update), Ask)
 
-    @pytest.mark.parametrize("lost", [LOST_LINK, (DeviceConnected(),), (CallTimedOut("OTA.Begin"),)])
+    @pytest.mark.parametrize("lost", [LOST_LINK, (DeviceConnected(),), (StepTimedOut("OTA.Begin"),)])
     def test_a_device_is_asked_whether_it_took_begin(self, lost: tuple[UpdateEvent, ...]) -> None:
         """Its answer was lost: if it holds a transfer without a byte in it, that goes on, and costs no attempt. It
         would refuse another OTA.Begin until its time-out."""
@@ -860,7 +860,7 @@ class TestALinkThatDrops:
             update = after(update, *LOST_LINK, BuildReported(build))
             assert (update.attempt, next_step(update)) == (attempt, Begin(2500, 600, 300))
         assert after(update, *LOST_LINK, BuildReported(OLD)).state is S.FAILED
-        assert after(update, CallTimedOut("OTA.Begin")).state is S.TIMED_OUT
+        assert after(update, StepTimedOut("OTA.Begin")).state is S.TIMED_OUT
 
     def test_a_bare_image_does_not_go_on_in_a_transfer_that_may_be_another_s(self) -> None:
         """It has no digest, so OTA.Begin has to be answered."""
@@ -912,9 +912,9 @@ class TestAfterTheReboot:
         while not update.ended:
             if isinstance(next_step(update), Ask):
                 asked += 1
-                event: UpdateEvent = reported(Build()) if asked % 2 else CallTimedOut("OTA.Status")
+                event: UpdateEvent = reported(Build()) if asked % 2 else StepTimedOut("OTA.Status")
             else:
-                now, event = next_deadline(update) or now, DeadlinePassed()
+                now, event = next_deadline(update) or now, UpdateDeadlinePassed()
             update = advance(update, event, now=now)
         assert (update.state, asked, now) == (S.TIMED_OUT, 31, NOW + 900)
         assert "did not say in time what it runs" in update.reason
@@ -945,7 +945,7 @@ class TestAfterTheReboot:
         update = after(uncommitted(), CommitRequested())
         assert next_step(update) == Commit()
         assert after(update, CommitAccepted()).state is S.COMMITTED
-        for trouble in (failed("OTA.Commit"), CallTimedOut("OTA.Commit")):
+        for trouble in (failed("OTA.Commit"), StepTimedOut("OTA.Commit")):
             unsure = after(update, trouble)
             assert next_step(unsure) == Ask()
             assert after(unsure, BuildReported(KEPT)).state is S.COMMITTED
@@ -968,8 +968,8 @@ class TestAfterTheReboot:
             S.ROLLED_BACK,
             "not committed: the device went back to build old",
         )
-        silent = after(update, DeviceDisconnected(), DeadlinePassed(), now=NOW + 700)
-        silent = after(silent, DeadlinePassed(), now=NOW + 700)
+        silent = after(update, DeviceDisconnected(), UpdateDeadlinePassed(), now=NOW + 700)
+        silent = after(silent, UpdateDeadlinePassed(), now=NOW + 700)
         assert silent.state is S.TIMED_OUT
         assert "has not said so" in silent.reason
 
@@ -1024,7 +1024,7 @@ class TestTheHealthCheck:
         update = on_trial()
         for due in (30, 60):
             assert next_deadline(update) == NOW + due
-            update = after(update, DeadlinePassed(), now=NOW + due)
+            update = after(update, UpdateDeadlinePassed(), now=NOW + due)
             assert next_step(update) == Ask()
             update = after(update, ANSWER, now=NOW + due)
         assert next_step(update) == Commit()
@@ -1032,16 +1032,16 @@ class TestTheHealthCheck:
 
     def test_without_auto_commit_nobody_commits(self) -> None:
         """However healthy."""
-        update = after(uncommitted(), DeadlinePassed(), now=NOW + 30)
+        update = after(uncommitted(), UpdateDeadlinePassed(), now=NOW + 30)
         assert next_step(after(update, ANSWER, now=NOW + 200)) == Wait(NOW + 230)
 
     def test_what_a_device_says_by_itself_is_no_answer(self) -> None:
         """It may send without hearing."""
-        update = after(on_trial(), DeadlinePassed(), now=NOW + 70)
+        update = after(on_trial(), UpdateDeadlinePassed(), now=NOW + 70)
         said = after(update, BuildReported(TRIAL), now=NOW + 70)
         assert not said.commit_requested
         assert next_step(said) == Wait(NOW + 100)
-        silent = after(update, CallTimedOut("OTA.Status"), now=NOW + 70)
+        silent = after(update, StepTimedOut("OTA.Status"), now=NOW + 70)
         assert (silent.commit_requested, next_step(silent)) == (False, Wait(NOW + 100))
 
     def test_a_break_begins_the_check_again(self) -> None:
@@ -1051,10 +1051,10 @@ class TestTheHealthCheck:
         update = after(update, DeviceConnected(), now=NOW + 55)
         update = after(update, ANSWER, now=NOW + 61)
         assert (update.commit_requested, next_deadline(update)) == (False, NOW + 91)
-        update = after(update, DeadlinePassed(), now=NOW + 91)
+        update = after(update, UpdateDeadlinePassed(), now=NOW + 91)
         update = after(update, ANSWER, now=NOW + 91)
         assert next_deadline(update) == NOW + 115
-        update = after(update, DeadlinePassed(), now=NOW + 115)
+        update = after(update, UpdateDeadlinePassed(), now=NOW + 115)
         assert next_step(after(update, ANSWER, now=NOW + 115)) == Commit()
 
     def test_after_a_break_it_has_to_say_that_it_is_on_trial_still(self) -> None:
@@ -1065,7 +1065,7 @@ class TestTheHealthCheck:
 
     def test_a_commit_that_fails_begins_the_check_again(self) -> None:
         """No loop of calls: after an error the device is asked, and gets its time anew."""
-        update = after(on_trial(), DeadlinePassed(), now=NOW + 60)
+        update = after(on_trial(), UpdateDeadlinePassed(), now=NOW + 60)
         update = after(update, ANSWER, failed("OTA.Commit"), now=NOW + 60)
         assert next_step(update) == Ask()
         assert after(update, BuildReported(KEPT, answered=True)).state is S.COMMITTED
@@ -1217,8 +1217,8 @@ events = st.one_of(
     st.builds(BeginAccepted),
     st.sampled_from(CHUNKS),
     st.builds(EndAccepted),
-    st.builds(CallFailed, methods, st.integers(), words),
-    st.builds(CallTimedOut, methods),
+    st.builds(StepFailed, methods, st.integers(), words),
+    st.builds(StepTimedOut, methods),
     st.builds(DeviceConnected),
     st.builds(DeviceDisconnected),
     st.builds(BuildReported, builds, st.booleans()),
@@ -1227,7 +1227,7 @@ events = st.one_of(
     st.builds(RevertAccepted),
     st.builds(CancelRequested),
     st.builds(NewerUpdateQueued),
-    st.builds(DeadlinePassed),
+    st.builds(UpdateDeadlinePassed),
 )
 starts = st.sampled_from([SITUATIONS[name] for name in SITUATIONS if name not in {end.value for end in ENDS}])
 LONGEST = sum(limit.total for limit in LIMITS.values()) * 3 + 600 * 4 + 300  # every state in all 3 attempts
@@ -1238,7 +1238,7 @@ def deadlines_until_the_end(update: Update) -> int:
     while not update.ended:
         deadline = next_deadline(update)
         assert deadline is not None
-        update = advance(update, DeadlinePassed(), now=deadline)
+        update = advance(update, UpdateDeadlinePassed(), now=deadline)
         count += 1
         assert count <= 4, update
     assert next_deadline(update) is None
@@ -1261,7 +1261,7 @@ class TestLaws:
                 if isinstance(event, BuildReported):
                     assert event.build.is_committed or (event.asked and event.build.is_committed is None)
                 else:
-                    unsaid = before.commit_unknown and isinstance(event, CommitUnsupported | CallFailed)
+                    unsaid = before.commit_unknown and isinstance(event, CommitUnsupported | StepFailed)
                     assert unsaid or isinstance(event, CommitAccepted)
             assert 0 <= update.offset <= update.image.size
             assert 1 <= update.attempt <= update.options.max_attempts
@@ -1269,7 +1269,7 @@ class TestLaws:
             assert update.reason or not update.ended or update.state is S.COMMITTED
             assert Update.from_stored(_json.decode(_json.encode(update.to_stored()))) == update
             if now == next_deadline(update):
-                update = advance(update, DeadlinePassed(), now=now)
+                update = advance(update, UpdateDeadlinePassed(), now=now)
         deadlines_until_the_end(update)
 
     @given(starts, st.lists(events, max_size=40))
@@ -1283,7 +1283,7 @@ class TestLaws:
                     may_write = True
                 case BuildReported(build) if isinstance(next_step(before), Ask):
                     may_write = before.session is Session.LOST and build.status == 1
-                case CallFailed("OTA.Begin", _, message) if "already in progress" in message:
+                case StepFailed("OTA.Begin", _, message) if "already in progress" in message:
                     may_write = before.session is Session.UNSURE and not before.image.bare
                 case DeviceConnected() | DeviceDisconnected():
                     may_write = False
@@ -1297,7 +1297,7 @@ class TestLaws:
         update = after(update, *happenings)
         deadline = next_deadline(update)
         if deadline is not None:
-            assert advance(update, DeadlinePassed(), now=deadline - 0.001) is update
+            assert advance(update, UpdateDeadlinePassed(), now=deadline - 0.001) is update
 
     @given(starts, st.lists(events, min_size=1, max_size=8))
     def test_no_device_keeps_an_update_alive_for_ever(self, update: Update, cycle: list[UpdateEvent]) -> None:
@@ -1311,13 +1311,13 @@ class TestLaws:
             now = max(now, deadline - 1)
             if deadline <= now + 3:  # a new link begins a short pause
                 now += 60
-                update = advance(update, DeadlinePassed(), now=now)
+                update = advance(update, UpdateDeadlinePassed(), now=now)
             for event in cycle:
                 update = advance(update, event, now=now)
             due = next_deadline(update)
             if due is not None and due == deadline:
                 now = due
-                update = advance(update, DeadlinePassed(), now=now)
+                update = advance(update, UpdateDeadlinePassed(), now=now)
             assert now - NOW <= LONGEST, turn
         assert update.ended
 
@@ -1328,7 +1328,7 @@ class TestLaws:
         ((), False),
         ((EndAccepted(),), True),
         ((EndAccepted(), *LOST_LINK), True),
-        ((CallTimedOut("OTA.End"),), False),
+        ((StepTimedOut("OTA.End"),), False),
         ((DeviceDisconnected(),), False),
         (LOST_LINK, False),
         ((*LOST_LINK, BuildReported(OLD)), False),
@@ -1361,7 +1361,7 @@ class TestAnotherClock:
 
 
 class TestAnAnswerThatCannotBeRead:
-    REFUSAL = CallFailed("OTA.Begin", 502, "the answer cannot be read", readable=False)
+    REFUSAL = StepFailed("OTA.Begin", 502, "the answer cannot be read", readable=False)
 
     def begun(self, held_until: float | None) -> Update:
         return after(attrs.evolve(queued(), held_until=held_until), DeviceConnected(), Started(OLD))

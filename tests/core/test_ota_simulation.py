@@ -24,15 +24,15 @@ from mdashcore.ota import (
     BeginAccepted,
     Build,
     BuildReported,
-    CallFailed,
-    CallTimedOut,
+    StepFailed,
+    StepTimedOut,
     CancelRequested,
     ChunkAccepted,
     Commit,
     CommitAccepted,
     CommitRequested,
     CommitUnsupported,
-    DeadlinePassed,
+    UpdateDeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
     End,
@@ -285,15 +285,15 @@ class Simulation(RuleBasedStateMachine):
             assert len(data) == step.size
             params = step.params(data)
             assert self.device.began_since_boot, "OTA.Write to a device that did not accept OTA.Begin"
-        event: UpdateEvent = CallTimedOut(step.method)
+        event: UpdateEvent = StepTimedOut(step.method)
         if heard:
             try:
                 self.device.call(step.method, params, data, self.now)
                 event = self.answer(step)
             except Refusal as exc:
-                event = CallFailed(step.method, exc.code, str(exc))
+                event = StepFailed(step.method, exc.code, str(exc))
         if not answered:
-            event = CallTimedOut(step.method)
+            event = StepTimedOut(step.method)
         if self.online:
             self.tell(event)
 
@@ -401,7 +401,7 @@ class Simulation(RuleBasedStateMachine):
             if self.device.pass_time(self.now):
                 self.drop()
             if deadline is not None and self.wall >= deadline:
-                self.tell(DeadlinePassed())
+                self.tell(UpdateDeadlinePassed())
             if self.now >= end:
                 return
         raise AssertionError("time stands still")
@@ -415,7 +415,7 @@ class Simulation(RuleBasedStateMachine):
             if deadline is None:
                 break
             self.now = max(self.now, deadline - self.ahead)
-            self.update = advance(self.update, DeadlinePassed(), now=self.wall)
+            self.update = advance(self.update, UpdateDeadlinePassed(), now=self.wall)
         assert self.update.ended
 
 

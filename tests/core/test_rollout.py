@@ -23,7 +23,7 @@ from mdashcore.rollout import (
     Approved,
     Cause,
     Counts,
-    DeadlinePassed,
+    RolloutDeadlinePassed,
     ErrorsExceeded,
     Member,
     Outcome,
@@ -66,7 +66,7 @@ EVENTS = {
     ErrorsExceeded: ErrorsExceeded(0, 1, 2),
     AllEnded: AllEnded(Counts(succeeded=3)),
     Settled: Settled(),
-    DeadlinePassed: DeadlinePassed(NOBODY),
+    RolloutDeadlinePassed: RolloutDeadlinePassed(NOBODY),
 }
 
 WAYS = {
@@ -80,11 +80,11 @@ WAYS = {
     (RolloutState.PAUSED, ResumeRequested): RolloutState.RUNNING,
     (RolloutState.PAUSED, RetryRequested): RolloutState.RUNNING,
     (RolloutState.ABORTING, Settled): RolloutState.ABORTED,
-    (RolloutState.ABORTING, DeadlinePassed): RolloutState.ABORTED,
+    (RolloutState.ABORTING, RolloutDeadlinePassed): RolloutState.ABORTED,
 } | {
     (state, event): RolloutState.ABORTING
     for state in (RolloutState.AWAITING_APPROVAL, RolloutState.RUNNING, RolloutState.PAUSED)
-    for event in (AbortRequested, DeadlinePassed)
+    for event in (AbortRequested, RolloutDeadlinePassed)
 }
 """Where each event leads from each state; in all other cases nowhere."""
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdashcore._salvage import ENDS, Salvaged, salvage
+from mdashcore._salvage import ENDS, SalvagedFrame, salvage
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just('{"id":99,"method":"'),
@@ -52,7 +52,7 @@ ORDERS = st.permutations(["jsonrpc", "id", "result", "src", "tag"])
 def test_broken_frames(frame: bytes, id: bytes | None, is_request: bool) -> None:
     """The id is a member of the frame itself, complete, a number or a string; whether a request was meant is known
     from its members."""
-    assert salvage(frame) == Salvaged(id, is_request)
+    assert salvage(frame) == SalvagedFrame(id, is_request)
 
 
 @given(
@@ -65,7 +65,7 @@ def test_the_ends_of_a_sound_frame(result: Any, order: list[str], head: int, tai
     found = salvage(text[:head], text[len(text) - min(tail, len(text)) :])
     assert found.id in (b"1234", None)
     assert not found.is_request
-    assert salvage(text) == Salvaged(b"1234", False)
+    assert salvage(text) == SalvagedFrame(b"1234", False)
     if order.index("result") in (0, 4):  # all that is large stands before it, or behind it
         assert salvage(b"", text).id == b"1234" or order[-1] == "result"
 

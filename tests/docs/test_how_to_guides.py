@@ -21,7 +21,7 @@ from mdashcore.cli.log_format import JsonFormatter, TextFormatter
 from mdashcore.cli.process import set_up_process
 from mdashcore.server.auth.login_log import LoginLog
 from mdashcore.server.config import load_config
-from mdashcore.server.http.forwarded import Client, Proxies
+from mdashcore.server.http.forwarded import ForwardedClient, Proxies
 from mdashcore.server.http.request_id import as_current
 from mdashcore.storage import backend_schemes
 
@@ -93,7 +93,7 @@ def test_the_configuration_for_a_proxy(tmp_path):
     found = Proxies(config.trusted_proxies, config.forwarded_header).client(
         "127.0.0.1", "http", {"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https"}.get
     )
-    assert found == Client("192.0.2.7", "https")
+    assert found == ForwardedClient("192.0.2.7", "https")
 
 
 def test_the_page_has_the_files_as_they_are(run):

@@ -11,7 +11,7 @@ import pytest
 from mdashcore import firmware
 from mdashcore.cli.ota import OUTCOMES
 from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, UpdateState
-from mdashcore.ota._reports import Verdict, judge
+from mdashcore.ota._reports import ErrorMeaning, judge
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ def test_the_errors_of_the_guide_are_those_of_devices(page):
     """What the guide says of an error is decided by the same words."""
     text = page("docs/how_to_guides/update_the_firmware.md").text
     assert "already in progress" in text
-    assert judge("Update already in progress") is Verdict.BUSY
+    assert judge("Update already in progress") is ErrorMeaning.BUSY
     assert {state for state in ENDS if f"`{state}`" in text.split("## When it does not work")[1]} >= {
         "REJECTED",
         "ALREADY_INSTALLED",

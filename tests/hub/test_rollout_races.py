@@ -207,7 +207,7 @@ def test_what_fails_after_a_retry_has_failed(tools, place):
     tools.run(run.step())
     tools.run(place.hub.rollouts.retry("alice", place.id))
     tools.run(run.reload())
-    tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.CallFailed("OTA.Begin", -1, "no space left")))
+    tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.StepFailed("OTA.Begin", -1, "no space left")))
     tools.run(run.reload_device("d0"))
     tools.run(run.step())
     assert tools.run(place.present()).state is RolloutState.PAUSED
@@ -219,7 +219,7 @@ def test_a_decision_is_told_when_the_store_is_back(tools, place):
     tools.run(place.open(devices=["d0"], error_percent=0))
     run = tools.run(place.drive("d0"))
     tools.run(run.step())
-    tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.CallFailed("OTA.Begin", -1, "no space left")))
+    tools.run(place.hub.updates.apply(DeviceKey("alice", "d0"), ota.StepFailed("OTA.Begin", -1, "no space left")))
     tools.run(run.reload_device("d0"))
     told, emit = [], place.hub.feed.emit
 

@@ -14,7 +14,7 @@ from mdashcore._errors import AlreadyExists, InsufficientStorage, LimitReached, 
 from mdashcore.hub import Hub
 from mdashcore.hub.images import STEP
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.records.schema import AccountUse
+from mdashcore.hub.records.schema import UsageRecord
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import DeviceKey
 
@@ -120,7 +120,7 @@ def test_what_is_removed_makes_room(tools, hub):
     tools.run(hub.remove_device(DeviceKey("alice", "d1")))
     tools.run(hub.accounts.remove_key("alice", keys[0].id))
     tools.run(hub.blobs.delete("alice/one"))
-    assert tools.run(hub.usage.of("alice")) == AccountUse(2, 1, 0)
+    assert tools.run(hub.usage.of("alice")) == UsageRecord(2, 1, 0)
     tools.run(hub.create_device("alice"))
     tools.run(hub.accounts.create_key("alice"))
     tools.run(hub.blobs.put("alice/two", pieces(100)))
@@ -138,7 +138,7 @@ def test_what_was_not_made_takes_no_place(tools, hub):
 
     with pytest.raises(StorageError):
         tools.run(hub.blobs.put("alice/one", failing()))
-    assert tools.run(hub.usage.of("alice")) == AccountUse(1, 0, 0)
+    assert tools.run(hub.usage.of("alice")) == UsageRecord(1, 0, 0)
 
 
 @pytest.mark.parametrize("limit", [2 * STEP + 10, STEP // 2])
@@ -152,10 +152,10 @@ def test_an_image_may_be_as_large_as_what_is_left(tools, backend, limit, more):
     if more:
         with pytest.raises(LimitReached):
             tools.run(hub.blobs.put("alice/two", chunks))
-        assert tools.run(hub.usage.of("alice")) == AccountUse(image_bytes=7)
+        assert tools.run(hub.usage.of("alice")) == UsageRecord(image_bytes=7)
     else:
         assert tools.run(hub.blobs.put("alice/two", chunks)) == left
-        assert tools.run(hub.usage.of("alice")) == AccountUse(image_bytes=limit)
+        assert tools.run(hub.usage.of("alice")) == UsageRecord(image_bytes=limit)
 
 
 def test_images_that_arrive_at_the_same_time(tools, hub):
@@ -196,7 +196,7 @@ def test_a_store_of_an_earlier_version_is_counted(tools, hub, backend):
     tools.run(hub.create_device("alice", "d2"))
     tools.run(hub.blobs.put("alice/one", pieces(10)))
     tools.run(backend.documents.delete("usage", "alice"))
-    assert tools.run(make_hub(tools, backend).usage.of("alice")) == AccountUse(2, 0, 10)
+    assert tools.run(make_hub(tools, backend).usage.of("alice")) == UsageRecord(2, 0, 10)
     tools.run(backend.documents.delete("usage", "alice"))
     tools.run(hub.create_device("alice", "d3"))
     with pytest.raises(LimitReached):
@@ -260,7 +260,7 @@ def test_an_account_that_goes_leaves_no_number(tools, hub, backend):
     tools.run(hub.create_device("carol", "d1"))
     tools.run(hub.remove_account("carol"))
     tools.run(hub.accounts.register("carol", "hash"))
-    assert tools.run(hub.usage.of("carol")) == AccountUse()
+    assert tools.run(hub.usage.of("carol")) == UsageRecord()
 
 
 def test_parts_that_stand_alone_have_no_bound(tools):

@@ -24,12 +24,12 @@ from mdashcore.ota import Update, UpdateState
 from mdashcore.rollout import RolloutState as RolloutState
 from mdashcore.rollout import added
 from mdashcore.trio.background import Backoff
-from mdashcore.virtual_device import CHARACTERS, Build, Character, VirtualDevice
+from mdashcore.virtual_device import CHARACTERS, FirmwareBuild, Character, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
 PATIENCE = 90.0  # seconds: many times what the whole takes on a quiet machine
 
-FACTORY = Build("ccm", "1.0", "old", "esp32")
+FACTORY = FirmwareBuild("ccm", "1.0", "old", "esp32")
 
 CAN_TALK = [name for name, character in CHARACTERS.items() if character.can_talk]
 CANNOT = [name for name in CHARACTERS if name not in CAN_TALK]

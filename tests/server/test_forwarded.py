@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rows import every_row
 
 from mdashcore._errors import InvalidInput
-from mdashcore.server.http.forwarded import MAX_HOPS, Client, Proxies
+from mdashcore.server.http.forwarded import MAX_HOPS, ForwardedClient, Proxies
 
 TRUSTED = ("10.0.0.0/8", "192.0.2.1", "2001:db8:f::/48")
 PEER = "10.0.0.1"
@@ -153,7 +153,7 @@ def test_without_proxies_no_header_counts(caplog):
     proxies = Proxies()
     headers = {"x-forwarded-for": "1.1.1.1", "x-forwarded-proto": "https"}
     for _ in range(3):
-        assert proxies.client(PEER, "http", headers.get) == Client(PEER, "http")
+        assert proxies.client(PEER, "http", headers.get) == ForwardedClient(PEER, "http")
     (record,) = caplog.records
     assert f"requests from {PEER} come through a proxy" in record.getMessage()
 

@@ -143,7 +143,7 @@ async def test_a_bare_image_for_a_device_that_took_zips(alice, device):
         for event in (
             ota.Started(ota.Build(id="0")),
             ota.BeginAccepted(),
-            ota.CallFailed("OTA.Write", -1, "Version is the same as current")
+            ota.StepFailed("OTA.Write", -1, "Version is the same as current")
             if build == "1"
             else ota.ChunkAccepted(0, 1024),
         ):

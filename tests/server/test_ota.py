@@ -22,7 +22,7 @@ from mdashcore.server.service import InFlight
 from mdashcore.testing.device import connect_device
 from mdashcore.trio import background
 from mdashcore.trio.agent import Backoff
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
 OLD, NEW = "20180501-000000/old", "20180601-120000/new"
@@ -545,7 +545,7 @@ async def test_a_dropped_link_is_no_failure(alice, talkative):
 async def virtual(alice, tmp_path):
     """The virtual device d1, connected, and staying so."""
     token = await alice.register("d1")
-    device = VirtualDevice("d1", tmp_path, build=Build("ccm", "1.0", OLD, "esp32"))
+    device = VirtualDevice("d1", tmp_path, build=FirmwareBuild("ccm", "1.0", OLD, "esp32"))
     async with trio.open_nursery() as nursery:
         start = (run_virtual_device, device, alice.server.device_url, token)
         await nursery.start(

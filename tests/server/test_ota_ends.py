@@ -17,7 +17,7 @@ from mdashcore.ota import ENDS, UpdateState
 from mdashcore.server.uploads import update_upload as server_upload
 from mdashcore.server.uploads.update_query import PARAMETERS
 from mdashcore.trio.agent import Backoff
-from mdashcore.virtual_device import Build, VirtualDevice, join
+from mdashcore.virtual_device import FirmwareBuild, VirtualDevice, join
 from mdashcore.virtual_device.connect import run_virtual_device
 
 OLD, NEW = "20180501-000000/old", "20180601-120000/new"
@@ -72,7 +72,7 @@ class Lamp:
 
     def boot(self, **options):
         """Switch it on; it has no link yet."""
-        self.device = Gated("d1", self.folder, build=Build("ccm", "1.0", OLD, "esp32"), **options)
+        self.device = Gated("d1", self.folder, build=FirmwareBuild("ccm", "1.0", OLD, "esp32"), **options)
         return self.device
 
     async def on(self, **options):

@@ -15,7 +15,7 @@ from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.rollout import RolloutState, ordered
 from mdashcore.trio.agent import Backoff
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
 
@@ -228,7 +228,7 @@ async def test_another_account_s_do_not_exist(alice, bob, fleet):
 async def test_with_a_real_device(alice, tmp_path):
     """It gets the image, is told to commit, and the rollout completes; everything over real sockets."""
     token = await alice.register("d1")
-    device = VirtualDevice("d1", tmp_path, build=Build("lamp", "1.0", "old", "esp32"))
+    device = VirtualDevice("d1", tmp_path, build=FirmwareBuild("lamp", "1.0", "old", "esp32"))
     async with trio.open_nursery() as nursery:
         start = partial(run_virtual_device, device, alice.server.device_url, token, backoff=Backoff(first=0.01))
         await nursery.start(lambda task_status: start(task_status=task_status))

@@ -33,8 +33,8 @@ from mdashcore.ota import Options, UpdateState
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
 from mdashcore.trio.node import Node, NodeSettings, open_node
-from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
-from mdashcore.virtual_device.wire import Wire
+from mdashcore.virtual_device import CHARACTERS, FirmwareBuild, VirtualDevice, join
+from mdashcore.virtual_device.wire import CharacterWire
 
 SETTINGS = NodeSettings(ping_interval=86_400.0)  # in virtual time, silence is no sign of anything
 OPTIONS = Options(chunk_size=1024, timeout=60, commit_timeout=120, commit_after=20, auto_commit=True)
@@ -53,7 +53,7 @@ class Thing:
         self.registered = registered
         self._field = field
         self._folder = folder
-        self._wire = Wire(character)
+        self._wire = CharacterWire(character)
         self._stream: DeviceStream | None = None
         self._requests: deque[dict[str, Any]] = deque()
         self._news = trio.Event()
@@ -67,7 +67,7 @@ class Thing:
                 self.device = VirtualDevice(
                     "d1",
                     self._folder,
-                    build=Build("ccm", "1.0", "build-0", "esp32"),
+                    build=FirmwareBuild("ccm", "1.0", "build-0", "esp32"),
                     character=self.character,
                     stats_interval=1e6,
                     log_interval=1e6,

@@ -28,7 +28,7 @@ from mdashcore.ota import Options, UpdateState
 from mdashcore.storage import Backend
 from mdashcore.trio.background import Background
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
-from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
+from mdashcore.virtual_device import CHARACTERS, FirmwareBuild, VirtualDevice, join
 
 EPOCH = 1_700_000_000.0
 OLD, NEW = "20180501-000000/old", "20180601-120000/new"
@@ -228,7 +228,7 @@ class Site:
             nursery.cancel_scope.cancel()
 
     async def lamp(self, **options):
-        device = VirtualDevice("d1", self.folder, build=Build("ccm", "1.0", OLD, "esp32"), **options)
+        device = VirtualDevice("d1", self.folder, build=FirmwareBuild("ccm", "1.0", OLD, "esp32"), **options)
         lamp = Lamp(self.folder, device)
         self.nursery.start_soon(lamp.run)
         return lamp
@@ -780,7 +780,7 @@ class Chaos:
         node.hub.updates.on_change.append(self.check)
 
     async def power_on(self):
-        build, quiet = Build("ccm", "1.0", OLD, "esp32"), {"stats_interval": DAY, "log_interval": DAY}
+        build, quiet = FirmwareBuild("ccm", "1.0", OLD, "esp32"), {"stats_interval": DAY, "log_interval": DAY}
         device = VirtualDevice("d1", self.site.folder, build=build, **quiet)
         lamp = self.lamp = Lamp(self.site.folder, device)
 

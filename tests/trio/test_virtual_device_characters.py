@@ -12,12 +12,12 @@ import trio.testing
 
 from mdashcore._errors import InvalidInput, RpcError
 from mdashcore.firmware import write_image
-from mdashcore.virtual_device import CHARACTERS, Build, VirtualDevice, join
+from mdashcore.virtual_device import CHARACTERS, FirmwareBuild, VirtualDevice, join
 from mdashcore.virtual_device.characters import PLAIN
 from mdashcore.virtual_device.connect import run_virtual_device
-from mdashcore.virtual_device.wire import Wire
+from mdashcore.virtual_device.wire import CharacterWire
 
-FACTORY = Build("ccm", "1.0", "old", "esp32")
+FACTORY = FirmwareBuild("ccm", "1.0", "old", "esp32")
 
 
 def image():
@@ -145,7 +145,7 @@ async def test_a_talkative_device(autojump_clock, open_device):
 
 
 def frames(name, message):
-    return [*Wire(CHARACTERS[name]).frames(json.dumps(message, separators=(",", ":")))]
+    return [*CharacterWire(CHARACTERS[name]).frames(json.dumps(message, separators=(",", ":")))]
 
 
 def test_frames_of_a_device_that_writes_garbage():
@@ -164,7 +164,7 @@ def test_frames_of_a_device_that_sends_bytes():
     """One each; and an error for what has no method."""
     assert "".join(frames("byte-per-frame", {"id": 1})) == '{"id":1}'
     assert len(frames("byte-per-frame", {"id": 1})) == 8
-    wire = Wire(CHARACTERS["byte-per-frame"])
+    wire = CharacterWire(CHARACTERS["byte-per-frame"])
     assert json.loads("".join(wire.answers('{"id":1,"result":null}')))["error"]["code"] == -32600
     assert [*wire.answers('{"id":1,"method":"RPC.List"}')] == []
 

@@ -20,9 +20,9 @@ from trio.testing import MockClock
 
 from mdashcore._errors import InvalidInput, RpcError
 from mdashcore.firmware import write_image
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
 
-FACTORY = Build("ccm", "1.0", "20180501-000000/old", "esp32")
+FACTORY = FirmwareBuild("ccm", "1.0", "20180501-000000/old", "esp32")
 FIELDS = {"name": "ccm", "platform": "esp32", "version": "2.0", "build_id": "20180601-120000/new"}
 
 

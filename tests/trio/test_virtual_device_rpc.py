@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput, RpcError
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
 
 METHODS = [
     *("Sys.GetInfo", "Sys.Reboot", "Wifi.Scan", "Config.Get", "Config.Set", "Config.Save"),
@@ -86,7 +86,7 @@ async def test_pins_hold_what_was_written(device: VirtualDevice) -> None:
 
 async def test_info_has_the_fields_of_a_device(tmp_path: Path) -> None:
     """Sys.GetInfo of 2018; `utc_time` is accepted; MAC and address differ from device to device."""
-    device = VirtualDevice("d1", tmp_path / "1", build=Build("ccm", "1.2", "20180501-1/abc", "esp8266"))
+    device = VirtualDevice("d1", tmp_path / "1", build=FirmwareBuild("ccm", "1.2", "20180501-1/abc", "esp8266"))
     info = await device.handle("Sys.GetInfo", {"utc_time": 1526000000.5})
     assert {**info, "mac": "", "wifi": {**info["wifi"], "sta_ip": ""}} == {
         "app": "ccm",

@@ -32,7 +32,7 @@ from websockets.sync.client import connect
 from mdashcore import firmware
 from mdashcore._errors import RpcError
 from mdashcore.trio.agent import Agent
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ class Fleet:
             options: of `VirtualDevice`.
         """
         token = token or self._person.register(id, name)
-        options.setdefault("build", Build(app=id))
+        options.setdefault("build", FirmwareBuild(app=id))
         device = self._portal.call(partial(VirtualDevice, id, self._folder / id, **options))
         url = f"ws{self._person.server.url.removeprefix('http')}/api/v2/rpc"
         running, _ = self._portal.start_task(partial(run_virtual_device, device, url, token, name=id))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from mdashcore.virtual_device import Build
+from mdashcore.virtual_device import FirmwareBuild
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 
@@ -103,7 +103,7 @@ class TestTheReadme:
             ("pump", "Garden pump", "pump", "1.0"),
             ("weather", "Weather mast", "climate", "2.4"),
         ):
-            build = Build(app=app, version=version, build_id=f"20261103-091500/{app}")
+            build = FirmwareBuild(app=app, version=version, build_id=f"20261103-091500/{app}")
             fleet.connect(id, name=name, build=build, stats_interval=0.05)
         person.register("spare", "Spare lamp")
         page = open_page(person, viewport={"width": 1120, "height": 560})

@@ -7,7 +7,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from mdashcore.virtual_device import Build
+from mdashcore.virtual_device import FirmwareBuild
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
 
@@ -324,7 +324,7 @@ def test_deleting_many(page, person, axe):
 def test_updating_many(page, person, fleet, make_firmware, axe):
     """Who is online gets the image, the others wait for it; it goes on while one looks elsewhere, and says its end."""
     for id in ("lamp", "meter"):
-        fleet.connect(id, name=id.capitalize(), build=Build(app="lamp"))
+        fleet.connect(id, name=id.capitalize(), build=FirmwareBuild(app="lamp"))
     person.register("off", "Off")
     select(page, "lamp", "meter", "off")
     page.get_by_role("button", name="Update firmware…").click()

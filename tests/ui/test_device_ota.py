@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from mdashcore._errors import RpcError
 from mdashcore.ota import TRANSITIONS, UpdateState
-from mdashcore.virtual_device import Build, join
+from mdashcore.virtual_device import FirmwareBuild, join
 
 
 def choose(page, data, name="fw.zip"):
@@ -144,7 +144,7 @@ OBJECTIONS = {
 
 def test_what_speaks_against_an_image_is_said_before(open_page, person, fleet, make_firmware):
     """A wrong one cannot be sent by mistake; a person who insists can, where the server allows it."""
-    fleet.connect("lamp", build=Build("lamp", "1.0", "old"))
+    fleet.connect("lamp", build=FirmwareBuild("lamp", "1.0", "old"))
     page = open_page(person, "#/device/lamp/ota")
     go = form(page).get_by_role("button", name="Update the device")
     for fields, said, kind in OBJECTIONS.values():

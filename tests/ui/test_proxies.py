@@ -35,7 +35,7 @@ from mdashcore.server.config import load_config
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.trio.agent import Agent
 from mdashcore.trio.node import NodeSettings
-from mdashcore.virtual_device import Build, VirtualDevice
+from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/how_to_guides/run_the_server.md"
@@ -513,7 +513,7 @@ def test_what_takes_long_is_not_cut_off(own_host, portal, register, open_raw, fr
     cut = {site: trio.Event() for site in sites if site is not sites[FILES.index("Caddyfile")]}
 
     async def update(site: Site, id: str, token: str) -> None:
-        device = VirtualDevice(id, tmp_path / id, build=Build(app="lamp"), slot_size=2**24)
+        device = VirtualDevice(id, tmp_path / id, build=FirmwareBuild(app="lamp"), slot_size=2**24)
         ending = trio.Event()
 
         async def handle(method, params):

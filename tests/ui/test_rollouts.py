@@ -7,7 +7,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from mdashcore.virtual_device import Build
+from mdashcore.virtual_device import FirmwareBuild
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
 
@@ -41,7 +41,7 @@ def state(page, words):
 def test_a_rollout_from_the_plan_to_its_end(open_page, person, fleet, image, axe):
     """Planned with a preview of what it would do; then its phases fill by themselves, device by device."""
     for n in range(3):
-        fleet.connect(f"d{n}", name=f"Lamp {n}", build=Build(app="ccm"))
+        fleet.connect(f"d{n}", name=f"Lamp {n}", build=FirmwareBuild(app="ccm"))
     person.register("other", "Other")
     page = open_page(person, "#/rollouts")
     expect(page.get_by_role("heading", name="No rollouts yet")).to_be_visible()
@@ -148,8 +148,8 @@ def test_what_does_not_fit_any_more_is_said(open_page, person, begin):
 
 def test_failures_are_shown_and_tried_again(open_page, person, fleet, begin, axe):
     """Which device failed and why; the rollout says why it is paused, and the failed ones have another try."""
-    fleet.connect("ok", name="Good lamp", build=Build(app="ccm"))
-    fleet.connect("bad", name=HOSTILE[1], slot_size=4096, build=Build(app="ccm"))
+    fleet.connect("ok", name="Good lamp", build=FirmwareBuild(app="ccm"))
+    fleet.connect("bad", name=HOSTILE[1], slot_size=4096, build=FirmwareBuild(app="ccm"))
     id = begin(phases=[100], rate=None, commit_after=1)
     page = open_page(person, f"#/rollouts/{id}")
     state(page, "Paused")

@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from mdashcore.virtual_device import Build
+from mdashcore.virtual_device import FirmwareBuild
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def is_marked(locator):
 def test_what_one_is_about_to_press_stays(open_page, person, fleet, begin):
     """While devices come further, buttons and links stay the same elements, and keep the focus."""
     for n in range(3):
-        fleet.connect(f"d{n}", build=Build(app="lamp"))
+        fleet.connect(f"d{n}", build=FirmwareBuild(app="lamp"))
     id = begin(approval=True, phases=[30, 100], rate=None, commit_after=1)
     page, other = open_page(person, f"#/rollouts/{id}"), open_page(person, "#/rollouts")
     abort = page.get_by_role("button", name="Abort…")

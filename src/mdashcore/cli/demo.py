@@ -98,13 +98,13 @@ APP: Final = "demo"
 async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
     import trio
 
-    from mdashcore.virtual_device import Build, VirtualDevice
+    from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
     from mdashcore.virtual_device.connect import run_virtual_device
 
     hub = server.service.hub
     async with trio.open_nursery() as nursery:
         for each in DEVICES:
-            device = VirtualDevice(each.id, folder / each.id, build=Build(app=APP))
+            device = VirtualDevice(each.id, folder / each.id, build=FirmwareBuild(app=APP))
             token = await register(hub, each)
             await nursery.start(partial(run_virtual_device, device, server.device_url, token, name=each.id))
         click.echo(_welcome(server.url, password, await renew_key(hub)))

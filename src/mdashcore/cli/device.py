@@ -115,10 +115,10 @@ async def _run(
     import trio
 
     from mdashcore.trio.stop_signals import open_stop_signals
-    from mdashcore.virtual_device import Build, VirtualDevice
+    from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
     from mdashcore.virtual_device.connect import run_virtual_device
 
-    device = VirtualDevice(device_id, folder, build=Build(app=device_id), character=character)
+    device = VirtualDevice(device_id, folder, build=FirmwareBuild(app=device_id), character=character)
     with open_stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(run_virtual_device, device, url, token, name=device_id, ssl_context=ssl_context))

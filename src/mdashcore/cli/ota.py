@@ -131,13 +131,13 @@ def _watch(
 ) -> dict[str, Any]:
     import trio
 
-    from mdashcore.cli.ota_display import Display, goes_on
+    from mdashcore.cli.ota_display import UpdateDisplay, goes_on
     from mdashcore.cli.ota_watch import watch_update
 
     async def watch() -> dict[str, Any]:
         return await watch_update(remote, device, file, query, display, commit=commit, wait=wait)
 
-    with Display(device, hint=wait and not commit) as display:
+    with UpdateDisplay(device, hint=wait and not commit) as display:
         try:
             return trio.run(watch)
         except BaseException as exc:

@@ -13,10 +13,10 @@ import trio
 from mdashcore.cli.text import printable
 from mdashcore.ota import UpdateState
 
-__all__ = ["Display", "goes_on"]
+__all__ = ["UpdateDisplay", "goes_on"]
 
 
-class Display:
+class UpdateDisplay:
     """Progress on stderr: a bar on a terminal, elsewhere a line for each state.
 
     Args:
@@ -41,7 +41,7 @@ class Display:
             self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
             self._task = self._bar.add_task("sending", total=100)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> UpdateDisplay:
         if self._bar is not None:
             self._bar.start()
         return self

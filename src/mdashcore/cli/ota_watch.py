@@ -17,7 +17,7 @@ from mdashcore import _json
 from mdashcore._errors import Conflict, RpcError
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.cli.ota_display import Display, goes_on
+from mdashcore.cli.ota_display import UpdateDisplay, goes_on
 from mdashcore.cli.reconnecting import AWAY, reconnecting
 from mdashcore.cli.stream import open_notifications
 from mdashcore.client import Client
@@ -27,7 +27,7 @@ __all__ = ["watch_update"]
 
 
 async def watch_update(
-    remote: Remote, device: str, path: Path, query: Mapping[str, str], display: Display, *, commit: bool, wait: bool
+    remote: Remote, device: str, path: Path, query: Mapping[str, str], display: UpdateDisplay, *, commit: bool, wait: bool
 ) -> dict[str, Any]:
     """Send an image, and wait until the update ends; with ``queue`` also until it waits for an offline device.
 
@@ -57,7 +57,7 @@ class _Watch:
         device: str,
         path: Path,
         query: Mapping[str, str],
-        display: Display,
+        display: UpdateDisplay,
         *,
         commit: bool,
         wait: bool,

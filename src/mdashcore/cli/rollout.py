@@ -279,9 +279,9 @@ def watch_rollout(remote: Remote, *, id: str, as_json: bool) -> None:
 def _watch(remote: Remote, id: str, *, as_json: bool) -> None:
     import trio
 
-    from mdashcore.cli.rollout_watch import Display, watch
+    from mdashcore.cli.rollout_watch import RolloutDisplay, watch
 
-    with Display() as display:
+    with RolloutDisplay() as display:
         try:
             present = trio.run(watch, remote, id, display, OUTCOMES)
         except BaseException as exc:

@@ -17,14 +17,14 @@ from mdashcore.cli.stream import open_notifications
 from mdashcore.cli.text import printable
 from mdashcore.documents import RolloutDocument
 
-__all__ = ["Display", "watch"]
+__all__ = ["RolloutDisplay", "watch"]
 
 MIN_PAUSE: Final = 0.2  # seconds between two reads: as quick as people read
 
 _COLUMNS: Final = ("pending", "updating", "succeeded", "failed", "skipped")
 
 
-class Display:
+class RolloutDisplay:
     """A display on stderr: a table of the phases on a terminal, elsewhere a line for each state and phase."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Display:
 
             self._live = Live(console=Console(stderr=True), auto_refresh=False)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> RolloutDisplay:
         if self._live is not None:
             self._live.start()
         return self
@@ -79,7 +79,7 @@ def _table(present: Mapping[str, Any]) -> Any:
     return table
 
 
-async def watch(remote: Remote, id: str, display: Display, until: Collection[str]) -> RolloutDocument:
+async def watch(remote: Remote, id: str, display: RolloutDisplay, until: Collection[str]) -> RolloutDocument:
     """Show a rollout until it is in one of the states of `until`, and return it as the server describes it.
 
     If the server is gone for a while, the watch waits for it, because a rollout takes days. Raises `CliError`.

@@ -5,7 +5,7 @@ A `Hub` knows accounts, devices, shadows, updates and notifications. It holds no
 when something changes that concerns connections.
 """
 
-from mdashcore.hub.accounts import Accounts, CreatedKey
+from mdashcore.hub.accounts import Accounts, CreatedApiKey
 from mdashcore.hub.device_list import DeviceList, ListedDevice
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import Feed, FeedItem, LogQuery
@@ -32,7 +32,7 @@ __all__ = [
     "ApiKey",
     "BrowserSession",
     "CreatedDevice",
-    "CreatedKey",
+    "CreatedApiKey",
     "CreatedSession",
     "Device",
     "DeviceCaller",

@@ -26,7 +26,7 @@ from mdashcore.hub.usage import Usage
 from mdashcore.identity import Account, ApiKey
 from mdashcore.storage import DocumentStore
 
-__all__ = ["Accounts", "CreatedKey"]
+__all__ = ["Accounts", "CreatedApiKey"]
 
 MAX_KEY_ID: Final = 64  # characters: generated ids have 16, and a longer one must not reach a store as a key
 
@@ -36,7 +36,7 @@ KEY_TOUCH: Final = 3600.0  # seconds between two writes of a key's last use: peo
 
 
 @attrs.frozen
-class CreatedKey:
+class CreatedApiKey:
     """A new key together with its secret, which is stored nowhere else."""
 
     key: ApiKey
@@ -217,7 +217,7 @@ class Accounts:
 
     # Keys
 
-    async def create_key(self, account: str, name: str = "") -> CreatedKey:
+    async def create_key(self, account: str, name: str = "") -> CreatedApiKey:
         """Create an API key. Only the returned value has its secret.
 
         Raises:
@@ -240,7 +240,7 @@ class Accounts:
         if await self.get(account) is None:  # checked last: the account may have been removed in the meantime
             await self.remove_keys(account)
             raise NotFound(f"no user {account!r}")
-        return CreatedKey(key, secret)
+        return CreatedApiKey(key, secret)
 
     async def keys(self, account: str, damaged: list[str] | None = None) -> list[ApiKey]:
         """Return the account's keys, oldest first. `damaged` receives the ids of the keys that cannot be read."""

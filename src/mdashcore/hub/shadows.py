@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from mdashcore import _json, notifications
 from mdashcore._errors import Busy, Damaged, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
 from mdashcore.hub.feed import Feed
-from mdashcore.hub.records.contention import Contention, Turns
+from mdashcore.hub.records.contention import Contention, KeyedLocks
 from mdashcore.hub.records.schema import SHADOWS
 from mdashcore.hub.records.store import Record, Records
 from mdashcore.identity import DeviceKey
@@ -59,7 +59,7 @@ class Shadows:
         put_and_append: PutAndAppend | None = None,
     ) -> None:
         self.records: Records[Shadow] = Records(documents, SHADOWS, contention=contention)
-        self._turns = Turns(contention)
+        self._turns = KeyedLocks(contention)
         self._feed = feed
         self._put_and_append = put_and_append
         self._now = now

@@ -16,8 +16,8 @@ import attrs
 
 from mdashcore._errors import Damaged, LimitReached, MdashError, VersionConflict
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.records.contention import Contention, Turns
-from mdashcore.hub.records.schema import USAGE, AccountUse
+from mdashcore.hub.records.contention import Contention, KeyedLocks
+from mdashcore.hub.records.schema import USAGE, UsageRecord
 from mdashcore.hub.records.store import Records
 from mdashcore.storage import BlobStore, DocumentStore
 
@@ -41,7 +41,7 @@ class _Difference:
     arriving: dict[str, int]
 
 
-def _without(use: AccountUse, key: str) -> dict[str, int]:
+def _without(use: UsageRecord, key: str) -> dict[str, int]:
     return {each: size for each, size in use.arriving.items() if each != key}
 
 
@@ -62,14 +62,14 @@ class Usage:
         contention: Contention = Contention(),
     ) -> None:
         self._records = Records(documents, USAGE, contention=contention)
-        self._turns = Turns(contention)
+        self._turns = KeyedLocks(contention)
         self._documents = documents
         self._blobs = blobs
         self.limits = limits
         self._found: dict[str, _Difference] = {}
         """The differences that the last check has found, by account."""
 
-    async def of(self, account: str) -> AccountUse:
+    async def of(self, account: str) -> UsageRecord:
         """Return the use of an account."""
         try:
             record = await self._records.get(account)
@@ -82,7 +82,7 @@ class Usage:
         """Count one more of `what` (``devices`` or ``keys``) before it is stored. Raises `LimitReached`."""
         most: int = getattr(self.limits, what)
 
-        def change(use: AccountUse) -> AccountUse:
+        def change(use: UsageRecord) -> UsageRecord:
             present: int = getattr(use, what)
             if present >= most:
                 raise LimitReached(what, f"the account has {present} {what}, and may have {most}")
@@ -103,7 +103,7 @@ class Usage:
         most = self.limits.image_bytes
         got = 0
 
-        def change(use: AccountUse) -> AccountUse:
+        def change(use: UsageRecord) -> UsageRecord:
             nonlocal got
             others = use.all_image_bytes - use.arriving.get(key, 0)
             got = min(wanted, most - others)
@@ -120,7 +120,7 @@ class Usage:
     async def arrived(self, account: str, key: str, size: int) -> None:
         """Count an image that is now in the store, instead of its reserved bytes."""
 
-        def change(use: AccountUse) -> AccountUse:
+        def change(use: UsageRecord) -> UsageRecord:
             return attrs.evolve(use, image_bytes=use.image_bytes + size, arriving=_without(use, key))
 
         await self._change(account, change)
@@ -128,7 +128,7 @@ class Usage:
     async def gone(self, account: str, key: str, size: int) -> None:
         """Stop counting an image that was removed from the store, or that never got there: then `size` is 0."""
 
-        def change(use: AccountUse) -> AccountUse | None:
+        def change(use: UsageRecord) -> UsageRecord | None:
             if not size and key not in use.arriving:
                 return None
             return attrs.evolve(use, image_bytes=max(0, use.image_bytes - size), arriving=_without(use, key))
@@ -174,7 +174,7 @@ class Usage:
                 return
         self._found[account] = difference
 
-    async def _change(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
+    async def _change(self, account: str, function: Callable[[UsageRecord], UsageRecord | None]) -> None:
         """Change the use of an account, one writer of this process at a time: else most would lose their races."""
         has_turn = self._turns.acquire_nowait(account) or await self._turns.acquire(account, TURN_PATIENCE)
         try:
@@ -183,8 +183,8 @@ class Usage:
             if has_turn:
                 self._turns.release(account)
 
-    async def _change_now(self, account: str, function: Callable[[AccountUse], AccountUse | None]) -> None:
-        def change(found: AccountUse | None) -> AccountUse | None:
+    async def _change_now(self, account: str, function: Callable[[UsageRecord], UsageRecord | None]) -> None:
+        def change(found: UsageRecord | None) -> UsageRecord | None:
             if found is None:
                 raise _Uncounted
             return function(found)
@@ -196,7 +196,7 @@ class Usage:
             except (_Uncounted, Damaged):
                 await self.of(account)  # counts it
 
-    async def _count(self, account: str) -> AccountUse:
+    async def _count(self, account: str) -> UsageRecord:
         """Count an account for the first time, and store the result."""
         use = await self._counted(account)
         try:
@@ -205,7 +205,7 @@ class Usage:
             pass  # another process has counted it in the meantime
         return use
 
-    async def _counted(self, account: str) -> AccountUse:
+    async def _counted(self, account: str) -> UsageRecord:
         prefix = f"{account}/"
         numbers = {"devices": 0, "keys": 0}
         for collection in numbers:
@@ -214,7 +214,7 @@ class Usage:
         size = 0
         async for key in self._blobs.scan(prefix):
             size += await self._blobs.size(key) or 0
-        return AccountUse(numbers["devices"], numbers["keys"], size)
+        return UsageRecord(numbers["devices"], numbers["keys"], size)
 
 
 class _Uncounted(Exception):

@@ -11,7 +11,7 @@ A performer (a hub, a script, a test) runs a loop. The functions do no I/O and r
 A performer has to keep three rules. It stores a changed update before the call that follows from the change, so that
 another process can continue. A performer that continues a stored update first advances it with `DeviceDisconnected`,
 because the link of the earlier performer is gone, and then with `DeviceConnected` if the device is there. At
-`next_deadline` it advances it with `DeadlinePassed`. Every state that is not an end has an idle and a total limit, so
+`next_deadline` it advances it with `UpdateDeadlinePassed`. Every state that is not an end has an idle and a total limit, so
 every update ends.
 
 Times are those of a wall clock, and `now` has to run evenly. If the wall clock is set, the performer either continues
@@ -36,14 +36,14 @@ from __future__ import annotations
 from mdashcore.ota._events import (
     BeginAccepted,
     BuildReported,
-    CallFailed,
-    CallTimedOut,
+    StepFailed,
+    StepTimedOut,
     CancelRequested,
     ChunkAccepted,
     CommitAccepted,
     CommitRequested,
     CommitUnsupported,
-    DeadlinePassed,
+    UpdateDeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
@@ -54,7 +54,7 @@ from mdashcore.ota._events import (
     TransferEnded,
     UpdateEvent,
 )
-from mdashcore.ota._machine import TRANSITIONS, Transition, advance, can_cancel
+from mdashcore.ota._machine import TRANSITIONS, UpdateTransition, advance, can_cancel
 from mdashcore.ota._reports import lacks_method
 from mdashcore.ota._steps import (
     LIMITS,
@@ -100,15 +100,15 @@ __all__ = [
     "BeginAccepted",
     "Build",
     "BuildReported",
-    "CallFailed",
-    "CallTimedOut",
+    "StepFailed",
+    "StepTimedOut",
     "CancelRequested",
     "ChunkAccepted",
     "Commit",
     "CommitAccepted",
     "CommitRequested",
     "CommitUnsupported",
-    "DeadlinePassed",
+    "UpdateDeadlinePassed",
     "DeviceConnected",
     "DeviceDisconnected",
     "End",
@@ -123,7 +123,7 @@ __all__ = [
     "Status",
     "Step",
     "TransferEnded",
-    "Transition",
+    "UpdateTransition",
     "Update",
     "UpdateEvent",
     "UpdateImage",

@@ -14,8 +14,8 @@ from mdashcore.ota import _guards as guards
 from mdashcore.ota._events import (
     BeginAccepted,
     BuildReported,
-    CallFailed,
-    CallTimedOut,
+    StepFailed,
+    StepTimedOut,
     CancelRequested,
     DeviceConnected,
     DeviceDisconnected,
@@ -68,7 +68,7 @@ def take_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def repeat_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
-    doubtful = u.doubtful or isinstance(e, CallTimedOut)
+    doubtful = u.doubtful or isinstance(e, StepTimedOut)
     return {"chunk_failures": u.chunk_failures + 1, "doubtful": doubtful, "reason": _words(u, e)}
 
 
@@ -340,9 +340,9 @@ def _name(build: Build) -> str:
 
 def _words(u: Update, e: UpdateEvent) -> str:
     match e:
-        case CallFailed(method, code, message):
+        case StepFailed(method, code, message):
             return f"{method}: {message[:MAX_TEXT] or 'error'} (code {code})"
-        case CallTimedOut(method):
+        case StepTimedOut(method):
             return f"{method}: no answer in time"
         case BeginAccepted() | BuildReported() if u.state is UpdateState.TRANSFERRING:
             return "the device dropped out, and does not hold the transfer any more"

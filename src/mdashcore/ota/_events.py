@@ -50,7 +50,7 @@ class EndAccepted:
 
 
 @attrs.frozen
-class CallFailed:
+class StepFailed:
     """The device answered a step's call with an error."""
 
     method: str
@@ -61,7 +61,7 @@ class CallFailed:
 
 
 @attrs.frozen
-class CallTimedOut:
+class StepTimedOut:
     """The device did not answer a step's call in time."""
 
     method: str
@@ -133,7 +133,7 @@ class NewerUpdateQueued:
 
 
 @attrs.frozen
-class DeadlinePassed:
+class UpdateDeadlinePassed:
     """The time of `next_deadline` has come."""
 
 
@@ -142,8 +142,8 @@ UpdateEvent: TypeAlias = (
     | BeginAccepted
     | ChunkAccepted
     | EndAccepted
-    | CallFailed
-    | CallTimedOut
+    | StepFailed
+    | StepTimedOut
     | DeviceConnected
     | DeviceDisconnected
     | BuildReported
@@ -154,9 +154,9 @@ UpdateEvent: TypeAlias = (
     | RevertAccepted
     | CancelRequested
     | NewerUpdateQueued
-    | DeadlinePassed
+    | UpdateDeadlinePassed
 )
 """Any of the events of an update."""
 
-ANSWERS = (BeginAccepted, ChunkAccepted, EndAccepted, CallFailed, CallTimedOut)
+ANSWERS = (BeginAccepted, ChunkAccepted, EndAccepted, StepFailed, StepTimedOut)
 """The events that answer a step's call: each has the `method` that was called."""

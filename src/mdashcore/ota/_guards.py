@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdashcore.ota._events import BuildReported, CallTimedOut, Status
-from mdashcore.ota._reports import Runs, Verdict, judge, lacks_method, runs, same, taken
+from mdashcore.ota._events import BuildReported, StepTimedOut, Status
+from mdashcore.ota._reports import Runs, ErrorMeaning, judge, lacks_method, runs, same, taken
 from mdashcore.ota._steps import Ask, Begin, Commit, Write, awaited, next_step, time_limit
 from mdashcore.ota._values import Build, Session, Update
 
@@ -55,19 +55,19 @@ def says_enough(u: Update, e: Any, now: float) -> bool:
 
 def says_same_build(u: Update, e: Any, now: float) -> bool:
     """says: same build"""
-    return judge(e.message) is Verdict.SAME_BUILD
+    return judge(e.message) is ErrorMeaning.SAME_BUILD
 
 
 def says_wrong_platform(u: Update, e: Any, now: float) -> bool:
     """says: wrong platform"""
-    return judge(e.message) is Verdict.WRONG_PLATFORM
+    return judge(e.message) is ErrorMeaning.WRONG_PLATFORM
 
 
 def may_repeat_chunk(u: Update, e: Any, now: float) -> bool:
     """OTA.Write, tries left"""
     if e.method != Write.method or u.chunk_failures + 1 >= u.options.chunk_attempts:
         return False
-    return not u.image.bare if isinstance(e, CallTimedOut) else judge(e.message) is not Verdict.BAD_IMAGE
+    return not u.image.bare if isinstance(e, StepTimedOut) else judge(e.message) is not ErrorMeaning.BAD_IMAGE
 
 
 def attempts_left(u: Update, e: Any, now: float) -> bool:
@@ -86,7 +86,7 @@ def holds_transfer(u: Update, e: Any, now: float) -> bool:
         return False
     # A device that had a transfer open just now, and answers what cannot be read, most likely says that.
     likely = not e.readable and u.held_until is not None and now < u.held_until
-    return judge(e.message) is Verdict.BUSY or likely
+    return judge(e.message) is ErrorMeaning.BUSY or likely
 
 
 def holds_ours(u: Update, e: Any, now: float) -> bool:

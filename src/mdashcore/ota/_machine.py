@@ -13,14 +13,14 @@ from mdashcore.ota._events import (
     ANSWERS,
     BeginAccepted,
     BuildReported,
-    CallFailed,
-    CallTimedOut,
+    StepFailed,
+    StepTimedOut,
     CancelRequested,
     ChunkAccepted,
     CommitAccepted,
     CommitRequested,
     CommitUnsupported,
-    DeadlinePassed,
+    UpdateDeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
@@ -38,7 +38,7 @@ Action: TypeAlias = Callable[[Update, Any, float], dict[str, Any]]
 
 
 @attrs.frozen
-class Transition:
+class UpdateTransition:
     """One arrow of the machine."""
 
     to: UpdateState
@@ -55,8 +55,8 @@ class Transition:
         return (self.when.__doc__ or "") if self.when is not None else ""
 
 
-def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
-    s, t = UpdateState, Transition
+def _table() -> dict[tuple[UpdateState, type], tuple[UpdateTransition, ...]]:
+    s, t = UpdateState, UpdateTransition
     return {
         (s.QUEUED, Started): (
             t(s.ALREADY_INSTALLED, guards.installed, acts.runs_it),
@@ -71,13 +71,13 @@ def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
             t(s.REJECTED, guards.other_app, acts.not_its_app),
             t(s.TRANSFERRING, guards.says_enough, acts.start),
         ),
-        (s.QUEUED, CallFailed): (t(s.TRANSFERRING, do=acts.start_unknown),),
-        (s.QUEUED, CallTimedOut): (t(s.TRANSFERRING, do=acts.start_unknown),),
+        (s.QUEUED, StepFailed): (t(s.TRANSFERRING, do=acts.start_unknown),),
+        (s.QUEUED, StepTimedOut): (t(s.TRANSFERRING, do=acts.start_unknown),),
         (s.QUEUED, DeviceConnected): (t(s.QUEUED, do=acts.expect_introduction),),
         (s.QUEUED, DeviceDisconnected): (t(s.QUEUED, do=acts.disconnect),),
         (s.QUEUED, CancelRequested): (t(s.CANCELED, do=acts.because),),
         (s.QUEUED, NewerUpdateQueued): (t(s.SUPERSEDED, do=acts.because),),
-        (s.QUEUED, DeadlinePassed): (
+        (s.QUEUED, UpdateDeadlinePassed): (
             t(s.TIMED_OUT, guards.out_of_time, acts.run_out),
             t(s.QUEUED, guards.pause_over, acts.resume, quiet=True),
         ),
@@ -89,7 +89,7 @@ def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
             t(s.VERIFYING, guards.last_chunk, acts.take_chunk),
             t(s.TRANSFERRING, guards.chunk_at_offset, acts.take_chunk),
         ),
-        (s.TRANSFERRING, CallFailed): (
+        (s.TRANSFERRING, StepFailed): (
             t(s.ALREADY_INSTALLED, guards.says_same_build, acts.because),
             t(s.REJECTED, guards.says_wrong_platform, acts.because),
             t(s.TRANSFERRING, guards.holds_ours, acts.go_on_unsaid),
@@ -100,7 +100,7 @@ def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
             t(s.TRANSFERRING, guards.worth_beginning_again, acts.begin_again),
             t(s.FAILED, do=acts.because),
         ),
-        (s.TRANSFERRING, CallTimedOut): (
+        (s.TRANSFERRING, StepTimedOut): (
             t(s.TRANSFERRING, guards.may_repeat_chunk, acts.repeat_chunk, quiet=True),
             t(s.TRANSFERRING, guards.may_have_begun, acts.doubt_begin, quiet=True),
             t(s.TRANSFERRING, guards.attempts_left, acts.begin_again),
@@ -125,21 +125,21 @@ def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
             t(s.TRANSFERRING, guards.status_missing, acts.ask_later, quiet=True),
         ),
         (s.TRANSFERRING, CancelRequested): (t(s.CANCELED, do=acts.because),),
-        (s.TRANSFERRING, DeadlinePassed): (
+        (s.TRANSFERRING, UpdateDeadlinePassed): (
             t(s.TIMED_OUT, guards.out_of_time, acts.run_out),
             t(s.TRANSFERRING, guards.pause_over, acts.resume, quiet=True),
         ),
         (s.VERIFYING, EndAccepted): (t(s.REBOOTING, do=acts.await_reboot),),
-        (s.VERIFYING, CallFailed): (
+        (s.VERIFYING, StepFailed): (
             t(s.ALREADY_INSTALLED, guards.says_same_build, acts.because),
             t(s.REJECTED, guards.says_wrong_platform, acts.because),
             t(s.TRANSFERRING, guards.worth_beginning_again, acts.begin_again),
             t(s.FAILED, do=acts.because),
         ),
-        (s.VERIFYING, CallTimedOut): (t(s.REBOOTING, do=acts.await_reboot),),
+        (s.VERIFYING, StepTimedOut): (t(s.REBOOTING, do=acts.await_reboot),),
         (s.VERIFYING, DeviceConnected): (t(s.REBOOTING, do=acts.await_reboot),),
         (s.VERIFYING, DeviceDisconnected): (t(s.REBOOTING, do=acts.await_reboot),),
-        (s.VERIFYING, DeadlinePassed): (t(s.REBOOTING, guards.out_of_time, acts.await_reboot),),
+        (s.VERIFYING, UpdateDeadlinePassed): (t(s.REBOOTING, guards.out_of_time, acts.await_reboot),),
         (s.REBOOTING, DeviceConnected): (t(s.REBOOTING, do=acts.come_back),),
         (s.REBOOTING, DeviceDisconnected): (t(s.REBOOTING, do=acts.go_away),),
         (s.REBOOTING, BuildReported): (
@@ -158,17 +158,17 @@ def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
             t(s.TIMED_OUT, guards.asked_enough, acts.run_out),
             t(s.REBOOTING, do=acts.ask_later, quiet=True),
         ),
-        (s.REBOOTING, CallFailed): (
+        (s.REBOOTING, StepFailed): (
             t(s.TIMED_OUT, guards.asked_enough, acts.run_out),
             t(s.REBOOTING, do=acts.ask_later, quiet=True),
         ),
-        (s.REBOOTING, CallTimedOut): (
+        (s.REBOOTING, StepTimedOut): (
             t(s.TIMED_OUT, guards.asked_enough, acts.run_out),
             t(s.REBOOTING, do=acts.ask_later, quiet=True),
         ),
         (s.REBOOTING, CommitAccepted): (t(s.REBOOTING, guards.back, acts.settle_commit, quiet=True),),
         (s.REBOOTING, CommitUnsupported): (t(s.REBOOTING, guards.back, acts.settle_commit, quiet=True),),
-        (s.REBOOTING, DeadlinePassed): (
+        (s.REBOOTING, UpdateDeadlinePassed): (
             t(s.TIMED_OUT, guards.out_of_time, acts.run_out),
             t(s.REBOOTING, guards.pause_over, acts.resume, quiet=True),
         ),
@@ -192,19 +192,19 @@ def _table() -> dict[tuple[UpdateState, type], tuple[Transition, ...]]:
             t(s.UNCOMMITTED, guards.trial_unknown, acts.settle_commit, quiet=True),
         ),
         (s.UNCOMMITTED, RevertAccepted): (t(s.ROLLED_BACK, do=acts.roll_back),),
-        (s.UNCOMMITTED, CallFailed): (
+        (s.UNCOMMITTED, StepFailed): (
             t(s.COMMITTED, guards.commit_refused_for_good, acts.stay_committed),
             t(s.UNCOMMITTED, do=acts.commit_unsure, quiet=True),
         ),
-        (s.UNCOMMITTED, CallTimedOut): (t(s.UNCOMMITTED, do=acts.commit_unsure, quiet=True),),
-        (s.UNCOMMITTED, DeadlinePassed): (
+        (s.UNCOMMITTED, StepTimedOut): (t(s.UNCOMMITTED, do=acts.commit_unsure, quiet=True),),
+        (s.UNCOMMITTED, UpdateDeadlinePassed): (
             t(s.TIMED_OUT, guards.out_of_time, acts.run_out),
             t(s.UNCOMMITTED, guards.pause_over, acts.resume, quiet=True),
         ),
     }
 
 
-TRANSITIONS: Mapping[tuple[UpdateState, type], tuple[Transition, ...]] = _table()
+TRANSITIONS: Mapping[tuple[UpdateState, type], tuple[UpdateTransition, ...]] = _table()
 """The machine: (state, kind of event) → arrows. The first one whose guard holds is taken."""
 
 
@@ -248,7 +248,7 @@ def can_cancel(update: Update) -> bool:
     return (update.state, CancelRequested) in TRANSITIONS
 
 
-def _take(update: Update, transition: Transition, event: UpdateEvent, now: float) -> Update:
+def _take(update: Update, transition: UpdateTransition, event: UpdateEvent, now: float) -> Update:
     changes: dict[str, Any] = {} if transition.quiet else {"active": now}
     if transition.to is not update.state:
         changes |= {"state": transition.to, "changed": now, "not_before": None}

@@ -7,7 +7,7 @@ from enum import Enum, auto
 from mdashcore.ota._values import Build, Update, UpdateState
 
 
-class Verdict(Enum):
+class ErrorMeaning(Enum):
     """The meaning of a device's error for the update."""
 
     SAME_BUILD = auto()
@@ -18,21 +18,21 @@ class Verdict(Enum):
 
 
 _WORDS = (
-    ("same as current", Verdict.SAME_BUILD),
-    ("wrong platform", Verdict.WRONG_PLATFORM),
-    ("already in progress", Verdict.BUSY),
+    ("same as current", ErrorMeaning.SAME_BUILD),
+    ("wrong platform", ErrorMeaning.WRONG_PLATFORM),
+    ("already in progress", ErrorMeaning.BUSY),
     # Mongoose OS closes the transfer with these errors: the same chunk again only brings another error.
-    ("invalid crc", Verdict.BAD_IMAGE),
-    ("malformed archive", Verdict.BAD_IMAGE),
-    ("compressed .zip", Verdict.BAD_IMAGE),
-    ("manifest", Verdict.BAD_IMAGE),
+    ("invalid crc", ErrorMeaning.BAD_IMAGE),
+    ("malformed archive", ErrorMeaning.BAD_IMAGE),
+    ("compressed .zip", ErrorMeaning.BAD_IMAGE),
+    ("manifest", ErrorMeaning.BAD_IMAGE),
 )
 
 
-def judge(message: str) -> Verdict:
+def judge(message: str) -> ErrorMeaning:
     """Return the meaning of a device's error message. Devices say it in words, not in codes."""
     message = message.lower()
-    return next((verdict for words, verdict in _WORDS if words in message), Verdict.OTHER)
+    return next((verdict for words, verdict in _WORDS if words in message), ErrorMeaning.OTHER)
 
 
 def lacks_method(code: int, message: str) -> bool:

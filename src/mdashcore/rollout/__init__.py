@@ -24,7 +24,7 @@ from mdashcore.rollout._events import (
     AbortRequested,
     AllEnded,
     Approved,
-    DeadlinePassed,
+    RolloutDeadlinePassed,
     ErrorsExceeded,
     PauseRequested,
     PhasePassed,
@@ -44,7 +44,7 @@ from mdashcore.rollout._judgement import (
     offline_deadline,
     only_waits,
 )
-from mdashcore.rollout._machine import TRANSITIONS, Transition, advance
+from mdashcore.rollout._machine import TRANSITIONS, RolloutTransition, advance
 from mdashcore.rollout._request import RolloutRequest, describe_plan, parse_request
 from mdashcore.rollout._values import (
     ENDS,
@@ -74,7 +74,7 @@ __all__ = [
     "Approved",
     "Cause",
     "Counts",
-    "DeadlinePassed",
+    "RolloutDeadlinePassed",
     "Ended",
     "ErrorsExceeded",
     "Member",
@@ -90,7 +90,7 @@ __all__ = [
     "RolloutState",
     "Settled",
     "SuccessMissed",
-    "Transition",
+    "RolloutTransition",
     "Window",
     "added",
     "advance",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdashcore.rollout._events import AllEnded, DeadlinePassed, ErrorsExceeded, ResumeRequested, SuccessMissed
+from mdashcore.rollout._events import AllEnded, RolloutDeadlinePassed, ErrorsExceeded, ResumeRequested, SuccessMissed
 from mdashcore.rollout._values import Cause, Counts, Rollout
 
 
@@ -65,12 +65,12 @@ def abort(r: Rollout, e: Any, now: float) -> dict[str, Any]:
     return {"cause": None, "reason": "aborted on request"}
 
 
-def run_out(r: Rollout, e: DeadlinePassed, now: float) -> dict[str, Any]:
+def run_out(r: Rollout, e: RolloutDeadlinePassed, now: float) -> dict[str, Any]:
     was = f"; it was {r.state}" + (f": {r.reason}" if r.reason else "")
     return {"cause": None, "reason": f"not done in time ({now - r.created:.0f} s){was}"}
 
 
-def give_up(r: Rollout, e: DeadlinePassed, now: float) -> dict[str, Any]:
+def give_up(r: Rollout, e: RolloutDeadlinePassed, now: float) -> dict[str, Any]:
     return {"reason": f"{r.reason}; of {e.counts.updating} devices it is not known what became of them"}
 
 

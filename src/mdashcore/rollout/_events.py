@@ -71,7 +71,7 @@ class Settled:
 
 
 @attrs.frozen
-class DeadlinePassed:
+class RolloutDeadlinePassed:
     """The time of `deadline` has come."""
 
     counts: Counts
@@ -88,6 +88,6 @@ RolloutEvent: TypeAlias = (
     | ErrorsExceeded
     | AllEnded
     | Settled
-    | DeadlinePassed
+    | RolloutDeadlinePassed
 )
 """Any of the events of a rollout."""

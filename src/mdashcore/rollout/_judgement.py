@@ -9,7 +9,7 @@ import attrs
 
 from mdashcore.rollout._events import (
     AllEnded,
-    DeadlinePassed,
+    RolloutDeadlinePassed,
     ErrorsExceeded,
     PhasePassed,
     RolloutEvent,
@@ -48,7 +48,7 @@ def _verdict(r: Rollout, counts: Sequence[Counts], now: float) -> RolloutEvent |
     if r.state is RolloutState.ABORTING and not any(each.updating for each in counts):
         return Settled()
     if now >= deadline(r):
-        return DeadlinePassed(added(counts))
+        return RolloutDeadlinePassed(added(counts))
     if r.state is not RolloutState.RUNNING:
         return None
     for phase in range(r.phase + 1):
@@ -83,7 +83,7 @@ def _errors(r: Rollout, phase: int, counts: Counts) -> ErrorsExceeded | None:
 
 
 def deadline(rollout: Rollout) -> float:
-    """Return when `DeadlinePassed` is due, in Unix seconds."""
+    """Return when `RolloutDeadlinePassed` is due, in Unix seconds."""
     if rollout.state is RolloutState.ABORTING:
         return rollout.changed + ABORT_LIMIT
     return rollout.created + rollout.plan.timeout

@@ -12,7 +12,7 @@ from mdashcore.rollout._events import (
     AbortRequested,
     AllEnded,
     Approved,
-    DeadlinePassed,
+    RolloutDeadlinePassed,
     ErrorsExceeded,
     PauseRequested,
     PhasePassed,
@@ -28,7 +28,7 @@ Action: TypeAlias = Callable[[Rollout, Any, float], dict[str, Any]]
 
 
 @attrs.frozen
-class Transition:
+class RolloutTransition:
     """One arrow of the machine."""
 
     to: RolloutState
@@ -36,12 +36,12 @@ class Transition:
     """The action, which returns the other fields that change."""
 
 
-def _table() -> dict[tuple[RolloutState, type], Transition]:
-    s, t = RolloutState, Transition
+def _table() -> dict[tuple[RolloutState, type], RolloutTransition]:
+    s, t = RolloutState, RolloutTransition
     return {
         (s.AWAITING_APPROVAL, Approved): t(s.RUNNING, acts.begin),
         (s.AWAITING_APPROVAL, AbortRequested): t(s.ABORTING, acts.abort),
-        (s.AWAITING_APPROVAL, DeadlinePassed): t(s.ABORTING, acts.run_out),
+        (s.AWAITING_APPROVAL, RolloutDeadlinePassed): t(s.ABORTING, acts.run_out),
         (s.RUNNING, PhasePassed): t(s.RUNNING, acts.next_phase),
         (s.RUNNING, SuccessMissed): t(s.PAUSED, acts.stop_at_success),
         (s.RUNNING, ErrorsExceeded): t(s.PAUSED, acts.stop_at_errors),
@@ -49,17 +49,17 @@ def _table() -> dict[tuple[RolloutState, type], Transition]:
         (s.RUNNING, PauseRequested): t(s.PAUSED, acts.pause),
         (s.RUNNING, RetryRequested): t(s.RUNNING, acts.try_again),
         (s.RUNNING, AbortRequested): t(s.ABORTING, acts.abort),
-        (s.RUNNING, DeadlinePassed): t(s.ABORTING, acts.run_out),
+        (s.RUNNING, RolloutDeadlinePassed): t(s.ABORTING, acts.run_out),
         (s.PAUSED, ResumeRequested): t(s.RUNNING, acts.go_on),
         (s.PAUSED, RetryRequested): t(s.RUNNING, acts.try_again),
         (s.PAUSED, AbortRequested): t(s.ABORTING, acts.abort),
-        (s.PAUSED, DeadlinePassed): t(s.ABORTING, acts.run_out),
+        (s.PAUSED, RolloutDeadlinePassed): t(s.ABORTING, acts.run_out),
         (s.ABORTING, Settled): t(s.ABORTED),
-        (s.ABORTING, DeadlinePassed): t(s.ABORTED, acts.give_up),
+        (s.ABORTING, RolloutDeadlinePassed): t(s.ABORTED, acts.give_up),
     }
 
 
-TRANSITIONS: Mapping[tuple[RolloutState, type], Transition] = _table()
+TRANSITIONS: Mapping[tuple[RolloutState, type], RolloutTransition] = _table()
 """The machine: (state, kind of event) → arrow. An event without an arrow changes nothing."""
 
 

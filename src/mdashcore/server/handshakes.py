@@ -16,7 +16,7 @@ from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PARAMETERS, NOTIFY_
 from mdashcore.server.asgi import LINGER
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer
 from mdashcore.server.http.connection import HttpConnection
-from mdashcore.server.http.forwarded import Client, peer_of
+from mdashcore.server.http.forwarded import ForwardedClient, peer_of
 from mdashcore.server.http.request_id import current
 from mdashcore.server.query import check_query, query_value
 from mdashcore.server.service import Service
@@ -87,11 +87,11 @@ class Handshakes:
         ws.limit(self._service.node.devices.limits.max_message, MAX_SKIPPED)
         return partial(self._service.node.devices.serve, device, ws, self._link_type)
 
-    def _client(self, stream: trio.abc.Stream, request: Request) -> Client:
+    def _client(self, stream: trio.abc.Stream, request: Request) -> ForwardedClient:
         scheme = "https" if isinstance(stream, trio.SSLStream) else "http"
         return self._service.proxies.client(peer_of(stream), scheme, partial(_field, request))
 
-    async def _subscriber(self, ws: ServerWebSocket, request: Request, query: str, client: Client) -> Serve:
+    async def _subscriber(self, ws: ServerWebSocket, request: Request, query: str, client: ForwardedClient) -> Serve:
         browser = Browser.of(
             partial(_field, request),
             safe=False,

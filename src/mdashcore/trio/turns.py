@@ -28,7 +28,7 @@ class _Queue:
     waiting: int = 0
 
 
-class _Turns:
+class _WorkSlices:
     """The slices of one Trio run."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class _Turns:
                 del self._queues[owner]
 
 
-_turns: Final = RunWide("mdash_turns", _Turns)
+_turns: Final = RunWide("mdash_turns", _WorkSlices)
 
 
 class Turn:

@@ -7,8 +7,8 @@ connects it to a server.
 
 from __future__ import annotations
 
-from mdashcore.virtual_device.boot import Build
+from mdashcore.virtual_device.boot import FirmwareBuild
 from mdashcore.virtual_device.characters import CHARACTERS, Character, join
 from mdashcore.virtual_device.device import VirtualDevice
 
-__all__ = ["CHARACTERS", "Build", "Character", "VirtualDevice", "join"]
+__all__ = ["CHARACTERS", "FirmwareBuild", "Character", "VirtualDevice", "join"]

@@ -21,11 +21,11 @@ import msgspec
 from mdashcore._errors import InvalidInput
 from mdashcore.virtual_device._flash import read_json, write_json
 
-__all__ = ["Boot", "BootLoader", "Build"]
+__all__ = ["Boot", "BootLoader", "FirmwareBuild"]
 
 
 @attrs.frozen
-class Build:
+class FirmwareBuild:
     """A firmware build, in the words of its manifest."""
 
     app: str = "virtual-device"
@@ -44,10 +44,10 @@ class Boot:
     slot: int
     """0 or 1: the slot that boots next."""
 
-    build: Build
+    build: FirmwareBuild
     """The build in that slot."""
 
-    fallback: Build | None = None
+    fallback: FirmwareBuild | None = None
     """The build in the other slot, which boots again unless `build` is committed; `None` after the commit."""
 
     first_boot: bool = False
@@ -64,7 +64,7 @@ class Boot:
     def committed(self) -> bool:
         return self.fallback is None
 
-    def install(self, build: Build, commit_timeout: int) -> Boot:
+    def install(self, build: FirmwareBuild, commit_timeout: int) -> Boot:
         """Return the state after `build` was written to the other slot."""
         return Boot(1 - self.slot, build, self.build, first_boot=True, commit_timeout=commit_timeout)
 
@@ -86,7 +86,7 @@ class Boot:
 class BootLoader:
     """Keeps `Boot` in a file, so that killing the process is a power cut and starting it again a boot."""
 
-    def __init__(self, file: Path, factory: Build) -> None:
+    def __init__(self, file: Path, factory: FirmwareBuild) -> None:
         """Load the state. `factory` is the build in slot 0 of a device that never ran.
 
         Raises:
@@ -101,7 +101,7 @@ class BootLoader:
 
     def power_on(self) -> None:
         self.save(self.state.power_on())
-        self.running: Build = self.state.build
+        self.running: FirmwareBuild = self.state.build
 
     def save(self, state: Boot) -> None:
         """Write the file before changing the state, so that a power cut undoes nothing."""

@@ -13,7 +13,7 @@ from mdashcore._errors import Busy, CallTimeout, DeviceOffline, InvalidAnswer, R
 from mdashcore.trio.agent import Agent
 from mdashcore.trio.background import Backoff
 from mdashcore.virtual_device.device import VirtualDevice
-from mdashcore.virtual_device.wire import Wire
+from mdashcore.virtual_device.wire import CharacterWire
 
 __all__ = ["run_virtual_device"]
 
@@ -79,7 +79,7 @@ async def run_virtual_device(
         hello=hello,
         ssl_context=ssl_context,
         backoff=backoff,
-        wire=Wire(device.character),
+        wire=CharacterWire(device.character),
     )
     refused = False
     try:

@@ -15,7 +15,7 @@ import trio
 
 from mdashcore._errors import Busy, DeviceOffline, InvalidInput, RpcError
 from mdashcore.virtual_device.board import ERROR, Board, shadow_update
-from mdashcore.virtual_device.boot import BootLoader, Build
+from mdashcore.virtual_device.boot import BootLoader, FirmwareBuild
 from mdashcore.virtual_device.characters import PLAIN, Character
 from mdashcore.virtual_device.config import Config, ConfigService, default_config, overlay
 from mdashcore.virtual_device.fs import FS_SIZE, FileSystem
@@ -30,7 +30,7 @@ __all__ = ["VirtualDevice"]
 
 STATS_INTERVAL: Final = 10.0  # seconds; as the device library of mDash reports
 LOG_INTERVAL: Final = 10.0  # seconds between heartbeat lines
-FACTORY_BUILD: Final = Build()
+FACTORY_BUILD: Final = FirmwareBuild()
 
 
 class VirtualDevice:
@@ -50,7 +50,7 @@ class VirtualDevice:
         device_id: str,
         folder: Path,
         *,
-        build: Build = FACTORY_BUILD,
+        build: FirmwareBuild = FACTORY_BUILD,
         character: Character = PLAIN,
         config: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.time,

@@ -29,7 +29,7 @@ import trio
 from mdashcore._errors import InvalidFirmware, RpcError
 from mdashcore.firmware import FirmwareLimits, read_image
 from mdashcore.virtual_device.board import ERROR, INFO, Board
-from mdashcore.virtual_device.boot import BootLoader, Build
+from mdashcore.virtual_device.boot import BootLoader, FirmwareBuild
 from mdashcore.virtual_device.characters import Character
 from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED, Args, Method
 
@@ -192,15 +192,15 @@ class FirmwareUpdater:
         self._enter(TransferState.SUCCESS, "Update applied, finalizing")
         self._board.reset_after(REBOOT_DELAY, f"update to {build.version} ({build.build_id})")
 
-    def _checked(self, slot: Path) -> Build:
+    def _checked(self, slot: Path) -> FirmwareBuild:
         """Return the build in an image, if this device may run it. Of a bare image only the digest is known."""
         with slot.open("rb") as file:
             image = read_image(file, name=slot.name, limits=FirmwareLimits(size=self._slot_size))
         running, manifest = self._boot.running, image.manifest
         if manifest is None:
-            build = Build(running.app, "unknown", image.sha256, running.platform)
+            build = FirmwareBuild(running.app, "unknown", image.sha256, running.platform)
         else:
-            build = Build(manifest.name, manifest.version, manifest.build_id, manifest.platform)
+            build = FirmwareBuild(manifest.name, manifest.version, manifest.build_id, manifest.platform)
         if build.platform.lower() != running.platform.lower():
             words = f"{WRONG_PLATFORM}: want {running.platform}, got {build.platform}"
             raise InvalidFirmware(words, device_words=WRONG_PLATFORM)

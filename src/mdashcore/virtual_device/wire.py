@@ -8,7 +8,7 @@ from typing import Final
 
 from mdashcore.virtual_device.characters import Character
 
-__all__ = ["Wire"]
+__all__ = ["CharacterWire"]
 
 _ERROR: Final = re.compile(r'("error":\{.*"message":)"(?:[^"\\]|\\.)*"')
 
@@ -17,7 +17,7 @@ _NAN: Final = '{"method":"Dash.Shadow.Update","params":{"state":{"reported":{"te
 _NO_METHOD: Final = '{"error":{"code":-32600,"message":"no method"}}'
 
 
-class Wire:
+class CharacterWire:
     """The frames of a device with a character, in the form that `Agent` expects."""
 
     def __init__(self, character: Character) -> None:

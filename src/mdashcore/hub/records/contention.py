@@ -2,7 +2,7 @@
 
 A store accepts one of several writes that expect the same version. The loser of such a `Race` reads again, pauses for a
 random moment and tries again. Of many writers most would lose most of the time. So the tasks of one process that write
-the same shadow do so one after the other, in `Turns`. Then only processes race, with one writer each.
+the same shadow do so one after the other, in `KeyedLocks`. Then only processes race, with one writer each.
 
 Other records need no turns: they have few writers, and a write that the store never answers delays no other.
 """
@@ -19,7 +19,7 @@ import attrs
 
 from mdashcore._errors import StorageError
 
-__all__ = ["AnyioSignal", "Contention", "Race", "Signal", "Turns"]
+__all__ = ["AnyioSignal", "Contention", "Race", "Signal", "KeyedLocks"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Contention:
     """Creates a signal for the event loop that the caller runs on."""
 
 
-class Turns:
+class KeyedLocks:
     """A lock for each key, which tasks get in the order in which they came.
 
     A free key costs an entry in a dict::

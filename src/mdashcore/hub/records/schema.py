@@ -34,7 +34,7 @@ __all__ = [
     "UPDATES",
     "UPDATE_HISTORIES",
     "USAGE",
-    "AccountUse",
+    "UsageRecord",
     "AdminRoster",
     "BrowserSession",
     "History",
@@ -85,7 +85,7 @@ def admin_entry(account: Account) -> str:
 
 
 @attrs.frozen
-class AccountUse:
+class UsageRecord:
     """The part of its limits that an account uses in the store."""
 
     devices: int = 0
@@ -95,7 +95,7 @@ class AccountUse:
     arriving: dict[str, int] = attrs.field(factory=dict)
     """Bytes reserved for images that are being uploaded, by the blob's key."""
 
-    def with_(self, what: str, number: int) -> AccountUse:
+    def with_(self, what: str, number: int) -> UsageRecord:
         """Return a copy with another number of `what`."""
         changes: dict[str, Any] = {what: number}
         return attrs.evolve(self, **changes)
@@ -241,7 +241,7 @@ ROLLOUT_MEMBERS: Final = Collection(
     "rollout_members", Member, key="ACCOUNT/ROLLOUT/DEVICE", holds="how the rollout goes on that device"
 )
 USAGE: Final = Collection(
-    "usage", AccountUse, key="ACCOUNT", holds="how much of its limits the account uses", exported=False
+    "usage", UsageRecord, key="ACCOUNT", holds="how much of its limits the account uses", exported=False
 )
 SESSIONS: Final = Collection(
     "sessions", BrowserSession, key="ACCOUNT/HASH", holds="a login of a browser", exported=False

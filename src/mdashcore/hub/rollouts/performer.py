@@ -168,7 +168,7 @@ class RolloutPerformer:
             if judged is present:
                 return
             if judged.state is RolloutState.ABORTED and present.state is not RolloutState.ABORTING:
-                judged = rollout.advance(present, rollout.DeadlinePassed(rollout.added(counts)), now=now)
+                judged = rollout.advance(present, rollout.RolloutDeadlinePassed(rollout.added(counts)), now=now)
             elif judged.state is RolloutState.ABORTED and not resolved:
                 # Another process may have let a device begin before it could read the abort: see `_begin`.
                 await self._resolve_all()

@@ -199,13 +199,13 @@ class UpdatePerformer:
                 return await self._ask(step, caller, reported)
             await caller.call(self.key, step.method, params, timeout=step.call_timeout)
         except RpcError as exc:
-            return ota.CallFailed(step.method, exc.code, exc.message)
+            return ota.StepFailed(step.method, exc.code, exc.message)
         except InvalidAnswer as exc:
             if isinstance(step, ota.End):
-                return ota.CallTimedOut(step.method)  # the device may have the image: the build that it runs decides
-            return ota.CallFailed(step.method, status_of(exc), str(exc), readable=False)
+                return ota.StepTimedOut(step.method)  # the device may have the image: the build that it runs decides
+            return ota.StepFailed(step.method, status_of(exc), str(exc), readable=False)
         except CallTimeout:
-            return ota.CallTimedOut(step.method)
+            return ota.StepTimedOut(step.method)
         except (DeviceOffline, NotFound):
             return ota.DeviceDisconnected()
         if isinstance(step, ota.Begin):
@@ -217,7 +217,7 @@ class UpdatePerformer:
     async def _ask(self, step: ota.Ask, caller: DeviceCaller, reported: ota.Build | None) -> ota.UpdateEvent:
         answers: list[dict[str, object]] = []
         answered, status = False, ota.Status.FAILED
-        failure: ota.UpdateEvent = ota.CallTimedOut(step.method)
+        failure: ota.UpdateEvent = ota.StepTimedOut(step.method)
         for method in step.methods:
             try:
                 answer = _json.decode(await caller.call(self.key, method, timeout=step.call_timeout))
@@ -227,7 +227,7 @@ class UpdatePerformer:
                 if method == step.method:
                     status = ota.Status.ANSWERED
             except RpcError as exc:
-                failure = ota.CallFailed(step.method, exc.code, exc.message)
+                failure = ota.StepFailed(step.method, exc.code, exc.message)
                 if ota.lacks_method(exc.code, exc.message):
                     answered = True  # the device works: it knows which methods it has
                     if method == step.method:

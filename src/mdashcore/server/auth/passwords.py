@@ -82,7 +82,7 @@ class Passwords:
         self._accounts = accounts
         self._secret = secret
         self._hasher = hasher or argon2.PasswordHasher(parallelism=1)
-        self._turns = _Turns(threads or check_threads())
+        self._turns = _LoginThreads(threads or check_threads())
         self._failures = LoginFailures()
         self._log = LoginLog()
         self._remembered: OrderedDict[bytes, float] = OrderedDict()  # with the time at which each expires
@@ -228,7 +228,7 @@ class Passwords:
         return hmac.digest(self._secret, _bytes(parts), hashlib.sha256)
 
 
-class _Turns:
+class _LoginThreads:
     """Gives the threads to the logins in the order of `LoginQueue`."""
 
     def __init__(self, threads: int) -> None:

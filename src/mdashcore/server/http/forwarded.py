@@ -20,7 +20,7 @@ import trio
 from mdashcore._errors import InvalidInput
 from mdashcore.server.asgi import App, Receive, Scope, Send
 
-__all__ = ["Client", "ProxiedApp", "Proxies", "hsts_header", "peer_of"]
+__all__ = ["ForwardedClient", "ProxiedApp", "Proxies", "hsts_header", "peer_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 
 @attrs.frozen
-class Client:
+class ForwardedClient:
     """The client at the far end of the proxies."""
 
     address: str
@@ -79,7 +79,7 @@ class Proxies:
         address = _parse(peer)
         return address is not None and self._trusts(address)
 
-    def client(self, peer: str, scheme: str, get: Callable[[str], str | None]) -> Client:
+    def client(self, peer: str, scheme: str, get: Callable[[str], str | None]) -> ForwardedClient:
         """Return the client of a request.
 
         Args:
@@ -88,7 +88,7 @@ class Proxies:
             get: returns the value of a header by its lower-case name; the values of several fields joined by commas.
         """
         address = _parse(peer)
-        near = Client(peer if address is None else str(address), scheme)
+        near = ForwardedClient(peer if address is None else str(address), scheme)
         if self._header is None:
             self._warn(near, get)
             return near
@@ -102,7 +102,7 @@ class Proxies:
             proto = _proto(get(FORWARDED_PROTO), hops)
         if found is None:
             return near
-        return Client(str(found), proto if proto in ("http", "https") else scheme)
+        return ForwardedClient(str(found), proto if proto in ("http", "https") else scheme)
 
     def _by_list(self, value: str) -> tuple[Address | None, int]:
         """Return the client's address, and the number of addresses from it to the right end."""
@@ -137,7 +137,7 @@ class Proxies:
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 
-    def _warn(self, near: Client, get: Callable[[str], str | None]) -> None:
+    def _warn(self, near: ForwardedClient, get: Callable[[str], str | None]) -> None:
         """Warn once that there seems to be a proxy: the logins of all its clients count as those of one client."""
         if self._warned or not (get("x-forwarded-for") or get(FORWARDED)):
             return

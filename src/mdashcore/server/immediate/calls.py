@@ -8,7 +8,7 @@ from mdashcore._errors import CallTimeout
 from mdashcore.identity import DeviceKey
 from mdashcore.server import operations
 from mdashcore.server.service import Service
-from mdashcore.trio.connections.link import Link, Outcome, late
+from mdashcore.trio.connections.link import Link, ResultCallback, late
 from mdashcore.trio.connections.user_calls import UPDATE_EVENTS
 
 __all__ = ["BegunCall", "begin_call"]
@@ -35,7 +35,7 @@ class BegunCall:
 
 
 async def begin_call(
-    service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None, done: Outcome
+    service: Service, key: DeviceKey, method: str, body: bytes, timeout: str | None, done: ResultCallback
 ) -> BegunCall | None:
     """Start `operations.call` without waiting for the answer.
 

@@ -14,7 +14,7 @@ import attrs
 
 from mdashcore._errors import Busy
 
-__all__ = ["Conduct", "Verdict"]
+__all__ = ["Conduct", "RejectionEffect"]
 
 MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; beyond that, the device with the oldest offence is forgotten
 
@@ -30,7 +30,7 @@ MOST_PENALTY: Final = 600.0  # seconds: a repaired device is back within minutes
 FORGIVEN: Final = 3600.0  # seconds after a penalty, after which the next one is the first again
 
 
-class Verdict(NamedTuple):
+class RejectionEffect(NamedTuple):
     """The consequences of a frame that was rejected."""
 
     notify: int
@@ -63,7 +63,7 @@ class Conduct:
         if record is not None and record.until > now:
             raise Busy("the device sent too much that cannot be read", retry_after=record.until - now)
 
-    def reject(self, token_hash: str, kind: str, now: float) -> Verdict:
+    def reject(self, token_hash: str, kind: str, now: float) -> RejectionEffect:
         """Count a frame that was rejected. Returns the consequences."""
         record = self._record(token_hash)
         record.times.append(now)
@@ -75,7 +75,7 @@ class Conduct:
             penalty = min(FIRST_PENALTY * 2.0**record.penalties, MOST_PENALTY)
             record.penalties = min(record.penalties + 1, 32)
             record.until = now + penalty
-        return Verdict(self.count(token_hash, kind, now), penalty)
+        return RejectionEffect(self.count(token_hash, kind, now), penalty)
 
     def count(self, token_hash: str, kind: str, now: float) -> int:
         """Count an event. Returns the number since the last notification if another one is due, else 0."""

@@ -41,14 +41,14 @@ class _Update(msgspec.Struct, gc=False):
     shadow: _Shadow | None = None
 
 
-class _Head(msgspec.Struct, gc=False):
+class _NotificationHead(msgspec.Struct, gc=False):
     """The members of a notification that a node reads."""
 
     id: str
     data: _Update | None = None
 
 
-_read_head = msgspec.json.Decoder(_Head).decode
+_read_head = msgspec.json.Decoder(_NotificationHead).decode
 
 
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):

@@ -24,7 +24,7 @@ from mdashcore._events import (
 )
 from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, direct_stream
 
-__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Handler", "Link", "Outcome", "PeerEvent", "late"]
+__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Handler", "Link", "ResultCallback", "PeerEvent", "late"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _METHOD: Final = b'"method"'
 _ESCAPE: Final = b"\\"  # the beginning of an escape, with which the method could be written too
 """A message without either is no request, and no notification."""
 
-Outcome: TypeAlias = Callable[[bytes | Exception], None]
+ResultCallback: TypeAlias = Callable[[bytes | Exception], None]
 """Called with the outcome of a call: the result as raw JSON, or the error."""
 
 PeerEvent = RequestReceived | NotificationReceived
@@ -108,7 +108,7 @@ class Link:
         self._writing = False
         self._latest: tuple[str, object] | None = None
         self._on_rejected = on_rejected
-        self._callers: dict[int, Outcome] = {}
+        self._callers: dict[int, ResultCallback] = {}
         stream.on_control = self._wake_writer
 
     async def run(self, handler: Handler) -> None:
@@ -149,7 +149,7 @@ class Link:
             self.abandon(id_)
         raise late(method, timeout)
 
-    def begin(self, method: str, params: object, done: Outcome) -> int:
+    def begin(self, method: str, params: object, done: ResultCallback) -> int:
         """Call the peer without waiting. Returns the call's id. Raises as `call`, except for the errors of an answer.
 
         Args:

@@ -197,7 +197,7 @@ class UpdateDriver:
         try:
             params = await self._persist(lambda: self._performer.params(step))
         except NotFound as exc:
-            self._calls.append(_Call(step, done=True, outcome=ota.CallFailed(step.method, NO_IMAGE, str(exc))))
+            self._calls.append(_Call(step, done=True, outcome=ota.StepFailed(step.method, NO_IMAGE, str(exc))))
             return True
         if self._released:
             return True
@@ -234,4 +234,4 @@ class UpdateDriver:
         with trio.move_on_after(max(left, 0.0)) as timer:
             await self._wakeup.wait()
         if timer.cancelled_caught:
-            await self._apply_event(ota.DeadlinePassed())
+            await self._apply_event(ota.UpdateDeadlinePassed())
