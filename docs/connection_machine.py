@@ -12,7 +12,7 @@ from pathlib import Path
 
 from _pages import main, replace_marked
 
-from mdashcore._lifecycle import TRANSITIONS, CallState, ConnectionState, RequestState
+from mdashcore._lifecycle import LIFECYCLE, CallState, ConnectionState, RequestState
 
 PAGE = Path(__file__).parent / "discussion" / "connection.md"
 
@@ -25,7 +25,7 @@ def drawing(states: type) -> str:
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {members[0]}"]
     labels: dict[tuple[str, str], list[str]] = {}
     left = set()
-    for (state, cause), outcome in TRANSITIONS.items():
+    for (state, cause), outcome in LIFECYCLE.items():
         if isinstance(state, states) and outcome.to is not state:
             labels.setdefault((state, outcome.to), []).append(cause.replace("`", "").replace(":", " –"))
             left.add(state)
@@ -37,7 +37,7 @@ def drawing(states: type) -> str:
 def table(states: type) -> str:
     """Return every arrow, also those that stay in a state."""
     lines = ["| State | Cause | Leads to | Event | Also |", "|---|---|---|---|---|"]
-    for (state, cause), outcome in TRANSITIONS.items():
+    for (state, cause), outcome in LIFECYCLE.items():
         if isinstance(state, states):
             target = "stays" if outcome.to is state else f"`{outcome.to}`"
             event = f"`{outcome.tells.__name__}`" if outcome.tells else ""

@@ -20,9 +20,9 @@ from _pages import ROOT, main, replace_marked
 PAGE = ROOT / "docs" / "discussion" / "security.md"
 PACKAGE = ROOT / "src" / "mdashcore"
 
-OTHER_FOLDERS = {"cli", "client", "testing", "virtual_device"}  # clients and test tools: they bound nothing of a service
+OTHER_FOLDERS = {"cli", "client", "testing", "virtual_device"}  # clients and test tools, which bound no service
 
-NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "VERSION"}  # numbers of protocols and formats
+NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "ARCHIVE_VERSION"}  # numbers of protocols and formats
 
 SETTINGS = (
     "mdashcore._connection.ConnectionLimits",

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from _pages import main, replace_marked
 
-from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, UpdateState
+from mdashcore.ota import STATE_LIMITS, UPDATE_ENDS, UPDATE_TRANSITIONS, UpdateState
 
 PAGE = Path(__file__).parent / "discussion" / "ota.md"
 
 
 def arrows() -> Iterator[tuple[UpdateState, UpdateState, str, str]]:
     """Yield from, to, the kind of event, and the condition in words; in the order of the table."""
-    for (state, event), cell in TRANSITIONS.items():
+    for (state, event), cell in UPDATE_TRANSITIONS.items():
         for arrow in cell:
             yield state, arrow.to, event.__name__, arrow.label or ("otherwise" if len(cell) > 1 else "")
 
@@ -37,7 +37,7 @@ def drawing() -> str:
         texts = [f"{event} ({', '.join(words)})" if any(words) else event for event, words in events.items()]
         text = r"\n".join(texts).replace(":", " –").replace(";", ",")  # neither is allowed in a label
         lines.append(f"    {state} --> {to}: {text}")
-    lines += [f"    {state} --> [*]" for state in UpdateState if state in ENDS]
+    lines += [f"    {state} --> [*]" for state in UpdateState if state in UPDATE_ENDS]
     return "\n".join([*lines, "```"])
 
 
@@ -54,7 +54,7 @@ def table() -> str:
 def limits() -> str:
     """Return the longest time of each state."""
     lines = ["| State | Without getting on | In all |", "|---|---|---|"]
-    lines += [f"| `{state}` | {_time(limit.idle)} | {_time(limit.total)} |" for state, limit in LIMITS.items()]
+    lines += [f"| `{state}` | {_time(limit.idle)} | {_time(limit.total)} |" for state, limit in STATE_LIMITS.items()]
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from mdashcore import documents
 from mdashcore.server.endpoints import Endpoint, Form
-from mdashcore.server.openapi import ENDPOINTS, errors_of
+from mdashcore.server.openapi import ALL_ENDPOINTS, errors_of
 
 PAGE = Path(__file__).parent / "reference" / "rest_api.md"
 
@@ -42,7 +42,7 @@ def overview(page: str) -> Iterator[str]:
     """A row for each endpoint, in the order of the page."""
     yield "| Endpoint | | For | Answers | Errors |"
     yield "|---|---|---|---|---|"
-    for endpoint in sorted(ENDPOINTS, key=lambda each: page.find(f"\n### `{heading_of(each)}`\n")):
+    for endpoint in sorted(ALL_ENDPOINTS, key=lambda each: page.find(f"\n### `{heading_of(each)}`\n")):
         heading = heading_of(endpoint)
         anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
         errors = [status for status in errors_of(endpoint) if status in endpoint.errors or status == 404]
@@ -131,7 +131,7 @@ def _cell(text: str) -> str:
 
 def written(page: str) -> str:
     """The page with its tables as the code has them."""
-    by_heading = {heading_of(each): each for each in ENDPOINTS}
+    by_heading = {heading_of(each): each for each in ALL_ENDPOINTS}
     parts = re.split(r"(?m)^(### `\w+ /\S*`)$", page)
     for index, part in enumerate(parts):
         heading = re.fullmatch(r"### `(.*)`", parts[index - 1]) if index else None

@@ -30,13 +30,13 @@ from websockets.streams import StreamReader
 from werkzeug.routing import Rule
 
 from mdashcore import _json
-from mdashcore.hub.feed import TOPIC, Feed, LogQuery
+from mdashcore.hub.feed import FEED_TOPIC, Feed, LogQuery
 from mdashcore.notifications import decode
 from mdashcore.server import static
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import ServiceSettings
-from mdashcore.testing.device import PATIENCE, ScriptedDevice, connect_device
+from mdashcore.testing.device import FRAME_TIMEOUT, ScriptedDevice, connect_device
 from mdashcore.trio.node import NodeSettings
 
 # How long laws are looked at; `make proofs` chooses the other one. Without a deadline: a busy machine is no failure.
@@ -168,7 +168,7 @@ class Person:
                 done.set()
 
             async def response() -> Response:
-                with trio.fail_after(PATIENCE):
+                with trio.fail_after(FRAME_TIMEOUT):
                     await done.wait()
                 return responses[0]
 
@@ -178,8 +178,8 @@ class Person:
     async def told(self, name: str, device: str | None = None) -> dict[str, Any]:
         """The newest notification of that name, waiting for the first."""
         hub = self.server.service.hub
-        with trio.fail_after(PATIENCE):
-            async with hub.bus.subscribe(TOPIC) as messages:
+        with trio.fail_after(FRAME_TIMEOUT):
+            async with hub.bus.subscribe(FEED_TOPIC) as messages:
                 if found := await hub.feed.query(self.name, LogQuery(name=name, device=device)):
                     return decode(found[-1])
                 async for message in messages:

@@ -17,7 +17,7 @@ from mdashcore._errors import NotFound, StorageError
 
 __all__ = ["BlobFiles"]
 
-SUFFIX: Final = ".blob"
+BLOB_SUFFIX: Final = ".blob"
 KEY_SUFFIX: Final = ".key"  # beside a blob whose file name does not contain its key
 WRITE_SIZE: Final = 2**18  # bytes that are collected for one call of a thread: the memory that a put needs
 
@@ -35,7 +35,7 @@ class BlobFiles:
     def __init__(self, folder: Path, files: Files | None = None) -> None:
         self._files = files or Files(folder)
         self._folder = str(folder)
-        self._keys = KeyFiles(self._files, self._folder, SUFFIX)
+        self._keys = KeyFiles(self._files, self._folder, BLOB_SUFFIX)
 
     async def clean(self) -> None:
         """Prepare the folder, and remove the leftovers of interrupted puts. Call this once, before any other method.
@@ -97,7 +97,7 @@ class BlobFiles:
 
 
 def _key_path(path: str) -> str:
-    return path.removesuffix(SUFFIX) + KEY_SUFFIX
+    return path.removesuffix(BLOB_SUFFIX) + KEY_SUFFIX
 
 
 def _read(path: str, offset: int, size: int) -> bytes | None:

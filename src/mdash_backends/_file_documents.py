@@ -29,7 +29,7 @@ from mdashcore.storage import Document
 
 __all__ = ["FileDocuments"]
 
-SUFFIX: Final = ".json"
+DOCUMENT_SUFFIX: Final = ".json"
 
 SCAN_PAGE: Final = 64  # documents read in one call of a thread: the call costs as much as reading a few
 SCAN_PAGE_BYTES: Final = 2**20  # after which such a page ends: the memory of a scan
@@ -88,7 +88,7 @@ class FileDocuments:
     def _keys(self, collection: str) -> KeyFiles:
         keys = self._collections.get(collection)
         if keys is None:
-            keys = KeyFiles(self._files, os.path.join(self._folder, file_name(collection)), SUFFIX)
+            keys = KeyFiles(self._files, os.path.join(self._folder, file_name(collection)), DOCUMENT_SUFFIX)
             self._collections[collection] = keys
         return keys
 

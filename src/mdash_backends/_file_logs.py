@@ -25,7 +25,7 @@ from mdashcore.storage import LogEntry, check_begin
 
 __all__ = ["FileLogs"]
 
-SUFFIX: Final = ".log"
+LOG_SUFFIX: Final = ".log"
 
 KEPT_STATES: Final = 1024  # logs whose first and next offset are kept in memory; those of others are read again
 
@@ -68,7 +68,7 @@ class FileLogs:
 
     def __init__(self, files: Files, folder: str) -> None:
         self._files = files
-        self._folders = KeyFiles(files, folder, SUFFIX)
+        self._folders = KeyFiles(files, folder, LOG_SUFFIX)
         self._logs: OrderedDict[str, _Log] = OrderedDict()
         self._repair = True
 

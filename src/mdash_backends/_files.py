@@ -24,13 +24,13 @@ from mdash_backends._modes import close_folder, create_file, make_folder
 from mdashcore import _json
 from mdashcore._errors import Damaged, InvalidInput, StorageError
 
-__all__ = ["Files", "NewFile", "FileLocks", "damaged", "failed", "json_text", "read_file"]
+__all__ = ["FileLocks", "Files", "NewFile", "damaged", "failed", "json_text", "read_file"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-THREADS: Final = 32  # a disk does about as many fsyncs at the same time; later calls wait here and not in a thread
-TEMPORARY: Final = ".tmp"  # a folder in the store; no name made from a key starts with a dot
+FILE_THREADS: Final = 32  # a disk does about as many fsyncs at the same time; later calls wait here and not in a thread
+TEMPORARY_FOLDER: Final = ".tmp"  # a folder in the store; no name made from a key starts with a dot
 MAX_DEPTH: Final = 256  # levels of a JSON text: parsers give up below a thousand, depending on the stack
 KNOWN_FOLDERS: Final = 4096  # folders that need no fsync of their own any more; beyond this the set starts again
 
@@ -81,9 +81,9 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder)
-        self._temporary = os.path.join(self.path, TEMPORARY)
+        self._temporary = os.path.join(self.path, TEMPORARY_FOLDER)
         self._numbers = itertools.count(1)
-        self._threads = CapacityLimiter(THREADS)
+        self._threads = CapacityLimiter(FILE_THREADS)
         self._known: set[str] = set()
         self._making = threading.Lock()
         self._rounds: dict[str, _Round] = {}

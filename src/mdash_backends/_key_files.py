@@ -19,12 +19,12 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Final
 
-from mdash_backends._files import Files, FileLocks
+from mdash_backends._files import FileLocks, Files
 from mdashcore._errors import InvalidInput
 
 __all__ = ["KeyFiles", "file_name"]
 
-LONG: Final = "%long"
+LONG_PREFIX: Final = "%long"
 MAX_NAME: Final = 140  # bytes of a file's name: file systems allow 255 or, encrypted, 143; an id of 128 characters fits
 MAX_PARTS: Final = 8  # folders and a name: keeps a path far below the 4096 bytes that Linux allows
 
@@ -46,7 +46,7 @@ class KeyFiles:
         self._files = files
         self.folder = folder
         self._suffix = suffix
-        self._long = os.path.join(folder, LONG)
+        self._long = os.path.join(folder, LONG_PREFIX)
         self._turns = FileLocks()
         self._listings: list[set[str]] = []
 

@@ -45,7 +45,7 @@ from mdashcore.storage import LogEntry
 
 __all__ = ["SegmentState", "append", "begin", "load", "member", "read", "remove_trimmed", "trim"]
 
-HEADER: Final = "log.json"
+HEADER_FILE: Final = "log.json"
 SEGMENT_BYTES: Final = (
     2**20
 )  # of a file; the next append begins another. A read goes through a whole one, in about 1 ms
@@ -95,7 +95,7 @@ def load(folder: str, name: str, *, repair: bool) -> SegmentState:
     Raises:
         StorageError: the log is damaged. The text names the file and the line.
     """
-    path = os.path.join(folder, HEADER)
+    path = os.path.join(folder, HEADER_FILE)
     data = read_file(path)
     if data is None:
         if os.path.isdir(folder) and _segments(folder):
@@ -245,7 +245,7 @@ def _write_header(files: Files, state: SegmentState) -> None:
 def _replace_header(files: Files, state: SegmentState) -> None:
     newest = b"null" if state.newest is None else b"%d" % state.newest
     header = b'{\n  "log": %b,\n  "first": %d,\n  "newest": %b\n}\n' % (_json.encode(state.name), state.first, newest)
-    files.replace(os.path.join(state.folder, HEADER), header)
+    files.replace(os.path.join(state.folder, HEADER_FILE), header)
 
 
 def _lines(offset: int, group: Sequence[tuple[float, Sequence[bytes]]]) -> tuple[bytes, int]:

@@ -21,7 +21,7 @@ from coredis.connection import BaseConnection
 from coredis.exceptions import RedisError
 
 from mdash_backends._bus_queue import BusQueue
-from mdash_backends._redis_client import ANY_SLOT, FAILURES, RedisClient, Target, reason
+from mdash_backends._redis_client import ANY_SLOT, REDIS_FAILURES, RedisClient, Target, reason
 from mdashcore._errors import StorageError
 
 __all__ = ["RedisBus"]
@@ -95,7 +95,7 @@ class RedisBus:
             return False
         try:
             self._connection.send_command(command, name)
-        except FAILURES:
+        except REDIS_FAILURES:
             return False
         return True
 
@@ -115,7 +115,7 @@ class RedisBus:
             while self._channels:
                 try:
                     await self._receive()
-                except* FAILURES as errors:
+                except* REDIS_FAILURES as errors:
                     self._lost(errors)
                 await anyio.sleep(RETRY_DELAY)
         finally:

@@ -25,7 +25,7 @@ from coredis.exceptions import MovedError, NoScriptError, RedisError
 
 from mdashcore._errors import StorageError
 
-__all__ = ["ANY_SLOT", "FAILURES", "RedisClient", "Script", "Target", "background_tasks", "reason", "slot_of"]
+__all__ = ["ANY_SLOT", "REDIS_FAILURES", "RedisClient", "Script", "Target", "background_tasks", "reason", "slot_of"]
 
 # coredis logs each failed try without its cause. Here failures are raised, and the caller logs them.
 logging.getLogger("coredis").setLevel(logging.CRITICAL)
@@ -35,15 +35,15 @@ MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothi
 MAX_WAIT: Final = 60.0  # seconds for one of those places, and for an answer of a server that answers others meanwhile:
 # the calls of 10 000 devices that come back together need 15 to 40 in all, on one busy core
 
-STEPS: Final = 8  # steps of a measured silence: more than the rounds of the event loop from a call to its answer
+SILENCE_STEPS: Final = 8  # of a measured silence: more than the rounds of the event loop from a call to its answer
 
 MAX_REDIRECTS: Final = 5  # redirects of one call in a cluster: more than a change of its topology causes
 
-SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
+HASH_SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
 
 ANY_SLOT: Final = -1  # for a command without keys: it goes to the node that the URL names
 
-FAILURES: Final = (RedisError, OSError, UnicodeError, BrokenResourceError, ClosedResourceError, EndOfStream)
+REDIS_FAILURES: Final = (RedisError, OSError, UnicodeError, BrokenResourceError, ClosedResourceError, EndOfStream)
 """The errors of a failed call: `TimeoutError` is an `OSError`, and a bad host name a `UnicodeError`."""
 
 
@@ -61,7 +61,7 @@ def reason(error: BaseException) -> str:
 
 def slot_of(tag: bytes) -> int:
     """Return the cluster slot of the keys that have this hash tag, given without its braces."""
-    return crc_hqx(tag, 0) % SLOTS
+    return crc_hqx(tag, 0) % HASH_SLOTS
 
 
 @attrs.frozen
@@ -81,7 +81,7 @@ class Target:
         return f"redis at {self.host}:{self.port}"
 
     async def connect(self, gate: CapacityLimiter | None = None) -> BaseConnection:
-        """Open a connection, which has yet to be run. Raises one of `FAILURES`, in time.
+        """Open a connection, which has yet to be run. Raises one of `REDIS_FAILURES`, in time.
 
         Args:
             gate: coredis acquires it before it parses messages that were not requested.
@@ -155,7 +155,7 @@ class RedisClient:
                     return await wire.call(*command)
                 except MovedError as exc:
                     wire = self._owners[slot] = self._wire(exc.host or wire.target.host, exc.port)
-        except FAILURES as exc:
+        except REDIS_FAILURES as exc:
             if wire.lost:
                 self._owners.pop(slot, None)  # a cluster without that node knows its successor
             raise StorageError(f"{wire.target}: {reason(exc)}") from exc
@@ -172,7 +172,9 @@ class RedisClient:
 
     def _wire(self, host: str, port: int) -> _NodeConnection:
         if (wire := self._wires.get((host, port))) is None:
-            wire = self._wires[host, port] = _NodeConnection(attrs.evolve(self.target, host=host, port=port), self._tasks)
+            wire = self._wires[host, port] = _NodeConnection(
+                attrs.evolve(self.target, host=host, port=port), self._tasks
+            )
         return wire
 
 
@@ -199,11 +201,11 @@ class _NodeConnection:
         return self._connection is None or not self._connection.usable
 
     async def call(self, *command: bytes | int) -> Any:
-        """Send a command and return its answer, or raise one of `FAILURES`, in time."""
+        """Send a command and return its answer, or raise one of `REDIS_FAILURES`, in time."""
         await self._enter()
         try:
             return await self._ask(command)
-        except FAILURES as exc:
+        except REDIS_FAILURES as exc:
             if self.lost:
                 self._failures += 1
                 self._failure = reason(exc)
@@ -242,8 +244,8 @@ class _NodeConnection:
         """
         told = connection.statistics
         silent = read = 0
-        while connection.usable and silent <= STEPS:
-            await anyio.sleep(self.target.timeout / STEPS)
+        while connection.usable and silent <= SILENCE_STEPS:
+            await anyio.sleep(self.target.timeout / SILENCE_STEPS)
             silent = silent + 1 if told.requests_pending and told.bytes_read == read else 0
             read = told.bytes_read
         if connection.usable:
@@ -272,7 +274,7 @@ class _NodeConnection:
             await self._tasks.start(connection.run)
             self._connection = dial.connection = connection
             self._tasks.start_soon(self._watch, connection)
-        except FAILURES as exc:
+        except REDIS_FAILURES as exc:
             dial.error = exc
         finally:
             self._dial = None

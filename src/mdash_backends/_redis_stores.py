@@ -32,7 +32,7 @@ from mdash_backends._redis_client import RedisClient, Script, slot_of
 from mdashcore._errors import NotFound, StorageError, TooLarge, VersionConflict
 from mdashcore.storage import Document, LogEntry, check_begin
 
-__all__ = ["ACTUAL", "RedisBlobs", "RedisDocuments", "RedisLogs", "documents_family", "encode_key", "log_family"]
+__all__ = ["ACTUAL_LUA", "RedisBlobs", "RedisDocuments", "RedisLogs", "documents_family", "encode_key", "log_family"]
 
 SCAN_PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB if each has 32 KiB
 
@@ -40,7 +40,7 @@ BLOB_PIECE: Final = 2**18  # bytes of a blob in one command: it delays the comma
 
 MAX_BLOB: Final = 2**29  # bytes: Redis' limit for a string
 
-STAGING: Final = 3600  # seconds after which an unfinished blob is removed; each piece starts them again
+STAGING_TIME: Final = 3600  # seconds after which an unfinished blob is removed; each piece starts them again
 
 MAX_TRIES: Final = 32  # exchanges that other writers may win meanwhile: more at the same time are a flood
 
@@ -48,18 +48,18 @@ MAX_EXACT: Final = 2**53  # a script's numbers are doubles
 
 MAX_OFFSET: Final = 2**63 - 1  # a stream's ids are unsigned 64-bit numbers; Redis' counters are signed
 
-NAMES: Final = 4096  # collections and logs whose key names are cached
+MAX_CACHED_NAMES: Final = 4096  # collections and logs whose key names are cached
 
 
 # A document's version, from the head of its value; 0 if there is none.
-ACTUAL = """
+ACTUAL_LUA = """
 local actual = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 19), '^%d+')) or 0
 if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= actual then return -1 - actual end
 """
 
 # KEYS: value, index, version; ARGV: expected or empty, key, body. The new version, or -1 - the present one.
 _PUT = Script(
-    ACTUAL
+    ACTUAL_LUA
     + """
 local version = redis.call('INCR', KEYS[3])
 redis.call('SET', KEYS[1], string.format('%.0f ', version) .. ARGV[3])
@@ -70,7 +70,7 @@ return version
 
 # KEYS: value, index; ARGV: expected or empty, key. 1; 0 if there was none; or as `_PUT`.
 _DELETE = Script(
-    ACTUAL
+    ACTUAL_LUA
     + """
 redis.call('ZREM', KEYS[2], ARGV[2])
 return redis.call('UNLINK', KEYS[1])
@@ -154,7 +154,7 @@ class _Family:
         return self.prefix + name
 
 
-@lru_cache(NAMES)
+@lru_cache(MAX_CACHED_NAMES)
 def _family(*parts: str) -> _Family:
     # A tag ends at its first closing brace: escaped in the parts, it ends where it should.
     tag = encode_key(":".join(part.replace("%", "%25").replace("}", "%7D") for part in parts))
@@ -364,7 +364,7 @@ class RedisBlobs:
     async def _append(self, generation: bytes, size: int, piece: bytes) -> int:
         if size + len(piece) > MAX_BLOB:
             raise TooLarge(f"a blob in Redis has at most {MAX_BLOB} bytes")
-        now = await self._client.run(_STAGE, self._family.slot, [self._data(generation)], piece, STAGING)
+        now = await self._client.run(_STAGE, self._family.slot, [self._data(generation)], piece, STAGING_TIME)
         if now != size + len(piece):
             raise StorageError("the blob came so slowly that its beginning has expired")
         return size + len(piece)

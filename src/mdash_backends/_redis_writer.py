@@ -6,7 +6,7 @@ In a cluster each of the two has a slot of its own, and no script can change bot
 from __future__ import annotations
 
 from mdash_backends._redis_client import RedisClient, Script
-from mdash_backends._redis_stores import ACTUAL, documents_family, encode_key, log_family
+from mdash_backends._redis_stores import ACTUAL_LUA, documents_family, encode_key, log_family
 from mdashcore._errors import VersionConflict
 
 __all__ = ["put_and_append"]
@@ -14,7 +14,7 @@ __all__ = ["put_and_append"]
 # KEYS: value, index, version, entries, end; ARGV: expected, key, body, time, entry. The new version and the offset
 # of the entry, or -1 - the version that is there.
 _PUT_AND_APPEND = Script(
-    ACTUAL
+    ACTUAL_LUA
     + """
 local version = redis.call('INCR', KEYS[3])
 redis.call('SET', KEYS[1], string.format('%.0f ', version) .. ARGV[3])

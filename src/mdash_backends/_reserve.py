@@ -12,7 +12,7 @@ import anyio
 
 from mdash_backends._file_documents import FileDocuments
 from mdash_backends._file_logs import FileLogs
-from mdash_backends._files import TEMPORARY, Files
+from mdash_backends._files import TEMPORARY_FOLDER, Files
 from mdash_backends._modes import create_file
 from mdashcore._errors import StorageError
 
@@ -20,7 +20,7 @@ __all__ = ["FileWriter"]
 
 _log = logging.getLogger("mdash_backends.filesystem")
 
-RESERVE: Final = 2**18  # bytes: the entries of a hundred documents that were being written when the disk became full
+RESERVE_SIZE: Final = 2**18  # bytes: the entries of a hundred documents that were being written as the disk filled
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -37,7 +37,7 @@ class FileWriter:
         self._files = files
         self._documents = documents
         self._logs = logs
-        self._path = os.path.join(files.path, TEMPORARY, "reserve")
+        self._path = os.path.join(files.path, TEMPORARY_FOLDER, "reserve")
         self._is_there = False
         self._making = anyio.Lock()
         self._removing = threading.Lock()
@@ -85,7 +85,7 @@ class FileWriter:
     def _make(self) -> None:
         descriptor = create_file(self._path, os.O_WRONLY | os.O_TRUNC)
         try:
-            os.posix_fallocate(descriptor, 0, RESERVE)
+            os.posix_fallocate(descriptor, 0, RESERVE_SIZE)
             os.fsync(descriptor)
         except BaseException:
             os.unlink(self._path)

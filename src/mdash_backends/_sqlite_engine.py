@@ -34,10 +34,10 @@ READERS: Final = 4  # a read is short; more threads would only wait for each oth
 WRITE_QUEUE: Final = 1024  # writes that wait for the next group; further writers wait for a place
 MAX_GROUP: Final = 256  # writes in one commit: by then an fsync costs each next to nothing, and the first has to wait
 MAX_DAMAGE: Final = 10  # lines about one table: a single bad page has a line for each of its rows
-BUSY: Final = 1.0  # seconds to wait for a lock: only an operator's own SQLite shell can hold one
+BUSY_TIMEOUT: Final = 1.0  # seconds to wait for a lock: only an operator's own SQLite shell can hold one
 
-READER = ("PRAGMA query_only = ON",)
-WRITER = (
+READER_PRAGMAS = ("PRAGMA query_only = ON",)
+WRITER_PRAGMAS = (
     "PRAGMA synchronous = FULL",  # a commit returns when it is on disk
     "PRAGMA cache_size = -16384",  # KiB: the inner pages of a database of gigabytes
 )
@@ -60,7 +60,7 @@ class _SqliteConnection:
         try:
             if self._db is None:
                 self._db = sqlite3.connect(
-                    self._uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
+                    self._uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
                 )
                 for pragma in self._pragmas:
                     self._db.execute(pragma)
@@ -92,13 +92,13 @@ class Engine:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = _SqliteConnection(path, WRITER, mode="rwc")
+        self._writer = _SqliteConnection(path, WRITER_PRAGMAS, mode="rwc")
         self._writer_thread = CapacityLimiter(1)  # limiters of its own: the shared threads could all be taken
         self._send, self._receive = anyio.create_memory_object_stream[_Write](WRITE_QUEUE)
         self._readers: queue.LifoQueue[_SqliteConnection] = queue.LifoQueue()  # the last one used has the warmest cache
         self._reader_threads = CapacityLimiter(READERS)
         for _ in range(READERS):
-            self._readers.put(_SqliteConnection(path, READER))
+            self._readers.put(_SqliteConnection(path, READER_PRAGMAS))
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a thread, on a connection that sees every acknowledged write.

@@ -30,7 +30,7 @@ from anyio import CancelScope, to_thread
 from mdash_backends._blob_files import BlobFiles
 from mdash_backends._file_documents import FileDocuments
 from mdash_backends._file_logs import FileLogs
-from mdash_backends._files import TEMPORARY, Files, damaged, read_file
+from mdash_backends._files import TEMPORARY_FOLDER, Files, damaged, read_file
 from mdash_backends._lock import LOCK_FILE, folder_of, hold_folder, refuse_folder, refuse_other_files, sync_folder
 from mdash_backends._modes import close_file, close_folder
 from mdash_backends._reserve import FileWriter
@@ -42,9 +42,9 @@ from mdashcore.storage import DURABLE, Backend
 __all__ = ["open_filesystem"]
 
 FOLDERS: Final = ("documents", "logs", "blobs")
-FORMAT: Final = 1
+FOLDER_FORMAT: Final = 1
 STORE_FILE: Final = "store.json"
-FIRST_FILES: Final = frozenset({LOCK_FILE, TEMPORARY, *FOLDERS, "lost+found"})
+FIRST_FILES: Final = frozenset({LOCK_FILE, TEMPORARY_FOLDER, *FOLDERS, "lost+found"})
 """The names that may exist before the store file: from a first start that was interrupted, or from the file system."""
 VERSION_BLOCK: Final = 1024  # versions for one write of store.json: it then costs a put next to nothing
 
@@ -121,8 +121,8 @@ class _Versions:
             found = _decode(data)
         except _json.DECODE_ERRORS as exc:
             raise damaged(self._path, data, exc) from exc
-        if found.format != FORMAT:
-            raise StorageError(f"{self._path} is of format {found.format}; this program knows format {FORMAT}")
+        if found.format != FOLDER_FORMAT:
+            raise StorageError(f"{self._path} is of format {found.format}; this program knows format {FOLDER_FORMAT}")
         self._last = self._reserved = found.highest_version
 
     def next(self, above: int) -> int:
@@ -143,6 +143,6 @@ class _Versions:
                 self._reserve(self._last)
 
     def _reserve(self, highest: int) -> None:
-        self._files.replace(self._path, b'{\n  "format": %d,\n  "highest_version": %d\n}\n' % (FORMAT, highest))
+        self._files.replace(self._path, b'{\n  "format": %d,\n  "highest_version": %d\n}\n' % (FOLDER_FORMAT, highest))
         sync_folder(Path(self._files.path))
         self._reserved = highest

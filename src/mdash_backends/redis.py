@@ -49,9 +49,9 @@ from mdashcore.storage import DURABLE, ORDERED, SHARED, Backend
 
 __all__ = ["open_redis"]
 
-PORT: Final = 6379  # the registered one
+DEFAULT_PORT: Final = 6379  # the registered one
 
-FORMAT: Final = 1
+REDIS_FORMAT: Final = 1
 """The form of keys and values, in the key ``{PREFIX:format}``: a later form is not read as if it were this one."""
 
 MAX_TIMEOUT: Final = 60.0  # seconds: after that a caller has gone
@@ -97,7 +97,7 @@ def _parse(url: str) -> _Config:
     """Parse a URL. Errors never show it, because it may hold a password."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, PORT if parts.port is None else parts.port
+        host, port = parts.hostname, DEFAULT_PORT if parts.port is None else parts.port
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise InvalidInput("the Redis URL is not well-formed; percent-encode what is special in a password") from None
@@ -202,10 +202,10 @@ async def _check_format(client: RedisClient, tag: bytes) -> None:
     stored = await client.call(slot, b"GET", key)
     if stored is None:
         with suppress(StorageError):  # a server that is full is opened all the same
-            await client.call(slot, b"SET", key, FORMAT, b"NX")
-    elif stored != b"%d" % FORMAT:
+            await client.call(slot, b"SET", key, REDIS_FORMAT, b"NX")
+    elif stored != b"%d" % REDIS_FORMAT:
         found = stored[:20].decode(errors="replace")
-        raise StorageError(f"{client.target}: the data is of format {found}; this program knows format {FORMAT}")
+        raise StorageError(f"{client.target}: the data is of format {found}; this program knows format {REDIS_FORMAT}")
 
 
 async def _ask(client: RedisClient, *command: bytes) -> dict[str, str]:

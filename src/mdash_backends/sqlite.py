@@ -26,9 +26,9 @@ from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry, che
 
 __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
 
-DATABASE: Final = "mdash.db"
-BLOBS: Final = "blobs"
-RESERVE: Final = "reserve"
+DATABASE_FILE: Final = "mdash.db"
+BLOBS_FOLDER: Final = "blobs"
+RESERVE_FILE: Final = "reserve"
 
 RESERVE_BYTES: Final = 2**16  # twice the index that SQLite makes for its log at each start
 
@@ -237,14 +237,14 @@ def _integer(number: int) -> int:
 
 def _close(folder: Path) -> None:
     """Let only the owner read a store. SQLite gives its further files the mode of the database."""
-    close_folder(folder / BLOBS)
-    os.close(create_file(folder / DATABASE, os.O_WRONLY))
+    close_folder(folder / BLOBS_FOLDER)
+    os.close(create_file(folder / DATABASE_FILE, os.O_WRONLY))
     for suffix in ("-wal", "-shm"):  # of a server that was killed
-        close_file(folder / f"{DATABASE}{suffix}")
+        close_file(folder / f"{DATABASE_FILE}{suffix}")
 
 
 def _free_reserve(folder: Path) -> None:
-    (folder / RESERVE).unlink(missing_ok=True)
+    (folder / RESERVE_FILE).unlink(missing_ok=True)
 
 
 def _allocate_reserve(folder: Path) -> None:
@@ -252,10 +252,10 @@ def _allocate_reserve(folder: Path) -> None:
     end.
     """
     try:
-        with open(create_file(folder / RESERVE, os.O_WRONLY), "wb") as file:
+        with open(create_file(folder / RESERVE_FILE, os.O_WRONLY), "wb") as file:
             file.write(bytes(RESERVE_BYTES))
     except OSError:
-        (folder / RESERVE).unlink(missing_ok=True)
+        (folder / RESERVE_FILE).unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -269,17 +269,17 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
     folder = folder_of(url)
     refuse_folder(folder, "store.json", "a store of plain files: its URL begins with file://")
     with hold_folder(folder):
-        files = Files(folder / BLOBS)
+        files = Files(folder / BLOBS_FOLDER)
         try:
             await files.run(files.path, files.prepare)
-            await files.run(str(folder / DATABASE), _close, folder)
-            await files.run(str(folder / RESERVE), _free_reserve, folder)
-            async with open_engine(folder / DATABASE) as engine:
-                await files.run(str(folder / RESERVE), _allocate_reserve, folder)
+            await files.run(str(folder / DATABASE_FILE), _close, folder)
+            await files.run(str(folder / RESERVE_FILE), _free_reserve, folder)
+            async with open_engine(folder / DATABASE_FILE) as engine:
+                await files.run(str(folder / RESERVE_FILE), _allocate_reserve, folder)
                 yield Backend(
                     SqliteDocuments(engine),
                     SqliteLogs(engine),
-                    BlobFiles(folder / BLOBS, files),
+                    BlobFiles(folder / BLOBS_FOLDER, files),
                     MemoryBus(),
                     frozenset({DURABLE, ORDERED}),
                     engine.check,

@@ -63,7 +63,7 @@ __all__ = [
     "AlreadyExists",
     "AnswerTooLarge",
     "Busy",
-    "StepTimedOut",
+    "CallTimedOut",
     "CallTimeout",
     "Conflict",
     "Connection",

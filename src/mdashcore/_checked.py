@@ -12,7 +12,7 @@ from mdashcore._errors import InvalidSetting
 
 __all__ = ["Check", "checked", "instance", "mapping", "number", "whole"]
 
-SHOWN: Final = 40  # characters of a wrong value that an error shows
+SHOWN_CHARACTERS: Final = 40  # characters of a wrong value that an error shows
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ class Check:
             if self.secret:
                 raise InvalidSetting(f"'{name}' has to be {self.wanted}")
             words = repr(value)
-            shown = words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
+            shown = words if len(words) <= SHOWN_CHARACTERS else f"{words[:SHOWN_CHARACTERS]}…"
             raise InvalidSetting(f"'{name}' has to be {self.wanted}, and is {shown}")
 
     def __call__(self, instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:

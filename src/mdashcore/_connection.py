@@ -39,7 +39,7 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
-from mdashcore._salvage import ENDS, salvage
+from mdashcore._salvage import END_SIZE, salvage
 from mdashcore.jsonrpc import ErrorObject, Invalid, RawJson, Request, Response
 
 __all__ = ["Connection", "ConnectionLimits"]
@@ -53,7 +53,7 @@ _BROKEN: Final = {
     NOT_UTF8: "a text frame that is not UTF-8",
 }
 
-SHOWN: Final = 128  # bytes of a rejected frame that are kept, so that an operator can see how it begins
+SHOWN_BYTES: Final = 128  # bytes of a rejected frame that are kept, so that an operator can see how it begins
 
 
 @attrs.frozen(field_transformer=checked)
@@ -218,7 +218,7 @@ class Connection:
             self._receive_invalid(message, None)
             self._reject_invalid(message, data)
         else:
-            self.receive_broken(TOO_LARGE, len(data), data[:ENDS], data[-ENDS:])
+            self.receive_broken(TOO_LARGE, len(data), data[:END_SIZE], data[-END_SIZE:])
 
     def receive_broken(self, kind: str, size: int | None, head: bytes = b"", tail: bytes = b"") -> None:
         """Process the parts that a transport has kept of a frame that cannot be accepted as a whole.
@@ -230,7 +230,7 @@ class Connection:
         Args:
             kind: the defect of the frame, as in `FrameRejected`.
             size: bytes of the frame; `None` if it is unknown.
-            head: the first bytes of the frame. `ENDS` of them are examined.
+            head: the first bytes of the frame. `END_SIZE` of them are examined.
             tail: the last bytes of the frame, in the same way.
 
         Raises:
@@ -317,7 +317,7 @@ class Connection:
 
     def _reject(self, kind: str, reason: str, size: int | None, head: bytes) -> None:
         self._rejected += 1
-        self._emit(FrameRejected(kind, reason, size, head[:SHOWN], self._rejected))
+        self._emit(FrameRejected(kind, reason, size, head[:SHOWN_BYTES], self._rejected))
 
     def events(self) -> list[Event]:
         """Return all events since the last call, oldest first."""

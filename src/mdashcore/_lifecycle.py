@@ -16,7 +16,7 @@ import attrs
 from mdashcore._errors import LocalProtocolError, RemoteProtocolError
 from mdashcore._events import CallTimedOut, ConnectionClosed, RequestReceived, ResponseReceived
 
-__all__ = ["TRANSITIONS", "CallState", "ConnectionState", "LifecycleStep", "RequestState", "State"]
+__all__ = ["LIFECYCLE", "CallState", "ConnectionState", "LifecycleStep", "RequestState", "State"]
 
 
 class ConnectionState(StrEnum):
@@ -86,5 +86,5 @@ def _table() -> dict[tuple[State, str], LifecycleStep]:
     }
 
 
-TRANSITIONS: Final[Mapping[tuple[State, str], LifecycleStep]] = MappingProxyType(_table())
+LIFECYCLE: Final[Mapping[tuple[State, str], LifecycleStep]] = MappingProxyType(_table())
 """(state, cause) → effects. A pair that is not here changes nothing."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["ENDS", "SalvagedFrame", "salvage"]
+__all__ = ["END_SIZE", "SalvagedFrame", "salvage"]
 
-ENDS: Final = 2**12  # bytes of each end: real frames have the id before or behind all large members
+END_SIZE: Final = 2**12  # bytes of each end: real frames have the id before or behind all large members
 
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]|[^\s{}\[\],:"]++|"', re.DOTALL)
 
@@ -47,9 +47,9 @@ def salvage(head: bytes, tail: bytes = b"") -> SalvagedFrame:
     >>> salvage(b'{"id":7,"error":{"code":500,"message":}}')
     SalvagedFrame(id=b'7', is_request=False)
     """
-    members = _first_members(head[:ENDS])
+    members = _first_members(head[:END_SIZE])
     for key in (b'"id"', b'"method"'):
-        if key not in members and (value := _last_member(tail[-ENDS:], key)) is not None:
+        if key not in members and (value := _last_member(tail[-END_SIZE:], key)) is not None:
             members[key] = value
     id_ = members.get(b'"id"', b"")
     is_request = not _REQUEST.isdisjoint(members) and _ANSWER.isdisjoint(members)

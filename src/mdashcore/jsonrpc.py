@@ -251,8 +251,8 @@ def _invalid_request(text: RawJson) -> Invalid:
 
 def _parse_error(why: str, text: bytes) -> Invalid:
     """Return the error for a text that is not JSON, with the id and the kind that can be recovered."""
-    is_whole = len(text) <= _salvage.ENDS or _json.balanced(text)  # else the end may belong to a nested value
-    found = _salvage.salvage(text, text[_salvage.ENDS :] if is_whole else b"")
+    is_whole = len(text) <= _salvage.END_SIZE or _json.balanced(text)  # else the end may belong to a nested value
+    found = _salvage.salvage(text, text[_salvage.END_SIZE :] if is_whole else b"")
     id_ = found.id if found.id is not None and len(found.id) <= MAX_ID else None
     return Invalid(ErrorObject(PARSE_ERROR, f"Parse error: {why}"), id_, found.is_request)
 

@@ -28,7 +28,7 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore._trees import values_equal
 
-__all__ = ["ANY", "Facts", "Selection", "Term", "parse", "parse_place", "parse_term"]
+__all__ = ["ANY_DEVICE", "Facts", "Selection", "Term", "parse", "parse_place", "parse_term"]
 
 MAX_TERMS: Final = 16  # of a filter: each is evaluated for each device
 
@@ -112,7 +112,7 @@ class Selection:
         return any(term.field == "shadow" for term in self.terms)
 
 
-ANY: Final = Selection()
+ANY_DEVICE: Final = Selection()
 """The selection of every device."""
 
 

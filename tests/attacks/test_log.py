@@ -185,7 +185,7 @@ def messages(seed: int, count: int) -> Iterator[bytes]:
 async def test_no_bytes_of_a_stranger_make_a_traceback(open_attacked: Any, tls: bool, seeds: int, count: int) -> None:
     """Odd requests of every kind, alone and one behind the other, by clients that read and others that do not; over TLS
     also where TLS is expected, and is not what comes. The server works as before."""
-    constants = {"mdashcore.server.gateway.HEAD_TIMEOUT": 2.0, "mdashcore.server.http.connection.LINGER": 0.2}
+    constants = {"mdashcore.server.gateway.HEAD_TIMEOUT": 2.0, "mdashcore.server.http.connection.LINGER_TIME": 0.2}
     async with open_attacked(tls=tls, constants=constants, settings={"body_timeout": 0.3}) as server:
         await server.account("alice")
 

@@ -408,7 +408,7 @@ def test_a_cancelled_append_that_led_others(
     disk: Disk, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who was to write for others, and is cancelled while there is no thread for it, leaves the work to them."""
-    monkeypatch.setattr("mdash_backends._files.THREADS", 1)
+    monkeypatch.setattr("mdash_backends._files.FILE_THREADS", 1)
 
     async def scenario() -> None:
         async with store(tmp_path) as backend:

@@ -524,7 +524,9 @@ def test_a_blob_that_nobody_finishes_expires(redis_server: Any, url: str, run: R
         for _ in range(2):
             yield b"x" * 300_000
             (key,) = redis_server.command("KEYS", "*:data:*")
-            assert _redis_stores.STAGING - PATIENCE < redis_server.command("TTL", key) <= _redis_stores.STAGING
+            assert (
+                _redis_stores.STAGING_TIME - PATIENCE < redis_server.command("TTL", key) <= _redis_stores.STAGING_TIME
+            )
             redis_server.command("EXPIRE", key, "100")
 
     async def test() -> None:

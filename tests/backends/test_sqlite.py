@@ -69,7 +69,7 @@ def shell(folder: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def commits_held(folder: Path) -> Iterator[None]:
-    """While this lasts, no commit can begin: what is written waits, at most for `BUSY`."""
+    """While this lasts, no commit can begin: what is written waits, at most for `BUSY_TIMEOUT`."""
     with shell(folder) as db:
         db.execute("BEGIN IMMEDIATE")
         yield
@@ -79,7 +79,7 @@ def commits_held(folder: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test on a busy machine may hold commits for longer than a service should wait."""
-    monkeypatch.setattr(_sqlite_engine, "BUSY", 20.0)
+    monkeypatch.setattr(_sqlite_engine, "BUSY_TIMEOUT", 20.0)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ async def test_reads_do_not_wait_for_a_commit(folder: Path) -> None:
 @LOOPS
 def test_an_error_is_everybodys(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a commit fails, each of its writers gets an error of its own, with the cause; those who come later do not."""
-    monkeypatch.setattr(_sqlite_engine, "BUSY", 0.05)
+    monkeypatch.setattr(_sqlite_engine, "BUSY_TIMEOUT", 0.05)
 
     async def main() -> None:
         async with opened(tmp_path) as backend:

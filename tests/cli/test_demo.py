@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from mdashcore import Unauthenticated
-from mdashcore.cli.demo import DEVICES, _folder_for_path, register, renew_key
+from mdashcore.cli.demo import DEMO_DEVICES, _folder_for_path, register, renew_key
 from mdashcore.identity import DeviceKey
 
 THREE = ["lamp", "meter", "pump"]
@@ -153,7 +153,7 @@ def test_a_folder_keeps_the_devices(start_demo, mdash, tmp_path):
 async def test_a_store_that_remembers(server):
     """Started again over the same store, the demo gives its devices new tokens and has one key; what the devices
     are told to be stays as people left it."""
-    hub, (lamp, *_) = server.service.hub, DEVICES
+    hub, (lamp, *_) = server.service.hub, DEMO_DEVICES
     await server.service.ensure_user("demo", "x", admin=True)
     old_token, old_key = await register(hub, lamp), await renew_key(hub)
     await hub.shadows.update(DeviceKey("demo", "lamp"), {"state": {"desired": {"on": True}}})

@@ -13,7 +13,7 @@ import pytest
 import mdashcore
 from mdashcore import CallTimeout, Forbidden, InvalidInput, NotFound, StorageError, Unauthenticated
 from mdashcore.cli import cli
-from mdashcore.cli.exits import MEANING, CliError, Exit, describe, exit_of_status
+from mdashcore.cli.exits import EXIT_MEANINGS, CliError, Exit, describe, exit_of_status
 
 
 def commands(command=cli, path=()):
@@ -133,8 +133,8 @@ def test_help_loads_little():
 def test_exit_codes_are_told(mdash):
     """The help has the whole table of exit codes."""
     out = mdash("--help").out
-    assert set(MEANING) == set(Exit)
-    for code, meaning in MEANING.items():
+    assert set(EXIT_MEANINGS) == set(Exit)
+    for code, meaning in EXIT_MEANINGS.items():
         assert re.search(rf"^ +{code} {re.escape(meaning)}$", out, re.MULTILINE)
 
 

@@ -16,11 +16,11 @@ from websockets.sync.client import connect
 
 from mdashcore.cli.client import Credentials, Remote
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.cli.ota import OUTCOMES
+from mdashcore.cli.ota import UPDATE_EXITS
 from mdashcore.cli.ota_display import UpdateDisplay
 from mdashcore.cli.ota_watch import _Watch
 from mdashcore.firmware import write_image
-from mdashcore.ota import ENDS, UpdateState
+from mdashcore.ota import UPDATE_ENDS, UpdateState
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_failures(demo, mdash, args, code, words):
 
 def test_every_end_has_an_exit_code():
     """No state in which an update can stay leaves the command without an answer."""
-    assert set(OUTCOMES) == ENDS | {UpdateState.UNCOMMITTED, UpdateState.QUEUED}
+    assert set(UPDATE_EXITS) == UPDATE_ENDS | {UpdateState.UNCOMMITTED, UpdateState.QUEUED}
 
 
 @pytest.mark.parametrize(("answers", "ends"), [([422], "CliError"), ([503, 422], "waits"), ([503, 200], "waits")])

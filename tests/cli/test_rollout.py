@@ -10,10 +10,10 @@ from itertools import count
 import pytest
 from rich.console import Console
 
-from mdashcore.cli.rollout import OUTCOMES
+from mdashcore.cli.rollout import ROLLOUT_EXITS
 from mdashcore.cli.rollout_watch import RolloutDisplay, _table
 from mdashcore.firmware import write_image
-from mdashcore.rollout import ENDS, RolloutState
+from mdashcore.rollout import ROLLOUT_ENDS, RolloutState
 
 NUMBERS = count()
 
@@ -236,8 +236,8 @@ def test_the_live_table(demo, mdash, made):
 
 def test_every_state_is_on_the_way_or_has_an_exit_code():
     """The watching ends wherever nothing happens by itself any more."""
-    assert set(OUTCOMES) == set(RolloutState) - {RolloutState.RUNNING, RolloutState.ABORTING}
-    assert set(OUTCOMES) >= ENDS
+    assert set(ROLLOUT_EXITS) == set(RolloutState) - {RolloutState.RUNNING, RolloutState.ABORTING}
+    assert set(ROLLOUT_EXITS) >= ROLLOUT_ENDS
 
 
 def test_devices_are_filtered(demo, mdash, device):

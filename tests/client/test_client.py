@@ -36,7 +36,7 @@ from mdashcore.client._errors import error_of
 from mdashcore.client._notifications import Notifications
 from mdashcore.client._socket import ClientSocket
 from mdashcore.client._updates import perform_update
-from mdashcore.ota import ENDS, UpdateState
+from mdashcore.ota import UPDATE_ENDS, UpdateState
 from mdashcore.server import errors
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import open_server
@@ -383,7 +383,7 @@ async def test_an_update_ends_although_its_end_was_not_told(
                     {},
                     queue=True,
                     progress=lambda update: queued.set(),
-                    until=ENDS,
+                    until=UPDATE_ENDS,
                 )
     assert update["state"] == UpdateState.CANCELED
 

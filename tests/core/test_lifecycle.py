@@ -19,7 +19,7 @@ from mdashcore import (
     ResponseReceived,
     RpcError,
 )
-from mdashcore._lifecycle import TRANSITIONS, CallState, ConnectionState, LifecycleStep, RequestState, State
+from mdashcore._lifecycle import LIFECYCLE, CallState, ConnectionState, LifecycleStep, RequestState, State
 
 LIMITS = ConnectionLimits(max_requests=1, max_outbox=100, max_events=2)
 DEADLINE = 10.0
@@ -132,7 +132,9 @@ def seen(kind: State, connection: Connection, told: list[object]) -> State:
     return RequestState.DROPPED if connection.closed else RequestState.UNANSWERED
 
 
-def check(state: State, connection: Connection, told: list[object], act: Callable[[Connection], object]) -> LifecycleStep:
+def check(
+    state: State, connection: Connection, told: list[object], act: Callable[[Connection], object]
+) -> LifecycleStep:
     """What an act brings about."""
     raised = None
     try:
@@ -146,14 +148,14 @@ def check(state: State, connection: Connection, told: list[object], act: Callabl
     return LifecycleStep(to, tells, sends, raised)
 
 
-ARROWS = [(state, cause) for state, cause in TRANSITIONS if cause not in BEGINNINGS]
+ARROWS = [(state, cause) for state, cause in LIFECYCLE if cause not in BEGINNINGS]
 
 
 @pytest.mark.parametrize(("state", "cause"), ARROWS)
 def test_every_arrow(state: State, cause: str) -> None:
     """It leads where the table says, with that event, that frame and that error."""
     connection, told = brought_to(state)
-    wanted = TRANSITIONS[state, cause]
+    wanted = LIFECYCLE[state, cause]
     found = check(state, connection, told, CAUSES[type(state)][cause])
     if isinstance(state, ConnectionState):  # a flood is answered for a while
         found = LifecycleStep(found.to, found.tells, wanted.sends, found.raises)
@@ -164,7 +166,7 @@ NO_ARROWS = [
     (state, cause)
     for kind, causes in CAUSES.items()
     for state, cause in product(kind, causes)
-    if (state, cause) not in TRANSITIONS and state not in (CallState.UNCALLED, RequestState.UNSEEN)
+    if (state, cause) not in LIFECYCLE and state not in (CallState.UNCALLED, RequestState.UNSEEN)
     if (state, cause) != (RequestState.ANSWERED, "the connection closes")  # that is the conversation's arrow
     and not (isinstance(state, CallState) and cause == "the connection closes")
 ]
@@ -180,7 +182,7 @@ def test_every_pair_without_an_arrow(state: State, cause: str) -> None:
 @pytest.mark.parametrize("cause", BEGINNINGS)
 def test_how_calls_and_requests_come_to_be(cause: str) -> None:
     """Each beginning leads where the table says."""
-    ((state, wanted),) = [(state, outcome) for (state, found), outcome in TRANSITIONS.items() if found == cause]
+    ((state, wanted),) = [(state, outcome) for (state, found), outcome in LIFECYCLE.items() if found == cause]
     connection = Connection(LIMITS)
     found = check(state, connection, [], BEGINNINGS[cause])
     if "max_requests" in cause:
@@ -192,4 +194,4 @@ def test_how_calls_and_requests_come_to_be(cause: str) -> None:
 def test_every_cause_of_the_table_is_known() -> None:
     """And none is made up."""
     known = {cause for causes in CAUSES.values() for cause in causes} | set(BEGINNINGS)
-    assert {cause for _, cause in TRANSITIONS} == known
+    assert {cause for _, cause in LIFECYCLE} == known

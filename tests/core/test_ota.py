@@ -15,25 +15,22 @@ from rows import every_row
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
 from mdashcore.ota import (
-    ENDS,
-    LIMITS,
     MAX_CHUNK_SIZE,
-    TIMES,
-    TRANSITIONS,
+    STATE_LIMITS,
+    TIME_FIELDS,
+    UPDATE_ENDS,
+    UPDATE_TRANSITIONS,
     Ask,
     Begin,
     BeginAccepted,
     Build,
     BuildReported,
-    StepFailed,
-    StepTimedOut,
     CancelRequested,
     ChunkAccepted,
     Commit,
     CommitAccepted,
     CommitRequested,
     CommitUnsupported,
-    UpdateDeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
     End,
@@ -44,8 +41,11 @@ from mdashcore.ota import (
     Session,
     Started,
     Status,
+    StepFailed,
+    StepTimedOut,
     TransferEnded,
     Update,
+    UpdateDeadlinePassed,
     UpdateEvent,
     UpdateImage,
     UpdateState,
@@ -62,7 +62,7 @@ from mdashcore.ota import (
 from mdashcore.ota._actions import waiting_reason
 
 S = UpdateState
-LIVE = [state for state in UpdateState if state not in ENDS]
+LIVE = [state for state in UpdateState if state not in UPDATE_ENDS]
 EVENTS: tuple[type, ...] = get_args(UpdateEvent)
 
 ZIP = UpdateImage(name="fw.zip", size=2500, sha256="00" * 32, build_id="new", version="2.0", platform="esp32")
@@ -121,21 +121,21 @@ def failed(method: str, message: str = "some trouble") -> StepFailed:
 class TestTheTable:
     def test_every_live_state_can_be_left_and_no_end_can(self) -> None:
         """Ends are exactly the states without an arrow."""
-        assert {state for state, _ in TRANSITIONS} == set(LIVE)
+        assert {state for state, _ in UPDATE_TRANSITIONS} == set(LIVE)
 
     def test_every_live_state_has_limits_and_an_arrow_for_them(self) -> None:
         """An update nobody hears of ends all the same."""
-        assert set(LIMITS) == set(LIVE)
-        assert all((state, UpdateDeadlinePassed) in TRANSITIONS for state in LIVE)
+        assert set(STATE_LIMITS) == set(LIVE)
+        assert all((state, UpdateDeadlinePassed) in UPDATE_TRANSITIONS for state in LIVE)
 
     def test_every_end_is_reached(self) -> None:
         """No state is there for show."""
-        targets = {arrow.to for arrows in TRANSITIONS.values() for arrow in arrows}
+        targets = {arrow.to for arrows in UPDATE_TRANSITIONS.values() for arrow in arrows}
         assert targets == set(UpdateState)
 
     def test_a_drawing_finds_words_for_every_arrow(self) -> None:
         """Only the last arrow of a cell may be without a condition, and each condition has words."""
-        for arrows in TRANSITIONS.values():
+        for arrows in UPDATE_TRANSITIONS.values():
             assert all(arrow.label for arrow in arrows[:-1])
             assert len({arrow.label for arrow in arrows}) == len(arrows)
 
@@ -161,7 +161,7 @@ SITUATIONS: dict[str, Update] = {
     "on trial, reconnected": after(uncommitted(), *LOST_LINK),
     "on trial, unsaid": after(rebooted(), plain(KEPT)),
     "on trial, healthy": after(uncommitted(auto_commit=True, commit_after=1), UpdateDeadlinePassed(), now=NOW + 1),
-    **{end.value: attrs.evolve(queued(), state=end) for end in sorted(ENDS)},
+    **{end.value: attrs.evolve(queued(), state=end) for end in sorted(UPDATE_ENDS)},
 }
 HAPPENINGS: dict[str, UpdateEvent] = {
     "started": Started(OLD),
@@ -391,7 +391,7 @@ EFFECTS: dict[str, dict[str, UpdateState]] = {
         **dict.fromkeys(LINK, S.UNCOMMITTED),
         "deadline": S.TIMED_OUT,
     },
-    **{end.value: {} for end in ENDS},
+    **{end.value: {} for end in UPDATE_ENDS},
 }
 
 
@@ -412,7 +412,7 @@ class TestTheWholeWalk:
             update = advance(update, event, now=now)
             now = next_deadline(update)
         result = advance(update, event, now=now or NOW + 1)
-        arrows = TRANSITIONS.get((update.state, type(event)), ())
+        arrows = UPDATE_TRANSITIONS.get((update.state, type(event)), ())
         assert result == update or result.state in {arrow.to for arrow in arrows}
         expected = EFFECTS[situation].get(happening)
         if expected is None:
@@ -1229,8 +1229,8 @@ events = st.one_of(
     st.builds(NewerUpdateQueued),
     st.builds(UpdateDeadlinePassed),
 )
-starts = st.sampled_from([SITUATIONS[name] for name in SITUATIONS if name not in {end.value for end in ENDS}])
-LONGEST = sum(limit.total for limit in LIMITS.values()) * 3 + 600 * 4 + 300  # every state in all 3 attempts
+starts = st.sampled_from([SITUATIONS[name] for name in SITUATIONS if name not in {end.value for end in UPDATE_ENDS}])
+LONGEST = sum(limit.total for limit in STATE_LIMITS.values()) * 3 + 600 * 4 + 300  # every state in all 3 attempts
 
 
 def deadlines_until_the_end(update: Update) -> int:
@@ -1348,9 +1348,9 @@ class TestAnotherClock:
     def test_every_time_is_moved(self):
         """Each field that can hold seconds of a clock, and no other."""
         floats = [field.name for field in attrs.fields(Update) if "float" in str(field.type)]
-        assert sorted(floats) == sorted(TIMES)
-        update = attrs.evolve(queued(), **dict.fromkeys(TIMES, 1000.0))
-        assert {getattr(moved(update, -500.0), name) for name in TIMES} == {500.0}
+        assert sorted(floats) == sorted(TIME_FIELDS)
+        update = attrs.evolve(queued(), **dict.fromkeys(TIME_FIELDS, 1000.0))
+        assert {getattr(moved(update, -500.0), name) for name in TIME_FIELDS} == {500.0}
 
     def test_the_words_follow(self):
         """Where a reason names a time of the day, it is that of the new clock."""

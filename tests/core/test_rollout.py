@@ -15,15 +15,14 @@ from mdashcore import ota
 from mdashcore._errors import InvalidInput
 from mdashcore.rollout import (
     BATCH,
-    ENDS,
     MAX_MEMBERS,
-    TRANSITIONS,
+    ROLLOUT_ENDS,
+    ROLLOUT_TRANSITIONS,
     AbortRequested,
     AllEnded,
     Approved,
     Cause,
     Counts,
-    RolloutDeadlinePassed,
     ErrorsExceeded,
     Member,
     Outcome,
@@ -33,6 +32,7 @@ from mdashcore.rollout import (
     ResumeRequested,
     RetryRequested,
     Rollout,
+    RolloutDeadlinePassed,
     RolloutState,
     Settled,
     SuccessMissed,
@@ -111,13 +111,13 @@ def test_every_state_and_event(state, event):
     else:
         assert after.state is wanted
         assert after.changed == (NOW + 5 if wanted is not state else NOW)
-    assert ((state, event) in TRANSITIONS) == (wanted is not None)
-    assert state not in ENDS or wanted is None
+    assert ((state, event) in ROLLOUT_TRANSITIONS) == (wanted is not None)
+    assert state not in ROLLOUT_ENDS or wanted is None
 
 
 def test_every_state_leads_to_an_end():
     """By its own deadline, whatever else happens or does not."""
-    for state in set(RolloutState) - ENDS:
+    for state in set(RolloutState) - ROLLOUT_ENDS:
         rollout = in_state(state)
         counts = (Counts(updating=10), Counts(pending=90), Counts(pending=900))
         for _ in range(2):
@@ -130,7 +130,7 @@ def test_every_state_leads_to_an_end():
 @pytest.mark.parametrize("state", [RolloutState.PAUSED, RolloutState.ABORTED, RolloutState.COMPLETED])
 def test_where_a_person_has_to_look_there_is_a_reason(state):
     """Whatever has led there."""
-    for (before, event), transition in TRANSITIONS.items():
+    for (before, event), transition in ROLLOUT_TRANSITIONS.items():
         if transition.to is state and before is not RolloutState.ABORTING:
             assert advance(in_state(before), EVENTS[event], now=NOW).reason
 
@@ -345,7 +345,7 @@ def test_a_rollout_has_devices(members):
 # Outcomes
 
 
-@every_row("state", sorted(ota.ENDS))
+@every_row("state", sorted(ota.UPDATE_ENDS))
 @every_row("started", [None, NOW])
 @every_row("paused", [True, False])
 def test_every_end_of_an_update_is_an_outcome(state, started, paused):

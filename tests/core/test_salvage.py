@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdashcore._salvage import ENDS, SalvagedFrame, salvage
+from mdashcore._salvage import END_SIZE, SalvagedFrame, salvage
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just('{"id":99,"method":"'),
@@ -73,7 +73,7 @@ def test_the_ends_of_a_sound_frame(result: Any, order: list[str], head: int, tai
 @pytest.mark.parametrize("unit", [b'\\"', b'"', b"{", b"[]", b",", b'"a":', b'{"id":', b',"id":1', b"\\", b'"id":"'])
 def test_time_is_linear(unit: bytes) -> None:
     """However the ends are made, they take milliseconds."""
-    text = unit * ENDS
+    text = unit * END_SIZE
     started = time.perf_counter()
     salvage(b'{"a":' + text, text)
     assert time.perf_counter() - started < 0.5

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mdashcore import firmware
-from mdashcore.cli.ota import OUTCOMES
-from mdashcore.ota import ENDS, LIMITS, TRANSITIONS, UpdateState
+from mdashcore.cli.ota import UPDATE_EXITS
+from mdashcore.ota import STATE_LIMITS, UPDATE_ENDS, UPDATE_TRANSITIONS, UpdateState
 from mdashcore.ota._reports import ErrorMeaning, judge
 
 ROOT = Path(__file__).parents[2]
@@ -25,19 +25,21 @@ def test_the_drawing_leaves_nothing_out(page):
     """Every pair of states with an arrow between them, every end, and every row of the table."""
     text = page("docs/discussion/ota.md").text
     drawn = set(re.findall(r"^    (\w+) --> (\w+): ", text, re.MULTILINE))
-    there = {(state.value, arrow.to.value) for (state, _), cell in TRANSITIONS.items() for arrow in cell}
+    there = {(state.value, arrow.to.value) for (state, _), cell in UPDATE_TRANSITIONS.items() for arrow in cell}
     assert drawn == {(one, other) for one, other in there if one != other}
-    assert set(re.findall(r"^    (\w+) --> \[\*\]$", text, re.MULTILINE)) == {state.value for state in ENDS}
+    assert set(re.findall(r"^    (\w+) --> \[\*\]$", text, re.MULTILINE)) == {state.value for state in UPDATE_ENDS}
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*) \| (?:stays|`\w+`) \|$", text, re.MULTILINE)
-    assert len(rows) == sum(map(len, TRANSITIONS.values()))
-    assert all(re.search(rf"^\| `{state}` \| \d+ (d|min) \| \d+ (d|min) \|$", text, re.MULTILINE) for state in LIMITS)
+    assert len(rows) == sum(map(len, UPDATE_TRANSITIONS.values()))
+    assert all(
+        re.search(rf"^\| `{state}` \| \d+ (d|min) \| \d+ (d|min) \|$", text, re.MULTILINE) for state in STATE_LIMITS
+    )
 
 
 def test_what_happens_at_a_power_cut_is_said_for_each_state(page):
     """Of the device and of the server, for each state in which there is something to lose."""
     section = page("docs/discussion/ota.md").section("## What happens at a power cut")
     device, server = section.split("Of the **server**")
-    for state in set(UpdateState) - ENDS:
+    for state in set(UpdateState) - UPDATE_ENDS:
         assert f"`{state}`" in device
         assert f"`{state}`" in server
 
@@ -48,7 +50,7 @@ def test_how_the_command_ends(page):
     shown = {}
     for names, code in re.findall(r"^\| (`.*?) \| (\d+) \|$", section, re.MULTILINE):
         shown |= dict.fromkeys(re.findall(r"`([A-Z_]+)`", names), int(code))
-    assert shown == {state.value: int(code) for state, code in OUTCOMES.items()}
+    assert shown == {state.value: int(code) for state, code in UPDATE_EXITS.items()}
 
 
 def test_the_errors_of_the_guide_are_those_of_devices(page):
@@ -56,7 +58,7 @@ def test_the_errors_of_the_guide_are_those_of_devices(page):
     text = page("docs/how_to_guides/update_the_firmware.md").text
     assert "already in progress" in text
     assert judge("Update already in progress") is ErrorMeaning.BUSY
-    assert {state for state in ENDS if f"`{state}`" in text.split("## When it does not work")[1]} >= {
+    assert {state for state in UPDATE_ENDS if f"`{state}`" in text.split("## When it does not work")[1]} >= {
         "REJECTED",
         "ALREADY_INSTALLED",
         "FAILED",

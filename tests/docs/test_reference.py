@@ -23,16 +23,16 @@ import mdashcore
 from mdashcore import _errors, notifications, ota, rollout
 from mdashcore._errors import STATUS
 from mdashcore.cli import cli
-from mdashcore.cli.exits import MEANING
+from mdashcore.cli.exits import EXIT_MEANINGS
 from mdashcore.hub import Hub
 from mdashcore.hub.deltas import DELTA_METHOD
 from mdashcore.hub.device_session import DEVICE_METHODS
 from mdashcore.hub.limits import PER_PROCESS
-from mdashcore.server.api.compatibility import ELSEWHERE, instead_of
+from mdashcore.server.api.compatibility import MOVED_PATHS, instead_of
 from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.server.metrics.app import METRICS_PATH
-from mdashcore.server.openapi import ENDPOINTS
+from mdashcore.server.openapi import ALL_ENDPOINTS
 from mdashcore.server.service import ServiceSettings
 from mdashcore.storage import open_backend
 
@@ -78,7 +78,7 @@ def first_column(text: str) -> set[str]:
 
 def test_every_endpoint_is_documented_and_no_other(rest):
     """The endpoints are those of the one table, and the metrics of the server, which are off until configured."""
-    there = {f"{each.method} {each.path.replace('<', ':').replace('>', '')}" for each in ENDPOINTS}
+    there = {f"{each.method} {each.path.replace('<', ':').replace('>', '')}" for each in ALL_ENDPOINTS}
     there.add(f"GET {METRICS_PATH}")
     documented = re.findall(r"^### `(\w+ /\S*)`$", rest.text, re.MULTILINE)
     assert len(documented) == len(set(documented))
@@ -148,7 +148,7 @@ def test_what_is_not_served_is_on_the_page(page):
     """The paths of the page are those that the server knows words for, and more of the same."""
     asked = [row[0].strip("`") for row in rows(page("docs/reference/compatibility.md").section("## Not served"))]
     assert all(instead_of(path) for path in asked if path.startswith("/"))
-    assert all(any(path.startswith(known) for path in asked) for known in ELSEWHERE)
+    assert all(any(path.startswith(known) for path in asked) for known in MOVED_PATHS)
 
 
 def _write_firmware(path: Path) -> None:
@@ -215,13 +215,13 @@ def _emitted_names() -> set[str]:
 def test_every_state_of_an_update_is_documented(told):
     """With a mark for those that are ends."""
     shown = {row[0].strip("`"): row[2] == "✓" for row in rows(told.section("## Firmware updates")) if "`" in row[0]}
-    assert shown == {state.value: state in ota.ENDS for state in ota.UpdateState}
+    assert shown == {state.value: state in ota.UPDATE_ENDS for state in ota.UpdateState}
 
 
 def test_every_state_of_a_rollout_is_documented(told):
     """With a mark for those that are ends."""
     shown = {row[0].strip("`"): row[2] == "✓" for row in rows(told.section("## Rollouts")) if "`" in row[0]}
-    assert shown == {state.value: state in rollout.ENDS for state in rollout.RolloutState}
+    assert shown == {state.value: state in rollout.ROLLOUT_ENDS for state in rollout.RolloutState}
 
 
 def test_every_member_of_a_rollout_s_request_is_documented(rest):
@@ -357,7 +357,7 @@ def _options_there(command: click.Command) -> dict[str, str | None]:
 def test_every_exit_code_is_documented(configuration):
     """And no other."""
     shown = {int(code) for code, _ in rows(configuration.section("## Exit codes")) if code.isdigit()}
-    assert shown == {int(code) for code in MEANING}
+    assert shown == {int(code) for code in EXIT_MEANINGS}
 
 
 # Python

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mdashcore.cli.device import CHARACTERS as NAMES
+from mdashcore.cli.device import CHARACTER_NAMES as NAMES
 from mdashcore.virtual_device import CHARACTERS
 
 

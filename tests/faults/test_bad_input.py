@@ -19,7 +19,7 @@ from mdashcore._connection import ConnectionLimits
 from mdashcore.hub.feed import LogQuery
 from mdashcore.identity import DeviceKey
 from mdashcore.server.run import RunningServer
-from mdashcore.testing.device import PATIENCE, connect_device
+from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio.node import NodeSettings
 
 FrameBytes = Callable[..., bytes]
@@ -466,10 +466,10 @@ async def test_a_client_that_goes_away_in_the_middle_of_an_upload(
                     f"POST /api/v2/devices/d1/ota HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.key}\r\n".encode()
                 )
                 await raw.send(head + os.urandom(100_000))
-                with trio.fail_after(PATIENCE):
+                with trio.fail_after(FRAME_TIMEOUT):
                     while not server.service.uploads.of("alice"):
                         await trio.lowlevel.checkpoint()
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(FRAME_TIMEOUT):
                 while server.service.uploads.of("alice"):
                     await trio.lowlevel.checkpoint()
         assert [key async for key in hub.blobs.scan()] == []
@@ -513,7 +513,7 @@ async def test_a_device_that_connects_in_a_busy_loop(
                 assert (await response()).json() == "last"
             assert len(server.service.node.devices) == 2
             assert (await alice.http.get("/devices/d1")).json()["online"] is True
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(FRAME_TIMEOUT):
         while (await alice.http.get("/devices/d1")).json()["online"]:
             pass
     assert memory() - before < ROOM

@@ -16,7 +16,7 @@ from forked import Piped, piped
 from websockets.frames import Opcode
 
 from mdashcore import _json
-from mdashcore.testing.device import PATIENCE, connect_device
+from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 
@@ -91,7 +91,7 @@ async def child_server(**config: Any) -> AsyncIterator[Child]:
     """A server that runs, and accepts connections."""
     async with piped("-c", SERVER, _json.encode(config).decode()) as process:
         line = b""
-        with trio.fail_after(4 * PATIENCE):
+        with trio.fail_after(4 * FRAME_TIMEOUT):
             while not line.endswith(b"\n"):
                 line += await process.output.receive_some()
         yield Child(process, **_json.decode(line))
@@ -131,7 +131,7 @@ async def test_a_server_goes_on_while_load_balancers_look_elsewhere(open_raw: An
         async with connect_device(child.device_url, child.tokens["d1"]):
             assert (await http.get(f"{child.url}/readyz")).json()["status"] == "ready"
             child.process.send_signal(signal.SIGTERM)
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(FRAME_TIMEOUT):
                 while (answer := await http.get(f"{child.url}/readyz")).status_code == 200:  # noqa: ASYNC110 - its own word
                     await trio.sleep(0.01)
             assert (answer.status_code, answer.json()["error"]["message"]) == (503, "not ready: accepting")

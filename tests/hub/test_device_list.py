@@ -12,7 +12,7 @@ from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, Memor
 from mdashcore._errors import NotFound
 from mdashcore.hub import Hub
 from mdashcore.hub.pausing import never_pause
-from mdashcore.hub.presence import OFFLINE
+from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.identity import DeviceKey
 from mdashcore.selection import parse
 from mdashcore.storage import ORDERED, Backend
@@ -97,7 +97,7 @@ def test_what_is_damaged_takes_out_itself(tools, make_hub, caplog):
     assert sorted(found) == IDS
     damaged = {id: each.damaged for id, each in found.items() if each.damaged}
     assert damaged == {"A": ("presence", "shadow"), "b": ("device",), "z": ("presence",)}
-    assert found["A"].presence == OFFLINE
+    assert found["A"].presence == OFFLINE_RECORD
     assert found["b"].shadow.reported == {"n": 1}
     assert caplog.text.count("cannot be read") == 4
     caplog.clear()

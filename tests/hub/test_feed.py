@@ -42,7 +42,7 @@ def test_a_notification_has_an_offset_and_a_time(tools, feed):
 
 async def test_the_bus_has_what_the_log_has(feed):
     """Under one topic for all accounts; the message says whose it is."""
-    async with feed._bus.subscribe(module.TOPIC) as messages:
+    async with feed._bus.subscribe(module.FEED_TOPIC) as messages:
         await feed.emit("al.i-c@e+", "n", "d1", b'" 7 {} "')
         account, item = Feed.parse(await messages.__anext__())
     assert (account, item.offset) == ("al.i-c@e+", 0)
@@ -178,7 +178,7 @@ def test_large_notifications_are_few(tools):
     feed = Feed(MemoryLogs(), MemoryBus(), now=lambda: 0.0, keep_bytes=2**20)
     for _ in range(1000):
         emit(tools, feed, "n", data=b'"%b"' % (b"x" * 2**17))
-    assert len(feed._logs._logs["notifications/alice"]) <= module.MARKS + 1
+    assert len(feed._logs._logs["notifications/alice"]) <= module.SIZE_MARKS + 1
     assert [note["offset"] for note in query(tools, feed, limit=1000)][-1] == 999
 
 

@@ -7,7 +7,7 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdashcore.hub.presence import OFFLINE, Presence
+from mdashcore.hub.presence import OFFLINE_RECORD, Presence
 from mdashcore.identity import DeviceKey
 
 
@@ -18,9 +18,9 @@ def make(tools):
 def test_a_device_that_never_connected(tools):
     """Offline, and never seen."""
     presence = make(tools)
-    assert tools.run(presence.get(DeviceKey("alice", "d1"))) == OFFLINE
+    assert tools.run(presence.get(DeviceKey("alice", "d1"))) == OFFLINE_RECORD
     assert tools.run(presence.of("alice")) == {}
-    assert (OFFLINE.online, OFFLINE.last_seen, OFFLINE.session) == (False, None, 0)
+    assert (OFFLINE_RECORD.online, OFFLINE_RECORD.last_seen, OFFLINE_RECORD.session) == (False, None, 0)
 
 
 def test_a_connection_comes_and_goes(tools):

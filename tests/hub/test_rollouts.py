@@ -20,7 +20,7 @@ from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.rollout import Counts, Member, Outcome, RolloutState, ordered, parse_request
-from mdashcore.rollout._judgement import SETTLED
+from mdashcore.rollout._judgement import SETTLED_TIME
 from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0
@@ -260,13 +260,13 @@ NIGHT = {"start": "00:00", "end": "04:00"}
     ("changes", "asked", "later", "counts_as_open"),
     [
         ({}, {}, 0, True),
-        ({}, {}, SETTLED, False),
-        ({"counts": (Counts(pending=9, updating=1),)}, {}, SETTLED, True),
-        ({"phase_started": ()}, {}, SETTLED, True),
-        ({"state": RolloutState.PAUSED}, {}, SETTLED, True),
-        ({"state": RolloutState.COMPLETED}, {}, SETTLED, False),
-        ({"next_start": NOW + 60}, {}, SETTLED, True),
-        ({}, {"window": NIGHT}, SETTLED, True),
+        ({}, {}, SETTLED_TIME, False),
+        ({"counts": (Counts(pending=9, updating=1),)}, {}, SETTLED_TIME, True),
+        ({"phase_started": ()}, {}, SETTLED_TIME, True),
+        ({"state": RolloutState.PAUSED}, {}, SETTLED_TIME, True),
+        ({"state": RolloutState.COMPLETED}, {}, SETTLED_TIME, False),
+        ({"next_start": NOW + 60}, {}, SETTLED_TIME, True),
+        ({}, {"window": NIGHT}, SETTLED_TIME, True),
     ],
     ids=["just begun", "only waits", "one updates", "no phase", "paused", "ended", "begins soon", "window closed"],
 )

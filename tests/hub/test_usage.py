@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mdash_backends.memory import MemoryBlobs, MemoryDocuments
 from mdashcore._errors import AlreadyExists, InsufficientStorage, LimitReached, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.images import STEP
+from mdashcore.hub.images import RESERVED_STEP
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.records.schema import UsageRecord
 from mdashcore.hub.usage import Usage
@@ -141,7 +141,7 @@ def test_what_was_not_made_takes_no_place(tools, hub):
     assert tools.run(hub.usage.of("alice")) == UsageRecord(1, 0, 0)
 
 
-@pytest.mark.parametrize("limit", [2 * STEP + 10, STEP // 2])
+@pytest.mark.parametrize("limit", [2 * RESERVED_STEP + 10, RESERVED_STEP // 2])
 @pytest.mark.parametrize("more", [0, 1])
 def test_an_image_may_be_as_large_as_what_is_left(tools, backend, limit, more):
     """To the byte, although room is made in larger steps."""

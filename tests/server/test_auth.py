@@ -174,7 +174,7 @@ async def test_basic_works_on_the_whole_api(alice):
 
 async def test_wrong_passwords_lock_the_name(alice, bob, monkeypatch):
     """After ten, 429 with the time to wait, for the right password too; keys and other names go on working."""
-    monkeypatch.setattr(login_failures, "LOCK", 0.5)
+    monkeypatch.setattr(login_failures, "LOCK_TIME", 0.5)
     async with alice.as_user("wrong") as wrong, alice.as_user() as right, bob.as_user() as other:
         for _ in range(login_failures.MAX_FAILURES):
             assert (await wrong.get("/me")).status_code == 401

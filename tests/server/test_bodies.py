@@ -12,7 +12,7 @@ from rows import every_row
 from mdashcore._errors import Busy, Overloaded
 from mdashcore.server.endpoints import SMALL_BODY
 from mdashcore.server.http.bodies import LOG_INTERVAL, Bodies
-from mdashcore.server.openapi import ENDPOINTS
+from mdashcore.server.openapi import ALL_ENDPOINTS
 
 TAKERS = {
     ("POST", "/api/v2/devices"),
@@ -35,7 +35,7 @@ TAKERS = {
 
 def test_which_routes_take_a_body() -> None:
     """These, and no others; what a stranger may send, and what only has names and passwords, has 4 KiB."""
-    limits = {(each.method, each.path): each.body_limit(1_000_000) for each in ENDPOINTS}
+    limits = {(each.method, each.path): each.body_limit(1_000_000) for each in ALL_ENDPOINTS}
     assert {each for each, limit in limits.items() if limit} == TAKERS
     small = {path for (_, path), limit in limits.items() if limit == SMALL_BODY}
     assert {path.removeprefix("/api/v2/") for path in small} == {

@@ -18,13 +18,13 @@ import pytest
 import trio
 
 from mdashcore import firmware
-from mdashcore.hub.feed import TOPIC
+from mdashcore.hub.feed import FEED_TOPIC
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update, UpdateState
 from mdashcore.rollout import RolloutState as RolloutState
 from mdashcore.rollout import added
 from mdashcore.trio.background import Backoff
-from mdashcore.virtual_device import CHARACTERS, FirmwareBuild, Character, VirtualDevice
+from mdashcore.virtual_device import CHARACTERS, Character, FirmwareBuild, VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
 PATIENCE = 90.0  # seconds: many times what the whole takes on a quiet machine
@@ -209,7 +209,7 @@ async def test_a_rollout_to_all_of_them(fleet):
     assert answer.status_code == 201, answer.text
     rollouts, id = fleet.alice.server.service.hub.rollouts, answer.json()["id"]
     with trio.fail_after(PATIENCE):
-        async with fleet.alice.server.service.hub.bus.subscribe(TOPIC) as messages:
+        async with fleet.alice.server.service.hub.bus.subscribe(FEED_TOPIC) as messages:
             while not (ended := await rollouts.get("alice", id)).ended:
                 while b'"rollout.' not in await anext(messages):
                     pass

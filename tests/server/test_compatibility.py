@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from mdashcore.server.api.compatibility import ELSEWHERE, instead_of
+from mdashcore.server.api.compatibility import MOVED_PATHS, instead_of
 
 
-@pytest.mark.parametrize("known", ELSEWHERE)
+@pytest.mark.parametrize("known", MOVED_PATHS)
 @pytest.mark.parametrize("more", ["", "/", "/rpc/Sys.GetInfo"])
 async def test_a_path_of_another_service(alice: Any, anyone: Any, known: str, more: str) -> None:
     """404 with what to use instead; under the API's prefix for those only that may ask."""
     for method in ("GET", "POST"):
         answer = await alice.http.request(method, f"{known}{more}", params={"access_token": alice.key})
-        words = f"nothing is served at /api/v2{known}{more}: {ELSEWHERE[known]}"
+        words = f"nothing is served at /api/v2{known}{more}: {MOVED_PATHS[known]}"
         assert (answer.status_code, answer.json()["error"]) == (404, {"code": 404, "message": words})
         assert (await anyone.request(method, f"{known}{more}")).status_code == 401
     answer = await anyone.get(f"{alice.server.url}{known}{more}")
-    assert answer.json()["error"]["message"] == f"nothing is served at {known}{more}: {ELSEWHERE[known]}"
+    assert answer.json()["error"]["message"] == f"nothing is served at {known}{more}: {MOVED_PATHS[known]}"
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v2/users", "/api/v2/datas", "/api/v2/m", "/api/v2/m/devices", "/x/data"])

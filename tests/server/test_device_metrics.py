@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub.device_list import ListedDevice
-from mdashcore.hub.presence import OFFLINE
+from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.identity import Device
 from mdashcore.selection import parse_place
@@ -26,7 +26,7 @@ NOW = 1_700_000_000
 def listed(name: str = "Lamp", **reported: Any) -> ListedDevice:
     """A device that reported so at `NOW`."""
     shadow, _ = Shadow().update({"state": {"reported": reported}}, now=NOW)
-    return ListedDevice(Device("alice", "lamp", name, "", 0.0), OFFLINE, shadow)
+    return ListedDevice(Device("alice", "lamp", name, "", 0.0), OFFLINE_RECORD, shadow)
 
 
 def text_of(device: ListedDevice, *places: str, now: float = NOW, open_metrics: bool = True) -> str:
@@ -102,7 +102,7 @@ async def test_a_store_that_fails_is_an_error(alice: Any, server: Any, monkeypat
     """Not half of the devices, which a graph would show as removed."""
 
     async def broken(*_: Any) -> Any:
-        yield ListedDevice(Device("alice", "lamp", "", "", 0.0), OFFLINE, Shadow())
+        yield ListedDevice(Device("alice", "lamp", "", "", 0.0), OFFLINE_RECORD, Shadow())
         raise StorageError("away")
 
     monkeypatch.setattr(server.service.hub.device_list, "select", broken)

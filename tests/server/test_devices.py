@@ -19,9 +19,9 @@ from mdashcore.hub import Hub, LogQuery
 from mdashcore.identity import DeviceKey
 from mdashcore.server.api import devices
 from mdashcore.storage import open_backend
-from mdashcore.testing.device import PATIENCE, connect_device
+from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio.node import open_node
-from mdashcore.trio.turns import SLICE
+from mdashcore.trio.turns import WORK_SLICE
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ async def test_a_large_fleet_is_listed_without_stopping_others(alice, monkeypatc
         return encode(*arguments)
 
     monkeypatch.setattr(devices, "_document", counted)
-    monkeypatch.setattr("mdashcore.trio.turns.perf_counter", lambda: encoded * SLICE / 4)
+    monkeypatch.setattr("mdashcore.trio.turns.perf_counter", lambda: encoded * WORK_SLICE / 4)
     hub = alice.server.service.hub
     state = {"state": {"reported": {f"k{n}": {"a": n} for n in range(20)}}}
     for n in range(400):
@@ -364,7 +364,7 @@ class Gate:
         fields = f"Host: x\r\nAuthorization: Bearer {person.key}\r\nContent-Length: {len(body)}\r\n\r\n"
         async with open_raw(person.server) as raw:
             await raw.send(f"{request} HTTP/1.1\r\n{fields}".encode() + body)
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(FRAME_TIMEOUT):
                 await self.written.wait()
         await trio.testing.wait_all_tasks_blocked(0.05)
         self.open.set()
@@ -382,7 +382,7 @@ async def test_a_shadow_update_goes_on_without_its_client(alice, monkeypatch, op
         async with alice.listen() as ear:
             await gate.leave_behind(open_raw, alice, f"POST /api/v2/devices/d1/shadow{query}", body)
             assert (await ear.expect("updated"))["data"]["shadow"]["state"]["desired"] == {"on": True}
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(FRAME_TIMEOUT):
             while (said := await device.receive()).get("method") != "Shadow.Delta":
                 pass
         assert said["params"]["state"] == {"on": True}
@@ -444,7 +444,7 @@ async def test_an_upload_for_a_device_that_is_deleted_meanwhile(alice, monkeypat
         yield b"B" * 1000
 
     async with alice.calling("POST", "/devices/d1/ota?queue=1", content=body()) as response:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(FRAME_TIMEOUT):
             await begun.wait()
         await trio.testing.wait_all_tasks_blocked(0.05)  # the server has asked whether there is such a device
         assert (await alice.http.delete("/devices/d1")).status_code == 200

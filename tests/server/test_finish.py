@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from mdashcore._errors import NotFound, StorageError
-from mdashcore.server.shielding import SHIELD_GRACE, SOON, finish, shielded
+from mdashcore.server.shielding import SHIELD_GRACE, WRITES_TIMEOUT, finish, shielded
 
 BOTH = pytest.mark.parametrize("run", [finish, shielded])
 
@@ -52,7 +52,7 @@ async def test_it_has_an_end(autojump_clock, run):
         with pytest.raises(StorageError if run is shielded else trio.Cancelled):
             await run(trio.sleep_forever)
         await trio.lowlevel.checkpoint()
-    assert trio.current_time() == pytest.approx(SOON if run is shielded else 0.5 + SHIELD_GRACE)
+    assert trio.current_time() == pytest.approx(WRITES_TIMEOUT if run is shielded else 0.5 + SHIELD_GRACE)
 
 
 async def test_who_waits_may_wait_long(autojump_clock):

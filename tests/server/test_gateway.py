@@ -25,13 +25,13 @@ from websockets.frames import Opcode
 from mdashcore import _json
 from mdashcore.hub import Hub
 from mdashcore.server.app import create_app
-from mdashcore.server.asgi import LINGER
+from mdashcore.server.asgi import LINGER_TIME
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import HEAD_TIMEOUT, Gateway
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import open_backend
-from mdashcore.testing.device import PATIENCE, connect_device
+from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio.agent import open_agent
 from mdashcore.trio.node import NodeSettings, open_node
 
@@ -196,7 +196,7 @@ async def test_who_was_refused_and_stays_is_closed(autojump_clock: Any, server: 
                 await raw.send(b"\x81\x80mask")
         except trio.BrokenResourceError:
             pass
-        assert trio.current_time() - started <= LINGER + 2
+        assert trio.current_time() - started <= LINGER_TIME + 2
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ async def test_sockets_work_over_tls(tmp_path: Path) -> None:
         key, token = await register_alice(server)
         accounts = server.service.hub.accounts
         notify_url = f"wss://127.0.0.1:{server.port}/api/v2/notify"
-        with trio.fail_after(2 * PATIENCE):
+        with trio.fail_after(2 * FRAME_TIMEOUT):
             async with secure_websocket(notify_url, client_context(), key) as listener:
                 async with secure_websocket(server.device_url, client_context(), token) as device:
                     await device.send_message(CALL.decode())

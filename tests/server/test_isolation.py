@@ -154,7 +154,7 @@ class Home:
 @pytest.fixture
 async def homes(alice, bob, monkeypatch):
     """Alice's and bob's. Their devices do not say what they run, and an update does not wait long for that."""
-    monkeypatch.setattr("mdashcore.ota._actions.INTRODUCTION", 0.01)
+    monkeypatch.setattr("mdashcore.ota._actions.INTRODUCTION_TIME", 0.01)
     hers, his = Home(alice, SECRET), Home(bob, "bobs-own")
     async with trio.open_nursery() as nursery:
         async with (

@@ -14,7 +14,7 @@ from mdashcore.rollout._request import _MEMBERS
 from mdashcore.server.api.sockets import NOTIFY_PARAMETERS
 from mdashcore.server.app import create_app, routes
 from mdashcore.server.endpoints import Access, members_of
-from mdashcore.server.openapi import ENDPOINTS, describe, errors_of
+from mdashcore.server.openapi import ALL_ENDPOINTS, describe, errors_of
 from mdashcore.server.static import StaticFiles
 from mdashcore.server.uploads import update_query
 
@@ -34,14 +34,14 @@ def test_the_description_is_valid_openapi(document: dict[str, Any]) -> None:
 def test_it_has_every_endpoint_once(document: dict[str, Any]) -> None:
     """With a name of its own."""
     operations = [each for path in document["paths"].values() for each in path.values()]
-    assert len(operations) == len(ENDPOINTS)
+    assert len(operations) == len(ALL_ENDPOINTS)
     assert len({each["operationId"] for each in operations}) == len(operations)
 
 
 async def test_what_is_served_is_what_the_table_has(server: Any) -> None:
     """The routes of the app and of what stands in front of it are those of the table, and the dashboard's files."""
     served = routes(create_app(server.service))
-    assert set(served) == {(each.method, each.path) for each in ENDPOINTS} | set(StaticFiles.routes)
+    assert set(served) == {(each.method, each.path) for each in ALL_ENDPOINTS} | set(StaticFiles.routes)
 
 
 async def test_anyone_may_read_it(server: Any, anyone: Any) -> None:
@@ -54,12 +54,12 @@ async def test_anyone_may_read_it(server: Any, anyone: Any) -> None:
 def test_every_error_s_status_is_one_of_the_code_s() -> None:
     """Of the one table of errors, or one that the server gives before a handler runs."""
     known = {*STATUS.values(), 408, 426}
-    assert all(set(errors_of(each)) <= known for each in ENDPOINTS)
+    assert all(set(errors_of(each)) <= known for each in ALL_ENDPOINTS)
 
 
 def test_every_member_has_words(document: dict[str, Any]) -> None:
     """What a client may send is described: every member of a body, and every parameter."""
-    for endpoint in ENDPOINTS:
+    for endpoint in ALL_ENDPOINTS:
         for name in members_of(endpoint.query):
             operation = document["paths"][endpoint.path.replace("<", "{").replace(">", "}")][endpoint.method.lower()]
             parameter = next(each for each in operation["parameters"] if each["name"] == name)
@@ -77,7 +77,7 @@ def test_the_types_of_bodies_have_the_members_that_are_read() -> None:
     assert members_of(documents.NotifyQuery) == NOTIFY_PARAMETERS
 
 
-@pytest.mark.parametrize("endpoint", [each for each in ENDPOINTS if each.access in (Access.ADMIN, Access.USER)])
+@pytest.mark.parametrize("endpoint", [each for each in ALL_ENDPOINTS if each.access in (Access.ADMIN, Access.USER)])
 async def test_a_key_may_not_call_what_is_for_passwords(alice: Any, endpoint: Any) -> None:
     """An API key has not the rights of its user's password."""
     path = endpoint.path.removeprefix("/api/v2").replace("<name>", "alice")

@@ -13,7 +13,7 @@ import trio.testing
 
 from mdashcore import firmware, ota
 from mdashcore.identity import DeviceKey
-from mdashcore.ota import ENDS, UpdateState
+from mdashcore.ota import UPDATE_ENDS, UpdateState
 from mdashcore.server.uploads import update_upload as server_upload
 from mdashcore.server.uploads.update_query import PARAMETERS
 from mdashcore.trio.agent import Backoff
@@ -134,7 +134,7 @@ async def ends_as(person, state):
         told = await ear.expect(f"ota.{state}", "d1")
     found = await stands(person)
     assert (found["state"], found["reason"]) == (told["data"]["state"], told["data"]["reason"])
-    if state in ENDS:
+    if state in UPDATE_ENDS:
         assert (found["deadline"], found["history"][0]["state"]) == (None, state)
         assert [key async for key in person.server.service.hub.blobs.scan()] == []
 

@@ -17,7 +17,7 @@ from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.clock import Clock
 from mdashcore.hub.sessions import Sessions
 from mdashcore.server.auth import login_failures, passwords
-from mdashcore.server.auth.login_failures import LOCK, MAX_DEAF, MAX_FAILURES, MAX_NAME_FAILURES, LoginFailures
+from mdashcore.server.auth.login_failures import LOCK_TIME, MAX_DEAF, MAX_FAILURES, MAX_NAME_FAILURES, LoginFailures
 from mdashcore.server.auth.login_log import FREE_LINES, FREE_PERIOD, LOGGER
 from mdashcore.server.auth.passwords import MAX_PASSWORD, REFUSAL_DELAY, Passwords, check_threads
 
@@ -91,12 +91,12 @@ async def test_a_right_password_is_checked_once():
 
 
 async def test_a_known_password_is_forgotten_when_it_is_not_used(autojump_clock):
-    """It lives for `REMEMBER` seconds from its last use: a client that asks every minute costs one check for ever."""
+    """It lives for `REMEMBER_TIME` seconds from its last use: a client that asks every minute costs one check."""
     hasher = Hasher()
     _, checker = await make(hasher)
     for _ in range(10):
         await checker.check("alice", "alice's")
-        autojump_clock.jump(passwords.REMEMBER - 1)
+        autojump_clock.jump(passwords.REMEMBER_TIME - 1)
     assert hasher.checks == 1
     autojump_clock.jump(2)
     await checker.check("alice", "alice's")
@@ -312,8 +312,8 @@ async def test_a_lock_holds_for_address_and_name(autojump_clock):
     assert await outcome(checker, "alice", "alice's", ELSEWHERE) == "in"
     with pytest.raises(Busy) as caught:
         await checker.check("alice", "alice's", HOME)
-    assert LOCK - 1 < caught.value.retry_after <= LOCK
-    autojump_clock.jump(LOCK + 1)
+    assert LOCK_TIME - 1 < caught.value.retry_after <= LOCK_TIME
+    autojump_clock.jump(LOCK_TIME + 1)
     assert await outcome(checker, "alice", "alice's") == "in"
 
 
@@ -322,7 +322,7 @@ async def test_failures_long_ago_do_not_count(autojump_clock):
     _, checker = await make(Hasher())
     for _ in range(3):
         assert await guess(checker, MAX_FAILURES - 1) == ["Unauthenticated"] * (MAX_FAILURES - 1)
-        autojump_clock.jump(LOCK + 1)
+        autojump_clock.jump(LOCK_TIME + 1)
     assert await outcome(checker, "alice", "alice's") == "in"
 
 
@@ -359,7 +359,7 @@ async def test_a_name_that_many_addresses_guess_is_closed_to_strangers(autojump_
     assert await outcome(checker, "alice", "alice's", ELSEWHERE) == "Busy"
     assert await outcome(checker, "alice", "alice's", HOME) == "in"
     assert await outcome(checker, "bob", "bob's", ELSEWHERE) == "in"
-    autojump_clock.jump(login_failures.MINUTE + 1)
+    autojump_clock.jump(login_failures.FAILURE_WINDOW + 1)
     assert await outcome(checker, "alice", "alice's", ELSEWHERE) == "in"
 
 

@@ -10,10 +10,10 @@ import trio
 from rows import every_row
 
 from mdashcore._errors import StorageError, Unauthenticated
-from mdashcore.hub.sessions import IDLE, SESSION_TOUCH, TOTAL, Sessions
+from mdashcore.hub.sessions import MAX_IDLE_TIME, MAX_SESSION_TIME, SESSION_TOUCH, Sessions
 from mdashcore.server import handshakes
 from mdashcore.server.auth import SESSION_COOKIE
-from mdashcore.server.auth.login_failures import LOCK, MAX_FAILURES
+from mdashcore.server.auth.login_failures import LOCK_TIME, MAX_FAILURES
 from mdashcore.testing.device import connect_device
 
 
@@ -71,7 +71,7 @@ async def test_the_cookie_s_attributes(alice, anyone, password):
     body = {"user": "alice", "password": password}
     cookie = set_cookie(await anyone.post("/login", json=body))
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (True, "Strict", "/", "")
-    assert cookie["max-age"] == str(round(TOTAL))
+    assert cookie["max-age"] == str(round(MAX_SESSION_TIME))
     assert not cookie["secure"]
 
 
@@ -192,7 +192,7 @@ async def test_who_guesses_is_locked_out(alice, anyone, password):
         assert (await anyone.post("/login", json={"user": "alice", "password": "no"})).status_code == 401
     answer = await anyone.post("/login", json={"user": "alice", "password": password})
     assert answer.status_code == 429
-    assert LOCK - 10 <= int(answer.headers["Retry-After"]) <= LOCK
+    assert LOCK_TIME - 10 <= int(answer.headers["Retry-After"]) <= LOCK_TIME
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ async def test_what_is_no_login(anyone, body):
 
 
 async def test_a_session_ends_with_time(alice, anyone, password, monkeypatch):
-    """Unused for `IDLE` seconds, or after `TOTAL` however much it is used; use is written down now and then."""
+    """Unused for `MAX_IDLE_TIME` seconds, or `MAX_SESSION_TIME` after the login; its last use is stored at times."""
     hub = alice.server.service.hub
     account = await hub.accounts.get("alice")
     time = 1_000_000.0
@@ -212,19 +212,19 @@ async def test_a_session_ends_with_time(alice, anyone, password, monkeypatch):
     monkeypatch.setattr(hub.clock, "monotonic", lambda: time)
     idle, used = [(await hub.sessions.create(account)).secret for _ in range(2)]
     start = time
-    while time + IDLE / 2 - start < TOTAL:
-        time += IDLE / 2
+    while time + MAX_IDLE_TIME / 2 - start < MAX_SESSION_TIME:
+        time += MAX_IDLE_TIME / 2
         session, _ = await hub.sessions.authenticate(used)
         assert time - session.used_at >= SESSION_TOUCH
         assert (await hub.sessions.authenticate(used))[0].used_at == time
     with pytest.raises(Unauthenticated):
         await hub.sessions.authenticate(idle)
-    time = start + TOTAL
+    time = start + MAX_SESSION_TIME
     with pytest.raises(Unauthenticated):
         await hub.sessions.authenticate(used)
 
 
-@pytest.mark.parametrize("step", [-10 * TOTAL, -60.0, 60.0, 10 * TOTAL, 2_000 * TOTAL])
+@pytest.mark.parametrize("step", [-10 * MAX_SESSION_TIME, -60.0, 60.0, 10 * MAX_SESSION_TIME, 2_000 * MAX_SESSION_TIME])
 async def test_a_wall_clock_that_is_set_ends_no_session(alice, monkeypatch, step):
     """Nor does it prolong one, nor make a login end one. What is stored then is of the new clock: also the next process
     finds every session that was used since as old as it is.
@@ -245,7 +245,7 @@ async def test_a_wall_clock_that_is_set_ends_no_session(alice, monkeypatch, step
     wall += step
     assert [await opens(used), await opens(idle)] == ["alice", "alice"]
     new = (await hub.sessions.create(account)).secret
-    time += IDLE - 1
+    time += MAX_IDLE_TIME - 1
     assert [await opens(secret) for secret in (used, new)] == ["alice", "alice"]
     time += 2
     assert [await opens(secret) for secret in (idle, used, new)] == [None, "alice", "alice"]
@@ -253,7 +253,7 @@ async def test_a_wall_clock_that_is_set_ends_no_session(alice, monkeypatch, step
         hub.backend.documents, hub.accounts, clock=hub.clock, entropy=os.urandom, on_revoked=lambda *which: None
     )
     assert [await opens(secret) for secret in (idle, used, new)] == [None, "alice", "alice"]
-    time += TOTAL - IDLE
+    time += MAX_SESSION_TIME - MAX_IDLE_TIME
     assert [await opens(secret) for secret in (idle, used, new)] == [None, None, None]
 
 
@@ -262,7 +262,7 @@ async def test_after_a_restart_what_is_stored_decides(alice, monkeypatch):
     hub = alice.server.service.hub
     account = await hub.accounts.get("alice")
     secret = (await hub.sessions.create(account)).secret
-    for time, knows in ((0.0, True), (hub.now() + 10 * TOTAL, False)):
+    for time, knows in ((0.0, True), (hub.now() + 10 * MAX_SESSION_TIME, False)):
         monkeypatch.setattr(hub.clock, "now", lambda time=time: time)
         sessions = Sessions(
             hub.backend.documents, hub.accounts, clock=hub.clock, entropy=os.urandom, on_revoked=lambda *which: None
@@ -294,7 +294,7 @@ async def test_a_socket_ends_with_its_session(alice, anyone, password, origin, m
     hub = alice.server.service.hub
     async with notify(alice.server, **cookie, **origin) as socket:
         for clock in ("now", "monotonic"):
-            later = getattr(hub.clock, clock)() + TOTAL
+            later = getattr(hub.clock, clock)() + MAX_SESSION_TIME
             monkeypatch.setattr(hub.clock, clock, lambda later=later: later)
         with trio.fail_after(10):
             assert (await socket.wait_closed())[0] == 1008

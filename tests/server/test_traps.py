@@ -31,7 +31,7 @@ from mdashcore.server.gateway import Gateway
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import Backend
-from mdashcore.testing.device import PATIENCE
+from mdashcore.testing.device import FRAME_TIMEOUT
 from mdashcore.trio.node import NodeSettings, open_node
 
 FrameBytes = Callable[..., bytes]
@@ -465,7 +465,7 @@ async def test_an_update_goes_on_when_the_client_that_began_it_leaves(
             await device.reply(write)
         await device.reply(await device.expect("OTA.End"))
         assert received == image
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(FRAME_TIMEOUT):
             while (await alice.http.get("/devices/d1/ota")).json()["state"] != "REBOOTING":
                 pass
     assert "Traceback" not in server_log()
@@ -478,7 +478,7 @@ async def test_a_call_whose_caller_leaves_is_forgotten(server: RunningServer, op
             await raw.send(request("POST", "/devices/d1/rpc/Slow", alice.key, b"{}"))
             late = await device.expect("Slow")
         link = server.service.node.devices[DeviceKey("alice", "d1")].link
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(FRAME_TIMEOUT):
             while "Slow" in link.connection._calls.values():
                 await alice.http.get("/devices/d1")
         await device.reply(late, "too late")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBus
 from mdashcore._errors import Busy, DeviceOffline, InvalidInput, StorageError, VersionConflict
-from mdashcore.trio.background import MAX_DELAY, STABLE, Background
+from mdashcore.trio.background import MAX_DELAY, STABLE_TIME, Background
 
 
 class Damaged(StorageError):
@@ -147,7 +147,7 @@ async def test_a_task_without_an_end_that_fails(autojump_clock, background, log)
     assert (len(runs), len(log())) == (5, 2)
     assert log()[0] == "the work failed, waiting until it works"
     assert log()[1].startswith("the work works again after ")
-    assert runs[-1] + STABLE < trio.current_time()
+    assert runs[-1] + STABLE_TIME < trio.current_time()
 
 
 async def test_a_task_that_runs_every_hour(autojump_clock, background, log):

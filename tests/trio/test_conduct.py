@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mdashcore._errors import Busy
 from mdashcore.trio.connections.conduct import (
     FIRST_PENALTY,
-    FORGIVEN,
+    FORGIVEN_TIME,
     MAX_DEVICES,
     MAX_REJECTED,
     MOST_PENALTY,
@@ -52,7 +52,7 @@ def test_too_much_of_it_has_consequences() -> None:
         conduct.check("a", now)
     assert penalties[0] == FIRST_PENALTY
     assert all(later == min(2 * earlier, MOST_PENALTY) for earlier, later in itertools.pairwise(penalties))
-    assert misbehave(conduct, "a", now + FORGIVEN + 1) == FIRST_PENALTY
+    assert misbehave(conduct, "a", now + FORGIVEN_TIME + 1) == FIRST_PENALTY
 
 
 @given(st.lists(st.floats(0, 30), max_size=200))

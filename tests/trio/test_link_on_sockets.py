@@ -17,7 +17,7 @@ from mdashcore._events import RequestReceived
 from mdashcore.server.immediate import ImmediateLink
 from mdashcore.trio.connections.link import POLICY_VIOLATION, Link, PeerEvent
 from mdashcore.trio.transport.server_websocket import MAX_DEFERRED
-from mdashcore.trio.turns import SLICE
+from mdashcore.trio.turns import WORK_SLICE
 
 PATIENCE = 5.0
 """Seconds for what has to happen."""
@@ -253,7 +253,7 @@ async def test_a_flood_leaves_room_for_others(talking: Any, monkeypatch: pytest.
     turn = 0
     seen: list[int] = []
     for module in ("server_websocket", "frames", "readiness"):
-        monkeypatch.setattr(f"mdashcore.trio.transport.{module}.perf_counter", lambda: len(seen) * SLICE / 8)
+        monkeypatch.setattr(f"mdashcore.trio.transport.{module}.perf_counter", lambda: len(seen) * WORK_SLICE / 8)
 
     async def note(talk: Talk, event: PeerEvent) -> None:
         seen.append(turn)

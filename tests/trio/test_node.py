@@ -19,13 +19,13 @@ from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, Memor
 from mdashcore import ota
 from mdashcore._errors import Busy, CallTimeout, DeviceOffline, NotFound, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.feed import TOPIC
+from mdashcore.hub.feed import FEED_TOPIC
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.presence_feed import MAX_CHANGES
-from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK, Subscriber
+from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK_INTERVAL, Subscriber
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
 
 EPOCH = 1_700_000_000.0
@@ -61,7 +61,7 @@ class Bus(MemoryBus):
 
     async def break_down(self) -> None:
         """End every subscription."""
-        await super().publish(TOPIC, b"")
+        await super().publish(FEED_TOPIC, b"")
 
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -550,7 +550,7 @@ async def test_a_listener_that_falls_behind_misses_nothing(autojump_clock: Any, 
 
 
 async def test_what_a_bus_has_lost_is_read_from_the_log(autojump_clock: Any, shared_fleet: Fleet) -> None:
-    """With the next notification, if there is one; otherwise within `RECHECK`."""
+    """With the next notification, if there is one; otherwise within `RECHECK_INTERVAL`."""
     fleet = shared_fleet
     client = await fleet.listen()
     fleet.bus.losing = True
@@ -563,7 +563,7 @@ async def test_what_a_bus_has_lost_is_read_from_the_log(autojump_clock: Any, sha
     fleet.bus.losing = True
     await fleet.emit(2)
     assert [(await client.receive())["offset"] for _ in range(2)] == [4, 5]
-    assert trio.current_time() - started <= RECHECK
+    assert trio.current_time() - started <= RECHECK_INTERVAL
 
 
 async def test_a_bus_that_breaks_delays_and_loses_nothing(autojump_clock: Any, shared_fleet: Fleet) -> None:

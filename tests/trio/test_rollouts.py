@@ -21,7 +21,7 @@ from wall_clock import WallClock
 from mdashcore import _json, ota
 from mdashcore._errors import Conflict, NotFound, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.feed import TOPIC, LogQuery
+from mdashcore.hub.feed import FEED_TOPIC, LogQuery
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.rollout import Outcome, Rollout, RolloutState, ordered, parse_request
@@ -241,7 +241,7 @@ class Fleet:
     async def told(self, id: str, *states: RolloutState, within: float = 40 * 86_400.0) -> Rollout:
         """Wait until the rollout is in one of some states."""
         with trio.fail_after(within):
-            async with self.hub.bus.subscribe(TOPIC) as messages:
+            async with self.hub.bus.subscribe(FEED_TOPIC) as messages:
                 while (rollout := await self.hub.rollouts.get("alice", id)).state not in states:
                     while b'"rollout.' not in await anext(messages):
                         pass

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import pytest
 import trio
 
-from mdashcore.trio.turns import SLICE, Turn
+from mdashcore.trio.turns import WORK_SLICE, Turn
 
 
 async def work(owner: Hashable, done: list[Hashable], slices: int) -> None:
@@ -71,10 +71,10 @@ async def test_who_stops_waiting_keeps_nobody_waiting() -> None:
 async def test_a_pause_is_short_until_the_slice_is_used_up() -> None:
     """Then the others of all owners come first."""
     turn = Turn("a")
-    turn.count(SLICE / 2)
-    assert turn.left == SLICE / 2
+    turn.count(WORK_SLICE / 2)
+    assert turn.left == WORK_SLICE / 2
     await turn.pause()
-    assert turn.left == SLICE / 2
-    turn.count(SLICE)
+    assert turn.left == WORK_SLICE / 2
+    turn.count(WORK_SLICE)
     await turn.pause()
-    assert turn.left == SLICE
+    assert turn.left == WORK_SLICE

@@ -20,7 +20,7 @@ from mdashcore import _json, firmware, ota
 from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.hub.device_session import DeviceSession
-from mdashcore.hub.feed import TOPIC, Feed
+from mdashcore.hub.feed import FEED_TOPIC, Feed
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.notifications import decode
@@ -167,7 +167,7 @@ class Node:
 
     async def run(self, task_status):
         """Live until cancelled."""
-        async with trio.open_nursery() as nursery, self.hub.bus.subscribe(TOPIC) as messages:
+        async with trio.open_nursery() as nursery, self.hub.bus.subscribe(FEED_TOPIC) as messages:
             self.update_supervisor = UpdateSupervisor(self.hub, self, Background(nursery))
             self.hub.add_observer(Ears(self.update_supervisor))
             task_status.started()

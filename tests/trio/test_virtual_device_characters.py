@@ -13,7 +13,7 @@ import trio.testing
 from mdashcore._errors import InvalidInput, RpcError
 from mdashcore.firmware import write_image
 from mdashcore.virtual_device import CHARACTERS, FirmwareBuild, VirtualDevice, join
-from mdashcore.virtual_device.characters import PLAIN
+from mdashcore.virtual_device.characters import PLAIN_DEVICE
 from mdashcore.virtual_device.connect import run_virtual_device
 from mdashcore.virtual_device.wire import CharacterWire
 
@@ -185,7 +185,7 @@ async def test_on_a_server(alice, tmp_path):
 
 def test_joined_characters():
     """They have the habits of all; of none, those of a device of today."""
-    assert join() == PLAIN
+    assert join() == PLAIN_DEVICE
     both = join("no-trial", "slow-flash", "talkative")
     assert both.lacks == CHARACTERS["no-trial"].lacks
     assert both.delays == CHARACTERS["slow-flash"].delays

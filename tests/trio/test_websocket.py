@@ -20,12 +20,12 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, TextMessage
 from wsproto.utilities import RemoteProtocolError
 
-from mdashcore._salvage import ENDS
+from mdashcore._salvage import END_SIZE
 from mdashcore.trio.transport.frames import CLOSE_TIMEOUT, CONTROL_BURST, CONTROL_RATE
 from mdashcore.trio.transport.server_websocket import ServerWebSocket
 from mdashcore.trio.transport.skipped import SKIP_TIMEOUT
 from mdashcore.trio.transport.stream import SEND_TIMEOUT, BrokenMessage
-from mdashcore.trio.turns import SLICE
+from mdashcore.trio.turns import WORK_SLICE
 
 texts = st.text(max_size=300).map(str.encode)
 
@@ -189,8 +189,8 @@ def test_a_frame_that_is_too_large_is_passed_over(open_pair: Any, size: int, pie
             before, skipped, behind = await everything(ws)
             nursery.cancel_scope.cancel()
         assert (before, behind) == (b"before", b"behind")
-        assert skipped == BrokenMessage("too-large", size, text[:ENDS], text[-ENDS:])
-        assert sum(map(len, skipped[2:])) <= 2 * ENDS
+        assert skipped == BrokenMessage("too-large", size, text[:END_SIZE], text[-END_SIZE:])
+        assert sum(map(len, skipped[2:])) <= 2 * END_SIZE
 
     virtual(main)
 
@@ -247,7 +247,7 @@ async def test_a_large_frame_that_does_not_come(autojump_clock: Any, open_pair: 
         nursery.start_soon(send)
         skipped = await ws.receive()
         assert isinstance(skipped, BrokenMessage)
-        assert (skipped.size, skipped.head, skipped.tail) == (20_000, large(20_000)[:ENDS], b"")
+        assert (skipped.size, skipped.head, skipped.tail) == (20_000, large(20_000)[:END_SIZE], b"")
         assert trio.current_time() - started == SKIP_TIMEOUT
         assert await client.close_code() == 1009
         assert await ws.receive() is None
@@ -574,7 +574,7 @@ async def test_frames_are_taken_in_slices_whatever_they_are(
 ) -> None:
     """Of time: one packet full of them leaves all others their turns, and nothing of it is lost."""
     now = 0.0
-    each = SLICE / 8
+    each = WORK_SLICE / 8
 
     def clock() -> float:  # each look at it comes with some work
         nonlocal now
@@ -606,7 +606,7 @@ async def test_frames_are_taken_in_slices_whatever_they_are(
     assert len(got) == messages
     # Trio runs what is ready in any order: the turns of two rounds may follow each other, and each of them is over only
     # when the clock was looked at.
-    assert max(after - before for before, after in pairwise(looks)) <= 3 * SLICE
+    assert max(after - before for before, after in pairwise(looks)) <= 3 * WORK_SLICE
     if sockets:
         ws._stream.socket.close()
         client.stream.socket.close()

@@ -11,7 +11,7 @@ import trio
 from playwright.sync_api import expect
 
 from mdashcore._errors import RpcError
-from mdashcore.ota import TRANSITIONS, UpdateState
+from mdashcore.ota import UPDATE_TRANSITIONS, UpdateState
 from mdashcore.virtual_device import FirmwareBuild, join
 
 
@@ -249,7 +249,7 @@ def test_the_picture_is_the_machine(page):
     arrows = {(state, target) for state, said in drawn.items() for target in said["to"]}
     machine = {
         (state.value, transition.to.value)
-        for (state, _), transitions in TRANSITIONS.items()
+        for (state, _), transitions in UPDATE_TRANSITIONS.items()
         for transition in transitions
         if transition.to is not state
     }

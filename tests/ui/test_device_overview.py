@@ -21,7 +21,9 @@ def test_a_device_that_never_came_is_told_how_to(open_page, person, axe):
 
 def test_what_a_device_is(open_page, person, fleet, axe):
     """Its firmware, its hardware and its memory, as it reports them; it comes and goes on the page by itself."""
-    fleet.connect("lamp", name="Lamp in the hall", build=FirmwareBuild(app="lamp-app", version="3.1"), stats_interval=0.1)
+    fleet.connect(
+        "lamp", name="Lamp in the hall", build=FirmwareBuild(app="lamp-app", version="3.1"), stats_interval=0.1
+    )
     page = open_page(person, "#/device/lamp")
     about = page.locator(".device-facts")
     for words in ("lamp-app", "3.1", "committed", "esp32", "KiB free"):

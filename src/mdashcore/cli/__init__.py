@@ -21,7 +21,7 @@ from mdashcore.cli.call import call, shadow
 from mdashcore.cli.demo import demo
 from mdashcore.cli.device import device
 from mdashcore.cli.devices import devices
-from mdashcore.cli.exits import MEANING, describe
+from mdashcore.cli.exits import EXIT_MEANINGS, describe
 from mdashcore.cli.keys import key
 from mdashcore.cli.notify import logs, notify
 from mdashcore.cli.options import Group
@@ -34,7 +34,7 @@ from mdashcore.cli.users import user
 
 __all__ = ["cli", "main"]
 
-_EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"  {code:3} {meaning}" for code, meaning in MEANING.items())])
+_EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"  {code:3} {meaning}" for code, meaning in EXIT_MEANINGS.items())])
 
 
 @click.group(

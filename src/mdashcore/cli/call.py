@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mdashcore import _json, jsonrpc
-from mdashcore.cli.client import TIMEOUT, Remote, device_error
+from mdashcore.cli.client import REQUEST_TIMEOUT, Remote, device_error
 from mdashcore.cli.exits import CliError
 from mdashcore.cli.options import DEVICE, JSON, Group, remote_options
 from mdashcore.cli.text import examples, show_json
@@ -39,7 +39,7 @@ def call(remote: Remote, *, device: str, method: str, params: bytes | None, time
     frame = jsonrpc.encode_request(method, params, 1)
     query = None if timeout is None else {"timeout": f"{timeout:g}"}
     answer = remote.request(
-        "POST", ("devices", device, "rpc"), json=frame, query=query, timeout=TIMEOUT + (timeout or 0)
+        "POST", ("devices", device, "rpc"), json=frame, query=query, timeout=REQUEST_TIMEOUT + (timeout or 0)
     )
     response = jsonrpc.decode(answer)
     if not isinstance(response, jsonrpc.Response):

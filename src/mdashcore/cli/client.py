@@ -22,7 +22,7 @@ __all__ = ["DEFAULT_SERVER", "Credentials", "Remote", "device_error", "device_ur
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 
-TIMEOUT: Final = 30.0  # seconds for an answer: the server's own time-outs are shorter
+REQUEST_TIMEOUT: Final = 30.0  # seconds for an answer: the server's own time-outs are shorter
 
 
 @attrs.frozen
@@ -71,7 +71,7 @@ class Remote:
         *,
         json: object = None,
         query: Mapping[str, str | Sequence[str]] | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float = REQUEST_TIMEOUT,
     ) -> bytes:
         """Send a request, and return the body of the answer. Arguments are those of `Client.request`.
 

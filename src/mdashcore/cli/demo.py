@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mdashcore.hub import Hub
     from mdashcore.server.run import RunningServer
 
-__all__ = ["DEVICES", "demo", "register", "renew_key"]
+__all__ = ["DEMO_DEVICES", "demo", "register", "renew_key"]
 
-ACCOUNT: Final = "demo"
+DEMO_ACCOUNT: Final = "demo"
 KEY_NAME: Final = "demo"
 PASSWORD_BYTES: Final = 12  # 96 random bits, in 16 characters
 
@@ -43,7 +43,7 @@ class DemoDevice:
     """The desired state at its first connect, so that its shadow is not empty."""
 
 
-DEVICES: Final = (
+DEMO_DEVICES: Final = (
     DemoDevice("lamp", "Lamp in the hall", {"on": False, "brightness": 60}),
     DemoDevice("meter", "Water meter", {"interval": 30}),
     DemoDevice("pump", "Garden pump", {"running": False}),
@@ -79,7 +79,7 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
     from mdashcore.server.config import ServerConfig, User
 
     password = secrets.token_urlsafe(PASSWORD_BYTES)
-    user = User(ACCOUNT, password, admin=True)
+    user = User(DEMO_ACCOUNT, password, admin=True)
     config = ServerConfig(bind=bind, store=store, users=(user,))
     set_up_process(log_level)
     with ExitStack() as stack:
@@ -91,7 +91,7 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
         run_server(config, lambda server: _run_demo(server, where, password), reset_passwords=(user,))
 
 
-APP: Final = "demo"
+DEMO_APP: Final = "demo"
 """The application that the devices run. The manifest of a firmware for them has to name it."""
 
 
@@ -103,8 +103,8 @@ async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
 
     hub = server.service.hub
     async with trio.open_nursery() as nursery:
-        for each in DEVICES:
-            device = VirtualDevice(each.id, folder / each.id, build=FirmwareBuild(app=APP))
+        for each in DEMO_DEVICES:
+            device = VirtualDevice(each.id, folder / each.id, build=FirmwareBuild(app=DEMO_APP))
             token = await register(hub, each)
             await nursery.start(partial(run_virtual_device, device, server.device_url, token, name=each.id))
         click.echo(_welcome(server.url, password, await renew_key(hub)))
@@ -113,19 +113,19 @@ async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
 async def register(hub: Hub, device: DemoDevice) -> str:
     """Register a device, and return its token. A device that the store already has gets a new token."""
     try:
-        created = await hub.create_device(ACCOUNT, device.id, device.name)
+        created = await hub.create_device(DEMO_ACCOUNT, device.id, device.name)
     except AlreadyExists:
-        return (await hub.registry.renew_token(DeviceKey(ACCOUNT, device.id))).token
+        return (await hub.registry.renew_token(DeviceKey(DEMO_ACCOUNT, device.id))).token
     await hub.shadows.update(created.device.key, {"state": {"desired": device.desired}})
     return created.token
 
 
 async def renew_key(hub: Hub) -> str:
     """Return a new API key. The key of an earlier start is removed."""
-    for key in await hub.accounts.keys(ACCOUNT):
+    for key in await hub.accounts.keys(DEMO_ACCOUNT):
         if key.name == KEY_NAME:
-            await hub.accounts.remove_key(ACCOUNT, key.id)
-    return (await hub.accounts.create_key(ACCOUNT, KEY_NAME)).secret
+            await hub.accounts.remove_key(DEMO_ACCOUNT, key.id)
+    return (await hub.accounts.create_key(DEMO_ACCOUNT, KEY_NAME)).secret
 
 
 def _welcome(url: str, password: str, key: str) -> str:
@@ -138,9 +138,9 @@ def _welcome(url: str, password: str, key: str) -> str:
     exports += [] if url == DEFAULT_SERVER else [f"export MDASH_SERVER={shlex.quote(url)}"]
     in_terminal = "\n  ".join(exports)
     return f"""\
-mdash is running at {url} with three virtual devices: {", ".join(each.id for each in DEVICES)}.
+mdash is running at {url} with three virtual devices: {", ".join(each.id for each in DEMO_DEVICES)}.
 
-  admin login  {ACCOUNT} / {password}
+  admin login  {DEMO_ACCOUNT} / {password}
   API key      {key}
 
 Open {url} in a browser and log in. Or, in another terminal:

@@ -20,9 +20,9 @@ from mdashcore.cli.text import examples
 if TYPE_CHECKING:
     from mdashcore.virtual_device import Character
 
-__all__ = ["CHARACTERS", "device"]
+__all__ = ["CHARACTER_NAMES", "device"]
 
-CHARACTERS: Final = (
+CHARACTER_NAMES: Final = (
     "no-status",
     "no-trial",
     "heartbeat-first",
@@ -75,7 +75,7 @@ CHARACTERS: Final = (
 @click.option(
     "--like",
     "characters",
-    type=click.Choice(CHARACTERS),
+    type=click.Choice(CHARACTER_NAMES),
     multiple=True,
     help="Behave like this kind of device in the field; repeatable.",
 )

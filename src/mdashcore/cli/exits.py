@@ -12,11 +12,11 @@ import click
 from mdashcore._errors import InvalidInput, MdashError, StorageError, status_of
 from mdashcore.cli.text import printable
 
-__all__ = ["MEANING", "CliError", "Exit", "describe", "exit_of_status"]
+__all__ = ["EXIT_MEANINGS", "CliError", "Exit", "describe", "exit_of_status"]
 
 
 class Exit(IntEnum):
-    """The exit code of a process. `MEANING` says each in words."""
+    """The exit code of a process. `EXIT_MEANINGS` says each in words."""
 
     OK = 0
     FAILED = 1
@@ -28,7 +28,7 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
+EXIT_MEANINGS: Final[Mapping[Exit, str]] = MappingProxyType(
     {
         Exit.OK: "it is done; or the service was asked to stop, and has",
         Exit.FAILED: "the server or the device answered with an error, or a file cannot be used",

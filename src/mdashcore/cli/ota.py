@@ -16,9 +16,9 @@ from mdashcore.cli.options import DEVICE, EXISTING_FILE, json_option, remote_opt
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
 from mdashcore.ota import UpdateState
 
-__all__ = ["OUTCOMES", "ota"]
+__all__ = ["UPDATE_EXITS", "ota"]
 
-OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
+UPDATE_EXITS: Final[Mapping[str, Exit]] = MappingProxyType(
     {
         UpdateState.QUEUED: Exit.OK,
         UpdateState.UNCOMMITTED: Exit.ON_TRIAL,
@@ -152,7 +152,7 @@ def _report(device: str, update: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(update)
     state = update["state"]
-    code = OUTCOMES[state]
+    code = UPDATE_EXITS[state]
     if code not in (Exit.OK, Exit.ON_TRIAL):
         raise CliError(f"the update of {device} is {state}: {update['reason'] or 'no reason given'}", code)
     if not as_json:

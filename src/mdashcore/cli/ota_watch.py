@@ -18,16 +18,23 @@ from mdashcore._errors import Conflict, RpcError
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota_display import UpdateDisplay, goes_on
-from mdashcore.cli.reconnecting import AWAY, reconnecting
+from mdashcore.cli.reconnecting import AWAY_EXITS, reconnecting
 from mdashcore.cli.stream import open_notifications
 from mdashcore.client import Client
-from mdashcore.ota import ENDS, UpdateState, lacks_method
+from mdashcore.ota import UPDATE_ENDS, UpdateState, lacks_method
 
 __all__ = ["watch_update"]
 
 
 async def watch_update(
-    remote: Remote, device: str, path: Path, query: Mapping[str, str], display: UpdateDisplay, *, commit: bool, wait: bool
+    remote: Remote,
+    device: str,
+    path: Path,
+    query: Mapping[str, str],
+    display: UpdateDisplay,
+    *,
+    commit: bool,
+    wait: bool,
 ) -> dict[str, Any]:
     """Send an image, and wait until the update ends; with ``queue`` also until it waits for an offline device.
 
@@ -99,7 +106,7 @@ class _Watch:
 
     def outlives(self, code: Exit) -> bool:
         """Return whether the update goes on although the command met an error of this kind."""
-        return self._id is not None and code in (AWAY if self._sent else (Exit.UNREACHABLE,))
+        return self._id is not None and code in (AWAY_EXITS if self._sent else (Exit.UNREACHABLE,))
 
     async def _listen(self, frames: AsyncIterator[str]) -> None:
         async for frame in frames:
@@ -150,7 +157,7 @@ class _Watch:
             self._changed = changed = trio.Event()  # before reading: a later change is not missed
             update = await self._poll(client)
             state = update["state"]
-            if state in ENDS or (state == UpdateState.UNCOMMITTED and not self._wait):
+            if state in UPDATE_ENDS or (state == UpdateState.UNCOMMITTED and not self._wait):
                 return update
             if state == UpdateState.QUEUED and "queue" in self._query and not (await self._get(client))["online"]:
                 return update

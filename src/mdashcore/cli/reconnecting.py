@@ -11,11 +11,11 @@ import trio
 from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.client._notifications import BACKOFF, MAX_OUTAGE
 
-__all__ = ["AWAY", "reconnecting"]
+__all__ = ["AWAY_EXITS", "reconnecting"]
 
 T = TypeVar("T")
 
-AWAY: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
+AWAY_EXITS: Final = (Exit.UNREACHABLE, Exit.NOT_NOW)
 """Errors that may pass: the server is down, or it is up and the device is not back yet."""
 
 

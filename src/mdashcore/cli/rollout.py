@@ -19,9 +19,9 @@ from mdashcore.cli.text import examples, printable, show_json, show_table, time_
 from mdashcore.documents import NewRollout, RolloutDocument
 from mdashcore.rollout import RolloutState
 
-__all__ = ["OUTCOMES", "rollout"]
+__all__ = ["ROLLOUT_EXITS", "rollout"]
 
-OUTCOMES: Final[Mapping[str, Exit]] = MappingProxyType(
+ROLLOUT_EXITS: Final[Mapping[str, Exit]] = MappingProxyType(
     {
         RolloutState.COMPLETED: Exit.OK,
         RolloutState.ABORTED: Exit.FAILED,
@@ -283,7 +283,7 @@ def _watch(remote: Remote, id: str, *, as_json: bool) -> None:
 
     with RolloutDisplay() as display:
         try:
-            present = trio.run(watch, remote, id, display, OUTCOMES)
+            present = trio.run(watch, remote, id, display, ROLLOUT_EXITS)
         except BaseException as exc:
             found = describe(exc)
             if found is not None and found[1] is Exit.INTERRUPTED:
@@ -296,7 +296,7 @@ def _watch(remote: Remote, id: str, *, as_json: bool) -> None:
 
 def _report(present: Mapping[str, Any], *, as_json: bool) -> None:
     id, state = present["id"], present["state"]
-    code = OUTCOMES[state]
+    code = ROLLOUT_EXITS[state]
     line = f"{state}: {present['reason']}" if present["reason"] else state
     if code is Exit.OK and not as_json:
         click.echo(printable(line))

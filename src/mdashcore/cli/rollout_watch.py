@@ -12,7 +12,7 @@ import trio
 
 from mdashcore import _json
 from mdashcore.cli.client import Remote
-from mdashcore.cli.reconnecting import AWAY, reconnecting
+from mdashcore.cli.reconnecting import AWAY_EXITS, reconnecting
 from mdashcore.cli.stream import open_notifications
 from mdashcore.cli.text import printable
 from mdashcore.documents import RolloutDocument
@@ -103,7 +103,7 @@ async def watch(remote: Remote, id: str, display: RolloutDisplay, until: Collect
             nursery.cancel_scope.cancel()
         return present
 
-    return await reconnecting(attempt, may_pass=lambda code: news.seen and code in AWAY, say=display.print)
+    return await reconnecting(attempt, may_pass=lambda code: news.seen and code in AWAY_EXITS, say=display.print)
 
 
 class _News:

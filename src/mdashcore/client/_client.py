@@ -34,16 +34,16 @@ from mdashcore.documents import (
     UpdateDocument,
     UpdateWithHistory,
 )
-from mdashcore.ota import ENDS, UpdateState
+from mdashcore.ota import UPDATE_ENDS, UpdateState
 from mdashcore.rollout import Outcome
 
 __all__ = ["Client"]
 
-TIMEOUT: Final = 30.0  # seconds for an answer: the server's own time-outs are shorter
+REQUEST_TIMEOUT: Final = 30.0  # seconds for an answer: the server's own time-outs are shorter
 
 BACKUP_TIMEOUT: Final = 60.0  # seconds for the next piece: the store reads it meanwhile
 
-MARGIN: Final = 10.0  # seconds beyond a call's own time-out, so that the server says that the device did not answer
+CALL_MARGIN: Final = 10.0  # seconds beyond a call's own time-out: the server says that the device did not answer
 
 CALL_TIMEOUT: Final = 10.0  # seconds, as on the server
 
@@ -83,7 +83,7 @@ class Client:
         key: str | None = None,
         user: tuple[str, str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float = REQUEST_TIMEOUT,
     ) -> None:
         self._server = parse_server(url)
         self._http = Http(self._server, _authorization(key, user), ssl_context, timeout)
@@ -169,7 +169,7 @@ class Client:
             InvalidAnswer: its answer cannot be read.
         """
         query = None if timeout is None else {"timeout": f"{timeout:.3f}"}
-        limit = (CALL_TIMEOUT if timeout is None else timeout) + MARGIN
+        limit = (CALL_TIMEOUT if timeout is None else timeout) + CALL_MARGIN
         return await self._http.fetch(
             "POST", "devices", device, "rpc", method, json=params, query=query, timeout=max(limit, self._http.timeout)
         )
@@ -213,7 +213,7 @@ class Client:
         bare: bool = False,
         options: Mapping[str, int] | None = None,
         progress: Progress | None = None,
-        until: Collection[UpdateState] = ENDS,
+        until: Collection[UpdateState] = UPDATE_ENDS,
     ) -> UpdateDocument:
         """Update a device's firmware, and wait for the end. Returns the update in its last state, good or bad.
 

@@ -12,7 +12,7 @@ from mdashcore.client._http import Http
 from mdashcore.client._notifications import Notifications
 from mdashcore.documents import NewRollout, NotificationDocument, RolloutDocument, UpdateDocument
 from mdashcore.notifications import DELETED
-from mdashcore.ota import ENDS, UpdateState
+from mdashcore.ota import UPDATE_ENDS, UpdateState
 
 __all__ = ["UPLOAD_TIMEOUT", "Progress", "perform_update", "start_rollout"]
 
@@ -54,7 +54,7 @@ async def perform_update(
         )
     id = update["id"]
     _show(progress, update)
-    while not (update["state"] in ENDS or update["state"] in until):
+    while not (update["state"] in UPDATE_ENDS or update["state"] in until):
         told = await news.receive()
         if told is None:  # connected again: the notification of the end may be lost with the server's log
             try:

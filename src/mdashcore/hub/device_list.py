@@ -14,11 +14,11 @@ import attrs
 
 from mdashcore._errors import Damaged, NotFound
 from mdashcore.hub.pausing import Pause, never_pause
-from mdashcore.hub.presence import OFFLINE
+from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.identity import Device, DeviceKey
-from mdashcore.selection import ANY, Facts, Selection
+from mdashcore.selection import ANY_DEVICE, Facts, Selection
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Document
 
@@ -72,7 +72,7 @@ class DeviceList:
         self._ordered = ordered
 
     async def select(
-        self, account: str, selection: Selection = ANY, pause: Pause = never_pause, *, with_shadows: bool = True
+        self, account: str, selection: Selection = ANY_DEVICE, pause: Pause = never_pause, *, with_shadows: bool = True
     ) -> AsyncGenerator[ListedDevice, None]:
         """Yield the account's devices that a selection matches, sorted by id.
 
@@ -107,7 +107,7 @@ class DeviceList:
                 id = document.key.removeprefix(prefix)
                 yield ListedDevice(
                     unreadable_device(DeviceKey(account, id)) if device is None else device,
-                    _read(self._presence, await _found(presence, document.key), damaged, "presence") or OFFLINE,
+                    _read(self._presence, await _found(presence, document.key), damaged, "presence") or OFFLINE_RECORD,
                     _read(self._shadows, await _found(shadow, document.key), damaged, "shadow") or Shadow(),
                     tuple(damaged),
                 )

@@ -25,7 +25,7 @@ DEVICE_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of pr
 
 MAX_PROGRESS: Final = 128  # bytes of parameters that are checked for progress: real ones have 25
 
-DAMAGED: Final = "what is stored of this device is damaged"
+DEVICE_DAMAGED: Final = "what is stored of this device is damaged"
 
 
 class Peer(Protocol):
@@ -109,7 +109,7 @@ class DeviceSession:
         except RpcError:
             raise
         except Damaged:
-            raise RpcError(status_of(Damaged()), DAMAGED) from None
+            raise RpcError(status_of(Damaged()), DEVICE_DAMAGED) from None
         except StorageError:
             raise
         except MdashError as exc:
@@ -133,7 +133,7 @@ class DeviceSession:
         try:
             await handler(self, params)
         except Damaged:
-            await self._notify(method, _json.encode({"rejected": DAMAGED}))
+            await self._notify(method, _json.encode({"rejected": DEVICE_DAMAGED}))
         except StorageError:
             raise
         except MdashError as exc:

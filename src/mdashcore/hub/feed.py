@@ -20,15 +20,15 @@ from mdashcore.hub.records.logs import too_old
 from mdashcore.notifications import Notification
 from mdashcore.storage import LogStore, MessageBus
 
-__all__ = ["TOPIC", "Feed", "FeedItem", "LogQuery", "log_names"]
+__all__ = ["FEED_TOPIC", "Feed", "FeedItem", "LogQuery", "log_names"]
 
-TOPIC: Final = "feed"
+FEED_TOPIC: Final = "feed"
 
 KEEP_NOTIFICATIONS: Final = 100_000  # entries of an account's log: at 200 bytes each, 20 MB
 
 KEEP_BYTES: Final = 2**26  # bytes of an account's log: a device that floods with its largest frames fills no memory
 
-MARKS: Final = 64  # pieces in which those bytes are counted: a log is never more than 2 % too large
+SIZE_MARKS: Final = 64  # pieces in which those bytes are counted: a log is never more than 2 % too large
 
 TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
 
@@ -100,7 +100,7 @@ class Feed:
         if is_event:
             self.events.end(account, ticket, (offset, now, frame))
         self._on_emit(account, FeedItem(offset, frame))
-        await self._bus.publish(TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
+        await self._bus.publish(FEED_TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
         if is_event:
             await self.events.append(account, log_name(account))
         gauge = self._gauges.get(account)
@@ -174,7 +174,7 @@ class _Gauge:
     __slots__ = ("_marks", "_piece", "_size")
 
     def __init__(self, limit: int) -> None:
-        self._piece = max(1, limit // MARKS)
+        self._piece = max(1, limit // SIZE_MARKS)
         self._size = 0
         self._marks: deque[int] = deque()
 
@@ -185,7 +185,7 @@ class _Gauge:
             return 0
         self._size = 0
         self._marks.append(offset)
-        return self._marks.popleft() + 1 if len(self._marks) > MARKS else 0
+        return self._marks.popleft() + 1 if len(self._marks) > SIZE_MARKS else 0
 
 
 def log_names(account: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ __all__ = ["FREE_DISK", "Images"]
 
 FREE_DISK: Final = 512 * 2**20  # bytes that images leave free: weeks of the reports of a fleet of thousands
 
-STEP: Final = 4 * 2**20  # bytes reserved at a time: one write for each step, next to the image's own
+RESERVED_STEP: Final = 4 * 2**20  # bytes reserved at a time: one write for each step, next to the image's own
 
 
 class Images:
@@ -84,7 +84,7 @@ class Images:
             size += len(chunk)
             if size > kept:
                 await self.check_disk()
-                kept = await self._usage.reserve_bytes(account, key, size, size + STEP)
+                kept = await self._usage.reserve_bytes(account, key, size, size + RESERVED_STEP)
             yield chunk
 
 

@@ -16,10 +16,10 @@ from mdashcore.hub.records.store import Records, scoped
 from mdashcore.identity import DeviceKey
 from mdashcore.storage import DocumentStore
 
-__all__ = ["OFFLINE", "Presence"]
+__all__ = ["OFFLINE_RECORD", "Presence"]
 
 
-OFFLINE: Final = PresenceRecord()
+OFFLINE_RECORD: Final = PresenceRecord()
 
 
 class Presence:
@@ -37,9 +37,9 @@ class Presence:
         self._now = now
 
     async def get(self, key: DeviceKey) -> PresenceRecord:
-        """Return the device's record, `OFFLINE` if it never connected. Raises `Damaged`."""
+        """Return the device's record, `OFFLINE_RECORD` if it never connected. Raises `Damaged`."""
         record = await self.records.get(str(key))
-        return OFFLINE if record is None else record.value
+        return OFFLINE_RECORD if record is None else record.value
 
     async def of(self, account: str, damaged: list[str] | None = None) -> dict[str, PresenceRecord]:
         """Return the records of an account's devices by device id. `damaged` receives the ids of unreadable records."""

@@ -26,8 +26,8 @@ from mdashcore.storage import DocumentStore
 
 __all__ = ["BrowserSession", "CreatedSession", "Sessions"]
 
-IDLE: Final = 86_400.0  # seconds without a request: a user who returns every day stays logged in
-TOTAL: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
+MAX_IDLE_TIME: Final = 86_400.0  # seconds without a request: a user who returns every day stays logged in
+MAX_SESSION_TIME: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
 MAX_AGES: Final = 10_000  # sessions whose age is kept, in 3 MB; the age of any other is taken from the wall clock
 SESSION_TOUCH: Final = 300.0  # seconds between two writes of a session's last use: not every request writes
 
@@ -158,4 +158,4 @@ class Sessions:
     def _is_valid(self, session: BrowserSession, account: Account) -> bool:
         now = self._age(session).now(session.created_at)
         current = session.credential == account.credential
-        return current and now - session.used_at < IDLE and now - session.created_at < TOTAL
+        return current and now - session.used_at < MAX_IDLE_TIME and now - session.created_at < MAX_SESSION_TIME

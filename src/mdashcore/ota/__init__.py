@@ -11,13 +11,13 @@ A performer (a hub, a script, a test) runs a loop. The functions do no I/O and r
 A performer has to keep three rules. It stores a changed update before the call that follows from the change, so that
 another process can continue. A performer that continues a stored update first advances it with `DeviceDisconnected`,
 because the link of the earlier performer is gone, and then with `DeviceConnected` if the device is there. At
-`next_deadline` it advances it with `UpdateDeadlinePassed`. Every state that is not an end has an idle and a total limit, so
-every update ends.
+`next_deadline` it advances it with `UpdateDeadlinePassed`. Every state that is not an end has an idle and a total
+limit, so every update ends.
 
 Times are those of a wall clock, and `now` has to run evenly. If the wall clock is set, the performer either continues
 with the time that it would have been, or gives the update times of the new clock with `moved`.
 
-`TRANSITIONS` is the whole machine: for a state and a kind of event the rows are tried in order. If no row
+`UPDATE_TRANSITIONS` is the whole machine: for a state and a kind of event the rows are tried in order. If no row
 fits, the update stays as it is: after a late answer, a report without news, or a cancel after
 `OTA.End`. In short: QUEUED → TRANSFERRING (`OTA.Begin`, `OTA.Write`…) → VERIFYING (`OTA.End`) → REBOOTING →
 UNCOMMITTED → COMMITTED, where the build that the device reports after its reboot decides, never a guess. Two
@@ -36,14 +36,11 @@ from __future__ import annotations
 from mdashcore.ota._events import (
     BeginAccepted,
     BuildReported,
-    StepFailed,
-    StepTimedOut,
     CancelRequested,
     ChunkAccepted,
     CommitAccepted,
     CommitRequested,
     CommitUnsupported,
-    UpdateDeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
@@ -51,13 +48,16 @@ from mdashcore.ota._events import (
     RevertAccepted,
     Started,
     Status,
+    StepFailed,
+    StepTimedOut,
     TransferEnded,
+    UpdateDeadlinePassed,
     UpdateEvent,
 )
-from mdashcore.ota._machine import TRANSITIONS, UpdateTransition, advance, can_cancel
+from mdashcore.ota._machine import UPDATE_TRANSITIONS, UpdateTransition, advance, can_cancel
 from mdashcore.ota._reports import lacks_method
 from mdashcore.ota._steps import (
-    LIMITS,
+    STATE_LIMITS,
     Ask,
     Begin,
     Commit,
@@ -74,11 +74,11 @@ from mdashcore.ota._steps import (
     next_step,
     time_limit,
 )
-from mdashcore.ota._times import TIMES, moved
+from mdashcore.ota._times import TIME_FIELDS, moved
 from mdashcore.ota._values import (
     CHUNK_SIZE,
-    ENDS,
     MAX_CHUNK_SIZE,
+    UPDATE_ENDS,
     Build,
     ImageFacts,
     Options,
@@ -90,25 +90,22 @@ from mdashcore.ota._values import (
 
 __all__ = [
     "CHUNK_SIZE",
-    "ENDS",
-    "LIMITS",
     "MAX_CHUNK_SIZE",
-    "TIMES",
-    "TRANSITIONS",
+    "STATE_LIMITS",
+    "TIME_FIELDS",
+    "UPDATE_ENDS",
+    "UPDATE_TRANSITIONS",
     "Ask",
     "Begin",
     "BeginAccepted",
     "Build",
     "BuildReported",
-    "StepFailed",
-    "StepTimedOut",
     "CancelRequested",
     "ChunkAccepted",
     "Commit",
     "CommitAccepted",
     "CommitRequested",
     "CommitUnsupported",
-    "UpdateDeadlinePassed",
     "DeviceConnected",
     "DeviceDisconnected",
     "End",
@@ -122,12 +119,15 @@ __all__ = [
     "StateLimits",
     "Status",
     "Step",
+    "StepFailed",
+    "StepTimedOut",
     "TransferEnded",
-    "UpdateTransition",
     "Update",
+    "UpdateDeadlinePassed",
     "UpdateEvent",
     "UpdateImage",
     "UpdateState",
+    "UpdateTransition",
     "Wait",
     "Write",
     "advance",

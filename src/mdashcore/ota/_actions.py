@@ -14,14 +14,14 @@ from mdashcore.ota import _guards as guards
 from mdashcore.ota._events import (
     BeginAccepted,
     BuildReported,
-    StepFailed,
-    StepTimedOut,
     CancelRequested,
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
     NewerUpdateQueued,
     RevertAccepted,
+    StepFailed,
+    StepTimedOut,
     UpdateEvent,
 )
 from mdashcore.ota._reports import Runs, lacks_method, runs
@@ -32,7 +32,7 @@ from mdashcore.ota._values import MAX_TEXT, Build, Session, Update, UpdateState
 BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a transfer: its clock differs
 BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: the device may have forgotten earlier
 END_DELAY = 2.0  # seconds from an OTA.End of a person until `OTA.Begin` is tried: a device may reboot for it
-INTRODUCTION = 3.0  # seconds on a new link in which a device says by itself what it runs, or is asked by its node
+INTRODUCTION_TIME = 3.0  # seconds on a new link in which a device says by itself what it runs, or is asked by its node
 ASK_INTERVAL = 30.0  # seconds between two questions to a device that says nothing decisive; a boot takes less
 
 
@@ -45,7 +45,7 @@ def start_unknown(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def expect_introduction(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return {"connected": True, "not_before": now + INTRODUCTION}
+    return {"connected": True, "not_before": now + INTRODUCTION_TIME}
 
 
 def open_transfer(u: Update, e: Any, now: float) -> dict[str, Any]:

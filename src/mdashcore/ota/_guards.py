@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdashcore.ota._events import BuildReported, StepTimedOut, Status
-from mdashcore.ota._reports import Runs, ErrorMeaning, judge, lacks_method, runs, same, taken
+from mdashcore.ota._events import BuildReported, Status, StepTimedOut
+from mdashcore.ota._reports import ErrorMeaning, Runs, judge, lacks_method, runs, same, taken
 from mdashcore.ota._steps import Ask, Begin, Commit, Write, awaited, next_step, time_limit
 from mdashcore.ota._values import Build, Session, Update
 

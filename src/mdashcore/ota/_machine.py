@@ -13,25 +13,25 @@ from mdashcore.ota._events import (
     ANSWERS,
     BeginAccepted,
     BuildReported,
-    StepFailed,
-    StepTimedOut,
     CancelRequested,
     ChunkAccepted,
     CommitAccepted,
     CommitRequested,
     CommitUnsupported,
-    UpdateDeadlinePassed,
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
     NewerUpdateQueued,
     RevertAccepted,
     Started,
+    StepFailed,
+    StepTimedOut,
     TransferEnded,
+    UpdateDeadlinePassed,
     UpdateEvent,
 )
 from mdashcore.ota._steps import awaited
-from mdashcore.ota._values import ENDS, Update, UpdateState
+from mdashcore.ota._values import UPDATE_ENDS, Update, UpdateState
 
 Guard: TypeAlias = Callable[[Update, Any, float], bool]
 Action: TypeAlias = Callable[[Update, Any, float], dict[str, Any]]
@@ -204,7 +204,7 @@ def _table() -> dict[tuple[UpdateState, type], tuple[UpdateTransition, ...]]:
     }
 
 
-TRANSITIONS: Mapping[tuple[UpdateState, type], tuple[UpdateTransition, ...]] = _table()
+UPDATE_TRANSITIONS: Mapping[tuple[UpdateState, type], tuple[UpdateTransition, ...]] = _table()
 """The machine: (state, kind of event) → arrows. The first one whose guard holds is taken."""
 
 
@@ -227,7 +227,7 @@ def advance(update: Update, event: UpdateEvent, *, now: float) -> Update:
     _check(update, event)
     if isinstance(event, ANSWERS) and event.method != awaited(update):
         return update  # the answer is late: the update has gone on to another call
-    for transition in TRANSITIONS.get((update.state, type(event)), ()):
+    for transition in UPDATE_TRANSITIONS.get((update.state, type(event)), ()):
         if transition.when is None or transition.when(update, event, now):
             return _take(update, transition, event, now)
     return update
@@ -245,14 +245,14 @@ def can_cancel(update: Update) -> bool:
     """Return whether `CancelRequested` would end the update. After `OTA.End` it would not, because no call undoes
     that.
     """
-    return (update.state, CancelRequested) in TRANSITIONS
+    return (update.state, CancelRequested) in UPDATE_TRANSITIONS
 
 
 def _take(update: Update, transition: UpdateTransition, event: UpdateEvent, now: float) -> Update:
     changes: dict[str, Any] = {} if transition.quiet else {"active": now}
     if transition.to is not update.state:
         changes |= {"state": transition.to, "changed": now, "not_before": None}
-        if transition.to in ENDS:
+        if transition.to in UPDATE_ENDS:
             changes |= {"reason": ""}
     if transition.do is not None:
         changes |= transition.do(update, event, now)

@@ -124,7 +124,7 @@ class StateLimits:
 
 _MINUTE, _DAY = 60.0, 86_400.0
 
-LIMITS: Mapping[UpdateState, StateLimits] = {
+STATE_LIMITS: Mapping[UpdateState, StateLimits] = {
     # A device that was not seen for a week; a device that comes and goes, but never gets its turn, for a month.
     UpdateState.QUEUED: StateLimits(7 * _DAY, 30 * _DAY),
     # On top of `options.timeout`, after which the device itself has given up. 16 MB at one chunk a second
@@ -143,7 +143,7 @@ LIMITS: Mapping[UpdateState, StateLimits] = {
 
 def limits(update: Update) -> StateLimits | None:
     """Return the limits of the update's state, with the time-outs of its options; `None` for an end."""
-    base = LIMITS.get(update.state)
+    base = STATE_LIMITS.get(update.state)
     if base is None:
         return None
     options = update.options

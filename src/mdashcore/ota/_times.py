@@ -9,7 +9,7 @@ import attrs
 from mdashcore.ota._actions import waiting_reason
 from mdashcore.ota._values import Update
 
-TIMES: Final = (
+TIME_FIELDS: Final = (
     "created",
     "changed",
     "active",
@@ -26,7 +26,7 @@ TIMES: Final = (
 
 def moved(update: Update, seconds: float) -> Update:
     """Return the update with all its times later by so many seconds: it has the same age on another clock."""
-    times = {name: getattr(update, name) for name in TIMES}
+    times = {name: getattr(update, name) for name in TIME_FIELDS}
     changes: dict[str, Any] = {name: time + seconds for name, time in times.items() if time is not None}
     if update.waits_until is not None and update.reason == waiting_reason(update.waits_until):
         changes["reason"] = waiting_reason(update.waits_until + seconds)

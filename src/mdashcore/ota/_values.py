@@ -43,7 +43,7 @@ class UpdateState(StrEnum):
     ALREADY_INSTALLED = "ALREADY_INSTALLED"
 
 
-ENDS = frozenset(UpdateState) - {
+UPDATE_ENDS = frozenset(UpdateState) - {
     UpdateState.QUEUED,
     UpdateState.TRANSFERRING,
     UpdateState.VERIFYING,
@@ -290,7 +290,7 @@ class Update:
     @property
     def ended(self) -> bool:
         """Whether the update has ended: no event changes it any more."""
-        return self.state in ENDS
+        return self.state in UPDATE_ENDS
 
     @property
     def newest_time(self) -> float:

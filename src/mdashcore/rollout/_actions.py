@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdashcore.rollout._events import AllEnded, RolloutDeadlinePassed, ErrorsExceeded, ResumeRequested, SuccessMissed
+from mdashcore.rollout._events import AllEnded, ErrorsExceeded, ResumeRequested, RolloutDeadlinePassed, SuccessMissed
 from mdashcore.rollout._values import Cause, Counts, Rollout
 
 

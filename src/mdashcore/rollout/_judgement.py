@@ -9,9 +9,9 @@ import attrs
 
 from mdashcore.rollout._events import (
     AllEnded,
-    RolloutDeadlinePassed,
     ErrorsExceeded,
     PhasePassed,
+    RolloutDeadlinePassed,
     RolloutEvent,
     Settled,
     SuccessMissed,
@@ -21,7 +21,7 @@ from mdashcore.rollout._values import DAY, Counts, Rollout, RolloutState, added
 
 BATCH = 32  # devices that begin by one decision: the records stored for it stay small
 
-SETTLED = 120.0  # seconds: at the slowest rate a device that is online begins within one minute
+SETTLED_TIME = 120.0  # seconds: at the slowest rate a device that is online begins within one minute
 
 ABORT_LIMIT = 2 * DAY  # seconds for running updates after an abort: an update past the end of its transfer has a day
 
@@ -101,7 +101,9 @@ def only_waits(rollout: Rollout, now: float) -> bool:
     """
     begun = max(rollout.phase_started[-1], rollout.next_start) if rollout.phase_started else now
     idle = rollout.state is RolloutState.RUNNING and not any(each.updating for each in rollout.counts)
-    return idle and rollout.plan.is_open(now) and rollout.plan.is_open(now - SETTLED) and now - begun >= SETTLED
+    return (
+        idle and rollout.plan.is_open(now) and rollout.plan.is_open(now - SETTLED_TIME) and now - begun >= SETTLED_TIME
+    )
 
 
 def budget(rollout: Rollout, counts: Sequence[Counts], now: float, *, wall: float | None = None) -> int:

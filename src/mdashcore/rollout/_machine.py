@@ -12,12 +12,12 @@ from mdashcore.rollout._events import (
     AbortRequested,
     AllEnded,
     Approved,
-    RolloutDeadlinePassed,
     ErrorsExceeded,
     PauseRequested,
     PhasePassed,
     ResumeRequested,
     RetryRequested,
+    RolloutDeadlinePassed,
     RolloutEvent,
     Settled,
     SuccessMissed,
@@ -59,7 +59,7 @@ def _table() -> dict[tuple[RolloutState, type], RolloutTransition]:
     }
 
 
-TRANSITIONS: Mapping[tuple[RolloutState, type], RolloutTransition] = _table()
+ROLLOUT_TRANSITIONS: Mapping[tuple[RolloutState, type], RolloutTransition] = _table()
 """The machine: (state, kind of event) → arrow. An event without an arrow changes nothing."""
 
 
@@ -75,7 +75,7 @@ def advance(rollout: Rollout, event: RolloutEvent, *, now: float) -> Rollout:
         TypeError: `rollout` or `event` has another type, for example a class of events in place of an instance.
     """
     _check(rollout, event)
-    transition = TRANSITIONS.get((rollout.state, type(event)))
+    transition = ROLLOUT_TRANSITIONS.get((rollout.state, type(event)))
     if transition is None:
         return rollout
     changes: dict[str, Any] = {}

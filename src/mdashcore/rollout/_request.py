@@ -12,7 +12,7 @@ from mdashcore import identity, selection
 from mdashcore._errors import InvalidInput
 from mdashcore.ota import Options
 from mdashcore.rollout._values import DAY, PHASES, Plan
-from mdashcore.rollout._window import MINUTES, Window
+from mdashcore.rollout._window import DAY_MINUTES, Window
 from mdashcore.selection import Selection
 
 MAX_RATE = 6000  # devices a minute: 100 a second is the number that one node begins without delaying others
@@ -116,12 +116,12 @@ def _window(value: object) -> Window | None:
     if not isinstance(value, dict) or not {"start", "end"} <= value.keys() <= {"start", "end", "days"}:
         raise InvalidInput('a window is {"start": "HH:MM", "end": "HH:MM", "days"?: ["mon", …]}, in UTC')
     start, end = _minute(value["start"]), _minute(value["end"])
-    if start == MINUTES or end == start:
+    if start == DAY_MINUTES or end == start:
         raise InvalidInput("a window starts before 24:00 and does not end when it starts; all day is 00:00 to 24:00")
     days = value.get("days", list(_DAYS))
     if not isinstance(days, list) or not days or any(day not in _DAYS for day in days):
         raise InvalidInput(f"days of a window are some of {', '.join(_DAYS)}")
-    return Window(start, end or MINUTES, tuple(sorted({_DAYS.index(day) for day in days})))
+    return Window(start, end or DAY_MINUTES, tuple(sorted({_DAYS.index(day) for day in days})))
 
 
 def _describe_window(window: Window) -> dict[str, Any]:
@@ -131,8 +131,8 @@ def _describe_window(window: Window) -> dict[str, Any]:
 
 def _minute(value: object) -> int:
     match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    minute = MINUTES + 1 if match is None else int(match[1]) * 60 + int(match[2])
-    if minute > MINUTES:
+    minute = DAY_MINUTES + 1 if match is None else int(match[1]) * 60 + int(match[2])
+    if minute > DAY_MINUTES:
         raise InvalidInput("a window's start and end are times of the day in UTC, 00:00 to 24:00")
     return minute
 

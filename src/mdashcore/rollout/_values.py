@@ -35,7 +35,7 @@ class RolloutState(StrEnum):
     ABORTED = "ABORTED"
 
 
-ENDS = frozenset({RolloutState.COMPLETED, RolloutState.ABORTED})
+ROLLOUT_ENDS = frozenset({RolloutState.COMPLETED, RolloutState.ABORTED})
 """The states in which a rollout ends: no transition leaves them."""
 
 
@@ -229,7 +229,7 @@ class Rollout:
     @property
     def ended(self) -> bool:
         """Whether the rollout has ended: no event changes it any more."""
-        return self.state in ENDS
+        return self.state in ROLLOUT_ENDS
 
     @property
     def members(self) -> int:

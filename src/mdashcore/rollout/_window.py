@@ -9,8 +9,8 @@ import attrs
 
 from mdashcore._checked import Check, whole
 
-MINUTES = 1440  # of a day
-WEEK = 7 * MINUTES  # minutes
+DAY_MINUTES = 1440  # of a day
+WEEK_MINUTES = 7 * DAY_MINUTES  # minutes
 
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday; Monday is 0
 
@@ -30,9 +30,9 @@ _DAYS: Final = Check(
 class Window:
     """The times at which devices may begin. A window that ends before it starts goes over midnight."""
 
-    start: int = attrs.field(validator=whole(0, MINUTES - 1))
+    start: int = attrs.field(validator=whole(0, DAY_MINUTES - 1))
     """The first minute of the day, from 0 to 1439."""
-    end: int = attrs.field(validator=whole(1, MINUTES))
+    end: int = attrs.field(validator=whole(1, DAY_MINUTES))
     """The minute of the day before which it ends, from 1 to 1440."""
     days: tuple[int, ...] = attrs.field(default=(0, 1, 2, 3, 4, 5, 6), validator=_DAYS)
     """The days on which it starts; Monday is 0."""
@@ -40,7 +40,7 @@ class Window:
     @property
     def length(self) -> int:
         """Minutes from its start to its end."""
-        return (self.end - self.start - 1) % MINUTES + 1
+        return (self.end - self.start - 1) % DAY_MINUTES + 1
 
     def contains(self, now: float) -> bool:
         """Return whether the window is open at `now`, in Unix seconds."""
@@ -51,9 +51,9 @@ class Window:
         if self.contains(now):
             return now
         minute = floor(now / 60)
-        return min(60.0 * (minute + (WEEK - since) % WEEK) for since in self._since(now))
+        return min(60.0 * (minute + (WEEK_MINUTES - since) % WEEK_MINUTES) for since in self._since(now))
 
     def _since(self, now: float) -> list[int]:
         """Return the whole minutes since the window last started, for each of its days."""
-        minute = (floor(now / 60) + EPOCH_WEEKDAY * MINUTES) % WEEK
-        return [(minute - (day * MINUTES + self.start)) % WEEK for day in self.days]
+        minute = (floor(now / 60) + EPOCH_WEEKDAY * DAY_MINUTES) % WEEK_MINUTES
+        return [(minute - (day * DAY_MINUTES + self.start)) % WEEK_MINUTES for day in self.days]

@@ -24,7 +24,7 @@ from mdashcore.server.http.guards import check_request
 from mdashcore.server.http.request_id import RequestIdApp
 from mdashcore.server.http.root_path import RootPathApp
 from mdashcore.server.lanes.fast_lane import SECURITY_HEADERS
-from mdashcore.server.openapi import ENDPOINTS, PUBLIC_PATHS
+from mdashcore.server.openapi import ALL_ENDPOINTS, PUBLIC_PATHS
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
 from mdashcore.server.uploads.rollout_upload import RolloutRoute
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 PRINCIPAL = "mdashcore.principal"  # in a scope: the principal of the request, if an outer layer has authenticated it
 
-_SERVED = {each.name: each for each in ENDPOINTS if each.handler is not None}
+_SERVED = {each.name: each for each in ALL_ENDPOINTS if each.handler is not None}
 """The endpoints that Quart serves, by the names that they have in its map."""
 
 _NO_KEYS = {

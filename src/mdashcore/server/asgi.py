@@ -10,7 +10,7 @@ from mdashcore._errors import InvalidInput, MdashError, status_of
 from mdashcore.server import errors
 
 __all__ = [
-    "LINGER",
+    "LINGER_TIME",
     "NO_SOCKET",
     "ON_KNOWN",
     "PAGE_HEADER",
@@ -46,7 +46,7 @@ App: TypeAlias = Callable[[Any, Receive, Send], Awaitable[None]]
 """An ASGI app. Its messages are `Any`, so that it fits the types of every server and framework: each has its own."""
 
 
-LINGER: Final = 2.0  # seconds: for the bytes that a client still has on their way when it gets an early answer
+LINGER_TIME: Final = 2.0  # seconds: for the bytes that a client still has on their way when it gets an early answer
 
 ROOT_PATH: Final = "mdashcore.root_path"  # in a scope: the prefix that was removed from its path
 

@@ -52,8 +52,8 @@ def problem(status: int, message: str) -> dict[str, Any]:
     return {"error": {"code": status, "message": message or HTTPStatus(status).phrase}}
 
 
-BEARER: Final = 'Bearer realm="mdash"'
-BASIC: Final = 'Basic realm="mdash", charset="UTF-8"'
+BEARER_CHALLENGE: Final = 'Bearer realm="mdash"'
+BASIC_CHALLENGE: Final = 'Basic realm="mdash", charset="UTF-8"'
 
 
 def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
@@ -64,7 +64,7 @@ def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
             browser would open another one.
     """
     if isinstance(error, Unauthenticated):
-        return {"WWW-Authenticate": BEARER if from_page else f"{BEARER}, {BASIC}"}
+        return {"WWW-Authenticate": BEARER_CHALLENGE if from_page else f"{BEARER_CHALLENGE}, {BASIC_CHALLENGE}"}
     if isinstance(error, UnsupportedContent):
         return {"Accept-Encoding": "identity"}
     if isinstance(error, Busy) and not (isinstance(error, LimitReached) and not is_per_process(error.limit)):

@@ -13,7 +13,7 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput, MdashError, Unauthenticated, status_of
 from mdashcore.server import errors
 from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PARAMETERS, NOTIFY_PATH
-from mdashcore.server.asgi import LINGER
+from mdashcore.server.asgi import LINGER_TIME
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.forwarded import ForwardedClient, peer_of
@@ -179,7 +179,7 @@ async def _refuse(connection: HttpConnection, error: MdashError, *, from_page: b
         **errors.headers(error, from_page=from_page),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    with trio.fail_after(LINGER):
+    with trio.fail_after(LINGER_TIME):
         await connection.stream.send_all(f"HTTP/1.1 {status_of(error)} \r\n{lines}\r\n".encode() + body)
     await connection.linger()
 

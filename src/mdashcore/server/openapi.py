@@ -22,7 +22,7 @@ from mdashcore.server.query import ACCESS_TOKEN
 from mdashcore.server.uploads.rollout_upload import RolloutRoute
 from mdashcore.server.uploads.update_upload import UploadRoute
 
-__all__ = ["ENDPOINTS", "PUBLIC_PATHS", "describe", "errors_of"]
+__all__ = ["ALL_ENDPOINTS", "PUBLIC_PATHS", "describe", "errors_of"]
 
 routes: Routes = Routes("")
 
@@ -33,15 +33,15 @@ async def get_openapi() -> Response:
     return answer(_encoded(root_path(cast(Scope, request.scope))))
 
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    *api.ENDPOINTS,
+ALL_ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *api.API_ENDPOINTS,
     *routes.endpoints,
     UploadRoute.endpoint,
     RolloutRoute.endpoint,
 )
 """Every endpoint, of both lanes. What serves one stands in `Endpoint.handler`, or in front of Quart."""
 
-PUBLIC_PATHS: Final = frozenset(each.path for each in ENDPOINTS if each.access is Access.PUBLIC)
+PUBLIC_PATHS: Final = frozenset(each.path for each in ALL_ENDPOINTS if each.access is Access.PUBLIC)
 """The paths that are answered without a login."""
 
 _SCHEMES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -90,11 +90,11 @@ def describe(root: str = "") -> dict[str, Any]:
     Args:
         root: the path below which the server is reached, without a slash at its end.
     """
-    schemas = _Schemas(ENDPOINTS)
+    schemas = _Schemas(ALL_ENDPOINTS)
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint in ENDPOINTS:
+    for endpoint in ALL_ENDPOINTS:
         paths.setdefault(_path(endpoint), {})[endpoint.method.lower()] = _operation(endpoint, schemas)
-    used = sorted({status for endpoint in ENDPOINTS for status in errors_of(endpoint)})
+    used = sorted({status for endpoint in ALL_ENDPOINTS for status in errors_of(endpoint)})
     return {
         "openapi": "3.1.0",
         "info": {

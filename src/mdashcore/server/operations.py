@@ -9,7 +9,7 @@ from mdashcore._errors import InvalidInput
 from mdashcore.identity import DeviceKey
 from mdashcore.server.http.conditions import Conditions
 from mdashcore.server.service import Service
-from mdashcore.server.shielding import SOON, shielded
+from mdashcore.server.shielding import WRITES_TIMEOUT, shielded
 from mdashcore.trio.connections.calls import MAX_PARAMS
 
 __all__ = ["MAX_BODY", "Versioned", "call", "prepare_call", "read_shadow", "update_shadow"]
@@ -72,5 +72,7 @@ async def update_shadow(
     document = _json.decode_foreign(body) if body.strip() else None
     # A change that is stored has to reach the device and the subscribers, also when the client leaves.
     condition = None if conditions is None else conditions.allow
-    change = await service.hub.shadows.update(key, document, condition=condition, patience=SOON, protect=shielded)
+    change = await service.hub.shadows.update(
+        key, document, condition=condition, patience=WRITES_TIMEOUT, protect=shielded
+    )
     return Versioned(_json.encode(change.accepted_document()), change.version)

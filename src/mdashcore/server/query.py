@@ -15,7 +15,7 @@ MAX_PARAMETERS: Final = 32  # of a query: 16 terms of a filter and 16 places
 ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - a parameter's name
 """Known at every endpoint."""
 
-REPEATABLE: Final = frozenset({"filter", "place"})
+REPEATABLE_NAMES: Final = frozenset({"filter", "place"})
 
 
 def parse_query(query: str, *, errors: str = "strict") -> list[tuple[str, str]]:
@@ -52,7 +52,7 @@ def check_query(query: str, known: Collection[str]) -> list[tuple[str, str]]:
     for name, _ in given:
         if name not in known and name != ACCESS_TOKEN:
             raise InvalidInput(f"unknown parameter {name[:64]!r}; known are {', '.join([*known, ACCESS_TOKEN])}")
-        if name in seen and name not in REPEATABLE:
+        if name in seen and name not in REPEATABLE_NAMES:
             raise InvalidInput(f"{name} is given twice")
         seen.add(name)
     return [(name, value) for name, value in given if name != ACCESS_TOKEN]

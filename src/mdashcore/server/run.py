@@ -18,7 +18,7 @@ import trio
 
 from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.maintenance.backup import UNFINISHED, is_unfinished
+from mdashcore.hub.maintenance.backup import UNFINISHED_IMPORT, is_unfinished
 from mdashcore.server.app import App, create_app
 from mdashcore.server.config import ServerConfig, User, parse_bind
 from mdashcore.server.gateway import Gateway
@@ -128,7 +128,7 @@ async def open_server(
         open_backend(config.store) as backend,
     ):
         if await is_unfinished(backend):
-            raise StorageError(UNFINISHED)
+            raise StorageError(UNFINISHED_IMPORT)
         metrics = _metrics(config)
         hub = Hub(
             backend if metrics is None else metrics.measure(backend),

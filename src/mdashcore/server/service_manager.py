@@ -18,8 +18,8 @@ __all__ = ["ServiceManager"]
 
 _log = logging.getLogger(__name__)
 
-PINGS: Final = 4  # signs of life in the time of the watchdog: a check of the store that takes as long as a pause does
-# still leaves one in each half of it, as sd_watchdog_enabled(3) asks for
+PINGS_PER_PERIOD: Final = 4  # signs of life in the time of the watchdog: a check of the store that takes as long as
+# a pause still leaves one in each half of it, as sd_watchdog_enabled(3) asks for
 
 
 class ServiceManager:
@@ -66,7 +66,7 @@ class ServiceManager:
         """
         if not self.watchdog:
             return
-        pause = self.watchdog / PINGS
+        pause = self.watchdog / PINGS_PER_PERIOD
         alive = True
         while True:
             was_alive, alive = alive, False

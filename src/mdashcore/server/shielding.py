@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 SHIELD_GRACE: Final = 3.0  # seconds for a change whose client has left: a server that goes down has five for everything
 
-SOON: Final = 10.0  # seconds for two or three writes: a storage that takes longer has failed, and the request must end
+WRITES_TIMEOUT: Final = 10.0  # seconds for two or three writes: a storage that takes longer has failed
 
 _TOO_SLOW: Final = "the storage takes too long"
 
@@ -56,7 +56,7 @@ async def finish(change: Callable[[], Awaitable[T]]) -> T:
 
 
 async def shielded(change: Callable[[], Awaitable[T]]) -> T:
-    """Run a short change to its end, within `SOON` seconds. Without the task of `finish` it costs next to nothing."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + SOON):
+    """Run a short change to its end, within `WRITES_TIMEOUT` seconds. It starts no task, as `finish` does."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITES_TIMEOUT):
         return await change()
     raise StorageError(_TOO_SLOW)

@@ -19,7 +19,7 @@ __all__ = ["UI_PREFIX", "StaticFiles", "read_files"]
 
 UI_PREFIX: Final = "/ui/"
 
-INDEX: Final = "index.html"
+INDEX_FILE: Final = "index.html"
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -90,12 +90,12 @@ class StaticFiles:
     def _find(self, scope: Scope) -> File | None:
         path: str = scope["path"]
         if path == "/" and "text/html" in (header(scope, b"accept") or ""):
-            path = UI_PREFIX + INDEX
+            path = UI_PREFIX + INDEX_FILE
         if not path.startswith(UI_PREFIX):
             return None
         name = path.removeprefix(UI_PREFIX)
         file = self._files.get(name)
-        return _below(file, root_path(scope)) if file is not None and name == INDEX else file
+        return _below(file, root_path(scope)) if file is not None and name == INDEX_FILE else file
 
 
 @lru_cache(maxsize=8)  # one root path is in use; an app that is mounted twice has two

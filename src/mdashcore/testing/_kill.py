@@ -19,7 +19,7 @@ __all__ = ["Acknowledge", "kill_while_writing"]
 Acknowledge = Callable[[], None]
 """A function that a writer calls when its last write has returned."""
 
-PATIENCE: Final = 30.0  # seconds for the required acknowledgements
+ACKNOWLEDGE_TIMEOUT: Final = 30.0  # seconds for the required acknowledgements
 
 
 def kill_while_writing(loop: str, write: Callable[[Acknowledge], Awaitable[None]], *, after: int) -> int:
@@ -66,10 +66,10 @@ def _acknowledge(pipe: int) -> None:
 
 def _read(pipe: int, count: int) -> int:
     found = 0
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + ACKNOWLEDGE_TIMEOUT
     while found < count:
         ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        assert ready, f"a writer has acknowledged {found} of {count} writes in {PATIENCE:g} s"
+        assert ready, f"a writer has acknowledged {found} of {count} writes in {ACKNOWLEDGE_TIMEOUT:g} s"
         data = os.read(pipe, 4096)
         assert data, f"a writer ended by itself after {found} acknowledged writes"
         found += len(data)

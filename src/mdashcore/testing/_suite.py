@@ -17,13 +17,23 @@ from mdashcore._errors import StorageError
 from mdashcore.storage import DURABLE, Backend
 from mdashcore.testing._kill import Acknowledge, kill_while_writing
 
-__all__ = ["MANY", "ODD_KEYS", "STEPS", "TIMES", "StorageSuite", "Test", "at_once", "cancel_after", "expect_failure"]
+__all__ = [
+    "CANCEL_STEPS",
+    "INSTANT_TRIES",
+    "MANY_RECORDS",
+    "ODD_KEYS",
+    "StorageSuite",
+    "Test",
+    "at_once",
+    "cancel_after",
+    "expect_failure",
+]
 
 HANG_GRACE: Final = 5.0  # seconds for a test to end by itself after its limit; a verb that blocks the loop does not
 
-MANY: Final = 1100  # documents, blobs: more than a page of any store that reads in pages of a thousand
+MANY_RECORDS: Final = 1100  # documents, blobs: more than a page of any store that reads in pages of a thousand
 
-STEPS: Final = 40  # turns of the event loop, after each of which a verb is cancelled: no verb waits more often
+CANCEL_STEPS: Final = 40  # turns of the event loop, after each of which a verb is cancelled: no verb waits more often
 
 ODD_KEYS = (
     "a", "A", "aa", "a/b", "a//b", "/a", "a/", ".", "..", "../a", "../../etc/passwd", "a/../b", "\\a", "a\\b",
@@ -38,7 +48,7 @@ ODD_KEYS = (
 The longest has 512 characters, and 2 048 bytes in UTF-8. A file's name, for example, has 255 at most.
 """
 
-TIMES = 200  # tries of a verb that must never wait: a store may wait only now and then
+INSTANT_TRIES = 200  # tries of a verb that must never wait: a store may wait only now and then
 
 T = TypeVar("T")
 

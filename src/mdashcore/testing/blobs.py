@@ -13,18 +13,18 @@ import anyio
 from mdashcore._errors import NotFound, StorageError
 from mdashcore.storage import DURABLE, SHARED, Backend, BlobStore
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import MANY, ODD_KEYS, STEPS, StorageSuite, cancel_after, expect_failure
+from mdashcore.testing._suite import CANCEL_STEPS, MANY_RECORDS, ODD_KEYS, StorageSuite, cancel_after, expect_failure
 
 __all__ = ["BlobStoreSuite"]
 
-PIECE = 2**16
-LARGE = 96  # pieces: 6 MB, the size of a large image, and more than one part of a store that writes parts of 5 MB
+PIECE_SIZE = 2**16
+LARGE_PIECES = 96  # 6 MB, the size of a large image, and more than one part of a store that writes parts of 5 MB
 
 READ_PIECES = 16  # read in one call: 1 MB, several parts of a store that writes parts
 
-ROUNDS = 5
+BLOB_ROUNDS = 5
 
-WRITERS = 16
+BLOB_WRITERS = 16
 
 KILL_AFTER = 12  # acknowledged puts, before the process is killed
 
@@ -32,7 +32,7 @@ KILL_AFTER = 12  # acknowledged puts, before the process is killed
 class BlobStoreSuite(StorageSuite):
     """The contract of blob stores: streams in, pieces out."""
 
-    many: ClassVar[int] = MANY
+    many: ClassVar[int] = MANY_RECORDS
     """Blobs whose keys are scanned at least once: more than a page of the store."""
 
     def test_blob_what_was_put_comes_back(self) -> None:
@@ -69,11 +69,11 @@ class BlobStoreSuite(StorageSuite):
         """Megabytes arrive whole."""
 
         async def test(blobs: BlobStore) -> None:
-            pieces = [hashlib.sha256(b"%d" % n).digest() * (PIECE // 32) for n in range(LARGE)]
+            pieces = [hashlib.sha256(b"%d" % n).digest() * (PIECE_SIZE // 32) for n in range(LARGE_PIECES)]
             data = b"".join(pieces)
-            assert await blobs.put("b", _source(data, PIECE)) == len(data)
-            for n in range(LARGE - 1, -1, -LARGE // 8):
-                assert await blobs.read("b", n * PIECE, PIECE) == pieces[n]
+            assert await blobs.put("b", _source(data, PIECE_SIZE)) == len(data)
+            for n in range(LARGE_PIECES - 1, -1, -LARGE_PIECES // 8):
+                assert await blobs.read("b", n * PIECE_SIZE, PIECE_SIZE) == pieces[n]
 
         self._on_blobs(test)
 
@@ -92,13 +92,13 @@ class BlobStoreSuite(StorageSuite):
                         assert await blobs.read("b", 0, 100) == before
 
                 async def source(look: Callable[[], Awaitable[None]] = look) -> AsyncIterator[bytes]:
-                    for n in range(LARGE):
-                        yield b"%d" % (n % 10) * PIECE
-                        if n in (0, LARGE - 10, LARGE - 1):
+                    for n in range(LARGE_PIECES):
+                        yield b"%d" % (n % 10) * PIECE_SIZE
+                        if n in (0, LARGE_PIECES - 10, LARGE_PIECES - 1):
                             await look()
 
-                assert await blobs.put("b", source()) == LARGE * PIECE
-                assert await blobs.read("b", PIECE - 1, 2) == b"01"
+                assert await blobs.put("b", source()) == LARGE_PIECES * PIECE_SIZE
+                assert await blobs.read("b", PIECE_SIZE - 1, 2) == b"01"
                 await blobs.delete("b")
 
         self._on_blobs(test)
@@ -137,14 +137,14 @@ class BlobStoreSuite(StorageSuite):
         """A read while a blob is being replaced gives bytes of the old one or of the new one, never of both."""
 
         async def test(blobs: BlobStore) -> None:
-            size = READ_PIECES * PIECE
-            await blobs.put("b", _source(b"a" * size, 4 * PIECE))
+            size = READ_PIECES * PIECE_SIZE
+            await blobs.put("b", _source(b"a" * size, 4 * PIECE_SIZE))
             replaced = False
 
             async def replace() -> None:
                 nonlocal replaced
                 for letter in b"bcde":
-                    await blobs.put("b", _source(bytes([letter]) * size, 4 * PIECE))
+                    await blobs.put("b", _source(bytes([letter]) * size, 4 * PIECE_SIZE))
                 replaced = True
 
             async def read() -> None:
@@ -166,7 +166,7 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(blobs: BlobStore) -> None:
             async def source() -> AsyncIterator[bytes]:
-                yield b"x" * PIECE
+                yield b"x" * PIECE_SIZE
                 raise ZeroDivisionError
 
             async def endless() -> AsyncIterator[bytes]:
@@ -237,11 +237,11 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(blobs: BlobStore) -> None:
             async def write(start: int) -> None:
-                for n in range(start, self.many, WRITERS):
+                for n in range(start, self.many, BLOB_WRITERS):
                     await blobs.put(f"k{n}", _source(b"%d" % n, 10))
 
             async with anyio.create_task_group() as tasks:
-                for start in range(WRITERS):
+                for start in range(BLOB_WRITERS):
                     tasks.start_soon(write, start)
             assert sorted([key async for key in blobs.scan("k")]) == sorted(f"k{n}" for n in range(self.many))
 
@@ -268,7 +268,7 @@ class BlobStoreSuite(StorageSuite):
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(disturb)
-                for _ in range(ROUNDS):
+                for _ in range(BLOB_ROUNDS):
                     seen: list[str] = []
                     async for key in blobs.scan():
                         seen.append(key)
@@ -283,7 +283,7 @@ class BlobStoreSuite(StorageSuite):
         """Wherever a put or a delete is cancelled: the blob is the old one, the new one, or gone, in every verb."""
 
         async def whole(blobs: BlobStore, possible: tuple[bytes | None, ...]) -> None:
-            for _ in range(STEPS):  # a cancelled verb may still take effect, also between two reads
+            for _ in range(CANCEL_STEPS):  # a cancelled verb may still take effect, also between two reads
                 size, keys = await blobs.size("b"), [key async for key in blobs.scan()]
                 try:
                     found = await blobs.read("b", 0, 100)
@@ -296,7 +296,7 @@ class BlobStoreSuite(StorageSuite):
             assert found in possible
 
         async def test(blobs: BlobStore) -> None:
-            for steps in range(STEPS):
+            for steps in range(CANCEL_STEPS):
                 await blobs.put("b", _source(b"old", 1))
                 ended = await cancel_after(steps, lambda: blobs.put("b", _source(b"new blob", 4)))
                 await whole(blobs, (b"old", b"new blob"))
@@ -379,7 +379,7 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two:
-                for n, (writer, reader) in enumerate([(one, two), (two, one)] * ROUNDS):
+                for n, (writer, reader) in enumerate([(one, two), (two, one)] * BLOB_ROUNDS):
                     data = b"%d" % n * 1000
 
                     async def source(data: bytes = data, reader: Backend = reader) -> AsyncIterator[bytes]:

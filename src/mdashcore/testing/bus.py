@@ -12,17 +12,17 @@ import anyio
 
 from mdashcore._errors import StorageError
 from mdashcore.storage import INSTANT, SHARED, Backend, MessageBus
-from mdashcore.testing._suite import ODD_KEYS, STEPS, StorageSuite, at_once, cancel_after, expect_failure
+from mdashcore.testing._suite import CANCEL_STEPS, ODD_KEYS, StorageSuite, at_once, cancel_after, expect_failure
 
 __all__ = ["MessageBusSuite"]
 
-PATIENCE = 10.0  # seconds for a message that has to come
+MESSAGE_TIMEOUT = 10.0  # seconds for a message that has to come
 
-LARGEST = 2**20  # bytes of a message: eight of the largest frames that a device may send
+LARGEST_MESSAGE = 2**20  # bytes of a message: eight of the largest frames that a device may send
 
 SHARED_MESSAGES = 50
 
-LEAVERS = 20  # subscriptions that are left by an exception
+LEFT_SUBSCRIPTIONS = 20  # subscriptions that are left by an exception
 
 MAX_KEPT = 2  # of those: a variable of the store may still name the last
 
@@ -40,7 +40,7 @@ class MessageBusSuite(StorageSuite):
             for n in range(20):
                 async with bus.subscribe("t") as messages:
                     await bus.publish("t", b"%d" % n)
-                    with anyio.fail_after(PATIENCE):
+                    with anyio.fail_after(MESSAGE_TIMEOUT):
                         assert await anext(messages) == b"%d" % n
 
         self._on_bus(test)
@@ -52,7 +52,7 @@ class MessageBusSuite(StorageSuite):
             await bus.publish("t", b"early")
             async with bus.subscribe("t") as messages:
                 await bus.publish("t", b"late")
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(MESSAGE_TIMEOUT):
                     assert await anext(messages) == b"late"
 
         self._on_bus(test)
@@ -61,11 +61,11 @@ class MessageBusSuite(StorageSuite):
         """The messages of one publisher arrive in their order, whatever their bytes and sizes."""
 
         async def test(bus: MessageBus) -> None:
-            sent = [b"%d:" % n + bytes(range(256)) * (n % 5) for n in range(200)] + [b"", b"x" * LARGEST]
+            sent = [b"%d:" % n + bytes(range(256)) * (n % 5) for n in range(200)] + [b"", b"x" * LARGEST_MESSAGE]
             async with bus.subscribe("t") as messages:
                 for message in sent:
                     await bus.publish("t", message)
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(MESSAGE_TIMEOUT):
                     assert [await anext(messages) for _ in sent] == sent
 
         self._on_bus(test)
@@ -77,7 +77,7 @@ class MessageBusSuite(StorageSuite):
             async with bus.subscribe("t") as one, bus.subscribe("t") as two, bus.subscribe("T") as other:
                 await bus.publish("t", b"1")
                 await bus.publish("T", b"2")
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(MESSAGE_TIMEOUT):
                     assert [await anext(one), await anext(two), await anext(other)] == [b"1", b"1", b"2"]
 
         self._on_bus(test)
@@ -90,7 +90,7 @@ class MessageBusSuite(StorageSuite):
                 async with bus.subscribe(topic) as messages:
                     for other in ("a", "A", "aa", "*", topic):
                         await bus.publish(other, other.encode("utf-8", "surrogatepass"))
-                    with anyio.fail_after(PATIENCE):
+                    with anyio.fail_after(MESSAGE_TIMEOUT):
                         assert (await anext(messages)).decode() == topic
 
         self._on_bus(test)
@@ -102,12 +102,12 @@ class MessageBusSuite(StorageSuite):
             async with bus.subscribe("t") as stays:
                 async with bus.subscribe("t") as leaves:
                     await bus.publish("t", b"1")
-                    with anyio.fail_after(PATIENCE):
+                    with anyio.fail_after(MESSAGE_TIMEOUT):
                         assert await anext(leaves) == b"1"
                 await bus.publish("t", b"2")
                 async with bus.subscribe("t") as comes:
                     await bus.publish("t", b"3")
-                    with anyio.fail_after(PATIENCE):
+                    with anyio.fail_after(MESSAGE_TIMEOUT):
                         assert await anext(comes) == b"3"
                         assert [await anext(stays) for _ in range(3)] == [b"1", b"2", b"3"]
 
@@ -119,7 +119,7 @@ class MessageBusSuite(StorageSuite):
         async def test(bus: MessageBus) -> None:
             async with bus.subscribe("t"), bus.subscribe("t") as reads:
                 for n in range(self.flood):
-                    with anyio.fail_after(PATIENCE):
+                    with anyio.fail_after(MESSAGE_TIMEOUT):
                         await bus.publish("t", b"%d" % n + b"." * 200)
                         message = await anext(reads)
                     assert message.startswith(b"%d." % n)
@@ -135,17 +135,17 @@ class MessageBusSuite(StorageSuite):
             async with bus.subscribe("t") as slow, bus.subscribe("t") as reads:
                 for n in range(self.flood):
                     await bus.publish("t", b"%d" % n)
-                    with anyio.fail_after(PATIENCE):
+                    with anyio.fail_after(MESSAGE_TIMEOUT):
                         await anext(reads)
                 try:
                     for n in range(self.flood):
-                        with anyio.fail_after(PATIENCE):
+                        with anyio.fail_after(MESSAGE_TIMEOUT):
                             assert await anext(slow) == b"%d" % n, "there is a gap, and no word of it"
                 except StorageError:
                     pass
             async with bus.subscribe("t") as again:
                 await bus.publish("t", b"again")
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(MESSAGE_TIMEOUT):
                     assert await anext(again) == b"again"
 
         self._on_bus(test)
@@ -158,7 +158,7 @@ class MessageBusSuite(StorageSuite):
                 buffer: Any = bytearray(b"1")
                 await bus.publish("t", buffer)
                 buffer[:] = b"2"
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(MESSAGE_TIMEOUT):
                     message = await anext(messages)
                 assert type(message) is bytes
                 assert message == b"1"
@@ -170,7 +170,7 @@ class MessageBusSuite(StorageSuite):
 
         async def test(bus: MessageBus) -> None:
             async with bus.subscribe("t") as one, bus.subscribe("t") as two:
-                for steps in range(STEPS):
+                for steps in range(CANCEL_STEPS):
                     ended = await cancel_after(steps, lambda steps=steps: bus.publish("t", b"%d" % steps))  # type: ignore[misc]
                     with anyio.CancelScope(shield=True):
                         await bus.publish("t", b"next")
@@ -187,11 +187,11 @@ class MessageBusSuite(StorageSuite):
 
         async def test(bus: MessageBus) -> None:
             left = []
-            for n in range(LEAVERS):
+            for n in range(LEFT_SUBSCRIPTIONS):
                 try:
                     async with bus.subscribe("t") as messages:
                         await bus.publish("t", b"%d" % n)
-                        with anyio.fail_after(PATIENCE):
+                        with anyio.fail_after(MESSAGE_TIMEOUT):
                             assert await anext(messages) == b"%d" % n
                         left.append(weakref.ref(messages))
                         raise ZeroDivisionError
@@ -199,10 +199,12 @@ class MessageBusSuite(StorageSuite):
                     pass
                 del messages
             await bus.publish("t", b"for none of them")
-            with anyio.move_on_after(PATIENCE):
+            with anyio.move_on_after(MESSAGE_TIMEOUT):
                 while _alive(left) > MAX_KEPT:  # noqa: ASYNC110 - there is no event for the end of an object
                     await anyio.sleep(0.01)
-            assert _alive(left) <= MAX_KEPT, f"{_alive(left)} of {LEAVERS} subscriptions that were left are kept"
+            assert _alive(left) <= MAX_KEPT, (
+                f"{_alive(left)} of {LEFT_SUBSCRIPTIONS} subscriptions that were left are kept"
+            )
 
         self._on_bus(test)
 
@@ -220,7 +222,7 @@ class MessageBusSuite(StorageSuite):
                         pass
             async with bus.subscribe("t") as messages:
                 await bus.publish("t", b"2")
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(MESSAGE_TIMEOUT):
                     assert await anext(messages) == b"2"
 
         self.run_failing(test)
@@ -231,7 +233,7 @@ class MessageBusSuite(StorageSuite):
         async def test(name: str) -> None:
             async with self.open(name) as one, self.open(name) as two, two.bus.subscribe("t") as messages:
                 await one.bus.publish("t", b"1")
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(MESSAGE_TIMEOUT):
                     assert await anext(messages) == b"1"
 
         self.run_if(SHARED, test)
@@ -251,7 +253,7 @@ class MessageBusSuite(StorageSuite):
                         tasks.start_soon(publish, one.bus, b"a")
                         tasks.start_soon(publish, two.bus, b"b")
                     for messages in (first, second):
-                        with anyio.fail_after(PATIENCE):
+                        with anyio.fail_after(MESSAGE_TIMEOUT):
                             heard = [await anext(messages) for _ in range(2 * SHARED_MESSAGES)]
                         for letter in (b"a", b"b"):
                             own = [message for message in heard if message.startswith(letter)]
@@ -281,7 +283,7 @@ class MessageBusSuite(StorageSuite):
 async def _until(messages: AsyncIterator[bytes], last: bytes) -> list[bytes]:
     """Return the messages before `last`."""
     heard: list[bytes] = []
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(MESSAGE_TIMEOUT):
         while (message := await anext(messages)) != last:
             heard.append(message)
     return heard

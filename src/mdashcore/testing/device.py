@@ -14,7 +14,7 @@ from mdashcore import _json
 
 __all__ = ["ScriptedDevice", "connect_device"]
 
-PATIENCE = 5.0  # seconds for an expected frame: far above the time that it takes on a busy machine
+FRAME_TIMEOUT = 5.0  # seconds for an expected frame: far above the time that it takes on a busy machine
 
 
 class ScriptedDevice:
@@ -29,7 +29,7 @@ class ScriptedDevice:
 
     async def receive(self) -> Any:
         """Return the next frame from the server. Raises `trio.TooSlowError`, `trio_websocket.ConnectionClosed`."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(FRAME_TIMEOUT):
             message = await self.ws.get_message()
         return _json.decode(message)
 
@@ -50,7 +50,7 @@ class ScriptedDevice:
 
     async def wait_closed(self) -> tuple[int, str]:
         """Wait until the server has closed the connection. Returns its code and reason."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(FRAME_TIMEOUT):
             while True:
                 try:
                     await self.ws.get_message()

@@ -17,10 +17,10 @@ from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import DURABLE, INSTANT, ORDERED, SHARED, Backend, Document, DocumentStore
 from mdashcore.testing._kill import Acknowledge
 from mdashcore.testing._suite import (
-    MANY,
+    CANCEL_STEPS,
+    INSTANT_TRIES,
+    MANY_RECORDS,
     ODD_KEYS,
-    STEPS,
-    TIMES,
     StorageSuite,
     at_once,
     cancel_after,
@@ -29,8 +29,8 @@ from mdashcore.testing._suite import (
 
 __all__ = ["DocumentStoreSuite"]
 
-WRITERS = 16  # concurrent tasks: enough for a race to show, few enough for a store that writes to disk
-ROUNDS = 5
+DOCUMENT_WRITERS = 16  # concurrent tasks: enough for a race to show, few enough for a store that writes to disk
+DOCUMENT_ROUNDS = 5
 
 KILL_AFTER = 40  # acknowledged writes, before the process is killed
 MANY_KEYS = 600  # more than a page of any store that was seen so far
@@ -41,7 +41,7 @@ KILL_KEYS = 7
 class DocumentStoreSuite(StorageSuite):
     """The contract of document stores: versions, compare-and-set, keys, scans."""
 
-    many: ClassVar[int] = MANY
+    many: ClassVar[int] = MANY_RECORDS
     """Documents that are scanned at least once: more than a page of the store."""
 
     def test_documents_what_was_put_comes_back(self) -> None:
@@ -109,7 +109,7 @@ class DocumentStoreSuite(StorageSuite):
         """Of concurrent puts and deletes with the same `expected`, exactly one succeeds."""
 
         async def test(documents: DocumentStore) -> None:
-            for _ in range(ROUNDS):
+            for _ in range(DOCUMENT_ROUNDS):
                 version = await documents.put("things", "k", b"0")
                 done: list[str] = []
 
@@ -128,7 +128,7 @@ class DocumentStoreSuite(StorageSuite):
                         return
 
                 async with anyio.create_task_group() as tasks:
-                    for _ in range(WRITERS // 2):
+                    for _ in range(DOCUMENT_WRITERS // 2):
                         tasks.start_soon(delete, version, done)
                         tasks.start_soon(put, version, done)
                 assert len(done) == 1, f"with the same expected version these have succeeded: {done}"
@@ -142,7 +142,7 @@ class DocumentStoreSuite(StorageSuite):
 
         async def test(documents: DocumentStore) -> None:
             version = 0
-            for _ in range(ROUNDS):
+            for _ in range(DOCUMENT_ROUNDS):
                 winners: list[tuple[int, int]] = []
 
                 async def write(n: int, expected: int, winners: list[tuple[int, int]]) -> None:
@@ -152,7 +152,7 @@ class DocumentStoreSuite(StorageSuite):
                         return
 
                 async with anyio.create_task_group() as tasks:
-                    for n in range(WRITERS):
+                    for n in range(DOCUMENT_WRITERS):
                         tasks.start_soon(write, n, version, winners)
                 assert len(winners) == 1, f"{len(winners)} writers succeeded with the same expected version"
                 version = winners[0][1]
@@ -167,15 +167,15 @@ class DocumentStoreSuite(StorageSuite):
             await documents.put("things", "k", b"0")
 
             async def count() -> None:
-                for _ in range(ROUNDS):
+                for _ in range(DOCUMENT_ROUNDS):
                     await _increment(documents)
 
             async with anyio.create_task_group() as tasks:
-                for _ in range(WRITERS):
+                for _ in range(DOCUMENT_WRITERS):
                     tasks.start_soon(count)
             found = await documents.get("things", "k")
             assert found is not None
-            assert int(found.body) == WRITERS * ROUNDS
+            assert int(found.body) == DOCUMENT_WRITERS * DOCUMENT_ROUNDS
 
         self._on_documents(test)
 
@@ -197,7 +197,7 @@ class DocumentStoreSuite(StorageSuite):
             async with anyio.create_task_group() as tasks:
                 for _ in range(4):
                     tasks.start_soon(read)
-                for n in range(WRITERS * ROUNDS):
+                for n in range(DOCUMENT_WRITERS * DOCUMENT_ROUNDS):
                     acknowledged = await documents.put("things", "k", b"%d" % n)
                     found = await documents.get("things", "k")
                     assert found is not None
@@ -264,11 +264,11 @@ class DocumentStoreSuite(StorageSuite):
 
         async def test(documents: DocumentStore) -> None:
             async def write(start: int) -> None:
-                for n in range(start, self.many, WRITERS):
+                for n in range(start, self.many, DOCUMENT_WRITERS):
                     await documents.put("things", f"k{n}", b"%d" % n)
 
             async with anyio.create_task_group() as tasks:
-                for start in range(WRITERS):
+                for start in range(DOCUMENT_WRITERS):
                     tasks.start_soon(write, start)
             found = sorted([int(document.body) async for document in documents.scan("things", "k")])
             assert found == list(range(self.many))
@@ -328,7 +328,7 @@ class DocumentStoreSuite(StorageSuite):
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(disturb)
-                for _ in range(ROUNDS):
+                for _ in range(DOCUMENT_ROUNDS):
                     seen: list[str] = []
                     async for document in documents.scan("things"):
                         seen.append(document.key)
@@ -356,7 +356,7 @@ class DocumentStoreSuite(StorageSuite):
 
         async def test(documents: DocumentStore) -> None:
             before = await documents.put("things", "k", b"1")
-            for _ in range(ROUNDS):
+            for _ in range(DOCUMENT_ROUNDS):
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await documents.put("things", "k", b"2")
@@ -371,7 +371,7 @@ class DocumentStoreSuite(StorageSuite):
         """Wherever a put or a delete is cancelled: the document is there, in get and in scan, or it is not."""
 
         async def whole(documents: DocumentStore, before: Document, after: bytes | None) -> None:
-            for _ in range(TIMES):  # a cancelled verb may still take effect, also between two reads
+            for _ in range(INSTANT_TRIES):  # a cancelled verb may still take effect, also between two reads
                 found = await documents.get("things", "k")
                 scanned = [document async for document in documents.scan("things")]
                 if scanned == ([] if found is None else [found]):
@@ -391,7 +391,7 @@ class DocumentStoreSuite(StorageSuite):
                 (lambda: documents.put("things", "k", b"1"), b"1"),
                 (lambda: documents.delete("things", "k"), None),
             ):
-                for steps in range(STEPS):
+                for steps in range(CANCEL_STEPS):
                     before = await documents.get("things", "k")
                     assert before is not None
                     if await cancel_after(steps, verb):
@@ -470,7 +470,7 @@ class DocumentStoreSuite(StorageSuite):
                 assert await two.documents.get("things", "k") == Document("k", version, b"1")
                 newer = await two.documents.put("things", "k", b"2", expected=version)
                 await _conflict(one.documents.put("things", "k", b"3", expected=version), version, newer)
-                for n, (writer, reader) in enumerate([(one, two), (two, one)] * ROUNDS):
+                for n, (writer, reader) in enumerate([(one, two), (two, one)] * DOCUMENT_ROUNDS):
                     version = await writer.documents.put("things", "k", b"%d" % n)
                     assert await reader.documents.get("things", "k") == Document("k", version, b"%d" % n)
                     assert [document.version async for document in reader.documents.scan("things")] == [version]
@@ -489,12 +489,12 @@ class DocumentStoreSuite(StorageSuite):
 
                 async def count(documents: DocumentStore) -> None:
                     nonlocal acknowledged, counts
-                    for _ in range(ROUNDS):
+                    for _ in range(DOCUMENT_ROUNDS):
                         acknowledged = max(acknowledged, await _increment(documents))
                         counts += 1
 
                 async def read(documents: DocumentStore) -> None:
-                    while counts < WRITERS * ROUNDS:
+                    while counts < DOCUMENT_WRITERS * DOCUMENT_ROUNDS:
                         before = acknowledged
                         found = await documents.get("things", "k")
                         assert found is not None
@@ -504,12 +504,12 @@ class DocumentStoreSuite(StorageSuite):
                 async with anyio.create_task_group() as tasks:
                     for backend in (one, two):
                         tasks.start_soon(read, backend.documents)
-                        for _ in range(WRITERS // 2):
+                        for _ in range(DOCUMENT_WRITERS // 2):
                             tasks.start_soon(count, backend.documents)
                 for backend in (one, two):
                     found = await backend.documents.get("things", "k")
                     assert found is not None
-                    assert int(found.body) == WRITERS * ROUNDS
+                    assert int(found.body) == DOCUMENT_WRITERS * DOCUMENT_ROUNDS
                     assert [document async for document in backend.documents.scan("things")] == [found]
 
         self.run_if(SHARED, test)
@@ -523,15 +523,15 @@ class DocumentStoreSuite(StorageSuite):
         async def test(name: str) -> None:
             async with self.open(name) as backend:
                 documents: Any = backend.documents
-                for n in range(TIMES):
+                for n in range(INSTANT_TRIES):
                     version = at_once(documents.put("things", f"k{n}", b"0", expected=0))
                     with pytest.raises(VersionConflict):
                         at_once(documents.put("things", f"k{n}", b"1", expected=0))
                     version = at_once(documents.put("things", f"k{n}", b"2", expected=version))
                     assert at_once(documents.get("things", f"k{n}")) == Document(f"k{n}", version, b"2")
                     assert at_once(documents.get("things", "none")) is None
-                assert at_once(keys(documents)) == sorted(f"k{n}" for n in range(TIMES))
-                for n in range(TIMES):
+                assert at_once(keys(documents)) == sorted(f"k{n}" for n in range(INSTANT_TRIES))
+                for n in range(INSTANT_TRIES):
                     assert at_once(documents.delete("things", f"k{n}"))
                     assert not at_once(documents.delete("things", f"k{n}"))
 

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from mdashcore._errors import InvalidInput, StorageError, VersionConflict
 from mdashcore.storage import DURABLE, INSTANT, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import ODD_KEYS, STEPS, TIMES, StorageSuite, at_once, cancel_after, expect_failure
+from mdashcore.testing._suite import (
+    CANCEL_STEPS,
+    INSTANT_TRIES,
+    ODD_KEYS,
+    StorageSuite,
+    at_once,
+    cancel_after,
+    expect_failure,
+)
 
 __all__ = ["LogStoreSuite"]
 
@@ -37,10 +45,10 @@ ODD_BODIES = [
 ODD_TIMES = [0.0, -1.5, -0.000001, 1e-9, 1_700_000_000.123456, 1_700_000_000.9999999, 2.0**40 + 0.25, 1e300]
 """Times that are rounded by a store which keeps them as text, in milliseconds, or without a sign."""
 
-WRITERS = 8
-ROUNDS = 10
+LOG_WRITERS = 8
+LOG_ROUNDS = 10
 
-LARGEST = 2**20  # bytes of an entry: eight of the largest frames that a device may send
+LARGEST_ENTRY = 2**20  # bytes of an entry: eight of the largest frames that a device may send
 
 KILL_AFTER = 40  # acknowledged appends, before the process is killed
 
@@ -153,21 +161,21 @@ class LogStoreSuite(StorageSuite):
             firsts: dict[int, int] = {}
 
             async def write(writer: int) -> None:
-                for n in range(ROUNDS):
+                for n in range(LOG_ROUNDS):
                     bodies = [b"[%d,%d,%d]" % (writer, n, i) for i in range(3)]
-                    firsts[await logs.append("l", 1.0, bodies)] = writer * ROUNDS + n
+                    firsts[await logs.append("l", 1.0, bodies)] = writer * LOG_ROUNDS + n
                     await anyio.lowlevel.checkpoint()
 
             async with anyio.create_task_group() as tasks:
-                for writer in range(WRITERS):
+                for writer in range(LOG_WRITERS):
                     tasks.start_soon(write, writer)
-            total = WRITERS * ROUNDS * 3
+            total = LOG_WRITERS * LOG_ROUNDS * 3
             assert sorted(firsts) == list(range(0, total, 3))
             entries = await logs.read("l", 0, total + 1)
             assert [entry.offset for entry in entries] == list(range(total))
             for first, number in firsts.items():
                 for i in range(3):
-                    assert entries[first + i].body == b"[%d,%d,%d]" % (*divmod(number, ROUNDS), i)
+                    assert entries[first + i].body == b"[%d,%d,%d]" % (*divmod(number, LOG_ROUNDS), i)
 
         self._on_logs(test)
 
@@ -175,15 +183,15 @@ class LogStoreSuite(StorageSuite):
         """A reader during writes never sees an entry before those with smaller offsets."""
 
         async def test(logs: LogStore) -> None:
-            total = WRITERS * ROUNDS
+            total = LOG_WRITERS * LOG_ROUNDS
 
             async def write() -> None:
-                for _ in range(ROUNDS):
+                for _ in range(LOG_ROUNDS):
                     await logs.append("l", 1.0, [b"1"])
                     await anyio.lowlevel.checkpoint()
 
             async with anyio.create_task_group() as tasks:
-                for _ in range(WRITERS):
+                for _ in range(LOG_WRITERS):
                     tasks.start_soon(write)
                 cursor = 0
                 while cursor < total:
@@ -198,7 +206,7 @@ class LogStoreSuite(StorageSuite):
         """After an append has returned, a read from its offset gives its entries."""
 
         async def test(logs: LogStore) -> None:
-            for n in range(WRITERS * ROUNDS):
+            for n in range(LOG_WRITERS * LOG_ROUNDS):
                 offset = await logs.append("l", 1.0, [b"%d" % n])
                 assert [entry.body for entry in await logs.read("l", offset, 1)] == [b"%d" % n]
                 assert await logs.end("l") == offset + 1
@@ -210,7 +218,7 @@ class LogStoreSuite(StorageSuite):
 
         async def test(logs: LogStore) -> None:
             await logs.append("l", 1.0, [b"%d" % n for n in range(1000)])
-            large = b'"%b"' % (b"x" * (LARGEST - 2))
+            large = b'"%b"' % (b"x" * (LARGEST_ENTRY - 2))
             assert await logs.append("l", 2.0, [large]) == 1000
             assert list(await logs.read("l", 1000, 10)) == [LogEntry(1000, 2.0, large)]
             assert [entry.body for entry in await logs.read("l", 0, 1000)] == [b"%d" % n for n in range(1000)]
@@ -254,11 +262,11 @@ class LogStoreSuite(StorageSuite):
         """An entry that is appended during trims is there, if its offset is not below their `before`."""
 
         async def test(logs: LogStore) -> None:
-            total = WRITERS * ROUNDS
+            total = LOG_WRITERS * LOG_ROUNDS
             seen: set[int] = set()
 
             async def write(writer: int) -> None:
-                for n in range(ROUNDS):
+                for n in range(LOG_ROUNDS):
                     body = b"[%d,%d]" % (writer, n)
                     offset = await logs.append("l", 1.0, [body])
                     for _ in range(writer % 4):  # then the running trims have ended
@@ -275,7 +283,7 @@ class LogStoreSuite(StorageSuite):
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(trim)
-                for writer in range(WRITERS):
+                for writer in range(LOG_WRITERS):
                     tasks.start_soon(write, writer)
             assert await logs.end("l") == total
             assert await logs.append("l", 1.0, [b"0"]) == total
@@ -286,13 +294,13 @@ class LogStoreSuite(StorageSuite):
         """Wherever an append is cancelled: all its entries are there or none, and the offsets have no gap."""
 
         async def test(logs: LogStore) -> None:
-            for steps in range(STEPS):
+            for steps in range(CANCEL_STEPS):
                 bodies = [b"[%d,%d]" % (steps, i) for i in range(3)]
                 if await cancel_after(steps, lambda bodies=bodies: logs.append("l", 1.0, bodies)):  # type: ignore[misc]
                     break
                 await logs.append("l", 1.0, [b"0"])
             await logs.append("l", 1.0, [b"0"])
-            entries = await logs.read("l", 0, 4 * STEPS + 10)
+            entries = await logs.read("l", 0, 4 * CANCEL_STEPS + 10)
             assert [entry.offset for entry in entries] == list(range(len(entries)))
             assert await logs.end("l") == len(entries)
             bodies = [entry.body for entry in entries if entry.body != b"0"]
@@ -383,17 +391,17 @@ class LogStoreSuite(StorageSuite):
                 firsts: list[int] = []
 
                 async def write(writes: LogStore, reads: LogStore) -> None:
-                    for _ in range(ROUNDS):
+                    for _ in range(LOG_ROUNDS):
                         first = await writes.append("l", 1.0, [b"0", b"1"])
                         firsts.append(first)
                         assert [entry.offset for entry in await reads.read("l", first, 2)] == [first, first + 1]
                         assert await reads.end("l") >= first + 2
 
                 async with anyio.create_task_group() as tasks:
-                    for _ in range(WRITERS // 2):
+                    for _ in range(LOG_WRITERS // 2):
                         tasks.start_soon(write, one.logs, two.logs)
                         tasks.start_soon(write, two.logs, one.logs)
-                total = 2 * WRITERS * ROUNDS
+                total = 2 * LOG_WRITERS * LOG_ROUNDS
                 assert sorted(firsts) == list(range(0, total, 2))
                 for backend in (one, two):
                     entries = await backend.logs.read("l", 0, total + 1)
@@ -409,14 +417,14 @@ class LogStoreSuite(StorageSuite):
         async def test(name: str) -> None:
             async with self.open(name) as backend:
                 logs: Any = backend.logs
-                for n in range(TIMES):
+                for n in range(INSTANT_TRIES):
                     assert at_once(logs.end("l")) == 2 * n
                     assert at_once(logs.append("l", 1.0, [b"0", b"1"])) == 2 * n
                     assert [entry.offset for entry in at_once(logs.read("l", 2 * n, 10))] == [2 * n, 2 * n + 1]
                 at_once(logs.trim("l", 10))
-                assert len(at_once(logs.read("l", 0, 3 * TIMES))) == 10
-                at_once(logs.begin("l", 10 * TIMES))
-                assert at_once(logs.end("l")) == 10 * TIMES
+                assert len(at_once(logs.read("l", 0, 3 * INSTANT_TRIES))) == 10
+                at_once(logs.begin("l", 10 * INSTANT_TRIES))
+                assert at_once(logs.end("l")) == 10 * INSTANT_TRIES
 
         self.run_if(INSTANT, test)
 
@@ -451,7 +459,7 @@ class LogStoreSuite(StorageSuite):
                     return
 
             async with anyio.create_task_group() as tasks:
-                for number in range(1, WRITERS + 1):
+                for number in range(1, LOG_WRITERS + 1):
                     tasks.start_soon(write, number)
             [(newer, offset)] = outcomes
             assert (newer > version, offset) == (True, 1)

@@ -24,9 +24,9 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-STABLE: Final = 10.0  # seconds that a task without an end has to run before its last failure counts as over
+STABLE_TIME: Final = 10.0  # seconds that a task without an end has to run before its last failure counts as over
 
-STORAGE: Final = "the storage"
+STORAGE_NAME: Final = "the storage"
 
 
 FIRST_DELAY: Final = 1.0  # seconds until the storage is tried again, doubled after each failure
@@ -92,7 +92,7 @@ class Retry:
         self.give_up()
 
     def _join(self, error: Exception) -> _Cause:
-        what = STORAGE if isinstance(error, StorageError) else self._what
+        what = STORAGE_NAME if isinstance(error, StorageError) else self._what
         cause = what, type(error)
         outage = self._outages.get(cause)
         if outage is None:
@@ -162,7 +162,7 @@ class Background:
         """
         self._nursery.start_soon(self._every, seconds, what, function, again_soon)
 
-    def retry(self, what: str = STORAGE, backoff: Backoff = DEFECT_BACKOFF) -> Retry:
+    def retry(self, what: str = STORAGE_NAME, backoff: Backoff = DEFECT_BACKOFF) -> Retry:
         """Return a `Retry` for work that its caller tries again.
 
         Args:
@@ -176,7 +176,7 @@ class Background:
         function: Callable[[], Awaitable[T]],
         *,
         on: tuple[type[MdashError], ...] = (StorageError,),
-        what: str = STORAGE,
+        what: str = STORAGE_NAME,
     ) -> T:
         """Call a function until it does not raise one of the errors `on`. Returns its result.
 
@@ -265,5 +265,5 @@ class Background:
 async def _end_outage_when_stable(retry: Retry, scope: trio.CancelScope) -> None:
     """End the outage of a task that has run for a while."""
     with scope:
-        await trio.sleep(STABLE)
+        await trio.sleep(STABLE_TIME)
         retry.succeeded()

@@ -15,9 +15,9 @@ import trio
 
 from mdashcore.trio.run_wide import RunWide
 
-__all__ = ["SLICE", "Pace", "Turn"]
+__all__ = ["WORK_SLICE", "Pace", "Turn"]
 
-SLICE: Final = 0.002  # seconds of work at a time: a call of a device has six steps, each of which may wait for one
+WORK_SLICE: Final = 0.002  # seconds of work at a time: a call of a device has six steps, each of which may wait for one
 
 
 @attrs.define(eq=False)
@@ -67,7 +67,7 @@ class Turn:
     @property
     def left(self) -> float:
         """Seconds of work until the slice is used up; less than 0 if it was exceeded."""
-        return SLICE - self._worked
+        return WORK_SLICE - self._worked
 
     def count(self, seconds: float) -> None:
         """Count work that was done."""
@@ -80,7 +80,7 @@ class Turn:
 
     async def pause(self) -> None:
         """Let other tasks run: those that are ready, or all tasks if the slice is used up."""
-        if self._worked >= SLICE:
+        if self._worked >= WORK_SLICE:
             await self.give_way()
         else:
             await trio.lowlevel.checkpoint()
@@ -101,6 +101,6 @@ class Pace:
 
     async def __call__(self) -> None:
         """Wait for the owner's next slice, if the present one is used up. Call it between two small pieces of work."""
-        if perf_counter() - self._since >= SLICE:
+        if perf_counter() - self._since >= WORK_SLICE:
             await _turns().wait(self._owner)
             self._since = perf_counter()

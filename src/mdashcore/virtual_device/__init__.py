@@ -11,4 +11,4 @@ from mdashcore.virtual_device.boot import FirmwareBuild
 from mdashcore.virtual_device.characters import CHARACTERS, Character, join
 from mdashcore.virtual_device.device import VirtualDevice
 
-__all__ = ["CHARACTERS", "FirmwareBuild", "Character", "VirtualDevice", "join"]
+__all__ = ["CHARACTERS", "Character", "FirmwareBuild", "VirtualDevice", "join"]

@@ -12,10 +12,10 @@ from mdashcore.virtual_device.config import Config
 from mdashcore.virtual_device.outbox import Outbox
 from mdashcore.virtual_device.timers import Timers
 
-__all__ = ["ERROR", "INFO", "Board"]
+__all__ = ["ERROR_LEVEL", "INFO_LEVEL", "Board"]
 
-ERROR: Final = 0  # Mongoose OS's log levels; `debug.level` is the highest that is logged
-INFO: Final = 2
+ERROR_LEVEL: Final = 0  # Mongoose OS's log levels; `debug.level` is the highest that is logged
+INFO_LEVEL: Final = 2
 
 STDERR: Final = 2  # the file descriptor to which Mongoose OS logs
 
@@ -48,7 +48,7 @@ class Board:
         """Return the seconds since the last boot."""
         return trio.current_time() - self._started
 
-    def log(self, text: str, level: int = INFO) -> None:
+    def log(self, text: str, level: int = INFO_LEVEL) -> None:
         """Put a line into the `Log` notification `{fd, data, t, seq}`; `t` is Unix time in seconds."""
         if level > self.config["debug.level"] or not self.config["dash.send_logs"]:
             return

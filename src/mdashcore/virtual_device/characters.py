@@ -14,7 +14,7 @@ import attrs
 
 from mdashcore._errors import InvalidInput
 
-__all__ = ["CHARACTERS", "PLAIN", "Character", "NoMethod", "join"]
+__all__ = ["CHARACTERS", "PLAIN_DEVICE", "Character", "NoMethod", "join"]
 
 
 @attrs.frozen
@@ -65,7 +65,7 @@ class Character:
         return not self.byte_per_frame
 
 
-PLAIN: Final = Character(doc="a Mongoose OS device of today")
+PLAIN_DEVICE: Final = Character(doc="a Mongoose OS device of today")
 
 _STATUS_FIELDS: Final = frozenset(
     {"status", "is_committed", "progress_percent", "message", "partition", "commit_timeout"}
@@ -117,12 +117,12 @@ CHARACTERS: Final[Mapping[str, Character]] = MappingProxyType(
 
 
 def join(*names: str) -> Character:
-    """Return the habits of all these characters together; `PLAIN` without names.
+    """Return the habits of all these characters together; `PLAIN_DEVICE` without names.
 
     Raises:
         InvalidInput: there is no character of that name.
     """
-    joined = PLAIN
+    joined = PLAIN_DEVICE
     for name in names:
         if name not in CHARACTERS:
             raise InvalidInput(f"no character {name!r}; there are {', '.join(CHARACTERS)}")

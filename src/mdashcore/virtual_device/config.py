@@ -13,7 +13,7 @@ from typing import Any, Final
 from mdashcore import _json
 from mdashcore._errors import InvalidInput, RpcError
 from mdashcore.virtual_device._flash import read_json, write_json
-from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED, NOT_FOUND, Args, Method
+from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED_CODE, NOT_FOUND, Args, Method
 
 __all__ = ["Config", "ConfigService", "default_config"]
 
@@ -165,7 +165,7 @@ class ConfigService:
         try:
             self._config.save()
         except OSError as exc:
-            raise RpcError(FAILED, f"error saving config: {exc.strerror}") from exc
+            raise RpcError(FAILED_CODE, f"error saving config: {exc.strerror}") from exc
         if reboot:
             self._reset_after(REBOOT_DELAY, "new configuration")
         return {"saved": True}

@@ -14,9 +14,9 @@ from typing import Any, Final
 import trio
 
 from mdashcore._errors import Busy, DeviceOffline, InvalidInput, RpcError
-from mdashcore.virtual_device.board import ERROR, Board, shadow_update
+from mdashcore.virtual_device.board import ERROR_LEVEL, Board, shadow_update
 from mdashcore.virtual_device.boot import BootLoader, FirmwareBuild
-from mdashcore.virtual_device.characters import PLAIN, Character
+from mdashcore.virtual_device.characters import PLAIN_DEVICE, Character
 from mdashcore.virtual_device.config import Config, ConfigService, default_config, overlay
 from mdashcore.virtual_device.fs import FS_SIZE, FileSystem
 from mdashcore.virtual_device.gpio import Gpio
@@ -51,7 +51,7 @@ class VirtualDevice:
         folder: Path,
         *,
         build: FirmwareBuild = FACTORY_BUILD,
-        character: Character = PLAIN,
+        character: Character = PLAIN_DEVICE,
         config: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.time,
         stats_interval: float = STATS_INTERVAL,
@@ -137,7 +137,7 @@ class VirtualDevice:
         try:
             applied = self._state.apply(params.get("state") if isinstance(params, dict) else None)
         except (InvalidInput, OSError) as exc:
-            self._board.log(f"Shadow.Delta refused: {exc}", ERROR)
+            self._board.log(f"Shadow.Delta refused: {exc}", ERROR_LEVEL)
             return
         if applied:
             self._board.report(applied)

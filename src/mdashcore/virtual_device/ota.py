@@ -28,10 +28,10 @@ import trio
 
 from mdashcore._errors import InvalidFirmware, RpcError
 from mdashcore.firmware import FirmwareLimits, read_image
-from mdashcore.virtual_device.board import ERROR, INFO, Board
+from mdashcore.virtual_device.board import ERROR_LEVEL, INFO_LEVEL, Board
 from mdashcore.virtual_device.boot import BootLoader, FirmwareBuild
 from mdashcore.virtual_device.characters import Character
-from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED, Args, Method
+from mdashcore.virtual_device.rpc import BAD_REQUEST, FAILED_CODE, Args, Method
 
 __all__ = ["SLOT_SIZE", "FirmwareUpdater"]
 
@@ -128,9 +128,9 @@ class FirmwareUpdater:
     def _begin(self, args: Args) -> None:
         if self._state in (TransferState.PROGRESS, TransferState.SUCCESS):
             forgets = self._character.forgets_transfers
-            raise RpcError(FAILED, "Update already in progress" if forgets else "OTA already in progress")
+            raise RpcError(FAILED_CODE, "Update already in progress" if forgets else "OTA already in progress")
         if not self._boot.state.committed:
-            raise RpcError(FAILED, "Previous update has not been committed yet")
+            raise RpcError(FAILED_CODE, "Previous update has not been committed yet")
         settings = self._board.config["update"]
         transfer = Transfer(
             slot=self._folder / f"slot{1 - self._boot.state.slot}.bin",
@@ -141,7 +141,7 @@ class FirmwareUpdater:
         if not self._character.has_trial:
             transfer.commit_timeout = 0
         if not 0 <= transfer.size <= self._slot_size:
-            raise RpcError(FAILED, f"Image does not fit the slot of {self._slot_size} bytes")
+            raise RpcError(FAILED_CODE, f"Image does not fit the slot of {self._slot_size} bytes")
         transfer.slot.write_bytes(b"")
         self._transfer = transfer
         self._await_progress(transfer)
@@ -152,12 +152,12 @@ class FirmwareUpdater:
         """Write a chunk. An earlier chunk may come again, because its answer was lost and its caller repeats it."""
         transfer = self._transfer
         if transfer is None or self._state is not TransferState.PROGRESS:
-            raise RpcError(FAILED, "No update in progress")
+            raise RpcError(FAILED_CODE, "No update in progress")
         data, offset = args.data("data"), args.integer("offset", transfer.written)
         if not 0 <= offset <= transfer.written:
             raise RpcError(BAD_REQUEST, f"Invalid offset: {transfer.written} bytes are written")
         if offset + len(data) > (transfer.size or self._slot_size):
-            raise RpcError(FAILED, "More data than announced, or than the slot holds")
+            raise RpcError(FAILED_CODE, "More data than announced, or than the slot holds")
         with transfer.slot.open("r+b") as file:
             file.seek(offset)
             file.write(data)
@@ -173,10 +173,10 @@ class FirmwareUpdater:
         transfer = self._transfer
         is_whole = transfer is not None and transfer.written >= max(transfer.size, 1)
         if transfer is None or self._state is not TransferState.PROGRESS:
-            raise RpcError(FAILED, "Wrong state for finalize")
+            raise RpcError(FAILED_CODE, "Wrong state for finalize")
         if not is_whole:
             if self._character.forgets_transfers:
-                raise RpcError(FAILED, "Wrong state for finalize")
+                raise RpcError(FAILED_CODE, "Wrong state for finalize")
             self._enter(TransferState.SUCCESS, "rebooting")  # the boot loader will find no image in the slot
             self._board.reset_after(REBOOT_DELAY, "update")
             return
@@ -184,9 +184,9 @@ class FirmwareUpdater:
             build = self._checked(transfer.slot)
         except InvalidFirmware as exc:
             message = exc.device_words
-            self._board.log(f"OTA: {exc}", ERROR)
+            self._board.log(f"OTA: {exc}", ERROR_LEVEL)
             self._stop(TransferState.ERROR, message)
-            raise RpcError(FAILED, message) from None
+            raise RpcError(FAILED_CODE, message) from None
         self._boot.save(self._boot.state.install(build, transfer.commit_timeout))
         self._board.timers.stop("transfer")
         self._enter(TransferState.SUCCESS, "Update applied, finalizing")
@@ -210,7 +210,7 @@ class FirmwareUpdater:
 
     def _commit(self, args: Args) -> None:
         if self._boot.state.committed:
-            raise RpcError(FAILED, "Already committed")
+            raise RpcError(FAILED_CODE, "Already committed")
         self._boot.save(self._boot.state.commit())
         self._board.timers.stop("commit")
         self._board.log("OTA: committed")
@@ -218,7 +218,7 @@ class FirmwareUpdater:
 
     def _revert(self, args: Args) -> None:
         if self._boot.state.committed:
-            raise RpcError(FAILED, "Already committed")
+            raise RpcError(FAILED_CODE, "Already committed")
         self._roll_back(REVERT_DELAY, "update reverted")
 
     def _commit_time_out(self) -> None:
@@ -234,7 +234,7 @@ class FirmwareUpdater:
             self._board.timers.start("transfer", transfer.timeout, self._transfer_time_out)
 
     def _transfer_time_out(self) -> None:
-        self._board.log("OTA: update timed out", ERROR)
+        self._board.log("OTA: update timed out", ERROR_LEVEL)
         self._stop(TransferState.IDLE, "idle")
 
     def _stop(self, state: TransferState, message: str) -> None:
@@ -244,7 +244,7 @@ class FirmwareUpdater:
 
     def _enter(self, state: TransferState, message: str) -> None:
         self._state, self._message = state, message
-        self._board.log(f"OTA: {message}", ERROR if state is TransferState.ERROR else INFO)
+        self._board.log(f"OTA: {message}", ERROR_LEVEL if state is TransferState.ERROR else INFO_LEVEL)
         if self._transfer is not None:
             self._transfer.reported = trio.current_time()
         self._report()

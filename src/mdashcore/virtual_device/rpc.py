@@ -18,7 +18,7 @@ __all__ = ["MAX_CHUNK", "Args", "DeviceService", "Method", "RpcService"]
 BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404
 SERVER_ERROR: Final = 500
-FAILED: Final = -1  # the answer of Mongoose OS if it has no better code
+FAILED_CODE: Final = -1  # the answer of Mongoose OS if it has no better code
 
 MAX_CHUNK: Final = 3072
 """Bytes that one call can write: in base64 they fill a frame of 4096 bytes, the longest a device reads."""

@@ -12,7 +12,7 @@ from mdashcore.virtual_device._flash import read_json, write_json
 
 __all__ = ["DeviceState"]
 
-RESERVED: Final = frozenset({"ota", "stats"})  # the device reports these; they are never desired
+REPORTED_ONLY: Final = frozenset({"ota", "stats"})  # the device reports these; they are never desired
 MAX_STATE: Final = 32_768  # bytes: the limit of the shadow that it mirrors
 
 
@@ -39,7 +39,7 @@ class DeviceState:
         """
         if not isinstance(delta, dict):
             raise InvalidInput("a delta must be an object")
-        wanted = {key: value for key, value in delta.items() if key not in RESERVED}
+        wanted = {key: value for key, value in delta.items() if key not in REPORTED_ONLY}
         tree = merge(self.tree, wanted)
         if len(_json.encode(tree)) > MAX_STATE:
             raise InvalidInput(f"the state would be longer than {MAX_STATE} bytes")

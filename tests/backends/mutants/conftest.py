@@ -99,7 +99,7 @@ class Saves:
 @pytest.fixture
 def run_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs one test of the suite: ``run_suite(test, store, kind)``, of one of the kinds below."""
-    monkeypatch.setattr("mdashcore.testing.bus.PATIENCE", 0.5)  # a broken bus is waited for in vain
+    monkeypatch.setattr("mdashcore.testing.bus.MESSAGE_TIMEOUT", 0.5)  # a broken bus is waited for in vain
     monkeypatch.setattr("mdash_backends._bus_queue.BUS_QUEUE", 250)  # so that a flood takes no seconds
 
     def run(test: str, store: type, kind: str = "memory", time_limit: float = 60.0) -> None:

@@ -36,14 +36,14 @@ from mdashcore.hub.feed import log_names
 from mdashcore.hub.records.schema import COLLECTIONS
 from mdashcore.storage import Backend
 
-__all__ = ["UNFINISHED", "StoreCounts", "export_store", "import_store", "is_unfinished", "read_piece"]
+__all__ = ["UNFINISHED_IMPORT", "StoreCounts", "export_store", "import_store", "is_unfinished", "read_piece"]
 
 _log = logging.getLogger(__name__)
 
-FORMAT: Final = "mdashcore"
-VERSION: Final = 1  # of the format
+ARCHIVE_FORMAT: Final = "mdashcore"
+ARCHIVE_VERSION: Final = 1  # of the format
 
-UNFINISHED: Final = "an import into this store was not finished: remove the store, and import again"
+UNFINISHED_IMPORT: Final = "an import into this store was not finished: remove the store, and import again"
 
 _MARK: Final = ("imports", "unfinished")  # collection and key of a document that exists during an import
 
@@ -101,7 +101,7 @@ async def export_store(backend: Backend) -> AsyncGenerator[bytes, None]:
         StorageError: the store cannot be read. The lines so far have no end, so they cannot be imported.
     """
     counts = StoreCounts()
-    yield _json.encode({"format": FORMAT, "version": VERSION})
+    yield _json.encode({"format": ARCHIVE_FORMAT, "version": ARCHIVE_VERSION})
     accounts: list[str] = []
     for collection in _EXPORTED:
         async for document in backend.documents.scan(collection):
@@ -213,8 +213,8 @@ class _Importer:
         if self.ended:
             raise InvalidInput("something follows the last line")
         if first:
-            if (line.format, line.version) != (FORMAT, VERSION):
-                raise InvalidInput(f"not an export of {FORMAT} in version {VERSION}")
+            if (line.format, line.version) != (ARCHIVE_FORMAT, ARCHIVE_VERSION):
+                raise InvalidInput(f"not an export of {ARCHIVE_FORMAT} in version {ARCHIVE_VERSION}")
             return
         if line.log != self._log_name or line.begin is not None or len(self._log) >= EXPORT_PAGE:
             await self._write_log()

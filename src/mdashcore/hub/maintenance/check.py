@@ -10,7 +10,7 @@ import msgspec
 from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError
 from mdashcore.hub.feed import log_names
-from mdashcore.hub.maintenance.backup import EXPORT_PAGE, UNFINISHED, StoreCounts, is_unfinished, read_piece
+from mdashcore.hub.maintenance.backup import EXPORT_PAGE, UNFINISHED_IMPORT, StoreCounts, is_unfinished, read_piece
 from mdashcore.hub.records.schema import COLLECTIONS
 from mdashcore.hub.records.store import Records, split
 from mdashcore.hub.updates.store import blob_key
@@ -35,7 +35,7 @@ async def check_store(backend: Backend) -> tuple[StoreCounts, list[str]]:
     """Read all data, and compare records that belong together. Returns the numbers of records, and the problems."""
     counts, problems = StoreCounts(), list(await backend.check()) if backend.check is not None else []
     if await is_unfinished(backend):
-        problems.append(UNFINISHED)
+        problems.append(UNFINISHED_IMPORT)
     found: dict[str, dict[str, Any]] = {}
     for collection, described in COLLECTIONS.items():
         records: Records[Any] = Records(backend.documents, described)

@@ -19,7 +19,7 @@ import attrs
 
 from mdashcore._errors import StorageError
 
-__all__ = ["AnyioSignal", "Contention", "Race", "Signal", "KeyedLocks"]
+__all__ = ["AnyioSignal", "Contention", "KeyedLocks", "Race", "Signal"]
 
 _log = logging.getLogger(__name__)
 

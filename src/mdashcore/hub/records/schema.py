@@ -34,7 +34,6 @@ __all__ = [
     "UPDATES",
     "UPDATE_HISTORIES",
     "USAGE",
-    "UsageRecord",
     "AdminRoster",
     "BrowserSession",
     "History",
@@ -44,6 +43,7 @@ __all__ = [
     "PresenceRecord",
     "Roster",
     "TokenOwner",
+    "UsageRecord",
     "admin_entry",
 ]
 

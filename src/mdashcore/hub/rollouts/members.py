@@ -20,7 +20,7 @@ __all__ = ["START_GRACE", "Members"]
 START_GRACE: Final = 60.0  # seconds in which a node that has stored an update's beginning begins it, or has died
 
 
-DAMAGED: Final = "what was stored of it is damaged"
+MEMBER_DAMAGED: Final = "what was stored of it is damaged"
 
 
 class Members:
@@ -113,7 +113,7 @@ class Members:
         try:
             record = await self._rollouts.members.get(self._key(device))
         except Damaged:  # the device's turn may have come already, so it is skipped from now on
-            member = Member(device=device, outcome=Outcome.SKIPPED, reason=DAMAGED, round=self._present.round)
+            member = Member(device=device, outcome=Outcome.SKIPPED, reason=MEMBER_DAMAGED, round=self._present.round)
             member = attrs.evolve(member, changed=self._rollouts.clock.now())
             record = Record(member, await self._rollouts.members.put(self._key(device), member))
         if record is not None:
@@ -154,7 +154,7 @@ class Members:
         try:
             return await self._resolve(device, member, since)
         except Damaged:
-            await self.skip(device, DAMAGED)
+            await self.skip(device, MEMBER_DAMAGED)
             return None
 
     async def _resolve(self, device: str, member: Member, since: float) -> Update | None:

@@ -26,7 +26,7 @@ from mdashcore.server.api import (
 )
 from mdashcore.server.endpoints import Endpoint
 
-__all__ = ["ENDPOINTS"]
+__all__ = ["API_ENDPOINTS"]
 
 _MODULES: Final = (
     devices,
@@ -45,5 +45,5 @@ _MODULES: Final = (
     service,
 )
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(each for module in _MODULES for each in module.routes.endpoints)
+API_ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(each for module in _MODULES for each in module.routes.endpoints)
 """The endpoints that Quart serves."""

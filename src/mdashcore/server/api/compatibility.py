@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["ELSEWHERE", "instead_of"]
+__all__ = ["MOVED_PATHS", "instead_of"]
 
 _PREFIX: Final = "/api/v2"
 
-ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
+MOVED_PATHS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "/user": "an admin makes users with POST /api/v2/users",
         "/data": "POST /api/v2/logs has the stored notifications",
@@ -26,4 +26,4 @@ ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
 def instead_of(path: str) -> str | None:
     """Return the replacement of a path that is not served; `None` if the path is unknown."""
     asked = path.removeprefix(_PREFIX).rstrip("/") + "/"
-    return next((words for known, words in ELSEWHERE.items() if asked.startswith(f"{known}/")), None)
+    return next((words for known, words in MOVED_PATHS.items() if asked.startswith(f"{known}/")), None)

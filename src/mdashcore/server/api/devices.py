@@ -22,7 +22,7 @@ from mdashcore.documents import (
 )
 from mdashcore.hub.deltas import check_delta_limit, delta_limit
 from mdashcore.hub.device_list import ListedDevice, unreadable_device
-from mdashcore.hub.presence import OFFLINE
+from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.selection import Selection
 from mdashcore.server import operations
@@ -38,7 +38,7 @@ from mdashcore.server.api._request import (
 )
 from mdashcore.server.endpoints import API, SMALL_BODY, Routes
 from mdashcore.server.service import Service
-from mdashcore.server.shielding import SOON, finish, shielded
+from mdashcore.server.shielding import WRITES_TIMEOUT, finish, shielded
 from mdashcore.shadow import Shadow
 from mdashcore.trio.turns import Pace
 
@@ -77,7 +77,7 @@ async def create_device() -> Response:
     members(value, NewDevice)
     created = await service().hub.create_device(principal().account, value.get("id"), value.get("name"))
     shadow = await service().hub.shadows.get(created.device.key)
-    document = _document(service(), ListedDevice(created.device, OFFLINE, shadow))
+    document = _document(service(), ListedDevice(created.device, OFFLINE_RECORD, shadow))
     registered: RegisteredDevice = {**document, "token": created.token}
     return answer(registered, 201)
 
@@ -107,7 +107,7 @@ async def change_device(id: str) -> Response:
     if "delta_limit" in value and limit != await _delta_limit(device):
         await shielded(lambda: hub.set_delta_limit(key, limit))
     if "shadow" in value:
-        await hub.shadows.update(key, value["shadow"], patience=SOON, protect=shielded)
+        await hub.shadows.update(key, value["shadow"], patience=WRITES_TIMEOUT, protect=shielded)
     if "name" in value:
         await shielded(lambda: hub.rename_device(key, value["name"]))
     return answer(await _read(id))
@@ -148,7 +148,7 @@ async def _read(id: str) -> DeviceDocument:
             return otherwise
 
     device = await read("device", hub.registry.get, unreadable_device(key))
-    presence = await read("presence", hub.presence.get, OFFLINE)
+    presence = await read("presence", hub.presence.get, OFFLINE_RECORD)
     shadow = await read("shadow", hub.shadows.get, Shadow())
     return _document(service(), ListedDevice(device, presence, shadow, tuple(damaged)))
 

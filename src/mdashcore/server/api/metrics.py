@@ -14,7 +14,7 @@ from mdashcore.server.api._lists import send_pieces
 from mdashcore.server.api._request import principal, service
 from mdashcore.server.endpoints import API, Routes, Text
 from mdashcore.server.metrics.device_table import DeviceTable, Places, parse_places
-from mdashcore.server.metrics.exposition import OPEN_METRICS, PROMETHEUS, wants_open_metrics
+from mdashcore.server.metrics.exposition import CONTENT_TYPE, OPEN_METRICS, wants_open_metrics
 from mdashcore.server.service import Service
 from mdashcore.trio.turns import Pace
 
@@ -28,7 +28,7 @@ async def get_device_metrics() -> Response:
     wanted = selection.parse(request.args.getlist("filter"))
     open_metrics = wants_open_metrics(request.headers.get("Accept", ""))
     parts = _text(service(), principal().account, wanted, places, open_metrics=open_metrics)
-    response = await send_pieces(parts, OPEN_METRICS if open_metrics else PROMETHEUS)
+    response = await send_pieces(parts, OPEN_METRICS if open_metrics else CONTENT_TYPE)
     response.headers["Vary"] = "Accept"
     return response
 

@@ -8,7 +8,7 @@ from quart import Response, request
 
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.documents import Login, Logout, MeDocument, PasswordChange, SessionDocument
-from mdashcore.hub.sessions import TOTAL
+from mdashcore.hub.sessions import MAX_SESSION_TIME
 from mdashcore.server.api._request import answer, body_object, members, principal, service
 from mdashcore.server.asgi import Scope
 from mdashcore.server.auth import browser_of, client_address, session_cookie
@@ -38,7 +38,7 @@ async def login() -> Response:
     created = await service().hub.sessions.create(account)
     document: SessionDocument = {"user": account.name, "admin": account.admin}
     response = answer(document)
-    _set_cookie(response, created.secret, round(TOTAL))
+    _set_cookie(response, created.secret, round(MAX_SESSION_TIME))
     return response
 
 
@@ -91,7 +91,7 @@ async def change_password() -> Response:
     response = answer(document)
     if found.session is not None:
         created = await service().hub.sessions.create(account)
-        _set_cookie(response, created.secret, round(TOTAL))
+        _set_cookie(response, created.secret, round(MAX_SESSION_TIME))
     return response
 
 

@@ -24,10 +24,10 @@ from mdashcore._errors import Busy
 __all__ = ["LoginFailures"]
 
 MAX_FAILURES: Final = 10  # wrong passwords for one name from one network, after which the name is locked there
-LOCK: Final = 60.0  # seconds: with 10 guesses a minute a search takes too long
+LOCK_TIME: Final = 60.0  # seconds: with 10 guesses a minute a search takes too long
 
 MAX_NAME_FAILURES: Final = 100  # wrong passwords a minute for one name from all networks: many more than people make
-MINUTE: Final = 60.0  # seconds in which those are counted
+FAILURE_WINDOW: Final = 60.0  # seconds in which those are counted
 
 MAX_DEAF: Final = 100  # attempts during a lock after which even a remembered password is refused
 
@@ -92,11 +92,11 @@ class LoginFailures:
         if lock is None or lock.until <= now:
             lock = _Lock(0, now)
         lock.failures += 1
-        lock.until = now + LOCK
+        lock.until = now + LOCK_TIME
         _put(self._locks, (network, name), lock, MAX_TRACKED)
         total = self._sums.get(name)
         if total is None or total.until <= now:
-            total = _Sum(0, now + MINUTE)
+            total = _Sum(0, now + FAILURE_WINDOW)
         total.failures += 1
         _put(self._sums, name, total, MAX_TRACKED)
         return lock.failures == MAX_FAILURES, total.failures == MAX_NAME_FAILURES

@@ -24,7 +24,7 @@ from mdashcore import identity
 from mdashcore._errors import Busy, InvalidInput, StorageError, Unauthenticated
 from mdashcore.hub.accounts import Accounts
 from mdashcore.identity import Account
-from mdashcore.server.auth.login_failures import LOCK, MINUTE, LoginFailures
+from mdashcore.server.auth.login_failures import FAILURE_WINDOW, LOCK_TIME, LoginFailures
 from mdashcore.server.auth.login_log import LoginLog
 from mdashcore.server.auth.login_queue import LoginQueue, Ticket, network_of
 
@@ -37,7 +37,7 @@ MAX_LOGIN_WAIT: Final = 10.0  # seconds in the queue: browsers and people wait n
 REFUSAL_DELAY: Final = 1.0  # seconds before a login that is not checked is answered: a loop of such logins costs little
 MAX_DELAYED: Final = 1024  # answers delayed at the same time: beyond, waiting would cost more than answering
 
-REMEMBER: Final = 300.0  # seconds since its last use for which a right password is accepted without a new check
+REMEMBER_TIME: Final = 300.0  # seconds since its last use for which a right password is accepted without a new check
 MAX_REMEMBERED: Final = 4096  # right passwords, at 200 bytes each: those that were used last
 
 MAX_PASSWORD: Final = 1024  # characters: longer text is no password, and hashing it takes time
@@ -45,7 +45,7 @@ MIN_PASSWORD: Final = 1  # character: users judge themselves what a good passwor
 
 T = TypeVar("T")
 
-WRONG: Final = "the user name or the password is wrong"
+WRONG_PASSWORD: Final = "the user name or the password is wrong"  # noqa: S105 - what the caller is told
 
 
 def check_threads() -> int:
@@ -128,7 +128,7 @@ class Passwords:
         if not _possible(name, password):
             self._log.impossible(address, name, trio.current_time())
             await self._delay()
-            raise Unauthenticated(WRONG)
+            raise Unauthenticated(WRONG_PASSWORD)
         account = await self._accounts.get(name)
         if account is not None and self._recall(network, account, password):
             return account
@@ -148,7 +148,7 @@ class Passwords:
             raise
         if not verdict.right or account is None:
             self._fail(network, name, address)
-            raise Unauthenticated(WRONG)
+            raise Unauthenticated(WRONG_PASSWORD)
         self._failures.succeed(network, name)
         self._remember(network, account, password)
         if verdict.new_hash is not None:
@@ -184,9 +184,9 @@ class Passwords:
         self._log.failed(address, name)
         locked, closed = self._failures.fail(network, name, trio.current_time())
         if locked:
-            self._log.locked(address, name, LOCK)
+            self._log.locked(address, name, LOCK_TIME)
         if closed:
-            self._log.closed(address, name, MINUTE)
+            self._log.closed(address, name, FAILURE_WINDOW)
 
     async def _delay(self) -> None:
         """Delay the answer to a login that is not checked, so that a client's retries cost the server little."""
@@ -217,7 +217,7 @@ class Passwords:
         self._keep(self._digest(network, account, password), trio.current_time())
 
     def _keep(self, digest: bytes, now: float) -> None:
-        self._remembered[digest] = now + REMEMBER
+        self._remembered[digest] = now + REMEMBER_TIME
         self._remembered.move_to_end(digest)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)

@@ -32,7 +32,7 @@ from mdashcore.server.asgi import (
     refuse_socket,
     respond_error,
 )
-from mdashcore.trio.turns import SLICE, Turn
+from mdashcore.trio.turns import WORK_SLICE, Turn
 
 __all__ = ["Bodies", "BodyGuard", "HeldBody", "body_chunks"]
 
@@ -42,7 +42,7 @@ LOG_INTERVAL: Final = 60.0  # seconds between two lines about missing room: one 
 
 RETRY_AFTER: Final = 5.0  # seconds after which a client may try again: by then most bodies have been answered
 
-SHARES: Final = 4  # an account may have one of this many shares of the room: 16 MiB, which are 128 of the largest calls
+ACCOUNT_SHARES: Final = 4  # an account may have one of so many shares of the room: 16 MiB, 128 of the largest calls
 
 _NO_SHARE: Final = "the account has too many request bodies in the server now"
 
@@ -124,7 +124,7 @@ class Bodies:
 
     def _add(self, body: HeldBody, size: int) -> None:
         self._idle.pop(body, None)
-        if body.owner is not None and self._of.get(body.owner, 0) + size > self.limit // SHARES:
+        if body.owner is not None and self._of.get(body.owner, 0) + size > self.limit // ACCOUNT_SHARES:
             raise Busy(_NO_SHARE, retry_after=RETRY_AFTER)
         while self.size + size > self.limit and self._idle:
             longest = next(iter(self._idle))
@@ -201,7 +201,7 @@ async def body_chunks(
             yield piece
         if not message.get("more_body", False):
             return
-        if (took := perf_counter() - started) < SLICE:  # a longer step has waited, and others had their turn
+        if (took := perf_counter() - started) < WORK_SLICE:  # a longer step has waited, and others had their turn
             turn.owner = owner()
             turn.count(took)
             if turn.left <= 0:

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from mdashcore.server.asgi import LINGER
+from mdashcore.server.asgi import LINGER_TIME
 from mdashcore.server.http.hangup import transport_of
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.stream import SEND_TIMEOUT, write_now
@@ -129,7 +129,7 @@ class HttpConnection:
         """
         self.inflow.close()
         transport = transport_of(self.stream)
-        with self.waiting(), trio.move_on_after(LINGER):
+        with self.waiting(), trio.move_on_after(LINGER_TIME):
             if isinstance(self.stream, trio.SSLStream):
                 try:
                     await self.stream.unwrap()  # sends the closing alert, and waits for the client's

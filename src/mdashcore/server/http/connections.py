@@ -23,7 +23,7 @@ ENDED_TOGETHER: Final = 16  # connections ended together when file descriptors a
 
 FIRST_WORDS: Final = 0.2  # seconds that a client needs, which has just connected, to send its request
 
-QUIET: Final = 1.0  # seconds without an answer after which a client counts as idle: it has had the time to send again
+QUIET_TIME: Final = 1.0  # seconds without an answer after which a client counts as idle: it had time to send again
 
 
 class Connections:
@@ -50,21 +50,21 @@ class Connections:
         """End the connections that were answered the longest ago. Returns `False` if there is none that may be ended.
 
         Strangers that the server waits for end first, then strangers that wait for the server. If no stranger was quiet
-        for `QUIET`, one ends all the same. It has not just come, if there is another, or if one account has more than
+        for `QUIET_TIME`, one ends anyway. It has not just come, if there is another, or if one account has more than
         half of the connections: then one of that account ends on which no request was answered yet. Without any
         stranger, known clients that are quiet end; and if all are at work, one of the account that has more than half
         of the connections. An ended connection keeps its descriptor until its task has run: no known client ends before
         that, as the room may be enough.
         """
         strangers = [each for each in self._all if each.is_stranger]
-        quiet = [each for each in strangers if each.answered_at <= now - QUIET]
+        quiet = [each for each in strangers if each.answered_at <= now - QUIET_TIME]
         settled = [each for each in strangers if each.answered_at <= now - FIRST_WORDS]
         ended = heapq.nsmallest(ENDED_TOGETHER, quiet, key=_rank) or heapq.nsmallest(1, settled, key=_rank)
         if not ended and strangers:
             unanswered = [each for each in self._of_most() if each.waits_for_client and not each.used]
             ended = heapq.nsmallest(1, unanswered or strangers, key=_rank)
         if not ended and not self._leaving:
-            idle = [each for each in self._all if each.waits_for_client and each.answered_at <= now - QUIET]
+            idle = [each for each in self._all if each.waits_for_client and each.answered_at <= now - QUIET_TIME]
             ended = heapq.nsmallest(ENDED_TOGETHER, idle, key=_rank) or heapq.nsmallest(1, self._of_most(), key=_rank)
         for connection in ended:
             self._all.discard(connection)

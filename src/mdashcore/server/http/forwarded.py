@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 MAX_HOPS: Final = 16  # trusted proxies one behind the other: a longer chain is a loop
 MAX_READ: Final = 4096  # characters of a header, from its right end: room for that many hops in their longest form
 
-FORWARDED: Final = "forwarded"  # RFC 7239; any other header is a list of addresses
+FORWARDED_HEADER: Final = "forwarded"  # RFC 7239; any other header is a list of addresses
 FORWARDED_PROTO: Final = "x-forwarded-proto"
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's word for it
@@ -95,7 +95,7 @@ class Proxies:
         if address is None or not self._trusts(address):
             return near
         value = (get(self._header) or "")[-MAX_READ:]
-        if self._header == FORWARDED:
+        if self._header == FORWARDED_HEADER:
             found, proto = self._by_elements(value)
         else:
             found, hops = self._by_list(value)
@@ -139,7 +139,7 @@ class Proxies:
 
     def _warn(self, near: ForwardedClient, get: Callable[[str], str | None]) -> None:
         """Warn once that there seems to be a proxy: the logins of all its clients count as those of one client."""
-        if self._warned or not (get("x-forwarded-for") or get(FORWARDED)):
+        if self._warned or not (get("x-forwarded-for") or get(FORWARDED_HEADER)):
             return
         self._warned = True
         _log.warning(

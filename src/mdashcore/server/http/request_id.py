@@ -19,9 +19,9 @@ import trio
 from mdashcore.server.asgi import App, Receive, Scope, Send, header_list
 from mdashcore.server.http.forwarded import Proxies, peer_of
 
-__all__ = ["HEADER", "REQUEST_ID", "RequestIdApp", "RequestIds", "as_current", "current", "id_field"]
+__all__ = ["REQUEST_ID", "REQUEST_ID_HEADER", "RequestIdApp", "RequestIds", "as_current", "current", "id_field"]
 
-HEADER: Final = b"x-request-id"
+REQUEST_ID_HEADER: Final = b"x-request-id"
 
 REQUEST_ID: Final = "mdashcore.request_id"  # in a scope: the id of the request, if its server has given one
 
@@ -99,12 +99,12 @@ class RequestIdApp:
             await self.inner(scope, receive, send)
             return
         client = scope.get("client") or ("", 0)
-        given = header_list(scope, HEADER)
+        given = header_list(scope, REQUEST_ID_HEADER)
         id = self._ids.choose(str(client[0]), (given or "").encode("latin-1"))
 
         async def send_with_id(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (HEADER, id.encode())]}
+                message = {**message, "headers": [*message.get("headers", ()), (REQUEST_ID_HEADER, id.encode())]}
             await send(message)
 
         await self.inner({**scope, REQUEST_ID: id}, receive, send_with_id)

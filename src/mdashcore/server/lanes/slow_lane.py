@@ -31,7 +31,7 @@ from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.http.request_head import is_host
-from mdashcore.server.http.request_id import HEADER, REQUEST_ID, current, id_field
+from mdashcore.server.http.request_id import REQUEST_ID, REQUEST_ID_HEADER, current, id_field
 from mdashcore.server.lanes.fast_lane import Answer, Next, date
 from mdashcore.server.traffic import responses
 
@@ -213,8 +213,8 @@ class _Exchange:
     def _response(self, event: Response) -> h11.Response:
         responses[event.status_code] += 1
         headers = [*event.headers, (b"date", date())]
-        if all(name != HEADER for name, _ in headers):  # an app of others may give its own
-            headers.append((HEADER, self.connection.request_id.encode()))
+        if all(name != REQUEST_ID_HEADER for name, _ in headers):  # an app of others may give its own
+            headers.append((REQUEST_ID_HEADER, self.connection.request_id.encode()))
         if not self._complete or self.closing.is_set():  # the rest of the request precedes the next one
             headers = [(name, value) for name, value in headers if name != b"connection"]
             headers.append((b"connection", b"close"))

@@ -11,7 +11,7 @@ from mdashcore import _json
 from mdashcore._errors import NotFound, Unauthenticated
 from mdashcore.server import errors
 from mdashcore.server.asgi import App, Receive, Scope, Send, header, respond, respond_error
-from mdashcore.server.metrics.exposition import OPEN_METRICS, PROMETHEUS, wants_open_metrics
+from mdashcore.server.metrics.exposition import CONTENT_TYPE, OPEN_METRICS, wants_open_metrics
 
 __all__ = ["METRICS_PATH", "MetricsRoute", "serve_nothing_else"]
 
@@ -49,7 +49,7 @@ class MetricsRoute:
         open_metrics = wants_open_metrics(header(scope, b"accept") or "")
         body = await self._text(open_metrics)
         fields = [
-            (b"content-type", (OPEN_METRICS if open_metrics else PROMETHEUS).encode()),
+            (b"content-type", (OPEN_METRICS if open_metrics else CONTENT_TYPE).encode()),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"vary", b"Accept"),

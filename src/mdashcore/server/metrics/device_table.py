@@ -31,20 +31,20 @@ _UPTIME: Final = (("stats", "uptime"), ("ota", "uptime"))
 _ESCAPED: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 """For the value of a label, in either format."""
 
-ONLINE: Final = "mdash_device_online"
-LAST_SEEN: Final = "mdash_device_last_seen_timestamp_seconds"
-RAM_FREE: Final = "mdash_device_ram_free_bytes"
-RAM_SIZE: Final = "mdash_device_ram_size_bytes"
-UPTIME: Final = "mdash_device_uptime_seconds"
-VALUE: Final = "mdash_device_value"
+ONLINE_METRIC: Final = "mdash_device_online"
+LAST_SEEN_METRIC: Final = "mdash_device_last_seen_timestamp_seconds"
+RAM_FREE_METRIC: Final = "mdash_device_ram_free_bytes"
+RAM_SIZE_METRIC: Final = "mdash_device_ram_size_bytes"
+UPTIME_METRIC: Final = "mdash_device_uptime_seconds"
+VALUE_METRIC: Final = "mdash_device_value"
 
 METRICS: Final = {
-    ONLINE: "1 if the device is connected.",
-    LAST_SEEN: "When the device was last heard of.",
-    RAM_FREE: "Free RAM, as the device has last reported it.",
-    RAM_SIZE: "RAM in all, as the device has last reported it.",
-    UPTIME: "Time since the start of the device.",
-    VALUE: "The number at a place of the shadow.",
+    ONLINE_METRIC: "1 if the device is connected.",
+    LAST_SEEN_METRIC: "When the device was last heard of.",
+    RAM_FREE_METRIC: "Free RAM, as the device has last reported it.",
+    RAM_SIZE_METRIC: "RAM in all, as the device has last reported it.",
+    UPTIME_METRIC: "Time since the start of the device.",
+    VALUE_METRIC: "The number at a place of the shadow.",
 }
 """The text of each metric. All are gauges."""
 
@@ -68,8 +68,8 @@ class DeviceTable:
         self._now = now
         self._labels: list[str] = []
         self._columns: dict[tuple[str, str], array[float]] = {
-            **{(name, ""): array("d") for name in METRICS if name != VALUE},
-            **{(VALUE, f',place="{place.translate(_ESCAPED)}"'): array("d") for place in places},
+            **{(name, ""): array("d") for name in METRICS if name != VALUE_METRIC},
+            **{(VALUE_METRIC, f',place="{place.translate(_ESCAPED)}"'): array("d") for place in places},
         }
 
     def add(self, listed: ListedDevice, last_seen: float | None) -> None:

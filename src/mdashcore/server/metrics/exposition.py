@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OPEN_METRICS", "PROMETHEUS", "wants_open_metrics"]
+__all__ = ["CONTENT_TYPE", "OPEN_METRICS", "wants_open_metrics"]
 
-PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The content type of Prometheus' own format."""
 
 OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -11,9 +11,9 @@ from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.connections.user_calls import UserCalls
 
-__all__ = ["OUTCOMES", "MeasuredCalls", "outcome_of"]
+__all__ = ["CALL_OUTCOMES", "MeasuredCalls", "outcome_of"]
 
-OUTCOMES: Final = ("ok", "error", "timeout", "offline", "refused")
+CALL_OUTCOMES: Final = ("ok", "error", "timeout", "offline", "refused")
 """The outcomes of a call: the device's result; its error or an unreadable answer; no answer in time; no connection; and
 ``refused`` if the call was not made. A call whose client has gone has no outcome."""
 

@@ -26,7 +26,7 @@ from mdashcore.server import traffic
 from mdashcore.server.asgi import App
 from mdashcore.server.auth.login_log import LOGGER
 from mdashcore.server.metrics.app import MetricsRoute, serve_nothing_else
-from mdashcore.server.metrics.measured_calls import OUTCOMES, MeasuredCalls
+from mdashcore.server.metrics.measured_calls import CALL_OUTCOMES, MeasuredCalls
 from mdashcore.server.metrics.measured_store import Measure, measure_backend
 from mdashcore.server.service import Service
 from mdashcore.shadow import Change
@@ -73,7 +73,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         calls = Counter("mdash_calls", "Calls of devices by users, by outcome.", ["outcome"], registry=self.registry)
-        self._calls = {outcome: calls.labels(outcome) for outcome in OUTCOMES}
+        self._calls = {outcome: calls.labels(outcome) for outcome in CALL_OUTCOMES}
         self._call_seconds = Histogram(
             "mdash_call_duration_seconds",
             "Time until a device has answered a call of a user.",

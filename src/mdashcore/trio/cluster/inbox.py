@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from mdashcore._errors import InvalidInput, NotFound
-from mdashcore.hub.feed import TOPIC, Feed, FeedItem
+from mdashcore.hub.feed import FEED_TOPIC, Feed, FeedItem
 from mdashcore.identity import DeviceKey
 from mdashcore.storage import MessageBus
 from mdashcore.trio.background import Background
@@ -66,7 +66,7 @@ class Inbox:
     def start(self) -> None:
         """Receive messages of the other nodes, for ever."""
         background = self._background
-        feed = partial(background.listen, self._bus, TOPIC, self.receive, on_subscribed=self._catch_up)
+        feed = partial(background.listen, self._bus, FEED_TOPIC, self.receive, on_subscribed=self._catch_up)
         background.run_for_ever("the hearing of notifications", feed)
         background.run_for_ever("the hearing of other nodes", self.peers.run)
         background.run_for_ever("the checking of connections", self._check_in_turn)
@@ -87,7 +87,7 @@ class Inbox:
 
     async def answer_peer(self, method: str, params: bytes | None) -> bytes:
         """Do the same as `PeerHandler.answer_peer`."""
-        if method != relay.CALL:
+        if method != relay.CALL_METHOD:
             raise NotFound(f"no method {method} between nodes")
         return await relay.answer(params, lambda call: make_call(self._devices.link(call.key), call))
 

@@ -42,9 +42,9 @@ MAX_INBOX: Final = 4096  # frames of one peer that wait to be read; later ones a
 
 MAX_PEERS: Final = 256  # links kept: those of gone nodes are forgotten, and a late frame of one makes a new link
 
-ENVELOPE: Final = 2**10  # bytes around an answer that is passed on: real ones have under 100
+ENVELOPE_SIZE: Final = 2**10  # bytes around an answer that is passed on: real ones have under 100
 
-LIMITS: Final = ConnectionLimits(
+PEER_LIMITS: Final = ConnectionLimits(
     max_frame=2**18,  # the largest frame of a device, in an envelope
     max_calls=4096,  # all users' calls to all devices of a peer at the same time
     max_requests=4096,
@@ -83,8 +83,8 @@ class Peers:
     def __init__(
         self, bus: MessageBus, id: str, handler: PeerHandler, background: Background, *, max_answer: int = 0
     ) -> None:
-        size = max(LIMITS.max_frame, max_answer + ENVELOPE)
-        self._limits = attrs.evolve(LIMITS, max_frame=size, max_answer=size)
+        size = max(PEER_LIMITS.max_frame, max_answer + ENVELOPE_SIZE)
+        self._limits = attrs.evolve(PEER_LIMITS, max_frame=size, max_answer=size)
         self._bus = bus
         self._id = id.encode()
         self._handler = handler

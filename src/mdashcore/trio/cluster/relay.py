@@ -16,9 +16,9 @@ from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.cluster.peers import Peers
 from mdashcore.trio.connections.calls import DeviceCall
 
-__all__ = ["CALL", "answer", "ask"]
+__all__ = ["CALL_METHOD", "answer", "ask"]
 
-CALL: Final = "Device.Call"
+CALL_METHOD: Final = "Device.Call"
 
 RELAY_GRACE: Final = 2.0  # seconds more than the device has, so that the node that holds it times out first
 
@@ -44,7 +44,7 @@ async def ask(peers: Peers, node: str, call: DeviceCall) -> RawJson:
         MdashError: the error that the other node has raised; `CallTimeout` if it did not answer at all.
     """
     request = msgspec.json.encode(call)
-    raw = await peers.call(node, CALL, request, timeout=(call.timeout or 0.0) + RELAY_GRACE)
+    raw = await peers.call(node, CALL_METHOD, request, timeout=(call.timeout or 0.0) + RELAY_GRACE)
     try:
         reply = msgspec.json.decode(raw, type=_Answer)
     except msgspec.MsgspecError as exc:

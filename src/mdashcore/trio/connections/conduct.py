@@ -27,7 +27,7 @@ REJECTED_TIME: Final = 60.0  # seconds: a failure that happens once in each is n
 FIRST_PENALTY: Final = 10.0  # seconds in which a device that was closed for that is refused; doubled each time
 MOST_PENALTY: Final = 600.0  # seconds: a repaired device is back within minutes
 
-FORGIVEN: Final = 3600.0  # seconds after a penalty, after which the next one is the first again
+FORGIVEN_TIME: Final = 3600.0  # seconds after a penalty, after which the next one is the first again
 
 
 class RejectionEffect(NamedTuple):
@@ -70,7 +70,7 @@ class Conduct:
         penalty = 0.0
         if len(record.times) == MAX_REJECTED and now - record.times[0] < REJECTED_TIME:
             record.times.clear()
-            if now - record.until > FORGIVEN:
+            if now - record.until > FORGIVEN_TIME:
                 record.penalties = 0
             penalty = min(FIRST_PENALTY * 2.0**record.penalties, MOST_PENALTY)
             record.penalties = min(record.penalties + 1, 32)

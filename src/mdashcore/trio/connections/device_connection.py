@@ -34,13 +34,13 @@ from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER, L
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.transport.stream import PingableStream
 
-__all__ = ["REPLACED", "REVOKED", "DeviceConnection"]
+__all__ = ["CONNECTION_REPLACED", "TOKEN_REVOKED", "DeviceConnection"]
 
 _log = logging.getLogger(__name__)
 
-REVOKED: Final = "the device token was revoked"
+TOKEN_REVOKED: Final = "the device token was revoked"  # noqa: S105 - the reason in a close frame
 
-REPLACED: Final = "a newer connection has replaced this one"
+CONNECTION_REPLACED: Final = "a newer connection has replaced this one"
 
 
 @attrs.define(eq=False)
@@ -196,11 +196,11 @@ class DeviceConnection:
 
     async def _check(self) -> None:
         if not await self.is_valid():
-            self.link.close(POLICY_VIOLATION, REVOKED)
+            self.link.close(POLICY_VIOLATION, TOKEN_REVOKED)
             return
         presence = await self.hub.presence.get(self.key)
         if presence.session > self.session:
-            self.link.close(POLICY_VIOLATION, REPLACED)
+            self.link.close(POLICY_VIOLATION, CONNECTION_REPLACED)
         elif not presence.online:  # other nodes have declared this node dead, and its devices offline
             self.link.close(TRY_AGAIN_LATER, "connect again")
         else:

@@ -15,7 +15,7 @@ from mdashcore.hub import Hub
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.trio.background import Background
 from mdashcore.trio.connections.conduct import Conduct
-from mdashcore.trio.connections.device_connection import REPLACED, REVOKED, DeviceConnection
+from mdashcore.trio.connections.device_connection import CONNECTION_REPLACED, TOKEN_REVOKED, DeviceConnection
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, Link
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.settings import NodeSettings
@@ -134,11 +134,11 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         """Accept a device, or close its connection."""
         try:
             if not self._admit(connected):
-                connected.link.close(POLICY_VIOLATION, REPLACED)
+                connected.link.close(POLICY_VIOLATION, CONNECTION_REPLACED)
             elif self._closing is not None:  # the shutdown began after the handshake
                 connected.link.close(GOING_AWAY, self._closing)
             elif not await connected.is_valid():
-                connected.link.close(POLICY_VIOLATION, REVOKED)  # the token was revoked after the handshake
+                connected.link.close(POLICY_VIOLATION, TOKEN_REVOKED)  # the token was revoked after the handshake
             else:
                 await self._on_connected(connected.key)
                 self._background.spawn(lambda: self._announce(connected))
@@ -154,7 +154,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             return False
         self[connected.key] = connected
         if previous is not None:
-            previous.link.close(POLICY_VIOLATION, REPLACED)
+            previous.link.close(POLICY_VIOLATION, CONNECTION_REPLACED)
         return True
 
     async def _announce(self, connected: DeviceConnection) -> None:
@@ -186,7 +186,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         connected = self.pop(key, None)
         if connected is not None:
             self._on_disconnected(key)
-            connected.link.close(POLICY_VIOLATION, REVOKED)
+            connected.link.close(POLICY_VIOLATION, TOKEN_REVOKED)
 
     def close(self, code: int, reason: str) -> None:
         """Close all connections. The devices may connect again."""

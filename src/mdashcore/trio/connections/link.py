@@ -24,7 +24,16 @@ from mdashcore._events import (
 )
 from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, direct_stream
 
-__all__ = ["GOING_AWAY", "POLICY_VIOLATION", "TRY_AGAIN_LATER", "Handler", "Link", "ResultCallback", "PeerEvent", "late"]
+__all__ = [
+    "GOING_AWAY",
+    "POLICY_VIOLATION",
+    "TRY_AGAIN_LATER",
+    "Handler",
+    "Link",
+    "PeerEvent",
+    "ResultCallback",
+    "late",
+]
 
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """The notifications `online` and `offline`. A device that reconnects all the time adds a bounded number to the log.
 
 Two devices with the same token close each other's connection a hundred times a second. The first `MAX_CHANGES` changes
-in an `INTERVAL` are notified one by one. After that one notification in each `INTERVAL` has the last change and the
-number of changes.
+in a `FLAP_INTERVAL` are notified one by one. After that one notification in each `FLAP_INTERVAL` has the last change
+and the number of changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["PresenceFeed"]
 
 _log = logging.getLogger(__name__)
 
-INTERVAL: Final = 60.0  # seconds: users see within a minute that a device reconnects all the time
+FLAP_INTERVAL: Final = 60.0  # seconds: users see within a minute that a device reconnects all the time
 
 MAX_CHANGES: Final = 16  # notified one by one in an interval: eight reconnects; a reboot for an update is one
 
@@ -119,7 +119,7 @@ class PresenceFeed:
     def _changes(self, key: DeviceKey) -> _Changes:
         now = trio.current_time()
         changes = self._devices.get(key)
-        if changes is None or (now - changes.since >= INTERVAL and not changes.held):
+        if changes is None or (now - changes.since >= FLAP_INTERVAL and not changes.held):
             changes = self._devices[key] = _Changes(now)
             self._devices.move_to_end(key)
             if len(self._devices) > MAX_DEVICES:
@@ -130,7 +130,7 @@ class PresenceFeed:
     async def _notify_later(self, key: DeviceKey, changes: _Changes) -> None:
         """Notify the changes that are held back, once in an interval, until there are none."""
         while True:
-            await trio.sleep_until(changes.since + INTERVAL)
+            await trio.sleep_until(changes.since + FLAP_INTERVAL)
             changes.since = trio.current_time()
             if not changes.held:
                 changes.notified = 0

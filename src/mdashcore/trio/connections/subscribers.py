@@ -27,18 +27,18 @@ _log = logging.getLogger(__name__)
 Authenticate: TypeAlias = Callable[[], Awaitable[object]]
 """Raises `Unauthenticated` if the credentials with which a subscriber has connected are not valid any more."""
 
-REVOKED: Final = "the credentials were revoked"
+CREDENTIALS_REVOKED: Final = "the credentials were revoked"
 
 MAX_QUEUE: Final = 1_000  # items of 200 bytes, shared between subscribers: little memory, and a burst fits
 
-NEVER: Final = 2**62  # no notification has this offset
+NO_OFFSET: Final = 2**62  # no notification has this offset
 
 MAX_SEND: Final = (
     2**16
 )  # bytes in one write, or one frame: a slow subscriber can read them within the stream's time-out
 
 
-RECHECK: Final = 15.0  # seconds: a bus may lose the last message of a burst, and no later one would reveal it
+RECHECK_INTERVAL: Final = 15.0  # seconds: a bus may lose the last message of a burst, and no later one would reveal it
 
 
 class Subscriber:
@@ -114,7 +114,7 @@ class Subscriber:
                     cursor = page[-1].offset + 1
             except StorageError:
                 self.stream.close(TRY_AGAIN_LATER, f"start={cursor}")
-                cursor = NEVER  # only the close frame is still to be sent
+                cursor = NO_OFFSET  # only the close frame is still to be sent
             cursor = max(cursor, oldest)  # earlier notifications are not in the log any more
             while True:
                 frames, size = [], 0
@@ -131,7 +131,7 @@ class Subscriber:
                 else:
                     self._wakeup = trio.Event()
                     self._next = cursor
-                    with trio.move_on_after(RECHECK) as timer:
+                    with trio.move_on_after(RECHECK_INTERVAL) as timer:
                         await self._wakeup.wait()
                     cursor, self._next = self._next, None
                     self._behind |= timer.cancelled_caught
@@ -229,7 +229,7 @@ class Subscribers:
         """Close the sockets that a key has opened, or all of the account if it is `None`."""
         for subscriber in self._accounts.get(account, ()):
             if key is None or subscriber.key == key:
-                subscriber.stream.close(POLICY_VIOLATION, REVOKED)
+                subscriber.stream.close(POLICY_VIOLATION, CREDENTIALS_REVOKED)
 
     def close(self, code: int, reason: str) -> None:
         """Close the sockets of all subscribers."""
@@ -253,4 +253,4 @@ async def _check(subscriber: Subscriber, authenticate: Authenticate | None) -> N
         if authenticate is not None:
             await authenticate()
     except Unauthenticated:
-        subscriber.stream.close(POLICY_VIOLATION, REVOKED)
+        subscriber.stream.close(POLICY_VIOLATION, CREDENTIALS_REVOKED)

@@ -19,7 +19,7 @@ from mdashcore.trio.drivers.rollout_driver import RolloutDriver
 
 __all__ = ["RolloutSupervisor"]
 
-REFRESH: Final = 60.0  # seconds between two reads of everything: for messages that the bus has lost, as it may
+REFRESH_INTERVAL: Final = 60.0  # seconds between two reads of everything: for messages that the bus has lost, as it may
 
 MIN_PAUSE: Final = 0.05  # seconds between two steps of a rollout that is due immediately, so that other tasks run
 
@@ -100,7 +100,7 @@ class RolloutSupervisor:
         """Do all that is due. Returns the time of the next round. A failed rollout is retried, and delays no other."""
         now = trio.current_time()
         if now >= self._refresh_at:
-            self._refresh_at = now + REFRESH
+            self._refresh_at = now + REFRESH_INTERVAL
             if (delay := await _try(self._refreshing, self._refresh)) is not None:
                 self._refresh_at = now + delay
         for key, new in [(key, new) for key, new in self._new.items() if new.due <= now]:

@@ -22,7 +22,7 @@ except ImportError:  # installed without a compiler
     from websockets.utils import apply_mask
 
 from mdashcore._events import BINARY, NOT_UTF8, TOO_LARGE
-from mdashcore._salvage import ENDS
+from mdashcore._salvage import END_SIZE
 from mdashcore.trio.transport.skipped import SKIP_TIMEOUT, SkippedFrame
 from mdashcore.trio.transport.stream import READ_SIZE, BrokenMessage
 
@@ -260,7 +260,7 @@ class FrameCodec:
             if frame.opcode is Opcode.BINARY:
                 if not self._deaf:
                     data = bytes(frame.data)
-                    message = BrokenMessage(BINARY, len(data), data[:ENDS], data[-ENDS:])
+                    message = BrokenMessage(BINARY, len(data), data[:END_SIZE], data[-END_SIZE:])
                 self._fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
             elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
                 self._in_fragments = not frame.fin
@@ -275,7 +275,7 @@ class FrameCodec:
             self._queue_control()
         else:
             if not self._deaf and (said := self._protocol.close_sent) and said.code == CloseCode.MESSAGE_TOO_BIG:
-                head = bytes(self._fragments[:ENDS])
+                head = bytes(self._fragments[:END_SIZE])
                 message = BrokenMessage(TOO_LARGE, None, head) if self._skipped is None else self._skipped.message()
                 self._deaf, self._skipped = True, None
             self._closing()
@@ -290,7 +290,7 @@ class FrameCodec:
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_DATA, "not UTF-8")
             self._closing()
-            return BrokenMessage(NOT_UTF8, len(message), message[:ENDS], message[-ENDS:])
+            return BrokenMessage(NOT_UTF8, len(message), message[:END_SIZE], message[-END_SIZE:])
         return message
 
     def _count_control(self) -> None:

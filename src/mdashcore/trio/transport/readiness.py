@@ -20,7 +20,7 @@ from typing import Any, Final
 import trio
 
 from mdashcore.trio.run_wide import RunWide
-from mdashcore.trio.turns import SLICE
+from mdashcore.trio.turns import WORK_SLICE
 
 __all__ = ["Inflow"]
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 MAX_EVENTS: Final = 16  # sockets that are read from before other tasks run
 
-MAX_TURN: Final = 2 * SLICE  # seconds of one turn for functions, with a slice for each owner; the tasks do the rest.
+MAX_TURN: Final = 2 * WORK_SLICE  # seconds of one turn for functions, with a slice for each owner; tasks do the rest.
 # A message of each of those sockets takes 1 ms
 
 
@@ -67,9 +67,9 @@ class _Poller:
     def take(self, owner: Hashable, function: Callable[[bytes], bytes | None], data: bytes) -> bytes | None:
         """Call a function with data if the owner has time left in this turn; else return the data."""
         started, spent = self._clock, self._spent.get(owner, 0.0)
-        if spent >= SLICE or started >= self._end:
+        if spent >= WORK_SLICE or started >= self._end:
             return data
-        self.stop = started + SLICE - spent
+        self.stop = started + WORK_SLICE - spent
         try:
             return function(data)
         finally:

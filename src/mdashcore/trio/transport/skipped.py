@@ -10,7 +10,7 @@ except ImportError:  # installed without a compiler
     from websockets.utils import apply_mask
 
 from mdashcore._events import TOO_LARGE
-from mdashcore._salvage import ENDS
+from mdashcore._salvage import END_SIZE
 from mdashcore.trio.transport.stream import BrokenMessage
 
 __all__ = ["MAX_SKIPPED", "SKIP_TIMEOUT", "SkippedFrame"]
@@ -42,10 +42,10 @@ class SkippedFrame:
         """Skip the bytes of `data` that belong to the frame. Returns the index of the rest."""
         end = min(len(data), start + self.missing)
         self.missing -= end - start
-        if (room := ENDS - len(self._head)) > 0:
+        if (room := END_SIZE - len(self._head)) > 0:
             self._head += data[start : min(end, start + room)]
-        self._tail += data[max(start, end - ENDS) : end]
-        del self._tail[:-ENDS]
+        self._tail += data[max(start, end - END_SIZE) : end]
+        del self._tail[:-END_SIZE]
         return end
 
     def message(self) -> BrokenMessage:
