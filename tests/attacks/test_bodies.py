@@ -122,7 +122,7 @@ async def test_bodies_that_never_end_have_a_bound_in_sum(open_attacked, standing
         assert server.log.count(f"request bodies fill the {room} bytes") == 1
 
 
-async def test_bodies_in_tiny_chunks_keep_nobody_waiting(attacked, bystander):
+async def test_bodies_in_tiny_chunks_delay_no_other_client(attacked, bystander):
     """Each chunk is work, however little is in it."""
     key = await attacked.account("attacker")
     lines = ["POST /api/v2/logs HTTP/1.1", "Host: x", f"Authorization: Bearer {key}", "Transfer-Encoding: chunked"]
@@ -144,7 +144,7 @@ async def test_bodies_in_tiny_chunks_keep_nobody_waiting(attacked, bystander):
         nursery.cancel_scope.cancel()
 
 
-async def test_tiny_requests_in_one_packet_keep_nobody_waiting(attacked, bystander):
+async def test_tiny_requests_in_one_packet_delay_no_other_client(attacked, bystander):
     """Pipelined ones, of either lane, and from many connections."""
     key = await attacked.account("attacker")
     await attacked.devices("attacker", ["d1"])

@@ -139,7 +139,7 @@ async def crowd_of(server: Any, stranger: Stranger) -> AsyncIterator[Crowd]:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
-async def test_strangers_lock_nobody_out(open_attacked: Any, standing_by: Any, tls: bool, every: bool) -> None:
+async def test_strangers_lock_no_client_out(open_attacked: Any, standing_by: Any, tls: bool, every: bool) -> None:
     """With more connections of strangers than descriptors, whatever these wait for: new clients are answered, changes
     are stored, a device and its calls go on, on the same connections; the log has one line for it, and no traceback."""
     async with open_attacked(descriptors=DESCRIPTORS, tls=tls) as server, standing_by(server) as bystander:

@@ -25,7 +25,7 @@ OTHERS = [pytest.param(name, marks=pytest.mark.proof) for name in FLOODS if name
 
 
 @pytest.mark.parametrize("flood", ["SETTINGS", *OTHERS])
-async def test_a_flood_of_frames_harms_nobody(attacked: Any, bystander: Any, flood: str) -> None:
+async def test_a_flood_of_frames_harms_no_other_client(attacked: Any, bystander: Any, flood: str) -> None:
     """Whatever follows the preface is thrown away for a moment, and the connection closed: another tenant's calls stay
     as quick as they were, while connection after connection does so."""
     answered = trio.Event()

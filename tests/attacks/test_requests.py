@@ -53,7 +53,7 @@ def attacks(key: str) -> dict[str, tuple[bytes, bytes]]:
 TELLING = {"thousands of fields", "files, a packet full", "a flat shadow", "a nested rollout"}  # of those
 
 
-async def test_many_requests_harm_nobody(attacked: Any, bystander: Any, every: bool) -> None:
+async def test_many_requests_harm_no_other_client(attacked: Any, bystander: Any, every: bool) -> None:
     """A dozen connections ask as fast as they are answered: another tenant's calls stay as quick as they were."""
     key = await attacked.account("eve")
     await attacked.devices("eve", ["d1"])

@@ -211,7 +211,7 @@ def test_appends_share_an_fsync(disk: Disk, tmp_path: Path, loop: str) -> None:
 
 
 @BOTH_LOOPS
-def test_nobody_reads_what_is_not_on_disk(disk: Disk, tmp_path: Path, loop: str) -> None:
+def test_no_reader_gets_what_is_not_on_disk(disk: Disk, tmp_path: Path, loop: str) -> None:
     """A reader of a document whose new name a power cut could still take away waits with its writer."""
     order: list[str] = []
 

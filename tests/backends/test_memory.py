@@ -118,7 +118,7 @@ def install(folder: Path, scheme: str, target: str) -> None:
     (info / "entry_points.txt").write_text(f"[{storage.ENTRY_POINT_GROUP}]\n{scheme} = {target}\n")
 
 
-def test_somebody_elses_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend of another distribution is found as our own is; it gets the whole URL."""
     (tmp_path / "their_backend.py").write_text("def open(url):\n    return ('opened', url)\n")
     install(tmp_path, "theirs", "their_backend:open")
@@ -456,7 +456,7 @@ async def test_first_message_arrives(backend: Backend) -> None:
 
 
 @on_both_loops
-async def test_messages_reach_those_who_are_there(backend: Backend) -> None:
+async def test_messages_reach_the_subscribers_of_the_moment(backend: Backend) -> None:
     """Every subscriber gets each message of its topic once, in order; those before and after get none."""
     bus = backend.bus
     await bus.publish("t", b"before")

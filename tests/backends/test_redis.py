@@ -517,7 +517,7 @@ def test_a_blob_leaves_nothing_behind(redis_server: Any, url: str, run: Run) -> 
     assert redis_server.command("KEYS", "*") == [b"{test:format}"]
 
 
-def test_a_blob_that_nobody_finishes_expires(redis_server: Any, url: str, run: Run) -> None:
+def test_an_unfinished_blob_expires(redis_server: Any, url: str, run: Run) -> None:
     """Until it is complete, what is there of a blob has a time to live, which each piece starts anew."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -651,7 +651,7 @@ def test_an_error_of_the_body_comes_out_as_it_is(url: str, run: Run) -> None:
     run(test)
 
 
-def test_last_writes_of_who_is_cancelled(url: str, run: Run) -> None:
+def test_last_writes_of_a_cancelled_task(url: str, run: Run) -> None:
     """The connection lives until the body has ended: a shielded write succeeds while all around is cancelled."""
 
     async def test() -> None:
@@ -723,7 +723,7 @@ def test_connections_are_few(redis_server: Any, url: str, run: Run) -> None:
     run(test)
 
 
-def test_who_leaves_is_sent_nothing(redis_server: Any, url: str, run: Run) -> None:
+def test_a_subscriber_that_leaves_is_sent_nothing(redis_server: Any, url: str, run: Run) -> None:
     """When the last subscriber of a topic has left, the server knows of none; while one stays, it hears on."""
 
     def listeners() -> list[Any]:

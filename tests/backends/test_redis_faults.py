@@ -181,7 +181,7 @@ def test_subscriptions_are_healed(server: Any, run: Run, caplog: pytest.LogCaptu
     assert "subscriptions are interrupted" in caplog.text
 
 
-def test_who_subscribes_while_the_server_is_away(server: Any, run: Run) -> None:
+def test_subscribing_while_the_server_is_away(server: Any, run: Run) -> None:
     """It fails in time as long as the server is away, and succeeds soon after its return."""
 
     async def hear(backend: Backend) -> None:

@@ -78,7 +78,7 @@ def test_an_update(demo, mdash, device, image):
     ],
     ids=["commit", "revert"],
 )
-def test_an_update_is_over_when_somebody_decides(demo, mdash, device, image, spawn, method, code, last):
+def test_an_update_on_trial_is_over_with_a_decision(demo, mdash, device, image, spawn, method, code, last):
     """Until then the command waits, and says how long it can be committed, and how."""
     watching = spawn("ota", device, image("2.0"), env=demo.by_key)
     words = (

@@ -63,7 +63,7 @@ def test_a_rollout_is_watched_to_its_end(demo, mdash, spawn, image, device, wait
     assert (again.code, json.loads(again.out)["state"]) == (0, "COMPLETED")
 
 
-def test_a_rollout_that_waits_for_somebody(demo, mdash, image, device):
+def test_a_rollout_that_waits_for_approval(demo, mdash, image, device):
     """The watching ends with code 5 and says what to do; approved, nobody comes, and it pauses."""
     options = ("--device", device, "--approval", "--offline-wait", "0", "--phases", "50,100")
     made = json.loads(mdash("rollout", "create", image, *options, "--json", env=demo.by_key).out)

@@ -109,7 +109,7 @@ async def test_a_device_in_node_is_called(alice, run_node):
 
 
 @pytest.mark.parametrize("path", ["rpc", "notify"])
-async def test_who_offers_subprotocols_is_let_in(alice, run_node, path):
+async def test_a_client_that_offers_subprotocols_is_let_in(alice, run_node, path):
     """`ws` gives up on a server that chooses none of the sub-protocols that it was offered."""
     token = await alice.register("d1")
     address = f"{alice.server.url.replace('http', 'ws')}/api/v2/{path}"

@@ -42,7 +42,7 @@ async def test_a_device_on_websockets_is_called_and_pinged(alice):
 
 @pytest.mark.parametrize("path", ["rpc", "notify"])
 @pytest.mark.parametrize("offered", [["json-rpc"], ["dash.mongoose-os.com", "json-rpc"], ["mqtt"], None])
-async def test_who_offers_subprotocols_is_let_in(alice, path, offered):
+async def test_a_device_that_offers_subprotocols_is_let_in(alice, path, offered):
     """On both sockets the first that is offered is chosen, and none where none is: `websockets` refuses any other."""
     secret = await alice.register("d1") if path == "rpc" else alice.key
     url = f"{alice.server.url.replace('http', 'ws')}/api/v2/{path}"

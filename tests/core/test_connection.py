@@ -141,7 +141,7 @@ def test_only_the_first_answer_counts() -> None:
     assert frames(connection) == []
 
 
-def test_answers_nobody_asked_for() -> None:
+def test_answers_to_no_call() -> None:
     """An answer to no call makes no event and no frame."""
     connection = Connection()
     assert receive(connection, {"id": 1, "result": 1}, {"id": "x", "result": 1}, {"id": 9, "error": {}}) == []
@@ -267,7 +267,7 @@ def test_a_broken_request_is_answered_with_its_id(frame: bytes) -> None:
         (b'{"params":"xxx', b'xxx","method":"Log","id":2}', []),
     ],
 )
-def test_whose_answer_was_too_large(head: bytes, tail: bytes, ended: list[int]) -> None:
+def test_the_call_of_a_too_large_answer(head: bytes, tail: bytes, ended: list[int]) -> None:
     """By its id, in either end; where there is none it may be anybody's. A report is nobody's."""
     connection = Connection()
     for _ in range(3):

@@ -1030,7 +1030,7 @@ class TestTheHealthCheck:
         assert next_step(update) == Commit()
         assert after(update, CommitAccepted()).state is S.COMMITTED
 
-    def test_without_auto_commit_nobody_commits(self) -> None:
+    def test_without_auto_commit_the_update_waits_for_a_commit(self) -> None:
         """However healthy."""
         update = after(uncommitted(), UpdateDeadlinePassed(), now=NOW + 30)
         assert next_step(after(update, ANSWER, now=NOW + 200)) == Wait(NOW + 230)

@@ -377,7 +377,7 @@ class Simulation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.now > 1300)
     @rule(event=st.sampled_from([CancelRequested(), NewerUpdateQueued()]))
-    def somebody_changes_their_mind(self, event: UpdateEvent) -> None:
+    def a_user_changes_their_mind(self, event: UpdateEvent) -> None:
         self.tell(event)
 
     def drop(self) -> None:
@@ -438,7 +438,7 @@ def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: Up
     assert course.update.state is end
 
 
-def test_a_healthy_device_is_committed_without_a_word_from_anybody() -> None:
+def test_a_healthy_device_is_committed_without_a_request() -> None:
     """Where that was asked for; and the same device, cut off before its time, rolls back."""
     for breaks, end in ((False, UpdateState.COMMITTED), (True, UpdateState.ROLLED_BACK)):
         course = Simulation()

@@ -279,7 +279,7 @@ def test_a_phase_without_enough_success_waits_for_a_person():
     assert (resumed.state, resumed.phase) == (RolloutState.RUNNING, 1)
 
 
-def test_a_phase_that_nobody_took_shows_nothing():
+def test_a_phase_without_a_device_shows_nothing():
     """All skipped: it does not go on by itself."""
     counts = (Counts(skipped=10), Counts(pending=90), Counts(pending=900))
     paused = judge(begun(), counts, NOW)

@@ -74,7 +74,7 @@ def test_every_page_is_in_it(site):
     assert "url=docs/index.html" in (site / "index.html").read_text()
 
 
-def test_a_browser_asks_nobody_else(site):
+def test_a_browser_asks_no_other_host(site):
     """No script, style, font or picture of another host: the site can be read without a network."""
     for path in site.rglob("*.html"):
         for url in parsed(path).loaded:

@@ -37,7 +37,7 @@ def memory() -> int:
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_harmed(request: pytest.FixtureRequest) -> None:
+def no_other_client_is_harmed(request: pytest.FixtureRequest) -> None:
     """Every test here is watched by `bystander`."""
     assert "bystander" in request.fixturenames
 
@@ -301,7 +301,7 @@ async def test_duplicate_ids(alice: Any) -> None:
             answers += (await device.receive()).get("id") == 77
 
 
-async def test_answers_that_nobody_asked_for(alice: Any) -> None:
+async def test_answers_to_no_call(alice: Any) -> None:
     """They are ignored: no answer to an answer, and no caller gets what is not for it."""
     async with await alice.connect("d1") as device:
         async with alice.calling("POST", "/devices/d1/rpc/Sys.Ping") as response:

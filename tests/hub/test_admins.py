@@ -165,7 +165,7 @@ def test_a_change_that_is_stopped_anywhere(tools, act, why):
             return
 
 
-def test_what_is_left_of_an_account_makes_nobody_an_admin(tools):
+def test_what_is_left_of_an_account_makes_no_admin(tools):
     """An admin was being made when the server was killed: that counts for nothing, and who gets the name is none."""
     documents, accounts = with_admins(tools, "alice")
     for steps in count(1):

@@ -283,7 +283,7 @@ def test_every_method_answers_anything(talk, method, params):
     assert talk.say(method, params, call=False) == []
 
 
-def test_a_build_is_told_to_who_waits_for_it(talk, tools):
+def test_the_observer_hears_of_a_build(talk, tools):
     """From a report and from a heartbeat; what a person writes into the shadow is nobody's report."""
     talk, hub, recorder = talk
     assert not talk.session.introduced

@@ -167,7 +167,7 @@ def test_what_is_aborted_is_over(tools, place, cut):
     assert not present.counts[0].updating
 
 
-def test_who_gives_up_at_the_deadline_does_so_in_two_steps(tools, place):
+def test_giving_up_at_the_deadline_takes_two_steps(tools, place):
     """ABORTING is stored and told before ABORTED: who lets a device begin just then sees it."""
     tools.run(place.open(timeout=3600))
     run = tools.run(place.drive())
@@ -277,7 +277,7 @@ def test_a_window_holds_for_what_was_left_too(tools, place):
     assert tools.run(place.update()).state is ota.UpdateState.TRANSFERRING
 
 
-def test_who_is_left_behind_keeps_no_place(tools, place):
+def test_a_device_that_is_left_behind_keeps_no_place(tools, place):
     """A device that went before its update began: the next one has its turn, and its own comes when it is back."""
     tools.run(place.open(max_active=1))
     first, second, _ = tools.run(place.hub.rollouts.devices("alice", place.id))

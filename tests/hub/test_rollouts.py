@@ -205,7 +205,7 @@ async def test_an_update_that_took_the_place_of_a_rollout_s(hub, run, clock):
     assert (skipped.outcome, skipped.reason) == (Outcome.SKIPPED, "SUPERSEDED: a newer update was queued")
 
 
-async def test_an_end_that_nobody_heard_of_is_in_the_history(hub, run, clock):
+async def test_an_end_without_a_notification_is_in_the_history(hub, run, clock):
     """Also where another update has begun since."""
     await hub.updates.cancel(DeviceKey("alice", "d1"))
     clock.now += 1

@@ -261,7 +261,7 @@ def test_a_writer_that_is_stopped_leaves_the_turn_to_the_next(tools, make, steps
         assert len(tools.run(desk.other.get(DeviceKey("alice", "d1"))).desired) in (3, 4)
 
 
-def test_who_does_not_wait_for_ever_is_told(tools, make, monkeypatch):
+def test_a_writer_with_limited_patience_gets_an_error(tools, make, monkeypatch):
     """An update with some patience is busy when that is over, or when too many wait already; it has changed nothing."""
     monkeypatch.setattr(module, "MAX_WAITING_WRITERS", 1)
     desk = make()

@@ -233,7 +233,7 @@ def test_a_process_that_dies_in_between(tools, hub, backend, step):
 
 
 @given(choices)
-def test_a_check_disturbs_nobody(tools, choices):
+def test_a_check_disturbs_no_writer(tools, choices):
     """Whatever is made and removed meanwhile, checks that run beside it leave the right number behind."""
     backend = tools.backend()
     hub = make_hub(tools, backend)

@@ -95,7 +95,7 @@ async def test_what_only_looks_like_a_key_is_a_password(alice, anyone):
         assert (like, answer.status_code) == (like, 200)
 
 
-async def test_a_key_in_the_place_of_a_password_is_no_admin_and_logs_nobody_in(root, anyone, password):
+async def test_a_key_in_the_place_of_a_password_is_no_admin_and_no_login(root, anyone, password):
     """Not at the users, not at the login, not for changing the password."""
     headers = {"Authorization": basic("root", root.key)}
     assert (await anyone.get("/users", headers=headers)).status_code == 403
@@ -204,7 +204,7 @@ async def test_a_body_without_credentials_is_not_waited_for(server, open_raw):
         assert (await raw.response()).status == 401
 
 
-async def test_guesses_do_not_shut_out_who_is_in(alice, anyone, password):
+async def test_guesses_do_not_shut_out_a_known_user(alice, anyone, password):
     """A login that was right a moment ago goes on while somebody's guesses lock the name."""
     url = f"{alice.server.url}/api/v2/me"
     assert (await anyone.get(url, auth=("alice", password))).status_code == 200

@@ -59,7 +59,7 @@ async def test_without_any_there_is_no_room() -> None:
         assert not connections.make_room(0.0)
 
 
-async def test_who_has_just_come_goes_last_of_the_strangers() -> None:
+async def test_a_newcomer_goes_last_of_the_strangers() -> None:
     """It has had no time to send its request; strangers that take no answer are there for longer."""
     connections = Connections()
     with ExitStack() as members:
@@ -90,7 +90,7 @@ async def test_a_known_client_stays_one_while_its_next_request_is_checked() -> N
             assert (stranger.scope.cancel_called, client.scope.cancel_called) == (True, False)
 
 
-async def test_who_has_just_come_is_not_ended_for_an_account_that_leaves_its_requests_unfinished() -> None:
+async def test_a_newcomer_is_not_ended_for_an_account_that_leaves_its_requests_unfinished() -> None:
     """Of an account with more than half of the connections one ends that has not sent its first request whole; those of
     its connections on which a request was answered stay."""
     connections = Connections()

@@ -55,7 +55,7 @@ async def test_keys_of_one_account_share_a_turn(turns):
     assert turns.owners[len(KEYS) :] == ["alice"] * 3 + ["bob"]
 
 
-async def test_invented_keys_make_nobody_many(turns):
+async def test_invented_keys_do_not_multiply_a_client(turns):
     """However many a stranger sends, they are one client's: also as cookies and in queries."""
     app = FairApp(authenticated)
     for number in range(5):

@@ -184,7 +184,7 @@ async def test_a_refusal_is_cheap(server: RunningServer, open_raw: Any, caplog: 
     assert not [record for record in caplog.records if record.name.startswith("mdashcore")]
 
 
-async def test_who_was_refused_and_stays_is_closed(autojump_clock: Any, server: RunningServer, open_raw: Any) -> None:
+async def test_a_refused_client_that_stays_is_closed(autojump_clock: Any, server: RunningServer, open_raw: Any) -> None:
     """A refusal holds a connection no longer than its answer needs."""
     autojump_clock.autojump_threshold = 0.02
     async with open_raw(server) as raw:
@@ -638,7 +638,7 @@ async def test_sockets_work_over_tls(tmp_path: Path) -> None:
                 assert closed.value.reason.code == 1008
 
 
-async def test_plain_http_on_a_tls_port_harms_nobody(
+async def test_plain_http_on_a_tls_port_harms_no_other_client(
     tmp_path: Path, open_raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The connection is dropped, without a word in the log that anyone could flood."""

@@ -272,7 +272,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(
 # Fairness
 
 
-async def test_many_requests_in_one_packet_keep_nobody_waiting(
+async def test_many_requests_in_one_packet_delay_no_other_client(
     server: RunningServer, open_raw: Any, alice: Any, device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others have their turns between the answers."""
@@ -365,7 +365,7 @@ async def test_what_does_wait_is_told_so(wait: Callable[[], Awaitable[None]]) ->
     await trio.lowlevel.checkpoint()
 
 
-async def test_nobody_is_woken_for_what_has_waited() -> None:
+async def test_no_task_is_woken_for_what_has_waited() -> None:
     """An event, set later, must not wake the task in whose name it was waited for."""
     event = trio.Event()
     with pytest.raises(RuntimeError, match="instant"):

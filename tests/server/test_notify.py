@@ -175,7 +175,7 @@ async def test_a_listener_that_comes_and_goes_misses_nothing(alice):
 # Slow listeners
 
 
-async def test_a_listener_that_never_reads_delays_nobody(alice, open_raw):
+async def test_a_subscriber_that_never_reads_delays_no_other(alice, open_raw):
     """Others hear at once what it does not take; and it gets all of it, in order, when it reads at last."""
     count, data = 150, json.dumps("x" * 100_000).encode()  # 15 MB: more than the system's socket buffers take
     async with open_raw(alice.server) as slow, alice.listen() as ear:

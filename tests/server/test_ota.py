@@ -378,7 +378,7 @@ def test_a_limit_of_images_that_is_none(tmp_path, value):
         load_config(tmp_path / "mdash.toml")
 
 
-async def test_nobody_to_send_it_to(alice):
+async def test_an_image_for_no_device(alice):
     """404 and 503, before the image has come."""
     began = trio.current_time()
     assert (await alice.http.post("/devices/d1/ota", content=image())).status_code == 404

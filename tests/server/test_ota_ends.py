@@ -354,7 +354,7 @@ async def test_a_power_cut_while_the_image_is_checked(alice, lamp, upload, heard
 
 @pytest.mark.parametrize("cut", ["power", "link", "silence"])
 @pytest.mark.parametrize(("heard", "status"), [(False, 409), (True, 200)])
-async def test_who_uploads_is_told_no_guess(alice, lamp, upload, monkeypatch, cut, heard, status):
+async def test_an_upload_is_answered_without_a_guess(alice, lamp, upload, monkeypatch, cut, heard, status):
     """Where the answer to OTA.End is lost, the answer to the upload waits for what the device says."""
     monkeypatch.setattr(ota.End, "call_timeout", 0.3)
     await lamp.on()

@@ -363,7 +363,7 @@ async def test_a_name_that_many_addresses_guess_is_closed_to_strangers(autojump_
     assert await outcome(checker, "alice", "alice's", ELSEWHERE) == "in"
 
 
-async def test_names_that_are_nobody_s_are_closed_all_the_same():
+async def test_names_without_an_account_are_closed_too():
     """Or the answer would tell which names there are."""
     _, checker = await make(Hasher())
     for number in range(MAX_NAME_FAILURES // MAX_FAILURES):

@@ -176,7 +176,7 @@ def test_the_cookie_of_a_page(scheme, prefix, name, path):
     assert SessionCookie.of(scheme, prefix) == SessionCookie(name, path, scheme == "https")
 
 
-async def test_junk_before_the_cookie_logs_nobody_out(alice, anyone, password, open_raw):
+async def test_junk_before_the_cookie_keeps_the_session(alice, anyone, password, open_raw):
     """Another page of the domain may have set cookies of the same name: each that could be a session is tried."""
     real = cookies(await log_in(anyone, password, {}))[SESSION_COOKIE].value
     other = f"alice:mds_{'x' * 43}"

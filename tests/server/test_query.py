@@ -112,7 +112,7 @@ async def test_known_parameters_go_through(d1: Any, alice: Any) -> None:
         assert (path, (await d1.get(path)).status_code) == (path, status)
 
 
-async def test_who_asks_is_looked_at_first(anyone: Any, d1: Any) -> None:
+async def test_the_credentials_are_checked_first(anyone: Any, d1: Any) -> None:
     """A stranger learns nothing of paths and their parameters."""
     for path in (f"{SHADOW}?x=1", "/devices/d1/ota?x=1"):
         assert (await anyone.post(path, headers={"X-HTTP-Method-Override": "PUT"})).status_code == 401

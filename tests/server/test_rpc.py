@@ -245,7 +245,7 @@ async def test_a_call_survives_what_comes_between(alice, device):
         assert ((await a()).json(), (await b()).json()) == ("A", "B")
 
 
-async def test_a_person_who_goes_away_leaves_no_call_behind(alice, device):
+async def test_a_client_that_leaves_leaves_no_call_behind(alice, device):
     """The call of a client that has hung up is forgotten."""
     with trio.move_on_after(5):
         async with trio.open_nursery() as nursery:

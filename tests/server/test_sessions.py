@@ -186,7 +186,7 @@ async def test_a_removed_user_s_sessions_are_gone(alice, root, anyone, password,
     assert await who(anyone, cookie) is None
 
 
-async def test_who_guesses_is_locked_out(alice, anyone, password):
+async def test_a_client_that_guesses_is_locked_out(alice, anyone, password):
     """After some failures even the right password is not looked at, and the answer says when it will be."""
     for _ in range(MAX_FAILURES):
         assert (await anyone.post("/login", json={"user": "alice", "password": "no"})).status_code == 401
@@ -351,7 +351,7 @@ async def test_changing_one_s_password(alice, anyone, password, origin):
     assert (await alice.http.get("/me")).status_code == 200
 
 
-async def test_a_password_is_changed_by_who_knows_it(alice, anyone, password, origin):
+async def test_a_new_password_needs_the_old_one(alice, anyone, password, origin):
     """No key changes it, and no other page; a wrong old one does not end the session, and counts as a guess."""
     body = {"old": password, "new": "new"}
     assert (await alice.http.put("/me/password", json=body)).status_code == 403

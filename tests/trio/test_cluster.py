@@ -368,7 +368,7 @@ async def test_a_caller_hears_at_once_that_the_node_is_gone(autojump_clock: Any,
     assert trio.current_time() - began < DEAD_AFTER + 2 * BEAT_INTERVAL
 
 
-async def test_a_node_that_starts_sweeps_for_nobody_else(autojump_clock: Any, cluster: Cluster) -> None:
+async def test_a_node_that_starts_sweeps_for_no_other_node(autojump_clock: Any, cluster: Cluster) -> None:
     """What nodes that live hold stays online; what a node left behind that is unknown does not."""
     _, there = cluster.nodes
     await cluster.connect(there, await cluster.register("d1"))
@@ -380,7 +380,7 @@ async def test_a_node_that_starts_sweeps_for_nobody_else(autojump_clock: Any, cl
         assert not (await there.hub.presence.get(DeviceKey("alice", "d2"))).online
 
 
-async def test_nobody_is_dead_because_the_store_was_away(autojump_clock: Any, cluster: Cluster) -> None:
+async def test_no_node_is_dead_because_the_store_was_away(autojump_clock: Any, cluster: Cluster) -> None:
     """For long: once it is back, everybody lives, and their devices have stayed online."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
@@ -420,7 +420,7 @@ async def test_a_node_that_goes_down_says_so(autojump_clock: Any, cluster: Clust
     assert await cluster.told() == ["online", "offline"]
 
 
-async def test_rubbish_between_nodes_harms_nobody(autojump_clock: Any, cluster: Cluster) -> None:
+async def test_rubbish_between_nodes_harms_no_node(autojump_clock: Any, cluster: Cluster) -> None:
     """A shared bus may carry what others publish: it is passed over, and calls go on."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
@@ -483,7 +483,7 @@ async def test_what_the_bus_has_lost_without_a_word_is_found_out(autojump_clock:
     assert (len(there.devices), len(there.subscribers)) == (1, 0)
 
 
-async def test_who_cannot_be_judged_now_hides_nobody_else(autojump_clock: Any, cluster: Cluster) -> None:
+async def test_a_node_that_cannot_be_judged_now_hides_no_other(autojump_clock: Any, cluster: Cluster) -> None:
     """A listener for whose name too many passwords were tried stays for now; the next one, revoked, is closed."""
     _, there = cluster.nodes
     judged = False

@@ -224,7 +224,7 @@ async def test_what_a_handler_raises_ends_the_link_alone(talking: Any) -> None:
         assert (await other.peer.receive())["id"] == 0
 
 
-async def test_a_caller_that_fails_ends_nobody_else(talking: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_caller_that_fails_ends_no_other_call(talking: Any, caplog: pytest.LogCaptureFixture) -> None:
     """What is told an outcome, and raises, is a defect of the caller's: the link goes on, other callers are told."""
 
     def fail(outcome: object) -> None:

@@ -446,7 +446,7 @@ async def test_a_listener_that_is_gone_is_found(autojump_clock: Any, fleet: Flee
     assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (0, 0)
 
 
-async def test_who_answers_pings_stays(autojump_clock: Any, fleet: Fleet) -> None:
+async def test_a_device_that_answers_pings_stays(autojump_clock: Any, fleet: Fleet) -> None:
     """For ever, without saying anything else."""
     fleet.attend(await fleet.connect(await fleet.register()))
     fleet.attend(await fleet.listen())
@@ -454,7 +454,7 @@ async def test_who_answers_pings_stays(autojump_clock: Any, fleet: Fleet) -> Non
     assert (len(fleet.node.devices), len(fleet.node.subscribers)) == (1, 1)
 
 
-async def test_who_talks_need_not_answer_pings(autojump_clock: Any, fleet: Fleet) -> None:
+async def test_a_device_that_talks_need_not_answer_pings(autojump_clock: Any, fleet: Fleet) -> None:
     """Anything from the peer is a sign of life: the pongs may be stuck behind a long message."""
     client = await fleet.connect(await fleet.register())
     for _ in range(100):
@@ -635,7 +635,7 @@ async def test_storage_that_fails_sends_the_device_away(
     assert not (await fleet.hub.presence.get(DeviceKey("alice", "d1"))).online
 
 
-async def test_a_background_task_that_crashes_harms_nobody(
+async def test_a_background_task_that_crashes_harms_no_other(
     autojump_clock: Any, fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged."""
@@ -649,7 +649,7 @@ async def test_a_background_task_that_crashes_harms_nobody(
     assert "a bug" in caplog.text
 
 
-async def test_what_is_spawned_outlives_who_spawned_it(autojump_clock: Any, fleet: Fleet) -> None:
+async def test_a_spawned_task_outlives_its_spawner(autojump_clock: Any, fleet: Fleet) -> None:
     """The node's nursery is not the handler's."""
     done = trio.Event()
 
@@ -667,7 +667,7 @@ async def test_what_is_spawned_outlives_who_spawned_it(autojump_clock: Any, flee
 # The end
 
 
-async def test_leaving_says_goodbye_to_everybody(autojump_clock: Any, open_pair: Any) -> None:
+async def test_leaving_says_goodbye_to_every_peer(autojump_clock: Any, open_pair: Any) -> None:
     """1001 for devices and subscribers; who answers holds nothing up, and every device is stored as offline."""
     async with open_fleet(open_pair) as fleet:
         clients = [await fleet.connect(await fleet.register(f"d{i}")) for i in range(5)]
@@ -704,7 +704,7 @@ async def test_leaving_does_not_wait_for_the_rude(autojump_clock: Any, open_pair
         assert not any(record.online for record in records.values())
 
 
-async def test_who_comes_while_it_goes_down_is_sent_away(autojump_clock: Any, open_pair: Any) -> None:
+async def test_a_device_that_comes_while_it_goes_down_is_sent_away(autojump_clock: Any, open_pair: Any) -> None:
     """1001, whether it began to connect before or after."""
     async with open_fleet(open_pair) as fleet:
         before, after = await fleet.register("before"), await fleet.register("after")

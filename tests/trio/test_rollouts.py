@@ -306,7 +306,7 @@ async def test_a_bad_image_stops_by_itself(fleet, autojump_clock, fate):
     assert (await fleet.told(rollout.id, RolloutState.ABORTED)).reason == "aborted on request"
 
 
-async def test_a_good_image_reaches_everybody(fleet, autojump_clock):
+async def test_a_good_image_reaches_every_device(fleet, autojump_clock):
     """All run it, committed; phase after phase, at the rate; the image is not kept any longer."""
     devices = await fleet.add(200)
     await fleet.connected()
@@ -462,7 +462,7 @@ async def test_approval(fleet, autojump_clock):
     await fleet.told(rollout.id, RolloutState.COMPLETED)
 
 
-async def test_what_nobody_approves_ends(fleet, autojump_clock):
+async def test_a_rollout_without_approval_ends(fleet, autojump_clock):
     """At the deadline of the whole; the image goes too."""
     await fleet.add(1)
     rollout = await fleet.roll_out(approval=True, timeout=3600)
@@ -545,7 +545,7 @@ async def test_an_offline_device_is_waited_for(fleet, autojump_clock):
 
 
 @pytest.mark.parametrize("wait", [0, 3600])
-async def test_who_does_not_come_is_skipped(fleet, autojump_clock, wait):
+async def test_a_device_that_does_not_come_is_skipped(fleet, autojump_clock, wait):
     """At once, or after the time to wait; and it does not begin when it comes later."""
     await fleet.add(2)
     (late,) = await fleet.add(1, online=False)

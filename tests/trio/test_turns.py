@@ -48,7 +48,7 @@ async def test_all_others_have_a_turn_between_two_slices() -> None:
     assert set(range(59)) <= set(seen)
 
 
-async def test_who_stops_waiting_keeps_nobody_waiting() -> None:
+async def test_a_task_that_stops_waiting_delays_no_other() -> None:
     """Wherever in the queue it was."""
     done: list[Hashable] = []
     async with trio.open_nursery() as nursery:

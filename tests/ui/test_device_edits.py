@@ -368,7 +368,7 @@ def test_a_device_is_renamed_and_deleted_on_its_page(open_page, person, axe):
     assert [device["id"] for device in person.http.get("/devices").json()] == ["fan"]
 
 
-def test_deleting_in_the_back_takes_nobody_away(open_page, person):
+def test_deleting_in_the_back_leaves_the_view_alone(open_page, person):
     """Who has gone elsewhere meanwhile stays there."""
     person.register("lamp")
     page = open_page(person, "#/device/lamp")

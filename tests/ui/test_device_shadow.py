@@ -130,7 +130,7 @@ def test_reports_are_no_conflict(open_page, person, fleet):
     assert "delta" not in shadow(person, "lamp")
 
 
-def test_reports_take_nobody_s_focus(open_page, person, fleet, desire):
+def test_reports_do_not_take_the_focus(open_page, person, fleet, desire):
     """What is being read, and what is being typed, stay where they are while the device reports."""
     fleet.connect("lamp", stats_interval=0.05)
     desire("lamp", name="x")

@@ -150,7 +150,7 @@ def test_a_slow_view_does_not_push_in(page, person, hold):
     ("to", "heading"),
     [("%23%2Fkeys", "Keys"), ("https%3A%2F%2Fevil.example%2F", "Devices"), ("%23%2Flogin", "Devices"), ("", "Devices")],
 )
-def test_the_login_of_who_is_logged_in(open_page, person, to, heading):
+def test_the_login_of_a_user_who_is_logged_in(open_page, person, to, heading):
     """Leads on at once, to views only."""
     page = open_page(person, f"#/login?to={to}")
     expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()

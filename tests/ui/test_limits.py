@@ -25,7 +25,7 @@ def answer(page, pattern, change):
     page.route(pattern, handle)
 
 
-def test_an_admin_sees_what_everybody_has(open_page, make_person, in_every_look):
+def test_an_admin_sees_every_account(open_page, make_person, in_every_look):
     """By user, with the limits below; reached from the users; no wider than the screen."""
     admin, other = make_person(admin=True), make_person()
     for id in ("d1", "d2"):
@@ -61,7 +61,7 @@ def test_what_is_nearly_used_up_shows(open_page, make_person, axe):
     axe(page)
 
 
-def test_who_is_no_admin_sees_their_own(open_page, person, axe):
+def test_a_user_sees_their_own(open_page, person, axe):
     """In the profile; the other page says where."""
     person.register("d1")
     page = open_page(person, "#/limits")

@@ -74,7 +74,7 @@ def test_what_could_not_be_loaded_is_said_and_can_be_had(open_page, person, flee
     expect(stream).to_contain_text("This is the beginning of the log.")
 
 
-def test_who_reads_something_old_is_not_disturbed_and_finds_back(open_page, person, fleet, calls, tweak, scroll):
+def test_a_reader_of_old_entries_is_not_disturbed_and_finds_back(open_page, person, fleet, calls, tweak, scroll):
     """What comes meanwhile is not kept without end, also where the filter hides it; one click brings the newest."""
     fleet.connect("lamp", **QUIET)
     calls("Test.Call", *range(60))

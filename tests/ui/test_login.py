@@ -56,7 +56,7 @@ def test_logging_out_ends_it_in_every_window(open_page, person):
     expect(elsewhere.get_by_role("heading", name="Devices", level=1)).to_be_visible()
 
 
-def test_a_new_password_logs_everybody_out(open_page, person, server):
+def test_a_new_password_ends_every_session(open_page, person, server):
     """At once, and saying so."""
     page = open_page(person)
     with server.client("root") as root:
@@ -76,7 +76,7 @@ def test_the_cookie_is_out_of_reach(open_page, person):
     assert session.send("Runtime.evaluate", {"expression": "document.cookie"})["result"]["value"] == ""
 
 
-def test_who_guesses_is_locked_out(open_page, person):
+def test_a_user_who_guesses_is_locked_out(open_page, person):
     """After some failures; the button says for how long, and the right password does not help meanwhile."""
     for _ in range(MAX_FAILURES):
         assert person.http.post("/login", json={"user": person.name, "password": "guess"}, auth=None).status_code == 401

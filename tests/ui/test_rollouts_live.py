@@ -138,7 +138,7 @@ def test_devices_that_cannot_be_read_are_tried_again(page, person, begin):
     expect(page.get_by_role("alert").filter(has_text="The store is away.")).to_have_count(0)
 
 
-def test_a_rollout_that_somebody_else_removes(open_page, person, begin, axe):
+def test_a_rollout_that_another_user_removes(open_page, person, begin, axe):
     """It goes from the list; its own page says that it is gone, and where to go on."""
     person.register("d0")
     kept, removed = begin(name="Kept"), begin(name="Removed")

@@ -118,7 +118,7 @@ def test_every_byte_comes_once_and_in_order(pieces: list[bytes], pauses: list[bo
     trio.run(run)
 
 
-async def test_who_asks_for_nothing_is_given_no_more_than_a_little() -> None:
+async def test_a_reader_that_asks_for_nothing_is_given_no_more_than_a_little() -> None:
     """What nobody receives stays with the system, and then with the sender; all of it comes once it is asked for."""
     async with open_ends() as (ours, theirs), trio.open_nursery() as nursery:
         inflow = Inflow(ours, SIZE)
@@ -139,7 +139,7 @@ async def test_who_asks_for_nothing_is_given_no_more_than_a_little() -> None:
 
 
 @pytest.mark.parametrize("kind", ["reset", "both ends"])
-async def test_a_connection_that_is_over_is_not_read_ahead_of_who_asks(kind: str) -> None:
+async def test_a_connection_that_is_over_is_not_read_ahead_of_the_reader(kind: str) -> None:
     """Also where the peer has reset it, or both have sent their ends, of which the system tells in any case."""
     async with open_ends("tcp") as (ours, theirs):
         inflow = Inflow(ours, SIZE)
@@ -191,7 +191,7 @@ async def test_a_receiver_that_is_cancelled_loses_nothing() -> None:
         assert await inflow.receive() == b"1"
 
 
-async def test_who_is_woken_and_cancelled_at_once_has_what_came() -> None:
+async def test_a_reader_that_is_woken_and_cancelled_has_what_came() -> None:
     """The two do not meet: what woke the task is what it gets."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
@@ -234,7 +234,7 @@ async def test_waking() -> None:
 # Taking
 
 
-async def test_what_is_taken_wakes_nobody() -> None:
+async def test_what_is_taken_wakes_no_task() -> None:
     """Until the function returns something: that is received in its place."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
@@ -270,7 +270,7 @@ async def test_what_a_taker_leaves_comes_before_the_end() -> None:
                 assert got == [b"", None]
 
 
-async def test_what_comes_while_nobody_waits_is_not_taken() -> None:
+async def test_what_comes_without_a_reader_is_not_taken() -> None:
     """It would overtake what came before."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
@@ -357,7 +357,7 @@ async def test_what_is_done_at_the_end_of_a_turn() -> None:
         assert events == ["take", "take", "end", "end"]
 
 
-async def test_a_defect_at_the_end_of_a_turn_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_at_the_end_of_a_turn_stops_no_other_stream(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged; what others have put off is done, and what comes is read on."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
@@ -487,7 +487,7 @@ async def test_where_the_system_watches_no_more_sockets(
     caplog.clear()
 
 
-async def test_other_streams_are_read_from_by_who_waits() -> None:
+async def test_other_streams_are_read_from_by_the_waiting_task() -> None:
     """Nothing is taken from them, nobody is woken, and their ends are ends, too."""
     for end in ("eof", "closed", "broken"):
         theirs, ours = trio.testing.memory_stream_pair()

@@ -29,7 +29,7 @@ async def test_what_comes_of_it(run):
 
 
 @BOTH
-async def test_it_goes_on_without_who_asked(autojump_clock, run):
+async def test_it_goes_on_without_the_caller(autojump_clock, run):
     """Not stopped between two of its steps, however early the other leaves."""
     done = []
 
@@ -55,7 +55,7 @@ async def test_it_has_an_end(autojump_clock, run):
     assert trio.current_time() == pytest.approx(WRITES_TIMEOUT if run is shielded else 0.5 + SHIELD_GRACE)
 
 
-async def test_who_waits_may_wait_long(autojump_clock):
+async def test_a_caller_may_wait_long(autojump_clock):
     """A removal of a large account takes more than `GRACE`."""
 
     async def change():

@@ -41,7 +41,7 @@ async def hang_up(stream):
     await stream.aclose()
 
 
-async def test_nobody_there():
+async def test_no_server_there():
     """Where nobody listens, the system's reason is told."""
     with pytest.raises(OSError, match=r"^Connection refused$"):
         await dial("ws://127.0.0.1:1/")

@@ -364,7 +364,7 @@ async def test_the_first_second(autojump_clock, site, here, fields, state):
     assert lamp.calls == []
 
 
-async def test_nobody_comes(autojump_clock, site, here):
+async def test_no_device_comes(autojump_clock, site, here):
     """A week in the queue without the device: TIMED_OUT, said so, and the image goes."""
     await site.start(here)
     update = await here.ends()
