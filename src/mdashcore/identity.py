@@ -13,6 +13,7 @@ import re
 from typing import Final
 
 import attrs
+import msgspec
 
 from mdashcore._errors import InvalidInput, NotFound, Unauthenticated
 
@@ -77,8 +78,7 @@ class Account:
         return self.rehashed_from or hash_token(self.password_hash)
 
 
-@attrs.frozen
-class DeviceKey:
+class DeviceKey(msgspec.Struct, frozen=True, gc=False):
     """The name of a device in a service: its account, and its id within that account.
 
     ``str(key)`` is the form that stores use, and `parse` reads it.
@@ -93,7 +93,7 @@ class DeviceKey:
     account: str
     id: str
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         check_account_name(self.account)
         check_device_id(self.id)
 

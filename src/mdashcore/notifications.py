@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import attrs
 import msgspec
 
 from mdashcore import _json
@@ -57,8 +56,7 @@ def is_stored_event(stored: bytes) -> bool:
     return is_event(head(stored).name, stored.partition(b',"data":')[2])
 
 
-@attrs.frozen
-class Notification:
+class Notification(msgspec.Struct, frozen=True, gc=False):
     """A notification about one device.
 
     As JSON: ``{"name", "id", "data"?}``; in a stream and in a log with ``"offset"`` and ``"time"``.

@@ -49,6 +49,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, runtime_checkable
 
 import attrs
+import msgspec
 
 from mdashcore._errors import InvalidInput, StorageError
 
@@ -94,8 +95,7 @@ MAX_OFFSET: Final = 2**52  # of a log to begin at: scripts and browsers count wi
 MAX_KEY: Final = 512  # characters: an account's name and a device's id have 64 and 128
 
 
-@attrs.frozen
-class Document:
+class Document(msgspec.Struct, frozen=True, gc=False):
     """One stored document."""
 
     key: str
@@ -106,8 +106,7 @@ class Document:
     """The cause and place of the damage, if the document cannot be read. Such a document has no version or body."""
 
 
-@attrs.frozen
-class LogEntry:
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of a log."""
 
     offset: int

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import attrs
+import msgspec
 
 from mdashcore import _json, notifications
 from mdashcore.hub.event_log import EventLog, StoredEvent
@@ -27,8 +28,7 @@ MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
 MAX_LOGGED: Final = 1_000  # damaged entries that are logged: with more, the store itself is broken
 
 
-@attrs.frozen
-class FeedItem:
+class FeedItem(msgspec.Struct, frozen=True, gc=False):
     """One notification, ready to be sent."""
 
     offset: int

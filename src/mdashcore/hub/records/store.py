@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import cattrs
+import msgspec
 
 from mdashcore import _json
 from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConflict
@@ -36,8 +37,7 @@ def split(key: str) -> tuple[str, str]:
     return account, id
 
 
-@attrs.frozen
-class Record(Generic[T]):
+class Record(msgspec.Struct, Generic[T], frozen=True):
     """A value and the version under which it is stored."""
 
     value: T
