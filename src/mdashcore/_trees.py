@@ -1,18 +1,15 @@
-"""The arithmetic of the JSON trees that shadows are made of: merge, difference, size and timestamps.
+"""The arithmetic of the JSON trees that shadows are made of: merge, difference and timestamps.
 
-`delta_after` and `growth` visit only the keys of a patch. They give what `delta` and `size` find in the whole tree.
 All functions recurse: the limits of a shadow bound the depth of a value.
 """
 
 from __future__ import annotations
 
-from typing import NewType, TypeAlias, cast
-
-from mdashcore._json import encode
+from typing import Any, Final, NewType, TypeAlias
 
 __all__ = ["JsonObject", "JsonValue", "Timestamps"]
-__all__ += ["delta", "delta_after", "values_equal"]
-__all__ += ["growth", "merge", "mirrors", "rendered", "size", "stamped"]
+__all__ += ["delta", "difference", "values_equal"]
+__all__ += ["filled", "merge", "mirrors", "rendered", "stamped"]
 
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -24,6 +21,9 @@ value.
 
 They are read beside their object, and never told from data by their shape: a device's `{"timestamp": 5}` is data.
 """
+
+
+_CONTAINERS: Final = (dict, list)
 
 
 def merge(target: JsonObject, patch: JsonObject) -> JsonObject:
@@ -67,7 +67,7 @@ def delta(desired: JsonObject, reported: JsonObject) -> JsonObject:
     """
     found: JsonObject = {}
     for key, value in desired.items():
-        reality = reported.get(key)  # as in `_difference`, without a function call for each member
+        reality = reported.get(key)  # as in `difference`, without a function call for each member
         if isinstance(value, dict) and isinstance(reality, dict):
             if below := delta(value, reality):
                 found[key] = below
@@ -76,38 +76,7 @@ def delta(desired: JsonObject, reported: JsonObject) -> JsonObject:
     return found
 
 
-def delta_after(
-    old: JsonObject, patch: JsonObject, before: JsonObject, desired: JsonObject, reported: JsonObject
-) -> JsonObject:
-    """Return `delta(desired, reported)`, visiting only the keys of `patch`.
-
-    `patch` has turned `before` into `desired` or into `reported`. Until then the delta was `old`, which is not changed,
-    because it may share subtrees with `desired`.
-    """
-    if not patch:
-        return old
-    new = dict(old)
-    for key, change in patch.items():
-        was, wanted, reality = before.get(key), desired.get(key), reported.get(key)
-        difference: JsonValue
-        if (
-            isinstance(change, dict)
-            and isinstance(was, dict)  # merged, not replaced: the old delta still holds below this key
-            and isinstance(wanted, dict)
-            and isinstance(reality, dict)
-        ):
-            below = cast(JsonObject, old.get(key, {}))
-            difference = delta_after(below, change, was, wanted, reality) or None
-        else:
-            difference = _difference(wanted, reality)
-        if difference is None:
-            new.pop(key, None)
-        else:
-            new[key] = difference
-    return new
-
-
-def _difference(desired: JsonValue, reported: JsonValue) -> JsonValue:
+def difference(desired: JsonValue, reported: JsonValue) -> JsonValue:
     """Return the delta of one member. `None` stands for a missing member, in the arguments and in the result."""
     if isinstance(desired, dict) and isinstance(reported, dict):
         return delta(desired, reported) or None
@@ -127,41 +96,9 @@ def values_equal(a: JsonValue, b: JsonValue) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def size(value: JsonObject) -> int:
-    """Return the size in bytes of the object as compact JSON in UTF-8."""
-    return len(encode(value))
-
-
-def growth(before: JsonObject, after: JsonObject, patch: JsonObject) -> int:
-    """Return `size(after) - size(before)`, where `after` is `merge(before, patch)`.
-
-    Only the keys of the patch are visited. Removed values are measured too.
-    """
-    # A member's size includes a comma, and there are two brackets: one byte too many, except for {}.
-    total = (1 if after else 2) - (1 if before else 2)
-    for key, change in patch.items():
-        old, new = before.get(key), after.get(key)
-        if isinstance(change, dict) and isinstance(old, dict):
-            total += growth(old, cast(JsonObject, new), change)
-        else:
-            total += _member_size(key, new) - _member_size(key, old)
-    return total
-
-
-def _member_size(key: str, value: JsonValue) -> int:
-    """Return the bytes of `"key":value,`; 0 for a missing member."""
-    return 0 if value is None else len(encode(key)) + len(encode(value)) + 2
-
-
-def stamped(patch: JsonObject, timestamp: int) -> JsonObject:
-    """Return the patch that sets the timestamps of all values that `patch` sets."""
-    stamps: JsonObject = {}
-    for key, value in patch.items():
-        if isinstance(value, dict):
-            stamps[key] = stamped(value, timestamp)
-        else:
-            stamps[key] = None if value is None else timestamp
-    return stamps
+def stamped(value: JsonObject, timestamp: int) -> Timestamps:
+    """Return the timestamps of a value that was set at one time."""
+    return Timestamps({k: stamped(v, timestamp) if isinstance(v, dict) else timestamp for k, v in value.items()})
 
 
 def rendered(value: JsonValue, stamps: JsonValue) -> JsonValue:
@@ -174,6 +111,13 @@ def rendered(value: JsonValue, stamps: JsonValue) -> JsonValue:
     if isinstance(value, list):
         return [rendered(member, stamps) for member in value]
     return {"timestamp": stamps}
+
+
+def filled(value: JsonValue, leaf: Any) -> Any:
+    """Return `value` with `leaf` in the place of each scalar and null."""
+    if isinstance(value, dict):
+        return {k: filled(v, leaf) if isinstance(v, _CONTAINERS) else leaf for k, v in value.items()}
+    return [filled(member, leaf) for member in value] if isinstance(value, list) else leaf
 
 
 def mirrors(value: JsonValue, stamps: JsonValue) -> bool:

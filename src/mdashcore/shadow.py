@@ -15,28 +15,28 @@ copied one level deep, and a removed or overwritten subtree is measured once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from functools import cached_property
-from math import floor, isfinite
+from math import floor
 from typing import Final, Literal, TypeAlias, cast
 
-from attrs import Factory, field, frozen
+import msgspec
+from attrs import field, frozen
 
 from mdashcore._checked import whole
 from mdashcore._errors import InvalidInput, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import encode
+from mdashcore._sections import ABSENT, Section, check_state
 from mdashcore._trees import (
     JsonObject,
     JsonValue,
     Timestamps,
     delta,
-    delta_after,
-    growth,
+    filled,
     merge,
     mirrors,
     rendered,
-    size,
     stamped,
     values_equal,
 )
@@ -67,7 +67,6 @@ Patch: TypeAlias = JsonObject | Literal[_Cleared.CLEARED] | None
 alone.
 """
 
-_SCALARS: Final = frozenset({str, int, float, bool})
 MAX_CLIENT_TOKEN_BYTES = 64  # AWS IoT's limit; in UTF-8
 _DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below the 64 levels that are read of JSON
 
@@ -91,41 +90,15 @@ class ShadowLimits:
 DEFAULT_LIMITS: Final = ShadowLimits()
 
 
-@frozen
-class _Section:
-    """`desired` or `reported`, with its timestamps and size. An absent section is `{}` with size 0."""
-
-    value: JsonObject
-    timestamps: Timestamps
-    size: int = Factory(lambda self: size(self.value) if self.value else 0, takes_self=True)
-
-    def resolved(self, patch: Patch) -> JsonObject:
-        """Return the patch as a patch for `merge`."""
-        if patch is None:
-            return {}
-        if patch is CLEARED:
-            return dict.fromkeys(self.value)
-        return patch
-
-    def merged(self, patch: JsonObject, timestamp: int) -> _Section:
-        if not patch:
-            return self
-        value = merge(self.value, patch)
-        if not value:
-            return _EMPTY
-        timestamps = Timestamps(merge(self.timestamps, stamped(patch, timestamp)))
-        return _Section(value, timestamps, (self.size or len("{}")) + growth(self.value, value, patch))
-
-
-_EMPTY: Final = _Section({}, Timestamps({}))
-
-
-def _as_section(value: JsonObject | _Section | None) -> _Section:
-    if isinstance(value, _Section):
+def _as_section(value: JsonObject | Section | None) -> Section:
+    if type(value) is Section:
         return value
-    if value is not None and not isinstance(value, dict):
+    if value is None:
+        return ABSENT
+    if not isinstance(value, dict):
         raise InvalidInput("a section of a shadow is a dict, or None")
-    return _EMPTY.merged(value or {}, 0)
+    value = merge({}, value)
+    return Section.load(value, stamped(value, 0)) if value else ABSENT
 
 
 @frozen(slots=False)  # no slots: a cached property needs the __dict__
@@ -140,8 +113,8 @@ class Shadow:
     ({'on': True}, 1)
     """
 
-    _desired: _Section = field(default=None, converter=_as_section, alias="desired")
-    _reported: _Section = field(default=None, converter=_as_section, alias="reported")
+    _desired: Section = field(default=None, converter=_as_section, alias="desired")
+    _reported: Section = field(default=None, converter=_as_section, alias="reported")
     version: int = 0
     """The number of accepted updates. For a device created again it goes on from the removed one's."""
     timestamp: int = 0
@@ -185,27 +158,33 @@ class Shadow:
             ShadowConflict: its `version` is not the current one.
             TooLarge: the shadow would grow beyond `limits.max_bytes`.
         """
-        state, version, client_token = _checked(document, limits, max(limits.max_bytes, self.size))
+        if not isinstance(document, dict):
+            raise InvalidShadowUpdate("Invalid JSON: an update must be an object")
+        state, text = _state_of(document, limits, max(limits.max_bytes, self.size))
+        timestamp = floor(now)
+        desired, reported, left = self._desired, self._reported, self.delta or {}
+        asked, said = _patch_of(state, "desired"), _patch_of(state, "reported")
+        try:
+            if asked is not None:
+                patch = dict.fromkeys(desired.value) if asked is CLEARED else asked
+                desired, left = desired.patched(patch, True, reported.value, left, timestamp, limits.max_depth)
+            if said is not None:
+                patch = dict.fromkeys(reported.value) if said is CLEARED else said
+                reported, left = reported.patched(patch, False, desired.value, left, timestamp, limits.max_depth)
+        except InvalidShadowUpdate:
+            check_state(state, text, limits.max_depth, nulls=True)  # raises it, with the words for the first fault
+            raise
+        version, client_token = _version(document), _client_token(document)
         if version is not None and version != self.version:
             if self.version:
                 raise ShadowConflict("Version conflict")
             if version != 1:  # the version after the first update; AWS Greengrass accepts it for a new shadow
                 raise InvalidShadowUpdate("Invalid version")
-
-        timestamp = floor(now)
-        asked = self._desired.resolved(_patch_of(state, "desired"))
-        said = self._reported.resolved(_patch_of(state, "reported"))
-        desired = self._desired.merged(asked, timestamp)
-        reported = self._reported.merged(said, timestamp)
         shadow = Shadow(desired, reported, self.version + 1, timestamp)
         if shadow.size > limits.max_bytes and shadow.size > self.size:
             raise _too_large(limits)
-
-        left = self.delta or {}
-        left = delta_after(left, asked, self._desired.value, desired.value, self._reported.value)
-        left = delta_after(left, said, self._reported.value, desired.value, reported.value)
         vars(shadow)["delta"] = left or None  # the place where the cached property keeps its value
-        return shadow, Change(shadow=shadow, state=state, client_token=client_token)
+        return shadow, Change(shadow=shadow, state=state, state_json=text, client_token=client_token)
 
     def reported_at(self, *path: str) -> int | None:
         """Return when the value at a place of `reported` was last set, in Unix seconds.
@@ -268,7 +247,7 @@ class Shadow:
             if not isinstance(stored, dict):
                 raise InvalidShadowUpdate("not an object")
             state, version, timestamp = stored.get("state"), stored.get("version"), stored.get("timestamp")
-            _check_state(state, _encoded(state), _DEEPEST, nulls=False)
+            check_state(state, _encoded(state), _DEEPEST, nulls=False)
             if type(version) is not int or version < 0 or type(timestamp) is not int:
                 raise InvalidShadowUpdate("version or timestamp is no such number")
             if not mirrors(state, stored.get("timestamps")):
@@ -277,10 +256,10 @@ class Shadow:
             raise StorageError(f"a stored shadow is damaged: {exc}") from None
         stamps = cast(dict[str, Timestamps], stored["timestamps"])
         values = cast(dict[str, JsonObject], state)
-        sections = {name: _Section(values[name], stamps[name]) for name in values}
+        sections = {name: Section.load(values[name], stamps[name]) for name in values}
         return cls(version=version, timestamp=timestamp, **sections)
 
-    def _sections(self) -> Iterator[tuple[str, _Section]]:
+    def _sections(self) -> Iterator[tuple[str, Section]]:
         """Yield name and section of those that are not empty."""
         if self._desired.value:
             yield "desired", self._desired
@@ -288,14 +267,15 @@ class Shadow:
             yield "reported", self._reported
 
 
-@frozen(kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted update."""
 
     shadow: Shadow
     """The shadow after the update."""
     state: JsonObject | None
     """The `state` of the update, as it was given."""
+    state_json: bytes
+    """The same as compact JSON."""
     client_token: str | None = None
 
     @property
@@ -330,8 +310,16 @@ class Change:
 
     def accepted_document(self) -> JsonObject:
         """Return the answer to the update: `state` with its `metadata`, `version`, `timestamp`, `clientToken`."""
-        document: JsonObject = {"state": self.state, "metadata": rendered(self.state, self.timestamp)}
+        document: JsonObject = {"state": self.state, "metadata": filled(self.state, {"timestamp": self.timestamp})}
         return document | {"version": self.version, "timestamp": self.timestamp} | self._token()
+
+    def accepted_json(self) -> bytes:
+        """Return `accepted_document` as compact JSON. Its metadata is one timestamp, again and again."""
+        stamp = msgspec.Raw(b'{"timestamp":%d}' % self.timestamp)
+        token = b"" if self.client_token is None else b',"clientToken":%b' % encode(self.client_token)
+        metadata = encode(filled(self.state, stamp))
+        form = b'{"state":%b,"metadata":%b,"version":%d,"timestamp":%d%b}'
+        return form % (self.state_json, metadata, self.version, self.timestamp, token)
 
     def _token(self) -> JsonObject:
         return {} if self.client_token is None else {"clientToken": self.client_token}
@@ -351,8 +339,8 @@ def _too_large(limits: ShadowLimits) -> TooLarge:
     return TooLarge(f"The payload exceeds the maximum size allowed: {limits.max_bytes} bytes")
 
 
-def _checked(document: JsonValue, limits: ShadowLimits, room: int) -> tuple[JsonObject | None, int | None, str | None]:
-    """Return state, version and client token of an update.
+def _state_of(document: JsonObject, limits: ShadowLimits, room: int) -> tuple[JsonObject | None, bytes]:
+    """Return the state of an update, and the same as JSON. Its patches are still to be checked.
 
     Args:
         room: bytes that the shadow may have.
@@ -361,28 +349,21 @@ def _checked(document: JsonValue, limits: ShadowLimits, room: int) -> tuple[Json
         InvalidShadowUpdate: the update is malformed.
         TooLarge: it cannot fit, which is seen before anything is made of it.
     """
-    if not isinstance(document, dict):
-        raise InvalidShadowUpdate("Invalid JSON: an update must be an object")
     if "state" not in document:
         raise InvalidShadowUpdate("Missing required node: state")
     state = document["state"]
-    if state is not None:
-        text = _encoded(state)
-        if text is not None and _least_size(text) > room:
-            raise _too_large(limits)
-        _check_state(state, text, limits.max_depth, nulls=True)
-    version = document.get("version", 0)  # not null: a caller that asks for a version check must get one
-    if type(version) is not int or version < 0:
-        raise InvalidShadowUpdate("Invalid version")
-    token = document.get("clientToken", "")
-    if type(token) is not str or not _is_short_text(token):
-        raise InvalidShadowUpdate("Invalid clientToken")
-    return (
-        cast(JsonObject | None, state),
-        version if "version" in document else None,
-        token if "clientToken" in document else None,
-    )
+    if state is None:
+        return None, b"null"
+    text = _encoded(state)
+    if text is not None and _least_size(text) > room:
+        raise _too_large(limits)
+    if text is None or not isinstance(state, dict) or not state.keys() <= _SECTIONS:
+        check_state(state, text, limits.max_depth, nulls=True)
+        raise InvalidShadowUpdate("State node must be an object")
+    return state, text
 
+
+_SECTIONS: Final = frozenset({"desired", "reported"})
 
 _WRAPPING: Final = len('{"desired":{},"reported":{}}')  # bytes around the members; an empty section has size 0
 
@@ -410,49 +391,28 @@ def _least_size(text: bytes) -> int:
     return len(text) - _WRAPPING
 
 
+def _version(document: JsonObject) -> int | None:
+    """Return the `version` of an update, or `None` if it has none. Raises `InvalidShadowUpdate`."""
+    if "version" not in document:
+        return None
+    version = document["version"]  # not null: a caller that asks for a version check must get one
+    if type(version) is not int or version < 0:
+        raise InvalidShadowUpdate("Invalid version")
+    return version
+
+
+def _client_token(document: JsonObject) -> str | None:
+    """Return the `clientToken` of an update, or `None` if it has none. Raises `InvalidShadowUpdate`."""
+    if "clientToken" not in document:
+        return None
+    token = document["clientToken"]
+    if type(token) is not str or not _is_short_text(token):
+        raise InvalidShadowUpdate("Invalid clientToken")
+    return token
+
+
 def _is_short_text(token: str) -> bool:
     try:
         return len(token.encode()) <= MAX_CLIENT_TOKEN_BYTES
     except UnicodeEncodeError:  # half a surrogate pair: JSON can escape it, UTF-8 cannot hold it
         return False
-
-
-def _check_state(state: JsonValue, text: bytes | None, max_depth: int, *, nulls: bool) -> None:
-    """Raise `InvalidShadowUpdate` unless `_checked` accepts the state; with `nulls`, null stands for removal.
-
-    Args:
-        text: the state as JSON; `None` if it cannot be written as that.
-    """
-    if not isinstance(state, dict):
-        raise InvalidShadowUpdate("State node must be an object")
-    for section, patch in state.items():
-        if section not in ("desired", "reported"):
-            raise InvalidShadowUpdate(f"State contains an invalid node: {section!r:.80}")
-        if isinstance(patch, dict):
-            _check_members(patch, section, max_depth, max_depth, nulls=nulls)
-        elif patch is not None or not nulls:
-            raise InvalidShadowUpdate(f"{section.capitalize()} node must be an object")
-    if text is None:  # half a surrogate pair, or an integer of more digits than Python writes
-        raise InvalidShadowUpdate("State contains a value that JSON in UTF-8 cannot hold")
-
-
-def _check_members(value: JsonObject | list[JsonValue], name: str, room: int, limit: int, *, nulls: bool) -> None:
-    """Check the members of the value called `name`, of whose `limit` levels `room` are left. It recurses no further."""
-    members: Iterable[tuple[str, object]]
-    if isinstance(value, dict):
-        members = value.items()
-    else:
-        members, nulls = ((name, member) for member in value), False
-    for key, member in members:
-        if type(key) is not str:
-            raise InvalidShadowUpdate(f"Not a JSON object: {name!r:.80}")
-        if member is None and nulls:
-            continue
-        if not room:
-            raise InvalidShadowUpdate(f"JSON contains too many levels of nesting; maximum is {limit}")
-        if isinstance(member, (dict, list)):
-            _check_members(member, key, room - 1, limit, nulls=nulls)
-        elif member is None:
-            raise InvalidShadowUpdate(f"An array must not contain null: {key!r:.80}")
-        elif type(member) not in _SCALARS or (type(member) is float and not isfinite(member)):
-            raise InvalidShadowUpdate(f"Not a JSON value: {key!r:.80}")

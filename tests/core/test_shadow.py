@@ -12,7 +12,7 @@ import attrs
 import pytest
 from rows import every_row
 
-from mdashcore import _trees
+from mdashcore import _sections
 from mdashcore import shadow as shadow_module
 from mdashcore._errors import InvalidShadowUpdate, MdashError, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import decode, encode
@@ -593,7 +593,7 @@ def test_an_update_does_the_same_work_in_any_document(monkeypatch: pytest.Monkey
     small, large = large_shadow(2), large_shadow(10)
     assert large.size > 300 * small.size
     monkeypatch.setattr(shadow_module, "encode", weighing)
-    monkeypatch.setattr(_trees, "encode", weighing)
+    monkeypatch.setattr(_sections, "encode", weighing)
     in_small, in_large = work(small), work(large)
     assert in_small == in_large
     assert in_small[0] < 2 * len(encode(UPDATE))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import decode, encode
+from mdashcore._sections import check_state
 from mdashcore.shadow import Shadow, ShadowLimits, _least_size, delta, merge, values_equal
 
 # Few keys, few values and many objects, so that updates meet each other below the top level.
@@ -255,6 +256,7 @@ def test_kept_along_is_what_the_whole_gives(sequence: list[Any]) -> None:
         loaded = Shadow.from_stored(decode(encode(stored)))
         assert loaded == shadow
         assert same(loaded.document(), shadow.document())
+        assert change.accepted_json() == encode(change.accepted_document())
     for old, stored_then, delta_then in history:
         assert (encode(old.to_stored()), encode(old.delta)) == (stored_then, delta_then)
 
@@ -295,6 +297,32 @@ def test_update_is_total(document: Any) -> None:
     assert encode(before.to_stored()) == stored
 
 
+odd_leaves = st.sampled_from([1, "x", None, float("nan"), "\ud800", b"", (1,), [None], [[1, {"a": None}]], {5: 1}])
+odd_patches = objects(odd_leaves, 3) | odd_leaves
+odd_states = st.dictionaries(st.sampled_from(["desired", "reported", "reported", "delta"]), odd_patches, max_size=2)
+
+
+@given(sections, odd_states, st.integers(1, 4))
+@example({}, {"reported": {"a": [None]}, "desired": 5}, 4)
+def test_the_walk_and_the_check_agree(desired: Any, state: Any, max_depth: int) -> None:
+    """An update is refused exactly where the check of its state finds a fault, and for the first one."""
+    try:
+        text = encode(state)
+    except ValueError:
+        text = None
+    try:
+        check_state(state, text, max_depth, nulls=True)
+        fault = None
+    except InvalidShadowUpdate as exc:
+        fault = str(exc)
+    try:
+        Shadow(desired).update({"state": state}, now=1, limits=ShadowLimits(max_depth=max_depth))
+        refused = None
+    except InvalidShadowUpdate as exc:
+        refused = str(exc)
+    assert refused == fault
+
+
 @given(any_json)
 def test_loading_is_total(stored: Any) -> None:
     """What was not written by this is refused as damaged."""
@@ -322,7 +350,7 @@ def test_a_large_update_is_refused_without_being_merged(monkeypatch: pytest.Monk
     def never(*_: Any) -> Any:
         raise AssertionError("it was merged")
 
-    monkeypatch.setattr("mdashcore.shadow.merge", never)
+    monkeypatch.setattr("mdashcore._sections._Walk.merge", never)
     state = {f"k{number}": number if number % 3 else None for number in range(2**14)}
     with pytest.raises(TooLarge):
         Shadow().update({"state": {"reported": state}}, now=1)

@@ -170,7 +170,7 @@ class DeviceSession:
 
     async def _shadow_update(self, params: bytes | None) -> object:
         document = _object(params)
-        return (await self._update_shadow(document)).accepted_document()
+        return (await self._update_shadow(document)).accepted_json()
 
     async def _shadow_get(self, params: bytes | None) -> object:
         return (await self._hub.shadows.get(self.key)).document()["state"]

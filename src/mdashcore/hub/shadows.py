@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 from typing import Any, Final, TypeAlias
 
-from mdashcore import _json, notifications
+from mdashcore import notifications
 from mdashcore._errors import Busy, Damaged, InvalidInput, PreconditionFailed, ShadowConflict, TooLarge, VersionConflict
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.records.contention import Contention, KeyedLocks
@@ -125,8 +125,8 @@ class Shadows:
                 record, cached = None, False  # the cached shadow may be old: read it again before refusing
                 continue
             write = partial(self._write, key, record, shadow, change)
-            changed = {"state": change.state, "version": change.version, "timestamp": change.timestamp}
-            data = _json.encode({"shadow": changed})
+            form = b'{"shadow":{"state":%b,"version":%d,"timestamp":%d}}'
+            data = form % (change.state_json, change.version, change.timestamp)
             try:
                 await self._feed.emit(key.account, notifications.UPDATED, key.id, data, append=write)
                 return change

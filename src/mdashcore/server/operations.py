@@ -75,4 +75,4 @@ async def update_shadow(
     change = await service.hub.shadows.update(
         key, document, condition=condition, patience=WRITES_TIMEOUT, protect=shielded
     )
-    return Versioned(_json.encode(change.accepted_document()), change.version)
+    return Versioned(change.accepted_json(), change.version)
