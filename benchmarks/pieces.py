@@ -28,6 +28,7 @@ SECONDS = 0.02  # of processor time in a turn
 START_TURNS = 10  # of a process, which takes longer
 STARTS = {
     "import mdashcore": ["-c", "import mdashcore"],
+    "import all of it": ["-c", "from mdashcore import *"],
     "mdash --help": ["-m", "mdashcore", "--help"],
 }
 """Pieces that are processes of their own."""

@@ -11,8 +11,9 @@ This package's top level is the sans-IO core. Importing it loads no event loop, 
 `mdashcore.server` puts REST and a gateway around it.
 """
 
-from mdashcore import firmware, jsonrpc, ota, storage
-from mdashcore._connection import Connection, ConnectionLimits
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from mdashcore._errors import (
     AlreadyExists,
     AnswerTooLarge,
@@ -44,18 +45,57 @@ from mdashcore._errors import (
     UnsupportedContent,
     VersionConflict,
 )
-from mdashcore._events import (
-    CallTimedOut,
-    ConnectionClosed,
-    Event,
-    FrameRejected,
-    NotificationReceived,
-    RequestReceived,
-    ResponseReceived,
-)
-from mdashcore.identity import DeviceKey
-from mdashcore.notifications import Notification
-from mdashcore.shadow import Shadow
+
+if TYPE_CHECKING:
+    from mdashcore import firmware, jsonrpc, ota, storage
+    from mdashcore._connection import Connection, ConnectionLimits
+    from mdashcore._events import (
+        CallTimedOut,
+        ConnectionClosed,
+        Event,
+        FrameRejected,
+        NotificationReceived,
+        RequestReceived,
+        ResponseReceived,
+    )
+    from mdashcore.identity import DeviceKey
+    from mdashcore.notifications import Notification
+    from mdashcore.shadow import Shadow
+else:  # hidden from type checkers, because it would make them accept any name
+
+    def __getattr__(name: str) -> object:
+        """Import a name when it is first used, so that a program does not wait for what it does not use."""
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"{__name__}.{_PLACES[name]}")
+        found = globals()[name] = module if name == _PLACES[name] else getattr(module, name)
+        return found
+
+
+_PLACES: Final = {
+    "Connection": "_connection",
+    "ConnectionLimits": "_connection",
+    "CallTimedOut": "_events",
+    "ConnectionClosed": "_events",
+    "Event": "_events",
+    "FrameRejected": "_events",
+    "NotificationReceived": "_events",
+    "RequestReceived": "_events",
+    "ResponseReceived": "_events",
+    "DeviceKey": "identity",
+    "Notification": "notifications",
+    "Shadow": "shadow",
+    "firmware": "firmware",
+    "jsonrpc": "jsonrpc",
+    "ota": "ota",
+    "storage": "storage",
+}
+"""The module of each name that is imported when it is first used."""
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __version__ = "0.1.0"
 

@@ -38,10 +38,21 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize("module", ["mdashcore", "mdashcore.storage", "mdashcore.identity", "mdashcore.notifications"])
 def test_import_loads_no_loop_socket_or_framework(module: str) -> None:
     """Importing the core, or a module of it, loads nothing that waits, listens or serves, and no backend."""
-    loaded = loaded_by(f"import {module}")
+    loaded = loaded_by(f"from {module} import *")
     assert module in loaded
     assert {name.partition(".")[0] for name in loaded} & (FORBIDDEN | {"mdash_backends"}) == set()
     assert {name for name in loaded if name.startswith("mdashcore.") and name.split(".")[1] in OTHER_ROOMS} == set()
+
+
+def test_a_name_is_imported_when_it_is_used() -> None:
+    """Importing the package loads none of its parts; using a name loads its part. An unknown name is an error."""
+    assert {name for name in loaded_by("import mdashcore") if name.startswith("mdashcore.")} == {"mdashcore._errors"}
+    loaded = loaded_by("import mdashcore; mdashcore.Shadow")
+    assert "mdashcore.shadow" in loaded
+    assert not loaded & {"mdashcore.ota", "mdashcore.firmware", "mdashcore._connection"}
+    assert set(mdashcore.__all__) <= set(dir(mdashcore))
+    with pytest.raises(AttributeError, match="no attribute 'Shadows'"):
+        mdashcore.Shadows  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_hub_needs_no_loop() -> None:

@@ -9,6 +9,7 @@ import subprocess
 from ipaddress import ip_network
 from pathlib import Path
 
+import click
 import pytest
 
 from mdashcore import _json
@@ -65,7 +66,7 @@ def test_the_servers_are_what_mdash_takes(compose):
     """Command and variables, and files that are there; nothing but the volume can be written."""
     for name in ("server1", "server2"):
         service = compose["services"][name]
-        command = cli.commands[service["command"][0]]
+        command = cli.get_command(click.Context(cli), service["command"][0])
         assert set(service["environment"]) <= {option.envvar for option in command.params}
         assert service["environment"]["MDASH_REGISTER_ADMIN"] == "admin:a-long-password"
         for volume in service["volumes"]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from mdashcore.cli import cli
@@ -71,7 +72,9 @@ def test_it_starts_what_there_is(service, tmp_path):
     program, command, *arguments = shlex.split(service["ExecStart"])
     assert program == "/opt/mdash/bin/mdash"
     (tmp_path / "mdash.toml").touch()
-    cli.commands[command].make_context(command, [word.replace("/etc/mdash", str(tmp_path)) for word in arguments])
+    cli.get_command(click.Context(cli), command).make_context(
+        command, [word.replace("/etc/mdash", str(tmp_path)) for word in arguments]
+    )
 
 
 def test_its_times_suit_the_server(service):

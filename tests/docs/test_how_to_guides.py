@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import attrs
+import click
 import pytest
 import trustme
 
@@ -185,7 +186,7 @@ def test_the_server_runs_with_the_file_and_tls(page, start, run, tmp_path):
 
 def test_every_variable_is_read(page):
     """By the server, or by the file for Caddy."""
-    read = {option.envvar for option in cli.commands["serve"].params}
+    read = {option.envvar for option in cli.get_command(click.Context(cli), "serve").params}
     read |= set(re.findall(r"\{\$(MDASH_\w+)", (ROOT / "deploy/Caddyfile").read_text(encoding="utf-8")))
     assert set(re.findall(r"MDASH_\w+", page("docs/how_to_guides/run_the_server.md").text)) <= read
 

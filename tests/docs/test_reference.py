@@ -311,8 +311,9 @@ def _commands(command: click.Command, path: tuple[str, ...]) -> dict[str, click.
     if not isinstance(command, click.Group):
         return {" ".join(path): command}
     found: dict[str, click.Command] = {}
-    for name, member in command.commands.items():
-        found |= _commands(member, (*path, name))
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found |= _commands(command.get_command(context, name), (*path, name))
     return found
 
 

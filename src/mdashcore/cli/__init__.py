@@ -1,13 +1,16 @@
 """The command ``mdash``.
 
-Each module is one command, or one group of them. It imports its libraries when it runs, so that help is shown quickly.
+Each module is one command, or one group of them. It is imported when the command is called, and imports its libraries
+when the command runs, so that help is shown quickly.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 try:
     import click
@@ -17,28 +20,36 @@ except ModuleNotFoundError:
     ) from None
 
 from mdashcore import __version__
-from mdashcore.cli.call import call, shadow
-from mdashcore.cli.demo import demo
-from mdashcore.cli.device import device
-from mdashcore.cli.devices import devices
 from mdashcore.cli.exits import EXIT_MEANINGS, describe
-from mdashcore.cli.keys import key
-from mdashcore.cli.notify import logs, notify
-from mdashcore.cli.options import Group
-from mdashcore.cli.ota import ota
-from mdashcore.cli.rollout import rollout
-from mdashcore.cli.serve import serve
-from mdashcore.cli.store import store
+from mdashcore.cli.groups import CommandPlace, LazyGroup
 from mdashcore.cli.text import examples
-from mdashcore.cli.users import user
 
 __all__ = ["cli", "main"]
+
+_PLACES: Final[Mapping[str, CommandPlace]] = MappingProxyType(
+    {
+        "call": CommandPlace("mdashcore.cli.call", "Call a method of a device."),
+        "demo": CommandPlace("mdashcore.cli.demo", "Start a server with three virtual devices to try."),
+        "device": CommandPlace("mdashcore.cli.device", "Run a virtual Mongoose OS device until Ctrl-C."),
+        "devices": CommandPlace("mdashcore.cli.devices", "Manage your devices."),
+        "key": CommandPlace("mdashcore.cli.keys", "Manage API keys."),
+        "logs": CommandPlace("mdashcore.cli.notify", "List stored notifications, oldest first."),
+        "notify": CommandPlace("mdashcore.cli.notify", "Stream the notifications of your devices, until Ctrl-C."),
+        "ota": CommandPlace("mdashcore.cli.ota", "Update a device's firmware over the air."),
+        "rollout": CommandPlace("mdashcore.cli.rollout", "Roll out firmware to many devices."),
+        "serve": CommandPlace("mdashcore.cli.serve", "Run the server until Ctrl-C or SIGTERM."),
+        "shadow": CommandPlace("mdashcore.cli.call", "Show what a device reports, and set what it should be."),
+        "store": CommandPlace("mdashcore.cli.store", "Check, move and save the data of a service."),
+        "user": CommandPlace("mdashcore.cli.users", "Manage users, as an admin."),
+    }
+)
 
 _EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"  {code:3} {meaning}" for code, meaning in EXIT_MEANINGS.items())])
 
 
 @click.group(
-    cls=Group,
+    cls=LazyGroup,
+    places=_PLACES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="\n\n".join(
         [
@@ -56,10 +67,6 @@ def cli() -> None:
     "serve", "demo" and "device" run until Ctrl-C. The other commands talk to a running server: its address is in
     --server or MDASH_SERVER, your credentials are in --key or MDASH_KEY, or in --user or MDASH_USER.
     """
-
-
-for _command in (serve, demo, device, user, key, devices, call, shadow, ota, rollout, notify, logs, store):
-    cli.add_command(_command)
 
 
 def main(args: Sequence[str] | None = None) -> int:

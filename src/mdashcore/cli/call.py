@@ -7,7 +7,8 @@ import click
 from mdashcore import _json, jsonrpc
 from mdashcore.cli.client import REQUEST_TIMEOUT, Remote, device_error
 from mdashcore.cli.exits import CliError
-from mdashcore.cli.options import DEVICE, JSON, Group, remote_options
+from mdashcore.cli.groups import Group
+from mdashcore.cli.options import DEVICE, JSON, remote_options
 from mdashcore.cli.text import examples, show_json
 
 __all__ = ["call", "shadow"]

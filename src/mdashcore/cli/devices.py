@@ -10,7 +10,8 @@ import click
 
 from mdashcore import _json
 from mdashcore.cli.client import Remote
-from mdashcore.cli.options import DEVICE, TERM, Group, json_option, remote_options
+from mdashcore.cli.groups import Group
+from mdashcore.cli.options import DEVICE, TERM, json_option, remote_options
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["devices"]

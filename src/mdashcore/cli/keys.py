@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from mdashcore.cli.client import Remote
-from mdashcore.cli.options import KEY_ID, Group, json_option, remote_options
+from mdashcore.cli.groups import Group
+from mdashcore.cli.options import KEY_ID, json_option, remote_options
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["key"]

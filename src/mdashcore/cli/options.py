@@ -15,7 +15,6 @@ from click.core import ParameterSource
 from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import DEFAULT_SERVER, Credentials, Remote, parse_server
-from mdashcore.cli.exits import Exit
 from mdashcore.selection import parse_term
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ __all__ = [
     "TERM",
     "USER_NAME",
     "Checked",
-    "Group",
     "UserType",
     "json_option",
     "new_password",
@@ -40,16 +38,6 @@ __all__ = [
 
 
 MAX_JSON: Final = 2**20  # bytes read from stdin: the server accepts no more
-
-
-class Group(click.Group):
-    """A group that shows its help if it is called without a command, and exits with the code for wrong usage."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), err=True)
-            ctx.exit(Exit.USAGE)
-        return super().parse_args(ctx, args)
 
 
 if TYPE_CHECKING:

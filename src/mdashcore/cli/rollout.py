@@ -14,7 +14,8 @@ from mdashcore import _json
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
-from mdashcore.cli.options import EXISTING_FILE, TERM, Checked, Group, json_option, remote_options
+from mdashcore.cli.groups import Group
+from mdashcore.cli.options import EXISTING_FILE, TERM, Checked, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
 from mdashcore.documents import NewRollout, RolloutDocument
 from mdashcore.rollout import RolloutState

@@ -16,7 +16,8 @@ import click
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.cli.options import EXISTING_FILE, Group, remote_options
+from mdashcore.cli.groups import Group
+from mdashcore.cli.options import EXISTING_FILE, remote_options
 from mdashcore.cli.text import examples, printable
 
 if TYPE_CHECKING:

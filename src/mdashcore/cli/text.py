@@ -8,9 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
-import msgspec
-
-from mdashcore import _json
 
 __all__ = ["examples", "json_line", "printable", "show_json", "show_table", "time_text"]
 
@@ -31,6 +28,10 @@ def printable(value: object) -> str:
 
 def show_json(value: Any) -> None:
     """Write a value, or JSON as `bytes` unchanged: indented on a terminal, on one line elsewhere."""
+    import msgspec
+
+    from mdashcore import _json
+
     data = value if isinstance(value, bytes) else _json.encode(value)
     if sys.stdout.isatty():
         data = msgspec.json.format(data)

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from mdashcore.cli.client import Remote
-from mdashcore.cli.options import USER_NAME, Group, json_option, new_password, remote_options
+from mdashcore.cli.groups import Group
+from mdashcore.cli.options import USER_NAME, json_option, new_password, remote_options
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["user"]
