@@ -101,6 +101,11 @@ class Line:
             return None
         return self.ratio <= self.goal if self.less_is_better else self.ratio >= self.goal
 
+    def beside(self, name: str, goal: float) -> Line:
+        """Return the comparison with a reference alone, which has a goal of its own."""
+        samples = {each: self.samples[each] for each in (OURS, name) if each in self.samples}
+        return Line(self.row, f"{self.what}: {name}", self.unit, samples, self.less_is_better, goal)
+
     def to_json(self) -> dict[str, Any]:
         """Return the line with all derived values, for readers of the file."""
         medians = {name: self.median(name) for name in self.samples}

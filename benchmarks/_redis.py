@@ -6,6 +6,7 @@ have as many callers, and take turns in one run, so that a machine that slows do
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,6 @@ from statistics import median
 from time import perf_counter
 
 import anyio
-from coredis import Redis
 
 from mdashcore.storage import open_backend
 
@@ -46,8 +46,8 @@ def find_redis() -> str | None:
 
 
 @contextmanager
-def redis_server(program: str) -> Iterator[str]:
-    """Run an empty server that keeps nothing on disk for as long as the context lasts. Gives its URL."""
+def redis_server(program: str, *, core: int | None = None) -> Iterator[str]:
+    """Run an empty server that keeps nothing on disk for as long as the context lasts, on a core. Gives its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,6 +56,8 @@ def redis_server(program: str) -> Iterator[str]:
         command = [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             assert process.stdout is not None
+            if core is not None:
+                os.sched_setaffinity(process.pid, {core})
             try:
                 if not any(READY in line for line in process.stdout):
                     raise SystemExit(f"{program} does not start")
@@ -73,6 +75,8 @@ async def compare(url: str) -> dict[str, float]:
     Returns:
         `put_per_second` and `set_per_second`, the medians of the turns, and `ratio`, the first over the second.
     """
+    from coredis import Redis  # the other parts of this module do without it
+
     async with open_backend(f"{url}?prefix=benchmark&timeout=10") as backend, Redis.from_url(url) as bare:
 
         async def put(caller: int, call: int) -> None:

@@ -1,6 +1,6 @@
-"""The measured server: all of it, as ``mdash serve --store memory://`` runs it, with devices registered.
+"""The measured server: all of it, as ``mdash serve --store URL`` runs it, with devices registered.
 
-    python -m benchmarks._service [--devices N] [--slow-lane] [--durable]
+    python -m benchmarks._service [--devices N] [--store URL] [--slow-lane]
 
 Writes one line of JSON when it accepts connections: ``{"port", "key", "devices": [[id, token], …]}``. Runs until it is
 killed.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 
 import trio
 
@@ -38,12 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, default=64)
     parser.add_argument("--slow-lane", action="store_true", help="have Hypercorn answer every request")
-    parser.add_argument("--durable", action="store_true", help="store in SQLite, which waits for the disk")
+    parser.add_argument("--store", default="memory://", metavar="URL")
     arguments = parser.parse_args()
     set_up_process("info")
-    with tempfile.TemporaryDirectory() as folder:
-        store = f"sqlite://{folder}/store" if arguments.durable else "memory://"
-        trio.run(serve, arguments.devices, ServiceSettings(fast_lane=not arguments.slow_lane), store)
+    trio.run(serve, arguments.devices, ServiceSettings(fast_lane=not arguments.slow_lane), arguments.store)
 
 
 if __name__ == "__main__":

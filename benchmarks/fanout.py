@@ -14,7 +14,18 @@ from statistics import median
 
 from benchmarks._figures import OURS, Form, Line, in_turns
 from benchmarks._machine import Child
-from benchmarks._targets import Running, fastapi, load, mdash, missing_load, mosquitto, node, open_all
+from benchmarks._targets import (
+    MEMORY,
+    REDIS,
+    REFERENCES,
+    STORES,
+    Running,
+    contenders,
+    load,
+    missing_load,
+    mosquitto,
+    open_all,
+)
 from benchmarks.reports import measured
 
 ROW = "FANOUT"
@@ -27,27 +38,31 @@ def turn(server: Running, clients: Child, seconds: float, used: list[float]) -> 
     return float(found["deliveries"] / found["seconds"])
 
 
+def served(form: Form, store: str, subscribers: int) -> Line:
+    """Measure mdash and its peers on a store; in memory also Mosquitto."""
+    what = f"deliveries, {subscribers} subscribers, {store}"
+    line = Line(ROW, what, "/s", {}, goal=None if store == REDIS else 1.0, reference=(*REFERENCES, mosquitto.name))
+    if why := missing_load():
+        line.missing[OURS] = why
+        return line
+    with ExitStack() as stack:
+        targets = [*contenders(store), *([mosquitto] if store == MEMORY else [])]
+        servers, line.missing = open_all(stack, targets, 1)
+        used: dict[str, list[float]] = {name: [] for name in servers}
+        work = {}
+        for name, server in servers.items():
+            protocol = "mqtt" if name == mosquitto.name else "websocket"
+            clients = stack.enter_context(load("subscribe"))
+            clients.ask(server.to_load() | {"subscribers": subscribers, "protocol": protocol})
+            work[name] = partial(turn, server, clients, form.seconds, used[name])
+        line.samples = in_turns(form.turns, work)
+        line.busy = {name: median(values) for name, values in used.items()}
+    return line
+
+
 def run(form: Form) -> list[Line]:
-    """Measure mdash, FastAPI, Node and Mosquitto."""
-    lines = []
-    for subscribers in form.subscribers:
-        line = Line(ROW, f"deliveries, {subscribers} subscribers", "/s", {}, goal=1.0, reference=(mosquitto.name,))
-        lines.append(line)
-        if why := missing_load():
-            line.missing[OURS] = why
-            continue
-        with ExitStack() as stack:
-            servers, line.missing = open_all(stack, (mdash, fastapi, node, mosquitto), 1)
-            used: dict[str, list[float]] = {name: [] for name in servers}
-            work = {}
-            for name, server in servers.items():
-                protocol = "mqtt" if name == mosquitto.name else "websocket"
-                clients = stack.enter_context(load("subscribe"))
-                clients.ask(server.to_load() | {"subscribers": subscribers, "protocol": protocol})
-                work[name] = partial(turn, server, clients, form.seconds, used[name])
-            line.samples = in_turns(form.turns, work)
-            line.busy = {name: median(values) for name, values in used.items()}
-    return lines
+    """Measure every number of subscribers on every store."""
+    return [served(form, store, subscribers) for subscribers in form.subscribers for store in STORES]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from functools import partial
 
 from benchmarks._figures import OURS, Form, Line, in_turns
 from benchmarks._machine import Child, settle
-from benchmarks._targets import Running, load, mdash, missing_load
+from benchmarks._targets import SQLITE, Running, load, mdash, missing_load
 from benchmarks.reports import measured, reporting
 
 ROW = "GROWTH"
@@ -39,7 +39,7 @@ def by_devices(form: Form) -> Line:
     with ExitStack() as stack:
         work = {}
         for n in steps[::-1]:
-            server = stack.enter_context(mdash.open(n))
+            server = stack.enter_context(mdash(SQLITE).open(n))
             idle = stack.enter_context(load("answer"))
             assert idle.ask(server.to_load(ACTIVE), timeout=300.0)["connected"] == n - ACTIVE
             settle(server.process)
@@ -59,7 +59,7 @@ def by_size(form: Form) -> Line:
     with ExitStack() as stack:
         work = {}
         for size in reversed(SIZES):
-            server = stack.enter_context(mdash.open(ACTIVE))
+            server = stack.enter_context(mdash(SQLITE).open(ACTIVE))
             work[names[size]] = partial(cost, server, reporting(stack, server, 0, ACTIVE, size), form.seconds)
         line.samples = in_turns(form.turns, work)
     return line

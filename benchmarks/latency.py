@@ -13,7 +13,7 @@ from statistics import median
 
 from benchmarks._figures import OURS, Form, Line, in_turns
 from benchmarks._machine import Child
-from benchmarks._targets import Running, fastapi, load, mdash, missing_load, node, open_all
+from benchmarks._targets import REFERENCES, STORES, Running, contenders, load, missing_load, open_all
 from benchmarks.rpc import DEVICES, attach, check
 
 ROW = "LATENCY"
@@ -39,14 +39,17 @@ def turn(
     return float(found["p99"])
 
 
-def run(form: Form) -> list[Line]:
-    """Measure mdash, FastAPI and Node."""
-    line = Line(ROW, f"99th percentile at {RATE} calls a second", "ms", {}, less_is_better=True, goal=1.0)
+def served(form: Form, store: str) -> list[Line]:
+    """Measure mdash and its peers on a store. Returns the lines of the 99th percentile and of the median."""
+    line = Line(
+        ROW, f"99th percentile at {RATE} calls a second, {store}", "ms", {},
+        less_is_better=True, goal=1.0, reference=REFERENCES,
+    )  # fmt: skip
     if why := missing_load():
         line.missing[OURS] = why
         return [line]
     with ExitStack() as stack:
-        servers, line.missing = open_all(stack, (mdash, fastapi, node), DEVICES)
+        servers, line.missing = open_all(stack, contenders(store), DEVICES)
         for server in servers.values():
             attach(stack, server)
         clients = stack.enter_context(load("rate"))
@@ -56,8 +59,13 @@ def run(form: Form) -> list[Line]:
         work = {name: partial(turn, server, clients, seconds, name, used, middle) for name, server in servers.items()}
         line.samples = in_turns(form.turns, work)
         line.busy = {name: median(values) for name, values in used.items()}
-    half = Line(ROW, f"median at {RATE} calls a second", "ms", middle, less_is_better=True)
-    return [line, half]
+    what = f"median at {RATE} calls a second, {store}"
+    return [line, Line(ROW, what, "ms", middle, less_is_better=True, reference=REFERENCES)]
+
+
+def run(form: Form) -> list[Line]:
+    """Measure on every store."""
+    return [line for store in STORES for line in served(form, store)]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,18 @@ from typing import Any
 
 from benchmarks._figures import OURS, Form, Line, in_turns
 from benchmarks._machine import SERVER_CORE, Child, on_core
-from benchmarks._targets import Running, fastapi, load, mdash, missing_load, node, open_all
+from benchmarks._targets import (
+    MEMORY,
+    REFERENCES,
+    SQLITE,
+    STORES,
+    Running,
+    contenders,
+    load,
+    missing_load,
+    open_all,
+    with_share,
+)
 from benchmarks.shadow import tree
 from mdashcore import _json
 from mdashcore.shadow import Shadow
@@ -27,6 +38,8 @@ from mdashcore.shadow import Shadow
 ROW = "SHADOW"
 DEVICES = 64
 SIZE = 1_000  # bytes of a section
+GOALS = {SQLITE: 1.5, MEMORY: 0.8}  # of the best peer on the same store
+BESIDE_MEMORY = {SQLITE: 0.6}  # of mdash in memory
 LEAF = 24  # bytes of a leaf with its share of the objects above it
 
 
@@ -55,14 +68,14 @@ def turn(server: Running, reporters: Child, seconds: float, used: list[float]) -
     return float(found["updates"] / found["seconds"])
 
 
-def served(form: Form) -> Line:
-    """Measure mdash, FastAPI and Node."""
-    line = Line(ROW, f"reports of {DEVICES} devices", "/s", {}, goal=1.5)
+def served(form: Form, store: str) -> Line:
+    """Measure mdash and its peers on a store."""
+    line = Line(ROW, f"reports of {DEVICES} devices, {store}", "/s", {}, goal=GOALS.get(store), reference=REFERENCES)
     if why := missing_load():
         line.missing[OURS] = why
         return line
     with ExitStack() as stack:
-        servers, line.missing = open_all(stack, (mdash, fastapi, node), DEVICES)
+        servers, line.missing = open_all(stack, contenders(store), DEVICES)
         used: dict[str, list[float]] = {name: [] for name in servers}
         work = {
             name: partial(turn, server, reporting(stack, server, 0, DEVICES, 2 * SIZE), form.seconds, used[name])
@@ -131,8 +144,8 @@ def pure(form: Form) -> Line:
 
 
 def run(form: Form) -> list[Line]:
-    """Measure the served update, and the pure function."""
-    return [served(form), pure(form)]
+    """Measure the served update on every store, and the pure function."""
+    return [*with_share([served(form, store) for store in STORES], BESIDE_MEMORY), pure(form)]
 
 
 if __name__ == "__main__":

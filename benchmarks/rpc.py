@@ -19,21 +19,25 @@ from benchmarks._api import Api
 from benchmarks._figures import OURS, Form, Line, in_turns
 from benchmarks._machine import LOAD_CORE, ROOT, Child, child
 from benchmarks._targets import (
+    MEMORY,
+    REFERENCES,
+    SQLITE,
+    STORES,
     Running,
-    durable,
-    fastapi,
+    contenders,
     find_program,
     load,
-    mdash,
     missing_load,
-    node,
     open_all,
     slow_lane,
+    with_share,
 )
 
 ROW = "RPC"
 DEVICES = 64
 CLIENTS = 64
+GOALS = {SQLITE: 1.5, MEMORY: 1.0}  # of the best peer on the same store
+BESIDE_MEMORY = {SQLITE: 0.7}  # of mdash in memory
 PARAMS = '{"pin":2,"on":true}'
 TIMEOUT = 10  # seconds of a call, as in mdash; wrk counts more than two as an error, and a busy machine needs more
 PATIENCE = 30.0  # seconds that wrk may take longer than ordered
@@ -87,17 +91,16 @@ def turn(server: Running, devices: Child, seconds: float, used: dict[str, list[f
     return float(found["requests"] / found["seconds"])
 
 
-def run(form: Form) -> list[Line]:
-    """Measure mdash, FastAPI and Node; for reference also mdash on a disk, and mdash with every request in the slow
-    lane.
-    """
-    work = f"calls, {CLIENTS} clients and {DEVICES} devices"
-    line = Line(ROW, work, "/s", {}, goal=1.2, reference=(durable.name, slow_lane.name))
+def served(form: Form, store: str) -> Line:
+    """Measure mdash and its peers on a store; in memory also mdash with every request in the slow lane."""
+    work = f"calls, {CLIENTS} clients and {DEVICES} devices, {store}"
+    line = Line(ROW, work, "/s", {}, goal=GOALS.get(store), reference=REFERENCES)
     if why := missing_load("wrk"):
         line.missing[OURS] = why
-        return [line]
+        return line
     with ExitStack() as stack:
-        servers, line.missing = open_all(stack, (mdash, fastapi, node, durable, slow_lane), DEVICES)
+        targets = [*contenders(store), *([slow_lane(store)] if store == MEMORY else [])]
+        servers, line.missing = open_all(stack, targets, DEVICES)
         attached = {name: attach(stack, server) for name, server in servers.items()}
         used: dict[str, list[float]] = {}
         turns = {
@@ -105,7 +108,12 @@ def run(form: Form) -> list[Line]:
         }
         line.samples = in_turns(form.turns, turns)
         line.busy = {name: median(values) for name, values in used.items()}
-    return [line]
+    return line
+
+
+def run(form: Form) -> list[Line]:
+    """Measure on every store."""
+    return with_share([served(form, store) for store in STORES], BESIDE_MEMORY)
 
 
 if __name__ == "__main__":

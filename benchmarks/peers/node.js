@@ -1,9 +1,14 @@
-// Devices behind Node's http and the package ws: no accounts, no log, no bounds.
+// Devices behind Node's http and the package ws: no accounts, no bounds.
+//
+// In memory there is no log. With SQLite, a call has an entry in the log before it is answered, and a report, a message
+// and a connection are on disk before they are answered or sent on.
 'use strict';
 const http = require('http');
 const { WebSocketServer } = require('ws');
+const { openStore } = require('./sqlite_store.js');
 
 const count = Number(process.argv[2] || 64);
+const store = openStore(process.argv[3] || 'memory://');
 const devices = new Map();
 const subscribers = new Set();
 const shadows = new Map();
@@ -37,12 +42,14 @@ function shadowOf(id) {
   return shadow;
 }
 
-function tell(notification) {
-  const data = Buffer.from(JSON.stringify(notification)); // encoded once for all
+const encode = (notification) => Buffer.from(JSON.stringify(notification)); // once for all
+
+function tell(data) {
   for (const subscriber of subscribers) subscriber.send(data, options);
 }
 
-function change(id, document) {
+// Merge an update, and call `done` with the accepted document when it is stored and everybody is told.
+function change(id, document, done) {
   const shadow = shadowOf(id);
   for (const section of ['desired', 'reported']) {
     if (document.state[section]) merge(shadow.state[section], document.state[section]);
@@ -50,13 +57,34 @@ function change(id, document) {
   shadow.version += 1;
   const accepted = { state: document.state, version: shadow.version, timestamp: Math.floor(Date.now() / 1000) };
   const left = delta(shadow.state.desired, shadow.state.reported);
-  const device = devices.get(id);
-  if (device && Object.keys(left).length) {
-    const params = { state: left, version: shadow.version };
-    device.ws.send(JSON.stringify({ jsonrpc: '2.0', method: 'Shadow.Delta', params }));
-  }
-  tell({ name: 'updated', id, data: { shadow: accepted } });
-  return accepted;
+  const notification = encode({ name: 'updated', id, data: { shadow: accepted } });
+  const finish = () => {
+    const device = devices.get(id);
+    if (device && Object.keys(left).length) {
+      const params = { state: left, version: accepted.version };
+      device.ws.send(JSON.stringify({ jsonrpc: '2.0', method: 'Shadow.Delta', params }));
+    }
+    tell(notification);
+    done(accepted);
+  };
+  if (store) store.write(finish, notification, id, JSON.stringify(shadow));
+  else finish();
+}
+
+function publish(notification) {
+  const data = encode(notification);
+  if (store) store.write(() => tell(data), data);
+  else tell(data);
+}
+
+// Store whether a device is connected.
+function notePresence(id, name) {
+  const data = encode({ name, id });
+  return new Promise((resolve) => store.write(() => resolve(tell(data)), data, `presence/${id}`, name));
+}
+
+function settle(call) {
+  if (call.stored && call.answered) respond(call.response, 200, call.result);
 }
 
 function receive(id, device, frame) {
@@ -65,14 +93,16 @@ function receive(id, device, frame) {
     if (call) {
       device.calls.delete(frame.id);
       clearTimeout(call.timer);
-      respond(call.response, 200, frame.result);
+      call.answered = true;
+      call.result = frame.result;
+      settle(call);
     }
   } else if (frame.method === 'Dash.Shadow.Update') {
-    device.ws.send(JSON.stringify({ jsonrpc: '2.0', id: frame.id, result: change(id, frame.params) }));
+    change(id, frame.params, (result) => device.ws.send(JSON.stringify({ jsonrpc: '2.0', id: frame.id, result })));
   } else if (frame.id !== undefined) {
     device.ws.send(JSON.stringify({ jsonrpc: '2.0', id: frame.id, result: {} }));
   } else {
-    tell({ name: `rpc.out.${frame.method}`, id, data: frame.params });
+    publish({ name: `rpc.out.${frame.method}`, id, data: frame.params });
   }
 }
 
@@ -93,7 +123,7 @@ const server = http.createServer((request, response) => {
   request.on('data', (chunk) => chunks.push(chunk));
   request.on('end', () => {
     const body = JSON.parse(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks));
-    if (!method) return respond(response, 200, change(id, body));
+    if (!method) return change(id, body, (accepted) => respond(response, 200, accepted));
     const device = devices.get(id);
     if (!device) return respond(response, 503, null);
     const number = ++device.last;
@@ -101,8 +131,13 @@ const server = http.createServer((request, response) => {
       device.calls.delete(number);
       respond(response, 504, null);
     }, 10000);
-    device.calls.set(number, { response, timer });
+    const call = { response, timer, stored: !store, answered: false, result: undefined };
+    device.calls.set(number, call);
     device.ws.send(JSON.stringify({ jsonrpc: '2.0', id: number, method, params: body }));
+    if (store) {
+      const notification = encode({ name: `rpc.in.${method}`, id, data: body });
+      store.write(() => { call.stored = true; tell(notification); settle(call); }, notification);
+    }
   });
 });
 
@@ -117,9 +152,15 @@ server.on('upgrade', (request, socket, head) => {
     const id = request.headers.authorization.slice('Bearer '.length);
     const device = { ws, calls: new Map(), last: 0 };
     devices.set(id, device);
-    ws.on('message', (data) => receive(id, device, JSON.parse(data)));
+    const ready = store && notePresence(id, 'online');
+    ws.on('message', (data) => {
+      if (ready) ready.then(() => receive(id, device, JSON.parse(data)));
+      else receive(id, device, JSON.parse(data));
+    });
     ws.on('close', () => {
-      if (devices.get(id) === device) devices.delete(id);
+      if (devices.get(id) !== device) return;
+      devices.delete(id);
+      if (store) notePresence(id, 'offline');
     });
   });
 });
