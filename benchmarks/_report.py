@@ -92,7 +92,9 @@ def _core(line: Line, name: str) -> str:
     """Return the share of its core that the server used, in total and for each counted event."""
     if name not in line.busy:
         return ""
-    each = f", {1e6 * line.busy[name] / line.median(name):.3g} µs each" if line.unit == "/s" and line.median(name) else ""
+    each = (
+        f", {1e6 * line.busy[name] / line.median(name):.3g} µs each" if line.unit == "/s" and line.median(name) else ""
+    )
     return f"{line.busy[name]:.0%}{each}"
 
 

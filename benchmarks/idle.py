@@ -15,7 +15,18 @@ from statistics import median
 
 from benchmarks._figures import OURS, Form, Line, in_turns
 from benchmarks._machine import settle
-from benchmarks._targets import MEMORY, REFERENCES, STORES, Running, Target, contenders, load, mdash, missing_load, sockets
+from benchmarks._targets import (
+    MEMORY,
+    REFERENCES,
+    STORES,
+    Running,
+    Target,
+    contenders,
+    load,
+    mdash,
+    missing_load,
+    sockets,
+)
 
 ROW = "IDLE"
 WARM_UP = 200  # connections before the first measurement of the memory

@@ -1,7 +1,7 @@
 """Devices behind FastAPI, on uvicorn with uvloop and httptools: no accounts, no bounds.
 
-In memory there is no log. With SQLite, a call has an entry in the log before it is answered, and a report, a message and
-a connection are on disk before they are answered or sent on.
+In memory there is no log. With SQLite, a call has an entry in the log before it is answered, and a report, a message
+and a connection are on disk before they are answered or sent on.
 """
 
 from __future__ import annotations

@@ -141,6 +141,8 @@ const server = http.createServer((request, response) => {
   });
 });
 
+server.keepAliveTimeout = 65000; // milliseconds: longer than the turns of all others
+
 const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false });
 server.on('upgrade', (request, socket, head) => {
   sockets.handleUpgrade(request, socket, head, (ws) => {

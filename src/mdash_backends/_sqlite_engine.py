@@ -1,8 +1,8 @@
 """Reads and writes of one SQLite database, from one event loop: group commit, and readers that never wait for it.
 
-**Writes.** One task takes all waiting writes from the queue, runs them in one transaction, in one call of a thread, and
-then sets the result of each. While one group is being committed, the next one collects. So a single fsync serves
-all concurrent writers, and a single write waits for no other.
+**Writes.** One task takes all waiting writes, runs them in one transaction, in one call of a thread, and then wakes
+their callers. While one group is being committed, the next one collects. So a single fsync serves all concurrent
+writers, and a single write waits for no other.
 
 **Reads.** Each borrows a connection of its own, in a thread. With the write-ahead log it sees the last commit, and
 so every acknowledged write.
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import queue
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,15 @@ from typing import Any, Final, TypeVar
 import anyio
 import attrs
 from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from mdash_backends._sqlite_schema import prepare
+from mdash_backends._sqlite_writes import Work, run_group
 from mdashcore._errors import MdashError, StorageError
 
 __all__ = ["Engine", "open_engine"]
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
 
 READERS: Final = 4  # a read is short; more threads would only wait for each other, and for the interpreter
 WRITE_QUEUE: Final = 1024  # writes that wait for the next group; further writers wait for a place
@@ -80,11 +82,15 @@ class _SqliteConnection:
 
 
 @attrs.define(eq=False)
-class _Write:
-    work: Work[Any]
+class _Group:
+    """Writes of one transaction. One event wakes all their callers."""
+
+    writes: list[Work[Any]] = attrs.field(factory=list)
     done: anyio.Event = attrs.field(factory=anyio.Event)
-    result: Any = None
-    error: MdashError | None = None
+    results: Sequence[Any] = ()
+    """The result of each write, or the error that it has raised."""
+    failure: StorageError | None = None
+    """The error of the transaction."""
 
 
 class Engine:
@@ -94,7 +100,10 @@ class Engine:
         self._path = path
         self._writer = _SqliteConnection(path, WRITER_PRAGMAS, mode="rwc")
         self._writer_thread = CapacityLimiter(1)  # limiters of its own: the shared threads could all be taken
-        self._send, self._receive = anyio.create_memory_object_stream[_Write](WRITE_QUEUE)
+        self._groups: deque[_Group] = deque()
+        self._room = anyio.Semaphore(WRITE_QUEUE, fast_acquire=True)
+        self._wake = anyio.Event()
+        self._closed = False
         self._readers: queue.LifoQueue[_SqliteConnection] = queue.LifoQueue()  # the last one used has the warmest cache
         self._reader_threads = CapacityLimiter(READERS)
         for _ in range(READERS):
@@ -121,35 +130,59 @@ class Engine:
             MdashError: an error of `work`.
             StorageError: SQLite failed, and the whole group was rolled back; or the engine is closed.
         """
-        write = _Write(work)
+        await checkpoint_if_cancelled()  # a caller that is cancelled already writes nothing
         try:
-            await self._send.send(write)
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            raise StorageError(f"{self._path} is closed") from None
-        await write.done.wait()
-        if write.error is not None:
-            raise write.error
-        result: T = write.result
+            self._room.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._room.acquire()
+        group, number = self._join(work)
+        await group.done.wait()
+        if group.failure is not None:
+            raise StorageError(*group.failure.args) from group.failure.__cause__
+        result: T | MdashError = group.results[number]
+        if isinstance(result, MdashError):
+            raise result
         return result
+
+    def _join(self, work: Work[Any]) -> tuple[_Group, int]:
+        """Add a write to the last group that waits. Returns the group, and the place in it."""
+        if self._closed:
+            self._room.release()
+            raise StorageError(f"{self._path} is closed")
+        if not self._groups or len(self._groups[-1].writes) >= MAX_GROUP:
+            self._groups.append(_Group())
+            self._wake.set()
+        group = self._groups[-1]
+        group.writes.append(work)
+        return group, len(group.writes) - 1
 
     async def check(self) -> list[str]:
         """Return the damage that SQLite itself finds, by table."""
         return [f"{self._path} is damaged: {what}" for what in await self.read(_damage)]
 
     async def _run(self) -> None:
-        """Commit the writes of the queue, group by group, until the engine closes; then the remaining ones."""
-        with anyio.CancelScope(shield=True), self._receive:  # tasks that are being cancelled may still have to write
-            async for first in self._receive:
-                group = [first, *self._waiting()]
+        """Commit group after group until the engine closes; then the remaining ones."""
+        with anyio.CancelScope(shield=True):  # tasks that are being cancelled may still have to write
+            while self._groups or not self._closed:
+                if not self._groups:
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+                    continue
+                group = self._groups.popleft()
+                work = partial(run_group, group.writes)
                 try:
-                    await to_thread.run_sync(self._writer.run, partial(_commit, group), limiter=self._writer_thread)
+                    group.results = await to_thread.run_sync(self._writer.run, work, limiter=self._writer_thread)
                 except Exception as exc:  # of any kind: later writes still need this task
-                    for write in group:
-                        write.error = self._failure(exc)
-                        write.error.__cause__ = exc
-                for write in group:
-                    write.done.set()
+                    group.failure = self._failure(exc)
+                    group.failure.__cause__ = exc
+                for _ in group.writes:
+                    self._room.release()
+                group.done.set()
             await to_thread.run_sync(self._retire, limiter=self._writer_thread)
+
+    def _close(self) -> None:
+        self._closed = True
+        self._wake.set()
 
     async def _prepare(self) -> None:
         try:
@@ -158,13 +191,6 @@ class Engine:
             raise self._failure(exc) from exc
         except StorageError as exc:
             raise StorageError(f"{self._path}: {exc}") from None
-
-    def _waiting(self) -> Iterator[_Write]:
-        for _ in range(MAX_GROUP - 1):
-            try:
-                yield self._receive.receive_nowait()
-            except (anyio.WouldBlock, anyio.EndOfStream):
-                return
 
     def _borrow(self, work: Work[T]) -> T:
         reader = self._readers.get()  # taken and given back in the thread: no cancellation can come between
@@ -202,20 +228,9 @@ async def open_engine(path: Path) -> AsyncIterator[Engine]:
         except BaseException as exc:
             failure = exc  # raised below: a task group would wrap it, and an error in the body is the caller's own
         finally:
-            engine._send.close()
+            engine._close()
     if failure is not None:
         raise failure
-
-
-def _commit(group: Sequence[_Write], db: sqlite3.Connection) -> None:
-    """Run a group of writes in one transaction. The result of each is valid after this has returned."""
-    db.execute("BEGIN IMMEDIATE")
-    for write in group:
-        try:
-            write.result = write.work(db)
-        except MdashError as exc:
-            write.error = exc
-    db.execute("COMMIT")
 
 
 def _damage(db: sqlite3.Connection) -> list[str]:

@@ -13,16 +13,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mdash_backends._blob_files import BlobFiles
 from mdash_backends._files import Files
 from mdash_backends._lock import folder_of, hold_folder, refuse_folder
 from mdash_backends._modes import close_file, close_folder, create_file
 from mdash_backends._sqlite_engine import Engine, open_engine
+from mdash_backends._sqlite_writes import MAX_INTEGER, Append, Begin, Delete, Put, PutWithEntry, Trim, row_of
 from mdash_backends.memory import MemoryBus
-from mdashcore._errors import InvalidInput, TooLarge, VersionConflict
-from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry, check_begin
+from mdashcore._errors import InvalidInput, TooLarge
+from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry
 
 __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
 
@@ -35,33 +36,20 @@ RESERVE_BYTES: Final = 2**16  # twice the index that SQLite makes for its log at
 SCAN_PAGE: Final = 500  # documents that a scan has in memory at the same time,
 SCAN_PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
 MAX_BODY: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
-MAX_INTEGER: Final = 2**63 - 1  # SQLite's largest
 
 
-class Sql:
-    """All statements that are run on the tables. Each finds its rows by a key."""
+class ReadSql:
+    """All statements that read. Each finds its rows by a key."""
 
     GET = "SELECT version, CAST(body AS BLOB) FROM documents WHERE collection = ? AND key = ?"
-    VERSION = "SELECT version FROM documents WHERE collection = ? AND key = ?"
-    UPDATE = "UPDATE documents SET version = version + 1, body = ? WHERE collection = ? AND key = ? AND version = ?"
-    FIRST_VERSION = "SELECT version + 1 FROM deleted"
-    INSERT = "INSERT INTO documents (collection, key, version, body) VALUES (?, ?, ?, ?)"
-    DELETE = "DELETE FROM documents WHERE collection = ? AND key = ?"
-    DELETED = "UPDATE deleted SET version = max(version, ?)"
     SCAN = """
         SELECT key, version, CAST(body AS BLOB) FROM documents WHERE collection = ? AND key >= ? ORDER BY key LIMIT ?
     """
-
-    LOG = "SELECT id, next FROM logs WHERE name = ?"
-    NEW_LOG = "INSERT INTO logs (name, next) VALUES (?, 0)"
-    APPEND = "INSERT INTO entries (log, position, time, body) VALUES (?, ?, ?, ?)"
-    ADVANCE = "UPDATE logs SET next = ? WHERE id = ?"
     READ = """
         SELECT position, time, CAST(body AS BLOB) FROM entries
         WHERE log = (SELECT id FROM logs WHERE name = ?) AND position >= ? ORDER BY position LIMIT ?
     """
     END = "SELECT next FROM logs WHERE name = ?"
-    TRIM = "DELETE FROM entries WHERE log = ? AND position < ?"
 
 
 class SqliteDocuments:
@@ -71,14 +59,14 @@ class SqliteDocuments:
         self._engine = engine
 
     async def get(self, collection: str, key: str) -> Document | None:
-        found = await self._engine.read(partial(_row, Sql.GET, (_text(collection), _text(key))))
+        found = await self._engine.read(partial(row_of, ReadSql.GET, (_text(collection), _text(key))))
         return None if found is None else Document(key, *found)
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
-        return await self._engine.write(partial(_put, _text(collection), _text(key), _body(body), expected))
+        return await self._engine.write(_put(collection, key, body, expected))
 
     async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
-        return await self._engine.write(partial(_delete, _text(collection), _text(key), expected))
+        return await self._engine.write(Delete(_text(collection), _text(key), expected))
 
     async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
         _text(collection)
@@ -98,81 +86,45 @@ class SqliteLogs:
         self._engine = engine
 
     async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
-        _check_time(time)
-        return await self._engine.write(partial(_append, _text(log), time, [_body(body) for body in bodies]))
+        return await self._engine.write(_append(log, time, bodies))
 
     async def begin(self, log: str, offset: int) -> None:
-        await self._engine.write(partial(_begin, _text(log), offset))
+        await self._engine.write(Begin(_text(log), offset))
 
     async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
         return await self._engine.read(partial(_read, _text(log), _integer(start), _integer(limit)))
 
     async def end(self, log: str) -> int:
-        found = await self._engine.read(partial(_row, Sql.END, (_text(log),)))
+        found = await self._engine.read(partial(row_of, ReadSql.END, (_text(log),)))
         return 0 if found is None else found[0]
 
     async def trim(self, log: str, keep: int, *, before: int | None = None) -> None:
         limit = MAX_INTEGER if before is None else _integer(before)
-        await self._engine.write(partial(_trim, _text(log), _integer(keep), before=limit))
+        await self._engine.write(Trim(_text(log), _integer(keep), limit))
 
 
 async def _put_and_append(
     engine: Engine, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
 ) -> tuple[int, int]:
     """Write a document and a log entry in one transaction, as `PutAndAppend` says."""
-    _check_time(time)
-    put = partial(_put, _text(collection), _text(key), _body(body), expected)
-    append = partial(_append, _text(log), time, [_body(entry)])
-
-    def both(db: sqlite3.Connection) -> tuple[int, int]:
-        return put(db), append(db)  # a conflict is raised before anything is changed
-
-    return await engine.write(both)
+    put, append = _put(collection, key, body, expected), _append(log, time, (entry,))
+    return await engine.write(PutWithEntry(put, append))
 
 
-def _check_time(time: float) -> None:
+def _put(collection: str, key: str, body: bytes, expected: int | None) -> Put:
+    return Put(_text(collection), _text(key), _body(body), expected)
+
+
+def _append(log: str, time: float, bodies: Sequence[bytes]) -> Append:
     if math.isnan(time):
         raise InvalidInput("the time of a log entry is a number")  # SQLite has no NaN
-
-
-def _put(collection: str, key: str, body: bytes, expected: int | None, db: sqlite3.Connection) -> int:
-    if expected and _update(collection, key, body, expected, db):
-        return expected + 1  # the usual case: one statement
-    actual = _checked_version(collection, key, expected, db)
-    if actual:
-        _update(collection, key, body, actual, db)
-        return actual + 1
-    first: int = db.execute(Sql.FIRST_VERSION).fetchall()[0][0]
-    db.execute(Sql.INSERT, (collection, key, first, body))
-    return first
-
-
-def _update(collection: str, key: str, body: bytes, version: int, db: sqlite3.Connection) -> bool:
-    return db.execute(Sql.UPDATE, (body, collection, key, _integer(version))).rowcount == 1
-
-
-def _delete(collection: str, key: str, expected: int | None, db: sqlite3.Connection) -> bool:
-    actual = _checked_version(collection, key, expected, db)
-    if not actual:
-        return False
-    db.execute(Sql.DELETE, (collection, key))
-    db.execute(Sql.DELETED, (actual,))
-    return True
-
-
-def _checked_version(collection: str, key: str, expected: int | None, db: sqlite3.Connection) -> int:
-    """Return the present version, 0 for none. Raises `VersionConflict` if it is not the expected one."""
-    found = _row(Sql.VERSION, (collection, key), db)
-    actual = 0 if found is None else found[0]
-    if expected not in (None, actual):
-        raise VersionConflict(collection, key, expected=expected, actual=actual)
-    return actual
+    return Append(_text(log), time, [_body(body) for body in bodies])
 
 
 def _page(collection: str, start: str, db: sqlite3.Connection) -> list[Document]:
     documents: list[Document] = []
     size = 0
-    with closing(db.execute(Sql.SCAN, (collection, start, SCAN_PAGE))) as rows:
+    with closing(db.execute(ReadSql.SCAN, (collection, start, SCAN_PAGE))) as rows:
         for row in rows:
             documents.append(Document(*row))
             size += len(documents[-1].body)
@@ -181,39 +133,8 @@ def _page(collection: str, start: str, db: sqlite3.Connection) -> list[Document]
     return documents
 
 
-def _append(log: str, time: float, bodies: Sequence[bytes], db: sqlite3.Connection) -> int:
-    found = _row(Sql.LOG, (log,), db)
-    number: int
-    first: int
-    number, first = (db.execute(Sql.NEW_LOG, (log,)).lastrowid, 0) if found is None else found
-    db.executemany(Sql.APPEND, [(number, first + n, time, body) for n, body in enumerate(bodies)])
-    db.execute(Sql.ADVANCE, (first + len(bodies), number))
-    return first
-
-
-def _begin(log: str, offset: int, db: sqlite3.Connection) -> None:
-    found = _row(Sql.LOG, (log,), db)
-    check_begin(offset, 0 if found is None else found[1])
-    number = db.execute(Sql.NEW_LOG, (log,)).lastrowid if found is None else found[0]
-    db.execute(Sql.TRIM, (number, offset))
-    db.execute(Sql.ADVANCE, (offset, number))
-
-
 def _read(log: str, start: int, limit: int, db: sqlite3.Connection) -> list[LogEntry]:
-    return [LogEntry(*row) for row in db.execute(Sql.READ, (log, start, limit))]
-
-
-def _trim(log: str, keep: int, db: sqlite3.Connection, *, before: int = MAX_INTEGER) -> None:
-    found = _row(Sql.LOG, (log,), db)
-    if found is not None:
-        number, end = found
-        db.execute(Sql.TRIM, (number, min(end - keep, before)))
-
-
-def _row(statement: str, values: Sequence[object], db: sqlite3.Connection) -> tuple[Any, ...] | None:
-    """Return the row of a statement that gives one or none."""
-    rows = db.execute(statement, values).fetchall()  # to the end: an unfinished statement holds its snapshot
-    return rows[0] if rows else None
+    return [LogEntry(*row) for row in db.execute(ReadSql.READ, (log, start, limit))]
 
 
 def _text(key: str) -> str:

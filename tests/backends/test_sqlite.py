@@ -11,10 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from mdash_backends import _sqlite_engine, _sqlite_schema, sqlite
+from mdash_backends import _sqlite_engine, _sqlite_schema, _sqlite_writes, sqlite
 from mdash_backends._sqlite_engine import open_engine
-from mdash_backends.sqlite import Sql, SqliteDocuments
+from mdash_backends._sqlite_writes import MAX_INTEGER, Append, Delete, Put, PutWithEntry, Trim, WriteSql, with_rows
+from mdash_backends.sqlite import ReadSql, SqliteDocuments
 from mdashcore._errors import InvalidInput, StorageError, TooLarge, VersionConflict
 from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry, open_backend
 from mdashcore.testing import BackendSuite
@@ -259,6 +262,52 @@ async def test_an_error_in_the_middle_of_a_group(folder: Path) -> None:
         assert await documents.get("things", "k") == Document("k", 1, b"2")
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.sampled_from("abc"), st.sampled_from([None, 0, -1, 1, 2, 3, 2**70])),
+            st.tuples(st.just("delete"), st.sampled_from("abc"), st.sampled_from([None, 0, 1, 2])),
+            st.tuples(st.just("both"), st.sampled_from("abc"), st.integers(0, 3), st.sampled_from("lm")),
+            st.tuples(st.just("append"), st.sampled_from("lm"), st.integers(1, 3)),
+            st.tuples(st.just("trim"), st.sampled_from("lm"), st.integers(0, 3)),
+        ),
+        max_size=20,
+    )
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_group_has_the_results_of_its_writes_one_by_one(operations: list[tuple[Any, ...]]) -> None:
+    """Also if some meet another version than they expect, write a document twice, or need statements of their own."""
+
+    def prepared() -> sqlite3.Connection:
+        db = sqlite3.connect(":memory:", isolation_level=None)
+        for statement in (statement for statements in _sqlite_schema.MIGRATIONS for statement in statements):
+            db.execute(statement)
+        _sqlite_writes.run_group([Put("c", key, b"0", 0) for key in "ab"], db)
+        return db
+
+    def work(operation: tuple[Any, ...]) -> Any:
+        name, key, number, *more = operation
+        if name == "put":
+            return Put("c", key, b"%d" % len(operations), number)
+        if name == "delete":
+            return Delete("c", key, number)
+        if name == "both":
+            return PutWithEntry(Put("c", key, b"2", number), Append(more[0], 1.0, [b"2"]))
+        return Append(key, 2.0, [b"3"] * number) if name == "append" else Trim(key, number, MAX_INTEGER)
+
+    works = [work(operation) for operation in operations]
+    with closing(prepared()) as together, closing(prepared()) as alone:
+        results = _sqlite_writes.run_group(works, together)
+        expected = [_sqlite_writes.run_group([each], alone)[0] for each in works]
+        assert [_comparable(each) for each in results] == [_comparable(each) for each in expected]
+        assert list(together.iterdump()) == list(alone.iterdump())
+
+
+def _comparable(result: Any) -> Any:
+    """A result, or what an error says."""
+    return str(result) if isinstance(result, Exception) else result
+
+
 @on_both_loops
 async def test_a_buffer_that_changes_while_its_write_waits(folder: Path) -> None:
     """What is written is what was given, whatever becomes of the caller's buffer before the commit."""
@@ -289,9 +338,8 @@ def test_the_queue_is_bounded(loop: str, tmp_path: Path, monkeypatch: pytest.Mon
                     for n in range(50):
                         tasks.start_soon(documents.put, "things", f"{n}", b"1")
                     await anyio.wait_all_tasks_blocked()
-                    waiting = engine._receive.statistics()
-                    assert waiting.current_buffer_used == 4
-                    assert waiting.tasks_waiting_send >= 50 - 4 - 3
+                    assert sum(len(group.writes) for group in engine._groups) <= 4
+                    assert engine._room.statistics().tasks_waiting == 50 - 4
             assert len([document async for document in documents.scan("things")]) == 50
 
     anyio.run(main, backend=loop)
@@ -485,17 +533,21 @@ async def test_versions_after_a_delete(folder: Path) -> None:
 
 def test_every_statement_has_an_index(tmp_path: Path) -> None:
     """No statement looks at more rows than it is about: SQLite's own plans say so."""
-    statements = {name: text for name, text in vars(Sql).items() if name.isupper()}
-    assert len(statements) == 15
+    statements = {name: text for sql in (ReadSql, WriteSql) for name, text in vars(sql).items() if name.isupper()}
+    assert len(statements) == 16
     with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as db:
         _sqlite_schema.prepare(db)
-        for name, text in statements.items():
+        for name, template in statements.items():
+            text = with_rows(template, 3) if "{rows}" in template else template
             plan = db.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?")).fetchall()
             steps = [step for *_, step in plan]
             if name in ("FIRST_VERSION", "DELETED"):
                 assert steps == ["SCAN deleted"], "a table of one row"
+            elif name == "UPDATE_ROWS":  # every given row is read, and finds its document
+                assert steps[-2:-1] == ["SCAN new"]
+                assert steps[-1].startswith("SEARCH documents")
             elif text.startswith("INSERT"):
-                assert steps == []
+                assert not steps or steps == ["SCAN 3 CONSTANT ROWS"]
             else:
                 assert steps
                 for step in steps:
@@ -519,14 +571,14 @@ async def test_cost_does_not_grow(folder: Path) -> None:
             end = await logs.end("l")
             [oldest] = await logs.read("l", 0, 1)
             return [
-                await _steps(engine.read, sqlite._row, Sql.GET, ("things", "00005")),
-                await _steps(engine.write, sqlite._put, "things", "00005", b"2", None),
-                await _steps(engine.write, sqlite._put, "things", f"new-{end}", b"2", 0),
-                await _steps(engine.write, sqlite._delete, "things", f"new-{end}", None),
+                await _steps(engine.read, _sqlite_writes.row_of, ReadSql.GET, ("things", "00005")),
+                await _steps(engine.write, Put("things", "00005", b"2", None)),
+                await _steps(engine.write, Put("things", f"new-{end}", b"2", 0)),
+                await _steps(engine.write, Delete("things", f"new-{end}", None)),
                 await _steps(engine.read, sqlite._read, "l", end - 5, 5),
-                await _steps(engine.read, sqlite._row, Sql.END, ("l",)),
-                await _steps(engine.write, sqlite._append, "l", 1.0, [b"1"]),
-                await _steps(engine.write, sqlite._trim, "l", end - oldest.offset),
+                await _steps(engine.read, _sqlite_writes.row_of, ReadSql.END, ("l",)),
+                await _steps(engine.write, Append("l", 1.0, [b"1"])),
+                await _steps(engine.write, Trim("l", end - oldest.offset, MAX_INTEGER)),
             ]
 
         await fill(0, 10)
