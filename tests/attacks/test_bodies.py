@@ -1,4 +1,4 @@
-"""Bodies that nobody has asked for, or that never end: what they take of the memory, and of everybody else's time."""
+"""Bodies without a purpose, or without an end, take a bounded part of the memory and of other clients' time."""
 
 from __future__ import annotations
 

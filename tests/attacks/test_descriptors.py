@@ -166,7 +166,7 @@ async def test_strangers_lock_no_client_out(open_attacked: Any, standing_by: Any
 
 
 async def test_clients_that_are_known_go_last(open_attacked: Any, standing_by: Any) -> None:
-    """An account that leaves more bodies unsent than there are descriptors locks nobody out; the connections that it
+    """An account that leaves more bodies unsent than there are descriptors locks no other out; the connections that it
     has idle outlive a crowd of strangers."""
     async with open_attacked(descriptors=DESCRIPTORS) as server, standing_by(server) as bystander:
         key = await server.account("alice")
@@ -190,7 +190,7 @@ async def test_clients_that_are_known_go_last(open_attacked: Any, standing_by: A
 
 
 async def test_when_all_are_in_use(open_attacked: Any) -> None:
-    """Where nobody can be sent away, as all connections are WebSockets, the next are closed at once, ten a second; and
+    """If all connections are WebSockets, which are not ended for room, new ones are closed immediately, ten a second;
     when some have gone, others are let in."""
     async with open_attacked(descriptors=DESCRIPTORS) as server:
         key = await server.account("alice")

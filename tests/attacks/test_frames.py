@@ -1,4 +1,4 @@
-"""Frames that cost nobody but their sender: an account's are taken in turns with everybody else's."""
+"""A flood of frames costs its sender only: the frames of each account have their turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices that send what cannot be read, or come and go all the time: they cost nobody but themselves."""
+"""Devices that send unreadable frames, or come and go all the time, cost no other device anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long lists that cost their own account only: their work is given way by time, and who does not read holds little."""
+"""A long list costs its own account only: its work gives way by time, and a client that does not read holds little."""
 
 from __future__ import annotations
 

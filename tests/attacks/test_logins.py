@@ -1,4 +1,4 @@
-"""Strangers who guess names and passwords: nobody else's login, and nobody else's device, has to wait for them."""
+"""No login and no device of others has to wait for strangers that guess names and passwords."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that vanish, or stop reading, at any point of any request leave nothing behind; nor do those who behave.
+"""Clients that vanish, or stop reading, at any point of any request leave nothing behind; nor do clients that behave.
 
 Every route of the app is walked, whatever routes there are.
 """

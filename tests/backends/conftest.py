@@ -27,7 +27,7 @@ import pytest
 
 READY = b"Ready to accept connections"
 READY_CLUSTER = re.compile(rb"cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\n")
-TRIES = 5  # to start a server on a port that nobody else takes in the same moment
+TRIES = 5  # to start a server on a port that no other process takes in the same moment
 TIME_LIMIT = 60.0  # seconds for one test: what hangs is a failure with a name
 PATIENCE = 20.0  # seconds for an answer of a server that runs
 
@@ -152,7 +152,7 @@ class RedisServer:
 
 
 def unused_port() -> int:
-    """A port that nobody uses now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind((RedisServer.host, 0))
         port: int = probe.getsockname()[1]
@@ -213,7 +213,7 @@ def short_queues(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port where nobody listens."""
+    """A port without a listener."""
     return unused_port()
 
 

@@ -215,7 +215,7 @@ async def test_files_of_a_small_service(folder: Path) -> None:
 
 @on_both_loops
 async def test_edited_by_hand(folder: Path) -> None:
-    """What a person writes into a document while nobody serves from it is read, in whatever layout."""
+    """A document that an operator edits while no server runs is read, in whatever layout."""
     async with store(folder) as backend:
         version = await backend.documents.put("c", "k", b'{"a":1}')
     text = f'{{"body": {{"a" : 1.10,\r\n\t"b": [ ]}}, "key": "k", "version": {version}}}'

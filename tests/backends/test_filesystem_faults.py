@@ -150,7 +150,7 @@ def test_a_write_is_on_disk_before_the_answer(disk: Disk, tmp_path: Path) -> Non
 
 
 def test_what_a_process_that_died_has_written(disk: Disk, tmp_path: Path) -> None:
-    """The end of a log that is found at the start is on disk before anybody reads it, or adds to it."""
+    """The end of a log that is found at the start is on disk before it is read or appended to."""
     write_log(tmp_path, SINGLE)
 
     async def scenario(backend: Backend) -> None:
@@ -284,7 +284,7 @@ def test_a_disk_that_fails(disk: Disk, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_twice(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a failed append has left in the file, where it could not be taken away at once, is nobody's entry."""
+    """The rest of a failed append that could not be removed immediately is never read as an entry."""
 
     async def scenario() -> None:
         async with store(tmp_path) as backend:
@@ -312,7 +312,7 @@ def test_a_disk_that_fails_twice(disk: Disk, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_folder_that_cannot_be_synced(disk: Disk, tmp_path: Path) -> None:
-    """All who share the fsync of a folder hear that it failed; who comes later has one of their own."""
+    """All writers that share the fsync of a folder get its error; a later writer has a new one."""
     folder = tmp_path / "documents" / "c"
     failures: list[str] = []
 
@@ -407,7 +407,7 @@ def test_cancelled_appends(disk: Disk, tmp_path: Path, loop: str) -> None:
 def test_a_cancelled_append_that_led_others(
     disk: Disk, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who was to write for others, and is cancelled while there is no thread for it, leaves the work to them."""
+    """If the task that was to write for others is cancelled while it waits for a thread, one of them takes over."""
     monkeypatch.setattr("mdash_backends._files.FILE_THREADS", 1)
 
     async def scenario() -> None:

@@ -79,7 +79,7 @@ with hold_folder(pathlib.Path(sys.argv[2])):
 
 
 def test_second_process(tmp_path: Path) -> None:
-    """Who comes second is told who holds the folder; the death of the holder, however sudden, frees it."""
+    """A second process gets an error that names the holder of the folder; any death of the holder frees it."""
     program = tmp_path / "mdash"
     program.write_text(HOLDER)
     command = [sys.executable, program, "serve", tmp_path]
@@ -95,7 +95,7 @@ def test_second_process(tmp_path: Path) -> None:
 
 
 def test_second_in_this_process(tmp_path: Path) -> None:
-    """The same process cannot hold it twice; once it has let go, it can again, and nobody is said to hold it."""
+    """A process cannot hold the folder twice; after it has let go it can again, and no holder is named."""
     with hold_folder(tmp_path):
         with pytest.raises(StorageError, match=f"in use by process {os.getpid()} "), hold_folder(tmp_path):
             pass

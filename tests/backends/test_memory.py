@@ -429,7 +429,7 @@ def test_logs_against_a_list(loop: str, steps: list[tuple[str, int, int]]) -> No
 
 @on_both_loops
 async def test_concurrent_appends(backend: Backend) -> None:
-    """The entries of one append stay together, whoever else appends."""
+    """The entries of one append stay together while others append."""
 
     async def append(name: str) -> None:
         for _ in range(5):
@@ -449,7 +449,7 @@ async def test_concurrent_appends(backend: Backend) -> None:
 
 @on_both_loops
 async def test_first_message_arrives(backend: Backend) -> None:
-    """A message published right after a subscription was entered arrives, also before anybody waits for it."""
+    """A message published right after a subscription was entered arrives, also if the subscriber waits only later."""
     async with backend.bus.subscribe("t") as messages:
         await backend.bus.publish("t", b"first")
         assert await anext(messages) == b"first"
@@ -494,7 +494,7 @@ async def test_waiting_subscriber_is_woken(backend: Backend) -> None:
 
 @on_both_loops
 async def test_slow_subscriber(backend: Backend) -> None:
-    """A subscriber that does not read holds up nobody, and is kept a bounded number of messages, the oldest; then it
+    """A subscriber that does not read delays no other. A bounded number of messages is kept for it, the oldest; then it
     hears once that others are missing, and after that what comes when there is room again."""
     bus = backend.bus
     async with bus.subscribe("t") as slow, bus.subscribe("t") as quick:

@@ -194,7 +194,7 @@ def test_a_url_that_cannot_be_understood(run: Run, url: str, says: str) -> None:
 
 
 def test_nothing_there(free_port: int, run: Run) -> None:
-    """Where nobody listens, opening fails at once, and says where that was."""
+    """Without a listener opening fails immediately, and the error names the address."""
 
     async def test() -> None:
         with pytest.raises(StorageError, match=f"redis at 127.0.0.1:{free_port}"):
@@ -293,8 +293,8 @@ def test_tls(redis_with_tls: None, start_redis: Any, free_port: int, tmp_path: A
         async with open_backend(f"{place}ssl_ca_certs={files['ca']}{shown}") as backend:
             await use_everything(backend)
         for wrong in (
-            f"{place}ssl_ca_certs={files['stranger']}{shown}",  # signed by somebody else
-            f"{place}{shown[1:]}",  # signed by nobody whom the system trusts
+            f"{place}ssl_ca_certs={files['stranger']}{shown}",  # signed by another authority
+            f"{place}{shown[1:]}",  # signed by no authority that the system trusts
             f"{place}ssl_ca_certs={files['ca']}",  # the server wants to see one too
             f"{place}ssl_ca_certs={files['ca']}{shown}".replace("127.0.0.1", "localhost"),  # of another name
             f"redis://:s3cret@127.0.0.1:{free_port}",
@@ -402,7 +402,7 @@ def test_slots_are_those_of_the_server(redis_cluster: Any) -> None:
 
 
 def test_a_cluster_node_that_is_gone(start_redis_cluster: Any, run_long: Run) -> None:
-    """Calls to a node that is gone fail; those to the others go on; who takes its slots over is found."""
+    """Calls to a node that is gone fail; calls to the others go on; the node that takes its slots over is found."""
     home, away = start_redis_cluster()
     names = iter(f"log-{n}" for n in range(10_000))
     there, here = [], []
@@ -431,7 +431,7 @@ def test_a_cluster_node_that_is_gone(start_redis_cluster: Any, run_long: Run) ->
 
 
 def test_offsets_that_no_log_has(url: str, run: Run) -> None:
-    """Whatever offset and limit somebody asks for, there is an answer."""
+    """Every offset and limit of a read has an answer."""
 
     async def test() -> None:
         async with open_backend(url) as backend:
@@ -601,7 +601,7 @@ def test_a_blob_is_replaced_while_it_is_read(url: str, run: Run) -> None:
 
 
 def test_a_blob_is_deleted_while_it_is_replaced(redis_server: Any, url: str, run: Run) -> None:
-    """Whoever comes last wins: what is found afterwards is one blob, whole, or none; and nothing of the others."""
+    """The last change wins: afterwards there is one whole blob or none, and nothing of the others."""
 
     async def test() -> None:
         async with open_backend(url) as backend:

@@ -111,7 +111,7 @@ class Writer:
 def test_killed_in_the_middle_of_updates(server: Any, run_long: Run) -> None:
     """Nothing that was acknowledged is lost when the server is killed under load, time after time.
 
-    Calls in between fail at once; all work again when the server is back, without anybody doing anything.
+    Calls in between fail immediately; all work again by themselves when the server is back.
     """
 
     async def test() -> None:
@@ -148,7 +148,7 @@ def test_killed_in_the_middle_of_updates(server: Any, run_long: Run) -> None:
 def test_subscriptions_are_healed(server: Any, run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """After a restart every subscription goes on: an error where the gap is, then everything that comes after.
 
-    Whoever publishes when the error has come out is heard. What came before the kill comes before the error.
+    A message published after the error arrives. Messages from before the kill come before the error.
     """
 
     async def test() -> None:

@@ -65,7 +65,7 @@ def opened(folder: Path) -> AbstractAsyncContextManager[Backend]:
 
 @contextmanager
 def shell(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The database in the hands of somebody else."""
+    """The database, opened by another program."""
     with closing(sqlite3.connect(folder / "mdash.db", isolation_level=None, check_same_thread=False)) as db:
         yield db
 
@@ -146,7 +146,7 @@ def test_many_writers_share_a_commit(loop: str, tmp_path: Path, statements: list
 
 @LOOPS
 def test_each_in_a_group_has_its_own_outcome(loop: str, tmp_path: Path, statements: list[str]) -> None:
-    """In one commit each write sees those before it; one that conflicts changes nothing and fails nobody else."""
+    """In one commit each write sees those before it; one that conflicts changes nothing, and no other fails with it."""
 
     async def main() -> None:
         async with opened(tmp_path) as backend:
@@ -215,7 +215,7 @@ async def test_reads_do_not_wait_for_a_commit(folder: Path) -> None:
 
 @LOOPS
 def test_an_error_is_everybodys(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a commit fails, each of its writers gets an error of its own, with the cause; those who come later do not."""
+    """If a commit fails, each of its writers gets an error of its own, with the cause; later writers do not."""
     monkeypatch.setattr(_sqlite_engine, "BUSY_TIMEOUT", 0.05)
 
     async def main() -> None:
@@ -360,7 +360,7 @@ async def test_a_commit_is_synced(folder: Path) -> None:
 
 @on_both_loops
 async def test_a_cancelled_write_happens_or_not(folder: Path) -> None:
-    """Who is cancelled while a write waits or is committed does not wait for it; others are not concerned."""
+    """A caller that is cancelled while its write waits or is committed does not wait for it; others do."""
     async with opened(folder) as backend:
         documents = backend.documents
         async with anyio.create_task_group() as stays:
@@ -420,7 +420,7 @@ async def test_what_was_accepted_is_committed_on_the_way_out(folder: Path) -> No
 
 @on_both_loops
 async def test_after_it_was_closed(folder: Path) -> None:
-    """Whoever still has a closed backend in hand is told so by every verb."""
+    """Every verb of a closed backend raises an error that says so."""
     async with opened(folder) as backend:
         await backend.blobs.put("fw", chunks(b"image"))
     for verb in (
@@ -506,7 +506,7 @@ async def test_numbers_beyond_64_bits(folder: Path) -> None:
 
 @on_both_loops
 async def test_a_document_edited_by_hand(folder: Path) -> None:
-    """A body that somebody has set in SQLite's own shell, as text, comes back as bytes like any other."""
+    """A body that an operator has set in SQLite's own shell, as text, comes back as bytes like any other."""
     async with opened(folder) as backend:
         await backend.documents.put("things", "k", b"1")
         with shell(folder) as db:

@@ -44,7 +44,7 @@ def opened(folder: Path) -> AbstractAsyncContextManager[Backend]:
 
 @contextmanager
 def shell(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The database in the hands of somebody else."""
+    """The database, opened by another program."""
     with closing(sqlite3.connect(folder / "mdash.db", isolation_level=None)) as db:
         yield db
 
@@ -169,7 +169,7 @@ async def test_a_truncated_database(folder: Path) -> None:
 
 @LOOPS
 def test_disk_full(loop: str, small_disk: Path) -> None:
-    """A full disk is an error for those who write; reads go on, nothing acknowledged is lost, and room heals it."""
+    """On a full disk writes fail and reads go on; nothing acknowledged is lost, and with room writes work again."""
     folder = small_disk / "store"
     ballast = small_disk / "ballast"
     body = b'"%b"' % (b"x" * 5000)

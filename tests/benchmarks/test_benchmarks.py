@@ -39,7 +39,7 @@ def test_a_row_keeps_what_others_have_found(results):
 
 
 def test_everyone_is_measured_or_named_as_missing(results):
-    """Nobody is left out in silence, and we never."""
+    """No contender is left out in silence, and mdashcore never."""
     found, _ = results
     codec = found["CODEC"]["lines"][0]
     named = set(codec["samples"]) | set(codec["missing"])

@@ -1,4 +1,4 @@
-"""The command as people run it: real processes whose output is waited for, and one demo for all who need a server."""
+"""The command as people run it: real processes whose output is waited for, and one demo for all tests with a server."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def start_demo(spawn: Spawn) -> StartDemo:
 
 @pytest.fixture(scope="session")
 def demo(scratch: dict[str, str]) -> Iterator[Demo]:
-    """One demo for all tests that leave its devices as they are; who changes something registers a device."""
+    """One demo for all tests that leave its devices as they are; a test that changes something registers a device."""
     process = Process("demo", "--bind", "127.0.0.1:0", env=scratch)
     try:
         yield read_demo(process)

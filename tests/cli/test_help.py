@@ -174,7 +174,7 @@ def test_errors(error, line, code):
 
 @pytest.mark.parametrize("error", [ValueError("x"), BaseExceptionGroup("", [CliError("x"), ZeroDivisionError()])])
 def test_defects_are_not_hidden(error):
-    """An error that nobody foresaw is a defect of the program: it keeps its traceback."""
+    """An unforeseen error is a defect of the program: it keeps its traceback."""
     assert describe(error) is None
 
 

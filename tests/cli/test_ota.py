@@ -162,7 +162,7 @@ def test_a_server_that_is_killed_at_any_moment_of_the_transfer(fleet, image, spa
 
 
 def test_a_server_that_is_restarted_while_the_device_is_on_trial(fleet, mdash, image, spawn):
-    """The command is there still when somebody commits."""
+    """The command still waits, and a later commit ends it."""
     watching = spawn("ota", "d1", image("2.0"), env=fleet.env)
     watching.wait_for("d1 runs it on trial", "err")
     fleet.server.end(signal.SIGKILL)

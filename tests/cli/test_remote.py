@@ -23,7 +23,7 @@ CLEAN_ENV = {name: value for name, value in os.environ.items() if not name.start
 
 @pytest.fixture
 def alice(demo, mdash, request):
-    """The environment of a user of the test's own, who has nothing yet."""
+    """The environment of a new user without devices."""
     name = f"alice.{abs(hash(request.node.nodeid))}"
     assert mdash("user", "add", name, "--password", "pw", env=demo.by_admin).code == 0
     return {"MDASH_SERVER": demo.url, "MDASH_USER": f"{name}:pw"}
@@ -247,7 +247,7 @@ def on_terminal(demo, *args, answer=b""):
     """What a command writes to the terminal that it is started from, where something is typed; and its exit code."""
     ours, theirs = pty.openpty()
     env = {**CLEAN_ENV, **demo.by_key, "TERM": "xterm", "COLUMNS": "100"}
-    # Who leads a session and opens a terminal is started from it: Ctrl-C there is a signal.
+    # A process that leads a session and opens a terminal is controlled by it: Ctrl-C there is a signal.
     shell = ["sh", "-c", 'exec <"$0" >"$0" 2>&1 "$@"', os.ttyname(theirs), str(MDASH), *args]
     with default_signals():
         process = subprocess.Popen(shell, env=env, start_new_session=True)

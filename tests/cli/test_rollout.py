@@ -64,7 +64,7 @@ def test_a_rollout_is_watched_to_its_end(demo, mdash, spawn, image, device, wait
 
 
 def test_a_rollout_that_waits_for_approval(demo, mdash, image, device):
-    """The watching ends with code 5 and says what to do; approved, nobody comes, and it pauses."""
+    """Watching ends with code 5 and says what to do; after approval no device comes, and the rollout pauses."""
     options = ("--device", device, "--approval", "--offline-wait", "0", "--phases", "50,100")
     made = json.loads(mdash("rollout", "create", image, *options, "--json", env=demo.by_key).out)
     id = made["id"]

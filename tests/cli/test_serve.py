@@ -108,7 +108,7 @@ def test_a_restart_keeps_what_people_have_set(spawn, login, tmp_path):
 
 
 def test_a_password_that_is_reset(spawn, login, tmp_path):
-    """By an option or in the environment: it overrides, and logs that user out everywhere; nobody else."""
+    """A password by an option or in the environment replaces the stored one, and ends all sessions of that user."""
     store = ("--store", f"sqlite://{tmp_path}/store")
     first, url = serve(spawn, *ANY_PORT, *store, "--register-admin", "root:pw", "--register-user", "alice:pw")
     with httpx.Client(verify=False) as alice, httpx.Client(verify=False) as root:
@@ -130,8 +130,8 @@ def test_a_password_that_is_reset(spawn, login, tmp_path):
 
 @pytest.mark.parametrize(("scheme", "number"), [("sqlite", signal.SIGKILL), ("file", signal.SIGTERM)])
 def test_a_server_starts_on_a_full_disk(small_disk, spawn, login, scheme, number):
-    """However it has ended before, and more than once. Users who are there are not written again, and one who cannot be
-    made does not keep the devices out."""
+    """It starts again and again, however it ended. Existing users are not written again, and a user that cannot be
+    created does not keep the devices out."""
     store = ("--store", f"{scheme}://{small_disk}/store", "--register-admin", "root:pw")
     first, _ = serve(spawn, *ANY_PORT, *store)
     first.end(number)
@@ -206,7 +206,7 @@ def test_tls(spawn, mdash, tmp_path):
 
 
 def test_without_users(spawn):
-    """A server that nobody can log in to says so."""
+    """A server without any user says so."""
     process, _ = serve(spawn, *ANY_PORT)
     process.wait_for("nobody can log in.*--register-admin", "err")
 

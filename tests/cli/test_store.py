@@ -21,7 +21,7 @@ def filled(tmp_path, start_demo):
 
 
 def test_what_a_demo_leaves_is_its_owners(filled, tmp_path):
-    """The store and the files of the devices: nobody else can read them, whatever the umask was."""
+    """Only the owner can read the store and the files of the devices, whatever the umask was."""
     paths = [*tmp_path.glob("store"), *tmp_path.glob("devices"), *tmp_path.rglob("*/*")]
     assert len(paths) > 10
     assert [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
@@ -53,7 +53,7 @@ def test_a_store_moves_to_another_backend(mdash, filled, tmp_path, scheme):
 
 
 def test_a_store_in_use_names_its_holder(mdash, tmp_path, start_demo):
-    """What a server holds cannot be opened beside it; the error says who has it."""
+    """A store that a server holds cannot be opened beside it; the error names the holder."""
     url = f"sqlite://{tmp_path}/store"
     demo = start_demo("--folder", str(tmp_path / "devices"), env={"MDASH_DEMO_STORE": url})
     done = mdash("store", "check", url)
@@ -116,7 +116,7 @@ def test_a_folder_of_another_kind_is_refused(mdash, filled):
 
 
 def test_an_import_that_failed_is_not_served(mdash, filled, tmp_path, spawn):
-    """Cut off in the middle, it leaves a store that says so to everybody who opens it."""
+    """An import that is cut off in the middle leaves a store that cannot be opened, with an error that says why."""
     export = tmp_path / "export.jsonl"
     assert mdash("store", "export", filled, str(export)).code == 0
     export.write_bytes(export.read_bytes()[:700])

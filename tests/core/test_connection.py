@@ -1,4 +1,4 @@
-"""One conversation: who answers whom, when it is too late, and how much is too much."""
+"""One connection: which answer belongs to which call, when it is too late, and how much is too much."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_a_broken_answer_ends_its_call(frame: bytes, place: str) -> None:
 
 @pytest.mark.parametrize("frame", [b'{"id":2,"method":"M","params":nan}', b'{"params":[1,],"id":2,"method":"M"}'])
 def test_a_broken_request_is_answered_with_its_id(frame: bytes) -> None:
-    """Who sent it learns that this request failed; a call of ours with the same number goes on."""
+    """The sender learns that this request failed; a call of ours with the same number goes on."""
     connection = Connection()
     for _ in range(3):
         connection.call("M")
@@ -268,7 +268,7 @@ def test_a_broken_request_is_answered_with_its_id(frame: bytes) -> None:
     ],
 )
 def test_the_call_of_a_too_large_answer(head: bytes, tail: bytes, ended: list[int]) -> None:
-    """By its id, in either end; where there is none it may be anybody's. A report is nobody's."""
+    """The call is found by the id, at either end of the frame; without one any may be meant. A report ends none."""
     connection = Connection()
     for _ in range(3):
         connection.call("M")
@@ -622,7 +622,7 @@ def max_calls() -> None:
     for end in ends:
         with pytest.raises(Busy, match="3 calls are waiting"):
             connection.call("M")
-        connection.notify("N")  # waits for nobody
+        connection.notify("N")  # needs no answer
         end()
         connection.call("M")
 
@@ -647,7 +647,7 @@ def max_requests() -> None:
 
 @bound
 def max_events() -> None:
-    """Events that nobody takes close the connection; those that happened are still told, and no call is lost."""
+    """Events that are not taken close the connection; all events until then are still returned, and no call is lost."""
     connection = Connection(ConnectionLimits(max_events=2))
     calls = [connection.call("M") for _ in range(2)]
     receive_one = connection.receive_data
@@ -662,7 +662,7 @@ def max_events() -> None:
 
 @bound
 def max_outbox() -> None:
-    """With more to send than that, calls are `Busy`, and who wants an answer is cut off; what needs none is taken."""
+    """With a full outbox calls raise `Busy`, and a peer that requests answers is cut off; notifications are taken."""
     connection = Connection(ConnectionLimits(max_outbox=100))
     id = connection.call("M", "x" * 100)
     for out in (connection.call, connection.notify):

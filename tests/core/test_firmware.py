@@ -304,7 +304,7 @@ class TestBadZips:
         assert "lists 3 files, the zip has 2" in refused(bytes(data))
 
     def test_a_file_that_shrinks_while_it_is_read_is_refused(self) -> None:
-        """Somebody else writes to it."""
+        """Another program writes to it."""
 
         class Shrinking(io.BytesIO):
             def read(self, size: int | None = -1, /) -> bytes:

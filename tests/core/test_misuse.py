@@ -265,6 +265,6 @@ def test_a_time_of_a_shadow_that_is_none(now: Any) -> None:
 
 @pytest.mark.parametrize("secret", [None, b"mdd_x", 5, ["mdd_x"]], ids=shown)
 def test_a_secret_that_is_no_text(secret: Any) -> None:
-    """No header, for one: that is nobody, and no crash."""
+    """A missing header, for example, is Unauthenticated, and no crash."""
     with pytest.raises(Unauthenticated):
         identity.hash_token(secret)

@@ -124,7 +124,7 @@ class TestTheTable:
         assert {state for state, _ in UPDATE_TRANSITIONS} == set(LIVE)
 
     def test_every_live_state_has_limits_and_an_arrow_for_them(self) -> None:
-        """An update nobody hears of ends all the same."""
+        """An update without any event ends by its limits."""
         assert set(STATE_LIMITS) == set(LIVE)
         assert all((state, UpdateDeadlinePassed) in UPDATE_TRANSITIONS for state in LIVE)
 
@@ -529,7 +529,7 @@ class TestTransfer:
         assert (update.state, update.reason) == (S.FAILED, f"OTA.Begin: {words} (code -1)")
 
     def test_a_silent_device_is_tried_again_and_then_given_up(self) -> None:
-        """Three chunks of three transfers; it ends TIMED_OUT, because nobody said no."""
+        """Three tries in each of three transfers; it ends TIMED_OUT, because the device never refused."""
         update, calls = after(queued(), Started(OLD)), 0
         while not update.ended:
             step = next_step(update)
@@ -555,7 +555,7 @@ class TestTransfer:
         assert isinstance(next_step(update), Begin)
 
     def test_late_answers_change_nothing(self) -> None:
-        """What answers a call that nobody waits for is ignored."""
+        """The answer to a call that was given up is ignored."""
         update = transferring()
         for late in (BeginAccepted(), EndAccepted(), failed("OTA.Begin"), StepTimedOut("OTA.End")):
             assert after(update, late) is update
@@ -930,7 +930,7 @@ class TestAfterTheReboot:
         assert after(rebooted(), BuildReported(Build(version="1.0", status=0))).state is S.ROLLED_BACK
 
     def test_on_trial_until_committed(self) -> None:
-        """UNCOMMITTED shows until when; OTA.Commit, called by whomever, or a report of it, commits."""
+        """UNCOMMITTED shows until when; OTA.Commit by any caller, or the device's report of it, commits."""
         update = uncommitted()
         assert commit_deadline(update) == NOW + 300
         assert commit_deadline(rebooted()) is None

@@ -316,7 +316,7 @@ class Simulation(RuleBasedStateMachine):
 
     @rule(turns=st.integers(1, 12), reports=st.booleans())
     def things_go_well(self, turns: int, reports: bool) -> None:
-        """Who is away comes back, who is asked answers, who wants to reboot does."""
+        """A device that is away comes back, one that is asked answers, one that has to reboot does."""
         for _ in range(turns):
             if not self.online:
                 self.connect(reports=reports)
@@ -337,7 +337,7 @@ class Simulation(RuleBasedStateMachine):
             case "link drops, call heard" | "link drops, call not heard":
                 update = self.update
                 self.perform(heard=kind == "link drops, call heard", answered=False)
-                self.update = update  # nobody saw how the call ended
+                self.update = update  # the end of the call was not seen
                 self.drop()
             case "link drops":
                 self.drop()
@@ -407,7 +407,7 @@ class Simulation(RuleBasedStateMachine):
         raise AssertionError("time stands still")
 
     def teardown(self) -> None:
-        """Nobody does anything any more: it ends."""
+        """Without further events the update ends."""
         if not hasattr(self, "update"):
             return
         for _ in range(5):

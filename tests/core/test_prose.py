@@ -1,4 +1,4 @@
-"""The prose of the source has subjects: no pronoun in a comment or docstring stands for an unnamed person."""
+"""Prose has subjects, and a name stands for one thing: no pronoun for an unnamed person, no class name twice."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
 
-NOT_YET: frozenset[str] = frozenset()
-"""Folders below `src` that still have free pronouns. Remove an entry as soon as its folder is clean; add none."""
+READ = ("src", "tests", "benchmarks", "docs")
+"""The folders whose programs are read."""
 
 ROLES = (
     "account|admin|administrator|attacker|author|browser|caller|client|developer|device|embedder|maintainer|operator"
@@ -26,6 +27,21 @@ PRONOUN = re.compile(
     rf"\b(?:(?P<never>whoever|whomever|nobody|somebody|everybody|anybody)|(?<!-)(?P<role>(?:{ROLES})s?,?\s+)?whom?)\b",
     re.IGNORECASE,
 )
+
+PRONOUN_NAME = re.compile(
+    rf"(?:\A|_)(?:whoever|nobody|somebody|everybody|anybody|(?P<role>(?:{ROLES})s?_)?whom?)(?=_|\Z)"
+)
+"""In the name of a function; ``a_user_who`` is a person with a role."""
+
+FUNCTION = re.compile(r"^[ ]*(?:async )?def (\w+)", re.MULTILINE)
+
+CLASS = re.compile(r"^[ ]*class (\w+)", re.MULTILINE)
+
+BARE_WORD = re.compile(r"^([A-Z][A-Z0-9]+)(?=:| =)", re.MULTILINE)
+"""A public constant whose name is one word; a type variable has one letter."""
+
+QUICK = re.compile(r"\b[Ww]ho(?:m|ever|mever)?\b|body\b")
+"""What a file with a pronoun has at least. Most files have none, and are not parsed."""
 
 CONSTANT = re.compile(r"(?<!`)`([A-Z][A-Z0-9]*_[A-Z0-9_]+|[A-Z]{3,})`(?!`)")
 """A constant in backquotes, as prose names it; in double ones it is a text, such as an environment variable."""
@@ -67,6 +83,8 @@ def _joined(block: list[tuple[int, str]]) -> tuple[int, str]:
 
 def free_pronouns(source: str) -> list[tuple[int, str]]:
     """Return line and word of each pronoun that refers to no person with a role."""
+    if not QUICK.search(source) or all(found["role"] for found in PRONOUN.finditer(source)):
+        return []
     return sorted(
         (line + text.count("\n", 0, found.start()), found[0].split()[-1])
         for line, text in prose(source)
@@ -75,36 +93,58 @@ def free_pronouns(source: str) -> list[tuple[int, str]]:
     )
 
 
-def folder_of(path: Path) -> str:
-    """Return the folder of a file as `NOT_YET` names it; files directly in a package belong to the package."""
-    folder, *rest = path.relative_to(SOURCE).parts[:-1]
-    return "/".join((folder, *rest[:1]))
-
-
 @cache
-def findings() -> dict[str, list[str]]:
-    """Return the free pronouns of each folder, as FILE:LINE: WORD."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        for line, word in free_pronouns(path.read_text(encoding="utf-8")):
-            found.setdefault(folder_of(path), []).append(f"{path.relative_to(SOURCE.parent)}:{line}: {word}")
-    return found
+def programs(folder: str) -> dict[Path, str]:
+    """Return the text of every Python file in a folder of the project."""
+    return {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / folder).rglob("*.py"))}
 
 
-def test_no_pronoun_stands_for_an_unnamed_person():
+def free_names(source: str) -> list[tuple[int, str]]:
+    """Return line and name of each function whose name has a pronoun that refers to no person with a role."""
+    return [
+        (source.count("\n", 0, found.start(1)) + 1, found[1])
+        for found in FUNCTION.finditer(source)
+        if any(not each["role"] for each in PRONOUN_NAME.finditer(found[1]))
+    ]
+
+
+def shared_names(names: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the names that stand in several places, with these places; takes pairs of a name and its place."""
+    places: dict[str, set[str]] = {}
+    for name, place in names:
+        places.setdefault(name, set()).add(place)
+    return [f"{name}: {', '.join(sorted(found))}" for name, found in sorted(places.items()) if len(found) > 1]
+
+
+@pytest.mark.parametrize("folder", READ)
+def test_no_pronoun_stands_for_an_unnamed_person(folder):
     """A comment or docstring names the caller, the driver, the peer or the operator, or it fails here."""
-    found = [each for folder, lines in findings().items() if folder not in NOT_YET for each in lines]
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {word}"
+        for path, source in programs(folder).items()
+        for line, word in (*free_pronouns(source), *free_names(source))
+    ]
     assert not found, "\n".join(["name the thing or the role:", *found])
 
 
-def test_the_list_of_exceptions_only_shrinks():
-    """A folder that is clean has to leave `NOT_YET`."""
-    assert sorted(NOT_YET - findings().keys()) == []
+def test_a_class_name_stands_for_one_thing():
+    """No two classes of the source have the same name, private ones included."""
+    found = shared_names(
+        (name, str(path)) for path, source in programs("src").items() for name in CLASS.findall(source)
+    )
+    assert not found, "\n".join(["say in the name which of the two it is:", *found])
+
+
+def test_a_constant_carries_its_noun():
+    """A public constant whose name is one word stands in one module; where two need the word, each adds its noun."""
+    sources = programs("src").items()
+    found = shared_names((name, str(path)) for path, source in sources for name in BARE_WORD.findall(source))
+    assert not found, "\n".join(["add the noun:", *found])
 
 
 def test_a_constant_that_prose_names_exists():
     """A constant that was renamed has its new name in comments and docstrings, too."""
-    sources = {path: path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py"))}
+    sources = programs("src")
     nodes = [node for source in sources.values() for node in nodes_of(source)]
     known = {node.id for node in nodes if isinstance(node, ast.Name)}
     known |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
@@ -141,3 +181,25 @@ def test_the_line_of_a_finding():
     """A finding inside a docstring or a block of comments has the line on which the word stands."""
     source = '"""Module.\n\nOf somebody.\n"""\n\n# One.\n# Of nobody.\n'
     assert free_pronouns(source) == [(3, "somebody"), (7, "nobody")]
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("def test_who_waits(): ...", ["test_who_waits"]),
+        ("async def nobody_comes(): ...", ["nobody_comes"]),
+        ("def test_a_device_whose_shadow_is_damaged(): ...", []),
+        ("def test_a_user_who_guesses(): ...", []),
+        ("def test_the_whole(): ...", []),
+    ],
+)
+def test_which_names_are_free(source, names):
+    """A name of a function has a role before its pronoun, or fails."""
+    assert [name for _, name in free_names(source)] == names
+
+
+def test_which_names_are_shared():
+    """Two places count, twice in one does not; a type variable, a private name and two words are no bare constants."""
+    one = "LIMIT = 1\nPAGE: int = 2\n_STEP = 3\nSCAN_PAGE = 4\nT = 5\nclass A:\n    class B: ...\n"
+    assert (BARE_WORD.findall(one), CLASS.findall(one)) == (["LIMIT", "PAGE"], ["A", "B"])
+    assert shared_names([("A", "x"), ("A", "y"), ("B", "x"), ("B", "x")]) == ["A: x, y"]

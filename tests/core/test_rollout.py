@@ -370,7 +370,7 @@ def test_a_rollout_is_stored_and_read():
         Rollout.from_stored({"id": 1})
 
 
-# Who may begin
+# Which devices may begin
 
 
 def test_no_more_at_once_than_the_plan_says():

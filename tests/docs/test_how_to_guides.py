@@ -40,7 +40,7 @@ def served(start, page):
 
 @pytest.fixture
 def as_admin(served):
-    """The environment of somebody who uses that server."""
+    """The environment of a user of that server."""
     return {"MDASH_SERVER": f"http://{served}", "MDASH_USER": ADMIN}
 
 
@@ -147,7 +147,7 @@ def test_the_lines_of_failed_logins_are_as_the_page_says(page, login_lines):
 
 @pytest.mark.parametrize("prefix", ["", "Jan 02 03:04:05 host mdash[42]: "])
 def test_the_filter_for_fail2ban(page, login_lines, tmp_path, prefix):
-    """It finds the address of each failed login, in a file and in the journal's form, and none that somebody forges."""
+    """It finds the address of each failed login, in a file and in the journal's form, and no forged one."""
     code = page("docs/how_to_guides/run_the_server.md").code("fail2ban filter")
     lines = [prefix + line for line in login_lines]
     parser = configparser.RawConfigParser()

@@ -82,7 +82,7 @@ def lamp(demo, start, mdash, tmp_path, monkeypatch):
     with start(f"exec mdash device --id lamp --token {token}", env=demo.variables, cwd=tmp_path) as device:
         device.expect("connected")
         yield name, write
-    mdash(f"mdash devices remove {name}", env=demo.variables)  # the demo is everybody's
+    mdash(f"mdash devices remove {name}", env=demo.variables)  # the tests share the demo
 
 
 def _stands(mdash, demo, name):

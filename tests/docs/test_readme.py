@@ -105,7 +105,7 @@ def test_notify_shows_what_happens(readme, made, start, terminal):
 
 
 def test_the_picture_is_small(readme):
-    """There is one, below 150 KB, and what it shows is said for those who do not see it."""
+    """There is one, below 150 KB, with a text that says what it shows."""
     ((shows, path),) = re.findall(r"!\[(.*?)\]\((.*?)\)", readme.text)
     assert len(shows) > 20
     picture = (ROOT / path).read_bytes()

@@ -291,7 +291,7 @@ def test_every_key_of_the_configuration_is_documented(configuration, cls):
 
 
 def test_the_defaults_of_the_limits_are_the_code_s(configuration):
-    """And for whom they count."""
+    """The page has each default, and whether it holds for admins."""
     table = {row[0].strip("`"): row for row in rows(configuration.section("### Limits"))[1:]}
     for field in attrs.fields(ServerLimits):
         _, default, per, _ = table[field.name]

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_commands_do_what_the_page_says(page, start, welcome, run, folder):
-    """Looked at, rolled out to everybody, shown; then one that waits for an approval, and is stopped."""
+    """A rollout to every device is planned, performed and shown; another one waits for an approval, and is aborted."""
     guide = page(GUIDE)
     with start("exec mdash demo --bind 127.0.0.1:0") as process:
         demo = welcome(process)

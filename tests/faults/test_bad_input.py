@@ -50,7 +50,7 @@ async def alice(make_person: Any, bystander: None) -> Any:
 
 @pytest.fixture
 async def bystander(bob: Any) -> AsyncIterator[None]:
-    """Somebody else's device, connected all the time: after each test here its session is the same, and works."""
+    """Another account's device, connected all the time: after each test its session is the same, and works."""
     async with await bob.connect("bystander") as device:
         yield
         async with bob.calling("POST", "/devices/bystander/rpc/Sys.Ping") as response:
@@ -103,7 +103,7 @@ REQUESTS = [
 async def test_garbage_in_place_of_a_request(
     server: RunningServer, open_raw: Any, bystander: None, server_log: Callable[[], str]
 ) -> None:
-    """It is answered with an error or with nothing, and never with success; nobody can fill the log with it."""
+    """It is answered with an error or with nothing, and never with success; the log is bounded."""
     for data in REQUESTS:
         async with open_raw(server) as raw:
             try:
@@ -142,7 +142,7 @@ async def test_half_a_frame_and_the_end(
 async def test_half_a_frame_and_silence(
     server: RunningServer, open_raw: Any, alice: Any, token: str, frame_bytes: FrameBytes
 ) -> None:
-    """Who begins a frame and never ends it is silent: pings find that out."""
+    """A peer that begins a frame and never ends it counts as silent: pings find that out."""
     async with open_raw(server) as raw:
         await raw.handshake(token)
         await raw.send(frame_bytes(Opcode.TEXT, b'{"method":"Log"}')[:7])
@@ -379,7 +379,7 @@ async def test_hundreds_of_connections_that_say_nothing(server: RunningServer, o
         assert memory() - before < 300 * 2**16
 
 
-# Who does not read
+# Clients that do not read
 
 
 async def test_a_flood_of_pings_whose_pongs_are_not_read(
@@ -420,7 +420,7 @@ async def test_a_flood_of_requests_whose_answers_are_not_read(
 async def test_notifications_that_some_never_read(
     server: RunningServer, open_raw: Any, alice: Any, frame_bytes: FrameBytes
 ) -> None:
-    """10 000 notifications reach who reads, all and in order, while twenty others read nothing and hold no memory."""
+    """A reader gets 10 000 notifications in order while twenty other subscribers read nothing and hold no memory."""
     total = 10_000
     data = _json.encode("x" * 1000)
     async with AsyncExitStack() as stack:
@@ -445,7 +445,7 @@ async def test_notifications_that_some_never_read(
         assert (await alice.http.get("/devices")).status_code == 200
 
 
-# Who comes and goes
+# Devices that come and go
 
 
 async def test_a_client_that_goes_away_in_the_middle_of_an_upload(

@@ -43,7 +43,7 @@ async def servers(
 @pytest.mark.parametrize("servers", STORES, indirect=True)
 @pytest.mark.parametrize("how", ["demote", "remove"])
 async def test_one_of_two_admins_stays(servers: list[RunningServer], how: str) -> None:
-    """One of the two is answered 200; the other one 409, or that it is no admin any more. Who is left can go on."""
+    """One of the two is answered 200; the other one 409, or that it is no admin any more. One admin is left."""
     async with AsyncExitStack() as stack:
 
         async def client(name: str, server: RunningServer) -> httpx.AsyncClient:

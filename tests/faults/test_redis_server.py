@@ -108,7 +108,7 @@ async def test_redis_goes_away_and_comes_back(serving_on, redis, away, back):
     """Killed, or silent: requests fail soon with 503, the health page says why, and sockets are refused with 503.
 
     A device that reports meanwhile is asked to come again; one that is quiet keeps its connection. Within five seconds
-    of the return all of it works, on the sockets that there were: nobody did anything.
+    of the return all of it works by itself, on the sockets that there were.
     """
     async with serving_on(redis) as service:
         http = service.http

@@ -126,7 +126,7 @@ async def test_without_tls_nothing_happens() -> None:
 
 
 async def test_a_closed_terminal_ends_the_server() -> None:
-    """As it ends what else ran in it: there SIGHUP says that nobody is left to press Ctrl-C."""
+    """SIGHUP from a closed terminal ends the server as it ends other programs: Ctrl-C is not possible any more."""
     terminal, inside = pty.openpty()
     try:
         async with serving(stdin=inside) as server:

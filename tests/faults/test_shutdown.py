@@ -187,7 +187,7 @@ async def test_a_server_under_stress_ends_in_time(open_raw: Any, frame_bytes: Ca
 
 
 async def test_a_crash_of_one_handler_leaves_the_process_alive() -> None:
-    """Whoever runs into a bug loses a connection; the others do not notice, and the server still ends in order."""
+    """A handler with a bug costs its client the connection; others go on, and the server still ends in order."""
     async with child_server() as child, child.client() as client:
         async with connect_device(child.device_url, child.tokens["d1"]) as whole:
             for _ in range(3):

@@ -42,7 +42,7 @@ class SteppedSignal:
 class SteppedDocuments:
     """A store in memory that pauses before and after every verb, as one at the other end of a network does.
 
-    Before the verbs that `conflicts` names, somebody else is quicker, so many times.
+    Before the verbs that `conflicts` names another writer is quicker, so many times.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ def interleave(coroutines: Sequence[Coroutine[Any, Any, Any]], choices: Sequence
 
 
 class Left(BaseException):
-    """What a loop throws into a coroutine that nobody waits for any more."""
+    """What a loop throws into a coroutine whose result is not wanted any more."""
 
 
 def stop(coroutine: Coroutine[Any, Any, Any], steps: int, error: BaseException) -> bool:

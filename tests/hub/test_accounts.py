@@ -39,7 +39,7 @@ def valid(tools, accounts, secret):
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 65, "a:b", "-a", "a\n", "\ud800", "é"])
 def test_a_name_that_none_may_have(tools, make, name):
-    """Is refused for a new account, and is nobody's: it never reaches the store as a key."""
+    """It is refused for a new account, and no account is found by it: it never reaches the store as a key."""
     accounts, documents, _ = make()
     with pytest.raises(InvalidInput):
         tools.run(accounts.register(name, "hash"))
@@ -236,7 +236,7 @@ def test_a_key_that_was_removed_is_not_remembered(tools, choices, whole, due):
 
 
 def test_a_key_that_is_in_use_is_not_read_each_time(tools):
-    """Where nobody else writes to the store; where somebody does, it is."""
+    """In a store with one writer it is remembered; with several writers it is read each time."""
     for exclusive, reads in ((True, 0), (False, 2)):
         documents = tools.documents()
         accounts = Accounts(
@@ -294,7 +294,7 @@ def test_a_revocation_that_is_stopped_anywhere(tools, make, what, why):
 
 
 def test_a_name_is_not_free_before_its_account_is_gone(tools, make):
-    """A removal that was stopped: nobody logs in, gets a key or the name, and no admin is counted; until it is done."""
+    """Until a stopped removal is done there is no login, no key and no new account of the name; no admin is counted."""
     accounts, _, _ = make()
     for name in ("root", "alice"):
         tools.run(accounts.register(name, "hash", admin=True))

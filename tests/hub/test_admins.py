@@ -1,4 +1,4 @@
-"""Who is an admin: the last one cannot be lost, whatever happens at the same time or is stopped in the middle."""
+"""The last admin cannot be lost, whatever happens at the same time or is stopped in the middle."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def stored(documents, collection, key):
 
 
 def admins(tools, accounts):
-    """The names of those who may manage accounts."""
+    """The names of the admins."""
     return [account.name for account in tools.run(accounts.all()) if account.admin and not account.removing]
 
 
 def with_admins(tools, *names):
-    """A store with these admins, and the account "carol", who is none."""
+    """A store with these admins, and "carol", an account without that role."""
     documents = tools.documents()
     accounts = make(tools, documents)
     for name in names:
@@ -55,7 +55,7 @@ def with_admins(tools, *names):
     return documents, accounts
 
 
-def test_the_roster_says_who_is_an_admin(tools):
+def test_the_roster_decides_which_accounts_are_admins(tools):
     """What stands in the account itself is a copy."""
     documents, accounts = with_admins(tools, "alice", "bob")
     assert roster(documents) == ["alice", "bob"]
@@ -144,7 +144,7 @@ def test_an_admin_is_left_whatever_happens(tools, acts, choices, stopped):
 @pytest.mark.parametrize("why", [0, 1])
 @pytest.mark.parametrize("act", ["promote carol", "demote bob", "remove bob", "make dave"])
 def test_a_change_that_is_stopped_anywhere(tools, act, why):
-    """Between roster and account, too: the roster holds, nobody is half an admin, and the next try comes to the end."""
+    """Also between roster and account: the roster decides, no account is half an admin, and the next try ends it."""
     for steps in count(1):
         documents, accounts = with_admins(tools, "alice", "bob")
         stopped = tools.stop(ACTS[act](accounts), steps, tools.stops[why]())
@@ -166,7 +166,7 @@ def test_a_change_that_is_stopped_anywhere(tools, act, why):
 
 
 def test_what_is_left_of_an_account_makes_no_admin(tools):
-    """An admin was being made when the server was killed: that counts for nothing, and who gets the name is none."""
+    """An unfinished promotion of a removed account counts for nothing: a new account of the name is no admin."""
     documents, accounts = with_admins(tools, "alice")
     for steps in count(1):
         if "dave" in roster(documents):

@@ -78,8 +78,8 @@ def test_two_processes_move_a_record_once(steps):
 
 
 def test_a_clock_that_was_never_set_moves_nothing():
-    """Also where another machine has stored the record, by a clock that is an hour ahead; but who takes it over does so
-    once: what has not happened yet would count for an hour longer.
+    """Also if another machine stored the record, by a clock an hour ahead; but the node that takes it over moves
+    it once, as events of the future would count for an hour longer.
     """
     machine = Machine()
     clock = machine.clock()

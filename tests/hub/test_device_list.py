@@ -1,4 +1,4 @@
-"""The join of what is registered, who is connected, and the shadows."""
+"""The join of registered devices, their presence and their shadows."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_what_is_an_event(tools: Any, name: str, data: bytes | None, is_event: b
 
 def test_chatter_does_not_push_out_events(tools: Any) -> None:
     """Below the beginning of the account's log, the events are found with their own offsets and times, forwards,
-    backwards, and by who resumes."""
+    backwards, and by a subscriber that resumes."""
     logs = Logs()
     feed = make_feed(logs, keep=1000)
     for n in range(5000):
@@ -131,7 +131,7 @@ def test_events_are_in_order_whatever_is_stored_at_the_same_time(tools: Any, see
 
 
 def test_a_store_that_fails_keeps_them_for_the_next_time(tools: Any) -> None:
-    """The notification itself is stored and told; nobody has to repeat it."""
+    """The notification itself is stored and published; no device has to repeat it."""
     logs = Logs()
     feed = make_feed(logs)
     logs.failing = {EVENTS}
@@ -209,7 +209,7 @@ def test_a_damaged_event_takes_out_itself(tools: Any) -> None:
 
 
 def test_an_account_that_was_removed_leaves_no_events(tools: Any) -> None:
-    """Who gets its name later reads nothing of it."""
+    """A later account of the name reads nothing of it."""
     logs = Logs()
     feed = make_feed(logs)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""The feed: a log per account, and everybody told."""
+"""The feed: a log for each account, and a message to every node."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_an_answer_is_bounded(tools, feed):
 
 @pytest.mark.parametrize("data", [b"1e999", b"9" * 5000, b"[" * 64 + b"]" * 64])
 def test_data_that_no_computer_can_hold(tools, feed, data):
-    """Are JSON all the same, and do not keep anybody from reading the log by name and device."""
+    """They are valid JSON, and the log can still be read by name and device."""
     emit(tools, feed, "odd", data=data)
     emit(tools, feed, "even")
     (frame,) = tools.run(feed.query("alice", LogQuery(device="d1", name="odd")))

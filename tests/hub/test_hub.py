@@ -1,4 +1,4 @@
-"""The hub as a whole: what concerns more than one of its parts, and what it tells those who hold connections."""
+"""The hub as a whole: what concerns several of its parts, and what it tells its observer."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def desired(**state):
 
 
 def test_the_life_of_a_device(tools, make):
-    """What is told, to those who hold connections and to people, from its registration to its removal."""
+    """The calls of the observer, and the notifications, from its registration to its removal."""
     hub, recorder = make()
     token = tools.run(hub.create_device("alice", "d1", "Pump")).token
     tools.run(hub.rename_device(DeviceKey("alice", "d1"), "Lamp"))
@@ -133,7 +133,7 @@ def test_a_device_created_anew_is_empty(tools, make, choices):
 
 
 def test_a_removed_account_leaves_nothing(tools, make):
-    """No device, key or notification, and nobody else's is touched; who takes the name starts from nothing."""
+    """No device, key or notification is left, and no other account's is touched; a new account of the name is empty."""
     hub, recorder = make()
     tokens = {}
     for name in ("al", "alice"):
@@ -183,7 +183,7 @@ def test_a_removal_of_a_device_that_is_stopped_anywhere(tools, make, why):
 
 @pytest.mark.parametrize("why", [0, 1])
 def test_a_removal_of_an_account_that_is_stopped_anywhere(tools, make, why):
-    """Nothing of it is valid, and nobody gets the name, before all of it is gone: which the next try sees to."""
+    """Before all of it is gone nothing of it is valid, and the name is not free; the next try removes the rest."""
     for steps in count(1):
         hub, recorder = make()
         tools.run(hub.accounts.register("al", "hash"))
@@ -284,7 +284,7 @@ def test_every_method_answers_anything(talk, method, params):
 
 
 def test_the_observer_hears_of_a_build(talk, tools):
-    """From a report and from a heartbeat; what a person writes into the shadow is nobody's report."""
+    """From a report and from a heartbeat; what a user writes into the shadow is no report."""
     talk, hub, recorder = talk
     assert not talk.session.introduced
     tools.run(hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"reported": {"ota": {"fw_id": "person"}}}}))
@@ -297,7 +297,7 @@ def test_the_observer_hears_of_a_build(talk, tools):
 
 
 def test_an_unknown_method(talk, tools):
-    """A request is refused, and told to nobody; a notification is told."""
+    """A request is refused, and not notified; a notification is notified."""
     talk, hub, _ = talk
     (error,) = talk.say("No.Such")
     assert isinstance(error, RpcError)
@@ -307,7 +307,7 @@ def test_an_unknown_method(talk, tools):
 
 
 def test_a_storage_that_fails_is_no_answer(talk, tools, monkeypatch):
-    """The error goes to who runs the session: a device that hears nothing of it reports again."""
+    """The error goes to the caller of the session: a device without an answer reports again."""
     talk, hub, _ = talk
 
     async def fail(*args, **options):

@@ -1,4 +1,4 @@
-"""Presence: whoever connected last decides whether a device is online."""
+"""Presence: the newest connection decides whether a device is online."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from mdashcore.identity import DeviceKey
 
 
 def make(tools):
-    """A registry, its store, and who was revoked."""
+    """A registry, its store, and the devices whose tokens were revoked."""
     revoked = []
     documents = tools.documents()
     registry = Registry(
@@ -113,7 +113,7 @@ def test_devices_are_listed_by_account(tools):
 
 @given(choices=st.lists(st.integers(0, 3), max_size=40))
 def test_of_many_registrations_of_an_id_one_succeeds(tools, choices):
-    """Whoever comes at the same time is told so, and has no token."""
+    """The others get an error, and no token."""
     registry, documents, _ = make(tools)
     outcomes = tools.interleave([registry.create("alice", "d1", f"n{n}") for n in range(4)], choices)
     won = [outcome.value for outcome in outcomes if outcome.value]
@@ -141,7 +141,7 @@ def test_at_most_one_token_is_valid(tools, choices, remove):
 
 @given(choices=st.lists(st.integers(0, 4), max_size=60), conflicts=st.integers(0, 5))
 def test_changes_at_the_same_time_are_both_kept(tools, choices, conflicts):
-    """A new name and a new token, whoever writes first, and however often somebody else is quicker."""
+    """A new name and a new token are both kept, in either order, and however often another writer is quicker."""
     registry, documents, _ = make(tools)
     tools.run(registry.create("alice", "d1"))
     documents.conflicts = conflicts

@@ -114,7 +114,7 @@ def test_a_restart_between_two_checks_starts_anew(tools):
 
 
 def test_an_account_of_which_nothing_is_heard_any_more(tools):
-    """Its notifications go as well; nobody else's do."""
+    """Its notifications go as well; those of other accounts stay."""
     store = Store(tools, accounts=("alice", "bob"))
     store.emit(1000, account="alice")
     store.emit(1100, account="bob")
@@ -133,7 +133,7 @@ def test_a_clock_that_was_wrong_costs_no_young_notification(tools):
 
 
 def test_what_comes_between_the_look_and_the_removal_stays(tools):
-    """Somebody else appends just then."""
+    """Another node appends just then."""
     store = Store(tools)
     store.emit(1000)
     trim = store.logs.trim

@@ -1,4 +1,4 @@
-"""Rollouts that several processes drive while people stop them: whoever comes in between whatever, nothing is a lie."""
+"""Rollouts that several processes drive while users stop them: in every order of steps what is stored is true."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def place(tools):
 
 
 CUTS = range(0, 160, 2)
-"""After how many steps of the one process somebody else has the word."""
+"""The numbers of steps of the one process after which the other one runs."""
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -168,7 +168,7 @@ def test_what_is_aborted_is_over(tools, place, cut):
 
 
 def test_giving_up_at_the_deadline_takes_two_steps(tools, place):
-    """ABORTING is stored and told before ABORTED: who lets a device begin just then sees it."""
+    """ABORTING is stored and notified before ABORTED: a process that begins a device just then sees it."""
     tools.run(place.open(timeout=3600))
     run = tools.run(place.drive())
     place.clock.now += 3601
@@ -185,7 +185,7 @@ def test_giving_up_at_the_deadline_takes_two_steps(tools, place):
 
 
 def test_a_short_pause_costs_no_device_its_turn(tools, place):
-    """What a pause took out of a queue begins again, though it went on before anybody heard of that."""
+    """An update that a pause took out of a queue begins again, though the resume came before any node noticed."""
     tools.run(place.open(devices=["d0"]))
     run = tools.run(place.drive("d0"))
     run._starter.leaves = True
@@ -240,7 +240,7 @@ def test_a_decision_is_told_when_the_store_is_back(tools, place):
 
 
 def test_clocks_that_differ_skip_no_device_that_begins(tools, place):
-    """An older update by a clock that is ahead is not one that has come in between; not while somebody may begin."""
+    """An older update, stored by a clock that is ahead, does not count as a newer one while devices may begin."""
     tools.run(place.open(devices=["d0"]))
     place.clock.now += 30
     tools.run(place.hub.updates.create(DeviceKey("alice", "d0"), "ota_before", IMAGE))

@@ -114,7 +114,7 @@ async def test_a_resume_forgives_what_has_failed_until_then(hub):
 
 
 async def test_two_people_at_once(tools):
-    """Of two who pause, one does; of one who aborts and one who resumes, each sees what the other has done."""
+    """Of two pauses one counts; of an abort and a resume, each request sees the result of the other."""
     backend = tools.backend()
     hub = Hub(backend, now=lambda: NOW, monotonic=lambda: NOW, entropy=tools.entropy(), signal=tools.signal)
     tools.run(hub.accounts.register("alice", "hash"))

@@ -43,7 +43,7 @@ def test_a_store_that_only_reads_fails_no_request(tools):
 
 
 def test_of_too_many_the_one_not_used_for_longest_ends(tools):
-    """Not the one that was opened first, if somebody is at work with it; and what it had opened is closed."""
+    """It is not the one that was opened first, if that is in use; and the sockets that it had opened are closed."""
     sessions, first, _, revoked, clock = make(tools)
     sessions._most = 3
     _, account = tools.run(sessions.authenticate(first.secret))

@@ -1,4 +1,4 @@
-"""Shadows in a store: one version a time, whoever writes."""
+"""Shadows in a store: one version at a time, with any number of writers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_new_shadow(tools, make):
 
 
 def test_an_update_is_stored_and_told(tools, make):
-    """To whoever asked, to the listeners, and in the log; the store gives it back as it was."""
+    """The caller, the observer and the log get it; the store gives it back as it was."""
     desk = make()
     change = tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(on=True)))
     assert (change.version, desk.changes) == (1, [change])
@@ -89,7 +89,7 @@ def test_an_update_is_stored_and_told(tools, make):
     ],
 )
 def test_a_refused_update_changes_nothing(tools, make, document, error):
-    """Not the store, the log or the version; nobody hears of it."""
+    """The store, the log and the version stay, and there is no notification."""
     desk = make(ShadowLimits(max_bytes=100))
     tools.run(desk.one.update(DeviceKey("alice", "d1"), desired(n=1)))
     puts = desk.documents.puts
@@ -215,7 +215,7 @@ def test_a_store_that_never_takes_a_write_is_at_fault(tools, make):
 
 @given(choices=st.lists(st.integers(0, 9), max_size=200))
 def test_the_writers_of_one_node_have_their_turns_in_order(tools, make, choices):
-    """However the store delays whom: none is overtaken, none meets another version, and what is told is in order."""
+    """However the store delays each: none is overtaken, none meets another version, and notifications are in order."""
     desk = make()
     outcomes = tools.interleave([desk.one.update(DeviceKey("alice", "d1"), desired(n=n)) for n in range(10)], choices)
     assert not [outcome.error for outcome in outcomes if outcome.error]
@@ -226,7 +226,7 @@ def test_the_writers_of_one_node_have_their_turns_in_order(tools, make, choices)
 
 
 def test_the_first_to_come_is_the_first_to_write(tools, make):
-    """Whoever takes how long to be woken."""
+    """However long each task takes to be woken."""
     desk = make()
     updates = [desk.one.update(DeviceKey("alice", "d1"), desired(n=n)) for n in range(5)]
     for update in updates:

@@ -1,4 +1,4 @@
-"""Who a request is from: API keys, names with passwords, and what a wrong one costs."""
+"""The account of a request: API keys, names with passwords, and what a wrong one costs."""
 
 from __future__ import annotations
 
@@ -191,21 +191,21 @@ async def test_wrong_passwords_lock_the_name(alice, bob, monkeypatch):
 
 
 async def test_health_needs_no_credentials_and_tells_nothing(alice, server):
-    """Whoever asks learns that the server works, and nothing of anybody's devices."""
+    """Any client learns that the server works, and nothing of any device."""
     async with await alice.connect("d1"), httpx.AsyncClient(verify=False) as client:
         answer = await client.get(f"{server.url}/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 async def test_a_body_without_credentials_is_not_waited_for(server, open_raw):
-    """Who is nobody gets 401 as soon as the head is there: no memory is given to the body."""
+    """A request without credentials gets 401 as soon as its head is there: no memory is given to the body."""
     async with open_raw(server) as raw:
         await raw.send(b"POST /api/v2/devices HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
         assert (await raw.response()).status == 401
 
 
 async def test_guesses_do_not_shut_out_a_known_user(alice, anyone, password):
-    """A login that was right a moment ago goes on while somebody's guesses lock the name."""
+    """A login that was right a moment ago goes on while a stranger's guesses lock the name."""
     url = f"{alice.server.url}/api/v2/me"
     assert (await anyone.get(url, auth=("alice", password))).status_code == 200
     for guess in range(12):

@@ -30,7 +30,7 @@ TAKERS = {
     ("POST", "/api/v2/logout"),
     ("PUT", "/api/v2/me/password"),
 }
-"""Who reads a body. Images are read elsewhere."""
+"""The endpoints that read a body. Images are read elsewhere."""
 
 
 def test_which_routes_take_a_body() -> None:
@@ -98,7 +98,7 @@ async def test_the_body_that_waits_the_longest_goes_first() -> None:
 
 
 async def test_a_body_for_which_there_is_no_room_is_refused() -> None:
-    """Where the others are complete: they are given up by nobody, and count until they are answered."""
+    """Bodies that are complete are not given up: they count until they are answered."""
     bodies = Bodies(100)
     answered = trio.Event()
     async with trio.open_nursery() as nursery:

@@ -65,7 +65,7 @@ async def service(request, tmp_path):
 
 async def until(condition):
     with trio.fail_after(30):
-        while not await condition():  # noqa: ASYNC110 - a store tells nobody
+        while not await condition():  # noqa: ASYNC110 - a store has no events
             await trio.sleep(0.01)
 
 

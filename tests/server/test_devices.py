@@ -45,7 +45,7 @@ def parsed(text):
 
 
 async def test_a_device_gets_an_id_and_a_token(alice):
-    """Without an id a device gets one, which is its name too, and a token that nobody can guess."""
+    """Without an id a device gets one, which is its name too, and a token that cannot be guessed."""
     response = await alice.http.post("/devices")
     device = response.json()
     assert response.status_code == 201
@@ -344,7 +344,7 @@ async def test_a_large_fleet_is_listed_without_stopping_others(alice, monkeypatc
 
 
 class Gate:
-    """Holds whoever has just written to a store, as a slow disk does."""
+    """Delays the tasks that have just written to a store, as a slow disk does."""
 
     def __init__(self, monkeypatch, documents, verb, collection):
         self.written, self.open = trio.Event(), trio.Event()
@@ -373,7 +373,7 @@ class Gate:
 @pytest.mark.parametrize("instant", [False])
 @pytest.mark.parametrize("query", ["", "?access_token=x"])
 async def test_a_shadow_update_goes_on_without_its_client(alice, monkeypatch, open_raw, query):
-    """In either lane: what is stored is told, to the device and to who listens."""
+    """In either lane: the device and the subscribers get what is stored."""
     async with await alice.connect("d1") as device:
         await alice.told("online", "d1")
         documents = alice.server.service.hub.backend.documents

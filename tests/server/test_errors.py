@@ -227,7 +227,7 @@ async def fail(*args, **options):
 
 @pytest.mark.parametrize("part", ["presence.claim", "registry.get", "shadows.get", "feed.emit"])
 async def test_a_device_whose_connection_cannot_be_stored_comes_again(alice, monkeypatch, part):
-    """It is told to try again later: what waits for it would not be pushed, and nobody would know that it is online."""
+    """It is told to try again later: without the record no delta would be pushed, and it would be shown as offline."""
     monkeypatch.setattr(background, "STORAGE_BACKOFF", Backoff(first=0.01, most=0.01))
     token = await alice.register("d1")
     name, _, verb = part.partition(".")

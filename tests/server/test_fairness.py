@@ -22,7 +22,7 @@ class Turns:
         return self
 
     async def give_way(self):
-        """Nobody waits here."""
+        """Return immediately."""
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ async def test_a_coding_alone_is_right(server, alice, open_raw):
 @every_row("second", ["Bearer KEY", "Basic eDp5", ""])
 @every_row("ours_first", [True, False])
 async def test_two_credentials(server, alice, d1, open_raw, path, second, ours_first):
-    """Two Authorization headers name nobody, in either order, also where both are the same."""
+    """Two Authorization headers authenticate no account, in either order, also where both are the same."""
     values = [f"Bearer {alice.key}", second.replace("KEY", alice.key)]
     fields = "".join(f"Authorization: {value}\r\n" for value in (values if ours_first else reversed(values)))
     async with open_raw(server) as raw:
@@ -116,7 +116,7 @@ REFUSED = {
 @every_row("name", REFUSED)
 async def test_the_answer_to_a_refused_request_is_not_lost(server, open_raw, name, secure, more, tls_server):
     """However much follows in the same packet: one answer, with a reason in JSON, and then the end of the connection. A
-    connection that is closed over bytes that nobody has read is reset, and the client may never see the answer."""
+    connection that is closed over unread bytes is reset, and the client may never see the answer."""
     running, context = tls_server if secure else (server, None)
     async with open_raw(running, context=context) as raw:
         with suppress(trio.BrokenResourceError):

@@ -323,7 +323,7 @@ async def test_a_head_that_is_too_large_is_refused(
 async def test_a_slow_head_times_out(
     autojump_clock: Any, server: RunningServer, open_raw: Any, beginning: bytes, patience: float
 ) -> None:
-    """Who connects and does not ask for anything is sent away."""
+    """A client that connects and sends no request is sent away."""
     autojump_clock.autojump_threshold = 0.02  # what is sent to a socket is there within that
     async with open_raw(server, patience=100) as raw:
         started = trio.current_time()
@@ -687,7 +687,7 @@ async def test_ipv6_is_served() -> None:
 
 @asynccontextmanager
 async def bare_service() -> AsyncIterator[Service]:
-    """A service that nobody serves yet."""
+    """A service without a gateway yet."""
     async with open_backend("memory://") as backend:
         async with open_node(Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)) as node:
             yield Service(node)

@@ -31,7 +31,7 @@ def instant(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def node_settings() -> NodeSettings:
-    """Nobody asks a device what it runs, or for a sign of life, while a test goes on."""
+    """The node sends a device no pings, and does not ask what it runs, while a test goes on."""
     return NodeSettings(introduction_delay=10_000, ping_interval=10_000)
 
 
@@ -166,7 +166,7 @@ async def test_a_device_that_goes_ends_its_calls(server: RunningServer, open_raw
 async def test_no_error_of_a_device_ends_its_connection(
     server: RunningServer, open_raw: Any, alice: Any, device: Any, error: str
 ) -> None:
-    """Whatever it calls an error: somebody else's request is answered, and the next one, too."""
+    """Whatever it raises: another client's request is answered, and the next one, too."""
     async with open_raw(server) as raw:
         await raw.send(call(alice.key))
         request = await device.expect("Echo")
@@ -225,7 +225,7 @@ async def test_a_defect_in_a_handler_ends_one_connection(
 async def test_each_call_has_its_own_time(
     autojump_clock: Any, server: RunningServer, open_raw: Any, alice: Any, device: Any, calls: Callable[[], int]
 ) -> None:
-    """Shorter ones after longer ones, and longer than an idle connection is kept; what comes late is for nobody."""
+    """Shorter ones after longer ones, and longer than an idle connection is kept; a late answer is ignored."""
     autojump_clock.autojump_threshold = 0.02
     async with open_raw(server, patience=200) as raw:
         late = []

@@ -1,6 +1,6 @@
 """Two accounts, with devices of the same id: nothing of one is visible to the other, or changed by it.
 
-`ROUTES` has every endpoint of the app; a test fails where one is missing, so that whoever adds an endpoint says here
+`ROUTES` has every endpoint of the app; a test fails if one is missing, so that the author of an endpoint says here
 what a stranger gets of it.
 """
 
@@ -104,7 +104,7 @@ async def test_every_route_is_here(server):
 
 
 class Home:
-    """One person with a device of the id that everybody's has, a listener, and a bit of everything that there is."""
+    """One person with a device, of an id that all accounts have, a subscriber, and a bit of all that there is."""
 
     def __init__(self, person, mark):
         self.person = person
@@ -199,7 +199,7 @@ async def test_the_same_id_is_another_device(homes, route):
 
 @pytest.mark.parametrize("route", OWN)
 async def test_what_is_anothers_does_not_exist(homes, route):
-    """For an id that only alice has, bob gets the very answer that he gets for one that nobody has."""
+    """For an id that only alice has, bob gets the very answer that he gets for an unknown one."""
     hers, his = homes
     before = await hers.stored()
     answers = [

@@ -57,7 +57,7 @@ async def test_what_is_no_key_is_refused(alice):
 
 
 async def test_keys_are_kept_as_hashes(alice, key, anyone, server_log):
-    """Whoever reads the whole store, or the server's log, cannot act with what is there."""
+    """A reader of the whole store, or of the server's log, finds no key that works."""
     _, secret = key
     await alice.http.get("/devices", headers=bearer(secret))
     assert (await anyone.get(f"/devices?access_token={secret}")).status_code == 200

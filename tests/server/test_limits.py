@@ -72,7 +72,7 @@ async def test_notification_sockets_beyond_the_limit(small, open_raw):
             assert (refused.status, json.loads(refused.body)["error"]["limit"]) == (429, "subscribers")
             assert "retry-after" in refused.headers
         assert ada.server.service.node.subscribers.of("bob") == 1
-    while ada.server.service.node.subscribers.of("bob"):  # noqa: ASYNC110 - the connection's end tells nobody here
+    while ada.server.service.node.subscribers.of("bob"):  # noqa: ASYNC110 - the connection's end is no event here
         await trio.sleep(0.01)
     async with open_raw(ada.server) as third:
         assert (await third.handshake(key, path="/api/v2/notify")).status == 101
@@ -94,7 +94,7 @@ async def test_a_page_is_told_why_its_socket_is_refused(small, open_raw):
 
 
 async def test_ones_own_use(small):
-    """Each limit with its value, for whom it counts, and what the account has of it."""
+    """Each limit with its value, the accounts that it holds for, and what the account has of it."""
     _, bob = small
     await bob.post("/devices", json={"id": "d1"})
     await bob.post("/devices/d1/ota?queue=1", content=b"x" * 10)

@@ -56,7 +56,7 @@ async def test_a_long_list_comes_in_chunks(alice, fleet):
 
 
 async def test_a_head_costs_no_list(alice, fleet, monkeypatch):
-    """It has the fields of the answer, but for a length that nobody knows yet."""
+    """It has the fields of the answer, but for the length, which is not known yet."""
     monkeypatch.setattr(type(fleet.device_list), "select", lambda *_, **__: pytest.fail("listed"))
     answer = await alice.http.head("/devices")
     assert (answer.status_code, answer.content) == (200, b"")

@@ -77,7 +77,7 @@ def test_a_success_is_not_counted():
 
 
 def test_attempts_fade():
-    """After some minutes nobody knows any more that there was a mistake."""
+    """After some minutes a mistake is forgotten."""
     queue = LoginQueue()
     for _ in range(8):
         queue.count(Ticket("a", "x"), 0.0)

@@ -1,4 +1,4 @@
-"""``/metrics``: what a server is doing, for Prometheus: to those who may read it, and counted rightly."""
+"""``/metrics``, for Prometheus: what a server does is counted rightly, and shown to clients that may read it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_off_unless_configured(server: Any, anyone: httpx.AsyncClient) -> 
 @pytest.mark.parametrize("configured", [{"metrics_token": TOKEN, "root_path": "/mdash"}], ids=["token"])
 @pytest.mark.parametrize("settings", [None], ids=["configured"])
 async def test_with_a_token(server: Any, alice: Any, anyone: httpx.AsyncClient) -> None:
-    """On the port of the server, to those who have the token; an API key is none."""
+    """On the port of the server, to clients with the token; an API key is none."""
     url = f"{server.url}/metrics"
     right = {"Authorization": f"Bearer {TOKEN}"}
     for headers, status in (

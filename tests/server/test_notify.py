@@ -70,7 +70,7 @@ async def test_a_listener_hears_from_the_handshake_on(alice):
 
 
 async def test_the_stream_is_read_only(alice, open_raw, frame_bytes):
-    """Whatever a subscriber sends, garbage and calls too, is not heeded, and harms nobody."""
+    """Whatever a subscriber sends, garbage and calls too, is ignored, and harms no connection."""
     await alice.register("d1")
     async with alice.listen() as ear:
         for frame in ({"id": 1, "method": "Dash.Shadow.Get"}, "garbage", {"name": "online", "id": "d1"}, [] * 5):
@@ -89,7 +89,7 @@ async def test_every_listener_hears_everything(alice):
             assert [(await ear.hear())["name"] for _ in range(50)] == [f"n{n}" for n in range(50)]
 
 
-# Who may listen
+# Which clients may subscribe
 
 
 async def test_every_kind_of_credentials(alice, password, open_raw):

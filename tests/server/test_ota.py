@@ -582,7 +582,7 @@ async def test_a_virtual_device_is_updated_and_committed(alice, virtual, blobs):
 
 @pytest.mark.parametrize("cause", ["time", "reboot", "revert"])
 async def test_a_virtual_device_rolls_back(alice, virtual, cause):
-    """Nobody commits in time, or it reboots before, or is told to: it runs the old build again, and says so."""
+    """Without a commit in time, after a reboot before it, or on request the device runs the old build, and says so."""
     query = "?commit_timeout=1" if cause == "time" else ""
     async with alice.listen() as ear:
         assert (await alice.http.post(f"/devices/d1/ota{query}", content=image())).content == b"true"

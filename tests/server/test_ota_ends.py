@@ -143,7 +143,7 @@ async def ends_as(person, state):
 
 
 async def test_committed_by_a_health_check(alice, lamp, upload):
-    """Nobody but the server commits: it is there for a second, and answers."""
+    """The server commits by itself: the device is there for a second, and answers."""
     await lamp.on()
     async with ends_as(alice, UpdateState.COMMITTED):
         assert (await upload(commit="auto", commit_after=1)).content == b"true"
@@ -160,7 +160,7 @@ async def test_committed_by_itself(alice, lamp, upload):
 
 @pytest.mark.parametrize("cause", ["OTA.Revert", "commit time-out", "power cut"])
 async def test_rolled_back(alice, lamp, upload, cause):
-    """On request, because nobody commits, or because any reboot before the commit does it."""
+    """On request, without a commit in time, or by a reboot before the commit."""
     await lamp.on()
     async with ends_as(alice, UpdateState.ROLLED_BACK):
         async with ends_as(alice, UpdateState.UNCOMMITTED):
@@ -259,7 +259,7 @@ async def test_canceled_in_the_queue(alice, upload):
 
 @pytest.mark.parametrize("method", ["OTA.Begin", "OTA.Write"])
 async def test_canceled_in_the_transfer(alice, lamp, upload, method):
-    """Who uploaded is told, and the device hears no more of it."""
+    """The upload is answered, and the device hears no more of it."""
     await lamp.on()
     held = lamp.device.hold(method)
     async with (
@@ -304,7 +304,7 @@ async def test_too_late_to_cancel(alice, lamp, upload):
 
 
 async def test_a_device_that_drops_out_goes_on_at_the_offset(alice, lamp, upload):
-    """Three times in one transfer, while nobody waits; one OTA.Begin, and no chunk twice but the one on its way."""
+    """Three times in one transfer, without a waiting client; one OTA.Begin, and no chunk twice but that on its way."""
     await lamp.on()
     data = image(40_000)
     async with ends_as(alice, UpdateState.COMMITTED):
@@ -338,7 +338,7 @@ async def test_a_power_cut_begins_the_transfer_again(alice, lamp, upload):
 
 @pytest.mark.parametrize(("heard", "end"), [(False, UpdateState.ROLLED_BACK), (True, UpdateState.UNCOMMITTED)])
 async def test_a_power_cut_while_the_image_is_checked(alice, lamp, upload, heard, end):
-    """Nobody knows whether the device has taken OTA.End: the build that it comes back with decides."""
+    """It is unknown whether the device has taken OTA.End: the build that it comes back with decides."""
     await lamp.on()
     held = lamp.device.hold("OTA.End")
     async with ends_as(alice, end):

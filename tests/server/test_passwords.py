@@ -189,7 +189,7 @@ async def test_passwords_are_argon2id_with_the_library_s_cost():
     assert 1 <= check_threads() <= passwords.MAX_THREADS
 
 
-# What a check costs whom
+# The cost of a check for other logins
 
 
 async def test_an_unknown_name_costs_the_same_work():
@@ -214,7 +214,7 @@ async def test_an_unknown_name_costs_the_same_work():
     ],
 )
 async def test_what_can_be_no_login_costs_nothing(name, password):
-    """No check, and no place in memory: it pushes out nobody's lock, and locks nobody."""
+    """It costs no check and no memory: it pushes out no lock, and makes none."""
     hasher = Hasher()
     _, checker = await make(hasher)
     for _ in range(3 * MAX_FAILURES):
@@ -264,7 +264,7 @@ async def test_a_login_does_not_wait_for_ever(monkeypatch):
 
 
 async def test_a_login_that_is_given_up_passes_its_turn_on():
-    """A client that goes away while it waits, or just as its turn comes, keeps nobody else waiting."""
+    """A client that goes away while it waits, or just as its turn comes, delays no other login."""
     _, checker = await make(Hasher(0.02), threads=1)
     outcomes = []
 
@@ -302,7 +302,7 @@ async def test_a_refusal_takes_its_time(autojump_clock, monkeypatch):
 
 
 async def test_a_lock_holds_for_address_and_name(autojump_clock):
-    """Ten wrong ones; then nobody there gets in by that name for a minute, and everybody else does."""
+    """After ten wrong ones no login by that name succeeds there for a minute; all other logins do."""
     hasher = Hasher()
     _, checker = await make(hasher)
     assert await guess(checker, MAX_FAILURES + 3) == ["Unauthenticated"] * MAX_FAILURES + ["Busy"] * 3
@@ -318,7 +318,7 @@ async def test_a_lock_holds_for_address_and_name(autojump_clock):
 
 
 async def test_failures_long_ago_do_not_count(autojump_clock):
-    """Nine mistakes on Monday and one on Tuesday lock nobody."""
+    """Nine mistakes on Monday and one on Tuesday make no lock."""
     _, checker = await make(Hasher())
     for _ in range(3):
         assert await guess(checker, MAX_FAILURES - 1) == ["Unauthenticated"] * (MAX_FAILURES - 1)
@@ -410,7 +410,7 @@ async def test_what_is_remembered_opens_nothing_elsewhere():
 
 
 async def test_what_is_kept_of_failures_is_bounded(monkeypatch):
-    """Names that nobody has push out older ones; there are fewer checks in a minute than places."""
+    """Unknown names push out older ones; there are fewer checks in a minute than places."""
     monkeypatch.setattr(login_failures, "MAX_TRACKED", 5)
     monkeypatch.setattr(login_failures, "MAX_KNOWN_NAMES", 2)
     monkeypatch.setattr(login_failures, "MAX_KNOWN_NETWORKS", 3)

@@ -133,7 +133,7 @@ NO_JSON = [
 
 
 async def test_params_that_are_no_json_are_refused(alice, device):
-    """With 400 and a reason; the device hears nothing of it, and neither does anybody else."""
+    """With 400 and a reason; neither the device nor any subscriber hears of it."""
     async with alice.listen() as ear:
         for body in NO_JSON:
             answer = await alice.http.post("/devices/d1/rpc/X", content=body)
@@ -382,7 +382,7 @@ async def test_a_batch_is_bounded(alice, device):
 
 
 async def test_a_frame_for_a_device_that_is_not_there(alice, device):
-    """404 for an unknown device; 503 and 504 in a frame, so that who speaks JSON-RPC sees its id again."""
+    """404 for an unknown device; 503 and 504 in a frame, so that a JSON-RPC client sees its id again."""
     frame = b'{"id":7,"method":"X"}'
     assert (await alice.http.post("/devices/d9/rpc", content=frame)).status_code == 404
     await alice.register("d2")

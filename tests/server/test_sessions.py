@@ -36,8 +36,8 @@ def set_cookie(response):
     return SimpleCookie(response.headers["set-cookie"])[SESSION_COOKIE]
 
 
-async def who(anyone, cookie):
-    """Whom the server takes the cookie's browser for."""
+async def user_of_cookie(anyone, cookie):
+    """The user that the server finds by the cookie."""
     return (await anyone.get("/session", headers=cookie)).json()["user"]
 
 
@@ -48,7 +48,7 @@ def notify(server, **headers):
 
 
 async def test_a_session_is_its_user(alice, anyone, password):
-    """Who logs in reads what is theirs, as with a key; who is not logged in is told so without an error."""
+    """A user who logs in reads what is theirs, as with a key; without a session the answer says so."""
     await alice.register("d1")
     cookie = await log_in(anyone, "alice", password)
     assert (await anyone.get("/session", headers=cookie)).json() == {"user": "alice", "admin": False}
@@ -144,7 +144,7 @@ async def test_a_foreign_page_cannot_log_in(alice, anyone, password):
 
 
 async def test_a_key_goes_before_a_cookie(alice, bob, anyone, password):
-    """Who sends Authorization means it, and needs no page."""
+    """A request with an Authorization header uses it, and needs no page."""
     cookie = await log_in(anyone, "alice", password)
     assert (await bob.http.get("/me", headers=cookie)).json()["name"] == "bob"
     assert (await bob.http.post("/devices", json={"id": "d2"}, headers=cookie)).status_code == 201
@@ -160,7 +160,7 @@ async def test_logout_ends_one_session(alice, anyone, password, origin):
         assert (await mine.wait_closed())[0] == 1008
         await alice.register("d1")
         assert (await other.receive())["name"] == "created"
-    assert (await who(anyone, first), await who(anyone, second)) == (None, "alice")
+    assert (await user_of_cookie(anyone, first), await user_of_cookie(anyone, second)) == (None, "alice")
     assert (await anyone.post("/logout", headers=first | origin)).status_code == 401
     assert (await alice.http.post("/logout")).status_code == 400
 
@@ -173,17 +173,17 @@ async def test_a_new_password_ends_every_session(alice, root, anyone, password, 
         answer = await anyone.put("/users/alice", json={"password": password}, headers=roots | origin)
         assert answer.status_code == 200
         assert (await socket.wait_closed())[0] == 1008
-    assert [await who(anyone, cookie) for cookie in (*cookies, roots)] == [None, None, "root"]
+    assert [await user_of_cookie(anyone, cookie) for cookie in (*cookies, roots)] == [None, None, "root"]
 
 
 async def test_a_removed_user_s_sessions_are_gone(alice, root, anyone, password, origin):
-    """With the account; who gets its name later gets none of them."""
+    """They end with the account; a later account of the name gets none of them."""
     cookie, roots = await log_in(anyone, "alice", password), await log_in(anyone, "root", password)
     assert (await anyone.delete("/users/alice", headers=roots | origin)).status_code == 200
     keys = [document.key async for document in alice.server.service.hub.backend.documents.scan("sessions")]
     assert [key.partition("/")[0] for key in keys] == ["root"]
     await anyone.post("/users", json={"name": "alice", "password": password}, headers=roots | origin)
-    assert await who(anyone, cookie) is None
+    assert await user_of_cookie(anyone, cookie) is None
 
 
 async def test_a_client_that_guesses_is_locked_out(alice, anyone, password):
@@ -258,7 +258,7 @@ async def test_a_wall_clock_that_is_set_ends_no_session(alice, monkeypatch, step
 
 
 async def test_after_a_restart_what_is_stored_decides(alice, monkeypatch):
-    """By the wall clock of then: a machine that boots years ahead knows nobody, one that boots in 1970 everybody."""
+    """The wall clock decides: on a machine that boots years ahead no session is valid, in 1970 all are."""
     hub = alice.server.service.hub
     account = await hub.accounts.get("alice")
     secret = (await hub.sessions.create(account)).secret
@@ -288,7 +288,7 @@ async def test_an_account_has_only_so_many_sessions(alice):
 
 
 async def test_a_socket_ends_with_its_session(alice, anyone, password, origin, monkeypatch):
-    """Also where time ends it, which nobody tells: the gateway looks now and then."""
+    """Also if time ends the session, which is no event: the gateway checks now and then."""
     monkeypatch.setattr(handshakes, "SESSION_CHECK", 0.05)
     cookie = await log_in(anyone, "alice", password)
     hub = alice.server.service.hub
@@ -322,7 +322,7 @@ async def test_a_storage_that_fails_is_told_to_a_socket_of_a_session(
 
 
 async def test_logging_out_everywhere(alice, bob, anyone, password, origin):
-    """Ends all sessions of the account and what they opened, and nobody else's; what is no request for it, none."""
+    """Ends all sessions of the account and what they opened, and no others; a malformed request ends none."""
     mine, other = [await log_in(anyone, "alice", password) for _ in range(2)]
     stranger = await log_in(anyone, "bob", password)
     for body in ({"everywhere": 1}, {"every": True}):
@@ -331,7 +331,7 @@ async def test_logging_out_everywhere(alice, bob, anyone, password, origin):
         answer = await anyone.post("/logout", json={"everywhere": True}, headers=mine | origin)
         assert (answer.status_code, answer.json(), set_cookie(answer).value) == (200, True, "")
         assert (await socket.wait_closed())[0] == 1008
-    assert [await who(anyone, cookie) for cookie in (mine, other, stranger)] == [None, None, "bob"]
+    assert [await user_of_cookie(anyone, cookie) for cookie in (mine, other, stranger)] == [None, None, "bob"]
     assert (await alice.http.get("/me")).status_code == 200
 
 
@@ -345,7 +345,7 @@ async def test_changing_one_s_password(alice, anyone, password, origin):
         assert (await socket.wait_closed())[0] == 1008
     anyone.cookies.clear()
     fresh = {"Cookie": f"{SESSION_COOKIE}={set_cookie(answer).value}"}
-    assert [await who(anyone, cookie) for cookie in (mine, other, fresh)] == [None, None, "alice"]
+    assert [await user_of_cookie(anyone, cookie) for cookie in (mine, other, fresh)] == [None, None, "alice"]
     assert (await anyone.get("/me", auth=("alice", password))).status_code == 401
     assert (await anyone.get("/me", auth=("alice", "another one"))).status_code == 200
     assert (await alice.http.get("/me")).status_code == 200
@@ -369,4 +369,4 @@ async def test_a_new_password_needs_the_old_one(alice, anyone, password, origin)
         answer = await anyone.put("/me/password", json={"old": "guess", "new": "x"}, headers=cookie | origin)
         statuses.append(answer.status_code)
     assert statuses == [403] * MAX_FAILURES + [429]
-    assert await who(anyone, cookie) == "alice"
+    assert await user_of_cookie(anyone, cookie) == "alice"

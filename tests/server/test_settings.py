@@ -166,7 +166,7 @@ async def test_a_notification_whose_data_are_no_json(data):
 
 @pytest.mark.parametrize("secret", [None, b"mdd_x", 5, ""], ids=repr)
 async def test_credentials_that_are_none(secret):
-    """Whatever is authenticated: that is nobody."""
+    """They are Unauthenticated, whatever is asked for."""
     async with open_backend("memory://") as backend:
         hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
         for authenticate in (hub.registry.authenticate, hub.accounts.authenticate_key, hub.sessions.authenticate):

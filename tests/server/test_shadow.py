@@ -169,7 +169,7 @@ async def test_a_delta_is_pushed_at_once(device, update):
     frame = await device.expect("Shadow.Delta")
     assert "id" not in frame
     assert frame["params"] == {"state": {"on": True, "level": 3}, "version": 1, "timestamp": answer["timestamp"]}
-    await update(state={"reported": {"on": True}})  # a report for the device, by somebody else
+    await update(state={"reported": {"on": True}})  # a report for the device, by another client
     assert (await device.expect("Shadow.Delta"))["params"]["state"] == {"level": 3}
 
 
@@ -411,7 +411,7 @@ async def test_a_device_that_does_not_say_what_it_runs_is_left_alone(alice, answ
 
 @of_the_device
 async def test_stats_are_a_part_of_the_shadow(alice, device):
-    """What a device reports every ten seconds is there for everybody, beside `ota`."""
+    """The statistics that a device reports every ten seconds are in the shadow, beside `ota`."""
     stats = {"ram_total": 281872, "ram_free": 221412, "ram_lwm": 213220}
     async with alice.listen() as ear:
         await device.send(state_update(reported={"ota": {"app": "demo"}}))

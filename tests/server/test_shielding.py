@@ -1,4 +1,4 @@
-"""Changes that are finished, whoever waits for them."""
+"""Changes that are finished, whether or not their caller waits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_it_goes_on_without_the_caller(autojump_clock, run):
 
 @BOTH
 async def test_it_has_an_end(autojump_clock, run):
-    """Where the storage never answers; `finish` counts from when nobody waits any more."""
+    """The storage never answers; `finish` counts from the moment when its caller has left."""
     with trio.move_on_after(0.5):
         with pytest.raises(StorageError if run is shielded else trio.Cancelled):
             await run(trio.sleep_forever)

@@ -137,7 +137,7 @@ def request(method: str, path: str, key: str, body: bytes = b"", *fields: str) -
 async def test_a_half_open_link_is_found(
     server: RunningServer, open_raw: Any, alice: Any, node_settings: NodeSettings, path: str
 ) -> None:
-    """Trap: Hypercorn pings and never looks for the pong. Here who does not answer is cut off, and shown offline."""
+    """Trap: Hypercorn pings and never looks for the pong. Here a silent device is cut off, and shown offline."""
     token = await alice.register("d1")
     async with open_raw(server) as raw:
         await raw.handshake(token if path.endswith("rpc") else alice.key, path=path)
@@ -228,7 +228,7 @@ async def test_an_early_answer_does_not_hang_the_connection(
             for offset in range(0, size, 2**16):
                 await raw.send(b"x" * min(2**16, size - offset))
         except trio.BrokenResourceError:
-            assert size == 2**40  # nobody waits for ever
+            assert size == 2**40  # the client does not wait for ever
         response = await raw.response()
         assert response.status == status
         if response.headers.get("connection") == "close":
@@ -254,7 +254,7 @@ async def test_a_slow_refusal_of_an_upload_leaves_nothing_behind(
 
 async def test_an_answer_that_ends_the_connection_does_so(server: RunningServer, open_raw: Any, alice: Any) -> None:
     """Trap: Hypercorn tells Quart that the request is over, Quart cancels what it does, and that is Hypercorn, closing
-    the connection: who waits for its end would wait for ever."""
+    the connection: a client that waits for its end would wait for ever."""
     for head in (
         request("GET", "/devices", alice.key, b"", "Connection: close"),
         request("GET", "/devices", alice.key).replace(b"HTTP/1.1", b"HTTP/1.0"),
@@ -393,7 +393,7 @@ async def test_a_chunked_body_is_held_to_the_limit(server: RunningServer, open_r
 
 
 async def test_a_chunked_body_within_the_limit_is_taken(server: RunningServer, open_raw: Any, alice: Any) -> None:
-    """The other side of the same trap: a length that nobody told is no mistake."""
+    """The other side of the same trap: a body of unknown length is no mistake."""
     async with open_raw(server) as raw:
         await raw.send(request("POST", "/devices", alice.key, b"", "Transfer-Encoding: chunked"))
         await raw.send(b'5\r\n{"id"\r\n6\r\n:"d1"}\r\n0\r\n\r\n')
@@ -472,7 +472,7 @@ async def test_an_update_goes_on_when_the_client_that_began_it_leaves(
 
 
 async def test_a_call_whose_caller_leaves_is_forgotten(server: RunningServer, open_raw: Any, alice: Any) -> None:
-    """The other side of the same trap: a call nobody waits for holds nothing, and its late answer harms nothing."""
+    """The other side of the same trap: an abandoned call holds nothing, and its late answer harms nothing."""
     async with await alice.connect("d1") as device:
         async with open_raw(server) as raw:
             await raw.send(request("POST", "/devices/d1/rpc/Slow", alice.key, b"{}"))

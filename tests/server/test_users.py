@@ -16,7 +16,7 @@ async def admin(root):
 
 
 async def test_an_admin_makes_accounts(admin, alice, anyone):
-    """With a password, which is nowhere shown; the new account works at once, and has nothing of anybody's."""
+    """With a password, which is nowhere shown; the new account works immediately, and is empty."""
     await alice.register("d1")
     answer = await admin.post("/users", json={"name": "carol", "password": "pw ☕"})
     assert (answer.status_code, set(answer.json())) == (201, {"name", "admin", "created_at"})
@@ -48,7 +48,7 @@ NO_ACCOUNTS = [
 
 
 async def test_what_is_no_account(admin):
-    """400, and nobody was made."""
+    """400, and no account was made."""
     for body in NO_ACCOUNTS:
         answer = await admin.post("/users", json=body)
         assert (body, answer.status_code, answer.json()["error"]["code"]) == (body, 400, 400)
@@ -73,7 +73,7 @@ REQUESTS = [
 
 
 async def test_only_admins_administrate(alice, root):
-    """403 for anybody else, whether what is asked for exists or not; nothing has changed."""
+    """403 for any other account, whether what is asked for exists or not; nothing has changed."""
     async with alice.as_user() as http:
         for method, path, body in REQUESTS:
             answer = await http.request(method, path, json=body)
@@ -130,7 +130,7 @@ async def test_an_account_that_is_not_there(admin):
 
 
 async def test_the_last_admin_stays(admin, alice, password):
-    """Neither removed nor made an ordinary user, or nobody could ever administrate again; anybody else may go."""
+    """The last admin is neither removed nor made an ordinary user: no account could undo it; others may go."""
     assert (await admin.delete("/users/root")).status_code == 409
     assert (await admin.put("/users/root", json={"password": "x", "admin": False})).status_code == 409
     assert (await admin.get("/users")).status_code == 200
@@ -141,7 +141,7 @@ async def test_the_last_admin_stays(admin, alice, password):
 
 
 async def test_a_removed_account_is_gone_with_everything(admin, alice, bob, anyone, password, open_raw):
-    """Password, keys, devices and sockets end at once, nobody else's do; who gets the name later finds nothing."""
+    """Its password, keys, devices and sockets end immediately, and no others; a later account of the name is empty."""
     token = await alice.register("d1")
     await alice.http.post("/devices/d1/shadow", json={"state": {"desired": {"secret": 1}}})
     async with (
@@ -178,7 +178,7 @@ async def test_a_removed_account_is_gone_with_everything(admin, alice, bob, anyo
 
 
 async def test_a_removal_that_failed_is_finished_by_the_next(admin, alice, anyone, password, open_raw, monkeypatch):
-    """503; until it is done nobody logs in or gets the name, and no token opens anything. Nothing is inherited."""
+    """503; until it is done there is no login, the name is not free, and no token is valid. Nothing is inherited."""
     token = await alice.register("d1")
     await alice.http.post("/devices/d1/shadow", json={"state": {"desired": {"secret": 1}}})
     documents = alice.server.service.hub.backend.documents

@@ -1,4 +1,4 @@
-"""What the tests of the Trio transports share: a WebSocket's client end over memory, which nobody here wrote."""
+"""What the tests of the Trio transports share: a WebSocket's client end over memory, of another library."""
 
 from __future__ import annotations
 

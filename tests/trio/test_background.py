@@ -114,7 +114,7 @@ async def test_an_unreadable_document_does_not_hide_a_store_that_is_away(autojum
 
 @pytest.mark.parametrize("error", [VersionConflict("c", "k", expected=1, actual=2), InvalidInput("no"), Busy("later")])
 async def test_an_answer_is_no_outage(autojump_clock, background, log, error):
-    """What the storage, or who is asked, decides is raised at once."""
+    """An error that the storage or the peer decides on is raised immediately."""
     store = Store()
     store.away = error
     with pytest.raises(type(error)):

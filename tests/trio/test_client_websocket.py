@@ -42,7 +42,7 @@ async def hang_up(stream):
 
 
 async def test_no_server_there():
-    """Where nobody listens, the system's reason is told."""
+    """Without a listener the error has the system's reason."""
     with pytest.raises(OSError, match=r"^Connection refused$"):
         await dial("ws://127.0.0.1:1/")
 

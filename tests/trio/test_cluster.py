@@ -129,7 +129,7 @@ class Cluster:
         return (await self.nodes[0].hub.registry.create("alice", id)).device
 
     async def connect(self, node: Node, device: Device) -> Any:
-        """A connection to that node, introduced: the client's end. Nobody reads it but the test."""
+        """A connection to that node, introduced: the client's end. Only the test reads it."""
         ws, client = await self.open_pair()
 
         async def serve() -> None:
@@ -216,7 +216,7 @@ async def test_a_notification_goes_to_the_device_of_another_node(autojump_clock:
 
 
 async def test_what_goes_wrong_elsewhere_is_the_same_error(autojump_clock: Any, cluster: Cluster) -> None:
-    """The device's own error with its data, no answer in time, too much, no such device, nobody connected."""
+    """The device's own error with its data, no answer in time, too much, no such device, not connected."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
     cluster.answer(client, "Bad", error={"code": -5, "message": "no", "data": [1]})
@@ -241,7 +241,7 @@ async def test_what_goes_wrong_elsewhere_is_the_same_error(autojump_clock: Any, 
 
 
 async def test_many_calls_at_once_keep_their_answers(autojump_clock: Any, cluster: Cluster) -> None:
-    """From both nodes to devices of both: nobody gets the answer to another's question."""
+    """From both nodes to devices of both: no caller gets the answer to another call."""
     clients = []
     for n, node in enumerate(cluster.nodes):
         clients.append(await cluster.connect(node, await cluster.register(f"d{n}")))
@@ -300,7 +300,7 @@ async def test_a_token_that_was_revoked_elsewhere_closes_the_connection(autojump
 
 
 async def test_a_key_that_was_revoked_elsewhere_closes_its_listeners(autojump_clock: Any, cluster: Cluster) -> None:
-    """And nobody else's."""
+    """Subscribers with other keys stay."""
     here, there = cluster.nodes
     revoked, other = await cluster.listen(there, "k1"), await cluster.listen(there, "k2")
     here.key_revoked("alice", "k1")
@@ -357,7 +357,7 @@ async def test_devices_of_a_dead_node_go_offline(autojump_clock: Any, cluster: C
 
 
 async def test_a_caller_hears_at_once_that_the_node_is_gone(autojump_clock: Any, cluster: Cluster) -> None:
-    """Who waits for a device of a node that is declared dead meanwhile is told so."""
+    """A caller that waits for a device of a node that is declared dead meanwhile gets an error."""
     here, _ = cluster.nodes
     await cluster.register()
     await here.hub.nodes.join("ghost")
@@ -381,7 +381,7 @@ async def test_a_node_that_starts_sweeps_for_no_other_node(autojump_clock: Any, 
 
 
 async def test_no_node_is_dead_because_the_store_was_away(autojump_clock: Any, cluster: Cluster) -> None:
-    """For long: once it is back, everybody lives, and their devices have stayed online."""
+    """After a long outage of the store every node lives, and their devices have stayed online."""
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
     cluster.attend(client)
@@ -449,7 +449,7 @@ async def test_a_sign_of_life_whose_answer_was_lost_is_one(autojump_clock: Any, 
 
 
 async def test_an_end_whose_answer_was_lost_is_told(autojump_clock: Any, cluster: Cluster) -> None:
-    """The record was written, and nobody heard so: that the device is offline is told all the same, once."""
+    """The record was written, and its answer lost: `offline` is still notified, once."""
     _, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
     cluster.documents.forgetful = "presence"

@@ -68,7 +68,7 @@ def test_a_little_of_it_has_none(pauses: list[float]) -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """Whoever misbehaves: so many are remembered, and those that do it now are not forgotten for others."""
+    """However many devices misbehave, a bounded number is remembered: the ones that did it last."""
     conduct = Conduct()
     for n in range(3 * MAX_DEVICES):
         conduct.reject(str(n), "not-json", n / 1000)

@@ -245,7 +245,7 @@ class Field:
             await self.hub.blobs.delete(blob_key("alice", id))
 
     async def happen(self, what: str) -> None:
-        """Something happens that was not asked for, or somebody asks for something."""
+        """Something happens by itself, or a user asks for something."""
         match what:
             case "upload" | "upload, by hand" | "upload, at once":
                 changes = {"upload": {}, "upload, by hand": {"auto_commit": False}}

@@ -166,7 +166,7 @@ def test_every_caller_gets_its_own_answer(to_right: list[float], to_left: list[f
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.4])), max_size=20))
 def test_callers_that_are_cancelled_leave_the_stream_whole(callers: list[tuple[float, float]]) -> None:
-    """Whenever a caller is cancelled, every frame is sent whole, nobody else's answer is touched, and nothing is
+    """Whenever a caller is cancelled, every frame is sent whole, no other caller's answer is touched, and nothing is
     left behind: not even where the writer is held up in the middle of a frame."""
 
     async def main() -> None:
@@ -260,7 +260,7 @@ async def test_calls_beyond_the_limit_are_refused(autojump_clock: Any) -> None:
 
 
 async def test_the_reader_never_waits_for_a_caller(autojump_clock: Any) -> None:
-    """Callers that have their answer and do something else, or are gone, hold up nobody."""
+    """Callers that have their answer and do something else, or are gone, delay no other."""
     async with open_links() as pair:
         heard: list[str] = []
 
@@ -343,7 +343,7 @@ async def test_bad_json_is_answered_and_the_conversation_goes_on(autojump_clock:
 
 
 async def test_callers_are_told_when_the_connection_ends(autojump_clock: Any) -> None:
-    """At once, and not when their time is up; who calls later is told too."""
+    """Immediately, and not when their time is up; a later call gets the error, too."""
     async with open_links() as pair:
         ended = pair.run(pair.left)
         pair.run(pair.right)
@@ -413,7 +413,7 @@ async def test_abort_ends_at_once(autojump_clock: Any) -> None:
 
 
 async def test_callers_are_told_when_the_reader_crashes(autojump_clock: Any) -> None:
-    """A bug in a handler ends `run` with that bug, and leaves nobody waiting."""
+    """A bug in a handler ends `run` with that bug, and leaves no caller waiting."""
     async with open_links() as pair:
 
         async def crash(event: PeerEvent) -> None:
@@ -449,7 +449,7 @@ async def test_callers_are_told_when_the_reader_is_cancelled(autojump_clock: Any
 
 @pytest.mark.parametrize("whole", [True, False], ids=["received whole", "cut by the stream"])
 async def test_an_answer_that_is_too_large_ends_its_call(autojump_clock: Any, whole: bool) -> None:
-    """The caller learns of it at once, other calls go on, and whoever watches is told of the frame."""
+    """The caller learns of it immediately, other calls go on, and the handler is told of the frame."""
     rejected: list[FrameRejected] = []
     async with open_links(limits=ConnectionLimits(max_frame=1000, max_answer=1000)) as pair:
         pair.left._on_rejected = rejected.append
@@ -513,7 +513,7 @@ async def test_of_what_only_the_newest_counts_the_newest_is_sent(autojump_clock:
 
 
 async def test_what_does_not_count_any_more_is_not_sent(autojump_clock: Any) -> None:
-    """Nor after the end of the connection, where nobody is there to fail for."""
+    """Nor after the end of the connection, when there is no caller to raise an error for."""
     heard: list[Any] = []
 
     async def hear(event: PeerEvent) -> None:

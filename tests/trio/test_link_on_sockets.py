@@ -207,7 +207,7 @@ async def test_a_handler_may_abort_the_link(talking: Any) -> None:
 
 
 async def test_what_a_handler_raises_ends_the_link_alone(talking: Any) -> None:
-    """Who runs it is told; callers are, too; others on the same run go on."""
+    """`run` raises it; callers get an error, too; other links of the same run go on."""
 
     async def fail(talk: Talk, event: PeerEvent) -> None:
         raise ZeroDivisionError

@@ -91,7 +91,7 @@ class Fleet:
         return (await self.hub.registry.create("alice", id)).device
 
     async def connect(self, device: Device) -> Any:
-        """Its connection: the client's end. Nobody reads it but the test."""
+        """Its connection: the client's end. Only the test reads it."""
         ws, client = await self.open_pair()
 
         async def serve() -> None:  # as the gateway does
@@ -398,7 +398,7 @@ def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict
 
 
 async def test_a_delta_that_waits_is_dropped_where_none_is_left(autojump_clock: Any, fleet: Fleet) -> None:
-    """A device that has not read it yet must not do what nobody wants any more."""
+    """A device that has not read it yet must not apply what is not desired any more."""
     client = await fleet.connect(await fleet.register())
     await client.expect("Sys.GetInfo")
     shadow = Shadow()
@@ -488,7 +488,7 @@ async def test_pings_are_spread(autojump_clock: Any, open_pair: Any) -> None:
 
 
 async def test_calls_find_their_device(autojump_clock: Any, fleet: Fleet) -> None:
-    """Unknown, offline, silent: each has its error; and who answers, answers."""
+    """An unknown, an offline and a silent device each have their error; the others answer."""
     device = await fleet.register()
     with pytest.raises(NotFound):
         await fleet.node.calls.call(DeviceKey("alice", "nobody"), "X")
@@ -668,7 +668,7 @@ async def test_a_spawned_task_outlives_its_spawner(autojump_clock: Any, fleet: F
 
 
 async def test_leaving_says_goodbye_to_every_peer(autojump_clock: Any, open_pair: Any) -> None:
-    """1001 for devices and subscribers; who answers holds nothing up, and every device is stored as offline."""
+    """1001 for devices and subscribers; a peer that answers delays nothing, and every device is stored as offline."""
     async with open_fleet(open_pair) as fleet:
         clients = [await fleet.connect(await fleet.register(f"d{i}")) for i in range(5)]
         clients.append(await fleet.listen())
@@ -719,7 +719,7 @@ async def test_a_device_that_comes_while_it_goes_down_is_sent_away(autojump_cloc
 
 
 async def test_what_comes_after_the_end_is_not_run(autojump_clock: Any, open_pair: Any) -> None:
-    """A connection may outlive its node: it ends in peace, and who starts next tells what is left to tell."""
+    """A connection may outlive its node: it ends quietly, and the next node sends what is left to notify."""
     ran = []
 
     async def work() -> None:
@@ -745,7 +745,7 @@ async def test_devices_of_a_process_that_died_are_offline(autojump_clock: Any) -
         assert names == ["offline"]
 
 
-# What cannot be read, and who comes and goes
+# Unreadable frames, and devices that come and go
 
 
 async def test_a_broken_report_is_seen_by_people(autojump_clock: Any, fleet: Fleet) -> None:

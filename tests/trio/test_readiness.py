@@ -1,4 +1,4 @@
-"""What comes in on a stream, on real sockets: to who waits for it, or to a function, and never more than is wanted."""
+"""Bytes that come in on real sockets go to the waiting task, or to a function, and never more than is wanted."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def waiting(inflow: Inflow) -> AsyncIterator[list[bytes | None]]:
 
 @given(st.lists(st.binary(max_size=3 * SIZE), max_size=8), st.lists(st.booleans(), min_size=1, max_size=8))
 def test_every_byte_comes_once_and_in_order(pieces: list[bytes], pauses: list[bool]) -> None:
-    """Whether they come while somebody waits or not; then None, for ever."""
+    """Whether or not they come while a task waits; then None, for ever."""
 
     async def run() -> None:
         async with open_ends() as (ours, theirs), trio.open_nursery() as nursery:
@@ -119,7 +119,7 @@ def test_every_byte_comes_once_and_in_order(pieces: list[bytes], pauses: list[bo
 
 
 async def test_a_reader_that_asks_for_nothing_is_given_no_more_than_a_little() -> None:
-    """What nobody receives stays with the system, and then with the sender; all of it comes once it is asked for."""
+    """Bytes that are not received stay with the system, and then with the sender; none of them is lost."""
     async with open_ends() as (ours, theirs), trio.open_nursery() as nursery:
         inflow = Inflow(ours, SIZE)
         data = bytes(range(256)) * 4_000
@@ -156,7 +156,7 @@ async def test_a_connection_that_is_over_is_not_read_ahead_of_the_reader(kind: s
 
 
 async def test_what_came_before_the_end_comes_before_it() -> None:
-    """Also where nobody was waiting; a reset is an end like others."""
+    """Also if no task was waiting; a reset is an end like others."""
     for end in (trio.SocketStream.send_eof, None):
         async with open_ends("tcp") as (ours, theirs):
             inflow = Inflow(ours, SIZE)
@@ -216,7 +216,7 @@ async def test_a_reader_that_is_woken_and_cancelled_has_what_came() -> None:
 
 
 async def test_waking() -> None:
-    """Who waits gets nothing, once, however often it is woken; who does not wait notices nothing."""
+    """A waiting task gets nothing, once, however often it is woken; a task that does not wait notices nothing."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
         assert inflow.wakeable
@@ -282,12 +282,12 @@ async def test_what_comes_without_a_reader_is_not_taken() -> None:
 
 
 async def test_what_a_taker_raises_is_raised_by_receive() -> None:
-    """Once, and nobody else notices: other connections go on."""
+    """It is raised once, and other connections go on."""
     async with open_ends() as (ours, theirs), open_ends() as (our_other, their_other):
         inflow, other = Inflow(ours, SIZE), Inflow(our_other, SIZE)
 
         def take(data: bytes) -> None:
-            inflow.wake()  # as who closes a connection does
+            inflow.wake()  # as a task that closes a connection does
             raise ValueError(data)
 
         inflow.take = take
@@ -381,7 +381,7 @@ async def test_a_defect_at_the_end_of_a_turn_stops_no_other_stream(caplog: pytes
 
 
 async def test_closing_gives_back_what_came_and_leaves_the_rest() -> None:
-    """Who reads from the stream then finds all that follows."""
+    """A reader of the stream then finds all that follows."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
         await theirs.send_all(b"1")
@@ -420,7 +420,7 @@ async def test_a_stream_that_others_have_closed() -> None:
 
 
 async def test_a_number_that_is_no_longer_ours_is_not_read_from() -> None:
-    """Others have closed the stream, and the number is that of one which somebody else reads from."""
+    """Another task has closed the stream, and the number is that of a stream with another reader."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
         await theirs.send_all(b"x" * SIZE)
@@ -488,7 +488,7 @@ async def test_where_the_system_watches_no_more_sockets(
 
 
 async def test_other_streams_are_read_from_by_the_waiting_task() -> None:
-    """Nothing is taken from them, nobody is woken, and their ends are ends, too."""
+    """Nothing is taken from them, no task is woken, and their ends are ends, too."""
     for end in ("eof", "closed", "broken"):
         theirs, ours = trio.testing.memory_stream_pair()
         inflow = Inflow(ours, SIZE)

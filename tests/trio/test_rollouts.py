@@ -224,7 +224,7 @@ class Fleet:
         return made
 
     async def connected(self) -> None:
-        """Wait until everybody who means to be is there."""
+        """Wait until every device that is to connect has."""
         await trio.testing.wait_all_tasks_blocked()
         assert len(self.node.devices) == sum(device.online for device in self.devices.values())
 
@@ -411,7 +411,7 @@ async def test_a_failing_store_delays(fleet, autojump_clock):
 
 
 async def damaged(fleet, rollout, collection):
-    """Make one document of a rollout one that nobody can read."""
+    """Damage one document of a rollout."""
     key, *_ = [document.key async for document in fleet.documents.scan(collection, f"alice/{rollout.id}")]
     await fleet.backend.documents.put(collection, key, b'"not what it was"')
 
@@ -435,7 +435,7 @@ async def test_a_damaged_rollout_holds_up_no_other(fleet, autojump_clock, collec
 
 
 async def test_a_clock_that_is_set_back(fleet, autojump_clock):
-    """Nobody waits for the time that has been before."""
+    """No step waits until the clock has reached its former time again."""
     devices = await fleet.add(3)
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[100], rate=1)
@@ -449,7 +449,7 @@ async def test_a_clock_that_is_set_back(fleet, autojump_clock):
 
 
 async def test_approval(fleet, autojump_clock):
-    """Nothing begins before somebody approves, and that is asked for once."""
+    """Nothing begins before the approval, which is asked for once."""
     devices = await fleet.add(3)
     await fleet.connected()
     rollout = await fleet.roll_out(approval=True, phases=[100])
@@ -473,7 +473,7 @@ async def test_a_rollout_without_approval_ends(fleet, autojump_clock):
 
 
 async def test_pause_resume(fleet, autojump_clock):
-    """Those that have begun go on, nobody else begins, until it goes on."""
+    """During a pause the devices that have begun go on, and no other begins."""
     devices = await fleet.add(10)
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[100], rate=6)
@@ -606,7 +606,7 @@ async def test_a_device_that_is_removed_while_it_is_connected(fleet, autojump_cl
 
 
 async def test_a_device_that_is_busy_has_its_turn_later(fleet, autojump_clock):
-    """Its present update is not disturbed; nobody else waits for it."""
+    """Its present update is not disturbed; no other device waits for it."""
     devices = await fleet.add(2)
     await fleet.connected()
     busy = devices[0]
@@ -625,7 +625,7 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_a_maintenance_window(fleet, autojump_clock):
-    """Outside of it nobody begins; EPOCH is 22:13:20 in UTC."""
+    """Outside of it no device begins; EPOCH is 22:13:20 in UTC."""
     devices = await fleet.add(3)
     await fleet.connected()
     rollout = await fleet.roll_out(phases=[100], window={"start": "02:00", "end": "03:00"})

@@ -228,7 +228,7 @@ async def test_messages_behind_a_large_frame_are_taken_at_once(open_pair: Any) -
 
 @pytest.mark.parametrize("rest", [0, 5000], ids=["stops", "trickles"])
 async def test_a_large_frame_that_does_not_come(autojump_clock: Any, open_pair: Any, rest: int) -> None:
-    """After 30 s it closes with 1009; who waits for an answer is told then, if not before."""
+    """After 30 s it closes with 1009; a caller that waits for an answer gets an error then, if not before."""
     ws, client = await open_pair(max_message=100, max_skipped=20_000)
     frame = Frame(Opcode.TEXT, large(20_000)).serialize(mask=True)
     started = trio.current_time()
@@ -257,7 +257,7 @@ async def test_a_large_frame_that_does_not_come(autojump_clock: Any, open_pair: 
 
 @pytest.mark.parametrize("end", ["close", "abort", "the peer"])
 async def test_the_end_in_the_middle_of_a_large_frame(autojump_clock: Any, open_pair: Any, end: str) -> None:
-    """It takes no longer than at any other time, whoever wants it."""
+    """It takes no longer than at any other time, whichever side ends it."""
     ws, client = await open_pair(max_message=100, max_skipped=20_000)
     await client.stream.send_all(Frame(Opcode.TEXT, large(20_000)).serialize(mask=True)[:9000])
     async with trio.open_nursery() as nursery:
@@ -659,7 +659,7 @@ async def test_a_ping_asks_for_one(open_pair: Any) -> None:
     ],
 )
 async def test_a_head_that_cannot_be_read_is_no_request(head: bytes) -> None:
-    """`feed` says so, and raises nothing: somebody else may make sense of it."""
+    """`feed` says so, and raises nothing: another reader may understand it."""
     _, end = trio.testing.memory_stream_pair()
     assert ServerWebSocket(end).feed(head) is None
 

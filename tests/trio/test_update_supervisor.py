@@ -265,7 +265,7 @@ async def site(tmp_path):
 
 @pytest.fixture
 async def here(site):
-    """The node of those who have one."""
+    """The first node."""
     async with site.node("here") as node:
         yield node
 
@@ -285,7 +285,7 @@ COURSE = ["QUEUED", "TRANSFERRING", "VERIFYING", "REBOOTING", "UNCOMMITTED", "CO
 
 
 async def test_a_connected_device_is_updated_and_committed(autojump_clock, site, here):
-    """Through every state, each told once; nobody has to do anything, and the image goes."""
+    """By itself, through every state, each notified once; then the image is deleted."""
     lamp = await site.lamp()
     await lamp.join(here)
     changes = []
@@ -507,7 +507,7 @@ async def test_an_image_that_the_store_has_a_part_of(autojump_clock, site, here,
 
 
 async def test_a_shared_image_stays(autojump_clock, site, here):
-    """It is deleted by who shared it, not by the update's end."""
+    """The rollout that shares it deletes it, not the update's end."""
     lamp = await site.lamp()
     await lamp.join(here)
     await site.start(here, AUTO, blob="rollout_1")
@@ -596,7 +596,7 @@ async def test_the_history_has_an_end(autojump_clock, site, here):
 
 
 async def test_a_removed_device_has_no_update(autojump_clock, site, here):
-    """Who waits is told, and nobody drives anything."""
+    """The waiter gets an error, and no driver is left."""
     await here.hub.registry.create("alice", "d1")
     await site.start(here)
     site.nursery.start_soon(here.hub.remove_device, KEY)
@@ -622,7 +622,7 @@ async def test_what_a_process_left_at_the_end_is_tidied(autojump_clock, site, he
 
 
 async def test_queued_on_one_node_and_driven_by_another(autojump_clock, site, here, there):
-    """The device comes to another node than that which took the image; who waits at the first learns all of it."""
+    """The device comes to another node than that which took the image; a waiter at the first learns all of it."""
     await site.start(here, AUTO)
     lamp = await site.lamp()
     await lamp.join(there)
@@ -695,7 +695,7 @@ async def test_cancel_from_another_node(autojump_clock, site, here, there):
     ("event", "end"), [(ota.CommitAccepted(), UpdateState.COMMITTED), (ota.RevertAccepted(), UpdateState.ROLLED_BACK)]
 )
 async def test_a_commit_by_way_of_another_node(autojump_clock, site, here, there, event, end):
-    """Somebody's call went over a node that does not drive the update: it counts all the same."""
+    """A user's call through a node that does not drive the update counts, too."""
     lamp = await site.lamp()
     await lamp.join(there)
     await site.start(there)
@@ -707,7 +707,7 @@ async def test_a_commit_by_way_of_another_node(autojump_clock, site, here, there
 
 
 async def test_a_waiter_that_hears_nothing(autojump_clock, site, here, there):
-    """The bus loses everything: who waits looks into the store now and then."""
+    """The bus loses everything: the waiter reads the store now and then."""
     lamp = await site.lamp()
     await lamp.join(there)
     site.bus.losing = True
@@ -727,7 +727,7 @@ async def test_a_node_that_dies(autojump_clock, site, here):
     lamp.node = None
     lamp.deaf.clear()
     await here.update_supervisor.resume_all()
-    assert here.update_supervisor._drivers == {}  # somebody seems to hold the device
+    assert here.update_supervisor._drivers == {}  # another node seems to hold the device
     await here.hub.presence.release(KEY, doomed.session, 0.0)
     await here.update_supervisor.resume_all()
     assert list(here.update_supervisor._drivers) == [KEY]

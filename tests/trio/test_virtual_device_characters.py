@@ -170,7 +170,7 @@ def test_frames_of_a_device_that_sends_bytes():
 
 
 async def test_on_a_server(alice, tmp_path):
-    """Who can talk is known, and answers; who cannot is connected, and harms nobody."""
+    """A device that can talk is known, and answers; one that cannot is connected, and harms no other."""
     async with trio.open_nursery() as nursery:
         for name, character in CHARACTERS.items():
             token = await alice.register(name)

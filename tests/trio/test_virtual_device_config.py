@@ -160,7 +160,7 @@ async def test_the_defaults_can_be_given(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"wifi":{"sta":{"ssid":5}}}', b'{"nope":1}', b"\xff"])
 async def test_a_damaged_file_is_named_and_kept(tmp_path: Path, text: bytes) -> None:
-    """The device does not start over somebody's data; the error says which file it is."""
+    """The device does not start over the damaged data; the error names the file."""
     (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(InvalidInput, match=r"config\.json"):
         VirtualDevice("d1", tmp_path)

@@ -187,7 +187,7 @@ async def test_errors_are_those_of_a_device(
 
 
 async def test_links_and_folders_are_no_files(device: VirtualDevice, tmp_path: Path) -> None:
-    """What somebody else put into the folder is not listed, and cannot be read or written through."""
+    """Links and folders that another program put there are not listed, and cannot be read or written through."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     fs = tmp_path / "flash" / "fs"

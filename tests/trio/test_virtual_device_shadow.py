@@ -124,7 +124,7 @@ async def test_other_notifications_are_ignored(autojump_clock: MockClock, device
 
 @pytest.mark.parametrize("text", [b"[]", b"5", b'{"a":', b"\x00"])
 async def test_a_damaged_state_is_named_and_kept(tmp_path: Path, text: bytes) -> None:
-    """The device does not start over somebody's data."""
+    """The device does not start over the damaged data."""
     (tmp_path / "state.json").write_bytes(text)
     with pytest.raises(InvalidInput, match=r"state\.json"):
         VirtualDevice("d1", tmp_path)

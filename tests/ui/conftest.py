@@ -303,7 +303,7 @@ class Cable:
         self._whole = True
 
     def hang(self) -> None:
-        """Let the open notification sockets die without a word: nothing comes through them, and nobody is told."""
+        """Let the open notification sockets die without a word: nothing comes through them, and neither end notices."""
         self._hung |= self._sockets
 
     def remove(self) -> None:
@@ -405,7 +405,7 @@ def shared_page(browser: Browser, server: Server) -> Iterator[Page]:
 
 @pytest.fixture
 def workbench(shared_page: Page, problems: list[str]) -> Iterator[Page]:
-    """A page for tests of the modules that views are made of: nobody is logged in, and all these tests share it."""
+    """A page without a login, for tests of the modules that views are made of, which share it."""
     with watched(shared_page, problems):
         yield shared_page
 
@@ -519,7 +519,7 @@ def open_page(
 
 @pytest.fixture
 def page(open_page: Callable[..., Page], person: Person) -> Page:
-    """A page of `person`, who is logged in, on the devices."""
+    """A page on which `person` is logged in, on the devices."""
     return open_page(person)
 
 

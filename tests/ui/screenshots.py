@@ -115,7 +115,7 @@ class TestTheReadme:
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_without_anything(open_page, make_person, look):
-    """The login, and what somebody sees who has just begun."""
+    """The login, and the views of a new user."""
     save(open_page(None, "#/login", **LOOKS[look]), f"login-{look}")
     save(open_page(make_person(), **LOOKS[look]), f"empty-{look}")
 

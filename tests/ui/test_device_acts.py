@@ -125,7 +125,7 @@ def test_finding_devices(page, zoo, axe):
 
 
 def test_a_filter_is_live_and_stays(page, person, fleet):
-    """Who comes online appears among those; coming back from a device, the list is filtered and sorted as before."""
+    """A device that comes online appears; coming back from a device, the list is filtered and sorted as before."""
     for id in ("a", "b", "c"):
         person.register(id)
     fleet.connect("b2")
@@ -229,7 +229,7 @@ def test_deleting_asks_once(page, person, axe):
 
 
 def test_a_dialog_ends_with_its_view(page, person):
-    """Who goes back has nothing of another view in the way."""
+    """After going back no dialog of another view is in the way."""
     person.register("lamp")
     row(page, "lamp").click()
     page.get_by_role("link", name="← Devices").click()
@@ -269,7 +269,7 @@ def test_by_keyboard(page, person):
 
 
 def test_calling_many(page, person, fleet, axe):
-    """Each answers by itself; who cannot says why; what they said can be read whole; the others can be tried again."""
+    """Each device answers by itself, or has a reason; whole answers can be read; the failed ones can be tried again."""
     fleet.connect("lamp", name="Lamp")
     fleet.connect("meter", name="Meter")
     person.register("off", HOSTILE[0])
@@ -299,7 +299,7 @@ def test_calling_many(page, person, fleet, axe):
 
 
 def test_deleting_many(page, person, axe):
-    """After one question, which names some of them; one that somebody else deleted meanwhile is no error."""
+    """After one question, which names some of them; one that another user deleted meanwhile is no error."""
     for n in range(8):
         person.register(f"d{n}", f"Device {n}")
     person.register("stays", "Stays")
@@ -322,7 +322,7 @@ def test_deleting_many(page, person, axe):
 
 
 def test_updating_many(page, person, fleet, make_firmware, axe):
-    """Who is online gets the image, the others wait for it; it goes on while one looks elsewhere, and says its end."""
+    """Online devices get the image, the others wait for it; it goes on behind another view, and shows its end."""
     for id in ("lamp", "meter"):
         fleet.connect(id, name=id.capitalize(), build=FirmwareBuild(app="lamp"))
     person.register("off", "Off")

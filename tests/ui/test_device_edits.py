@@ -369,7 +369,7 @@ def test_a_device_is_renamed_and_deleted_on_its_page(open_page, person, axe):
 
 
 def test_deleting_in_the_back_leaves_the_view_alone(open_page, person):
-    """Who has gone elsewhere meanwhile stays there."""
+    """A user who has gone to another view meanwhile stays there."""
     person.register("lamp")
     page = open_page(person, "#/device/lamp")
     held = []

@@ -119,7 +119,7 @@ def test_firmware_that_the_server_commits(open_page, person, fleet, install):
 
 
 def test_a_device_that_is_removed_leaves_no_ruin(open_page, person, fleet):
-    """Whoever looks at it then is told, and finds the way back."""
+    """A page that shows it says so, and has a link back."""
     fleet.connect("lamp")
     page = open_page(person, "#/device/lamp/shadow")
     expect(page.get_by_role("heading", name="Reported")).to_be_visible()

@@ -146,7 +146,7 @@ def test_reports_do_not_take_the_focus(open_page, person, fleet, desire):
 
 @pytest.mark.parametrize("choice", ["Put my changes on top", "Discard my changes"])
 def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
-    """Somebody else saves while one edits: both are shown, nothing is lost, and the person says how it goes on."""
+    """Another user saves during an edit: both documents are shown, nothing is lost, and the user decides."""
     person.register("lamp")
     desire("lamp", level=1, mode="day")
     page = open_page(person, "#/device/lamp/shadow")

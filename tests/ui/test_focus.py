@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 
 def press(button):
-    """As one does who works by keyboard."""
+    """Press a button by keyboard."""
     button.focus()
     button.press("Enter")
 

@@ -1,4 +1,4 @@
-"""Somebody who has never seen it, from the login to an updated device."""
+"""A new user's way, from the login to an updated device."""
 
 from __future__ import annotations
 

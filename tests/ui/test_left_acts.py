@@ -95,7 +95,7 @@ def test_an_error_behind_a_view_is_told(page, person, fleet, hold):
 
 
 def test_messages_have_a_bound(page):
-    """Errors stay until somebody dismisses them, and only the newest few; messages make room for them first."""
+    """Errors stay until the user dismisses them, and only the newest few; messages make room for them first."""
     page.evaluate(
         """async () => {
           const {toast} = await import("/ui/dialog.js");
@@ -126,7 +126,7 @@ def test_logging_out_takes_the_messages_along(page):
 
 
 def test_a_slow_view_does_not_push_in(page, person, hold):
-    """While it loads the page says so; who goes back to where they were stays there."""
+    """While it loads the page says so; a user who goes back to the former view stays there."""
     person.register("lamp")
     expect(page.get_by_text("1 device")).to_be_visible()
     held = hold("GET", "**/api/v2/keys")

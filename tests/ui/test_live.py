@@ -1,4 +1,4 @@
-"""What the page knows stays what the server has: dead sockets, slow and failing reads, somebody else who logs in."""
+"""What the page shows stays what the server has: dead sockets, slow and failing reads, another user's login."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_what_was_missed_is_read_until_that_succeeds(open_page, person):
 
 @pytest.mark.parametrize("how", ["after a logout", "without one"])
 def test_a_page_never_goes_on_as_that_of_another_user(open_page, person, make_person, server, cable, how):
-    """In another tab of the browser somebody else has logged in: this one becomes theirs as a whole."""
+    """In another tab of the browser another user has logged in: this one becomes theirs as a whole."""
     other = make_person()
     person.register("lamp", "Lamp")
     other.register("fan", "Fan")

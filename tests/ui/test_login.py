@@ -89,7 +89,7 @@ def test_a_user_who_guesses_is_locked_out(open_page, person):
 
 
 def test_a_lock_is_of_one_user(open_page, person, make_person):
-    """Who has mistaken the name for another's need not wait for that one's lock to end."""
+    """A user who typed another's name by mistake need not wait until that name's lock ends."""
     for _ in range(MAX_FAILURES):
         assert person.http.post("/login", json={"user": person.name, "password": "guess"}, auth=None).status_code == 401
     other = make_person()

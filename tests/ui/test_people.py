@@ -138,7 +138,7 @@ def test_the_present_view_is_in_sight(open_page, make_person):
 
 
 def test_users_are_for_admins(open_page, person, axe):
-    """Others have no such place in the navigation; who goes there is told, and led to their own profile."""
+    """Other users have no such place in the navigation; its address shows a message, and leads to their own profile."""
     page = open_page(person, "#/users")
     expect(page.get_by_role("heading", name="Only for admins")).to_be_visible()
     expect(page.get_by_role("navigation", name="Main").get_by_role("link", name="Users")).to_have_count(0)

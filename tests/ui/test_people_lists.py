@@ -18,7 +18,7 @@ def make_keys(person, *names):
 
 
 def come_back(page):
-    """What a browser tells a page that somebody turns to again."""
+    """The events of a page that is shown again."""
     page.evaluate("window.dispatchEvent(new Event('focus'))")
 
 
@@ -72,7 +72,7 @@ def test_users_that_cannot_be_read_again(open_page, admin, make_person):
 
 
 def test_a_view_that_is_left_asks_for_nothing(open_page, person):
-    """Its list may be read in vain, and nobody is told."""
+    """Its list may be read in vain, without a message."""
     page = open_page(person, "#/keys")
     expect(page.get_by_role("heading", name="No keys yet")).to_be_visible()
     held = []

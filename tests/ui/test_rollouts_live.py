@@ -1,4 +1,4 @@
-"""Rollouts that change while somebody looks at them, works on them, or has no connection."""
+"""Rollouts that change while a user looks at them, works on them, or has no connection."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_focus_goes_to_what_can_be_done_next(open_page, person, begin):
 
 @pytest.mark.parametrize("route", ["", "/one"])
 def test_what_happens_during_the_first_read_is_not_missed(page, person, begin, route):
-    """The answer is from before somebody else has paused it, and comes after that was told."""
+    """The answer is from before another user has paused it, and comes after the notification of that."""
     person.register("d0")
     id = begin()
     sockets = []
@@ -110,7 +110,7 @@ def test_what_happens_during_the_first_read_is_not_missed(page, person, begin, r
 
 @pytest.mark.parametrize("route", ["", "/one"])
 def test_what_cannot_be_read_is_said_and_tried_again(open_page, person, begin, route):
-    """In words, for as long as it lasts; nobody has to do anything when it is over."""
+    """In words, for as long as it lasts; it ends by itself."""
     person.register("d0")
     id = begin()
     path = f"/rollouts/{id}" if route else "/rollouts"
@@ -171,7 +171,7 @@ def test_a_rollout_that_is_removed_while_the_connection_is_lost(open_page, perso
 
 
 def test_the_choice_of_devices_ends_with_the_session(page, person, make_person):
-    """Who logs in next on the same page learns nothing of it, and updates nothing by it."""
+    """The next user of the same page learns nothing of it, and updates nothing by it."""
     person.register("mine")
     expect(page.get_by_label("Select mine")).to_be_visible()
     page.get_by_label("Select mine").check()

@@ -72,7 +72,7 @@ class UpdateDisplay:
                 what = "runs it on trial, and goes back"
             else:
                 what = "runs it, and does not say whether it is on trial. Then it goes back"
-            self.print(f"{self._device} {what} in {left:.0f} s unless {_who(self._device, update)}")
+            self.print(f"{self._device} {what} in {left:.0f} s unless {_committer(self._device, update)}")
 
     def progress(self, percent: int) -> None:
         """Show how much has been sent, in percent."""
@@ -101,7 +101,7 @@ def goes_on(device: str) -> str:
     return f"The update goes on: mdash ota {device} --status shows it, --cancel takes it back"
 
 
-def _who(device: str, update: Mapping[str, Any]) -> str:
+def _committer(device: str, update: Mapping[str, Any]) -> str:
     if update["commit"] == "auto":
         return "the server finds it well, and commits it"
     return f"you commit it: mdash call {device} OTA.Commit"

@@ -70,7 +70,7 @@ class MessageBusSuite(StorageSuite):
 
         self._on_bus(test)
 
-    def test_bus_everybody_gets_it(self) -> None:
+    def test_bus_every_subscriber_gets_it(self) -> None:
         """Every subscriber of a topic gets every message; subscribers of other topics do not."""
 
         async def test(bus: MessageBus) -> None:
@@ -95,7 +95,7 @@ class MessageBusSuite(StorageSuite):
 
         self._on_bus(test)
 
-    def test_bus_who_leaves_is_gone(self) -> None:
+    def test_bus_a_subscription_that_is_left_is_gone(self) -> None:
         """After a subscription has ended, its topic goes on for the others, and can be subscribed to again."""
 
         async def test(bus: MessageBus) -> None:
@@ -113,7 +113,7 @@ class MessageBusSuite(StorageSuite):
 
         self._on_bus(test)
 
-    def test_bus_a_slow_subscriber_delays_nobody(self) -> None:
+    def test_bus_a_slow_subscriber_delays_no_other(self) -> None:
         """A subscriber that reads nothing stops neither the publisher nor the subscribers that read."""
 
         async def test(bus: MessageBus) -> None:

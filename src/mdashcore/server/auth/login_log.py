@@ -38,7 +38,7 @@ class LoginLog:
 
     def failed(self, address: str, name: str) -> None:
         """Log a wrong name or password."""
-        _log.warning("login failed: %s", _who(address, name))
+        _log.warning("login failed: %s", _client(address, name))
 
     def impossible(self, address: str, name: str, now: float) -> None:
         """Log a name or a password that cannot be valid. Some of them are left out, and their number is logged."""
@@ -52,13 +52,13 @@ class LoginLog:
 
     def locked(self, address: str, name: str, seconds: float) -> None:
         """Log that the name is locked for the network of the address."""
-        _log.warning("login locked: %s seconds=%d", _who(address, name), seconds)
+        _log.warning("login locked: %s seconds=%d", _client(address, name), seconds)
 
     def closed(self, address: str, name: str, seconds: float) -> None:
         """Log that the name is closed to networks from which it has not logged in."""
-        _log.warning("login closed: %s seconds=%d", _who(address, name), seconds)
+        _log.warning("login closed: %s seconds=%d", _client(address, name), seconds)
 
 
-def _who(address: str, name: str) -> str:
+def _client(address: str, name: str) -> str:
     shown = name if len(name) <= MAX_LOGGED_NAME else f"{name[:MAX_LOGGED_NAME]}..."
     return f"address={address or '-'} name={json.dumps(shown)}"

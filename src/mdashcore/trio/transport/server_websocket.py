@@ -69,7 +69,7 @@ class ServerWebSocket:
         self._deadline = inf  # of all receiving: the codec's, or -inf after `abort`
         self._left = 0.0  # when the last message was returned, on the clock of `time.perf_counter`
         self.last_received: float = trio.current_time()
-        self.on_control = _nobody
+        self.on_control = _no_control
         self.on_message = _not_taken
 
     def limit(self, max_message: int, max_skipped: int) -> None:
@@ -287,5 +287,5 @@ def _not_taken(message: bytes | BrokenMessage) -> bool:
     return False
 
 
-def _nobody() -> None:
+def _no_control() -> None:
     """Do nothing, so that control frames go out with the first message: the default of `on_control`."""
