@@ -163,7 +163,7 @@ def test_what_a_process_that_died_has_written(disk: Disk, tmp_path: Path) -> Non
 
 @BOTH_LOOPS
 def test_a_folder_is_synced_for_many(disk: Disk, tmp_path: Path, loop: str) -> None:
-    """Of 32 documents that are written at once, the first has its folder synced, and the others share one more."""
+    """Of 32 documents written at the same time, the first has its folder synced, and the others share one more."""
     folder = tmp_path / "documents" / "c"
 
     async def scenario() -> None:

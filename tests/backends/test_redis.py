@@ -699,7 +699,7 @@ def test_a_backend_that_is_closed(redis_server: Any, url: str, run: Run) -> None
 
 
 def test_connections_are_few(redis_server: Any, url: str, run: Run) -> None:
-    """However many call and listen at once, there are two connections: one for commands, and one that listens."""
+    """However many tasks call and subscribe, there are two connections: one for commands, and one for messages."""
 
     async def test() -> None:
         async with open_backend(url) as backend, anyio.create_task_group() as tasks:

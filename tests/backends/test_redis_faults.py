@@ -23,7 +23,7 @@ from mdashcore.storage import Backend, open_backend
 PATIENCE = 20  # seconds for what has to come
 BACK = 5.0  # seconds after the server's return, in which everything has to work
 TIMEOUT = 0.5  # seconds that a call may take, in tests with a server that does not answer
-BURST = 3000  # callers at once, more than ten for each place on a connection
+BURST = 3000  # callers at the same time, more than ten for each place on a connection
 IN_TIME = 4 * TIMEOUT  # seconds that it does take at most, without what the machine has to do besides
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]

@@ -119,7 +119,7 @@ async def test_what_is_in_the_folder(folder: Path) -> None:
 
 @LOOPS
 def test_many_writers_share_a_commit(loop: str, tmp_path: Path, statements: list[str]) -> None:
-    """What 64 writers have waiting is committed together; a write that is alone is committed at once."""
+    """What 64 writers have waiting is committed together; a write that is alone is committed immediately."""
 
     async def main() -> None:
         async with opened(tmp_path) as backend:

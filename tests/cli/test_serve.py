@@ -208,7 +208,7 @@ def test_tls(spawn, mdash, tmp_path):
 def test_without_users(spawn):
     """A server without any user says so."""
     process, _ = serve(spawn, *ANY_PORT)
-    process.wait_for("nobody can log in.*--register-admin", "err")
+    process.wait_for("no login is possible.*--register-admin", "err")
 
 
 def wrong(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:

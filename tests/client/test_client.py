@@ -498,7 +498,7 @@ async def test_short_calls_find_a_silent_server_out_too(serving: Any, monkeypatc
                 await call_shortly()
 
 
-async def test_short_calls_do_not_dial_at_once(
+async def test_short_calls_do_not_dial_immediately(
     alice: Any, cable: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The wait after a failure goes on in the next call."""

@@ -220,7 +220,7 @@ BROKEN_ANSWERS = [
 
 @pytest.mark.parametrize(("frame", "place"), BROKEN_ANSWERS)
 def test_a_broken_answer_ends_its_call(frame: bytes, place: str) -> None:
-    """A call whose answer is broken ends at once, with the place; other calls go on, and nothing is sent back."""
+    """A call whose answer is broken ends immediately, with the place; other calls go on, and nothing is sent back."""
     connection = Connection()
     for _ in range(3):
         connection.call("M")
@@ -404,7 +404,7 @@ def test_batch_is_answered_in_one_frame() -> None:
     assert [answer["error"]["code"] for answer in answers if "error" in answer] == [jsonrpc.INVALID_REQUEST, 5]
 
 
-def test_two_batches_at_once() -> None:
+def test_two_batches_at_the_same_time() -> None:
     """Answers to different batches, and to single requests between them, are not mixed."""
     connection = Connection()
     events = receive(
@@ -611,7 +611,7 @@ def max_corrections() -> None:
 
 @bound
 def max_calls() -> None:
-    """More calls at once are `Busy`; there is room again after an answer, a time-out or an abandonment."""
+    """More calls at the same time are `Busy`; there is room again after an answer, a time-out or an abandonment."""
     connection = Connection(ConnectionLimits(max_calls=3))
     calls = [connection.call("M", deadline=float(n)) for n in range(3)]
     ends: tuple[Callable[[], object], ...] = (

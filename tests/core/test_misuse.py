@@ -133,7 +133,7 @@ def test_a_wrong_answer_is_loud_on_a_closed_connection_too(asked: Connection, cl
 
 @pytest.mark.parametrize("ref", [0, 2, "1", b"1", None, 1.5])
 def test_an_answer_to_no_request(asked: Connection, ref: Any) -> None:
-    """Said at once."""
+    """Said immediately."""
     with pytest.raises(LocalProtocolError):
         asked.reply(ref)
 

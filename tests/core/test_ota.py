@@ -625,7 +625,7 @@ class TestTheTransferBefore:
         assert update.state is S.FAILED
         assert "end it, or restart the device" in update.reason
 
-    def test_a_restart_or_an_end_is_tried_out_at_once(self) -> None:
+    def test_a_restart_or_an_end_is_tried_out_immediately(self) -> None:
         """Either way the device may have forgotten."""
         update = after(queued(), Started(OLD), BUSY, DeviceDisconnected())
         assert next_step(update) == Wait()

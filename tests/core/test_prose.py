@@ -37,6 +37,9 @@ FUNCTION = re.compile(r"^[ ]*(?:async )?def (\w+)", re.MULTILINE)
 
 CLASS = re.compile(r"^[ ]*class (\w+)", re.MULTILINE)
 
+TWO_MEANINGS = re.compile(r"\bat\s+once\b", re.IGNORECASE)
+"""Say *immediately*, or *at the same time*."""
+
 BARE_WORD = re.compile(r"^([A-Z][A-Z0-9]+)(?=:| =)", re.MULTILINE)
 """A public constant whose name is one word; a type variable has one letter."""
 
@@ -125,6 +128,30 @@ def test_no_pronoun_stands_for_an_unnamed_person(folder):
         for line, word in (*free_pronouns(source), *free_names(source))
     ]
     assert not found, "\n".join(["name the thing or the role:", *found])
+
+
+@pytest.mark.parametrize("folder", READ)
+def test_no_phrase_has_two_meanings(folder):
+    """A comment or docstring says *immediately*, or *at the same time*."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path, source in programs(folder).items()
+        if TWO_MEANINGS.search(source)
+        for line, text in prose(source)
+        if TWO_MEANINGS.search(text)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_pages_are_written_by_the_same_rules():
+    """Every page of the documentation, the README, the changelog and the guide for contributors."""
+    found = []
+    for path in (*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        words = [each for each in PRONOUN.finditer(text) if not each["role"]] if QUICK.search(text) else []
+        words += TWO_MEANINGS.finditer(text)
+        found += [f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, each.start()) + 1}: {each[0]}" for each in words]
+    assert not found, "\n".join(sorted(found))
 
 
 def test_a_class_name_stands_for_one_thing():

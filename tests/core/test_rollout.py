@@ -373,7 +373,7 @@ def test_a_rollout_is_stored_and_read():
 # Which devices may begin
 
 
-def test_no_more_at_once_than_the_plan_says():
+def test_no_more_at_the_same_time_than_the_plan_says():
     """What is under way counts, and a decision is no larger than a batch."""
     rollout = begun(rate=None, max_active=50)
     assert budget(rollout, (Counts(pending=1000),), NOW) == BATCH

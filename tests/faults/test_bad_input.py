@@ -520,7 +520,7 @@ async def test_a_device_that_connects_in_a_busy_loop(
 
 
 async def test_a_device_that_is_refused_again_and_again(server: RunningServer, open_raw: Any, alice: Any) -> None:
-    """A hundred wrong tokens at once are a hundred refusals."""
+    """A hundred wrong tokens at the same time are a hundred refusals."""
     refusals: list[int] = []
 
     async def dial() -> None:

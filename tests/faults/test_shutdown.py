@@ -107,7 +107,7 @@ async def request(raw: Any, child: Child, method: str, path: str, body: bytes = 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_server_at_rest_ends_at_once(open_raw: Any, number: signal.Signals) -> None:
+async def test_a_server_at_rest_ends_immediately(open_raw: Any, number: signal.Signals) -> None:
     """Connections that are idle, or answer a goodbye as they should, hold nothing up."""
     async with child_server() as child, open_raw(child) as idle, open_raw(child) as silent:
         await request(idle, child, "GET", "/devices")

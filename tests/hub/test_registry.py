@@ -93,7 +93,7 @@ def test_an_id_that_none_may_have(tools, id):
 
 
 def test_a_removed_device_leaves_nothing(tools):
-    """Neither itself nor its token; and the connection is told of at once."""
+    """Neither itself nor its token; and the connection is told of immediately."""
     registry, documents, revoked = make(tools)
     created = tools.run(registry.create("alice", "d1"))
     tools.run(registry.remove(DeviceKey("alice", "d1")))

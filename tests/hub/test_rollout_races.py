@@ -34,7 +34,7 @@ class Clock:
 
 @attrs.define
 class UpdateStarter:
-    """Of a process that has some devices: updates are queued, and begin at once."""
+    """Of a process that has some devices: updates are queued, and begin immediately."""
 
     hub: Hub
     here: set[str]
@@ -215,7 +215,7 @@ def test_what_fails_after_a_retry_has_failed(tools, place):
 
 
 def test_a_decision_is_told_when_the_store_is_back(tools, place):
-    """A pause that could not be told at once is not kept a secret."""
+    """A pause that could not be told immediately is not kept a secret."""
     tools.run(place.open(devices=["d0"], error_percent=0))
     run = tools.run(place.drive("d0"))
     tools.run(run.step())

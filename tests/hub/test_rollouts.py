@@ -1,4 +1,4 @@
-"""Rollouts as they are stored: selected, moved to another backend, checked; and what two people want at once."""
+"""Rollouts as they are stored: selected, moved to another backend, checked; and requests at the same time."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_a_resume_forgives_what_has_failed_until_then(hub):
     assert [(each.failed, each.pending) for each in resumed.forgiven] == [(1, 9)]
 
 
-async def test_two_people_at_once(tools):
+async def test_two_people_at_the_same_time(tools):
     """Of two pauses one counts; of an abort and a resume, each request sees the result of the other."""
     backend = tools.backend()
     hub = Hub(backend, now=lambda: NOW, monotonic=lambda: NOW, entropy=tools.entropy(), signal=tools.signal)

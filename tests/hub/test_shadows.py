@@ -175,7 +175,7 @@ def test_no_version_is_used_twice(tools, make, choices, updates):
 
 
 class PatientSignal:
-    """Time passes at once, and is written down."""
+    """Time passes immediately, and is written down."""
 
     def __init__(self, times):
         self._times = times
@@ -186,7 +186,7 @@ class PatientSignal:
 
 
 def test_a_writer_that_others_are_quicker_than_tries_on(tools, make, caplog):
-    """At once, then after pauses that grow to a bound and are spread; the log says so once; nothing is lost."""
+    """Immediately, then after pauses that grow to a bound and are spread; the log says so once; nothing is lost."""
     times = []
     desk = make(contention=Contention(tools.entropy(), lambda: PatientSignal(times)))
     desk.documents.conflicts = 100

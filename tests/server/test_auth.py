@@ -112,7 +112,7 @@ async def test_a_foreign_page_gains_nothing_by_a_key_that_the_browser_remembers(
 
 
 async def test_a_key_as_a_password_ends_with_the_key(alice, anyone):
-    """At once."""
+    """Immediately."""
     created = (await alice.http.post("/keys")).json()
     headers = {"Authorization": basic("x", created["key"])}
     assert (await anyone.get("/devices", headers=headers)).status_code == 200

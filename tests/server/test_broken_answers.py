@@ -15,7 +15,7 @@ pytestmark = pytest.mark.every_lane
 LARGE = 200_000  # bytes: more than a frame may have
 
 
-async def test_a_broken_answer_is_502_at_once(alice, device):
+async def test_a_broken_answer_is_502_immediately(alice, device):
     """With the place of the error; a client that sent a frame gets it as a frame; and other calls go on."""
     async with alice.calling("POST", "/devices/d1/rpc/A", content=b"{}") as other:
         waiting = await device.expect("A")

@@ -142,7 +142,7 @@ async def test_a_token_is_shown_once_and_never_again(alice, root, server_log):
         assert not [text for text in shown if token.removeprefix("mdd_") in text]
 
 
-async def test_a_new_token_ends_the_old_one_at_once(alice, refused):
+async def test_a_new_token_ends_the_old_one_immediately(alice, refused):
     """The socket that was opened with the old token is closed, and only the new token opens another."""
     old = await alice.register("d1")
     async with connect_device(alice.server.device_url, old) as device:
@@ -264,7 +264,7 @@ async def test_a_change_that_is_refused_changes_nothing(alice):
         assert (await alice.http.get("/devices/d1")).json() == before
 
 
-async def test_a_deleted_device_is_gone_at_once(alice, refused):
+async def test_a_deleted_device_is_gone_immediately(alice, refused):
     """Its socket is closed, its token opens nothing, and it is in no list; the answer is `true`."""
     token = await alice.register("d1")
     await alice.register("d2")

@@ -274,7 +274,7 @@ async def test_frames_may_come_with_the_head(
 async def test_a_ping_that_comes_with_the_head_is_answered(
     server: RunningServer, open_raw: Any, frame_bytes: FrameBytes, alice: Any, token: str, path: str
 ) -> None:
-    """The pong is sent at once, not beside the next message."""
+    """The pong is sent immediately, not beside the next message."""
     async with open_raw(server) as raw:
         secret = token if path.endswith("rpc") else alice.key
         await raw.send(raw.handshake_bytes(path, secret) + frame_bytes(Opcode.PING, b"early"))

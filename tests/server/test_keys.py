@@ -1,4 +1,4 @@
-"""``/keys``: shown once, kept as hashes, gone at once."""
+"""``/keys``: shown once, kept as hashes, gone immediately."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_deleted_key_opens_nothing(alice, key, anyone):
 
 
 async def test_a_deleted_key_closes_its_sockets(alice, key, open_raw):
-    """Those that it opened, at once; the ones of other keys stay, and it opens no new one."""
+    """Those that it opened, immediately; the ones of other keys stay, and it opens no new one."""
     id, secret = key
     url = f"ws{alice.server.url[4:]}/api/v2/notify"
     async with (

@@ -335,7 +335,7 @@ def test_what_is_plain_is_read_as_it_stands(data: bytes) -> None:
 async def test_a_storage_that_is_away_is_waited_for_once(
     server: RunningServer, alice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 at once, in the lane itself: elsewhere the storage would be asked again."""
+    """503 immediately, in the lane itself: elsewhere the storage would be asked again."""
     asked = []
 
     async def fail(*question: object) -> None:
@@ -398,7 +398,7 @@ async def test_a_connection_that_asks_nothing_more_is_closed(
 
 
 async def test_when_the_server_goes_down(open_raw: Any) -> None:
-    """A call under way is answered, as the last of its connection; an idle connection is closed at once."""
+    """A call under way is answered, as the last of its connection; an idle connection is closed immediately."""
     async with (
         open_backend("memory://") as backend,
         open_node(Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)) as node,

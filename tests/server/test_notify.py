@@ -176,7 +176,7 @@ async def test_a_listener_that_comes_and_goes_misses_nothing(alice):
 
 
 async def test_a_subscriber_that_never_reads_delays_no_other(alice, open_raw):
-    """Others hear at once what it does not take; and it gets all of it, in order, when it reads at last."""
+    """Others hear immediately what it does not take; and it gets all of it, in order, when it reads at last."""
     count, data = 150, json.dumps("x" * 100_000).encode()  # 15 MB: more than the system's socket buffers take
     async with open_raw(alice.server) as slow, alice.listen() as ear:
         assert (await slow.handshake(alice.key, path="/api/v2/notify")).status == 101
@@ -250,7 +250,7 @@ class Tape(MessageStream):
 
 
 class EagerTape(Tape):
-    """One that takes some messages at once, and of others leaves a rest to be sent."""
+    """One that takes some messages immediately, and of others leaves a rest to be sent."""
 
     def __init__(self, delays):
         super().__init__(delays)

@@ -496,7 +496,7 @@ async def test_a_storage_that_fails_delays_an_update(alice, taker, monkeypatch):
 
 
 async def test_a_device_that_is_deleted_ends_its_update(alice, taker, blobs):
-    """The upload is answered with 404 at once, and the image goes."""
+    """The upload is answered with 404 immediately, and the image goes."""
     async with alice.calling("POST", "/devices/d1/ota", content=image()) as response:
         await taker.take("OTA.Begin")
         await alice.http.delete("/devices/d1")

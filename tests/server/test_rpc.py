@@ -176,7 +176,7 @@ async def test_names_that_no_method_has(alice, device, method):
 # When there is no answer
 
 
-async def test_an_offline_device_is_told_at_once(alice):
+async def test_an_offline_device_is_told_immediately(alice):
     """503, not after a time-out; and an unknown one is 404."""
     await alice.register("d1")
     began = trio.current_time()
@@ -217,7 +217,7 @@ async def test_a_timeout_is_a_number_of_seconds(alice, device):
 
 
 async def test_a_device_that_disconnects_mid_call_is_offline(alice):
-    """Every caller that waits gets 503 at once."""
+    """Every caller that waits gets 503 immediately."""
     async with await alice.connect("d1") as device:
         await alice.told("online", "d1")
         async with (

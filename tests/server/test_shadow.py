@@ -79,7 +79,7 @@ async def test_the_document_holds_all_three_sections(alice, update):
 
 
 async def test_null_deletes(alice, update):
-    """A member, a section, or both sections at once; an emptied section disappears, and every update has a version."""
+    """A member, a section, or both sections together; an emptied section disappears, and every update has a version."""
     await alice.register("d1")
     await update(state={"desired": {"a": 1, "b": {"c": 2, "d": 3}}, "reported": {"x": 1}})
     await update(state={"desired": {"a": None, "b": {"c": None}}})
@@ -163,7 +163,7 @@ async def test_a_shadow_is_bounded(alice, update):
 # Towards the device
 
 
-async def test_a_delta_is_pushed_at_once(device, update):
+async def test_a_delta_is_pushed_immediately(device, update):
     """As a notification with the whole of what differs, and the shadow's version."""
     answer = await update(state={"desired": {"on": True, "level": 3}})
     frame = await device.expect("Shadow.Delta")

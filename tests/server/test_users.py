@@ -91,7 +91,7 @@ async def test_keys_cannot_administrate(root):
 
 
 async def test_a_new_password_ends_the_old_one(admin, alice, anyone, password):
-    """At once, also where it was just used; and the sockets that were opened with it are closed. Keys stay."""
+    """Immediately, also where it was just used; and the sockets that were opened with it are closed. Keys stay."""
     assert (await anyone.get("/me", auth=("alice", password))).status_code == 200
     credentials = alice.as_user().headers["Authorization"].encode()
     url = f"ws{alice.server.url[4:]}/api/v2/notify"

@@ -172,7 +172,7 @@ def gaps(times: list[float]) -> list[float]:
 
 @given(st.floats(0.001, 10), st.floats(10, 1000), st.integers(1, 10_000))
 def test_a_delay_doubles_up_to_its_bound(first: float, most: float, failures: int) -> None:
-    """Between half and the whole of it, at random: a fleet does not come back all at once."""
+    """Between half and the whole of it, at random: a fleet does not come back all together."""
     backoff = Backoff(first, most)
     longest = min(most, first * 2 ** min(failures - 1, 40))
     delays = [backoff.delay(failures) for _ in range(20)]
@@ -181,7 +181,7 @@ def test_a_delay_doubles_up_to_its_bound(first: float, most: float, failures: in
 
 
 async def test_failures_in_a_row_are_waited_for_longer_and_longer(autojump_clock: Any) -> None:
-    """A server that hangs up at once is dialled after 1, 2, 4 … 60 seconds, and never given up."""
+    """A server that hangs up immediately is dialled after 1, 2, 4 … 60 seconds, and never given up."""
     autojump_clock.autojump_threshold = THRESHOLD
 
     async def hang_up(stream: trio.SocketStream) -> bool:
@@ -296,7 +296,7 @@ async def test_a_token_that_is_revoked_ends_the_agent(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["http://x/api/v2/rpc", "x", "", "ws:/x"])
-async def test_a_url_that_is_none_is_refused_at_once(wrong: str) -> None:
+async def test_a_url_that_is_none_is_refused_immediately(wrong: str) -> None:
     """Not at the first dial, and not in a background task."""
     with pytest.raises(InvalidInput):
         Agent(wrong, "token", no_handler)
@@ -347,7 +347,7 @@ async def test_hello_is_the_first_word_on_each_connection(autojump_clock: Any) -
 
 
 async def test_it_says_goodbye_when_it_leaves(hub: Hub) -> None:
-    """The server knows at once that the device is offline."""
+    """The server knows immediately that the device is offline."""
     token = (await hub.create_device("alice", "d1")).token
     async with serve_node(hub) as (node, port):
         async with open_agent(url(port), token, no_handler) as agent:
@@ -400,7 +400,7 @@ async def test_a_server_that_is_silent_is_left(autojump_clock: Any) -> None:
 
 
 async def test_without_a_connection_nothing_is_said() -> None:
-    """`DeviceOffline`, at once."""
+    """`DeviceOffline`, immediately."""
     agent = Agent("ws://127.0.0.1:1/", "token", no_handler)
     assert not agent.connected
     with pytest.raises(DeviceOffline):
@@ -470,7 +470,9 @@ async def test_what_a_handler_raises_is_answered(hub: Hub, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize(("workers", "order"), [(1, ["slow", "fast"]), (2, ["fast", "slow"])])
-async def test_requests_are_answered_in_order_or_at_once(autojump_clock: Any, workers: int, order: list[str]) -> None:
+async def test_requests_are_answered_in_order_or_immediately(
+    autojump_clock: Any, workers: int, order: list[str]
+) -> None:
     """One worker keeps the order, more do not wait for each other."""
     autojump_clock.autojump_threshold = THRESHOLD
 

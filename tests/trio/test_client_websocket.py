@@ -54,7 +54,7 @@ async def test_no_such_host():
 
 
 async def test_a_peer_that_hangs_up():
-    """A server that closes instead of answering is an error at once, not after the time-out."""
+    """A server that closes instead of answering is an error immediately, not after the time-out."""
     async with answering(hang_up) as port:
         with trio.fail_after(5), pytest.raises(OSError, match="hangs up instead of answering"):
             await dial(f"ws://127.0.0.1:{port}/")

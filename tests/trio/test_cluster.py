@@ -240,7 +240,7 @@ async def test_what_goes_wrong_elsewhere_is_the_same_error(autojump_clock: Any, 
         await here.calls.call(DeviceKey("alice", "d1"), "X")
 
 
-async def test_many_calls_at_once_keep_their_answers(autojump_clock: Any, cluster: Cluster) -> None:
+async def test_many_calls_at_the_same_time_keep_their_answers(autojump_clock: Any, cluster: Cluster) -> None:
     """From both nodes to devices of both: no caller gets the answer to another call."""
     clients = []
     for n, node in enumerate(cluster.nodes):
@@ -289,7 +289,7 @@ async def test_a_device_that_changes_the_node_stays_online(autojump_clock: Any, 
 
 
 async def test_a_token_that_was_revoked_elsewhere_closes_the_connection(autojump_clock: Any, cluster: Cluster) -> None:
-    """At once; and so does the removal of the device."""
+    """Immediately; and so does the removal of the device."""
     here, there = cluster.nodes
     rotated = await cluster.connect(there, await cluster.register("d1"))
     removed = await cluster.connect(there, await cluster.register("d2"))
@@ -356,7 +356,7 @@ async def test_devices_of_a_dead_node_go_offline(autojump_clock: Any, cluster: C
     assert await here.hub.nodes.ids() == {node.id for node in cluster.nodes}
 
 
-async def test_a_caller_hears_at_once_that_the_node_is_gone(autojump_clock: Any, cluster: Cluster) -> None:
+async def test_a_caller_hears_immediately_that_the_node_is_gone(autojump_clock: Any, cluster: Cluster) -> None:
     """A caller that waits for a device of a node that is declared dead meanwhile gets an error."""
     here, _ = cluster.nodes
     await cluster.register()
@@ -410,7 +410,7 @@ async def test_a_node_that_was_taken_for_dead_has_its_devices_connect_again(
 
 
 async def test_a_node_that_goes_down_says_so(autojump_clock: Any, cluster: Cluster) -> None:
-    """Its devices are offline at once, and it is not waited for."""
+    """Its devices are offline immediately, and it is not waited for."""
     here, _ = cluster.nodes
     async with open_node(Hub(cluster.backend, now=lambda: EPOCH, monotonic=lambda: 0.0, entropy=os.urandom)) as third:
         client = await cluster.connect(third, await cluster.register())

@@ -145,7 +145,7 @@ delays = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 1.0]), max_size=20)
 
 @given(delays, delays)
 def test_every_caller_gets_its_own_answer(to_right: list[float], to_left: list[float]) -> None:
-    """Calls both ways at once, answered in any order."""
+    """Calls both ways at the same time, answered in any order."""
 
     async def main() -> None:
         async with open_links() as pair:
@@ -237,7 +237,7 @@ async def test_what_cannot_be_sent_is_not(autojump_clock: Any, params: object, e
 
 
 async def test_calls_beyond_the_limit_are_refused(autojump_clock: Any) -> None:
-    """One more than `max_calls` raises `Busy` at once; a place becomes free with each that ends."""
+    """One more than `max_calls` raises `Busy` immediately; a place becomes free with each that ends."""
     async with open_links(limits=ConnectionLimits(max_calls=3)) as pair:
         pair.run(pair.left)
         pair.run(pair.right)
@@ -395,7 +395,7 @@ async def test_closing_tells_callers_drops_what_waits_and_says_why(autojump_cloc
         assert not any(b"Never" in frame or b"late" in frame for frame in pair.left_stream.sent)
 
 
-async def test_abort_ends_at_once(autojump_clock: Any) -> None:
+async def test_abort_ends_immediately(autojump_clock: Any) -> None:
     """Without a word to the peer; callers here are told."""
     async with open_links() as pair:
         ended = pair.run(pair.left)
@@ -474,7 +474,7 @@ async def test_an_answer_that_is_too_large_ends_its_call(autojump_clock: Any, wh
 
 
 async def test_a_peer_that_does_not_read_fills_no_memory(autojump_clock: Any) -> None:
-    """What waits to be sent is bounded: beyond `max_outbox` callers and notifiers get `Busy`, at once."""
+    """What waits to be sent is bounded: beyond `max_outbox` callers and notifiers get `Busy`, immediately."""
     limits = ConnectionLimits(max_outbox=10_000)
     async with open_links(capacity=0, limits=limits) as pair:
         pair.run(pair.left)

@@ -102,7 +102,7 @@ def requests(count: int, size: int = 0) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("count", "size"), [(1, 0), (2, 0), (60, 0), (60, 3000)])
 async def test_requests_of_one_packet_are_answered_in_order(talking: Any, count: int, size: int) -> None:
-    """However many of them are taken at once, and whatever they weigh."""
+    """However many of them are taken together, and whatever they weigh."""
     async with talking(echo) as talk, trio.open_nursery() as nursery:
         nursery.start_soon(send_packet, talk.peer, *requests(count, size))
         assert [(await talk.peer.receive())["id"] for _ in range(count)] == list(range(count))

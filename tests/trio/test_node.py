@@ -274,7 +274,7 @@ async def test_a_connection_that_is_overtaken_is_closed(
 
 
 async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet) -> None:
-    """By deleting it or renewing its token, at once; also when that was between its handshake and its greeting."""
+    """By deleting it or renewing its token, immediately; also when that was between its handshake and its greeting."""
     device = await fleet.register()
     client = await fleet.connect(device)
     await client.expect("Sys.GetInfo")
@@ -364,7 +364,7 @@ def disordered(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
 @example(([{"desired": {"a": 1}}, {"desired": {"a": None}}], [1, 0]))
 def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict[str, Any]], list[int]]) -> None:
     """Changes that the node hears of in the wrong order are pushed only if nothing newer is known: a delta that is
-    outdated never reaches the device, and the newest state always does; what a newer one follows at once need not."""
+    outdated never reaches the device, and the newest state always does. One that a newer one follows may be left out."""
     documents, order = told
 
     async def main() -> None:
@@ -413,7 +413,7 @@ async def test_a_delta_that_waits_is_dropped_where_none_is_left(autojump_clock: 
 
 
 async def test_a_device_is_told_of_changes_while_it_is_connected(autojump_clock: Any, fleet: Fleet) -> None:
-    """At once, with what is still missing; its own report may leave a delta, too."""
+    """Immediately, with what is still missing; its own report may leave a delta, too."""
     client = await fleet.connect(await fleet.register())
     await client.expect("Sys.GetInfo")
     await fleet.hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"a": 1, "b": 2}}})
@@ -464,7 +464,7 @@ async def test_a_device_that_talks_need_not_answer_pings(autojump_clock: Any, fl
 
 
 async def test_pings_are_spread(autojump_clock: Any, open_pair: Any) -> None:
-    """A fleet is not pinged, and does not answer, all at once; each device once in an interval."""
+    """A fleet is not pinged, and does not answer, all together; each device once in an interval."""
     async with open_fleet(open_pair) as fleet:
         clients = [await fleet.connect(await fleet.register(f"d{i}")) for i in range(30)]
         times: dict[int, list[float]] = {i: [] for i in range(30)}

@@ -72,7 +72,7 @@ async def test_an_upload_that_goes_on(autojump_clock, hub):
         await trio.sleep(ORPHAN_INTERVAL * 0.9)
         await put(hub, "ota_new")
         await put(hub, "ota_late")
-        await trio.sleep(ORPHAN_INTERVAL * 0.2)  # looked at once
+        await trio.sleep(ORPHAN_INTERVAL * 0.2)  # looked immediately
         assert await images(hub) == {"ota_new", "ota_late"}
         await hub.updates.create(DeviceKey("alice", "d1"), "ota_new", IMAGE)
         await trio.sleep(ORPHAN_INTERVAL)

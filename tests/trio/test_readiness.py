@@ -24,7 +24,7 @@ from mdashcore.trio.transport.readiness import Inflow
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="sockets are read from by tasks")
 
 SIZE = 1000
-"""Bytes that the inflows here read at once."""
+"""Bytes that the inflows here receive in one read."""
 
 PATIENCE = 5.0
 """Seconds for what has to happen."""
@@ -300,7 +300,7 @@ async def test_what_a_taker_raises_is_raised_by_receive() -> None:
 
 
 async def test_a_taker_may_close_any_connection() -> None:
-    """Also one of which something has come in the same turn, and whose number goes to another at once."""
+    """Also one of which something has come in the same turn, and whose number goes to another immediately."""
     async with open_ends() as (ours, theirs), open_ends() as (our_other, their_other):
         first, second = Inflow(ours, SIZE), Inflow(our_other, SIZE)
         new: list[Any] = []
@@ -319,7 +319,7 @@ async def test_a_taker_may_close_any_connection() -> None:
         first.take = closing(first, second, our_other)
         second.take = closing(second, first, ours)
         async with waiting(first) as got, waiting(second) as got_too:
-            theirs.socket._sock.send(b"1")  # both at once, without a turn between
+            theirs.socket._sock.send(b"1")  # both together, without a turn between
             their_other.socket._sock.send(b"2")
             await quiet()
             assert got == got_too == []
@@ -351,7 +351,7 @@ async def test_what_is_done_at_the_end_of_a_turn() -> None:
         assert not inflows[0].at_end_of_turn(lambda: pytest.fail("done"))
         async with waiting(inflows[0]), waiting(inflows[1]):
             await trio.lowlevel.cancel_shielded_checkpoint()
-            theirs.socket._sock.send(b"1")  # both at once, without a turn between
+            theirs.socket._sock.send(b"1")  # both together, without a turn between
             their_other.socket._sock.send(b"2")
             await quiet()
         assert events == ["take", "take", "end", "end"]

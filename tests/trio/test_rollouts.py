@@ -347,7 +347,7 @@ async def test_any_process_can_go_on(fleet, autojump_clock, writes):
     assert {each.outcome for each in (await fleet.outcomes(rollout.id)).values()} == {Outcome.SUCCEEDED}
 
 
-async def test_two_processes_at_once_do_no_harm(fleet, autojump_clock):
+async def test_two_processes_at_the_same_time_do_no_harm(fleet, autojump_clock):
     """Both drive the same rollout: each device begins once, each phase after the one before."""
     devices = await fleet.add(60)
     await fleet.connected()
@@ -546,7 +546,7 @@ async def test_an_offline_device_is_waited_for(fleet, autojump_clock):
 
 @pytest.mark.parametrize("wait", [0, 3600])
 async def test_a_device_that_does_not_come_is_skipped(fleet, autojump_clock, wait):
-    """At once, or after the time to wait; and it does not begin when it comes later."""
+    """Immediately, or after the time to wait; and it does not begin when it comes later."""
     await fleet.add(2)
     (late,) = await fleet.add(1, online=False)
     await fleet.connected()

@@ -195,7 +195,7 @@ def test_a_frame_that_is_too_large_is_passed_over(open_pair: Any, size: int, pie
     virtual(main)
 
 
-async def test_messages_behind_a_large_frame_are_taken_at_once(open_pair: Any) -> None:
+async def test_messages_behind_a_large_frame_are_taken_immediately(open_pair: Any) -> None:
     """Also where a function takes them, without waking the task that waits: none is left behind."""
     ws, client = await open_pair(sockets=True, max_message=100, max_skipped=2**20)
     taken: list[Any] = []
@@ -373,7 +373,7 @@ async def test_a_wrong_frame_closes_the_connection(autojump_clock: Any, open_pai
 
 
 async def test_the_client_says_goodbye(autojump_clock: Any, open_pair: Any) -> None:
-    """It is answered with its own code, and the connection ends at once; what it sent before is not lost."""
+    """It is answered with its own code, and the connection ends immediately; what it sent before is not lost."""
     ws, client = await open_pair()
     client.protocol.send_text(b"last words")
     await client.close(4001)
@@ -387,7 +387,7 @@ async def test_the_client_says_goodbye(autojump_clock: Any, open_pair: Any) -> N
 
 
 async def test_the_server_says_goodbye(autojump_clock: Any, open_pair: Any) -> None:
-    """Code and reason arrive; when the client has answered, the connection ends at once."""
+    """Code and reason arrive; when the client has answered, the connection ends immediately."""
     ws, client = await open_pair()
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -400,7 +400,7 @@ async def test_the_server_says_goodbye(autojump_clock: Any, open_pair: Any) -> N
     assert trio.current_time() == started
 
 
-async def test_both_say_goodbye_at_once(autojump_clock: Any, open_pair: Any) -> None:
+async def test_both_say_goodbye_at_the_same_time(autojump_clock: Any, open_pair: Any) -> None:
     """Neither waits for what has crossed."""
     ws, client = await open_pair()
     started = trio.current_time()
@@ -464,7 +464,7 @@ async def test_a_peer_that_is_gone(open_pair: Any, eof: bool) -> None:
 
 
 async def test_abort_ends_what_is_waited_for(autojump_clock: Any, open_pair: Any) -> None:
-    """A receive that waits gives None at once, and so does every later one."""
+    """A receive that waits gives None immediately, and so does every later one."""
     ws, _ = await open_pair()
     async with trio.open_nursery() as nursery:
 
@@ -513,7 +513,7 @@ async def test_a_flood_of_pings_or_pongs_closes_the_connection(
 
 
 async def test_pings_at_the_rate_go_on_for_ever(autojump_clock: Any, open_pair: Any) -> None:
-    """After a burst of as many as may come at once, too; each is answered."""
+    """After a burst of as many as may come together, too; each is answered."""
     ws, client = await open_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write, ws)

@@ -410,7 +410,7 @@ async def test_a_link_that_drops_costs_nothing(autojump_clock, site, here):
 
 
 async def test_several_chunks_in_flight(autojump_clock, site, here):
-    """So many at once and no more, and the image is right: its digests are checked by the device."""
+    """So many at the same time and no more, and the image is right: its digests are checked by the device."""
     lamp = await site.lamp()
     await lamp.join(here)
     most, now = 0, 0
@@ -633,7 +633,7 @@ async def test_queued_on_one_node_and_driven_by_another(autojump_clock, site, he
 
 
 async def test_a_device_that_is_there_already(autojump_clock, site, here, there):
-    """The node that holds it hears of the update, and begins at once."""
+    """The node that holds it hears of the update, and begins immediately."""
     lamp = await site.lamp()
     await lamp.join(there)
     await trio.sleep(100)

@@ -44,7 +44,7 @@ async def test_a_key_that_does_not_exist(device: VirtualDevice, key: str) -> Non
 
 
 async def test_set_changes_only_what_it_names(device: VirtualDevice) -> None:
-    """Values are set in RAM, in several sections at once; the answer says that nothing was saved."""
+    """Values are set in RAM, in several sections together; the answer says that nothing was saved."""
     before = await device.handle("Config.Get", {})
     patch = {"wifi": {"sta": {"ssid": "home", "enable": False}}, "debug": {"level": 3}}
     assert await device.handle("Config.Set", {"config": patch}) == {"saved": False}

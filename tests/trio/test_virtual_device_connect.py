@@ -93,6 +93,6 @@ async def test_a_revoked_token(alice, tmp_path):
 
 
 async def test_a_wrong_url(tmp_path):
-    """What no device dials is refused at once."""
+    """What no device dials is refused immediately."""
     with pytest.raises(InvalidInput):
         await running(VirtualDevice("d1", tmp_path), "http://127.0.0.1/", "x")()

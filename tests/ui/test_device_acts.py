@@ -428,7 +428,7 @@ def test_what_devices_report_breaks_no_list(page, person, axe):
 
 
 def test_two_browsers_see_each_other_s_changes(open_page, person):
-    """At once: what one registers, renames, selects away and deletes, the other shows."""
+    """Immediately: what one registers, renames, selects away and deletes, the other shows."""
     one, two = open_page(person), open_page(person)
     one.get_by_role("button", name="Register", exact=True).click()
     one.get_by_label("Id", exact=True).fill("lamp")

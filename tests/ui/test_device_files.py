@@ -100,7 +100,7 @@ def test_bytes_are_shown_in_hex(open_page, person, fleet, put, axe):
 
 
 def test_files_are_dropped_and_replaced(open_page, person, fleet, files, put, axe):
-    """Several at once, with what became of each; a file that is there is replaced only when the person says so."""
+    """Several together, with the result of each; a file that is there is replaced only when the person says so."""
     fleet.connect("lamp")
     put("lamp", "a.txt", b"old")
     page = open_page(person, "#/device/lamp/files")

@@ -170,7 +170,7 @@ def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
         expect(form.get_by_label("level", exact=True)).to_have_value("9")
 
 
-def test_two_browsers_at_once(open_page, person):
+def test_two_browsers_at_the_same_time(open_page, person):
     """What one saves the other sees; what both edit is a conflict for the second, which keeps its draft."""
     person.register("lamp")
     one, two = (open_page(person, "#/device/lamp/shadow") for _ in range(2))

@@ -151,7 +151,7 @@ def test_a_slow_view_does_not_push_in(page, person, hold):
     [("%23%2Fkeys", "Keys"), ("https%3A%2F%2Fevil.example%2F", "Devices"), ("%23%2Flogin", "Devices"), ("", "Devices")],
 )
 def test_the_login_of_a_user_who_is_logged_in(open_page, person, to, heading):
-    """Leads on at once, to views only."""
+    """Leads on immediately, to views only."""
     page = open_page(person, f"#/login?to={to}")
     expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()
     assert page.url.startswith(f"{person.server.url}/#/{heading.lower()}")
@@ -167,7 +167,7 @@ def begin_job(page, button, fill):
     fill(page.get_by_role("dialog"))
 
 
-def test_a_job_that_waits_stops_at_once(page, person):
+def test_a_job_that_waits_stops_immediately(page, person):
     """The server has asked it to wait for half a minute; Stop does not wait for that."""
     person.register("lamp")
     asked = []

@@ -14,7 +14,7 @@ QUIET = {"stats_interval": 3600, "log_interval": 3600}
 
 @pytest.fixture
 def calls(person):
-    """Makes notifications: calls of a device, without an answer; at most 25 at once."""
+    """Makes notifications: calls of a device, without an answer; at most 25 at a time."""
 
     def make(name, *numbers):
         frames = [{"method": f"{name}{n}"} for n in numbers]

@@ -57,7 +57,7 @@ def test_logging_out_ends_it_in_every_window(open_page, person):
 
 
 def test_a_new_password_ends_every_session(open_page, person, server):
-    """At once, and saying so."""
+    """Immediately, and saying so."""
     page = open_page(person)
     with server.client("root") as root:
         assert root.put(f"/users/{person.name}", json={"password": "another"}).status_code == 200

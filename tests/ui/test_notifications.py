@@ -29,7 +29,7 @@ def say(portal):
 
 @pytest.fixture
 def calls(person):
-    """Makes many notifications at once: calls of a device, without an answer. The last of them comes last."""
+    """Makes many notifications together: calls of a device, without an answer. The last of them comes last."""
 
     def make(id, count, first=0):
         frames = [{"method": f"Test.Call{n}"} for n in range(first, first + count)]

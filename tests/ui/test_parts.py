@@ -89,7 +89,7 @@ def test_a_plot_tells_its_values(workbench):
 
 
 def test_rows_are_selected(workbench, axe):
-    """By their boxes, by Space, and all at once; what goes is not selected any more."""
+    """By their boxes, by Space, and all together; what goes is not selected any more."""
     show(
         workbench,
         """

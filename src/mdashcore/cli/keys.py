@@ -55,7 +55,9 @@ def add_key(remote: Remote, *, name: str, as_json: bool) -> None:
 
 
 @key.command(
-    "remove", short_help="Remove a key: it stops working at once.", epilog=examples("mdash key remove key_aaaaaaaaaaaa")
+    "remove",
+    short_help="Remove a key: it is refused immediately.",
+    epilog=examples("mdash key remove key_aaaaaaaaaaaa"),
 )
 @click.argument("id", type=KEY_ID, metavar="ID")
 @remote_options()

@@ -116,9 +116,9 @@ def ota(
     if file is None:
         raise click.UsageError("Missing argument 'FILE'.")
     if queue and commit == "now":
-        raise click.UsageError("With --queue nobody may be there to commit: give --commit auto.")
+        raise click.UsageError("With --queue the command may end before the update: give --commit auto.")
     if no_wait and commit == "now":
-        raise click.UsageError("With --no-wait nobody is there to commit: give --commit auto.")
+        raise click.UsageError("With --no-wait the command ends before the update: give --commit auto.")
     query = {"queue": "1"} if queue else {}
     query |= {"force": "1"} if force else {}
     query |= {"bare": "1"} if bare else {}

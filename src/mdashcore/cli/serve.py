@@ -184,7 +184,7 @@ async def _announce(server: RunningServer) -> None:
     if server.metrics_url is not None:
         _log.info("metrics are at %s", server.metrics_url)
     if not await server.service.hub.accounts.all():
-        _log.warning("nobody can log in: there is no user; give one with --register-admin NAME:PASSWORD")
+        _log.warning("no login is possible: there is no user; give one with --register-admin NAME:PASSWORD")
 
 
 def run_server(

@@ -210,7 +210,7 @@ export default function files(device, {session}) {
 
   async function uploadAll(chosen) {
     error.clear();
-    if (chosen.length > MAX_FILES) return error.show(new Error(`at most ${MAX_FILES} files at once; these are ${chosen.length}`));
+    if (chosen.length > MAX_FILES) return error.show(new Error(`at most ${MAX_FILES} files at a time; these are ${chosen.length}`));
     const tooLarge = chosen.filter(({size}) => size > MAX_UPLOAD);
     if (tooLarge.length) return error.show(new Error(`${tooLarge[0].name} is larger than any device's file system`));
     const replaced = chosen.filter(({name}) => has(name)).map(({name}) => name);
