@@ -122,7 +122,7 @@ def find_program(name: str) -> str | None:
 
 
 NEWER = ROOT / ".venv-bench-newer" / "bin" / "python"
-"""A newer Python, on which mdash is measured beside itself if somebody has made this environment."""
+"""A newer Python, on which mdash is measured beside itself if this environment exists."""
 
 
 def _module(module: str, *options: str, python: str = sys.executable) -> Callable[[int, str], Sequence[str]]:

@@ -20,7 +20,7 @@ from mdashcore.storage import check_begin
 __all__ = [
     "MAX_INTEGER",
     "Append",
-    "Begin",
+    "BeginLog",
     "Delete",
     "Put",
     "PutWithEntry",
@@ -137,7 +137,7 @@ class PutWithEntry:
 
 
 @attrs.frozen
-class Begin:
+class BeginLog:
     """Empty a log, and let it continue at an offset."""
 
     log: str
@@ -197,11 +197,11 @@ def _run_together(group: Sequence[Work[Any]], db: sqlite3.Connection) -> list[An
         _OtherVersion: the transaction has to be rolled back.
     """
     results: list[Any] = []
-    batch = _Batch()
+    batch = _GroupedWrites()
     for work in group:
         if not batch.accepts(work):
             results += batch.run(db)
-            batch = _Batch()
+            batch = _GroupedWrites()
         if not batch.accepts(work):
             results.append(_run_alone(work, db))
         else:
@@ -209,7 +209,7 @@ def _run_together(group: Sequence[Work[Any]], db: sqlite3.Connection) -> list[An
     return results + batch.run(db)
 
 
-class _Batch:
+class _GroupedWrites:
     """Updates of documents and entries of logs, which are written together."""
 
     def __init__(self) -> None:

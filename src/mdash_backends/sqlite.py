@@ -20,7 +20,7 @@ from mdash_backends._files import Files
 from mdash_backends._lock import folder_of, hold_folder, refuse_folder
 from mdash_backends._modes import close_file, close_folder, create_file
 from mdash_backends._sqlite_engine import Engine, open_engine
-from mdash_backends._sqlite_writes import MAX_INTEGER, Append, Begin, Delete, Put, PutWithEntry, Trim, row_of
+from mdash_backends._sqlite_writes import MAX_INTEGER, Append, BeginLog, Delete, Put, PutWithEntry, Trim, row_of
 from mdash_backends.memory import MemoryBus
 from mdashcore._errors import InvalidInput, TooLarge
 from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry
@@ -89,7 +89,7 @@ class SqliteLogs:
         return await self._engine.write(_append(log, time, bodies))
 
     async def begin(self, log: str, offset: int) -> None:
-        await self._engine.write(Begin(_text(log), offset))
+        await self._engine.write(BeginLog(_text(log), offset))
 
     async def read(self, log: str, start: int, limit: int) -> Sequence[LogEntry]:
         return await self._engine.read(partial(_read, _text(log), _integer(start), _integer(limit)))

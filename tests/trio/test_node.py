@@ -364,7 +364,7 @@ def disordered(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
 @example(([{"desired": {"a": 1}}, {"desired": {"a": None}}], [1, 0]))
 def test_delta_versions_never_go_backwards(open_pair: Any, told: tuple[list[dict[str, Any]], list[int]]) -> None:
     """Changes that the node hears of in the wrong order are pushed only if nothing newer is known: a delta that is
-    outdated never reaches the device, and the newest state always does. One that a newer one follows may be left out."""
+    outdated never reaches the device, and the newest state always does. One with a successor may be left out."""
     documents, order = told
 
     async def main() -> None:
