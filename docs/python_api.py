@@ -55,6 +55,7 @@ MODULES = {
 PARTS = {
     "Accounts": "accounts", "DeviceList": "device_list", "Feed": "feed", "Presence": "presence", "Registry": "registry",
     "Retention": "retention", "Rollouts": "rollouts", "Sessions": "sessions", "Shadows": "shadows", "Updates": "updates", "Images": "blobs",
+    "Usage": "usage",
 }  # fmt: skip
 """The classes whose objects a `Hub` makes, and the attribute that has each."""
 
@@ -89,6 +90,8 @@ NOT_FOR_EMBEDDERS = {
     "UserCalls": {"begin"},
     "DeviceConnections": {"link", "last_heard", "revoke", "close", "shut_down", "concerned", "check", "check_slowly"},
     "Updates": {"forget", "remove_orphan", "orphans", "store"},
+    "Usage": {"reserve", "release", "reserve_bytes", "arrived", "gone", "forget"},
+    "UsageRecord": {"with_"},
     "Node": {
         "shadow_changed",
         "device_revoked",

@@ -1,5 +1,6 @@
 """The pages on the architecture and on storage show the folders, modules and collections that exist."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -43,3 +44,29 @@ def test_every_collection_has_its_row():
         (each.name, each.key, each.holds, "yes" if each.exported else "no") for each in COLLECTIONS.values()
     ]
     assert all(f"`{name}`" in section for name in log_names("ACCOUNT"))
+
+
+def box_of(module: str, boxes: set[str]) -> str:
+    """Return the box of the diagram that has a module: that of its package, or of a folder or module with a box."""
+    package, _, rest = module.partition(".")
+    name = package if package in boxes else rest.partition(".")[0]
+    return name if name in boxes else "core"
+
+
+def test_the_diagram_has_the_imports(text):
+    """Its boxes hold all modules; an arrow is an import, and each import follows arrows down. Dashed ones are none."""
+    diagram = text.partition("```mermaid\nflowchart TD\n")[2].partition("```")[0]
+    arrows = set(re.findall(r'(\w+)(?:\["[^"]*"\])? --> (\w+)', diagram))
+    boxes = set(re.findall(r"(\w+)\[", diagram))
+    imports = set()
+    for path in SOURCE.rglob("*.py"):
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and re.match(r"mdash(core|_backends)\.", node.module or ""):
+                imports.add((box_of(module, boxes), box_of(str(node.module), boxes)))
+    imports = {(upper, lower) for upper, lower in imports if upper != lower and upper != "testing"}
+    reached = set(arrows) | {("mdash_backends", "storage"), ("mdash_backends", "core")}
+    while more := {(a, d) for a, b in reached for c, d in reached if b == c} - reached:
+        reached |= more
+    assert imports - {("core", "cli")} <= reached  # `python -m mdashcore` is the command
+    assert arrows <= imports

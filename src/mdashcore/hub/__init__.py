@@ -15,7 +15,7 @@ from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
 from mdashcore.hub.presence import Presence
 from mdashcore.hub.records.contention import Signal
-from mdashcore.hub.records.schema import BrowserSession, PresenceRecord
+from mdashcore.hub.records.schema import BrowserSession, PresenceRecord, UsageRecord
 from mdashcore.hub.registry import CreatedDevice, Registry
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.sessions import CreatedSession, Sessions
@@ -23,6 +23,7 @@ from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.performer import DeviceCaller, UpdatePerformer
 from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.hub.usage import Usage
 from mdashcore.identity import Account, ApiKey, Device, DeviceKey
 
 __all__ = [
@@ -56,5 +57,7 @@ __all__ = [
     "Signal",
     "UpdatePerformer",
     "Updates",
+    "Usage",
+    "UsageRecord",
     "blob_key",
 ]
