@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import sys
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from urllib.parse import unquote
 from mdash_backends._modes import create_file, make_folder
 from mdashcore._errors import InvalidInput, StorageError
 
-__all__ = ["folder_of", "hold_folder", "refuse_folder", "refuse_other_files", "sync_folder"]
+__all__ = ["exists", "folder_of", "hold_folder", "refuse_folder", "refuse_other_files", "sync_folder"]
 
 LOCK_FILE: Final = "lock"
 MAX_SHOWN: Final = 3  # names of files in an error: enough to recognise the folder
@@ -59,11 +60,9 @@ def hold_folder(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: another process or this one owns the folder, or it cannot be created or locked.
     """
-    try:
+    with naming(folder):
         _make(folder)
         lock = create_file(folder / LOCK_FILE, os.O_RDWR)
-    except OSError as exc:
-        raise StorageError(f"{folder} cannot be used: {exc.strerror or exc}") from exc
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,6 +77,43 @@ def hold_folder(folder: Path) -> Iterator[None]:
             _write(lock, "")
     finally:
         os.close(lock)
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `StorageError` that names the folder and, if permission is missing, its owner."""
+    try:
+        yield
+    except OSError as exc:
+        words = f"{folder} cannot be used: {exc.strerror or exc}"
+        raise StorageError(words + (_owner(folder, exc) if isinstance(exc, PermissionError) else "")) from exc
+
+
+def exists(folder: Path, name: str) -> bool:
+    """Return whether a folder has a file or folder of that name. Raises `StorageError` if that cannot be seen."""
+    with naming(folder):
+        try:
+            os.stat(folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
+def _owner(folder: Path, error: OSError) -> str:
+    """Return whose the file of the error is, or the nearest folder above it that can be seen, and who asks."""
+    path = folder if error.filename is None else Path(os.fsdecode(error.filename))
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            owner = os.stat(place).st_uid
+            return f"; {place} belongs to {_user(owner)}, and this process is {_user(os.geteuid())}'s"
+    return ""
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def sync_folder(folder: Path) -> None:
@@ -125,18 +161,19 @@ def _holder(lock: int) -> str:
 
 def refuse_folder(folder: Path, name: str, what: str) -> None:
     """Raise `StorageError` if a folder holds the store of another backend, which has a file or folder `name`."""
-    if (folder / name).exists():
+    if exists(folder, name):
         raise StorageError(f"{folder} holds {what}")
 
 
 def refuse_other_files(folder: Path, own: Container[str]) -> None:
     """Raise `StorageError` if a folder that is to become a store has files in it that belong to no store."""
     try:
-        others = sorted(name for name in os.listdir(folder) if name not in own)
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        raise StorageError(f"{folder} cannot be used: {exc.strerror or exc}") from exc
+        with naming(folder):
+            others = sorted(name for name in os.listdir(folder) if name not in own)
+    except StorageError as exc:
+        if isinstance(exc.__cause__, FileNotFoundError):
+            return
+        raise
     if others:
         shown = ", ".join(map(repr, others[:MAX_SHOWN])) + (" and others" if len(others) > MAX_SHOWN else "")
         raise StorageError(

@@ -31,7 +31,15 @@ from mdash_backends._blob_files import BlobFiles
 from mdash_backends._file_documents import FileDocuments
 from mdash_backends._file_logs import FileLogs
 from mdash_backends._files import TEMPORARY_FOLDER, Files, damaged, read_file
-from mdash_backends._lock import LOCK_FILE, folder_of, hold_folder, refuse_folder, refuse_other_files, sync_folder
+from mdash_backends._lock import (
+    LOCK_FILE,
+    exists,
+    folder_of,
+    hold_folder,
+    refuse_folder,
+    refuse_other_files,
+    sync_folder,
+)
 from mdash_backends._modes import close_file, close_folder
 from mdash_backends._reserve import FileWriter
 from mdash_backends.memory import MemoryBus
@@ -59,7 +67,7 @@ async def open_filesystem(url: str) -> AsyncIterator[Backend]:
     """
     folder = folder_of(url)
     refuse_folder(folder, "mdash.db", "an SQLite store: its URL begins with sqlite://")
-    if not (folder / STORE_FILE).exists():
+    if not exists(folder, STORE_FILE):
         refuse_other_files(folder, FIRST_FILES)
     with hold_folder(folder):
         files = Files(folder)

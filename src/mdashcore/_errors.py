@@ -201,10 +201,13 @@ class Busy(MdashError):
 
 
 class LimitReached(Busy):
-    """The account has as much as it may have. Nothing was done; trying again helps only after it has less."""
+    """The account has as much as it may have. Nothing was done; trying again helps only after it has less.
 
-    def __init__(self, limit: str, message: str) -> None:
-        super().__init__(message)
+    `retry_after` is 0 if time alone does not change that.
+    """
+
+    def __init__(self, limit: str, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message, retry_after=retry_after)
         self.limit = limit
         """The name of the limit: a field of `mdashcore.hub.limits.AccountLimits`."""
 

@@ -177,9 +177,9 @@ def spawn(scratch: dict[str, str]) -> Iterator[Spawn]:
 def run() -> Mdash:
     """Runs a command in a process of its own, to its end."""
 
-    def run(*args: str, env: Mapping[str, str] | None = None, input: str = "") -> Done:
+    def run(*args: str, env: Mapping[str, str] | None = None, input: str = "", wrapper: tuple[str, ...] = ()) -> Done:
         done = subprocess.run(
-            [str(MDASH), *args],
+            [*wrapper, str(MDASH), *args],
             capture_output=True,
             text=True,
             env=CLEAN_ENV | dict(env or {}),

@@ -11,7 +11,16 @@ import click
 import pytest
 
 import mdashcore
-from mdashcore import CallTimeout, Forbidden, InvalidInput, NotFound, StorageError, Unauthenticated
+from mdashcore import (
+    CallTimeout,
+    Forbidden,
+    InvalidAnswer,
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    StorageError,
+    Unauthenticated,
+)
 from mdashcore.cli import cli
 from mdashcore.cli.exits import EXIT_MEANINGS, CliError, Exit, describe, exit_of_status
 
@@ -161,6 +170,9 @@ def test_exit_codes_are_told(mdash):
         (StorageError("x"), "x", 3),
         (NotFound("x"), "x", 1),
         (CallTimeout("x"), "x", 5),
+        (InvalidAnswer("x"), "x", 1),
+        (LimitReached("devices", "x", retry_after=0.0), "x", 1),
+        (LimitReached("uploads", "x", retry_after=1.0), "x", 5),
         (PermissionError(13, "Permission denied", "/f"), "/f: Permission denied", 1),
         (BrokenPipeError(), "", 1),
         (KeyboardInterrupt(), "", 130),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -42,6 +43,8 @@ def test_devices(alice, mdash):
     assert mdash("devices", "delta-limit", "d1", "many", env=alice).code == 2
     (listed,) = json.loads(mdash("devices", "list", "--json", env=alice).out)
     assert (listed["id"], listed["name"], listed["online"]) == ("d1", "Uno", False)
+    assert json.loads(mdash("devices", "show", "d1", "--json", env=alice).out) == listed
+    assert "name\tUno\nonline\tno\n" in mdash("devices", "show", "d1", env=alice).out
     renewed = json.loads(mdash("devices", "token", "d1", "--json", env=alice).out)
     assert renewed["id"] == "d1"
     assert renewed["token"] != token
@@ -71,8 +74,8 @@ def test_keys(alice, mdash):
     assert secret.startswith("mdk_")
     by_key = {"MDASH_SERVER": alice["MDASH_SERVER"], "MDASH_KEY": secret}
     assert mdash("devices", "list", env=by_key).code == 0
-    id, name, _ = mdash("key", "list", env=alice).out.split("\t")
-    assert name == "ci"
+    id, name, _, used = mdash("key", "list", env=alice).out.split("\t")
+    assert (name, used[-2:]) == ("ci", "Z\n")
     assert secret not in mdash("key", "list", "--json", env=alice).out
     assert mdash("key", "remove", id, env=alice).code == 0
     assert mdash("devices", "list", env=by_key).code == 4
@@ -88,8 +91,17 @@ def test_users(demo, mdash):
     assert mdash("user", "password", "bob", env=admin, input=b"second").code == 0
     assert mdash("user", "list", env=bob).code == 4
     assert mdash("user", "list", "--json", env=bob | {"MDASH_USER": "bob:second"}).code == 0
+    second = bob | {"MDASH_USER": "bob:second"}
+    assert mdash("user", "password", "--password", "own", env=second).code == 0
+    assert mdash("user", "list", env=second).code == 4
+    own = bob | {"MDASH_USER": "bob:own"}
+    assert mdash("user", "list", env=own).code == 0
+    for option, code in (("--no-admin", 4), ("--admin", 0)):
+        assert mdash("user", "password", "bob", option, "--password", "own", env=admin).code == 0
+        assert mdash("user", "list", env=own).code == code, option
+    assert mdash("user", "password", "--admin", env=own).code == 2
     assert mdash("user", "remove", "bob", env=admin).code == 0
-    assert mdash("user", "list", env=bob | {"MDASH_USER": "bob:second"}).code == 4
+    assert mdash("user", "list", env=own).code == 4
 
 
 def test_calls(demo, mdash):
@@ -126,7 +138,8 @@ def test_logs(alice, mdash):
     assert rows[2][1].endswith("Z")
     assert rows[2][4] == '{"name":"One"}'
     ask = {"--start": "1", "--limit": "1", "--device": "d1", "--name": "upd*"}
-    expected = {"--start": [1, 2], "--limit": [0], "--device": [0, 2], "--name": [2]}
+    ask |= {"--last": "2"}
+    expected = {"--start": [1, 2], "--limit": [0], "--device": [0, 2], "--name": [2], "--last": [1, 2]}
     for option, value in ask.items():
         found = json.loads(mdash("logs", option, value, "--json", env=alice).out)
         assert [each["offset"] for each in found] == expected[option], option
@@ -162,6 +175,28 @@ def test_notify_ends_with_its_key(alice, mdash, spawn):
     assert listener.err.endswith("revoked\n")
 
 
+def test_notify_goes_on_after_a_restart(mdash, spawn, tmp_path):
+    """What comes while the server is away, and later, is written once, also if the stream has written nothing yet."""
+    store = ("--store", f"sqlite://{tmp_path}/store", "--register-admin", "root:pw")
+    server = spawn("serve", "--bind", "127.0.0.1:0", *store)
+    url = server.wait_for("Listening on (.+)")[1]
+    env = {"MDASH_SERVER": url, "MDASH_USER": "root:pw"}
+    mdash("devices", "add", "d0", env=env)
+    listener = spawn("notify", env=env)
+    listener.wait_for("Listening", "err")
+    assert server.end() == 0
+    listener.wait_for("Looking again", "err")
+    elsewhere = spawn("serve", "--bind", "127.0.0.1:0", *store)
+    mdash("devices", "add", "d1", env=env | {"MDASH_SERVER": elsewhere.wait_for("Listening on (.+)")[1]})
+    assert elsewhere.end() == 0
+    spawn("serve", "--bind", url.removeprefix("http://"), *store).wait_for("Listening")
+    listener.wait_for('"created","id":"d1"')
+    mdash("devices", "add", "d2", env=env)
+    listener.wait_for('"created","id":"d2"')
+    assert [json.loads(line)["id"] for line in listener.out.splitlines()] == ["d1", "d2"]
+    assert listener.err.count("The server is back") == 1
+
+
 def test_a_reader_that_goes_away(demo, shell):
     """`mdash logs | head` ends without a complaint."""
     assert shell("mdash logs --json | head -c 1", CLEAN_ENV | demo.by_key) == "["
@@ -195,6 +230,13 @@ FAILURES = {
     "a user in the URL": (("devices", "list", "--server", "http://a:b@h"), 2, "a server's URL holds no user"),
     "another path": (("devices", "list", "--server", "{url}/nosuch"), 1, "nothing is served"),
     "no argument": (("call", "meter"), 2, "Missing argument 'METHOD'"),
+    "one device": (("device", "list"), 2, "Did you mean mdash devices list?"),
+    "newest and oldest": (("logs", "--last", "2", "--start", "1"), 2, "Give --last, or --start and --limit"),
+    "TLS where there is none": (
+        ("devices", "list", "--server", "https{port}"),
+        3,
+        "if it speaks no TLS, its address is http:",
+    ),
 }
 
 
@@ -202,7 +244,10 @@ FAILURES = {
 def test_failures(demo, mdash, case):
     """What fails is told in one line on stderr, and by the exit code; stdout stays empty."""
     args, code, words = FAILURES[case]
-    done = mdash(*(arg.replace("{url}", demo.url) for arg in args), env=demo.by_key)
+    places = {"{url}": demo.url, "https{port}": demo.url.replace("http", "https")}
+    for place, url in places.items():
+        args = tuple(arg.replace(place, url) for arg in args)
+    done = mdash(*args, env=demo.by_key)
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
     assert done.err.startswith("Error: ")
     assert words.lower() in done.err.lower()
@@ -243,10 +288,10 @@ def test_what_names_a_server(text, server):
     assert parse_server(text) == server
 
 
-def on_terminal(demo, *args, answer=b""):
+def on_terminal(demo, *args, answer=b"", question=b"Password of demo: ", columns=100):
     """What a command writes to the terminal that it is started from, where something is typed; and its exit code."""
     ours, theirs = pty.openpty()
-    env = {**CLEAN_ENV, **demo.by_key, "TERM": "xterm", "COLUMNS": "100"}
+    env = {**CLEAN_ENV, **demo.by_key, "TERM": "xterm", "COLUMNS": str(columns)}
     # A process that leads a session and opens a terminal is controlled by it: Ctrl-C there is a signal.
     shell = ["sh", "-c", 'exec <"$0" >"$0" 2>&1 "$@"', os.ttyname(theirs), str(MDASH), *args]
     with default_signals():
@@ -257,7 +302,7 @@ def on_terminal(demo, *args, answer=b""):
             if not select.select([ours], [], [], 0.1)[0]:
                 continue
             written += os.read(ours, 4096)
-            if answer and b"Password of demo: " in written:
+            if answer and question in written:
                 os.write(ours, answer)
                 answer = b""
     finally:
@@ -275,6 +320,51 @@ def test_a_table_on_a_terminal(demo):
     heading, *rows = written.splitlines()
     assert "last seen" in heading
     assert len({row.index("yes") for row in rows if "yes" in row}) == 1
+
+
+def test_nothing_is_cut_on_a_narrow_terminal(demo, alice, mdash):
+    """Ids and tokens are on one line, and other cells fold: what is read can be copied."""
+    id, name = "d" * 60, "A long name without end " * 4
+    written, _ = on_terminal(demo, "devices", "add", id, "--name", name, columns=40)
+    assert re.search(rf"^{id}\s+mdd_[\w-]{{40,}}\r?$", written, re.MULTILINE)
+    written, _ = on_terminal(demo, "devices", "list", "--filter", f"id={id}", columns=80)
+    assert id in written
+    folded = re.sub(r"\s", "", written.replace(id, ""))
+    for word in name.split():
+        assert folded.count(word) == 4 or word in ("A", "name")
+    assert mdash("devices", "remove", id, env=demo.by_key).code == 0
+
+
+def test_logs_begin_with_the_newest_on_a_terminal(demo, mdash):
+    """There are more of them than the terminal is shown."""
+    for number in range(101):
+        demo_shadow = mdash("shadow", "set", "meter", f'{{"n":{number}}}', env=demo.by_key)
+        assert demo_shadow.code == 0
+    written, code = on_terminal(demo, "logs", "--name", "updated")
+    assert (code, '"n":100' in written, '"n":0}' in written) == (0, True, False)
+
+
+REMOVALS = {
+    "device": (("devices", "remove", "d1"), b"Remove the device d1"),
+    "token": (("devices", "token", "d1"), b"Give d1 a new token?"),
+}
+
+
+@pytest.mark.parametrize("case", REMOVALS)
+def test_what_cannot_be_undone_is_asked_for(demo, mdash, case):
+    """On a terminal; "no" changes nothing, and is code 1. With --yes nothing is asked."""
+    args, question = REMOVALS[case]
+    id = f"asked-{case}"
+    args = tuple(id if arg == "d1" else arg for arg in args)
+    mdash("devices", "add", id, env=demo.by_key)
+    question = question.replace(b"d1", id.encode())
+    written, code = on_terminal(demo, *args, answer=b"n\n", question=question)
+    assert (code, "nothing was changed" in written) == (1, True)
+    assert mdash("devices", "show", id, env=demo.by_key).code == 0
+    written, code = on_terminal(demo, *args, answer=b"y\n", question=question)
+    assert code == 0
+    written, code = on_terminal(demo, *args, "--yes")
+    assert (code, question.decode() in written) == (1 if case == "device" else 0, False)
 
 
 def test_a_password_is_asked_for(demo):
@@ -296,11 +386,12 @@ def test_limits(demo, mdash):
     """Of all users, and of one: each limit with its use; for admins."""
     admin = {"MDASH_SERVER": demo.url, "MDASH_USER": f"demo:{demo.password}"}
     rows = [line.split("\t") for line in mdash("user", "limits", env=admin).out.splitlines()]
-    assert rows[0][:3] == ["LIMIT", "100000", "1000"]
-    counted = {name: int(devices) for name, devices, *_ in rows[1:]}
-    assert counted["demo"] >= 3
+    counted = {name: (int(used), int(most)) for name, limit, used, most in rows if limit == "devices"}
+    assert counted["demo"] >= (3, 100_000)
+    assert all(int(used) for _, _, used, _ in rows)
     one = [line.split("\t") for line in mdash("user", "limits", "demo", env=admin).out.splitlines()]
-    assert one[0] == ["devices", "100000", str(counted["demo"])]
+    assert one[0] == ["devices", str(counted["demo"][0]), "100000"]
+    assert mdash("limits", env=demo.by_key).out.splitlines()[0].split("\t") == one[0]
     found = json.loads(mdash("user", "limits", "--json", env=admin).out)
     assert found["disk"]["floor"] == 512 * 2**20
     assert mdash("user", "limits", "nosuch", env=admin).code == 1

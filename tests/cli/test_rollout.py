@@ -158,7 +158,8 @@ def test_every_option_reaches_the_server(demo, mdash, image, device):
         "--window": "22:00-04:00@sat,sun",
         "--offline-wait": "12h",
         "--timeout": "2d",
-        "--commit-after": "1m",
+        "--commit-after": "10m",
+        "--commit-timeout": "20m",
     }
     flags = ("--approval", "--manual-commit", "--force", "--json")
     words = [word for pair in options.items() for word in pair]
@@ -178,8 +179,8 @@ def test_every_option_reaches_the_server(demo, mdash, image, device):
         "timeout": 172_800,
         "approval": True,
         "auto_commit": False,
-        "commit_after": 60,
-        "commit_timeout": 300,
+        "commit_after": 600,
+        "commit_timeout": 1200,
         "force": True,
     }
 
@@ -199,6 +200,7 @@ def test_a_bare_image(demo, mdash, tmp_path, device):
     [
         (("create", __file__), 2, "Give --all, or --device or --filter"),
         (("create", __file__, "--all", "--device", "lamp"), 2, "Give --all"),
+        (("create", __file__, "--all", "--commit-after", "10m"), 1, "below commit_timeout, which is 300 s"),
         (("create", "/nosuch", "--all"), 2, "does not exist"),
         (("create", __file__, "--filter", "colour=red"), 2, "unknown field 'colour'"),
         (("create", __file__, "--all", "--phases", "1;2"), 2, "phases are percents"),

@@ -71,18 +71,20 @@ def test_what_was_started_with_sigint_ignored_goes_on(spawn, mdash, wait_told):
 
 
 def test_where_users_come_from(spawn, login, tmp_path):
-    """Users of the TOML file, of a file of users, and of the command line are all there; of one name, the command
-    line's password counts."""
+    """Users of the TOML file, of a file of users, of the environment and of the command line are all there; of one
+    name, the password of the last in this order counts."""
     config, users = tmp_path / "mdash.toml", tmp_path / "users"
     config.write_text('bind = "127.0.0.1:0"\n[[users]]\nname = "toml"\npassword = "t"\nadmin = true\n')
     users.write_text("# who may log in\nfile:a:b c#\n\ntwice:file\n")
     arguments = ("--register-user", "line:l", "--register-user", "twice:line", "--register-admin", "root:r")
-    _, url = serve(spawn, "--config", str(config), "--register-user-file", str(users), *arguments)
+    env = {"MDASH_REGISTER_USER": "set:s\ntwice:env", "MDASH_REGISTER_ADMIN": "boss:b"}
+    _, url = serve(spawn, "--config", str(config), "--register-user-file", str(users), *arguments, env=env)
     admins = {"toml": ("t", True), "file": ("a:b c#", False), "line": ("l", False), "root": ("r", True)}
+    admins |= {"set": ("s", False), "boss": ("b", True)}
     for name, (password, admin) in admins.items():
         assert login(url, name, password) == (200, admin), name
     assert login(url, "twice", "line") == (200, False)
-    assert login(url, "twice", "file") == (401, None)
+    assert login(url, "twice", "file") == login(url, "twice", "env") == (401, None)
 
 
 def test_a_restart_keeps_what_people_have_set(spawn, login, tmp_path):
@@ -105,6 +107,12 @@ def test_a_restart_keeps_what_people_have_set(spawn, login, tmp_path):
     assert [login(url, "alice", password)[0] for password in ("first", "second")] == [401, 200]
     assert login(url, "bob", "pw") == (200, False)
     second.wait_for("the user 'bob' is there already, and is no admin: it stays as it is", "err")
+    assert "was missing" not in first.err + second.err
+    assert httpx.delete(f"{url}/api/v2/users/alice", auth=("root", "pw"), verify=False).status_code == 200
+    assert second.end() == 0
+    third, url = serve(spawn, *ANY_PORT, *arguments)
+    third.wait_for("the user 'alice' of the configuration was missing, and is made; if that user was removed", "err")
+    assert "'bob' of the configuration" not in third.err
 
 
 def test_a_password_that_is_reset(spawn, login, tmp_path):
@@ -201,14 +209,27 @@ def test_tls(spawn, mdash, tmp_path):
     assert mdash("call", "d1", "RPC.Ping", env=trusting).out == '{"channel_info":"websocket"}\n'
     doubtful = spawn("device", env={"MDASH_TOKEN": token, "MDASH_SERVER": url})
     doubtful.wait_for("no connection to wss://.*CERTIFICATE_VERIFY_FAILED", "err")
-    plain = mdash("notify", env=env | {"MDASH_SERVER": url.replace("https", "http")})
-    assert (plain.code, "hangs up" in plain.err) == (3, True)
+    plain = env | {"MDASH_SERVER": url.replace("https", "http")}
+    for command in (("devices", "list"), ("notify",)):
+        refused = mdash(*command, env=plain)
+        assert (refused.code, refused.err.endswith(f"; if it speaks TLS, its address is {url}\n")) == (3, True), refused
+
+
+def test_the_log_is_set_in_the_file(spawn, tmp_path):
+    """Its level and its form; the environment wins over them."""
+    config = tmp_path / "mdash.toml"
+    config.write_text('log_level = "error"\nlog_format = "json"\n')
+    quiet, _ = serve(spawn, *ANY_PORT, "--config", str(config))
+    assert (quiet.end(), quiet.err) == (0, "")
+    loud, _ = serve(spawn, *ANY_PORT, "--config", str(config), env={"MDASH_LOG_LEVEL": "info"})
+    assert loud.end() == 0
+    assert json.loads(loud.err.splitlines()[-1])["message"] == "SIGTERM: going down"
 
 
 def test_without_users(spawn):
     """A server without any user says so."""
     process, _ = serve(spawn, *ANY_PORT)
-    process.wait_for("no login is possible.*--register-admin", "err")
+    process.wait_for(r"no login is possible.*\[\[users\]\].*--register-admin", "err")
 
 
 def wrong(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
@@ -216,8 +237,13 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
     toml, users, pem = tmp_path / "c.toml", tmp_path / "users", tmp_path / "x.pem"
     toml.write_text('bnd = "x"\n')
     days, word = tmp_path / "days.toml", tmp_path / "word.toml"
-    days.write_text("log_retention_days = 0\n")
-    word.write_text('log_retention_days = "30"\n')
+    days.write_text("notification_retention_days = 0\n")
+    word.write_text('notification_retention_days = "30"\n')
+    size, keys, name, loud = (tmp_path / f"{word}.toml" for word in ("size", "keys", "name", "loud"))
+    size.write_text("max_image = 0\n")
+    keys.write_text("[limits]\nkeys = -1\n")
+    name.write_text('[[users]]\npassword = "SECRET"\n')
+    loud.write_text('log_level = "loud"\n')
     users.write_text("a:x\nSECRET\n")
     pem.write_text("nothing")
     return {
@@ -229,9 +255,13 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "no password": (["--register-user", "SECRET"], 2, "NAME:PASSWORD"),
         "bad name": (["--register-user", "a b:SECRET"], 2, "a user name has"),
         "bad file": (["--register-user-file", str(users)], 2, f"{users}, line 2: a user is given as NAME:PASSWORD"),
-        "bad TOML key": (["--config", str(toml)], 2, f"{toml}: extra fields found (bnd)"),
-        "no days": (["--config", str(days)], 2, "config.log_retention_days"),
-        "no number": (["--config", str(word)], 2, "config.log_retention_days"),
+        "bad TOML key": (["--config", str(toml)], 2, f"{toml}: unknown key `bnd`; did you mean `bind`?"),
+        "no size": (["--config", str(size)], 2, f"{size}: max_image: expected a whole number above 0"),
+        "no limit": (["--config", str(keys)], 2, f"{keys}: limits.keys: expected a whole number above 0"),
+        "no name": (["--config", str(name)], 2, f"{name}: users[0].name: the key is missing"),
+        "no log level": (["--config", str(loud)], 2, "'log_level' has to be one of debug, info, warning, error"),
+        "no days": (["--config", str(days)], 2, "notification_retention_days: expected a number above 0"),
+        "no number": (["--config", str(word)], 2, "notification_retention_days: expected a number above 0"),
         "no TOML": (["--config", str(tmp_path / "nosuch")], 2, "does not exist"),
         "no PEM": (["--certfile", str(pem)], 2, f"certificate {pem}"),
         "only a key": (["--keyfile", str(pem)], 2, "of no use without a certfile"),

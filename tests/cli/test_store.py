@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 import stat
 from contextlib import closing
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+NOBODY = 65534  # the number of that user
 
 
 @pytest.fixture
@@ -50,6 +54,52 @@ def test_a_store_moves_to_another_backend(mdash, filled, tmp_path, scheme):
     refused = mdash("store", "import", moved, str(export))
     assert (refused.code, refused.out) == (1, "")
     assert "not empty" in refused.err
+
+
+def test_a_password_is_reset_in_a_stopped_store(mdash, filled, spawn, tmp_path):
+    """It is read from stdin; the sessions of the user end. An unknown user is an error before the question."""
+    done = mdash("store", "reset-password", filled, "demo", input=b"new one\n")
+    assert (done.code, done.out, done.err) == (0, "demo has a new password.\n", "")
+    server = spawn("serve", "--bind", "127.0.0.1:0", "--store", filled)
+    url = server.wait_for("Listening on (.+)")[1]
+    assert mdash("user", "list", env={"MDASH_SERVER": url, "MDASH_USER": "demo:new one"}).code == 0
+    held = mdash("store", "reset-password", filled, "demo", input=b"x\n")
+    assert (held.code, str(server.pid) in held.err) == (3, True)
+    assert server.end() == 0
+    unknown = mdash("store", "reset-password", filled, "nosuch")
+    assert (unknown.code, unknown.err) == (1, "Error: no user 'nosuch' in this store\n")
+    assert mdash("store", "reset-password", f"sqlite://{tmp_path}/mistyped", "demo").code == 3
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_an_import_reads_stdin(mdash, filled, tmp_path):
+    """With "-" in place of the file."""
+    mdash("store", "export", filled, str(tmp_path / "export.jsonl"))
+    data = (tmp_path / "export.jsonl").read_bytes()
+    assert mdash("store", "import", f"file://{tmp_path}/moved", "-", input=data).code == 0
+    assert mdash("store", "check", f"file://{tmp_path}/moved").code == 0
+
+
+def test_a_store_of_another_user_names_its_owner(run, tmp_path):
+    """A folder, or a file in it, without permission is one line and code 3: by whatever command, on either backend."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("a store of another user is needed, so the test has to be root")
+    as_any_user = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    for scheme in ("file", "sqlite"):
+        folder = tmp_path / scheme
+        folder.mkdir(0o700)
+        (folder / "lock").touch(0o600)
+        for path in (folder, folder / "lock"):
+            os.chown(path, NOBODY, NOBODY)
+        (tmp_path / "export.jsonl").write_text('{"format":"mdashcore","version":1}\n')
+        for mode, words in ((0o700, str(folder)), (0o755, str(folder / "lock"))):
+            folder.chmod(mode)
+            url = f"{scheme}://{folder}"
+            arguments = [("check", url), ("import", url, str(tmp_path / "export.jsonl")), ("reset-password", url, "x")]
+            for command in arguments:
+                done = run("store", *command, wrapper=as_any_user)
+                assert (done.code, done.err.count("\n")) == (3, 1), (command, done.err)
+                assert f"{words} belongs to nobody, and this process is root's" in done.err, (command, done.err)
 
 
 def test_a_store_in_use_names_its_holder(mdash, tmp_path, start_demo):

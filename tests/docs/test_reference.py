@@ -290,13 +290,28 @@ def test_every_key_of_the_configuration_is_documented(configuration, cls):
     assert first_column(text) - _values_shown(section) == {field.name for field in attrs.fields(cls)}
 
 
+def test_the_settings_without_an_option_are_named(configuration):
+    """Those of the file that no option sets, and the options that the file has no key for."""
+    section = configuration.section("## Where a setting comes from")
+    keys = {field.name for field in attrs.fields(ServerConfig)} - {"users"}
+    options = {option.name for option in cli.get_command(click.Context(cli), "serve").params}
+    users = {"users", "admins", "user_file", "config_file"}
+    without_option, without_key = re.search(
+        r"file only: ([^.]+)\..*?key in the file: ([^.]+)\.", section, re.S
+    ).groups()
+    assert set(re.findall(r"`(\w+)`", without_option)) == keys - options
+    assert re.findall(r"`([\w-]+)`", without_key) == ["--reset-password"]
+    assert options - keys - users == {"resets"}
+
+
 def test_the_defaults_of_the_limits_are_the_code_s(configuration):
     """The page has each default, and whether it holds for admins."""
     table = {row[0].strip("`"): row for row in rows(configuration.section("### Limits"))[1:]}
     for field in attrs.fields(ServerLimits):
         _, default, per, _ = table[field.name]
         assert default == f"`{field.default}`"
-        assert per == {"free_disk": "disk"}.get(field.name, "process" if field.metadata.get(PER_PROCESS) else "service")
+        counted_by = "each server" if field.metadata.get(PER_PROCESS) else "all servers together"
+        assert per == {"free_disk": "the disk"}.get(field.name, counted_by)
 
 
 def _values_shown(section: str) -> set[str]:

@@ -167,7 +167,7 @@ async def test_what_is_too_old_goes(tmp_path, scheme, days, left):
     """After the days that the configuration gives, at the second check."""
     store = "memory://" if scheme == "memory" else f"{scheme}://{tmp_path}/store"
     (tmp_path / "mdash.toml").write_text(
-        f'bind = "127.0.0.1:0"\nstore = "{store}"\nlog_retention_days = {days}\n'
+        f'bind = "127.0.0.1:0"\nstore = "{store}"\nnotification_retention_days = {days}\n'
         '[[users]]\nname = "alice"\npassword = "secret"\n'
     )
     async with open_server(load_config(tmp_path / "mdash.toml")) as server:

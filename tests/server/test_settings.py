@@ -46,7 +46,7 @@ NONSENSE = {
 }
 
 
-ENDLESS = {"log_retention_days"}
+ENDLESS = {"notification_retention_days"}
 """What may be infinite."""
 
 

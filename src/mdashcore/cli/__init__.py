@@ -33,8 +33,9 @@ _PLACES: Final[Mapping[str, CommandPlace]] = MappingProxyType(
         "device": CommandPlace("mdashcore.cli.device", "Run a virtual Mongoose OS device until Ctrl-C."),
         "devices": CommandPlace("mdashcore.cli.devices", "Manage your devices."),
         "key": CommandPlace("mdashcore.cli.keys", "Manage API keys."),
-        "logs": CommandPlace("mdashcore.cli.notify", "List stored notifications, oldest first."),
-        "notify": CommandPlace("mdashcore.cli.notify", "Stream the notifications of your devices, until Ctrl-C."),
+        "limits": CommandPlace("mdashcore.cli.users", "Show each limit of your account with its use."),
+        "logs": CommandPlace("mdashcore.cli.notify", "List stored notifications of your devices."),
+        "notify": CommandPlace("mdashcore.cli.notify", "Stream the notifications of your devices."),
         "ota": CommandPlace("mdashcore.cli.ota", "Update a device's firmware over the air."),
         "rollout": CommandPlace("mdashcore.cli.rollout", "Roll out firmware to many devices."),
         "serve": CommandPlace("mdashcore.cli.serve", "Run the server until Ctrl-C or SIGTERM."),
@@ -53,7 +54,9 @@ _EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"  {code:3} {meaning}" for code
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="\n\n".join(
         [
-            examples("mdash demo", "mdash serve --register-admin root:SECRET", "mdash devices list --user root:SECRET"),
+            examples(
+                "mdash demo", "mdash serve --register-admin admin:SECRET", "mdash devices list --user admin:SECRET"
+            ),
             _EXIT_CODES,
         ]
     ),

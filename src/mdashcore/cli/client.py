@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from mdashcore import _json
-from mdashcore._errors import MdashError, RpcError, status_of
+from mdashcore._errors import MdashError, RpcError
 from mdashcore._server_url import device_url, parse_server
-from mdashcore.cli.exits import CliError, Exit, exit_of_status
+from mdashcore.cli.exits import CliError, Exit, exit_of_error, exit_of_status
 
 if TYPE_CHECKING:
     from mdashcore.client import Client
@@ -108,12 +108,12 @@ class Remote:
 
         match error:
             case ServerUnreachable():
-                return CliError(f"{error}{_hint(str(error))}", Exit.UNREACHABLE)
+                return CliError(f"{error}{_hint(self.server, str(error))}", Exit.UNREACHABLE)
             case UnexpectedAnswer():
                 return CliError(f"{error}: is --server right?", exit_of_status(error.status))
             case RpcError():
                 return device_error(error.code, error.message)
-        return CliError(str(error), exit_of_status(status_of(error)))
+        return CliError(str(error), exit_of_error(error))
 
 
 def device_error(code: int, message: str) -> CliError:
@@ -121,13 +121,21 @@ def device_error(code: int, message: str) -> CliError:
     return CliError(f"the device answers: {message} (code {code})")
 
 
-def _hint(why: str) -> str:
-    """Return what may help against a failed connection."""
+def _hint(server: str, why: str) -> str:
+    """Return what may help against a failed connection to a server."""
     if "CERTIFICATE_VERIFY_FAILED" in why:
         return "; if the certificate is your own, name it with --cafile"
+    if server.startswith("https:") and "SSL" in why:
+        return f"; if it speaks no TLS, its address is http:{server.removeprefix('https:')}"
+    if server.startswith("http:") and any(words in why for words in _HANGS_UP):
+        return f"; if it speaks TLS, its address is https:{server.removeprefix('http:')}"
     if "refused" in why or "attempts failed" in why:
         return "; is the server running there, and is --server right?"
     return ""
+
+
+_HANGS_UP: Final = ("hangs up", "disconnected", "reset by peer")
+"""Words of errors for a connection that the server closes before its answer, as a port with TLS does without TLS."""
 
 
 def tls_context(server: str, cafile: Path | None) -> ssl.SSLContext | None:

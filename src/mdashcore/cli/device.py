@@ -35,13 +35,24 @@ CHARACTER_NAMES: Final = (
 """The names in `mdashcore.virtual_device`, which is imported only when it is needed."""
 
 
+class _Device(click.Command):
+    """The command, which names the other one if it is given a word of that."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and not ctx.resilient_parsing:
+            words = f"mdash device runs a virtual device. Did you mean mdash devices {args[0]}?"
+            raise click.UsageError(words, ctx)
+        return super().parse_args(ctx, args)
+
+
 @click.command(
+    cls=_Device,
     epilog=examples(
         "mdash devices add lamp",
         "mdash device --token TOKEN",
         "MDASH_TOKEN=TOKEN mdash device --server wss://mdash.example --id lamp --folder ./lamp",
         "mdash device --token TOKEN --like no-status --like slow-flash",
-    )
+    ),
 )
 @click.option(
     "--server",

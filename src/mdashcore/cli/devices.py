@@ -11,7 +11,7 @@ import click
 from mdashcore import _json
 from mdashcore.cli.client import Remote
 from mdashcore.cli.groups import Group
-from mdashcore.cli.options import DEVICE, TERM, json_option, remote_options
+from mdashcore.cli.options import DEVICE, TERM, confirm, json_option, remote_options, yes_option
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["devices"]
@@ -43,13 +43,42 @@ def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> No
         (
             each["id"],
             each["name"],
-            "damaged" if each.get("damaged") else "yes" if each["online"] else "no",
+            _online(each),
             each["last_seen"],
             _firmware(each),
         )
         for each in found
     ]
     show_table(("id", "name", "online", "last seen", "firmware"), rows)
+
+
+@devices.command(
+    "show", short_help="Show a device.", epilog=examples("mdash devices show lamp", "mdash devices show lamp --json")
+)
+@click.argument("id", type=DEVICE, metavar="ID")
+@json_option
+@remote_options()
+def show_device(remote: Remote, *, id: str, as_json: bool) -> None:
+    """Show a device: its name, its connection, its firmware, and its delta limit.
+
+    With --json also its shadow, which "mdash shadow get" shows alone.
+    """
+    found = remote.get("devices", id)
+    if as_json:
+        show_json(found)
+        return
+    limit = {None: "none", 0: "none"}.get(found["delta_limit"], f"{found['delta_limit']} bytes")
+    rows = [
+        ("id", found["id"]),
+        ("name", found["name"]),
+        ("online", _online(found)),
+        ("last seen", found["last_seen"]),
+        ("created", found["created_at"]),
+        ("firmware", _firmware(found)),
+        ("delta limit", limit),
+        ("shadow", f"version {found['shadow']['version']}"),
+    ]
+    show_table(("", ""), rows)
 
 
 @devices.command(
@@ -101,11 +130,13 @@ def limit_deltas(remote: Remote, *, id: str, limit: str) -> None:
     remote.put("devices", id, json={"delta_limit": words[limit] if limit in words else int(limit)})
 
 
-@devices.command("remove", epilog=examples("mdash devices remove lamp"))
+@devices.command("remove", epilog=examples("mdash devices remove lamp", "mdash devices remove lamp --yes"))
 @click.argument("id", type=DEVICE, metavar="ID")
+@yes_option
 @remote_options()
-def remove_device(remote: Remote, *, id: str) -> None:
-    """Remove a device. Its connection and its token end immediately."""
+def remove_device(remote: Remote, *, id: str, yes: bool) -> None:
+    """Remove a device. Its connection and its token end immediately. On a terminal it asks first."""
+    confirm(f"Remove the device {id} with its shadow? Its token ends, and cannot be restored.", yes=yes)
     remote.delete("devices", id)
 
 
@@ -113,10 +144,15 @@ def remove_device(remote: Remote, *, id: str) -> None:
     "token", short_help="Give a device a new token, and show it.", epilog=examples("mdash devices token lamp")
 )
 @click.argument("id", type=DEVICE, metavar="ID")
+@yes_option
 @json_option
 @remote_options()
-def renew_token(remote: Remote, *, id: str, as_json: bool) -> None:
-    """Give a device a new token, and write it to stdout. The old one stops working immediately."""
+def renew_token(remote: Remote, *, id: str, yes: bool, as_json: bool) -> None:
+    """Give a device a new token, and write it to stdout. The old one stops working immediately.
+
+    The device stays disconnected until it has the new token. On a terminal it asks first.
+    """
+    confirm(f"Give {id} a new token? It stays disconnected until it has that.", yes=yes)
     _show_token(remote, remote.post("devices", id, "token"), as_json=as_json)
 
 
@@ -124,11 +160,17 @@ def _show_token(remote: Remote, document: dict[str, Any], *, as_json: bool) -> N
     if as_json:
         show_json(document)
         return
-    show_table(("id", "token"), [(document["id"], document["token"])])
+    click.echo(f"{document['id']}\t{document['token']}")  # no table: a line that can be copied on any terminal
     if sys.stdout.isatty():
         words = ["mdash", "device", "--server", remote.server, "--id", document["id"], "--token", document["token"]]
         click.echo("Keep the token: it cannot be shown again. A virtual device that uses it:", err=True)
         click.echo(f"  {shlex.join(words)}", err=True)
+
+
+def _online(device: dict[str, Any]) -> str:
+    if device.get("damaged"):
+        return "damaged"
+    return "yes" if device["online"] else "no"
 
 
 def _firmware(device: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import Final
 
 import click
 
-from mdashcore._errors import InvalidInput, MdashError, StorageError, status_of
+from mdashcore._errors import InvalidAnswer, InvalidInput, LimitReached, MdashError, StorageError, status_of
 from mdashcore.cli.text import printable
 
-__all__ = ["EXIT_MEANINGS", "CliError", "Exit", "describe", "exit_of_status"]
+__all__ = ["EXIT_MEANINGS", "CliError", "Exit", "describe", "exit_of_error", "exit_of_status"]
 
 
 class Exit(IntEnum):
@@ -69,6 +69,17 @@ def exit_of_status(status: int) -> Exit:
     return _STATUS.get(status, Exit.FAILED)
 
 
+def exit_of_error(error: MdashError) -> Exit:
+    """Return the exit code for an error of a server.
+
+    An answer of a device that cannot be read is the same the next time. So is a limit of the account, unless the server
+    says when to try again.
+    """
+    if isinstance(error, InvalidAnswer) or (isinstance(error, LimitReached) and not error.retry_after):
+        return Exit.FAILED
+    return exit_of_status(status_of(error))
+
+
 def describe(error: BaseException) -> tuple[str, Exit] | None:
     """Return the line for an error and the exit code; `None` for a defect of this program.
 
@@ -99,7 +110,7 @@ def _describe(error: BaseException) -> tuple[str, Exit] | None:
         case StorageError():
             return _line(str(error)), Exit.UNREACHABLE
         case MdashError():
-            return _line(str(error)), exit_of_status(status_of(error))
+            return _line(str(error)), exit_of_error(error)
         case ModuleNotFoundError() if not str(error.name).startswith("mdash"):
             return _line(f"{error.name} is not installed: pip install 'mdashcore[server]'"), Exit.FAILED
         case OSError():

@@ -9,7 +9,7 @@ import click
 
 from mdashcore.cli.client import Remote
 from mdashcore.cli.groups import Group
-from mdashcore.cli.options import KEY_ID, json_option, remote_options
+from mdashcore.cli.options import KEY_ID, confirm, json_option, remote_options, yes_option
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["key"]
@@ -31,12 +31,16 @@ def _name(key: dict[str, Any]) -> str:
 @json_option
 @remote_options()
 def list_keys(remote: Remote, *, as_json: bool) -> None:
-    """List your keys, without their secrets."""
+    """List your keys, without their secrets.
+
+    The last use may be an hour too early.
+    """
     found = remote.get("keys")
     if as_json:
         show_json(found)
     else:
-        show_table(("id", "name", "created"), [(each["id"], _name(each), each["created_at"]) for each in found])
+        rows = [(each["id"], _name(each), each["created_at"], each["last_used"]) for each in found]
+        show_table(("id", "name", "created", "last used"), rows)
 
 
 @key.command("add", epilog=examples("mdash key add laptop --user alice", "export MDASH_KEY=$(mdash key add ci)"))
@@ -60,7 +64,9 @@ def add_key(remote: Remote, *, name: str, as_json: bool) -> None:
     epilog=examples("mdash key remove key_aaaaaaaaaaaa"),
 )
 @click.argument("id", type=KEY_ID, metavar="ID")
+@yes_option
 @remote_options()
-def remove_key(remote: Remote, *, id: str) -> None:
-    """Remove a key: it stops working immediately, and its open connections are closed."""
+def remove_key(remote: Remote, *, id: str, yes: bool) -> None:
+    """Remove a key: it stops working immediately, and its open connections are closed. On a terminal it asks first."""
+    confirm(f"Remove the key {id}? Programs that use it are refused.", yes=yes)
     remote.delete("keys", id)

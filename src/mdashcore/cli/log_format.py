@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 
 from mdashcore.cli.text import json_line, printable, time_text
 
-__all__ = ["LOG_FORMATS", "JsonFormatter", "TextFormatter"]
-
-LOG_FORMATS: Final = ("text", "json")
+__all__ = ["JsonFormatter", "TextFormatter"]
 
 
 class TextFormatter(logging.Formatter):

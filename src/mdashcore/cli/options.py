@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import DEFAULT_SERVER, Credentials, Remote, parse_server
+from mdashcore.cli.exits import CliError, Exit
 from mdashcore.selection import parse_term
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEVICE",
+    "DURATION",
     "EXISTING_FILE",
     "JSON",
     "KEY_ID",
@@ -31,9 +33,11 @@ __all__ = [
     "USER_NAME",
     "Checked",
     "UserType",
+    "confirm",
     "json_option",
     "new_password",
     "remote_options",
+    "yes_option",
 ]
 
 
@@ -94,12 +98,23 @@ def _key_id(text: str) -> str:
     return text
 
 
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if match is None:
+        raise InvalidInput("a time is a number with s, m, h or d: 90s, 12h, 7d")
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
 DEVICE: Final = Checked("DEVICE", identity.check_device_id)
 KEY_ID: Final = Checked("ID", _key_id)
 USER_NAME: Final = Checked("NAME", identity.check_account_name)
 SECRET: Final = Checked("SECRET", _secret)
 SERVER: Final = Checked("URL", parse_server)
 TERM: Final = Checked("TERM", lambda text: parse_term(text).text)
+DURATION: Final = Checked("TIME", _duration)
 JSON: Final = Checked("JSON", _json_text)
 """Gives checked JSON as `bytes`, exactly as it was written. ``-`` reads it from stdin."""
 EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -179,6 +194,17 @@ def _credentials(key: str | None, user: str | None, *, keys: bool) -> Credential
     raise click.UsageError(
         "Missing credentials: give --user, or set MDASH_USER; a key cannot manage users, nor back up."
     )
+
+
+yes_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "--yes", is_flag=True, help="Do not ask."
+)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone, if stdin is a terminal. Ends the command unless the answer is yes."""
+    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+        raise CliError("nothing was changed", Exit.FAILED)
 
 
 def new_password(given: str | None) -> str:

@@ -12,7 +12,7 @@ import click
 from mdashcore import _json
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
-from mdashcore.cli.options import DEVICE, EXISTING_FILE, json_option, remote_options
+from mdashcore.cli.options import DEVICE, DURATION, EXISTING_FILE, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
 from mdashcore.ota import UpdateState
 
@@ -70,6 +70,21 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
 @click.option(
     "--no-wait", is_flag=True, help="End when the device runs the image, before it is committed: with code 6."
 )
+@click.option(
+    "--commit-after",
+    type=DURATION,
+    help="With --commit auto: how long the device is healthy before its commit.  [default: 30s]",
+)
+@click.option(
+    "--commit-timeout",
+    type=DURATION,
+    help="Without a commit the device goes back after this; 0: it commits by itself.  [default: 5m]",
+)
+@click.option("--chunk-size", type=int, metavar="BYTES", help="Bytes of the image in a call.  [default: 1024]")
+@click.option("--attempts", type=int, metavar="N", help="How often a chunk is tried.  [default: 3]")
+@click.option(
+    "--in-flight", type=int, metavar="N", help="Chunks on their way at the same time, for devices that heed offsets."
+)
 @click.option("--queue", is_flag=True, help="If the device is offline, update it when it connects, and do not wait.")
 @click.option("--force", is_flag=True, help="Send it whatever platform, application and build the device reports.")
 @click.option("--bare", is_flag=True, help="FILE is a bare image, whatever its name or its first bytes look like.")
@@ -98,18 +113,20 @@ def ota(
     cancel: bool,
     end_transfer: bool,
     as_json: bool,
+    **numbers: float | None,
 ) -> None:
     """Update a device's firmware over the air, and watch the update until it ends.
 
     FILE is a Mongoose OS firmware zip, or a bare image for devices that accept one. The device starts the new firmware
-    and goes back to the old one unless the update is committed within five minutes: try it, then commit it from
+    and goes back to the old one unless the update is committed within --commit-timeout: try it, then commit it from
     elsewhere, with "mdash call DEVICE OTA.Commit". With --commit the command or the server does that.
 
     Ctrl-C ends the watching; the update goes on. If the server is gone for a while, the command waits for it.
     """
+    asked = {name: str(int(value)) for name, value in numbers.items() if value is not None}
     acts = [act for wanted, act in ((status, _show), (cancel, _cancel), (end_transfer, _end_transfer)) if wanted]
     if acts:
-        if len(acts) > 1 or file or commit or no_wait or queue or force or bare:
+        if len(acts) > 1 or file or commit or no_wait or queue or force or bare or asked:
             raise click.UsageError("--status, --cancel and --end-transfer go with a DEVICE alone.")
         acts[0](remote, device, as_json)
         return
@@ -119,7 +136,9 @@ def ota(
         raise click.UsageError("With --queue the command may end before the update: give --commit auto.")
     if no_wait and commit == "now":
         raise click.UsageError("With --no-wait the command ends before the update: give --commit auto.")
-    query = {"queue": "1"} if queue else {}
+    if "commit_after" in asked and commit != "auto":
+        raise click.UsageError("--commit-after goes with --commit auto.")
+    query = asked | ({"queue": "1"} if queue else {})
     query |= {"force": "1"} if force else {}
     query |= {"bare": "1"} if bare else {}
     query |= {"commit": "auto"} if commit == "auto" else {}

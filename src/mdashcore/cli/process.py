@@ -11,11 +11,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from mdashcore.cli.log_format import LOG_FORMATS, JsonFormatter, TextFormatter
+from mdashcore._log_settings import LOG_FORMATS, LOG_LEVELS
+from mdashcore.cli.log_format import JsonFormatter, TextFormatter
 
-__all__ = ["LOG_LEVELS", "log_format_option", "log_level_option", "set_up_process"]
-
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+__all__ = ["log_format_option", "log_level_option", "set_up_process"]
 
 _OURS: Final = ("mdashcore", "mdash_backends")
 
@@ -23,13 +22,13 @@ _OURS: Final = ("mdashcore", "mdash_backends")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def log_level_option(default: str) -> Callable[[_Function], _Function]:
-    """Return the option ``--log-level``."""
+def log_level_option(default: str | None) -> Callable[[_Function], _Function]:
+    """Return the option ``--log-level``. A default of `None` leaves the level to the configuration file."""
     return click.option(
         "--log-level",
         type=click.Choice(LOG_LEVELS, case_sensitive=False),
         default=default,
-        show_default=True,
+        show_default=default or "info",
         envvar="MDASH_LOG_LEVEL",
         show_envvar=True,
         help="How much to write to stderr.",
@@ -41,8 +40,8 @@ def log_format_option(function: _Function) -> _Function:
     return click.option(
         "--log-format",
         type=click.Choice(LOG_FORMATS, case_sensitive=False),
-        default="text",
-        show_default=True,
+        default=None,
+        show_default="text",
         envvar="MDASH_LOG_FORMAT",
         show_envvar=True,
         help="The form of the lines on stderr; json for programs that collect logs.",

@@ -15,7 +15,7 @@ from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.cli.groups import Group
-from mdashcore.cli.options import EXISTING_FILE, TERM, Checked, json_option, remote_options
+from mdashcore.cli.options import DURATION, EXISTING_FILE, TERM, Checked, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
 from mdashcore.documents import NewRollout, RolloutDocument
 from mdashcore.rollout import RolloutState
@@ -31,15 +31,6 @@ ROLLOUT_EXITS: Final[Mapping[str, Exit]] = MappingProxyType(
     }
 )
 """The states in which the watching ends, with its exit code. In the last two the rollout waits for a person."""
-
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def _duration(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    if match is None:
-        raise InvalidInput("a time is a number with s, m, h or d: 90s, 12h, 7d")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
 def _percents(text: str) -> list[float]:
@@ -63,7 +54,6 @@ def _rollout_id(text: str) -> str:
     return text
 
 
-DURATION: Final = Checked("TIME", _duration)
 PERCENTS: Final = Checked("PERCENTS", _percents)
 WINDOW: Final = Checked("WINDOW", _window)
 ROLLOUT: Final = Checked("ID", _rollout_id)
@@ -88,6 +78,11 @@ _PLAN: Final = (
     click.option("--manual-commit", is_flag=True, help="Leave the commit to you; an uncommitted device has failed."),
     click.option(
         "--commit-after", type=DURATION, help="How long a device is healthy before its commit.  [default: 30s]"
+    ),
+    click.option(
+        "--commit-timeout",
+        type=DURATION,
+        help="Without a commit a device goes back after this; longer than --commit-after.  [default: 5m]",
     ),
     click.option("--force", is_flag=True, help="Send it whatever platform, application and build a device reports."),
     click.option("--bare", is_flag=True, help="FILE is a bare image, whatever its name or its first bytes look like."),
@@ -153,8 +148,7 @@ def _request(
     asked = {name: value for name, value in plan.items() if value is not None and value is not False}
     if asked.get("rate") == 0:
         asked["rate"] = None
-    if "commit_after" in asked:
-        asked["commit_after"] = int(asked["commit_after"])
+    asked |= {name: int(asked[name]) for name in ("commit_after", "commit_timeout") if name in asked}
     asked["filter"] = list(filter_)
     asked |= {"devices": list(devices)} if devices else {}
     return asked | ({"auto_commit": False} if manual_commit else {})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.options import EXISTING_FILE, UserType
@@ -27,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 @click.command(
     epilog=examples(
-        "mdash serve --register-admin root:SECRET",
+        "mdash serve --register-admin admin:SECRET",
         "mdash serve --bind 0.0.0.0:8443 --certfile cert.pem --keyfile key.pem --register-user-file users",
-        "MDASH_REGISTER_ADMIN=root:SECRET mdash serve --config /etc/mdash.toml",
-        "MDASH_RESET_PASSWORD=root:SECRET mdash serve --config /etc/mdash.toml",
+        "MDASH_REGISTER_ADMIN=admin:SECRET mdash serve --config /etc/mdash/mdash.toml",
+        "mdash serve --config /etc/mdash/mdash.toml",
     )
 )
 @click.option(
@@ -88,7 +89,7 @@ _log = logging.getLogger(__name__)
     type=EXISTING_FILE,
     envvar="MDASH_CONFIG",
     show_envvar=True,
-    help="A TOML file: bind, store, certfile, keyfile, max_image, max_bodies, [[users]] with name, password, admin.",
+    help="A TOML file with any of these settings, and more: users, limits, proxies. docs/reference has them all.",
 )
 @click.option(
     "--certfile",
@@ -141,7 +142,7 @@ _log = logging.getLogger(__name__)
     show_envvar=True,
     help="After SIGTERM go on for so long with /readyz at 503, so that load balancers look elsewhere.  [default: 0]",
 )
-@log_level_option("info")
+@log_level_option(None)
 @log_format_option
 def serve(
     *,
@@ -150,8 +151,6 @@ def serve(
     user_file: Path | None,
     resets: Sequence[User],
     config_file: Path | None,
-    log_level: str,
-    log_format: str,
     **given: Any,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM.
@@ -160,9 +159,20 @@ def serve(
     environment, which wins over the --config file; users are created from all of them. An existing user
     stays unchanged, password included.
     """
-    config = _configure(config_file, user_file, [*users, *admins], given)
-    set_up_process(log_level, log_format)
+    added = [*_users_of_environment("users"), *_users_of_environment("admins"), *users, *admins]
+    config = _configure(config_file, user_file, added, given)
+    set_up_process(config.log_level, config.log_format)
     run_server(config, _announce, reset_passwords=resets)
+
+
+def _users_of_environment(name: str) -> tuple[User, ...]:
+    """Return the users of an option's variable, if the option is given too: click then leaves out the variable."""
+    context = click.get_current_context()
+    if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        return ()
+    [option] = [option for option in context.command.params if option.name == name]
+    found = option.value_from_envvar(context)
+    return tuple(option.type_cast_value(context, found)) if found else ()
 
 
 def _configure(
@@ -184,7 +194,10 @@ async def _announce(server: RunningServer) -> None:
     if server.metrics_url is not None:
         _log.info("metrics are at %s", server.metrics_url)
     if not await server.service.hub.accounts.all():
-        _log.warning("no login is possible: there is no user; give one with --register-admin NAME:PASSWORD")
+        _log.warning(
+            "no login is possible, because there is no user: name one under [[users]] in the configuration file, "
+            "or with --register-admin NAME:PASSWORD"
+        )
 
 
 def run_server(

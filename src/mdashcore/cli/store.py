@@ -5,26 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import unquote
 
 import click
 
-from mdashcore._errors import InvalidInput
+from mdashcore._errors import InvalidInput, NotFound
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.groups import Group
-from mdashcore.cli.options import EXISTING_FILE, remote_options
+from mdashcore.cli.options import USER_NAME, new_password, remote_options
 from mdashcore.cli.text import examples, printable
+from mdashcore.identity import ENTROPY_BYTES
 
 if TYPE_CHECKING:
     from mdashcore.hub.maintenance.backup import StoreCounts
     from mdashcore.storage import Backend
 
 __all__ = ["store"]
+
+EXISTING_FILE_OR_STDIN: Final = click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True, path_type=Path)
 
 MAX_SHOWN = 100  # problems: with more an operator needs a backup, not a longer list
 
@@ -33,15 +37,16 @@ MAX_SHOWN = 100  # problems: with more an operator needs a backup, not a longer 
     cls=Group,
     epilog=examples(
         "mdash store check sqlite:///var/lib/mdash",
-        "mdash store backup mdash.jsonl --user root",
+        "mdash store backup mdash.jsonl --user admin",
         "mdash store import redis://localhost mdash.jsonl",
     ),
 )
 def store() -> None:
     """Check, move and save the data of a service.
 
-    A storage folder can be opened by one process at a time: "check", "export" and "import" are for a service that
-    is stopped, "backup" is for one that runs. Exports contain hashes of passwords and tokens: keep them safe.
+    A storage folder can be opened by one process at a time: "check", "export", "import" and "reset-password" are
+    for a service that is stopped, "backup" is for one that runs. Exports contain hashes of passwords and tokens: keep
+    them safe.
     """
 
 
@@ -91,26 +96,29 @@ def export(url: str, file: Path) -> None:
 @store.command(
     "import",
     short_help="Put an export or a backup into an empty store.",
-    epilog=examples("mdash store import file:///var/lib/mdash mdash.jsonl"),
+    epilog=examples(
+        "mdash store import sqlite:///var/lib/mdash mdash.jsonl",
+        "gunzip < mdash.gz | mdash store import sqlite:///var/lib/mdash -",
+    ),
 )
 @click.argument("url", metavar="URL")
-@click.argument("file", metavar="FILE", type=EXISTING_FILE)
+@click.argument("file", metavar="FILE", type=EXISTING_FILE_OR_STDIN)
 def import_(url: str, file: Path) -> None:
-    """Import an export or a backup into a store, of any kind, that is empty."""
+    """Import an export or a backup into a store, of any kind, that is empty; "-" is stdin."""
     from mdashcore.hub.maintenance.backup import MAX_LINE, import_store
 
     async def lines(source: BinaryIO) -> AsyncGenerator[bytes, None]:
         while line := source.readline(MAX_LINE + 2):
             yield line
 
-    with file.open("rb") as source:
+    with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as source:
         counts = _with_backend(url, lambda backend: import_store(backend, lines(source)), there=False)
     click.echo(f"Imported {_describe(counts)}.")
 
 
 @store.command(
     short_help="Save everything that a running service keeps.",
-    epilog=examples("mdash store backup mdash.jsonl --user root", "mdash store backup - | gzip > mdash.gz"),
+    epilog=examples("mdash store backup mdash.jsonl --user admin", "mdash store backup - | gzip > mdash.gz"),
 )
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @remote_options(keys=False)
@@ -134,6 +142,39 @@ def backup(remote: Remote, *, file: Path) -> None:
             raise CliError("the backup was cut off; what was written is of no use", Exit.UNREACHABLE)
 
     _write(file, fetch)
+
+
+@store.command(
+    "reset-password",
+    short_help="Give a user a new password, without a login.",
+    epilog=examples(
+        "mdash store reset-password sqlite:///var/lib/mdash admin",
+        "echo SECRET | mdash store reset-password sqlite:///var/lib/mdash admin",
+    ),
+)
+@click.argument("url", metavar="URL")
+@click.argument("name", type=USER_NAME, metavar="NAME")
+def reset_password(url: str, name: str) -> None:
+    """Give a user of a store a new password, which is asked for, or read from stdin. Sessions of the user end.
+
+    It is for a password that is lost. A service that several servers share can run meanwhile; any other has to be
+    stopped, because a storage folder is open in one process at a time.
+    """
+    from mdashcore.hub import Hub
+    from mdashcore.server.auth.passwords import Passwords
+
+    async def reset(backend: Backend, password: str | None) -> None:
+        hub = Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom)
+        if await hub.accounts.get(name) is None:
+            raise NotFound(f"no user {name!r} in this store")
+        if password is not None:
+            digest = await Passwords(hub.accounts, os.urandom(ENTROPY_BYTES)).hash(password)
+            await hub.accounts.set_password(name, digest)
+
+    _with_backend(url, lambda backend: reset(backend, None), there=True)  # before the question
+    password = new_password(None)
+    _with_backend(url, lambda backend: reset(backend, password), there=True)
+    click.echo(f"{name} has a new password.")
 
 
 class _Notes(logging.Handler):
@@ -165,7 +206,11 @@ def _check_exists(url: str) -> None:
     """Refuse the URL of a missing or empty folder: a mistyped URL must not look like an intact store."""
     scheme, _, rest = url.partition("://")
     folder = Path(unquote(rest))
-    if scheme in ("file", "sqlite") and not (folder.is_dir() and any(folder.iterdir())):
+    try:
+        empty = scheme in ("file", "sqlite") and not (folder.is_dir() and any(folder.iterdir()))
+    except PermissionError:
+        return  # the backend's own error names the owner
+    if empty:
         raise CliError(f"there is no store in {folder}", Exit.UNREACHABLE)
 
 

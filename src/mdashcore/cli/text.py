@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["examples", "json_line", "printable", "show_json", "show_table", "time_text"]
+__all__ = ["examples", "json_line", "printable", "show_json", "show_table", "size_text", "time_text"]
+
+FOLDED_WIDTH: Final = 8  # characters of a column that folds, with the gap before it: fewer cannot be read
 
 _CONTROLS: Final = [*range(0x20), 0x7F, *range(0x80, 0xA0)]  # ESC and CSI are among them
 _ESCAPED: Final = {code: f"\\x{code:02x}" for code in _CONTROLS} | {10: "\\n", 13: "\\r", 9: "\\t"}
@@ -44,25 +46,47 @@ def json_line(text: str) -> str:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table on a terminal; elsewhere lines of tab-separated values, without a heading."""
+    """Write a table on a terminal; elsewhere lines of tab-separated values, without a heading.
+
+    No text is cut off: the first column, which names the row, stays on one line, and the others fold where the terminal
+    is too narrow.
+    """
     cells = [["-" if value in (None, "") else printable(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for row in cells:
             click.echo("\t".join(row))
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))  # as text: rich must not read markup in it
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    names = max((cell_len(row[0]) for row in cells), default=0)
+    # A terminal folds a line that is longer than itself; rich would cut the names.
+    console.print(table, width=max(console.width, names + FOLDED_WIDTH * (len(columns) - 1)), crop=False)
 
 
 def time_text(seconds: float) -> str:
     """Return Unix seconds as the API writes times: RFC 3339 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> [size_text(size) for size in (0, 1023, 1536, 2**32)]
+    ['0 bytes', '1023 bytes', '1.5 KiB', '4 GiB']
+    """
+    if size < 1024:
+        return f"{size} bytes"
+    power = min((size.bit_length() - 1) // 10, 4)
+    return f"{size / 1024**power:.3g} {'KMGT'[power - 1]}iB"
 
 
 def examples(*lines: str) -> str:

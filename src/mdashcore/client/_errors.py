@@ -104,7 +104,9 @@ def _by_status(status: int, code: int, message: str, error: Mapping[str, Any], r
         return RpcError(code, message, error.get("data"))
     if status == 429:
         limit = error.get("limit")
-        return LimitReached(str(limit), message) if limit is not None else Busy(message, retry_after=retry_after or 1.0)
+        if limit is not None:
+            return LimitReached(str(limit), message, retry_after=retry_after)  # 0: time alone does not help
+        return Busy(message, retry_after=retry_after or 1.0)
     if status == 503:
         if retry_after:
             return Overloaded(message, retry_after=retry_after)

@@ -193,7 +193,10 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         if self.auto_commit and 0 < self.commit_timeout <= self.commit_after:
-            raise InvalidSetting(f"'commit_after' must be < 'commit_timeout', which is {self.commit_timeout}")
+            raise InvalidSetting(
+                f"'commit_after' is {self.commit_after} s, and has to be below 'commit_timeout', which is "
+                f"{self.commit_timeout} s: a device that is not committed by then goes back to its old firmware"
+            )
 
 
 @attrs.frozen(kw_only=True)

@@ -99,7 +99,10 @@ def _options(value: Mapping[str, Any]) -> Options:
     after = _integer(value, "commit_after", Options().commit_after, 1, int(DAY))
     timeout = _integer(value, "commit_timeout", Options().commit_timeout, 0, int(DAY))
     if auto and 0 < timeout <= after:
-        raise InvalidInput(f"commit_after is below commit_timeout, which is {timeout}: later, the device has gone back")
+        raise InvalidInput(
+            f"commit_after is {after} s, and has to be below commit_timeout, which is {timeout} s: a device that is "
+            "not committed by then goes back to its old firmware"
+        )
     return Options(auto_commit=auto, commit_after=after, commit_timeout=timeout, force=_flag(value, "force", False))
 
 

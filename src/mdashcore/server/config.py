@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cattrs.v import format_exception
 
 from mdashcore._checked import Check, checked, instance, mapping, number, whole
 from mdashcore._errors import InvalidInput, MdashError
+from mdashcore._log_settings import LOG_FORMATS, LOG_LEVELS
 from mdashcore.hub.deltas import MAX_DELTA_LIMIT, MIN_DELTA_LIMIT
 from mdashcore.hub.images import FREE_DISK
 from mdashcore.hub.limits import AccountLimits
@@ -47,6 +49,10 @@ _TOKEN = Check(
     lambda value: value is None or (isinstance(value, str) and re.fullmatch(r"[!-~]{16,256}", value) is not None),
     secret=True,
 )
+
+
+def _one_of(words: tuple[str, ...]) -> Check:
+    return Check(f"one of {', '.join(words)}", lambda value: value in words)
 
 
 @attrs.frozen(field_transformer=checked)
@@ -101,6 +107,12 @@ class ServerConfig:
     """The table ``[delta_limits]``: bytes of the largest frame with a delta, by the platform that a device reports as
     ``reported.ota.arch``."""
 
+    log_level: str = attrs.field(default="info", validator=_one_of(LOG_LEVELS))
+    """How much the command ``mdash serve`` logs: ``debug``, ``info``, ``warning`` or ``error``."""
+
+    log_format: str = attrs.field(default="text", validator=_one_of(LOG_FORMATS))
+    """The form of its log: ``text`` or ``json``."""
+
     metrics_token: str | None = attrs.field(default=None, repr=False, validator=_TOKEN)
     """The token for ``GET /metrics``, as ``Authorization: Bearer TOKEN``: 16 to 256 characters without spaces."""
 
@@ -114,7 +126,7 @@ class ServerConfig:
 
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=instance(ServerLimits))
 
-    log_retention_days: float = attrs.field(default=30.0, validator=number(infinite=True))
+    notification_retention_days: float = attrs.field(default=30.0, validator=number(infinite=True))
     """Days for which a notification is kept, above 0; ``inf`` for any age. The log is also bounded in number and in
     bytes."""
 
@@ -145,19 +157,41 @@ def load_config(path: Path) -> ServerConfig:
     try:
         return _converter.structure(value, ServerConfig)
     except cattrs.BaseValidationError as exc:
-        raise InvalidInput(
-            f"{path}: {'; '.join(cattrs.transform_error(exc, path='config', format_exception=_words))}"
-        ) from None
+        lines = cattrs.transform_error(exc, path="config", format_exception=_words)
+        raise InvalidInput(f"{path}: {'; '.join(map(_with_place, lines))}") from None
 
 
 def _words(exc: BaseException, type_: type | None) -> str:
-    return str(exc) if isinstance(exc, MdashError) else format_exception(exc, type_)
+    match exc:
+        case cattrs.ForbiddenExtraKeysError():
+            return "; ".join(_unknown(key, exc.cl) for key in sorted(exc.extra_fields))
+        case KeyError():
+            return "the key is missing"
+        case MdashError() | ValueError():
+            return str(exc)
+    return format_exception(exc, type_)
+
+
+def _unknown(key: str, table: type) -> str:
+    known = [field.name for field in attrs.fields(table)]
+    similar = get_close_matches(key, known, n=1)
+    return f"unknown key `{key}`" + (f"; did you mean `{similar[0]}`?" if similar else "")
+
+
+def _with_place(line: str) -> str:
+    """Return "limits.keys: …" for "… @ config.limits.keys", which is how cattrs names the place."""
+    words, _, place = line.rpartition(" @ ")
+    place = place.removeprefix("config").removeprefix(".")
+    return f"{place}: {words}" if place else words
+
+
+_KINDS = {str: "text in quotes", bool: "true or false"}
 
 
 def _strict(kind: type) -> Any:
     def structure(value: Any, _: type) -> Any:
         if type(value) is not kind:
-            raise ValueError(f"expected {kind.__name__}, not {type(value).__name__}")
+            raise ValueError(f"expected {_KINDS[kind]}")
         return value
 
     return structure

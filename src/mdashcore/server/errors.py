@@ -19,7 +19,6 @@ from mdashcore._errors import (
     UnsupportedContent,
     status_of,
 )
-from mdashcore.hub.limits import is_per_process
 from mdashcore.server.traffic import count_refusal
 
 __all__ = ["body", "headers", "message", "problem"]
@@ -67,7 +66,7 @@ def headers(error: MdashError, *, from_page: bool = False) -> dict[str, str]:
         return {"WWW-Authenticate": BEARER_CHALLENGE if from_page else f"{BEARER_CHALLENGE}, {BASIC_CHALLENGE}"}
     if isinstance(error, UnsupportedContent):
         return {"Accept-Encoding": "identity"}
-    if isinstance(error, Busy) and not (isinstance(error, LimitReached) and not is_per_process(error.limit)):
+    if isinstance(error, Busy) and error.retry_after:
         return {"Retry-After": str(math.ceil(error.retry_after))}
     return {}
 

@@ -137,7 +137,7 @@ async def open_server(
             entropy=os.urandom,
             limits=config.limits,
             free_disk=config.limits.free_disk,
-            keep_log_seconds=config.log_retention_days * 86_400,
+            keep_log_seconds=config.notification_retention_days * 86_400,
         )
         defaults = NodeSettings(max_answer=config.max_answer, delta_limits=config.delta_limits)
         async with open_node(hub, settings=node_settings or defaults) as node:
@@ -169,9 +169,18 @@ async def open_server(
 
 
 async def _make_users(service: Service, users: Sequence[User]) -> None:
+    accounts = service.hub.accounts
+    has_others: bool | None = None
     for user in users:
         try:
-            await service.ensure_user(user.name, user.password, admin=user.admin)
+            if has_others is None and await accounts.get(user.name) is None:
+                has_others = bool(await accounts.all())
+            if await service.ensure_user(user.name, user.password, admin=user.admin) and has_others:
+                _log.warning(
+                    "the user %r of the configuration was missing, and is made; if that user was removed, "
+                    "take the name out of the configuration too",
+                    user.name,
+                )
         except StorageError as exc:  # a full disk must not stop the devices, which do not need the user
             _log.error("the user %r could not be made: %s", user.name, exc)
 

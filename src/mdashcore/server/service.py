@@ -102,7 +102,8 @@ class InFlight:
         """Count one more operation as long as the context lasts. Raises `LimitReached`."""
         present = self.of(account)
         if present >= self._most:
-            raise LimitReached(self._limit, f"{present} {self._what} of the account are going on, as many as may")
+            words = f"{present} {self._what} of the account are going on, as many as may"
+            raise LimitReached(self._limit, words, retry_after=1.0)
         self._numbers[account] = present + 1
         try:
             yield
@@ -129,8 +130,10 @@ class Service:
         self.uploads: InFlight = InFlight("uploads", limits.uploads, "uploads")
         self._devices_uploaded: set[DeviceKey] = set()
 
-    async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> None:
-        """Create an account if it is missing. An existing account stays as it is, and its password is not even hashed.
+    async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> bool:
+        """Create an account if it is missing. Returns whether it was.
+
+        An existing account stays as it is, and its password is not even hashed.
 
         Raises:
             InvalidInput: no account can have this name, or this password.
@@ -140,7 +143,7 @@ class Service:
         if found is not None:
             if admin and not found.admin:
                 _log.warning("the user %r is there already, and is no admin: it stays as it is", name)
-            return
+            return False
         digest = await self.passwords.hash(password)
         if await accounts.is_removing(name):
             # an earlier removal was interrupted; the new account must not inherit its data
@@ -148,7 +151,8 @@ class Service:
         try:
             await accounts.register(name, digest, admin=admin)
         except AlreadyExists:
-            pass  # another server has just created the account
+            return False  # another server has just created the account
+        return True
 
     async def reset_password(self, name: str, password: str) -> None:
         """Reset the password of an account. The sessions and sockets of the old password end.

@@ -184,7 +184,7 @@ class Subscribers:
         """Raise `LimitReached` if the account has its maximum of subscribers."""
         if (present := self.of(account)) >= self._most:
             words = f"the account has {present} notification sockets, and may have {self._most}"
-            raise LimitReached("subscribers", words)
+            raise LimitReached("subscribers", words, retry_after=1.0)
 
     async def serve(self, subscriber: Subscriber, *, authenticate: Authenticate | None = None) -> None:
         """Send notifications to an authenticated subscriber until its connection ends.
