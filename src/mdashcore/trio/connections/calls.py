@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeAlias
 
 import msgspec
@@ -96,9 +97,22 @@ class Calls:
     async def call_shown(
         self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
     ) -> RawJson:
-        """Do the same as `call`, and notify subscribers of the call if it can be made."""
-        node = await self.show(key, method, params)
-        return await self._route(node, self._request(key, method, params, timeout))
+        """Do the same as `call`, and notify subscribers of the call if it can be made.
+
+        A device of this node answers while the notification is being stored; the result is returned when both are
+        done. For a device of another node the notification is stored first.
+
+        Raises:
+            StorageError: the notification could not be stored. A device of this node was called all the same.
+        """
+        node = await self._locate(key)
+        request = self._request(key, method, params, timeout)
+        _check_size(params)
+        show = partial(self._show, key, method, params)
+        if node == self._node:
+            return await make_call(self._link(key), request, meanwhile=show)
+        await show()
+        return await self._route(node, request)
 
     async def notify_shown(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Send a notification to a device and show it to subscribers. Raises as `call`, except the device's errors."""
@@ -112,14 +126,16 @@ class Calls:
             NotFound, DeviceOffline, TooLarge: the call cannot be made, and was not notified.
         """
         node = await self._locate(key)
-        if params is not None and len(params) > MAX_PARAMS:
-            raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
-        await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
+        _check_size(params)
+        await self._show(key, method, params)
         return node
 
     async def call_local(self, call: DeviceCall) -> RawJson:
         """Call a device that is connected to this node. Raises `DeviceOffline` for any other."""
         return await make_call(self._link(call.key), call)
+
+    async def _show(self, key: DeviceKey, method: str, params: RawJson | None) -> None:
+        await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
 
     async def _locate(self, key: DeviceKey) -> str:
         """Return the node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
@@ -145,8 +161,18 @@ class Calls:
         return await self._ask(node, call)
 
 
-async def make_call(link: Link | None, call: DeviceCall) -> RawJson:
+def _check_size(params: RawJson | None) -> None:
+    if params is not None and len(params) > MAX_PARAMS:
+        raise TooLarge(f"params of {len(params)} bytes; a frame has at most {MAX_PARAMS}")
+
+
+async def make_call(
+    link: Link | None, call: DeviceCall, *, meanwhile: Callable[[], Awaitable[object]] | None = None
+) -> RawJson:
     """Make a call over the link of its device. Returns the result, ``true`` for a notification.
+
+    Args:
+        meanwhile: as for `Link.call`; not called for a notification.
 
     Raises:
         DeviceOffline: there is no link.
@@ -155,7 +181,7 @@ async def make_call(link: Link | None, call: DeviceCall) -> RawJson:
     if link is None:
         raise DeviceOffline(f"device {call.id!r} is not connected")
     if call.timeout is not None:
-        return await link.call(call.method, call.raw_params, timeout=call.timeout)
+        return await link.call(call.method, call.raw_params, timeout=call.timeout, meanwhile=meanwhile)
     link.notify(call.method, call.raw_params)
     return b"true"
 

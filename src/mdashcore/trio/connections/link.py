@@ -70,8 +70,16 @@ class _Slot:
         self._outcome = outcome
         self._answered.set()
 
+    @property
+    def is_answered(self) -> bool:
+        return self._answered.is_set()
+
     async def wait(self) -> bytes:
         await self._answered.wait()
+        return self.outcome()
+
+    def outcome(self) -> bytes:
+        """Return the result, or raise the error of the call."""
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
@@ -136,23 +144,38 @@ class Link:
                 if isinstance(event, ConnectionClosed):
                     self._fail_calls(event)
 
-    async def call(self, method: str, params: object = None, *, timeout: float) -> bytes:
+    async def call(
+        self,
+        method: str,
+        params: object = None,
+        *,
+        timeout: float,
+        meanwhile: Callable[[], Awaitable[object]] | None = None,
+    ) -> bytes:
         """Call the peer and wait for its result, as raw JSON.
 
         Args:
             timeout: seconds.
+            meanwhile: awaited after the call was sent, while the peer answers. Its time counts, but an answer that has
+                come by its end is never late.
 
         Raises:
             RpcError: the peer's own error.
             InvalidAnswer: the peer's answer cannot be read, or is too large.
             CallTimeout: no answer in time; a later one is ignored.
             DeviceOffline: the connection ended first.
-            Busy, TooLarge, InvalidInput: nothing was sent; see `Connection.call`.
+            Busy, TooLarge, InvalidInput: nothing was sent; see `Connection.call`. Nor was `meanwhile` called.
+            Exception: the error of `meanwhile`. The call was sent then.
         """
         slot = _Slot()
         id_ = self.begin(method, params, slot.set)
+        deadline = trio.current_time() + timeout
         try:
-            with trio.CancelScope(deadline=trio.current_time() + timeout):
+            if meanwhile is not None:
+                await meanwhile()
+                if slot.is_answered:
+                    return slot.outcome()
+            with trio.CancelScope(deadline=deadline):
                 return await slot.wait()
         finally:
             self.abandon(id_)
