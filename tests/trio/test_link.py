@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 
 from mdashcore import _json, jsonrpc
 from mdashcore._connection import Connection, ConnectionLimits
-from mdashcore._errors import AnswerTooLarge, Busy, CallTimeout, DeviceOffline, InvalidInput, RpcError, TooLarge
+from mdashcore._errors import (
+    AnswerTooLarge,
+    Busy,
+    CallTimeout,
+    DeviceOffline,
+    InvalidInput,
+    RpcError,
+    StorageError,
+    TooLarge,
+)
 from mdashcore._events import FrameRejected, NotificationReceived, RequestReceived
 from mdashcore.trio.connections.link import Link, PeerEvent
 from mdashcore.trio.transport.stream import BrokenMessage, MessageStream
@@ -190,6 +200,50 @@ def test_callers_that_are_cancelled_leave_the_stream_whole(callers: list[tuple[f
             assert not pair.left.connection._calls
 
     virtual(main)
+
+
+@given(st.sampled_from([0.0, 0.5, 1.0, 3.0, 9.0]), st.sampled_from([0.0, 0.4, 1.5, 4.0]))
+def test_a_call_and_what_is_done_meanwhile(answered: float, done: float) -> None:
+    """The caller goes on when both have ended. An answer is late only if it had not come by the end of the other."""
+
+    async def main() -> None:
+        async with open_links() as pair:
+            pair.run(pair.left)
+            pair.run(pair.right, replying(pair.right, pair.nursery, lambda n: answered))
+            outcome: object = None
+            try:
+                outcome = await pair.left.call("Echo", {"n": 0}, timeout=2, meanwhile=partial(trio.sleep, done))
+            except CallTimeout:
+                pass
+            in_time = answered <= max(2.0, done)
+            assert outcome == (b'{"n":0}' if in_time else None)
+            assert trio.current_time() == pytest.approx(max(answered if in_time else 2.0, done))
+            assert not pair.left._callers
+            assert not pair.left.connection._calls
+
+    virtual(main)
+
+
+async def test_what_is_done_meanwhile_may_fail(autojump_clock: Any) -> None:
+    """Then the call, which was sent, is abandoned; of a call that cannot be sent nothing is done meanwhile."""
+    seen: list[PeerEvent] = []
+
+    async def fail() -> None:
+        await trio.sleep(1)
+        raise StorageError("no disk")
+
+    async def note(event: PeerEvent) -> None:
+        seen.append(event)
+
+    async with open_links() as pair:
+        pair.run(pair.left)
+        pair.run(pair.right, note)
+        with pytest.raises(StorageError, match="no disk"):
+            await pair.left.call("Echo", timeout=10, meanwhile=fail)
+        assert [event.method for event in seen] == ["Echo"]
+        assert not pair.left._callers
+        with pytest.raises(InvalidInput):
+            await pair.left.call("Echo", b"no JSON", timeout=10, meanwhile=fail)
 
 
 async def test_a_call_times_out(autojump_clock: Any) -> None:

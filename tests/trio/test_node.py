@@ -513,6 +513,41 @@ async def test_calls_find_their_device(autojump_clock: Any, fleet: Fleet) -> Non
         assert await fleet.node.calls.call(DeviceKey("alice", "d1"), "Y", b'{"n":1}') == b"[2]"
 
 
+async def test_a_device_answers_while_its_call_is_being_stored(
+    autojump_clock: Any, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller gets the answer when both are there; if the notification cannot be stored, an error."""
+    client = await fleet.connect(await fleet.register())
+    await client.expect("Sys.GetInfo")
+    append, seconds, works = fleet.hub.feed._logs.append, 0.0, True
+
+    async def slow(*arguments: Any) -> int:
+        await trio.sleep(seconds)
+        if not works:
+            raise StorageError("the disk is full")
+        return await append(*arguments)
+
+    monkeypatch.setattr(fleet.hub.feed._logs, "append", slow)
+
+    async def answer() -> None:
+        while True:
+            request = await client.expect("X")
+            await client.send({"id": request["id"], "result": trio.current_time() - started})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        for seconds, works in ((3.0, True), (0.0, True), (1.0, False)):
+            started = trio.current_time()
+            if works:
+                assert await fleet.node.calls.call_shown(DeviceKey("alice", "d1"), "X") == b"0.0"
+            else:
+                with pytest.raises(StorageError):
+                    await fleet.node.calls.call_shown(DeviceKey("alice", "d1"), "X")
+            assert trio.current_time() - started == seconds
+        nursery.cancel_scope.cancel()
+    assert len(await fleet.named("rpc.in.X")) == 2
+
+
 async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet) -> None:
     """Not with its time-out."""
     client = await fleet.connect(await fleet.register())

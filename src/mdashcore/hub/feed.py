@@ -13,6 +13,7 @@ from math import inf
 from typing import Final, TypeAlias
 
 from mdashcore import _json, notifications
+from mdashcore.hub.delivery_order import DeliveryOrder
 from mdashcore.hub.event_log import EventLog, event_log_name
 from mdashcore.hub.notification_reader import FeedItem, LogQuery, NotificationReader, log_name
 from mdashcore.hub.pausing import Pause, never_pause
@@ -46,7 +47,8 @@ class Feed:
         keep: notifications that are kept per account.
         keep_bytes: bytes of notifications that are kept per account, as far as this process has stored them.
         keep_seconds: maximum age of a notification; `math.inf` for any age. `Retention` removes older ones.
-        on_emit: called with the account and each notification that this process has stored, before the bus has it.
+        on_emit: called with the account and each notification that this process has stored, in the order of their
+            offsets. Must not raise.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Feed:
         self.keep_seconds = keep_seconds
         self._on_emit = on_emit
         self._gauges: dict[str, _Gauge] = {}
+        self._orders: dict[str, DeliveryOrder] = {}
         self.events: EventLog = EventLog(logs)
         self._reader = NotificationReader(logs, self.events)
 
@@ -88,6 +91,10 @@ class Feed:
         now = self._now()
         stored = Notification(name, device, data).encode()
         is_event = notifications.is_event(name, data)
+        order = self._orders.get(account)
+        if order is None:
+            order = self._orders[account] = DeliveryOrder()
+        place = order.begin()
         if is_event:
             ticket = self.events.begin(account)
         try:
@@ -95,11 +102,14 @@ class Feed:
         except BaseException:
             if is_event:
                 self.events.end(account, ticket)
+            for item in order.end(place):
+                self._on_emit(account, item)
             raise
         frame = notifications.frame(stored, offset, now)
         if is_event:
             self.events.end(account, ticket, (offset, now, frame))
-        self._on_emit(account, FeedItem(offset, frame))
+        for item in order.end(place, FeedItem(offset, frame)):
+            self._on_emit(account, item)
         await self._bus.publish(FEED_TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
         if is_event:
             await self.events.append(account, log_name(account))
@@ -138,6 +148,7 @@ class Feed:
     async def forget(self, account: str) -> None:
         """Remove the notifications of a removed account. Offsets continue for a later account of that name."""
         self._gauges.pop(account, None)
+        self._orders.pop(account, None)
         await self._logs.trim(log_name(account), 0)
         await self.events.forget(account)
 
