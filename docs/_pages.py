@@ -29,8 +29,10 @@ def main(path: Path, write: Callable[[str], str]) -> None:
     Args:
         write: returns the new page for the present one.
     """
-    page = path.read_text(encoding="utf-8")
+    page = path.read_text(encoding="utf-8") if path.exists() else ""
     new = write(page)
     if sys.argv[1:] == ["--check"]:
-        sys.exit(f"{path.relative_to(ROOT)} is old: run make docs" if new != page else 0)
+        if new != page:
+            sys.exit(f"{path.relative_to(ROOT)} is old: run make docs")
+        return
     path.write_text(new, encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Write reference/python_api.md from the public modules: every name, and what its docstring says.
+"""Write reference/python_api.md, and the pages of its folder, from the public modules: each name with its docstring.
 
 ::
 
-    python docs/python_api.py            write it
-    python docs/python_api.py --check    fail if it is not what would be written, or a name has no docstring
+    python docs/python_api.py            write them
+    python docs/python_api.py --check    fail if one is not what would be written, or a name has no docstring
 """
 
 from __future__ import annotations
@@ -23,34 +23,63 @@ from typing import Any, get_origin
 import attrs
 from _pages import main
 
-PAGE = Path(__file__).parent / "reference" / "python_api.md"
+FOLDER = Path(__file__).parent / "reference" / "python_api"
+INDEX = FOLDER.with_suffix(".md")
 
-MODULES = {
-    "mdashcore": "The core's public names. Importing it loads no event loop, no socket and no framework.",
-    "mdashcore.jsonrpc": "JSON-RPC 2.0 framing, with the dialect of Mongoose OS: one text in, messages out. No state.",
-    "mdashcore.shadow": "Device shadows as values.",
-    "mdashcore.ota": "A firmware update as a value: `next_step` returns the next call, `advance` applies its result.",
-    "mdashcore.rollout": "A rollout as a value: `judge` applies the outcomes of its devices to the whole.",
-    "mdashcore.selection": "Selections of devices: a filter made of terms.",
-    "mdashcore.firmware": "Firmware images: read, checked and written.",
-    "mdashcore.storage": "The contract of a backend, and the function that finds one.",
-    "mdashcore.notifications": "The names and the form of [notifications](notifications.md).",
-    "mdashcore.hub": "The service, on any event loop: it awaits nothing but the storage protocols.",
-    "mdashcore.trio.node": "Live connections on Trio. Extra: `agent` or `server`.",
-    "mdashcore.trio.agent": "The device's end. Extra: `agent`.",
-    "mdashcore.client": "A client of a running server, on asyncio and Trio. Extra: `client`.",
-    "mdashcore.documents": "The JSON documents of the REST API, as types. See [REST API](rest_api.md).",
-    "mdashcore.server.run": "The whole server. Extra: `server`.",
-    "mdashcore.server.config": "The configuration of the server. See [Configuration](configuration.md).",
-    "mdashcore.server.app": "The REST API, and the types of ASGI apps.",
-    "mdashcore.server.gateway": "One port for sockets and an app.",
-    "mdashcore.server.service": "The objects that the app and the gateway share.",
-    "mdashcore.testing": "Tools for tests of software built on mdashcore. The suites need the extra `testing`.",
-    "mdashcore.testing.device": "A scripted device on a real WebSocket. Extra: `agent`.",
-    "mdashcore.virtual_device": "A Mongoose OS device made of software, without its connection.",
-    "mdashcore.virtual_device.connect": "A virtual device with its connection.",
-}
-"""The modules of the page, in its order."""
+
+@attrs.frozen
+class Page:
+    """A page of the folder: the modules that one kind of program imports, with the words about each."""
+
+    title: str
+    audience: str
+    """The line on the index page."""
+    modules: dict[str, str]
+
+
+PAGES = {
+    "core": Page("The core", "values and a protocol, without a loop: for any program", {
+        "mdashcore": "The core's public names. Importing it loads no event loop, no socket and no framework.",
+        "mdashcore.jsonrpc": "JSON-RPC 2.0 framing, with the dialect of Mongoose OS: one text in, messages out. No state.",
+        "mdashcore.shadow": "Device shadows as values.",
+        "mdashcore.selection": "Selections of devices: a filter made of terms.",
+        "mdashcore.firmware": "Firmware images: read, checked and written.",
+        "mdashcore.notifications": "The names and the form of [notifications](../notifications.md).",
+    }),
+    "updates": Page("Updates and rollouts", "firmware updates and rollouts as values: what comes next, and what is the result", {
+        "mdashcore.ota": "A firmware update as a value: `next_step` returns the next call, `advance` applies its result.",
+        "mdashcore.rollout": "A rollout as a value: `judge` applies the outcomes of its devices to the whole.",
+    }),
+    "client": Page("The client", "for a program that talks to a running server", {
+        "mdashcore.client": "A client of a running server, on asyncio and Trio. Extra: `client`.",
+        "mdashcore.documents": "The JSON documents of the REST API, as types. See [REST API](../rest_api.md).",
+    }),
+    "devices": Page("Devices", "for a program that is a device, or plays one in tests", {
+        "mdashcore.trio.agent": "The device's end. Extra: `agent`.",
+        "mdashcore.virtual_device": "A Mongoose OS device made of software, without its connection.",
+        "mdashcore.virtual_device.connect": "A virtual device with its connection.",
+        "mdashcore.testing.device": "A scripted device on a real WebSocket. Extra: `agent`.",
+    }),
+    "hub": Page("The hub", "the service on any event loop: for a program with transports of its own", {
+        "mdashcore.hub": "The service, on any event loop: it awaits nothing but the storage protocols.",
+    }),
+    "server": Page("The server", "live connections, and the server with its parts: for a program that has it inside", {
+        "mdashcore.trio.node": "Live connections on Trio. Extra: `agent` or `server`.",
+        "mdashcore.server.run": "The whole server. Extra: `server`.",
+        "mdashcore.server.config": "The configuration of the server. See [Configuration](../configuration.md).",
+        "mdashcore.server.app": "The REST API, and the types of ASGI apps.",
+        "mdashcore.server.gateway": "One port for sockets and an app.",
+        "mdashcore.server.service": "The objects that the app and the gateway share.",
+    }),
+    "storage": Page("Storage", "the contract of a backend, and the suites that prove one", {
+        "mdashcore.storage": "The contract of a backend, and the function that finds one.",
+        "mdashcore.testing": "Tools for tests of software built on mdashcore. The suites need the extra `testing`.",
+    }),
+}  # fmt: skip
+"""The pages by the names of their files, in the order of the index."""
+
+MODULES = {module: name for name, page in PAGES.items() for module in page.modules}
+"""Each module, and its page."""
 
 PARTS = {
     "Accounts": "accounts", "DeviceList": "device_list", "Feed": "feed", "Presence": "presence", "Registry": "registry",
@@ -115,13 +144,13 @@ NOT_FOR_EMBEDDERS = {
 }
 """Members that the hub's own parts call: they are not on the page, and may change at any time."""
 
-HEAD = """# Python API
+MARK = "<!-- Written by docs/python_api.py from the docstrings: change those, and run it. -->\n\n"
 
-<!-- Written by docs/python_api.py from the docstrings: change those, and run it. -->
+INDEX_HEAD = """The public names, with what their docstrings say; `help()` shows the same. A module or a name that is not here, or begins
+with `_`, may change at any time: see [Stability](stability.md).
 
-The public names, with what their docstrings say; `help()` shows the same. A module or a name that is not here, or begins with
-`_`, may change at any time: see [Stability](stability.md).
-
+| Page | Modules | |
+|---|---|---|
 """
 
 SECTIONS = ("Args", "Raises", "Returns", "Attributes", "Yields")
@@ -370,18 +399,28 @@ MISSING: list[str] = []
 """Public names without a docstring."""
 
 
-def page() -> str:
-    parts = [HEAD]
-    for module, intro in MODULES.items():
+def index() -> str:
+    """Return the page that leads to all others."""
+    rows = [
+        f"| [{page.title}](python_api/{name}.md) | {', '.join(f'`{module}`' for module in page.modules)} | {page.audience} |"
+        for name, page in PAGES.items()
+    ]
+    return "\n".join([f"# Python API\n\n{MARK}{INDEX_HEAD}{rows[0]}", *rows[1:]]) + "\n"
+
+
+def page_of(page: Page) -> str:
+    """Return a page of the folder."""
+    parts = [f"# Python API: {page.title[0].lower()}{page.title[1:]}\n\n{MARK}"]
+    for module, intro in page.modules.items():
         names = importlib.import_module(module).__all__
         rows, details = [], []
         for name in sorted(names, key=lambda name: (name.lower(), name)):
             words, part = entry(module, name)
             if not words:
                 MISSING.append(f"{module}.{name}")
-            elsewhere = is_documented_elsewhere(module, name)
-            rows.append(f"| `{name}` | {words} |")
-            details += [] if elsewhere else part
+            home = home_of(module, name)
+            rows.append(f"| `{name}` | {words}{_see(module, home) if part else ''} |")
+            details += part if home == module else []
         parts += [
             f"## `{module}`\n\n{intro}\n\n| Name | |\n|---|---|\n",
             "\n".join(rows),
@@ -392,20 +431,29 @@ def page() -> str:
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def is_documented_elsewhere(module: str, name: str) -> bool:
-    """Return whether the part of a name is below another module of the page, which defines it."""
-    value = getattr(importlib.import_module(module), name)
-    home = getattr(value, "__module__", None)
-    return home in MODULES and home != module and name in importlib.import_module(home).__all__
+def _see(module: str, home: str) -> str:
+    """Return the reference from the table of a module to the one below which a name has its part."""
+    if home == module:
+        return ""
+    if MODULES[home] == MODULES[module]:
+        return f" See `{home}`."
+    return f" See [`{home}`]({MODULES[home]}.md)."
 
 
-def write(_: str) -> str:
-    """Return the page. Exits if a public name has no docstring."""
-    new = page()
+def home_of(module: str, name: str) -> str:
+    """Return the module below which a name has its part: the one that defines it, if that is on a page."""
+    home = getattr(getattr(importlib.import_module(module), name), "__module__", None)
+    return home if home in MODULES and name in importlib.import_module(home).__all__ else module
+
+
+def pages() -> dict[Path, str]:
+    """Return the pages by their paths. Exits if a public name has no docstring."""
+    found = {INDEX: index()} | {FOLDER / f"{name}.md": page_of(page) for name, page in PAGES.items()}
     if MISSING:
         sys.exit("\n".join(["these public names have no docstring:", *MISSING]))
-    return new
+    return found
 
 
 if __name__ == "__main__":
-    main(PAGE, write)
+    for path, text in pages().items():
+        main(path, lambda _, text=text: text)

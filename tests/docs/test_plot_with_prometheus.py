@@ -72,7 +72,7 @@ def prometheus(page, start, run, tmp_path_factory) -> Iterator[Prometheus]:
         pytest.skip("there is no prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     guide = page(GUIDE)
-    serve = guide.code("serve").strip().replace("127.0.0.1:9100", "127.0.0.1:0")
+    serve = guide.code("serve").strip().replace("127.0.0.1:8081", "127.0.0.1:0")
     with start(f"exec {serve} --bind 127.0.0.1:0") as server:
         address = server.expect(r"^Listening on http://(\S+)$")[1]
         beside = server.expect(r"metrics are at http://(\S+)/metrics$")[1]
@@ -87,7 +87,7 @@ def prometheus(page, start, run, tmp_path_factory) -> Iterator[Prometheus]:
         for ours, there in {
             "/etc/prometheus/mdash.key": str(key),
             "127.0.0.1:8080": address,
-            "127.0.0.1:9100": beside,
+            "127.0.0.1:8081": beside,
             "scrape_interval: 30s": "scrape_interval: 200ms",
         }.items():
             assert config.count(ours) == 1, ours
