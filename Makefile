@@ -8,7 +8,7 @@ PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: demo test test-fast check proofs bench screenshots format docs dist clean
+.PHONY: demo test test-fast check proofs bench screenshots format docs linkcheck dist clean
 
 # A stamp per environment: installed again only when the project's metadata changes.
 $(VENV)/.installed: pyproject.toml
@@ -60,6 +60,11 @@ docs: $(VENV)/.installed
 	for script in $(filter-out docs/conf.py,$(wildcard docs/*.py)); do $(VENV)/bin/python $$script || exit; done
 	$(VENV)/bin/python -m sphinx -q --fail-on-warning --fresh-env -c docs . $(SITE)
 	@echo "The site: $(SITE)/index.html"
+
+# Links to other hosts, from all pages: asks each host, so it needs the internet and is no part of `make test`.
+linkcheck: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --editable '.[server,testing]' --group docs
+	$(VENV)/bin/python -m sphinx -q -b linkcheck -c docs . build/linkcheck
 
 # The wheel and the source archive, from the files as they are.
 dist: $(VENV)/.installed

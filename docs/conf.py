@@ -28,6 +28,9 @@ exclude_patterns = [".*", "node_modules", "build", "dist", "src", "tests", "benc
 nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` makes errors of those
 myst_heading_anchors = 4
 
+linkcheck_ignore = [r"http://127\.0\.0\.1"]  # a reader's own server
+linkcheck_timeout = 20  # seconds
+
 html_theme = "furo"
 html_title = f"mdashcore {version}"
 html_static_path = ["_site/static"]

@@ -448,6 +448,11 @@ class Connection:
         """Whether `data_to_send` would return any frames."""
         return bool(self._outbox)
 
+    @property
+    def size_to_send(self) -> int:
+        """The bytes of the frames that `data_to_send` would return."""
+        return self._outbox_size
+
     def data_to_send(self) -> list[bytes]:
         """Return the frames to send now, each of them one text message, and forget them."""
         frames, self._outbox = self._outbox, []

@@ -99,6 +99,19 @@ def test_every_link_within_it_leads_somewhere(site):
                 assert unquote(parts.fragment) in parsed(target).ids, (path, link)
 
 
+def test_links_to_other_hosts_are_addresses(site):
+    """Over TLS, to a name in the public DNS, without a user or a port; the page of the reader's own server is the only
+    other one. `make linkcheck` asks whether the hosts have the pages."""
+    found = {link for path in site.rglob("*.html") for link in parsed(path).links if urlsplit(link).scheme}
+    assert found
+    for link in found - {"http://127.0.0.1:8080"}:
+        parts = urlsplit(link)
+        assert parts.scheme == "https", link
+        assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), link
+        assert not parts.netloc.endswith((".example", ".local", "example.com", "example.org")), link
+        assert re.fullmatch(r"[\w./~%+-]*", parts.path), link
+
+
 def test_diagrams_are_drawn(site):
     """Each of them, with all that stands in it, in the colours of the page."""
     count = 0

@@ -1,8 +1,8 @@
 """The way of a new user, from the pages alone: the wheel, the service behind Caddy with TLS, a device on another
 machine and its firmware, Prometheus, a backup, an upgrade, and a server that begins with the backup.
 
-Two network namespaces are the machines. That of the server has folders of its own over `/etc`, `/opt` and `/var`, so that
-the lines of the pages run there as they stand.
+Two network namespaces are the machines. That of the server has `/etc`, `/opt` and `/var` of its own, so that the lines
+of the pages run there as they stand.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ PASSWORD = "a long password"  # as in deploy/mdash.toml
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]
 
 SERVER_FOLDERS = """
-mount -t tmpfs tmpfs "$1"
+mkdir "$1.own"
+mount -t tmpfs tmpfs "$1.own"
 for name in etc opt var; do
-    mkdir "$1/$name" "$1/$name/new" "$1/$name/work"
-    mount -t overlay -o "lowerdir=/$name,upperdir=$1/$name/new,workdir=$1/$name/work" overlay "/$name"
+    mkdir --parents "$1.own/$name/new" "$1.own/$name/work"
+    mount -t overlay -o "lowerdir=/$name,upperdir=$1.own/$name/new,workdir=$1.own/$name/work" overlay "/$name"
 done
-chmod 755 "$1" "$1"/*/new
 """
 HOSTS = """
 printf '127.0.0.1 localhost\\n10.231.0.1 mdash.example\\n' > "$1.hosts"
@@ -59,7 +59,7 @@ class Machine:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
         self.pid = self._holder.pid
-        self._enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", "bash", "-euo", "pipefail", "-c"]
+        self._enter = ["nsenter", f"--target={self.pid}", "--mount"]
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MDASH_", "VIRTUAL"))
         }
@@ -70,10 +70,19 @@ class Machine:
         """End it."""
         self._holder.communicate(timeout=PATIENCE)
 
-    def run(self, lines: str, *, status: int = 0, cwd: Path | None = None) -> str:
-        """Run lines of shell, and return what they have written."""
+    def _command(self, lines: str, *, online: bool = False) -> list[str]:
+        network = [] if online else ["--net"]
+        shell = ["bash", "-euo", "pipefail", "-c", f"cd {shlex.quote(str(self.folder))}\n{lines}"]
+        return [*self._enter, *network, *shell]
+
+    def run(self, lines: str, *, status: int = 0, online: bool = False) -> str:
+        """Run lines of shell, and return what they have written.
+
+        Args:
+            online: run them in the network of the machine that the tests run on: to install packages.
+        """
         done = subprocess.run(
-            [*self._enter, f"cd {shlex.quote(str(cwd or self.folder))}\n{lines}"],
+            self._command(lines, online=online),
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -93,9 +102,12 @@ class Machine:
             Waits for a line in what the program writes, and returns what it has written so far.
         """
         with log.open("w") as out, default_signals():
-            command = [*self._enter, f"cd {shlex.quote(str(self.folder))}\nexec {line}"]
             process = subprocess.Popen(
-                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+                self._command(f"exec {line}"),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
             )
 
         def expect(pattern: str) -> str:
@@ -187,7 +199,7 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
     text = re.sub(r"^# (?=\[\[users|\w+ = )", "", text, flags=re.MULTILINE)  # with the user
     metrics = re.search(r'`(metrics_bind = ".*?")`', text_of("how_to_guides/plot_with_prometheus.md"))[1]
     (server.folder / "mdash.toml").write_text(text.replace("\nstore =", f"\n{metrics}\nstore ="))
-    server.run(code(run_the_server, "service"))
+    server.run(code(run_the_server, "service"), online=True)
     server.run("install --directory --mode=700 --owner=mdash --group=mdash /var/lib/mdash")  # StateDirectory
     (start,) = re.findall(r"^ExecStart=(.*)$", (ROOT / "deploy/mdash.service").read_text(), re.MULTILINE)
     serve = f"runuser -u mdash -- {start}"
@@ -207,7 +219,7 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
             (device.folder / "root.crt").write_text(server.run(f"cat {authority}"))
             device.environment |= {"MDASH_SERVER": "https://mdash.example", "MDASH_CAFILE": "root.crt"}
             # the command on the device's machine, by the wheel too
-            device.run(f"python3 -m venv mdash && mdash/bin/pip install --quiet '{built.wheel}[server]'")
+            device.run(f"python3 -m venv mdash && mdash/bin/pip install -q '{built.wheel}[server]'", online=True)
             device.environment["PATH"] = f"{device.folder}/mdash/bin:{device.environment['PATH']}"
             device.environment["MDASH_USER"] = f"admin:{PASSWORD}"
             key = device.run("mdash key add laptop").strip()
@@ -256,7 +268,7 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
                 server.run(f"{line} --user {shlex.quote(f'admin:{PASSWORD}')}")
                 upgrade = re.search(r"^ *(/opt/mdash/bin/pip install --upgrade .*)$", text_of(install), re.MULTILINE)[1]
                 assert newer.name in upgrade
-                server.run(upgrade)
+                server.run(upgrade, online=True)
 
         # the older server has ended, the newer one starts on its store
         with (

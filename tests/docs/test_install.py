@@ -32,6 +32,11 @@ def test_every_extra_is_in_the_table(guide):
     assert sorted(listed) == sorted(project["optional-dependencies"])
 
 
+def test_the_wheels_have_the_present_version(run):
+    """Of the package, and of the next one where the page tells of an upgrade: as `docs/wheel_names.py` writes them."""
+    run("python3 docs/wheel_names.py --check", cwd=ROOT)
+
+
 def test_bash_completes(guide, run):
     """With the page's line: commands, and options of a command."""
     assert run(guide.code("bash") + COMPLETE).stdout.split() == ["device", "devices", "--filter"]

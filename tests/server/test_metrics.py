@@ -9,12 +9,15 @@ from typing import Any
 import attrs
 import httpx
 import pytest
+import trio
+import trio.testing
 from prometheus_client.openmetrics import parser as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from mdash_backends.memory import open_memory
 from mdashcore._errors import StorageError
 from mdashcore.server.config import ServerConfig
+from mdashcore.server.http import accept
 from mdashcore.server.metrics.measured_store import measure_backend
 from mdashcore.server.metrics.registry import NOTIFICATIONS
 from mdashcore.server.run import open_server
@@ -157,6 +160,48 @@ async def test_reports_notifications_and_connections(scrape: Any, alice: Any) ->
     kinds = {name.partition("=")[2] for name in after if name.startswith("mdash_notifications_total ")}
     assert kinds == {*NOTIFICATIONS, "other"}
     assert "d1" not in str(after)
+
+
+async def test_a_scrape_is_answered_when_descriptors_are_short(
+    server: Any, scrape: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The metrics are what an operator looks at then: a stranger on the port of the server makes room for them."""
+    strangers = [await trio.open_tcp_stream("127.0.0.1", server.port) for _ in range(3)]
+    while (await scrape())["mdash_connections kind=http"] < len(strangers) + 1:
+        pass
+    monkeypatch.setattr(accept, "_is_of_the_last", lambda stream: True)
+    async with httpx.AsyncClient() as newcomer:
+        assert (await newcomer.get(server.metrics_url)).status_code == 200
+    monkeypatch.undo()
+    async with trio.open_nursery() as nursery:
+
+        async def read(stranger: trio.SocketStream) -> None:
+            assert await stranger.receive_some() == b""
+            nursery.cancel_scope.cancel()
+
+        for stranger in strangers:
+            nursery.start_soon(read, stranger)
+    for stranger in strangers:
+        await stranger.aclose()
+
+
+async def test_the_queues(scrape: Any, alice: Any, server: Any) -> None:
+    """Updates that wait for another one of their shadow, and frames for a device that does not read, are counted."""
+    async with await alice.connect("d1"):
+        node = server.service.node
+        (connected,) = node.devices.values()
+        turns = node.hub.shadows._turns
+        assert turns.acquire_nowait("shadow")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns.acquire, "shadow", 60.0)
+            await trio.testing.wait_all_tasks_blocked()
+            connected.link.connection.notify("Log", b'"x"')  # without the link, which would send it
+            seen = {name: value for name, value in (await scrape()).items() if "queue" in name or "outbox" in name}
+            nursery.cancel_scope.cancel()
+    assert seen["mdash_writer_queue_length"] == 1
+    assert seen["mdash_outbox_bytes peer=device"] == len('{"jsonrpc":"2.0","method":"Log","params":"x"}')
+    assert seen["mdash_outbox_bytes peer=server"] == 0
+    assert seen["mdash_turn_queue_length"] == 0
 
 
 async def test_the_store(scrape: Any, alice: Any, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

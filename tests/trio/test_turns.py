@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import pytest
 import trio
 
-from mdashcore.trio.turns import WORK_SLICE, Turn
+from mdashcore.trio.turns import WORK_SLICE, Turn, waiting_tasks
 
 
 async def work(owner: Hashable, done: list[Hashable], slices: int) -> None:
@@ -78,3 +78,18 @@ async def test_a_pause_is_short_until_the_slice_is_used_up() -> None:
     turn.count(WORK_SLICE)
     await turn.pause()
     assert turn.left == WORK_SLICE
+
+
+async def test_waiting_tasks_are_counted() -> None:
+    """All that have begun to wait, of every owner, until their turn has come."""
+    done: list[Hashable] = []
+    seen: list[int] = []
+    async with trio.open_nursery() as nursery:
+        for owner, tasks in (("many", 3), (None, 1)):
+            for _ in range(tasks):
+                nursery.start_soon(work, owner, done, 1)
+        while len(done) < 4:
+            seen.append(waiting_tasks())
+            await trio.lowlevel.checkpoint()
+    assert max(seen) == 4
+    assert waiting_tasks() == 0

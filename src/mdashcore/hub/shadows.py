@@ -68,6 +68,11 @@ class Shadows:
         self._cache: OrderedDict[DeviceKey, Record[Shadow]] = OrderedDict()
         self._cached_bytes = 0
 
+    @property
+    def waiting_writers(self) -> int:
+        """The number of updates in this process that wait for another update of the same shadow."""
+        return self._turns.all_waiting
+
     async def get(self, key: DeviceKey) -> Shadow:
         """Return the device's shadow, a new one if none was ever stored."""
         return (await self._read(key)).value

@@ -50,15 +50,23 @@ class Gateway:
         app: answers HTTP requests. Without an app they are answered with 404.
         sockets: whether devices and subscribers may connect. If not, a handshake is answered with 426.
         only_app: whether the app answers all requests, with their whole paths. There are no sockets then.
+        beside: another gateway of this process. When file descriptors are short, it is decided for the connections of
+            both together which of them end.
     """
 
     def __init__(
-        self, service: Service, app: App | None = None, *, sockets: bool = True, only_app: bool = False
+        self,
+        service: Service,
+        app: App | None = None,
+        *,
+        sockets: bool = True,
+        only_app: bool = False,
+        beside: Gateway | None = None,
     ) -> None:
         self._service = service
         self._sockets = sockets and not only_app
         self._streams: set[trio.abc.Stream] = set()
-        self._connections = Connections()
+        self._connections: Connections = Connections() if beside is None else beside._connections
         self._heads: set[trio.CancelScope] = set()
         root = "" if only_app else service.settings.root_path
         self._root = RootPath(root)
@@ -71,7 +79,7 @@ class Gateway:
 
     @property
     def connections(self) -> int:
-        """The number of open connections that have not become WebSockets."""
+        """The number of open connections that have not become WebSockets, with those of the gateway beside."""
         return len(self._connections)
 
     async def serve(

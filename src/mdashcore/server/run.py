@@ -157,7 +157,7 @@ async def open_server(
             async with trio.open_nursery() as nursery:
                 await nursery.start(_start_gateway, gateway, listeners, stop)
                 if metrics_sockets and metrics is not None:
-                    beside = Gateway(service, metrics.app(config.metrics_token), only_app=True)
+                    beside = Gateway(service, metrics.app(config.metrics_token), only_app=True, beside=gateway)
                     ports = [trio.SocketListener(sock) for sock in metrics_sockets]
                     await nursery.start(_start_gateway, beside, ports, stop)
                 try:

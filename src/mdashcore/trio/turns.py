@@ -15,7 +15,7 @@ import trio
 
 from mdashcore.trio.run_wide import RunWide
 
-__all__ = ["WORK_SLICE", "Pace", "Turn"]
+__all__ = ["WORK_SLICE", "Pace", "Turn", "waiting_tasks"]
 
 WORK_SLICE: Final = 0.002  # seconds of work at a time: a call of a device has six steps, each of which may wait for one
 
@@ -47,8 +47,18 @@ class _WorkSlices:
             if not queue.waiting:
                 del self._queues[owner]
 
+    @property
+    def waiting(self) -> int:
+        """The number of tasks that wait for a slice."""
+        return sum(queue.waiting for queue in self._queues.values())
+
 
 _turns: Final = RunWide("mdash_turns", _WorkSlices)
+
+
+def waiting_tasks() -> int:
+    """Return the number of tasks of this Trio run that wait for a slice of work."""
+    return _turns().waiting
 
 
 class Turn:

@@ -102,6 +102,11 @@ class KeyedLocks:
         """Return the number of tasks that wait for their turn."""
         return len(self._waiting.get(key) or ())
 
+    @property
+    def all_waiting(self) -> int:
+        """The number of tasks that wait for a turn of any key."""
+        return sum(len(queue) for queue in self._waiting.values() if queue)
+
     async def acquire(self, key: Hashable, seconds: float) -> bool:
         """Wait for the turn after `acquire_nowait` has returned `False`. Returns `False` if it has not come in time.
 

@@ -31,7 +31,7 @@ from mdashcore.server.metrics.measured_store import Measure, measure_backend
 from mdashcore.server.service import Service
 from mdashcore.shadow import Change
 from mdashcore.storage import Backend
-from mdashcore.trio.turns import Pace
+from mdashcore.trio.turns import Pace, waiting_tasks
 
 __all__ = ["Metrics"]
 
@@ -259,6 +259,10 @@ class _Present(Collector):
         ):
             connections.add_metric([kind], number)
         yield connections
+        outboxes = GaugeMetricFamily("mdash_outbox_bytes", "Bytes that wait for slow peers.", labels=["peer"])
+        outboxes.add_metric(["device"], sum(each.link.connection.size_to_send for each in node.devices.values()))
+        outboxes.add_metric(["server"], 0 if node.inbox is None else node.inbox.peers.size_to_send)
+        yield outboxes
         for name, words, value in self._numbers():
             yield GaugeMetricFamily(name, words, value)
         yield _counts("mdash_http_responses", "Answers to requests and handshakes.", "status", traffic.responses)
@@ -270,6 +274,9 @@ class _Present(Collector):
         membership = node.membership
         queued = sum(subscriber.queued for subscriber in node.subscribers)
         yield "mdash_subscriber_queue_length", "Notifications in memory that wait for slow subscribers.", queued
+        yield "mdash_turn_queue_length", "Tasks with long work that wait for their turn.", waiting_tasks()
+        writers = node.hub.shadows.waiting_writers
+        yield "mdash_writer_queue_length", "Updates that wait for another update of the same shadow.", writers
         yield "mdash_login_queue_length", "Logins that wait for the check of a password.", service.passwords.waiting
         yield "mdash_request_body_bytes", "Bytes of request bodies in memory.", service.bodies.size
         yield "mdash_uploads", "Images that are being uploaded.", len(service.uploads)

@@ -91,6 +91,11 @@ class Peers:
         self._background = background
         self._links: dict[str, tuple[Link, _BusStream]] = {}
 
+    @property
+    def size_to_send(self) -> int:
+        """The bytes of the frames that wait to be sent to peers."""
+        return sum(link.connection.size_to_send for link, _ in self._links.values())
+
     async def run(self) -> None:
         """Receive messages of the peers, for ever."""
         async with trio.open_nursery() as nursery:
