@@ -40,7 +40,8 @@ def allow_only(names):
 def main(profile, *command):
     with open(profile, encoding="utf-8") as file:
         wanted = json.load(file)
-    user = pwd.getpwnam(wanted["user"])
+    name = wanted["user"].partition(":")[0]
+    user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from ipaddress import ip_network
 from pathlib import Path
@@ -75,3 +76,30 @@ def test_the_servers_are_what_mdash_takes(compose):
             assert place == f"{service['command'][2]}:ro"
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert (DEPLOY.parent / service["build"]["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+
+
+def test_every_service_can_be_left_alone(compose):
+    """It starts again by itself, its log is rotated, it has time to end, and no program in it gains rights."""
+    for name, service in compose["services"].items():
+        assert service["restart"] == "unless-stopped", name
+        assert service["logging"]["driver"] == "local", name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if service["image"] == "mdash":
+            assert int(service["stop_grace_period"].removesuffix("s")) > 5, (
+                name
+            )  # the guide says when a server has ended
+
+
+def test_a_redis_that_is_still_loading_is_not_healthy(compose):
+    """The check of its health fails on an error in place of an answer."""
+    program, *arguments = compose["services"]["redis"]["healthcheck"]["test"][1:]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        command = [program, "-p", port, *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as check:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
+                said = check.communicate(timeout=60)[0]
+            assert check.returncode == 1, said
