@@ -209,7 +209,8 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
     server.run("mkdir --parents /etc/caddy && cp Caddyfile /etc/caddy/Caddyfile")
     server.run(code(run_the_server, "internal Caddyfile"))
     server.run("install --directory --owner=caddy /var/lib/caddy")
-    caddy = "runuser -u caddy -- env HOME=/var/lib/caddy caddy run --config /etc/caddy/Caddyfile"
+    low_ports = "--inh-caps +net_bind_service --ambient-caps +net_bind_service"  # as Debian's unit has it
+    caddy = f"setpriv --reuid caddy --regid caddy --init-groups {low_ports} env HOME=/var/lib/caddy caddy run --config /etc/caddy/Caddyfile"
     authority = re.search(r"`(/var/lib/caddy/\S+/root\.crt)`", text_of(run_the_server))[1]
 
     with server.running(caddy, tmp_path / "caddy.log") as caddy_says:

@@ -105,12 +105,21 @@ async def test_answers_are_as_described(asked: Asked) -> None:
     await asked.ask("--header", key, "--phases=fuzzing", "--max-examples=2", "--generation-deterministic")
 
 
+KEY, ADMIN = "key", "admin"
+
+PARTS = {
+    "every edge": (KEY, "--phases=coverage", "--exclude-tag=keys"),
+    "at random": (KEY, "--phases=fuzzing,stateful", "--exclude-tag=keys", "--max-time=120"),
+    "users": (ADMIN, "--phases=coverage,fuzzing", "--include-tag=users", "--max-time=60"),
+    "keys": (ADMIN, "--phases=coverage,fuzzing,stateful", "--include-tag=keys", "--max-time=60"),
+}
+"""Parts of the description, each with the credentials for it, and with the seconds for which it is asked."""
+
+
 @pytest.mark.proof
-@pytest.mark.timeout(1800)
-async def test_many_answers_are_as_described(asked: Asked, password: str) -> None:
-    """Every edge of every schema, many random requests, and sequences of them; as a key, and as an admin."""
-    key = f"Authorization: Bearer {asked.key}"
-    await asked.ask("--header", key, "--phases=coverage,fuzzing,stateful", "--max-examples=60", "--exclude-tag=keys")
-    credentials = ("--auth", f"root:{password}")
-    await asked.ask(*credentials, "--phases=coverage,fuzzing", "--max-examples=60", "--include-tag=users")
-    await asked.ask(*credentials, "--phases=coverage,fuzzing,stateful", "--max-examples=60", "--include-tag=keys")
+@pytest.mark.parametrize("part", PARTS)
+async def test_many_answers_are_as_described(asked: Asked, password: str, part: str) -> None:
+    """Every edge of every schema, random requests, and sequences of them; as a key, and as an admin."""
+    who, *arguments = PARTS[part]
+    credentials = ("--header", f"Authorization: Bearer {asked.key}") if who == KEY else ("--auth", f"root:{password}")
+    await asked.ask(*credentials, *arguments)

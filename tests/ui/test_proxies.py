@@ -453,6 +453,16 @@ def test_the_server_knows_the_client(site, open_raw, portal, password, caplog):
     assert re.fullmatch(r"https://localhost(:\d+)?/api/v2/session\?x=1", sent.headers["location"])
 
 
+def test_caddy_warns_of_nothing_in_its_file():
+    """It is written as `caddy fmt` writes it; of any other file Caddy complains at each start."""
+    program = shutil.which("caddy")
+    if program is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("there is no caddy")
+    file = ROOT / "deploy/Caddyfile"
+    done = subprocess.run([program, "fmt", file], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == file.read_text(encoding="utf-8")
+
+
 def test_a_proxy_without_its_server(tmp_path):
     """No log has the query of an address, not even where the proxy complains. A head that is not ended is cut off."""
     query = "access_token=very-secret"
