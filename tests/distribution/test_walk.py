@@ -168,10 +168,13 @@ def newer(built, tmp_path: Path) -> Path:
     with tarfile.open(built.sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.glob("mdashcore-*")
-    module = source / "src/mdashcore/__init__.py"
-    text = module.read_text(encoding="utf-8")
     major, minor, _ = mdashcore.__version__.split(".")
-    module.write_text(text.replace(f'"{mdashcore.__version__}"', f'"{major}.{int(minor) + 1}.0"'))
+    version = f"{major}.{int(minor) + 1}.0"
+    for name, form in (("src/mdashcore/__init__.py", '__version__ = "{}"\n'), ("PKG-INFO", "\nVersion: {}\n")):
+        text = (source / name).read_text(encoding="utf-8")
+        assert form.format(mdashcore.__version__) in text
+        text = text.replace(form.format(mdashcore.__version__), form.format(version), 1)
+        (source / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=280)
     (wheel,) = tmp_path.glob("*.whl")
@@ -210,7 +213,8 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
     server.run(code(run_the_server, "internal Caddyfile"))
     server.run("install --directory --owner=caddy /var/lib/caddy")
     low_ports = "--inh-caps +net_bind_service --ambient-caps +net_bind_service"  # as Debian's unit has it
-    caddy = f"setpriv --reuid caddy --regid caddy --init-groups {low_ports} env HOME=/var/lib/caddy caddy run --config /etc/caddy/Caddyfile"
+    caddy = f"setpriv --reuid caddy --regid caddy --init-groups {low_ports} env HOME=/var/lib/caddy \\\n"
+    caddy += "caddy run --config /etc/caddy/Caddyfile"
     authority = re.search(r"`(/var/lib/caddy/\S+/root\.crt)`", text_of(run_the_server))[1]
 
     with server.running(caddy, tmp_path / "caddy.log") as caddy_says:
