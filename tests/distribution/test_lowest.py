@@ -27,14 +27,11 @@ NEEDS_NEWER = {"schemathesis"}
 
 TOOLS = {re.match(r"[\w-]+", each)[0] for each in PROJECT["dependency-groups"]["test"]} - NEEDS_NEWER - set(BOUNDS)
 
-TESTS = [
-    "tests/core",
-    "tests/hub",
-    "tests/trio",
-    "tests/server",
-    "tests/backends/test_sqlite.py",
-    "tests/cli/test_help.py",
-]
+TESTS = {
+    "core, hub": ["tests/core", "tests/hub"],
+    "trio, SQLite, help": ["tests/trio", "tests/backends/test_sqlite.py", "tests/cli/test_help.py"],
+    "server": ["tests/server"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +54,17 @@ def test_the_bounds_are_the_versions_that_are_tested(lowest):
 
 
 @pytest.mark.proof
-def test_the_suite_passes_with_them(lowest):
+@pytest.mark.parametrize("part", TESTS)
+def test_the_suite_passes_with_them(lowest, part):
     """The tests of core, hub, trio and server, SQLite and the command's help."""
     options = ["-q", "-n", "2", "--hypothesis-profile=again", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [str(lowest.bin / "python"), "-m", "pytest", *options, *TESTS],
+        [str(lowest.bin / "python"), "-m", "pytest", *options, *TESTS[part]],
         env=lowest.variables,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=1500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-5000:]

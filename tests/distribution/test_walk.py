@@ -235,7 +235,7 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
             assert token.startswith("mdd_")
 
             # The device connects over TLS
-            *_, connect = code("how_to_guides/connect_a_device.md", "virtual elsewhere").splitlines()
+            *_, connect = code("how_to_guides/connect_a_device.md", "elsewhere").splitlines()
             device.environment["MDASH_TOKEN"] = token
             with device.running(connect, tmp_path / "device.log") as device_says:
                 device_says("lamp: connected to wss://mdash.example/api/v2/rpc$")

@@ -220,7 +220,7 @@ def test_a_virtual_device_connects(page, mdash, start, as_admin, served):
     command = guide.code("virtual").replace("127.0.0.1:8080", served).replace("TOKEN", token)
     with start(f"exec {command}") as device:
         device.expect("connected")
-        assert '"app":"virtual-' in mdash("mdash call lamp Sys.GetInfo", env=as_admin)
+        assert '"app":"lamp"' in mdash("mdash call lamp Sys.GetInfo", env=as_admin)
 
 
 def test_a_python_gateway_is_a_device(page, mdash, start, as_admin, served, tmp_path):

@@ -383,7 +383,7 @@ def test_every_public_name_is_documented_and_no_other(page):
     """Each module that the index names is on the page that it names, with exactly the names that it exports."""
     assert {name for name in _errors.__all__ if name != "STATUS"} <= set(mdashcore.__all__)
     seen = set()
-    for link, modules, _ in rows(page("docs/reference/python_api.md").text):
+    for link, modules, _ in rows(page("docs/reference/python_api.md").text)[1:]:
         api = page(f"docs/reference/{re.search(r'[(](.*)[)]', link)[1]}")
         named = re.findall(r"`(mdash\S+)`", modules)
         assert re.findall(r"^## `(mdash\S+)`$", api.text, re.MULTILINE) == named
