@@ -80,7 +80,8 @@ class Process:
         self._process = process
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.said = ""
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -112,6 +113,15 @@ class Process:
     def wait(self) -> int:
         """Its exit code, once it has ended by itself."""
         return self._process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """Close its output once all processes of the command have: the thread that reads it must have ended before."""
+        assert self._process.stdout is not None
+        self._reader.join(PATIENCE)
+        if self._reader.is_alive():
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._reader.join()
+        self._process.stdout.close()
 
 
 Start = Callable[..., Process]
@@ -174,8 +184,9 @@ def start(environment: dict[str, str], commands: Path) -> Callable[..., object]:
                 cwd=cwd,
                 start_new_session=True,  # so that what the command starts can be ended with it
             )
+        running = Process(process)
         try:
-            yield Process(process)
+            yield running
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -184,8 +195,7 @@ def start(environment: dict[str, str], commands: Path) -> Callable[..., object]:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            running.close()
 
     return started
 

@@ -74,7 +74,7 @@ _STATUS_FIELDS: Final = frozenset(
 CHARACTERS: Final[Mapping[str, Character]] = MappingProxyType(
     {
         "no-status": Character(
-            doc="has no OTA.Status, and reports nothing that it would say: Mongoose OS before 2018",
+            doc="has no OTA.Status, and reports none of its values: Mongoose OS before 2018",
             lacks=frozenset({"OTA.Status"}),
             omits=_STATUS_FIELDS,
         ),
@@ -86,7 +86,7 @@ CHARACTERS: Final[Mapping[str, Character]] = MappingProxyType(
             has_trial=False,
         ),
         "heartbeat-first": Character(
-            doc="introduces itself with Dash.Heartbeat, and its reports do not say how a transfer stands",
+            doc="introduces itself with Dash.Heartbeat, and its reports do not contain the state of a transfer",
             heartbeat=True,
             omits=_STATUS_FIELDS,
         ),
@@ -95,15 +95,15 @@ CHARACTERS: Final[Mapping[str, Character]] = MappingProxyType(
             forgets_transfers=False,
         ),
         "slow-flash": Character(
-            doc="takes its time to erase, to write and to check",
+            doc="is slow to erase, to write and to check",
             delays=MappingProxyType({"OTA.Begin": 20.0, "OTA.Write": 1.5, "OTA.End": 15.0}),
         ),
         "answers-garbage": Character(
-            doc="writes errors that are no JSON, and numbers that are none",
+            doc="sends errors that are not JSON, and `nan` as a number",
             broken_json=True,
         ),
         "byte-per-frame": Character(
-            doc="sends each byte as a frame, and answers answers with errors: the C simulator",
+            doc="sends each byte as a frame, and replies to answers with errors: the C simulator",
             byte_per_frame=True,
         ),
         "talkative": Character(
