@@ -109,7 +109,7 @@ KEY, ADMIN = "key", "admin"
 
 PARTS = {
     "every edge": (KEY, "--phases=coverage", "--exclude-tag=keys"),
-    "at random": (KEY, "--phases=fuzzing,stateful", "--exclude-tag=keys", "--max-time=120"),
+    "at random": (KEY, "--phases=fuzzing,stateful", "--exclude-tag=keys", "--max-time=90"),
     "users": (ADMIN, "--phases=coverage,fuzzing", "--include-tag=users", "--max-time=60"),
     "keys": (ADMIN, "--phases=coverage,fuzzing,stateful", "--include-tag=keys", "--max-time=60"),
 }
