@@ -100,7 +100,7 @@ def exists(folder: Path, name: str) -> bool:
 
 
 def _owner(folder: Path, error: OSError) -> str:
-    """Return whose the file of the error is, or the nearest folder above it that can be seen, and who asks."""
+    """Return the owners of the file of the error, or of the nearest visible folder above it, and of this process."""
     path = folder if error.filename is None else Path(os.fsdecode(error.filename))
     for place in (path, *path.parents):
         with suppress(OSError):

@@ -28,7 +28,7 @@ __all__ = ["RedisBus"]
 
 _log = logging.getLogger(__name__)
 
-RETRY_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
+RECONNECT_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
 
 PING_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is tested with a PING
 
@@ -117,7 +117,7 @@ class RedisBus:
                     await self._receive()
                 except* REDIS_FAILURES as errors:
                     self._lost(errors)
-                await anyio.sleep(RETRY_DELAY)
+                await anyio.sleep(RECONNECT_DELAY)
         finally:
             self._listening = False
             for subscription in self._subscriptions():  # the backend is closed

@@ -1,4 +1,4 @@
-"""One JSON-RPC conversation with a peer, without I/O: bytes in, events out; calls in, bytes out.
+"""One JSON-RPC connection with a peer, without I/O: bytes in, events out; calls in, bytes out.
 
 Both ends use the same class. A transport does four things: it gives every received frame to
 `receive_data`, processes `events()`, sends the frames of `data_to_send()`, and calls `handle_timer` at
@@ -158,7 +158,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether either side has ended the conversation."""
+        """Whether either side has ended the connection."""
         return self._closed
 
     @property
@@ -429,7 +429,7 @@ class Connection:
         self._calls.pop(id, None)
 
     def close(self, reason: str = "closed") -> None:
-        """End the conversation: `ConnectionClosed` is its last event. Frames in the outbox can still be sent.
+        """End the connection: `ConnectionClosed` is its last event. Frames in the outbox can still be sent.
 
         Args:
             reason: the `reason` of the event.

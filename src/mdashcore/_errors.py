@@ -96,7 +96,7 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent something after which the conversation cannot go on. Close the connection."""
+    """The peer sent something after which the connection cannot go on. Close the transport."""
 
 
 class RpcError(MdashError):

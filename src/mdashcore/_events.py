@@ -68,7 +68,7 @@ class CallTimedOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConnectionClosed(msgspec.Struct, frozen=True, gc=False):
-    """The conversation has ended. This is the last event: nothing more is received or sent."""
+    """The connection has ended. This is the last event: nothing more is received or sent."""
 
     reason: str
 
@@ -84,7 +84,7 @@ NOT_UTF8: Final = "not-utf-8"
 
 
 class FrameRejected(msgspec.Struct, frozen=True, gc=False):
-    """The peer sent a frame that cannot be accepted, which an operator should see. The conversation goes on."""
+    """The peer sent a frame that cannot be accepted, which an operator should see. The connection stays open."""
 
     kind: str
     """The defect: one of the constants above."""

@@ -20,7 +20,7 @@ __all__ = ["LIFECYCLE", "CallState", "ConnectionState", "LifecycleStep", "Reques
 
 
 class ConnectionState(StrEnum):
-    """The states of the conversation."""
+    """The states of a connection."""
 
     OPEN = "OPEN"
     CLOSED = "CLOSED"

@@ -35,7 +35,8 @@ PRONOUN_NAME = re.compile(
 
 FUNCTION = re.compile(r"^[ ]*(?:async )?def (\w+)", re.MULTILINE)
 
-CLASS = re.compile(r"^[ ]*class (\w+)", re.MULTILINE)
+TYPE = re.compile(r"^(?:[ ]*class (\w+)|([A-Z][a-z]\w*)(?:: TypeAlias)? = )", re.MULTILINE)
+"""A class, or an alias of a type."""
 
 TWO_MEANINGS = re.compile(r"\bat\s+once\b", re.IGNORECASE)
 """Say *immediately*, or *at the same time*."""
@@ -155,9 +156,9 @@ def test_pages_are_written_by_the_same_rules():
 
 
 def test_a_class_name_stands_for_one_thing():
-    """No two classes of the source have the same name, private ones included."""
+    """No two classes or type aliases of the source have the same name, private ones included."""
     found = shared_names(
-        (name, str(path)) for path, source in programs("src").items() for name in CLASS.findall(source)
+        (name or alias, str(path)) for path, source in programs("src").items() for name, alias in TYPE.findall(source)
     )
     assert not found, "\n".join(["say in the name which of the two it is:", *found])
 
@@ -228,5 +229,6 @@ def test_which_names_are_free(source, names):
 def test_which_names_are_shared():
     """Two places count, twice in one does not; a type variable, a private name and two words are no bare constants."""
     one = "LIMIT = 1\nPAGE: int = 2\n_STEP = 3\nSCAN_PAGE = 4\nT = 5\nclass A:\n    class B: ...\n"
-    assert (BARE_WORD.findall(one), CLASS.findall(one)) == (["LIMIT", "PAGE"], ["A", "B"])
+    assert (BARE_WORD.findall(one), TYPE.findall(one)) == (["LIMIT", "PAGE"], [("A", ""), ("B", "")])
+    assert TYPE.findall("Name = str\nBody: TypeAlias = bytes\nT = int\nLIMIT = 1\n") == [("", "Name"), ("", "Body")]
     assert shared_names([("A", "x"), ("A", "y"), ("B", "x"), ("B", "x")]) == ["A: x, y"]

@@ -201,7 +201,7 @@ async def test_a_reader_that_is_woken_and_cancelled_has_what_came() -> None:
             scope.cancel()
             return data
 
-        inflow.take = take
+        inflow.on_data = take
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -245,7 +245,7 @@ async def test_what_is_taken_wakes_no_task() -> None:
             taken.append(data)
             return answers[len(taken) - 1]
 
-        inflow.take = take
+        inflow.on_data = take
         async with waiting(inflow) as got:
             for number, expected in enumerate([[], [], [b""], [b"", b"left"]]):
                 await theirs.send_all(b"%d" % number)
@@ -257,12 +257,12 @@ async def test_what_is_taken_wakes_no_task() -> None:
             assert taken == [b"0", b"1", b"2", b"3"]
 
 
-async def test_what_a_taker_leaves_comes_before_the_end() -> None:
+async def test_what_the_function_leaves_comes_before_the_end() -> None:
     """Also where that is nothing, and the end is there before the task has its turn: it is to look around first."""
     for _ in range(20):
         async with open_ends() as (ours, theirs):
             inflow = Inflow(ours, SIZE)
-            inflow.take = lambda data: b""
+            inflow.on_data = lambda data: b""
             async with waiting(inflow) as got:
                 theirs.socket._sock.send(b"1")
                 theirs.socket._sock.shutdown(socket.SHUT_WR)
@@ -274,14 +274,14 @@ async def test_what_comes_without_a_reader_is_not_taken() -> None:
     """It would overtake what came before."""
     async with open_ends() as (ours, theirs):
         inflow = Inflow(ours, SIZE)
-        inflow.take = lambda data: pytest.fail("taken")
+        inflow.on_data = lambda data: pytest.fail("taken")
         for piece in (b"1", b"2"):
             await theirs.send_all(piece)
             await quiet()
         assert await inflow.receive() == b"12"
 
 
-async def test_what_a_taker_raises_is_raised_by_receive() -> None:
+async def test_what_the_function_raises_is_raised_by_receive() -> None:
     """It is raised once, and other connections go on."""
     async with open_ends() as (ours, theirs), open_ends() as (our_other, their_other):
         inflow, other = Inflow(ours, SIZE), Inflow(our_other, SIZE)
@@ -290,7 +290,7 @@ async def test_what_a_taker_raises_is_raised_by_receive() -> None:
             inflow.wake()  # as a task that closes a connection does
             raise ValueError(data)
 
-        inflow.take = take
+        inflow.on_data = take
         async with waiting(inflow) as got, waiting(other) as got_too:
             await theirs.send_all(b"1")
             await their_other.send_all(b"2")
@@ -299,7 +299,7 @@ async def test_what_a_taker_raises_is_raised_by_receive() -> None:
             assert got_too == [b"2"]
 
 
-async def test_a_taker_may_close_any_connection() -> None:
+async def test_the_function_may_close_any_connection() -> None:
     """Also one of which something has come in the same turn, and whose number goes to another immediately."""
     async with open_ends() as (ours, theirs), open_ends() as (our_other, their_other):
         first, second = Inflow(ours, SIZE), Inflow(our_other, SIZE)
@@ -316,8 +316,8 @@ async def test_a_taker_may_close_any_connection() -> None:
 
             return take
 
-        first.take = closing(first, second, our_other)
-        second.take = closing(second, first, ours)
+        first.on_data = closing(first, second, our_other)
+        second.on_data = closing(second, first, ours)
         async with waiting(first) as got, waiting(second) as got_too:
             theirs.socket._sock.send(b"1")  # both together, without a turn between
             their_other.socket._sock.send(b"2")
@@ -347,7 +347,7 @@ async def test_what_is_done_at_the_end_of_a_turn() -> None:
             return take
 
         for inflow in inflows:
-            inflow.take = taking(inflow)
+            inflow.on_data = taking(inflow)
         assert not inflows[0].at_end_of_turn(lambda: pytest.fail("done"))
         async with waiting(inflows[0]), waiting(inflows[1]):
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -367,7 +367,7 @@ async def test_a_defect_at_the_end_of_a_turn_stops_no_other_stream(caplog: pytes
             inflow.at_end_of_turn(lambda: 1 // 0)
             inflow.at_end_of_turn(lambda: done.append(data))
 
-        inflow.take = take
+        inflow.on_data = take
         async with waiting(inflow):
             for piece in (b"1", b"2"):
                 await theirs.send_all(piece)
@@ -450,7 +450,7 @@ async def test_what_is_closed_is_gone() -> None:
         class Taker:
             def __init__(self, inflow: Inflow) -> None:
                 self.inflow = inflow
-                inflow.take = self.take
+                inflow.on_data = self.take
 
             def take(self, data: bytes) -> None: ...
 
@@ -492,7 +492,7 @@ async def test_other_streams_are_read_from_by_the_waiting_task() -> None:
     for end in ("eof", "closed", "broken"):
         theirs, ours = trio.testing.memory_stream_pair()
         inflow = Inflow(ours, SIZE)
-        inflow.take = lambda data: pytest.fail("taken")
+        inflow.on_data = lambda data: pytest.fail("taken")
         assert not inflow.wakeable
         assert not inflow.at_end_of_turn(lambda: None)
         await theirs.send_all(b"1")
@@ -515,7 +515,7 @@ def test_each_run_reads_for_itself() -> None:
         async with open_ends() as (ours, theirs), open_ends() as (unread, _):
             inflow = Inflow(ours, SIZE)
             Inflow(unread, SIZE)
-            inflow.take = lambda data: data * 2
+            inflow.on_data = lambda data: data * 2
             async with waiting(inflow) as got:
                 await theirs.send_all(b"1")
                 await quiet()

@@ -150,7 +150,7 @@ def _watch(
 ) -> dict[str, Any]:
     import trio
 
-    from mdashcore.cli.ota_display import UpdateDisplay, goes_on
+    from mdashcore.cli.ota_display import UpdateDisplay, continue_hint
     from mdashcore.cli.ota_watch import watch_update
 
     async def watch() -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _watch(
         except BaseException as exc:
             found = describe(exc)
             if display.state and found is not None and found[1] is Exit.INTERRUPTED:
-                click.echo(printable(f"{goes_on(device)}."), err=True)
+                click.echo(printable(f"{continue_hint(device)}."), err=True)
             raise
 
 

@@ -13,7 +13,7 @@ import trio
 from mdashcore.cli.text import printable
 from mdashcore.ota import UpdateState
 
-__all__ = ["UpdateDisplay", "goes_on"]
+__all__ = ["UpdateDisplay", "continue_hint"]
 
 
 class UpdateDisplay:
@@ -96,7 +96,7 @@ class UpdateDisplay:
             self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def goes_on(device: str) -> str:
+def continue_hint(device: str) -> str:
     """Return the hint for a user that stops watching, without a full stop."""
     return f"The update goes on: mdash ota {device} --status shows it, --cancel takes it back"
 

@@ -17,7 +17,7 @@ from mdashcore import _json
 from mdashcore._errors import Conflict, RpcError
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.cli.ota_display import UpdateDisplay, goes_on
+from mdashcore.cli.ota_display import UpdateDisplay, continue_hint
 from mdashcore.cli.reconnecting import AWAY_EXITS, reconnecting
 from mdashcore.cli.stream import open_notifications
 from mdashcore.client import Client
@@ -52,7 +52,9 @@ async def watch_update(
             the update goes on.
     """
     watch = _Watch(remote, device, path, query, display, commit=commit, wait=wait)
-    return await reconnecting(watch.attempt, may_pass=watch.outlives, say=display.print, last_words=goes_on(device))
+    return await reconnecting(
+        watch.attempt, may_pass=watch.outlives, say=display.print, last_words=continue_hint(device)
+    )
 
 
 class _Watch:

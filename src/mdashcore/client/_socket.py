@@ -57,7 +57,7 @@ class ClientSocket:
             ServerUnreachable: the connection has ended, or the server does not answer a ping.
             Unauthenticated: the server has revoked the credentials.
         """
-        self._take_events()
+        self._receive_events()
         while not self._messages:
             due = self._heard + PING_INTERVAL if self._asked is None else self._asked + PING_TIMEOUT
             now = anyio.current_time()
@@ -95,16 +95,16 @@ class ClientSocket:
         self._heard, self._asked = anyio.current_time(), None
         self._protocol.receive_data(data)
         await self._flush()
-        pongs = self._take_events()
+        pongs = self._receive_events()
         if not self._is_open() and not self._messages:
             raise self._ended()
         return pongs
 
-    def _take_events(self) -> list[bytes]:
+    def _receive_events(self) -> list[bytes]:
         """Keep the messages that have come, those right behind the handshake too. Returns the data of pongs."""
-        return [pong for event in self._protocol.events_received() if (pong := self._take(event)) is not None]
+        return [pong for event in self._protocol.events_received() if (pong := self._receive_frame(event)) is not None]
 
-    def _take(self, event: object) -> bytes | None:
+    def _receive_frame(self, event: object) -> bytes | None:
         """Keep a message. Returns the data of a pong."""
         if not isinstance(event, Frame):
             return None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from msgspec import Meta
 
-__all__ = ["AccountName", "Damaged", "DeviceId", "ErrorDetail", "ErrorDocument", "Label", "Password", "member"]
+__all__ = ["AccountName", "DamagedParts", "DeviceId", "ErrorDetail", "ErrorDocument", "Label", "Password", "member"]
 
 _NONE: Any = object()
 
@@ -31,7 +31,7 @@ AccountName = Annotated[str, member("a user's name", pattern=r"^[A-Za-z0-9][A-Za
 
 Label = Annotated[str, member("text for people", max_length=256)]
 Password = Annotated[str, member("a password", min_length=1, max_length=1024)]
-Damaged = Annotated[list[str], member("the parts that cannot be read")]
+DamagedParts = Annotated[list[str], member("the parts that cannot be read")]
 
 
 class ErrorDetail(TypedDict):

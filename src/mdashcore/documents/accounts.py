@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired, Required, TypedDict
 
-from mdashcore.documents._members import AccountName, Damaged, Label, Password, member
+from mdashcore.documents._members import AccountName, DamagedParts, Label, Password, member
 
 __all__ = [
     "AccountUse",
@@ -39,7 +39,7 @@ class KeyDocument(TypedDict):
     name: str
     created_at: str | None
     last_used: Annotated[str | None, member("may be an hour too early; `null` is never")]
-    damaged: NotRequired[Damaged]
+    damaged: NotRequired[DamagedParts]
 
 
 class CreatedKey(KeyDocument):
@@ -103,7 +103,7 @@ class UserDocument(TypedDict):
     admin: bool
     created_at: str | None
     removing: NotRequired[Annotated[bool, member("`true`: it is half removed")]]
-    damaged: NotRequired[Damaged]
+    damaged: NotRequired[DamagedParts]
 
 
 class NewUser(TypedDict, total=False):

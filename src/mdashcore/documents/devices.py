@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired, Required, TypedDict
 
-from mdashcore.documents._members import Damaged, DeviceId, Label, member
+from mdashcore.documents._members import DamagedParts, DeviceId, Label, member
 
 __all__ = [
     "AcceptedShadow",
@@ -75,7 +75,7 @@ class DeviceDocument(TypedDict):
             "bytes of the largest frame with a delta that it is sent: its own, else its platform's; `0`, `null`: any"
         ),
     ]
-    damaged: NotRequired[Damaged]
+    damaged: NotRequired[DamagedParts]
 
 
 class RegisteredDevice(DeviceDocument):

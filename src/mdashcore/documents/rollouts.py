@@ -6,7 +6,7 @@ from typing import Annotated, Final, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from mdashcore.documents._members import Damaged, member
+from mdashcore.documents._members import DamagedParts, member
 from mdashcore.documents.updates import ImageDocument
 from mdashcore.ota._values import COMMIT_AFTER, COMMIT_TIMEOUT
 from mdashcore.rollout import Outcome, Plan, RolloutState
@@ -177,7 +177,7 @@ class DamagedRollout(TypedDict):
     """A rollout of which nothing but its id can be read."""
 
     id: str
-    damaged: Damaged
+    damaged: DamagedParts
 
 
 class MemberDocument(TypedDict):
@@ -189,7 +189,7 @@ class MemberDocument(TypedDict):
     attempt: Annotated[int, member("which update this is of those that the rollout has begun")]
     reason: str
     changed: Annotated[float | None, member("Unix seconds of the last change")]
-    damaged: NotRequired[Damaged]
+    damaged: NotRequired[DamagedParts]
 
 
 class MembersPage(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired, TypedDict
 
-from mdashcore.documents._members import Damaged, member
+from mdashcore.documents._members import DamagedParts, member
 from mdashcore.ota import UpdateState
 from mdashcore.ota._values import COMMIT_AFTER, COMMIT_TIMEOUT, MAX_CHUNK_SIZE, MAX_IN_FLIGHT, MAX_TIMEOUT
 
@@ -90,7 +90,7 @@ class UpdateWithHistory(UpdateDocument):
             "`started`, `ended`, and of the image `name`, `version`, `build_id`, `size`"
         ),
     ]
-    damaged: NotRequired[Damaged]
+    damaged: NotRequired[DamagedParts]
 
 
 class UpdateQuery(TypedDict, total=False):

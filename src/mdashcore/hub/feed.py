@@ -35,7 +35,7 @@ TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than
 
 KEEP_SECONDS: Final = 30 * 86_400.0  # seconds for which notifications are kept by default: a month to look back
 
-Append: TypeAlias = Callable[[str, float, bytes], Awaitable[int]]
+AppendEvent: TypeAlias = Callable[[str, float, bytes], Awaitable[int]]
 """Appends an entry to a log, with a time in Unix seconds. Returns its offset."""
 
 
@@ -75,7 +75,7 @@ class Feed:
         self._reader = NotificationReader(logs, self.events)
 
     async def emit(
-        self, account: str, name: str, device: str, data: bytes | None = None, *, append: Append | None = None
+        self, account: str, name: str, device: str, data: bytes | None = None, *, append: AppendEvent | None = None
     ) -> int:
         """Store a notification and send it to the account's subscribers. Returns its offset.
 

@@ -34,7 +34,7 @@ from mdashcore.ota._steps import awaited
 from mdashcore.ota._values import UPDATE_ENDS, Update, UpdateState
 
 Guard: TypeAlias = Callable[[Update, Any, float], bool]
-Action: TypeAlias = Callable[[Update, Any, float], dict[str, Any]]
+UpdateAction: TypeAlias = Callable[[Update, Any, float], dict[str, Any]]
 
 
 @attrs.frozen
@@ -44,7 +44,7 @@ class UpdateTransition:
     to: UpdateState
     when: Guard | None = None
     """The condition; `None` for an arrow that is always taken."""
-    do: Action | None = None
+    do: UpdateAction | None = None
     """The action, which returns the other fields that change."""
     quiet: bool = False
     """Whether the transition is no progress: the idle limit keeps counting."""

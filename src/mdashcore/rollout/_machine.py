@@ -24,7 +24,7 @@ from mdashcore.rollout._events import (
 )
 from mdashcore.rollout._values import Rollout, RolloutState
 
-Action: TypeAlias = Callable[[Rollout, Any, float], dict[str, Any]]
+RolloutAction: TypeAlias = Callable[[Rollout, Any, float], dict[str, Any]]
 
 
 @attrs.frozen
@@ -32,7 +32,7 @@ class RolloutTransition:
     """One arrow of the machine."""
 
     to: RolloutState
-    do: Action | None = None
+    do: RolloutAction | None = None
     """The action, which returns the other fields that change."""
 
 

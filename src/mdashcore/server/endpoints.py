@@ -19,9 +19,9 @@ API: Final = "/api/v2"
 
 SMALL_BODY: Final = 2**12  # bytes: names, and passwords, which have 1024 characters at most
 
-Handler = Callable[..., Awaitable[Any]]
+EndpointHandler = Callable[..., Awaitable[Any]]
 
-_Handler = TypeVar("_Handler", bound=Handler)
+_Handler = TypeVar("_Handler", bound=EndpointHandler)
 
 
 class Access(Enum):
@@ -83,7 +83,7 @@ class Endpoint:
     """Whether ``If-Match`` and ``If-None-Match`` are heeded."""
     is_socket: bool = False
     """Whether the endpoint is a WebSocket: without a handshake it is refused before authentication."""
-    handler: Handler | None = None
+    handler: EndpointHandler | None = None
     """A handler of Quart's; `None` for an endpoint that is served in front of Quart."""
 
     @property

@@ -1,6 +1,6 @@
 """Tools for tests of software that is built on mdashcore. A service does not need this package.
 
-* `ConnectionPair`: two ends of a conversation, connected back to back, without a transport.
+* `ConnectionPair`: two connections back to back, without a transport.
 * `BackendSuite`: the whole contract of a storage backend as tests, to be adopted by subclassing; or one part of
   it, for one of the four stores (with the extra ``testing``).
 * `mdashcore.testing.device`: a scripted device on a real WebSocket (with the extra ``agent``).

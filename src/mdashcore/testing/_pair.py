@@ -14,7 +14,7 @@ MAX_ROUNDS: Final = 8  # connections answer frames that they cannot read, and ig
 
 
 class ConnectionPair:
-    """A conversation whose transport is a pair of queues: nothing waits, nothing is lost, no clock runs.
+    """Two connections whose transport is a pair of queues: nothing waits, nothing is lost, no clock runs.
 
     Each end is a plain `Connection`; the test calls, answers and closes it. `pump` carries frames both
     ways until none is left. `deliver_to_left` and `deliver_to_right` carry some of them one way, for tests of

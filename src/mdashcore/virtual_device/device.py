@@ -21,7 +21,7 @@ from mdashcore.virtual_device.config import Config, ConfigService, default_confi
 from mdashcore.virtual_device.fs import FS_SIZE, FileSystem
 from mdashcore.virtual_device.gpio import Gpio
 from mdashcore.virtual_device.ota import SLOT_SIZE, FirmwareUpdater
-from mdashcore.virtual_device.outbox import Notification
+from mdashcore.virtual_device.outbox import OutgoingNotification
 from mdashcore.virtual_device.rpc import SERVER_ERROR, Args, DeviceService, Method, RpcService
 from mdashcore.virtual_device.state import DeviceState
 from mdashcore.virtual_device.system import System
@@ -142,10 +142,10 @@ class VirtualDevice:
         if applied:
             self._board.report(applied)
 
-    def hello(self) -> list[Notification]:
+    def hello(self) -> list[OutgoingNotification]:
         """Return the messages of every connect: the running firmware, and the whole state if there is one."""
         introduction = ("Dash.Heartbeat", self._system.info()) if self.character.heartbeat else self._ota_report()
-        updates: list[Notification] = [introduction]
+        updates: list[OutgoingNotification] = [introduction]
         if self._state.tree:
             updates.append(shadow_update(self._state.tree))
         return updates
@@ -200,7 +200,7 @@ class VirtualDevice:
         said = {"device_id": self._config["device.id"], **self._system.identity(), **number, **status}
         return {name: value for name, value in said.items() if name not in self.character.omits}
 
-    def _ota_report(self) -> Notification:
+    def _ota_report(self) -> OutgoingNotification:
         return shadow_update({"ota": self._ota()})
 
     def _report_ota(self) -> None:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import trio
 
-__all__ = ["MAX_WAITING_FRAMES", "Notification", "Outbox"]
+__all__ = ["MAX_WAITING_FRAMES", "Outbox", "OutgoingNotification"]
 
-Notification = tuple[str, Any]
+OutgoingNotification = tuple[str, Any]
 """A method and its params."""
 
 MAX_WAITING_FRAMES: Final = 25  # the length of a Mongoose OS device's own queue
@@ -22,18 +22,18 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._reports: deque[Notification] = deque(maxlen=MAX_WAITING_FRAMES)
-        self._logs: deque[Notification] = deque(maxlen=MAX_WAITING_FRAMES)
+        self._reports: deque[OutgoingNotification] = deque(maxlen=MAX_WAITING_FRAMES)
+        self._logs: deque[OutgoingNotification] = deque(maxlen=MAX_WAITING_FRAMES)
         self._filled = trio.Event()
 
     def __len__(self) -> int:
         return len(self._reports) + len(self._logs)
 
-    def put_report(self, notification: Notification) -> None:
+    def put_report(self, notification: OutgoingNotification) -> None:
         self._reports.append(notification)
         self._filled.set()
 
-    def put_log(self, notification: Notification) -> None:
+    def put_log(self, notification: OutgoingNotification) -> None:
         self._logs.append(notification)
         self._filled.set()
 
@@ -41,7 +41,7 @@ class Outbox:
         self._reports.clear()
         self._logs.clear()
 
-    async def get(self) -> Notification:
+    async def get(self) -> OutgoingNotification:
         """Return the next notification to send. For one task at a time."""
         while not len(self):
             self._filled = trio.Event()

@@ -34,9 +34,9 @@ _ACTIONS: Mapping[str, _Action] = {
 }
 
 
-Action = Literal["approve", "pause", "resume", "retry", "abort"]
+RolloutVerb = Literal["approve", "pause", "resume", "retry", "abort"]
 
-routes: Routes = Routes(f"{API}/rollouts", id=str, action=Action)
+routes: Routes = Routes(f"{API}/rollouts", id=str, action=RolloutVerb)
 
 
 @routes.get(answers={200: list[RolloutDocument | DamagedRollout]})

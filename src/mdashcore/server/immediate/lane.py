@@ -100,7 +100,7 @@ class ImmediateLane(FastLane):
         if not self._open:
             return await super().wait_for_request(connection, idle)
         rest = _Rest(connection, trio.current_time() + idle)
-        connection.inflow.take = partial(self._take_now, rest)
+        connection.inflow.on_data = partial(self._answer_now, rest)
         try:
             while not self.closing.is_set():
                 rest.scope = trio.CancelScope(deadline=rest.deadline)
@@ -125,7 +125,7 @@ class ImmediateLane(FastLane):
                     return data
             return b""
         finally:
-            connection.inflow.take = None
+            connection.inflow.on_data = None
             rest.abandon()
 
     async def _end_call(self, rest: _Rest, call: BegunCall) -> None:
@@ -141,7 +141,7 @@ class ImmediateLane(FastLane):
         if rest.call is not None:
             self._put(rest, failure(call.give_up()))
 
-    def _take_now(self, rest: _Rest, data: bytes) -> bytes | None:
+    def _answer_now(self, rest: _Rest, data: bytes) -> bytes | None:
         """Answer a plain request, or begin to. Returns the bytes that cannot be answered without waiting."""
         if rest.call is not None:
             return data

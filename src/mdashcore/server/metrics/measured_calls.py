@@ -17,7 +17,7 @@ CALL_OUTCOMES: Final = ("ok", "error", "timeout", "offline", "refused")
 """The outcomes of a call: the device's result; its error or an unreadable answer; no answer in time; no connection; and
 ``refused`` if the call was not made. A call whose client has gone has no outcome."""
 
-Record: TypeAlias = Callable[[float, str], None]
+RecordCall: TypeAlias = Callable[[float, str], None]
 """Receives the seconds and the outcome of a call."""
 
 
@@ -38,7 +38,7 @@ class MeasuredCalls(UserCalls):
         record: called at the end of each call.
     """
 
-    def __init__(self, calls: UserCalls, record: Record) -> None:
+    def __init__(self, calls: UserCalls, record: RecordCall) -> None:
         super().__init__(calls._calls, calls._updates, calls._on_update_event)
         self._record = record
 

@@ -17,7 +17,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.connections.link import Link
 
-__all__ = ["Ask", "Calls", "DeviceCall", "LocalCaller", "make_call"]
+__all__ = ["AskNode", "Calls", "DeviceCall", "LocalCaller", "make_call"]
 
 MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: larger params can never be sent
 
@@ -49,7 +49,7 @@ class DeviceCall(msgspec.Struct, gc=False):
         return cls(key.account, key.id, method, msgspec.UNSET if params is None else msgspec.Raw(params), timeout)
 
 
-Ask: TypeAlias = Callable[[str, DeviceCall], Awaitable[RawJson]]
+AskNode: TypeAlias = Callable[[str, DeviceCall], Awaitable[RawJson]]
 """Requests a call from another node, which is named by its id."""
 
 
@@ -69,7 +69,7 @@ class Calls:
         node: str,
         link: Callable[[DeviceKey], Link | None],
         *,
-        ask: Ask | None,
+        ask: AskNode | None,
         default_timeout: float,
     ) -> None:
         self._hub = hub

@@ -28,7 +28,7 @@ __all__ = [
     "GOING_AWAY",
     "POLICY_VIOLATION",
     "TRY_AGAIN_LATER",
-    "Handler",
+    "EventHandler",
     "Link",
     "PeerEvent",
     "ResultCallback",
@@ -53,7 +53,7 @@ ResultCallback: TypeAlias = Callable[[bytes | Exception], None]
 PeerEvent = RequestReceived | NotificationReceived
 """The events that a link passes to its handler."""
 
-Handler: TypeAlias = Callable[[PeerEvent], Coroutine[Any, Any, None]]
+EventHandler: TypeAlias = Callable[[PeerEvent], Coroutine[Any, Any, None]]
 """Handles an event of the peer."""
 
 
@@ -128,7 +128,7 @@ class Link:
         self._callers: dict[int, ResultCallback] = {}
         stream.on_control = self._wake_writer
 
-    async def run(self, handler: Handler) -> None:
+    async def run(self, handler: EventHandler) -> None:
         """Read until the connection ends. `handler` is awaited for each event before the next one."""
         self._wake_writer()  # for control frames that the handshake has caused
         if self._direct is not None:
@@ -265,7 +265,7 @@ class Link:
                 self._fail_calls(event)
         return events
 
-    def _receive_now(self, handler: Handler, message: bytes | BrokenMessage) -> bool:
+    def _receive_now(self, handler: EventHandler, message: bytes | BrokenMessage) -> bool:
         """Receive a message without waking the task of `run`, unless the handler may be needed. It may have to wait.
 
         Returns whether the message was received.

@@ -64,7 +64,7 @@ class _Poller:
             with suppress(OSError, ValueError):  # held, or closed already
                 self._epoll.unregister(fd)
 
-    def take(self, owner: Hashable, function: Callable[[bytes], bytes | None], data: bytes) -> bytes | None:
+    def call_in_turn(self, owner: Hashable, function: Callable[[bytes], bytes | None], data: bytes) -> bytes | None:
         """Call a function with data if the owner has time left in this turn; else return the data."""
         started, spent = self._clock, self._spent.get(owner, 0.0)
         if spent >= WORK_SLICE or started >= self._end:
@@ -118,12 +118,12 @@ class Inflow:
         "_stream",
         "_task",
         "_woken",
+        "on_data",
         "owner",
-        "take",
     )
 
     def __init__(self, stream: trio.abc.Stream, size: int) -> None:
-        self.take: Callable[[bytes], bytes | None] | None = None
+        self.on_data: Callable[[bytes], bytes | None] | None = None
         """Called with bytes that arrive while a task waits in `receive`, if the system has epoll.
 
         Returns the bytes for `receive` to return, also none, or `None` to let the task wait on. `receive` raises the
@@ -193,7 +193,7 @@ class Inflow:
 
     @property
     def stop(self) -> float:
-        """Time at which the function `take` has to leave the rest, on the clock of `time.perf_counter`."""
+        """Time at which the function `on_data` has to leave the rest, on the clock of `time.perf_counter`."""
         return self._poller.stop if self._poller is not None else inf
 
     def wake(self) -> None:
@@ -205,7 +205,7 @@ class Inflow:
     def close(self) -> bytes:
         """Stop reading, before the stream is closed or read by other code. Returns the bytes that were not received."""
         self._forget()
-        self.take = None  # mostly a method of the owner of this object: a cycle, which is collected late
+        self.on_data = None  # mostly a method of the owner of this object: a cycle, which is collected late
         data, self._data = self._data, b""
         return data
 
@@ -237,9 +237,9 @@ class Inflow:
         if not data:
             self._ended = True
             self._forget()
-        elif self.take is not None and self._task is not None and self._poller is not None:
+        elif self.on_data is not None and self._task is not None and self._poller is not None:
             try:
-                left = self._poller.take(self.owner, self.take, data)
+                left = self._poller.call_in_turn(self.owner, self.on_data, data)
                 if left is None:
                     return
                 data, self._woken = left, True

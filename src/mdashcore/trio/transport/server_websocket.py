@@ -100,7 +100,7 @@ class ServerWebSocket:
             await self._send_all(data[sent:])
         if accepted:
             self._codec.open()
-            self._inflow.take = self._receive_now
+            self._inflow.on_data = self._receive_now
         return accepted
 
     @property
