@@ -53,6 +53,7 @@ from mdashcore.ota import (
     Write,
     advance,
     can_cancel,
+    can_supersede,
     commit_deadline,
     held_until,
     moved,
@@ -153,6 +154,7 @@ SITUATIONS: dict[str, Update] = {
     "chunk sent": after(transferring(), ChunkAccepted(0, 1024)),
     "offline": after(transferring(), ChunkAccepted(0, 1024), DeviceDisconnected()),
     "asked": after(transferring(), ChunkAccepted(0, 1024), *LOST_LINK),
+    "begin sent, may hold another": after(attrs.evolve(queued(), held_until=NOW + 60), Started(OLD)),
     "waits for the device": after(queued(), Started(OLD), failed("OTA.Begin", "OTA already in progress")),
     "end sent": verifying(),
     "before the reboot": after(verifying(), EndAccepted()),
@@ -283,6 +285,15 @@ EFFECTS: dict[str, dict[str, UpdateState]] = {
             ),
             S.TRANSFERRING,
         ),
+        **dict.fromkeys(LINK, S.TRANSFERRING),
+        "cancel": S.CANCELED,
+        "deadline": S.TIMED_OUT,
+    },
+    "begin sent, may hold another": {
+        "begin ok": S.TRANSFERRING,
+        "begin error": S.FAILED,
+        "begin silent": S.TRANSFERRING,
+        "begin: holds a transfer": S.TRANSFERRING,
         **dict.fromkeys(LINK, S.TRANSFERRING),
         "cancel": S.CANCELED,
         "deadline": S.TIMED_OUT,
@@ -454,6 +465,19 @@ class TestBeforeTheFirstByte:
             assert after(queued(image), Started(other)).state is S.TRANSFERRING
         assert after(queued(), Started(runs)).state is S.TRANSFERRING
 
+    @pytest.mark.parametrize("image", [attrs.evolve(ZIP, app="lamp"), ZIP, attrs.evolve(ZIP, build_id=None), BARE])
+    @pytest.mark.parametrize("missing", ["id", "platform", "app"])
+    def test_a_report_that_leaves_out_what_is_compared_is_not_enough(self, missing: str, image: UpdateImage) -> None:
+        """The device is asked then, before anything is decided; what the image does not name need not be said."""
+        told = Build(id="old", version="1.0", platform="esp32", app="lamp")
+        update = after(queued(image), DeviceConnected())
+        partial = after(update, BuildReported(attrs.evolve(told, **{missing: None})))
+        needed = {"id": image.build_id, "platform": image.platform, "app": image.app}[missing] is not None
+        assert partial.state is (S.QUEUED if needed else S.TRANSFERRING)
+        assert after(update, BuildReported(told)).state is S.TRANSFERRING
+        silent = reported(attrs.evolve(told, **{missing: None}), Status.NO_METHOD)
+        assert after(update, silent).state is S.TRANSFERRING
+
     def test_a_device_that_comes_and_goes_does_not_start_anything(self) -> None:
         """Whose turn it is, is not the machine's decision; it is asked what it runs when it has not said so in time."""
         update = after(queued(), *LOST_LINK)
@@ -612,11 +636,58 @@ class TestTheTransferBefore:
             (after(transferring(), failed("OTA.Write", "Malformed archive")), NOW + 600),
             (after(transferring(), DeviceDisconnected(), CancelRequested()), NOW + 600),
             (after(queued(), Started(OLD), BUSY, NewerUpdateQueued()), NOW + 610),
+            (after(queued(), Started(OLD), CancelRequested()), NOW + 600),
+            (after(queued(max_attempts=1), Started(OLD), StepTimedOut("OTA.Begin")), NOW + 600),
+            (after(after(queued(), Started(OLD)), UpdateDeadlinePassed(), now=NOW + 900), NOW + 1500),
         ],
     )
     def test_what_an_update_leaves_behind(self, update: Update, until: float | None) -> None:
         """A transfer that was begun and not ended; one that it waited for itself."""
         assert held_until(update) == until
+
+    @pytest.mark.parametrize("waits", [False, True])
+    @pytest.mark.parametrize("image", [ZIP, BARE])
+    @pytest.mark.parametrize("lost", [LOST_LINK, (DeviceConnected(),), (StepTimedOut("OTA.Begin"),)])
+    def test_begin_without_an_answer(self, lost: tuple[UpdateEvent, ...], image: UpdateImage, waits: bool) -> None:
+        """What the device holds then may be either transfer, and nothing that it says tells which: OTA.Begin is tried
+        again, as long as either may be held. That costs an attempt.
+        """
+        update = after(Update.queued("u2", image, now=NOW, held_until=NOW + 500), Started(OLD))
+        if waits:
+            update = after(after(update, BUSY), UpdateDeadlinePassed(), now=NOW + 30)
+        now = NOW + 40
+        update = after(update, *lost, now=now)
+        for build in (attrs.evolve(OLD, status=1), attrs.evolve(OLD, status=1, progress_percent=0)):
+            assert after(update, reported(build), plain(build), now=now) is update
+        assert (update.waits_until, update.attempt) == (now + 610, 2)
+        while now < NOW + 640:
+            assert update.session is Session.NONE
+            if isinstance(next_step(update), Begin):
+                update = after(update, BUSY, now=now)
+            now = next_deadline(update) or now
+            update = after(update, UpdateDeadlinePassed(), now=now)
+        begun = after(update, BeginAccepted(), now=now)
+        assert (next_step(begun), begun.waits_until, begun.attempt) == (Write(0, 1024), None, 2)
+        assert after(update, BUSY, now=NOW + 650).state is S.FAILED
+
+    def test_a_device_that_fails_at_each_begin(self) -> None:
+        """After the last attempt its failures prolong the wait no more."""
+        update = after(Update.queued("u2", ZIP, now=NOW, held_until=NOW + 500), Started(OLD))
+        for number in range(1, 5):
+            update = after(update, *LOST_LINK, now=NOW + number)
+        assert (update.waits_until, update.attempt) == (NOW + 612, 3)
+        silent = after(Update.queued("u2", ZIP, now=NOW, held_until=NOW + 500), Started(OLD))
+        for number in range(3):
+            silent = after(silent, StepTimedOut("OTA.Begin"), now=NOW + 90 * number + 60)
+            silent = after(silent, UpdateDeadlinePassed(), now=NOW + 90 * number + 90)
+        assert silent.state is S.TIMED_OUT
+
+    def test_once_the_earlier_one_is_forgotten_it_can_be_told(self) -> None:
+        """A transfer that is open then is the one that was begun."""
+        update = after(Update.queued("u2", ZIP, now=NOW, held_until=NOW + 500), Started(OLD))
+        update = after(update, StepTimedOut("OTA.Begin"), now=NOW + 511)
+        assert next_step(update) == Ask()
+        assert next_step(after(update, reported(attrs.evolve(OLD, status=1)), now=NOW + 511)) == Write(0, 1024)
 
     def test_a_device_that_never_forgets(self) -> None:
         """The end says what helps."""
@@ -638,6 +709,10 @@ class TestTheTransferBefore:
         """Nothing was sent; and it can be canceled."""
         update = after(queued(), Started(OLD), BUSY)
         assert after(update, NewerUpdateQueued()).state is S.SUPERSEDED
+        assert can_supersede(update)
+        assert can_supersede(queued())
+        assert can_supersede(after(queued(), CancelRequested()))
+        assert not can_supersede(transferring())
         assert after(update, CancelRequested()).state is S.CANCELED
 
     def test_our_own_is_waited_for_too(self) -> None:
@@ -856,9 +931,11 @@ class TestALinkThatDrops:
         """The device has no transfer, or another's: it is begun again, as often as there are attempts."""
         anothers = attrs.evolve(OLD, status=1, progress_percent=40)
         update = after(queued(), Started(OLD))
-        for attempt, build in ((2, OLD), (3, anothers)):
-            update = after(update, *LOST_LINK, BuildReported(build))
-            assert (update.attempt, next_step(update)) == (attempt, Begin(2500, 600, 300))
+        for attempt in (2, 3):
+            for build in (OLD, anothers):
+                asked = after(update, *LOST_LINK, BuildReported(build))
+                assert (asked.attempt, next_step(asked)) == (attempt, Begin(2500, 600, 300))
+            update = after(update, *LOST_LINK, BuildReported(OLD))
         assert after(update, *LOST_LINK, BuildReported(OLD)).state is S.FAILED
         assert after(update, StepTimedOut("OTA.Begin")).state is S.TIMED_OUT
 
@@ -1264,6 +1341,7 @@ class TestLaws:
                     unsaid = before.commit_unknown and isinstance(event, CommitUnsupported | StepFailed)
                     assert unsaid or isinstance(event, CommitAccepted)
             assert 0 <= update.offset <= update.image.size
+            assert update.waits_until is None or update.session is Session.NONE or update.ended
             assert 1 <= update.attempt <= update.options.max_attempts
             assert update.ended == (next_step(update) is None) == (next_deadline(update) is None)
             assert update.reason or not update.ended or update.state is S.COMMITTED
@@ -1274,17 +1352,21 @@ class TestLaws:
 
     @given(starts, st.lists(events, max_size=40))
     def test_a_write_follows_an_accepted_begin(self, update: Update, happenings: list[UpdateEvent]) -> None:
-        """On this link; or on an older one, if the device said since that it still holds the transfer."""
+        """On this link; or on an older one, if the device said since that it still holds the transfer, and can mean no
+        other.
+        """
         may_write = isinstance(next_step(update), Write)
+        may_be_anothers = update.held_until is not None and update.begun is None
         for event in happenings:
             before, update = update, after(update, event)
+            may_be_anothers = may_be_anothers and update.begun is None
             match event:
                 case BeginAccepted() if next_step(before) == Begin(2500, 600, 300):
                     may_write = True
                 case BuildReported(build) if isinstance(next_step(before), Ask):
-                    may_write = before.session is Session.LOST and build.status == 1
+                    may_write = before.session is Session.LOST and build.status == 1 and not may_be_anothers
                 case StepFailed("OTA.Begin", _, message) if "already in progress" in message:
-                    may_write = before.session is Session.UNSURE and not before.image.bare
+                    may_write = before.session is Session.UNSURE and not before.image.bare and not may_be_anothers
                 case DeviceConnected() | DeviceDisconnected():
                     may_write = False
             if update.attempt != before.attempt:

@@ -88,6 +88,12 @@ class Device:
     reboots_at: float | None = None
     reverts_at: float | None = None
     began_since_boot: bool = False
+    holds_anothers: bool = False
+
+    def hold_another(self, now: float, seconds: float, received: int) -> None:
+        """An earlier update has left its transfer behind."""
+        self.received, self.status, self.holds_anothers = bytearray(received), 1, True
+        self.size, self.timeout, self.forgets_at = 301, seconds, now + seconds
 
     def next_timer(self) -> float | None:
         forgets = self.forgets_at if self.received is not None and self.forgets else None
@@ -124,6 +130,7 @@ class Device:
                 if not self.committed:
                     raise Refusal("Previous update has not been committed yet")
                 self.received, self.status, self.began_since_boot = bytearray(), 1, True
+                self.holds_anothers = False
                 self.size, self.timeout = params["size"], params["timeout"]
                 self.commit_timeout = params["commit_timeout"]
                 self.forgets_at = now + self.timeout
@@ -207,6 +214,7 @@ class Simulation(RuleBasedStateMachine):
         head_start=st.integers(0, 12),
         kind=st.sampled_from(["all", "all", "no status", "no trial"]),
         forgets=st.sampled_from([True, True, False]),
+        earlier=st.none() | st.tuples(st.sampled_from([20.0, 100.0, 600.0]), st.sampled_from([0, 2, 50])),
     )
     def begin(
         self,
@@ -220,6 +228,7 @@ class Simulation(RuleBasedStateMachine):
         head_start: int,
         kind: str = "all",
         forgets: bool = True,
+        earlier: tuple[float, int] | None = None,
     ) -> None:
         self.now = 1000.0
         self.ahead = 0.0
@@ -237,7 +246,11 @@ class Simulation(RuleBasedStateMachine):
             auto_commit=auto_commit,
             commit_after=20,
         )
-        self.update = Update.queued("u", self.image, now=self.wall, options=options)
+        held_until = None
+        if earlier is not None:
+            self.device.hold_another(self.now, *earlier)
+            held_until = self.wall + earlier[0]
+        self.update = Update.queued("u", self.image, now=self.wall, options=options, held_until=held_until)
         self.tell(DeviceConnected())
         if head_start:
             self.tell(Started(self.device.build()))
@@ -285,6 +298,7 @@ class Simulation(RuleBasedStateMachine):
             assert len(data) == step.size
             params = step.params(data)
             assert self.device.began_since_boot, "OTA.Write to a device that did not accept OTA.Begin"
+            assert not self.device.holds_anothers, "OTA.Write into the transfer of an earlier update"
         event: UpdateEvent = StepTimedOut(step.method)
         if heard:
             try:

@@ -13,9 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from mdashcore import firmware
+from mdashcore import firmware, ota
 from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.hub.updates import performer
+from mdashcore.identity import DeviceKey
 from mdashcore.server.config import load_config
 from mdashcore.server.run import open_server
 from mdashcore.server.service import InFlight
@@ -149,10 +150,10 @@ async def test_an_image_is_taken_byte_for_byte(alice, taker, form):
 async def test_any_answer_that_is_no_error_is_success(alice, taker, answer):
     """Devices have many words for it."""
     taker.answer = answer
-    async with alice.calling("POST", "/devices/d1/ota", content=b"a bare image") as response:
+    async with alice.calling("POST", "/devices/d1/ota", content=b"\xe9 a bare image") as response:
         await taker.take()
         assert (await response()).content == b"true"
-    assert taker.image == b"a bare image"
+    assert taker.image == b"\xe9 a bare image"
 
 
 async def test_a_large_image_streams_through(alice, taker):
@@ -399,6 +400,20 @@ async def test_one_update_at_a_time(alice, taker, blobs):
         assert (await response()).content == b"true"
     assert taker.image == image()
     assert (await alice.http.post("/devices/d1/ota", content=b"another")).status_code == 409
+
+
+async def test_while_it_waits_for_the_device_a_newer_one_takes_its_place(alice, blobs):
+    """The device has got nothing of it yet, as it holds the transfer of an earlier one."""
+    await alice.register("d1")
+    updates, key = alice.server.service.hub.updates, DeviceKey("alice", "d1")
+    assert (await alice.http.post("/devices/d1/ota", params={"queue": 1}, content=image())).status_code == 202
+    for event in (ota.Started(ota.Build(id="0")), ota.StepFailed("OTA.Begin", -1, "Update already in progress")):
+        await updates.apply(key, event)
+    assert (await updates.get(key)).waits_until is not None
+    newer = await alice.http.post("/devices/d1/ota", params={"queue": 1}, content=image())
+    assert (newer.status_code, newer.json()["state"]) == (202, "QUEUED")
+    assert [past.state for past in (await updates.history(key)).past] == ["SUPERSEDED"]
+    assert len(await blobs()) == 1
 
 
 async def test_two_at_the_same_time(alice, taker, blobs):

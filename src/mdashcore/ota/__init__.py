@@ -54,7 +54,7 @@ from mdashcore.ota._events import (
     UpdateDeadlinePassed,
     UpdateEvent,
 )
-from mdashcore.ota._machine import UPDATE_TRANSITIONS, UpdateTransition, advance, can_cancel
+from mdashcore.ota._machine import UPDATE_TRANSITIONS, UpdateTransition, advance, can_cancel, can_supersede
 from mdashcore.ota._reports import lacks_method
 from mdashcore.ota._steps import (
     STATE_LIMITS,
@@ -133,6 +133,7 @@ __all__ = [
     "advance",
     "can_cancel",
     "can_end_transfer",
+    "can_supersede",
     "commit_deadline",
     "held_until",
     "lacks_method",

@@ -29,7 +29,6 @@ from mdashcore.ota._reports import taken as taken_offsets
 from mdashcore.ota._steps import Ask, Begin, awaited
 from mdashcore.ota._values import MAX_TEXT, Build, Session, Update, UpdateState
 
-BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a transfer: its clock differs
 BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: the device may have forgotten earlier
 END_DELAY = 2.0  # seconds from an OTA.End of a person until `OTA.Begin` is tried: a device may reboot for it
 INTRODUCTION_TIME = 3.0  # seconds on a new link in which a device says by itself what it runs, or is asked by its node
@@ -74,6 +73,8 @@ def repeat_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
     held = now + u.options.timeout if u.session is not Session.NONE else u.held_until
+    if isinstance(e, BuildReported) and e.build.status != 1:
+        held = None  # the device says that it holds none
     return {
         "session": Session.NONE,
         "offset": 0,
@@ -93,14 +94,24 @@ def probe(u: Update, e: Any, now: float) -> dict[str, Any]:
     """Try `OTA.Begin`. A device that has forgotten the transfer accepts it, and one that holds the transfer refuses
     it.
     """
-    held = now + u.options.timeout
-    held = held if u.held_until is None else max(held, u.held_until)
-    return {"session": Session.UNSURE, "questions": 0, "not_before": None, "held_until": held}
+    return {
+        "session": Session.UNSURE,
+        "questions": 0,
+        "not_before": None,
+        "held_until": now + u.options.timeout,
+    }
 
 
 def go_on_unsaid(u: Update, e: Any, now: float) -> dict[str, Any]:
     begun = now if u.begun is None else u.begun
-    return {"session": Session.OPEN, "chunk_failures": 0, "doubtful": True, "begun": begun, "reason": ""}
+    return {
+        "session": Session.OPEN,
+        "chunk_failures": 0,
+        "doubtful": True,
+        "begun": begun,
+        "held_until": None,
+        "reason": "",
+    }
 
 
 def await_device(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -108,12 +119,34 @@ def await_device(u: Update, e: Any, now: float) -> dict[str, Any]:
     until = u.waits_until
     if until is None:
         known = u.held_until if u.held_until is not None and u.held_until > now else None
-        until = (now + u.options.timeout if known is None else known) + BUSY_MARGIN
+        until = (now + u.options.timeout if known is None else known) + guards.BUSY_MARGIN
+    return _wait(until) | {"not_before": min(now + BUSY_INTERVAL, until)}
+
+
+def await_begun(u: Update, e: Any, now: float) -> dict[str, Any]:
+    """Wait until the device forgets the earlier transfer, and the one that it may have begun now.
+
+    `OTA.Begin` is tried again, and its answer tells. It costs an attempt. After the last one the wait is not prolonged
+    any more, so that a device that fails at every `OTA.Begin` does not get it for ever.
+    """
+    until = u.waits_until or (u.held_until or now) + guards.BUSY_MARGIN
+    attempt = u.attempt
+    if guards.attempts_left(u, e, now):
+        until = max(until, now + u.options.timeout + guards.BUSY_MARGIN)
+        attempt += 1
+    changes = _wait(until) | {"attempt": attempt}
+    if isinstance(e, StepTimedOut):
+        return changes | {"not_before": min(now + BUSY_INTERVAL, until)}
+    return changes | {"not_before": None, "connected": isinstance(e, DeviceConnected)}
+
+
+def _wait(until: float) -> dict[str, Any]:
     return {
         "session": Session.NONE,
         "offset": 0,
+        "begun": None,
+        "taken": None,
         "waits_until": until,
-        "not_before": min(now + BUSY_INTERVAL, until),
         "reason": waiting_reason(until),
     }
 
@@ -155,6 +188,7 @@ def go_on(u: Update, e: Any, now: float) -> dict[str, Any]:
         "offset": taken[0],
         "questions": 0,
         "begun": now if u.begun is None else u.begun,
+        "held_until": None,
         "chunk_failures": 0,
         "doubtful": u.doubtful or len(taken) > 1,
         "reason": "",
@@ -290,6 +324,15 @@ def because(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {"reason": _words(u, e)}
 
 
+def give_up(u: Update, e: Any, now: float) -> dict[str, Any]:
+    return because(u, e, now) | _may_be_begun(u)
+
+
+def _may_be_begun(u: Update) -> dict[str, Any]:
+    """Return the session of an update that ends while the answer to `OTA.Begin` may be on its way."""
+    return {"session": Session.LOST} if awaited(u) == Begin.method else {}
+
+
 def runs_it(u: Update, e: Any, now: float) -> dict[str, Any]:
     return {"reason": f"the device runs build {u.image.build_id} already"}
 
@@ -318,8 +361,9 @@ def run_another(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def run_out(u: Update, e: Any, now: float) -> dict[str, Any]:
-    last = f"; last: {u.reason}" if u.reason else ""
-    return {"reason": f"{_OVERDUE[u.state]} ({max(0.0, now - u.changed):.0f} s){last}"}
+    said = "it may hold the transfer before" if u.waits_until is not None else u.reason
+    last = f"; last: {said}" if said else ""
+    return {"reason": f"{_OVERDUE[u.state]} ({max(0.0, now - u.changed):.0f} s){last}"} | _may_be_begun(u)
 
 
 COMMIT_UNKNOWN = "whether it is committed is not known: the device does not say"

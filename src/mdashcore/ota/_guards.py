@@ -21,6 +21,8 @@ REBOOT_GRACE = 10.0  # seconds on a new link; an old build is then final: a devi
 
 COMMIT_MARGIN = 10.0  # seconds on top of the commit time-out: the device's clock differs
 
+BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a transfer: its clock differs
+
 
 def installed(u: Update, e: Any, now: float) -> bool:
     """runs this build already"""
@@ -49,8 +51,10 @@ def away(u: Update, e: Any, now: float) -> bool:
 
 def says_enough(u: Update, e: Any, now: float) -> bool:
     """says what it runs, or was asked"""
-    named = e.build.id is not None or e.build.version is not None
-    return e.asked or (named and (e.build.platform is not None or u.image.platform is None))
+    image, build = u.image, e.build
+    compared = ((image.build_id, build.id), (image.platform, build.platform), (image.app, build.app))
+    named = build.id is not None or build.version is not None
+    return e.asked or (named and all(said is not None for wanted, said in compared if wanted is not None))
 
 
 def says_same_build(u: Update, e: Any, now: float) -> bool:
@@ -102,6 +106,19 @@ def may_still_forget(u: Update, e: Any, now: float) -> bool:
 def waits_for_device(u: Update, e: Any, now: float) -> bool:
     """waits until the device has forgotten a transfer"""
     return u.waits_until is not None
+
+
+def begin_unanswered(u: Update, e: Any, now: float) -> bool:
+    """OTA.Begin, and the device may hold an earlier transfer"""
+    # Neither OTA.Status nor a refusal could tell that one from the transfer that this OTA.Begin may have begun.
+    if awaited(u) != Begin.method or u.session is not Session.NONE:
+        return False
+    return u.waits_until is not None or (u.held_until is not None and now < u.held_until + BUSY_MARGIN)
+
+
+def begin_silent(u: Update, e: Any, now: float) -> bool:
+    """OTA.Begin, and the device may hold an earlier transfer; attempts left"""
+    return begin_unanswered(u, e, now) and attempts_left(u, e, now)
 
 
 def asked_in_vain(u: Update, e: Any, now: float) -> bool:

@@ -102,20 +102,23 @@ def _table() -> dict[tuple[UpdateState, type], tuple[UpdateTransition, ...]]:
         ),
         (s.TRANSFERRING, StepTimedOut): (
             t(s.TRANSFERRING, guards.may_repeat_chunk, acts.repeat_chunk, quiet=True),
+            t(s.TRANSFERRING, guards.begin_silent, acts.await_begun, quiet=True),
             t(s.TRANSFERRING, guards.may_have_begun, acts.doubt_begin, quiet=True),
             t(s.TRANSFERRING, guards.attempts_left, acts.begin_again),
-            t(s.TIMED_OUT, do=acts.because),
+            t(s.TIMED_OUT, do=acts.give_up),
         ),
         (s.TRANSFERRING, DeviceConnected): (
+            t(s.TRANSFERRING, guards.begin_unanswered, acts.await_begun, quiet=True),
             t(s.TRANSFERRING, guards.waits_for_device, acts.try_now, quiet=True),
             t(s.TRANSFERRING, do=acts.lose_link),
         ),
         (s.TRANSFERRING, DeviceDisconnected): (
+            t(s.TRANSFERRING, guards.begin_unanswered, acts.await_begun, quiet=True),
             t(s.TRANSFERRING, guards.waits_for_device, acts.disconnect, quiet=True),
             t(s.TRANSFERRING, do=acts.lose_link),
         ),
         (s.TRANSFERRING, TransferEnded): (t(s.TRANSFERRING, guards.waits_for_device, acts.try_soon, quiet=True),),
-        (s.TRANSFERRING, NewerUpdateQueued): (t(s.SUPERSEDED, guards.waits_for_device, acts.because),),
+        (s.TRANSFERRING, NewerUpdateQueued): (t(s.SUPERSEDED, guards.waits_for_device, acts.give_up),),
         (s.TRANSFERRING, BuildReported): (
             t(s.VERIFYING, guards.image_all_taken, acts.go_on),
             t(s.TRANSFERRING, guards.transfer_still_open, acts.go_on),
@@ -124,7 +127,7 @@ def _table() -> dict[tuple[UpdateState, type], tuple[UpdateTransition, ...]]:
             t(s.FAILED, guards.transfer_lost, acts.because),
             t(s.TRANSFERRING, guards.status_missing, acts.ask_later, quiet=True),
         ),
-        (s.TRANSFERRING, CancelRequested): (t(s.CANCELED, do=acts.because),),
+        (s.TRANSFERRING, CancelRequested): (t(s.CANCELED, do=acts.give_up),),
         (s.TRANSFERRING, UpdateDeadlinePassed): (
             t(s.TIMED_OUT, guards.out_of_time, acts.run_out),
             t(s.TRANSFERRING, guards.pause_over, acts.resume, quiet=True),
@@ -246,6 +249,11 @@ def can_cancel(update: Update) -> bool:
     that.
     """
     return (update.state, CancelRequested) in UPDATE_TRANSITIONS
+
+
+def can_supersede(update: Update) -> bool:
+    """Return whether a newer update may take this one's place: it has ended, or the device has got nothing of it."""
+    return update.ended or advance(update, NewerUpdateQueued(), now=update.newest_time).ended
 
 
 def _take(update: Update, transition: UpdateTransition, event: UpdateEvent, now: float) -> Update:

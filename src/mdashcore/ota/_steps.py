@@ -198,6 +198,7 @@ def held_until(update: Update) -> float | None:
     """
     if update.state in (UpdateState.UNCOMMITTED, UpdateState.COMMITTED, UpdateState.ROLLED_BACK):
         return None
-    if update.session is Session.NONE:
-        return update.waits_until or update.held_until
-    return update.changed + update.options.timeout
+    times = [time for time in (update.waits_until, update.held_until) if time is not None]
+    if update.session is not Session.NONE:
+        times.append(update.changed + update.options.timeout)
+    return max(times, default=None)

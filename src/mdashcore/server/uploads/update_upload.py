@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Literal, cast
 import multipart
 import trio
 
-from mdashcore import _json, firmware
+from mdashcore import _json, firmware, ota
 from mdashcore._errors import (
     CallTimeout,
     Conflict,
@@ -114,7 +114,7 @@ class UploadRoute:
             present = await updates.get(key)
         except Damaged:
             present = None  # the new update takes its place
-        if present is not None and not present.ended and present.state is not UpdateState.QUEUED:
+        if present is not None and not ota.can_supersede(present):
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()
         blob = blob_key(account, id_)
