@@ -48,6 +48,8 @@ TOO_MANY_REQUESTS: Final = 429  # the code with which Mongoose OS devices refuse
 
 FRAME_TOO_LARGE: Final = 413  # HTTP's code, as for every other error of this package
 
+_NO_METHOD: Final = Invalid(ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: no method"))
+
 _BROKEN: Final = {
     BINARY: "a binary frame: JSON-RPC goes in text frames",
     NOT_UTF8: "a text frame that is not UTF-8",
@@ -188,7 +190,8 @@ class Connection:
             return
         message = jsonrpc.decode(data)
         if type(message) is Request or type(message) is Response:
-            self._receive(message, None)
+            if (invalid := self._receive(message, None)) is not None:
+                self._reject_invalid(invalid, data)
         elif type(message) is list:
             self._receive_batch(message, data)
         elif type(message) is Invalid:
@@ -204,7 +207,8 @@ class Connection:
                 invalid = invalid or member
                 self._receive_invalid(member, batch)
             else:
-                self._receive(member, batch)
+                found = self._receive(member, batch)
+                invalid = invalid or found
         self._finish_part(batch)
         if invalid is not None:
             self._reject_invalid(invalid, data)
@@ -213,7 +217,8 @@ class Connection:
         """Process a frame over `max_frame`. Only an answer may be that large."""
         message = jsonrpc.decode(data) if len(data) <= self.limits.max_message else None
         if isinstance(message, Response):
-            self._receive_response(message, None)
+            if (invalid := self._receive_response(message, None)) is not None:
+                self._reject_invalid(invalid, data)
         elif isinstance(message, Invalid):
             self._receive_invalid(message, None)
             self._reject_invalid(message, data)
@@ -254,14 +259,15 @@ class Connection:
                 self._end_call(call, error)
         self._reject(kind, reason, size, head)
 
-    def _receive(self, message: Request | Response, batch: _Batch | None) -> None:
-        if isinstance(message, Request):
-            if message.id is None:
-                self._emit(NotificationReceived(message.method, message.params))
-            else:
-                self._receive_request(message, message.id, batch)
+    def _receive(self, message: Request | Response, batch: _Batch | None) -> Invalid | None:
+        """Process a message. Returns its defect if it is neither a request nor an answer."""
+        if not isinstance(message, Request):
+            return self._receive_response(message, batch)
+        if message.id is None:
+            self._emit(NotificationReceived(message.method, message.params))
         else:
-            self._receive_response(message, batch)
+            self._receive_request(message, message.id, batch)
+        return None
 
     def _receive_request(self, request: Request, id_: RawJson, batch: _Batch | None) -> None:
         self._check_reader()
@@ -276,7 +282,7 @@ class Connection:
             batch.missing += 1
         self._emit(RequestReceived(ref, request.method, request.params))
 
-    def _receive_response(self, response: Response, batch: _Batch | None) -> None:
+    def _receive_response(self, response: Response, batch: _Batch | None) -> Invalid | None:
         id_ = _call_id(response.id)
         method = None if id_ is None else self._calls.get(id_)
         if id_ is None or method is None:
@@ -284,13 +290,14 @@ class Connection:
             # for ever. A message without a result whose id was never used here was meant as a request. The error has no
             # id, because the peer could take one for the answer to a request that it did send.
             was_ours = id_ is not None and 0 < id_ < self._next_id
-            if response.result is None and response.error is None and not was_ours:
-                error = ErrorObject(jsonrpc.INVALID_REQUEST, "Invalid Request: no method")
-                self._answer(jsonrpc.encode_error(None, error), batch)
-            return
+            if response.result is not None or response.error is not None or was_ours:
+                return None
+            self._correct(jsonrpc.encode_error(None, _NO_METHOD.error), batch)
+            return _NO_METHOD
         rpc_error = None if response.error is None else response.error.exception()
         self._emit(ResponseReceived(id_, method, response.result or b"null", rpc_error))
         del self._calls[id_]  # only now: if the inbox is full, ConnectionClosed names this call
+        return None
 
     def _receive_invalid(self, message: Invalid, batch: _Batch | None) -> None:
         """Answer a message that was meant as a request, or end the call that it was meant to answer."""

@@ -171,7 +171,7 @@ def test_an_id_alone() -> None:
     assert receive(connection, {"id": id}) == [result(id)]
     assert receive(connection, {"id": id}) == []  # late
     assert frames(connection) == []
-    assert receive(connection, {"id": id + 1}, {"id": "x"}, {"id": None}, {"id": 0}) == []
+    assert len(rejections(receive(connection, {"id": id + 1}, {"id": "x"}, {"id": None}, {"id": 0}))) == 4
     answers = frames(connection)
     assert [answer["error"]["code"] for answer in answers] == [jsonrpc.INVALID_REQUEST] * 4
     assert [answer["id"] for answer in answers] == [None] * 4, "the peer may have a call of its own with that number"
@@ -607,6 +607,27 @@ def max_corrections() -> None:
     assert isinstance(request, RequestReceived)
     connection.reply(request.ref, True)
     assert len(frames(connection)) == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [{"id": "abc"}, {"id": None}, {"id": 99999}, {"jsonrpc": "2.0", "id": 7, "x": 1}, [{"id": 8}, {"id": 9}], {}],
+    ids=str,
+)
+def test_what_is_neither_request_nor_answer_is_rejected(garbage: object) -> None:
+    """JSON without a method whose id no call has had: it is told each time, once a frame, and answered only at first.
+    An id that a call has had is that of a late answer.
+    """
+    connection = Connection(ConnectionLimits(max_corrections=2))
+    connection.call("M")
+    events = rejections(receive(connection, *[garbage] * 5))
+    assert [event.number for event in events] == [1, 2, 3, 4, 5]
+    assert {event.kind for event in events} == {"not-json-rpc"}
+    assert len(frames(connection)) == 1 + 2
+    connection.abandon(1)
+    assert receive(connection, {"id": 1}, {"id": 1}) == []
+    assert receive(connection, {"id": 99999, "result": 1}, {"id": "x", "error": {}}) == []
+    assert len(frames(connection)) == 0
 
 
 @bound
