@@ -92,7 +92,39 @@ def test_a_clock_that_was_never_set_moves_nothing():
 
     ahead = Age(clock, record.created, record.used)
     assert ahead.now(record.created) == record.used
-    assert ahead.correction(record.created, clock.offset) == -3600.0
+    assert ahead.correction(record.created, clock.offset) == 0.0
+
+
+@given(
+    course=st.lists(st.tuples(st.floats(0, 0.9e9), st.floats(0, 3600.0)), min_size=1, max_size=5),
+    is_set=st.booleans(),
+    off=st.floats(0, 3600.0),
+)
+def test_a_clock_that_has_lost_the_date_moves_nothing_into_the_past(course, is_set, off):
+    """A machine boots in 1970, or in other years before. Whether its clock is set right then or it stops before, the
+    next process finds what is stored as old as it is, but for the time in which no process ran.
+    """
+    machine = Machine()
+    record = Record(machine.wall - 100.0, machine.wall)
+    machine.passes(off)
+    right = machine.wall - machine.time
+    machine.wall = course[0][0]
+    age = Age(clock := machine.clock(), record.created, record.used)
+    ran = 0.0
+    for machine.wall, seconds in course:
+        assert age.correction(record.created, clock.offset) == 0.0
+        assert age.now(record.created) - record.created == pytest.approx(100.0 + ran, abs=1e-3)
+        machine.passes(seconds)
+        ran += seconds
+        record.used = age.now(record.created)
+    machine.wall = right + machine.time
+    if is_set:
+        if by := age.correction(record.created, offset := clock.offset):
+            record.move(by)
+            age.followed = offset
+        assert abs(age.now(record.created) - machine.wall) <= MIN_STEP + 1e-3
+    found = Age(machine.clock(), record.created, record.used)
+    assert -1e-3 <= found.now(record.created) - record.created - 100.0 - ran <= off + MIN_STEP + 1e-3
 
 
 def test_small_steps_add_up():

@@ -16,6 +16,7 @@ from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.backup import export_store, import_store
 from mdashcore.hub.maintenance.check import check_store
 from mdashcore.hub.rollouts import service
+from mdashcore.hub.rollouts.members import START_GRACE
 from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
@@ -203,6 +204,71 @@ async def test_an_update_that_took_the_place_of_a_rollout_s(hub, run, clock):
     await hub.updates.create(DeviceKey("alice", "d1"), "ota_other", IMAGE)
     skipped = await member(hub, run)
     assert (skipped.outcome, skipped.reason) == (Outcome.SKIPPED, "SUPERSEDED: a newer update was queued")
+
+
+@pytest.mark.parametrize("step", [-86_400.0, 0.0, 86_400.0])
+async def test_another_update_is_told_by_its_id_and_not_by_the_time(backend, step):
+    """Where a rollout's update was never made, the one before is no other one, and one that came since is, whatever
+    the wall clock was set to.
+    """
+    wall, time = NOW, 0.0
+    hub = Hub(backend, now=lambda: wall + time, monotonic=lambda: time, entropy=os.urandom)
+    await hub.accounts.register("alice", "hash")
+    for id in ("d1", "d2", "d3"):
+        await hub.create_device("alice", id)
+    for id in ("d1", "d3"):
+        await hub.updates.create(DeviceKey("alice", id), f"ota_before_{id}", IMAGE)
+        await hub.updates.cancel(DeviceKey("alice", id))
+    wall += step
+    made = await roll_out(hub, devices=["d1", "d2", "d3"], phases=[100])
+    members = (await RolloutPerformer.load(hub.rollouts, Slow(hub), "alice", made.id))._members
+    for id in ("d1", "d2", "d3"):
+        assert await members.begin(id)
+    time += 1
+    wall -= step
+    for id in ("d2", "d3"):
+        await hub.updates.create(DeviceKey("alice", id), f"ota_other_{id}", IMAGE)
+    time += START_GRACE
+    for id in ("d1", "d2", "d3"):
+        assert await members.resolve(id) is None
+    outcomes = [members.outcome(id) for id in ("d1", "d2", "d3")]
+    assert outcomes == [Outcome.UPDATING, Outcome.SKIPPED, Outcome.SKIPPED]
+
+
+async def test_a_boot_in_1970_that_ends_before_the_clock_is_right(backend):
+    """A board without a battery boots, goes on with what there is, and loses its power before it has asked for the
+    time: the boot after that finds nothing too old.
+    """
+    wall, time = NOW, 0.0
+
+    def boot():
+        return Hub(backend, now=lambda: wall, monotonic=lambda: time, entropy=os.urandom)
+
+    key = DeviceKey("alice", "d1")
+    hub = boot()
+    account = await hub.accounts.register("alice", "hash")
+    await hub.create_device("alice", "d1")
+    await hub.updates.create(key, "ota_1", IMAGE)
+    session, secret = (await hub.sessions.create(account)).secret, (await hub.accounts.create_key("alice")).secret
+    made = await roll_out(hub, devices=["d1"], phases=[100], offline_wait=3600)
+    for date in (30.0, NOW + 600):
+        time = 0.0
+        wall = date
+        hub = boot()
+        for _ in range(2):
+            time += 60.0
+            wall += 60.0
+            update = await hub.updates.load(key)
+            for event in (ota.DeviceDisconnected(), ota.UpdateDeadlinePassed()):
+                await update.apply(event)
+            await update.follow_clock()
+            assert update.update.state is ota.UpdateState.QUEUED
+            assert (await hub.sessions.authenticate(session))[1].name == "alice"
+            assert (await hub.accounts.authenticate_key(secret)).account == "alice"
+            run = await RolloutPerformer.load(hub.rollouts, Slow(hub), "alice", made.id)
+            run._starter.here = False
+            await run.step()
+            assert (await hub.rollouts.get("alice", made.id)).state is RolloutState.RUNNING
 
 
 async def test_an_end_without_a_notification_is_in_the_history(hub, run, clock):

@@ -6,6 +6,9 @@ date. So the monotonic clock measures durations for as long as one process runs:
 
 * A record has an `Age` from the moment in which this process first reads it. All limits of the record count by that
   age, so a step of the wall clock changes none of them. Only the age at that first moment is taken from the wall clock.
+* A clock that is behind the newest time of a record, when this process first reads it, has lost the date. Until it is
+  set to a later time the times of that record are not moved: if the process stops before, the next one, whose clock may
+  be right, finds them as they were.
 * After a step the times of a record that is still open are all moved by the step. So people can read them, and the next
   process, which compares them with the wall clock again, computes the same age.
 
@@ -17,7 +20,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from math import nan
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -64,14 +66,15 @@ class Age:
         newest: its newest time in the past. If it is after `clock.now()`, the clock was set back since.
     """
 
-    __slots__ = ("__weakref__", "_born", "_clock", "followed")
+    __slots__ = ("__weakref__", "_behind", "_born", "_clock", "followed")
 
     def __init__(self, clock: Clock, created: float, newest: float) -> None:
         wall, monotonic = clock.read()
         self._clock = clock
         self._born = monotonic - (max(wall, newest) - created)
-        self.followed: float = wall - monotonic if newest <= wall + MIN_STEP else nan
-        """The `Clock.offset` that the record's times fit; `nan` if they are of a clock that was ahead."""
+        self.followed: float = wall - monotonic
+        """The `Clock.offset` that the record's times have followed: at first that of the process."""
+        self._behind = newest > wall + MIN_STEP
 
     def now(self, created: float) -> float:
         """Return the present time in Unix seconds, comparable with the times of the record.
@@ -94,6 +97,9 @@ class Age:
         if abs(offset - self.followed) <= MIN_STEP:
             return 0.0
         by = self._clock.now() - self.now(created)
+        if self._behind and by < 0:
+            return 0.0  # not right yet: the next process would take what is moved there for very old
+        self._behind = False
         if abs(by) <= MIN_STEP:  # another process has already moved them
             self.followed = offset
             return 0.0

@@ -156,6 +156,8 @@ class Member:
     """Why it failed or was skipped, for people."""
     changed: float = 0.0
     """Unix seconds."""
+    before: str | None = None
+    """The id of the device's update when its turn came, which is an earlier one; `None` if it had none."""
 
 
 @attrs.frozen(kw_only=True)

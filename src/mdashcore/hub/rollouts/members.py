@@ -124,6 +124,10 @@ class Members:
         """Store that a device's update begins. Returns `False` if another writer was quicker."""
         clock = self._rollouts.clock
         member = self.get(device) or Member(device=device)
+        try:
+            before = await self._rollouts.updates.get(self._device(device))
+        except Damaged:
+            before = None  # the new update takes its place
         begun = attrs.evolve(
             member,
             outcome=Outcome.UPDATING,
@@ -131,6 +135,7 @@ class Members:
             round=self._present.round,
             reason="",
             changed=clock.now(),
+            before=None if before is None else before.id,
         )
         if await self._put(begun):
             self.unbegun[device] = clock.monotonic()
@@ -173,7 +178,7 @@ class Members:
             await self._put(attrs.evolve(rollout.settled(member, ended, present.state, now=now), round=present.round))
         elif not await self.exists(device):
             await self.skip(device, "the device was removed")
-        elif update is not None and update.created >= member.changed and clock.monotonic() >= since + START_GRACE:
+        elif update is not None and update.id != member.before and clock.monotonic() >= since + START_GRACE:
             await self.skip(device, "another update took its place")
         else:
             self.unbegun[device] = since
