@@ -13,6 +13,7 @@ from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore import _json, notifications
 from mdashcore._errors import StorageError
 from mdashcore.hub import event_log as module
+from mdashcore.hub import notification_reader as reader
 from mdashcore.hub.feed import Feed, LogQuery
 
 MAIN, EVENTS = "notifications/alice", "events/alice"
@@ -193,6 +194,33 @@ def test_other_processes_may_append_out_of_order(tools: Any) -> None:
     while page := tools.run(feed.query("alice", LogQuery(before=found[0] if found else 3000, limit=700))):
         found = [_json.decode(frame)["offset"] for frame in page] + found
     assert found == list(range(3000))
+
+
+@given(st.sets(st.integers(0, 400), max_size=12), st.integers(0, 400), st.integers(0, 5), st.integers(20, 300))
+def test_no_event_is_missed_by_a_trim_between_two_reads(
+    tools: Any, events: set[int], kept: int, reads: int, step: int
+) -> None:
+    """A reader that goes on from page to page gets every event, wherever and whenever the main log is trimmed."""
+    logs = Logs()
+    feed = make_feed(logs, keep=10**6)
+    for n in range(400):
+        tools.run(feed.emit("alice", "online" if n in events else "rpc.out.Log", "d1", b"1"))
+    read, left = logs.read, [reads]
+
+    async def read_and_trim(log: str, start: int, number: int) -> Any:
+        entries = await read(log, start, min(step, number) if log == MAIN else number)
+        if log == MAIN:
+            left[0] -= 1
+            if left[0] == 0:
+                await logs.trim(MAIN, kept)
+        return entries
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "read", read_and_trim)
+        patch.setattr(reader, "PAGE_STEP", step)
+        found = tools.run(read_all(feed))
+    assert found == sorted(set(found))
+    assert {offset for offset in found if offset in events} == {n for n in events if n < 400}
 
 
 def test_a_damaged_event_takes_out_itself(tools: Any) -> None:

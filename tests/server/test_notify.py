@@ -149,6 +149,17 @@ async def test_a_start_before_what_is_kept_hears_all_that_is_kept(alice):
         assert [(await ear.hear())["offset"] for _ in range(3)] == [7, 8, 9]
 
 
+async def test_a_start_before_what_is_kept_hears_the_events_of_before(alice):
+    """They are kept for longer than what devices say, with the offsets that they had: those have gaps."""
+    feed = alice.server.service.hub.feed
+    for n in range(30):
+        await feed.emit(alice.name, "online" if n % 10 == 3 else "rpc.out.Log", "d1")
+    await feed._logs.trim("notifications/alice", 3)
+    async with alice.listen(start=4) as ear:
+        await emit(alice, "new")
+        assert [(await ear.hear())["offset"] for _ in range(6)] == [13, 23, 27, 28, 29, 30]
+
+
 async def test_a_listener_that_comes_and_goes_misses_nothing(alice):
     """It resumes after its last offset, again and again, while notifications keep coming: no gap, no repeat."""
     total, heard = 600, []

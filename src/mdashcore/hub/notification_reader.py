@@ -77,7 +77,9 @@ class NotificationReader:
         while len(page) < LOG_PAGE and size < LOG_PAGE_BYTES:
             step = min(PAGE_STEP, LOG_PAGE - len(page))
             entries = await self._logs.read(log_name(account), start, step)
-            if not page and (first := await self._first(account, start, entries)) > start:
+            if (first := await self._first(account, start, entries)) > start:
+                if page:
+                    break  # the log was trimmed meanwhile: the next page begins with the events from there on
                 page = _up_to(await self._events.oldest(account, start, first), LOG_PAGE_BYTES)
                 if page:
                     break
