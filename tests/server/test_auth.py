@@ -99,9 +99,39 @@ async def test_a_key_in_the_place_of_a_password_is_no_admin_and_no_login(root, a
     """Not at the users, not at the login, not for changing the password."""
     headers = {"Authorization": basic("root", root.key)}
     assert (await anyone.get("/users", headers=headers)).status_code == 403
-    assert (await anyone.post("/login", json={"user": "root", "password": root.key})).status_code == 401
     change = {"old": password, "new": "another one"}
     assert (await anyone.put("/me/password", headers=headers, json=change)).status_code == 403
+
+
+async def test_a_key_is_no_password_anywhere(root, anyone, password, monkeypatch):
+    """Not at the login, as the old password, nor as a new one: no password is checked for it, nothing counts against
+    the name.
+    """
+    passwords = root.server.service.passwords
+    checks = []
+    verify = passwords._verify
+
+    async def counted(*args):
+        checks.append(args)
+        return await verify(*args)
+
+    monkeypatch.setattr(passwords, "_verify", counted)
+    login = {"user": "root", "password": root.key}
+    headers = {"Authorization": basic("root", password)}
+    assert (await anyone.get("/me", headers=headers)).status_code == 200
+    count = len(checks)
+    for _ in range(30):  # three times as many as lock a name
+        refused = await anyone.post("/login", json=login)
+        assert (refused.status_code, "API key" in refused.json()["error"]["message"]) == (400, True)
+    assert (await anyone.put("/me/password", headers=headers, json={"old": root.key, "new": "x"})).status_code == 403
+    new = {"old": password, "new": root.key}
+    assert (await anyone.put("/me/password", headers=headers, json=new)).status_code == 400
+    user = {"name": "eve", "password": root.key, "admin": False}
+    assert (await anyone.post("/users", headers=headers, json=user)).status_code == 400
+    assert len(checks) == count  # the right password is remembered from a moment ago
+    monkeypatch.undo()
+    passwords._remembered.clear()
+    assert (await anyone.post("/login", json={"user": "root", "password": password})).status_code == 200
 
 
 async def test_a_foreign_page_gains_nothing_by_a_key_that_the_browser_remembers(alice, anyone):

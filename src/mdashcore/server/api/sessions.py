@@ -6,6 +6,7 @@ from typing import Literal, cast
 
 from quart import Response, request
 
+from mdashcore import identity
 from mdashcore._errors import Forbidden, InvalidInput, Unauthenticated
 from mdashcore.documents import Login, Logout, MeDocument, PasswordChange, SessionDocument
 from mdashcore.hub.sessions import MAX_SESSION_TIME
@@ -34,6 +35,8 @@ async def login() -> Response:
     name, password = value.get("user"), value.get("password")
     if not isinstance(name, str) or not isinstance(password, str):
         raise InvalidInput("user and password are text")
+    if identity.is_key(password):
+        raise InvalidInput("that is an API key, no password: a key logs nobody in, and is sent with each request")
     account = await service().passwords.check(name, password, client_address(_scope()))
     created = await service().hub.sessions.create(account)
     document: SessionDocument = {"user": account.name, "admin": account.admin}

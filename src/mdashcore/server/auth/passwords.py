@@ -108,6 +108,8 @@ class Passwords:
         """
         if not isinstance(password, str) or not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
             raise InvalidInput(f"a password is text of {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        if identity.is_key(password):
+            raise InvalidInput("a password that looks like an API key would be taken for one")
         ticket = Ticket(network_of(address), name, known=True)
         async with self._turns.wait(ticket):
             hashed = await self._turns.run(lambda: self._hasher.hash(_bytes(password)))
@@ -304,7 +306,7 @@ def _possible(name: str, password: str) -> bool:
         identity.check_account_name(name)
     except InvalidInput:
         return False
-    return MIN_PASSWORD <= len(password) <= MAX_PASSWORD
+    return MIN_PASSWORD <= len(password) <= MAX_PASSWORD and not identity.is_key(password)
 
 
 def _bytes(text: str) -> bytes:
