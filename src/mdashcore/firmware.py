@@ -110,7 +110,7 @@ class Image:
     @property
     def app(self) -> str | None:
         """The application that the manifest names."""
-        return self.manifest.name if self.manifest else None
+        return (self.manifest.name or None) if self.manifest else None
 
 
 def read_image(file: BinaryIO, *, name: str, limits: FirmwareLimits = FirmwareLimits(), bare: bool = False) -> Image:

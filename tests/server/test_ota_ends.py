@@ -519,7 +519,7 @@ async def test_everything_that_can_be_seen(alice, lamp, upload):
 
 async def test_a_bare_image_is_marked_as_such(alice, lamp, upload):
     """It has no build that could be compared."""
-    assert (await upload(b"no zip", queue=1)).json()["image"]["bare"] is True
+    assert (await upload(b"\xe9 no zip", queue=1)).json()["image"]["bare"] is True
 
 
 # Devices that say less, and transfers that they still hold

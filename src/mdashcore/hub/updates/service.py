@@ -119,17 +119,26 @@ class Updates:
                 firmware zips so far. The user can force the update.
         """
         if shadow is None:
-            shadow = await self.store.shadows.get(key)
+            try:
+                shadow = await self.store.shadows.get(key)
+            except Damaged:
+                shadow = Shadow()  # what it reports is not known: nothing speaks against the image
         reported = (shadow.reported or {}).get("ota")
         app = reported.get("app") if isinstance(reported, dict) else None
         if image.app is not None and isinstance(app, str) and app != image.app:
             raise Conflict(
                 f"the image is of the application {image.app}, {key.id!r} runs {app}; force sends it all the same"
             )
-        if image.bare and not bare and (await self.history(key)).took_zips:
+        if image.bare and not bare and await self._took_zips(key):
             raise Conflict(
                 f"the image is no zip, and {key.id!r} took firmware zips so far; bare=1 sends it all the same"
             )
+
+    async def _took_zips(self, key: DeviceKey) -> bool:
+        try:
+            return (await self.history(key)).took_zips
+        except Damaged:
+            return False
 
     async def _supersede(self, key: DeviceKey) -> tuple[int, float | None]:
         """End an update that waits. Returns the version of the device's ended update, and its `ota.held_until`.

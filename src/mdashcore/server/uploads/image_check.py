@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from typing import Final
+from unicodedata import category
 
 from mdashcore._errors import InvalidFirmware, UnsupportedContent
 
@@ -11,12 +14,23 @@ __all__ = ["HEAD_SIZE", "check_head", "check_segment"]
 HEAD_SIZE: Final = 512  # first bytes of an image that are checked: enough to recognise a page of an error, or of an
 # interface
 
-_ARCHIVES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+_ARCHIVES: Final = (
+    *(".zip", ".jar", ".apk", ".7z", ".rar", ".cab", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".deb", ".rpm"),
+    *(".gz", ".bz2", ".xz", ".lz", ".lz4", ".lzma", ".lzo", ".zst", ".br"),
+)
 
 _ZIP: Final = b"PK"
 
-_TEXTS: Final = {b"<": "HTML or XML", b"{": "JSON", b"[": "JSON"}
+_TEXTS: Final = {"<": "HTML or XML", "{": "JSON", "[": "JSON"}
 """Beginnings of texts that people send by mistake: an error of a proxy, the answer of a download."""
+
+_JSON_VALUE: Final = re.compile(r'null|true|false|-?[0-9.]+|"[^"]*"')
+
+_HEX_IMAGE: Final = re.compile(r":[0-9A-Fa-f]{8}|S[0-9][0-9A-Fa-f]{6}")
+"""The beginning of an image in Intel's or Motorola's hexadecimal form, which is text, and firmware."""
+
+_MARKS: Final = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+"""Byte order marks, and the encodings that they announce."""
 
 
 def check_segment(filename: str | None, headers: list[tuple[str, str]]) -> None:
@@ -46,19 +60,44 @@ def check_head(head: bytes, name: str) -> None:
     """
     if head.startswith(_ZIP):
         return
-    if name.lower().endswith(_ARCHIVES):
+    if name.strip(" .").lower().endswith(_ARCHIVES):
         raise InvalidFirmware(f"{name} is no zip file, whatever its name says; a bare image of that name needs bare=1")
-    kind = _TEXTS.get(head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1])
-    if kind is not None and _is_text(head):
+    kind = _text_kind(head)
+    if kind is not None:
         raise InvalidFirmware(f"the image is a text that looks like {kind}; an image that begins like one needs bare=1")
 
 
-def _is_text(head: bytes) -> bool:
-    """Return whether the bytes are text, possibly cut in the middle of a character."""
+def _text_kind(head: bytes) -> str | None:
+    """Return what kind of text the bytes look like, or `None` if they are no text."""
+    for encoding in _encodings(head):
+        text = _decode(head, encoding)
+        if text is None:
+            continue
+        text = text.strip()
+        if (kind := _TEXTS.get(text[:1])) is not None:
+            return kind
+        if encoding in _LOOSE:
+            continue  # any bytes are text of that encoding
+        if _JSON_VALUE.fullmatch(text):
+            return "JSON"
+        if len(text.split()) > 1 and not _HEX_IMAGE.match(text):
+            return "a message"
+    return None
+
+
+_LOOSE: Final = ("utf-16-le", "utf-16-be", "cp1252")
+"""Encodings in which nearly all bytes are characters. A text in one has to begin as HTML, XML or JSON."""
+
+
+def _encodings(head: bytes) -> tuple[str, ...]:
+    return tuple(name for mark, name in _MARKS.items() if head.startswith(mark)) or ("utf-8", *_LOOSE)
+
+
+def _decode(head: bytes, encoding: str) -> str | None:
+    """Return the bytes as text, if they are text, possibly cut in the middle of a character."""
+    text = codecs.getincrementaldecoder(encoding)()
     try:
-        text = head.decode()
-    except UnicodeDecodeError as exc:
-        if exc.reason != "unexpected end of data":
-            return False
-        text = head[: exc.start].decode()
-    return all(character.isprintable() or character in "\t\r\n\ufeff" for character in text)
+        found = text.decode(head).removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        return None
+    return None if any(category(each) == "Cc" and each not in "\t\r\n\f" for each in found) else found
