@@ -152,7 +152,7 @@ function connect(mine) {
     if (mine !== generation) return;
     opened = true;
     clearTimeout(timer);
-    lastSign = Date.now();
+    lastSign = performance.now();
     if (hole) await readAll().catch((error) => mine === generation && lost(inWords(error)));
     if (mine !== generation) return;
     wait = FIRST_WAIT;
@@ -160,7 +160,7 @@ function connect(mine) {
   });
   socket.addEventListener("message", (event) => {
     if (mine !== generation) return;
-    lastSign = Date.now();
+    lastSign = performance.now();
     take(JSON.parse(event.data));
   });
   socket.addEventListener("close", ({reason}) => mine === generation && lost(opened ? reason : NO_SOCKET));
@@ -190,7 +190,7 @@ async function check() {
     if (end > seen) await sleep(GRACE);
     if (mine !== generation) return;
     if (end > seen && cursor === seen) lost();
-    else lastSign = Date.now();
+    else lastSign = performance.now();
   } catch (error) {
     if (mine === generation) lost(inWords(error));
   } finally {
@@ -198,7 +198,7 @@ async function check() {
   }
 }
 
-setInterval(() => !document.hidden && Date.now() - lastSign >= CHECK && check(), CHECK / 4);
+setInterval(() => !document.hidden && performance.now() - lastSign >= CHECK && check(), CHECK / 4);
 document.addEventListener("visibilitychange", () => !document.hidden && check());
 addEventListener("focus", check);
 

@@ -60,7 +60,7 @@ export function commitBanner(device) {
       const {commit_seconds_left: seconds, commit, state} = await get(devicePath(device.id, "ota"));
       if (asked !== build) return;
       auto = commit === "auto" && state === "UNCOMMITTED";
-      if (typeof seconds === "number") ends = Date.now() + 1000 * seconds;
+      if (typeof seconds === "number") ends = performance.now() + 1000 * seconds;
     } catch (problem) {
       if (problem.status === undefined) console.error(problem);
       // without an answer the time is unknown, and the page says so
@@ -69,7 +69,7 @@ export function commitBanner(device) {
   }
 
   function tick() {
-    const seconds = ends === null ? null : (ends - Date.now()) / 1000;
+    const seconds = ends === null ? null : (ends - performance.now()) / 1000;
     setText(left, auto ? "The server commits it by itself when the device has stayed healthy for long enough." : seconds === null ? "Unless it is committed, the next restart brings the old one back."
       : unsaid ? seconds > 0 ? `If it still runs in ${duration(seconds)}, it counts as committed.` : "The time to commit is over: the server asks the device for its build."
       : seconds > 0 ? `Rolls back by itself in ${duration(seconds)}.` : "The time to commit is over: it rolls back.");

@@ -20,7 +20,7 @@ export function reader(read, line, pause = PAUSE) {
   async function first() {
     busy = true;
     wanted = hurried = false;
-    const begun = Date.now();
+    const begun = performance.now();
     try {
       await read();
       failures = 0;
@@ -30,7 +30,7 @@ export function reader(read, line, pause = PAUSE) {
       throw problem;
     } finally {
       busy = false;
-      const wait = Math.max(pause * 2 ** failures, 10 * (Date.now() - begun)); // reads take a tenth of the server's time at most
+      const wait = Math.max(pause * 2 ** failures, 10 * (performance.now() - begun)); // reads take a tenth of the server's time at most
       if (!stopped) timer = setTimeout(rested, hurried ? 0 : Math.min(wait, LONGEST));
     }
   }
