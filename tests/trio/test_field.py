@@ -11,6 +11,7 @@ import io
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.ota import Options, UpdateState
+from mdashcore.rollout import RolloutState, added, parse_request
 from mdashcore.storage import Backend, open_backend
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
 from mdashcore.trio.node import Node, NodeSettings, open_node
@@ -225,13 +227,17 @@ class Field:
         await self._down.wait()
         await self.start()
 
-    async def upload(self, **changes: Any) -> None:
+    async def upload(self, *, size: int = 3000, build: str | None = None, bare: bool = False, **changes: Any) -> None:
         """Have an image of a new build installed, unless another update is going on."""
         number = next(self._builds)
         file = io.BytesIO()
-        manifest = {"name": "ccm", "platform": "esp32", "version": f"1.{number}", "build_id": f"build-{number}"}
-        firmware.write_image(file, manifest, {"app": bytes(3000)})
-        image = firmware.read_image(file, name="fw.zip")
+        build = build or f"build-{number}"
+        if bare:
+            file.write(b"\xe9" + bytes(size - 1))
+        else:
+            manifest = {"name": "ccm", "platform": "esp32", "version": f"1.{number}", "build_id": build}
+            firmware.write_image(file, manifest, {"app": bytes(size)})
+        image = firmware.read_image(file, name="fw.bin" if bare else "fw.zip", bare=bare)
 
         async def pieces() -> AsyncIterator[bytes]:
             yield file.getvalue()
@@ -243,6 +249,13 @@ class Field:
             await self.node.update_supervisor.start(KEY, id, image, options)
         except MdashError:
             await self.hub.blobs.delete(blob_key("alice", id))
+
+    async def leave_behind(self) -> None:
+        """Begin an update, and cancel it when the device has got some of it."""
+        await self.upload(size=30_000, commit_timeout=0)
+        with trio.move_on_after(90):
+            await self.node.update_supervisor.wait(KEY, lambda update: update.offset > 0)
+        await self.happen("cancel")
 
     async def happen(self, what: str) -> None:
         """Something happens by itself, or a user asks for something."""
@@ -285,12 +298,15 @@ class Field:
         match update.state:
             case UpdateState.COMMITTED:
                 assert (build, committed) == (update.image.build_id, True), update
+            case UpdateState.ALREADY_INSTALLED:
+                assert build == update.image.build_id, update
             case (
                 UpdateState.ROLLED_BACK
                 | UpdateState.CANCELED
                 | UpdateState.REJECTED
                 | UpdateState.FAILED
                 | UpdateState.SUPERSEDED
+                | UpdateState.TIMED_OUT
             ):
                 assert build != update.image.build_id, update
 
@@ -299,8 +315,9 @@ Happening = tuple[str, float, float]
 """What happens, by how much the wall clock is set then, and how many seconds go by after it."""
 
 
-async def run_course(folder: Path, names: Sequence[str], course: Sequence[Happening]) -> tuple[list[Any], ota.Update]:
-    """Let all of it happen, then nothing more until the update has ended: what was told, and how it ended."""
+@asynccontextmanager
+async def open_field(folder: Path, names: Sequence[str]) -> AsyncIterator[Field]:
+    """A field with a device that has just connected."""
     async with open_backend("memory://") as backend, trio.open_nursery() as nursery:
         field = Field(backend, nursery)
         await field.start()
@@ -309,6 +326,21 @@ async def run_course(folder: Path, names: Sequence[str], course: Sequence[Happen
         field.thing = Thing(field, created.device, folder, names)
         nursery.start_soon(field.thing.live)
         await trio.sleep(5)
+        yield field
+        nursery.cancel_scope.cancel()
+
+
+async def run_course(
+    folder: Path, names: Sequence[str], course: Sequence[Happening], held: bool = False
+) -> tuple[list[Any], ota.Update]:
+    """Let all of it happen, then nothing more until the update has ended: what was told, and how it ended.
+
+    Args:
+        held: whether the device still holds the transfer of an earlier update when it begins.
+    """
+    async with open_field(folder, names) as field:
+        if held:
+            await field.leave_behind()
         await field.upload()
         for what, step, seconds in course:
             field.wall.ahead += step
@@ -319,13 +351,14 @@ async def run_course(folder: Path, names: Sequence[str], course: Sequence[Happen
         update = await field.end()
         await trio.sleep(300)  # whatever the device still has to do, such as to roll back
         field.check(update)
-        nursery.cancel_scope.cancel()
     return field.told, update
 
 
-def play(make_folder: Any, names: Sequence[str], course: Sequence[Happening]) -> tuple[list[Any], ota.Update]:
+def play(
+    make_folder: Any, names: Sequence[str], course: Sequence[Happening], held: bool = False
+) -> tuple[list[Any], ota.Update]:
     return trio.run(
-        run_course, make_folder.mktemp("d1"), names, course, clock=trio.testing.MockClock(autojump_threshold=0)
+        run_course, make_folder.mktemp("d1"), names, course, held, clock=trio.testing.MockClock(autojump_threshold=0)
     )
 
 
@@ -348,10 +381,10 @@ PAUSES = st.sampled_from([0.0, 0.3, 2.5, 12.0, 45.0, 200.0])
 NAMES = st.lists(st.sampled_from(sorted(CHARACTERS)), max_size=2, unique=True)
 
 
-@given(names=NAMES, course=st.lists(st.tuples(WHAT, STEPS, PAUSES), max_size=10))
-def test_every_update_ends_in_a_state_that_is_what_the_device_runs(tmp_path_factory, names, course):
-    """Whatever the device is like, and whatever becomes of it, of its link, of the server and of its clock."""
-    play(tmp_path_factory, names, course)
+@given(names=NAMES, course=st.lists(st.tuples(WHAT, STEPS, PAUSES), max_size=10), held=st.booleans())
+def test_every_update_ends_in_a_state_that_is_what_the_device_runs(tmp_path_factory, names, course, held):
+    """Whatever the device is like, holds and suffers, and whatever becomes of its link, the server and its clock."""
+    play(tmp_path_factory, names, course, held)
 
 
 @settings(max_examples=settings().max_examples // 2)  # each is played twice
@@ -375,11 +408,13 @@ def test_a_wall_clock_that_is_set_changes_nothing(tmp_path_factory, names, cours
 
 
 @pytest.mark.parametrize("name", sorted(CHARACTERS))
-def test_left_alone_each_character_is_updated(tmp_path_factory, name):
-    """It is no straw man: where nothing goes wrong the update is committed. Where the device cannot be read it never
-    begins, and can be taken back.
+@pytest.mark.parametrize("held", [False, True])
+def test_left_alone_each_character_is_updated(tmp_path_factory, name, held):
+    """It is no straw man: where nothing goes wrong the update is committed, also after a transfer that it held. Where
+    the device cannot be read it never begins, and can be taken back.
     """
-    _, update = play(tmp_path_factory, [name], [])
+    course = [] if CHARACTERS[name].forgets_transfers else [("nothing", 0.0, 10.0), ("power cut", 0.0, 5.0)]
+    _, update = play(tmp_path_factory, [name], course if held else [], held)
     assert update.state is (UpdateState.COMMITTED if CHARACTERS[name].can_talk else UpdateState.CANCELED), update
 
 
@@ -402,3 +437,76 @@ def test_a_clock_that_was_set_back_while_no_process_ran_prolongs_nothing(tmp_pat
     told, update = play(tmp_path_factory, [], course)
     assert update.state is UpdateState.COMMITTED
     assert told[-1][0] < 300.0
+
+
+TALKING = [name for name in sorted(CHARACTERS) if CHARACTERS[name].can_talk]
+
+WAYS: dict[str, dict[str, Any]] = {
+    "a bare image": {"bare": True},
+    "the same build again": {"build": "build-0", "force": True},
+    "the same build": {"build": "build-0"},
+    "chunks on their way together": {"chunks_in_flight": 4, "size": 30_000},
+    "reverted by a person": {"auto_commit": False, "commit_timeout": 600},
+}
+
+
+@pytest.mark.parametrize("name", TALKING)
+def test_every_way_of_an_update_on_every_character(tmp_path, name):
+    """A bare image, force, several chunks at the same time, a revert: each ends in a state that is what it runs."""
+
+    async def main(way: str) -> ota.Update:
+        async with open_field(tmp_path / way, [name]) as field:
+            await field.upload(**WAYS[way])
+            if "reverted" in way:
+                with trio.move_on_after(3600):
+                    await field.node.update_supervisor.wait(KEY, lambda update: update.state is UpdateState.UNCOMMITTED)
+                await field.happen("OTA.Revert")
+            update = await field.end()
+            await trio.sleep(300)
+            if not update.image.bare:
+                field.check(update)
+        return update
+
+    character = CHARACTERS[name]
+    for way in WAYS:
+        update = trio.run(main, way, clock=trio.testing.MockClock(autojump_threshold=0))
+        match way:
+            case "the same build":
+                expected = UpdateState.ALREADY_INSTALLED
+            case "reverted by a person" if "OTA.Revert" not in character.lacks:
+                expected = UpdateState.ROLLED_BACK
+            case _:
+                expected = UpdateState.COMMITTED
+        assert update.state is expected, (way, update)
+
+
+@pytest.mark.parametrize("name", ["no-status", "no-trial"])
+def test_a_rollout_by_the_default_plan_whose_updates_a_person_commits(tmp_path, name):
+    """It completes, though the device cannot say whether it is committed."""
+
+    async def main() -> tuple[Any, tuple[str, bool]]:
+        async with open_field(tmp_path, [name]) as field:
+            hub, file = field.hub, io.BytesIO()
+            manifest = {"name": "ccm", "platform": "esp32", "version": "1.1", "build_id": "build-1"}
+            firmware.write_image(file, manifest, {"app": bytes(3000)})
+            image = firmware.read_image(file, name="fw.zip")
+            id = hub.rollouts.new_id()
+
+            async def pieces() -> AsyncIterator[bytes]:
+                yield file.getvalue()
+
+            await hub.blobs.put(blob_key("alice", id), pieces())
+            facts = ota.UpdateImage.of(image)
+            made = await hub.rollouts.create("alice", id, parse_request({"filter": []}), facts)
+            await trio.sleep(60)  # the supervisor has begun it
+            wait = field.node.update_supervisor.wait
+            with trio.fail_after(3600):
+                await wait(KEY, lambda update: update.state is UpdateState.UNCOMMITTED)
+            await field.happen("OTA.Commit")
+            field.check(await field.end())
+            await trio.sleep(7200)
+            return await hub.rollouts.get("alice", made.id), field.thing.runs
+
+    rollout, runs = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert (rollout.state, added(rollout.counts).succeeded) == (RolloutState.COMPLETED, 1)
+    assert runs == ("build-1", True)
