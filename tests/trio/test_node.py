@@ -19,12 +19,13 @@ from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, Memor
 from mdashcore import ota
 from mdashcore._errors import Busy, CallTimeout, DeviceOffline, NotFound, StorageError
 from mdashcore.hub import Hub
+from mdashcore.hub.event_log import KEEP_EVENTS
 from mdashcore.hub.feed import FEED_TOPIC
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
-from mdashcore.trio.connections.presence_feed import MAX_CHANGES
+from mdashcore.trio.connections.presence_feed import FLAP_INTERVAL, MAX_CHANGES, MAX_FLAP_INTERVAL, PresenceFeed
 from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK_INTERVAL, Subscriber
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
 
@@ -85,6 +86,8 @@ class Fleet:
     bus: Bus
     nursery: trio.Nursery
     open_pair: Any
+    ahead: list[float] = attrs.Factory(lambda: [0.0])
+    """Seconds by which the wall clock was set since the start."""
 
     async def register(self, id: str = "d1") -> Device:
         """A device that may connect."""
@@ -149,16 +152,16 @@ async def open_fleet(
 ) -> AsyncIterator[Fleet]:
     """A node on memory."""
     documents, bus = Documents(), Bus()
-    start = trio.current_time()
+    start, ahead = trio.current_time(), [0.0]
     hub = Hub(
         Backend(documents, MemoryLogs(), MemoryBlobs(), bus, capabilities),
-        now=lambda: EPOCH + trio.current_time() - start,
+        now=lambda: EPOCH + trio.current_time() - start + ahead[0],
         monotonic=trio.current_time,
         entropy=os.urandom,
     )
     async with trio.open_nursery() as nursery:
         async with open_node(hub, settings=settings) as node:
-            yield Fleet(node, hub, documents, bus, nursery, open_pair)
+            yield Fleet(node, hub, documents, bus, nursery, open_pair, ahead)
         nursery.cancel_scope.cancel()
 
 
@@ -868,6 +871,44 @@ def test_what_is_held_back_of_presence_is_told_at_the_end(open_pair: Any) -> Non
     virtual(main)
 
 
+@pytest.mark.parametrize(("pause", "hours", "most"), [(0.05, 0.25, 16 + 5), (3.0, 6.0, 16 + 12), (30.0, 24.0, 16 + 30)])
+async def test_presence_that_flaps_for_long(
+    autojump_clock: Any, fleet: Fleet, pause: float, hours: float, most: int
+) -> None:
+    """Of the events that an account's log keeps for a month it costs a small share, however fast it is; the last change
+    is told a minute after it, and the sum of all is right.
+    """
+    feed, key = PresenceFeed(fleet.hub, fleet.node.background, lambda key: None), DeviceKey("alice", "d1")
+    for _ in range(MAX_CHANGES):
+        await feed.notify(key, "online")
+    count = int(hours * 3600 / pause)
+    for number in range(count):
+        await feed.notify(key, "offline" if number % 2 else "online")
+        await trio.sleep(pause)
+    await feed.notify(key, "online")
+    await trio.sleep(FLAP_INTERVAL + 1)
+    told = [decode(item.frame) for item in await fleet.hub.feed.page("alice", 0)]
+    assert len(told) <= most
+    assert sum(each.get("data", {}).get("changes", 1) for each in told) == MAX_CHANGES + count + 1
+    assert told[-1]["name"] == "online"
+    assert 31 * 24 * 3600 / MAX_FLAP_INTERVAL < KEEP_EVENTS / 20
+    await feed.notify(key, "offline")
+    assert decode((await fleet.hub.feed.page("alice", 0))[-1].frame).get("data") is None
+
+
+async def test_a_device_whose_presence_is_forgotten_leaves_no_task(autojump_clock: Any, fleet: Fleet) -> None:
+    """Also where changes of it were held back."""
+    feed = PresenceFeed(fleet.hub, fleet.node.background, lambda key: None)
+    tasks = len(fleet.node.background._nursery.child_tasks)
+    for number in range(20):
+        key = DeviceKey("alice", f"d{number}")
+        for _ in range(2 * MAX_CHANGES):
+            await feed.notify(key, "online")
+        feed.forget(key)
+    await trio.sleep(2 * FLAP_INTERVAL)
+    assert len(fleet.node.background._nursery.child_tasks) <= tasks
+
+
 async def test_a_device_that_was_removed_is_not_told_of_later(autojump_clock: Any, fleet: Fleet) -> None:
     """What was held back of its presence is dropped with it."""
     created = await fleet.hub.create_device("alice", "d1")
@@ -912,6 +953,63 @@ async def test_a_notification_a_chunk_is_merged(autojump_clock: Any, fleet: Flee
     assert names[-2:] == ["rpc.out.State.Set", "offline"]
 
 
+async def test_progress_that_is_reported_to_the_shadow_is_merged(autojump_clock: Any, fleet: Fleet) -> None:
+    """A device that reports the percentage of each chunk changes its shadow once a second; the last value counts, in
+    its place among the other reports, and also when the link ends.
+    """
+
+    def report(percent: int) -> dict[str, Any]:
+        return {
+            "method": "Dash.Shadow.Update",
+            "params": {"state": {"reported": {"ota": {"progress_percent": percent}}}},
+        }
+
+    async def shadow() -> tuple[Any, int]:
+        found = await fleet.hub.shadows.get(DeviceKey("alice", "d1"))
+        return (found.reported or {})["ota"]["progress_percent"], found.version
+
+    client = await fleet.connect(await fleet.register())
+    for percent in range(101):
+        await client.send(report(percent), {"method": "Log", "params": {"data": "chunk"}})
+        await trio.sleep(0.05)
+    await trio.sleep(1)
+    percent, version = await shadow()
+    assert (percent, version <= 8) == (100, True)
+    await client.send(report(7), {"method": "Dash.Shadow.Get", "id": 1})
+    while (answer := await client.receive()).get("id") != 1:
+        pass
+    assert answer["result"]["reported"]["ota"]["progress_percent"] == 7
+    await client.send(report(8), {"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"ota": None}}}})
+    await trio.testing.wait_all_tasks_blocked()
+    assert "ota" not in ((await fleet.hub.shadows.get(DeviceKey("alice", "d1"))).reported or {})
+    await client.send(report(9), report(10))
+    await client.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await shadow())[0] == 10
+
+
+@pytest.mark.parametrize("step", [-86_400.0, 3600.0])
+async def test_presence_follows_a_wall_clock_that_is_set(autojump_clock: Any, fleet: Fleet, step: float) -> None:
+    """A device that is connected stays online, and was last heard as long ago as it was, by either clock."""
+    key, device = DeviceKey("alice", "d1"), await fleet.register()
+    client = await fleet.connect(device)
+    await client.send({"method": "Log"})
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(5)
+    fleet.ahead[0] = step
+    now = fleet.hub.now()
+    assert fleet.node.devices.last_heard(key) == pytest.approx(now - 5, abs=1.5)
+    assert (await fleet.hub.presence.get(key)).online
+    await client.close()
+    await trio.testing.wait_all_tasks_blocked()
+    record = await fleet.hub.presence.get(key)
+    assert (record.online, record.last_seen) == (False, pytest.approx(now, abs=1.5))
+    fleet.attend(await fleet.connect(device))
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await fleet.hub.presence.get(key)).online
+    assert fleet.node.devices.last_heard(key) == pytest.approx(fleet.hub.now(), abs=1.5)
+
+
 # Deltas that do not fit
 
 
@@ -947,6 +1045,43 @@ async def test_a_delta_that_does_not_fit_is_not_sent(autojump_clock: Any, open_p
         assert told["data"]["version"] == 2
         await fleet.hub.shadows.update(DeviceKey("alice", "d1"), big(3000))
         assert len((await client.expect("Shadow.Delta"))["params"]["state"]["config"]) == 3000
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [
+        ({"result": {"arch": "esp8266"}}, 4096),
+        ({"result": {"arch": "esp32"}}, 6000),
+        ({"result": {"arch": "linux"}}, None),
+        ({"result": {"fw_version": "1.0"}}, 4096),
+        ({"error": {"code": 404, "message": "No handler for Sys.GetInfo"}}, 4096),
+        (None, 4096),
+    ],
+    ids=str,
+)
+async def test_a_delta_waits_until_the_platform_is_known(
+    autojump_clock: Any, open_pair: Any, answer: dict[str, Any] | None, limit: int | None
+) -> None:
+    """On its first connect a device is introduced before a delta is sent that may be too large. If its platform stays
+    unknown, the smallest limit counts.
+    """
+    settings = attrs.evolve(SETTINGS, delta_limits={"esp8266": 4096, "esp32": 6000})
+    async with open_fleet(open_pair, settings) as fleet:
+        device = await fleet.register()
+        for size in (5000, 6500):
+            await fleet.hub.shadows.update(DeviceKey("alice", "d1"), big(size))
+        client = await fleet.connect(device)
+        asked = await client.receive()
+        assert asked["method"] == "Sys.GetInfo", "a delta was sent before"
+        if answer is not None:
+            await client.send({"id": asked["id"], **answer})
+        if limit is None:
+            assert len((await client.expect("Shadow.Delta"))["params"]["state"]["config"]) == 6500
+        else:
+            await trio.sleep(2 * SETTINGS.call_timeout)
+            assert [each["data"]["limit"] for each in await fleet.named("delta.withheld")] == [limit]
+        await client.send({"id": 1, "method": "Dash.Shadow.Get"})
+        assert (await client.receive())["id"] == 1, "the delta was sent, or sent twice"
 
 
 @pytest.mark.parametrize("platforms", [{}, {"esp32": 4096}, {"esp8266": 4096}])

@@ -12,7 +12,15 @@ from mdashcore.identity import Device
 from mdashcore.ota import Build
 from mdashcore.shadow import JsonObject, Shadow
 
-__all__ = ["DELTA_METHOD", "MAX_DELTA_LIMIT", "MIN_DELTA_LIMIT", "check_delta_limit", "delta_frame_size", "delta_limit"]
+__all__ = [
+    "DELTA_METHOD",
+    "MAX_DELTA_LIMIT",
+    "MIN_DELTA_LIMIT",
+    "check_delta_limit",
+    "delta_frame_size",
+    "delta_limit",
+    "reported_platform",
+]
 
 DELTA_METHOD: Final = "Shadow.Delta"
 
@@ -32,13 +40,19 @@ def check_delta_limit(value: object) -> int | None:
 def delta_limit(device: Device, shadow: Shadow, platforms: Mapping[str, int]) -> int | None:
     """Return the limit of a device in bytes: its own, else that of the platform that it reports.
 
-    Returns `None` if it has none, and 0 if a user has set none.
+    A device that does not report its platform gets the smallest limit of all platforms: it may be the one that needs
+    it. Returns `None` if it has none, and 0 if a user has set none.
     """
     if device.delta_limit is not None or not platforms:
         return device.delta_limit
+    platform = reported_platform(shadow)
+    return min(platforms.values()) if platform is None else platforms.get(platform)
+
+
+def reported_platform(shadow: Shadow) -> str | None:
+    """Return the platform that a device reports, or `None` if it has not reported it."""
     ota = (shadow.reported or {}).get("ota")
-    platform = Build.from_wire(ota).platform if isinstance(ota, dict) else None
-    return None if platform is None else platforms.get(platform)
+    return Build.from_wire(ota).platform if isinstance(ota, dict) else None
 
 
 def delta_frame_size(delta: JsonObject) -> int:

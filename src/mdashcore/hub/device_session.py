@@ -28,6 +28,11 @@ MAX_PROGRESS: Final = 128  # bytes of parameters that are checked for progress: 
 DEVICE_DAMAGED: Final = "what is stored of this device is damaged"
 
 
+SHADOW_UPDATE: Final = "Dash.Shadow.Update"
+
+_LOG_METHODS: Final = ("Log", "Dash.Log")
+
+
 class Peer(Protocol):
     """The receiver of answers: a `Connection`, or an object that runs one."""
 
@@ -104,6 +109,7 @@ class DeviceSession:
         handler = DEVICE_METHODS.get(method)
         if handler is None:
             raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"No handler for {method}")
+        await self._flush_report(method)
         try:
             return await handler(self, params)
         except RpcError:
@@ -121,13 +127,21 @@ class DeviceSession:
         Raises:
             StorageError: the notification was valid, and is lost.
         """
+        if is_reported_progress(params) if method == SHADOW_UPDATE else is_progress(params):
+            await self._receive_progress(method, params)
+            return
+        if self._held is not None:
+            await (self._flush_report(method) if method in DEVICE_METHODS else self.flush())
+        await self._forward(method, params)
+
+    async def _flush_report(self, method: str) -> None:
+        """Store a report that is held back before a method that reads or writes the shadow."""
+        if self._held is not None and self._held[0] == SHADOW_UPDATE and method not in _LOG_METHODS:
+            await self.flush()
+
+    async def _forward(self, method: str, params: bytes | None) -> None:
         handler = DEVICE_METHODS.get(method)
         if handler is None:
-            if is_progress(params):
-                await self._receive_progress(method, params)
-                return
-            if self._held is not None:
-                await self.flush()
             await self._notify(method, params)
             return
         try:
@@ -150,14 +164,16 @@ class DeviceSession:
         return 0.0 if self._held is None else max(0.0, DEVICE_PROGRESS_INTERVAL - passed)
 
     async def flush(self) -> None:
-        """Notify subscribers of the newest progress that was held back. Raises `StorageError`: it is lost then."""
+        """Store or notify the newest progress that was held back. Raises `StorageError`: it is lost then."""
         held, self._held = self._held, None
         if held is not None:
             self._progress_notified = self._hub.clock.monotonic()
-            await self._notify(*held)
+            await self._forward(*held)
 
     async def _receive_progress(self, method: str, params: bytes | None) -> None:
-        """Notify subscribers of progress once in `DEVICE_PROGRESS_INTERVAL`: a device may report it for every chunk."""
+        """Forward progress once in `DEVICE_PROGRESS_INTERVAL`: a device may report it for every chunk."""
+        if self._held is not None and self._held[0] != method:
+            await self.flush()
         self._held = method, params
         if self._hub.clock.monotonic() - self._progress_notified >= DEVICE_PROGRESS_INTERVAL:
             await self.flush()
@@ -201,12 +217,26 @@ class _Percent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     progress: float = -1.0
     progress_percent: float = -1.0
 
+    @property
+    def known(self) -> bool:
+        return max(self.percent, self.progress, self.progress_percent) >= 0
+
 
 class _Progress(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     ota: _Percent
 
 
+class _Reported(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    reported: _Progress
+
+
+class _Report(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    state: _Reported
+
+
 _read_progress = msgspec.json.Decoder(_Progress).decode
+
+_read_report = msgspec.json.Decoder(_Report).decode
 
 
 def is_progress(params: bytes | None) -> bool:
@@ -214,10 +244,19 @@ def is_progress(params: bytes | None) -> bool:
     if params is None or len(params) > MAX_PROGRESS or b'"ota"' not in params:
         return False
     try:
-        progress = _read_progress(params).ota
+        return _read_progress(params).ota.known
     except _json.DECODE_ERRORS:
         return False
-    return max(progress.percent, progress.progress, progress.progress_percent) >= 0
+
+
+def is_reported_progress(params: bytes | None) -> bool:
+    """Return whether a shadow update only reports the progress of a transfer: ``{"state":{"reported":{"ota":…}}}``."""
+    if params is None or len(params) > MAX_PROGRESS or b'"ota"' not in params:
+        return False
+    try:
+        return _read_report(params).state.reported.ota.known
+    except _json.DECODE_ERRORS:
+        return False
 
 
 def _object(params: bytes | None) -> dict[str, Any]:
@@ -238,7 +277,7 @@ def _without_nulls(value: Any) -> Any:
 
 DEVICE_METHODS: Final[Mapping[str, Callable[[DeviceSession, bytes | None], Awaitable[object]]]] = MappingProxyType(
     {
-        "Dash.Shadow.Update": DeviceSession._shadow_update,
+        SHADOW_UPDATE: DeviceSession._shadow_update,
         "Dash.Shadow.Get": DeviceSession._shadow_get,
         "Dash.Heartbeat": DeviceSession._heartbeat,  # devices of the first generation, once on open
         "Log": DeviceSession._log,

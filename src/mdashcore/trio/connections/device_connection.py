@@ -24,7 +24,14 @@ from mdashcore._errors import (
 )
 from mdashcore._events import FrameRejected
 from mdashcore.hub import Hub
-from mdashcore.hub.deltas import DELTA_METHOD, MAX_DELTA_LIMIT, MIN_DELTA_LIMIT, delta_frame_size, delta_limit
+from mdashcore.hub.deltas import (
+    DELTA_METHOD,
+    MAX_DELTA_LIMIT,
+    MIN_DELTA_LIMIT,
+    delta_frame_size,
+    delta_limit,
+    reported_platform,
+)
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.shadow import Change
@@ -63,6 +70,10 @@ class DeviceConnection:
     _release_waits: trio.Event | None = attrs.field(init=False, default=None)
     pushed: int = attrs.field(init=False, default=-1)
     """The version of the newest delta that was sent, or that does not have to be sent."""
+    _introducing: bool = attrs.field(init=False, default=True)
+    """Whether the device is new here, and may still say which platform it has."""
+    _held_back: int = attrs.field(init=False, default=-1)
+    """The version of a delta that is not sent before the device has said that."""
     _flushing: bool = attrs.field(init=False, default=False)
     _checking: bool = attrs.field(init=False, default=False)
     _check_again: bool = attrs.field(init=False, default=False)
@@ -90,17 +101,24 @@ class DeviceConnection:
         try:
             await self.presence_feed.notify(self.key, notifications.ONLINE)
             self.allow_offline()
-            try:
-                await self._push_waiting()
-            except Damaged:
-                pass  # the damage is logged; the device can still be called and updated
+            await self._push_first()
             await trio.sleep(introduction_delay)
             if not self.api.introduced and not self.link.connection.closed:
                 await self._ask_introduction(call_timeout)
+            self._introducing = False
+            if self._held_back >= 0 and self._held_back == self.pushed:
+                self.pushed = -1
+                await self._push_first()
         except StorageError as exc:
             self.give_up(exc)
         finally:
             self.allow_offline()
+
+    async def _push_first(self) -> None:
+        try:
+            await self._push_waiting()
+        except Damaged:
+            pass  # the damage is logged; the device can still be called and updated
 
     def allow_offline(self) -> None:
         """Allow `offline` to be notified, after `online` was, or because it never will be."""
@@ -230,17 +248,19 @@ class DeviceConnection:
         """Push a delta that may exceed the device's limit. In that case notify subscribers instead."""
         key, hub = self.key, self.hub
         try:
-            limit = delta_limit(await hub.registry.get(key), await hub.shadows.get(key), self.delta_limits)
+            device, shadow = await hub.registry.get(key), await hub.shadows.get(key)
         except NotFound:
             return
         except StorageError as exc:
             self.give_up(exc)
             return
-        limit = min(limit or MAX_DELTA_LIMIT, MAX_DELTA_LIMIT)
+        limit = min(delta_limit(device, shadow, self.delta_limits) or MAX_DELTA_LIMIT, MAX_DELTA_LIMIT)
         if self.pushed != delta["version"]:
             return  # a newer delta was pushed, or none is left
         if (size := delta_frame_size(delta)) <= limit:
             self._send_delta(delta)
+        elif self._introducing and device.delta_limit is None and reported_platform(shadow) is None:
+            self._held_back = delta["version"]
         elif self.conduct.count(self.device.token_hash, notifications.DELTA_WITHHELD, trio.current_time()):
             data = _json.encode({"size": size, "limit": limit, "version": delta["version"]})
             await hub.feed.emit(key.account, notifications.DELTA_WITHHELD, key.id, data)

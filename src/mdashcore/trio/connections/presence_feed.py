@@ -1,8 +1,9 @@
 """The notifications `online` and `offline`. A device that reconnects all the time adds a bounded number to the log.
 
 Two devices with the same token close each other's connection a hundred times a second. The first `MAX_CHANGES` changes
-in a `FLAP_INTERVAL` are notified one by one. After that one notification in each `FLAP_INTERVAL` has the last change
-and the number of changes.
+in a `FLAP_INTERVAL` are notified one by one. After that one notification has the last change and the number of changes:
+when the device has not changed for a `FLAP_INTERVAL`, or at the end of a time that begins as a `FLAP_INTERVAL` and
+doubles up to `MAX_FLAP_INTERVAL`. Only a `FLAP_INTERVAL` without changes ends this.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 FLAP_INTERVAL: Final = 60.0  # seconds: users see within a minute that a device reconnects all the time
 
+MAX_FLAP_INTERVAL: Final = 3600.0  # seconds: a device that reconnects for a month leaves 750 of the 20 000 kept events
+
 MAX_CHANGES: Final = 16  # notified one by one in an interval: eight reconnects; a reboot for an update is one
 
 SWEEPERS: Final = 32  # records released at the same time: a store that commits in groups is several times as fast
@@ -39,9 +42,13 @@ class _Changes:
 
     since: float
     notified: int = 0
+    flaps: bool = False
+    """Whether a task of this node notifies the changes together."""
     held: int = 0
-    """Number of changes that are not notified one by one; the last of them is `name`."""
+    """Number of changes that are not notified yet; the last of them is `name`."""
     name: str = ""
+    last: float = 0.0
+    """When it last changed, while it flaps."""
 
 
 class PresenceFeed:
@@ -65,16 +72,17 @@ class PresenceFeed:
             StorageError: the change was not notified.
         """
         changes = self._changes(key)
-        if self._closing or (changes.notified < MAX_CHANGES and not changes.held):
+        if self._closing or (changes.notified < MAX_CHANGES and not changes.flaps):
             changes.notified += 1
             held, changes.held = changes.held, 0
             await self._emit(key, name, held and held + 1)
             return
-        if not changes.held:
+        if not changes.flaps:
+            changes.flaps = True
             _log.warning("%s of %s comes and goes all the time: two devices may have one token", key.id, key.account)
             self._background.spawn(lambda: self._notify_later(key, changes))
         changes.held += 1
-        changes.name = name
+        changes.name, changes.last = name, trio.current_time()
         self._on_held(key)
 
     async def release(self, key: DeviceKey, session: int, last_seen: float) -> None:
@@ -119,23 +127,30 @@ class PresenceFeed:
     def _changes(self, key: DeviceKey) -> _Changes:
         now = trio.current_time()
         changes = self._devices.get(key)
-        if changes is None or (now - changes.since >= FLAP_INTERVAL and not changes.held):
+        if changes is None or (now - changes.since >= FLAP_INTERVAL and not changes.flaps):
             changes = self._devices[key] = _Changes(now)
             self._devices.move_to_end(key)
             if len(self._devices) > MAX_DEVICES:
-                oldest = next((other for other, each in self._devices.items() if not each.held), key)
+                oldest = next((other for other, each in self._devices.items() if not each.flaps), key)
                 del self._devices[oldest]
         return changes
 
     async def _notify_later(self, key: DeviceKey, changes: _Changes) -> None:
-        """Notify the changes that are held back, once in an interval, until there are none."""
-        while True:
-            await trio.sleep_until(changes.since + FLAP_INTERVAL)
-            changes.since = trio.current_time()
-            if not changes.held:
-                changes.notified = 0
-                return
+        """Notify the changes that are held back together, until there are none in a `FLAP_INTERVAL`."""
+        interval = FLAP_INTERVAL
+        while self._devices.get(key) is changes:
+            end = changes.since + interval
+            await trio.sleep_until(min(end, changes.last + FLAP_INTERVAL))
+            now = trio.current_time()
+            is_quiet = now >= changes.last + FLAP_INTERVAL
+            if now < end and not is_quiet:
+                continue  # it has changed meanwhile
             await self._background.persist(lambda: self._notify_held(key, changes))
+            changes.since = now
+            if is_quiet and not changes.held:
+                changes.flaps, changes.notified = False, 0
+                return
+            interval = min(2 * interval, MAX_FLAP_INTERVAL)
 
     async def _notify_held(self, key: DeviceKey, changes: _Changes) -> None:
         if changes.held and self._devices.get(key) is changes:
