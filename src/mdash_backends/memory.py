@@ -12,9 +12,9 @@ from itertools import islice
 
 from mdash_backends._bus_queue import BusQueue
 from mdashcore._errors import InvalidInput, NotFound, VersionConflict
-from mdashcore.storage import INSTANT, ORDERED, Backend, Document, LogEntry, check_begin
+from mdashcore.storage import ATOMIC, INSTANT, ORDERED, Backend, Document, LogEntry, check_begin
 
-__all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "open_memory"]
+__all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "MemoryStep", "open_memory"]
 
 
 class MemoryDocuments:
@@ -91,6 +91,20 @@ class MemoryLogs:
             entries.popleft()
 
 
+class MemoryStep:
+    """The `put_and_append` of a document store and a log store in memory."""
+
+    def __init__(self, documents: MemoryDocuments, logs: MemoryLogs) -> None:
+        self._documents = documents
+        self._logs = logs
+
+    async def __call__(
+        self, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
+    ) -> tuple[int, int]:
+        version = await self._documents.put(collection, key, body, expected=expected)
+        return version, await self._logs.append(log, time, (entry,))
+
+
 class MemoryBus:
     """A message bus with a set of bounded queues for each topic."""
 
@@ -150,4 +164,12 @@ async def open_memory(url: str) -> AsyncIterator[Backend]:
     """Open an empty backend that lives as long as the context."""
     if url != "memory://":
         raise InvalidInput("memory:// takes no path or options")
-    yield Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({INSTANT, ORDERED}))
+    documents, logs = MemoryDocuments(), MemoryLogs()
+    yield Backend(
+        documents,
+        logs,
+        MemoryBlobs(),
+        MemoryBus(),
+        frozenset({ATOMIC, INSTANT, ORDERED}),
+        put_and_append=MemoryStep(documents, logs),
+    )

@@ -45,7 +45,7 @@ from mdash_backends._redis_client import ANY_SLOT, RedisClient, Target, backgrou
 from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
 from mdash_backends._redis_writer import put_and_append
 from mdashcore._errors import InvalidInput, StorageError
-from mdashcore.storage import DURABLE, ORDERED, SHARED, Backend
+from mdashcore.storage import ATOMIC, DURABLE, ORDERED, SHARED, Backend
 
 __all__ = ["open_redis"]
 
@@ -76,13 +76,16 @@ async def open_redis(url: str) -> AsyncIterator[Backend]:
         client = RedisClient(config.target, tasks)
         info = await _check_server(client, durable=config.durable)
         await _check_format(client, f"{config.prefix}:format".encode())
+        is_alone = _is_alone(info)
         yield Backend(
             documents=RedisDocuments(client, config.prefix),
             logs=RedisLogs(client, config.prefix),
             blobs=RedisBlobs(client, config.prefix),
             bus=RedisBus(client, tasks, config.prefix),
-            put_and_append=partial(put_and_append, client, config.prefix) if _is_alone(info) else None,
-            capabilities=frozenset({SHARED, ORDERED, DURABLE} if config.durable else {SHARED, ORDERED}),
+            put_and_append=partial(put_and_append, client, config.prefix) if is_alone else None,
+            capabilities=frozenset(
+                {SHARED, ORDERED, *([ATOMIC] if is_alone else []), *([DURABLE] if config.durable else [])}
+            ),
         )
 
 

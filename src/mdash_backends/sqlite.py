@@ -23,7 +23,7 @@ from mdash_backends._sqlite_engine import Engine, open_engine
 from mdash_backends._sqlite_writes import MAX_INTEGER, Append, BeginLog, Delete, Put, PutWithEntry, Trim, row_of
 from mdash_backends.memory import MemoryBus
 from mdashcore._errors import InvalidInput, TooLarge
-from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry
+from mdashcore.storage import ATOMIC, DURABLE, ORDERED, Backend, Document, LogEntry
 
 __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
 
@@ -202,7 +202,7 @@ async def open_sqlite(url: str) -> AsyncIterator[Backend]:
                     SqliteLogs(engine),
                     BlobFiles(folder / BLOBS_FOLDER, files),
                     MemoryBus(),
-                    frozenset({DURABLE, ORDERED}),
+                    frozenset({ATOMIC, DURABLE, ORDERED}),
                     engine.check,
                     partial(_put_and_append, engine),
                     free_bytes=files.free_bytes,

@@ -54,6 +54,7 @@ import msgspec
 from mdashcore._errors import InvalidInput, StorageError
 
 __all__ = [
+    "ATOMIC",
     "DURABLE",
     "ENTRY_POINT_GROUP",
     "INSTANT",
@@ -84,6 +85,9 @@ SHARED: Final = "shared"
 
 INSTANT: Final = "instant"
 """Capability: no verb of documents and logs, and no `publish`, ever waits. They may then be used outside of a task."""
+
+ATOMIC: Final = "atomic"
+"""Capability: `Backend.put_and_append` writes a document and a log entry in one step, also if the process is killed."""
 
 ORDERED: Final = "ordered"
 """Capability: `DocumentStore.scan` gives documents in the order of their keys, by code points. Lists that join
@@ -260,12 +264,18 @@ class Backend:
     damage. From this call until it is closed the backend repairs nothing by itself: it only reports.
     """
     put_and_append: PutAndAppend | None = None
-    """Optional, for a backend that can write its documents and logs in one step. Leave it out if the stores are mixed.
+    """Optional, for a backend that can write its documents and logs in one step; necessary if it is `ATOMIC`.
+
+    It has to write to the same `documents` and `logs`: replace it, or leave it out, where one of them is replaced.
     """
     free_bytes: Callable[[], Awaitable[int | None]] | None = None
     """Optional, for a backend that keeps blobs on a disk. Returns how many bytes it may still write there; `None` if
     unknown. The service accepts no more images before a disk is full, so that there is room for the reports of devices.
     """
+
+    def __attrs_post_init__(self) -> None:
+        if ATOMIC in self.capabilities and self.put_and_append is None:
+            raise InvalidInput("a backend that is atomic has put_and_append")
 
 
 class BackendOpener(Protocol):

@@ -14,6 +14,7 @@ from mdashcore.testing._pair import ConnectionPair
 
 if TYPE_CHECKING:
     from mdashcore.testing.suites import (
+        AtomicStepSuite,
         BackendSuite,
         BlobStoreSuite,
         DocumentStoreSuite,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AtomicStepSuite",
     "BackendSuite",
     "BlobStoreSuite",
     "ConnectionPair",

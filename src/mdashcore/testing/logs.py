@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import unittest
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdashcore._errors import InvalidInput, StorageError, VersionConflict
+from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.storage import DURABLE, INSTANT, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
 from mdashcore.testing._kill import Acknowledge
 from mdashcore.testing._suite import (
@@ -437,46 +436,6 @@ class LogStoreSuite(StorageSuite):
             self._on_logs(lambda logs: _replay(logs, operations))
 
         replay()
-
-    def test_log_with_a_document(self) -> None:
-        """`put_and_append`, if the backend has it, writes a document and an entry, or neither. Of several writers of
-        one version exactly one succeeds, and only its entry is there.
-        """
-
-        async def test(backend: Backend) -> None:
-            both = backend.put_and_append
-            if both is None:
-                raise unittest.SkipTest("the backend does not write a document and a log entry in one step")
-            version, offset = await both("c", "k", b"0", expected=0, log="l", time=1.0, entry=b"0")
-            assert (version > 0, offset) == (True, 0)
-            outcomes: list[tuple[int, int]] = []
-
-            async def write(number: int) -> None:
-                body = b"%d" % number
-                try:
-                    outcomes.append(await both("c", "k", body, expected=version, log="l", time=2.5, entry=body))
-                except VersionConflict:
-                    return
-
-            async with anyio.create_task_group() as tasks:
-                for number in range(1, LOG_WRITERS + 1):
-                    tasks.start_soon(write, number)
-            [(newer, offset)] = outcomes
-            assert (newer > version, offset) == (True, 1)
-            document = await backend.documents.get("c", "k")
-            assert document is not None
-            assert document.version == newer
-            assert list(await backend.logs.read("l", 0, 10)) == [
-                LogEntry(0, 1.0, b"0"),
-                LogEntry(1, 2.5, document.body),
-            ]
-            for expected in (0, version):
-                with pytest.raises(VersionConflict):
-                    await both("c", "k", b"9", expected=expected, log="l", time=3.0, entry=b"9")
-            assert await backend.logs.end("l") == 2
-            assert await backend.logs.append("l", 3.0, [b"3"]) == 2
-
-        self.run_open(test)
 
     def _on_logs(self, test: Callable[[LogStore], Awaitable[None]]) -> None:
         async def opened(backend: Backend) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from mdashcore.testing._suite import StorageSuite
+from mdashcore.testing.atomic import AtomicStepSuite
 from mdashcore.testing.blobs import BlobStoreSuite
 from mdashcore.testing.bus import MessageBusSuite
 from mdashcore.testing.documents import DocumentStoreSuite
 from mdashcore.testing.logs import LogStoreSuite
 
 __all__ = [
+    "AtomicStepSuite",
     "BackendSuite",
     "BlobStoreSuite",
     "DocumentStoreSuite",
@@ -18,7 +20,7 @@ __all__ = [
 ]
 
 
-class BackendSuite(DocumentStoreSuite, LogStoreSuite, BlobStoreSuite, MessageBusSuite):
+class BackendSuite(DocumentStoreSuite, LogStoreSuite, AtomicStepSuite, BlobStoreSuite, MessageBusSuite):
     """All suites, for a backend that has all four stores.
 
     ::
