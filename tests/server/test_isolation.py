@@ -325,7 +325,7 @@ async def test_keys_and_tokens_open_their_own_account(homes, anyone, open_raw):
 
 async def test_images_go_into_the_right_device(alice, bob):
     """Two updates of "d1" at the same time: each device gets its own image, and each account hears of its own."""
-    images = {"alice": b"alices image " * 500, "bob": b"bobs image " * 500}
+    images = {"alice": b"\xe9alices image " * 500, "bob": b"\xe9bobs image " * 500}
     taken = {}
 
     async def take(person):
