@@ -1,9 +1,9 @@
-"""Writes the files of the folder deploy into how_to_guides/run_the_server.md, each between its marks.
+"""Writes the files of the folder deploy into the how-to guides, each between its marks on one of the pages.
 
 ::
 
     python docs/deploy_files.py            write them
-    python docs/deploy_files.py --check    fail if the page has other files
+    python docs/deploy_files.py --check    fail if the pages have other files
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "how_to_guides" / "run_the_server.md"
+PAGES = sorted((ROOT / "docs" / "how_to_guides").glob("*.md"))
+
+MARKS = r"(?P<begin><!-- (?P<path>deploy/\S+): begin[^\n]*-->)\n.*?(?P<end><!-- (?P=path): end -->)"
 
 LANGUAGES = {
     "Caddyfile": "text",
@@ -35,22 +37,18 @@ def block(match: re.Match[str]) -> str:
     return f"{match['begin']}\n```{language}\n{text}```\n{match['end']}"
 
 
-def written(page: str) -> str:
-    """The page with the files as they are. Each file of the folder has to have a place on it."""
-    marks = r"(?P<begin><!-- (?P<path>deploy/\S+): begin[^\n]*-->)\n.*?(?P<end><!-- (?P=path): end -->)"
-    found = {match["path"] for match in re.finditer(marks, page, re.DOTALL)}
-    there = {f"deploy/{path.name}" for path in (ROOT / "deploy").iterdir()}
-    if found != there:
-        raise SystemExit(f"{PAGE.name} and the folder deploy do not have the same files: {sorted(found ^ there)}")
-    return re.sub(marks, block, page, flags=re.DOTALL)
-
-
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    new = written(page)
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(f"{PAGE.name} has other files than deploy: run python docs/deploy_files.py" if new != page else 0)
-    PAGE.write_text(new, encoding="utf-8")
+    """Each file of the folder has to have one place."""
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    found = sorted(match["path"] for text in texts.values() for match in re.finditer(MARKS, text, re.DOTALL))
+    there = sorted(f"deploy/{path.name}" for path in (ROOT / "deploy").iterdir())
+    if found != there:
+        raise SystemExit(f"the guides have the files {found}, and the folder deploy has {there}")
+    for page, text in texts.items():
+        new = re.sub(MARKS, block, text, flags=re.DOTALL)
+        if sys.argv[1:] == ["--check"] and new != text:
+            sys.exit(f"{page.name} has other files than deploy: run python docs/deploy_files.py")
+        page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

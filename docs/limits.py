@@ -1,4 +1,4 @@
-"""Write the tables of limits in discussion/security.md from the code: each bound with the reason beside it.
+"""Write the tables of reference/bounds.md from the code: each bound with the reason beside it.
 
 ::
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 from _pages import ROOT, main, replace_marked
 
-PAGE = ROOT / "docs" / "discussion" / "security.md"
+PAGE = ROOT / "docs" / "reference" / "bounds.md"
 PACKAGE = ROOT / "src" / "mdashcore"
 
 OTHER_FOLDERS = {"cli", "client", "testing", "virtual_device"}  # clients and test tools, which bound no service
@@ -115,13 +115,13 @@ def _cell(text: str) -> str:
 def tables() -> str:
     """Return both tables."""
     parts = [
-        "### Settings",
+        "## Settings",
         "",
         "| Field | Default | Meaning, and reason |",
         "|---|---|---|",
         *settings(),
         "",
-        "### Constants",
+        "## Constants",
         "",
         "| Constant | Value | Meaning, and reason |",
         "|---|---|---|",

@@ -17,7 +17,7 @@ from pathlib import Path
 import mdashcore
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "docs" / "how_to_guides" / name for name in ("install.md", "run_the_server.md")]
+PAGES = [ROOT / "docs" / "how_to_guides" / name for name in ("install.md", "deploy_with_systemd.md")]
 
 WHEEL = re.compile(r"(?P<upgrade>--upgrade '\./|)mdashcore-\d+\.\d+\.\d+-py3")
 

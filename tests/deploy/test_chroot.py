@@ -22,8 +22,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mdashcore.server.config import load_config
+
 ROOT = Path(__file__).parents[2]
-GUIDE = ROOT / "docs/how_to_guides/run_the_server.md"
+GUIDE = ROOT / "docs/how_to_guides/deploy_with_systemd.md"
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(1200)]
 
@@ -111,14 +113,13 @@ def test_the_service(make_machine, wheels, manager):
     machine = make_machine("service")
     machine.run("apt-get update -qq; apt-get install -qq --yes --no-install-recommends python3 python3-venv")
     guide = GUIDE.read_text(encoding="utf-8")
-    (lines,) = re.findall(r"^<!-- test: service -->\n```sh\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
-    text = (ROOT / "deploy/mdash.toml").read_text(encoding="utf-8")
-    text = re.sub(r"^# (?=\[\[users|\w+ = )", "", text, flags=re.MULTILINE)  # with the user
-    (machine.root / "mdash.toml").write_text(text)
     (wheel,) = wheels.glob("mdashcore-*.whl")
-    for file in (ROOT / "deploy/mdash.service", wheel):
+    for file in (ROOT / "deploy/mdash.service", ROOT / "deploy/mdash.toml", wheel):
         shutil.copy(file, machine.root)
-    machine.run(f"cd /\n{lines}")
+    for mark in ("service", "first user"):
+        (lines,) = re.findall(rf"^<!-- test: {mark} -->\n```sh\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+        machine.run(f"cd /\n{lines}")
+    password = load_config(machine.root / "etc/mdash/mdash.toml").users[0].password
 
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str
@@ -150,7 +151,7 @@ def test_the_service(make_machine, wheels, manager):
         assert int(found["CapBnd"], 16) == int(found["CapEff"], 16) == 0
         assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
         assert "ro" in mounted(process.pid, "/")
-        use(url, "a long password")
+        use(url, password)
         process.send_signal(signal.SIGHUP)
         assert manager()["RELOADING"] == "1"
         assert manager()["READY"] == "1"
@@ -159,7 +160,7 @@ def test_the_service(make_machine, wheels, manager):
         assert process.wait(int(service["TimeoutStopSec"])) == 0
     with start() as process:
         url = manager()["STATUS"].removeprefix("Listening on ")
-        found = httpx.get(f"{url}/api/v2/devices/lamp/ota", auth=("admin", "a long password")).json()
+        found = httpx.get(f"{url}/api/v2/devices/lamp/ota", auth=("admin", password)).json()
         assert (found["state"], found["image"]["size"]) == ("QUEUED", len(IMAGE))
     files = [path for path in (machine.root / state).rglob("*") if path.is_file()]
     assert files

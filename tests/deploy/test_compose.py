@@ -32,7 +32,7 @@ def compose():
     if program is None:
         words = "docker-compose is not installed: see tests/run"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
-    guide = (DEPLOY.parent / "docs/how_to_guides/run_the_server.md").read_text(encoding="utf-8")
+    guide = (DEPLOY.parent / "docs/how_to_guides/deploy_with_containers.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"^<!-- test: compose environment -->\n```sh\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     environment = os.environ | dict(line.split("=", 1) for line in lines.splitlines())
     command = [program, "--file", str(DEPLOY / "compose.yaml"), "config"]

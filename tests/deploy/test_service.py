@@ -50,7 +50,7 @@ def service():
 
 def test_systemd_accepts_it(analyze, tmp_path):
     """Without a warning, with the addition for a port below 1024 too, and with few ways to do harm."""
-    guide = (ROOT / "docs/how_to_guides/run_the_server.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs/how_to_guides/deploy_with_systemd.md").read_text(encoding="utf-8")
     (port,) = re.findall(r"^<!-- test: unit port -->\n```ini\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     text = UNIT.read_text(encoding="utf-8").replace("/opt/mdash/bin/mdash", str(MDASH))
     for name, addition in (("plain", ""), ("port", port)):
@@ -65,6 +65,16 @@ def test_systemd_accepts_it(analyze, tmp_path):
         "security", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:g}", str(tmp_path / "plain/mdash.service")
     )
     assert "Overall exposure level" in found
+
+
+def test_systemd_accepts_the_backup(analyze, tmp_path):
+    """The unit and the timer of the guide."""
+    guide = (ROOT / "docs/how_to_guides/keep_it_running.md").read_text(encoding="utf-8")
+    units = dict(re.findall(r"^<!-- test: unit (\S+) -->\n```ini\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL))
+    assert set(units) == {"mdash-backup.service", "mdash-backup.timer"}
+    for name, text in units.items():
+        (tmp_path / name).write_text(text.replace("/usr/local/bin/mdash", str(MDASH)))
+    assert analyze("verify", *(str(tmp_path / name) for name in units)) == ""
 
 
 def test_it_starts_what_there_is(service, tmp_path):

@@ -193,7 +193,9 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
     """Every line is one of the pages, with a real password, token and name in place of the examples'. A device of the
     first day, its shadow, its update and its token are still there after the upgrade, and on the restored server."""
     server, device = machines
-    run_the_server, install = "how_to_guides/run_the_server.md", "how_to_guides/install.md"
+    systemd, proxy, install = (
+        f"how_to_guides/{name}.md" for name in ("deploy_with_systemd", "behind_a_proxy", "install")
+    )
 
     # The service: the wheel and the files of deploy/ are in the folder
     for file in (built.wheel, newer, ROOT / "deploy/mdash.service"):
@@ -202,7 +204,7 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
     text = re.sub(r"^# (?=\[\[users|\w+ = )", "", text, flags=re.MULTILINE)  # with the user
     metrics = re.search(r'`(metrics_bind = ".*?")`', text_of("how_to_guides/plot_with_prometheus.md"))[1]
     (server.folder / "mdash.toml").write_text(text.replace("\nstore =", f"\n{metrics}\nstore ="))
-    server.run(code(run_the_server, "service"), online=True)
+    server.run(code(systemd, "service"), online=True)
     server.run("install --directory --mode=700 --owner=mdash --group=mdash /var/lib/mdash")  # StateDirectory
     (start,) = re.findall(r"^ExecStart=(.*)$", (ROOT / "deploy/mdash.service").read_text(), re.MULTILINE)
     serve = f"runuser -u mdash -- {start}"
@@ -210,12 +212,12 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
     # Caddy
     shutil.copy(ROOT / "deploy/Caddyfile", server.folder)
     server.run("mkdir --parents /etc/caddy && cp Caddyfile /etc/caddy/Caddyfile")
-    server.run(code(run_the_server, "internal Caddyfile"))
+    server.run(code(proxy, "internal Caddyfile"))
     server.run("install --directory --owner=caddy /var/lib/caddy")
     low_ports = "--inh-caps +net_bind_service --ambient-caps +net_bind_service"  # as Debian's unit has it
     caddy = f"setpriv --reuid caddy --regid caddy --init-groups {low_ports} env HOME=/var/lib/caddy \\\n"
     caddy += "caddy run --config /etc/caddy/Caddyfile"
-    authority = re.search(r"`(/var/lib/caddy/\S+/root\.crt)`", text_of(run_the_server))[1]
+    authority = re.search(r"`(/var/lib/caddy/\S+/root\.crt)`", text_of(proxy))[1]
 
     with server.running(caddy, tmp_path / "caddy.log") as caddy_says:
         with server.running(serve, tmp_path / "first.log") as says:
@@ -288,7 +290,7 @@ def test_the_way_of_a_new_user(built, newer, machines, tmp_path):
 
         # A server that begins with the backup, in place of the store
         (server.folder / "before.jsonl").rename(server.folder / "mdash.jsonl")
-        restore = code(run_the_server, "restore")
+        restore = code("how_to_guides/keep_it_running.md", "restore")
         server.run("\n".join(line for line in restore.splitlines() if not line.startswith("systemctl ")))
         with (
             server.running(serve, tmp_path / "third.log") as says,

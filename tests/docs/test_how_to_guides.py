@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -55,15 +56,99 @@ def test_users_are_made_as_the_page_says(page, mdash, served):
     assert re.search(r"^alice\tuser\t", said, re.MULTILINE)
 
 
-def test_a_forgotten_password_is_overridden(page, start, mdash, tmp_path):
+def test_a_lost_password_is_reset(page, start, run, mdash, tmp_path):
     """The command of the page, on a store whose admin has another one."""
     store = {"MDASH_STORE": f"sqlite://{tmp_path}/store"}
-    with start("exec mdash serve --bind 127.0.0.1:0 --register-admin admin:forgotten", env=store) as first:
+    serve = "exec mdash serve --bind 127.0.0.1:0"
+    with start(f"{serve} --register-admin admin:forgotten", env=store) as first:
         first.expect(r"^Listening on ")
-    command = page("docs/how_to_guides/run_the_server.md").code("reset").strip()
-    with start(f"{command} --bind 127.0.0.1:0", env=store) as second:
+        assert first.interrupt() == 0
+    run(page("docs/how_to_guides/run_the_server.md").code("reset").replace("/var/lib/mdash", f"{tmp_path}/store"))
+    with start(serve, env=store) as second:
         url = second.expect(r"^Listening on (\S+)$")[1]
+        assert "admin" in mdash("mdash user list", env={"MDASH_SERVER": url, "MDASH_USER": "admin:a longer one"})
+
+
+def test_a_certificate_for_a_private_network(page, start, run, tmp_path):
+    """Made by the command of the page, clients trust it by --cafile."""
+    guide = page("docs/how_to_guides/run_the_server.md")
+    run(guide.code("certificate").replace("/etc/mdash", str(tmp_path)))
+    files = f"--certfile {tmp_path}/cert.pem --keyfile {tmp_path}/key.pem"
+    with start(f"exec mdash serve --bind 127.0.0.1:0 {files} --register-admin {ADMIN}") as process:
+        url = process.expect(r"^Listening on (https://\S+)$")[1]
+        listing = run(
+            "mdash user list", env={"MDASH_SERVER": url, "MDASH_USER": ADMIN, "MDASH_CAFILE": f"{tmp_path}/cert.pem"}
+        )
+        assert "admin" in listing.stdout
+
+
+def as_in_production(tmp_path, environment):
+    """Stand-ins for what only an operator's machine has: each writes what it was asked, or leaves out the user."""
+    folder = tmp_path / "stand-ins"
+    folder.mkdir()
+    for name, line in {
+        "systemctl": f'echo "$@" >>{tmp_path}/systemctl',
+        "runuser": 'shift 3; exec "$@"',
+        "install": 'for each; do shift; case "$each" in --owner=*|--group=*) ;; *) set -- "$@" "$each" ;; esac; done; '
+        'exec /usr/bin/install "$@"',
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{environment['PATH']}"}
+
+
+def test_a_renewed_certificate_is_installed(page, run, tmp_path, environment):
+    """The hook copies both files where only the service can read them, and reloads."""
+    for name in ("fullchain", "privkey"):
+        (tmp_path / f"{name}.pem").write_text(name)
+    hook = page("docs/how_to_guides/run_the_server.md").code("renewal").replace("/etc/mdash", str(tmp_path))
+    env = as_in_production(tmp_path, environment) | {"RENEWED_LINEAGE": str(tmp_path)}
+    run(hook, env=env)
+    assert [(tmp_path / f"{name}.pem").read_text() for name in ("cert", "key")] == ["fullchain", "privkey"]
+    assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "systemctl").read_text() == "reload mdash\n"
+
+
+def test_a_store_is_exported_and_restored_as_the_page_says(page, run, mdash, start, tmp_path, environment):
+    """The lines for systemd, with stand-ins for systemd and the user: the store before is kept, and users are there."""
+    guide = page("docs/how_to_guides/keep_it_running.md")
+    store = f"{tmp_path}/mdash"
+    serve = f"exec mdash serve --bind 127.0.0.1:0 --store sqlite://{store}"
+    with start(f"{serve} --register-admin {ADMIN}") as process:
+        process.expect(r"^Listening on ")
+        assert process.interrupt() == 0
+    env = as_in_production(tmp_path, environment)
+    for mark in ("export", "restore"):
+        run(guide.code(mark).replace("/var/lib/mdash", store), env=env, cwd=tmp_path)
+    assert Path(f"{store}.before/mdash.db").exists()
+    with start(serve) as process:
+        url = process.expect(r"^Listening on (\S+)$")[1]
         assert "admin" in mdash("mdash user list", env={"MDASH_SERVER": url, "MDASH_USER": ADMIN})
+
+
+def test_the_nightly_backup(page, run, served, tmp_path):
+    """The file with the password can be read by its owner only; what the unit runs leaves a backup with today's date,
+    and removes old ones."""
+    guide = page("docs/how_to_guides/keep_it_running.md")
+    folder = tmp_path / "mdash-backups"
+    folder.mkdir()
+    old = folder / "2020-01-01.jsonl"
+    old.touch()
+    os.utime(old, (0, 0))
+    env = {"MDASH_SERVER": f"http://{served}", "MDASH_USER": ADMIN}
+    lines = (
+        guide.code("nightly user").replace("/etc/mdash", str(tmp_path)).replace("--user admin", "--password PASSWORD")
+    )
+    run(lines, env=env)
+    assert (tmp_path / "backup.env").stat().st_mode & 0o777 == 0o600
+    env["MDASH_USER"] = (tmp_path / "backup.env").read_text().strip().removeprefix("MDASH_USER=")
+    commands = re.findall("^ExecStart=(.+)$", guide.code("unit mdash-backup.service"), re.MULTILINE)
+    for command in commands:
+        command = command.replace("/usr/local/bin/", "").replace("/var/lib/mdash-backups", str(folder))
+        run(command.replace("$$", "$").replace("%%", "%"), env=env)
+    (backup,) = folder.iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl", backup.name)
+    assert b'"end":true' in backup.read_bytes().splitlines()[-1]
 
 
 def test_health_is_asked_for_as_the_page_says(page, run, served):
@@ -140,7 +225,7 @@ def test_the_lines_of_a_log_are_as_the_page_says(page):
 
 def test_the_lines_of_failed_logins_are_as_the_page_says(page, login_lines):
     """But for the time."""
-    shown = page("docs/how_to_guides/run_the_server.md").code("login log").splitlines()
+    shown = page("docs/how_to_guides/behind_a_proxy.md").code("login log").splitlines()
     assert [line.partition(" ")[2] for line in login_lines[:3]] == [line.partition(" ")[2] for line in shown]
     assert all(re.match(r"\d{4}-\d\d-\d\dT[0-9:.]+Z ", line) for line in [*login_lines, *shown])
 
@@ -148,7 +233,7 @@ def test_the_lines_of_failed_logins_are_as_the_page_says(page, login_lines):
 @pytest.mark.parametrize("prefix", ["", "Jan 02 03:04:05 host mdash[42]: "])
 def test_the_filter_for_fail2ban(page, login_lines, tmp_path, prefix):
     """It finds the address of each failed login, in a file and in the journal's form, and no forged one."""
-    code = page("docs/how_to_guides/run_the_server.md").code("fail2ban filter")
+    code = page("docs/how_to_guides/behind_a_proxy.md").code("fail2ban filter")
     lines = [prefix + line for line in login_lines]
     parser = configparser.RawConfigParser()
     parser.read_string(code)
@@ -188,7 +273,15 @@ def test_every_variable_is_read(page):
     """By the server, or by the file for Caddy."""
     read = {option.envvar for option in cli.get_command(click.Context(cli), "serve").params}
     read |= set(re.findall(r"\{\$(MDASH_\w+)", (ROOT / "deploy/Caddyfile").read_text(encoding="utf-8")))
-    assert set(re.findall(r"MDASH_\w+", page("docs/how_to_guides/run_the_server.md").text)) <= read
+    read |= {"MDASH_SERVER", "MDASH_USER", "MDASH_CAFILE"}  # by commands that talk to a server
+    for name in (
+        "run_the_server",
+        "deploy_with_systemd",
+        "deploy_with_containers",
+        "behind_a_proxy",
+        "keep_it_running",
+    ):
+        assert set(re.findall(r"MDASH_\w+", page(f"docs/how_to_guides/{name}.md").text)) <= read, name
 
 
 def test_every_kind_of_storage_is_named(page):
@@ -201,7 +294,7 @@ def test_every_kind_of_storage_is_named(page):
 def test_a_backup_goes_into_another_storage(page, mdash, start, as_admin, tmp_path, monkeypatch):
     """As the page says; the server that runs on it knows the users."""
     monkeypatch.chdir(tmp_path)
-    *commands, serve = page("docs/how_to_guides/run_the_server.md").code("backup").splitlines()
+    *commands, serve = page("docs/how_to_guides/keep_it_running.md").code("backup").splitlines()
     for command in commands:
         mdash(command.replace("/var/lib/mdash", str(tmp_path / "store")), env=as_admin)
     serve = serve.replace("/var/lib/mdash", str(tmp_path / "store"))

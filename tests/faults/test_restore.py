@@ -14,7 +14,7 @@ from kept_service import fill, seen
 from mdashcore.cli import main
 from mdashcore.testing.device import connect_device
 
-PAGE = Path(__file__).parents[2] / "docs" / "how_to_guides" / "run_the_server.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how_to_guides" / "keep_it_running.md"
 
 WAY = ["memory", "sqlite", "sqlite", "file", "file", "redis", "redis", "sqlite", "redis", "file", "sqlite"]
 """Each kind follows each, itself too; nothing can be restored into `memory://`, which ends with its process."""

@@ -38,7 +38,7 @@ from mdashcore.trio.node import NodeSettings
 from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
 
 ROOT = Path(__file__).parents[2]
-GUIDE = ROOT / "docs/how_to_guides/run_the_server.md"
+GUIDE = ROOT / "docs/how_to_guides/behind_a_proxy.md"
 
 FILES = ("nginx.conf", "Caddyfile", "haproxy.cfg")
 PROGRAMS = {"nginx.conf": "nginx", "Caddyfile": "caddy", "haproxy.cfg": "haproxy"}

@@ -55,7 +55,7 @@ async def check_readiness() -> Response:
 
 @routes.get("/healthz", access=Access.PUBLIC, answers={200: HealthDocument, 503: HealthDocument})
 async def check_health() -> Response:
-    """Report whether the server and its storage work, for load balancers and service managers."""
+    """Report whether the server and its storage work, for monitors. For load balancers there is `/readyz`."""
     if not await service().health.store_works():
         return answer({"status": "storage unavailable", **errors.body(StorageError())}, 503)
     document: HealthDocument = {"status": "ok"}
