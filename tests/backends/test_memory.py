@@ -53,12 +53,12 @@ async def every(items: AsyncIterator[Any]) -> list[Any]:
 
 @on_both_loops
 async def test_found_by_its_url(backend: Backend) -> None:
-    """`memory://` opens a backend with the four stores, and promises only never to wait."""
+    """`memory://` opens a backend with the four stores, never waits, and writes a document and an entry in one step."""
     assert isinstance(backend.documents, storage.DocumentStore)
     assert isinstance(backend.logs, storage.LogStore)
     assert isinstance(backend.blobs, storage.BlobStore)
     assert isinstance(backend.bus, storage.MessageBus)
-    assert backend.capabilities == {storage.INSTANT, storage.ORDERED}
+    assert backend.capabilities == {storage.ATOMIC, storage.INSTANT, storage.ORDERED}
 
 
 @on_both_loops

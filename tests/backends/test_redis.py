@@ -21,7 +21,7 @@ from mdash_backends import _redis_stores
 from mdash_backends import redis as module
 from mdash_backends._redis_client import slot_of
 from mdashcore._errors import InvalidInput, NotFound, StorageError, TooLarge
-from mdashcore.storage import DURABLE, ORDERED, SHARED, Backend, Document, LogEntry, open_backend
+from mdashcore.storage import ATOMIC, DURABLE, ORDERED, SHARED, Backend, Document, LogEntry, open_backend
 from mdashcore.testing import BackendSuite
 from mdashcore.testing._suite import ODD_KEYS
 
@@ -111,11 +111,11 @@ def test_what_it_can(redis_server: Any, durable_redis: Any, run: Run) -> None:
 
     async def test() -> None:
         async with open_backend(f"{redis_server.url}?prefix=a") as backend:
-            assert backend.capabilities == {SHARED, ORDERED}
+            assert backend.capabilities == {SHARED, ORDERED, ATOMIC}
         async with open_backend(f"{durable_redis.url}?durable=1") as backend:
-            assert backend.capabilities == {SHARED, DURABLE, ORDERED}
+            assert backend.capabilities == {SHARED, DURABLE, ORDERED, ATOMIC}
         async with open_backend(f"{durable_redis.url}?durable=0") as backend:
-            assert backend.capabilities == {SHARED, ORDERED}
+            assert backend.capabilities == {SHARED, ORDERED, ATOMIC}
 
     run(test)
 

@@ -19,7 +19,7 @@ from mdash_backends._sqlite_engine import open_engine
 from mdash_backends._sqlite_writes import MAX_INTEGER, Append, Delete, Put, PutWithEntry, Trim, WriteSql, with_rows
 from mdash_backends.sqlite import ReadSql, SqliteDocuments
 from mdashcore._errors import InvalidInput, StorageError, TooLarge, VersionConflict
-from mdashcore.storage import DURABLE, ORDERED, Backend, Document, LogEntry, open_backend
+from mdashcore.storage import ATOMIC, DURABLE, ORDERED, Backend, Document, LogEntry, open_backend
 from mdashcore.testing import BackendSuite
 
 LOOPS = pytest.mark.parametrize("loop", ["trio", "asyncio"])
@@ -108,7 +108,7 @@ async def chunks(data: bytes) -> AsyncIterator[bytes]:
 async def test_what_is_in_the_folder(folder: Path) -> None:
     """A missing folder is made; it holds a database, blobs as files, and the lock."""
     async with opened(folder / "a" / "b") as backend:
-        assert backend.capabilities == {DURABLE, ORDERED}
+        assert backend.capabilities == {ATOMIC, DURABLE, ORDERED}
         await backend.blobs.put("fw", chunks(b"image"))
         assert {"mdash.db", "blobs", "lock"} <= {path.name for path in (folder / "a" / "b").iterdir()}
     assert [path.read_bytes() for path in (folder / "a" / "b" / "blobs").iterdir() if path.is_file()] == [b"image"]
