@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
+from urllib.parse import urlsplit
 
+import httpx
+import pytest
 import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdashcore.server.config import ServerConfig
 from mdashcore.server.http.connection import HttpConnection
-from mdashcore.server.http.connections import Connections
+from mdashcore.server.http.connections import ACCOUNT_SHARE, Connections
+from mdashcore.server.run import open_server
+from mdashcore.server.service import ServiceSettings
+from mdashcore.testing.device import PATIENCE
 from mdashcore.trio.transport.readiness import Inflow
 
 
@@ -18,10 +25,18 @@ def connection(account: str | None) -> HttpConnection:
     """An idle connection that waits for its client; a stranger's without an account."""
     stream, _ = trio.testing.memory_stream_pair()
     made = HttpConnection(stream, Inflow(stream, 2**16), trio.CancelScope())
-    made.answered_at = -10.0  # long quiet, at the times below
+    made.quiet_since = -10.0  # long quiet, at the times below
     if account is not None:
         made.identify(account)
     return made
+
+
+def leave(connections: Connections, ended: list[HttpConnection]) -> None:
+    """Do as the tasks of connections do that have been ended."""
+    for one in ended:
+        if one.scope.cancel_called:
+            with connections.member(one):
+                pass
 
 
 @given(strangers=st.integers(1, 40), known=st.integers(1, 5), times=st.integers(1, 10))
@@ -52,29 +67,116 @@ def test_known_clients_stay_until_ended_strangers_have_gone(strangers: int, know
     trio.run(run)
 
 
-async def test_without_any_there_is_no_room() -> None:
-    """A client at work, of an account without more than half of the connections, does not end."""
-    connections = Connections()
-    with connections.member(connection("a")), connections.member(connection("b")):
-        assert not connections.make_room(0.0)
-
-
-async def test_a_newcomer_goes_last_of_the_strangers() -> None:
-    """It has had no time to send its request; strangers that take no answer are there for longer."""
+async def test_clients_that_have_just_come_do_not_pay_for_an_account_with_very_many_requests() -> None:
+    """Connections of that account end, until it has its share and nothing more."""
     connections = Connections()
     with ExitStack() as members:
-        deaf = [connection(None) for _ in range(3)]
-        newcomer = connection(None)
-        for one in (*deaf, newcomer):
+        many = [connection("many") for _ in range(ACCOUNT_SHARE + 3)]
+        newcomers = [connection(None) for _ in range(3)]
+        for one in (*many, *newcomers):
             members.enter_context(connections.member(one))
-            one.answered_at = -0.5 if one in deaf else 0.0
-        with newcomer.waiting():
-            for _ in deaf:
-                assert connections.make_room(0.0)
-                assert not newcomer.scope.cancel_called
-            assert all(one.scope.cancel_called for one in deaf)
+        for one in newcomers:
+            one.quiet_since = 0.0
+        for number in range(1, 4):
             assert connections.make_room(0.0)
-            assert newcomer.scope.cancel_called
+            assert sum(one.scope.cancel_called for one in many) == number
+            leave(connections, many)
+        assert not any(one.scope.cancel_called for one in newcomers)
+
+
+@pytest.mark.parametrize("number", [1, ACCOUNT_SHARE, ACCOUNT_SHARE + 1])
+async def test_connections_at_work_end_beyond_the_share_of_an_account(number: int) -> None:
+    """One connection ends of the account that has the most, if it has more than its share; else there is no room."""
+    connections = Connections()
+    with ExitStack() as members:
+        many, other = [connection("many") for _ in range(number)], connection("other")
+        for one in (*many, other):
+            members.enter_context(connections.member(one))
+        assert connections.make_room(0.0) == (number > ACCOUNT_SHARE)
+        assert sum(one.scope.cancel_called for one in many) == (number > ACCOUNT_SHARE)
+        assert not other.scope.cancel_called
+
+
+class Crowd(ExitStack):
+    """Connections of which room is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections = Connections()
+
+    def add(self, *, quiet: float, used: bool = False, waiting: bool = True, network: str = "a") -> HttpConnection:
+        """Add a stranger that has been quiet for so many seconds."""
+        stranger = connection(None)
+        stranger.quiet_since, stranger.used, stranger.waits_for_client = -quiet, used, waiting
+        stranger._network = network
+        self.enter_context(self.connections.member(stranger))
+        return stranger
+
+    def make_room(self, *, spare_unread: bool = True) -> bool:
+        """Ask for room."""
+        return self.connections.make_room(0.0, spare_unread=spare_unread)
+
+    def end(self, number: int, *others: HttpConnection, of: list[HttpConnection]) -> None:
+        """Make room until so many have ended; none of the others may end before."""
+        while sum(one.scope.cancel_called for one in of) < number:
+            assert self.make_room()
+            assert not any(one.scope.cancel_called for one in others)
+
+
+@given(
+    crowd=st.lists(st.floats(0, 0.99), min_size=2, max_size=40),
+    newcomer=st.floats(0, 0.99),
+    used=st.booleans(),
+    waiting=st.booleans(),
+    network=st.sampled_from("ab"),
+)
+def test_a_crowd_pays_for_itself(crowd: list[float], newcomer: float, used: bool, waiting: bool, network: str) -> None:
+    """A client whose first request has not come yet, or waits for the server, outlives strangers that are answered all
+    the time; a browser between the page and its login outlives strangers that say nothing; and a client of another
+    network outlives both. That holds until the crowd is as small as those it would harm."""
+
+    async def run() -> None:
+        with Crowd() as members:
+            many = [members.add(quiet=quiet, used=used, waiting=waiting) for quiet in crowd]
+            client = members.add(quiet=newcomer, used=used if network == "b" else not used, network=network)
+            members.end(len(many) - 1, client, of=many)
+
+    trio.run(run)
+
+
+async def test_of_one_crowd_the_last_to_come_stays() -> None:
+    """It has had no time to send its request; strangers that take no answer are there for longer."""
+    with Crowd() as members:
+        deaf = [members.add(quiet=0.5, waiting=False) for _ in range(3)]
+        members.end(3, members.add(quiet=0.0), of=deaf)
+
+
+async def test_the_time_in_which_a_request_waits_for_its_turn_is_not_the_clients(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The server is busy with others then. After it, the client's time goes on."""
+    stranger = connection(None)
+    stranger.quiet_since = trio.current_time()
+    await trio.sleep(0.25)
+    with stranger.queued():
+        await trio.sleep(10)
+        assert stranger.quiet_time(trio.current_time()) == pytest.approx(0.25)
+    await trio.sleep(0.5)
+    assert stranger.quiet_time(trio.current_time()) == pytest.approx(0.75)
+
+
+async def test_bytes_that_the_server_has_not_read_yet_are_no_silence() -> None:
+    """Of two clients that seem quiet for ever, the one ends that has sent nothing, the other only where it has to."""
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs, Crowd() as members:
+        late, silent = members.add(quiet=100.0), members.add(quiet=10.0)
+        late.stream = trio.SocketStream(ours)
+        await theirs.send(b"GET")
+        members.end(1, late, of=[silent])
+        leave(members.connections, [silent])
+        assert not members.make_room()
+        assert members.make_room(spare_unread=False)
+        assert late.scope.cancel_called
 
 
 async def test_a_known_client_stays_one_while_its_next_request_is_checked() -> None:
@@ -90,19 +192,51 @@ async def test_a_known_client_stays_one_while_its_next_request_is_checked() -> N
             assert (stranger.scope.cancel_called, client.scope.cancel_called) == (True, False)
 
 
-async def test_a_newcomer_is_not_ended_for_an_account_that_leaves_its_requests_unfinished() -> None:
-    """Of an account with more than half of the connections one ends that has not sent its first request whole; those of
-    its connections on which a request was answered stay."""
+async def test_a_client_that_has_just_come_does_not_pay_for_an_account_that_leaves_its_requests_unfinished() -> None:
+    """Connections of that account end on which its first request has not come whole; those stay on which a request was
+    answered."""
     connections = Connections()
     with ExitStack() as members:
-        unfinished, idle = connection("mallory"), connection("mallory")
+        unfinished, idle = [connection("mallory") for _ in range(3)], connection("mallory")
         idle.used = True
         newcomer = connection(None)
-        newcomer.answered_at = 0.0
-        for one in (unfinished, idle, newcomer):
+        newcomer.quiet_since = 0.0
+        for one in (*unfinished, idle, newcomer):
             members.enter_context(connections.member(one))
             members.enter_context(one.waiting())
-        assert connections.make_room(0.0)
-        assert [one.scope.cancel_called for one in (unfinished, idle, newcomer)] == [True, False, False]
-        assert connections.make_room(0.0)
-        assert [one.scope.cancel_called for one in (unfinished, idle, newcomer)] == [True, False, True]
+        for number in (1, 2):
+            assert connections.make_room(0.0)
+            assert sum(one.scope.cancel_called for one in unfinished) == number
+            leave(connections, unfinished)
+        assert not idle.scope.cancel_called
+        assert not newcomer.scope.cancel_called
+
+
+async def test_beyond_the_maximum_those_that_wait_for_a_request_end(caplog: pytest.LogCaptureFixture) -> None:
+    """With descriptors for many more: strangers that say nothing end, the next client is served, one line is logged."""
+    config = ServerConfig(bind="127.0.0.1:0", store="memory://")
+    async with (
+        open_server(config, settings=ServiceSettings(max_connections=8)) as server,
+        AsyncExitStack() as strangers,
+    ):
+        host, port = urlsplit(server.url).hostname or "", urlsplit(server.url).port or 0
+        ended = trio.Semaphore(0)
+
+        async def say_nothing(stream: trio.SocketStream) -> None:
+            assert not await stream.receive_some()
+            ended.release()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                stream = await strangers.enter_async_context(await trio.open_tcp_stream(host, port))
+                nursery.start_soon(say_nothing, stream)
+            async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
+                assert (await client.get("/healthz")).status_code == 200
+                with trio.fail_after(PATIENCE):
+                    for _ in range(20 + 1 - 8):
+                        await ended.acquire()
+                assert (await client.get("/healthz")).status_code == 200
+            nursery.cancel_scope.cancel()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "no more connections (max_connections): those that wait for a request are closed"
+    ]

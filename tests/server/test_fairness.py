@@ -65,6 +65,14 @@ async def test_invented_keys_do_not_multiply_a_client(turns):
     assert set(turns.owners) == {("client", "203.0.113.7")}
 
 
+async def test_the_addresses_of_a_network_are_one_client(turns):
+    """A customer of a provider has 2**64 IPv6 addresses."""
+    app = FairApp(authenticated)
+    await ask(app, address="2001:db8::1")
+    await ask(app, address="2001:db8::ffff:2")
+    assert set(turns.owners) == {("client", "2001:db8::/64")}
+
+
 async def test_what_is_remembered_is_bounded(turns, monkeypatch):
     """The proof that was used last stays."""
     monkeypatch.setattr(fairness, "MAX_PROOFS", 2)

@@ -14,6 +14,7 @@ __all__ = [
     "NO_SOCKET",
     "ON_KNOWN",
     "PAGE_HEADER",
+    "QUEUED",
     "ROOT_PATH",
     "App",
     "BodyTimeout",
@@ -56,6 +57,9 @@ PAGE_HEADER: Final = b"x-requested-with"
 
 ON_KNOWN: Final = "mdashcore.on_known"
 """In a scope: a function that is called with the account that has sent the request, as soon as it is authenticated."""
+
+QUEUED: Final = "mdashcore.queued"
+"""In a scope: a function that opens a context in which the request waits for its turn."""
 
 NO_SOCKET: Final = "a WebSocket is expected at api/v2/rpc and api/v2/notify only"
 

@@ -100,6 +100,9 @@ class ServerConfig:
     max_bodies: int = ServiceSettings().max_bodies
     """Bytes of request bodies in memory at the same time, of all clients, above 0. Firmware images do not count."""
 
+    max_connections: int = ServiceSettings().max_connections
+    """Connections that are no WebSockets, at the same time, above 0."""
+
     max_answer: int = attrs.field(default=NodeSettings().max_answer, validator=whole(1, MAX_SKIPPED))
     """Bytes of a device's answer to a call, up to 16 MiB. Each connection may hold one answer in memory."""
 

@@ -24,6 +24,7 @@ from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.root_path import Elsewhere, RootPath
+from mdashcore.server.http.tls import release
 from mdashcore.server.immediate import ImmediateLane, ImmediateLink
 from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
@@ -93,7 +94,11 @@ class Gateway:
         async with trio.open_nursery() as guards:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
-                    acceptor = Acceptor(self.handle, lambda: self._connections.make_room(trio.current_time()))
+                    acceptor = Acceptor(
+                        self.handle,
+                        lambda spare: self._connections.make_room(trio.current_time(), spare_unread=spare),
+                        lambda: len(self._connections) >= self._service.settings.max_connections,
+                    )
                     for listener in listeners:
                         accepting.start_soon(acceptor.run, listener, connections)
                     task_status.started()
@@ -126,7 +131,10 @@ class Gateway:
         finally:
             self._streams.discard(stream)
             inflow.close()
-            await close_now(stream)
+            try:
+                await close_now(stream)
+            finally:
+                release(stream)
 
     async def _serve_http(self, stream: trio.abc.Stream, inflow: Inflow) -> Socket | None:
         """Answer plain requests in the fast lane. Pass any other request, with the bytes that follow, to its handler.

@@ -186,7 +186,15 @@ async def _make_users(service: Service, users: Sequence[User]) -> None:
 
 
 def _settings(config: ServerConfig) -> ServiceSettings:
-    names = ("max_image", "max_bodies", "trusted_proxies", "forwarded_header", "root_path", "hsts_max_age")
+    names = (
+        "max_image",
+        "max_bodies",
+        "max_connections",
+        "trusted_proxies",
+        "forwarded_header",
+        "root_path",
+        "hsts_max_age",
+    )
     return ServiceSettings(**{name: getattr(config, name) for name in names})
 
 

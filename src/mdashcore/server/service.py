@@ -45,6 +45,10 @@ class ServiceSettings:
     """Bytes of an uploaded firmware image. An image is streamed, so the bound protects the store's disk, not the
     memory."""
 
+    max_connections: int = 4096
+    """Connections that are no WebSockets, at the same time. Half a TLS handshake takes 80 KB, so strangers take 330 MB
+    at most. Beyond them those end that wait for a request."""
+
     max_uploads: int = 32
     """Uploads at the same time, of all accounts. `AccountLimits` bounds the uploads of one account."""
 

@@ -1,4 +1,4 @@
-"""Accepts connections, also when the process has not enough file descriptors for all of them."""
+"""Accepts connections, also when there are more of them than the process has file descriptors or memory for."""
 
 from __future__ import annotations
 
@@ -34,12 +34,20 @@ class Acceptor:
 
     Args:
         handle: serves a connection.
-        make_room: ends some connections that have nothing to do. Returns `False` if there are none.
+        make_room: ends some connections that have nothing to do. Returns `False` if there are none. Its argument says
+            whether those are spared whose bytes the server has not read yet.
+        is_full: returns whether there are as many connections as the memory is meant for.
     """
 
-    def __init__(self, handle: Callable[[trio.abc.Stream], Awaitable[None]], make_room: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        handle: Callable[[trio.abc.Stream], Awaitable[None]],
+        make_room: Callable[[bool], bool],
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._handle = handle
         self._make_room = make_room
+        self._is_full = is_full
         self._logged_at = -inf
 
     async def run(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
@@ -51,23 +59,29 @@ class Acceptor:
                 except OSError as exc:
                     if exc.errno not in _EXHAUSTED:
                         raise
-                    self._log_exhausted(str(exc))
-                    self._make_room()
+                    self._log_shortage(f"no file descriptors for more connections ({exc})")
+                    self._make_room(False)
                     await trio.sleep(RETRY_ACCEPT)
                     continue
                 if _is_of_the_last(stream):
-                    self._log_exhausted("the limit of this process is near")
-                    if not self._make_room():
+                    self._log_shortage("no file descriptors for more connections (the limit of this process is near)")
+                elif self._is_full():
+                    self._log_shortage("no more connections (max_connections)")
+                else:
+                    connections.start_soon(self._handle, stream)
+                    continue
+                if not self._make_room(True):
+                    await trio.sleep(RETRY_ACCEPT)  # in which the server reads what has come
+                    if not self._make_room(False):
                         await close_now(stream)
-                        await trio.sleep(RETRY_ACCEPT)
                         continue
                 connections.start_soon(self._handle, stream)
 
-    def _log_exhausted(self, words: str) -> None:
+    def _log_shortage(self, words: str) -> None:
         now = trio.current_time()
         if now >= self._logged_at + LOG_INTERVAL:
             self._logged_at = now
-            _log.error("no file descriptors for more connections (%s): those that wait for a request are closed", words)
+            _log.error("%s: those that wait for a request are closed", words)
 
 
 def _is_of_the_last(stream: trio.abc.Stream) -> bool:

@@ -11,6 +11,8 @@ import attrs
 import trio
 
 from mdashcore.server.asgi import LINGER_TIME
+from mdashcore.server.auth.login_queue import network_of
+from mdashcore.server.http.forwarded import peer_of
 from mdashcore.server.http.hangup import transport_of
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.stream import SEND_TIMEOUT, write_now
@@ -34,8 +36,9 @@ class HttpConnection:
     inflow: Inflow
     scope: trio.CancelScope
     """The scope of all work for the connection, until it becomes a WebSocket. Its deadline moves with each wait."""
-    answered_at: float = attrs.field(init=False, factory=trio.current_time)
-    """When bytes were last sent to the client, or the connection was accepted, on Trio's clock."""
+    quiet_since: float = attrs.field(init=False, factory=trio.current_time)
+    """When bytes were last sent to the client, or the connection was accepted, on Trio's clock. The time in which a
+    request waits for its turn is added: it is not the client's."""
     used: bool = attrs.field(init=False, default=False)
     """Whether a request was answered on the connection. Such a connection may be idle for longer."""
     waits_for_client: bool = attrs.field(init=False, default=False)
@@ -49,6 +52,21 @@ class HttpConnection:
 
     known: bool = attrs.field(init=False, default=False)
     """Whether a request on the connection was authenticated: the next one is not yet, when it comes."""
+    _network: str | None = attrs.field(init=False, default=None)
+    _queued_at: float | None = attrs.field(init=False, default=None)
+
+    @property
+    def network(self) -> str:
+        """The network of the client, as `network_of` returns it."""
+        if self._network is None:
+            self._network = network_of(peer_of(self.stream))
+        return self._network
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the client has sent what the server has not read yet: the server is late, not the client."""
+        transport = transport_of(self.stream)
+        return transport is not None and transport.socket.fileno() >= 0 and transport.socket.is_readable()
 
     @property
     def is_stranger(self) -> bool:
@@ -68,6 +86,20 @@ class HttpConnection:
     def identify(self, account: str) -> None:
         """Record the account that has sent the present request."""
         self.owner = account
+
+    def quiet_time(self, now: float) -> float:
+        """Return the seconds for which the client has got nothing, without those in which it waited for its turn."""
+        return (now if self._queued_at is None else self._queued_at) - self.quiet_since
+
+    @contextmanager
+    def queued(self) -> Iterator[None]:
+        """Mark the context as waiting for a turn, because the server is busy with other requests."""
+        self._queued_at = trio.current_time()
+        try:
+            yield
+        finally:
+            self.quiet_since += trio.current_time() - self._queued_at
+            self._queued_at = None
 
     def cancel(self) -> None:
         """End the connection, whatever is under way on it."""
@@ -92,7 +124,7 @@ class HttpConnection:
 
     def send_nowait(self, data: bytes) -> bytes:
         """Send without waiting. Returns the bytes that the kernel did not accept, for `send_rest`."""
-        self.answered_at = trio.current_time()
+        self.quiet_since = trio.current_time()
         if not self.used:
             self.used = True
             self.set_unread_timeout(SEND_TIMEOUT)
@@ -104,6 +136,7 @@ class HttpConnection:
         for start in range(0, len(view), SEND_PIECE):
             with trio.fail_after(SEND_TIMEOUT):
                 await self.stream.send_all(view[start : start + SEND_PIECE])
+            self.quiet_since = trio.current_time()
 
     async def send(self, data: bytes) -> None:
         """Send all bytes. Raises `trio.TooSlowError` if the client does not read."""

@@ -1,29 +1,40 @@
-"""The connections that carry requests, and the choice of those that end when file descriptors are short.
+"""The connections that carry requests, and the choice of those that end when there is no room for another.
 
 A stranger, a client that is not authenticated, can have a connection wait in many ways: in the TLS handshake, in the
 middle of a head or of a body, between two requests, for the check of a password, for refused bytes to be discarded. In
 each of these states the connection can be ended, so that strangers do not keep other clients out. The connection of a
-known client is ended after all strangers', and only while the server waits for the client. WebSockets do not belong to
-these connections: their clients are known, and counted by account.
+known client is ended after all strangers', and only while the server waits for the client, unless its account has very
+many. WebSockets do not belong to these connections: their clients are known, and counted by account.
+
+The time in which the server is late does not count against a client: a request that waits for its turn, or bytes that
+have come and are not read yet.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from itertools import islice
+from typing import Final, TypeAlias
 
 from mdashcore.server.http.connection import HttpConnection
 
 __all__ = ["Connections"]
 
-ENDED_TOGETHER: Final = 16  # connections ended together when file descriptors are short: finding them takes a while
+ENDED_TOGETHER: Final = 16  # connections ended together when there is no room: finding them takes a while
 
-FIRST_WORDS: Final = 0.2  # seconds that a client needs, which has just connected, to send its request
+CROWD_PART: Final = 256  # of a crowd of which none is quiet one part of this many ends, at least one connection
 
 QUIET_TIME: Final = 1.0  # seconds without an answer after which a client counts as idle: it had time to send again
+
+ACCOUNT_SHARE: Final = 64  # connections at work of which an account loses none: ten browsers have as many
+
+MAX_CHECKED: Final = 4 * ENDED_TOGETHER  # connections that are checked for unread bytes, with a system call each
+
+
+_Key: TypeAlias = Callable[[HttpConnection], tuple[bool, float] | float]
 
 
 class Connections:
@@ -46,38 +57,75 @@ class Connections:
             self._all.discard(connection)
             self._leaving.discard(connection)
 
-    def make_room(self, now: float) -> bool:
-        """End the connections that were answered the longest ago. Returns `False` if there is none that may be ended.
+    def make_room(self, now: float, *, spare_unread: bool = True) -> bool:
+        """End the connections that the first rule finds which finds any. Returns `False` if none finds any.
 
-        Strangers that the server waits for end first, then strangers that wait for the server. If no stranger was quiet
-        for `QUIET_TIME`, one ends anyway. It has not just come, if there is another, or if one account has more than
-        half of the connections: then one of that account ends on which no request was answered yet. Without any
-        stranger, known clients that are quiet end; and if all are at work, one of the account that has more than half
-        of the connections. An ended connection keeps its descriptor until its task has run: no known client ends before
-        that, as the room may be enough.
+        1. Strangers that are quiet for `QUIET_TIME`: first those that the server waits for, then those quiet the longest.
+        2. Without strangers: known clients that the server waits for, and that are quiet for `QUIET_TIME`.
+        3. The oldest connections of the largest crowd, see `_crowd`.
+
+        An ended connection keeps its descriptor until its task has run. Until then no known client ends, as the room
+        may be enough.
+
+        Args:
+            spare_unread: whether no connection ends whose bytes the server has not read yet. The server is late then,
+                not the client; the caller should let it read before it asks without this.
         """
         strangers = [each for each in self._all if each.is_stranger]
-        quiet = [each for each in strangers if each.answered_at <= now - QUIET_TIME]
-        settled = [each for each in strangers if each.answered_at <= now - FIRST_WORDS]
-        ended = heapq.nsmallest(ENDED_TOGETHER, quiet, key=_rank) or heapq.nsmallest(1, settled, key=_rank)
-        if not ended and strangers:
-            unanswered = [each for each in self._of_most() if each.waits_for_client and not each.used]
-            ended = heapq.nsmallest(1, unanswered or strangers, key=_rank)
-        if not ended and not self._leaving:
-            idle = [each for each in self._all if each.waits_for_client and each.answered_at <= now - QUIET_TIME]
-            ended = heapq.nsmallest(ENDED_TOGETHER, idle, key=_rank) or heapq.nsmallest(1, self._of_most(), key=_rank)
+        known = [each for each in self._all if each.known and each.waits_for_client and not self._leaving]
+        quiet = [each for each in strangers or known if each.quiet_time(now) >= QUIET_TIME]
+        ended = _first(quiet, ENDED_TOGETHER, _patience, spare_unread)
+        if not ended:
+            crowd = self._crowd(strangers)
+            ended = _first(crowd, min(ENDED_TOGETHER, 1 + len(crowd) // CROWD_PART), _age, spare_unread)
         for connection in ended:
             self._all.discard(connection)
             self._leaving.add(connection)
             connection.cancel()
         return bool(self._leaving)
 
-    def _of_most(self) -> list[HttpConnection]:
-        """Return the connections of the account that has more than half of all; none if there is no such account."""
-        counts = Counter(each.owner for each in self._all)
-        owner, number = next(iter(counts.most_common(1)), (None, 0))
-        return [each for each in self._all if each.owner == owner] if number > len(self._all) / 2 else []
+    def _crowd(self, strangers: Sequence[HttpConnection]) -> Sequence[HttpConnection]:
+        """Return the largest crowd, which has to make room although none of its clients is quiet.
+
+        A crowd are the strangers of one network that were answered before, those that were not, one account's clients
+        that leave their first request unfinished, or all those of an account with more than `ACCOUNT_SHARE`. So a
+        client that has just come does not pay for strangers that are answered all the time, nor for an account that has
+        very many requests, and a browser before its login does not pay for strangers that say nothing.
+        """
+        most = _largest((each for each in self._all if each.owner is not None), _group)
+        unfinished = [each for each in self._all if each.known and each.waits_for_client and not each.used]
+        crowd = _largest({*strangers, *unfinished, *(most if len(most) > ACCOUNT_SHARE else ())}, _group)
+        return [] if self._leaving and any(each.known for each in crowd) else crowd
 
 
-def _rank(connection: HttpConnection) -> tuple[bool, float]:
-    return not connection.waits_for_client, connection.answered_at
+def _first(connections: Iterable[HttpConnection], number: int, key: _Key, spare_unread: bool) -> list[HttpConnection]:
+    """Return the first connections by a key, without those that have bytes for the server to read if these are spared.
+
+    A connection whose request is being answered has no right to be spared: its next request is in the bytes.
+    """
+    first = heapq.nsmallest(MAX_CHECKED if spare_unread else number, connections, key=key)
+    spared = (each for each in first if not (spare_unread and each.waits_for_client and each.is_unread))
+    return list(islice(spared, number))
+
+
+def _largest(
+    connections: Iterable[HttpConnection], group: Callable[[HttpConnection], Hashable]
+) -> Sequence[HttpConnection]:
+    """Return the connections of the group that has the most."""
+    groups = [(each, group(each)) for each in connections]
+    largest = Counter(name for _, name in groups).most_common(1)
+    return [each for each, name in groups if name == largest[0][0]]  # without connections there are no groups
+
+
+def _group(connection: HttpConnection) -> Hashable:
+    return (connection.network, connection.used) if connection.is_stranger else connection.owner
+
+
+def _patience(connection: HttpConnection) -> tuple[bool, float]:
+    """Order connections: the server waits for the first ones, and for the longest time."""
+    return not connection.waits_for_client, connection.quiet_since
+
+
+def _age(connection: HttpConnection) -> float:
+    """Order connections by their last answer, or by when they were accepted."""
+    return connection.quiet_since

@@ -5,8 +5,8 @@ all of them begun in the same turn of the loop, and every device call would wait
 
 The account of a request is known only after the request has begun. So each proof (a key, a cookie, a password) that was
 accepted is remembered with its account, and gets that account's turns: an account with a thousand keys has no more
-turns than one with a single key. A request with any other proof gets the turn of its client's address, so that invented
-keys earn no more turns.
+turns than one with a single key. A request with any other proof gets the turn of its client's address (of IPv6 the
+/64), so that invented keys earn no more turns.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from typing import Final, TypeAlias
 
-from mdashcore.server.asgi import ON_KNOWN, App, Receive, Scope, Send, header
+from mdashcore.server.asgi import ON_KNOWN, QUEUED, App, Receive, Scope, Send, header
+from mdashcore.server.auth.login_queue import network_of
 from mdashcore.trio.turns import Turn
 
 __all__ = ["FairApp"]
@@ -36,7 +38,8 @@ class FairApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             digest = _digest(scope)
-            await Turn(self._owner(scope, digest)).give_way()
+            with scope.get(QUEUED, nullcontext)():
+                await Turn(self._owner(scope, digest)).give_way()
             if digest is not None:
                 scope = {**scope, ON_KNOWN: self._remember(digest, scope)}
         await self.inner(scope, receive, send)
@@ -44,7 +47,7 @@ class FairApp:
     def _owner(self, scope: Scope, digest: bytes | None) -> Hashable:
         if digest is not None and (account := self._accounts.get(digest)) is not None:
             return account
-        return "client", str((scope.get("client") or ("",))[0])
+        return "client", network_of(str((scope.get("client") or ("",))[0]))
 
     def _remember(self, digest: bytes, scope: Scope) -> OnKnown:
         outer: OnKnown | None = scope.get(ON_KNOWN)

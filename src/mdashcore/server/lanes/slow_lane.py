@@ -27,7 +27,7 @@ from hypercorn.utils import parse_socket_addr
 
 from mdashcore import _json
 from mdashcore.server import errors
-from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, App, Scope, Send
+from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, QUEUED, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.http.request_head import is_host
@@ -99,6 +99,8 @@ class SlowLane:
             except Exception:
                 if not exchange.lost:
                     _log.exception("a request failed")
+            finally:
+                del exchange.asgi_send  # it refers to the exchange: the cycle would keep the connection's memory
             outcome = await exchange.finish()
         return (b"", Next.END) if hangup.gone else outcome
 
@@ -123,6 +125,7 @@ class SlowLane:
         )
         connection.owner = None  # of the last request
         exchange.asgi_scope[ON_KNOWN] = connection.identify
+        exchange.asgi_scope[QUEUED] = connection.queued
         exchange.asgi_scope[REQUEST_ID] = connection.request_id
 
 
