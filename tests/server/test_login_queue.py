@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore.server.auth import login_queue
-from mdashcore.server.auth.login_queue import HALF_LIFE, LoginQueue, Ticket, network_of
+from mdashcore.server.auth.login_queue import HALF_LIFE, LoginQueue, Ticket
+from mdashcore.server.networks import network_of
 
 
 def arrive(queue, network, name, now=0.0, *, known=False):

@@ -24,7 +24,7 @@ from mdashcore.server.http.accept import Acceptor
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.root_path import Elsewhere, RootPath
-from mdashcore.server.http.tls import release
+from mdashcore.server.http.tls import release, shake_hands
 from mdashcore.server.immediate import ImmediateLane, ImmediateLink
 from mdashcore.server.lanes.fast_lane import KEEP_ALIVE, FastLane, Next
 from mdashcore.server.lanes.slow_lane import MAX_FIELDS, MAX_HEAD, SlowLane, refusal
@@ -33,6 +33,7 @@ from mdashcore.storage import INSTANT
 from mdashcore.trio.connections.link import TRY_AGAIN_LATER, Link
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.stream import READ_SIZE, close_now
+from mdashcore.trio.turns import Turn
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 
@@ -152,7 +153,7 @@ class Gateway:
         scope, stream = connection.scope, connection.stream
         if isinstance(stream, trio.SSLStream):
             with _member(self._heads, scope), connection.waiting():
-                await stream.do_handshake()
+                await shake_hands(stream, connection.network)
         data, judge = b"", Next.READ
         while judge is not Next.END and (data := await self._read_head(connection, data)):
             connection.request_id = self._ids.begin(stream, data)
@@ -204,6 +205,7 @@ class Gateway:
             if self._lane.closing.is_set():
                 return b""
             with _member(self._heads, scope):
+                await Turn(connection.sender).give_way()  # a head comes in one piece or two, but a stranger's in any
                 data = await connection.receive()
             if not data:
                 return b""

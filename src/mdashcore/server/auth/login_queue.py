@@ -13,39 +13,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 import attrs
 
-__all__ = ["LoginQueue", "Ticket", "network_of"]
+__all__ = ["LoginQueue", "Ticket"]
 
 MAX_WAITING_LOGINS: Final = 256  # logins that wait for a turn: more than are served before clients give up
 
 HALF_LIFE: Final = 60.0  # seconds after which an attempt counts half: as long as a lock
 
 MAX_COUNTED: Final = 4096  # addresses, and names, whose attempts are counted: the ones dropped have asked least lately
-
-
-def network_of(address: str) -> str:
-    """Return the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address.
-
-    One customer of a provider gets a /64. Text that is no IP address is returned unchanged, as one network.
-
-    >>> network_of("2001:db8::1:2:3")
-    '2001:db8::/64'
-    >>> network_of("::ffff:192.0.2.7")
-    '192.0.2.7'
-    """
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(found, IPv6Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return f"{IPv6Address(int(found) >> 64 << 64)}/64"
 
 
 @attrs.frozen(eq=False)

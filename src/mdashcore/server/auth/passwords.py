@@ -26,7 +26,8 @@ from mdashcore.hub.accounts import Accounts
 from mdashcore.identity import Account
 from mdashcore.server.auth.login_failures import FAILURE_WINDOW, LOCK_TIME, LoginFailures
 from mdashcore.server.auth.login_log import LoginLog
-from mdashcore.server.auth.login_queue import LoginQueue, Ticket, network_of
+from mdashcore.server.auth.login_queue import LoginQueue, Ticket
+from mdashcore.server.networks import network_of
 
 __all__ = ["Passwords", "check_threads"]
 

@@ -54,28 +54,31 @@ class Acceptor:
         """Accept until cancelled, and serve each connection in a task of `connections`; close the listener then."""
         async with listener:
             while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as exc:
-                    if exc.errno not in _EXHAUSTED:
-                        raise
-                    self._log_shortage(f"no file descriptors for more connections ({exc})")
-                    self._make_room(False)
-                    await trio.sleep(RETRY_ACCEPT)
-                    continue
-                if _is_of_the_last(stream):
-                    self._log_shortage("no file descriptors for more connections (the limit of this process is near)")
-                elif self._is_full():
-                    self._log_shortage("no more connections (max_connections)")
-                else:
-                    connections.start_soon(self._handle, stream)
-                    continue
-                if not self._make_room(True):
-                    await trio.sleep(RETRY_ACCEPT)  # in which the server reads what has come
-                    if not self._make_room(False):
-                        await close_now(stream)
-                        continue
-                connections.start_soon(self._handle, stream)
+                await self._accept(listener, connections)
+
+    async def _accept(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
+        try:
+            stream = await listener.accept()
+        except OSError as exc:
+            if exc.errno not in _EXHAUSTED:
+                raise
+            self._log_shortage(f"no file descriptors for more connections ({exc})")
+            self._make_room(False)
+            await trio.sleep(RETRY_ACCEPT)
+            return
+        if _is_of_the_last(stream):
+            self._log_shortage("no file descriptors for more connections (the limit of this process is near)")
+        elif self._is_full():
+            self._log_shortage("no more connections (max_connections)")
+        else:
+            connections.start_soon(self._handle, stream)
+            return
+        if not self._make_room(True):
+            await trio.sleep(RETRY_ACCEPT)  # in which the server reads what has come
+            if not self._make_room(False):
+                await close_now(stream)
+                return
+        connections.start_soon(self._handle, stream)
 
     def _log_shortage(self, words: str) -> None:
         now = trio.current_time()

@@ -11,9 +11,9 @@ import attrs
 import trio
 
 from mdashcore.server.asgi import LINGER_TIME
-from mdashcore.server.auth.login_queue import network_of
 from mdashcore.server.http.forwarded import peer_of
 from mdashcore.server.http.hangup import transport_of
+from mdashcore.server.networks import network_of
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.stream import SEND_TIMEOUT, write_now
 from mdashcore.trio.turns import Turn
@@ -61,6 +61,11 @@ class HttpConnection:
         if self._network is None:
             self._network = network_of(peer_of(self.stream))
         return self._network
+
+    @property
+    def sender(self) -> Hashable:
+        """The account of the present request, or a stranger's network: owner of work before a request is known."""
+        return ("client", self.network) if self.owner is None else self.owner
 
     @property
     def is_unread(self) -> bool:

@@ -60,7 +60,8 @@ class Connections:
     def make_room(self, now: float, *, spare_unread: bool = True) -> bool:
         """End the connections that the first rule finds which finds any. Returns `False` if none finds any.
 
-        1. Strangers that are quiet for `QUIET_TIME`: first those that the server waits for, then those quiet the longest.
+        1. Strangers that are quiet for `QUIET_TIME`: first those that the server waits for, then the others; of both
+           those that are quiet the longest.
         2. Without strangers: known clients that the server waits for, and that are quiet for `QUIET_TIME`.
         3. The oldest connections of the largest crowd, see `_crowd`.
 

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from typing import Final, TypeAlias
 
 from mdashcore.server.asgi import ON_KNOWN, QUEUED, App, Receive, Scope, Send, header
-from mdashcore.server.auth.login_queue import network_of
+from mdashcore.server.networks import network_of
 from mdashcore.trio.turns import Turn
 
 __all__ = ["FairApp"]

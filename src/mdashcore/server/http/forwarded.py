@@ -19,6 +19,7 @@ import trio
 
 from mdashcore._errors import InvalidInput
 from mdashcore.server.asgi import App, Receive, Scope, Send
+from mdashcore.server.http.hangup import transport_of
 
 __all__ = ["ForwardedClient", "ProxiedApp", "Proxies", "hsts_header", "peer_of"]
 
@@ -184,8 +185,8 @@ def _proto(value: str | None, hops: int) -> str | None:
 
 def peer_of(stream: trio.abc.Stream) -> str:
     """Return the IP address at the other end of a connection; empty if it has none."""
-    transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    if not isinstance(transport, trio.SocketStream):
+    transport = transport_of(stream)
+    if transport is None:
         return ""
     try:
         name = transport.socket.getpeername()

@@ -32,6 +32,7 @@ OnEnd: TypeAlias = Callable[[bool], None]
 def transport_of(stream: trio.abc.Stream) -> trio.SocketStream | None:
     """Return the socket below a stream; `None` if it has none, such as the stream of a test."""
     transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    transport = getattr(transport, "below", transport)  # of a `HandshakeTransport`
     return transport if isinstance(transport, trio.SocketStream) else None
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import trio
 
 from mdashcore._errors import InvalidInput
+from mdashcore.trio.turns import Turn
 
-__all__ = ["Certificate", "TlsListener", "release"]
+__all__ = ["Certificate", "HandshakeTransport", "TlsListener", "release", "shake_hands"]
 
 
 class Certificate:
@@ -33,6 +34,7 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION  # older versions of OpenSSL let clients ask for it without a bound
         context.set_alpn_protocols(["http/1.1"])
         try:
             context.load_cert_chain(self._certfile, self._keyfile, password=_no_password)
@@ -51,24 +53,63 @@ def _no_password() -> str:
 def release(stream: trio.abc.Stream) -> None:
     """Let the memory of a closed stream be freed immediately: a stream with TLS refers to itself by its handshake.
 
-    Python's collector frees such a cycle only after many allocations. OpenSSL's 50 KB of each closed connection, which
-    are not counted among them, would wait for it.
+    Python frees such a cycle only after many allocations. OpenSSL's 50 KB of each closed connection, which are not
+    counted among them, would wait for that.
     """
     if isinstance(stream, trio.SSLStream):
         with suppress(AttributeError):  # no public name leads there
             del stream._handshook
 
 
-class TlsListener(trio.abc.Listener[trio.SSLStream[trio.SocketStream]]):
+class HandshakeTransport(trio.abc.Stream):
+    """The socket below TLS. During the handshake each step waits for a turn of the client's network.
+
+    A step takes up to a millisecond. Clients that send their parts of a thousand handshakes in the same moment would
+    otherwise have all of them done before any other task runs.
+    """
+
+    def __init__(self, below: trio.SocketStream) -> None:
+        self.below: trio.SocketStream = below
+        self.turn: Turn | None = None
+        """The turn of the client's network, as long as the handshake lasts."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive bytes, as `trio.SocketStream`."""
+        data = await self.below.receive_some(max_bytes)
+        if self.turn is not None and data:
+            await self.turn.give_way()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes, as `trio.SocketStream`."""
+        await self.below.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait for room, as `trio.SocketStream`."""
+        await self.below.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        await self.below.aclose()
+
+
+async def shake_hands(stream: trio.SSLStream[HandshakeTransport], network: str) -> None:
+    """Do the TLS handshake in turns of the client's network. Raises as `trio.SSLStream.do_handshake`."""
+    stream.transport_stream.turn = Turn(("client", network))
+    await stream.do_handshake()
+    stream.transport_stream.turn = None
+
+
+class TlsListener(trio.abc.Listener[trio.SSLStream[HandshakeTransport]]):
     """Accepts connections that speak TLS. The server of a connection does the handshake."""
 
     def __init__(self, listener: trio.SocketListener, certificate: Certificate) -> None:
         self._listener = listener
         self._certificate = certificate
 
-    async def accept(self) -> trio.SSLStream[trio.SocketStream]:
+    async def accept(self) -> trio.SSLStream[HandshakeTransport]:
         """Return the next connection."""
-        stream = await self._listener.accept()
+        stream = HandshakeTransport(await self._listener.accept())
         return trio.SSLStream(stream, self._certificate.context, server_side=True, https_compatible=True)
 
     async def aclose(self) -> None:

@@ -79,10 +79,14 @@ class _Slot:
         return self.outcome()
 
     def outcome(self) -> bytes:
-        """Return the result, or raise the error of the call."""
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return self._outcome
+        """Return the result, or raise the error of the call. Has to be called only once."""
+        outcome, self._outcome = self._outcome, b""
+        if not isinstance(outcome, Exception):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # the error refers to this frame
 
 
 def late(method: str, timeout: float) -> CallTimeout:
@@ -143,6 +147,14 @@ class Link:
             for event in self.connection.events():
                 if isinstance(event, ConnectionClosed):
                     self._fail_calls(event)
+            self._forget_callbacks()
+
+    def _forget_callbacks(self) -> None:
+        """Refer to nothing that refers to the link. Python would free such a cycle much later."""
+        self._on_rejected = _ignore
+        self.stream.on_control = _do_nothing
+        if self._direct is not None:
+            self._direct.on_message = _leave
 
     async def call(
         self,
@@ -313,3 +325,16 @@ class Link:
             self.stream.abort()
         finally:
             self._writing = False
+
+
+def _ignore(event: FrameRejected) -> None:
+    """Ignore a rejected frame: the link has ended."""
+
+
+def _do_nothing() -> None:
+    """Send no control frame: the link has ended."""
+
+
+def _leave(message: bytes | BrokenMessage) -> bool:
+    """Leave a message unread: the link has ended."""
+    return False

@@ -64,7 +64,6 @@ class Subscriber:
         self._wakeup = trio.Event()
         self._direct = direct_stream(stream)
         self._next: int | None = None  # the offset to be sent next, while the sender waits for it
-        stream.on_control = lambda: self._wakeup.set()
         if self._direct is not None:
             self._direct.on_message = _not_listened_to
 
@@ -94,6 +93,7 @@ class Subscriber:
         """Send notifications until the connection ends. The subscriber has to be registered for `offer` before."""
         end = await self._feed.end(self.account)
         self._cursor = end if self._cursor is None else min(self._cursor, end)
+        self.stream.on_control = lambda: self._wakeup.set()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, self._cursor)
@@ -102,6 +102,8 @@ class Subscriber:
                 nursery.cancel_scope.cancel()
         except* trio.BrokenResourceError:
             pass
+        finally:
+            self.stream.on_control = _no_control  # else the two would refer to each other
 
     async def _send(self, cursor: int) -> None:
         while True:
@@ -135,6 +137,10 @@ class Subscriber:
                         await self._wakeup.wait()
                     cursor, self._next = self._next, None
                     self._behind |= timer.cancelled_caught
+
+
+def _no_control() -> None:
+    """Send no control frame: the subscriber has ended."""
 
 
 def _not_listened_to(message: bytes | BrokenMessage) -> bool:

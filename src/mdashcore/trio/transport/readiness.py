@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import select
+import ssl
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from math import inf
@@ -25,6 +26,8 @@ from mdashcore.trio.turns import WORK_SLICE
 __all__ = ["Inflow"]
 
 _log = logging.getLogger(__name__)
+
+MAX_RECORDS: Final = 16  # TLS records that are read together: 0.1 ms of work, as for the first one
 
 MAX_EVENTS: Final = 16  # sockets that are read from before other tasks run
 
@@ -163,7 +166,8 @@ class Inflow:
         """Return the bytes that have arrived, or `None` once the stream has ended in any way."""
         if self._poller is None:
             try:
-                return bytes(await self._stream.receive_some(self._size)) or None
+                data = bytes(await self._stream.receive_some(self._size))
+                return data + _decrypted(self._stream, self._size - len(data)) if data else None
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return None
         if not self._data and not self._ended:
@@ -249,3 +253,22 @@ class Inflow:
         if len(self._data) >= self._size:
             self._hold(True)
         self._resume()
+
+
+def _decrypted(stream: Any, size: int) -> bytes:
+    """Return at most so many bytes of TLS records that have come already.
+
+    A stream with TLS returns one record at a time, for 90 us of a task's turn; here a record takes 5 us. A peer may
+    send records of one byte.
+    """
+    tls: Any = getattr(stream, "_ssl_object", None)  # no public name leads there
+    data = bytearray()
+    for _ in range(MAX_RECORDS if tls is not None else 0):
+        try:
+            part = tls.read(size - len(data)) if len(data) < size else b""
+        except ssl.SSLError:  # no whole record is left; any other error comes again with the next read
+            break
+        if not part:
+            break
+        data += part
+    return bytes(data)
