@@ -240,7 +240,7 @@ def test_ctrl_c_leaves_the_update_going(demo, mdash, image, spawn, request):
     token = mdash("devices", "add", id, env=demo.by_key).out.split()[1]
     url = f"ws{demo.url.removeprefix('http')}/api/v2/rpc"
     with connect(url, additional_headers={"Authorization": f"Bearer {token}"}) as silent:  # it answers nothing
-        ota = {"fw_id": "old", "arch": "esp32"}
+        ota = {"fw_id": "old", "arch": "esp32", "app": "lamp"}
         silent.send(json.dumps({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"ota": ota}}}}))
         watching = spawn("ota", id, image("2.0"), env=demo.by_key)
         watching.wait_for("TRANSFERRING", "err")

@@ -207,7 +207,7 @@ def test_a_bare_image(demo, mdash, tmp_path, device):
         (("create", __file__, "--all", "--phases", "2,1"), 1, "phases are 1 to 16 percents"),
         (("create", __file__, "--all", "--timeout", "soon"), 2, "90s, 12h, 7d"),
         (("create", __file__, "--all", "--window", "always"), 2, "HH:MM-HH:MM"),
-        (("create", __file__, "--device", "nosuch"), 1, "no device 'nosuch'"),
+        (("create", __file__, "--bare", "--device", "nosuch"), 1, "no device 'nosuch'"),
         (("create", __file__, "--all", "--key", "mdk_x"), 4, "the key is not valid"),
         (("show", "rol_nosuch"), 1, "no rollout 'rol_nosuch'"),
         (("watch", "rol_nosuch"), 1, "no rollout 'rol_nosuch'"),

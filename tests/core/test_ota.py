@@ -650,7 +650,7 @@ class TestTheTransferBefore:
     @pytest.mark.parametrize("lost", [LOST_LINK, (DeviceConnected(),), (StepTimedOut("OTA.Begin"),)])
     def test_begin_without_an_answer(self, lost: tuple[UpdateEvent, ...], image: UpdateImage, waits: bool) -> None:
         """What the device holds then may be either transfer, and nothing that it says tells which: OTA.Begin is tried
-        again, as long as either may be held. That costs an attempt.
+        again, as long as either may be held. That costs no attempt.
         """
         update = after(Update.queued("u2", image, now=NOW, held_until=NOW + 500), Started(OLD))
         if waits:
@@ -659,7 +659,7 @@ class TestTheTransferBefore:
         update = after(update, *lost, now=now)
         for build in (attrs.evolve(OLD, status=1), attrs.evolve(OLD, status=1, progress_percent=0)):
             assert after(update, reported(build), plain(build), now=now) is update
-        assert (update.waits_until, update.attempt) == (now + 610, 2)
+        assert (update.waits_until, update.attempt) == (now + 610, 1)
         while now < NOW + 640:
             assert update.session is Session.NONE
             if isinstance(next_step(update), Begin):
@@ -667,15 +667,19 @@ class TestTheTransferBefore:
             now = next_deadline(update) or now
             update = after(update, UpdateDeadlinePassed(), now=now)
         begun = after(update, BeginAccepted(), now=now)
-        assert (next_step(begun), begun.waits_until, begun.attempt) == (Write(0, 1024), None, 2)
+        assert (next_step(begun), begun.waits_until, begun.attempt) == (Write(0, 1024), None, 1)
         assert after(update, BUSY, now=NOW + 650).state is S.FAILED
 
     def test_a_device_that_fails_at_each_begin(self) -> None:
-        """After the last attempt its failures prolong the wait no more."""
+        """After ten in a row its failures prolong the wait no more; after three time-outs it is given up. An answer
+        begins the count anew.
+        """
         update = after(Update.queued("u2", ZIP, now=NOW, held_until=NOW + 500), Started(OLD))
-        for number in range(1, 5):
+        for number in range(1, 15):
             update = after(update, *LOST_LINK, now=NOW + number)
-        assert (update.waits_until, update.attempt) == (NOW + 612, 3)
+        assert (update.waits_until, update.attempt) == (NOW + 620, 1)
+        update = after(update, BUSY, DeviceDisconnected(), DeviceConnected(), *LOST_LINK, now=NOW + 50)
+        assert update.waits_until == NOW + 660
         silent = after(Update.queued("u2", ZIP, now=NOW, held_until=NOW + 500), Started(OLD))
         for number in range(3):
             silent = after(silent, StepTimedOut("OTA.Begin"), now=NOW + 90 * number + 60)

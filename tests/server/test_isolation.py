@@ -48,7 +48,7 @@ ROUTES = {
     "GET /api/v2/devices/<id>/shadow": Request(),
     "POST /api/v2/devices/<id>/shadow": Request(SHADOW),
     "GET /api/v2/devices/<id>/ota": Request(None, 404),  # only alice's device was ever updated
-    "POST /api/v2/devices/<id>/ota": Request(b"bob's image"),
+    "POST /api/v2/devices/<id>/ota": Request(b"\xe9bob's image"),
     "DELETE /api/v2/devices/<id>/ota": Request(None, 404),
     "POST /api/v2/devices/<id>/ota/end": Request(None),
     "GET /api/v2/rollouts": Request(),

@@ -53,6 +53,7 @@ def open_transfer(u: Update, e: Any, now: float) -> dict[str, Any]:
         "offset": 0,
         "chunk_failures": 0,
         "doubtful": False,
+        "questions": 0,
         "reason": "",
         "begun": now,
         "taken": None,
@@ -120,21 +121,18 @@ def await_device(u: Update, e: Any, now: float) -> dict[str, Any]:
     if until is None:
         known = u.held_until if u.held_until is not None and u.held_until > now else None
         until = (now + u.options.timeout if known is None else known) + guards.BUSY_MARGIN
-    return _wait(until) | {"not_before": min(now + BUSY_INTERVAL, until)}
+    return _wait(until) | {"questions": 0, "not_before": min(now + BUSY_INTERVAL, until)}
 
 
 def await_begun(u: Update, e: Any, now: float) -> dict[str, Any]:
     """Wait until the device forgets the earlier transfer, and the one that it may have begun now.
 
-    `OTA.Begin` is tried again, and its answer tells. It costs an attempt. After the last one the wait is not prolonged
-    any more, so that a device that fails at every `OTA.Begin` does not get it for ever.
+    `OTA.Begin` is tried again, and its answer tells.
     """
     until = u.waits_until or (u.held_until or now) + guards.BUSY_MARGIN
-    attempt = u.attempt
-    if guards.attempts_left(u, e, now):
+    if u.questions < guards.BEGIN_TRIES:
         until = max(until, now + u.options.timeout + guards.BUSY_MARGIN)
-        attempt += 1
-    changes = _wait(until) | {"attempt": attempt}
+    changes = _wait(until) | {"questions": u.questions + 1}
     if isinstance(e, StepTimedOut):
         return changes | {"not_before": min(now + BUSY_INTERVAL, until)}
     return changes | {"not_before": None, "connected": isinstance(e, DeviceConnected)}

@@ -15,6 +15,9 @@ from mdashcore.ota._values import Build, Session, Update
 
 MAX_QUESTIONS = 40  # to a connected device that does not say what it runs: 20 minutes of questions
 
+BEGIN_TRIES = 10  # OTA.Begins in a row without an answer, until the next one prolongs a wait no more: a device that
+# crashes at each, and erases its flash before, does not get it for ever
+
 STATUS_TRIES = 3  # failures of OTA.Status until the device counts as one that never answers it
 
 REBOOT_GRACE = 10.0  # seconds on a new link; an old build is then final: a device reboots after 0.5
@@ -117,8 +120,8 @@ def begin_unanswered(u: Update, e: Any, now: float) -> bool:
 
 
 def begin_silent(u: Update, e: Any, now: float) -> bool:
-    """OTA.Begin, and the device may hold an earlier transfer; attempts left"""
-    return begin_unanswered(u, e, now) and attempts_left(u, e, now)
+    """OTA.Begin, and the device may hold an earlier transfer; tries left"""
+    return begin_unanswered(u, e, now) and u.questions + 1 < u.options.max_attempts
 
 
 def asked_in_vain(u: Update, e: Any, now: float) -> bool:

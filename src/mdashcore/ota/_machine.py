@@ -103,6 +103,7 @@ def _table() -> dict[tuple[UpdateState, type], tuple[UpdateTransition, ...]]:
         (s.TRANSFERRING, StepTimedOut): (
             t(s.TRANSFERRING, guards.may_repeat_chunk, acts.repeat_chunk, quiet=True),
             t(s.TRANSFERRING, guards.begin_silent, acts.await_begun, quiet=True),
+            t(s.TIMED_OUT, guards.begin_unanswered, acts.give_up),
             t(s.TRANSFERRING, guards.may_have_begun, acts.doubt_begin, quiet=True),
             t(s.TRANSFERRING, guards.attempts_left, acts.begin_again),
             t(s.TIMED_OUT, do=acts.give_up),
