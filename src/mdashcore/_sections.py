@@ -8,8 +8,9 @@ shadow bound the depth.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from math import isfinite
-from typing import Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -19,11 +20,12 @@ from mdashcore._trees import JsonObject, JsonValue, Timestamps, difference
 
 __all__ = ["ABSENT", "Section", "check_state"]
 
-_SCALARS: Final = frozenset({str, int, float, bool})
+_PLAIN: Final = frozenset({str, int, bool})
+_SCALARS: Final = _PLAIN | {float}  # a float may also be NaN, which is no JSON
 _UNFIT: Final = "Not a JSON value"  # `check_state` says which, or what else is wrong
 
 
-class Section(msgspec.Struct, frozen=True):
+class Section(msgspec.Struct, frozen=True, dict=True):  # a cached property needs the __dict__
     """`desired` or `reported`, with its timestamps and size."""
 
     value: JsonObject
@@ -35,6 +37,11 @@ class Section(msgspec.Struct, frozen=True):
     def load(cls, value: JsonObject, timestamps: Timestamps) -> Section:
         """Return the section of a stored value."""
         return cls(value, timestamps, len(encode(value))) if value else ABSENT
+
+    @cached_property
+    def json(self) -> tuple[bytes, bytes]:
+        """The value and the timestamps as JSON. They are kept: an update leaves one of the two sections as it is."""
+        return encode(self.value), encode(self.timestamps)
 
     def patched(
         self, patch: JsonObject, of_desired: bool, other: JsonObject, delta: JsonObject, timestamp: int, max_depth: int
@@ -92,65 +99,64 @@ class _Walk(msgspec.Struct):
         are copied one level deep, and those below only where the patch goes on. `room` is the number of levels left.
         """
         merged, times, left = dict(value), dict(stamps), dict(delta)
+        gap: JsonValue
         for key, change in patch.items():
-            if type(key) is not str:
+            if type(key) is not str or (change is not None and not room):
                 raise InvalidShadowUpdate(_UNFIT)
-            old, counterpart = value.get(key), other.get(key)
-            new: JsonValue
+            old, facing = value.get(key), other.get(key)
             if change is None:
                 if old is None:
                     continue
-                new = None
                 del merged[key], times[key]
                 self.removed += (key, old)
+                gap = None if self.of_desired else facing
+            elif isinstance(change, dict) and isinstance(old, dict):
+                merged[key], times[key], gap = self._below(change, old, stamps[key], facing, delta.get(key), room - 1)
             else:
-                if not room:
-                    raise InvalidShadowUpdate(_UNFIT)
+                new: JsonValue = change
                 time: JsonValue = self.timestamp
-                kind = type(change)
-                if kind in _SCALARS:
-                    if kind is float and not isfinite(cast(float, change)):
-                        raise InvalidShadowUpdate(_UNFIT)
-                    new = change
-                elif isinstance(change, dict):
-                    if isinstance(old, dict):
-                        below = cast(JsonObject, stamps[key])
-                        if isinstance(counterpart, dict):
-                            inner = cast(JsonObject, delta.get(key, {}))
-                            merged[key], times[key], inner = self.merge(
-                                change, old, below, counterpart, inner, room - 1
-                            )
-                            _put(left, key, inner or None)
-                        else:
-                            merged[key], times[key], _ = self.merge(change, old, below, {}, {}, room - 1)
-                            if self.of_desired:  # else the desired value, if there is one, is no object before or after
-                                left[key] = merged[key]
+                if type(change) not in _PLAIN:
+                    new, time = self._made(change, key, room - 1)
+                    if new is None:
                         continue
-                    new, time, _ = _Walk(False, self.timestamp, [], []).merge(change, {}, {}, {}, {}, room - 1)
-                    if change and not new:
-                        continue  # the patch only removes, and there is nothing to remove
-                elif isinstance(change, list):
-                    _check_members(change, key, room - 1, room - 1, nulls=False)
-                    new = change
-                else:
-                    raise InvalidShadowUpdate(_UNFIT)
                 merged[key], times[key] = new, time
                 if old is None:
                     self.added += (key, new)
                 else:
                     self.added.append(new)
                     self.removed.append(old)
-            _put(left, key, difference(new, counterpart) if self.of_desired else difference(counterpart, new))
+                if facing is None:
+                    gap = new if self.of_desired else None
+                else:
+                    gap = difference(new, facing) if self.of_desired else difference(facing, new)
+            if gap is not None:
+                left[key] = gap
+            else:
+                left.pop(key, None)
         self.brackets += (not merged) - (not value)
         return merged, times, left
 
+    def _below(
+        self, patch: JsonObject, value: JsonObject, stamps: Any, facing: JsonValue, delta: Any, room: int
+    ) -> tuple[JsonObject, JsonObject, JsonValue]:
+        """Return the same for a member that is an object and stays one. Without a difference, the last is `None`."""
+        if isinstance(facing, dict):
+            merged, times, left = self.merge(patch, value, stamps, facing, delta or {}, room)
+            return merged, times, left or None
+        merged, times, _ = self.merge(patch, value, stamps, {}, {}, room)
+        return merged, times, merged if self.of_desired else facing
 
-def _put(delta: JsonObject, key: str, value: JsonValue) -> None:
-    """Set a member of a delta, or remove it if the value is `None`."""
-    if value is not None:
-        delta[key] = value
-    elif key in delta:
-        del delta[key]
+    def _made(self, change: JsonValue, name: str, room: int) -> tuple[JsonValue, JsonValue]:
+        """Return a new value that is no plain scalar, with its timestamps; `None` for an object that only removes."""
+        if type(change) is float and isfinite(change):
+            return change, self.timestamp
+        if isinstance(change, list):
+            _check_members(change, name, room, room, nulls=False)
+            return change, self.timestamp
+        if isinstance(change, dict):
+            value, stamps, _ = _Walk(False, self.timestamp, [], []).merge(change, {}, {}, {}, {}, room)
+            return (value, stamps) if value or not change else (None, None)
+        raise InvalidShadowUpdate(_UNFIT)
 
 
 def check_state(state: JsonValue, text: bytes | None, max_depth: int, *, nulls: bool) -> None:

@@ -15,7 +15,6 @@ copied one level deep, and a removed or overwritten subtree is measured once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from enum import Enum
 from functools import cached_property
 from math import floor
@@ -236,6 +235,14 @@ class Shadow:
             "timestamps": {name: section.timestamps for name, section in self._sections()},
         }
 
+    def to_stored_json(self) -> bytes:
+        """Return `to_stored` as compact JSON. The JSON of a section is kept, and shared with the shadows after it."""
+        sections = [(name.encode(), *section.json) for name, section in self._sections()]
+        state = b",".join([b'"%b":%b' % (name, value) for name, value, _ in sections])
+        timestamps = b",".join([b'"%b":%b' % (name, stamps) for name, _, stamps in sections])
+        form = b'{"version":%d,"timestamp":%d,"state":{%b},"timestamps":{%b}}'
+        return form % (self.version, self.timestamp, state, timestamps)
+
     @classmethod
     def from_stored(cls, stored: JsonValue) -> Shadow:
         """Return the shadow that `to_stored` has written. Its delta and size are computed again.
@@ -259,12 +266,10 @@ class Shadow:
         sections = {name: Section.load(values[name], stamps[name]) for name in values}
         return cls(version=version, timestamp=timestamp, **sections)
 
-    def _sections(self) -> Iterator[tuple[str, Section]]:
-        """Yield name and section of those that are not empty."""
-        if self._desired.value:
-            yield "desired", self._desired
-        if self._reported.value:
-            yield "reported", self._reported
+    def _sections(self) -> list[tuple[str, Section]]:
+        """Return name and section of those that are not empty."""
+        sections = ("desired", self._desired), ("reported", self._reported)
+        return [each for each in sections if each[1].value]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -315,11 +320,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     def accepted_json(self) -> bytes:
         """Return `accepted_document` as compact JSON. Its metadata is one timestamp, again and again."""
-        stamp = msgspec.Raw(b'{"timestamp":%d}' % self.timestamp)
+        stamp = msgspec.Raw(b'{"timestamp":%d}' % self.shadow.timestamp)
         token = b"" if self.client_token is None else b',"clientToken":%b' % encode(self.client_token)
         metadata = encode(filled(self.state, stamp))
         form = b'{"state":%b,"metadata":%b,"version":%d,"timestamp":%d%b}'
-        return form % (self.state_json, metadata, self.version, self.timestamp, token)
+        return form % (self.state_json, metadata, self.shadow.version, self.shadow.timestamp, token)
 
     def _token(self) -> JsonObject:
         return {} if self.client_token is None else {"clientToken": self.client_token}

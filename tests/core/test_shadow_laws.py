@@ -252,6 +252,7 @@ def test_kept_along_is_what_the_whole_gives(sequence: list[Any]) -> None:
         assert shadow.size == sum(len(encode(section)) for section in (desired, reported) if section)
 
         stored = shadow.to_stored()
+        assert shadow.to_stored_json() == encode(stored)
         assert leaves(stored["timestamps"]) == model.stamps
         loaded = Shadow.from_stored(decode(encode(stored)))
         assert loaded == shadow

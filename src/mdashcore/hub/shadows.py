@@ -22,7 +22,9 @@ __all__ = ["Shadows"]
 
 MAX_CACHED: Final = 4096  # shadows kept decoded: the active part of a fleet
 
-MAX_CACHED_BYTES: Final = 2**23  # of those, as JSON; decoded they take about ten times as much memory
+MAX_CACHED_BYTES: Final = (
+    2**23
+)  # of those, as JSON; decoded they take about ten times as much memory, with the JSON beside
 
 
 MAX_WAITING_WRITERS: Final = 1000  # updates that wait for one shadow and may be refused: at 10 ms each, 10 s

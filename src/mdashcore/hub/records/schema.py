@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
+import msgspec
 
 from mdashcore.hub.records.store import Collection
 from mdashcore.identity import Account, ApiKey, Device
@@ -223,7 +224,12 @@ DEVICES: Final = Collection("devices", Device, key="ACCOUNT/DEVICE", holds="a de
 TOKEN_OWNERS: Final = Collection("token_owners", TokenOwner, key="HASH", holds="where the device with this token is")
 PRESENCE: Final = Collection("presence", PresenceRecord, key="ACCOUNT/DEVICE", holds="whether the device is connected")
 SHADOWS: Final = Collection(
-    "shadows", Shadow, load=Shadow.from_stored, dump=Shadow.to_stored, key="ACCOUNT/DEVICE", holds="the device's shadow"
+    "shadows",
+    Shadow,
+    load=Shadow.from_stored,
+    dump=lambda shadow: msgspec.Raw(shadow.to_stored_json()),
+    key="ACCOUNT/DEVICE",
+    holds="the device's shadow",
 )
 UPDATES: Final = Collection(
     "updates", Update, load=Update.from_stored, dump=Update.to_stored, key="ACCOUNT/DEVICE", holds="the newest update"

@@ -63,7 +63,7 @@ class Collection(Generic[T]):
     load: Callable[[Any], T] | None = None
     """Makes a value of decoded JSON; without it, cattrs does."""
     dump: Callable[[T], Any] = _converter.unstructure
-    """Makes JSON values of a value."""
+    """Makes a value that msgspec encodes: of JSON values, or `msgspec.Raw` for what is JSON already."""
     exported: bool = True
     """Whether a backup has it. Other collections mean nothing in another store, or are created anew."""
 
