@@ -57,6 +57,8 @@ _BROKEN: Final = {
 
 SHOWN_BYTES: Final = 128  # bytes of a rejected frame that are kept, so that an operator can see how it begins
 
+_NOT_READING: Final = "the peer sends requests and does not read the answers"
+
 
 @attrs.frozen(field_transformer=checked)
 class ConnectionLimits:
@@ -189,8 +191,10 @@ class Connection:
             self._receive_large(data)
             return
         message = jsonrpc.decode(data)
-        if type(message) is Request or type(message) is Response:
-            if (invalid := self._receive(message, None)) is not None:
+        if type(message) is Request:
+            self._receive_request(message, None)
+        elif type(message) is Response:
+            if (invalid := self._receive_response(message, None)) is not None:
                 self._reject_invalid(invalid, data)
         elif type(message) is list:
             self._receive_batch(message, data)
@@ -206,8 +210,10 @@ class Connection:
             if isinstance(member, Invalid):
                 invalid = invalid or member
                 self._receive_invalid(member, batch)
+            elif isinstance(member, Request):
+                self._receive_request(member, batch)
             else:
-                found = self._receive(member, batch)
+                found = self._receive_response(member, batch)
                 invalid = invalid or found
         self._finish_part(batch)
         if invalid is not None:
@@ -259,18 +265,13 @@ class Connection:
                 self._end_call(call, error)
         self._reject(kind, reason, size, head)
 
-    def _receive(self, message: Request | Response, batch: _Batch | None) -> Invalid | None:
-        """Process a message. Returns its defect if it is neither a request nor an answer."""
-        if not isinstance(message, Request):
-            return self._receive_response(message, batch)
-        if message.id is None:
-            self._emit(NotificationReceived(message.method, message.params))
-        else:
-            self._receive_request(message, message.id, batch)
-        return None
-
-    def _receive_request(self, request: Request, id_: RawJson, batch: _Batch | None) -> None:
-        self._check_reader()
+    def _receive_request(self, request: Request, batch: _Batch | None) -> None:
+        id_ = request.id
+        if id_ is None:
+            self._emit(NotificationReceived(request.method, request.params))
+            return
+        if self._outbox_size > self.limits.max_outbox:
+            self._fail(_NOT_READING)
         if len(self._requests) >= self.limits.max_requests:
             error = ErrorObject(TOO_MANY_REQUESTS, "too many requests not yet answered")
             self._answer(jsonrpc.encode_error(id_, error), batch)
@@ -408,10 +409,11 @@ class Connection:
             InvalidInput: the result has no JSON form, or is bytes that are not JSON. The request is still unanswered.
             TooLarge: the frame would exceed `max_frame`. The request is still unanswered.
         """
-        id_ = self._unanswered(ref)
-        answer = jsonrpc.encode_result(id_ or b"null", result)
-        if id_ is not None:
-            self._answer_request(ref, answer)
+        request = self._unanswered(ref)
+        raw = jsonrpc.to_raw(result)
+        if request is not None:
+            id_, batch = request
+            self._answer_request(ref, jsonrpc.result_frame(id_, raw), batch)
 
     def reply_error(self, ref: int, error: RpcError | ErrorObject) -> None:
         """Answer a `RequestReceived` with an error. Other errors are those of `reply`.
@@ -426,10 +428,11 @@ class Connection:
         if isinstance(error, RpcError):
             data = None if error.data is None else jsonrpc.to_raw(error.data)
             error = ErrorObject(error.code, error.message, data)
-        id_ = self._unanswered(ref)
+        request = self._unanswered(ref)
+        id_, batch = request or (None, None)
         answer = jsonrpc.encode_error(id_, error)
-        if id_ is not None:
-            self._answer_request(ref, answer)
+        if request is not None:
+            self._answer_request(ref, answer, batch)
 
     def abandon(self, id: int) -> None:
         """Stop waiting for a call. Its answer will be ignored. Does nothing if no call with this id is waiting."""
@@ -468,20 +471,21 @@ class Connection:
 
     # Inside
 
-    def _unanswered(self, ref: int) -> RawJson | None:
-        if self._closed:
-            return None
-        if ref not in self._requests:
+    def _unanswered(self, ref: int) -> tuple[RawJson, _Batch | None] | None:
+        """Return id and batch of a request, or `None` after the connection has closed. Raises `LocalProtocolError`."""
+        request = self._requests.get(ref)
+        if request is None and not self._closed:
             raise LocalProtocolError(f"request {ref} is unknown, or answered already")
-        return self._requests[ref][0]
+        return request
 
-    def _answer_request(self, ref: int, data: bytes) -> None:
-        _, batch = self._requests[ref]
-        self._check_frame(len(data) if batch is None else len(data) + 2)
-        del self._requests[ref]
+    def _answer_request(self, ref: int, data: bytes, batch: _Batch | None) -> None:
         if batch is None:
+            self._check_frame(len(data))
+            del self._requests[ref]
             self._put(data)
         else:
+            self._check_frame(len(data) + len("[]"))
+            del self._requests[ref]
             self._add_part(batch, data)
             self._finish_part(batch)
 
@@ -518,7 +522,7 @@ class Connection:
 
     def _check_reader(self) -> None:
         if self._outbox_size > self.limits.max_outbox:
-            self._fail("the peer sends requests and does not read the answers")
+            self._fail(_NOT_READING)
 
     def _check_frame(self, size: int) -> None:
         if size > self.limits.max_frame:

@@ -46,8 +46,7 @@ def decode(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
         value = _decoder.decode(data)
     except DECODE_ERRORS as exc:
         raise InvalidInput(f"not valid JSON: {reason(exc)}") from None
-    raw = data.encode() if isinstance(data, str) else data
-    if too_deep(raw, max_depth):
+    if len(data) > 2 * max_depth and too_deep(data.encode() if isinstance(data, str) else data, max_depth):
         raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
     return value
 
@@ -76,7 +75,7 @@ def check(raw: bytes, *, max_depth: int = MAX_DEPTH) -> None:
         _check(raw)
     except DECODE_ERRORS as exc:
         raise InvalidInput(f"not valid JSON: {reason(exc)}") from None
-    if too_deep(raw, max_depth):
+    if len(raw) > 2 * max_depth and too_deep(raw, max_depth):
         raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
 
 
@@ -102,7 +101,7 @@ def encode_strictly(value: object, *, max_depth: int = MAX_DEPTH) -> bytes:
         raise
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
         raise InvalidInput(f"not representable as JSON: {exc}") from None
-    if too_deep(raw, max_depth):
+    if len(raw) > 2 * max_depth and too_deep(raw, max_depth):
         raise InvalidInput(f"JSON is nested deeper than {max_depth} levels")
     return raw
 
@@ -118,7 +117,8 @@ def _check_value(value: object) -> None:
         for key, member in value.items():
             if type(key) is not str and not isinstance(key, str):
                 raise InvalidInput(f"not representable as JSON: a key that is {type(key).__name__}")
-            if type(member) not in _PLAIN:
+            kind = type(member)
+            if kind not in _PLAIN and (kind is not float or not isfinite(member)):
                 _check_value(member)
     elif isinstance(value, _SEQUENCES):
         for member in value:

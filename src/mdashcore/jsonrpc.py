@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
 from mdashcore import _json, _salvage
 from mdashcore._errors import InvalidInput, RpcError
@@ -116,19 +117,19 @@ Message: TypeAlias = Request | Response | Invalid
 class _FrameMembers(msgspec.Struct, gc=False):
     """All members that a frame can have. A member has a type if a wrong type must be noticed, and is raw otherwise."""
 
-    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    method: str | msgspec.UnsetType = msgspec.UNSET
-    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    args: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    nr: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    id: msgspec.Raw | msgspec.UnsetType = UNSET
+    method: str | msgspec.UnsetType = UNSET
+    params: msgspec.Raw | msgspec.UnsetType = UNSET
+    args: msgspec.Raw | msgspec.UnsetType = UNSET
+    nr: msgspec.Raw | msgspec.UnsetType = UNSET
+    result: msgspec.Raw | msgspec.UnsetType = UNSET
+    error: msgspec.Raw | msgspec.UnsetType = UNSET
 
 
 class _WireError(msgspec.Struct, gc=False):
     code: int | float = APPLICATION_ERROR
     message: str = ""
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = UNSET
 
 
 class _WireId(msgspec.Struct, gc=False):
@@ -160,7 +161,7 @@ def loads(raw: bytes | str) -> Any:
     Raises:
         InvalidInput: the text is not JSON, or is nested deeper than 64 levels.
     """
-    return _json.decode(raw if isinstance(raw, str) else as_frame(raw))
+    return _json.decode(raw if type(raw) is bytes or isinstance(raw, str) else as_frame(raw))
 
 
 def to_raw(value: object) -> RawJson:
@@ -172,7 +173,7 @@ def to_raw(value: object) -> RawJson:
     if type(value) is bytes:
         _json.check(value, max_depth=MAX_VALUE_DEPTH)
         return value
-    return dumps(value)
+    return _json.encode_strictly(value, max_depth=MAX_VALUE_DEPTH)
 
 
 def as_frame(data: bytes | bytearray | memoryview | str) -> bytes:
@@ -197,13 +198,14 @@ def decode(text: bytes | bytearray | memoryview | str) -> Message | list[Message
     Raises:
         TypeError: the frame is neither text nor bytes.
     """
-    text = as_frame(text)
+    if type(text) is not bytes:
+        text = as_frame(text)
     if not text.isascii():
         try:
             text.decode()  # the decoder below skips raw members, without checking their UTF-8
         except UnicodeDecodeError:
             return _parse_error("not UTF-8", text)
-    if _json.too_deep(text):
+    if len(text) > 2 * _json.MAX_DEPTH and _json.too_deep(text):
         return _parse_error("nested too deeply", text)
     try:
         wire = _decode_frame(text)
@@ -258,21 +260,21 @@ def _parse_error(why: str, text: bytes) -> Invalid:
 
 
 def _classify(wire: _FrameMembers) -> Message:
-    id_ = None if wire.id is msgspec.UNSET else bytes(wire.id)
-    if id_ is not None and not _acceptable_id(id_):
+    id_ = None if wire.id is UNSET else bytes(wire.id)
+    if id_ is not None and (id_[0] not in _ID_STARTS or len(id_) > MAX_ID):
         return Invalid(ErrorObject(INVALID_REQUEST, f"Invalid Request: id is no number or string of {MAX_ID} bytes"))
-    if wire.method is not msgspec.UNSET:
-        if len(wire.method) > MAX_METHOD:
+    if (method := wire.method) is not UNSET:
+        if len(method) > MAX_METHOD:
             return Invalid(ErrorObject(INVALID_REQUEST, f"Invalid Request: method over {MAX_METHOD} characters"), id_)
-        params = wire.params if wire.params is not msgspec.UNSET else wire.args
-        if wire.nr is not msgspec.UNSET and bytes(wire.nr) == b"true":
+        params = wire.params if wire.params is not UNSET else wire.args
+        if wire.nr is not UNSET and bytes(wire.nr) == b"true":
             id_ = None
-        return Request(wire.method, None if params is msgspec.UNSET else bytes(params), id_)
-    if wire.error is not msgspec.UNSET and (error := bytes(wire.error)) != b"null":
+        return Request(method, None if params is UNSET else bytes(params), id_)
+    if wire.error is not UNSET and (error := bytes(wire.error)) != b"null":
         return Response(id_, error=_read_error(error))
-    if wire.result is not msgspec.UNSET:
+    if wire.result is not UNSET:
         return Response(id_, bytes(wire.result))
-    if wire.error is not msgspec.UNSET:
+    if wire.error is not UNSET:
         return Response(id_, b"null")
     if id_ is None:
         return Invalid(ErrorObject(INVALID_REQUEST, "Invalid Request"))
@@ -293,7 +295,7 @@ def _read_error(raw: RawJson) -> ErrorObject:
         code = int(error.code)
     except _json.DECODE_ERRORS:
         return ErrorObject(APPLICATION_ERROR, raw.decode(errors="replace"))
-    return ErrorObject(code, error.message, None if error.data is msgspec.UNSET else bytes(error.data))
+    return ErrorObject(code, error.message, None if error.data is UNSET else bytes(error.data))
 
 
 def encode_request(method: str, params: object = None, id: int | None = None) -> bytes:
@@ -339,7 +341,12 @@ def encode_result(id: RawJson, result: object = None) -> bytes:
     Raises:
         InvalidInput: the id is not one of a request, or the result has no JSON form.
     """
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_checked_id(id), to_raw(result))
+    return result_frame(_checked_id(id), to_raw(result))
+
+
+def result_frame(id: RawJson, result: RawJson) -> bytes:
+    """Return the response with an id and a result that were checked."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
 
 
 def encode_error(id: RawJson | None, error: ErrorObject) -> bytes:
