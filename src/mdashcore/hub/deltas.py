@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mdashcore import _json, jsonrpc
+from mdashcore import jsonrpc
 from mdashcore._connection import ConnectionLimits
 from mdashcore._errors import InvalidInput
 from mdashcore.identity import Device
 from mdashcore.ota import Build
-from mdashcore.shadow import JsonObject, Shadow
+from mdashcore.shadow import Shadow
 
 __all__ = [
     "DELTA_METHOD",
@@ -55,6 +55,9 @@ def reported_platform(shadow: Shadow) -> str | None:
     return Build.from_wire(ota).platform if isinstance(ota, dict) else None
 
 
-def delta_frame_size(delta: JsonObject) -> int:
-    """Return the number of bytes of the frame that carries a delta."""
-    return len(jsonrpc.encode_request(DELTA_METHOD, _json.encode(delta)))
+def delta_frame_size(params: bytes) -> int:
+    """Return the number of bytes of the frame that carries a delta with these params."""
+    return _FRAME_AROUND + len(params)
+
+
+_FRAME_AROUND: Final = len(jsonrpc.encode_request(DELTA_METHOD, b"0")) - len(b"0")  # bytes around the params

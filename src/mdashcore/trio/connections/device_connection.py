@@ -233,18 +233,19 @@ class DeviceConnection:
         if delta["version"] <= self.pushed:
             return  # of two concurrent changes the newer one came first
         self.pushed = delta["version"]
-        if delta_frame_size(delta) > MIN_DELTA_LIMIT:
-            self.background.spawn(partial(self._push_large, delta))
+        params = _json.encode(delta)
+        if delta_frame_size(params) > MIN_DELTA_LIMIT:
+            self.background.spawn(partial(self._push_large, self.pushed, params))
         else:
-            self._send_delta(delta)
+            self._send_delta(params)
 
-    def _send_delta(self, delta: dict[str, Any]) -> None:
+    def _send_delta(self, params: bytes) -> None:
         try:
-            self.link.notify_latest(DELTA_METHOD, _json.encode(delta))
+            self.link.notify_latest(DELTA_METHOD, params)
         except MdashError:
             self.link.abort()  # the device does not read: after its next connect it gets the delta of that time
 
-    async def _push_large(self, delta: dict[str, Any]) -> None:
+    async def _push_large(self, version: int, params: bytes) -> None:
         """Push a delta that may exceed the device's limit. In that case notify subscribers instead."""
         key, hub = self.key, self.hub
         try:
@@ -255,14 +256,14 @@ class DeviceConnection:
             self.give_up(exc)
             return
         limit = min(delta_limit(device, shadow, self.delta_limits) or MAX_DELTA_LIMIT, MAX_DELTA_LIMIT)
-        if self.pushed != delta["version"]:
+        if self.pushed != version:
             return  # a newer delta was pushed, or none is left
-        if (size := delta_frame_size(delta)) <= limit:
-            self._send_delta(delta)
+        if (size := delta_frame_size(params)) <= limit:
+            self._send_delta(params)
         elif self._introducing and device.delta_limit is None and reported_platform(shadow) is None:
-            self._held_back = delta["version"]
+            self._held_back = version
         elif self.conduct.count(self.device.token_hash, notifications.DELTA_WITHHELD, trio.current_time()):
-            data = _json.encode({"size": size, "limit": limit, "version": delta["version"]})
+            data = _json.encode({"size": size, "limit": limit, "version": version})
             await hub.feed.emit(key.account, notifications.DELTA_WITHHELD, key.id, data)
 
     async def _ask_introduction(self, call_timeout: float) -> None:
