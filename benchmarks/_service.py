@@ -15,11 +15,12 @@ import trio
 
 from mdashcore.cli.process import set_up_process
 from mdashcore.hub import Hub
-from mdashcore.server.config import ServerConfig
+from mdashcore.server.config import ServerConfig, ServerLimits
 from mdashcore.server.run import open_server, tune_interpreter
 from mdashcore.server.service import ServiceSettings
 
 ACCOUNT = "benchmark"
+SUBSCRIBERS = 2_000  # more than a benchmark has; an account may have 200 by default
 AT_ONCE = 32  # devices that are registered at the same time
 
 
@@ -40,7 +41,9 @@ async def register(hub: Hub, ids: list[str]) -> list[tuple[str, str]]:
 
 async def serve(devices: int, settings: ServiceSettings, store: str) -> None:
     """Serve until killed."""
-    async with open_server(ServerConfig(bind="127.0.0.1:0", store=store), settings=settings) as server:
+    limits = ServerLimits(subscribers=SUBSCRIBERS)
+    config = ServerConfig(bind="127.0.0.1:0", store=store, limits=limits)
+    async with open_server(config, settings=settings) as server:
         hub = server.service.hub
         await hub.accounts.register(ACCOUNT, "no hash: nobody logs in with a password")
         key = (await hub.accounts.create_key(ACCOUNT)).secret
