@@ -35,7 +35,7 @@ check:
 proofs:
 	@PYTHON="$(PYTHON)" tests/run --proofs
 
-# The comparisons, in under three minutes; BENCH_ARGS=--long is the real one: an hour.
+# The comparisons, in about ten minutes; BENCH_ARGS=--long is the real one: an hour.
 bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks $(BENCH_ARGS)
 

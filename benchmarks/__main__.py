@@ -1,6 +1,6 @@
 """Runs all comparisons, or those that are named, and writes their results.
 
-    python -m benchmarks                       a look at all, in under three minutes
+    python -m benchmarks                       a look at all, in about ten minutes
     python -m benchmarks --long                the real one: an hour
     python -m benchmarks RPC FANOUT --long     some of them
     python -m benchmarks --write-docs          put the newest results into docs/discussion/performance.md
