@@ -531,7 +531,10 @@ def test_a_full_request_and_back():
         ({"filter": [], "timeout": 1e9}, "timeout"),
         ({"filter": [], "approval": "yes"}, "approval is true or false"),
         ({"filter": [], "commit_timeout": -1}, "commit_timeout"),
-        ({"filter": [], "commit_after": 300}, "commit_after is below commit_timeout"),
+        (
+            {"filter": [], "commit_after": 300},
+            "commit_after is 300 s, and has to be below commit_timeout, which is 300 s",
+        ),
         ({"filter": [], "name": 5}, "a name is text"),
     ],
 )
