@@ -150,7 +150,7 @@ async def crowd(server: Any, behave: Callable[[Client], Awaitable[None]]) -> Asy
                 async with await trio.open_tcp_stream(server.host, server.port) as stream:
                     count += 1
                     await behave(Client(stream))
-            await trio.sleep(0.01)  # where connections are refused at once
+            await trio.sleep(0.01)  # where connections are refused immediately
 
     async with trio.open_nursery() as nursery:
         for _ in range(CONNECTIONS):
