@@ -36,6 +36,8 @@ MAX_INTEGER: Final = 2**63 - 1  # SQLite's largest
 
 MAX_ROWS: Final = 64  # rows of one statement: the cost of a statement is shared, and its parameters are far from 32 766
 
+HAS_UPDATE_FROM: Final = sqlite3.sqlite_version_info >= (3, 33)  # RHEL 8 has 3.26, without it
+
 T = TypeVar("T")
 
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -221,7 +223,7 @@ class _GroupedWrites:
         put = work if type(work) is Put else work.put if type(work) is PutWithEntry else None
         if put is None:
             return type(work) is Append
-        return put.previous > 0 and (put.collection, put.key) not in self._puts
+        return HAS_UPDATE_FROM and put.previous > 0 and (put.collection, put.key) not in self._puts
 
     def add(self, work: Work[Any]) -> None:
         self._works.append(work)

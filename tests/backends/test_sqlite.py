@@ -263,6 +263,7 @@ async def test_an_error_in_the_middle_of_a_group(folder: Path) -> None:
 
 
 @given(
+    st.booleans(),
     st.lists(
         st.one_of(
             st.tuples(st.just("put"), st.sampled_from("abc"), st.sampled_from([None, 0, -1, 1, 2, 3, 2**70])),
@@ -272,11 +273,18 @@ async def test_an_error_in_the_middle_of_a_group(folder: Path) -> None:
             st.tuples(st.just("trim"), st.sampled_from("lm"), st.integers(0, 3)),
         ),
         max_size=20,
-    )
+    ),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_group_has_the_results_of_its_writes_one_by_one(operations: list[tuple[Any, ...]]) -> None:
+def test_a_group_has_the_results_of_its_writes_one_by_one(has_update_from: bool, operations: list[Any]) -> None:
     """Also if some meet another version than they expect, write a document twice, or need statements of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sqlite_writes, "HAS_UPDATE_FROM", has_update_from)
+        _compare_groups(operations)
+
+
+def _compare_groups(operations: list[tuple[Any, ...]]) -> None:
+    """Write operations as one group, and as a group for each; and compare the results and the databases."""
 
     def prepared() -> sqlite3.Connection:
         db = sqlite3.connect(":memory:", isolation_level=None)
