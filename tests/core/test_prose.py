@@ -44,6 +44,9 @@ TWO_MEANINGS = re.compile(r"\bat\s+once\b", re.IGNORECASE)
 BARE_WORD = re.compile(r"^([A-Z][A-Z0-9]+)(?=:| =)", re.MULTILINE)
 """A public constant whose name is one word; a type variable has one letter."""
 
+PAGE_WORD = re.compile(r"^(?:export )?const ([A-Z][A-Z0-9]+) =", re.MULTILINE)
+"""The same in JavaScript."""
+
 QUICK = re.compile(r"\b[Ww]ho(?:m|ever|mever)?\b|body\b")
 """What a file with a pronoun has at least. Most files have none, and are not parsed."""
 
@@ -164,10 +167,15 @@ def test_a_class_name_stands_for_one_thing():
 
 
 def test_a_constant_carries_its_noun():
-    """A public constant whose name is one word stands in one module; where two need the word, each adds its noun."""
+    """A constant whose name is one word stands in one module; where two need the word, each adds its noun.
+
+    This holds for the public ones of Python, and for all of the dashboard, which has no private ones.
+    """
     sources = programs("src").items()
     found = shared_names((name, str(path)) for path, source in sources for name in BARE_WORD.findall(source))
-    assert not found, "\n".join(["add the noun:", *found])
+    page = sorted((SOURCE / "mdashcore" / "server" / "ui").rglob("*.js"))
+    found += shared_names((name, str(path)) for path in page for name in PAGE_WORD.findall(path.read_text("utf-8")))
+    assert page and not found, "\n".join(["add the noun:", *found])
 
 
 def test_a_constant_that_prose_names_exists():

@@ -525,7 +525,7 @@ def page(open_page: Callable[..., Page], person: Person) -> Page:
 
 @pytest.fixture
 def tweak() -> Callable[..., None]:
-    """Loads a page anew with other constants in a module: ``tweak(page, "live.js", CHECK=1000)``."""
+    """Loads a page anew with other constants in a module: ``tweak(page, "live.js", CHECK_INTERVAL=1000)``."""
 
     def change(page: Page, module: str, **constants: int) -> None:
         def serve(route: Route) -> None:

@@ -241,8 +241,8 @@ def test_the_picture_is_the_machine(page):
     drawn = json.loads(
         page.evaluate(
             """async () => {
-              const {STATES} = await import("/ui/views/device/state_picture.js");
-              return JSON.stringify(STATES);
+              const {UPDATE_STATES} = await import("/ui/views/device/state_picture.js");
+              return JSON.stringify(UPDATE_STATES);
             }"""
         )
     )

@@ -43,7 +43,7 @@ def test_a_socket_that_died_without_a_word_is_found_out(open_page, person, cable
     """The server has what does not come: the page connects anew, goes on where it was, and shows it."""
     person.register("lamp", "Lamp")
     page = open_page(person, cable=cable)
-    tweak(page, "live.js", GRACE=300, **({"CHECK": 1000} if how == "by itself" else {}))
+    tweak(page, "live.js", SOCKET_GRACE=300, **({"CHECK_INTERVAL": 1000} if how == "by itself" else {}))
     listed(page, 1)
     cable.hang()
     person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
@@ -61,7 +61,7 @@ def test_silence_is_no_fault(open_page, person, tweak):
     page = open_page(person)
     sockets = []
     page.on("websocket", lambda socket: sockets.append(socket))
-    tweak(page, "live.js", CHECK=400, GRACE=100)
+    tweak(page, "live.js", CHECK_INTERVAL=400, SOCKET_GRACE=100)
     listed(page, 1)
     for _ in range(3):
         with page.expect_request(is_question):
@@ -100,7 +100,7 @@ def test_a_question_without_an_answer_is_said(open_page, person, tweak):
     """The page then says that it is not connected, and comes back by itself."""
     person.register("lamp", "Lamp")
     page = open_page(person)
-    tweak(page, "live.js", PATIENCE=500)
+    tweak(page, "live.js", SHORT_TIMEOUT=500)
     listed(page, 1)
     held = []
     page.route("**/api/v2/session", lambda route: held.append(route))

@@ -79,7 +79,7 @@ def test_a_reader_of_old_entries_is_not_disturbed_and_finds_back(open_page, pers
     fleet.connect("lamp", **QUIET)
     calls("Test.Call", *range(60))
     page = open_page(person, "#/notifications?q=Test.Call")
-    tweak(page, "stream.js", FILTERED=500, LOOK_BACK=1)
+    tweak(page, "stream.js", MAX_FILTERED=500, LOOK_BACK=1)
     expect(lines(page)).to_have_count(60)
     scroll(page, 0)
     newest = page.get_by_role("button", name="To the newest")
@@ -104,7 +104,7 @@ def test_a_filter_that_is_taken_away_shows_no_more_than_a_page_holds(open_page, 
     calls("Test.Call", *range(500))
     names = stored(person)
     page = open_page(person, "#/notifications?kind=in&q=Call123")
-    tweak(page, "stream.js", KEEP=100)
+    tweak(page, "stream.js", KEPT_LINES=100)
     search = page.get_by_role("searchbox", name="Filter notifications")
     expect(page.get_by_text("This is the beginning of the log.")).to_be_attached()
     search.fill("")
@@ -128,7 +128,7 @@ def test_a_page_that_goes_live_while_it_looks_back_goes_on_looking(open_page, pe
         "**/logs", lambda route: route.continue_() if held or not is_second(route.request) else held.append(route)
     )
     with page.expect_request(is_second):
-        tweak(page, "stream.js", PAGE=10)
+        tweak(page, "stream.js", READ_PAGE=10)
     expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
     calls("Test.Call", 30)
     held[0].continue_()
@@ -144,7 +144,7 @@ def test_a_long_download_is_cut_and_says_so(open_page, person, fleet, calls, twe
     fleet.connect("lamp", **QUIET)
     calls("Test.Call", *range(20))
     page = open_page(person, "#/device/lamp/log")
-    tweak(page, "views/device/log.js", PAGE=3, MOST=8)
+    tweak(page, "views/device/log.js", READ_PAGE=3, MAX_LINES=8)
     page.get_by_label("Show").select_option("All that happens")
     page.get_by_role("searchbox", name="Filter the log").fill("Test.Call")
     expect(lines(page)).to_have_count(20)
@@ -157,7 +157,7 @@ def test_a_long_download_is_cut_and_says_so(open_page, person, fleet, calls, twe
     assert [line.split()[1] for line in rest] == stored(person)[-8:]
     page.get_by_role("searchbox", name="Filter the log").fill("Test.Call1")
     expect(lines(page)).to_have_count(11)
-    tweak(page, "views/device/log.js", PAGE=3, MOST=11)
+    tweak(page, "views/device/log.js", READ_PAGE=3, MAX_LINES=11)
     page.get_by_label("Show").select_option("All that happens")
     page.get_by_role("searchbox", name="Filter the log").fill("Test.Call1")
     with page.expect_download() as download:
@@ -171,7 +171,7 @@ def test_a_download_shows_its_progress_and_can_be_stopped(open_page, person, fle
     fleet.connect("lamp", **QUIET)
     calls("Test.Call", *range(20))
     page = open_page(person, "#/device/lamp/log")
-    tweak(page, "views/device/log.js", PAGE=5)
+    tweak(page, "views/device/log.js", READ_PAGE=5)
     page.get_by_label("Show").select_option("All that happens")
     expect(lines(page).filter(has_text="Test.Call")).to_have_count(20)
     downloads, held = [], []

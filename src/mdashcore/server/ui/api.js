@@ -5,9 +5,12 @@ export const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 
 const BASE = `${ROOT}/api/v2`;
 
-const PAGE = {"X-Requested-With": "mdash"}; // with it the server does not make the browser open its own login
+export const LOG_END = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
+export const LOG_PAGE = 1000; // notifications in one answer: the server gives no more
 
-const WAIT = 130_000; // ms for an answer: a call may ask for 120 s
+const PAGE_HEADERS = {"X-Requested-With": "mdash"}; // with it the server does not make the browser open its own login
+
+const ANSWER_TIMEOUT = 130_000; // ms for an answer: a call may ask for 120 s
 
 export class ApiError extends Error {
   // The message is for people.
@@ -29,8 +32,8 @@ export function whenLoggedOut(listener) {
 
 // request("POST", "/devices", {body: {id: "lamp"}, query: {timeout: 5}, signal}): the decoded answer, or ApiError.
 export async function request(method, path, {body, query, signal} = {}) {
-  const limit = AbortSignal.timeout(WAIT);
-  const init = {method, headers: {...PAGE}, signal: signal ? AbortSignal.any([signal, limit]) : limit};
+  const limit = AbortSignal.timeout(ANSWER_TIMEOUT);
+  const init = {method, headers: {...PAGE_HEADERS}, signal: signal ? AbortSignal.any([signal, limit]) : limit};
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
@@ -82,7 +85,7 @@ export function upload(path, file, {onProgress, signal, fields = {}} = {}) {
     xhr.addEventListener("abort", () => failed("the upload was stopped"));
     signal?.addEventListener("abort", () => xhr.abort(), {once: true});
     xhr.open("POST", address(path));
-    for (const [name, value] of Object.entries(PAGE)) xhr.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries(PAGE_HEADERS)) xhr.setRequestHeader(name, value);
     xhr.send(form);
   });
 }

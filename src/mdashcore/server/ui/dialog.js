@@ -2,10 +2,10 @@
 
 import {fill, foreign, h, setText, uniqueId} from "./dom.js";
 
-const SHOWN = 6000; // ms that a message without an error stays
-const TOASTS = 5; // messages at the same time: more would cover the view
-const NAME = 80, WORDS = 400; // characters in the message of a failure: a device may say anything
-const MOMENT = 400; // ms without a sign: below, a sign would only flicker
+const TOAST_TIME = 6000; // ms that a message without an error stays
+const MAX_TOASTS = 5; // messages at the same time: more would cover the view
+const NAME_LENGTH = 80, WORDS_LENGTH = 400; // characters in the message of a failure: a device may say anything
+const SIGN_DELAY = 400; // ms without a sign: below, a sign would only flicker
 
 // ask({title, lost, action, danger, body}): a Promise of true if the person confirms. `lost` says what will be lost;
 // `body` is a node between text and buttons. With `onConfirm` (async) the dialog stays open while it runs, and shows
@@ -77,14 +77,14 @@ export function toast(text, {error = false, lasting = error, action} = {}) {
   const all = document.getElementById("toasts");
   all.append(element);
   const older = [...all.children].slice(0, -1);
-  if (older.length >= TOASTS) (older.find((other) => !other.classList.contains("error")) ?? older[0]).remove();
-  if (!lasting) setTimeout(close, SHOWN);
+  if (older.length >= MAX_TOASTS) (older.find((other) => !other.classList.contains("error")) ?? older[0]).remove();
+  if (!lasting) setTimeout(close, TOAST_TIME);
   return close;
 }
 
 // Reports the failure of an act whose view was left. The end of the session is reported elsewhere.
 export function tellFailure(name, error) {
-  if (error.status !== 401) toast([foreign(short(name, NAME)), ": ", foreign(short(inWords(error), WORDS))], {error: true});
+  if (error.status !== 401) toast([foreign(short(name, NAME_LENGTH)), ": ", foreign(short(inWords(error), WORDS_LENGTH))], {error: true});
 }
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
@@ -97,7 +97,7 @@ export function forgetToasts() {
 // Shows a sign for a task that takes longer than a moment; returns the function that ends it.
 export function loading() {
   let close = () => {};
-  const timer = setTimeout(() => { close = toast("Loading…", {lasting: true}); }, MOMENT);
+  const timer = setTimeout(() => { close = toast("Loading…", {lasting: true}); }, SIGN_DELAY);
   return () => {
     clearTimeout(timer);
     close();

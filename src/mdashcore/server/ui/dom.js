@@ -1,7 +1,7 @@
 // Builds elements. Text becomes a text node or an attribute, never markup, so the name of a device cannot become part
 // of the page. This dashboard has no other way to make elements.
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 
 // h("button", {class: "primary", onclick: save, disabled: busy}, "Save", icon)
 // props: on… are listeners; `class`, `for` and aria-…/data-… as in HTML; true is a bare attribute; false, null and
@@ -13,7 +13,7 @@ export function h(tag, props = {}, ...children) {
 
 // The same for SVG.
 export function s(tag, props = {}, ...children) {
-  return build(document.createElementNS(SVG, tag), props, children);
+  return build(document.createElementNS(SVG_NAMESPACE, tag), props, children);
 }
 
 const PROPERTIES = new Set(["value", "checked", "selected", "indeterminate"]);
@@ -80,6 +80,7 @@ export function damagedTag(parts) {
   return Boolean(parts?.length) && h("span", {class: "tag warn", title: `Its stored data are damaged (${parts.join(", ")}). The server's log says more.`}, "damaged");
 }
 
+export const AGE_INTERVAL = 30_000; // ms between two drawings of "3 min. ago"
 const RELATIVE = new Intl.RelativeTimeFormat("en", {numeric: "auto", style: "short"});
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 

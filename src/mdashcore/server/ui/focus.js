@@ -5,7 +5,7 @@
 // part of the page around the element has the focus meanwhile, and gives it back as soon as the element can be focused
 // again.
 
-const PARTS = "dialog, form[aria-label], section[aria-label], section[aria-labelledby], main";
+const PARTS_SELECTOR = "dialog, form[aria-label], section[aria-label], section[aria-labelledby], main";
 
 let path = []; // the element that a person has focused, and its ancestors, from the inside out
 let standIn = null; // the part that has the focus instead
@@ -31,7 +31,7 @@ function check() {
     return; // or a person has moved the focus
   }
   if (focused === standIn && isUsable(standIn)) return;
-  const part = path.find((element) => element !== lost && element.matches(PARTS) && isUsable(element));
+  const part = path.find((element) => element !== lost && element.matches(PARTS_SELECTOR) && isUsable(element));
   if (!part) return;
   standIn = part;
   part.tabIndex = -1;

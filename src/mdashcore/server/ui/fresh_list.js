@@ -10,7 +10,7 @@ import {errorLine, inWords} from "./dialog.js";
 import {h} from "./dom.js";
 import {onState} from "./live.js";
 
-const EVERY = 30_000; // ms between two reads: often enough for people, and little work for the server
+const READ_INTERVAL = 30_000; // ms between two reads: often enough for people, and little work for the server
 
 export function freshList({items, read, keyOf, head, row, nothing = null}) {
   const rows = new Map();
@@ -73,7 +73,7 @@ export function freshList({items, read, keyOf, head, row, nothing = null}) {
   const look = () => document.visibilityState === "visible" && reading === 0 && reload();
   addEventListener("focus", look);
   document.addEventListener("visibilitychange", look);
-  const timer = setInterval(look, EVERY);
+  const timer = setInterval(look, READ_INTERVAL);
   const unlisten = onState((state) => state === "live" && look()); // the connection is there again
 
   draw(items);

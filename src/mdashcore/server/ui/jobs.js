@@ -8,9 +8,9 @@ import {inWords, open, progress, toast} from "./dialog.js";
 import {foreign, h, setText} from "./dom.js";
 import {table} from "./table.js";
 
-const TRIES = 6; // for one device, while the server is busy
+const JOB_TRIES = 6; // for one device, while the server is busy
 const LONGEST_WAIT = 30; // s between two of them
-const REPAINT = 100; // ms
+const REPAINT_INTERVAL = 100; // ms
 
 export const jobs = []; // the newest last; a job that has ended stays until its dialog is closed
 
@@ -57,7 +57,7 @@ export function startJob({title, devices, width, run}) {
       timer = 0;
       job.changed();
       tellAll();
-    }, REPAINT);
+    }, REPAINT_INTERVAL);
   }
 
   async function one(row) {
@@ -100,7 +100,7 @@ async function patiently(run, signal) {
     try {
       return await run();
     } catch (error) {
-      if (error.status !== 429 || tries === TRIES || signal.aborted) throw error;
+      if (error.status !== 429 || tries === JOB_TRIES || signal.aborted) throw error;
       const wait = Math.min(error.retryAfter ?? tries, LONGEST_WAIT);
       await sleep(1000 * wait * (0.75 + Math.random() / 2), signal);
     }
@@ -127,8 +127,8 @@ export function inTotal(job) {
   return [`${done} of ${job.rows.length} done`, failed && `${failed} failed`, stopped && `${stopped} stopped`].filter(Boolean).join(", ");
 }
 
-const STATES = {waiting: "Waiting", running: "Running", done: "Done", failed: "Failed", stopped: "Stopped"};
-const RANK = ["failed", "running", "waiting", "stopped", "done"];
+const JOB_STATES = {waiting: "Waiting", running: "Running", done: "Done", failed: "Failed", stopped: "Stopped"};
+const STATE_RANK = ["failed", "running", "waiting", "stopped", "done"];
 
 export function showJob(job) {
   if (job.shown) return;
@@ -140,7 +140,7 @@ export function showJob(job) {
     columns: [
       {key: "name", title: "Device", width: "minmax(7rem, 1fr)", sort: (row) => row.name, cell: (row) => h("span", {class: "two-lines"},
         foreign(row.name || row.id, {title: row.name}), row.words && h("small", {class: "only-phone"}, foreign(row.words)))},
-      {key: "state", title: "State", width: "5.5rem", sort: (row) => RANK.indexOf(row.state), cell: stateCell},
+      {key: "state", title: "State", width: "5.5rem", sort: (row) => STATE_RANK.indexOf(row.state), cell: stateCell},
       {key: "words", title: "Result", width: "minmax(0, 2fr)", hide: "phone", cell: (row) => foreign(row.words, {title: row.words})},
     ],
     onOpen: (row) => row.words && open(row.name, h("pre", {class: "code whole", tabindex: 0}, foreign(row.words))),
@@ -181,7 +181,7 @@ function stateCell(row) {
   if (row.state === "running" && row.fraction !== null) {
     return h("progress", {max: 1, value: row.fraction, "aria-label": `Progress of ${row.name}`});
   }
-  return h("span", {class: `job-${row.state}`}, STATES[row.state]);
+  return h("span", {class: `job-${row.state}`}, JOB_STATES[row.state]);
 }
 
 // A strip with the progress of each job that is not in a dialog.

@@ -4,9 +4,9 @@ import {foreign, h} from "./dom.js";
 import {isObject} from "./live.js";
 import {jsonText, keyOf} from "./tree.js";
 
-const MOST = 2000; // lines drawn: a shadow of 32 KiB has fewer, and people do not read a longer answer line by line
-const LONGEST = 2000; // characters of one value: more than a screen has
-const KEY = 200; // of one key
+const MAX_LINES = 2000; // lines drawn: a shadow of 32 KiB has fewer, and people do not read a longer answer line by line
+const VALUE_LENGTH = 2000; // characters of one value: more than a screen has
+const KEY_LENGTH = 200; // of one key
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text);
 
@@ -22,20 +22,20 @@ export function jsonView(value, {label, marks = new Map()} = {}) {
   }
 
   function walk(inner, path, depth, name) {
-    if (lines.length > MOST) return;
+    if (lines.length > MAX_LINES) return;
     if (isObject(inner) && Object.keys(inner).length) {
       if (name) line(depth, path, name);
       for (const [key, member] of Object.entries(inner)) {
-        walk(member, [...path, key], name ? depth + 1 : depth, [h("span", {class: "json-key"}, foreign(cut(jsonText(key).slice(1, -1), KEY))), ": "]);
+        walk(member, [...path, key], name ? depth + 1 : depth, [h("span", {class: "json-key"}, foreign(cut(jsonText(key).slice(1, -1), KEY_LENGTH))), ": "]);
       }
     } else {
       const kind = inner === null ? "null" : typeof inner;
-      line(depth, path, name, h("span", {class: `json-${kind}`}, foreign(cut(jsonText(inner), LONGEST))));
+      line(depth, path, name, h("span", {class: `json-${kind}`}, foreign(cut(jsonText(inner), VALUE_LENGTH))));
     }
   }
 
   walk(value, [], 0, null);
-  if (lines.length > MOST) lines.push(h("div", {class: "json-line muted"}, "… and more"));
+  if (lines.length > MAX_LINES) lines.push(h("div", {class: "json-line muted"}, "… and more"));
   return h("div", {class: "json-view code", tabindex: 0, role: "group", "aria-label": label}, lines);
 }
 

@@ -4,19 +4,18 @@
 // read, so that nothing is missed between the two. After a lost connection the stream continues at the next offset. If
 // notifications were missed all the same, the devices are read again.
 
-import {ROOT, devicePath, get, post} from "./api.js";
+import {LOG_END, ROOT, devicePath, get, post} from "./api.js";
 import {follow} from "./merge.js";
 
 export {difference, isObject, merge, same} from "./merge.js";
 
 const FIRST_WAIT = 500; // ms before the first try to reconnect; doubled each time
 const LONGEST_WAIT = 15_000; // ms: a server that has come back is found within seconds
-const PATIENCE = 10_000; // ms for the answer to a short question, and for a socket to open
-const CHECK = 60_000; // ms of silence before the server is checked: two short requests, none while the page is hidden
-const GRACE = 5000; // ms for stored notifications to come by the socket too: far longer than usual
-const BATCH = 100; // ms in which changes are reported together: ten repaints a second are enough
-const TOLD = 20_000; // notifications remembered during a read: beyond, another read costs less
-const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
+const SHORT_TIMEOUT = 10_000; // ms for the answer to a short question, and for a socket to open
+const CHECK_INTERVAL = 60_000; // ms of silence before the server is checked: two short requests, none while the page is hidden
+const SOCKET_GRACE = 5000; // ms for stored notifications to come by the socket too: far longer than usual
+const REPORT_INTERVAL = 100; // ms in which changes are reported together: ten repaints a second are enough
+const MAX_REMEMBERED = 20_000; // notifications remembered during a read: beyond, another read costs less
 const RAM_POINTS = 60; // per device, for a sparkline
 const NO_SOCKET = "the server answers, but no WebSocket to it opens; a proxy on the way has to pass on the headers Upgrade, Connection and Host";
 
@@ -130,8 +129,8 @@ const inWords = (error) => (error.name === "TimeoutError" ? "the server did not 
 
 // Returns the user of the session, and the offset of the newest stored notification: -1 if there is none.
 async function probe() {
-  const options = {signal: AbortSignal.timeout(PATIENCE)};
-  const [{user: name}, [newest]] = await Promise.all([get("/session", undefined, options), post("/logs", {before: NEWEST, limit: 1}, options)]);
+  const options = {signal: AbortSignal.timeout(SHORT_TIMEOUT)};
+  const [{user: name}, [newest]] = await Promise.all([get("/session", undefined, options), post("/logs", {before: LOG_END, limit: 1}, options)]);
   return {user: name, end: newest?.offset ?? -1};
 }
 
@@ -146,7 +145,7 @@ function isOurs(name) {
 
 function connect(mine) {
   socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${ROOT}/api/v2/notify?start=${cursor + 1}`);
-  timer = setTimeout(lost, PATIENCE, NO_SOCKET);
+  timer = setTimeout(lost, SHORT_TIMEOUT, NO_SOCKET);
   let opened = false;
   socket.addEventListener("open", async () => {
     if (mine !== generation) return;
@@ -187,7 +186,7 @@ async function check() {
   try {
     const {user: name, end} = await probe();
     if (mine !== generation || !isOurs(name)) return;
-    if (end > seen) await sleep(GRACE);
+    if (end > seen) await sleep(SOCKET_GRACE);
     if (mine !== generation) return;
     if (end > seen && cursor === seen) lost();
     else lastSign = performance.now();
@@ -198,7 +197,7 @@ async function check() {
   }
 }
 
-setInterval(() => !document.hidden && performance.now() - lastSign >= CHECK && check(), CHECK / 4);
+setInterval(() => !document.hidden && performance.now() - lastSign >= CHECK_INTERVAL && check(), CHECK_INTERVAL / 4);
 document.addEventListener("visibilitychange", () => !document.hidden && check());
 addEventListener("focus", check);
 
@@ -267,7 +266,7 @@ const rereading = new Set();
 async function reread(id) {
   if (rereading.has(id)) return;
   rereading.add(id);
-  await sleep(BATCH); // several updates in a short time need one read
+  await sleep(REPORT_INTERVAL); // several updates in a short time need one read
   rereading.delete(id);
   if (running) await refresh(id).catch(failed);
 }
@@ -286,7 +285,7 @@ function take(note) {
   for (const {told} of listening) told.push(note);
   apply(note);
   notified.tell(note);
-  if (listening.some(({told}) => told.length > TOLD)) failed();
+  if (listening.some(({told}) => told.length > MAX_REMEMBERED)) failed();
 }
 
 function apply(note) {
@@ -351,7 +350,7 @@ function mark(id) {
       const ids = marked;
       marked = new Set();
       changed.tell(ids);
-    }, BATCH);
+    }, REPORT_INTERVAL);
   }
   marked.add(id);
 }

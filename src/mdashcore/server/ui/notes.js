@@ -16,11 +16,11 @@ export const KINDS = [
   ["rollout", "Rollouts", "rollout.*"],
 ].map(([key, label, name, accept]) => ({key, label, name, accept: accept ?? (() => true)}));
 
-const BAD = /^(rejected|delta\.withheld)$|^ota\.(FAILED|REJECTED|TIMED_OUT|ROLLED_BACK)$|^rollout\.(PAUSED|ABORT)/;
+const BAD_NAMES = /^(rejected|delta\.withheld)$|^ota\.(FAILED|REJECTED|TIMED_OUT|ROLLED_BACK)$|^rollout\.(PAUSED|ABORT)/;
 
 // "bad", "muted" or "": how much attention it needs.
 export function weight({name}) {
-  if (BAD.test(name)) return "bad";
+  if (BAD_NAMES.test(name)) return "bad";
   return name === "offline" || name === "deleted" ? "muted" : "";
 }
 
@@ -51,10 +51,10 @@ function leaves(state) {
   }).join(" · ");
 }
 
-const LEAVES = 100; // of an update that are put into words: the rest is in its JSON
+const MAX_LEAVES = 100; // of an update that are put into words: the rest is in its JSON
 
 function collect(value, path, found) {
-  if (found.length >= LEAVES) return;
+  if (found.length >= MAX_LEAVES) return;
   if (isObject(value) && Object.keys(value).length > 0) {
     for (const [key, inner] of Object.entries(value)) collect(inner, [...path, key], found);
   } else {

@@ -7,21 +7,20 @@
 // No notification is missed between the two: live ones wait during a read, and each counts once by its offset. After
 // its first notification, live.js leaves none out.
 
-import {post} from "./api.js";
+import {LOG_END, post} from "./api.js";
 import {inWords} from "./dialog.js";
 import {fill, h, setText} from "./dom.js";
 import * as live from "./live.js";
 
-const PAGE = 200; // notifications in one read
-const KEEP = 2000; // lines in the page while it follows: more are read again when a person scrolls back
-const CAP = 5000; // lines in the page, or notifications waiting, at most
-const FILTERED = 20_000; // notifications kept, most of them hidden by a filter
-const NEWEST = Number.MAX_SAFE_INTEGER; // beyond the end of every log
+const READ_PAGE = 200; // notifications in one read
+const KEPT_LINES = 2000; // lines in the page while it follows: more are read again when a person scrolls back
+const MAX_LINES = 5000; // lines in the page, or notifications waiting, at most
+const MAX_FILTERED = 20_000; // notifications kept, most of them hidden by a filter
 const LOOK_BACK = 10; // reads without a match before asking whether to go on
-const NEAR = 300; // px from the top within which older ones are read
+const NEAR_TOP = 300; // px from the top within which older ones are read
 const AT_END = 40; // px: within them the page follows the newest
-const BATCH = 50; // ms in which lines are added together
-const BATCHED = 1000; // of them at most, because the timers of a hidden page are slow
+const BATCH_TIME = 50; // ms in which lines are added together
+const BATCH_LINES = 1000; // of them at most, because the timers of a hidden page are slow
 
 export function stream({label, query, accept = () => true, line, nothing, onState}) {
   let notes = []; // oldest first, without gaps; those that `accept` takes have a line
@@ -46,7 +45,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   box.addEventListener("scroll", () => {
     following = !detached && box.scrollHeight - box.scrollTop - box.clientHeight < AT_END;
     if (following && !paused) unread = 0;
-    if (box.scrollTop < NEAR && !reading && !complete && notes.length) lookBack();
+    if (box.scrollTop < NEAR_TOP && !reading && !complete && notes.length) lookBack();
     tell();
   }, {passive: true});
   const resized = new ResizeObserver(() => following && toBottom());
@@ -120,15 +119,15 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   }
 
   async function page(check) {
-    const found = await ask({before: notes[0]?.offset ?? NEWEST, limit: PAGE});
+    const found = await ask({before: notes[0]?.offset ?? LOG_END, limit: READ_PAGE});
     check();
-    complete = found.length < PAGE;
+    complete = found.length < READ_PAGE;
     prepend(found);
     return found.some(accept);
   }
 
   async function fillBox(check) {
-    for (let reads = 0; !complete && box.scrollHeight < box.clientHeight + NEAR && reads < LOOK_BACK; reads += 1) await page(check);
+    for (let reads = 0; !complete && box.scrollHeight < box.clientHeight + NEAR_TOP && reads < LOOK_BACK; reads += 1) await page(check);
   }
 
   function lookBack() {
@@ -188,9 +187,9 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     notes.push(...fresh);
     lines.append(...shown.map(make));
     if (following) {
-      shed(KEEP);
+      shed(KEPT_LINES);
       toBottom();
-    } else if (lines.childElementCount > CAP || notes.length > FILTERED) {
+    } else if (lines.childElementCount > MAX_LINES || notes.length > MAX_FILTERED) {
       detached = true; // a person who reads old ones keeps them
     }
   }
@@ -200,21 +199,21 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     notes = [...found, ...notes];
     lines.prepend(...found.filter(accept).map(make));
     box.scrollTop = following ? box.scrollHeight : box.scrollHeight - before;
-    if (lines.childElementCount <= CAP && notes.length <= FILTERED) return;
+    if (lines.childElementCount <= MAX_LINES && notes.length <= MAX_FILTERED) return;
     detached = true;
     following = false;
-    while (lines.childElementCount > CAP) lines.lastChild.remove();
-    notes = notes.slice(0, FILTERED);
+    while (lines.childElementCount > MAX_LINES) lines.lastChild.remove();
+    notes = notes.slice(0, MAX_FILTERED);
     const newest = Number(lines.lastChild?.dataset.offset);
-    if (lines.childElementCount === CAP) notes = notes.filter(({offset}) => offset <= newest);
+    if (lines.childElementCount === MAX_LINES) notes = notes.filter(({offset}) => offset <= newest);
   }
 
   // Drops the oldest lines, which can be read again.
   function shed(size) {
-    if (lines.childElementCount <= size && notes.length <= FILTERED) return;
+    if (lines.childElementCount <= size && notes.length <= MAX_FILTERED) return;
     while (lines.childElementCount > size) lines.firstChild.remove();
     const oldest = Number(lines.firstChild?.dataset.offset ?? notes.at(-1).offset);
-    notes = notes.filter(({offset}) => offset >= oldest).slice(-FILTERED);
+    notes = notes.filter(({offset}) => offset >= oldest).slice(-MAX_FILTERED);
     complete = false;
     if (!reading) drawEdge();
   }
@@ -237,8 +236,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   function takeWaiting() {
     const found = waiting;
     waiting = [];
-    if (found.length >= CAP && following) return start();
-    if (found.length >= CAP) detached = true; // not all of them were kept
+    if (found.length >= MAX_LINES && following) return start();
+    if (found.length >= MAX_LINES) detached = true; // not all of them were kept
     return append(found);
   }
 
@@ -249,8 +248,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     live.onNotification((note) => {
       if (!isMine(note)) return;
       batch.push(note);
-      if (batch.length >= BATCHED) flush();
-      else timer ||= setTimeout(flush, BATCH);
+      if (batch.length >= BATCH_LINES) flush();
+      else timer ||= setTimeout(flush, BATCH_TIME);
     }),
     live.onState(catchUp),
   ];
@@ -262,7 +261,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     batch = [];
     if (found.length === 0) return;
     if (isHeld()) {
-      if (waiting.length < CAP) waiting.push(...found);
+      if (waiting.length < MAX_LINES) waiting.push(...found);
     } else {
       append(found);
     }
@@ -277,8 +276,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
       query = next;
       accept = nextAccept;
       if (!isSame) return start();
-      fill(lines, notes.filter(accept).slice(-KEEP - 1).map(make));
-      shed(KEEP);
+      fill(lines, notes.filter(accept).slice(-KEPT_LINES - 1).map(make));
+      shed(KEPT_LINES);
       following = true;
       toBottom();
       if (!reading) {
@@ -327,10 +326,10 @@ export function clockTag(seconds) {
     isToday ? clock : `${date.toLocaleDateString("en-GB", {day: "numeric", month: "short"})} ${clock}`);
 }
 
-const SHORT = 400; // characters of a text that are shown first
+const SHORT_TEXT = 400; // characters of a text that are shown first
 
 // A text of any length, cut, with a button that shows all of it.
-export function longText(text, whole = text, limit = SHORT) {
+export function longText(text, whole = text, limit = SHORT_TEXT) {
   const isLong = text.length > limit || whole !== text;
   const short = h("bdi", {}, text.length > limit ? `${text.slice(0, limit)}…` : text);
   if (!isLong) return short;

@@ -83,11 +83,11 @@ export function changes(from, to) {
 // Returns a path as a key of a Map or Set.
 export const keyOf = (path) => JSON.stringify(path);
 
-const PLAIN = /^[\p{L}\p{N}_$@:+/-]+$/u;
+const PLAIN_KEY = /^[\p{L}\p{N}_$@:+/-]+$/u;
 
 // ["wifi", "sta", "a.b"] as wifi.sta["a.b"].
 export function formatPath(path) {
-  return path.map((key, i) => (PLAIN.test(key) ? (i ? "." : "") + key : `[${jsonText(key)}]`)).join("");
+  return path.map((key, i) => (PLAIN_KEY.test(key) ? (i ? "." : "") + key : `[${jsonText(key)}]`)).join("");
 }
 
 // The same, cut to the length of a line.
@@ -96,23 +96,23 @@ export function shortPath(path, most = 120) {
   return text.length > most ? `${text.slice(0, most)}…` : text;
 }
 
-const STEP = /\[("(?:[^"\\]|\\.)*")\]|(\.?)([^.[\]"\s]+)/y;
+const PATH_STEP = /\[("(?:[^"\\]|\\.)*")\]|(\.?)([^.[\]"\s]+)/y;
 
 // The inverse; throws an Error for people.
 export function parsePath(text) {
   const path = [];
-  STEP.lastIndex = 0;
+  PATH_STEP.lastIndex = 0;
   const source = text.trim();
   let end = 0;
   while (end < source.length) {
-    const found = STEP.exec(source);
+    const found = PATH_STEP.exec(source);
     if (!found || (found[3] !== undefined && (found[2] === ".") !== path.length > 0)) break;
     try {
       path.push(found[1] === undefined ? found[3] : JSON.parse(found[1]));
     } catch {
       break;
     }
-    end = STEP.lastIndex;
+    end = PATH_STEP.lastIndex;
   }
   if (!path.length) throw new Error("a path is needed, such as light.on");
   if (end < source.length) throw new Error(`this is no path; write keys with dots between, or ["in quotes"]`);
@@ -120,12 +120,12 @@ export function parsePath(text) {
 }
 
 // Characters that reverse the direction of text, or are invisible: in JSON they can be written as escapes.
-const UNSEEN = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const UNSEEN_CHARACTERS = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
 // JSON without hidden characters.
 export function jsonText(value, indent) {
   const text = JSON.stringify(value, null, indent) ?? "";
-  return text.replace(UNSEEN, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return text.replace(UNSEEN_CHARACTERS, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 // The same, cut to the length of a line in a table.

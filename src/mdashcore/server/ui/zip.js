@@ -78,7 +78,7 @@ async function unpack(packed, {method, path}, limit) {
 
 const view = async (file, from, to) => new DataView(await file.slice(from, to).arrayBuffer());
 
-const TABLE = Uint32Array.from({length: 256}, (_, byte) => {
+const CRC_TABLE = Uint32Array.from({length: 256}, (_, byte) => {
   let value = byte;
   for (let bit = 0; bit < 8; bit += 1) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
   return value;
@@ -86,7 +86,7 @@ const TABLE = Uint32Array.from({length: 256}, (_, byte) => {
 
 function crc32(bytes) {
   let sum = 0xffffffff;
-  for (const byte of bytes) sum = TABLE[(sum ^ byte) & 0xff] ^ (sum >>> 8);
+  for (const byte of bytes) sum = CRC_TABLE[(sum ^ byte) & 0xff] ^ (sum >>> 8);
   return (sum ^ 0xffffffff) >>> 0;
 }
 

@@ -3,7 +3,7 @@
 // A tab's default export is (device, context) => {element, update?(device), destroy?}. `update` is called with the
 // device after each change; `context.session` is the session, `context.query` the part after the "?".
 
-import {damagedTag, fill, foreign, h, setText, timeTag} from "../dom.js";
+import {AGE_INTERVAL, damagedTag, fill, foreign, h, setText, timeTag} from "../dom.js";
 import {empty, inWords, loading} from "../dialog.js";
 import * as live from "../live.js";
 import {menuButton} from "../menu.js";
@@ -11,8 +11,6 @@ import {go, link} from "../router.js";
 import {dropDrafts} from "./device/drafts.js";
 import {onlineTag} from "./device/parts.js";
 import {limitDeltas, remove, rename, renewToken} from "./devices/acts.js";
-
-const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
 
 export const TABS = [
   ["overview", "Overview", () => import("./device/overview.js")],
@@ -108,7 +106,7 @@ export default async function view({id, tab, query, session}) {
   const clock = setInterval(() => {
     const now = live.devices.get(id);
     if (now) draw(now);
-  }, REFRESH);
+  }, AGE_INTERVAL);
 
   draw(device);
   const shown = {

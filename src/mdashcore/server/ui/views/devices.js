@@ -1,7 +1,7 @@
 // All devices, live.
 
 import {empty, errorLine, open} from "../dialog.js";
-import {damagedTag, foreign, h, setText, timeTag} from "../dom.js";
+import {AGE_INTERVAL, damagedTag, foreign, h, setText, timeTag} from "../dom.js";
 import {EXAMPLES, parseFilter} from "../filter.js";
 import {jobStrip} from "../jobs.js";
 import * as live from "../live.js";
@@ -11,8 +11,6 @@ import {sparkline} from "../spark.js";
 import {table} from "../table.js";
 import {onlineTag} from "./device/parts.js";
 import {callMethod, register, remove, rename, renewToken, these, update} from "./devices/acts.js";
-
-const REFRESH = 30_000; // ms between two drawings of "3 min. ago"
 
 const firmware = (device) => {
   const found = device.shadow.state.reported?.ota;
@@ -174,7 +172,7 @@ export default function view({query}) {
     }
     known = size;
   });
-  const clock = setInterval(() => list.touch(live.devices.keys()), REFRESH);
+  const clock = setInterval(() => list.touch(live.devices.keys()), AGE_INTERVAL);
   refilter();
   requestAnimationFrame(() => { scroller.scrollTop = kept.top; }); // once it is in the page
   scroller.addEventListener("scroll", () => { kept.top = scroller.scrollTop; }, {passive: true});

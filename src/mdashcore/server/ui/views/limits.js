@@ -6,7 +6,7 @@ import {bytes, fill, h} from "../dom.js";
 import {freshList} from "../fresh_list.js";
 import {amount, nameOf, share} from "./limits/parts.js";
 
-const SHOWN = ["devices", "image_bytes", "keys", "open_rollouts", "subscribers"]; // columns; the other limits are on each account's line
+const SHOWN_LIMITS = ["devices", "image_bytes", "keys", "open_rollouts", "subscribers"]; // columns; the other limits are on each account's line
 
 export default async function view({session}) {
   if (!session.admin) {
@@ -26,15 +26,15 @@ export default async function view({session}) {
       return now.accounts;
     },
     keyOf: ({name}) => name,
-    head: h("tr", {}, h("th", {scope: "col"}, "User"), SHOWN.map((name, i) => h("th", {scope: "col", class: i > 1 ? "hide-phone" : null}, nameOf(name)))),
+    head: h("tr", {}, h("th", {scope: "col"}, "User"), SHOWN_LIMITS.map((name, i) => h("th", {scope: "col", class: i > 1 ? "hide-phone" : null}, nameOf(name)))),
     row,
   });
 
   function row({name}) {
-    const cells = SHOWN.map((limit, i) => h("td", {class: i > 1 ? "hide-phone" : null}));
+    const cells = SHOWN_LIMITS.map((limit, i) => h("td", {class: i > 1 ? "hide-phone" : null}));
     return {
       element: h("tr", {}, h("th", {scope: "row"}, name), cells),
-      draw: ({use}) => SHOWN.forEach((limit, i) => fill(cells[i], share(limits[limit], use[limit]))),
+      draw: ({use}) => SHOWN_LIMITS.forEach((limit, i) => fill(cells[i], share(limits[limit], use[limit]))),
     };
   }
 

@@ -7,7 +7,7 @@ import {KINDS, summary, weight} from "../notes.js";
 import {link} from "../router.js";
 import {clockTag, longText, pauseButton, stream} from "../stream.js";
 
-const INLINE = 140; // characters of JSON that are read at a glance
+const INLINE_LENGTH = 140; // characters of JSON that are read at a glance
 
 export default function view({query}) {
   const kind = h("select", {"aria-label": "Kind", onchange: refilter}, KINDS.map(({key, label}) => h("option", {value: key}, label)));
@@ -71,10 +71,10 @@ const contains = (note, words) => {
 
 function draw(note) {
   const text = summary(note);
-  const isJson = note.data !== undefined && text.length > INLINE && note.name !== "rpc.out.Log";
+  const isJson = note.data !== undefined && text.length > INLINE_LENGTH && note.name !== "rpc.out.Log";
   return h("div", {class: "line"}, clockTag(note.time), who(note),
     h("span", {class: ["what", weight(note)].filter(Boolean).join(" "), title: note.name}, foreign(note.name)),
-    h("span", {class: "data"}, isJson ? longText(text, JSON.stringify(note.data, null, 2), INLINE) : longText(text)));
+    h("span", {class: "data"}, isJson ? longText(text, JSON.stringify(note.data, null, 2), INLINE_LENGTH) : longText(text)));
 }
 
 function who({id, name}) {

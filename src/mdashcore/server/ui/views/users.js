@@ -89,14 +89,14 @@ export default async function view({session}) {
   };
 }
 
-const ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"; // without characters that look alike
-const LENGTH = 20; // of those: 115 bits
+const PASSWORD_ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"; // without characters that look alike
+const PASSWORD_LENGTH = 20; // of those: 115 bits
 
 function newPassword() {
   const input = h("input", {type: "password", name: "password", required: true, maxlength: 1024, autocomplete: "new-password"});
   const make = h("button", {type: "button", onclick: () => {
     input.type = "text"; // the admin has to pass the password on
-    input.value = Array.from(crypto.getRandomValues(new Uint32Array(LENGTH)), (n) => ALPHABET[n % ALPHABET.length]).join("");
+    input.value = Array.from(crypto.getRandomValues(new Uint32Array(PASSWORD_LENGTH)), (n) => PASSWORD_ALPHABET[n % PASSWORD_ALPHABET.length]).join("");
     input.select();
   }}, "Generate");
   const element = field("Password", input, "tell it to them; they can change it in their profile");

@@ -6,14 +6,14 @@ import {fill, foreign, h, setText} from "../../dom.js";
 import * as live from "../../live.js";
 import {duration} from "./parts.js";
 
-const TICK = 1000; // ms between two drawings of the time left
+const DRAW_INTERVAL = 1000; // ms between two drawings of the time left
 
 export const firmware = (device) => device.shadow.state.reported?.ota ?? {};
 
-const STARTING = 3; // the device's state "taken, about to restart": the uncommitted firmware does not run yet
+const STATE_STARTING = 3; // the device's state "taken, about to restart": the uncommitted firmware does not run yet
 
 // Whether the running firmware may be rolled back.
-export const onTrial = (device) => firmware(device).is_committed === false && firmware(device).status !== STARTING;
+export const onTrial = (device) => firmware(device).is_committed === false && firmware(device).status !== STATE_STARTING;
 
 // {element, update(device), unsaid(whether), destroy()}: hidden while the firmware is committed. `unsaid`: an update
 // counts as uncommitted because the device does not report it.
@@ -86,7 +86,7 @@ export function commitBanner(device) {
       error.clear();
       return;
     }
-    timer ??= setInterval(tick, TICK);
+    timer ??= setInterval(tick, DRAW_INTERVAL);
     const key = `${build} ${now.online} ${unsaid}`;
     if (asked !== key) askWhen(key);
     const name = foreign(String(version ?? "a version without a name"));

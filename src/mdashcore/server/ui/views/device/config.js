@@ -9,11 +9,11 @@ import {guard, keep, take} from "./drafts.js";
 import {fieldFor, typeInto} from "./leaf_form.js";
 import {fromDevice} from "./parts.js";
 
-const TIMEOUT = 30; // s to save: flash is slow while it erases
+const SAVE_TIMEOUT = 30; // s to save: flash is slow while it erases
 const OPEN_UP_TO = 80; // values up to which all sections are open at first
-const MOST = 1500; // values drawn: real configurations have under 500
-const SECRET = /pass|secret|token|psk|private|license/i; // keys whose values are hidden from other people in the room
-const DELICATE = new Set(["wifi", "eth", "dash", "rpc", "sys"]); // sections that can cut the device off
+const MAX_VALUES = 1500; // values drawn: real configurations have under 500
+const SECRET_KEYS = /pass|secret|token|psk|private|license/i; // keys whose values are hidden from other people in the room
+const DELICATE_SECTIONS = new Set(["wifi", "eth", "dash", "rpc", "sys"]); // sections that can cut the device off
 
 export default function config(device, {session}) {
   let present = device;
@@ -27,7 +27,7 @@ export default function config(device, {session}) {
     what: "the configuration",
     offline: "Its configuration can be read and changed once it is back.",
     load: async (signal) => {
-      const found = await call(device.id, "Config.Get", undefined, {signal, timeout: TIMEOUT});
+      const found = await call(device.id, "Config.Get", undefined, {signal, timeout: SAVE_TIMEOUT});
       if (!isObject(found)) throw Object.assign(new Error("the device gave no configuration"), {status: 0});
       return found;
     },
@@ -61,7 +61,7 @@ export default function config(device, {session}) {
     note.hidden = true;
     const total = leaves(base).length;
     fill(body, total ? members(base, [], total <= OPEN_UP_TO) : h("p", {class: "muted"}, "The configuration of this device is empty."),
-      total > MOST && h("p", {class: "muted"}, `… and ${total - MOST} more values.`));
+      total > MAX_VALUES && h("p", {class: "muted"}, `… and ${total - MAX_VALUES} more values.`));
     filter();
     draw();
   }
@@ -78,7 +78,7 @@ export default function config(device, {session}) {
   }
 
   function row(path, leaf) {
-    if (rows.size >= MOST) return null;
+    if (rows.size >= MAX_VALUES) return null;
     const id = uniqueId("config"), key = keyOf(path);
     const holder = h("div", {class: "config-value"});
     const undo = h("button", {type: "button", class: "quiet", "aria-label": `Undo ${shortPath(path)}`, hidden: true, onclick: () => {
@@ -104,7 +104,7 @@ export default function config(device, {session}) {
         }
         draw();
       });
-      const isSecret = typeof leaf === "string" && SECRET.test(path.at(-1)) && input.tagName === "INPUT";
+      const isSecret = typeof leaf === "string" && SECRET_KEYS.test(path.at(-1)) && input.tagName === "INPUT";
       fill(holder, input, isSecret && showButton(input, path));
     }
 
@@ -182,7 +182,7 @@ export default function config(device, {session}) {
     }
     bar.hidden = touched.size === 0 && wrong.size === 0 && error.element.hidden;
     fill(list, all.map(({path, before, after}) => h("li", {}, h("span", {class: "code"}, foreign(shortPath(path))), ": ",
-      SECRET.test(path.at(-1)) && typeof after === "string" ? "another value" : h("span", {class: "code"}, foreign(shortJson(before, 60)), " → ", foreign(shortJson(after, 60))))),
+      SECRET_KEYS.test(path.at(-1)) && typeof after === "string" ? "another value" : h("span", {class: "code"}, foreign(shortJson(before, 60)), " → ", foreign(shortJson(after, 60))))),
     wrong.size > 0 && h("li", {class: "bad"}, wrong.size === 1 ? "One value cannot be read: it is marked." : `${wrong.size} values cannot be read: they are marked.`));
     const sendable = touched.size > 0 && wrong.size === 0 && present.online;
     for (const button of [apply, save, restart]) if (!button.hasAttribute("aria-busy")) button.disabled = !sendable;
@@ -192,8 +192,8 @@ export default function config(device, {session}) {
   // Sends the differences with Config.Set; `save` keeps them over a restart.
   async function send({save: keep = false, restart: again = false}) {
     const sent = draft;
-    await call(device.id, "Config.Set", {config: patch(base, sent)}, {timeout: TIMEOUT});
-    if (keep) await call(device.id, "Config.Save", again ? {reboot: true} : {}, {timeout: TIMEOUT});
+    await call(device.id, "Config.Set", {config: patch(base, sent)}, {timeout: SAVE_TIMEOUT});
+    if (keep) await call(device.id, "Config.Save", again ? {reboot: true} : {}, {timeout: SAVE_TIMEOUT});
     base = sent;
     if (draft === sent) drawTree();
     toast(again ? "Saved: the device restarts." : keep ? "Saved. Some settings come into effect with the next restart." : "Set until the next restart of the device.");
@@ -201,7 +201,7 @@ export default function config(device, {session}) {
   }
 
   async function saveAndRestart() {
-    const delicate = [...new Set(changes(base, draft).map(({path}) => path[0]))].filter((section) => DELICATE.has(section));
+    const delicate = [...new Set(changes(base, draft).map(({path}) => path[0]))].filter((section) => DELICATE_SECTIONS.has(section));
     await ask({
       title: "Save and restart the device?",
       lost: ["It is offline for some seconds, and what it was doing is interrupted.", delicate.length > 0 && [" With a mistake in ", h("strong", {}, delicate.join(", ")),

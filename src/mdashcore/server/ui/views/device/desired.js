@@ -14,8 +14,8 @@ import {changes, keyOf, leaves, patch, shortJson, shortPath, withoutNulls} from 
 import {guard, keep, take} from "./drafts.js";
 import {leafForm} from "./leaf_form.js";
 
-const TRIES = 5; // locked saves: of a device that reports every second, one in ten meets a report on its way
-const ROWS = 50; // changes that are listed before they are sent
+const SAVE_TRIES = 5; // locked saves: of a device that reports every second, one in ten meets a report on its way
+const LISTED_CHANGES = 50; // changes that are listed before they are sent
 
 const {isObject, merge, same} = live;
 const desiredOf = (device) => device.shadow.state.desired ?? {};
@@ -108,7 +108,7 @@ export function desiredEditor(device, user) {
     previewBox.hidden = sent === undefined;
     if (sent) {
       const all = changes(base, withoutNulls(draft));
-      fill(preview, all.slice(0, ROWS).map(describe), all.length > ROWS && h("li", {class: "muted"}, `… and ${all.length - ROWS} more`));
+      fill(preview, all.slice(0, LISTED_CHANGES).map(describe), all.length > LISTED_CHANGES && h("li", {class: "muted"}, `… and ${all.length - LISTED_CHANGES} more`));
     }
     drawConflict(other && touched && !save.hasAttribute("aria-busy")); // a running save is the person's own change
   }
@@ -124,7 +124,7 @@ export function desiredEditor(device, user) {
     const mine = new Set(changes(base, withoutNulls(draft)).map(({path}) => keyOf(path)));
     const list = changes(base, theirs);
     fill(conflict, h("h3", {}, "It was changed elsewhere meanwhile"), h("p", {}, `Version ${present.shadow.version} has another desired state than the one that you began with:`),
-      h("ul", {class: "changes"}, list.slice(0, ROWS).map((change) => describe(change, mine.has(keyOf(change.path))))),
+      h("ul", {class: "changes"}, list.slice(0, LISTED_CHANGES).map((change) => describe(change, mine.has(keyOf(change.path))))),
       h("div", {class: "actions"},
         h("button", {type: "button", onclick: () => restart(theirs)}, "Discard my changes"),
         h("button", {type: "button", class: "primary", disabled: !valid, onclick: () => {
@@ -137,7 +137,7 @@ export function desiredEditor(device, user) {
 
   async function send() {
     const sent = wanted(), saved = draft;
-    for (let tries = TRIES; ; tries -= 1) {
+    for (let tries = SAVE_TRIES; ; tries -= 1) {
       try {
         const lock = tries > 0 ? {version: present.shadow.version} : {}; // at last without a lock: the version was checked just now
         await post(devicePath(device.id, "shadow"), {state: {desired: sent}, ...lock});

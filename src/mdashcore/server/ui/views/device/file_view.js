@@ -6,7 +6,7 @@ import {bytes as size, foreign, h, setText, uniqueId} from "../../dom.js";
 const HEX_PAGE = 4096; // bytes drawn at a time: 256 lines
 const LONGEST_TEXT = 512 * 1024; // bytes of editable text: above, a text area is slow
 
-const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/;
+const CONTROL_CHARACTERS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/;
 
 // Returns the text of a file and its line ends: {text, newline}, or null if it is no text.
 export function asText(data) {
@@ -17,7 +17,7 @@ export function asText(data) {
   } catch {
     return null;
   }
-  if (CONTROL.test(text)) return null;
+  if (CONTROL_CHARACTERS.test(text)) return null;
   const plain = text.replaceAll("\r\n", "");
   const newline = !text.includes("\r") ? "\n" : plain.includes("\n") || plain.includes("\r") ? "mixed" : "\r\n";
   return {text, newline};

@@ -9,7 +9,7 @@ import {fromDevice} from "./parts.js";
 import {transferList} from "./transfer_list.js";
 import {transfer} from "./transfers.js";
 
-const MOST = 300; // rows drawn; the filter finds the others
+const MAX_ROWS = 300; // rows drawn; the filter finds the others
 const FILTER_FROM = 12; // files from which on a filter is useful
 const MAX_UPLOAD = 16 * 2 ** 20; // bytes: the largest flash of such a device
 const MAX_FILES = 100; // uploaded together: half of the files that a device has room for
@@ -72,13 +72,13 @@ export default function files(device, {session}) {
   function drawRows() {
     const wanted = search.hidden ? "" : search.value.trim().toLowerCase();
     const found = list.filter(({name}) => name.toLowerCase().includes(wanted));
-    const more = found.length - MOST;
+    const more = found.length - MAX_ROWS;
     table.hidden = found.length === 0;
     nothing.hidden = found.length > 0 && more <= 0;
     dropHint.hidden = list.length === 0; // the empty list says it already
     setText(nothing, list.length === 0 ? "There are no files on the device. Drop one here, or write a new one."
       : found.length === 0 ? "No file has this in its name." : `${more} more files: filter by name to see them.`);
-    fill(rows, found.slice(0, MOST).map(({name, size}) => h("tr", {},
+    fill(rows, found.slice(0, MAX_ROWS).map(({name, size}) => h("tr", {},
       h("th", {scope: "row"}, h("button", {type: "button", class: "link", "data-online": "", onclick: () => openFile(name)}, foreign(name))),
       h("td", {class: "end number"}, size === null ? "–" : bytes(size)),
       h("td", {class: "end file-acts"}, [["Download", download], ["Rename", rename], ["Delete", remove]].map(([label, act]) =>

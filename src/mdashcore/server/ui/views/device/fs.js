@@ -3,7 +3,7 @@
 import {call} from "../../api.js";
 
 export const CHUNK = 2048; // bytes of a file in one call: in base64 with its envelope it fits the 4096 bytes that a device reads
-const TIMEOUT = 30; // s for one chunk: flash is slow while it erases
+const CHUNK_TIMEOUT = 30; // s for one chunk: flash is slow while it erases
 const NO_METHOD = new Set([404, -32601]);
 const MAX_FILE = 16 * 2 ** 20; // bytes read of one file: the largest flash of such a device
 
@@ -39,7 +39,7 @@ export async function readFile(id, filename, {signal, onProgress}) {
   const parts = [];
   let offset = 0;
   for (;;) {
-    const {data, left} = (await call(id, "FS.Get", {filename, offset, len: CHUNK}, {signal, timeout: TIMEOUT})) ?? {};
+    const {data, left} = (await call(id, "FS.Get", {filename, offset, len: CHUNK}, {signal, timeout: CHUNK_TIMEOUT})) ?? {};
     const part = fromBase64(data);
     parts.push(part);
     offset += part.length;
@@ -66,7 +66,7 @@ export async function writeFile(id, filename, bytes, {signal, onProgress}) {
     do {
       signal?.throwIfAborted(); // between two parts: the device might take a part that was given up after the draft is removed
       const part = bytes.subarray(offset, offset + CHUNK);
-      await call(id, "FS.Put", {filename: draft, data: toBase64(part), append: offset > 0}, {timeout: TIMEOUT});
+      await call(id, "FS.Put", {filename: draft, data: toBase64(part), append: offset > 0}, {timeout: CHUNK_TIMEOUT});
       offset += part.length;
       onProgress?.(bytes.length ? offset / bytes.length : 1, offset);
     } while (offset < bytes.length);
@@ -93,7 +93,7 @@ export async function writeFile(id, filename, bytes, {signal, onProgress}) {
 const has = async (id, filename) => (await listFiles(id)).some(({name}) => name === filename);
 
 export const removeFile = (id, filename, options) => call(id, "FS.Remove", {filename}, options);
-export const renameFile = (id, src, dst) => call(id, "FS.Rename", {src, dst}, {timeout: TIMEOUT});
+export const renameFile = (id, src, dst) => call(id, "FS.Rename", {src, dst}, {timeout: CHUNK_TIMEOUT});
 
 function fromBase64(text) {
   try {

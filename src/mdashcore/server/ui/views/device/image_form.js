@@ -7,12 +7,12 @@ import {firmware, onTrial} from "./commit.js";
 import {guard} from "./drafts.js";
 import {facts} from "./parts.js";
 
-const LIMIT = 64 * 2 ** 20; // bytes: the server takes no larger image
+const MAX_IMAGE = 64 * 2 ** 20; // bytes: the server takes no larger image
 const COMMIT_TIMEOUT = 300; // s: the server's default for devices
-const DAY = 86_400; // s: the longest time that the server takes
-const PARTS = 20; // listed parts of a firmware: real ones have under 10
+const MAX_TIME = 86_400; // s: the longest time that the server takes
+const LISTED_PARTS = 20; // listed parts of a firmware: real ones have under 10
 
-const FORCED = " It can be sent all the same: see below, how it is sent.";
+const FORCED_HINT = " It can be sent all the same: see below, how it is sent.";
 
 const text = (value) => (typeof value === "string" || typeof value === "number" ? String(value).slice(0, 300) : "");
 
@@ -41,7 +41,7 @@ export function imageForm(device, {send, onDone}) {
     error.clear();
     try {
       if (file.size === 0) throw new Error("the file is empty");
-      if (file.size > LIMIT) throw new Error(`the file has ${bytes(file.size)}; an image has at most ${bytes(LIMIT)}`);
+      if (file.size > MAX_IMAGE) throw new Error(`the file has ${bytes(file.size)}; an image has at most ${bytes(MAX_IMAGE)}`);
       chosen = {file, read: (await isZip(file)) ? await readFirmware(file) : null};
       draw();
     } catch (problem) {
@@ -79,10 +79,10 @@ export function imageForm(device, {send, onDone}) {
     const {manifest, problems} = read;
     const found = problems.map((words) => ({words: `The server will refuse it: ${words}.`, stops: true}));
     if (arch && text(manifest.platform) && text(manifest.platform).toLowerCase() !== String(arch).toLowerCase()) {
-      found.push({words: `It is for ${text(manifest.platform)}, and the device is ${arch}.${FORCED}`, forced: true});
+      found.push({words: `It is for ${text(manifest.platform)}, and the device is ${arch}.${FORCED_HINT}`, forced: true});
     }
-    if (build && manifest.build_id === build && manifest.version === version) found.push({words: `The device runs this very build already.${FORCED}`, forced: true});
-    if (app && text(manifest.name) && manifest.name !== app) found.push({words: `It is another application: ${text(manifest.name)}, and the device runs ${app}.${FORCED}`, forced: true});
+    if (build && manifest.build_id === build && manifest.version === version) found.push({words: `The device runs this very build already.${FORCED_HINT}`, forced: true});
+    if (app && text(manifest.name) && manifest.name !== app) found.push({words: `It is another application: ${text(manifest.name)}, and the device runs ${app}.${FORCED_HINT}`, forced: true});
     if (onTrial(present)) found.push({words: "What the device runs now is not committed: it refuses another update until that is committed or rolled back.", stops: true});
     if (!present.online) found.push({words: "The device is offline: the update waits on the server until it connects."});
     return found;
@@ -151,10 +151,10 @@ export function imageForm(device, {send, onDone}) {
 
   function inRange(input, least) {
     const number = Number(input.value);
-    const ok = input.value.trim() !== "" && Number.isInteger(number) && number >= least && number <= DAY;
+    const ok = input.value.trim() !== "" && Number.isInteger(number) && number >= least && number <= MAX_TIME;
     input.setAttribute("aria-invalid", !ok);
     if (!ok) {
-      error.show(new Error(`seconds are a whole number from ${least} to ${DAY}`));
+      error.show(new Error(`seconds are a whole number from ${least} to ${MAX_TIME}`));
       input.closest("details").open = true;
       input.focus();
     }
@@ -178,6 +178,6 @@ function parts(found) {
   if (!list.length) return null;
   return h("div", {class: "scroll", tabindex: 0, role: "group", "aria-label": "Parts"}, h("table", {class: "plain"},
     h("thead", {}, h("tr", {}, ["Part", "File", "Size"].map((title) => h("th", {scope: "col"}, title)))),
-    h("tbody", {}, list.slice(0, PARTS).map(([name, part]) => h("tr", {}, h("th", {scope: "row"}, foreign(name.slice(0, 100))), h("td", {}, foreign(text(part?.src))),
+    h("tbody", {}, list.slice(0, LISTED_PARTS).map(([name, part]) => h("tr", {}, h("th", {scope: "row"}, foreign(name.slice(0, 100))), h("td", {}, foreign(text(part?.src))),
       h("td", {class: "number"}, typeof part?.size === "number" ? bytes(part.size) : "–"))))));
 }

@@ -5,8 +5,8 @@ import {fill, foreign, h, setText, uniqueId} from "../../dom.js";
 import {at, formatPath, keyOf, leaves, parsePath, put, remove, shortJson, shortPath} from "../../tree.js";
 import {isObject, same} from "../../live.js";
 
-const MOST = 500; // fields: beyond, JSON is quicker to edit
-const HINTS = 100; // suggested reported paths
+const MAX_FIELDS = 500; // fields: beyond, JSON is quicker to edit
+const MAX_HINTS = 100; // suggested reported paths
 
 // leafForm({onChange(value, valid)}): {element, set(value, reported), suggest(reported), wrong(), type(wrong)}
 // `wrong` is the text of invalid fields: [[key of the path, text], …]
@@ -30,8 +30,8 @@ export function leafForm({onChange}) {
     wrong.clear();
     const all = leaves(value);
     nothing.hidden = all.length > 0;
-    fill(list, all.slice(0, MOST).map(([path, leaf]) => row(path, leaf)),
-      all.length > MOST && h("p", {class: "muted"}, `… and ${all.length - MOST} more: edit them as JSON.`));
+    fill(list, all.slice(0, MAX_FIELDS).map(([path, leaf]) => row(path, leaf)),
+      all.length > MAX_FIELDS && h("p", {class: "muted"}, `… and ${all.length - MAX_FIELDS} more: edit them as JSON.`));
   }
 
   function row(path, leaf) {
@@ -173,6 +173,6 @@ function adder({has, reported, onAdd}) {
       h("div", {class: "field"}, h("label", {for: input.id}, "Path"), input), h("div", {class: "field"}, h("label", {for: value.id}, "Value"), value),
       h("button", {type: "button", onclick: add}, "Add"), hints, error.element),
     suggest: (now, desired) => fill(hints, leaves(now).filter(([path]) => path[0] !== "ota" && path[0] !== "stats" && at(desired, path) === undefined)
-      .slice(0, HINTS).map(([path]) => h("option", {value: formatPath(path)}))),
+      .slice(0, MAX_HINTS).map(([path]) => h("option", {value: formatPath(path)}))),
   };
 }

@@ -1,14 +1,13 @@
 // The log of a device, live and stored.
 
-import {post} from "../../api.js";
+import {LOG_END, post} from "../../api.js";
 import {empty, errorLine, progress} from "../../dialog.js";
 import {foreign, h, setText} from "../../dom.js";
 import {logText, summary, weight} from "../../notes.js";
 import {clockTag, longText, pauseButton, stream} from "../../stream.js";
 
-const PAGE = 1000; // notifications in one read of a download: the server gives no more
-const MOST = 50_000; // lines in one download: some megabytes
-const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
+const READ_PAGE = 1000; // notifications in one read of a download: the server gives no more
+const MAX_LINES = 50_000; // lines in one download: some megabytes
 
 export default function tab(device) {
   const {id} = device;
@@ -82,21 +81,21 @@ export default function tab(device) {
   };
 }
 
-// Reads from the newest backwards, `MOST` lines at most; new lines do not make it longer. Each page is a blob, which
+// Reads from the newest backwards, `MAX_LINES` lines at most; new lines do not make it longer. Each page is a blob, which
 // need not stay in memory.
 async function readBack({query, accept, signal, onProgress}, write) {
   const ask = (body) => post("/logs", body, {signal});
   const first = (await ask({limit: 1}))[0]?.offset ?? 0; // of the whole stored log, as the end of the progress
   const lines = [];
-  let count = 0, before = NEWEST, end = null;
+  let count = 0, before = LOG_END, end = null;
   for (;;) {
-    const page = await ask({...query, before, limit: PAGE});
+    const page = await ask({...query, before, limit: READ_PAGE});
     const found = page.filter(accept);
-    const kept = found.slice(Math.max(0, found.length - (MOST - count)));
+    const kept = found.slice(Math.max(0, found.length - (MAX_LINES - count)));
     lines.unshift(new Blob(kept.map(write)));
     count += kept.length;
     const isCut = kept.length < found.length;
-    if (isCut || page.length < PAGE) return {lines, count, isCut};
+    if (isCut || page.length < READ_PAGE) return {lines, count, isCut};
     before = page[0].offset;
     end ??= page.at(-1).offset + 1;
     onProgress((end - before) / (end - Math.min(first, before)), `${inFigures(count)} entries`);

@@ -7,10 +7,10 @@ import * as live from "../../live.js";
 import {commitBanner, firmware, onTrial} from "./commit.js";
 import {imageForm} from "./image_form.js";
 import {duration, facts} from "./parts.js";
-import {STATES, isEnd, label, statePicture} from "./state_picture.js";
+import {UPDATE_STATES, isEnd, label, statePicture} from "./state_picture.js";
 
 const CAN_CANCEL = new Set(["QUEUED", "TRANSFERRING"]); // in later states the device has been told to use the image
-const TICK = 1000; // ms between two drawings of the times
+const DRAW_INTERVAL = 1000; // ms between two drawings of the times
 const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"});
 
 export default function ota(device) {
@@ -96,7 +96,7 @@ export default function ota(device) {
     if (update) {
       const {image, progress_percent: percent, offset, rate, attempt, reason, changed} = update;
       state.className = `update-state ${is === "COMMITTED" ? "good" : isEnd(is) ? "bad" : ""}`;
-      setText(state, `${label(is)}: ${is === "QUEUED" && !present.online ? "waits until the device is online" : waits ? `waits until the device has forgotten the transfer before, at the latest ${clock(waits)}` : STATES[is]?.words ?? ""}.${reason && !waits ? ` ${reason.charAt(0).toUpperCase()}${reason.slice(1)}` : ""}`);
+      setText(state, `${label(is)}: ${is === "QUEUED" && !present.online ? "waits until the device is online" : waits ? `waits until the device has forgotten the transfer before, at the latest ${clock(waits)}` : UPDATE_STATES[is]?.words ?? ""}.${reason && !waits ? ` ${reason.charAt(0).toUpperCase()}${reason.slice(1)}` : ""}`);
       bar.element.hidden = !(is === "TRANSFERRING" || is === "VERIFYING");
       const left = rate ? (image.size - offset) / rate : null;
       bar.set(is === "VERIFYING" ? null : percent / 100, is === "VERIFYING" ? "the device checks it" : `${percent} %, ${bytes(offset)} of ${bytes(image.size)}${rate ? `, ${bytes(Math.round(rate))}/s` : ""}${left > 1 ? `, ${duration(left)} left` : ""}`);
@@ -150,7 +150,7 @@ export default function ota(device) {
     return undefined;
   }, {id: device.id, name: "ota.*"});
   const unlisten = live.onState((connection) => connection === "live" && read()); // notifications may have been missed meanwhile
-  const timer = setInterval(() => update && !isEnd(update.state) && draw(), TICK);
+  const timer = setInterval(() => update && !isEnd(update.state) && draw(), DRAW_INTERVAL);
 
   drawFirmware(device);
   draw();

@@ -1,15 +1,13 @@
 // The presence of a device: a strip, made of the stored notifications.
 
-import {post} from "../../api.js";
+import {LOG_END, LOG_PAGE, post} from "../../api.js";
 import {errorLine} from "../../dialog.js";
 import {fill, h, s, setText} from "../../dom.js";
 import * as live from "../../live.js";
 import {duration} from "./parts.js";
 
-const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
-const PAGE = 1000; // notifications in one answer: the server gives no more
-const KEPT = 2000; // changes kept: more than the strip has pixels
-const TICK = 10_000; // ms between two drawings, so that the strip moves on
+const KEPT_CHANGES = 2000; // changes kept: more than the strip has pixels
+const DRAW_INTERVAL = 10_000; // ms between two drawings, so that the strip moves on
 const [WIDTH, HEIGHT] = [600, 44];
 
 const SPANS = [["hour", "Last hour", 3600], ["day", "Last 24 hours", 86_400], ["week", "Last 7 days", 7 * 86_400], ["month", "Last 30 days", 30 * 86_400]];
@@ -35,8 +33,8 @@ export function segments(changes, from, to) {
   return found;
 }
 
-const WORDS = new Map([[true, "Online"], [false, "Offline"], [null, "Not known"]]);
-const NAMES = new Map([[true, "online"], [false, "offline"], [null, "unknown"]]);
+const STATE_WORDS = new Map([[true, "Online"], [false, "Offline"], [null, "Not known"]]);
+const STATE_NAMES = new Map([[true, "online"], [false, "offline"], [null, "unknown"]]);
 
 export function presenceStrip(device) {
   let changes = [];
@@ -73,7 +71,7 @@ export function presenceStrip(device) {
   const element = h("figure", {class: "presence"},
     h("figcaption", {}, h("h2", {}, "Presence"), readout, select),
     svg, h("div", {class: "strip-scale muted", "aria-hidden": "true"}, start, h("span", {class: "strip-legend"},
-      [...WORDS].map(([state, words]) => h("span", {class: `key ${NAMES.get(state)}`}, words))), end), error.element);
+      [...STATE_WORDS].map(([state, words]) => h("span", {class: `key ${STATE_NAMES.get(state)}`}, words))), end), error.element);
 
   function point(index) {
     active = index === -1 ? null : index;
@@ -84,7 +82,7 @@ export function presenceStrip(device) {
       cursor.setAttribute("x", x);
       cursor.setAttribute("width", width);
     }
-    setText(readout, segment ? `${WORDS.get(segment.online)} for ${duration(segment.to - segment.from)}, from ${clock(segment.from)} to ${clock(segment.to)}` : summary());
+    setText(readout, segment ? `${STATE_WORDS.get(segment.online)} for ${duration(segment.to - segment.from)}, from ${clock(segment.from)} to ${clock(segment.to)}` : summary());
   }
 
   function place({from, to}) {
@@ -126,7 +124,7 @@ export function presenceStrip(device) {
     marks.replaceChildren(...shown.map((segment) => {
       const [x, width] = place(segment);
       const [y, height] = segment.online ? [0, HEIGHT] : segment.online === false ? [HEIGHT - 10, 10] : [HEIGHT - 2, 2];
-      return s("rect", {class: NAMES.get(segment.online), x, width, y, height});
+      return s("rect", {class: STATE_NAMES.get(segment.online), x, width, y, height});
     }));
     setText(start, from === registered ? `registered ${clock(from)}` : clock(from));
     svg.setAttribute("aria-label", `Presence, ${SPANS.find(([key]) => key === period)[1].toLowerCase()}: ${summary()}`);
@@ -136,11 +134,11 @@ export function presenceStrip(device) {
   // Returns the newest ones of a name, oldest first.
   async function read(name) {
     const found = [];
-    let before = NEWEST;
-    while (found.length < KEPT) {
-      const page = await post("/logs", {before, limit: PAGE, id: device.id, name}, {signal: controller.signal});
+    let before = LOG_END;
+    while (found.length < KEPT_CHANGES) {
+      const page = await post("/logs", {before, limit: LOG_PAGE, id: device.id, name}, {signal: controller.signal});
       found.unshift(...page.map(({offset, time}) => ({offset, time, online: name === "online"})));
-      if (page.length < PAGE) break;
+      if (page.length < LOG_PAGE) break;
       before = page[0].offset;
     }
     return found;
@@ -160,8 +158,8 @@ export function presenceStrip(device) {
       const stored = pages.flat();
       const known = new Set(stored.map(({offset}) => offset));
       changes = [...stored, ...changes.filter(({offset}) => !known.has(offset))].sort((a, b) => a.offset - b.offset);
-      if (oldest && changes.length <= KEPT) changes.unshift(...earlier(changes, oldest));
-      changes = changes.slice(-KEPT);
+      if (oldest && changes.length <= KEPT_CHANGES) changes.unshift(...earlier(changes, oldest));
+      changes = changes.slice(-KEPT_CHANGES);
       ready = true;
       if (chosen === null) fit();
       draw();
@@ -175,11 +173,11 @@ export function presenceStrip(device) {
   const unsubscribe = live.onNotification(({name, time, offset}) => {
     if (name !== "online" && name !== "offline") return;
     changes.push({offset, time, online: name === "online"});
-    if (changes.length > KEPT) changes.shift();
+    if (changes.length > KEPT_CHANGES) changes.shift();
     draw();
   }, {id: device.id});
   const unlisten = live.onState((state) => state === "live" && !error.element.hidden && load());
-  const timer = setInterval(draw, TICK);
+  const timer = setInterval(draw, DRAW_INTERVAL);
   draw();
   load();
   return {

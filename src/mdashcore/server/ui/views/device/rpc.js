@@ -11,14 +11,14 @@ import {argumentsOf} from "./arguments.js";
 import {lossOf} from "./destroys.js";
 import {offlineNote} from "./parts.js";
 
-const KEPT = 50; // calls in the history of a device
-const DEVICES = 20; // whose history is kept: those between which a person switches
-const LONG = 10_000; // characters of an answer that is kept only while it is the newest
-const WORDS = 2000; // characters of a device's error that are shown
-const MOST = 300; // methods drawn; the filter finds the others
-const LONGEST = 120; // s that a call may take: the most that the server allows
-const USUAL = 10; // s: the server's default
-const TICK = 100; // ms between two drawings of the time that a call takes
+const KEPT_CALLS = 50; // calls in the history of a device
+const KEPT_DEVICES = 20; // whose history is kept: those between which a person switches
+const LONG_ANSWER = 10_000; // characters of an answer that is kept only while it is the newest
+const ERROR_LENGTH = 2000; // characters of a device's error that are shown
+const MAX_METHODS = 300; // methods drawn; the filter finds the others
+const MAX_TIMEOUT = 120; // s that a call may take: the most that the server allows
+const DEFAULT_TIMEOUT = 10; // s: the server's default
+const DRAW_INTERVAL = 100; // ms between two drawings of the time that a call takes
 
 const histories = new Map(); // "user/id" → calls, newest first; dropped with the page, because parameters can be secrets
 
@@ -28,7 +28,7 @@ function historyOf(key) {
   const calls = histories.get(key) ?? [];
   histories.delete(key);
   histories.set(key, calls); // moves to the end of the order
-  if (histories.size > DEVICES) histories.delete(histories.keys().next().value);
+  if (histories.size > KEPT_DEVICES) histories.delete(histories.keys().next().value);
   return calls;
 }
 
@@ -52,7 +52,7 @@ export default function rpc(device, {session}) {
     const wanted = filter.trim().toLowerCase();
     const found = (methods ?? []).filter((name) => name.toLowerCase().includes(wanted));
     const shown = found.length || !wanted ? found : methods ?? [];
-    fill(list, shown.slice(0, MOST).map((name) => h("li", {}, h("button", {type: "button", class: "quiet method", "data-method": name, onclick: () => choose(name)}, foreign(name)))));
+    fill(list, shown.slice(0, MAX_METHODS).map((name) => h("li", {}, h("button", {type: "button", class: "quiet method", "data-method": name, onclick: () => choose(name)}, foreign(name)))));
     mark();
   }
 
@@ -123,7 +123,7 @@ export default function rpc(device, {session}) {
   // The call
 
   const editor = jsonEditor({label: "Parameters as JSON", rows: 5, optional: true});
-  const timeout = h("input", {inputmode: "numeric", autocomplete: "off", value: String(USUAL), class: "short"});
+  const timeout = h("input", {inputmode: "numeric", autocomplete: "off", value: String(DEFAULT_TIMEOUT), class: "short"});
   const go = h("button", {type: "submit", class: "primary"}, "Call");
   const stop = h("button", {type: "button", hidden: true, onclick: () => running?.abort()}, "Stop waiting");
   const wrong = h("p", {class: "error-line", role: "alert", hidden: true});
@@ -143,7 +143,7 @@ export default function rpc(device, {session}) {
     complain(null);
     const name = method.value.trim(), seconds = Number(timeout.value);
     if (!name) return refuse(method, "Write or choose a method first.");
-    if (!(seconds > 0 && seconds <= LONGEST)) return refuse(timeout, `The longest time-out is ${LONGEST} s.`);
+    if (!(seconds > 0 && seconds <= MAX_TIMEOUT)) return refuse(timeout, `The longest time-out is ${MAX_TIMEOUT} s.`);
     let params;
     try {
       params = editor.value;
@@ -158,21 +158,21 @@ export default function rpc(device, {session}) {
     input.focus();
   }
 
-  async function run(name, params, seconds = USUAL) {
+  async function run(name, params, seconds = DEFAULT_TIMEOUT) {
     if (running) return;
     const lost = lossOf(name, params);
     if (lost && !(await ask({title: h("span", {}, "Call ", foreign(name), "?"), lost, action: "Call", danger: true}))) return;
     running = new AbortController();
     const mine = running, started = performance.now();
     const since = () => Math.round(performance.now() - started);
-    const clock = h("span", {}), timer = setInterval(() => setText(clock, `${(since() / 1000).toFixed(1)} s`), TICK);
+    const clock = h("span", {}), timer = setInterval(() => setText(clock, `${(since() / 1000).toFixed(1)} s`), DRAW_INTERVAL);
     fill(result, h("p", {class: "muted waiting"}, h("span", {class: "spinner", "aria-hidden": "true"}), "Waiting for ", foreign(name), "… ", clock));
     buttons();
     const entry = {name, params, seconds, time: Date.now() / 1000};
     try {
       entry.result = await call(device.id, name, params, {timeout: seconds, signal: AbortSignal.any([mine.signal, ended.signal])});
       entry.ok = true;
-      entry.isLong = (JSON.stringify(entry.result) ?? "").length > LONG;
+      entry.isLong = (JSON.stringify(entry.result) ?? "").length > LONG_ANSWER;
     } catch (error) {
       if (error.status === undefined && !mine.signal.aborted && !ended.signal.aborted) console.error(error);
       entry.error = mine.signal.aborted || ended.signal.aborted ? {words: "You stopped waiting. The device may still have made the call."} : explain(error, name);
@@ -183,7 +183,7 @@ export default function rpc(device, {session}) {
     entry.ms = since();
     for (const old of calls) if (old.isLong) Object.assign(old, {result: undefined, isLong: false, isGone: true});
     calls.unshift(entry);
-    calls.length = Math.min(calls.length, KEPT);
+    calls.length = Math.min(calls.length, KEPT_CALLS);
     buttons();
     show(entry);
     drawHistory();
@@ -256,7 +256,7 @@ export default function rpc(device, {session}) {
 function explain(error, name) {
   if (error.status === 422) {
     const unknown = NO_METHOD.has(error.code) ? ` It seems not to have ${name}.` : "";
-    return {words: inWords(error).slice(0, WORDS) + unknown, code: error.code, data: error.data};
+    return {words: inWords(error).slice(0, ERROR_LENGTH) + unknown, code: error.code, data: error.data};
   }
   if (error.status === 504) return {words: "The device did not answer in time. It may have done it all the same; wait longer if the method is slow."};
   if (error.status === 503) return {words: "The device is not connected: nothing was sent to it."};

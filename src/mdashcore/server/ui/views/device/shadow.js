@@ -6,7 +6,7 @@ import {at, keyOf, leaves, shortJson, shortPath} from "../../tree.js";
 import {desiredEditor} from "./desired.js";
 import {offlineNote} from "./parts.js";
 
-const ROWS = 200; // listed paths that differ: people do not read more one by one
+const LISTED_PATHS = 200; // listed paths that differ: people do not read more one by one
 
 // Returns the bytes of the frame with a delta for the device.
 const frameSize = (params) => new TextEncoder().encode(JSON.stringify({jsonrpc: "2.0", method: "Shadow.Delta", params})).length;
@@ -50,11 +50,11 @@ export default function shadow(device, {session}) {
     const many = different.length === 1 ? "One value differs" : `${different.length} values differ`;
     setText(state, different.length ? `${many}: ${told}`
       : sections.desired ? "No delta: the device reports the desired state." : "No delta: there is no desired state yet.");
-    fill(rows, different.slice(0, ROWS).map(([path, wanted]) => {
+    fill(rows, different.slice(0, LISTED_PATHS).map(([path, wanted]) => {
       const is = at(sections.reported, path);
       return h("tr", {}, h("th", {scope: "row", class: "code"}, foreign(shortPath(path))), h("td", {class: "code"}, foreign(shortJson(wanted))),
         h("td", {class: "code"}, is === undefined ? h("span", {class: "muted"}, "not there") : foreign(shortJson(is))));
-    }), different.length > ROWS && h("tr", {}, h("td", {colspan: 3, class: "muted"}, `… and ${different.length - ROWS} more`)));
+    }), different.length > LISTED_PATHS && h("tr", {}, h("td", {colspan: 3, class: "muted"}, `… and ${different.length - LISTED_PATHS} more`)));
   }
 
   const element = h("div", {class: "stack"}, note.element,

@@ -3,7 +3,7 @@
 import {fill, h, s} from "../../dom.js";
 
 // Every state, with its meaning and the states that can follow.
-export const STATES = {
+export const UPDATE_STATES = {
   QUEUED: {words: "waits", to: ["TRANSFERRING", "CANCELED", "SUPERSEDED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT"]},
   TRANSFERRING: {words: "is being sent", to: ["VERIFYING", "CANCELED", "SUPERSEDED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT", "FAILED"]},
   VERIFYING: {words: "is being checked by the device", to: ["REBOOTING", "TRANSFERRING", "REJECTED", "ALREADY_INSTALLED", "FAILED"]},
@@ -19,21 +19,21 @@ export const STATES = {
   ROLLED_BACK: {words: "the old firmware runs again", to: []},
 };
 
-export const isEnd = (state) => STATES[state]?.to.length === 0;
+export const isEnd = (state) => UPDATE_STATES[state]?.to.length === 0;
 export const label = (state) => (state.charAt(0) + state.slice(1).toLowerCase()).replaceAll("_", " ");
 
-const WAY = ["QUEUED", "TRANSFERRING", "VERIFYING", "REBOOTING", "UNCOMMITTED", "COMMITTED"];
-const ENDS = ["SUPERSEDED", "CANCELED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT", "FAILED", "ROLLED_BACK"];
+const MAIN_WAY = ["QUEUED", "TRANSFERRING", "VERIFYING", "REBOOTING", "UNCOMMITTED", "COMMITTED"];
+const END_STATES = ["SUPERSEDED", "CANCELED", "REJECTED", "ALREADY_INSTALLED", "TIMED_OUT", "FAILED", "ROLLED_BACK"];
 
 // Horizontal: the path from left to right, the other ends below. Vertical: the path downwards, the ends at its side.
 const LAYOUTS = {
   lying: {width: 1040, height: 236, box: [132, 40], centre: {
-    ...Object.fromEntries(WAY.map((state, i) => [state, [76 + i * 177.6, 44]])),
-    ...Object.fromEntries(ENDS.map((state, i) => [state, [76 + i * 148, 202]])),
+    ...Object.fromEntries(MAIN_WAY.map((state, i) => [state, [76 + i * 177.6, 44]])),
+    ...Object.fromEntries(END_STATES.map((state, i) => [state, [76 + i * 148, 202]])),
   }},
   standing: {width: 350, height: 520, box: [132, 38], centre: {
-    ...Object.fromEntries(WAY.map((state, i) => [state, [72, 40 + i * 88]])),
-    ...Object.fromEntries(ENDS.map((state, i) => [state, [278, 28 + i * 77]])),
+    ...Object.fromEntries(MAIN_WAY.map((state, i) => [state, [72, 40 + i * 88]])),
+    ...Object.fromEntries(END_STATES.map((state, i) => [state, [278, 28 + i * 77]])),
   }},
 };
 
@@ -48,8 +48,8 @@ export function statePicture() {
 
 function draw(name, {width, height, box: [w, hgt], centre}, present) {
   const lying = name === "lying";
-  const arrows = Object.entries(STATES).flatMap(([from, {to}]) => to.map((target) => {
-    const on = WAY.indexOf(target) === WAY.indexOf(from) + 1 && WAY.includes(target);
+  const arrows = Object.entries(UPDATE_STATES).flatMap(([from, {to}]) => to.map((target) => {
+    const on = MAIN_WAY.indexOf(target) === MAIN_WAY.indexOf(from) + 1 && MAIN_WAY.includes(target);
     const kind = from === present ? "arrow next" : on ? "arrow way" : "arrow";
     return s("path", {class: kind, d: curve(centre[from], centre[target], from, target, w, hgt, lying), "marker-end": `url(#${name}-${from === present ? "next" : on ? "way" : "faint"})`});
   }));
@@ -59,7 +59,7 @@ function draw(name, {width, height, box: [w, hgt], centre}, present) {
       s("path", {d: "M0 0 8 4 0 8z"})))),
     arrows, Object.entries(centre).map(([state, [x, y]]) => {
       const is = state === present;
-      const kind = ["state", WAY.includes(state) ? "way" : "end", state === "COMMITTED" && "goal", is && "present"].filter(Boolean).join(" ");
+      const kind = ["state", MAIN_WAY.includes(state) ? "way" : "end", state === "COMMITTED" && "goal", is && "present"].filter(Boolean).join(" ");
       return s("g", {class: kind},
         s("rect", {x: x - w / 2, y: y - hgt / 2, width: w, height: hgt, rx: isEnd(state) ? hgt / 2 : 7}),
         s("text", {x, y: y + 4.5, "text-anchor": "middle"}, label(state)),
@@ -71,7 +71,7 @@ const rank = (arrow) => (arrow.classList.contains("next") ? 2 : arrow.classList.
 
 // Draws an arrow from the edge of one box to the edge of another.
 function curve([x0, y0], [x1, y1], from, to, w, hgt, lying) {
-  const [i, j] = [WAY.indexOf(from), WAY.indexOf(to)];
+  const [i, j] = [MAIN_WAY.indexOf(from), MAIN_WAY.indexOf(to)];
   if (j === i + 1) return lying ? `M${x0 + w / 2} ${y0}H${x1 - w / 2 - 2}` : `M${x0} ${y0 + hgt / 2}V${y1 - hgt / 2 - 2}`;
   if (j >= 0) { // along the path, past a state or back: a curve above it, or at its side
     const bow = j > i ? 24 : -16;
@@ -89,7 +89,7 @@ function curve([x0, y0], [x1, y1], from, to, w, hgt, lying) {
 }
 
 function describe(present) {
-  if (!STATES[present]) return "The states of an update; there is none now.";
-  const {words, to} = STATES[present];
+  if (!UPDATE_STATES[present]) return "The states of an update; there is none now.";
+  const {words, to} = UPDATE_STATES[present];
   return `The states of an update. Now: ${label(present)}, ${words}. ${to.length ? `Next can be: ${to.map(label).join(", ")}.` : "It has ended."}`;
 }

@@ -3,7 +3,7 @@
 import {inWords, tellFailure} from "../../dialog.js";
 import {guard} from "./drafts.js";
 
-const KEPT = 20; // of a device, in the list: ended ones are dropped first
+const KEPT_TRANSFERS = 20; // of a device, in the list: ended ones are dropped first
 
 const lists = new Map(); // device id → [transfer, …], newest last
 const listeners = new Set();
@@ -42,7 +42,7 @@ export function transfer(user, id, label, run, {keep = true} = {}) {
   const controller = new AbortController();
   const mine = {label, state: "waiting", fraction: 0, words: "", stop: () => controller.abort()};
   list.push(mine);
-  while (list.length > KEPT) {
+  while (list.length > KEPT_TRANSFERS) {
     const old = list.findIndex(({state}) => state !== "waiting" && state !== "running");
     if (old < 0) break;
     list.splice(old, 1);

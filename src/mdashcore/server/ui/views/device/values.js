@@ -1,27 +1,25 @@
 // The numbers that a device reports, plotted live.
 
-import {post} from "../../api.js";
+import {LOG_END, LOG_PAGE, post} from "../../api.js";
 import {foreign, h, setText} from "../../dom.js";
 import * as live from "../../live.js";
 import {plot} from "../../spark.js";
 import {formatPath, keyOf, leaves} from "../../tree.js";
 
 const AT_FIRST = 4; // plots shown without a choice: a screen
-const MOST = 12; // plots at the same time
-const NEWEST = Number.MAX_SAFE_INTEGER; // an offset beyond every log's end
-const PAGE = 1000; // notifications in one answer: the server gives no more
-const KNOWN = 300; // remembered paths: more than a person chooses from; a device can make up new ones without end
-const LONGEST = 60; // characters of a path in a plot's title
+const MAX_PLOTS = 12; // plots at the same time
+const MAX_PATHS = 300; // remembered paths: more than a person chooses from; a device can make up new ones without end
+const TITLE_LENGTH = 60; // characters of a path in a plot's title
 
-const RAM = keyOf(["stats", "ram_free"]);
-const STATES = new Set(["ota"]); // numbers in it are states, not measurements
+const RAM_KEY = keyOf(["stats", "ram_free"]);
+const STATE_SECTIONS = new Set(["ota"]); // numbers in it are states, not measurements
 
-const numbers = (reported) => leaves(reported).filter(([path, value]) => typeof value === "number" && !STATES.has(path[0]));
+const numbers = (reported) => leaves(reported).filter(([path, value]) => typeof value === "number" && !STATE_SECTIONS.has(path[0]));
 
 const title = (path) => {
-  if (keyOf(path) === RAM) return "Free RAM";
+  if (keyOf(path) === RAM_KEY) return "Free RAM";
   const text = formatPath(path);
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  return text.length > TITLE_LENGTH ? `${text.slice(0, TITLE_LENGTH)}…` : text;
 };
 
 export function values(device) {
@@ -41,7 +39,7 @@ export function values(device) {
 
   function add(path) {
     const key = keyOf(path);
-    if (plots.has(key) || plots.size >= MOST) return;
+    if (plots.has(key) || plots.size >= MAX_PLOTS) return;
     const isRam = path[0] === "stats" && path[1]?.startsWith("ram");
     const made = isRam ? plot({label: foreign(title(path)), name: title(path), unit: "KiB", format: (value) => (value / 1024).toFixed(1)})
       : plot({label: foreign(title(path)), name: title(path), format: (value) => String(Number(value.toPrecision(6)))});
@@ -62,23 +60,23 @@ export function values(device) {
   function note(time, reported) {
     for (const [path, value] of numbers(reported)) {
       const key = keyOf(path);
-      if (!known.has(key) && known.size >= KNOWN) continue;
+      if (!known.has(key) && known.size >= MAX_PATHS) continue;
       known.set(key, path);
       if (!history.has(key)) history.set(key, []);
       const points = history.get(key);
       if (points.length && points.at(-1)[0] >= time) continue; // already known from the log
       points.push([time, value]);
-      if (points.length > PAGE) points.shift();
+      if (points.length > LOG_PAGE) points.shift();
       plots.get(key)?.made.set(points);
     }
   }
 
   // Chooses the first plots: RAM, then the other numbers that the device reports.
   function offer() {
-    const order = [...known.values()].sort((a, b) => (keyOf(b) === RAM) - (keyOf(a) === RAM) || (a[0] === "stats") - (b[0] === "stats"));
+    const order = [...known.values()].sort((a, b) => (keyOf(b) === RAM_KEY) - (keyOf(a) === RAM_KEY) || (a[0] === "stats") - (b[0] === "stats"));
     for (const path of order) {
       if (plots.size >= AT_FIRST) break;
-      if (path[0] === "stats" && keyOf(path) !== RAM) continue;
+      if (path[0] === "stats" && keyOf(path) !== RAM_KEY) continue;
       if (!closed.has(keyOf(path))) add(path);
     }
     choices();
@@ -86,7 +84,7 @@ export function values(device) {
 
   function choices() {
     const rest = [...known].filter(([key]) => !plots.has(key));
-    select.hidden = rest.length === 0 || plots.size >= MOST;
+    select.hidden = rest.length === 0 || plots.size >= MAX_PLOTS;
     none.hidden = known.size > 0;
     setText(none, "The device has not reported a number yet. As soon as it does, it is plotted here.");
     const wanted = ["", ...rest.map(([key]) => key)];
@@ -97,14 +95,14 @@ export function values(device) {
   // Reads the values reported before this page was opened, as far back as the device's stored updates go.
   async function readBack() {
     try {
-      const notes = await post("/logs", {before: NEWEST, limit: PAGE, id: device.id, name: "updated"}, {signal: controller.signal});
+      const notes = await post("/logs", {before: LOG_END, limit: LOG_PAGE, id: device.id, name: "updated"}, {signal: controller.signal});
       const later = new Map(history);
       history.clear();
       for (const {time, data} of notes) take(time, data);
       for (const [key, points] of later) {
         const older = history.get(key) ?? [];
         const last = older.at(-1)?.[0] ?? 0;
-        history.set(key, [...older, ...points.filter(([time]) => time > last)].slice(-PAGE));
+        history.set(key, [...older, ...points.filter(([time]) => time > last)].slice(-LOG_PAGE));
       }
       for (const [key, {made}] of plots) made.set(history.get(key) ?? []);
       offer();

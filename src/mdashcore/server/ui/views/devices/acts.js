@@ -10,13 +10,13 @@ import {lossOf} from "../device/destroys.js";
 import {onlineTag} from "../device/parts.js";
 import {draft} from "../rollouts/parts.js";
 
-const NAMED = 5; // devices that a confirmation names; the others are counted
+const NAMED_DEVICES = 5; // devices that a confirmation names; the others are counted
 
-const LONGEST = 60; // characters of each of those names
+const NAME_LENGTH = 60; // characters of each of those names
 
-const WIDTH = {delete: 8, update: 4, call: 16}; // devices at a time; the server takes 8 uploads of an account at the same time
+const PARALLEL_DEVICES = {delete: 8, update: 4, call: 16}; // devices at a time; the server takes 8 uploads of an account at the same time
 
-const MANY = 50; // devices from which on a rollout is the better way to update
+const ROLLOUT_SIZE = 50; // devices from which on a rollout is the better way to update
 
 export async function register() {
   const id = h("input", {name: "id", maxlength: 128, autocomplete: "off", autocapitalize: "none", spellcheck: "false"});
@@ -91,11 +91,11 @@ export async function renewToken({id, name}) {
 
 // Returns the names of some devices: "a, b and 12 more".
 function names(devices) {
-  const some = devices.slice(0, NAMED).map(({name}, i) => [i > 0 && ", ", h("b", {class: "name"}, foreign(short(name)))]);
-  return h("span", {}, some, devices.length > NAMED && ` and ${devices.length - NAMED} more`);
+  const some = devices.slice(0, NAMED_DEVICES).map(({name}, i) => [i > 0 && ", ", h("b", {class: "name"}, foreign(short(name)))]);
+  return h("span", {}, some, devices.length > NAMED_DEVICES && ` and ${devices.length - NAMED_DEVICES} more`);
 }
 
-const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST)}…` : name);
+const short = (name) => (name.length > NAME_LENGTH ? `${name.slice(0, NAME_LENGTH)}…` : name);
 
 export const these = (count) => (count === 1 ? "1 device" : `${count} devices`);
 
@@ -116,7 +116,7 @@ export async function remove(devices) {
   showJob(startJob({
     title: `Deleting ${these(devices.length)}`,
     devices,
-    width: WIDTH.delete,
+    width: PARALLEL_DEVICES.delete,
     run: async ({id}) => {
       try {
         await del(devicePath(id));
@@ -139,7 +139,7 @@ export async function update(devices) {
       h("p", {}, names(devices)),
       offline > 0 && h("p", {class: "banner"}, offline === devices.length ? "None of them is online now: the update waits for them."
         : `${offline} of them ${offline === 1 ? "is" : "are"} offline now: the update waits for them.`),
-      h("p", {class: devices.length > MANY ? "banner" : "hint"}, h("span", {}, "A rollout is safer for many: it goes in phases, and pauses when devices fail. ",
+      h("p", {class: devices.length > ROLLOUT_SIZE ? "banner" : "hint"}, h("span", {}, "A rollout is safer for many: it goes in phases, and pauses when devices fail. ",
         h("a", {href: "#/rollouts/new?devices=selected", onclick: (event) => {
           draft.ids = devices.map(({id}) => id);
           event.target.closest("dialog").close();
@@ -156,7 +156,7 @@ export async function update(devices) {
   showJob(startJob({
     title: `Sending ${image.name} to ${these(devices.length)}`,
     devices,
-    width: WIDTH.update,
+    width: PARALLEL_DEVICES.update,
     run: async ({id}, {signal, onProgress}) => {
       await upload(`${devicePath(id, "ota")}?${query}`, image, {signal, onProgress: (fraction) => onProgress(fraction, "sending")});
       return live.devices.get(id)?.online ? "handed over: the device's OTA tab shows how it goes on" : "waits until the device is online";
@@ -190,7 +190,7 @@ export async function callMethod(devices) {
   showJob(startJob({
     title: `Calling ${wanted.method} of ${these(devices.length)}`,
     devices,
-    width: WIDTH.call,
+    width: PARALLEL_DEVICES.call,
     run: async ({id}, {signal}) => JSON.stringify(await call(id, wanted.method, wanted.params, {signal}), null, 1),
   }));
 }

@@ -2,7 +2,7 @@
 
 import {bytes, h} from "../../dom.js";
 
-const NAMES = {
+const LIMIT_NAMES = {
   devices: "Devices",
   keys: "Keys",
   sessions: "Sessions",
@@ -14,19 +14,19 @@ const NAMES = {
   lists: "Lists at a time",
 };
 
-const NEARLY = 0.9; // of a limit: from here on the page marks it
+const NEARLY_FULL = 0.9; // of a limit: from here on the page marks it
 
 const number = new Intl.NumberFormat("en");
 
 // Returns the name of a limit for people; the server's name if this page does not know the limit.
-export const nameOf = (name) => NAMES[name] ?? name;
+export const nameOf = (name) => LIMIT_NAMES[name] ?? name;
 
 export const amount = (name, count) => (name.endsWith("_bytes") ? bytes(count) : number.format(count));
 
 // Shows the use of a limit: "3", and a tag if it is nearly used up.
 export function share(limit, use) {
   const words = amount(limit.name, use);
-  if (use < NEARLY * limit.limit || use === 0) return words;
+  if (use < NEARLY_FULL * limit.limit || use === 0) return words;
   const tag = use >= limit.limit ? "all" : `${Math.floor(100 * use / limit.limit)} %`;
   return [words, h("span", {class: "tag warn", title: `of ${amount(limit.name, limit.limit)}`}, tag)];
 }

@@ -9,9 +9,9 @@ import {go, link} from "../../router.js";
 import {isZip, readFirmware} from "../../zip.js";
 import {devices, draft} from "./parts.js";
 
-const DAY = 86_400; // s
+const DAY_SECONDS = 86_400; // s
 const DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-const NAMED = 4; // devices that the preview names
+const NAMED_DEVICES = 4; // devices that the preview names
 
 export default function create({query}) {
   const ids = query.devices === "selected" ? new Set(draft.ids) : null; // chosen in the list of devices; none after a reload
@@ -31,7 +31,7 @@ export default function create({query}) {
   const active = number("max_active", 50, {min: 1, max: 1000, step: 1});
   const offline = number("offline_wait", 7, {min: 0, max: 90});
   const limit = number("timeout", 30, {min: 0.001, max: 90});
-  const health = number("commit_after", 30, {min: 1, max: DAY, step: 1});
+  const health = number("commit_after", 30, {min: 1, max: DAY_SECONDS, step: 1});
   const from = h("input", {type: "time", name: "from"}), until = h("input", {type: "time", name: "until"});
   const box = (label, checked, id) => {
     const input = h("input", {type: "checkbox", checked, id});
@@ -87,8 +87,8 @@ export default function create({query}) {
     let all = [];
     try {
       all = chosen();
-      fill(found, h("b", {}, devices(all.length)), all.length > 0 && ": ", all.slice(0, NAMED).map((device, i) => [i > 0 && ", ", foreign((device.name || device.id).slice(0, 60))]),
-        all.length > NAMED && ` and ${all.length - NAMED} more`, all.length > 0 && `; ${all.filter((device) => device.online).length} online`);
+      fill(found, h("b", {}, devices(all.length)), all.length > 0 && ": ", all.slice(0, NAMED_DEVICES).map((device, i) => [i > 0 && ", ", foreign((device.name || device.id).slice(0, 60))]),
+        all.length > NAMED_DEVICES && ` and ${all.length - NAMED_DEVICES} more`, all.length > 0 && `; ${all.filter((device) => device.online).length} online`);
       filter.removeAttribute("aria-invalid");
     } catch (problem) {
       setText(found, problem.message);
@@ -128,8 +128,8 @@ export default function create({query}) {
       rate: rate.value === "" ? null : Number(rate.value),
       max_active: Number(active.value),
       window: opening(),
-      offline_wait: Number(offline.value) * DAY,
-      timeout: Number(limit.value) * DAY,
+      offline_wait: Number(offline.value) * DAY_SECONDS,
+      timeout: Number(limit.value) * DAY_SECONDS,
       approval: approval.input.checked,
       auto_commit: commit.input.checked,
       ...(commit.input.checked && {commit_after: Number(health.value)}),

@@ -7,10 +7,10 @@ import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {table} from "../../table.js";
 import {follow, reader} from "./follow.js";
-import {countBar, devices, ENDS, legend, OUTCOMES, refill, stateTag, total} from "./parts.js";
+import {countBar, devices, legend, OUTCOMES, ROLLOUT_ENDS, refill, stateTag, total} from "./parts.js";
 
-const PAGE = 1000; // members in one read
-const MEMBERS = 3000; // ms between two reads of all members at least: those of 20 000 devices have 4 MB
+const MEMBERS_PAGE = 1000; // members in one read
+const MEMBERS_INTERVAL = 3000; // ms between two reads of all members at least: those of 20 000 devices have 4 MB
 
 export default async function detail({id}) {
   const path = `/rollouts/${encodeURIComponent(id)}`;
@@ -77,8 +77,8 @@ export default async function detail({id}) {
     action("Resume", (now) => now.state === "PAUSED", change("resume"), {class: "primary", title: "The failures so far are forgiven"}),
     action("Pause", (now) => now.state === "RUNNING", change("pause")),
     action(({counts}) => `Retry ${devices(counts.failed)}`, (now) => ["RUNNING", "PAUSED"].includes(now.state) && now.counts.failed > 0, change("retry")),
-    action("Abort…", (now) => !ENDS.includes(now.state) && now.state !== "ABORTING", abort, {class: "bad"}),
-    action("Delete…", (now) => ENDS.includes(now.state), remove, {class: "bad"}),
+    action("Abort…", (now) => !ROLLOUT_ENDS.includes(now.state) && now.state !== "ABORTING", abort, {class: "bad"}),
+    action("Delete…", (now) => ROLLOUT_ENDS.includes(now.state), remove, {class: "bad"}),
   ];
 
   async function abort() {
@@ -138,13 +138,13 @@ export default async function detail({id}) {
     const asked = outcome.value;
     const found = [];
     for (let start = 0; start !== null;) {
-      const page = await get(`${path}/members`, {start, limit: PAGE, outcome: asked || undefined});
+      const page = await get(`${path}/members`, {start, limit: MEMBERS_PAGE, outcome: asked || undefined});
       if (isOver || outcome.value !== asked) return; // another list is shown by now
       for (const member of page.members) found.push({...member, order: found.length});
       start = page.next;
     }
     list.set(found);
-  }, missing, MEMBERS);
+  }, missing, MEMBERS_INTERVAL);
 
   // Its end
 

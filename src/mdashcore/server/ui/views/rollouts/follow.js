@@ -4,12 +4,12 @@ import {ApiError} from "../../api.js";
 import {inWords} from "../../dialog.js";
 import * as live from "../../live.js";
 
-const PAUSE = 1000; // ms between two reads at least: a large rollout tells of its progress every second
-const LONGEST = 30_000; // ms between two tries: a server that has come back is found within half a minute
+const READ_PAUSE = 1000; // ms between two reads at least: a large rollout tells of its progress every second
+const LONGEST_PAUSE = 30_000; // ms between two tries: a server that has come back is found within half a minute
 
 // reader(read, line): again() reads, one read at a time; a call meanwhile causes another read after it. Errors show in
 // `line`, and the read is tried again, later each time; now() does not wait for that. first() throws its error.
-export function reader(read, line, pause = PAUSE) {
+export function reader(read, line, pause = READ_PAUSE) {
   let busy = false;
   let timer = 0; // until the next read may begin
   let wanted = false;
@@ -31,7 +31,7 @@ export function reader(read, line, pause = PAUSE) {
     } finally {
       busy = false;
       const wait = Math.max(pause * 2 ** failures, 10 * (performance.now() - begun)); // reads take a tenth of the server's time at most
-      if (!stopped) timer = setTimeout(rested, hurried ? 0 : Math.min(wait, LONGEST));
+      if (!stopped) timer = setTimeout(rested, hurried ? 0 : Math.min(wait, LONGEST_PAUSE));
     }
   }
 

@@ -3,7 +3,7 @@
 import {fill, h} from "../../dom.js";
 import * as live from "../../live.js";
 
-const STATES = {
+const ROLLOUT_STATES = {
   AWAITING_APPROVAL: ["Awaiting approval", "warn"],
   RUNNING: ["Running", "busy"],
   PAUSED: ["Paused", "warn"],
@@ -12,10 +12,10 @@ const STATES = {
   ABORTED: ["Aborted", ""],
 };
 
-export const ENDS = ["COMPLETED", "ABORTED"];
+export const ROLLOUT_ENDS = ["COMPLETED", "ABORTED"];
 
 export function stateTag(state) {
-  const [words, kind] = STATES[state] ?? [state, ""];
+  const [words, kind] = ROLLOUT_STATES[state] ?? [state, ""];
   return h("span", {class: `tag ${kind}`}, words);
 }
 
