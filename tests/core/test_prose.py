@@ -175,7 +175,8 @@ def test_a_constant_carries_its_noun():
     found = shared_names((name, str(path)) for path, source in sources for name in BARE_WORD.findall(source))
     page = sorted((SOURCE / "mdashcore" / "server" / "ui").rglob("*.js"))
     found += shared_names((name, str(path)) for path in page for name in PAGE_WORD.findall(path.read_text("utf-8")))
-    assert page and not found, "\n".join(["add the noun:", *found])
+    assert page
+    assert not found, "\n".join(["add the noun:", *found])
 
 
 def test_a_constant_that_prose_names_exists():
