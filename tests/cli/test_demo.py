@@ -64,6 +64,16 @@ def test_there_are_three_curl_lines(demo):
     assert len(demo.curls) == 3
 
 
+def test_its_firmware_is_for_its_devices(start_demo, mdash, tmp_path):
+    """A device that gets it runs it; the file is beside the devices, and its owner's only."""
+    demo = start_demo("--folder", str(tmp_path))
+    line = re.search(r"^  firmware +(\S+), for all three: mdash (.+)$", demo.process.out, re.MULTILINE)
+    assert line[1] == str(tmp_path / "fw.zip")
+    assert (tmp_path / "fw.zip").stat().st_mode & 0o077 == 0
+    done = mdash(*line[2].split(), env=demo.by_key)
+    assert (done.code, done.out) == (0, "COMMITTED: lamp runs it, committed\n")
+
+
 def test_the_other_lines_work_as_well(demo, shell):
     """After the `export` lines, the `mdash` lines need nothing else. That of PATH is tried in tests/distribution."""
     path, *exports = re.findall("^  (export .+)$", demo.process.out, re.MULTILINE)

@@ -253,6 +253,8 @@ class Demo:
     address: str
     key: str
     password: str
+    firmware: Path
+    """A firmware zip for the demo's devices."""
 
     def here(self, code: str) -> str:
         """Code of a page, with this demo's address."""
@@ -268,12 +270,10 @@ class Demo:
         """What the pages have a reader export."""
         url = f"http://{self.address}"
         return {
-            "KEY": self.key,
             "URL": f"{url}/api/v2",
-            "PASSWORD": self.password,
+            "MDASH_PASSWORD": self.password,
             "MDASH_KEY": self.key,
             "MDASH_SERVER": url,
-            "AUTH": f"Authorization: Bearer {self.key}",
         }
 
 
@@ -281,7 +281,8 @@ def what_it_says(process: Process) -> Demo:
     """The demo of its welcome."""
     process.expect("Ctrl-C ends it")
     address = process.expect(r"running at http://(\S+) ")[1]
-    return Demo(address, process.expect(r"API key +(\S+)")[1], process.expect(r"admin login +demo / (\S+)")[1])
+    key, password = process.expect(r"API key +(\S+)")[1], process.expect(r"admin login +demo / (\S+)")[1]
+    return Demo(address, key, password, Path(process.expect(r"firmware +(\S+),")[1]))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import time
 import urllib.request
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_every_endpoint_has_an_example(rest):
 
 def test_examples_of_the_rest_api(rest, demo, run, tmp_path):
     """Each is executed on a demo, and answered with the status and the members that the page shows."""
-    _write_firmware(tmp_path / "fw.zip")
+    shutil.copy(demo.firmware, tmp_path)
     blocks = rest.blocks("curl")
     assert len(blocks) > 20
     for block in blocks:
@@ -149,14 +150,6 @@ def test_what_is_not_served_is_on_the_page(page):
     asked = [row[0].strip("`") for row in rows(page("docs/reference/compatibility.md").section("## Not served"))]
     assert all(instead_of(path) for path in asked if path.startswith("/"))
     assert all(any(path.startswith(known) for path in asked) for known in MOVED_PATHS)
-
-
-def _write_firmware(path: Path) -> None:
-    from mdashcore import firmware
-
-    manifest = {"name": "demo", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
-    with path.open("w+b") as file:
-        firmware.write_image(file, manifest, {"app": bytes(20_000)})
 
 
 def _check_shape(shown: Any, answered: Any, where: str) -> None:

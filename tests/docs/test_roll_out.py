@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from mdashcore import firmware
-
 GUIDE = "docs/how_to_guides/roll_out_to_a_fleet.md"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the firmware zip is that the page speaks of."""
-    folder = tmp_path_factory.mktemp("rollout")
-    manifest = {"name": "demo", "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
-    with (folder / "fw.zip").open("w+b") as file:
-        firmware.write_image(file, manifest, {"app": bytes(2000)})
-    return folder
-
-
-def test_the_commands_do_what_the_page_says(page, start, welcome, run, folder):
+def test_the_commands_do_what_the_page_says(page, start, welcome, run):
     """A rollout to every device is planned, performed and shown; another one waits for an approval, and is aborted."""
     guide = page(GUIDE)
     with start("exec mdash demo --bind 127.0.0.1:0") as process:
         demo = welcome(process)
 
         def do(mark, rollout=""):
-            return run(guide.code(mark), env={**demo.variables, "ROLLOUT": rollout}, cwd=folder)
+            return run(guide.code(mark), env={**demo.variables, "ROLLOUT": rollout}, cwd=demo.firmware.parent)
 
         assert len(do("look").stdout.splitlines()) == 3
         created = do("create")

@@ -32,6 +32,9 @@ __all__ = ["DEMO_DEVICES", "demo", "register", "renew_key"]
 
 DEMO_ACCOUNT: Final = "demo"
 KEY_NAME: Final = "demo"
+FOLDER: Final = Path("mdash-demo", "devices")
+FIRMWARE: Final = "fw.zip"
+FIRMWARE_SIZE: Final = 20_000  # bytes: an update of two seconds
 PASSWORD_BYTES: Final = 12  # 96 random bits, in 16 characters
 
 
@@ -84,7 +87,7 @@ def demo(*, bind: str, store: str, folder: Path | None, log_level: str) -> None:
     set_up_process(log_level)
     with ExitStack() as stack:
         if folder is None and store != "memory://":
-            folder = Path("mdash-demo", "devices")
+            folder = FOLDER
         elif folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdash-demo-")))
         where = folder
@@ -107,7 +110,18 @@ async def _run_demo(server: RunningServer, folder: Path, password: str) -> None:
             device = VirtualDevice(each.id, folder / each.id, build=FirmwareBuild(app=DEMO_APP))
             token = await register(hub, each)
             await nursery.start(partial(run_virtual_device, device, server.device_url, token, name=each.id))
-        click.echo(_welcome(server.url, password, await renew_key(hub)))
+        image = folder.parent / FIRMWARE if folder == FOLDER else folder / FIRMWARE
+        write_firmware(image)
+        click.echo(_welcome(server.url, password, await renew_key(hub), image))
+
+
+def write_firmware(path: Path) -> None:
+    """Write a firmware zip that all devices of the demo accept."""
+    from mdashcore.firmware import write_image
+
+    manifest = {"name": DEMO_APP, "platform": "esp32", "version": "1.1", "build_id": "20260301-1"}
+    with path.open("w+b") as file:
+        write_image(file, manifest, {"app": bytes(FIRMWARE_SIZE)})
 
 
 async def register(hub: Hub, device: DemoDevice) -> str:
@@ -128,7 +142,7 @@ async def renew_key(hub: Hub) -> str:
     return (await hub.accounts.create_key(DEMO_ACCOUNT, KEY_NAME)).secret
 
 
-def _welcome(url: str, password: str, key: str) -> str:
+def _welcome(url: str, password: str, key: str, image: Path) -> str:
     """Return the instructions, in lines that can be pasted as they are, into any terminal."""
     lamp = f"{url}/api/v2/devices/lamp"
     on = {"state": {"desired": {"on": True}}}
@@ -142,6 +156,7 @@ mdash is running at {url} with three virtual devices: {", ".join(each.id for eac
 
   admin login  {DEMO_ACCOUNT} / {password}
   API key      {key}
+  firmware     {image}, for all three: mdash ota lamp {shlex.quote(str(image))} --commit
 
 Open {url} in a browser and log in. Or, in another terminal:
 
