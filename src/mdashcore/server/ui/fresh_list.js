@@ -8,7 +8,7 @@
 
 import {errorLine, inWords} from "./dialog.js";
 import {h} from "./dom.js";
-import {onState} from "./live.js";
+import {connectionState, onState} from "./live.js";
 
 const READ_INTERVAL = 30_000; // ms between two reads: often enough for people, and little work for the server
 
@@ -56,6 +56,7 @@ export function freshList({items, read, keyOf, head, row, nothing = null}) {
     reading += 1;
     try {
       const next = await read();
+      await dialogsClosed(); // the focus goes back to the row from which a dialog was opened, or to its neighbour
       if (mine !== newest) return;
       draw(next);
       error.clear();
@@ -74,7 +75,11 @@ export function freshList({items, read, keyOf, head, row, nothing = null}) {
   addEventListener("focus", look);
   document.addEventListener("visibilitychange", look);
   const timer = setInterval(look, READ_INTERVAL);
-  const unlisten = onState((state) => state === "live" && look()); // the connection is there again
+  let connection = connectionState();
+  const unlisten = onState((state) => {
+    if (state === "live" && connection === "reconnecting") look();
+    connection = state;
+  });
 
   draw(items);
   return {
@@ -89,4 +94,8 @@ export function freshList({items, read, keyOf, head, row, nothing = null}) {
       unlisten();
     },
   };
+}
+
+async function dialogsClosed() {
+  for (let dialog; (dialog = document.querySelector("dialog[open]"));) await new Promise((done) => dialog.addEventListener("close", done, {once: true}));
 }

@@ -31,6 +31,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   let behind = true; // the live ones may begin later than the read ones end
   let unread = 0;
   let reading = null; // the running read
+  let wished = false; // a person has scrolled to the top meanwhile
   let complete = false; // whether the beginning of the log is loaded
   let dead = false;
 
@@ -45,7 +46,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   box.addEventListener("scroll", () => {
     following = !detached && box.scrollHeight - box.scrollTop - box.clientHeight < AT_END;
     if (following && !paused) unread = 0;
-    if (box.scrollTop < NEAR_TOP && !reading && !complete && notes.length) lookBack();
+    wished = box.scrollTop < NEAR_TOP;
+    if (wished) lookBack();
     tell();
   }, {passive: true});
   const resized = new ResizeObserver(() => following && toBottom());
@@ -88,6 +90,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
         if (!dead) catchUp();
         if (!isHeld() && !dead) takeWaiting();
         tell();
+        if (wished && box.scrollTop < NEAR_TOP && !dead) lookBack();
       }
     }
   }
@@ -131,7 +134,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   }
 
   function lookBack() {
-    if (reading) return;
+    if (reading || complete || notes.length === 0) return;
+    wished = false;
     read(async (check) => {
       for (let reads = 0; !complete && reads < LOOK_BACK && !(await page(check)); reads += 1);
       await fillBox(check);
