@@ -37,8 +37,11 @@ def programs(pages, tmp_path_factory):
 
 
 def mypy(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Look at all files of a folder, as an installation of the package would be looked at."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={ROOT}/.mypy_cache/docs"]
+    """Look at all files of a folder, as an installation of the package would be looked at.
+
+    With the project's settings, which are as strict: so what the check of the source has read is not read once more.
+    """
+    command = [sys.executable, "-m", "mypy", f"--config-file={ROOT}/pyproject.toml", f"--cache-dir={ROOT}/.mypy_cache"]
     files = sorted(map(str, folder.glob("*.py")))
     return subprocess.run([*command, *files], cwd=folder, capture_output=True, text=True, timeout=280, check=False)
 
