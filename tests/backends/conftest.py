@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import ports
 import pytest
 
 READY = b"Ready to accept connections"
@@ -77,7 +78,7 @@ class RedisServer:
         self.program = program
         self.folder = folder
         self.options = options
-        self.port = unused_port()
+        self.port = ports.free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
@@ -151,14 +152,6 @@ class RedisServer:
             yield seen
 
 
-def unused_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((RedisServer.host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _drain(pipe: Any) -> None:
     with pipe:
         for _ in pipe:
@@ -214,7 +207,7 @@ def short_queues(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def free_port() -> int:
     """A port without a listener."""
-    return unused_port()
+    return ports.free_port()
 
 
 @pytest.fixture(scope="session")
@@ -274,12 +267,12 @@ def start_redis_cluster(start_redis: StartRedis) -> Callable[[], list[RedisServe
 
     def start() -> list[RedisServer]:
         options = {"cluster_enabled": "yes", "cluster_require_full_coverage": "no"}
-        ports = [str(unused_port()) for _ in range(2)]
-        nodes = [start_redis(cluster_port=port, **options) for port in ports]
+        free = [str(ports.free_port()) for _ in range(2)]
+        nodes = [start_redis(cluster_port=port, **options) for port in free]
         for number, node in enumerate(nodes):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
             node.command("CLUSTER", "ADDSLOTSRANGE", *(("0", "8191") if number == 0 else ("8192", "16383")))
-        nodes[0].command("CLUSTER", "MEET", nodes[1].host, str(nodes[1].port), ports[1])
+        nodes[0].command("CLUSTER", "MEET", nodes[1].host, str(nodes[1].port), free[1])
         deadline = time.monotonic() + PATIENCE
         while not all(READY_CLUSTER.match(node.command("CLUSTER", "INFO")) for node in nodes):
             assert time.monotonic() < deadline, "the nodes do not find each other"
@@ -298,7 +291,7 @@ def redis_cluster(start_redis_cluster: Callable[[], list[RedisServer]]) -> list[
 def redis_with_tls(redis_program: str) -> None:
     """For tests that need a server with TLS: those of Debian have it, the wheel's has not."""
     told = subprocess.run(
-        [redis_program, "--port", "0", "--tls-port", str(unused_port())], capture_output=True, timeout=PATIENCE
+        [redis_program, "--port", "0", "--tls-port", str(ports.free_port())], capture_output=True, timeout=PATIENCE
     ).stdout
     if b"Failed finding TLS support" in told or b"Bad directive" in told:
         unavailable(f"{redis_program} was built without TLS")

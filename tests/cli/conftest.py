@@ -26,7 +26,7 @@ from websockets.sync.client import connect
 from mdashcore.cli import main
 
 MDASH = Path(sys.executable).with_name("mdash")
-PATIENCE = 20.0  # seconds for a line that has to come: far above what it takes on a busy machine
+PATIENCE = 40.0  # seconds for a line that has to come: far above what it takes on a busy machine
 CLEAN_ENV = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
 CLEAN_ENV |= dict.fromkeys(
     ["MDASH_STORE", "MDASH_DEMO_STORE"], "memory://"
@@ -104,7 +104,7 @@ class Process:
         assert len(matches) >= count, f"{pattern!r} not found in {self.out!r} {self.err!r}"
         return matches[count - 1]
 
-    def end(self, number: int = signal.SIGTERM, *, timeout: float = 5.0) -> int:
+    def end(self, number: int = signal.SIGTERM, *, timeout: float = PATIENCE) -> int:
         """Send a signal, and wait for the end: its exit code."""
         self.process.send_signal(number)
         return self.wait(timeout)

@@ -137,7 +137,7 @@ def test_a_taken_port(demo, spawn, command):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_cleanly(start_demo, spawn, tmp_path, number):
-    """On SIGTERM or Ctrl-C it ends in under 5 s with code 0 and without a word, also while a subscriber is connected;
+    """On SIGTERM or Ctrl-C it ends with code 0 and without a word, also while a subscriber is connected;
     the devices' folder is gone."""
     demo = start_demo(env={"TMPDIR": str(tmp_path)})
     assert [path.name for path in tmp_path.glob("mdash-demo-*/*/fs")] == ["fs"] * 3

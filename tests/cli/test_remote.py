@@ -296,7 +296,7 @@ def on_terminal(demo, *args, answer=b"", question=b"Password of demo: ", columns
     shell = ["sh", "-c", 'exec <"$0" >"$0" 2>&1 "$@"', os.ttyname(theirs), str(MDASH), *args]
     with default_signals():
         process = subprocess.Popen(shell, env=env, start_new_session=True)
-    written, deadline = b"", time.monotonic() + 20
+    written, deadline = b"", time.monotonic() + 60
     try:
         while (time.monotonic() < deadline and process.poll() is None) or select.select([ours], [], [], 0)[0]:
             if not select.select([ours], [], [], 0.1)[0]:

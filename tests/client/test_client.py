@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from ports import free_port
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -304,10 +304,9 @@ async def test_a_stranger_is_no_server(serving: Any, answer: bytes) -> None:
 
 async def test_nothing_listens_there() -> None:
     """The error names the address and the reason."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free_port = listener.getsockname()[1]
-    async with Client(f"http://127.0.0.1:{free_port}", key="mdk_x") as client:
-        with pytest.raises(ServerUnreachable, match=rf"127.0.0.1:{free_port}.*refused|failed"):
+    port = free_port()
+    async with Client(f"http://127.0.0.1:{port}", key="mdk_x") as client:
+        with pytest.raises(ServerUnreachable, match=rf"127.0.0.1:{port}.*refused|failed"):
             await client.me()
         with pytest.raises(ServerUnreachable, match="refused"):
             async with client.notifications(0):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port
 
 from mdashcore.server.config import load_config
 
@@ -225,8 +226,7 @@ def test_the_container(make_machine):
     shutil.copy(Path(__file__).with_name("confined.py"), machine.root)
     profile = {"user": said["USER"], "system_calls": [], "refuse_new_code": False}
     (machine.root / "profile.json").write_text(json.dumps(profile))
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = str(sock.getsockname()[1])
+    port = str(free_port())
     environment = machine.environment | said["ENV"]
     assert environment["MDASH_BIND"] == f"0.0.0.0:{said['EXPOSE']}"
     environment |= {"MDASH_BIND": f"127.0.0.1:{port}", "MDASH_REGISTER_ADMIN": "admin:pw"}

@@ -18,7 +18,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -29,12 +28,13 @@ from pathlib import Path
 import attrs
 import pytest
 from children import default_signals
+from ports import free_port
 from warm import warm_programs
 
 from mdashcore.cli import main
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0  # seconds for what a process is expected to say: far above what it takes on a busy machine
+PATIENCE = 40.0  # seconds for what a process is expected to say: far above what it takes on a busy machine
 ADDRESS = "127.0.0.1:8080"  # where the pages say that the server is
 
 
@@ -242,8 +242,7 @@ def mdash(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def free_address() -> str:
     """An address without a listener."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @attrs.frozen

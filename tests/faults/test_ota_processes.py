@@ -22,7 +22,7 @@ from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import VirtualDevice
 from mdashcore.virtual_device.connect import run_virtual_device
 
-PATIENCE = 20.0  # seconds for what takes one
+PATIENCE = 40.0  # seconds for what takes one
 
 PROGRAM = """
 import sys, trio

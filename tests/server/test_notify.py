@@ -195,7 +195,7 @@ async def test_a_subscriber_that_never_reads_delays_no_other(alice, open_raw):
             began = trio.current_time()
             await emit(alice, f"n{n}", data)
             assert (await ear.hear())["name"] == f"n{n}"
-            assert trio.current_time() - began < 1
+            assert trio.current_time() - began < 10
         assert max(len(subscriber._queue) for subscriber in alice.server.service.node.subscribers) > 0
         assert [json.loads(await slow.text())["offset"] for _ in range(count)] == [*range(count)]
 

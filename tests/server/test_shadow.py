@@ -353,12 +353,12 @@ INFO = {
 @pytest.mark.parametrize("node_settings", [NodeSettings()])
 async def test_a_silent_device_is_asked_what_it_runs(alice):
     """`Sys.GetInfo` with the time of day, about 750 ms after the connect; the answer is kept under `reported.ota`."""
+    began = trio.current_time()
     async with await alice.connect("d1") as device:
-        began = trio.current_time()
         request = await device.receive()
-        assert 0.6 < trio.current_time() - began < 3
+        assert 0.7 < trio.current_time() - began < 10
         assert request["method"] == "Sys.GetInfo"
-        assert request["params"] == {"utc_time": pytest.approx(time.time(), abs=5)}
+        assert request["params"] == {"utc_time": pytest.approx(time.time(), abs=60)}
         async with alice.listen() as ear:
             await device.reply(request, INFO)
             await ear.expect("updated")

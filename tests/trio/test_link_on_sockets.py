@@ -19,7 +19,7 @@ from mdashcore.trio.connections.link import POLICY_VIOLATION, Link, PeerEvent
 from mdashcore.trio.transport.server_websocket import MAX_DEFERRED
 from mdashcore.trio.turns import WORK_SLICE
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds for what has to happen."""
 
 

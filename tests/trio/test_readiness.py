@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="sockets ar
 SIZE = 1000
 """Bytes that the inflows here receive in one read."""
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds for what has to happen."""
 
 

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -44,6 +45,12 @@ CHROMIUM = next(
 PASSWORD = "correct horse"
 
 PATIENCE = 25_000  # ms that a page has for what a test waits for: far above what it takes on a busy machine
+
+IS_LIVE = """async () => {
+  const {connectionState, onState} = await import("/ui/live.js");
+  if (connectionState() !== "live") await new Promise((done) => onState((state) => state === "live" && done()));
+}"""
+"""Ends once the page has its notification socket, and has read its devices."""
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
@@ -159,7 +166,7 @@ class Connected:
         """Take it off the network, as a power cut would."""
         self.running.cancel()
         try:
-            self.running.result(timeout=10)
+            self.running.result(timeout=PATIENCE / 1000)
         except CancelledError:
             pass
 
@@ -296,7 +303,7 @@ class Cable:
     def cut(self) -> None:
         """Break every connection, and let none through."""
         self._whole = False
-        self._portal.call(self._break)
+        self._portal.call(self._break, self._streams)
 
     def mend(self) -> None:
         """Let connections through again."""
@@ -304,7 +311,7 @@ class Cable:
 
     def hang(self) -> None:
         """Let the open notification sockets die without a word: nothing comes through them, and neither end notices."""
-        self._hung |= self._sockets
+        self._portal.call(self._hung.update, self._sockets)
 
     def remove(self) -> None:
         """End it."""
@@ -321,6 +328,8 @@ class Cable:
             return
         async with await trio.open_tcp_stream("127.0.0.1", self._target) as server, trio.open_nursery() as nursery:
             self._streams |= {client, server}
+            if not self._whole:  # cut in that moment
+                await self._break({client, server})
             for source, target in ((client, server), (server, client)):
                 nursery.start_soon(self._pump, source, target, nursery.cancel_scope)
         self._streams -= {client, server}
@@ -339,8 +348,8 @@ class Cable:
             pass
         both.cancel()
 
-    async def _break(self) -> None:
-        for stream in tuple(self._streams):
+    async def _break(self, streams: set[trio.SocketStream]) -> None:
+        for stream in tuple(streams):
             await trio.aclose_forcefully(stream)
 
 
@@ -413,8 +422,8 @@ def workbench(shared_page: Page, problems: list[str]) -> Iterator[Page]:
 class KeptPages:
     """Pages that many tests use one after the other: to load one anew is half the work of a new browser's first load.
 
-    Each has a browser of its own. Nothing is left of a test but the files that the browser has cached: its cookies, its
-    storage, its document, its routes and its listeners are gone.
+    Each has cookies and a storage of its own. Nothing is left of a test but the files that the browser has cached: its
+    cookies, its storage, its document, its routes and its listeners are gone.
     """
 
     FORGET = "() => { localStorage.clear(); sessionStorage.clear(); }"
@@ -511,6 +520,8 @@ def open_page(
         opened.enter_context(watched(page, problems))
         page.goto(f"/{route}")
         expect(page.get_by_role("main").locator("h1")).to_be_visible()
+        if person is not None and cable is None:
+            page.evaluate(IS_LIVE)
         return page
 
     with opened:
@@ -534,12 +545,70 @@ def tweak() -> Callable[..., None]:
             for name, value in constants.items():
                 text, found = re.subn(rf"const {name} = [\d_]+;", f"const {name} = {value};", text)
                 assert found == 1, name
-            route.fulfill(response=answer, body=text)
+            kept = {name: value for name, value in answer.headers.items() if name not in ("etag", "cache-control")}
+            route.fulfill(
+                response=answer, body=text, headers={**kept, "cache-control": "no-store"}
+            )  # for no other test
 
         page.route(f"**/ui/{module}", serve)
         page.reload()
 
     return change
+
+
+def wait_until(page: Page, condition: Callable[[], object]) -> None:
+    """Hear what the browser says, until a condition of the test's own is true.
+
+    `page.wait_for_function` cannot look twice: the policy of the pages forbids what it does for that.
+    """
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come"
+        page.wait_for_timeout(5)
+
+
+@attrs.frozen
+class Held:
+    """Requests of a page that are held back, the oldest first."""
+
+    page: Page
+    routes: list[Route]
+
+    def take(self) -> Route:
+        """The oldest of them, which may be still on its way."""
+        wait_until(self.page, lambda: self.routes)
+        return self.routes.pop(0)
+
+
+@pytest.fixture
+def hold() -> Callable[..., Held]:
+    """Holds requests back: ``held = hold(page, "**/devices", "POST")``; ``held.take().continue_()`` lets one go."""
+
+    def begin(page: Page, pattern: str, method: str | None = None) -> Held:
+        held = Held(page, [])
+
+        def keep(route: Route) -> None:
+            if method in (None, route.request.method):
+                held.routes.append(route)
+            else:
+                route.fallback()
+
+        page.route(pattern, keep)
+        return held
+
+    return begin
+
+
+@pytest.fixture
+def is_live() -> Callable[[Page], None]:
+    """Waits until a page that was loaded anew has its notification socket, and has read its devices."""
+    return lambda page: page.evaluate(IS_LIVE)
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[[Page, Callable[[], object]], None]:
+    """Waits for a condition of the test's own: ``wait_until(page, lambda: heard)``."""
+    return wait_until
 
 
 @pytest.fixture

@@ -321,7 +321,7 @@ def test_deleting_many(page, person, axe):
     expect(page.get_by_role("toolbar")).to_contain_text("2 selected")
 
 
-def test_updating_many(page, person, fleet, make_firmware, axe):
+def test_updating_many(page, person, fleet, make_firmware, axe, hold):
     """Online devices get the image, the others wait for it; it goes on behind another view, and shows its end."""
     for id in ("lamp", "meter"):
         fleet.connect(id, name=id.capitalize(), build=FirmwareBuild(app="lamp"))
@@ -333,15 +333,14 @@ def test_updating_many(page, person, fleet, make_firmware, axe):
     axe(page)
     image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware(version="2.0")}
     dialog.get_by_label("Image").set_input_files(image)
-    held = []
-    page.route("**/devices/meter/ota*", lambda route: held.append(route))
+    held = hold(page, "**/devices/meter/ota*")
     dialog.get_by_role("button", name="Update").click()
     page.get_by_role("button", name="Hide").click()
     expect(page.get_by_text("Sending fw.zip to 3 devices: 2 of 3…")).to_be_visible()
     axe(page)
     page.get_by_role("link", name="Keys").click()
     expect(page.get_by_role("heading", name="Keys", level=1)).to_be_visible()
-    held[0].continue_()
+    held.take().continue_()
     expect(page.get_by_text("Sending fw.zip to 3 devices: 3 of 3 done")).to_be_visible()
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("dialog")).to_contain_text("3 of 3 done")

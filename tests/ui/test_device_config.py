@@ -133,13 +133,12 @@ def test_what_was_typed_is_there_again(open_page, person, fleet):
     expect(changes(page)).to_be_hidden()
 
 
-def test_what_is_typed_while_it_is_read_stays(open_page, person, fleet):
+def test_what_is_typed_while_it_is_read_stays(open_page, person, fleet, hold):
     """The device is asked again; what was typed before it answers is there after, beside what has changed on it."""
     fleet.connect("lamp")
     page = open_page(person, "#/device/lamp/config")
     expect(value(page, "sys.tz_spec")).to_be_visible()
-    held = []
-    page.route("**/rpc/Config.Get*", lambda route: held.append(route))
+    held = hold(page, "**/rpc/Config.Get*")
     for n, changed in enumerate(({}, {"device": {"sn": "7"}})):
         page.get_by_role("button", name="Read again").click()
         if n:
@@ -150,7 +149,7 @@ def test_what_is_typed_while_it_is_read_stays(open_page, person, fleet):
         if changed:
             answer = person.http.post("/devices/lamp/rpc/Config.Set", json={"config": changed})
             assert answer.status_code == 200, answer.text
-        held[n].continue_()
+        held.take().continue_()
         expect(page.get_by_text("Reading the configuration again…")).to_be_hidden()
         expect(value(page, "sys.tz_spec")).to_have_value("UTC")
         expect(value(page, "debug.level")).to_have_value("x")

@@ -40,13 +40,12 @@ def to_overview(page):
 
 
 @pytest.fixture
-def slow_save(page):
+def slow_save(page, hold):
     """Holds back what saves a shadow: ``slow_save()`` lets it go."""
-    held = []
-    page.route("**/shadow", lambda route: held.append(route) if route.request.method == "POST" else route.fallback())
+    held = hold(page, "**/shadow", "POST")
 
     def go():
-        held.pop().continue_()
+        held.take().continue_()
         page.unroute("**/shadow")
 
     return go
@@ -226,7 +225,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(page, fleet):
 # Config
 
 
-def test_a_restart_too_short_to_be_seen_is_noticed(open_page, person, fleet):
+def test_a_restart_too_short_to_be_seen_is_noticed(open_page, person, fleet, wait_until, is_live):
     """Offline and online come in one batch, and the configuration that the device came back with is shown."""
     lamp = fleet.connect("lamp")
     page = open_page(person, fresh=True)
@@ -243,15 +242,13 @@ def test_a_restart_too_short_to_be_seen_is_noticed(open_page, person, fleet):
     page.reload()
     level = page.get_by_label("level of debug.level", exact=True)
     expect(level).to_have_value("2")
+    is_live(page)
     holding.append(True)
     post(person, "/devices/lamp/rpc/Config.Set", {"config": {"debug": {"level": 4}}})
     post(person, "/devices/lamp/rpc/Config.Save", {})
     lamp.stop()
     fleet.connect("lamp", token=lamp.token)
-    for _ in range(1000):
-        if any('"online"' in message for message in held):
-            break
-        page.evaluate("0")  # messages come while the page is asked
+    wait_until(page, lambda: any('"online"' in message for message in held))
     with page.expect_request("**/rpc/Config.Get*"):
         for message in held:
             sockets[-1].send(message)
@@ -368,18 +365,17 @@ def test_a_device_is_renamed_and_deleted_on_its_page(open_page, person, axe):
     assert [device["id"] for device in person.http.get("/devices").json()] == ["fan"]
 
 
-def test_deleting_in_the_back_leaves_the_view_alone(open_page, person):
+def test_deleting_in_the_back_leaves_the_view_alone(open_page, person, hold):
     """A user who has gone to another view meanwhile stays there."""
     person.register("lamp")
     page = open_page(person, "#/device/lamp")
-    held = []
-    page.route("**/devices/lamp", lambda r: held.append(r) if r.request.method == "DELETE" else r.fallback())
+    held = hold(page, "**/devices/lamp", "DELETE")
     page.get_by_role("button", name="Actions for this device").click()
     page.get_by_role("menuitem", name="Delete…").click()
     with page.expect_request("**/devices/lamp"):
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.evaluate("location.hash = '#/profile'")
     expect(page.get_by_role("heading", name="Profile", level=1)).to_be_visible()
-    held.pop().continue_()
+    held.take().continue_()
     expect(page.get_by_role("status").filter(has_text="Delete lamp: done.")).to_be_visible()
     expect(page.get_by_role("heading", name="Profile", level=1)).to_be_visible()

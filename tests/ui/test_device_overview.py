@@ -129,16 +129,15 @@ def test_a_device_that_is_removed_leaves_no_ruin(open_page, person, fleet):
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
 
 
-def test_the_present_tab_is_in_sight(open_page, person):
+def test_the_present_tab_is_in_sight(open_page, person, hold):
     """On a phone there is not room for all: the present one is moved into sight, also if it was slow to load."""
     person.register("lamp")
     page = open_page(person, "#/devices", viewport={"width": 390, "height": 844})
-    held = []
-    page.route("**/views/device/log.js", lambda route: held.append(route))
-    with page.expect_request("**/views/device/log.js"):
-        page.goto("/#/device/lamp/log")
+    held = hold(page, "**/views/device/log.js")
+    page.goto("/#/device/lamp/log")
+    late = held.take()
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    held[0].continue_()
+    late.continue_()
     expect(page.get_by_role("heading", name="lamp", level=1)).to_be_visible()
     tabs = page.get_by_role("navigation", name="Device")
     expect(tabs.get_by_role("link", name="Log")).to_be_in_viewport(ratio=0.99)

@@ -203,7 +203,7 @@ def test_what_was_typed_is_there_again(open_page, person, desire):
     expect(desired(page).get_by_label("level", exact=True)).to_have_value("7")
 
 
-def test_a_save_that_comes_too_late_is_a_conflict(open_page, person, desire):
+def test_a_save_that_comes_too_late_is_a_conflict(open_page, person, desire, is_live):
     """The server's 409, for a change that the page had not heard of yet: nothing is overwritten."""
     person.register("lamp")
     desire("lamp", level=1)
@@ -218,6 +218,7 @@ def test_a_save_that_comes_too_late_is_a_conflict(open_page, person, desire):
     page.goto("/#/device/lamp/shadow")
     page.reload()
     form = desired(page)
+    is_live(page)
     form.get_by_label("level", exact=True).fill("5")
     deaf.append(True)
     desire("lamp", level=9)

@@ -11,16 +11,15 @@ def press(button):
     button.press("Enter")
 
 
-def test_a_button_that_was_busy_has_it_again(open_page, person, fleet):
+def test_a_button_that_was_busy_has_it_again(open_page, person, fleet, hold):
     """It is disabled while its call runs: the form has the focus meanwhile, and gives it back."""
     fleet.connect("lamp")
     page = open_page(person, "#/device/lamp/rpc")
     page.get_by_role("button", name="RPC.Ping").click()
-    held = []
-    page.route("**/rpc/RPC.Ping*", lambda route: held.append(route))
+    held = hold(page, "**/rpc/RPC.Ping*")
     press(page.get_by_role("button", name="Call", exact=True))
     expect(page.get_by_role("form", name="Call")).to_be_focused()
-    held[0].continue_()
+    held.take().continue_()
     expect(page.get_by_text("✓ Answered")).to_be_visible()
     expect(page.get_by_role("button", name="Call", exact=True)).to_be_focused()
 
@@ -34,6 +33,7 @@ def test_what_has_nothing_left_to_do_leaves_it_near(open_page, person, fleet):
     page.keyboard.press("Enter")
     press(page.get_by_role("button", name="Save"))
     form = page.get_by_role("form", name="Desired")
+    expect(form.get_by_text("What will be sent")).to_be_hidden()  # the button is disabled before it is saved
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
     expect(form).to_be_focused()
     page.keyboard.press("Tab")

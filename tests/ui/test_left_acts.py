@@ -8,18 +8,6 @@ import pytest
 from playwright.sync_api import expect
 
 
-@pytest.fixture
-def hold(page):
-    """Holds requests back: ``held = hold("POST", "**/devices")``; ``held.pop().continue_()`` lets one go."""
-
-    def begin(method, pattern):
-        held = []
-        page.route(pattern, lambda route: held.append(route) if route.request.method == method else route.fallback())
-        return held
-
-    return begin
-
-
 def answered(page):
     """Wait until the page has dealt with the answers that are on their way."""
     page.evaluate("async () => void (await (await fetch('/api/v2/session')).text())")
@@ -51,15 +39,17 @@ def begin_to_register(page, id):
 
 def test_a_token_is_shown_even_if_one_left(page, fleet, hold, axe):
     """Registering goes on behind a dialog that was closed, says so, and its token is shown this once."""
-    held = hold("POST", "**/api/v2/devices")
+    held = hold(page, "**/api/v2/devices", "POST")
     for number, (way, leave) in enumerate(WAYS.items(), 1):
         dialog = begin_to_register(page, f"lamp{number}")
         if number == 1:
             axe(page)
         leave(page)
         expect(dialog).to_be_hidden()
-        expect(toasts(page).get_by_text("Register a device goes on")).to_have_count(number), way
-        held.pop().continue_()
+        toast = toasts(page).get_by_role("status").filter(has_text="Register a device goes on")
+        expect(toast, way).to_have_count(1)
+        toast.get_by_role("button", name="Dismiss").click()
+        held.take().continue_()
         shown = page.get_by_role("dialog", name="Registered")
         fleet.connect(f"lamp{number}", token=shown.locator("code.token").inner_text())
         shown.get_by_role("button", name="Done").click()
@@ -69,11 +59,11 @@ def test_a_token_is_shown_even_if_one_left(page, fleet, hold, axe):
 
 def test_an_error_is_told_even_if_one_left(page, hold):
     """As a message, which says of what; it stays until it is dismissed."""
-    held = hold("POST", "**/api/v2/devices")
+    held = hold(page, "**/api/v2/devices", "POST")
     begin_to_register(page, "lamp")
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
-    held.pop().fulfill(status=503, json={"error": {"code": 503, "message": "the store is full"}})
+    held.take().fulfill(status=503, json={"error": {"code": 503, "message": "the store is full"}})
     alert = page.get_by_role("alert").filter(has_text="Register a device: The store is full.")
     expect(alert).to_be_visible()
     alert.get_by_role("button", name="Dismiss").click()
@@ -84,13 +74,13 @@ def test_an_error_behind_a_view_is_told(page, person, fleet, hold):
     """The button that began it is gone with its tab: what it says comes as a message."""
     fleet.connect("lamp")
     page.goto("/#/device/lamp/config")
-    held = hold("POST", "**/rpc/Config.Set*")
+    held = hold(page, "**/rpc/Config.Set*", "POST")
     page.get_by_label("level of debug.level", exact=True).fill("3")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("button", name="Save", exact=True)).to_have_attribute("aria-busy", "true")
     page.get_by_role("link", name="Overview").click()
     expect(page.get_by_role("heading", name="About")).to_be_visible()
-    held.pop().fulfill(status=504, json={"error": {"code": 504, "message": "no answer"}})
+    held.take().fulfill(status=504, json={"error": {"code": 504, "message": "no answer"}})
     expect(page.get_by_role("alert").filter(has_text="Save: No answer.")).to_be_visible()
 
 
@@ -129,19 +119,18 @@ def test_a_slow_view_does_not_push_in(page, person, hold):
     """While it loads the page says so; a user who goes back to the former view stays there."""
     person.register("lamp")
     expect(page.get_by_text("1 device")).to_be_visible()
-    held = hold("GET", "**/api/v2/keys")
+    held = hold(page, "**/api/v2/keys", "GET")
     page.get_by_role("link", name="Keys").click()
     expect(page.get_by_role("status").filter(has_text="Loading…")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("status").filter(has_text="Loading…")).to_have_count(0)
-    held.pop().continue_()
+    held.take().continue_()
     answered(page)
     expect(page).to_have_title("Devices · mdash")
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
-    held.clear()
     page.get_by_role("link", name="Keys").click()
     expect(page.get_by_role("status").filter(has_text="Loading…")).to_be_visible()
-    held.pop().continue_()
+    held.take().continue_()
     expect(page.get_by_role("heading", name="Keys", level=1)).to_be_visible()
     expect(page.get_by_role("status").filter(has_text="Loading…")).to_have_count(0)
 
@@ -190,7 +179,7 @@ def test_a_job_that_waits_stops_immediately(page, person):
 def test_an_upload_that_is_stopped_has_not_failed(page, person, make_firmware, hold):
     """It was the person, and not the connection."""
     person.register("lamp")
-    hold("POST", "**/devices/lamp/ota*")
+    hold(page, "**/devices/lamp/ota*", "POST")
     image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware(version="2.0")}
     begin_job(page, "Update firmware…", lambda dialog: dialog.get_by_label("Image").set_input_files(image))
     with page.expect_request("**/devices/lamp/ota*"):

@@ -61,8 +61,8 @@ def test_a_new_password_ends_every_session(open_page, person, server):
     page = open_page(person)
     with server.client("root") as root:
         assert root.put(f"/users/{person.name}", json={"password": "another"}).status_code == 200
+    expect(page.get_by_text("The session has ended")).to_be_visible()  # for some seconds
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
-    expect(page.get_by_text("The session has ended")).to_be_visible()
 
 
 def test_the_cookie_is_out_of_reach(open_page, person):

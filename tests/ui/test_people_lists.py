@@ -28,6 +28,11 @@ def admin(make_person):
     return make_person(admin=True)
 
 
+def answered(page):
+    """Wait until the page has dealt with the answers that are on their way."""
+    page.evaluate("async () => void (await (await fetch('/api/v2/session')).text())")
+
+
 def break_reading(page, pattern):
     """From now on the list cannot be read."""
     page.route(pattern, lambda route: route.abort() if route.request.method == "GET" else route.fallback())
@@ -71,28 +76,39 @@ def test_users_that_cannot_be_read_again(open_page, admin, make_person):
     expect(page.get_by_role("alert")).to_contain_text("This list may be old")
 
 
-def test_a_view_that_is_left_asks_for_nothing(open_page, person):
+def test_a_view_that_is_left_asks_for_nothing(open_page, person, hold):
     """Its list may be read in vain, without a message."""
     page = open_page(person, "#/keys")
     expect(page.get_by_role("heading", name="No keys yet")).to_be_visible()
-    held = []
-    page.route("**/api/v2/keys", lambda route: held.append(route))
-    with page.expect_request("**/api/v2/keys"):
-        come_back(page)
+    held = hold(page, "**/api/v2/keys")
+    come_back(page)
+    asked = held.take()
     page.get_by_role("link", name="Devices").click()
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
-    held.pop().abort()
+    asked.abort()
     come_back(page)
-    page.evaluate("async () => void (await (await fetch('/api/v2/session')).text())")
-    assert held == []
+    answered(page)
+    assert held.routes == []
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_the_focus_after_deleting(open_page, person):
-    """It goes to the same button of the next row, of the one before where there is none, and to what is left."""
+    """It goes to the same button of the next row, of the one before where there is none, and to what is left; also if
+    the list was read meanwhile, and has the row no more."""
     make_keys(person, "a", "b", "c")
     page = open_page(person, "#/keys")
-    names = [button.get_attribute("aria-label") for button in page.get_by_role("button", name="Delete ").all()]
+    buttons = page.get_by_role("button", name="Delete ")
+    expect(buttons).to_have_count(3)
+    names = [button.get_attribute("aria-label") for button in buttons.all()]
+
+    def read_meanwhile(route):
+        answer = route.fetch()
+        with page.expect_response("**/api/v2/keys"):
+            come_back(page)
+        answered(page)
+        route.fulfill(response=answer)
+
+    page.route("**/api/v2/keys/*", read_meanwhile, times=1)
     order = [(names[1], names[2]), (names[2], names[0])]
     for gone, next_ in order:
         page.get_by_role("button", name=gone).focus()
@@ -112,7 +128,7 @@ def test_the_focus_after_removing_a_user(open_page, admin, make_person):
     page.get_by_role("button", name=f"Remove {other.name}").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(row(page, other.name)).to_have_count(0)
-    assert page.evaluate("document.activeElement.closest('tr') !== null")
+    expect(page.locator("tr :focus")).to_have_count(1)
 
 
 def test_what_another_browser_does_shows(open_page, person):
@@ -140,12 +156,13 @@ def test_what_another_browser_does_shows(open_page, person):
     expect(mine).to_be_focused()
 
 
-def test_a_list_that_is_looked_at_is_read_again(open_page, person):
+def test_a_list_that_is_looked_at_is_read_again(open_page, person, is_live):
     """Every so often, by itself; and not while the page is hidden."""
     page = open_page(person, "#/profile", fresh=True)
     page.clock.install()
     page.goto("/#/keys")
     expect(page.get_by_role("heading", name="No keys yet")).to_be_visible()
+    is_live(page)
     make_keys(person, "nightly")
     page.clock.fast_forward("00:35")
     expect(row(page, "nightly")).to_be_visible()

@@ -28,6 +28,7 @@ import trio
 import trustme
 from children import default_signals
 from playwright.sync_api import expect
+from ports import free_port
 from websockets.frames import Opcode
 
 from mdashcore import firmware
@@ -120,13 +121,6 @@ class Site:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         transport = httpx.HTTPTransport(local_address=address, verify=self.context)
         return httpx.Client(transport=transport, base_url=f"{self.url}/api/v2", headers=headers, timeout=30)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on which no process listens."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -228,7 +222,7 @@ class Stand:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
         folder = self.folder / file
         folder.mkdir()
-        port, plain = free_ports(2)
+        port, plain = free_port(), free_port()
         authority = trustme.CA()
         authority.cert_pem.write_to_path(folder / "ca.pem")
         authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "mdash.pem")
@@ -467,7 +461,7 @@ def test_a_proxy_without_its_server(tmp_path):
     """No log has the query of an address, not even where the proxy complains. A head that is not ended is cut off."""
     query = "access_token=very-secret"
     with ExitStack() as stack:
-        away = SimpleNamespace(port=free_ports(1)[0])
+        away = SimpleNamespace(port=free_port())
         sites = Stand(away, tmp_path, "", stack, head=IDLE).sites(*FILES)
         unfinished = []
         for site in sites:

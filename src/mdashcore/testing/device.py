@@ -14,7 +14,7 @@ from mdashcore import _json
 
 __all__ = ["ScriptedDevice", "connect_device"]
 
-FRAME_TIMEOUT = 5.0  # seconds for an expected frame: far above the time that it takes on a busy machine
+FRAME_TIMEOUT = 20.0  # seconds for an expected frame: far above the time that it takes on a busy machine
 
 
 class ScriptedDevice:
