@@ -65,6 +65,7 @@ class SqliteStore {
 // Open the store of a URL; null for memory://.
 function openStore(url) {
   if (url === 'memory://') return null;
+  require('node:sqlite'); // an older Node has none, and must not say that it is ready
   const folder = url.slice('sqlite://'.length);
   require('fs').mkdirSync(folder, { recursive: true });
   return new SqliteStore(`${folder}/peer.db`);
