@@ -235,6 +235,25 @@ async def test_another_update_is_told_by_its_id_and_not_by_the_time(backend, ste
     assert outcomes == [Outcome.UPDATING, Outcome.SKIPPED, Outcome.SKIPPED]
 
 
+async def test_a_member_that_a_version_without_that_id_has_stored(hub, clock):
+    """Where the id of the update before is not known, the times count."""
+    await hub.updates.create(DeviceKey("alice", "d1"), "ota_before", IMAGE)
+    await hub.updates.cancel(DeviceKey("alice", "d1"))
+    clock.now += 1
+    made = await roll_out(hub, devices=["d1", "d2", "d3"], phases=[100])
+    members = (await RolloutPerformer.load(hub.rollouts, Slow(hub), "alice", made.id))._members
+    for id in ("d1", "d2", "d3"):
+        assert await members.begin(id)
+        assert await members._put(attrs.evolve(members.get(id), before=None))
+    clock.now += 1
+    await hub.updates.create(DeviceKey("alice", "d3"), "ota_other", IMAGE)
+    clock.now += START_GRACE
+    for id in ("d1", "d2", "d3"):
+        assert await members.resolve(id) is None
+    outcomes = [members.outcome(id) for id in ("d1", "d2", "d3")]
+    assert outcomes == [Outcome.UPDATING, Outcome.UPDATING, Outcome.SKIPPED]
+
+
 async def test_a_boot_in_1970_that_ends_before_the_clock_is_right(backend):
     """A board without a battery boots, goes on with what there is, and loses its power before it has asked for the
     time: the boot after that finds nothing too old.

@@ -157,7 +157,8 @@ class Member:
     changed: float = 0.0
     """Unix seconds."""
     before: str | None = None
-    """The id of the device's update when its turn came, which is an earlier one; `None` if it had none."""
+    """The id of the device's update when its turn came, which is an earlier one; empty if it had none, `None` if that
+    is not known, because a version without this field has stored the member."""
 
 
 @attrs.frozen(kw_only=True)

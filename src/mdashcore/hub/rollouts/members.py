@@ -135,7 +135,7 @@ class Members:
             round=self._present.round,
             reason="",
             changed=clock.now(),
-            before=None if before is None else before.id,
+            before="" if before is None else before.id,
         )
         if await self._put(begun):
             self.unbegun[device] = clock.monotonic()
@@ -178,7 +178,7 @@ class Members:
             await self._put(attrs.evolve(rollout.settled(member, ended, present.state, now=now), round=present.round))
         elif not await self.exists(device):
             await self.skip(device, "the device was removed")
-        elif update is not None and update.id != member.before and clock.monotonic() >= since + START_GRACE:
+        elif update is not None and _is_later(update, member) and clock.monotonic() >= since + START_GRACE:
             await self.skip(device, "another update took its place")
         else:
             self.unbegun[device] = since
@@ -227,3 +227,10 @@ class Members:
             return False
         self._set(member.device, Record(member, version))
         return True
+
+
+def _is_later(update: Update, member: Member) -> bool:
+    """Return whether an update was made after a member's turn had come."""
+    if member.before is None:
+        return update.created >= member.changed
+    return update.id != member.before
