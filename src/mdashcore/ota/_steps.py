@@ -62,8 +62,8 @@ class Ask:
     """Call `Sys.GetInfo` and `OTA.Status`, and give both answers to the update as one `BuildReported`.
 
     The event includes earlier reports of the device on this link. Not every device has `OTA.Status`:
-    `BuildReported.status` says so. If the device has said nothing at all, the event is `CallFailed` or
-    `CallTimedOut`, with the method of this step.
+    `BuildReported.status` says so. If the device has said nothing at all, the event is `StepFailed` or
+    `StepTimedOut`, with the method of this step.
     """
 
     method: ClassVar[str] = "OTA.Status"
@@ -169,7 +169,7 @@ def awaited(update: Update) -> str | None:
 
 
 def next_deadline(update: Update) -> float | None:
-    """Return when `DeadlinePassed` is due, in Unix seconds; `None` for an end."""
+    """Return when `UpdateDeadlinePassed` is due, in Unix seconds; `None` for an end."""
     limit = time_limit(update)
     if limit is None or update.not_before is None:
         return limit
