@@ -13,11 +13,15 @@ import trio.testing
 from rows import every_row
 from websockets.frames import Frame, Opcode
 
+from mdashcore._errors import TooLarge
 from mdashcore.identity import DeviceKey
+from mdashcore.notifications import decode
 from mdashcore.server.gateway import HEAD_TIMEOUT, KEEP_ALIVE
 from mdashcore.server.http.hangup import HALF_CLOSED_TIME
+from mdashcore.server.immediate.calls import begin_call
 from mdashcore.server.immediate.coroutines import run_now
 from mdashcore.server.run import RunningServer
+from mdashcore.trio.connections.calls import MAX_PARAMS
 from mdashcore.trio.connections.link import Link
 from mdashcore.trio.node import NodeSettings
 from mdashcore.trio.transport.stream import SEND_TIMEOUT
@@ -119,6 +123,21 @@ async def test_a_client_that_leaves_is_not_waited_for(
             await abandoned.wait()
         assert calls() == 0
         await device.reply(request, "too late")
+
+
+async def test_a_call_that_cannot_be_made_is_not_shown(
+    server: RunningServer, alice: Any, device: Any, calls: Callable[[], int]
+) -> None:
+    """Such as one whose params fit into a frame only without the envelope."""
+    key, body = DeviceKey("alice", "d1"), b'"%b"' % (b"x" * (MAX_PARAMS - 2))
+    with pytest.raises(TooLarge):
+        await begin_call(server.service, key, "Echo", body, None, lambda outcome: None)
+    call = await begin_call(server.service, key, "Echo", b"[1]", None, lambda outcome: None)
+    assert call is not None
+    call.abandon()
+    assert calls() == 0
+    shown = [decode(item.frame) for item in await server.service.hub.feed.page("alice", 0)]
+    assert [each["data"] for each in shown if each["name"] == "rpc.in.Echo"] == [[1]]
 
 
 async def test_a_revoked_key_opens_nothing(server: RunningServer, open_raw: Any, alice: Any, device: Any) -> None:

@@ -52,5 +52,10 @@ async def begin_call(
     link = None if method in UPDATE_EVENTS else service.node.devices.link(key)
     if link is None:
         return None
-    await service.node.calls.show(key, method, params)
-    return BegunCall(link, link.begin(method, params, done), method, seconds)
+    call = BegunCall(link, link.begin(method, params, done), method, seconds)
+    try:
+        await service.node.calls.show(key, method, params)
+    except BaseException:
+        call.abandon()
+        raise
+    return call
