@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore import ota
-from mdashcore._errors import Busy, CallTimeout, DeviceOffline, NotFound, StorageError
+from mdashcore._errors import Busy, CallTimeout, DeviceOffline, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.event_log import KEEP_EVENTS
 from mdashcore.hub.feed import FEED_TOPIC
@@ -27,7 +27,9 @@ from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.presence_feed import FLAP_INTERVAL, MAX_CHANGES, MAX_FLAP_INTERVAL, PresenceFeed
 from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK_INTERVAL, Subscriber
+from mdashcore.trio.connections.user_calls import UserCalls
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
+from mdashcore.trio.shielding import WRITES_TIMEOUT
 
 EPOCH = 1_700_000_000.0
 """The wall clock when a test begins."""
@@ -336,6 +338,30 @@ async def test_a_device_that_cannot_say_what_it_runs_is_left_alone(
     assert (await fleet.hub.shadows.get(DeviceKey("alice", "d1"))).version == 0
 
 
+async def test_a_device_whose_shadow_is_damaged_stays(autojump_clock: Any, fleet: Fleet) -> None:
+    """It is introduced, and checked again and again; it can be called, and is told when it reports."""
+    key, device = DeviceKey("alice", "d1"), await fleet.register()
+    await fleet.documents.put("shadows", "alice/d1", b'{"torn":')
+    client = await fleet.connect(device)
+    question = await client.expect("Sys.GetInfo")
+    await client.send({"id": question["id"], "result": {"app": "demo", "fw_version": "1.0"}})
+    async with trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            request = await client.expect("X")
+            await client.send({"id": request["id"], "result": 7})
+
+        nursery.start_soon(answer)
+        await trio.testing.wait_all_tasks_blocked()
+        connection = fleet.node.devices[key]
+        with trio.fail_after(1):
+            await connection.check()
+        assert await fleet.node.calls.call(key, "X") == b"7"
+    await client.send({"id": 1, "method": "Dash.Shadow.Get"})
+    assert (await client.receive())["error"]["code"] == 500
+    assert await fleet.told() == ["online"]
+
+
 async def test_a_delta_waits_for_the_device(autojump_clock: Any, fleet: Fleet) -> None:
     """What was desired while it was away is the first that it hears; without a delta it hears of none."""
     device = await fleet.register()
@@ -549,6 +575,103 @@ async def test_a_device_answers_while_its_call_is_being_stored(
             assert trio.current_time() - started == seconds
         nursery.cancel_scope.cancel()
     assert len(await fleet.named("rpc.in.X")) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "event"),
+    [
+        ("OTA.Commit", {"result": None}, ota.CommitAccepted()),
+        ("OTA.Commit", {"error": {"code": 404, "message": "No handler for OTA.Commit"}}, ota.CommitUnsupported()),
+        ("OTA.Revert", {"result": True}, ota.RevertAccepted()),
+        ("OTA.End", {"error": {"code": -1, "message": "incomplete"}}, ota.TransferEnded()),
+        ("OTA.Commit", None, None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("works", [True, False])
+async def test_a_call_has_its_effect_on_an_update_even_if_it_cannot_be_notified(
+    autojump_clock: Any,
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    works: bool,
+    method: str,
+    answer: dict[str, Any] | None,
+    event: ota.UpdateEvent | None,
+) -> None:
+    """The device was called, so its answer is waited for until the time-out. Then the storage's error is raised."""
+    client = await fleet.connect(await fleet.register())
+    await client.expect("Sys.GetInfo")
+    append = fleet.hub.feed._logs.append
+
+    async def store(*arguments: Any) -> int:
+        if not works:
+            raise StorageError("the disk is full")
+        return await append(*arguments)
+
+    async def answer_late() -> None:
+        request = await client.expect(method)
+        await trio.sleep(3)
+        if answer is not None:
+            await client.send({"id": request["id"], **answer})
+
+    monkeypatch.setattr(fleet.hub.feed._logs, "append", store)
+    events: list[ota.UpdateEvent] = []
+    calls = UserCalls(fleet.node.calls, fleet.hub.updates, lambda key, event: events.append(event))
+    started, error = trio.current_time(), None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_late)
+        try:
+            await calls.call(DeviceKey("alice", "d1"), method, timeout=5)
+        except (StorageError, RpcError, CallTimeout) as exc:
+            error = type(exc)
+    of_device = CallTimeout if answer is None else RpcError if "error" in answer else None
+    assert error is (of_device if works else StorageError)
+    assert events == ([] if event is None else [event])
+    assert trio.current_time() - started == (5 if answer is None else 3)
+
+
+@pytest.mark.parametrize("at", [0.5, 1.5])
+async def test_a_caller_that_leaves_stops_no_notification(
+    autojump_clock: Any, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, at: float
+) -> None:
+    """Whether it leaves before or after the call is in the log: subscribers hear of the call, and it counts there."""
+    client, listener = await fleet.connect(await fleet.register()), await fleet.listen()
+    await client.expect("Sys.GetInfo")
+    append = fleet.hub.feed._logs.append
+
+    async def slow(*arguments: Any) -> int:
+        await trio.sleep(1)
+        offset = await append(*arguments)
+        await trio.sleep(1)  # stored together with others, of which one is still being written
+        return offset
+
+    monkeypatch.setattr(fleet.hub.feed._logs, "append", slow)
+    counted = fleet.hub.feed._gauges["alice"]._size
+    with trio.move_on_after(at) as caller:
+        await fleet.node.calls.call_shown(DeviceKey("alice", "d1"), "X", b"[1]")
+    assert caller.cancelled_caught
+    assert len(await fleet.named("rpc.in.X")) == 1
+    assert (await listener.receive())["name"] == "rpc.in.X"
+    assert fleet.hub.feed._gauges["alice"]._size > counted
+
+
+async def test_a_store_that_hangs_holds_a_caller_for_a_bounded_time(
+    autojump_clock: Any, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a caller that has left."""
+    client = await fleet.connect(await fleet.register())
+    await client.expect("Sys.GetInfo")
+
+    async def hang(*arguments: Any) -> int:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(fleet.hub.feed._logs, "append", hang)
+    started = trio.current_time()
+    with trio.move_on_after(1):
+        await fleet.node.calls.call_shown(DeviceKey("alice", "d1"), "X", timeout=1e6)
+    assert trio.current_time() - started == WRITES_TIMEOUT
+    monkeypatch.undo()
 
 
 async def test_a_call_ends_with_its_connection(autojump_clock: Any, fleet: Fleet) -> None:
@@ -871,6 +994,36 @@ def test_what_is_held_back_of_presence_is_told_at_the_end(open_pair: Any) -> Non
     virtual(main)
 
 
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_no_change_of_presence_is_counted_twice(
+    autojump_clock: Any, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """Nor is one missed, if the node goes down while changes are being stored, or they cannot be stored at first."""
+    feed, key = PresenceFeed(fleet.hub, fleet.node.background, lambda key: None), DeviceKey("alice", "d1")
+    append, left = fleet.hub.feed._logs.append, failures
+    for number in range(2 * MAX_CHANGES):
+        await feed.notify(key, "offline" if number % 2 else "online")
+
+    async def slow(*arguments: Any) -> int:
+        nonlocal left
+        await trio.sleep(2)
+        if left:
+            left -= 1
+            raise StorageError("the disk is full")
+        return await append(*arguments)
+
+    monkeypatch.setattr(fleet.hub.feed._logs, "append", slow)
+    await trio.sleep(FLAP_INTERVAL + 1)  # the changes are being stored
+    await feed.close()
+    await feed.notify(key, "online")
+    await trio.sleep(FLAP_INTERVAL)
+    told = [decode(item.frame) for item in await fleet.hub.feed.page("alice", 0)]
+    counts = [each.get("data", {}).get("changes", 1) for each in told]
+    assert sum(counts) == 2 * MAX_CHANGES + 1
+    assert min(counts) > 0
+    assert len(told) <= MAX_CHANGES + 2
+
+
 @pytest.mark.parametrize(("pause", "hours", "most"), [(0.05, 0.25, 16 + 5), (3.0, 6.0, 16 + 12), (30.0, 24.0, 16 + 30)])
 async def test_presence_that_flaps_for_long(
     autojump_clock: Any, fleet: Fleet, pause: float, hours: float, most: int
@@ -988,6 +1141,28 @@ async def test_progress_that_is_reported_to_the_shadow_is_merged(autojump_clock:
     assert (await shadow())[0] == 10
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_progress_that_is_held_back_outlives_a_failure_of_the_storage(
+    autojump_clock: Any, fleet: Fleet, leaves: bool
+) -> None:
+    """It is stored once the storage works again, whether the device stays or its connection ends meanwhile."""
+    client = await fleet.connect(await fleet.register())
+    for percent in (50, 100):
+        params = {"state": {"reported": {"ota": {"percent": percent}}}}
+        await client.send({"method": "Dash.Shadow.Update", "params": params})
+    await trio.testing.wait_all_tasks_blocked()
+    fleet.documents.failing = True
+    await trio.sleep(2)
+    if leaves:
+        await client.close()
+        await trio.sleep(2)
+    fleet.documents.failing = False
+    await trio.sleep(10)
+    assert (DeviceKey("alice", "d1") in fleet.node.devices) is not leaves
+    reported = (await fleet.hub.shadows.get(DeviceKey("alice", "d1"))).reported
+    assert reported == {"ota": {"percent": 100}}
+
+
 @pytest.mark.parametrize("step", [-86_400.0, 3600.0])
 async def test_presence_follows_a_wall_clock_that_is_set(autojump_clock: Any, fleet: Fleet, step: float) -> None:
     """A device that is connected stays online, and was last heard as long ago as it was, by either clock."""
@@ -1054,10 +1229,11 @@ async def test_a_delta_that_does_not_fit_is_not_sent(autojump_clock: Any, open_p
         ({"result": {"arch": "esp32"}}, 6000),
         ({"result": {"arch": "linux"}}, None),
         ({"result": {"fw_version": "1.0"}}, 4096),
+        ({"result": {"arch": "x" * 80_000}}, 4096),
         ({"error": {"code": 404, "message": "No handler for Sys.GetInfo"}}, 4096),
         (None, 4096),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 async def test_a_delta_waits_until_the_platform_is_known(
     autojump_clock: Any, open_pair: Any, answer: dict[str, Any] | None, limit: int | None

@@ -164,11 +164,20 @@ class DeviceSession:
         return 0.0 if self._held is None else max(0.0, DEVICE_PROGRESS_INTERVAL - passed)
 
     async def flush(self) -> None:
-        """Store or notify the newest progress that was held back. Raises `StorageError`: it is lost then."""
+        """Store or notify the newest progress that was held back.
+
+        Raises:
+            StorageError: it is still held back, unless newer progress has come meanwhile.
+        """
         held, self._held = self._held, None
         if held is not None:
             self._progress_notified = self._hub.clock.monotonic()
-            await self._forward(*held)
+            try:
+                await self._forward(*held)
+            except StorageError:
+                if not self.holds_progress:
+                    self._held = held
+                raise
 
     async def _receive_progress(self, method: str, params: bytes | None) -> None:
         """Forward progress once in `DEVICE_PROGRESS_INTERVAL`: a device may report it for every chunk."""

@@ -9,8 +9,8 @@ from mdashcore._errors import InvalidInput
 from mdashcore.identity import DeviceKey
 from mdashcore.server.http.conditions import Conditions
 from mdashcore.server.service import Service
-from mdashcore.server.shielding import WRITES_TIMEOUT, shielded
 from mdashcore.trio.connections.calls import MAX_PARAMS
+from mdashcore.trio.shielding import WRITES_TIMEOUT, shielded
 
 __all__ = ["MAX_BODY", "Versioned", "call", "prepare_call", "read_shadow", "update_shadow"]
 

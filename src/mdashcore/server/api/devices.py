@@ -38,8 +38,8 @@ from mdashcore.server.api._request import (
 )
 from mdashcore.server.endpoints import API, SMALL_BODY, Routes
 from mdashcore.server.service import Service
-from mdashcore.server.shielding import WRITES_TIMEOUT, finish, shielded
 from mdashcore.shadow import Shadow
+from mdashcore.trio.shielding import WRITES_TIMEOUT, finish, shielded
 from mdashcore.trio.turns import Pace
 
 routes: Routes = Routes(f"{API}/devices", id=DeviceId)

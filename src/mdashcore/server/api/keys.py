@@ -18,7 +18,7 @@ from mdashcore.server.api._request import (
     time_text,
 )
 from mdashcore.server.endpoints import API, SMALL_BODY, Routes
-from mdashcore.server.shielding import finish
+from mdashcore.trio.shielding import finish
 
 routes: Routes = Routes(f"{API}/keys", id=str)
 

@@ -14,7 +14,7 @@ from mdashcore.server.api._request import answer, body_object, members, principa
 from mdashcore.server.asgi import Scope
 from mdashcore.server.auth import browser_of, client_address, session_cookie
 from mdashcore.server.endpoints import API, SMALL_BODY, Access, Routes
-from mdashcore.server.shielding import finish
+from mdashcore.trio.shielding import finish
 
 routes: Routes = Routes(API)
 

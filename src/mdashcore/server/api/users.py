@@ -20,7 +20,7 @@ from mdashcore.server.api._request import (
     time_text,
 )
 from mdashcore.server.endpoints import API, SMALL_BODY, Access, Routes
-from mdashcore.server.shielding import finish
+from mdashcore.trio.shielding import finish
 
 routes: Routes = Routes(API, name=AccountName)
 

@@ -11,13 +11,14 @@ import msgspec
 from mdashcore import notifications
 from mdashcore._checked import number
 from mdashcore._connection import ConnectionLimits
-from mdashcore._errors import DeviceOffline, InvalidInput, TooLarge
+from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, StorageError, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
 from mdashcore.trio.connections.link import Link
+from mdashcore.trio.shielding import shielded
 
-__all__ = ["AskNode", "Calls", "DeviceCall", "LocalCaller", "make_call"]
+__all__ = ["AskNode", "Calls", "DeviceCall", "LocalCaller", "OutcomeCallback", "make_call"]
 
 MAX_PARAMS: Final = ConnectionLimits().max_frame  # bytes of a device's frame: larger params can never be sent
 
@@ -51,6 +52,9 @@ class DeviceCall(msgspec.Struct, gc=False):
 
 AskNode: TypeAlias = Callable[[str, DeviceCall], Awaitable[RawJson]]
 """Requests a call from another node, which is named by its id."""
+
+OutcomeCallback: TypeAlias = Callable[[RawJson | MdashError], None]
+"""Called with the outcome of a call: the device's result, or the error."""
 
 
 class Calls:
@@ -95,24 +99,45 @@ class Calls:
         return await self._route(node, self._request(key, method, params, timeout))
 
     async def call_shown(
-        self, key: DeviceKey, method: str, params: RawJson | None = None, *, timeout: float | None = None
+        self,
+        key: DeviceKey,
+        method: str,
+        params: RawJson | None = None,
+        *,
+        timeout: float | None = None,
+        on_outcome: OutcomeCallback = lambda outcome: None,
     ) -> RawJson:
         """Do the same as `call`, and notify subscribers of the call if it can be made.
 
         A device of this node answers while the notification is being stored; the result is returned when both are
         done. For a device of another node the notification is stored first.
 
+        Args:
+            on_outcome: called with the outcome of the call, also if the notification could not be stored.
+
         Raises:
-            StorageError: the notification could not be stored. A device of this node was called all the same.
+            StorageError: the notification could not be stored. A device of this node was called all the same, and
+                its answer was waited for.
         """
         node = await self._locate(key)
         request = self._request(key, method, params, timeout)
         _check_size(params)
-        show = partial(self._show, key, method, params)
+        show = _Show(partial(self._show, key, method, params))
         if node == self._node:
-            return await make_call(self._link(key), request, meanwhile=show)
-        await show()
-        return await self._route(node, request)
+            making = make_call(self._link(key), request, meanwhile=show.run)
+        else:
+            await show.run()
+            show.check()
+            making = self._route(node, request)
+        try:
+            result = await making
+        except MdashError as exc:
+            on_outcome(exc)
+            show.check()
+            raise
+        on_outcome(result)
+        show.check()
+        return result
 
     async def notify_shown(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Send a notification to a device and show it to subscribers. Raises as `call`, except the device's errors."""
@@ -135,7 +160,8 @@ class Calls:
         return await make_call(self._link(call.key), call)
 
     async def _show(self, key: DeviceKey, method: str, params: RawJson | None) -> None:
-        await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
+        emit = partial(self._hub.feed.emit, key.account, notifications.RPC_IN + method, key.id, params)
+        await shielded(emit)  # a client that leaves in between must not keep its notification out of the log's bounds
 
     async def _locate(self, key: DeviceKey) -> str:
         """Return the node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
@@ -159,6 +185,28 @@ class Calls:
         if node == self._node or self._ask is None:
             return await self.call_local(call)
         return await self._ask(node, call)
+
+
+class _Show:
+    """The notification of a call. Its error waits until the outcome of the call is known."""
+
+    __slots__ = ("_error", "_notify")
+
+    def __init__(self, notify: Callable[[], Awaitable[None]]) -> None:
+        self._notify = notify
+        self._error: StorageError | None = None
+
+    async def run(self) -> None:
+        """Notify subscribers. Raises no `StorageError`."""
+        try:
+            await self._notify()
+        except StorageError as exc:
+            self._error = exc
+
+    def check(self) -> None:
+        """Raise the error of `run`, if any."""
+        if self._error is not None:
+            raise self._error
 
 
 def _check_size(params: RawJson | None) -> None:

@@ -11,17 +11,7 @@ import attrs
 import trio
 
 from mdashcore import _json, jsonrpc, notifications
-from mdashcore._errors import (
-    CallTimeout,
-    Damaged,
-    DeviceOffline,
-    InvalidAnswer,
-    InvalidInput,
-    MdashError,
-    NotFound,
-    RpcError,
-    StorageError,
-)
+from mdashcore._errors import Damaged, MdashError, NotFound, StorageError
 from mdashcore._events import FrameRejected
 from mdashcore.hub import Hub
 from mdashcore.hub.deltas import (
@@ -101,24 +91,18 @@ class DeviceConnection:
         try:
             await self.presence_feed.notify(self.key, notifications.ONLINE)
             self.allow_offline()
-            await self._push_first()
+            await self._push_waiting()
             await trio.sleep(introduction_delay)
             if not self.api.introduced and not self.link.connection.closed:
                 await self._ask_introduction(call_timeout)
             self._introducing = False
             if self._held_back >= 0 and self._held_back == self.pushed:
                 self.pushed = -1
-                await self._push_first()
+                await self._push_waiting()
         except StorageError as exc:
             self.give_up(exc)
         finally:
             self.allow_offline()
-
-    async def _push_first(self) -> None:
-        try:
-            await self._push_waiting()
-        except Damaged:
-            pass  # the damage is logged; the device can still be called and updated
 
     def allow_offline(self) -> None:
         """Allow `offline` to be notified, after `online` was, or because it never will be."""
@@ -137,12 +121,13 @@ class DeviceConnection:
             self.background.spawn(self._flush_progress)
 
     async def _flush_progress(self) -> None:
-        await trio.sleep(self.api.flush_wait())
-        if self.api.flush_wait() > 0:  # progress was notified in the meantime, and more was reported
-            self.background.spawn(self._flush_progress)
-            return
-        self._flushing = False
-        await self.api.flush()
+        try:
+            while self.api.holds_progress:
+                await trio.sleep(self.api.flush_wait())
+                if self.api.flush_wait() == 0:  # else progress was notified in the meantime, and more was reported
+                    await self.background.persist(self.api.flush)
+        finally:
+            self._flushing = False
 
     def on_rejected(self, event: FrameRejected) -> None:
         """Notify subscribers of a rejected frame, and close a device that sends too many of them."""
@@ -225,7 +210,10 @@ class DeviceConnection:
             await self._push_waiting()
 
     async def _push_waiting(self) -> None:
-        delta = (await self.hub.shadows.get(self.key)).delta_document()
+        try:
+            delta = (await self.hub.shadows.get(self.key)).delta_document()
+        except Damaged:
+            return  # the damage is logged; the device can still be called and updated
         if delta is not None:
             self._push(delta)
 
@@ -271,5 +259,9 @@ class DeviceConnection:
         try:
             result = await self.link.call("Sys.GetInfo", params, timeout=call_timeout)
             await self.api.introduce(jsonrpc.loads(result))
-        except (RpcError, InvalidAnswer, CallTimeout, DeviceOffline, InvalidInput):
-            pass  # not every JSON-RPC device has the method, and its build then stays unknown
+        except Damaged:
+            pass  # the damage is logged; the device can still be called and updated
+        except StorageError:
+            raise
+        except MdashError:
+            pass  # not every device has the method, or answers what a shadow can hold: its build stays unknown

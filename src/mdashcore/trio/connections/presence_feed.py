@@ -74,8 +74,7 @@ class PresenceFeed:
         changes = self._changes(key)
         if self._closing or (changes.notified < MAX_CHANGES and not changes.flaps):
             changes.notified += 1
-            held, changes.held = changes.held, 0
-            await self._emit(key, name, held and held + 1)
+            await self._emit(key, changes, name, now=1)
             return
         if not changes.flaps:
             changes.flaps = True
@@ -154,9 +153,14 @@ class PresenceFeed:
 
     async def _notify_held(self, key: DeviceKey, changes: _Changes) -> None:
         if changes.held and self._devices.get(key) is changes:
-            name, held = changes.name, changes.held
-            await self._emit(key, name, held)
-            changes.held -= held
+            await self._emit(key, changes, changes.name)
 
-    async def _emit(self, key: DeviceKey, name: str, count: int) -> None:
-        await self._hub.feed.emit(key.account, name, key.id, _json.encode({"changes": count}) if count else None)
+    async def _emit(self, key: DeviceKey, changes: _Changes, name: str, *, now: int = 0) -> None:
+        """Notify the changes that are held back, and `now` later ones. While they are being stored, none is held."""
+        held, changes.held = changes.held, 0
+        data = _json.encode({"changes": held + now}) if held else None
+        try:
+            await self._hub.feed.emit(key.account, name, key.id, data)
+        except BaseException:
+            changes.held += held
+            raise

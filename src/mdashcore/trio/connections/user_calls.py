@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from mdashcore import ota
-from mdashcore._errors import Conflict, InvalidAnswer, RpcError
+from mdashcore._errors import Conflict, InvalidAnswer, MdashError, RpcError
 from mdashcore.hub.updates.service import Updates
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import RawJson
@@ -20,6 +21,21 @@ UPDATE_EVENTS: Final[dict[str, ota.UpdateEvent]] = {
     "OTA.End": ota.TransferEnded(),
 }
 """By method: the event that a user's successful call means for the device's update."""
+
+
+def _update_event(method: str, outcome: RawJson | MdashError) -> ota.UpdateEvent | None:
+    """Return the event that the outcome of a call means for the device's update, if any."""
+    if not isinstance(outcome, MdashError):
+        return UPDATE_EVENTS.get(method)
+    if method == ota.End.method and isinstance(outcome, RpcError | InvalidAnswer):
+        return ota.TransferEnded()  # most devices refuse a part of an image, and have given the transfer up then
+    if (
+        method == ota.Commit.method
+        and isinstance(outcome, RpcError)
+        and ota.lacks_method(outcome.code, outcome.message)
+    ):
+        return ota.CommitUnsupported()
+    return None
 
 
 class UserCalls:
@@ -45,17 +61,13 @@ class UserCalls:
         Raises:
             MdashError: as `Calls.call`.
         """
-        try:
-            result = await self._calls.call_shown(key, method, params, timeout=timeout)
-        except (RpcError, InvalidAnswer) as exc:
-            if method == ota.End.method:  # most devices refuse a part of an image, and have given the transfer up then
-                self._on_update_event(key, ota.TransferEnded())
-            elif isinstance(exc, RpcError) and method == ota.Commit.method and ota.lacks_method(exc.code, exc.message):
-                self._on_update_event(key, ota.CommitUnsupported())
-            raise
-        if (event := UPDATE_EVENTS.get(method)) is not None:
+        apply = partial(self._apply, key, method)
+        return await self._calls.call_shown(key, method, params, timeout=timeout, on_outcome=apply)
+
+    def _apply(self, key: DeviceKey, method: str, outcome: RawJson | MdashError) -> None:
+        """Apply what a call means for the device's update."""
+        if (event := _update_event(method, outcome)) is not None:
             self._on_update_event(key, event)
-        return result
 
     async def notify(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Send a notification to a device for a user. Raises as `call`, except the device's errors."""

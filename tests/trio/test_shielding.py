@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from mdashcore._errors import NotFound, StorageError
-from mdashcore.server.shielding import SHIELD_GRACE, WRITES_TIMEOUT, finish, shielded
+from mdashcore.trio.shielding import SHIELD_GRACE, WRITES_TIMEOUT, finish, shielded
 
 BOTH = pytest.mark.parametrize("run", [finish, shielded])
 
