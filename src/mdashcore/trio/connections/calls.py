@@ -141,11 +141,14 @@ class Calls:
 
     async def notify_shown(self, key: DeviceKey, method: str, params: RawJson | None = None) -> None:
         """Send a notification to a device and show it to subscribers. Raises as `call`, except the device's errors."""
-        node = await self.show(key, method, params)
+        node = await shielded(partial(self.show, key, method, params))
         await self._route(node, DeviceCall.of(key, method, params, None))
 
     async def show(self, key: DeviceKey, method: str, params: RawJson | None) -> str:
-        """Notify subscribers of a call that the caller makes next. Returns the node that the device is connected to.
+        """Notify subscribers of a call that the caller makes. Returns the node that the device is connected to.
+
+        Shield it from cancellation where the store may have to be waited for: a notification that is stored has to be
+        counted and published too.
 
         Raises:
             NotFound, DeviceOffline, TooLarge: the call cannot be made, and was not notified.
@@ -160,8 +163,7 @@ class Calls:
         return await make_call(self._link(call.key), call)
 
     async def _show(self, key: DeviceKey, method: str, params: RawJson | None) -> None:
-        emit = partial(self._hub.feed.emit, key.account, notifications.RPC_IN + method, key.id, params)
-        await shielded(emit)  # a client that leaves in between must not keep its notification out of the log's bounds
+        await self._hub.feed.emit(key.account, notifications.RPC_IN + method, key.id, params)
 
     async def _locate(self, key: DeviceKey) -> str:
         """Return the node that a device is connected to. Raises `NotFound`, `DeviceOffline`."""
@@ -188,7 +190,7 @@ class Calls:
 
 
 class _Show:
-    """The notification of a call. Its error waits until the outcome of the call is known."""
+    """The notification of a call. A client that leaves does not stop it, and its error waits for the call's outcome."""
 
     __slots__ = ("_error", "_notify")
 
@@ -199,7 +201,7 @@ class _Show:
     async def run(self) -> None:
         """Notify subscribers. Raises no `StorageError`."""
         try:
-            await self._notify()
+            await shielded(self._notify)
         except StorageError as exc:
             self._error = exc
 
