@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.http.connection import HttpConnection
-from mdashcore.server.http.connections import ACCOUNT_SHARE, Connections
+from mdashcore.server.http.connections import ACCOUNT_SHARE, ENDED_TOGETHER, Connections
 from mdashcore.server.run import open_server
 from mdashcore.server.service import ServiceSettings
 from mdashcore.trio.transport.readiness import Inflow
+from mdashcore.trio.turns import _turns
 
 TIMEOUT = 60.0  # seconds for what takes a moment, on a machine that has other work
 
@@ -62,7 +63,9 @@ def test_known_clients_stay_until_ended_strangers_have_gone(strangers: int, know
             assert connections.make_room(0.0)
             assert not any(one.scope.cancel_called for one in clients)
             theirs.close()
-            assert connections.make_room(0.0)
+            for _ in clients:
+                assert connections.make_room(0.0)
+                leave(connections, clients)
             assert all(one.scope.cancel_called for one in clients)
 
     trio.run(run)
@@ -112,6 +115,14 @@ class Crowd(ExitStack):
         stranger._network = network
         self.enter_context(self.connections.member(stranger))
         return stranger
+
+    def add_known(
+        self, account: str, *, quiet: float = 0.0, used: bool = False, waiting: bool = True
+    ) -> HttpConnection:
+        """Add a client of an account that has been quiet for so many seconds."""
+        client = self.add(quiet=quiet, used=used, waiting=waiting)
+        client.identify(account)
+        return client
 
     def make_room(self, *, spare_unread: bool = True) -> bool:
         """Ask for room."""
@@ -180,6 +191,30 @@ async def test_bytes_that_the_server_has_not_read_yet_are_no_silence() -> None:
         assert late.scope.cancel_called
 
 
+async def test_bytes_that_were_read_and_not_received_are_no_silence() -> None:
+    """An idle client whose next request was just read does not end before the task of the connection has run."""
+    ours, theirs = trio.socket.socketpair()
+    stream = trio.SocketStream(ours)
+    client = HttpConnection(stream, Inflow(stream, 2**16), trio.CancelScope())
+    with ours, theirs, Crowd() as members:
+        client.identify("alice")
+        client.quiet_since = -100.0
+        members.enter_context(members.connections.member(client))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not client.is_unread
+            await theirs.send(b"GET")
+            client.inflow._read()
+            assert not ours.is_readable()
+            assert client.waits_for_client
+            assert not members.make_room()
+            assert not client.scope.cancel_called
+        with client.waiting():
+            assert members.make_room()
+        client.inflow.close()
+
+
 async def test_a_known_client_stays_one_while_its_next_request_is_checked() -> None:
     """A request begins without an owner; strangers end before the connection of a client that was known."""
     connections = Connections()
@@ -191,6 +226,122 @@ async def test_a_known_client_stays_one_while_its_next_request_is_checked() -> N
         with stranger.waiting(), client.waiting():
             assert connections.make_room(0.0)
             assert (stranger.scope.cancel_called, client.scope.cancel_called) == (True, False)
+
+
+async def test_an_account_does_not_escape_its_share_by_public_requests() -> None:
+    """Its connections count as its own, also if their last requests were not authenticated."""
+    with Crowd() as members:
+        many = [members.add_known("many", waiting=False) for _ in range(ACCOUNT_SHARE + 1)]
+        for one in many:
+            one.owner = None
+        assert members.make_room()
+        assert sum(one.scope.cancel_called for one in many) == 1
+        leave(members.connections, many)
+        assert not members.make_room()
+
+
+@given(
+    accounts=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 20), min_size=1),
+    strangers=st.lists(st.floats(0, 0.99), max_size=3),
+)
+def test_idle_known_clients_end_before_strangers_that_have_just_come(
+    accounts: dict[str, int], strangers: list[float]
+) -> None:
+    """Connections of the account end that has the most idle ones, those first that are idle for the longest, as long as
+    the strangers are a small part of all; connections at work stay."""
+
+    async def run() -> None:
+        with Crowd() as members:
+            idle = {
+                account: [members.add_known(account, quiet=10.0 + age, used=True) for age in range(number)]
+                for account, number in accounts.items()
+            }
+            others = [members.add_known("busy", quiet=10.0, waiting=False) for _ in range(12)]
+            others += [members.add(quiet=quiet) for quiet in strangers]
+            while left := [one for those in idle.values() for one in those]:
+                most = max(map(len, idle.values()))
+                assert members.make_room()
+                assert not any(one.scope.cancel_called for one in others)
+                (account,) = {one.account for one in left if one.scope.cancel_called}
+                assert len(idle[account]) == most
+                assert idle[account].pop().scope.cancel_called
+                leave(members.connections, left)
+
+    trio.run(run)
+
+
+async def test_of_an_accounts_connections_those_between_two_requests_end_first() -> None:
+    """Ended in the middle of a body, a client would lose its request."""
+    with Crowd() as members:
+        uploads = [members.add_known("alice", quiet=20.0, used=used) for used in (False, True)]
+        idle = [members.add_known("alice", quiet=10.0, used=True) for _ in range(3)]
+        for one in idle:
+            one.in_request = False
+        for number in range(1, 4):
+            assert members.make_room()
+            assert sum(one.scope.cancel_called for one in idle) == number
+            leave(members.connections, idle)
+        assert not any(one.scope.cancel_called for one in uploads)
+        assert members.make_room()
+        assert uploads[0].scope.cancel_called
+
+
+@pytest.mark.parametrize("flood", [False, True])
+async def test_a_flood_of_strangers_pays_for_itself(flood: bool) -> None:
+    """Strangers of one network, with more than a quarter of all connections, end before idle known clients do."""
+    with Crowd() as members:
+        idle = [members.add_known(f"account-{number}", quiet=10.0, used=True) for number in range(30)]
+        strangers = [members.add(quiet=0.5) for _ in range(10 + flood)]
+        assert members.make_room()
+        assert sum(one.scope.cancel_called for one in strangers) == flood
+        assert sum(one.scope.cancel_called for one in idle) == (not flood)
+
+
+@pytest.mark.parametrize("strangers", [0, 1, 300])
+async def test_as_long_as_ended_connections_have_not_gone_no_idle_client_ends_nor_a_stranger_for_it(
+    strangers: int,
+) -> None:
+    """Of thousands, many end together, as finding them takes a while. They make room for as many clients."""
+    with Crowd() as members:
+        idle = [
+            members.add_known(f"account-{number % 80}", quiet=50.0, used=True) for number in range(4095 - strangers)
+        ]
+        young = [members.add(quiet=0.3) for _ in range(strangers)]
+        for _ in range(3):
+            assert members.make_room()
+            assert sum(one.scope.cancel_called for one in idle) == ENDED_TOGETHER
+            assert not any(one.scope.cancel_called for one in young)
+
+
+@pytest.mark.parametrize(("crowd", "ended"), [(1, 1), (3, 1), (8, 4), (100, ENDED_TOGETHER)])
+async def test_of_thousands_of_connections_at_work_a_crowd_loses_half_at_most(crowd: int, ended: int) -> None:
+    """The server looks through all connections once for several clients that come, and spares the last of the crowd."""
+    with Crowd() as members:
+        for number in range(4000):
+            members.add_known(f"account-{number % 80}", waiting=False)
+        strangers = [members.add(quiet=0.3 + age / 1000) for age in range(crowd)]
+        assert members.make_room()
+        assert [one.scope.cancel_called for one in strangers] == [False] * (crowd - ended) + [True] * ended
+
+
+async def test_a_turn_is_waited_for_at_the_servers_cost(autojump_clock: trio.testing.MockClock) -> None:
+    """The connection is not quiet, is not waiting for its client, and keeps its seconds, however long that takes."""
+    started = trio.current_time()
+    stranger = connection(None)
+    stranger._network, stranger.quiet_since = "a", started
+    stranger.scope.deadline = started + 10
+    async with trio.open_nursery() as nursery:
+        with stranger.scope, stranger.waiting():
+            async with _turns()._next:
+                nursery.start_soon(stranger.give_way)
+                await trio.sleep(60)
+                assert stranger.quiet_time(trio.current_time()) == 0
+                assert not stranger.waits_for_client
+            await trio.testing.wait_all_tasks_blocked()
+            assert stranger.waits_for_client
+            assert stranger.quiet_time(trio.current_time()) == 0
+            await trio.sleep_forever()
+        assert trio.current_time() == started + 70
 
 
 async def test_a_client_that_has_just_come_does_not_pay_for_an_account_that_leaves_its_requests_unfinished() -> None:

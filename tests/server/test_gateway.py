@@ -34,6 +34,7 @@ from mdashcore.storage import open_backend
 from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio.agent import open_agent
 from mdashcore.trio.node import NodeSettings, open_node
+from mdashcore.trio.turns import _turns, waiting_tasks
 
 SWITCHING = 101
 
@@ -330,6 +331,20 @@ async def test_a_slow_head_times_out(
         await raw.send(beginning)
         await raw.rest()
         assert trio.current_time() - started == pytest.approx(patience, abs=2)
+
+
+async def test_a_slow_head_does_not_pay_for_a_busy_server(
+    autojump_clock: Any, server: RunningServer, open_raw: Any
+) -> None:
+    """Between two pieces of a head, the seconds do not count in which the server does other work."""
+    autojump_clock.autojump_threshold = 0.02
+    async with open_raw(server, patience=100) as raw:
+        async with _turns()._next:
+            await raw.send(b"GET /healthz HTTP/1.1\r\n")
+            await trio.sleep(6 * HEAD_TIMEOUT)
+            assert waiting_tasks()
+        await raw.send(b"Host: x\r\n\r\n")
+        assert (await raw.response()).status == 200
 
 
 # What is no socket
@@ -660,6 +675,20 @@ async def test_a_tls_handshake_that_stops_times_out(autojump_clock: Any, tmp_pat
             await raw.send(bytes.fromhex("16030100c8"))
             await raw.rest()
             assert trio.current_time() - started == pytest.approx(HEAD_TIMEOUT, abs=2)
+
+
+async def test_a_tls_handshake_does_not_pay_for_a_busy_server(autojump_clock: Any, tmp_path: Path) -> None:
+    """It goes on after its turn has come very late."""
+    autojump_clock.autojump_threshold = 0.02
+    async with tls_server(tmp_path) as (server, client_context):
+        plain = await trio.open_tcp_stream("127.0.0.1", server.port)
+        async with trio.SSLStream(plain, client_context(), server_hostname="127.0.0.1") as stream:
+            async with trio.open_nursery() as nursery, _turns()._next:
+                nursery.start_soon(stream.do_handshake)
+                await trio.sleep(6 * HEAD_TIMEOUT)
+                assert waiting_tasks()
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
 
 
 async def test_ipv6_is_served() -> None:

@@ -33,7 +33,6 @@ from mdashcore.storage import INSTANT
 from mdashcore.trio.connections.link import TRY_AGAIN_LATER, Link
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.stream import READ_SIZE, close_now
-from mdashcore.trio.turns import Turn
 
 __all__ = ["DEVICE_PATH", "NOTIFY_PATH", "Gateway"]
 
@@ -153,7 +152,7 @@ class Gateway:
         scope, stream = connection.scope, connection.stream
         if isinstance(stream, trio.SSLStream):
             with _member(self._heads, scope), connection.waiting():
-                await shake_hands(stream, connection.network)
+                await shake_hands(stream, connection.give_way)
         data, judge = b"", Next.READ
         while judge is not Next.END and (data := await self._read_head(connection, data)):
             connection.request_id = self._ids.begin(stream, data)
@@ -188,7 +187,9 @@ class Gateway:
         head = head.lstrip(b"\r\n")  # RFC 9112, section 2.2: some clients end a body with an empty line
         if not head:
             scope.deadline = inf
+            connection.in_request = False
             head = await self._lane.wait_for_request(connection, KEEP_ALIVE if connection.used else HEAD_TIMEOUT)
+            connection.in_request = True
             if not head:
                 return b""
         scope.deadline = trio.current_time() + HEAD_TIMEOUT
@@ -205,7 +206,7 @@ class Gateway:
             if self._lane.closing.is_set():
                 return b""
             with _member(self._heads, scope):
-                await Turn(connection.sender).give_way()  # a head comes in one piece or two, but a stranger's in any
+                await connection.give_way()  # a head comes in one piece or two, but a stranger's in any
                 data = await connection.receive()
             if not data:
                 return b""

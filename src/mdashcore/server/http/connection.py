@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Final
 
 import attrs
@@ -38,11 +39,13 @@ class HttpConnection:
     """The scope of all work for the connection, until it becomes a WebSocket. Its deadline moves with each wait."""
     quiet_since: float = attrs.field(init=False, factory=trio.current_time)
     """When bytes were last sent to the client, or the connection was accepted, on Trio's clock. The time in which a
-    request waits for its turn is added: it is not the client's."""
+    request, or a part of one, waits for its turn is added: it is not the client's."""
     used: bool = attrs.field(init=False, default=False)
     """Whether a request was answered on the connection. Such a connection may be idle for longer."""
     waits_for_client: bool = attrs.field(init=False, default=False)
     """Whether the connection waits for its client, and for nothing else."""
+    in_request: bool = attrs.field(init=False, default=True)
+    """Whether the first byte of a request has come, whose client would lose it with the connection."""
     secure: bool = attrs.field(init=False, default=False)
     """Whether the client of the present request uses TLS, to the server or to a trusted proxy."""
     request_id: str = attrs.field(init=False, default="")
@@ -50,8 +53,8 @@ class HttpConnection:
     turn: Turn = attrs.field(init=False, factory=Turn)
     """The turn for the work of the connection's requests."""
 
-    known: bool = attrs.field(init=False, default=False)
-    """Whether a request on the connection was authenticated: the next one is not yet, when it comes."""
+    account: Hashable = attrs.field(init=False, default=None)
+    """The account of the last request that was authenticated: the next one is not yet, when it comes."""
     _network: str | None = attrs.field(init=False, default=None)
     _queued_at: float | None = attrs.field(init=False, default=None)
 
@@ -69,14 +72,21 @@ class HttpConnection:
 
     @property
     def is_unread(self) -> bool:
-        """Whether the client has sent what the server has not read yet: the server is late, not the client."""
+        """Whether the client has sent what the server has not handled yet: the server is late, not the client."""
+        if self.inflow.has_data:
+            return True
         transport = transport_of(self.stream)
         return transport is not None and transport.socket.fileno() >= 0 and transport.socket.is_readable()
 
     @property
+    def known(self) -> bool:
+        """Whether a request on the connection is, or was, authenticated."""
+        return self.account is not None
+
+    @property
     def is_stranger(self) -> bool:
         """Whether no request on the connection is, or was, authenticated."""
-        return self.turn.owner is None and not self.known
+        return self.account is None
 
     @property
     def owner(self) -> Hashable:
@@ -86,7 +96,8 @@ class HttpConnection:
     @owner.setter
     def owner(self, owner: Hashable) -> None:
         self.turn.owner = self.inflow.owner = owner
-        self.known = self.known or owner is not None
+        if owner is not None:
+            self.account = owner
 
     def identify(self, account: str) -> None:
         """Record the account that has sent the present request."""
@@ -105,6 +116,18 @@ class HttpConnection:
         finally:
             self.quiet_since += trio.current_time() - self._queued_at
             self._queued_at = None
+
+    async def give_way(self) -> None:
+        """Wait for a turn of the sender. Neither the deadline of the scope nor the silence of the client goes on."""
+        waits, self.waits_for_client = self.waits_for_client, False
+        deadline, self.scope.deadline = self.scope.deadline, inf
+        started = trio.current_time()
+        try:
+            with self.queued():
+                await Turn(self.sender).give_way()
+        finally:
+            self.waits_for_client = waits
+            self.scope.deadline = deadline + trio.current_time() - started
 
     def cancel(self) -> None:
         """End the connection, whatever is under way on it."""

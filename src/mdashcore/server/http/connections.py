@@ -3,21 +3,24 @@
 A stranger, a client that is not authenticated, can have a connection wait in many ways: in the TLS handshake, in the
 middle of a head or of a body, between two requests, for the check of a password, for refused bytes to be discarded. In
 each of these states the connection can be ended, so that strangers do not keep other clients out. The connection of a
-known client is ended after all strangers', and only while the server waits for the client, unless its account has very
-many. WebSockets do not belong to these connections: their clients are known, and counted by account.
+known client is ended after those of quiet strangers, and only while the server waits for the client, unless its account
+has very many. Strangers that have just come are ended before it only if they are very many. A client is known, as one
+of the account that it last was authenticated as, until the connection ends. WebSockets do not belong to these
+connections: their clients are known, and counted by account.
 
-The time in which the server is late does not count against a client: a request that waits for its turn, or bytes that
-have come and are not read yet.
+The time in which the server is late does not count against a client: a request, a head or a step of the TLS handshake
+that waits for its turn, or bytes that have come and are not read yet.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final, TypeAlias
+from operator import attrgetter, itemgetter
+from typing import Final
 
 from mdashcore.server.http.connection import HttpConnection
 
@@ -25,16 +28,16 @@ __all__ = ["Connections"]
 
 ENDED_TOGETHER: Final = 16  # connections ended together when there is no room: finding them takes a while
 
-CROWD_PART: Final = 256  # of a crowd of which none is quiet one part of this many ends, at least one connection
+CHECKED_FOR_EACH: Final = 256  # connections that are checked for each that ends: 0.3 ms of work for a newcomer
+
+FLOOD_PART: Final = 4  # strangers of one network are a flood beyond one part in so many of all connections: below it
+# they cost the idle clients of large accounts no more than as many reconnects
 
 QUIET_TIME: Final = 1.0  # seconds without an answer after which a client counts as idle: it had time to send again
 
 ACCOUNT_SHARE: Final = 64  # connections at work of which an account loses none: ten browsers have as many
 
 MAX_CHECKED: Final = 4 * ENDED_TOGETHER  # connections that are checked for unread bytes, with a system call each
-
-
-_Key: TypeAlias = Callable[[HttpConnection], tuple[bool, float] | float]
 
 
 class Connections:
@@ -62,30 +65,45 @@ class Connections:
 
         1. Strangers that are quiet for `QUIET_TIME`: first those that the server waits for, then the others; of both
            those that are quiet the longest.
-        2. Without strangers: known clients that the server waits for, and that are quiet for `QUIET_TIME`.
+        2. Known clients that the server waits for, and that are quiet for `QUIET_TIME`: first those of the account that
+           has the most of them, and of these those between two requests. It costs such a client a reconnect, but a
+           stranger that has just come its request. The rule is left out in a flood: strangers of one network that have
+           more than a part of all connections.
         3. The oldest connections of the largest crowd, see `_crowd`.
 
-        An ended connection keeps its descriptor until its task has run. Until then no known client ends, as the room
-        may be enough.
+        An ended connection keeps its descriptor until its task has run. Until then no known client ends, nor a stranger
+        in its place, as the room may be enough.
 
         Args:
             spare_unread: whether no connection ends whose bytes the server has not read yet. The server is late then,
                 not the client; the caller should let it read before it asks without this.
         """
-        strangers = [each for each in self._all if each.is_stranger]
-        known = [each for each in self._all if each.known and each.waits_for_client and not self._leaving]
-        quiet = [each for each in strangers or known if each.quiet_time(now) >= QUIET_TIME]
-        ended = _first(quiet, ENDED_TOGETHER, _patience, spare_unread)
-        if not ended:
-            crowd = self._crowd(strangers)
-            ended = _first(crowd, min(ENDED_TOGETHER, 1 + len(crowd) // CROWD_PART), _age, spare_unread)
-        for connection in ended:
-            self._all.discard(connection)
-            self._leaving.add(connection)
-            connection.cancel()
+        for rule in self._rules(now):
+            if ended := _first(*rule, spare_unread):
+                for connection in ended:
+                    self._all.discard(connection)
+                    self._leaving.add(connection)
+                    connection.cancel()
+                break
         return bool(self._leaving)
 
-    def _crowd(self, strangers: Sequence[HttpConnection]) -> Sequence[HttpConnection]:
+    def _rules(self, now: float) -> Iterator[tuple[Sequence[HttpConnection], int]]:
+        """Iterate over the rules: the first connections to end, in their order, and how many of them end."""
+        strangers = [each for each in self._all if each.account is None]
+        known = [each for each in self._all if each.account is not None]
+        quiet = [each for each in strangers if each.quiet_time(now) >= QUIET_TIME]
+        yield heapq.nsmallest(MAX_CHECKED, quiet, key=_patience), ENDED_TOGETHER
+        together = min(ENDED_TOGETHER, 1 + len(self._all) // CHECKED_FOR_EACH)
+        if FLOOD_PART * len(_largest(strangers, _group)) <= len(self._all):
+            idle = [each for each in known if each.waits_for_client and each.quiet_time(now) >= QUIET_TIME]
+            if idle and self._leaving:
+                return
+            yield _idle_order(idle, MAX_CHECKED), together
+        if crowd := self._crowd(strangers, known):
+            most = len(crowd) - ACCOUNT_SHARE if crowd[0].known else len(crowd) // 2
+            yield heapq.nsmallest(MAX_CHECKED, crowd, key=_age), max(1, min(together, most))
+
+    def _crowd(self, strangers: Sequence[HttpConnection], known: Sequence[HttpConnection]) -> Sequence[HttpConnection]:
         """Return the largest crowd, which has to make room although none of its clients is quiet.
 
         A crowd are the strangers of one network that were answered before, those that were not, one account's clients
@@ -93,33 +111,54 @@ class Connections:
         client that has just come does not pay for strangers that are answered all the time, nor for an account that has
         very many requests, and a browser before its login does not pay for strangers that say nothing.
         """
-        most = _largest((each for each in self._all if each.owner is not None), _group)
-        unfinished = [each for each in self._all if each.known and each.waits_for_client and not each.used]
+        most = _largest(known, attrgetter("account"))
+        unfinished = [each for each in known if each.waits_for_client and not each.used]
         crowd = _largest({*strangers, *unfinished, *(most if len(most) > ACCOUNT_SHARE else ())}, _group)
         return [] if self._leaving and any(each.known for each in crowd) else crowd
 
 
-def _first(connections: Iterable[HttpConnection], number: int, key: _Key, spare_unread: bool) -> list[HttpConnection]:
-    """Return the first connections by a key, without those that have bytes for the server to read if these are spared.
+def _first(ordered: Sequence[HttpConnection], number: int, spare_unread: bool) -> list[HttpConnection]:
+    """Return the first connections, without those that have bytes for the server to read if these are spared.
 
     A connection whose request is being answered has no right to be spared: its next request is in the bytes.
     """
-    first = heapq.nsmallest(MAX_CHECKED if spare_unread else number, connections, key=key)
-    spared = (each for each in first if not (spare_unread and each.waits_for_client and each.is_unread))
+    spared = (each for each in ordered if not (spare_unread and each.waits_for_client and each.is_unread))
     return list(islice(spared, number))
 
 
 def _largest(
-    connections: Iterable[HttpConnection], group: Callable[[HttpConnection], Hashable]
+    connections: Collection[HttpConnection], group: Callable[[HttpConnection], Hashable]
 ) -> Sequence[HttpConnection]:
     """Return the connections of the group that has the most."""
-    groups = [(each, group(each)) for each in connections]
-    largest = Counter(name for _, name in groups).most_common(1)
-    return [each for each, name in groups if name == largest[0][0]]  # without connections there are no groups
+    groups = list(map(group, connections))
+    largest = max(Counter(groups).items(), key=itemgetter(1), default=(None, 0))[0]
+    return [each for each, name in zip(connections, groups, strict=True) if name == largest]
 
 
 def _group(connection: HttpConnection) -> Hashable:
-    return (connection.network, connection.used) if connection.is_stranger else connection.owner
+    return (connection.network, connection.used) if connection.is_stranger else connection.account
+
+
+def _idle_order(idle: Iterable[HttpConnection], number: int) -> list[HttpConnection]:
+    """Return the first known clients in the order in which they end: each is one of the account that has the most left.
+
+    Of an account those come first that are between two requests, as their clients lose nothing, then those with an
+    unfinished first request; of each kind those that are quiet the longest.
+    """
+    of_account: dict[Hashable, list[HttpConnection]] = {}
+    for each in sorted(idle, key=attrgetter("in_request", "used", "quiet_since")):
+        of_account.setdefault(each.account, []).append(each)
+    accounts = [(-len(those), place, iter(those)) for place, those in enumerate(of_account.values())]
+    heapq.heapify(accounts)
+    ordered: list[HttpConnection] = []
+    while accounts and len(ordered) < number:
+        left, place, those = accounts[0]
+        ordered.append(next(those))
+        if left < -1:
+            heapq.heapreplace(accounts, (left + 1, place, those))
+        else:
+            heapq.heappop(accounts)
+    return ordered
 
 
 def _patience(connection: HttpConnection) -> tuple[bool, float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import trio
 
 from mdashcore._errors import InvalidInput
-from mdashcore.trio.turns import Turn
 
 __all__ = ["Certificate", "HandshakeTransport", "TlsListener", "release", "shake_hands"]
 
@@ -62,7 +62,7 @@ def release(stream: trio.abc.Stream) -> None:
 
 
 class HandshakeTransport(trio.abc.Stream):
-    """The socket below TLS. During the handshake each step waits for a turn of the client's network.
+    """The socket below TLS. During the handshake each step waits for its turn.
 
     A step takes up to a millisecond. Clients that send their parts of a thousand handshakes in the same moment would
     otherwise have all of them done before any other task runs.
@@ -70,14 +70,14 @@ class HandshakeTransport(trio.abc.Stream):
 
     def __init__(self, below: trio.SocketStream) -> None:
         self.below: trio.SocketStream = below
-        self.turn: Turn | None = None
-        """The turn of the client's network, as long as the handshake lasts."""
+        self.give_way: Callable[[], Awaitable[None]] | None = None
+        """Waits for the turn of the client, as long as the handshake lasts."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive bytes, as `trio.SocketStream`."""
         data = await self.below.receive_some(max_bytes)
-        if self.turn is not None and data:
-            await self.turn.give_way()
+        if self.give_way is not None and data:
+            await self.give_way()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -93,11 +93,18 @@ class HandshakeTransport(trio.abc.Stream):
         await self.below.aclose()
 
 
-async def shake_hands(stream: trio.SSLStream[HandshakeTransport], network: str) -> None:
-    """Do the TLS handshake in turns of the client's network. Raises as `trio.SSLStream.do_handshake`."""
-    stream.transport_stream.turn = Turn(("client", network))
-    await stream.do_handshake()
-    stream.transport_stream.turn = None
+async def shake_hands(stream: trio.SSLStream[HandshakeTransport], give_way: Callable[[], Awaitable[None]]) -> None:
+    """Do the TLS handshake. Raises as `trio.SSLStream.do_handshake`.
+
+    Args:
+        give_way: waits for the client's turn. It is called before each step.
+    """
+    transport = stream.transport_stream
+    transport.give_way = give_way
+    try:
+        await stream.do_handshake()
+    finally:
+        transport.give_way = None  # refers to the stream: a cycle, which is collected late
 
 
 class TlsListener(trio.abc.Listener[trio.SSLStream[HandshakeTransport]]):

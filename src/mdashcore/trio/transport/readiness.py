@@ -162,6 +162,11 @@ class Inflow:
         """Whether `wake` has an effect."""
         return self._poller is not None
 
+    @property
+    def has_data(self) -> bool:
+        """Whether bytes were read that `receive` has not returned yet."""
+        return bool(self._data)
+
     async def receive(self) -> bytes | None:
         """Return the bytes that have arrived, or `None` once the stream has ended in any way."""
         if self._poller is None:
