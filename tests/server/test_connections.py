@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.http.connection import HttpConnection
-from mdashcore.server.http.connections import ACCOUNT_SHARE, ENDED_TOGETHER, Connections
+from mdashcore.server.http.connections import ACCOUNT_SHARE, ENDED_TOGETHER, QUIET_TIME, Connections
 from mdashcore.server.run import open_server
 from mdashcore.server.service import ServiceSettings
 from mdashcore.trio.transport.readiness import Inflow
@@ -392,3 +392,31 @@ async def test_beyond_the_maximum_those_that_wait_for_a_request_end(caplog: pyte
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "no more connections (max_connections): those that wait for a request are closed"
     ]
+
+
+async def test_a_stranger_is_let_in_where_all_others_are_known(autojump_clock: trio.testing.MockClock) -> None:
+    """Of an account's connections the ones end that wait for another request; a body on its way is read to its end."""
+    autojump_clock.autojump_threshold = 0.02  # what is sent to a socket is there within that
+    config = ServerConfig(bind="127.0.0.1:0", store="memory://")
+    async with open_server(config, settings=ServiceSettings(max_connections=8)) as server, AsyncExitStack() as clients:
+        await server.service.hub.accounts.register("alice", "no password")
+        key = (await server.service.hub.accounts.create_key("alice")).secret
+        head = f"Host: x\r\nAuthorization: Bearer {key}\r\n".encode()
+
+        async def ask(request: bytes) -> trio.SocketStream:
+            stream = await clients.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+            await stream.send_all(request)
+            return stream
+
+        idle = [await ask(b"GET /api/v2/me HTTP/1.1\r\n" + head + b"\r\n") for _ in range(7)]
+        for stream in idle:
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        upload = await ask(b"POST /api/v2/devices HTTP/1.1\r\n" + head + b"Content-Length: 11\r\n\r\n{")
+        await trio.sleep(2 * QUIET_TIME)
+        strangers = [await ask(b"GET /healthz HTTP/1.1\r\n") for _ in range(2)]
+        await trio.sleep(QUIET_TIME / 2)
+        for stream in strangers:
+            await stream.send_all(b"Host: x\r\n\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        await upload.send_all(b'"id":"d1"}')
+        assert (await upload.receive_some()).startswith(b"HTTP/1.1 201")
