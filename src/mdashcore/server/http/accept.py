@@ -78,6 +78,8 @@ class Acceptor:
             if not self._make_room(False):
                 await close_now(stream)
                 return
+        elif _is_of_the_last(stream, part=2):
+            await trio.sleep(RETRY_ACCEPT)  # in which the ended ones go: after a password check, that takes a while
         connections.start_soon(self._handle, stream)
 
     def _log_shortage(self, words: str) -> None:
@@ -87,8 +89,10 @@ class Acceptor:
             _log.error("%s: those that wait for a request are closed", words)
 
 
-def _is_of_the_last(stream: trio.abc.Stream) -> bool:
+def _is_of_the_last(stream: trio.abc.Stream, part: int = 1) -> bool:
     """Return whether a connection has one of the last file descriptors, and the next one would have, too.
+
+    The last ones are those that are reserved, or the last part of these in `part` equal ones.
 
     The kernel always gives the lowest free one. Connections that ended since this one was accepted have left room.
     """
@@ -96,7 +100,7 @@ def _is_of_the_last(stream: trio.abc.Stream) -> bool:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if transport is None or limit == resource.RLIM_INFINITY:
         return False
-    last = limit - min(RESERVED_DESCRIPTORS, limit // 4)
+    last = limit - min(RESERVED_DESCRIPTORS, limit // 4) // part
     own = transport.socket.fileno()
     return own >= last and _next_descriptor(own) >= last
 
