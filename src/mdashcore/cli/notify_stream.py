@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Final
 
 import click
 
@@ -16,8 +15,6 @@ from mdashcore.cli.stream import open_notifications
 from mdashcore.cli.text import json_line, printable
 
 __all__ = ["NotificationPrinter"]
-
-END: Final = 2**63 - 1  # an offset after every other
 
 
 class NotificationPrinter:
@@ -47,7 +44,9 @@ class NotificationPrinter:
 
     async def _attempt(self, answered: Callable[[], None]) -> None:
         if self._cursor is None:  # from here on, so that an outage hides none
-            self._cursor = await self._end()
+            async with self._remote.client() as client:
+                with self._remote.reaching():
+                    self._cursor = await client.end_of_log()
         async with open_notifications(self._remote, self._cursor) as frames, aclosing(frames):
             answered()
             if not self._connected:
@@ -56,10 +55,3 @@ class NotificationPrinter:
             async for frame in frames:
                 click.echo(json_line(frame))
                 self._cursor = _json.decode(frame)["offset"] + 1
-
-    async def _end(self) -> int:
-        """Return the offset of the next notification."""
-        async with self._remote.client() as client:
-            with self._remote.reaching():
-                newest = await client.logs(before=END, limit=1)
-        return newest[-1]["offset"] + 1 if newest else 0

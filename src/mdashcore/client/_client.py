@@ -307,7 +307,7 @@ class Client:
                 stream to go on there. Without it only new ones come.
             max_outage: seconds without the server after which the stream ends with an error.
         """
-        return Notifications(self.open_socket, self._end_of_log, start, max_outage)
+        return Notifications(self.open_socket, self.end_of_log, start, max_outage)
 
     async def logs(
         self,
@@ -331,7 +331,8 @@ class Client:
         query = {key: value for key, value in wanted.items() if value is not None}
         return cast(list[NotificationDocument], await self._http.fetch("POST", "logs", json=query))
 
-    async def _end_of_log(self) -> int:
+    async def end_of_log(self) -> int:
+        """Return the offset that the next notification will have: a start from which none is missed."""
         newest = await self.logs(before=2**63 - 1, limit=1)
         return newest[-1]["offset"] + 1 if newest else 0
 

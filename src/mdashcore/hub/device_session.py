@@ -250,20 +250,19 @@ _read_report = msgspec.json.Decoder(_Report).decode
 
 def is_progress(params: bytes | None) -> bool:
     """Return whether parameters only hold the progress of a transfer, such as ``{"ota":{"percent":42}}``."""
-    if params is None or len(params) > MAX_PROGRESS or b'"ota"' not in params:
-        return False
-    try:
-        return _read_progress(params).ota.known
-    except _json.DECODE_ERRORS:
-        return False
+    return _is_only_progress(params, _read_progress)
 
 
 def is_reported_progress(params: bytes | None) -> bool:
     """Return whether a shadow update only reports the progress of a transfer: ``{"state":{"reported":{"ota":…}}}``."""
+    return _is_only_progress(params, lambda text: _read_report(text).state.reported)
+
+
+def _is_only_progress(params: bytes | None, read: Callable[[bytes], _Progress]) -> bool:
     if params is None or len(params) > MAX_PROGRESS or b'"ota"' not in params:
         return False
     try:
-        return _read_report(params).state.reported.ota.known
+        return read(params).ota.known
     except _json.DECODE_ERRORS:
         return False
 

@@ -84,11 +84,6 @@ class HttpConnection:
         return self.account is not None
 
     @property
-    def is_stranger(self) -> bool:
-        """Whether no request on the connection is, or was, authenticated."""
-        return self.account is None
-
-    @property
     def owner(self) -> Hashable:
         """The account of the present request; `None` for a stranger. All connections of an account share one turn."""
         return self.turn.owner

@@ -89,8 +89,8 @@ class Connections:
 
     def _rules(self, now: float) -> Iterator[tuple[Sequence[HttpConnection], int]]:
         """Iterate over the rules: the first connections to end, in their order, and how many of them end."""
-        strangers = [each for each in self._all if each.account is None]
-        known = [each for each in self._all if each.account is not None]
+        strangers = [each for each in self._all if not each.known]
+        known = [each for each in self._all if each.known]
         quiet = [each for each in strangers if each.quiet_time(now) >= QUIET_TIME]
         yield heapq.nsmallest(MAX_CHECKED, quiet, key=_patience), ENDED_TOGETHER
         together = min(ENDED_TOGETHER, 1 + len(self._all) // CHECKED_FOR_EACH)
@@ -136,7 +136,7 @@ def _largest(
 
 
 def _group(connection: HttpConnection) -> Hashable:
-    return (connection.network, connection.used) if connection.is_stranger else connection.account
+    return connection.account if connection.known else (connection.network, connection.used)
 
 
 def _idle_order(idle: Iterable[HttpConnection], number: int) -> list[HttpConnection]:
