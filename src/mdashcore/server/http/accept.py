@@ -78,7 +78,7 @@ class Acceptor:
             if not self._make_room(False):
                 await close_now(stream)
                 return
-        elif _is_of_the_last(stream, part=2):
+        elif _is_of_the_very_last(stream):
             await trio.sleep(RETRY_ACCEPT)  # in which the ended ones go: after a password check, that takes a while
         connections.start_soon(self._handle, stream)
 
@@ -89,10 +89,22 @@ class Acceptor:
             _log.error("%s: those that wait for a request are closed", words)
 
 
-def _is_of_the_last(stream: trio.abc.Stream, part: int = 1) -> bool:
-    """Return whether a connection has one of the last file descriptors, and the next one would have, too.
+def _is_of_the_last(stream: trio.abc.Stream) -> bool:
+    """Return whether a connection has one of the reserved file descriptors, and the next one would have, too."""
+    return _is_beyond(stream, _reserved())
 
-    The last ones are those that are reserved, or the last part of these in `part` equal ones.
+
+def _is_of_the_very_last(stream: trio.abc.Stream) -> bool:
+    """Return the same for the second half of the reserved ones."""
+    return _is_beyond(stream, _reserved() // 2)
+
+
+def _reserved() -> int:
+    return min(RESERVED_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+
+
+def _is_beyond(stream: trio.abc.Stream, left: int) -> bool:
+    """Return whether a connection has one of the last descriptors, of which so many are left, as the next one would.
 
     The kernel always gives the lowest free one. Connections that ended since this one was accepted have left room.
     """
@@ -100,9 +112,8 @@ def _is_of_the_last(stream: trio.abc.Stream, part: int = 1) -> bool:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if transport is None or limit == resource.RLIM_INFINITY:
         return False
-    last = limit - min(RESERVED_DESCRIPTORS, limit // 4) // part
     own = transport.socket.fileno()
-    return own >= last and _next_descriptor(own) >= last
+    return own >= limit - left and _next_descriptor(own) >= limit - left
 
 
 def _next_descriptor(known: int) -> float:
