@@ -18,7 +18,7 @@ from mdashcore.cli.client import Credentials, Remote
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota import UPDATE_EXITS
 from mdashcore.cli.ota_display import UpdateDisplay
-from mdashcore.cli.ota_watch import _Watch
+from mdashcore.cli.ota_watch import UpdateWatch
 from mdashcore.firmware import write_image
 from mdashcore.ota import UPDATE_ENDS, UpdateState
 
@@ -295,7 +295,7 @@ def test_every_end_has_an_exit_code():
 def test_a_commit_that_may_have_been_made_before(answers, ends, tmp_path):
     """Its answer was lost with the server; that the device refuses another one then is no failure."""
     remote = Remote("http://test", Credentials.of_key("mdk_x"))
-    watch = _Watch(remote, "d1", tmp_path, {}, UpdateDisplay("d1", hint=False), commit=True, wait=True)
+    watch = UpdateWatch(remote, "d1", tmp_path, {}, UpdateDisplay("d1", hint=False), commit=True, wait=True)
     left = list(answers)
 
     def answer(request):

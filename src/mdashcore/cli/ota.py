@@ -151,14 +151,11 @@ def _watch(
     import trio
 
     from mdashcore.cli.ota_display import UpdateDisplay, continue_hint
-    from mdashcore.cli.ota_watch import watch_update
-
-    async def watch() -> dict[str, Any]:
-        return await watch_update(remote, device, file, query, display, commit=commit, wait=wait)
+    from mdashcore.cli.ota_watch import UpdateWatch
 
     with UpdateDisplay(device, hint=wait and not commit) as display:
         try:
-            return trio.run(watch)
+            return trio.run(UpdateWatch(remote, device, file, query, display, commit=commit, wait=wait).run)
         except BaseException as exc:
             found = describe(exc)
             if display.state and found is not None and found[1] is Exit.INTERRUPTED:

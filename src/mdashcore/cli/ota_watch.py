@@ -23,42 +23,18 @@ from mdashcore.cli.stream import open_notifications
 from mdashcore.client import Client
 from mdashcore.ota import UPDATE_ENDS, UpdateState, lacks_method
 
-__all__ = ["watch_update"]
+__all__ = ["UpdateWatch"]
 
 
-async def watch_update(
-    remote: Remote,
-    device: str,
-    path: Path,
-    query: Mapping[str, str],
-    display: UpdateDisplay,
-    *,
-    commit: bool,
-    wait: bool,
-) -> dict[str, Any]:
-    """Send an image, and wait until the update ends; with ``queue`` also until it waits for an offline device.
+class UpdateWatch:
+    """Sends an image, and reads the update whenever a notification says that it has changed.
 
     Args:
         query: the options of the update, as `mdashcore.server.uploads.update_query` reads them.
         display: shows the progress.
         commit: call `OTA.Commit` as soon as the device runs the image.
         wait: wait for the end. Otherwise UNCOMMITTED is enough.
-
-    Returns:
-        the update as the server describes it.
-
-    Raises:
-        CliError: the server or the device refuses the image, or the server is away for too long. In the second case
-            the update goes on.
     """
-    watch = _Watch(remote, device, path, query, display, commit=commit, wait=wait)
-    return await reconnecting(
-        watch.attempt, may_pass=watch.outlives, say=display.print, last_words=continue_hint(device)
-    )
-
-
-class _Watch:
-    """Reads an update whenever a notification says that it has changed."""
 
     def __init__(
         self,
@@ -85,8 +61,23 @@ class _Watch:
         self._sent = False
         self._answered: Callable[[], None] = lambda: None
 
-    async def attempt(self, answered: Callable[[], None]) -> dict[str, Any]:
-        """Do the remaining steps, on new connections. Raises as `watch_update`, also in groups.
+    async def run(self) -> dict[str, Any]:
+        """Send the image, and wait until the update ends; with ``queue`` also until it waits for an offline device.
+
+        Returns:
+            the update as the server describes it.
+
+        Raises:
+            CliError: the server or the device refuses the image, or the server is away for too long. In the second case
+                the update goes on.
+        """
+        last_words = continue_hint(self._device)
+        return await reconnecting(
+            self._attempt, may_pass=self._outlives, say=self._display.print, last_words=last_words
+        )
+
+    async def _attempt(self, answered: Callable[[], None]) -> dict[str, Any]:
+        """Do the remaining steps, on new connections. Raises as `run`, also in groups.
 
         Args:
             answered: called whenever the server has described the update.
@@ -106,7 +97,7 @@ class _Watch:
             nursery.cancel_scope.cancel()
         return update
 
-    def outlives(self, code: Exit) -> bool:
+    def _outlives(self, code: Exit) -> bool:
         """Return whether the update goes on although the command met an error of this kind."""
         return self._id is not None and code in (AWAY_EXITS if self._sent else (Exit.UNREACHABLE,))
 
