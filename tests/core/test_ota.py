@@ -60,7 +60,7 @@ from mdashcore.ota import (
     next_deadline,
     next_step,
 )
-from mdashcore.ota._actions import waiting_reason
+from mdashcore.ota._reasons import waiting_reason
 
 S = UpdateState
 LIVE = [state for state in UpdateState if state not in UPDATE_ENDS]

@@ -1,33 +1,28 @@
-"""The actions of the machine: the other fields that a transition changes, and the reason that it writes.
+"""The actions of the machine: the other fields that a transition changes.
 
 Each function takes (update, event, now) and returns the changed fields. The event has the type of its row.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 
 from mdashcore.ota import _guards as guards
 from mdashcore.ota._events import (
-    BeginAccepted,
     BuildReported,
-    CancelRequested,
     DeviceConnected,
     DeviceDisconnected,
     EndAccepted,
-    NewerUpdateQueued,
     RevertAccepted,
-    StepFailed,
     StepTimedOut,
-    UpdateEvent,
 )
+from mdashcore.ota._reasons import COMMIT_UNKNOWN, OVERDUE, build_name, event_reason, waiting_reason
 from mdashcore.ota._reports import Runs, lacks_method, runs
 from mdashcore.ota._reports import taken as taken_offsets
 from mdashcore.ota._steps import Ask, Begin, awaited
-from mdashcore.ota._values import MAX_TEXT, Build, Session, Update, UpdateState
+from mdashcore.ota._values import Build, Session, Update, UpdateState
 
 BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: the device may have forgotten earlier
 END_DELAY = 2.0  # seconds from an OTA.End of a person until `OTA.Begin` is tried: a device may reboot for it
@@ -69,7 +64,7 @@ def take_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 def repeat_chunk(u: Update, e: Any, now: float) -> dict[str, Any]:
     doubtful = u.doubtful or isinstance(e, StepTimedOut)
-    return {"chunk_failures": u.chunk_failures + 1, "doubtful": doubtful, "reason": _words(u, e)}
+    return {"chunk_failures": u.chunk_failures + 1, "doubtful": doubtful, "reason": event_reason(u, e)}
 
 
 def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -87,7 +82,7 @@ def begin_again(u: Update, e: Any, now: float) -> dict[str, Any]:
         "questions": 0,
         "not_before": None,
         "held_until": held,
-        "reason": _words(u, e),
+        "reason": event_reason(u, e),
     }
 
 
@@ -149,14 +144,10 @@ def _wait(until: float) -> dict[str, Any]:
     }
 
 
-def waiting_reason(until: float) -> str:
-    """Return the reason for people, with the time of the day. `until` is in Unix seconds."""
-    latest = datetime.fromtimestamp(until, UTC)
-    return f"waits until the device has forgotten the transfer before, at the latest {latest:%H:%M} UTC"
-
-
 def never_forgot(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return {"reason": f"{_words(u, e)}: the device does not forget the transfer before; end it, or restart the device"}
+    return {
+        "reason": f"{event_reason(u, e)}: the device does not forget the transfer before; end it, or restart the device"
+    }
 
 
 def try_now(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -169,14 +160,14 @@ def try_soon(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def lose_link(u: Update, e: Any, now: float) -> dict[str, Any]:
-    changes = {"connected": isinstance(e, DeviceConnected), "not_before": None, "reason": _words(u, e)}
+    changes = {"connected": isinstance(e, DeviceConnected), "not_before": None, "reason": event_reason(u, e)}
     may_be_open = u.session is Session.OPEN or awaited(u) == Begin.method
     return changes | {"session": Session.LOST} if may_be_open else changes
 
 
 def doubt_begin(u: Update, e: Any, now: float) -> dict[str, Any]:
     """Ask the device: if it did accept `OTA.Begin`, it refuses another one until its time-out."""
-    return {"session": Session.LOST, "reason": _words(u, e)}
+    return {"session": Session.LOST, "reason": event_reason(u, e)}
 
 
 def go_on(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -310,7 +301,7 @@ def commit_unsure(u: Update, e: Any, now: float) -> dict[str, Any]:
         "commit_requested": False,
         "not_before": None,
         "online_since": now,
-        "reason": _words(u, e),
+        "reason": event_reason(u, e),
     }
 
 
@@ -319,7 +310,7 @@ def resume(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def because(u: Update, e: Any, now: float) -> dict[str, Any]:
-    return {"reason": _words(u, e)}
+    return {"reason": event_reason(u, e)}
 
 
 def give_up(u: Update, e: Any, now: float) -> dict[str, Any]:
@@ -346,7 +337,7 @@ def not_its_app(u: Update, e: Any, now: float) -> dict[str, Any]:
 def roll_back(u: Update, e: Any, now: float) -> dict[str, Any]:
     if isinstance(e, RevertAccepted):
         return {"reason": "reverted on request"}
-    name = _name(e.build)
+    name = build_name(e.build)
     if u.state is UpdateState.UNCOMMITTED:
         return {"reason": f"not committed: the device went back to {name}"}
     unsure = f"; {u.reason}" if u.reason else ""
@@ -354,50 +345,11 @@ def roll_back(u: Update, e: Any, now: float) -> dict[str, Any]:
 
 
 def run_another(u: Update, e: Any, now: float) -> dict[str, Any]:
-    wanted = _name(Build(id=u.image.build_id, version=u.image.version))
-    return {"reason": f"the device runs {_name(e.build)}: neither the image's {wanted} nor what it ran before"}
+    wanted = build_name(Build(id=u.image.build_id, version=u.image.version))
+    return {"reason": f"the device runs {build_name(e.build)}: neither the image's {wanted} nor what it ran before"}
 
 
 def run_out(u: Update, e: Any, now: float) -> dict[str, Any]:
     said = "it may hold the transfer before" if u.waits_until is not None else u.reason
     last = f"; last: {said}" if said else ""
-    return {"reason": f"{_OVERDUE[u.state]} ({max(0.0, now - u.changed):.0f} s){last}"} | _may_be_begun(u)
-
-
-COMMIT_UNKNOWN = "whether it is committed is not known: the device does not say"
-
-_OVERDUE = {
-    UpdateState.QUEUED: "the device was not there to take the update in time",
-    UpdateState.TRANSFERRING: "the device stopped taking the image",
-    UpdateState.REBOOTING: "the device did not say in time what it runs after the reboot, and whether it is committed",
-    UpdateState.UNCOMMITTED: "not committed in time; the device should have rolled back, and has not said so",
-}
-
-
-def _name(build: Build) -> str:
-    if build.id:
-        return f"build {build.id}"
-    return f"version {build.version}" if build.version else "an unnamed build"
-
-
-def _words(u: Update, e: UpdateEvent) -> str:
-    match e:
-        case StepFailed(method, code, message):
-            return f"{method}: {message[:MAX_TEXT] or 'error'} (code {code})"
-        case StepTimedOut(method):
-            return f"{method}: no answer in time"
-        case BeginAccepted() | BuildReported() if u.state is UpdateState.TRANSFERRING:
-            return "the device dropped out, and does not hold the transfer any more"
-        case BuildReported(build):
-            return f"the device says: {build.message or 'error'}"
-        case DeviceConnected() | DeviceDisconnected():
-            transfer = f"transfer {u.attempt} of {u.options.max_attempts}"
-            return f"the device dropped out at {u.progress_percent} % of {transfer}"
-        case CancelRequested() if u.state is UpdateState.TRANSFERRING:
-            return f"canceled at {u.progress_percent} %; the device forgets the transfer by itself"
-        case CancelRequested():
-            return "canceled in the queue"
-        case NewerUpdateQueued():
-            return "a newer update was queued"
-        case _:
-            return ""
+    return {"reason": f"{OVERDUE[u.state]} ({max(0.0, now - u.changed):.0f} s){last}"} | _may_be_begun(u)

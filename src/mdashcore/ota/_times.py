@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from mdashcore.ota._actions import waiting_reason
+from mdashcore.ota._reasons import waiting_reason
 from mdashcore.ota._values import Update
 
 TIME_FIELDS: Final = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -27,6 +27,7 @@ from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import Roster
 from mdashcore.hub.records.store import Record, Records, scoped, split
 from mdashcore.hub.registry import Registry
+from mdashcore.hub.rollouts.describe import describe
 from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import make_id
@@ -34,7 +35,7 @@ from mdashcore.rollout import Counts, Member, Outcome, Rollout, RolloutEvent
 from mdashcore.selection import Selection
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["ROLLOUT_PREFIX", "Rollouts", "describe"]
+__all__ = ["ROLLOUT_PREFIX", "Rollouts"]
 
 ROLLOUT_PREFIX: Final = "rol"  # of a rollout's id
 
@@ -338,37 +339,6 @@ def count(present: Rollout, devices: Sequence[str], member: Callable[[str], Memb
         found.append(Counts(**{outcome.value.lower(): number for outcome, number in numbers.items()}))
         start = end
     return found
-
-
-def describe(present: Rollout) -> dict[str, Any]:
-    """Return a rollout as plain values. Times are Unix seconds."""
-    return {
-        "id": present.id,
-        "name": present.name,
-        "state": present.state,
-        "reason": present.reason,
-        "round": present.round,
-        "created": present.created,
-        "changed": present.changed,
-        "deadline": None if present.ended else rollout.deadline(present),
-        "phase": present.phase,
-        "phases": [_describe_phase(present, index) for index in range(len(present.ends))],
-        "counts": attrs.asdict(rollout.added(present.counts)),
-        "filter": list(present.filter),
-        "plan": rollout.describe_plan(present.plan),
-        "image": attrs.asdict(present.image),
-    }
-
-
-def _describe_phase(present: Rollout, index: int) -> dict[str, Any]:
-    started = present.phase_started[index] if index < len(present.phase_started) else None
-    counts = present.counts[index]
-    return {
-        "percent": present.plan.phases[index],
-        "devices": counts.total,
-        "started": started,
-        "counts": attrs.asdict(counts),
-    }
 
 
 def _is_open(present: Rollout, now: float) -> bool:

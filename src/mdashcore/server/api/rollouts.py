@@ -16,7 +16,8 @@ from mdashcore.documents import (
     MembersQuery,
     RolloutDocument,
 )
-from mdashcore.hub.rollouts.service import Rollouts, describe
+from mdashcore.hub.rollouts.describe import describe
+from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.rollout import Member, Outcome, Rollout
 from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, principal, service

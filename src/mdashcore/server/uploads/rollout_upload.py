@@ -15,7 +15,7 @@ import trio
 from mdashcore import _json, rollout
 from mdashcore._errors import InvalidInput, TooLarge
 from mdashcore.documents import RolloutDocument, RolloutForm, RolloutQuery
-from mdashcore.hub.rollouts.service import describe
+from mdashcore.hub.rollouts.describe import describe
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.server.asgi import (
     App,
