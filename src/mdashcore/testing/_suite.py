@@ -26,6 +26,7 @@ __all__ = [
     "Test",
     "at_once",
     "cancel_after",
+    "chunks_of",
     "expect_failure",
 ]
 
@@ -231,6 +232,13 @@ async def cancel_after(steps: int, verb: Callable[[], Awaitable[object]]) -> boo
             await anyio.lowlevel.checkpoint()
         scope.cancel()
     return ended
+
+
+async def chunks_of(data: bytes, size: int) -> AsyncIterator[bytes]:
+    """Yield bytes as the source of a blob, in chunks of a size."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+        await anyio.lowlevel.checkpoint()
 
 
 @asynccontextmanager

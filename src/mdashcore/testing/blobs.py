@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
@@ -11,9 +10,16 @@ from typing import Any, ClassVar
 import anyio
 
 from mdashcore._errors import NotFound, StorageError
-from mdashcore.storage import DURABLE, SHARED, Backend, BlobStore
-from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import CANCEL_STEPS, MANY_RECORDS, ODD_KEYS, StorageSuite, cancel_after, expect_failure
+from mdashcore.storage import Backend, BlobStore
+from mdashcore.testing._blob_capabilities import BLOB_ROUNDS, BlobCapabilitySuite
+from mdashcore.testing._suite import (
+    CANCEL_STEPS,
+    MANY_RECORDS,
+    ODD_KEYS,
+    cancel_after,
+    chunks_of,
+    expect_failure,
+)
 
 __all__ = ["BlobStoreSuite"]
 
@@ -22,14 +28,10 @@ LARGE_PIECES = 96  # 6 MB, the size of a large image, and more than one part of 
 
 READ_PIECES = 16  # read in one call: 1 MB, several parts of a store that writes parts
 
-BLOB_ROUNDS = 5
-
 BLOB_WRITERS = 16
 
-KILL_AFTER = 12  # acknowledged puts, before the process is killed
 
-
-class BlobStoreSuite(StorageSuite):
+class BlobStoreSuite(BlobCapabilitySuite):
     """The contract of blob stores: streams in, pieces out."""
 
     many: ClassVar[int] = MANY_RECORDS
@@ -40,12 +42,12 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(blobs: BlobStore) -> None:
             data = bytes(range(256)) * 10
-            assert await blobs.put("b", _source(data, 100)) == len(data)
+            assert await blobs.put("b", chunks_of(data, 100)) == len(data)
             assert await blobs.size("b") == len(data)
             for offset in (0, 1, 255, 2559, 2560, 5000):
                 for size in (1, 256, 5000):
                     assert await blobs.read("b", offset, size) == data[offset : offset + size]
-            assert await blobs.put("empty", _source(b"", 1)) == 0
+            assert await blobs.put("empty", chunks_of(b"", 1)) == 0
             assert await blobs.size("empty") == 0
             assert await blobs.read("empty", 0, 10) == b""
 
@@ -71,7 +73,7 @@ class BlobStoreSuite(StorageSuite):
         async def test(blobs: BlobStore) -> None:
             pieces = [hashlib.sha256(b"%d" % n).digest() * (PIECE_SIZE // 32) for n in range(LARGE_PIECES)]
             data = b"".join(pieces)
-            assert await blobs.put("b", _source(data, PIECE_SIZE)) == len(data)
+            assert await blobs.put("b", chunks_of(data, PIECE_SIZE)) == len(data)
             for n in range(LARGE_PIECES - 1, -1, -LARGE_PIECES // 8):
                 assert await blobs.read("b", n * PIECE_SIZE, PIECE_SIZE) == pieces[n]
 
@@ -83,7 +85,7 @@ class BlobStoreSuite(StorageSuite):
         async def test(blobs: BlobStore) -> None:
             for before in (None, b"old"):
                 if before is not None:
-                    await blobs.put("b", _source(before, 1))
+                    await blobs.put("b", chunks_of(before, 1))
 
                 async def look(before: bytes | None = before) -> None:
                     assert await blobs.size("b") == (None if before is None else len(before)), "a part is visible"
@@ -138,13 +140,13 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(blobs: BlobStore) -> None:
             size = READ_PIECES * PIECE_SIZE
-            await blobs.put("b", _source(b"a" * size, 4 * PIECE_SIZE))
+            await blobs.put("b", chunks_of(b"a" * size, 4 * PIECE_SIZE))
             replaced = False
 
             async def replace() -> None:
                 nonlocal replaced
                 for letter in b"bcde":
-                    await blobs.put("b", _source(bytes([letter]) * size, 4 * PIECE_SIZE))
+                    await blobs.put("b", chunks_of(bytes([letter]) * size, 4 * PIECE_SIZE))
                 replaced = True
 
             async def read() -> None:
@@ -177,7 +179,7 @@ class BlobStoreSuite(StorageSuite):
 
             for before in (None, b"old"):
                 if before is not None:
-                    await blobs.put("b", _source(before, 1))
+                    await blobs.put("b", chunks_of(before, 1))
                 try:
                     await blobs.put("b", source())
                 except ZeroDivisionError:
@@ -195,8 +197,8 @@ class BlobStoreSuite(StorageSuite):
         """A second put replaces; a deleted blob is gone."""
 
         async def test(blobs: BlobStore) -> None:
-            await blobs.put("b", _source(b"a long first one", 3))
-            await blobs.put("b", _source(b"second", 3))
+            await blobs.put("b", chunks_of(b"a long first one", 3))
+            await blobs.put("b", chunks_of(b"second", 3))
             assert await blobs.read("b", 0, 100) == b"second"
             assert await blobs.delete("b")
             assert await blobs.size("b") is None
@@ -210,7 +212,7 @@ class BlobStoreSuite(StorageSuite):
         async def test(blobs: BlobStore) -> None:
             async with anyio.create_task_group() as tasks:
                 for letter in (b"a", b"b"):
-                    tasks.start_soon(blobs.put, "k", _source(letter * 100_000, 1000))
+                    tasks.start_soon(blobs.put, "k", chunks_of(letter * 100_000, 1000))
             found = await blobs.read("k", 0, 200_000)
             assert found in (b"a" * 100_000, b"b" * 100_000)
 
@@ -221,7 +223,7 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(blobs: BlobStore) -> None:
             for n, key in enumerate(ODD_KEYS):
-                await blobs.put(key, _source(b"%d" % n, 10))
+                await blobs.put(key, chunks_of(b"%d" % n, 10))
             for n, key in enumerate(ODD_KEYS):
                 assert await blobs.read(key, 0, 10) == b"%d" % n, f"{key!r}"
             for prefix in ("", "a", "a/", "%", "\u00e9"):
@@ -238,7 +240,7 @@ class BlobStoreSuite(StorageSuite):
         async def test(blobs: BlobStore) -> None:
             async def write(start: int) -> None:
                 for n in range(start, self.many, BLOB_WRITERS):
-                    await blobs.put(f"k{n}", _source(b"%d" % n, 10))
+                    await blobs.put(f"k{n}", chunks_of(b"%d" % n, 10))
 
             async with anyio.create_task_group() as tasks:
                 for start in range(BLOB_WRITERS):
@@ -253,16 +255,16 @@ class BlobStoreSuite(StorageSuite):
         async def test(blobs: BlobStore) -> None:
             stable = {f"stable-{n}" for n in range(30)}
             for n, key in enumerate(sorted(stable)):
-                await blobs.put(key, _source(b"0", 1))
-                await blobs.put(f"fleeting-{n}", _source(b"0", 1))
+                await blobs.put(key, chunks_of(b"0", 1))
+                await blobs.put(f"fleeting-{n}", chunks_of(b"0", 1))
             done = anyio.Event()
 
             async def disturb() -> None:
                 n = 0
                 while not done.is_set():
-                    await blobs.put(f"stable-{n % 30}", _source(b"%d" % n, 1))
+                    await blobs.put(f"stable-{n % 30}", chunks_of(b"%d" % n, 1))
                     await blobs.delete(f"fleeting-{n % 30}")
-                    await blobs.put(f"new-{n % 100}", _source(b"%d" % n, 1))
+                    await blobs.put(f"new-{n % 100}", chunks_of(b"%d" % n, 1))
                     n += 7
                     await anyio.lowlevel.checkpoint()
 
@@ -297,10 +299,10 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(blobs: BlobStore) -> None:
             for steps in range(CANCEL_STEPS):
-                await blobs.put("b", _source(b"old", 1))
-                ended = await cancel_after(steps, lambda: blobs.put("b", _source(b"new blob", 4)))
+                await blobs.put("b", chunks_of(b"old", 1))
+                ended = await cancel_after(steps, lambda: blobs.put("b", chunks_of(b"new blob", 4)))
                 await whole(blobs, (b"old", b"new blob"))
-                await blobs.put("b", _source(b"old", 1))
+                await blobs.put("b", chunks_of(b"old", 1))
                 ended &= await cancel_after(steps, lambda: blobs.delete("b"))
                 await whole(blobs, (b"old", b"new blob", None))
                 if ended:
@@ -315,11 +317,11 @@ class BlobStoreSuite(StorageSuite):
 
         async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
             blobs = backend.blobs
-            await blobs.put("b", _source(b"blob", 1))
+            await blobs.put("b", chunks_of(b"blob", 1))
             failures: list[StorageError] = []
             async with fail():
                 async with expect_failure(failures):
-                    await blobs.put("other", _source(b"blob", 1))
+                    await blobs.put("other", chunks_of(b"blob", 1))
                 async with expect_failure(failures):
                     await blobs.read("b", 0, 10)
                 async with expect_failure(failures):
@@ -330,81 +332,13 @@ class BlobStoreSuite(StorageSuite):
                     await blobs.delete("none")
             assert failures, "nothing has failed: `failing` has to make the store fail"
             assert await blobs.read("b", 0, 10) == b"blob"
-            await blobs.put("b", _source(b"another", 3))
+            await blobs.put("b", chunks_of(b"another", 3))
             assert await blobs.read("b", 0, 10) == b"another"
 
         self.run_failing(test)
-
-    def test_blob_survives_a_kill(self) -> None:
-        """An acknowledged blob exists after the process was killed with SIGKILL, without a word to the store."""
-
-        async def write(backend: Backend, acknowledge: Acknowledge) -> None:
-            for n in itertools.count():
-                await backend.blobs.put(f"k{n}", _source(b"%d" % n * 1000, 1000))
-                acknowledge()
-
-        async def check(backend: Backend, count: int) -> None:
-            keys = [key async for key in backend.blobs.scan()]
-            assert {f"k{n}" for n in range(count)} <= set(keys), "an acknowledged blob is gone"
-            for n in range(len(keys)):
-                assert await backend.blobs.read(f"k{n}", 0, 10_000) == b"%d" % n * 1000
-
-        self.run_killed(write, check, after=KILL_AFTER)
-
-    def test_blob_durable(self) -> None:
-        """A blob that was put is there when the store is opened again."""
-
-        async def test(name: str) -> None:
-            async with self.open(name) as backend:
-                await backend.blobs.put("b", _source(b"blob" * 1000, 77))
-            async with self.open(name) as backend:
-                assert await backend.blobs.read("b", 0, 10_000) == b"blob" * 1000
-
-        self.run_if(DURABLE, test)
-
-    def test_blob_shared(self) -> None:
-        """Two openers of the store see each other's blobs."""
-
-        async def test(name: str) -> None:
-            async with self.open(name) as one, self.open(name) as two:
-                await one.blobs.put("b", _source(b"blob", 1))
-                assert await two.blobs.read("b", 1, 2) == b"lo"
-
-        self.run_if(SHARED, test)
-
-    def test_blob_shared_under_load(self) -> None:
-        """A blob that one opener replaces or deletes is seen so by the other immediately; a part of it is never
-        seen.
-        """
-
-        async def test(name: str) -> None:
-            async with self.open(name) as one, self.open(name) as two:
-                for n, (writer, reader) in enumerate([(one, two), (two, one)] * BLOB_ROUNDS):
-                    data = b"%d" % n * 1000
-
-                    async def source(data: bytes = data, reader: Backend = reader) -> AsyncIterator[bytes]:
-                        yield data[:500]
-                        assert await reader.blobs.size("new") is None, "a part is visible"
-                        yield data[500:]
-
-                    await writer.blobs.put("b", _source(data, 100))
-                    assert await reader.blobs.read("b", 0, 10_000) == data
-                    await writer.blobs.put("new", source())
-                    assert await reader.blobs.size("new") == len(data)
-                    assert await writer.blobs.delete("new")
-                    assert await reader.blobs.size("new") is None
-                    assert [key async for key in reader.blobs.scan()] == ["b"]
-
-        self.run_if(SHARED, test)
 
     def _on_blobs(self, test: Callable[[BlobStore], Awaitable[None]]) -> None:
         async def opened(backend: Backend) -> None:
             await test(backend.blobs)
 
         self.run_open(opened)
-
-
-async def _source(data: bytes, size: int) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-        await anyio.lowlevel.checkpoint()

@@ -13,14 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidInput, StorageError
-from mdashcore.storage import DURABLE, INSTANT, MAX_OFFSET, SHARED, Backend, LogEntry, LogStore
-from mdashcore.testing._kill import Acknowledge
+from mdashcore.storage import MAX_OFFSET, Backend, LogEntry, LogStore
+from mdashcore.testing._log_capabilities import LOG_ROUNDS, LOG_WRITERS, LogCapabilitySuite
+from mdashcore.testing._log_model import LOG_OPERATIONS, replay_logs
 from mdashcore.testing._suite import (
     CANCEL_STEPS,
-    INSTANT_TRIES,
     ODD_KEYS,
-    StorageSuite,
-    at_once,
     cancel_after,
     expect_failure,
 )
@@ -44,15 +42,10 @@ ODD_BODIES = [
 ODD_TIMES = [0.0, -1.5, -0.000001, 1e-9, 1_700_000_000.123456, 1_700_000_000.9999999, 2.0**40 + 0.25, 1e300]
 """Times that are rounded by a store which keeps them as text, in milliseconds, or without a sign."""
 
-LOG_WRITERS = 8
-LOG_ROUNDS = 10
-
 LARGEST_ENTRY = 2**20  # bytes of an entry: eight of the largest frames that a device may send
 
-KILL_AFTER = 40  # acknowledged appends, before the process is killed
 
-
-class LogStoreSuite(StorageSuite):
+class LogStoreSuite(LogCapabilitySuite):
     """The contract of log stores: offsets, order, trimming."""
 
     def test_log_offsets_count_from_zero(self) -> None:
@@ -337,103 +330,13 @@ class LogStoreSuite(StorageSuite):
 
         self.run_failing(test)
 
-    def test_log_survives_a_kill(self) -> None:
-        """An acknowledged entry exists after the process was killed with SIGKILL, without a word to the store."""
-
-        async def write(backend: Backend, acknowledge: Acknowledge) -> None:
-            for n in itertools.count():
-                await backend.logs.append("l", float(n), [b"%d" % n])
-                acknowledge()
-
-        async def check(backend: Backend, count: int) -> None:
-            entries = await backend.logs.read("l", 0, count + 100)
-            assert len(entries) >= count, f"{count} were acknowledged, {len(entries)} are there"
-            assert list(entries) == [LogEntry(n, float(n), b"%d" % n) for n in range(len(entries))]
-            assert await backend.logs.append("l", 0.0, [b"0"]) == len(entries)
-
-        self.run_killed(write, check, after=KILL_AFTER)
-
-    def test_log_durable(self) -> None:
-        """An acknowledged entry exists when the store is opened again; offsets go on, also after a full trim."""
-
-        async def test(name: str) -> None:
-            async with self.open(name) as backend:
-                await backend.logs.append("l", 1.25, [b"0", b"1"])
-                await backend.logs.append("trimmed", 1.0, [b"0", b"1"])
-                await backend.logs.trim("trimmed", 0)
-                await backend.logs.begin("moved", 7)
-            async with self.open(name) as backend:
-                assert list(await backend.logs.read("l", 0, 10)) == [LogEntry(0, 1.25, b"0"), LogEntry(1, 1.25, b"1")]
-                assert await backend.logs.append("l", 2.0, [b"2"]) == 2
-                assert await backend.logs.append("trimmed", 2.0, [b"2"]) == 2
-                assert await backend.logs.append("moved", 2.0, [b"7"]) == 7
-
-        self.run_if(DURABLE, test)
-
-    def test_log_shared(self) -> None:
-        """Two openers of the store append to one sequence."""
-
-        async def test(name: str) -> None:
-            async with self.open(name) as one, self.open(name) as two:
-                assert await one.logs.append("l", 1.0, [b"0"]) == 0
-                assert await two.logs.append("l", 1.0, [b"1"]) == 1
-                assert await one.logs.append("l", 1.0, [b"2"]) == 2
-                assert [entry.body for entry in await two.logs.read("l", 0, 10)] == [b"0", b"1", b"2"]
-
-        self.run_if(SHARED, test)
-
-    def test_log_shared_under_load(self) -> None:
-        """Entries that two openers append at the same time make one sequence; no read of either is stale."""
-
-        async def test(name: str) -> None:
-            async with self.open(name) as one, self.open(name) as two:
-                firsts: list[int] = []
-
-                async def write(writes: LogStore, reads: LogStore) -> None:
-                    for _ in range(LOG_ROUNDS):
-                        first = await writes.append("l", 1.0, [b"0", b"1"])
-                        firsts.append(first)
-                        assert [entry.offset for entry in await reads.read("l", first, 2)] == [first, first + 1]
-                        assert await reads.end("l") >= first + 2
-
-                async with anyio.create_task_group() as tasks:
-                    for _ in range(LOG_WRITERS // 2):
-                        tasks.start_soon(write, one.logs, two.logs)
-                        tasks.start_soon(write, two.logs, one.logs)
-                total = 2 * LOG_WRITERS * LOG_ROUNDS
-                assert sorted(firsts) == list(range(0, total, 2))
-                for backend in (one, two):
-                    entries = await backend.logs.read("l", 0, total + 1)
-                    assert [(e.offset, e.body) for e in entries] == [(n, b"%d" % (n % 2)) for n in range(total)]
-                await one.logs.trim("l", 3)
-                assert [entry.offset for entry in await two.logs.read("l", 0, 10)] == [total - 3, total - 2, total - 1]
-
-        self.run_if(SHARED, test)
-
-    def test_log_instant(self) -> None:
-        """No verb ever waits, however long the log."""
-
-        async def test(name: str) -> None:
-            async with self.open(name) as backend:
-                logs: Any = backend.logs
-                for n in range(INSTANT_TRIES):
-                    assert at_once(logs.end("l")) == 2 * n
-                    assert at_once(logs.append("l", 1.0, [b"0", b"1"])) == 2 * n
-                    assert [entry.offset for entry in at_once(logs.read("l", 2 * n, 10))] == [2 * n, 2 * n + 1]
-                at_once(logs.trim("l", 10))
-                assert len(at_once(logs.read("l", 0, 3 * INSTANT_TRIES))) == 10
-                at_once(logs.begin("l", 10 * INSTANT_TRIES))
-                assert at_once(logs.end("l")) == 10 * INSTANT_TRIES
-
-        self.run_if(INSTANT, test)
-
     def test_log_random_operations(self) -> None:
         """Any sequence of operations has the same results as on a plain list."""
 
-        @given(st.lists(_OPERATIONS, max_size=30))
+        @given(st.lists(LOG_OPERATIONS, max_size=30))
         @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
         def replay(operations: list[tuple[Any, ...]]) -> None:
-            self._on_logs(lambda logs: _replay(logs, operations))
+            self._on_logs(lambda logs: replay_logs(logs, operations))
 
         replay()
 
@@ -442,40 +345,3 @@ class LogStoreSuite(StorageSuite):
             await test(backend.logs)
 
         self.run_open(opened)
-
-
-_LOGS = st.sampled_from(["a", "A", "a/b"])
-_OPERATIONS = st.one_of(
-    st.tuples(st.just("append"), _LOGS, st.integers(1, 5)),
-    st.tuples(st.just("read"), _LOGS, st.integers(0, 40), st.integers(1, 10)),
-    st.tuples(st.just("trim"), _LOGS, st.integers(0, 10), st.none() | st.integers(0, 40)),
-    st.tuples(st.just("begin"), _LOGS, st.integers(0, 5)),
-    st.tuples(st.just("end"), _LOGS),
-)
-
-
-async def _replay(logs: LogStore, operations: list[tuple[Any, ...]]) -> None:
-    """Run all operations on the store and on lists, and compare after each step."""
-    model: dict[str, list[LogEntry]] = {}
-    ends: dict[str, int] = {}
-    for name, log, *arguments in operations:
-        entries, end = model.setdefault(log, []), ends.setdefault(log, 0)
-        if name == "append":
-            bodies = [b"%d" % (end + i) for i in range(arguments[0])]
-            assert await logs.append(log, float(end), bodies) == end
-            entries += [LogEntry(end + i, float(end), body) for i, body in enumerate(bodies)]
-            ends[log] = end + len(bodies)
-        elif name == "read":
-            start, limit = arguments
-            assert list(await logs.read(log, start, limit)) == [e for e in entries if e.offset >= start][:limit]
-        elif name == "trim":
-            keep, before = arguments
-            await logs.trim(log, keep, before=before)
-            old = [e for e in entries[: max(0, len(entries) - keep)] if before is None or e.offset < before]
-            del entries[: len(old)]
-        elif name == "begin":
-            ends[log] = end + arguments[0]
-            await logs.begin(log, ends[log])
-            entries.clear()
-        else:
-            assert await logs.end(log) == end
