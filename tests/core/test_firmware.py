@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore import ota
+from mdashcore._device_zip import MAX_ZIP_NAME
 from mdashcore._errors import InvalidFirmware
-from mdashcore.firmware import MAX_NAME, FirmwareLimits, Image, read_image, write_image
+from mdashcore.firmware import FirmwareLimits, Image, read_image, write_image
 
 FIELDS = {"name": "app", "platform": "esp32", "version": "1.0", "build_id": "20180601-1200/g1"}
 PARTS = {"boot": b"boot" * 500, "app": bytes(range(256)) * 20}
@@ -246,7 +247,7 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: zipped(("a/manifest.json", b"{}"), ("b/app.bin", b"")),
         "not all in one folder",
     ),
-    "long name": (lambda: zipped(("manifest.json", b"{}"), ("n" * (MAX_NAME + 1), b"")), "49 bytes"),
+    "long name": (lambda: zipped(("manifest.json", b"{}"), ("n" * (MAX_ZIP_NAME + 1), b"")), "49 bytes"),
     "link": (
         lambda: zipped(("manifest.json", json.dumps(good()).encode()), (link("app.bin"), b"data")),
         "a link",
