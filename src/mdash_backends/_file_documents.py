@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Final
@@ -75,15 +75,16 @@ class FileDocuments:
                 await self._files.sync(os.path.dirname(path))
         return found
 
-    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
         keys = self._keys(collection)
+        found: dict[str, str | None] = {}
         async with aclosing(keys.by_folder(prefix)) as folders:
-            async for found in folders:
-                paths = iter(found.items())
-                while page := await self._files.run(keys.folder, _read_page, keys, paths):
-                    for document in page:
-                        if document.key.startswith(prefix):
-                            yield document
+            async for files in folders:
+                found |= files
+        paths = iter(await self._files.run(keys.folder, _in_order, keys, found, prefix, after))
+        while page := await self._files.run(keys.folder, _read_page, keys, paths):
+            for document in page:
+                yield document
 
     def _keys(self, collection: str) -> KeyFiles:
         keys = self._collections.get(collection)
@@ -143,15 +144,38 @@ def _read(keys: KeyFiles, path: str) -> Document | None:
     return Document(file.key, file.version, body)
 
 
-def _read_page(keys: KeyFiles, files: Iterator[tuple[str, str | None]]) -> list[Document]:
+def _in_order(keys: KeyFiles, files: Mapping[str, str | None], prefix: str, after: str) -> list[tuple[str, str]]:
+    """Return the keys that are wanted, in their order, each with the path of its file.
+
+    All are in memory, without their documents: the names in a folder have no order. If the name of a file is a hash,
+    only the file contains the key.
+    """
+    found = []
+    for path, named in files.items():
+        key = _key_in(keys, path) if named is None else named
+        if key is not None and key.startswith(prefix) and key > after:
+            found.append((key, path))
+    return sorted(found)
+
+
+def _key_in(keys: KeyFiles, path: str) -> str | None:
+    """Return the key that a file contains, its name if the file is damaged, or `None` if there is no file."""
+    try:
+        document = _read(keys, path)
+    except Damaged:
+        return os.path.basename(path)
+    return None if document is None else document.key
+
+
+def _read_page(keys: KeyFiles, files: Iterator[tuple[str, str]]) -> list[Document]:
     """Return the next documents that still exist; an empty list at the end."""
     page: list[Document] = []
     size = 0
-    for path, key in files:
+    for key, path in files:
         try:
             document = _read(keys, path)
-        except Damaged as exc:  # if the name is a hash, only the file contains the key
-            document = Document(key or os.path.basename(path), 0, b"", damage=str(exc))
+        except Damaged as exc:
+            document = Document(key, 0, b"", damage=str(exc))
         if document is not None:
             page.append(document)
             size += len(document.body)

@@ -161,13 +161,15 @@ def _family(*parts: str) -> _Family:
     return _Family(slot_of(tag), b"{%b}:" % tag)
 
 
-async def _index_pages(client: RedisClient, family: _Family, prefix: str) -> AsyncGenerator[list[bytes], None]:
-    """Yield the keys in a family's index that start with a prefix, a page at a time.
+async def _index_pages(
+    client: RedisClient, family: _Family, prefix: str, after: str = ""
+) -> AsyncGenerator[list[bytes], None]:
+    """Yield the keys in a family's index that start with a prefix and are greater than `after`, a page at a time.
 
     A page starts after the last key of the page before, so a key that exists all the time is given once.
     """
-    raw = encode_key(prefix)
-    start, stop = b"[" + raw, b"(" + raw + b"\xff"  # 0xFF is in no UTF-8
+    raw, last = encode_key(prefix), encode_key(after)
+    start, stop = b"(" + last if last >= raw and last else b"[" + raw, b"(" + raw + b"\xff"  # 0xFF is in no UTF-8
     while True:
         command = (b"ZRANGEBYLEX", family(b"index"), start, stop, b"LIMIT", 0, SCAN_PAGE)
         page: list[bytes] = await client.call(family.slot, *command)
@@ -207,9 +209,9 @@ class RedisDocuments:
             raise VersionConflict(collection, key, expected=expected or 0, actual=-1 - gone)
         return gone == 1
 
-    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
         family = self._keys(collection)
-        async with aclosing(_index_pages(self._client, family, prefix)) as pages:
+        async with aclosing(_index_pages(self._client, family, prefix, after)) as pages:
             async for page in pages:
                 values = await self._client.call(family.slot, b"MGET", *(family(b"value:" + raw) for raw in page))
                 for raw, value in zip(page, values, strict=True):

@@ -45,7 +45,7 @@ from mdash_backends._reserve import FileWriter
 from mdash_backends.memory import MemoryBus
 from mdashcore import _json
 from mdashcore._errors import StorageError
-from mdashcore.storage import DURABLE, Backend
+from mdashcore.storage import DURABLE, ORDERED, Backend
 
 __all__ = ["open_filesystem"]
 
@@ -86,7 +86,7 @@ async def open_filesystem(url: str) -> AsyncIterator[Backend]:
                 file_logs,
                 BlobFiles(Path(blobs), files),
                 MemoryBus(),
-                frozenset({DURABLE}),
+                frozenset({DURABLE, ORDERED}),
                 file_logs.only_look,
                 put_and_append=FileWriter(files, file_documents, file_logs).put_and_append,
                 free_bytes=files.free_bytes,

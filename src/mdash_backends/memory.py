@@ -5,6 +5,7 @@ No verb ever suspends between reading and writing, so each is atomic on any sing
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,16 +13,17 @@ from itertools import islice
 
 from mdash_backends._bus_queue import BusQueue
 from mdashcore._errors import InvalidInput, NotFound, VersionConflict
-from mdashcore.storage import ATOMIC, INSTANT, ORDERED, Backend, Document, LogEntry, check_begin
+from mdashcore.storage import ATOMIC, INSTANT, MAX_KEY, ORDERED, Backend, Document, LogEntry, check_begin
 
 __all__ = ["MemoryBlobs", "MemoryBus", "MemoryDocuments", "MemoryLogs", "MemoryStep", "open_memory"]
 
 
 class MemoryDocuments:
-    """A document store in a dict of dicts."""
+    """A document store in a dict of dicts, with a sorted list of the keys of each."""
 
     def __init__(self) -> None:
         self._collections: dict[str, dict[str, Document]] = {}
+        self._keys: dict[str, list[str]] = {}
         self._last_version = 0  # one counter for all: a deleted key can never get one of its versions again
 
     async def get(self, collection: str, key: str) -> Document | None:
@@ -31,19 +33,33 @@ class MemoryDocuments:
         documents = self._collections.setdefault(collection, {})
         _check_version(collection, key, documents.get(key), expected)
         self._last_version += 1
+        if key not in documents:
+            insort(self._keys.setdefault(collection, []), key)
         documents[key] = Document(key, self._last_version, bytes(body))
         return self._last_version
 
     async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
         documents = self._collections.get(collection, {})
         _check_version(collection, key, documents.get(key), expected)
-        return documents.pop(key, None) is not None
+        if documents.pop(key, None) is None:
+            return False
+        keys = self._keys[collection]
+        del keys[bisect_left(keys, key)]
+        return True
 
-    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
-        documents = self._collections.get(collection, {})
-        for key in sorted(key for key in documents if key.startswith(prefix)):
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        documents, keys = self._collections.get(collection, {}), self._keys.get(collection, [])
+        first = bisect_left(keys, prefix) if prefix > after else bisect_right(keys, after)
+        last = bisect_left(keys, _after_all(prefix)) if prefix else len(keys)
+        for key in keys[first:last]:  # a copy: keys that come meanwhile would make a scan endless
             if (document := documents.get(key)) is not None:
                 yield document
+
+
+def _after_all(prefix: str) -> str:
+    """Return the least text that is greater than each that starts with a prefix."""
+    kept = prefix.rstrip("\U0010ffff")
+    return kept[:-1] + chr(ord(kept[-1]) + 1) if kept else "\U0010ffff" * (MAX_KEY + 1)
 
 
 def _check_version(collection: str, key: str, found: Document | None, expected: int | None) -> None:

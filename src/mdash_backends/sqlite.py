@@ -68,9 +68,9 @@ class SqliteDocuments:
     async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
         return await self._engine.write(Delete(_text(collection), _text(key), expected))
 
-    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
         _text(collection)
-        start = _text(prefix)
+        start = max(_text(prefix), _text(after) + "\0") if after else _text(prefix)
         while documents := await self._engine.read(partial(_page, collection, start)):
             for document in documents:
                 if not document.key.startswith(prefix):

@@ -90,8 +90,9 @@ ATOMIC: Final = "atomic"
 """Capability: `Backend.put_and_append` writes a document and a log entry in one step, also if the process is killed."""
 
 ORDERED: Final = "ordered"
-"""Capability: `DocumentStore.scan` gives documents in the order of their keys, by code points. Lists that join
-several collections are then read a page at a time. Otherwise they are collected first, or read one by one.
+"""Capability: `DocumentStore.scan` gives documents in the order of their keys, by code points, and continues behind any
+key (`after`). Lists that join several collections are then read a page at a time. Otherwise they are collected first,
+or read one by one.
 """
 
 MAX_OFFSET: Final = 2**52  # of a log to begin at: scripts and browsers count with doubles, exactly up to twice that
@@ -154,10 +155,14 @@ class DocumentStore(Protocol):
             VersionConflict: another version is there. Nothing was removed.
         """
 
-    def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
+    def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
         """Yield every document whose key starts with `prefix`, in no particular order unless the backend is `ORDERED`.
 
         A damaged document does not end the scan: it is given with its key and `damage`.
+
+        Args:
+            after: yield only documents whose key is greater than this text, which need not be a key, and read as few
+                of the others as possible. It is given only to a backend that is `ORDERED`.
         """
 
 

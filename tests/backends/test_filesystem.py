@@ -22,7 +22,7 @@ from mdash_backends._files import Files
 from mdash_backends._key_files import KeyFiles
 from mdash_backends.filesystem import VERSION_BLOCK, open_filesystem
 from mdashcore._errors import InvalidInput, NotFound
-from mdashcore.storage import DURABLE, Backend, Document, open_backend
+from mdashcore.storage import DURABLE, ORDERED, Backend, Document, open_backend
 from mdashcore.testing import BackendSuite, BlobStoreSuite, DocumentStoreSuite, LogStoreSuite, MessageBusSuite
 from mdashcore.testing._suite import ODD_KEYS
 
@@ -138,7 +138,7 @@ def test_suites_are_whole() -> None:
 async def test_found_by_its_url(folder: Path) -> None:
     """`file:///PATH` opens the backend, which promises durability and not sharing; a missing folder is made."""
     async with open_backend(f"file://{folder}/a%20b/c") as backend:
-        assert backend.capabilities == frozenset({DURABLE})
+        assert backend.capabilities == {DURABLE, ORDERED}
     assert (folder / "a b" / "c" / "store.json").is_file()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -37,6 +38,7 @@ __all__ = ["DocumentCapabilitySuite"]
 
 KILL_AFTER_WRITES = 40  # acknowledged writes, before the process is killed
 KILL_KEYS = 7
+PIECE_KEYS = 3  # of a list that is read in pieces
 MANY_KEYS = 600  # more than a page of any store that was seen so far
 
 
@@ -57,6 +59,29 @@ class DocumentCapabilitySuite(DocumentSuite):
                     found = [document.key async for document in documents.scan("things", prefix)]
                     assert found == sorted(found)
                     assert len(found) >= len([n for n in range(MANY_KEYS) if f"a/{n}".startswith(prefix)])
+
+        self.run_if(ORDERED, test)
+
+    def test_documents_scan_after_a_key(self) -> None:
+        """A scan of an `ORDERED` backend begins behind any text, whether it is a key or not, before, in or beyond the
+        prefix; and a list that is read in pieces has every document once, in order.
+        """
+
+        async def test(name: str) -> None:
+            async with self.open(name) as backend:
+                documents = backend.documents
+                for key in reversed(ODD_KEYS):
+                    await documents.put("things", key, b"1")
+                    await documents.put("others", f"{key}!", b"2")
+                for prefix in ("", "a", "a/", "\u00e9", "none of them"):
+                    wanted = sorted(key for key in ODD_KEYS if key.startswith(prefix))
+                    for after in ("\0", *ODD_KEYS, *(f"{key}\0" for key in ODD_KEYS), "a0", "z", "\U0010ffff"):
+                        found = [document.key async for document in documents.scan("things", prefix, after=after)]
+                        assert found == [key for key in wanted if key > after], f"prefix {prefix!r}, after {after!r}"
+                pieces: list[str] = []
+                while piece := await _first(documents, pieces[-1] if pieces else "", PIECE_KEYS):
+                    pieces += piece
+                assert pieces == sorted(ODD_KEYS)
 
         self.run_if(ORDERED, test)
 
@@ -170,3 +195,16 @@ class DocumentCapabilitySuite(DocumentSuite):
                     assert not at_once(documents.delete("things", f"k{n}"))
 
         self.run_if(INSTANT, test)
+
+
+async def _first(documents: DocumentStore, after: str, number: int) -> list[str]:
+    """Return the first keys behind a text."""
+    found: list[str] = []
+    scan = documents.scan("things", after=after)
+    async for document in scan:
+        found.append(document.key)
+        if len(found) == number:
+            break
+    if isinstance(scan, AsyncGenerator):
+        await scan.aclose()
+    return found

@@ -40,7 +40,7 @@ ODD_KEYS = (
     "a", "A", "aa", "a/b", "a//b", "/a", "a/", ".", "..", "../a", "../../etc/passwd", "a/../b", "\\a", "a\\b",
     "nul\0byte", "new\nline", "tab\t", " leading", "trailing ", "dot.", ".hidden", "~", "-rf", "%2e%2e%2f", "%", "%00",
     "*", "?", "[a]", "a*", "a_", "a%", "{a}", "{}", ":", "a:b", "con", "NUL", "caf\u00e9", "cafe\u0301", "\u00c9",
-    "\u00df", "SS", "\U0001f600", "\u202egnp.exe", "x" * 300, "x" * 299 + "y", "\u00e9" * 300,
+    "\u00df", "SS", "\U0001f600", "\uff41", "\u202egnp.exe", "x" * 300, "x" * 299 + "y", "\u00e9" * 300,
     "'", '"', "; DROP TABLE x",
     "x" * 384, "x" * 385, "x" * 511 + "y", "x" * 512, "\u20ac" * 500, "\u20ac" * 499 + "\u20ad", "\U0001f600" * 512,
 )  # fmt: skip

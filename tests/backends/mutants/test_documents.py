@@ -375,6 +375,60 @@ class ScansAsWritten(MemoryDocuments):
                 yield document
 
 
+class SortsByUtf16(MemoryDocuments):
+    """Sorts as languages do whose texts are UTF-16."""
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        found = [document async for document in super().scan(collection, prefix, after=after)]
+        for document in sorted(found, key=lambda document: document.key.encode("utf-16-be", "surrogatepass")):
+            yield document
+
+
+class SortsPages(MemoryDocuments):
+    """Sorts only what is in a page."""
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        found = [document for key, document in self._collections.get(collection, {}).items() if key.startswith(prefix)]
+        for start in range(0, len(found), 100):
+            for document in sorted(found[start : start + 100], key=lambda document: document.key):
+                if document.key > after:
+                    yield document
+
+
+class IgnoresAfter(MemoryDocuments):
+    """Begins at the first key each time."""
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        async for document in super().scan(collection, prefix):
+            yield document
+
+
+class BeginsAtTheKey(MemoryDocuments):
+    """Gives the key after which the scan should begin once more."""
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        async for document in super().scan(collection, prefix):
+            if document.key >= after:
+                yield document
+
+
+class NeedsTheKey(MemoryDocuments):
+    """Looks for the key after which the scan should begin, and finds nothing where it was deleted."""
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        if not after or after in self._collections.get(collection, {}):
+            async for document in super().scan(collection, prefix, after=after):
+                yield document
+
+
+class LeavesThePrefix(MemoryDocuments):
+    """Forgets the prefix where a scan continues."""
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        async for document in super().scan(collection, "" if after else prefix, after=after):
+            yield document
+
+
 class HangsInAThread(MemoryDocuments):
     """Has a thread that never comes back, and cannot be cancelled."""
 
@@ -397,6 +451,12 @@ class BlocksTheLoop(MemoryDocuments):
 
 MUTANTS: list[tuple[type, str, str]] = [
     (ScansAsWritten, "test_documents_scan_in_order", "ordered"),
+    (SortsByUtf16, "test_documents_scan_in_order", "ordered"),
+    (SortsPages, "test_documents_scan_in_order", "ordered"),
+    (IgnoresAfter, "test_documents_scan_after_a_key", "ordered"),
+    (BeginsAtTheKey, "test_documents_scan_after_a_key", "ordered"),
+    (NeedsTheKey, "test_documents_scan_after_a_key", "ordered"),
+    (LeavesThePrefix, "test_documents_scan_after_a_key", "ordered"),
     (LosesUpdates, "test_documents_no_update_is_lost", "memory"),
     (LosesUpdates, "test_documents_one_of_many_wins", "memory"),
     (AliasesBodies, "test_documents_a_body_is_not_shared", "memory"),

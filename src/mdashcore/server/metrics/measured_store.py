@@ -110,8 +110,9 @@ class _Documents(DocumentStore):
     async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
         return await self._delete(self._inner.delete(collection, key, expected=expected))
 
-    def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
-        return self._scan.scan(self._inner.scan(collection, prefix))
+    def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        options = {"after": after} if after else {}  # only an ordered store takes it
+        return self._scan.scan(self._inner.scan(collection, prefix, **options))
 
 
 class _Logs(LogStore):
