@@ -402,7 +402,7 @@ class Connection:
 
         Args:
             ref: the `ref` of the event.
-            result: `bytes` are raw JSON; any other value is encoded.
+            result: `bytes` are raw JSON; any other value is encoded. A `msgspec.Raw` is not checked to be JSON.
 
         Raises:
             LocalProtocolError: there is no such request, or it has been answered.

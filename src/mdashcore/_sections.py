@@ -8,7 +8,6 @@ shadow bound the depth.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
 from math import isfinite
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ _SCALARS: Final = _PLAIN | {float}  # a float may also be NaN, which is no JSON
 _UNFIT: Final = "Not a JSON value"  # `check_state` says which, or what else is wrong
 
 
-class Section(msgspec.Struct, frozen=True, dict=True):  # a cached property needs the __dict__
+class Section(msgspec.Struct, frozen=True, dict=True):  # the JSON is kept in the __dict__
     """`desired` or `reported`, with its timestamps and size."""
 
     value: JsonObject
@@ -38,10 +37,13 @@ class Section(msgspec.Struct, frozen=True, dict=True):  # a cached property need
         """Return the section of a stored value."""
         return cls(value, timestamps, len(encode(value))) if value else ABSENT
 
-    @cached_property
+    @property
     def json(self) -> tuple[bytes, bytes]:
         """The value and the timestamps as JSON. They are kept: an update leaves one of the two sections as it is."""
-        return encode(self.value), encode(self.timestamps)
+        kept: tuple[bytes, bytes] | None = self.__dict__.get("json")  # a `cached_property` of Python 3.11 takes a lock
+        if kept is None:
+            kept = self.__dict__["json"] = encode(self.value), encode(self.timestamps)
+        return kept
 
     def patched(
         self, patch: JsonObject, of_desired: bool, other: JsonObject, delta: JsonObject, timestamp: int, max_depth: int

@@ -167,12 +167,16 @@ def loads(raw: bytes | str) -> Any:
 def to_raw(value: object) -> RawJson:
     """Return `bytes` as they are, if they are JSON, and encode any other value with `dumps`.
 
+    A `msgspec.Raw` holds JSON that the caller has made or checked. It is not checked again.
+
     Raises:
         InvalidInput: the bytes are not JSON, or the value has no JSON form.
     """
     if type(value) is bytes:
         _json.check(value, max_depth=MAX_VALUE_DEPTH)
         return value
+    if type(value) is msgspec.Raw:
+        return bytes(value)
     return _json.encode_strictly(value, max_depth=MAX_VALUE_DEPTH)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -366,6 +367,17 @@ def test_answering_twice(answer: Callable[[Connection, int], None]) -> None:
         with pytest.raises(LocalProtocolError, match="unknown, or answered"):
             answer(connection, ref)
     assert frames(connection) == []
+
+
+def test_reply_that_was_checked_already() -> None:
+    """A `msgspec.Raw` is sent as it is, in a batch too."""
+    connection = Connection()
+    connection.receive_data(b'{"id":1,"method":"M"}')
+    connection.receive_data(b'[{"id":2,"method":"M"}]')
+    for ref in (1, 2):
+        connection.reply(ref, msgspec.Raw(b'{"a": [1 ]}'))
+    answers = [b'{"jsonrpc":"2.0","id":%d,"result":{"a": [1 ]}}' % id for id in (1, 2)]
+    assert connection.data_to_send() == [answers[0], b"[%b]" % answers[1]]
 
 
 def test_reply_that_has_no_json_form() -> None:

@@ -14,7 +14,7 @@ from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore.hub import delivery_order
 from mdashcore.hub.delivery_order import DeliveryOrder
 from mdashcore.hub.feed import Feed
-from mdashcore.hub.notification_reader import FeedItem
+from mdashcore.hub.feed_item import FeedItem
 
 STEPS = st.lists(
     st.one_of(

@@ -147,6 +147,32 @@ def test_a_store_that_fails_keeps_them_for_the_next_time(tools: Any) -> None:
     assert offsets(tools, logs) == [0, 1, 2]
 
 
+def test_an_event_that_waited_is_appended_by_the_notification_that_it_waited_for(tools: Any) -> None:
+    """The event log has it as soon as nothing can come before it; no further event is needed."""
+    logs = Logs(tools.pause)
+    feed = make_feed(logs)
+    slow, event = feed.emit("alice", "rpc.out.Log", "d1"), feed.emit("alice", "online", "d1")
+    slow.send(None)
+    slow.send(None)  # stored, and not reported yet
+    tools.run(event)
+    assert offsets(tools, logs) == []
+    tools.run(slow)
+    assert offsets(tools, logs) == [1]
+
+
+def test_reports_do_not_pay_for_an_event_log_that_fails(tools: Any) -> None:
+    """Only the next event tries again."""
+    logs = Logs()
+    feed = make_feed(logs)
+    logs.failing = {EVENTS}
+    tools.run(feed.emit("alice", "online", "d1"))
+    logs.failing = set()
+    tools.run(feed.emit("alice", "rpc.out.Log", "d1"))
+    assert logs.appends == [MAIN, MAIN]
+    tools.run(feed.emit("alice", "offline", "d1"))
+    assert offsets(tools, logs) == [0, 2]
+
+
 def test_what_a_killed_process_left_out_is_adopted(tools: Any) -> None:
     """A process that was killed between the two logs, and one of before there were two: the next event brings along
     what is missing, once."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final
 
-from mdashcore.hub.notification_reader import FeedItem
+from mdashcore.hub.feed_item import FeedItem
 
 __all__ = ["DeliveryOrder"]
 

@@ -17,6 +17,7 @@ from mdashcore.hub.feed import Feed
 from mdashcore.hub.shadows import Shadows
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Build
+from mdashcore.shadow import Change
 
 __all__ = ["DEVICE_METHODS", "DeviceSession", "Peer"]
 
@@ -191,11 +192,13 @@ class DeviceSession:
         """Store the answer to `Sys.GetInfo` under `reported.ota`."""
         if not isinstance(info, dict) or not info:
             raise InvalidInput("Sys.GetInfo answers with an object")
-        await self._update_shadow({"state": {"reported": {"ota": _without_nulls(info)}}})
+        document: dict[str, Any] = {"state": {"reported": {"ota": _without_nulls(info)}}}
+        self._receive_build(await self._hub.shadows.update(self.key, document))
 
     async def _shadow_update(self, params: bytes | None) -> object:
-        document = _object(params)
-        return (await self._update_shadow(document)).accepted_json()
+        change = await self._hub.shadows.update(self.key, _object(params))
+        self._receive_build(change)
+        return msgspec.Raw(change.accepted_json())
 
     async def _shadow_get(self, params: bytes | None) -> object:
         return (await self._hub.shadows.get(self.key)).document()["state"]
@@ -208,14 +211,13 @@ class DeviceSession:
         await self._notify("Log", params)
         return True
 
-    async def _update_shadow(self, document: dict[str, Any]) -> Any:
-        change = await self._hub.shadows.update(self.key, document)
+    def _receive_build(self, change: Change) -> None:
+        """Pass the build on if the device has reported one."""
         reported = change.reported
         if isinstance(reported, dict) and isinstance(ota := reported.get("ota"), dict):
             build = Build.from_wire(ota)
             self._build = build if self._build is None else self._build.followed_by(build)
             self._hub.build_reported(self.key, self._build)
-        return change
 
     async def _notify(self, method: str, params: bytes | None) -> None:
         await self._hub.feed.emit(self.key.account, notifications.RPC_OUT + method, self.key.id, params)

@@ -7,9 +7,8 @@ continue here before the beginning of that log. The offsets skip the notificatio
 
 from __future__ import annotations
 
-import heapq
+from collections import deque
 from collections.abc import AsyncGenerator
-from math import inf
 from typing import Final, TypeAlias
 
 import attrs
@@ -17,6 +16,7 @@ import msgspec
 
 from mdashcore import _json, notifications
 from mdashcore._errors import StorageError
+from mdashcore.hub.feed_item import EventItem
 from mdashcore.hub.records.logs import LOG_PAGE, too_old
 from mdashcore.storage import LogEntry, LogStore
 
@@ -45,12 +45,11 @@ _read_offset = msgspec.json.Decoder(_Offset).decode
 class _Account:
     """The state of an account's events in this process."""
 
-    running: dict[int, None] = attrs.Factory(dict)
-    """The tickets of the events that are being stored in the account's log."""
-    ticket: int = 0
-    waiting: list[tuple[int, int, float, bytes]] = attrs.Factory(list)
-    """A heap of the events that are stored there: offset, the last ticket that was given out by then, time, frame."""
+    waiting: deque[EventItem] = attrs.Factory(deque)
+    """The events that are stored in the account's log only, in the order of their offsets."""
     appending: bool = False
+    failed: bool = False
+    """Whether the store has failed to append them. The next event tries again."""
     adopted: bool = False
     """Whether events that an earlier process may have left out have been looked for."""
 
@@ -58,8 +57,7 @@ class _Account:
 class EventLog:
     """The event logs of all accounts.
 
-    Within a process events are appended in the order of their offsets, although their notifications are stored at the
-    same time. An event waits for all events whose storing had begun before its own ended.
+    Within a process events are appended in the order of their offsets: `DeliveryOrder` reports them so.
     """
 
     def __init__(self, logs: LogStore) -> None:
@@ -68,64 +66,65 @@ class EventLog:
 
     # Writing
 
-    def begin(self, account: str) -> int:
-        """Announce an event that is about to be stored in the account's log. Returns a ticket for `end`."""
-        state = self._accounts.setdefault(account, _Account())
-        state.ticket += 1
-        state.running[state.ticket] = None
-        return state.ticket
+    def add(self, account: str, event: EventItem) -> None:
+        """Add an event that is stored in the account's log. No later one may have a smaller offset."""
+        state = self._accounts.get(account)
+        if state is None:
+            state = self._accounts[account] = _Account()
+        state.waiting.append(event)
+        state.failed = False
+        _bound(state.waiting)
 
-    def end(self, account: str, ticket: int, stored: tuple[int, float, bytes] | None = None) -> None:
-        """Report the end of storing. `stored` is offset, time and frame, or `None` if the event was not stored."""
-        state = self._accounts.setdefault(account, _Account())
-        state.running.pop(ticket, None)
-        if stored is not None:
-            offset, time, frame = stored
-            heapq.heappush(state.waiting, (offset, state.ticket, time, frame))
-            if len(state.waiting) > MAX_WAITING_EVENTS:
-                heapq.heappop(state.waiting)
+    def has_waiting(self, account: str) -> bool:
+        """Return whether `append` would append events now."""
+        state = self._accounts.get(account)
+        return state is not None and bool(state.waiting) and not state.appending and not state.failed
 
     async def append(self, account: str, main_log: str) -> None:
-        """Append the waiting events that are ready. If the store fails, they stay for the next call."""
+        """Append the waiting events. If the store fails, they stay until the next event is added."""
         state = self._accounts.get(account)
         if state is None or state.appending:
             return
         state.appending = True
         try:
-            if not state.adopted and _is_ready(state):
+            if not state.adopted and state.waiting:
                 await self._adopt(account, main_log, state)
-            while ready := _ready(state):
+            while state.waiting:
+                events = list(state.waiting)
+                state.waiting.clear()
                 try:
-                    await self._append(account, ready)
+                    await self._append(account, events)
                 except BaseException:
-                    for each in ready:
-                        heapq.heappush(state.waiting, each)
+                    state.waiting.extendleft(reversed(events))
+                    _bound(state.waiting)
                     raise
         except StorageError:
-            pass  # the events are in the account's log until the next call
+            state.failed = True  # the events are in the account's log until then
         finally:
             state.appending = False
 
-    async def _append(self, account: str, ready: list[tuple[int, int, float, bytes]]) -> None:
+    async def _append(self, account: str, events: list[EventItem]) -> None:
         log = event_log_name(account)
-        first = await self._logs.append(log, ready[-1][2], [frame for *_, frame in ready])
-        end = first + len(ready)
+        first = await self._logs.append(log, events[-1].time, [event.frame for event in events])
+        end = first + len(events)
         if first // TRIM_EVERY != end // TRIM_EVERY:
             await self._logs.trim(log, KEEP_EVENTS)
 
     async def _adopt(self, account: str, main_log: str, state: _Account) -> None:
-        """Append the events that a killed process has stored only in the account's log.
+        """Put the events that a killed process has stored only in the account's log before those that wait.
 
-        All events before the first one that is ready belong to other processes.
+        All events before the first one that waits belong to other processes.
         """
         log = event_log_name(account)
         newest = await self._logs.read(log, max(0, await self._logs.end(log) - 1), 1)
         last = max((_offset(entry, -1) for entry in newest), default=-1)
-        first = state.waiting[0][0]
-        for entry in await self._logs.read(main_log, max(last + 1, first - LOG_PAGE), LOG_PAGE):
-            if last < entry.offset < first and notifications.is_stored_event(entry.body):
-                frame = notifications.frame(entry.body, entry.offset, entry.time)
-                heapq.heappush(state.waiting, (entry.offset, 0, entry.time, frame))
+        first = state.waiting[0].offset
+        adopted = [
+            EventItem(entry.offset, notifications.frame(entry.body, entry.offset, entry.time), entry.time)
+            for entry in await self._logs.read(main_log, max(last + 1, first - LOG_PAGE), LOG_PAGE)
+            if last < entry.offset < first and notifications.is_stored_event(entry.body)
+        ]
+        state.waiting.extendleft(reversed(adopted))
         state.adopted = True
 
     async def forget(self, account: str) -> None:
@@ -196,16 +195,10 @@ def event_log_name(account: str) -> str:
     return f"events/{account}"
 
 
-def _ready(state: _Account) -> list[tuple[int, int, float, bytes]]:
-    """Remove from the waiting events those that no other event can precede any more, and return them in order."""
-    ready = []
-    while _is_ready(state):
-        ready.append(heapq.heappop(state.waiting))
-    return ready
-
-
-def _is_ready(state: _Account) -> bool:
-    return bool(state.waiting) and state.waiting[0][1] < next(iter(state.running), inf)
+def _bound(waiting: deque[EventItem]) -> None:
+    """Drop the oldest events beyond `MAX_WAITING_EVENTS`."""
+    while len(waiting) > MAX_WAITING_EVENTS:
+        waiting.popleft()
 
 
 def _offset(entry: LogEntry, damaged: int) -> int:

@@ -7,7 +7,7 @@ The log comes first, so that a subscriber can always read there what it has miss
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from math import inf
 from typing import Final, TypeAlias
@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 from mdashcore import _json, notifications
 from mdashcore.hub.delivery_order import DeliveryOrder
 from mdashcore.hub.event_log import EventLog, event_log_name
-from mdashcore.hub.notification_reader import FeedItem, LogQuery, NotificationReader, log_name
+from mdashcore.hub.feed_item import EventItem, FeedItem
+from mdashcore.hub.notification_reader import LogQuery, NotificationReader, log_name
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.logs import too_old
 from mdashcore.notifications import Notification
@@ -81,37 +82,30 @@ class Feed:
 
         Args:
             data: raw JSON.
-            append: stores the entry together with the data that it reports; by default, it is appended alone.
+            append: stores the entry together with the data that it reports, which are not checked then. By default,
+                the entry is appended alone.
 
         Raises:
             InvalidInput: the data are no JSON.
         """
-        if data is not None:
+        if data is not None and append is None:
             _json.check(data)
         now = self._now()
         stored = Notification(name, device, data).encode()
-        is_event = notifications.is_event(name, data)
         order = self._orders.get(account)
         if order is None:
             order = self._orders[account] = DeliveryOrder()
-        place = order.begin()
-        if is_event:
-            ticket = self.events.begin(account)
+        ticket = order.begin()
         try:
             offset = await (append or self.append)(log_name(account), now, stored)
         except BaseException:
-            if is_event:
-                self.events.end(account, ticket)
-            for item in order.end(place):
-                self._on_emit(account, item)
+            self._deliver(account, order.end(ticket))
             raise
         frame = notifications.frame(stored, offset, now)
-        if is_event:
-            self.events.end(account, ticket, (offset, now, frame))
-        for item in order.end(place, FeedItem(offset, frame)):
-            self._on_emit(account, item)
+        item = EventItem(offset, frame, now) if notifications.is_event(name, data) else FeedItem(offset, frame)
+        self._deliver(account, order.end(ticket, item))
         await self._bus.publish(FEED_TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
-        if is_event:
+        if self.events.has_waiting(account):
             await self.events.append(account, log_name(account))
         gauge = self._gauges.get(account)
         if gauge is None:
@@ -122,6 +116,13 @@ class Feed:
         if first > 0:
             await self._logs.trim(log_name(account), 0, before=first)
         return offset
+
+    def _deliver(self, account: str, ready: Sequence[FeedItem]) -> None:
+        """Give the observers the items that are ready, and the event log those that it keeps."""
+        for item in ready:
+            self._on_emit(account, item)
+            if type(item) is EventItem:
+                self.events.add(account, item)
 
     async def append(self, log: str, time: float, entry: bytes) -> int:
         """Append an entry to a log. Returns its offset."""

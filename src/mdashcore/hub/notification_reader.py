@@ -11,29 +11,21 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import attrs
-import msgspec
 
 from mdashcore import _json, notifications
 from mdashcore.hub.event_log import EventLog, StoredEvent
+from mdashcore.hub.feed_item import FeedItem
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.logs import LOG_PAGE, LOG_PAGE_BYTES, PAGE_STEP, READ_STEP
 from mdashcore.storage import LogEntry, LogStore
 
-__all__ = ["MAX_RESULTS", "FeedItem", "LogQuery", "NotificationReader", "log_name"]
+__all__ = ["MAX_RESULTS", "LogQuery", "NotificationReader", "log_name"]
 
 _log = logging.getLogger(__name__)
 
 MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
 
 MAX_LOGGED: Final = 1_000  # damaged entries that are logged: with more, the store itself is broken
-
-
-class FeedItem(msgspec.Struct, frozen=True, gc=False):
-    """One notification, ready to be sent."""
-
-    offset: int
-    frame: bytes
-    """The frame as made by `notifications.frame`."""
 
 
 @attrs.frozen
