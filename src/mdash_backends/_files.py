@@ -31,7 +31,7 @@ Ts = TypeVarTuple("Ts")
 
 FILE_THREADS: Final = 32  # a disk does about as many fsyncs at the same time; later calls wait here and not in a thread
 TEMPORARY_FOLDER: Final = ".tmp"  # a folder in the store; no name made from a key starts with a dot
-MAX_DEPTH: Final = 256  # levels of a JSON text: parsers give up below a thousand, depending on the stack
+MAX_FILE_DEPTH: Final = 256  # levels of a JSON text: parsers give up below a thousand, depending on the stack
 KNOWN_FOLDERS: Final = 4096  # folders that need no fsync of their own any more; beyond this the set starts again
 
 
@@ -268,8 +268,8 @@ def json_text(body: bytes, *, indent: int) -> bytes:
     Raises:
         InvalidInput: the text is not JSON, or is nested so deeply that it might not be read again.
     """
-    if _json.too_deep(body, MAX_DEPTH):
-        raise InvalidInput(f"JSON is nested deeper than {MAX_DEPTH} levels")
+    if _json.too_deep(body, MAX_FILE_DEPTH):
+        raise InvalidInput(f"JSON is nested deeper than {MAX_FILE_DEPTH} levels")
     try:
         body.decode()  # the formatter checks no character inside a string
         return msgspec.json.format(body, indent=indent)

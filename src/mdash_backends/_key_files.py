@@ -25,7 +25,7 @@ from mdashcore._errors import InvalidInput
 __all__ = ["KeyFiles", "file_name"]
 
 LONG_PREFIX: Final = "%long"
-MAX_NAME: Final = 140  # bytes of a file's name: file systems allow 255 or, encrypted, 143; an id of 128 characters fits
+MAX_FILE_NAME: Final = 140  # bytes: file systems allow 255 or, encrypted, 143; an id of 128 characters fits
 MAX_PARTS: Final = 8  # folders and a name: keeps a path far below the 4096 bytes that Linux allows
 
 _SPECIAL = re.compile(r"\A[.-]|\.\Z|[^a-z0-9_.@-]")
@@ -109,7 +109,7 @@ class KeyFiles:
             yield found
 
     def _place(self, names: Sequence[str]) -> str | None:
-        if len(names) > MAX_PARTS or any(len(name) > MAX_NAME for name in names):
+        if len(names) > MAX_PARTS or any(len(name) > MAX_FILE_NAME for name in names):
             return None
         return os.path.join(self.folder, *names)
 
@@ -131,7 +131,7 @@ class KeyFiles:
             return files, folders
         with entries:
             for entry in entries:
-                if len(entry.name) > MAX_NAME or not entry.name.isascii():
+                if len(entry.name) > MAX_FILE_NAME or not entry.name.isascii():
                     continue
                 name = entry.name.removesuffix(self._suffix)
                 part = _part(name)

@@ -23,7 +23,7 @@ from mdashcore._errors import InvalidInput, StorageError
 __all__ = ["exists", "folder_of", "hold_folder", "refuse_folder", "refuse_other_files", "sync_folder"]
 
 LOCK_FILE: Final = "lock"
-MAX_SHOWN: Final = 3  # names of files in an error: enough to recognise the folder
+MAX_SHOWN_FILES: Final = 3  # names of files in an error: enough to recognise the folder
 MAX_HOLDER: Final = 512  # bytes: the line about the holder; a longer one was not written by this module
 
 
@@ -175,7 +175,8 @@ def refuse_other_files(folder: Path, own: Container[str]) -> None:
             return
         raise
     if others:
-        shown = ", ".join(map(repr, others[:MAX_SHOWN])) + (" and others" if len(others) > MAX_SHOWN else "")
+        shown = ", ".join(map(repr, others[:MAX_SHOWN_FILES]))
+        shown += " and others" if len(others) > MAX_SHOWN_FILES else ""
         raise StorageError(
             f"{folder} is no store, and not empty: there is {shown}; a new store needs a folder of its own"
         )

@@ -54,7 +54,7 @@ DEFAULT_PORT: Final = 6379  # the registered one
 REDIS_FORMAT: Final = 1
 """The form of keys and values, in the key ``{PREFIX:format}``: a later form is not read as if it were this one."""
 
-MAX_TIMEOUT: Final = 60.0  # seconds: after that a caller has gone
+MAX_URL_TIMEOUT: Final = 60.0  # seconds: after that a caller has gone
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -146,8 +146,8 @@ def _timeout(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= MAX_TIMEOUT:
-        raise InvalidInput(f"timeout in a Redis URL is a number of seconds, at most {MAX_TIMEOUT:g}")
+    if not 0 < seconds <= MAX_URL_TIMEOUT:
+        raise InvalidInput(f"timeout in a Redis URL is a number of seconds, at most {MAX_URL_TIMEOUT:g}")
     return seconds
 
 

@@ -35,7 +35,7 @@ RESERVE_BYTES: Final = 2**16  # twice the index that SQLite makes for its log at
 
 SCAN_PAGE: Final = 500  # documents that a scan has in memory at the same time,
 SCAN_PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
-MAX_BODY: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
+MAX_VALUE: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
 
 
 class ReadSql:
@@ -146,8 +146,8 @@ def _text(key: str) -> str:
 
 
 def _body(body: bytes) -> bytes:
-    if len(body) > MAX_BODY:
-        raise TooLarge(f"a document or log entry has at most {MAX_BODY} bytes here")
+    if len(body) > MAX_VALUE:
+        raise TooLarge(f"a document or log entry has at most {MAX_VALUE} bytes here")
     return bytes(body)  # the caller's buffer may change before it is written
 
 

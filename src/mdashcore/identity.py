@@ -41,7 +41,7 @@ SESSION_PREFIX: Final = "mds"
 
 MAX_LABEL: Final = 256  # characters of a name for people: longer ones are pasted by mistake
 
-MAX_SHOWN: Final = 128  # characters of an id that an error repeats: no valid id is longer
+MAX_SHOWN_ID: Final = 128  # characters of an id that an error repeats: no valid id is longer
 
 _KEY = re.compile(r"mdk_[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -116,7 +116,7 @@ class DeviceKey(msgspec.Struct, frozen=True, gc=False):
         try:
             return cls(account, id)
         except InvalidInput:
-            raise NotFound(f"no device {id[:MAX_SHOWN]!r}") from None
+            raise NotFound(f"no device {id[:MAX_SHOWN_ID]!r}") from None
 
 
 @attrs.frozen

@@ -480,7 +480,7 @@ async def test_what_sqlite_cannot_store_is_refused(folder: Path) -> None:
         ):
             with pytest.raises(InvalidInput):
                 await refused()
-        too_large = bytes(sqlite.MAX_BODY + 1)
+        too_large = bytes(sqlite.MAX_VALUE + 1)
         for refused in (
             lambda: documents.put("things", "k", too_large),
             lambda: logs.append("l", 1.0, [b"1", too_large]),

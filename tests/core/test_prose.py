@@ -41,11 +41,17 @@ TYPE = re.compile(r"^(?:[ ]*class (\w+)|([A-Z][a-z]\w*)(?:: TypeAlias)? = )", re
 TWO_MEANINGS = re.compile(r"\bat\s+once\b", re.IGNORECASE)
 """Say *immediately*, or *at the same time*."""
 
-BARE_WORD = re.compile(r"^([A-Z][A-Z0-9]+)(?=:| =)", re.MULTILINE)
-"""A public constant whose name is one word; a type variable has one letter."""
+CONSTANT_NAME = re.compile(r"^([A-Z][A-Z0-9_]+)(?=:| =)", re.MULTILINE)
+"""A public constant; a type variable has one letter."""
 
-PAGE_WORD = re.compile(r"^(?:export )?const ([A-Z][A-Z0-9]+) =", re.MULTILINE)
-"""The same in JavaScript."""
+PAGE_CONSTANT = re.compile(r"^(?:export )?const ([A-Z][A-Z0-9]+) =", re.MULTILINE)
+"""One of JavaScript whose name is one word. Two modules of the dashboard may each have a constant of two words."""
+
+PARALLEL = {"mdash_backends", "mdashcore/cli", "mdashcore/client", "mdashcore/virtual_device", "mdashcore/testing"}
+"""Programs beside the service. Each may have a constant of the service once more, as a decision of its own."""
+
+SAME_IN_EACH = {"SCAN_PAGE", "SCAN_PAGE_BYTES"}
+"""Constants that every store has for itself."""
 
 QUICK = re.compile(r"\b[Ww]ho(?:m|ever|mever)?\b|body\b")
 """What a file with a pronoun has at least. Most files have none, and are not parsed."""
@@ -167,14 +173,17 @@ def test_a_class_name_stands_for_one_thing():
 
 
 def test_a_constant_carries_its_noun():
-    """A constant whose name is one word stands in one module; where two need the word, each adds its noun.
-
-    This holds for the public ones of Python, and for all of the dashboard, which has no private ones.
-    """
-    sources = programs("src").items()
-    found = shared_names((name, str(path)) for path, source in sources for name in BARE_WORD.findall(source))
+    """A public constant stands in one module of the service; where two need the name, each adds its noun."""
+    names: dict[str, list[tuple[str, str]]] = {}
+    for path, source in programs("src").items():
+        place = path.relative_to(SOURCE).as_posix()
+        program = next((each for each in PARALLEL if place.startswith(f"{each}/")), "")
+        names.setdefault(program, []).extend((name, place) for name in CONSTANT_NAME.findall(source))
+    found = [
+        each for places in names.values() for each in shared_names(places) if each.split(":")[0] not in SAME_IN_EACH
+    ]
     page = sorted((SOURCE / "mdashcore" / "server" / "ui").rglob("*.js"))
-    found += shared_names((name, str(path)) for path in page for name in PAGE_WORD.findall(path.read_text("utf-8")))
+    found += shared_names((name, str(path)) for path in page for name in PAGE_CONSTANT.findall(path.read_text("utf-8")))
     assert page
     assert not found, "\n".join(["add the noun:", *found])
 
@@ -236,8 +245,8 @@ def test_which_names_are_free(source, names):
 
 
 def test_which_names_are_shared():
-    """Two places count, twice in one does not; a type variable, a private name and two words are no bare constants."""
+    """Two places count, twice in one does not; a type variable and a private name are no public constants."""
     one = "LIMIT = 1\nPAGE: int = 2\n_STEP = 3\nSCAN_PAGE = 4\nT = 5\nclass A:\n    class B: ...\n"
-    assert (BARE_WORD.findall(one), TYPE.findall(one)) == (["LIMIT", "PAGE"], [("A", ""), ("B", "")])
+    assert (CONSTANT_NAME.findall(one), TYPE.findall(one)) == (["LIMIT", "PAGE", "SCAN_PAGE"], [("A", ""), ("B", "")])
     assert TYPE.findall("Name = str\nBody: TypeAlias = bytes\nT = int\nLIMIT = 1\n") == [("", "Name"), ("", "Body")]
     assert shared_names([("A", "x"), ("A", "y"), ("B", "x"), ("B", "x")]) == ["A: x, y"]

@@ -148,7 +148,7 @@ def test_data_that_no_computer_can_hold(tools, feed, data):
 
 def test_a_log_is_bounded_in_number(tools, monkeypatch):
     """The newest stay, give or take what comes between two trims; offsets go on."""
-    monkeypatch.setattr(module, "TRIM_EVERY", 10)
+    monkeypatch.setattr(module, "APPENDS_PER_TRIM", 10)
     feed = Feed(MemoryLogs(), MemoryBus(), now=lambda: 0.0, keep=50)
     for n in range(1000):
         assert emit(tools, feed, "n") == n

@@ -11,7 +11,7 @@ from rows import every_row
 
 from mdashcore._errors import Busy, Overloaded
 from mdashcore.server.endpoints import SMALL_BODY
-from mdashcore.server.http.bodies import LOG_INTERVAL, Bodies
+from mdashcore.server.http.bodies import ROOM_LOG_INTERVAL, Bodies
 from mdashcore.server.openapi import ALL_ENDPOINTS
 
 TAKERS = {
@@ -146,7 +146,7 @@ async def test_that_there_is_no_room_is_logged_once_a_minute(
         for _ in range(5):
             with pytest.raises(Overloaded), bodies.hold() as held:
                 held.add(11)
-        await trio.sleep(LOG_INTERVAL)
+        await trio.sleep(ROOM_LOG_INTERVAL)
     assert caplog.text.count("request bodies fill the 10 bytes that they may have") == 3
     caplog.clear()
 

@@ -12,7 +12,7 @@ from mdashcore._errors import Busy
 from mdashcore.trio.connections.conduct import (
     FIRST_PENALTY,
     FORGIVEN_TIME,
-    MAX_DEVICES,
+    MAX_CONDUCT_RECORDS,
     MAX_REJECTED,
     MOST_PENALTY,
     NOTIFY_INTERVAL,
@@ -70,9 +70,9 @@ def test_a_little_of_it_has_none(pauses: list[float]) -> None:
 def test_memory_is_bounded() -> None:
     """However many devices misbehave, a bounded number is remembered: the ones that did it last."""
     conduct = Conduct()
-    for n in range(3 * MAX_DEVICES):
+    for n in range(3 * MAX_CONDUCT_RECORDS):
         conduct.reject(str(n), "not-json", n / 1000)
         if n % 1000 == 0:
             conduct.reject("a", "not-json", n / 1000)
-    assert len(conduct._records) <= MAX_DEVICES
+    assert len(conduct._records) <= MAX_CONDUCT_RECORDS
     assert len(conduct._records["a"].times) == 13

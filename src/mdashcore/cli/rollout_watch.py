@@ -19,7 +19,7 @@ from mdashcore.documents import RolloutDocument
 
 __all__ = ["RolloutDisplay", "watch"]
 
-MIN_PAUSE: Final = 0.2  # seconds between two reads: as quick as people read
+READ_PAUSE: Final = 0.2  # seconds between two reads: as quick as people read
 
 _COLUMNS: Final = ("pending", "updating", "succeeded", "failed", "skipped")
 
@@ -99,7 +99,7 @@ async def watch(remote: Remote, id: str, display: RolloutDisplay, until: Collect
                 if present["state"] in until:
                     break
                 await changed.wait()
-                await trio.sleep(MIN_PAUSE)
+                await trio.sleep(READ_PAUSE)
             nursery.cancel_scope.cancel()
         return present
 

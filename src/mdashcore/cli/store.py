@@ -30,7 +30,7 @@ __all__ = ["store"]
 
 EXISTING_FILE_OR_STDIN: Final = click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True, path_type=Path)
 
-MAX_SHOWN = 100  # problems: with more an operator needs a backup, not a longer list
+MAX_SHOWN_PROBLEMS = 100  # problems: with more an operator needs a backup, not a longer list
 
 
 @click.group(
@@ -68,7 +68,7 @@ def check(url: str) -> None:
         counts, problems = _with_backend(url, check_store, there=True)
     finally:
         logging.getLogger("mdash_backends").removeHandler(notes)
-    for problem in problems[:MAX_SHOWN]:
+    for problem in problems[:MAX_SHOWN_PROBLEMS]:
         click.echo(printable(problem), err=True)
     if problems:
         raise CliError(f"{len(problems)} problems in {_describe(counts)}")

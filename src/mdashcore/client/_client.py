@@ -17,7 +17,7 @@ from mdashcore.client._notifications import MAX_OUTAGE, Notifications
 from mdashcore.client._socket import ClientSocket, open_socket
 from mdashcore.client._updates import Progress, perform_update, start_rollout
 from mdashcore.documents import (
-    MAX_MEMBERS,
+    MAX_MEMBERS_PAGE,
     AcceptedShadow,
     CreatedKey,
     DeviceDocument,
@@ -282,7 +282,7 @@ class Client:
         """Yield the devices of a rollout in order, or those with an outcome. They are read in pages."""
         start: int | None = 0
         while start is not None:
-            query = {"start": str(start), "limit": str(MAX_MEMBERS)}
+            query = {"start": str(start), "limit": str(MAX_MEMBERS_PAGE)}
             query |= {} if outcome is None else {"outcome": outcome.value}
             page: MembersPage = await self._http.fetch("GET", "rollouts", id, "members", query=query)
             for member in page["members"]:

@@ -16,7 +16,7 @@ from mdashcore.client._errors import ServerUnreachable, error_of, retry_after, u
 
 __all__ = ["Http"]
 
-CONNECT_TIMEOUT: Final = 10.0  # seconds
+HTTP_CONNECT_TIMEOUT: Final = 10.0  # seconds
 
 Query = Mapping[str, str | Sequence[str]]
 
@@ -66,7 +66,7 @@ class Http:
             MdashError: the server answers with an error.
         """
         seconds = self.timeout if timeout is None else timeout
-        limit = httpx.Timeout(None if seconds == inf else seconds, connect=CONNECT_TIMEOUT)
+        limit = httpx.Timeout(None if seconds == inf else seconds, connect=HTTP_CONNECT_TIMEOUT)
         body = json if json is None or isinstance(json, bytes) else _json.encode(json)
         with self._reaching():
             response = await self._client.request(
@@ -82,7 +82,7 @@ class Http:
         Args:
             timeout: seconds to wait for each piece.
         """
-        limit = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT)
+        limit = httpx.Timeout(timeout, connect=HTTP_CONNECT_TIMEOUT)
         with self._reaching():
             async with self._client.stream("GET", api_url(self.server, path), timeout=limit) as response:
                 if not response.is_success:

@@ -49,7 +49,7 @@ from mdashcore.documents.devices import (
     ShadowUpdate,
 )
 from mdashcore.documents.rollouts import (
-    MAX_MEMBERS,
+    MAX_MEMBERS_PAGE,
     CountsDocument,
     DamagedRollout,
     ImageForm,
@@ -73,7 +73,7 @@ from mdashcore.documents.updates import (
 )
 
 __all__ = [
-    "MAX_MEMBERS",
+    "MAX_MEMBERS_PAGE",
     "AcceptedShadow",
     "AccountName",
     "AccountUse",

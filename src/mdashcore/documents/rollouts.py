@@ -10,10 +10,10 @@ from mdashcore.documents._members import DamagedParts, member
 from mdashcore.documents.updates import ImageDocument
 from mdashcore.ota._values import COMMIT_AFTER, COMMIT_TIMEOUT
 from mdashcore.rollout import Outcome, Plan, RolloutState
-from mdashcore.rollout._request import MAX_ACTIVE, MAX_RATE, MAX_TIMEOUT, MIN_TIMEOUT
+from mdashcore.rollout._request import MAX_ACTIVE, MAX_RATE, MAX_ROLLOUT_TIMEOUT, MIN_ROLLOUT_TIMEOUT
 
 __all__ = [
-    "MAX_MEMBERS",
+    "MAX_MEMBERS_PAGE",
     "CountsDocument",
     "DamagedRollout",
     "ImageForm",
@@ -78,12 +78,14 @@ class PlanDocument(TypedDict, total=False):
             "seconds from the beginning of its phase in which a device may come online; `0` skips offline devices",
             int(_PLAN.offline_wait),
             ge=0,
-            le=MAX_TIMEOUT,
+            le=MAX_ROLLOUT_TIMEOUT,
         ),
     ]
     timeout: Annotated[
         float,
-        member("seconds in which the whole has to end", int(_PLAN.timeout), ge=MIN_TIMEOUT, le=MAX_TIMEOUT),
+        member(
+            "seconds in which the whole has to end", int(_PLAN.timeout), ge=MIN_ROLLOUT_TIMEOUT, le=MAX_ROLLOUT_TIMEOUT
+        ),
     ]
     approval: Annotated[bool, member("wait for an approval before the first phase", False)]
     auto_commit: Annotated[
@@ -199,12 +201,12 @@ class MembersPage(TypedDict):
     next: Annotated[int | None, member("where the next page starts; `null` is the end")]
 
 
-MAX_MEMBERS: Final = 1000  # members in one answer: 200 KB
+MAX_MEMBERS_PAGE: Final = 1000  # members in one answer: 200 KB
 
 
 class MembersQuery(TypedDict, total=False):
     """The parameters of a page of members."""
 
     start: Annotated[int, member("where to start", 0, ge=0, le=2**31)]
-    limit: Annotated[int, member("how many at most", 100, ge=1, le=MAX_MEMBERS)]
+    limit: Annotated[int, member("how many at most", 100, ge=1, le=MAX_MEMBERS_PAGE)]
     outcome: Annotated[Outcome, member("only those with this one; all if not given")]

@@ -6,7 +6,7 @@ from typing import Annotated, NotRequired, TypedDict
 
 from mdashcore.documents._members import DamagedParts, member
 from mdashcore.ota import UpdateState
-from mdashcore.ota._values import COMMIT_AFTER, COMMIT_TIMEOUT, MAX_CHUNK_SIZE, MAX_IN_FLIGHT, MAX_TIMEOUT
+from mdashcore.ota._values import COMMIT_AFTER, COMMIT_TIMEOUT, MAX_CHUNK_SIZE, MAX_CHUNKS_IN_FLIGHT, MAX_UPDATE_TIMEOUT
 
 __all__ = ["ImageDocument", "PastUpdateDocument", "UpdateDocument", "UpdateQuery", "UpdateWithHistory"]
 
@@ -114,7 +114,7 @@ class UpdateQuery(TypedDict, total=False):
             "called (`Sys.GetInfo`) and committed; below `commit_timeout`",
             COMMIT_AFTER,
             ge=1,
-            le=MAX_TIMEOUT,
+            le=MAX_UPDATE_TIMEOUT,
         ),
     ]
     commit_timeout: Annotated[
@@ -124,12 +124,12 @@ class UpdateQuery(TypedDict, total=False):
             "itself",
             COMMIT_TIMEOUT,
             ge=0,
-            le=MAX_TIMEOUT,
+            le=MAX_UPDATE_TIMEOUT,
         ),
     ]
     chunk_size: Annotated[int, member("bytes of a chunk", 1024, ge=1, le=MAX_CHUNK_SIZE)]
     attempts: Annotated[int, member("tries of each chunk", 3, ge=1, le=10)]
     in_flight: Annotated[
         int,
-        member("chunks on their way; more than 1 only for devices that use `offset`", 1, ge=1, le=MAX_IN_FLIGHT),
+        member("chunks on their way; more than 1 only for devices that use `offset`", 1, ge=1, le=MAX_CHUNKS_IN_FLIGHT),
     ]

@@ -32,7 +32,7 @@ KEEP_BYTES: Final = 2**26  # bytes of an account's log: a device that floods wit
 
 SIZE_MARKS: Final = 64  # pieces in which those bytes are counted: a log is never more than 2 % too large
 
-TRIM_EVERY: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
+APPENDS_PER_TRIM: Final = 1_000  # appends between two trims: a log is never more than 1 % too long
 
 KEEP_SECONDS: Final = 30 * 86_400.0  # seconds for which notifications are kept by default: a month to look back
 
@@ -111,7 +111,7 @@ class Feed:
         if gauge is None:
             gauge = self._gauges[account] = _Gauge(self._keep_bytes)
         first = gauge.add(offset, len(stored))
-        if offset % TRIM_EVERY == TRIM_EVERY - 1:
+        if offset % APPENDS_PER_TRIM == APPENDS_PER_TRIM - 1:
             first = max(first, offset + 1 - self._keep)
         if first > 0:
             await self._logs.trim(log_name(account), 0, before=first)

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 MAX_RESULTS: Final = 1_000  # notifications in one answer: at 200 bytes, 200 KB
 
-MAX_LOGGED: Final = 1_000  # damaged entries that are logged: with more, the store itself is broken
+MAX_LOGGED_ENTRIES: Final = 1_000  # damaged entries that are logged: with more, the store itself is broken
 
 
 @attrs.frozen
@@ -167,7 +167,7 @@ class NotificationReader:
                 return notifications.head(entry.body)
             except _json.DECODE_ERRORS as exc:
                 damage = _json.reason(exc)
-        if len(self._logged) < MAX_LOGGED and (account, entry.offset) not in self._logged:
+        if len(self._logged) < MAX_LOGGED_ENTRIES and (account, entry.offset) not in self._logged:
             self._logged.add((account, entry.offset))
             words = "notification %d of %s cannot be read, and is passed over: %s"
             _log.error(words, entry.offset, account, damage)

@@ -28,7 +28,7 @@ __all__ = ["BrowserSession", "CreatedSession", "Sessions"]
 
 MAX_IDLE_TIME: Final = 86_400.0  # seconds without a request: a user who returns every day stays logged in
 MAX_SESSION_TIME: Final = 7 * 86_400.0  # seconds in all: a stolen cookie is worth a week at most
-MAX_AGES: Final = 10_000  # sessions whose age is kept, in 3 MB; the age of any other is taken from the wall clock
+MAX_SESSION_AGES: Final = 10_000  # kept, in 3 MB; the age of any other session is taken from the wall clock
 SESSION_TOUCH: Final = 300.0  # seconds between two writes of a session's last use: not every request writes
 
 
@@ -64,7 +64,7 @@ class Sessions:
         self._records = Records(documents, SESSIONS)
         self._accounts = accounts
         self._clock = clock
-        self._ages = Ages(clock, MAX_AGES)
+        self._ages = Ages(clock, MAX_SESSION_AGES)
         self._entropy = entropy
         self._on_revoked = on_revoked
         self._most = most

@@ -17,10 +17,10 @@ CHUNK_SIZE = 1024  # raw bytes. Base64 and the envelope make 1.5 KB of it: far b
 MAX_CHUNK_SIZE = 2944  # 3928 bytes of base64, which leaves 168 of the 4096 to the envelope
 CHUNK_ATTEMPTS = 3  # as Cesanta's `mos` tool
 MAX_ATTEMPTS = 3  # transfers of one image: enough for a flaky link, and a broken device does not get the image for ever
-MAX_IN_FLIGHT = 16  # chunks; a device queues 25 frames
+MAX_CHUNKS_IN_FLIGHT = 16  # chunks; a device queues 25 frames
 DEVICE_TIMEOUT = 600  # seconds without progress after which the device forgets a transfer: as `mos`
 COMMIT_TIMEOUT = 300  # seconds after the reboot in which to commit: as `mos`
-MAX_TIMEOUT = 86_400  # seconds, for both: a day
+MAX_UPDATE_TIMEOUT = 86_400  # seconds, for both: a day
 COMMIT_AFTER = 30  # seconds of health before an automatic commit: a crash loop shows within one boot
 MAX_TEXT = 500  # characters kept of a text that a device says of itself: real names and messages have under 100
 
@@ -175,18 +175,18 @@ class Options:
 
     chunk_size: int = attrs.field(default=CHUNK_SIZE, validator=whole(1, MAX_CHUNK_SIZE))
     chunk_attempts: int = attrs.field(default=CHUNK_ATTEMPTS, validator=whole(1, 10))
-    chunks_in_flight: int = attrs.field(default=1, validator=whole(1, MAX_IN_FLIGHT))
+    chunks_in_flight: int = attrs.field(default=1, validator=whole(1, MAX_CHUNKS_IN_FLIGHT))
     """More than one only for devices that obey `offset`."""
     max_attempts: int = attrs.field(default=MAX_ATTEMPTS, validator=whole(1, 10))
-    timeout: int = attrs.field(default=DEVICE_TIMEOUT, validator=whole(1, MAX_TIMEOUT))
+    timeout: int = attrs.field(default=DEVICE_TIMEOUT, validator=whole(1, MAX_UPDATE_TIMEOUT))
     """Seconds without progress after which the device forgets the transfer."""
-    commit_timeout: int = attrs.field(default=COMMIT_TIMEOUT, validator=whole(0, MAX_TIMEOUT))
+    commit_timeout: int = attrs.field(default=COMMIT_TIMEOUT, validator=whole(0, MAX_UPDATE_TIMEOUT))
     """Seconds to commit in, after the reboot. With 0 the device commits by itself."""
     force: bool = False
     """Send the image even if the platform differs or the build is installed already."""
     auto_commit: bool = False
     """Commit after a health check: the device is connected for `commit_after` without a break, and answers."""
-    commit_after: int = attrs.field(default=COMMIT_AFTER, validator=whole(1, MAX_TIMEOUT))
+    commit_after: int = attrs.field(default=COMMIT_AFTER, validator=whole(1, MAX_UPDATE_TIMEOUT))
     """Seconds of health before an automatic commit. It must be below `commit_timeout`, or the device rolls back
     first.
     """

@@ -17,8 +17,8 @@ from mdashcore.selection import Selection
 
 MAX_RATE = 6000  # devices a minute: 100 a second is the number that one node begins without delaying others
 MAX_ACTIVE = 1000  # devices at the same time: each holds a block of the image in memory, together 64 MB
-MAX_TIMEOUT = 90 * DAY  # seconds: a fleet that is not done by then is not looked after
-MIN_TIMEOUT = 60.0  # seconds: one device takes as long
+MAX_ROLLOUT_TIMEOUT = 90 * DAY  # seconds: a fleet that is not done by then is not looked after
+MIN_ROLLOUT_TIMEOUT = 60.0  # seconds: one device takes as long
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -65,8 +65,8 @@ def parse_request(value: object) -> RolloutRequest:
         rate=None if value.get("rate", 0) is None else _integer(value, "rate", default.rate or 1, 1, MAX_RATE),
         max_active=_integer(value, "max_active", default.max_active, 1, MAX_ACTIVE),
         window=_window(value.get("window")),
-        offline_wait=_number(value, "offline_wait", default.offline_wait, 0, MAX_TIMEOUT),
-        timeout=_number(value, "timeout", default.timeout, MIN_TIMEOUT, MAX_TIMEOUT),
+        offline_wait=_number(value, "offline_wait", default.offline_wait, 0, MAX_ROLLOUT_TIMEOUT),
+        timeout=_number(value, "timeout", default.timeout, MIN_ROLLOUT_TIMEOUT, MAX_ROLLOUT_TIMEOUT),
         approval=_flag(value, "approval", default.approval),
         options=_options(value),
     )

@@ -44,9 +44,9 @@ PING_INTERVAL: Final = 30.0  # seconds: below the idle time-outs of usual NAT ga
 
 PING_TIMEOUT: Final = 20.0  # seconds for the pong: a slow mobile link, as in dialling
 
-MAX_LOGGED: Final = 8  # frames of one connection that cannot be read: more of them have no news
+MAX_LOGGED_FRAMES: Final = 8  # frames of one connection that cannot be read: more of them have no news
 
-MAX_WAIT: Final = 600.0  # seconds until the next try at most, even if a server asks for more
+MAX_RETRY_AFTER: Final = 600.0  # seconds until the next try at most, even if a server asks for more
 
 DISCONNECT_TIMEOUT: Final = 2.0  # seconds for the closing handshake
 
@@ -210,7 +210,7 @@ class Agent:
             lasted = trio.current_time() - self._since
             failures = 1 if self._ended_here or lasted >= self._backoff.stable else failures + 1
             asked = max((exc.retry_after for exc in why if isinstance(exc, Refused)), default=0.0)
-            await trio.sleep(max(self._backoff.delay(failures), min(asked, MAX_WAIT)))
+            await trio.sleep(max(self._backoff.delay(failures), min(asked, MAX_RETRY_AFTER)))
 
     async def _session(self) -> str:
         """Serve one connection, from the dial to its end. Returns the server's reason for the end, or an empty text."""
@@ -291,7 +291,7 @@ async def _keep_alive(ws: trio_websocket.WebSocketConnection, link: Link) -> Non
 
 
 def _log_rejected(event: FrameRejected) -> None:
-    if event.number <= MAX_LOGGED:
+    if event.number <= MAX_LOGGED_FRAMES:
         _log.warning("a frame of the server is not taken: %s", event.reason)
 
 

@@ -20,7 +20,7 @@ __all__ = ["Config", "ConfigService", "default_config"]
 MAX_SAVED: Final = 16_384  # bytes; a device parses the file in RAM, and the smallest has 40 KB free
 INT_MIN: Final = -(2**31)  # a Mongoose OS integer is a C int
 INT_MAX: Final = 2**31 - 1
-REBOOT_DELAY: Final = 0.5  # seconds, so that the answer leaves first; as Mongoose OS
+CONFIG_REBOOT_DELAY: Final = 0.5  # seconds, so that the answer leaves first; as Mongoose OS
 
 
 def default_config(device_id: str) -> dict[str, Any]:
@@ -167,5 +167,5 @@ class ConfigService:
         except OSError as exc:
             raise RpcError(FAILED_CODE, f"error saving config: {exc.strerror}") from exc
         if reboot:
-            self._reset_after(REBOOT_DELAY, "new configuration")
+            self._reset_after(CONFIG_REBOOT_DELAY, "new configuration")
         return {"saved": True}

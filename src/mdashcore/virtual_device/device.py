@@ -29,7 +29,7 @@ from mdashcore.virtual_device.system import System
 __all__ = ["VirtualDevice"]
 
 STATS_INTERVAL: Final = 10.0  # seconds; as the device library of mDash reports
-LOG_INTERVAL: Final = 10.0  # seconds between heartbeat lines
+HEARTBEAT_INTERVAL: Final = 10.0  # seconds between heartbeat lines
 FACTORY_BUILD: Final = FirmwareBuild()
 
 
@@ -55,7 +55,7 @@ class VirtualDevice:
         config: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.time,
         stats_interval: float = STATS_INTERVAL,
-        log_interval: float = LOG_INTERVAL,
+        log_interval: float = HEARTBEAT_INTERVAL,
         fs_size: int = FS_SIZE,
         slot_size: int = SLOT_SIZE,
     ) -> None:

@@ -22,8 +22,8 @@ FS_SIZE: Final = 256 * 1024
 """Bytes: the file system that Mongoose OS gives an ESP32 with 4 MiB of flash."""
 
 LIST_PAGE: Final = 256  # bytes, SPIFFS's logical page; one more for each file's header, which bounds their number
-MAX_NAME: Final = 31  # bytes: SPIFFS_OBJ_NAME_LEN is 32, with the terminating NUL
-MAX_READ: Final = 32_768  # bytes of one FS.Get, which a device has to have in RAM as a whole
+MAX_FS_NAME: Final = 31  # bytes: SPIFFS_OBJ_NAME_LEN is 32, with the terminating NUL
+MAX_FS_READ: Final = 32_768  # bytes of one FS.Get, which a device has to have in RAM as a whole
 
 
 class FileSystem:
@@ -79,7 +79,7 @@ class FileSystem:
         offset = min(offset, size)
         if length < 0 or offset + length > size:
             length = size - offset
-        if length > MAX_READ:
+        if length > MAX_FS_READ:
             raise RpcError(SERVER_ERROR, "out of memory")
         with path.open("rb") as file:
             file.seek(offset)
@@ -150,7 +150,7 @@ def _is_name(name: str) -> bool:
         size = len(name.encode())
     except UnicodeEncodeError:  # half of a surrogate pair: impossible in JSON
         return False
-    return 0 < size <= MAX_NAME and name not in (".", "..") and _NOT_IN_NAMES.isdisjoint(name)
+    return 0 < size <= MAX_FS_NAME and name not in (".", "..") and _NOT_IN_NAMES.isdisjoint(name)
 
 
 def _cannot_open(path: Path) -> RpcError:

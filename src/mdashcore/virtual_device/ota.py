@@ -41,11 +41,11 @@ SLOT_SIZE: Final = 4 * 2**20
 WRONG_PLATFORM: Final = "Wrong platform"
 SAME_VERSION: Final = "Version is the same as current"
 
-REBOOT_DELAY: Final = 0.5  # seconds from the answer to OTA.End, as devices wait
+UPDATE_REBOOT_DELAY: Final = 0.5  # seconds from the answer to OTA.End, as devices wait
 REVERT_DELAY: Final = 0.1  # seconds from the answer to OTA.Revert
 PROGRESS_INTERVAL: Final = 1.0  # seconds between reports of progress: as quick as people read
 DEFAULT_TIMEOUT: Final = 600  # seconds, if the caller and the configuration say 0
-MAX_TIMEOUT: Final = 2**31 - 1  # seconds; Mongoose OS reads a C int
+MAX_COMMIT_TIMEOUT: Final = 2**31 - 1  # seconds; Mongoose OS reads a C int
 
 
 class TransferState(IntEnum):
@@ -178,7 +178,7 @@ class FirmwareUpdater:
             if self._character.forgets_transfers:
                 raise RpcError(FAILED_CODE, "Wrong state for finalize")
             self._enter(TransferState.SUCCESS, "rebooting")  # the boot loader will find no image in the slot
-            self._board.reset_after(REBOOT_DELAY, "update")
+            self._board.reset_after(UPDATE_REBOOT_DELAY, "update")
             return
         try:
             build = self._checked(transfer.slot)
@@ -190,7 +190,7 @@ class FirmwareUpdater:
         self._boot.save(self._boot.state.install(build, transfer.commit_timeout))
         self._board.timers.stop("transfer")
         self._enter(TransferState.SUCCESS, "Update applied, finalizing")
-        self._board.reset_after(REBOOT_DELAY, f"update to {build.version} ({build.build_id})")
+        self._board.reset_after(UPDATE_REBOOT_DELAY, f"update to {build.version} ({build.build_id})")
 
     def _checked(self, slot: Path) -> FirmwareBuild:
         """Return the build in an image, if this device may run it. Of a bare image only the digest is known."""
@@ -252,6 +252,6 @@ class FirmwareUpdater:
 
 def _seconds(args: Args, name: str, default: int) -> int:
     seconds = args.integer(name, default)
-    if not 0 <= seconds <= MAX_TIMEOUT:
+    if not 0 <= seconds <= MAX_COMMIT_TIMEOUT:
         raise RpcError(BAD_REQUEST, f"{name} is out of range")
     return seconds

@@ -48,7 +48,7 @@ UNFINISHED_IMPORT: Final = "an import into this store was not finished: remove t
 _MARK: Final = ("imports", "unfinished")  # collection and key of a document that exists during an import
 
 EXPORT_PAGE: Final = 500  # log entries read in one step
-BLOB_PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
+EXPORT_PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
 _EXPORTED: Final = [name for name, collection in COLLECTIONS.items() if collection.exported]
 
 MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, any other line is far smaller
@@ -155,7 +155,7 @@ def _content(body: bytes) -> dict[str, object]:
 
 async def read_piece(backend: Backend, key: str, offset: int) -> bytes:
     try:
-        return await backend.blobs.read(key, offset, BLOB_PIECE)
+        return await backend.blobs.read(key, offset, EXPORT_PIECE)
     except NotFound:  # its update has ended in the meantime
         return b""
 

@@ -19,7 +19,7 @@ __all__ = ["Collection", "Record", "Records", "scoped", "split"]
 
 _log = logging.getLogger(__name__)
 
-MAX_LOGGED: Final = 1000  # damaged documents of a collection that are logged: with more, the store itself is broken
+MAX_LOGGED_DOCUMENTS: Final = 1000  # damaged ones of a collection: with more, the store itself is broken
 
 T = TypeVar("T")
 
@@ -222,6 +222,6 @@ class Records(Generic[T]):
 
     def _log_damage(self, key: str, damage: Damaged) -> None:
         """Log a damaged document, once: lists are read again and again."""
-        if key not in self._logged and len(self._logged) < MAX_LOGGED:
+        if key not in self._logged and len(self._logged) < MAX_LOGGED_DOCUMENTS:
             self._logged.add(key)
             _log.error("%s/%s cannot be read, and is passed over: %s", self._collection, key, damage)

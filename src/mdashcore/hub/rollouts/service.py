@@ -40,7 +40,7 @@ __all__ = ["ROLLOUT_PREFIX", "Rollouts"]
 ROLLOUT_PREFIX: Final = "rol"  # of a rollout's id
 
 ROSTER_PIECE: Final = 1000  # ids in one document: 128 KB at most
-MAX_AGES: Final = 1_000  # ages of rollouts that this process reads and does not drive: 200 KB
+MAX_ROLLOUT_AGES: Final = 1_000  # ages of rollouts that this process reads and does not drive: 200 KB
 MAX_ROLLOUT_ID: Final = 64  # characters: generated ids have 16, and a longer one must not reach a store as a key
 
 
@@ -78,7 +78,7 @@ class Rollouts:
         self.registry = registry
         self.presence = presence
         self.clock = clock
-        self._ages = Ages(clock, MAX_AGES)
+        self._ages = Ages(clock, MAX_ROLLOUT_AGES)
         self._device_list = device_list
         self._limits = limits
         self._entropy = entropy

@@ -17,7 +17,7 @@ from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["UpdateStore", "blob_key"]
 
-MAX_AGES: Final = 1_000  # ages of updates that no node drives: an ended one may still have a held transfer
+MAX_UPDATE_AGES: Final = 1_000  # ages of updates that no node drives: an ended one may still have a held transfer
 
 
 def blob_key(account: str, id: str) -> str:
@@ -49,7 +49,7 @@ class UpdateStore:
         self.feed = feed
         self.shadows = shadows
         self.clock = clock
-        self._ages = Ages(clock, MAX_AGES)
+        self._ages = Ages(clock, MAX_UPDATE_AGES)
         self.on_change: list[Callable[[DeviceKey, Update], None]] = []
         """See `Updates.on_change`."""
 

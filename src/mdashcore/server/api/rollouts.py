@@ -9,7 +9,7 @@ from quart import Response, request
 
 from mdashcore._errors import InvalidInput, NotFound
 from mdashcore.documents import (
-    MAX_MEMBERS,
+    MAX_MEMBERS_PAGE,
     DamagedRollout,
     MemberDocument,
     MembersPage,
@@ -57,7 +57,7 @@ async def get_rollout(id: str) -> Response:
 @routes.get("/<id>/members", query=MembersQuery, answers={200: MembersPage})
 async def list_members(id: str) -> Response:
     """List a rollout's devices in order, in pages."""
-    start, limit = _number("start", 0, 0, 2**31), _number("limit", 100, 1, MAX_MEMBERS)
+    start, limit = _number("start", 0, 0, 2**31), _number("limit", 100, 1, MAX_MEMBERS_PAGE)
     outcome = request.args.get("outcome")
     if outcome is not None and outcome not in set(Outcome):
         raise InvalidInput(f"outcome is one of {', '.join(Outcome)}")

@@ -24,7 +24,7 @@ RESERVED_DESCRIPTORS: Final = 64  # for the clients that are connected: 40 threa
 
 RETRY_ACCEPT: Final = 0.1  # seconds; at full load ten connections a second are refused
 
-LOG_INTERVAL: Final = 60.0  # seconds between two lines of the log
+REFUSAL_LOG_INTERVAL: Final = 60.0  # seconds between two lines of the log
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
@@ -84,7 +84,7 @@ class Acceptor:
 
     def _log_shortage(self, words: str) -> None:
         now = trio.current_time()
-        if now >= self._logged_at + LOG_INTERVAL:
+        if now >= self._logged_at + REFUSAL_LOG_INTERVAL:
             self._logged_at = now
             _log.error("%s: those that wait for a request are closed", words)
 

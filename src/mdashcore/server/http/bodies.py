@@ -38,7 +38,7 @@ __all__ = ["Bodies", "BodyGuard", "HeldBody", "body_chunks"]
 
 _log = logging.getLogger(__name__)
 
-LOG_INTERVAL: Final = 60.0  # seconds between two lines about missing room: one flood is reported once
+ROOM_LOG_INTERVAL: Final = 60.0  # seconds between two lines about missing room: one flood is reported once
 
 RETRY_AFTER: Final = 5.0  # seconds after which a client may try again: by then most bodies have been answered
 
@@ -148,7 +148,7 @@ class Bodies:
                 del self._of[body.owner]
 
     def _log_full(self) -> None:
-        if trio.current_time() - self._logged >= LOG_INTERVAL:
+        if trio.current_time() - self._logged >= ROOM_LOG_INTERVAL:
             self._logged = trio.current_time()
             _log.warning("request bodies fill the %d bytes that they may have: some are refused", self.limit)
 

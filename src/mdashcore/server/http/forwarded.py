@@ -26,7 +26,7 @@ __all__ = ["ForwardedClient", "ProxiedApp", "Proxies", "hsts_header", "peer_of"]
 _log = logging.getLogger(__name__)
 
 MAX_HOPS: Final = 16  # trusted proxies one behind the other: a longer chain is a loop
-MAX_READ: Final = 4096  # characters of a header, from its right end: room for that many hops in their longest form
+MAX_HEADER_READ: Final = 4096  # characters, from the right end: room for that many hops in their longest form
 
 FORWARDED_HEADER: Final = "forwarded"  # RFC 7239; any other header is a list of addresses
 FORWARDED_PROTO: Final = "x-forwarded-proto"
@@ -95,7 +95,7 @@ class Proxies:
             return near
         if address is None or not self._trusts(address):
             return near
-        value = (get(self._header) or "")[-MAX_READ:]
+        value = (get(self._header) or "")[-MAX_HEADER_READ:]
         if self._header == FORWARDED_HEADER:
             found, proto = self._by_elements(value)
         else:
@@ -177,7 +177,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _proto(value: str | None, hops: int) -> str | None:
     """Return the client's scheme. Proxies either overwrite the header, or each appends its client's scheme."""
-    schemes = [each.strip(" \t").lower() for each in (value or "")[-MAX_READ:].split(",")]
+    schemes = [each.strip(" \t").lower() for each in (value or "")[-MAX_HEADER_READ:].split(",")]
     if len(schemes) == 1:
         return schemes[0]
     return schemes[-hops] if hops <= len(schemes) else None

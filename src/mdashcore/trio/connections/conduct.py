@@ -16,7 +16,7 @@ from mdashcore._errors import Busy
 
 __all__ = ["Conduct", "RejectionEffect"]
 
-MAX_DEVICES: Final = 4096  # remembered, at 1 KB each; beyond that, the device with the oldest offence is forgotten
+MAX_CONDUCT_RECORDS: Final = 4096  # devices, at 1 KB each; beyond, the one with the oldest offence is forgotten
 
 NOTIFY_INTERVAL: Final = 60.0  # seconds between two notifications of one kind: users see it, and no log is filled
 
@@ -91,7 +91,7 @@ class Conduct:
         record = self._records.get(token_hash)
         if record is None:
             record = self._records[token_hash] = _Record()
-            if len(self._records) > MAX_DEVICES:
+            if len(self._records) > MAX_CONDUCT_RECORDS:
                 self._records.popitem(last=False)
         else:
             self._records.move_to_end(token_hash)

@@ -33,7 +33,7 @@ MAX_CHANGES: Final = 16  # notified one by one in an interval: eight reconnects;
 
 SWEEPERS: Final = 32  # records released at the same time: a store that commits in groups is several times as fast
 
-MAX_DEVICES: Final = 16_384  # whose last changes are remembered, at 300 bytes each: a fleet that reconnects together
+MAX_PRESENCE_RECORDS: Final = 16_384  # devices, at 300 bytes each: a fleet that reconnects together
 
 
 @attrs.define(eq=False)
@@ -129,7 +129,7 @@ class PresenceFeed:
         if changes is None or (now - changes.since >= FLAP_INTERVAL and not changes.flaps):
             changes = self._devices[key] = _Changes(now)
             self._devices.move_to_end(key)
-            if len(self._devices) > MAX_DEVICES:
+            if len(self._devices) > MAX_PRESENCE_RECORDS:
                 oldest = next((other for other, each in self._devices.items() if not each.flaps), key)
                 del self._devices[oldest]
         return changes

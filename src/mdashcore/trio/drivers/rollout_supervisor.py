@@ -21,7 +21,7 @@ __all__ = ["RolloutSupervisor"]
 
 REFRESH_INTERVAL: Final = 60.0  # seconds between two reads of everything: for messages that the bus has lost, as it may
 
-MIN_PAUSE: Final = 0.05  # seconds between two steps of a rollout that is due immediately, so that other tasks run
+STEP_PAUSE: Final = 0.05  # seconds between two steps of a rollout that is due immediately, so that other tasks run
 
 _ABOUT_DEVICES: Final = (b'{"name":"online"', b'{"name":"deleted"', b'{"name":"ota.')
 _ABOUT_ROLLOUTS: Final = b'{"name":"rollout.'
@@ -63,7 +63,7 @@ class RolloutSupervisor:
         while True:
             self._wakeup = trio.Event()
             due = await self._round()
-            with trio.move_on_at(max(due, trio.current_time() + MIN_PAUSE)):
+            with trio.move_on_at(max(due, trio.current_time() + STEP_PAUSE)):
                 await self._wakeup.wait()
 
     async def follow_clock(self) -> None:

@@ -16,11 +16,11 @@ from mdashcore.hub.updates.performer import CallStep, UpdatePerformer
 from mdashcore.ota import Update
 from mdashcore.trio.background import Background
 
-__all__ = ["MAX_EVENTS", "UpdateDriver"]
+__all__ = ["MAX_DRIVER_EVENTS", "UpdateDriver"]
 
 T = TypeVar("T")
 
-MAX_EVENTS: Final = 64  # that wait for a driver: reports come once in seconds, and a driver applies them immediately
+MAX_DRIVER_EVENTS: Final = 64  # that wait: reports come once in seconds, and a driver applies them immediately
 
 NO_IMAGE: Final = -1
 """The code of the error with which a call ends if the store has lost the image, or a part of it."""
@@ -63,7 +63,7 @@ class UpdateDriver:
         self._is_connected = is_connected
         self._reported_build = reported_build
         self._on_change = on_change
-        self._events: deque[ota.UpdateEvent] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[ota.UpdateEvent] = deque(maxlen=MAX_DRIVER_EVENTS)
         self._calls: deque[_Call] = deque()
         self._wakeup = trio.Event()
         self._stale = False

@@ -22,7 +22,7 @@ from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update, UpdateState
 from mdashcore.trio.background import Background
-from mdashcore.trio.drivers.update_driver import MAX_EVENTS, UpdateDriver
+from mdashcore.trio.drivers.update_driver import MAX_DRIVER_EVENTS, UpdateDriver
 
 __all__ = ["UpdateSupervisor"]
 
@@ -75,7 +75,7 @@ class UpdateSupervisor:
         Arguments and errors are those of `Updates.create`.
         """
         with trio.CancelScope(shield=True):  # once stored it has to be driven, even if the request was canceled
-            pending = self._pending.setdefault(key, deque(maxlen=MAX_EVENTS))
+            pending = self._pending.setdefault(key, deque(maxlen=MAX_DRIVER_EVENTS))
             try:
                 performer = await self._hub.updates.create(key, id, image, options, blob=blob)
             except BaseException:
@@ -180,7 +180,7 @@ class UpdateSupervisor:
             if key in self._connected:
                 await self._resume(key)
             elif not (await self._hub.presence.get(key)).online and key not in self._pending:
-                self._pending[key] = deque(maxlen=MAX_EVENTS)
+                self._pending[key] = deque(maxlen=MAX_DRIVER_EVENTS)
                 await self._load(key, self._pending[key])
 
     async def follow_clock(self) -> None:
@@ -219,7 +219,7 @@ class UpdateSupervisor:
         arrival = self._arrival(key)
         if all(self._dispatch(key, event) for event in arrival):
             return None
-        pending = self._pending[key] = deque(arrival, maxlen=MAX_EVENTS)
+        pending = self._pending[key] = deque(arrival, maxlen=MAX_DRIVER_EVENTS)
         return pending
 
     async def _resume(self, key: DeviceKey) -> None:

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 MAX_RECORDS: Final = 16  # TLS records that are read together: 0.1 ms of work, as for the first one
 
-MAX_EVENTS: Final = 16  # sockets that are read from before other tasks run
+MAX_READY_SOCKETS: Final = 16  # sockets that are read from before other tasks run
 
 MAX_TURN: Final = 2 * WORK_SLICE  # seconds of one turn for functions, with a slice for each owner; tasks do the rest.
 # A message of each of those sockets takes 1 ms
@@ -87,7 +87,7 @@ class _Poller:
                 self._spent.clear()
                 self._clock = perf_counter()
                 self._end = self._clock + MAX_TURN
-                for fd, _ in self._epoll.poll(0, MAX_EVENTS):
+                for fd, _ in self._epoll.poll(0, MAX_READY_SOCKETS):
                     if (ready := self._ready.get(fd)) is not None:  # an earlier function may have closed it
                         ready()
                 at_end, self.at_end = self.at_end, None
