@@ -22,7 +22,7 @@ PACKAGE = ROOT / "src" / "mdashcore"
 
 OTHER_FOLDERS = {"cli", "client", "testing", "virtual_device"}  # clients and test tools, which bound no service
 
-NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "ARCHIVE_VERSION"}  # numbers of protocols and formats
+NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "ARCHIVE_VERSION", "FILTER_GRAMMAR"}  # numbers of protocols and formats
 
 SETTINGS = (
     "mdashcore._connection.ConnectionLimits",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -134,6 +134,8 @@ class Device:
     """Bytes of the largest frame with a delta that the device is sent. 0 means no limit. With `None` the limit of its
     platform applies, if there is one.
     """
+    tags: dict[str, Any] = attrs.field(factory=dict)
+    """Names with text or `True`, as `mdashcore.tags` checks them."""
 
     @property
     def key(self) -> DeviceKey:

@@ -1,46 +1,39 @@
-"""Selections of devices: a filter is a list of terms, all of which have to hold.
+"""Selections of devices: the terms of a filter applied to the facts about a device.
 
-A term is text of one of these forms::
+How a term compares, by the type of the value that is found:
 
-    online          offline         connected now, or not
-    FIELD=VALUE     FIELD!=VALUE    is, or is not, that value
-    FIELD~TEXT                      contains that text, upper or lower case
+* ``=`` compares text with the VALUE as it is written, and a number, a boolean or null with a bare VALUE that is one in
+  JSON: ``5`` is ``5.0``, ``true`` is not ``1``. A missing value is null. Objects and arrays equal no VALUE.
+* ``~`` holds for text that contains the VALUE, in upper or lower case.
+* ``<`` and its kin compare a number with a bare VALUE that is a number, and text with the VALUE in natural order, in
+  which digits count as numbers: ``1.9`` is before ``1.10``. They hold for no value of another type, nor for a missing
+  one.
+* An age is compared with the time since the moment that the field names. It holds for no device without one.
 
-A FIELD is ``id``, ``name``, ``online``, a value that the device reports of its firmware (``app``, ``arch``, ``fw_id``,
-``fw_version``), or any place in the shadow: ``shadow.reported.stats.ram_free``, ``shadow.desired.on``. A dot that
-belongs to a key is written ``\\.``.
-
-``id=a,b,c`` matches any of these ids. The VALUE for a place in the shadow is compared as JSON if it is a JSON scalar
-(``5`` is ``5.0``, ``true`` is not ``1``), and also as text, so that ``fw_version=1.10`` and
-``shadow.reported.on=true`` both match. A missing place is ``null``, so ``!=`` holds for it unless the VALUE is
-``null``.
+``!=`` and ``!`` hold exactly where the term without them does not.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from itertools import zip_longest
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 import attrs
 
-from mdashcore import _json, identity
+from mdashcore import filters, identity
 from mdashcore._errors import InvalidInput
-from mdashcore._trees import values_equal
+from mdashcore._trees import JsonValue, values_equal
+from mdashcore.filters import MAX_TERMS, Field, Term, Value
 
-__all__ = ["ANY_DEVICE", "Facts", "Selection", "Term", "parse", "parse_place", "parse_term"]
-
-MAX_TERMS: Final = 16  # of a filter: each is evaluated for each device
-
-MAX_TERM: Final = 512  # characters: a path of ten keys and a value; longer lists of ids go into `devices`
+__all__ = ["ANY_DEVICE", "Facts", "Selection", "parse"]
 
 MAX_IDS: Final = 20_000  # devices named one by one: as many as a rollout may have
 
-_TERM = re.compile(r"([^=!~]+)(=|!=|~)(.*)", re.DOTALL)
-
-_FIRMWARE: Final = ("app", "arch", "fw_id", "fw_version")
-
-_SYNTAX: Final = "a filter's term is online, offline, FIELD=VALUE, FIELD!=VALUE or FIELD~TEXT"
+_RUN = re.compile("[0-9]+|[^0-9]+")
 
 
 @attrs.frozen
@@ -52,44 +45,16 @@ class Facts:
     online: bool
     state: Callable[[], Mapping[str, Any]] = dict
     """Returns the shadow's sections (`desired`, `reported`, `delta`). Called only if a term reads the shadow."""
+    tags: Mapping[str, Any] = attrs.field(factory=dict)
+    since: float | None = None
+    """Unix seconds since when it has been online, or offline; `None` if it was never connected."""
+    last_seen: float | None = None
+    """Unix seconds when it was last heard of; unused while it is online."""
+    created_at: float | None = None
+    """Unix seconds."""
 
 
-@attrs.frozen
-class Term:
-    """One condition of a filter."""
-
-    text: str
-    """The term as the user wrote it."""
-    field: str
-    """``id``, ``name``, ``online`` or ``shadow``."""
-    operator: str
-    """``=``, ``!=`` or ``~``."""
-    value: str
-    path: tuple[str, ...] = ()
-    """The keys that lead to the value in the shadow; empty for other fields."""
-
-    def holds(self, device: Facts) -> bool:
-        """Return whether the condition holds for a device."""
-        if self.operator == "~":
-            found = self._value(device)
-            return isinstance(found, str) and self.value.casefold() in found.casefold()
-        return self._equal(device) is (self.operator == "=")
-
-    def _value(self, device: Facts) -> object:
-        if self.field != "shadow":
-            return getattr(device, self.field)
-        found: Any = device.state()
-        for key in self.path:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found
-
-    def _equal(self, device: Facts) -> bool:
-        found = self._value(device)
-        if self.field == "id":
-            return found in self.value.split(",")
-        if found == self.value:
-            return True
-        return self.field != "name" and any(values_equal(value, found) for value in _scalar(self.value))  # type: ignore[arg-type]
+_Test: TypeAlias = Callable[[Facts, float], bool]
 
 
 @attrs.frozen
@@ -99,91 +64,40 @@ class Selection:
     devices: frozenset[str] | None = None
     """The ids of the named devices; `None` for devices with any id."""
     terms: tuple[Term, ...] = ()
+    _tests: tuple[_Test, ...] = attrs.field(init=False, eq=False, repr=False)
 
-    def matches(self, device: Facts) -> bool:
-        """Return whether the device belongs to the selection."""
+    @_tests.default
+    def _compiled(self) -> tuple[_Test, ...]:
+        return tuple(map(_compile, self.terms))
+
+    def matches(self, device: Facts, now: float) -> bool:
+        """Return whether the device belongs to the selection.
+
+        Args:
+            now: Unix seconds, for ages. A moment after `now`, which a clock that was set back leaves, has the age 0.
+        """
         if self.devices is not None and device.id not in self.devices:
             return False
-        return all(term.holds(device) for term in self.terms)
+        return all(test(device, now) for test in self._tests)
 
     @property
     def reads_shadows(self) -> bool:
         """Whether a term reads the shadow."""
-        return any(term.field == "shadow" for term in self.terms)
-
-
-ANY_DEVICE: Final = Selection()
-"""The selection of every device."""
+        return any(term.field.name == "shadow" for term in self.terms)
 
 
 def parse(terms: object = (), devices: object = None) -> Selection:
     """Return the selection of terms and ids that a user gave. Raises `InvalidInput` for malformed ones.
 
     Args:
-        terms: a list of texts, as `parse_term` reads them.
+        terms: a list of texts, as `filters.parse_term` reads them.
         devices: a list of 1 to 20 000 ids; `None` for devices with any id.
     """
     if not isinstance(terms, Sequence) or isinstance(terms, str | bytes):
         raise InvalidInput("a filter is a list of terms")
     if len(terms) > MAX_TERMS:
         raise InvalidInput(f"a filter has at most {MAX_TERMS} terms")
-    return Selection(None if devices is None else _ids(devices), tuple(map(parse_term, terms)))
-
-
-def parse_term(text: object) -> Term:
-    """Return the condition that a text says. Raises `InvalidInput`, whose text explains the syntax.
-
-    >>> parse_term("shadow.reported.on!=true").path
-    ('reported', 'on')
-    """
-    if not isinstance(text, str) or not text.strip():
-        raise InvalidInput(f"{_SYNTAX}; this one is empty or no text")
-    if len(text) > MAX_TERM:
-        raise InvalidInput(f"a filter's term has at most {MAX_TERM} characters")
-    text = text.strip()
-    if text in ("online", "offline"):
-        return Term(text, "online", "=", "true" if text == "online" else "false")
-    match = _TERM.fullmatch(text)
-    if match is None:
-        raise InvalidInput(f"{_SYNTAX}; not {text!r}")
-    field, operator, value = match[1].strip(), match[2], match[3].strip()
-    if field == "online":
-        if operator == "~" or value not in ("true", "false"):
-            raise InvalidInput("online is true or false")
-        return Term(text, field, operator, value)
-    if field in ("id", "name"):
-        return Term(text, field, operator, value)
-    if field in _FIRMWARE:
-        return Term(text, "shadow", operator, value, ("reported", "ota", field))
-    head, *path = _split(field)
-    if head != "shadow" or not path or "" in path:
-        known = ", ".join(("id", "name", "online", *_FIRMWARE))
-        raise InvalidInput(f"unknown field {field!r}; known are {known} and shadow.PATH")
-    return Term(text, "shadow", operator, value, _checked_path(path))
-
-
-def parse_place(text: str) -> tuple[str, ...]:
-    r"""Return the keys that lead to a place in the shadow, the section first. Raises `InvalidInput`.
-
-    >>> parse_place(r"reported.sensors.1\.2")
-    ('reported', 'sensors', '1.2')
-    """
-    if len(text) > MAX_TERM:
-        raise InvalidInput(f"a place has at most {MAX_TERM} characters")
-    path = _split(text)
-    if len(path) < 2 or "" in path:
-        raise InvalidInput(f"a place is written as in reported.sensors.t, not {text!r}")
-    return _checked_path(path)
-
-
-def _checked_path(path: Sequence[str]) -> tuple[str, ...]:
-    if path[0] not in ("desired", "reported", "delta"):
-        raise InvalidInput(f"a shadow has desired, reported and delta, not {path[0]!r}")
-    return tuple(path)
-
-
-def _split(field: str) -> list[str]:
-    return [re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"(?:^|\.)((?:\\.|[^.\\])*)", field)]
+    return Selection(None if devices is None else _ids(devices), tuple(map(filters.parse_term, terms)))
 
 
 def _ids(devices: object) -> frozenset[str]:
@@ -194,10 +108,122 @@ def _ids(devices: object) -> frozenset[str]:
     return frozenset(map(identity.check_device_id, devices))
 
 
-def _scalar(text: str) -> list[object]:
-    """Return the value of a text that is a JSON scalar, in a list; an empty list for other text."""
-    try:
-        value = _json.decode(text)
-    except InvalidInput:
-        return []
-    return [] if isinstance(value, dict | list) else [value]
+# Terms as functions
+
+
+def _compile(term: Term) -> _Test:
+    """Return the function that tells whether a term holds. What can be computed once is computed here."""
+    test = _ages(term) if term.field.name in _MOMENTS and term.operator in _ORDERS else _values(term)
+    return (lambda facts, now: not test(facts, now)) if term.negated else test
+
+
+def _ages(term: Term) -> _Test:
+    moment, compare, age = _MOMENTS[term.field.name], _ORDERS[term.operator], term.values[0].seconds
+
+    def test(facts: Facts, now: float) -> bool:
+        then = moment(facts, now)
+        return then is not None and compare(max(0.0, now - then), age)
+
+    return test
+
+
+def _values(term: Term) -> _Test:
+    found_in = _reader(term.field)
+    if term.operator == "*":
+        return lambda facts, now: any(each is not None for each in found_in(facts, now))
+    fits = [_FITS.get(term.operator, _fits_order)(value, term.operator) for value in term.values]
+    return lambda facts, now: any(fit(each) for each in found_in(facts, now) for fit in fits)
+
+
+_MOMENTS: Final[Mapping[str, Callable[[Facts, float], float | None]]] = MappingProxyType(
+    {
+        "online": lambda facts, now: facts.since if facts.online else None,
+        "offline": lambda facts, now: None if facts.online else facts.since,
+        "last_seen": lambda facts, now: now if facts.online else facts.last_seen,
+        "created_at": lambda facts, now: facts.created_at,
+    }
+)
+
+_ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
+    {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+)
+
+
+def _reader(field: Field) -> Callable[[Facts, float], Sequence[object]]:
+    """Return the function that gives the values of a field: several for the names of tags, else one."""
+    if field.name == "shadow":
+        return lambda facts, now: (_dig(facts.state(), field.path),)
+    if field.name == "tag.":
+        return lambda facts, now: (facts.tags.get(field.path[0]),)
+    if field.name == "tag":
+        return lambda facts, now: tuple(facts.tags)
+    if field.name == "text":
+        return lambda facts, now: (facts.id, facts.name)
+    if field.name in ("last_seen", "created_at"):
+        moment = _MOMENTS[field.name]
+        return lambda facts, now: (moment(facts, now),)
+    get = operator.attrgetter(field.name)
+    return lambda facts, now: (get(facts),)
+
+
+def _dig(state: Mapping[str, Any], path: tuple[str, ...]) -> object:
+    found: Any = state
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _fits_equal(value: Value, _: str) -> Callable[[Any], bool]:
+    text, scalars = value.text, value.scalars
+
+    def fits(found: JsonValue) -> bool:
+        return found == text or any(values_equal(scalar, found) for scalar in scalars)  # type: ignore[arg-type]
+
+    return fits
+
+
+def _fits_part(value: Value, _: str) -> Callable[[Any], bool]:
+    wanted = value.text.casefold()
+    return lambda found: isinstance(found, str) and wanted in found.casefold()
+
+
+def _fits_order(value: Value, sign: str) -> Callable[[Any], bool]:
+    compare, text = _ORDERS[sign], value.text
+    numbers = [scalar for scalar in value.scalars if type(scalar) in (int, float)]
+
+    def fits(found: object) -> bool:
+        if isinstance(found, str):
+            return compare(_natural_order(found, text), 0)
+        return type(found) in (int, float) and any(compare(found, number) for number in numbers)
+
+    return fits
+
+
+_FITS: Final = MappingProxyType({"=": _fits_equal, "~": _fits_part})
+
+
+def _natural_order(a: str, b: str) -> int:
+    """Compare two texts. Digits count as numbers and are before other characters. Returns -1, 0 or 1.
+
+    >>> _natural_order("1.9", "1.10"), _natural_order("1.10", "1.10-rc1"), _natural_order("07", "7")
+    (-1, -1, 0)
+    """
+    for first, second in zip_longest(_RUN.finditer(a), _RUN.finditer(b)):
+        if first is None or second is None:
+            return -1 if first is None else 1
+        one, other = _run_key(first[0]), _run_key(second[0])
+        if one != other:
+            return -1 if one < other else 1
+    return 0
+
+
+def _run_key(run: str) -> tuple[bool, int, str]:
+    """Return the key of a run in the order. A number has its length before its digits: it may be very long."""
+    if run[0] not in "0123456789":
+        return True, 0, run
+    digits = run.lstrip("0")
+    return False, len(digits), digits
+
+
+ANY_DEVICE: Final = Selection()
+"""The selection of every device."""

@@ -166,7 +166,7 @@ def test_every_option_reaches_the_server(demo, mdash, image, device):
     done = mdash("rollout", "create", image, *words, *flags, env=demo.by_key)
     assert done.code == 0, done.err
     made = json.loads(done.out)
-    assert (made["name"], made["filter"], made["state"]) == ("to the lamp", ["name~lamp of the"], "AWAITING_APPROVAL")
+    assert (made["name"], made["filter"], made["state"]) == ("to the lamp", ['name~"lamp of the"'], "AWAITING_APPROVAL")
     assert made["plan"] == {
         "phases": [10, 100],
         "success_percent": 90,

@@ -474,7 +474,7 @@ def test_a_request_with_nothing_but_a_filter():
     request = parse_request({"filter": ["arch=esp32"]})
     assert request.plan.options.auto_commit
     assert request.plan == Plan(options=ota.Options(auto_commit=True))
-    assert [term.text for term in request.selection.terms] == ["arch=esp32"]
+    assert [str(term) for term in request.selection.terms] == ["arch=esp32"]
 
 
 def test_a_full_request_and_back():

@@ -5,82 +5,31 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.filter_cases import CASES, DEVICES, NOW
 
 from mdashcore._errors import InvalidInput
-from mdashcore.selection import MAX_TERM, MAX_TERMS, Facts, parse, parse_term
-
-STATE = {
-    "reported": {"on": True, "n": 5, "text": "5", "a.b": {"c": 1.5}, "ota": {"fw_version": "1.10", "arch": "esp32"}},
-    "desired": {"on": False},
-    "delta": None,
-}
-LAMP = Facts("lamp", "Lamp in the Hall", online=True, state=lambda: STATE)
+from mdashcore.filters import MAX_TERMS, parse_line
+from mdashcore.selection import Facts, Selection, parse
+from mdashcore.shadow import Shadow
 
 
-@pytest.mark.parametrize(
-    ("term", "holds"),
-    [
-        ("online", True),
-        ("offline", False),
-        ("online=true", True),
-        ("online!=true", False),
-        ("id=lamp", True),
-        ("id=fan,lamp", True),
-        ("id!=fan,lamp", False),
-        ("id~AM", True),
-        ("name=Lamp in the Hall", True),
-        ("name=lamp in the hall", False),
-        ('name="Lamp in the Hall"', False),  # a name is text, and may be any: quotes belong to it
-        ("name~hall", True),
-        ("name~cellar", False),
-        ("arch=esp32", True),
-        ("fw_version=1.10", True),
-        ("fw_version=1.1", False),
-        ("fw_version!=1.1", True),
-        ('fw_version="1.10"', True),
-        ("app=lamp", False),
-        ("app!=lamp", True),
-        ("shadow.reported.on=true", True),
-        ("shadow.reported.on=1", False),
-        ("shadow.desired.on=false", True),
-        ("shadow.reported.n=5", True),
-        ("shadow.reported.n=5.0", True),
-        ("shadow.reported.n~5", False),
-        ("shadow.reported.text=5", True),
-        (r"shadow.reported.a\.b.c=1.5", True),
-        ("shadow.reported.nothing=null", True),
-        ("shadow.reported.nothing!=null", False),
-        ("shadow.reported.nothing!=3", True),
-        ("shadow.reported.on.deeper=null", True),
-        ("shadow.reported.text=a=b", False),
-        ("shadow.delta.on=null", True),
-        (" online ", True),
-    ],
-)
-def test_a_term(term, holds):
-    """Each form and each field."""
-    assert parse_term(term).holds(LAMP) is holds
+def facts_of(device):
+    """The facts of a device in the table."""
+    shadow = Shadow(desired=device["desired"], reported=device["reported"])
+    state = {"desired": shadow.desired, "reported": shadow.reported, "delta": shadow.delta}
+    plain = {name: value for name, value in device.items() if name not in ("desired", "reported")}
+    return Facts(**plain, state=lambda: state)
 
 
-@pytest.mark.parametrize(
-    ("term", "words"),
-    [
-        ("", "empty"),
-        (5, "empty or no text"),
-        ("arch", "FIELD=VALUE"),
-        ("colour=red", "unknown field 'colour'"),
-        ("shadow=1", "unknown field 'shadow'"),
-        ("shadow..a=1", "unknown field"),
-        ("shadow.other.a=1", "desired, reported and delta"),
-        ("online=maybe", "true or false"),
-        ("online~t", "true or false"),
-        ("id=" + "x" * MAX_TERM, f"at most {MAX_TERM}"),
-    ],
-)
-def test_what_is_no_term(term, words):
-    """It is refused, and the error says how it is written."""
-    with pytest.raises(InvalidInput, match=words):
-        parse_term(term)
+FACTS = [facts_of(device) for device in DEVICES]
+LAMP = FACTS[0]
+
+
+@pytest.mark.parametrize(("line", "ids"), CASES.items())
+def test_what_a_filter_means(line, ids):
+    """Each form, each field, and values of each type."""
+    selection = Selection(terms=parse_line(line))
+    assert [each.id for each in FACTS if selection.matches(each, NOW)] == ids.split()
 
 
 @pytest.mark.parametrize(
@@ -103,38 +52,60 @@ def test_what_is_no_selection(terms, devices):
 
 def test_all_has_to_hold():
     """Of several terms, and of the named devices."""
-    assert parse([]).matches(LAMP)
-    assert parse(["online", "arch=esp32"]).matches(LAMP)
-    assert not parse(["online", "arch=esp8266"]).matches(LAMP)
-    assert parse(["online"], ["fan", "lamp"]).matches(LAMP)
-    assert not parse(["online"], ["fan"]).matches(LAMP)
+    assert parse([]).matches(LAMP, NOW)
+    assert parse(["online", "arch=esp32"]).matches(LAMP, NOW)
+    assert not parse(["online", "arch=esp8266"]).matches(LAMP, NOW)
+    assert parse(["online"], ["fan", "lamp"]).matches(LAMP, NOW)
+    assert not parse(["online"], ["fan"]).matches(LAMP, NOW)
 
 
 def test_shadows_are_read_only_where_a_term_asks_for_them():
-    """A filter on name and presence leaves them alone."""
+    """A filter on name, tags and presence leaves them alone."""
 
     def state():
         raise AssertionError
 
-    assert parse(["online", "name~lamp", "id=lamp"]).matches(Facts("lamp", "Lamp", online=True, state=state))
-    assert not parse(["online"]).reads_shadows
+    lamp = Facts("lamp", "Lamp", online=True, state=state, tags={"site": "x"})
+    assert parse(["online", "name~lamp", "id=lamp", "tag.site=x", "last_seen<1m"]).matches(lamp, NOW)
+    assert not parse(["online", "tag=x"]).reads_shadows
     assert parse(["arch=esp32"]).reads_shadows
 
 
-@given(st.text(max_size=40))
-def test_any_text_is_a_term_or_refused(text):
-    """Nothing else comes of it; and what is one either holds or does not, as its negation says."""
-    try:
-        term = parse_term(text)
-    except InvalidInput:
-        return
-    assert term.holds(LAMP) in (True, False)
+@given(age=st.floats(0, 2e8), now=st.floats(-1e9, 1e10), seconds=st.integers(0, 10**6))
+def test_an_age_has_two_sides(age, now, seconds):
+    """What has a moment is older, or not older, than any age, and not both."""
+    device = Facts("a", "", online=False, last_seen=now - age)
+    held = [parse([f"last_seen{sign}{seconds}s"]).matches(device, now) for sign in ("<", ">=", "<=", ">")]
+    assert held[0] is not held[1]
+    assert held[2] is not held[3]
 
 
 @given(
-    field=st.sampled_from(["id", "name", "arch", "shadow.reported.n", "shadow.reported.x"]),
+    field=st.sampled_from(["id", "name", "arch", "tag", "tag.site", "shadow.reported.n", "shadow.reported.x"]),
+    sign=st.sampled_from(["=", "~", "<", ">="]),
     value=st.text(max_size=20),
 )
-def test_not_equal_is_the_opposite_of_equal(field, value):
-    """For every field and value."""
-    assert parse_term(f"{field}={value}").holds(LAMP) is not parse_term(f"{field}!={value}").holds(LAMP)
+def test_not_is_the_opposite(field, sign, value):
+    """For every field, operator and value that go together."""
+    quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    try:
+        term = parse([f"{field}{sign}{quoted}"])
+    except InvalidInput:
+        return
+    negated = parse([f"!{field}{sign}{quoted}"])
+    for device in FACTS:
+        assert term.matches(device, NOW) is not negated.matches(device, NOW)
+
+
+@given(st.lists(st.text("019ab.-", max_size=12), min_size=3, max_size=3))
+def test_texts_are_in_one_order(texts):
+    """The order of texts is total and transitive."""
+
+    def holds(a, sign, b):
+        return parse([f'tag.t{sign}"{b}"']).matches(Facts("d", "", online=True, tags={"t": a}), NOW)
+
+    a, b, c = texts
+    assert holds(a, "<=", b) or holds(b, "<=", a)
+    assert holds(a, "<", b) is not holds(a, ">=", b)
+    if holds(a, "<=", b) and holds(b, "<=", c):
+        assert holds(a, "<=", c)

@@ -429,6 +429,11 @@ def test_the_limits_are_the_code_s(run):
     run("python3 docs/limits.py --check", cwd=SOURCE.parents[1])
 
 
+def test_the_fields_of_filters_are_the_grammar_s(run):
+    """The table of the page is what `docs/filter_fields.py` writes."""
+    run("python3 docs/filter_fields.py --check", cwd=SOURCE.parents[1])
+
+
 def test_the_tests_that_the_security_page_names_exist():
     """Each row of its tables names a file of tests, from the folder that the table names."""
     page = (SOURCE.parents[1] / "docs/discussion/security.md").read_text()

@@ -29,12 +29,13 @@ def test_a_path_that_only_looks_like_it(path: str) -> None:
 
 
 async def test_tags_beside_the_state(alice: Any) -> None:
-    """No error, in either form of an update; what is not kept is not shown."""
+    """They are the device's tags where the device is changed, and no error in an update of the shadow alone."""
     await alice.register("d1")
     update = {"state": {"desired": {"on": True}}, "tags": {"room": "cellar"}}
     assert (await alice.http.post("/devices/d1/shadow", json=update)).status_code == 200
     answer = await alice.http.post("/devices/d1", json={"shadow": update})
     assert answer.status_code == 200
     assert answer.json()["shadow"]["version"] == 2
-    assert "tags" not in answer.json()["shadow"]
-    assert (await alice.http.post("/devices/d1", json={"shadow": {"tags": {}}})).status_code == 400
+    assert answer.json()["shadow"]["tags"] == answer.json()["tags"] == {"room": "cellar"}
+    removed = await alice.http.post("/devices/d1", json={"shadow": {"tags": None}})
+    assert (removed.status_code, removed.json()["tags"], removed.json()["shadow"]["version"]) == (200, {}, 2)

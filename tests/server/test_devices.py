@@ -54,7 +54,7 @@ async def test_a_device_gets_an_id_and_a_token(alice):
     assert device["token"].startswith("mdd_")
     assert len(device["token"]) >= 47  # 256 bits
     assert (device["online"], device["last_seen"], device["shared_with"]) == (False, None, [])
-    assert device["shadow"] == {"state": {}, "metadata": {}, "version": 0, "timestamp": 0}
+    assert device["shadow"] == {"state": {}, "metadata": {}, "version": 0, "timestamp": 0, "tags": {}}
     assert abs(parsed(device["created_at"]) - time.time()) < 60
     assert (await alice.http.post("/devices", content=b"{}")).json()["id"] != device["id"]
 
@@ -214,7 +214,17 @@ async def test_the_list_is_a_bare_array_by_id(alice):
     assert [device["id"] for device in listed] == ["a", "b", "c"]
     assert listed == [(await alice.http.get(f"/devices/{id}")).json() for id in ("a", "b", "c")]
     assert listed[1]["shadow"]["state"]["delta"] == {"on": True}
-    assert set(listed[0]) == {"id", "name", "online", "last_seen", "created_at", "shared_with", "delta_limit", "shadow"}
+    assert set(listed[0]) == {
+        "id",
+        "name",
+        "online",
+        "last_seen",
+        "created_at",
+        "tags",
+        "shared_with",
+        "delta_limit",
+        "shadow",
+    }
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])

@@ -16,7 +16,7 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import DEFAULT_SERVER, Credentials, Remote, parse_server
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.selection import parse_term
+from mdashcore.filters import parse_term
 
 if TYPE_CHECKING:
     from mdashcore.server.config import User
@@ -113,7 +113,7 @@ KEY_ID: Final = Checked("ID", _key_id)
 USER_NAME: Final = Checked("NAME", identity.check_account_name)
 SECRET: Final = Checked("SECRET", _secret)
 SERVER: Final = Checked("URL", parse_server)
-TERM: Final = Checked("TERM", lambda text: parse_term(text).text)
+TERM: Final = Checked("TERM", lambda text: str(parse_term(text)))
 DURATION: Final = Checked("TIME", _duration)
 JSON: Final = Checked("JSON", _json_text)
 """Gives checked JSON as `bytes`, exactly as it was written. ``-`` reads it from stdin."""

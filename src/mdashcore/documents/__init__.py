@@ -47,6 +47,10 @@ from mdashcore.documents.devices import (
     ShadowDocument,
     ShadowState,
     ShadowUpdate,
+    TaggedShadow,
+    TaggedShadowUpdate,
+    TagPatch,
+    TagValue,
 )
 from mdashcore.documents.rollouts import (
     MAX_MEMBERS_PAGE,
@@ -126,6 +130,10 @@ __all__ = [
     "ShadowDocument",
     "ShadowState",
     "ShadowUpdate",
+    "TagPatch",
+    "TagValue",
+    "TaggedShadow",
+    "TaggedShadowUpdate",
     "UpdateDocument",
     "UpdateQuery",
     "UpdateWithHistory",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired, Required, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 
 from mdashcore.documents._members import DamagedParts, DeviceId, Label, member
 
@@ -19,7 +19,18 @@ __all__ = [
     "ShadowDocument",
     "ShadowState",
     "ShadowUpdate",
+    "TagPatch",
+    "TagValue",
+    "TaggedShadow",
+    "TaggedShadowUpdate",
 ]
+
+
+TagValue = Annotated[str, member("text of 1 to 64 characters", min_length=1, max_length=64)] | Literal[True]
+"""The value of a tag."""
+
+TagPatch = dict[str, TagValue | None] | None
+"""A merge patch (RFC 7396) of tags."""
 
 
 class ShadowState(TypedDict, total=False):
@@ -37,6 +48,12 @@ class ShadowDocument(TypedDict):
     metadata: Annotated[dict[str, Any], member("the time of the last change of each value")]
     version: Annotated[int, member("the number of accepted updates", ge=0)]
     timestamp: Annotated[int, member("Unix seconds of the last update", ge=0)]
+
+
+class TaggedShadow(ShadowDocument):
+    """A shadow in the document of its device."""
+
+    tags: Annotated[dict[str, TagValue], member("the device's `tags`, which have no version")]
 
 
 class AcceptedShadow(TypedDict):
@@ -59,6 +76,15 @@ class ShadowUpdate(TypedDict, total=False):
     clientToken: Annotated[str, member("optional text of at most 64 bytes, given back in the answer", max_length=64)]
 
 
+class TaggedShadowUpdate(TypedDict, total=False):
+    """An update of a shadow, in a change of its device. It has `state`, `tags` or both."""
+
+    state: Annotated[ShadowState | None, member("as in an update of the shadow")]
+    version: Annotated[int, member("optional: the current version, as a lock for `state`", ge=0)]
+    clientToken: Annotated[str, member("ignored", max_length=64)]
+    tags: Annotated[TagPatch, member("as `tags` of the device")]
+
+
 class DeviceDocument(TypedDict):
     """A device."""
 
@@ -67,7 +93,8 @@ class DeviceDocument(TypedDict):
     online: Annotated[bool, member("whether it is connected now")]
     last_seen: Annotated[str | None, member("when the server last received something from it; `null` if never")]
     created_at: Annotated[str | None, member("when it was registered")]
-    shadow: Annotated[ShadowDocument, member("its shadow")]
+    tags: Annotated[dict[str, TagValue], member("names with text or `true`, by which people group devices")]
+    shadow: Annotated[TaggedShadow, member("its shadow")]
     shared_with: Annotated[list[str], member("`[]`: devices are not shared between users")]
     delta_limit: Annotated[
         int | None,
@@ -96,13 +123,17 @@ class NewDevice(TypedDict, total=False):
 
     id: Annotated[DeviceId | None, member("optional; without it, the server generates one like `dev_q4zk2n7xw3ab`")]
     name: Annotated[Label | None, member("optional text of at most 256 characters")]
+    tags: Annotated[TagPatch, member("optional: its tags, at most 32")]
 
 
 class DeviceChange(TypedDict, total=False):
     """The members of a device that change."""
 
     name: Annotated[str, member("the new name", max_length=256)]
-    shadow: Annotated[ShadowUpdate, member('a shadow update: `{"state": …, "version"?, "clientToken"?}`')]
+    tags: Annotated[TagPatch, member("merged into its tags: `null` removes one; `null` for the whole removes all")]
+    shadow: Annotated[
+        TaggedShadowUpdate, member('a shadow update: `{"state": …, "version"?, "clientToken"?, "tags"?}`')
+    ]
     shared_with: Annotated[list[str] | None, member("`[]` only")]
     delta_limit: Annotated[
         int | None,

@@ -40,7 +40,17 @@ class ListedDevice:
     @property
     def facts(self) -> Facts:
         """The facts that a filter tests."""
-        return Facts(self.device.id, self.device.name, self.presence.online, self._state)
+        device, presence = self.device, self.presence
+        return Facts(
+            device.id,
+            device.name,
+            presence.online,
+            self._state,
+            device.tags,
+            presence.since,
+            presence.last_seen,
+            None if "device" in self.damaged else device.created_at,
+        )
 
     def _state(self) -> dict[str, Any]:
         return {"desired": self.shadow.desired, "reported": self.shadow.reported, "delta": self.shadow.delta}
@@ -56,6 +66,7 @@ class DeviceList:
 
     Args:
         ordered: whether the store scans in the order of keys.
+        now: returns the Unix time in seconds, for filters by age.
     """
 
     def __init__(
@@ -65,11 +76,13 @@ class DeviceList:
         shadows: Records[Shadow],
         *,
         ordered: bool,
+        now: Callable[[], float],
     ) -> None:
         self._devices = devices
         self._presence = presence
         self._shadows = shadows
         self._ordered = ordered
+        self._now = now
 
     async def select(
         self, account: str, selection: Selection = ANY_DEVICE, pause: Pause = never_pause, *, with_shadows: bool = True
@@ -87,10 +100,11 @@ class DeviceList:
             StorageError: the store fails in the middle.
         """
         missing = set(selection.devices or ())
+        now = self._now()
         async with aclosing(self._every(account, pause, with_shadows=with_shadows)) as every:
             async for each in every:
                 missing.discard(each.device.id)
-                if selection.matches(each.facts):
+                if selection.matches(each.facts, now):
                     yield each
         if missing:
             raise NotFound(f"no device {min(missing)!r}")

@@ -29,6 +29,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, ShadowLimits
 from mdashcore.storage import ORDERED, SHARED, Backend, MessageBus
+from mdashcore.tags import Tags
 
 __all__ = ["Hub", "HubObserver"]
 
@@ -207,6 +208,7 @@ class Hub:
             self.presence.records,
             self.shadows.records,
             ordered=ORDERED in backend.capabilities,
+            now=now,
         )
         self.rollouts: Rollouts = Rollouts(
             documents,
@@ -236,12 +238,15 @@ class Hub:
 
     # Operations on more than one part
 
-    async def create_device(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
+    async def create_device(
+        self, account: str, id: str | None = None, name: str | None = None, tags: object = None
+    ) -> CreatedDevice:
         """Register a device and notify subscribers. Raises the same errors as `Registry.create`."""
-        created = await self.registry.create(account, id, name)
+        created = await self.registry.create(account, id, name, tags)
         await self._forget(created.device.key)  # an earlier device of that id may have reported during its removal
-        data = _json.encode({"name": created.device.name})
-        await self.feed.emit(account, notifications.CREATED, created.device.id, data)
+        device = created.device
+        data = _json.encode({"name": device.name} | ({"tags": device.tags} if device.tags else {}))
+        await self.feed.emit(account, notifications.CREATED, device.id, data)
         return created
 
     async def rename_device(self, key: DeviceKey, name: str) -> None:
@@ -261,6 +266,18 @@ class Hub:
         """
         await self.registry.set_delta_limit(key, check_delta_limit(limit))
         await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"delta_limit": limit}))
+
+    async def change_tags(self, key: DeviceKey, patch: object) -> Tags:
+        """Merge a patch (RFC 7396) into the device's tags. Notifies subscribers if that changes them. Returns the tags.
+
+        Raises:
+            InvalidInput: the patch, or the number of tags that it leads to, is not allowed.
+            NotFound: the device does not exist.
+        """
+        device, is_changed = await self.registry.change_tags(key, patch)
+        if is_changed:
+            await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"tags": device.tags}))
+        return device.tags
 
     async def remove_device(self, key: DeviceKey) -> None:
         """Remove a device with all its data, and notify subscribers. Raises `NotFound`.

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from mdashcore import identity
+from mdashcore import identity, tags
 from mdashcore._errors import (
     AlreadyExists,
     Damaged,
@@ -70,18 +70,21 @@ class Registry:
         self._is_removing = is_removing
         self._usage = usage
 
-    async def create(self, account: str, id: str | None = None, name: str | None = None) -> CreatedDevice:
+    async def create(
+        self, account: str, id: str | None = None, name: str | None = None, tags_: object = None
+    ) -> CreatedDevice:
         """Register a device, with a random id by default. Only the returned value has its token.
 
         Raises:
-            InvalidInput: the id or the name is not allowed.
+            InvalidInput: the id, the name or a tag is not allowed.
             AlreadyExists: the account has a device of that id.
             LimitReached: the account has its maximum of devices.
         """
         key = DeviceKey(account, identity.make_id("dev", self._entropy(8)) if id is None else id)
         name = key.id if name is None else identity.check_label(name)
         token = self._new_token()
-        device = Device(account, key.id, name, identity.hash_token(token), self._now())
+        labels = dict(tags.merge({}, tags_))
+        device = Device(account, key.id, name, identity.hash_token(token), self._now(), tags=labels)
         if self._usage is not None:
             await self._usage.reserve(account, "devices")
         try:
@@ -117,6 +120,27 @@ class Registry:
     async def set_delta_limit(self, key: DeviceKey, limit: int | None) -> Device:
         """Change the limit of the device's deltas, as `check_delta_limit` returns it. Raises `NotFound`."""
         return await self._change(key, lambda device: attrs.evolve(device, delta_limit=limit))
+
+    async def change_tags(self, key: DeviceKey, patch: object) -> tuple[Device, bool]:
+        """Merge a patch into the device's tags. Returns the device, and whether this changed it.
+
+        Raises:
+            InvalidInput: as `tags.merge`.
+            NotFound: the device does not exist, or its removal has begun.
+        """
+        present: Device | None = None
+
+        def change(found: Device | None) -> Device | None:
+            nonlocal present
+            if found is None or found.token_hash == _REMOVING:
+                raise NotFound(f"no device {key.id!r}")
+            merged = dict(tags.merge(found.tags, patch))
+            present = attrs.evolve(found, tags=merged)
+            return None if merged == found.tags else present
+
+        is_changed = await self.records.change(str(key), change) is not None
+        assert present is not None  # noqa: S101 - for the type checker: `change` was called
+        return present, is_changed
 
     async def renew_token(self, key: DeviceKey) -> CreatedDevice:
         """Give the device a new token. The old one stops working immediately. Raises `NotFound`."""

@@ -14,11 +14,14 @@ import msgspec
 from mdashcore import identity
 from mdashcore._checked import Check, checked, instance, number
 from mdashcore._errors import InvalidInput
+from mdashcore._first_grammar import translated
 from mdashcore.ota import Options, UpdateImage
 from mdashcore.ota import UpdateState as UpdateState
 from mdashcore.rollout._window import Window
 
 MAX_MEMBERS = 20_000  # devices: their ids are 20 documents, and stay in memory while the rollout goes on
+FILTER_GRAMMAR = 2  # of the filters that are stored now; 1 was that of version 0.1
+
 MAX_PHASES = 16  # more steps than an operator watches
 
 DAY = 86_400.0  # seconds
@@ -195,6 +198,8 @@ class Rollout:
     """Phases before this index may end without the success that they should have had."""
     next_start: float = 0.0
     """When the next device may begin, by the rate."""
+    grammar: int = 1
+    """The grammar of `filter` as stored: 1 up to version 0.1, whose terms `from_stored` translates, else 2."""
 
     @classmethod
     def begun(
@@ -227,6 +232,7 @@ class Rollout:
             counts=tuple(Counts(end - start) for start, end in zip(starts, ends, strict=False)),
             state=RolloutState.AWAITING_APPROVAL if plan.approval else RolloutState.RUNNING,
             phase_started=() if plan.approval else (now,),
+            grammar=FILTER_GRAMMAR,
         )
 
     @property
@@ -269,9 +275,12 @@ class Rollout:
     def from_stored(cls, document: object) -> Rollout:
         """Return the rollout that `to_stored` has written. Raises `InvalidInput` for another document."""
         try:
-            return msgspec.convert(document, cls)
+            found = msgspec.convert(document, cls)
         except msgspec.ValidationError as exc:
             raise InvalidInput(f"not a stored rollout: {exc}") from None
+        if found.grammar >= FILTER_GRAMMAR:
+            return found
+        return attrs.evolve(found, filter=tuple(map(translated, found.filter)), grammar=FILTER_GRAMMAR)
 
 
 def ordered(account: str, devices: Iterable[str]) -> list[str]:

@@ -151,7 +151,7 @@ class Rollouts:
         """
         await self.check_room(account)
         devices = rollout.ordered(account, await self.select(account, request.selection, pause))
-        terms = [term.text for term in request.selection.terms]
+        terms = [str(term) for term in request.selection.terms]
         made = Rollout.begun(
             id,
             request.name or image.name,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Literal, TypeVar, cast
 
 from quart import Response, request
 
-from mdashcore import _json, identity, selection
+from mdashcore import _json, identity, selection, tags
 from mdashcore._errors import Damaged, InvalidInput
+from mdashcore._trees import values_equal
 from mdashcore.documents import (
     DeviceChange,
     DeviceDocument,
@@ -18,7 +20,7 @@ from mdashcore.documents import (
     DeviceToken,
     NewDevice,
     RegisteredDevice,
-    ShadowDocument,
+    TaggedShadow,
 )
 from mdashcore.hub.deltas import check_delta_limit, delta_limit
 from mdashcore.hub.device_list import ListedDevice, unreadable_device
@@ -75,8 +77,9 @@ async def create_device() -> Response:
     if "token" in value:
         raise InvalidInput("a token is generated, it cannot be chosen")
     members(value, NewDevice)
-    created = await service().hub.create_device(principal().account, value.get("id"), value.get("name"))
-    shadow = await service().hub.shadows.get(created.device.key)
+    hub = service().hub
+    created = await hub.create_device(principal().account, value.get("id"), value.get("name"), value.get("tags"))
+    shadow = await hub.shadows.get(created.device.key)
     document = _document(service(), ListedDevice(created.device, OFFLINE_RECORD, shadow))
     registered: RegisteredDevice = {**document, "token": created.token}
     return answer(registered, 201)
@@ -100,17 +103,35 @@ async def change_device(id: str) -> Response:
         raise InvalidInput("a device's id cannot be changed")
     key, hub = device_key(id), service().hub
     device = await hub.registry.get(key)
+    updates, patches = _shadow_and_tags(value)
+    for patch in patches:
+        tags.merge(device.tags, patch)  # checked before anything is changed
     limit = check_delta_limit(value.get("delta_limit"))
     if "name" in value:
         identity.check_label(value["name"])  # checked before anything is changed
     # a client that sends back the platform's limit does not set one
     if "delta_limit" in value and limit != await _delta_limit(device):
         await shielded(lambda: hub.set_delta_limit(key, limit))
-    if "shadow" in value:
-        await hub.shadows.update(key, value["shadow"], patience=WRITES_TIMEOUT, protect=shielded)
+    for update in updates:
+        await hub.shadows.update(key, update, patience=WRITES_TIMEOUT, protect=shielded)
+    for patch in patches:  # after the shadow: a document with an old version changes nothing
+        await shielded(partial(hub.change_tags, key, patch))
     if "name" in value:
         await shielded(lambda: hub.rename_device(key, value["name"]))
     return answer(await _read(id))
+
+
+def _shadow_and_tags(value: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Return the update of the shadow, if there is one, and the patch of the tags, if there is one."""
+    updates = [value["shadow"]] if "shadow" in value else []
+    patches = [value["tags"]] if "tags" in value else []
+    if updates and isinstance(updates[0], dict) and "tags" in updates[0]:
+        update = dict(updates[0])
+        patch = update.pop("tags")
+        if patches and not values_equal(patches[0], patch):
+            raise InvalidInput("tags and shadow.tags are the same tags: send one of them")
+        updates, patches = ([update] if update else []), [patch]
+    return updates, patches
 
 
 @routes.delete("/<id>", answers={200: Literal[True]})
@@ -163,9 +184,10 @@ def _document(service: Service, listed: ListedDevice) -> DeviceDocument:
         "online": presence.online,
         "last_seen": time_text(presence.last_seen if heard is None else heard),
         "created_at": None if "device" in listed.damaged else time_text(device.created_at),
+        "tags": device.tags,
         "shared_with": [],
         "delta_limit": delta_limit(device, listed.shadow, service.node.settings.delta_limits),
-        "shadow": cast(ShadowDocument, listed.shadow.document()),
+        "shadow": cast(TaggedShadow, {**listed.shadow.document(), "tags": device.tags}),
     }
     if listed.damaged:
         document["damaged"] = list(listed.damaged)

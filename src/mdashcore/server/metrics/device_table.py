@@ -12,8 +12,8 @@ from math import isnan, nan
 from typing import Any, Final, TypeAlias
 
 from mdashcore._errors import InvalidInput
+from mdashcore.filters import parse_place
 from mdashcore.hub.device_list import ListedDevice
-from mdashcore.selection import parse_place
 from mdashcore.shadow import Shadow
 
 __all__ = ["MAX_PLACES", "DeviceTable", "Places", "parse_places"]
