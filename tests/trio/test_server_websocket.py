@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import pairwise
@@ -22,6 +23,8 @@ from wsproto.utilities import RemoteProtocolError
 
 from mdashcore._salvage import END_SIZE
 from mdashcore.trio.transport.frames import CLOSE_TIMEOUT, CONTROL_BURST, CONTROL_RATE
+from mdashcore.trio.transport.handshake import Handshake
+from mdashcore.trio.transport.plain_handshake import PlainHandshake
 from mdashcore.trio.transport.server_websocket import ServerWebSocket
 from mdashcore.trio.transport.skipped import SKIP_TIMEOUT
 from mdashcore.trio.transport.stream import SEND_TIMEOUT, BrokenMessage
@@ -795,3 +798,71 @@ def test_any_bytes_are_taken_as_the_libraries_take_them(
         assert others == messages[: len(others)] if is_wrong else others[: len(messages)] == messages
 
     virtual(main)
+
+
+FIELD_LINES = {
+    "Host": ["x", "[::1]:80", ""],
+    "Upgrade": ["websocket", "WebSocket", "h2c", "websocket, h2c", " websocket\t", ""],
+    "Connection": ["Upgrade", "upgrade", "keep-alive, Upgrade", "keep-alive", "Upgrade,", ""],
+    "Sec-WebSocket-Key": [
+        "dGhlIHNhbXBsZSBub25jZQ==",
+        "dGhlIHNhbXBsZSBub25jZR==",
+        "dGhlIHNhbXBsZQ==",
+        "x",
+        "=" * 24,
+        "",
+    ],
+    "Sec-WebSocket-Version": ["13", "8", "13, 8", "013"],
+    "Sec-WebSocket-Extensions": ["permessage-deflate", "odd;;"],
+    "Sec-WebSocket-Protocol": ["mdash", "a, b", "ä"],
+    "Authorization": ["Bearer abc", "Basic abc", ""],
+    "Origin": ["https://x", "null"],
+    "Content-Length": ["0", "5"],
+    "Transfer-Encoding": ["chunked"],
+    "X Odd": ["1"],
+    "Cookie": ["a=b; c=d", "\x00", "ä", "a" * 5000],
+}
+LINES = st.sampled_from(
+    [f"{name}:{gap}{value}" for name in FIELD_LINES for value in FIELD_LINES[name] for gap in ("", " ")]
+)
+USUAL = [f"{name}: {values[0]}" for name, values in list(FIELD_LINES.items())[:5]]
+
+
+@given(
+    st.permutations(USUAL),
+    st.lists(LINES, max_size=3),
+    st.lists(st.integers(0, 4), max_size=1),
+    st.sampled_from([str.title, str.lower, str.upper]),
+    st.sampled_from(["/api/v2/rpc", "/api/v2/notify?start=7", "/%20?a b", "*", ""]),
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2"]),
+    st.sampled_from(["\r\n"] * 8 + ["\n", "\r\n "]),
+)
+def test_a_plain_handshake_is_answered_as_the_library_answers_it(
+    usual: list[str], more: list[str], left_out: list[int], case: Any, path: str, method: str, version: str, end: str
+) -> None:
+    """A head that is not left to the library is accepted by it, with the same fields, and the same bytes in answer."""
+    lines = [*(line for n, line in enumerate(usual) if n not in left_out), *more]
+    lines = [f"{case(name)}:{value}" for name, _, value in (line.partition(":") for line in lines)]
+    head = end.join([f"{method} {path} {version}", *lines, "", ""]).encode("latin-1")
+    plain = PlainHandshake.read(head)
+    is_usual = not more and not left_out and (path[:1], method, version, end) == ("/", "GET", "HTTP/1.1", "\r\n")
+    assert plain is not None or not is_usual or " " in path
+    if plain is None:
+        return
+    library = Handshake()
+    request = library.read(head)
+    assert request is not None
+    assert plain.path == request.path
+    for name in FIELD_LINES:
+        assert plain.headers.get_all(name) == request.headers.get_all(name)
+        assert (name in plain.headers) == (name in request.headers)
+    fields = {"X-Request-Id": "7"}
+    expected, is_accepted = library.answer(request, fields)
+    assert is_accepted
+    found, is_accepted = PlainHandshake().answer(plain, fields)
+    assert is_accepted
+    assert DATE.sub(b"", found) == DATE.sub(b"", expected)
+
+
+DATE = re.compile(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n")

@@ -23,7 +23,7 @@ from mdashcore.server.service import Service
 from mdashcore.server.traffic import responses
 from mdashcore.trio.connections.link import POLICY_VIOLATION, Link
 from mdashcore.trio.connections.subscribers import Subscriber
-from mdashcore.trio.transport.handshake import Request
+from mdashcore.trio.transport.handshake import HandshakeRequest
 from mdashcore.trio.transport.server_websocket import ServerWebSocket
 from mdashcore.trio.transport.skipped import MAX_SKIPPED
 
@@ -33,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 SESSION_CHECK: Final = 300.0  # seconds between two checks whether a socket's session still exists; a check counts as a
 # use of the session
+
+_DEVICE_LINE: Final = f"GET {DEVICE_PATH}".encode()
+"""The beginning of a device's handshake, of the two kinds of handshakes that `wants_socket` recognizes."""
 
 Serve: TypeAlias = Callable[[], Awaitable[None]]
 """Serves a socket to its end."""
@@ -59,13 +62,16 @@ class Handshakes:
 
     async def answer(self, connection: HttpConnection, head: bytes) -> Socket | None:
         """Answer a handshake. Returns `None` if the bytes cannot be read as one."""
-        ws = ServerWebSocket(connection.stream, inflow=connection.inflow)
+        options: dict[str, int] = {}
+        if is_device := head.startswith(_DEVICE_LINE):
+            options = {"max_message": self._service.node.devices.limits.max_message, "max_skipped": MAX_SKIPPED}
+        ws = ServerWebSocket(connection.stream, inflow=connection.inflow, **options)
         request = ws.feed(head)
         if request is None:
             return None
-        path, _, query = request.path.partition("?")
+        query = request.path.partition("?")[2]
         try:
-            if path == DEVICE_PATH:
+            if is_device:
                 serve = await self._device(ws, request, query)
             else:
                 serve = await self._subscriber(ws, request, query, self._client(connection.stream, request))
@@ -78,20 +84,21 @@ class Handshakes:
         current.set("")  # what the socket does is not done for the handshake any more
         return Socket(ws, serve if accepted else _nothing)
 
-    async def _device(self, ws: ServerWebSocket, request: Request, query: str) -> Serve:
+    async def _device(self, ws: ServerWebSocket, request: HandshakeRequest, query: str) -> Serve:
         token = bearer(_authorization(request))
         self._service.node.devices.conduct.check(identity.hash_token(token), trio.current_time())
         device = await self._service.hub.registry.authenticate(token)
         ws.owner = device.account
         check_query(query, ())
-        ws.limit(self._service.node.devices.limits.max_message, MAX_SKIPPED)
         return partial(self._service.node.devices.serve, device, ws, self._link_type)
 
-    def _client(self, stream: trio.abc.Stream, request: Request) -> ForwardedClient:
+    def _client(self, stream: trio.abc.Stream, request: HandshakeRequest) -> ForwardedClient:
         scheme = "https" if isinstance(stream, trio.SSLStream) else "http"
         return self._service.proxies.client(peer_of(stream), scheme, partial(_field, request))
 
-    async def _subscriber(self, ws: ServerWebSocket, request: Request, query: str, client: ForwardedClient) -> Serve:
+    async def _subscriber(
+        self, ws: ServerWebSocket, request: HandshakeRequest, query: str, client: ForwardedClient
+    ) -> Serve:
         browser = Browser.of(
             partial(_field, request),
             safe=False,
@@ -120,12 +127,12 @@ def wants_socket(head: bytes) -> bool:
     return path in (DEVICE_PATH.encode(), NOTIFY_PATH.encode()) and b"\r\nupgrade:" in b"\r\n" + fields.lower()
 
 
-def _field(request: Request, name: str) -> str | None:
+def _field(request: HandshakeRequest, name: str) -> str | None:
     """Return a header's value; the values of several fields as a list (RFC 9110, section 5.3)."""
     return ", ".join(request.headers.get_all(name)) or None
 
 
-def _authorization(request: Request) -> str | None:
+def _authorization(request: HandshakeRequest) -> str | None:
     """Return the value of `Authorization`; the values of several fields as a list, which is never valid."""
     return _field(request, "Authorization")
 

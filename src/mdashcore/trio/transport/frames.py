@@ -1,7 +1,7 @@
 """The frames of a WebSocket's server side, without I/O: `websockets`' protocol, with bounds.
 
-Nearly every frame is a whole text message. This module reads and writes those itself, and leaves every other frame, and
-every error, to the library.
+Nearly every frame is a whole text message, a ping or a pong. This module reads and writes those itself, and leaves
+every other frame, and every error, to the library. Its protocol takes 2 KB, so it is made when it is needed.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ TOO_MANY_CONTROL: Final = f"more than {CONTROL_RATE:g} pings and pongs a second"
 
 _WHOLE_TEXT: Final = 0x81  # the first byte of a frame: FIN, no extension, text
 
+_PING: Final = 0x89  # the same for pings and pongs
+_PONG: Final = 0x8A
+
 _LENGTH_SIZE: Final = {126: 2, 127: 8}  # bytes of the length, if the second byte of a frame does not hold it
 
 _log = logging.getLogger(__name__)
@@ -69,9 +72,10 @@ class FrameCodec:
         "_max_skipped",
         "_missing",
         "_parts",
-        "_protocol",
+        "_protocol_made",
         "_skipped",
         "_start",
+        "_state",
         "attention",
         "control",
         "deadline",
@@ -80,7 +84,10 @@ class FrameCodec:
     )
 
     def __init__(self, max_message: int, max_skipped: int) -> None:
-        self.limit(max_message, max_skipped)
+        self._max_message = max_message
+        self._max_skipped = max_skipped
+        self._protocol_made: Protocol | None = None
+        self._state = State.CONNECTING  # until the library's protocol is made, which then has it
         self._buffer = b""  # bytes that were not read as frames yet
         self._start = 0  # index in it at which those begin
         self._parts: list[bytes] = []  # of a large frame, after those in the buffer
@@ -103,20 +110,23 @@ class FrameCodec:
         self.owner: Hashable = None
         """The peer's account, for the log."""
 
-    def limit(self, max_message: int, max_skipped: int) -> None:
-        """Change both limits before `open`."""
-        self._protocol = Protocol(Side.SERVER, state=State.CONNECTING, max_size=max_message, logger=LIBRARY_LOGGER)
-        self._max_message = max_message
-        self._max_skipped = max_skipped
+    @property
+    def _protocol(self) -> Protocol:
+        """The library's protocol, which is made at the first use."""
+        if self._protocol_made is None:
+            self._protocol_made = Protocol(
+                Side.SERVER, state=self._state, max_size=self._max_message, logger=LIBRARY_LOGGER
+            )
+        return self._protocol_made
 
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent: after the handshake, and before either side has sent a close frame."""
-        return self._protocol.state is State.OPEN
+        return (self._state if self._protocol_made is None else self._protocol_made.state) is State.OPEN
 
     def open(self) -> None:
         """Begin to read frames. The handshake is over."""
-        self._protocol.state = State.OPEN
+        self._state = State.OPEN
 
     # Out
 
@@ -127,8 +137,7 @@ class FrameCodec:
     def ping(self) -> None:
         """Send a ping."""
         if self.is_open:
-            self._protocol.send_ping(b"")
-            self._queue_control()
+            self._send_control(_PING, b"")
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame. Later messages of the peer are dropped."""
@@ -159,8 +168,14 @@ class FrameCodec:
             self._protocol.receive_data(rest + b"".join(self._parts))
             self._buffer, self._start, self.unfinished = b"", 0, False
         self._parts, self._missing = [], 0
-        self._protocol.receive_eof()
-        self._queue_control()
+        if self._protocol_made is None:
+            if self._state is not State.CLOSED:
+                self._state = State.CLOSED
+                self.control.append(b"")
+                self.attention = True
+        else:
+            self._protocol.receive_eof()
+            self._queue_control()
 
     def time_out(self) -> BrokenMessage | None:
         """Close the socket because a skipped frame has not come in time. Returns its message; `None` without one."""
@@ -217,6 +232,13 @@ class FrameCodec:
                 break
             if first == _WHOLE_TEXT and self._accepts_text():
                 message = self._checked(apply_mask(data[head + 4 : end], data[head : head + 4]))
+            elif first in (_PING, _PONG) and length <= 125 and self.is_open:
+                if first == _PING:
+                    self._send_control(_PONG, apply_mask(data[head + 4 : end], data[head : head + 4]))
+                self._count_control()
+                if self._flooded:
+                    start = size
+                    break
             else:
                 self._protocol.receive_data(data[start:end])
                 message = self._handle_frame()
@@ -235,9 +257,7 @@ class FrameCodec:
 
     def _accepts_text(self) -> bool:
         """Return whether a text message may begin now."""
-        return (
-            not self._in_fragments and self._protocol.state is State.OPEN
-        )  # not `is_open`: this runs for every message
+        return not self._in_fragments and self.is_open
 
     def _skip(self, data: bytes, start: int) -> tuple[int, BrokenMessage | None]:
         """Skip bytes of a frame. Returns the index of the rest of `data`, and at the frame's end its message."""
@@ -318,6 +338,10 @@ class FrameCodec:
         self.deadline = deadline
         self.attention = True
 
+    def _send_control(self, kind: int, payload: bytes) -> None:
+        self.control.append(b"%c%c%b" % (kind, len(payload), payload))
+        self.attention = True
+
     def _queue_control(self) -> None:
         if parts := self._protocol.data_to_send():
             self.control += parts
@@ -326,7 +350,7 @@ class FrameCodec:
     @property
     def has_peers_close(self) -> bool:
         """Whether the peer has sent a close frame."""
-        return self._protocol.close_rcvd is not None
+        return self._protocol_made is not None and self._protocol_made.close_rcvd is not None
 
 
 def _text_frame(message: bytes) -> bytes:

@@ -1,11 +1,11 @@
-"""The handshake that turns an HTTP request into a WebSocket, read and answered by `websockets`."""
+"""The handshake that turns an HTTP request into a WebSocket. What is not plain is read and answered by `websockets`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -13,8 +13,12 @@ from websockets.server import ServerProtocol
 
 from mdashcore import _json
 from mdashcore.trio.transport.frames import LIBRARY_LOGGER
+from mdashcore.trio.transport.plain_handshake import PlainHandshake, PlainRequest
 
-__all__ = ["NO_HANDSHAKE", "Handshake", "Request"]
+__all__ = ["NO_HANDSHAKE", "Handshake", "HandshakeRequest", "read_handshake"]
+
+HandshakeRequest: TypeAlias = Request | PlainRequest
+"""The request of a handshake: `path`, and `headers` with ``get_all``."""
 
 NO_HANDSHAKE: Final = (
     "a WebSocket handshake is expected here. If the client did send one, a proxy on the way has not passed it on: "
@@ -27,8 +31,18 @@ _SUBPROTOCOLS: Final = "Sec-WebSocket-Protocol"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: the name of a sub-protocol
 
 
+def read_handshake(head: bytes) -> tuple[Handshake | PlainHandshake, HandshakeRequest | None]:
+    """Read the whole head of a request. Returns what answers the request, and the request, `None` if it is invalid."""
+    if (plain := PlainHandshake.read(head)) is not None:
+        return PlainHandshake(), plain
+    handshake = Handshake()
+    return handshake, handshake.read(head)
+
+
 class Handshake:
-    """One handshake. No extensions are offered: compression would let a small frame become a very large one."""
+    """One handshake, read by the library. No extensions are offered: compression would let a small frame become a very
+    large one.
+    """
 
     def __init__(self) -> None:
         self._protocol = ServerProtocol(extensions=None, logger=LIBRARY_LOGGER)

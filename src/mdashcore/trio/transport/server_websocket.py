@@ -12,7 +12,8 @@ import trio
 
 from mdashcore._connection import ConnectionLimits
 from mdashcore.trio.transport.frames import FrameCodec
-from mdashcore.trio.transport.handshake import Handshake, Request
+from mdashcore.trio.transport.handshake import Handshake, HandshakeRequest, read_handshake
+from mdashcore.trio.transport.plain_handshake import PlainHandshake
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.transport.stream import READ_SIZE, SEND_TIMEOUT, BrokenMessage, write_now
 from mdashcore.trio.turns import Turn
@@ -59,7 +60,7 @@ class ServerWebSocket:
     ) -> None:
         self._stream = stream
         self._inflow = inflow or Inflow(stream, READ_SIZE)
-        self._handshake: Handshake | None = None
+        self._handshake: Handshake | PlainHandshake | None = None
         self._codec = FrameCodec(max_message, max_skipped)
         self._message: bytes | BrokenMessage | None = None  # a message for which `on_message` has returned `False`
         self._turn = Turn()
@@ -72,21 +73,17 @@ class ServerWebSocket:
         self.on_control = _no_control
         self.on_message = _not_taken
 
-    def limit(self, max_message: int, max_skipped: int) -> None:
-        """Change both limits before the handshake is accepted."""
-        self._codec.limit(max_message, max_skipped)
-
     # The handshake
 
-    def feed(self, data: bytes) -> Request | None:
+    def feed(self, data: bytes) -> HandshakeRequest | None:
         """Read the whole head of the handshake request, with the bytes after it. Returns `None` if it is invalid."""
         head, end, rest = data.partition(b"\r\n\r\n")
         if rest:
             self._codec.receive(rest)
-        self._handshake = Handshake()
-        return self._handshake.read(head + end)
+        self._handshake, request = read_handshake(head + end)
+        return request
 
-    async def accept(self, request: Request, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
+    async def accept(self, request: HandshakeRequest, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
         """Answer the request with 101. Returns `False` if the handshake is invalid, and was refused.
 
         Args:
@@ -95,7 +92,7 @@ class ServerWebSocket:
         handshake, self._handshake = self._handshake, None  # it holds all headers, which take most of the memory
         if handshake is None:
             raise ValueError("accept what feed has returned, once")
-        data, accepted = handshake.answer(request, headers)
+        data, accepted = handshake.answer(request, headers)  # type: ignore[arg-type]  # that which `feed` has returned
         if (sent := write_now(self._stream, data)) < len(data):
             await self._send_all(data[sent:])
         if accepted:
