@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rows import every_row
 
-from mdashcore.server.static import read_files
+from mdashcore.server.static import File, StaticFiles, read_files
 
 UI = Path(str(importlib.resources.files("mdashcore.server"))) / "ui"
 NAMES = sorted(
@@ -25,16 +25,61 @@ async def test_a_browser_gets_the_page_and_a_client_gets_json(anyone, server):
     """At the same address, by what it accepts."""
     page = await get(anyone, server, "/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.text == (UI / "index.html").read_text()
+    assert re.sub(r'"/ui/[0-9a-f]{16}/', '"/ui/', page.text) == (UI / "index.html").read_text()
     for accept in ("*/*", "application/json"):
         answer = await get(anyone, server, "/", Accept=accept)
         assert answer.json()["api"] == "/api/v2"
     assert page.headers["vary"] == "Accept"
 
 
+async def app(scope, receive, send):
+    """Asked for nothing."""
+    raise AssertionError(scope)
+
+
+async def addressed(anyone, server):
+    """The folder that the page refers to: ``/ui/DIGEST``."""
+    page = (await get(anyone, server, "/ui/index.html")).text
+    folders = set(re.findall(r'(?:src|href)="(/ui/[0-9a-f]{16})/', page))
+    assert len(folders) == 1
+    return folders.pop()
+
+
+async def test_a_browser_keeps_what_the_page_refers_to(anyone, server):
+    """For ever, as another version has other addresses; the page itself is asked for each time."""
+    folder = await addressed(anyone, server)
+    for name in NAMES:
+        answer = await get(anyone, server, f"{folder}/{name}")
+        if name == "index.html":
+            assert answer.status_code == 404
+        else:
+            assert answer.content == (UI / name).read_bytes()
+            assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+    for page in ("/", "/ui/index.html"):
+        assert (await get(anyone, server, page, Accept="text/html")).headers["cache-control"] == "no-cache"
+
+
+async def test_a_page_of_another_version_finds_its_files(anyone, server):
+    """A page that is still open, or another node's during an upgrade: it gets this version's, and keeps them not."""
+    answer = await get(anyone, server, "/ui/0123456789abcdef/views/device.js")
+    assert answer.content == (UI / "views/device.js").read_bytes()
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_a_change_of_any_file_changes_the_addresses():
+    """Also of one that the page does not name itself, its modules do."""
+
+    files = read_files()
+    digests = {StaticFiles(app, {**files, name: File(b"", "", '"changed"')}).digest for name in ["none", *NAMES]}
+    assert len(digests) == 1 + len(NAMES)
+
+
 @every_row("name", NAMES)
 async def test_every_file_is_served(anyone, server, name):
-    """As it is, with its type and the policy; and from the browser's memory as long as it is the same."""
+    """As it is, with its type and the policy; a browser asks whether it is still the same."""
+    if name == "index.html":
+        return  # its links have a digest
     answer = await get(anyone, server, f"/ui/{name}")
     assert answer.status_code == 200
     assert answer.content == (UI / name).read_bytes()
@@ -59,7 +104,8 @@ async def test_every_file_is_served(anyone, server, name):
     [
         *("/ui/", "/ui", "/ui/none.js", "/ui/../static.py", "/ui/%2e%2e/static.py", "/ui/..%2fstatic.py"),
         *("/ui//style.css", "/ui/views", "/ui/views/", "/ui/./style.css", "/ui//etc/passwd", "/ui/style.css%00"),
-        "/ui/__init__.py",
+        *("/ui/__init__.py", "/ui/0123456789abcdef/", "/ui/0123456789abcdef/index.html", "/ui/0123/style.css"),
+        *("/ui/0123456789abcdef/0123456789abcdef/style.css", "/ui/0123456789ABCDEF/style.css"),
     ],
 )
 async def test_nothing_else_is_served(server, open_raw, path):

@@ -47,7 +47,7 @@ PASSWORD = "correct horse"
 PATIENCE = 25_000  # ms that a page has for what a test waits for: far above what it takes on a busy machine
 
 IS_LIVE = """async () => {
-  const {connectionState, onState} = await import("/ui/live.js");
+  const {connectionState, onState} = await import(ui("live.js"));
   if (connectionState() !== "live") await new Promise((done) => onState((state) => state === "live" && done()));
 }"""
 """Ends once the page has its notification socket, and has read its devices."""
@@ -59,6 +59,7 @@ NOISE = re.compile(r"Failed to load resource|WebSocket connection to .* failed|W
 """What Chromium itself writes for answers with an error status and for connections that break: no fault of a page."""
 
 WATCH = """
+globalThis.ui = (name) => new URL(name, document.querySelector("script[type=module]").src).href;
 document.addEventListener("securitypolicyviolation", (event) => {
   console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`);
 });
@@ -459,7 +460,7 @@ class KeptPages:
         try:  # its document ends now: it would load itself again when another test logs in
             if page.url.startswith(self._server.url):
                 page.evaluate(self.FORGET)
-            page.goto("about:blank")
+            page.goto("/ui/icon.svg")  # of the same server: the process and what it has compiled stay
             page.emulate_media(color_scheme="light", forced_colors="none")
             page.mouse.move(0, 0)
         except Error:  # the test has closed it, or it was just loading itself again
@@ -550,7 +551,7 @@ def tweak() -> Callable[..., None]:
                 response=answer, body=text, headers={**kept, "cache-control": "no-store"}
             )  # for no other test
 
-        page.route(f"**/ui/{module}", serve)
+        page.route(f"**/ui/*/{module}", serve)
         page.reload()
 
     return change

@@ -82,7 +82,7 @@ def test_a_filter_finds_what_the_server_s_does(page, person, zoo):
     expect(page.get_by_text("4 devices, 0 online")).to_be_visible()
     found = page.evaluate(
         """async (terms) => {
-          const {devices} = await import("/ui/live.js"), {parseFilter} = await import("/ui/filter.js");
+          const {devices} = await import(ui("live.js")), {parseFilter} = await import(ui("filter.js"));
           const of = (term) => [...devices.values()].filter(parseFilter(term).matches).map(({id}) => id).sort();
           return terms.map((term) => [term, of(term)]);
         }""",

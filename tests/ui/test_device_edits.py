@@ -326,7 +326,7 @@ def test_what_is_known_to_destroy(page):
     """By method, however it is written, and by what it is told to do."""
     found = page.evaluate(
         """async (methods) => {
-          const {lossOf} = await import("/ui/views/device/destroys.js");
+          const {lossOf} = await import(ui("views/device/destroys.js"));
           const destroys = ([name, [params]]) => [name, lossOf(name, params ?? undefined) !== null];
           return Object.fromEntries(Object.entries(methods).map(destroys));
         }""",

@@ -241,7 +241,7 @@ def test_the_picture_is_the_machine(page):
     drawn = json.loads(
         page.evaluate(
             """async () => {
-              const {UPDATE_STATES} = await import("/ui/views/device/state_picture.js");
+              const {UPDATE_STATES} = await import(ui("views/device/state_picture.js"));
               return JSON.stringify(UPDATE_STATES);
             }"""
         )

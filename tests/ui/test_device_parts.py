@@ -42,7 +42,7 @@ def test_a_patch_makes_one_state_of_the_other(workbench):
     patches = run(
         workbench,
         """async (text) => {
-          const {patch} = await import("/ui/tree.js");
+          const {patch} = await import(ui("tree.js"));
           return JSON.stringify(JSON.parse(text).map(([one, other]) => patch(one, other) ?? null));
         }""",
         pairs,
@@ -57,7 +57,7 @@ def test_the_page_merges_as_the_server_does(workbench):
     rng = random.Random(3)
     pairs = [(without_nulls({"x": tree(rng), "y": tree(rng)}), {"x": tree(rng), "z": tree(rng)}) for _ in range(400)]
     code = """async (text) => {
-      const {merge} = await import("/ui/merge.js");
+      const {merge} = await import(ui("merge.js"));
       return JSON.stringify(JSON.parse(text).map(([target, patch]) => merge(target, patch)));
     }"""
     assert run(workbench, code, pairs) == [merge(target, patch) for target, patch in pairs]
@@ -68,12 +68,12 @@ def test_paths_are_written_and_read(workbench):
     rng = random.Random(2)
     paths = [[rng.choice(KEYS) for _ in range(rng.randrange(1, 5))] for _ in range(300)]
     code = """async (text) => {
-      const {formatPath, parsePath} = await import("/ui/tree.js");
+      const {formatPath, parsePath} = await import(ui("tree.js"));
       return JSON.stringify(JSON.parse(text).map((path) => parsePath(formatPath(path))));
     }"""
     assert run(workbench, code, paths) == paths
     written = """async (text) => {
-      const {formatPath} = await import("/ui/tree.js");
+      const {formatPath} = await import(ui("tree.js"));
       return JSON.stringify(JSON.parse(text).map(formatPath));
     }"""
     assert run(workbench, written, [["wifi", "sta", "a.b"], ["ключ"]]) == ['wifi.sta["a.b"]', "ключ"]
@@ -82,7 +82,7 @@ def test_paths_are_written_and_read(workbench):
 def test_what_is_no_path_is_refused(workbench):
     """With words, not as another path."""
     code = """async (text) => {
-      const {parsePath} = await import("/ui/tree.js");
+      const {parsePath} = await import(ui("tree.js"));
       const attempt = (path) => {
         try {
           return JSON.stringify(parsePath(path));
@@ -109,7 +109,7 @@ def test_zips_are_read_as_python_writes_them(workbench, compression):
         read = run(
             workbench,
             """async (text) => {
-              const {readFirmware} = await import("/ui/zip.js");
+              const {readFirmware} = await import(ui("zip.js"));
               const bytes = Uint8Array.from(atob(JSON.parse(text)), (sign) => sign.charCodeAt(0));
               return JSON.stringify(await readFirmware(new File([bytes], "fw.zip")));
             }""",
@@ -143,7 +143,7 @@ FORMATS = {
 def test_argument_formats_are_understood(workbench):
     """The formats that Mongoose OS devices tell; of others nothing is made up."""
     code = """async (text) => {
-      const {argumentsOf} = await import("/ui/views/device/arguments.js");
+      const {argumentsOf} = await import(ui("views/device/arguments.js"));
       return JSON.stringify(JSON.parse(text).map((format) => argumentsOf(format).map(({name, type}) => [name, type])));
     }"""
     assert run(workbench, code, list(FORMATS)) == list(FORMATS.values())

@@ -157,7 +157,7 @@ def test_many_devices_stay_smooth(page, person, work, count):
 
 def test_the_first_paint_waits_for_no_script(page, hold, wait_until):
     """The page is painted while its scripts are on their way."""
-    held = hold(page, "**/ui/app.js")
+    held = hold(page, "**/ui/*/app.js")
     page.reload(wait_until="commit")
     script = held.take()
     wait_until(page, lambda: page.evaluate("performance.getEntriesByName('first-paint').length"))

@@ -88,7 +88,7 @@ def test_messages_have_a_bound(page):
     """Errors stay until the user dismisses them, and only the newest few; messages make room for them first."""
     page.evaluate(
         """async () => {
-          const {toast} = await import("/ui/dialog.js");
+          const {toast} = await import(ui("dialog.js"));
           toast("a message");
           for (let n = 0; n < 12; n += 1) toast(`error ${n}`, {error: true});
         }"""
@@ -96,7 +96,7 @@ def test_messages_have_a_bound(page):
     expect(toasts(page).get_by_role("alert")).to_contain_text([f"error {n}" for n in range(7, 12)])
     expect(toasts(page).get_by_role("alert")).to_have_count(5)
     expect(toasts(page).get_by_role("status")).to_have_count(0)
-    page.evaluate("async () => void (await import('/ui/dialog.js')).toast('another message')")
+    page.evaluate("async () => void (await import(ui('dialog.js'))).toast('another message')")
     expect(toasts(page).get_by_role("status")).to_have_text("another message×")
     expect(toasts(page).get_by_role("alert")).to_have_count(4)
     toasts(page).get_by_role("button", name="Dismiss").first.click()
@@ -105,7 +105,7 @@ def test_messages_have_a_bound(page):
 
 def test_logging_out_takes_the_messages_along(page):
     """What was told to one person is not for the next."""
-    page.evaluate("async () => void (await import('/ui/dialog.js')).toast('Read secret.txt: failed', {error: true})")
+    page.evaluate("async () => void (await import(ui('dialog.js'))).toast('Read secret.txt: failed', {error: true})")
     expect(toasts(page).get_by_role("alert")).to_have_count(1)
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
@@ -195,7 +195,7 @@ def test_a_file_that_was_read_is_let_go(page):
     """Once it is handed over, nothing of the page holds what a transfer brought."""
     page.evaluate(
         """async () => {
-          const {transfer} = await import("/ui/views/device/transfers.js");
+          const {transfer} = await import(ui("views/device/transfers.js"));
           await transfer("somebody", "lamp", "Read a file", async () => {
             const data = new Uint8Array(1e6);
             window.data = new WeakRef(data);

@@ -185,7 +185,7 @@ def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, what
     page.route(f"**/api/v2{path}", lambda route: held.append(route))
     with page.expect_request(f"**/api/v2{path}"):
         if what == "one":
-            page.evaluate("async () => void (await import('/ui/live.js')).refresh('lamp')")
+            page.evaluate("async () => void (await import(ui('live.js'))).refresh('lamp')")
         elif what == "a new one":
             person.register("fan", "Lamp")
         else:
@@ -203,7 +203,7 @@ def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, what
     expect(row(page, "Lamp by the door")).to_contain_text("Offline")
     page.wait_for_load_state("networkidle")
     expect(row(page, "Lamp by the door")).to_contain_text("Offline")
-    known = page.evaluate("async (id) => (await import('/ui/live.js')).devices.get(id).shadow.version", id)
+    known = page.evaluate("async (id) => (await import(ui('live.js'))).devices.get(id).shadow.version", id)
     assert known == person.http.get(f"/devices/{id}/shadow").json()["version"]
 
 

@@ -28,7 +28,7 @@ def test_json_that_is_wrong_says_where(workbench):
     """By line and column, beside the text, which is marked as wrong."""
     for text, said in TEXTS:
         made = "return jsonEditor({label: 'State'}).element"
-        show(workbench, f"const {{jsonEditor}} = await import('/ui/json_editor.js'); {made}")
+        show(workbench, f"const {{jsonEditor}} = await import(ui('json_editor.js')); {made}")
         area = workbench.get_by_label("State")
         area.fill(text)
         expect(workbench.locator(".json-status")).to_have_text(said)
@@ -54,7 +54,7 @@ def test_a_shadow_followed_live_is_the_server_s(page, person):
         assert person.http.post("/devices/lamp/shadow", json={"state": update}).status_code == 200
         page.evaluate(
             """async (version) => {
-              const live = await import("/ui/live.js");
+              const live = await import(ui("live.js"));
               await new Promise((done) => {
                 const look = () => live.devices.get("lamp").shadow.version >= version && done();
                 live.onDevice("lamp", look);
@@ -64,7 +64,7 @@ def test_a_shadow_followed_live_is_the_server_s(page, person):
             version,
         )
         here = json.loads(
-            page.evaluate("async () => JSON.stringify((await import('/ui/live.js')).devices.get('lamp').shadow.state)")
+            page.evaluate("async () => JSON.stringify((await import(ui('live.js'))).devices.get('lamp').shadow.state)")
         )
         assert here == person.http.get("/devices/lamp/shadow").json()["state"], update
 
@@ -73,7 +73,7 @@ def test_a_plot_tells_its_values(workbench):
     """By the mouse, by the arrow keys, and in its name."""
     show(
         workbench,
-        "const {plot} = await import('/ui/spark.js'); const made = plot({label: 'Heat', unit: '°C'});"
+        "const {plot} = await import(ui('spark.js')); const made = plot({label: 'Heat', unit: '°C'});"
         "for (let n = 0; n < 5; n += 1) made.push(1e12 + 1000 * n, 20 + n); return made.element",
     )
     picture = workbench.get_by_role("img", name="Heat: now 24 °C, between 20 °C and 24 °C")
@@ -93,7 +93,7 @@ def test_rows_are_selected(workbench, axe):
     show(
         workbench,
         """
-        const {table} = await import("/ui/table.js"), {h} = await import("/ui/dom.js");
+        const {table} = await import(ui("table.js")), {h} = await import(ui("dom.js"));
         const rows = (count) => Array.from({length: count}, (_, n) => ({id: `row${n}`}));
         const said = h("output", {"aria-label": "Selected"});
         const made = table({label: "Rows", selectable: true, rowKey: ({id}) => id,
@@ -122,7 +122,7 @@ def test_a_confirmation_says_what_is_lost(workbench, axe):
     """The focus is on the harmless button; an error stays in the dialog; Escape changes nothing."""
     workbench.evaluate(
         """async () => {
-          const {ask} = await import("/ui/dialog.js");
+          const {ask} = await import(ui("dialog.js"));
           let tries = 0;
           window.answers = [];
           window.again = async () => window.answers.push(await ask({

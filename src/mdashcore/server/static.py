@@ -1,4 +1,9 @@
-"""The dashboard's files: read once from the installed package, and answered from memory."""
+"""The dashboard's files: read once from the installed package, and answered from memory.
+
+The page refers to them by an address with a digest of all of them, so that a browser keeps them for ever, and a new
+version, which has other addresses, shows immediately. Modules import each other by relative addresses, so those of one
+page are of one version.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +49,10 @@ _POLICY: Final = "; ".join(
     )
 )
 
+_REVALIDATED: Final = (b"cache-control", b"no-cache")
+_KEPT: Final = (b"cache-control", b"public, max-age=31536000, immutable")  # a year in seconds, the usual "for ever"
+
 _HEADERS: Final = (
-    (b"cache-control", b"no-cache"),  # the browser revalidates its copy, so a new version shows immediately
     (b"content-security-policy", _POLICY.encode()),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -66,7 +73,9 @@ class File:
 class StaticFiles:
     """Answers ``GET /ui/…``, and ``GET /`` for browsers, in front of an app.
 
-    A path is looked up in a table of the existing files, so no path can leave the folder.
+    A path is looked up in a table of the existing files, so no path can leave the folder. Each file has two addresses:
+    ``/ui/NAME``, and ``/ui/DIGEST/NAME``, which browsers keep. Under the digest of another version, which is asked for
+    by pages that are still open, and by those of another node during an upgrade, the file is given, but not kept.
     """
 
     routes: Final = (("GET", "/"), ("GET", f"{UI_PREFIX}<path>"))
@@ -74,36 +83,60 @@ class StaticFiles:
     def __init__(self, app: App, files: Mapping[str, File] | None = None) -> None:
         self.inner = app
         self._files = read_files() if files is None else files
+        self.digest = _digest_of_all(self._files)
+        """What stands in the addresses that the page refers to."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        file = self._find(scope) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
-        if file is None:
+        found = self._find(scope) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
+        if found is None:
             await self.inner(scope, receive, send)
             return
-        fields = [(b"etag", file.etag.encode()), (b"vary", b"Accept"), *_HEADERS]
+        file, caching = found
+        fields = [(b"etag", file.etag.encode()), (b"vary", b"Accept"), caching, *_HEADERS]
         if file.etag in (header(scope, b"if-none-match") or ""):
             await _send(send, 304, fields, b"")
             return
         fields += [(b"content-type", file.type.encode()), (b"content-length", b"%d" % len(file.body))]
         await _send(send, 200, fields, b"" if scope["method"] == "HEAD" else file.body)
 
-    def _find(self, scope: Scope) -> File | None:
+    def _find(self, scope: Scope) -> tuple[File, tuple[bytes, bytes]] | None:
+        """Return the file that a request asks for, and the header field that says how long it is kept."""
         path: str = scope["path"]
         if path == "/" and "text/html" in (header(scope, b"accept") or ""):
             path = UI_PREFIX + INDEX_FILE
         if not path.startswith(UI_PREFIX):
             return None
         name = path.removeprefix(UI_PREFIX)
-        file = self._files.get(name)
-        return _below(file, root_path(scope)) if file is not None and name == INDEX_FILE else file
+        if name == INDEX_FILE and INDEX_FILE in self._files:
+            return _addressed(self._files[name], root_path(scope), self.digest), _REVALIDATED
+        if name in self._files:
+            return self._files[name], _REVALIDATED
+        digest, _, name = name.partition("/")
+        if name not in self._files or name == INDEX_FILE or not _DIGEST.fullmatch(digest):
+            return None
+        return self._files[name], _KEPT if digest == self.digest else _REVALIDATED
+
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def _digest_of_all(files: Mapping[str, File]) -> str:
+    """Return what stands in the addresses of this version's files."""
+    each = "".join(f"{name} {file.etag}\n" for name, file in sorted(files.items()))
+    return hashlib.sha256(each.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=8)  # one root path is in use; an app that is mounted twice has two
-def _below(file: File, root: str) -> File:
-    """Return the page for a root path. Its links are absolute, so that they are right wherever the page is opened."""
-    return _file(_ABSOLUTE.sub(root.encode() + rb"\g<0>", file.body), file.type) if root else file
+def _addressed(page: File, root: str, digest: str) -> File:
+    """Return the page with its links below a root path, and files under their digest.
+
+    Links are absolute, so that they are right wherever the page is opened.
+    """
+    body = _FILES.sub(rb"\g<0>" + digest.encode() + b"/", page.body)
+    return _file(_ABSOLUTE.sub(root.encode() + rb"\g<0>", body), page.type)
 
 
+_FILES: Final = re.compile(rb"(?<=\")/ui/")
 _ABSOLUTE: Final = re.compile(rb"(?<=[\" ])/(?=ui/|api/v2)")
 
 

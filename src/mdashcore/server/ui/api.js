@@ -1,7 +1,8 @@
 // The only module that talks to the server.
 
 // The server's path: "", or the path below which it shares its host with others, such as "/mdash".
-export const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+// This module is `ROOT/ui/DIGEST/api.js`.
+export const ROOT = new URL(import.meta.url).pathname.replace(/\/ui\/(?:[0-9a-f]{16}\/)?api\.js$/, "");
 
 const BASE = `${ROOT}/api/v2`;
 
