@@ -1,4 +1,4 @@
-"""Write the machine of firmware updates into discussion/ota.md: the drawing, its arrows and its limits, from the code.
+"""Write the machine of firmware updates into discussion/ota.md: its drawing, ends, arrows and limits, from the code.
 
 ::
 
@@ -18,6 +18,9 @@ from mdashcore.ota import STATE_LIMITS, UPDATE_ENDS, UPDATE_TRANSITIONS, UpdateS
 
 PAGE = Path(__file__).parent / "discussion" / "ota.md"
 
+EARLY_ENDS = [state for state in UpdateState if state in UPDATE_ENDS - {UpdateState.COMMITTED, UpdateState.ROLLED_BACK}]
+"""The ends of an update whose image the device has not tried."""
+
 
 def arrows() -> Iterator[tuple[UpdateState, UpdateState, str, str]]:
     """Yield from, to, the kind of event, and the condition in words; in the order of the table."""
@@ -26,19 +29,34 @@ def arrows() -> Iterator[tuple[UpdateState, UpdateState, str, str]]:
             yield state, arrow.to, event.__name__, arrow.label or ("otherwise" if len(cell) > 1 else "")
 
 
+def events_between() -> dict[tuple[UpdateState, UpdateState], list[str]]:
+    """Return the kinds of events that lead from one state to another."""
+    found: dict[tuple[UpdateState, UpdateState], list[str]] = {}
+    for state, to, event, _ in arrows():
+        if to is not state and event not in found.setdefault((state, to), []):
+            found[state, to].append(event)
+    return found
+
+
 def drawing() -> str:
-    """Return the arrows that lead from one state to another, as a Mermaid diagram."""
-    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> QUEUED"]
-    labels: dict[tuple[UpdateState, UpdateState], dict[str, list[str]]] = {}
-    for state, to, event, label in arrows():
-        if to is not state:
-            labels.setdefault((state, to), {}).setdefault(event, []).append(label)
-    for (state, to), events in labels.items():
-        texts = [f"{event} ({', '.join(words)})" if any(words) else event for event, words in events.items()]
-        text = r"\n".join(texts).replace(":", " –").replace(";", ",")  # neither is allowed in a label
-        lines.append(f"    {state} --> {to}: {text}")
-    lines += [f"    {state} --> [*]" for state in UpdateState if state in UPDATE_ENDS]
+    """Return the arrows of the course that an update takes if nothing prevents it, as a Mermaid diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {UpdateState.QUEUED}"]
+    for (state, to), events in events_between().items():
+        if to not in EARLY_ENDS:
+            lines.append(f"    {state} --> {to}: " + r"\n".join(events))
+    lines += [f"    {state} --> [*]" for state in UpdateState if state in UPDATE_ENDS and state not in EARLY_ENDS]
     return "\n".join([*lines, "```"])
+
+
+def early_ends() -> str:
+    """Return the events that lead to each other end, from each state."""
+    found = events_between()
+    lines = ["| From | " + " | ".join(f"`{end}`" for end in EARLY_ENDS) + " |", "|---" * (len(EARLY_ENDS) + 1) + "|"]
+    for state in UpdateState:
+        if state not in UPDATE_ENDS:
+            cells = (", ".join(f"`{event}`" for event in found.get((state, end), ())) for end in EARLY_ENDS)
+            lines.append(f"| `{state}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def table() -> str:
@@ -67,7 +85,7 @@ def _time(seconds: float) -> str:
 
 def write(page: str) -> str:
     """Return the page with the machine of the code between its marks."""
-    return replace_marked(page, {"drawing": drawing(), "table": table(), "limits": limits()})
+    return replace_marked(page, {"drawing": drawing(), "ends": early_ends(), "table": table(), "limits": limits()})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
     python docs/rest_api.py --check    fail if they are not what would be written
 
 A table of the page stands between two marks. The heading above it names the endpoint; a document is named by the mark.
+An endpoint with the tables of an earlier one refers to that.
 """
 
 from __future__ import annotations
@@ -38,17 +39,22 @@ def heading_of(endpoint: Endpoint) -> str:
     return f"{endpoint.method} {shown_path(endpoint)}"
 
 
+def link(heading: str) -> str:
+    """A link to an endpoint on the page."""
+    anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+    return f"[`{heading}`](#{anchor})"
+
+
 def overview(page: str) -> Iterator[str]:
     """A row for each endpoint, in the order of the page."""
     yield "| Endpoint | | For | Answers | Errors |"
     yield "|---|---|---|---|---|"
     for endpoint in sorted(ALL_ENDPOINTS, key=lambda each: page.find(f"\n### `{heading_of(each)}`\n")):
         heading = heading_of(endpoint)
-        anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
         errors = [status for status in errors_of(endpoint) if status in endpoint.errors or status == 404]
         summary = re.split(r"(?<=[a-z`])[.:] ", f"{endpoint.summary} ", maxsplit=1)[0].strip().removesuffix(".")
         yield (
-            f"| [`{heading}`](#{anchor}) | {_cell(summary)} | {endpoint.access.value}"
+            f"| {link(heading)} | {_cell(summary)} | {endpoint.access.value}"
             f" | {', '.join(map(str, endpoint.answers))} | {', '.join(map(str, errors)) or '-'} |"
         )
 
@@ -133,16 +139,26 @@ def written(page: str) -> str:
     """The page with its tables as the code has them."""
     by_heading = {heading_of(each): each for each in ALL_ENDPOINTS}
     parts = re.split(r"(?m)^(### `\w+ /\S*`)$", page)
+    shown: dict[str, str] = {}
     for index, part in enumerate(parts):
         heading = re.fullmatch(r"### `(.*)`", parts[index - 1]) if index else None
         endpoint = by_heading.get(heading[1]) if heading else None
         if endpoint is not None:
-            part = _between(part, "endpoint", "\n".join(endpoint_tables(endpoint)).strip())
+            tables = "\n".join(endpoint_tables(endpoint)).strip()
+            first = shown.setdefault(tables, heading_of(endpoint))
+            repeated = first != heading_of(endpoint)
+            part = _between(part, "endpoint", _referring(endpoint, first) if repeated else tables)
         part = _between(part, "endpoints", "\n".join(overview(page)))
         for name in re.findall(r"<!-- document (\w+): begin", part):
             part = _between(part, f"document {name}", "\n".join(members(getattr(documents, name), "Member")))
         parts[index] = part
     return "".join(parts)
+
+
+def _referring(endpoint: Endpoint, first: str) -> str:
+    has_members = isinstance(endpoint.body, Form) or is_typeddict(endpoint.body)
+    names = ["body"] * has_members + ["parameters"] * (endpoint.query is not None)
+    return f"The {' and the '.join(names)}: as for {link(first)}."
 
 
 def _between(text: str, mark: str, table: str) -> str:

@@ -34,7 +34,6 @@ from mdashcore.server.config import ServerConfig, ServerLimits, User
 from mdashcore.server.gateway import DEVICE_PATH, NOTIFY_PATH
 from mdashcore.server.metrics.app import METRICS_PATH
 from mdashcore.server.openapi import ALL_ENDPOINTS
-from mdashcore.server.service import ServiceSettings
 from mdashcore.storage import open_backend
 
 MOS = Path(__file__).parents[1] / "clients" / "mos.py"
@@ -172,13 +171,6 @@ def test_the_status_table_is_the_code_s(rest):
     assert shown == {cls.__name__: status for cls, status in STATUS.items()}
     errors = [getattr(_errors, name) for name in _errors.__all__ if name != "STATUS"]
     assert all(any(base.__name__ in shown for base in error.__mro__) for error in errors)
-
-
-def test_the_limits_table_is_the_settings_(rest):
-    """Each number of the settings with its default."""
-    shown = {row[0].strip("`"): float(row[1]) for row in rows(rest.section("## Limits")) if row[0].startswith("`")}
-    numbers = [field for field in attrs.fields(ServiceSettings) if type(field.default) in (int, float)]
-    assert shown == {field.name: field.default for field in numbers}
 
 
 # Notifications
