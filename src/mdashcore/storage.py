@@ -16,7 +16,8 @@ code point and its keys in their order. A backend may write the body in a form o
 any bytes-like object, and a backend must not keep a buffer that its caller can still change; a body that comes back is
 `bytes`. The same holds for the bodies of logs, for messages and for the chunks of blobs.
 `scan` gives every document that exists from before the scan until after it, once; one that is written or
-deleted meanwhile may be given or not. It must not hold all of them in memory if the backend can avoid it.
+deleted meanwhile may be given or not. It must not hold all of them in memory if the backend can avoid it. Between two
+documents the reader may use every verb, also another scan, and it may leave a scan before its end.
 
 **LogStore** keeps append-only logs. The entries of one `append` get consecutive offsets; the first of a log is 0,
 and an offset is never used twice, also after a `trim`. An entry's body has at most 1 MiB and comes back byte for
@@ -35,8 +36,8 @@ absent subscriber. Users that need every message keep a log beside the bus and r
 
 **BlobStore** keeps large bytes (firmware images). A blob becomes visible when `put` has seen the last chunk;
 before, and if the source fails, there is none, or the one that was there before. A chunk may be empty. A read gives
-bytes of one blob, also while it is being replaced. Memory use must not grow with the size of a blob, unless the
-backend keeps everything in memory.
+bytes of one blob, also while it is being replaced. A source may take its time: a `put` that waits for a chunk delays no
+other verb. Memory use must not grow with the size of a blob, unless the backend keeps everything in memory.
 
 No verb ever raises a client library's error: failures are `StorageError` with the cause attached. A verb that was
 cancelled has happened or not, but never half. There are no TTLs: readers judge age by a stored time.

@@ -5,16 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 
-from mdashcore.storage import (
-    DURABLE,
-    SHARED,
-    Backend,
-)
+from mdashcore.storage import DURABLE, SHARED, Backend
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import (
-    StorageSuite,
-    chunks_of,
-)
+from mdashcore.testing._suite import StorageSuite, chunks_of
 
 __all__ = ["BLOB_ROUNDS", "BlobCapabilitySuite"]
 

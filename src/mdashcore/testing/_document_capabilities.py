@@ -10,15 +10,7 @@ import anyio
 import pytest
 
 from mdashcore._errors import VersionConflict
-from mdashcore.storage import (
-    DURABLE,
-    INSTANT,
-    ORDERED,
-    SHARED,
-    Backend,
-    Document,
-    DocumentStore,
-)
+from mdashcore.storage import DURABLE, INSTANT, ORDERED, SHARED, Backend, Document, DocumentStore
 from mdashcore.testing._document_suite import (
     DOCUMENT_ROUNDS,
     DOCUMENT_WRITERS,
@@ -28,11 +20,7 @@ from mdashcore.testing._document_suite import (
     increment,
 )
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import (
-    INSTANT_TRIES,
-    ODD_KEYS,
-    at_once,
-)
+from mdashcore.testing._suite import INSTANT_TRIES, ODD_KEYS, at_once
 
 __all__ = ["DocumentCapabilitySuite"]
 

@@ -7,10 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from mdashcore._errors import VersionConflict
-from mdashcore.storage import (
-    Document,
-    DocumentStore,
-)
+from mdashcore.storage import Document, DocumentStore
 
 __all__ = ["DOCUMENT_OPERATIONS", "replay_documents"]
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import AsyncGenerator
+from typing import ClassVar, Final
 
 import anyio
 
-from mdashcore.storage import (
-    DocumentStore,
-)
-from mdashcore.testing._document_suite import (
-    DOCUMENT_ROUNDS,
-    DOCUMENT_WRITERS,
-    DocumentSuite,
-)
-from mdashcore.testing._suite import (
-    MANY_RECORDS,
-    ODD_KEYS,
-)
+from mdashcore.storage import DocumentStore
+from mdashcore.testing._document_suite import DOCUMENT_ROUNDS, DOCUMENT_WRITERS, DocumentSuite
+from mdashcore.testing._suite import MANY_RECORDS, ODD_KEYS
 
 __all__ = ["DocumentScanSuite"]
+
+SCANNED_KEYS: Final = 20  # documents of a scan whose reader does something after each
 
 
 class DocumentScanSuite(DocumentSuite):
@@ -92,6 +86,47 @@ class DocumentScanSuite(DocumentSuite):
             for prefix in ("", "a", "a/", "%", "*", "[", "x" * 299, "none of them", "\u00e9"):
                 found = [(d.key, d.body) async for d in documents.scan("things", prefix)]
                 assert sorted(found) == sorted((key, b"1") for key in ODD_KEYS if key.startswith(prefix))
+
+        self.on_documents(test)
+
+    def test_documents_scan_lets_its_reader_write(self) -> None:
+        """The reader of a scan may use every verb meanwhile, and a scan that it leaves early holds nothing."""
+
+        async def test(documents: DocumentStore) -> None:
+            for n in range(SCANNED_KEYS):
+                await documents.put("things", f"k{n}", b"0")
+            seen: list[str] = []
+            async for document in documents.scan("things", "k"):
+                seen.append(document.key)
+                await documents.put("things", "written meanwhile", b"1")
+                await documents.put("others", document.key, document.body)
+                assert await documents.get("others", document.key) is not None
+                assert await documents.delete("others", document.key)
+            assert sorted(seen) == sorted(f"k{n}" for n in range(SCANNED_KEYS))
+            left = documents.scan("things", "k")
+            await anext(left)
+            await documents.put("things", "k0", b"2")
+            if isinstance(left, AsyncGenerator):
+                await left.aclose()
+            assert await documents.delete("things", "k0")
+
+        self.on_documents(test)
+
+    def test_documents_scans_are_apart(self) -> None:
+        """Scans that are read in turns give each its own documents, also of one collection."""
+
+        async def test(documents: DocumentStore) -> None:
+            for n in range(SCANNED_KEYS):
+                await documents.put("things", f"k{n}", b"0")
+                await documents.put("others", f"o{n}", b"0")
+            scans = [documents.scan(collection) for collection in ("things", "others", "things")]
+            seen: list[list[str]] = [[], [], []]
+            for _ in range(SCANNED_KEYS):
+                for scan, keys in zip(scans, seen, strict=True):
+                    keys.append((await anext(scan)).key)
+            for scan, keys, letter in zip(scans, seen, "kok", strict=True):
+                assert sorted(keys) == sorted(f"{letter}{n}" for n in range(SCANNED_KEYS))
+                assert [document async for document in scan] == []
 
         self.on_documents(test)
 

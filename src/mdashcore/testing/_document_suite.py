@@ -9,13 +9,8 @@ import anyio
 
 from mdashcore import _json
 from mdashcore._errors import VersionConflict
-from mdashcore.storage import (
-    Backend,
-    DocumentStore,
-)
-from mdashcore.testing._suite import (
-    StorageSuite,
-)
+from mdashcore.storage import Backend, DocumentStore
+from mdashcore.testing._suite import StorageSuite
 
 __all__ = ["DOCUMENT_ROUNDS", "DOCUMENT_WRITERS", "DocumentSuite", "expect_conflict", "expect_value", "increment"]
 

@@ -7,20 +7,9 @@ from typing import Any
 
 import anyio
 
-from mdashcore.storage import (
-    DURABLE,
-    INSTANT,
-    SHARED,
-    Backend,
-    LogEntry,
-    LogStore,
-)
+from mdashcore.storage import DURABLE, INSTANT, SHARED, Backend, LogEntry, LogStore
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import (
-    INSTANT_TRIES,
-    StorageSuite,
-    at_once,
-)
+from mdashcore.testing._suite import INSTANT_TRIES, StorageSuite, at_once
 
 __all__ = ["LOG_ROUNDS", "LOG_WRITERS", "LogCapabilitySuite"]
 

@@ -6,10 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from mdashcore.storage import (
-    LogEntry,
-    LogStore,
-)
+from mdashcore.storage import LogEntry, LogStore
 
 __all__ = ["LOG_OPERATIONS", "replay_logs"]
 

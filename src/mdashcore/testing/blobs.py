@@ -5,21 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 
 from mdashcore._errors import NotFound, StorageError
 from mdashcore.storage import Backend, BlobStore
-from mdashcore.testing._blob_capabilities import BLOB_ROUNDS, BlobCapabilitySuite
-from mdashcore.testing._suite import (
-    CANCEL_STEPS,
-    MANY_RECORDS,
-    ODD_KEYS,
-    cancel_after,
-    chunks_of,
-    expect_failure,
-)
+from mdashcore.testing._blob_capabilities import BlobCapabilitySuite
+from mdashcore.testing._blob_scans import BlobScanSuite
+from mdashcore.testing._suite import CANCEL_STEPS, cancel_after, chunks_of, expect_failure
 
 __all__ = ["BlobStoreSuite"]
 
@@ -28,14 +22,9 @@ LARGE_PIECES = 96  # 6 MB, the size of a large image, and more than one part of 
 
 READ_PIECES = 16  # read in one call: 1 MB, several parts of a store that writes parts
 
-BLOB_WRITERS = 16
 
-
-class BlobStoreSuite(BlobCapabilitySuite):
+class BlobStoreSuite(BlobScanSuite, BlobCapabilitySuite):
     """The contract of blob stores: streams in, pieces out."""
-
-    many: ClassVar[int] = MANY_RECORDS
-    """Blobs whose keys are scanned at least once: more than a page of the store."""
 
     def test_blob_what_was_put_comes_back(self) -> None:
         """A blob is read in any pieces; its size is known; an empty one is a blob too."""
@@ -51,7 +40,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
             assert await blobs.size("empty") == 0
             assert await blobs.read("empty", 0, 10) == b""
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_what_is_not_there(self) -> None:
         """A blob that does not exist has no size and cannot be read."""
@@ -65,7 +54,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
                 return
             raise AssertionError("read what is not there")
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_a_large_blob(self) -> None:
         """Megabytes arrive whole."""
@@ -77,7 +66,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
             for n in range(LARGE_PIECES - 1, -1, -LARGE_PIECES // 8):
                 assert await blobs.read("b", n * PIECE_SIZE, PIECE_SIZE) == pieces[n]
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_nothing_until_it_is_complete(self) -> None:
         """Until the source has ended the old blob is there, or none: after the first chunk, after 5 MB, at the last."""
@@ -103,7 +92,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
                 assert await blobs.read("b", PIECE_SIZE - 1, 2) == b"01"
                 await blobs.delete("b")
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_an_empty_chunk_is_no_end(self) -> None:
         """A source may give an empty chunk now and then, at the beginning and at the end too."""
@@ -116,7 +105,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
             assert await blobs.put("b", source()) == 7
             assert await blobs.read("b", 0, 100) == b"one two"
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_a_chunk_is_not_shared(self) -> None:
         """A buffer that the source changes afterwards does not change the store."""
@@ -133,7 +122,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
             buffer[:] = b"late"
             assert await blobs.read("b", 0, 100) == b"0...1...2..."
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_a_read_gives_one_blob(self) -> None:
         """A read while a blob is being replaced gives bytes of the old one or of the new one, never of both."""
@@ -161,7 +150,28 @@ class BlobStoreSuite(BlobCapabilitySuite):
                 tasks.start_soon(read)
                 tasks.start_soon(read)
 
-        self._on_blobs(test)
+        self.on_blobs(test)
+
+    def test_blob_a_slow_source_delays_no_other_verb(self) -> None:
+        """Until a source gives its next chunk, every verb works for other blobs, also another put."""
+
+        async def test(blobs: BlobStore) -> None:
+            await blobs.put("other", chunks_of(b"other", 1))
+
+            async def source() -> AsyncIterator[bytes]:
+                yield b"one "
+                assert await blobs.put("meanwhile", chunks_of(b"quick", 2)) == 5
+                assert await blobs.read("meanwhile", 0, 10) == b"quick"
+                assert await blobs.size("other") == 5
+                assert await blobs.delete("other")
+                assert [key async for key in blobs.scan()] == ["meanwhile"]
+                yield b"two"
+
+            assert await blobs.put("b", source()) == 7
+            assert await blobs.read("b", 0, 100) == b"one two"
+            assert sorted([key async for key in blobs.scan()]) == ["b", "meanwhile"]
+
+        self.on_blobs(test)
 
     def test_blob_a_failing_source_leaves_nothing(self) -> None:
         """If the source fails, or the put is cancelled, its error comes out and there is what was there before."""
@@ -191,7 +201,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
                 assert await blobs.size("b") == (None if before is None else len(before))
                 assert [key async for key in blobs.scan()] == ([] if before is None else ["b"])
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_replaced_and_deleted(self) -> None:
         """A second put replaces; a deleted blob is gone."""
@@ -204,7 +214,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
             assert await blobs.size("b") is None
             assert not await blobs.delete("b")
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_two_at_once(self) -> None:
         """Two puts of one key at the same time: one of them is there, whole."""
@@ -216,70 +226,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
             found = await blobs.read("k", 0, 200_000)
             assert found in (b"a" * 100_000, b"b" * 100_000)
 
-        self._on_blobs(test)
-
-    def test_blob_odd_keys(self) -> None:
-        """Every text is a key of its own, and a scan gives them by prefix."""
-
-        async def test(blobs: BlobStore) -> None:
-            for n, key in enumerate(ODD_KEYS):
-                await blobs.put(key, chunks_of(b"%d" % n, 10))
-            for n, key in enumerate(ODD_KEYS):
-                assert await blobs.read(key, 0, 10) == b"%d" % n, f"{key!r}"
-            for prefix in ("", "a", "a/", "%", "\u00e9"):
-                expected = sorted(key for key in ODD_KEYS if key.startswith(prefix))
-                assert sorted([key async for key in blobs.scan(prefix)]) == expected
-            for key in ODD_KEYS:
-                assert await blobs.delete(key)
-
-        self._on_blobs(test)
-
-    def test_blob_scan_many(self) -> None:
-        """A scan gives the keys of more than a page, each once."""
-
-        async def test(blobs: BlobStore) -> None:
-            async def write(start: int) -> None:
-                for n in range(start, self.many, BLOB_WRITERS):
-                    await blobs.put(f"k{n}", chunks_of(b"%d" % n, 10))
-
-            async with anyio.create_task_group() as tasks:
-                for start in range(BLOB_WRITERS):
-                    tasks.start_soon(write, start)
-            assert sorted([key async for key in blobs.scan("k")]) == sorted(f"k{n}" for n in range(self.many))
-
-        self.run_open_once(lambda backend: test(backend.blobs))
-
-    def test_blob_scan_while_writing(self) -> None:
-        """A blob that exists all through a scan is given exactly once, whatever is put and deleted meanwhile."""
-
-        async def test(blobs: BlobStore) -> None:
-            stable = {f"stable-{n}" for n in range(30)}
-            for n, key in enumerate(sorted(stable)):
-                await blobs.put(key, chunks_of(b"0", 1))
-                await blobs.put(f"fleeting-{n}", chunks_of(b"0", 1))
-            done = anyio.Event()
-
-            async def disturb() -> None:
-                n = 0
-                while not done.is_set():
-                    await blobs.put(f"stable-{n % 30}", chunks_of(b"%d" % n, 1))
-                    await blobs.delete(f"fleeting-{n % 30}")
-                    await blobs.put(f"new-{n % 100}", chunks_of(b"%d" % n, 1))
-                    n += 7
-                    await anyio.lowlevel.checkpoint()
-
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(disturb)
-                for _ in range(BLOB_ROUNDS):
-                    seen: list[str] = []
-                    async for key in blobs.scan():
-                        seen.append(key)
-                        await anyio.lowlevel.checkpoint()
-                    assert len(seen) == len(set(seen)), "a key was given twice"
-                    assert stable <= set(seen), f"missed: {sorted(stable - set(seen))}"
-                done.set()
-
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_a_cancelled_verb_is_never_half_done(self) -> None:
         """Wherever a put or a delete is cancelled: the blob is the old one, the new one, or gone, in every verb."""
@@ -308,7 +255,7 @@ class BlobStoreSuite(BlobCapabilitySuite):
                 if ended:
                     break
 
-        self._on_blobs(test)
+        self.on_blobs(test)
 
     def test_blob_failures_are_storage_errors(self) -> None:
         """While the system below the store fails, every verb that fails raises `StorageError`; afterwards the store
@@ -336,9 +283,3 @@ class BlobStoreSuite(BlobCapabilitySuite):
             assert await blobs.read("b", 0, 10) == b"another"
 
         self.run_failing(test)
-
-    def _on_blobs(self, test: Callable[[BlobStore], Awaitable[None]]) -> None:
-        async def opened(backend: Backend) -> None:
-            await test(backend.blobs)
-
-        self.run_open(opened)

@@ -23,14 +23,11 @@ from mdashcore.testing._document_suite import (
     expect_value,
     increment,
 )
-from mdashcore.testing._suite import (
-    CANCEL_STEPS,
-    INSTANT_TRIES,
-    cancel_after,
-    expect_failure,
-)
+from mdashcore.testing._suite import CANCEL_STEPS, INSTANT_TRIES, cancel_after, expect_failure
 
 __all__ = ["DocumentStoreSuite"]
+
+DELETED_KEYS = 100  # deleted after a document: more than a store keeps in mind that forgets deleted keys
 
 
 class DocumentStoreSuite(DocumentScanSuite, DocumentCapabilitySuite):
@@ -63,6 +60,21 @@ class DocumentStoreSuite(DocumentScanSuite, DocumentCapabilitySuite):
                 last = version
                 if n % 3 == 2:
                     assert await documents.delete("things", "k")
+
+        self.on_documents(test)
+
+    def test_documents_versions_are_never_forgotten(self) -> None:
+        """A key that was deleted long ago gets a greater version than it ever had, whatever was deleted since."""
+
+        async def test(documents: DocumentStore) -> None:
+            for n in range(DELETED_KEYS):
+                await documents.put("things", "k", b"%d" % n)
+            last = await documents.put("things", "k", b"0")
+            assert await documents.delete("things", "k")
+            for n in range(DELETED_KEYS):
+                await documents.put("things", f"other {n}", b"0")
+                assert await documents.delete("things", f"other {n}")
+            assert await documents.put("things", "k", b"1", expected=0) > last
 
         self.on_documents(test)
 

@@ -16,12 +16,7 @@ from mdashcore._errors import InvalidInput, StorageError
 from mdashcore.storage import MAX_OFFSET, Backend, LogEntry, LogStore
 from mdashcore.testing._log_capabilities import LOG_ROUNDS, LOG_WRITERS, LogCapabilitySuite
 from mdashcore.testing._log_model import LOG_OPERATIONS, replay_logs
-from mdashcore.testing._suite import (
-    CANCEL_STEPS,
-    ODD_KEYS,
-    cancel_after,
-    expect_failure,
-)
+from mdashcore.testing._suite import CANCEL_STEPS, ODD_KEYS, cancel_after, expect_failure
 
 __all__ = ["LogStoreSuite"]
 

@@ -146,6 +146,35 @@ class ScansOnePage(MemoryBlobs):
                 yield key
 
 
+class PutsOneByOne(MemoryBlobs):
+    """Lets one blob come at a time, so that a slow upload stops all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = anyio.Lock()
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> int:
+        async with self._lock:
+            return await super().put(key, chunks)
+
+
+class ScansUnderALock(MemoryBlobs):
+    """Has one connection, which a scan keeps until its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = anyio.Lock()
+
+    async def delete(self, key: str) -> bool:
+        async with self._lock:
+            return await super().delete(key)
+
+    async def scan(self, prefix: str = "") -> AsyncIterator[str]:
+        async with self._lock:
+            async for key in super().scan(prefix):
+                yield key
+
+
 class DeletesInTwoSteps(MemoryBlobs):
     """Empties a blob, and then removes it."""
 
@@ -223,6 +252,8 @@ class SavesAtClose(MemoryBlobs):
 
 
 MUTANTS: list[tuple[type, str, str]] = [
+    (PutsOneByOne, "test_blob_a_slow_source_delays_no_other_verb", "memory"),
+    (ScansUnderALock, "test_blob_scan_lets_its_reader_write", "memory"),
     (ShowsHalfBlobs, "test_blob_nothing_until_it_is_complete", "memory"),
     (ShowsParts, "test_blob_nothing_until_it_is_complete", "memory"),
     (ShowsTheLastPart, "test_blob_nothing_until_it_is_complete", "memory"),

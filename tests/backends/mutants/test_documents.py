@@ -429,6 +429,58 @@ class LeavesThePrefix(MemoryDocuments):
             yield document
 
 
+class ForgetsOldVersions(MemoryDocuments):
+    """Counts each key by itself, and knows the counts of the keys that were deleted last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deleted: dict[tuple[str, str], int] = {}
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        found = await self.get(collection, key)
+        self._last_version = self._deleted.get((collection, key), 0) if found is None else found.version
+        return await super().put(collection, key, body, expected=expected)
+
+    async def delete(self, collection: str, key: str, *, expected: int | None = None) -> bool:
+        found = await self.get(collection, key)
+        deleted = await super().delete(collection, key, expected=expected)
+        if found is not None:
+            self._deleted[collection, key] = found.version
+            while len(self._deleted) > 64:
+                del self._deleted[next(iter(self._deleted))]
+        return deleted
+
+
+class ScansUnderALock(MemoryDocuments):
+    """Has one connection, which a scan keeps until its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = anyio.Lock()
+
+    async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+        async with self._lock:
+            return await super().put(collection, key, body, expected=expected)
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        async with self._lock:
+            async for document in super().scan(collection, prefix, after=after):
+                yield document
+
+
+class SharesACursor(MemoryDocuments):
+    """Has one cursor for all scans of a collection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cursors: dict[str, AsyncIterator[Document]] = {}
+
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        self._cursors[collection] = super().scan(collection, prefix, after=after)
+        while (document := await anext(self._cursors[collection], None)) is not None:
+            yield document
+
+
 class HangsInAThread(MemoryDocuments):
     """Has a thread that never comes back, and cannot be cancelled."""
 
@@ -468,6 +520,9 @@ MUTANTS: list[tuple[type, str, str]] = [
     (DeletesLater, "test_documents_a_delete_compares_in_the_same_step", "memory"),
     (RefusesToDeleteNothing, "test_documents_delete", "memory"),
     (ReusesVersions, "test_documents_versions_grow", "memory"),
+    (ForgetsOldVersions, "test_documents_versions_are_never_forgotten", "memory"),
+    (ScansUnderALock, "test_documents_scan_lets_its_reader_write", "memory"),
+    (SharesACursor, "test_documents_scans_are_apart", "memory"),
     (FoldsCase, "test_documents_odd_keys", "memory"),
     (FoldsCollections, "test_documents_collections_are_apart", "memory"),
     (ForgetsCollections, "test_documents_what_was_put_comes_back", "memory"),
