@@ -144,7 +144,7 @@ async def start_up(where: str, devices: int) -> Row:
             created = await hub.create_device("alice", "d")
             await hub.shadows.update(DeviceKey("alice", "d"), {"state": {"reported": {"t": 20.5, "on": True}}})
             await hub.presence.release(
-                DeviceKey("alice", "d"), await hub.presence.claim(DeviceKey("alice", "d"), "node"), 1.0
+                DeviceKey("alice", "d"), (await hub.presence.claim(DeviceKey("alice", "d"), "node")).session, 1.0
             )
             for collection, key in (
                 ("devices", "alice/d"),

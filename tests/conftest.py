@@ -30,7 +30,7 @@ from websockets.streams import StreamReader
 from werkzeug.routing import Rule
 
 from mdashcore import _json
-from mdashcore.hub.feed import FEED_TOPIC, Feed, LogQuery
+from mdashcore.hub.feed import Feed, LogQuery, feed_topic
 from mdashcore.notifications import decode
 from mdashcore.server import static
 from mdashcore.server.config import ServerConfig
@@ -179,13 +179,12 @@ class Person:
         """The newest notification of that name, waiting for the first."""
         hub = self.server.service.hub
         with trio.fail_after(FRAME_TIMEOUT):
-            async with hub.bus.subscribe(FEED_TOPIC) as messages:
+            async with hub.bus.subscribe(feed_topic(self.name)) as messages:
                 if found := await hub.feed.query(self.name, LogQuery(name=name, device=device)):
                     return decode(found[-1])
                 async for message in messages:
-                    account, item = Feed.parse(message)
-                    value = decode(item.frame)
-                    if account == self.name and value["name"] == name and device in (None, value["id"]):
+                    value = decode(Feed.parse(message).frame)
+                    if value["name"] == name and device in (None, value["id"]):
                         return value
         raise AssertionError("the bus has ended")
 

@@ -47,6 +47,11 @@ class BusQueue:
         self.end()
 
     @property
+    def is_live(self) -> bool:
+        """Whether the subscription goes on: see `mdashcore.storage.goes_on`."""
+        return not self._ended
+
+    @property
     def is_full(self) -> bool:
         """Whether the next message would be dropped."""
         return len(self._items) >= BUS_QUEUE

@@ -31,8 +31,11 @@ offset, as if all before it had been appended and trimmed. It is for a log that 
 a message that is published after that arrives, in the order of each publisher. If the subscriber is slow, or a
 connection is lost, messages may be dropped; then the subscription raises `StorageError` once, at the place of the gap,
 after the messages before it. The subscription may end with that error: a subscriber that needs later messages
-subscribes again. `publish` never waits for a subscriber, and a slow one never delays another. No message is kept for an
-absent subscriber. Users that need every message keep a log beside the bus and read what they missed.
+subscribes again. If it goes on instead, messages arrive again when the error is raised, and its iterator says so with a
+true attribute `is_live`. `publish` never waits for a subscriber, and a slow one never delays another. No message is
+kept for an absent subscriber. Users that need every message keep a log beside the bus and read what they missed.
+A subscriber may have thousands of topics at the same time, which come and go: a topic costs kilobytes, not a connection
+of its own, and one without subscribers costs nothing, in this process and below it.
 
 **BlobStore** keeps large bytes (firmware images). A blob becomes visible when `put` has seen the last chunk;
 before, and if the source fails, there is none, or the one that was there before. A chunk may be empty. A read gives
@@ -73,6 +76,7 @@ __all__ = [
     "PutAndAppend",
     "backend_schemes",
     "check_begin",
+    "goes_on",
     "open_backend",
 ]
 
@@ -296,6 +300,11 @@ class BackendOpener(Protocol):
             InvalidInput: the URL is malformed.
             StorageError: there is nothing usable behind the URL.
         """
+
+
+def goes_on(messages: AsyncIterator[bytes]) -> bool:
+    """Return whether a subscription goes on after the `StorageError` that its iterator has just raised."""
+    return bool(getattr(messages, "is_live", False))
 
 
 def check_begin(offset: int, end: int) -> None:

@@ -10,7 +10,7 @@ from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore import _json
 from mdashcore.hub import feed as module
 from mdashcore.hub import notification_reader
-from mdashcore.hub.feed import Feed, LogQuery
+from mdashcore.hub.feed import Feed, LogQuery, events_topic, feed_topic
 from mdashcore.hub.notification_reader import MAX_RESULTS
 from mdashcore.notifications import is_event
 
@@ -41,12 +41,17 @@ def test_a_notification_has_an_offset_and_a_time(tools, feed):
 
 
 async def test_the_bus_has_what_the_log_has(feed):
-    """Under one topic for all accounts; the message says whose it is."""
-    async with feed._bus.subscribe(module.FEED_TOPIC) as messages:
-        await feed.emit("al.i-c@e+", "n", "d1", b'" 7 {} "')
-        account, item = Feed.parse(await messages.__anext__())
-    assert (account, item.offset) == ("al.i-c@e+", 0)
-    assert await feed.page("al.i-c@e+", 0) == [item]
+    """Under a topic for each account; its events also under another."""
+    account = "al.i-c@e+"
+    bus = feed._bus
+    async with bus.subscribe(feed_topic(account)) as all, bus.subscribe(events_topic(account)) as events:
+        await feed.emit("alice", "online", "d1")
+        await feed.emit(account, "n", "d1", b'" 7 {} "')
+        await feed.emit(account, "online", "d1")
+        items = [Feed.parse(await anext(all)) for _ in range(2)]
+        assert Feed.parse(await anext(events)) == items[1]
+    assert [item.offset for item in items] == [0, 1]
+    assert await feed.page(account, 0) == items
 
 
 def test_accounts_are_apart(tools, feed):

@@ -37,7 +37,7 @@ class Recorder:
     def build_reported(self, key, build):
         self.told.append(("build_reported", str(key), build.id))
 
-    def device_removed(self, key):
+    def device_removed(self, key, node):
         self.told.append(("device_removed", str(key)))
 
     def key_revoked(self, account, key):
@@ -115,7 +115,7 @@ def test_a_device_created_anew_is_empty(tools, make, choices):
     """Whatever the old one was still reporting while it was removed: neither its shadow nor its presence is seen."""
     hub, _ = make()
     tools.run(hub.create_device("alice", "d1"))
-    session = tools.run(hub.presence.claim(DeviceKey("alice", "d1"), "node"))
+    session = tools.run(hub.presence.claim(DeviceKey("alice", "d1"), "node")).session
     tools.interleave(
         [
             hub.remove_device(DeviceKey("alice", "d1")),

@@ -26,7 +26,7 @@ def test_a_device_that_never_connected(tools):
 def test_a_connection_comes_and_goes(tools):
     """Online at its node from the claim on; offline from the release on, and when it was seen last."""
     presence = make(tools)
-    session = tools.run(presence.claim(DeviceKey("alice", "d1"), "node-a"))
+    session = tools.run(presence.claim(DeviceKey("alice", "d1"), "node-a")).session
     record = tools.run(presence.get(DeviceKey("alice", "d1")))
     assert (record.online, record.node, record.session) == (True, "node-a", session)
     assert tools.run(presence.release(DeviceKey("alice", "d1"), session, 1234.5))
@@ -39,8 +39,8 @@ def test_a_connection_comes_and_goes(tools):
 def test_a_late_offline_is_none(tools):
     """The end of an older connection, noticed after a newer one began, changes nothing."""
     presence = make(tools)
-    old = tools.run(presence.claim(DeviceKey("alice", "d1"), "node-a"))
-    new = tools.run(presence.claim(DeviceKey("alice", "d1"), "node-b"))
+    old = tools.run(presence.claim(DeviceKey("alice", "d1"), "node-a")).session
+    new = tools.run(presence.claim(DeviceKey("alice", "d1"), "node-b")).session
     assert new == old + 1
     assert not tools.run(presence.release(DeviceKey("alice", "d1"), old, 0.0))
     record = tools.run(presence.get(DeviceKey("alice", "d1")))
@@ -60,7 +60,7 @@ def test_the_newest_session_wins_in_every_interleaving(tools, releases, choices)
     presence = make(tools)
 
     async def connection(number, ends):
-        session = await presence.claim(DeviceKey("alice", "d1"), f"node-{number}")
+        session, _ = await presence.claim(DeviceKey("alice", "d1"), f"node-{number}")
         for _ in range(number):
             await tools.pause()
         return session, ends and await presence.release(DeviceKey("alice", "d1"), session, 0.0)
@@ -81,7 +81,7 @@ def test_the_newest_session_wins_in_every_interleaving(tools, releases, choices)
 def test_sessions_go_on_after_a_removal(tools, choices):
     """A device that is removed while connections come is offline, or online by a session that is newer than any."""
     presence = make(tools)
-    first = tools.run(presence.claim(DeviceKey("alice", "d1"), "a"))
+    first = tools.run(presence.claim(DeviceKey("alice", "d1"), "a")).session
     coroutines = [
         presence.forget(DeviceKey("alice", "d1")),
         presence.claim(DeviceKey("alice", "d1"), "b"),
@@ -89,10 +89,10 @@ def test_sessions_go_on_after_a_removal(tools, choices):
     ]
     outcomes = tools.interleave(coroutines, choices)
     assert not [outcome.error for outcome in outcomes if outcome.error]
-    assert outcomes[1].value == first + 1
+    assert outcomes[1].value.session == first + 1
     record = tools.run(presence.get(DeviceKey("alice", "d1")))
     assert record.session == first + 1
-    assert tools.run(presence.claim(DeviceKey("alice", "d1"), "c")) == first + 2
+    assert tools.run(presence.claim(DeviceKey("alice", "d1"), "c")).session == first + 2
 
 
 def test_accounts_are_apart(tools):
@@ -108,7 +108,7 @@ def test_what_a_process_left_behind_is_swept(tools, choices):
     """The devices of a node that ended without a word are offline; other nodes', and those that have come back, not."""
     presence = make(tools)
     for id, node in (("d1", "a"), ("d2", "a"), ("d3", "b"), ("d4", "a"), ("d5", "a")):
-        session = tools.run(presence.claim(DeviceKey("alice", id), node))
+        session = tools.run(presence.claim(DeviceKey("alice", id), node)).session
     tools.run(presence.release(DeviceKey("alice", "d5"), session, 5.0))
 
     async def alive():

@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from mdashcore import firmware
-from mdashcore.hub.feed import FEED_TOPIC
+from mdashcore.hub.feed import events_topic
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update, UpdateState
 from mdashcore.rollout import RolloutState as RolloutState
@@ -209,7 +209,7 @@ async def test_a_rollout_to_all_of_them(fleet):
     assert answer.status_code == 201, answer.text
     rollouts, id = fleet.alice.server.service.hub.rollouts, answer.json()["id"]
     with trio.fail_after(PATIENCE):
-        async with fleet.alice.server.service.hub.bus.subscribe(FEED_TOPIC) as messages:
+        async with fleet.alice.server.service.hub.bus.subscribe(events_topic("alice")) as messages:
             while not (ended := await rollouts.get("alice", id)).ended:
                 while b'"rollout.' not in await anext(messages):
                     pass

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBus, MemoryLogs
-from mdashcore.hub.feed import Feed
+from mdashcore.hub.feed import Feed, feed_topic
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.connections import subscribers
 from mdashcore.trio.connections.subscribers import Subscriber
@@ -307,11 +307,11 @@ def test_a_cursor_law(tape, before, start, after, delays, queue, page):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(subscriber.run)
             await trio.testing.wait_all_tasks_blocked()
-            async with feed._bus.subscribe("feed") as messages:
+            async with feed._bus.subscribe(feed_topic("alice")) as messages:
                 for pause, lost in after:
                     await trio.sleep(pause)
                     await feed.emit("alice", "n", "d1")
-                    _, item = feed.parse(await messages.__anext__())
+                    item = feed.parse(await messages.__anext__())
                     if not lost:
                         subscriber.offer(item)
             await feed.emit("alice", "n", "d1")  # the last one arrives, and shows every gap before it

@@ -29,6 +29,7 @@ from mdashcore.hub.nodes import BEAT_INTERVAL, DEAD_AFTER
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
+from mdashcore.trio.cluster.interests import LINGER
 from mdashcore.trio.connections.calls import MAX_PARAMS
 from mdashcore.trio.connections.device_connections import CHECK_INTERVAL
 from mdashcore.trio.connections.subscribers import Subscriber
@@ -99,6 +100,32 @@ class Bus(MemoryBus):
             yield watched
 
 
+class Heard:
+    """The bus as one node sees it, with the messages that its subscriptions gave it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.messages: list[tuple[str, bytes]] = []
+        self.topics: set[str] = set()
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        await self._bus.publish(topic, message)
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def count() -> AsyncIterator[bytes]:
+            async for message in messages:
+                self.messages.append((topic, message))
+                yield message
+
+        async with self._bus.subscribe(topic) as messages, aclosing(count()) as counted:
+            self.topics.add(topic)
+            try:
+                yield counted
+            finally:
+                self.topics.discard(topic)
+
+
 @attrs.define
 class Cluster:
     """Nodes, each with a hub of its own, and what connects to them."""
@@ -111,18 +138,19 @@ class Cluster:
     stack: AsyncExitStack
     nodes: list[Node] = attrs.field(factory=list)
 
-    async def add(self) -> Node:
-        """One more node."""
+    def make_hub(self) -> Hub:
+        """The hub of one more node."""
         start = trio.current_time()
-        hub = Hub(
-            self.backend,
+        return Hub(
+            attrs.evolve(self.backend, bus=Heard(self.bus)),
             now=lambda: EPOCH + trio.current_time() - start,
             monotonic=trio.current_time,
             entropy=os.urandom,
         )
-        node = await self.stack.enter_async_context(open_node(hub))
-        self.nodes.append(node)
-        return node
+
+    async def add(self) -> None:
+        """One more node, for as long as the cluster."""
+        self.nodes.append(await self.stack.enter_async_context(open_node(self.make_hub())))
 
     async def register(self, id: str = "d1") -> Device:
         """A device that may connect."""
@@ -194,6 +222,126 @@ async def cluster(open_pair: Any) -> AsyncIterator[Cluster]:
             await cluster.add()
             yield cluster
         nursery.cancel_scope.cancel()
+
+
+def heard(node: Node) -> Heard:
+    """What the bus has given a node."""
+    assert isinstance(node.hub.bus, Heard)
+    return node.hub.bus
+
+
+async def test_a_node_without_clients_hears_nothing(autojump_clock: Any, cluster: Cluster) -> None:
+    """Reports, changed shadows, calls, subscribers, an update and a removal on another node: not one message."""
+    busy, idle = cluster.nodes
+    client = await cluster.connect(busy, await cluster.register())
+    cluster.attend(client)
+    listener = await cluster.listen(busy, "k1")
+    cluster.attend(listener)
+    key = DeviceKey("alice", "d1")
+    for number in range(20):
+        await client.send({"method": "Dash.Shadow.Update", "params": {"state": {"reported": {"n": number}}}})
+        await busy.hub.shadows.update(key, {"state": {"desired": {"n": -number}}})
+    await busy.hub.registry.renew_token(key)
+    await busy.hub.remove_device(key)
+    busy.key_revoked("alice", "k1")
+    await trio.sleep(2 * CHECK_INTERVAL)
+    assert len(heard(busy).messages) > 30
+    assert heard(idle).messages == []
+    assert heard(idle).topics == {"nodes", f"node.{idle.id}"}
+
+
+async def test_only_the_node_that_holds_a_device_is_told_of_it(autojump_clock: Any, cluster: Cluster) -> None:
+    """Of a changed shadow, a renewed token, a removal and a newer connection: one message each, to that node."""
+    here, there = cluster.nodes
+    async with open_node(cluster.make_hub()) as third:
+        changed = await cluster.connect(there, await cluster.register("changed"))
+        renewed = await cluster.connect(there, await cluster.register("renewed"))
+        removed = await cluster.connect(there, await cluster.register("removed"))
+        device = await cluster.register("moved")
+        moved = await cluster.connect(there, device)
+        await here.hub.shadows.update(DeviceKey("alice", "changed"), {"state": {"desired": {"on": True}}})
+        assert (await changed.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
+        await here.hub.registry.renew_token(DeviceKey("alice", "renewed"))
+        await here.hub.remove_device(DeviceKey("alice", "removed"))
+        for client in (renewed, removed):
+            assert await client.close_code() == 1008
+        await cluster.connect(here, device)
+        assert await moved.close_code() == 1008
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard(third).messages == []
+        told = [message.partition(b" ")[2] for topic, message in heard(there).messages if topic == f"node.{there.id}"]
+        for id in ("changed", "renewed", "removed", "moved"):
+            assert any(b"Device.Changed" in frame and id.encode() in frame for frame in told), id
+
+
+async def test_a_subscriber_hears_of_all_nodes(autojump_clock: Any, cluster: Cluster) -> None:
+    """From the moment of its connect, although the subscription to the topic begins later; and of its account only."""
+    here, there = cluster.nodes
+    listener = await cluster.listen(here, "k1")
+    await there.hub.feed.emit("bob", "n", "d1")
+    for number in range(3):
+        await there.hub.feed.emit("alice", "n", f"d{number}")
+        assert (await listener.receive())["id"] == f"d{number}"
+    assert [topic for topic, _ in heard(here).messages] == ["feed.alice"] * 3
+
+
+async def test_nothing_is_lost_before_the_subscription_is_live(autojump_clock: Any, cluster: Cluster) -> None:
+    """The bus takes a second to acknowledge it: what was emitted meanwhile is read from the log."""
+    here, there = cluster.nodes
+    subscribe = heard(here).subscribe
+
+    @asynccontextmanager
+    async def slowly(topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        await trio.sleep(1)
+        async with subscribe(topic) as messages:
+            yield messages
+
+    heard(here).subscribe = slowly  # type: ignore[method-assign]
+    listener = await cluster.listen(here, "k1")
+    for number in range(3):
+        await there.hub.feed.emit("alice", "n", f"d{number}")
+    began = trio.current_time()
+    assert [(await listener.receive())["id"] for _ in range(3)] == ["d0", "d1", "d2"]
+    assert trio.current_time() - began <= 1
+
+
+async def test_a_topic_is_left_a_little_after_its_last_client(autojump_clock: Any, cluster: Cluster) -> None:
+    """A page that is loaded again does not subscribe anew; one that has gone leaves no topic."""
+    here, _ = cluster.nodes
+    first = await cluster.listen(here, "k1")
+    await first.close()
+    await trio.sleep(LINGER / 2)
+    assert "feed.alice" in heard(here).topics
+    second = await cluster.listen(here, "k1")
+    await trio.sleep(2 * LINGER)
+    assert "feed.alice" in heard(here).topics
+    await second.close()
+    await trio.sleep(LINGER + 1)
+    assert "feed.alice" not in heard(here).topics
+
+
+async def test_more_notices_than_can_wait_are_one_for_the_account(autojump_clock: Any, cluster: Cluster) -> None:
+    """The nodes then check all devices of it."""
+    here, there = cluster.nodes
+    clients = [await cluster.connect(there, await cluster.register(f"d{number}")) for number in range(5)]
+    assert here.inbox is not None
+    here.inbox.notices._most = 2
+    for number in range(5):
+        await here.hub.registry.renew_token(DeviceKey("alice", f"d{number}"))
+    for client in clients:
+        assert await client.close_code() == 1008
+
+
+async def test_a_change_while_a_device_moves_reaches_it(autojump_clock: Any, cluster: Cluster) -> None:
+    """It came to the node that still held the older connection, and took the newer one for its own business."""
+    here, there = cluster.nodes
+    device = await cluster.register()
+    cluster.attend(await cluster.connect(here, device))
+    cluster.bus.losing = True  # so that `here` does not notice the newer connection
+    moved = await cluster.connect(there, device)
+    cluster.bus.losing = False
+    await here.hub.shadows.update(device.key, {"state": {"desired": {"on": True}}})
+    assert (await moved.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
 
 
 async def test_any_node_can_call_any_device(autojump_clock: Any, cluster: Cluster) -> None:
@@ -425,8 +573,9 @@ async def test_rubbish_between_nodes_harms_no_node(autojump_clock: Any, cluster:
     here, there = cluster.nodes
     client = await cluster.connect(there, await cluster.register())
     await cluster.bus.publish("nodes", b'x {"method":"Credentials.Revoked","params":{"id":5}}')
-    await cluster.bus.publish("feed", b'alice 9 {"name":"online","id":7}')
-    for topic in ("nodes", "feed", f"node.{there.id}", f"node.{here.id}"):
+    await cluster.bus.publish("events.alice", b'9 {"name":"rollout.RUNNING","id":7}')
+    await cluster.bus.publish(f"node.{there.id}", b'x {"method":"Device.Changed","params":{"id":5}}')
+    for topic in ("nodes", "feed.alice", "events.alice", f"node.{there.id}", f"node.{here.id}"):
         for rubbish in (b"x", b"\xff \xff", b"a {}", b"", b" ", b"x [1,", f"{here.id} [[".encode()):
             if rubbish:
                 await cluster.bus.publish(topic, rubbish)
@@ -498,7 +647,8 @@ async def test_a_node_that_cannot_be_judged_now_hides_no_other(autojump_clock: A
 
     clients = [await cluster.listen(there, "k", check) for check in (busy, revoked)]
     judged = True
-    there.inbox.on_peer_gap()
+    await cluster.bus.go_away()
+    cluster.bus.away = False
     assert await clients[1].close_code() == 1008
     await trio.testing.wait_all_tasks_blocked()
     assert (len(there.devices), len(there.subscribers)) == (0, 1)

@@ -20,7 +20,7 @@ from mdashcore import ota
 from mdashcore._errors import Busy, CallTimeout, DeviceOffline, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.event_log import KEEP_EVENTS
-from mdashcore.hub.feed import FEED_TOPIC
+from mdashcore.hub.feed import feed_topic
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
@@ -65,7 +65,7 @@ class Bus(MemoryBus):
 
     async def break_down(self) -> None:
         """End every subscription."""
-        await super().publish(FEED_TOPIC, b"")
+        await super().publish(feed_topic("alice"), b"")
 
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:

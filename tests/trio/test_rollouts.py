@@ -21,11 +21,12 @@ from wall_clock import WallClock
 from mdashcore import _json, ota
 from mdashcore._errors import Conflict, NotFound, StorageError
 from mdashcore.hub import Hub
-from mdashcore.hub.feed import FEED_TOPIC, LogQuery
+from mdashcore.hub.feed import LogQuery, events_topic
+from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.rollout import Outcome, Rollout, RolloutState, ordered, parse_request
-from mdashcore.storage import Backend, open_backend
+from mdashcore.storage import SHARED, Backend, open_backend
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
 from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
@@ -195,11 +196,15 @@ class Fleet:
         self._down = trio.Event()
         await self.nursery.start(self._serve)
 
-    async def crash(self) -> None:
-        """End the process without a word: nothing that it does from now on reaches the store. Another takes over."""
+    async def die(self) -> None:
+        """End the process without a word: nothing that it does from now on reaches the store."""
         self.documents.alive = False
         self._scope.cancel()
         await self._down.wait()
+
+    async def crash(self) -> None:
+        """End the process without a word. Another takes over."""
+        await self.die()
         self.documents = Mortal(self.documents.inner)
         self.hub = make_hub(attrs.evolve(self.backend, documents=self.documents), self.wall)
         await self.start()
@@ -241,7 +246,7 @@ class Fleet:
     async def told(self, id: str, *states: RolloutState, within: float = 40 * 86_400.0) -> Rollout:
         """Wait until the rollout is in one of some states."""
         with trio.fail_after(within):
-            async with self.hub.bus.subscribe(FEED_TOPIC) as messages:
+            async with self.hub.bus.subscribe(events_topic("alice")) as messages:
                 while (rollout := await self.hub.rollouts.get("alice", id)).state not in states:
                     while b'"rollout.' not in await anext(messages):
                         pass
@@ -262,9 +267,10 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet() -> AsyncIterator[Fleet]:
-    """A node without devices."""
-    async with open_backend("memory://") as backend, trio.open_nursery() as nursery:
+async def open_fleet(*capabilities: str) -> AsyncIterator[Fleet]:
+    """A node without devices, on a store with these capabilities besides its own."""
+    async with open_backend("memory://") as memory, trio.open_nursery() as nursery:
+        backend = attrs.evolve(memory, capabilities=memory.capabilities | {*capabilities})
         documents = Mortal(backend.documents)
         wall = WallClock()
         hub = make_hub(attrs.evolve(backend, documents=documents), wall)
@@ -366,21 +372,109 @@ async def test_two_processes_at_the_same_time_do_no_harm(fleet, autojump_clock):
     assert names == ["rollout.RUNNING", "rollout.phase", "rollout.COMPLETED"]
 
 
-async def test_two_nodes_share_a_rollout(fleet, autojump_clock):
-    """Each begins the devices that are connected to it; phases are kept, and each device begins once."""
-    other = make_hub(attrs.evolve(fleet.backend, documents=Mortal(fleet.documents.inner)))
-    async with open_node(other, settings=SETTINGS) as home:
+class Running:
+    """The devices whose update is running, as all processes store it."""
+
+    def __init__(self, *hubs: Hub) -> None:
+        self.now: set[str] = set()
+        self.most = 0
+        for hub in hubs:
+            hub.updates.on_change.append(self.changed)
+
+    def changed(self, key: DeviceKey, update: ota.Update) -> None:
+        if update.ended:
+            self.now.discard(key.id)
+        else:
+            self.now.add(key.id)
+        self.most = max(self.most, len(self.now))
+
+
+@asynccontextmanager
+async def open_other(fleet: Fleet) -> AsyncIterator[Node]:
+    """Another process on the same store."""
+    hub = make_hub(attrs.evolve(fleet.backend, documents=Mortal(fleet.documents.inner)))
+    async with open_node(hub, settings=SETTINGS) as node:
+        yield node
+
+
+async def test_one_node_drives_a_rollout_for_all(autojump_clock):
+    """Devices of both nodes begin, each once, phase after phase; never more at the same time than `max_active`."""
+    async with open_fleet(SHARED) as fleet, open_other(fleet) as home:
+        running = Running(fleet.hub, home.hub)
         devices = [*await fleet.add(20), *await fleet.add(20, home=home)]
         await trio.testing.wait_all_tasks_blocked()
         assert [len(fleet.node.devices), len(home.devices)] == [20, 20]
-        rollout = await fleet.roll_out(phases=[10, 100], rate=600)
+        rollout = await fleet.roll_out(phases=[10, 100], rate=None, max_active=7)
         done = await fleet.told(rollout.id, RolloutState.COMPLETED)
+        assert done.driver == fleet.node.id
         assert done.reason == "40 of 40 devices succeeded, 0 failed"
         assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}
+        assert running.most == 7
         order = [fleet.devices[id].began[0] for id in ordered("alice", fleet.devices)]
         assert max(order[:4]) < min(order[4:])
         names = [name for name in await fleet.names() if name != "rollout.progress"]
         assert names == ["rollout.RUNNING", "rollout.phase", "rollout.COMPLETED"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert (len(fleet.node.update_supervisor), len(home.update_supervisor)) == (0, 0)
+
+
+@pytest.mark.parametrize("writes", [*range(1, 20, 3), *range(20, 120, 10)])
+async def test_a_rollout_of_a_dead_node_is_taken_over(autojump_clock, writes):
+    """Killed at any write, while its devices are those of another node: within 20 s that one goes on, and never with
+    more devices than `max_active`, however many the dead one had begun.
+    """
+    async with open_fleet(SHARED) as fleet, open_other(fleet) as home:
+        running = Running(fleet.hub, home.hub)
+        devices = await fleet.add(10, home=home)
+        await trio.testing.wait_all_tasks_blocked()
+        rollout = await fleet.roll_out(phases=[100], rate=None, max_active=3)
+        fleet.documents.writes = writes
+        with trio.move_on_after(30):
+            await fleet.documents.dying.wait()
+        await fleet.die()
+        await trio.sleep(20)
+        assert (await home.hub.rollouts.get("alice", rollout.id)).driver == home.id
+        fleet.hub, fleet.node = home.hub, home
+        done = await fleet.told(rollout.id, RolloutState.COMPLETED)
+        assert done.reason == "10 of 10 devices succeeded, 0 failed"
+        assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}
+        assert running.most == 3
+
+
+async def test_a_node_that_was_taken_for_dead_decides_nothing_more(autojump_clock):
+    """It goes on when another one drives its rollout already: its next write is refused, and it lets go."""
+    async with open_fleet(SHARED) as fleet, open_other(fleet) as home:
+        running = Running(fleet.hub, home.hub)
+        devices = await fleet.add(10, home=home)
+        await trio.testing.wait_all_tasks_blocked()
+        rollout = await fleet.roll_out(phases=[100], rate=None, max_active=3)
+        await trio.sleep(1)
+        leases = home.rollouts._leases
+
+        async def alive() -> set[str]:
+            return {home.id}
+
+        home.rollouts._leases = attrs.evolve(leases, alive=alive)
+        home.rollouts.take_over()
+        done = await fleet.told(rollout.id, RolloutState.COMPLETED)
+        assert (done.driver, done.reason) == (home.id, "10 of 10 devices succeeded, 0 failed")
+        assert {(device.runs, len(device.began)) for device in devices} == {(NEW, 1)}
+        assert running.most == 3
+        assert fleet.node.rollouts._driven == {}
+
+
+async def test_a_node_that_goes_down_leaves_its_rollouts_to_others(autojump_clock):
+    """They go on after one sign of life of another node."""
+    async with open_fleet(SHARED) as fleet, open_other(fleet) as home:
+        await fleet.add(3, home=home, online=False)
+        await trio.testing.wait_all_tasks_blocked()
+        rollout = await fleet.roll_out(phases=[100])
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await home.hub.rollouts.get("alice", rollout.id)).driver == fleet.node.id
+        fleet._scope.cancel()
+        await fleet._down.wait()
+        await trio.sleep(2 * BEAT_INTERVAL)
+        assert (await home.hub.rollouts.get("alice", rollout.id)).driver == home.id
 
 
 async def test_what_the_bus_loses_is_found(fleet, autojump_clock):

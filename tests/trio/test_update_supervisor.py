@@ -6,7 +6,7 @@ import base64
 import io
 import os
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import pytest
@@ -20,7 +20,8 @@ from mdashcore import _json, firmware, ota
 from mdashcore._errors import CallTimeout, Conflict, DeviceOffline, NotFound, RpcError, StorageError
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.hub.device_session import DeviceSession
-from mdashcore.hub.feed import FEED_TOPIC, Feed
+from mdashcore.hub.feed import Feed, events_topic
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.notifications import decode
@@ -126,7 +127,7 @@ class Lamp:
     async def join(self, node):
         """Connect, and say what it runs."""
         self.node, node.lamp = node, self
-        node.session = await node.hub.presence.claim(KEY, node.name)
+        node.session, _ = await node.hub.presence.claim(KEY, node.name)
         await node.update_supervisor.on_connected(KEY)
         for method, params in self.device.hello():
             await node.hear(method, params)
@@ -145,7 +146,7 @@ class Ears:
     """Hears from the hub what concerns updates, and nothing else."""
 
     def __init__(self, updater):
-        self.device_removed = updater.forget
+        self.device_removed = lambda key, node: updater.forget(key)
         self.build_reported = lambda key, build: updater.on_event(key, ota.BuildReported(build))
 
     def __getattr__(self, name):
@@ -161,21 +162,45 @@ class Node:
         self.calls = set()
         self.session = 0
         self.dead = False
+        self.site = site
+        self.followed = 0
         self.hub = Hub(
             site.backend, now=lambda: EPOCH + trio.current_time(), monotonic=trio.current_time, entropy=os.urandom
         )
 
     async def run(self, task_status):
         """Live until cancelled."""
-        async with trio.open_nursery() as nursery, self.hub.bus.subscribe(FEED_TOPIC) as messages:
-            self.update_supervisor = UpdateSupervisor(self.hub, self, Background(nursery))
+        async with trio.open_nursery() as nursery, self.hub.bus.subscribe(events_topic(KEY.account)) as messages:
+            self.update_supervisor = UpdateSupervisor(
+                self.hub,
+                self,
+                Background(nursery),
+                leases=Leases(self.name, self.site.alive),
+                notify_node=lambda key, node: nursery.start_soon(self.tell, key, node),
+                follow=self.follow,
+            )
             self.hub.add_observer(Ears(self.update_supervisor))
             task_status.started()
             async for message in messages:
-                account, item = Feed.parse(message)
-                note = decode(item.frame)
-                if note["name"].startswith("ota."):
-                    self.update_supervisor.on_notification(DeviceKey(account, note["id"]), note["name"])
+                note = decode(Feed.parse(message).frame)
+                if self.followed and note["name"].startswith("ota."):
+                    self.update_supervisor.on_notification(DeviceKey(KEY.account, note["id"]), note["name"])
+
+    @contextmanager
+    def follow(self, account):
+        """As a cluster does: notifications come only while they are wanted."""
+        self.followed += 1
+        try:
+            yield
+        finally:
+            self.followed -= 1
+
+    async def tell(self, key, node):
+        """As a cluster does: a message to a node, or to the one that holds the device. The bus may lose it."""
+        node = node or (await self.hub.presence.get(key)).node
+        other = self.site.nodes.get(node)
+        if other not in (None, self) and not self.site.bus.losing:
+            other.update_supervisor.on_changed(key)
 
     async def call(self, key, method, params=None, *, timeout=None):
         if self.lamp is None or key != KEY:
@@ -218,13 +243,23 @@ class Site:
         self.backend = Backend(self.documents, MemoryLogs(), self.blobs, self.bus)
         self.nursery = nursery
         self.folder = folder
+        self.nodes = {}
+
+    async def alive(self):
+        """The nodes that have not ended."""
+        await trio.lowlevel.checkpoint()
+        return set(self.nodes)
 
     @asynccontextmanager
     async def node(self, name):
         async with trio.open_nursery() as nursery:
             node = Node(name, self)
             await nursery.start(node.run)
-            yield node
+            self.nodes[name] = node
+            try:
+                yield node
+            finally:
+                del self.nodes[name]
             nursery.cancel_scope.cancel()
 
     async def lamp(self, **options):

@@ -1,7 +1,8 @@
 """Notifications: appended to the account's log, then published to all subscribers.
 
-The log comes first, so that a subscriber can always read there what it has missed on the bus. A message on the bus is
-``ACCOUNT SP OFFSET SP FRAME``, encoded once for all subscribers of all nodes.
+The log comes first, so that a subscriber can always read there what it has missed on the bus. Each account has two
+topics: one for all its notifications, and one for its events alone, for readers that a flood of reports must not cost
+anything. A message is ``OFFSET SP FRAME``, encoded once for all subscribers of all nodes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ from mdashcore.hub.records.logs import too_old
 from mdashcore.notifications import Notification
 from mdashcore.storage import LogStore, MessageBus
 
-__all__ = ["FEED_TOPIC", "Feed", "FeedItem", "LogQuery", "log_names"]
-
-FEED_TOPIC: Final = "feed"
+__all__ = ["Feed", "FeedItem", "LogQuery", "events_topic", "feed_topic", "log_names"]
 
 KEEP_NOTIFICATIONS: Final = 100_000  # entries of an account's log: at 200 bytes each, 20 MB
 
@@ -104,7 +103,10 @@ class Feed:
         frame = notifications.frame(stored, offset, now)
         item = EventItem(offset, frame, now) if notifications.is_event(name, data) else FeedItem(offset, frame)
         self._deliver(account, order.end(ticket, item))
-        await self._bus.publish(FEED_TOPIC, b"%b %d %b" % (account.encode(), offset, frame))
+        message = b"%d %b" % (offset, frame)
+        await self._bus.publish(feed_topic(account), message)
+        if type(item) is EventItem:
+            await self._bus.publish(events_topic(account), message)
         if self.events.has_waiting(account):
             await self.events.append(account, log_name(account))
         gauge = self._gauges.get(account)
@@ -154,10 +156,10 @@ class Feed:
         await self.events.forget(account)
 
     @staticmethod
-    def parse(message: bytes) -> tuple[str, FeedItem]:
-        """Return the account and the item of a message on the bus."""
-        account, offset, frame = message.split(b" ", 2)
-        return account.decode(), FeedItem(int(offset), frame)
+    def parse(message: bytes) -> FeedItem:
+        """Return the item of a message on the bus. Raises `ValueError` for a message of another form."""
+        offset, frame = message.split(b" ", 1)
+        return FeedItem(int(offset), frame)
 
     async def end(self, account: str) -> int:
         """Return the offset that the account's next notification will get."""
@@ -198,6 +200,16 @@ class _Gauge:
         self._size = 0
         self._marks.append(offset)
         return self._marks.popleft() + 1 if len(self._marks) > SIZE_MARKS else 0
+
+
+def feed_topic(account: str) -> str:
+    """Return the topic of all notifications of an account."""
+    return f"feed.{account}"
+
+
+def events_topic(account: str) -> str:
+    """Return the topic of the account's events: those notifications of which `notifications.is_event` is true."""
+    return f"events.{account}"
 
 
 def log_names(account: str) -> tuple[str, str]:

@@ -59,8 +59,12 @@ class HubObserver(Protocol):
         """Handle a device's build, joined from all reports on its present connection. An update may wait for it."""
         return
 
-    def device_removed(self, key: DeviceKey) -> None:
-        """Handle the removal of a device."""
+    def device_removed(self, key: DeviceKey, node: str | None) -> None:
+        """Handle the removal of a device.
+
+        Args:
+            node: the node that held its connection, or `None` if it was offline or that is not known.
+        """
         return
 
     def key_revoked(self, account: str, key: str | None) -> None:
@@ -285,18 +289,21 @@ class Hub:
         Its token is removed first, and the device itself last. So a removal that was interrupted can be called again.
         """
         await self.registry.begin_removal(key)
+        node = None
         try:
-            await self._forget(key)
+            node = await self._forget(key)
         finally:
             for observer in self._observers:
-                observer.device_removed(key)
+                observer.device_removed(key, node)
         await self.registry.finish_removal(key)
         await self.feed.emit(key.account, notifications.DELETED, key.id)
 
-    async def _forget(self, key: DeviceKey) -> None:
-        await self.presence.forget(key)
+    async def _forget(self, key: DeviceKey) -> str | None:
+        """Remove the data of a device. Returns the node that held its connection, if any."""
+        node = await self.presence.forget(key)
         await self.shadows.forget(key)
         await self.updates.forget(key)
+        return node
 
     async def remove_account(self, name: str) -> None:
         """Remove an account with all its data. Raises `NotFound`, or `Conflict` for the last admin.

@@ -7,7 +7,7 @@ So the end of an old connection, however late it is noticed, never hides a newer
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 from mdashcore._errors import Damaged
 from mdashcore.hub.records.contention import Contention
@@ -16,7 +16,16 @@ from mdashcore.hub.records.store import Records, scoped
 from mdashcore.identity import DeviceKey
 from mdashcore.storage import DocumentStore
 
-__all__ = ["OFFLINE_RECORD", "Presence"]
+__all__ = ["OFFLINE_RECORD", "Presence", "PresenceClaim"]
+
+
+class PresenceClaim(NamedTuple):
+    """A connection that has begun."""
+
+    session: int
+    """Its number, the newest of the device."""
+    previous: str | None
+    """The node that held the device's connection before, or `None` if the device was offline."""
 
 
 OFFLINE_RECORD: Final = PresenceRecord()
@@ -46,11 +55,14 @@ class Presence:
         prefix = scoped(account, "")
         return {key.removeprefix(prefix): record async for key, record in self.records.scan(prefix, damaged)}
 
-    async def claim(self, key: DeviceKey, node: str) -> int:
-        """Store that a connection begins. Returns its session number, the newest of the device."""
+    async def claim(self, key: DeviceKey, node: str) -> PresenceClaim:
+        """Store that a connection begins."""
         now = self._now()
+        previous: str | None = None
 
         def change(found: PresenceRecord | None) -> PresenceRecord:
+            nonlocal previous
+            previous = found.node if found else None
             # A damaged record has no session number. The Unix time is more than any device has connections.
             return PresenceRecord(found.session + 1 if found else first, node, now, now)
 
@@ -61,7 +73,7 @@ class Presence:
             first = int(now)
             record = await self.records.change(str(key), change, replace_damaged=True)
         assert record is not None  # noqa: S101 - for the type checker: `change` never returns None
-        return record.session
+        return PresenceClaim(record.session, previous)
 
     async def release(self, key: DeviceKey, session: int, last_seen: float, *, again: bool = False) -> bool:
         """Store that a connection has ended. Returns `True` if it was the newest: then the device is offline now.
@@ -94,13 +106,20 @@ class Presence:
         living = await alive() if online else ()
         return [(DeviceKey.parse(key), record) for key, record in online if record.node not in living]
 
-    async def forget(self, key: DeviceKey) -> None:
-        """Remove the presence of a removed device, except its session number, for a device created anew."""
+    async def forget(self, key: DeviceKey) -> str | None:
+        """Remove the presence of a removed device, except its session number, for a device created anew.
+
+        Returns the node that held the device's connection, or `None` if the device was offline.
+        """
+        node: str | None = None
 
         def change(found: PresenceRecord | None) -> PresenceRecord | None:
+            nonlocal node
+            node = found.node if found else None
             return None if found is None else PresenceRecord(found.session)
 
         try:
             await self.records.change(str(key), change)
         except Damaged:
             await self.records.put(str(key), PresenceRecord(int(self._now())))
+        return node

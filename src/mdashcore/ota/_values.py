@@ -257,6 +257,11 @@ class Update:
     """When the device accepted the last chunk so far of the present transfer."""
     revision: int = 0
     """Grows with every change. Of two descriptions of an update, the one with the greater number is the newer."""
+    driver: str | None = None
+    """The id of the node that drives it, or `None` if none has so far. It is the node that holds the device; while the
+    device is offline, the one that held it last, or that has queued the update. Another one takes over when that node
+    is gone.
+    """
 
     @classmethod
     def queued(
@@ -268,6 +273,7 @@ class Update:
         options: Options = Options(),
         blob: str | None = None,
         held_until: float | None = None,
+        driver: str | None = None,
     ) -> Update:
         """Return a new update that waits for its turn.
 
@@ -278,6 +284,7 @@ class Update:
             options: the options of this update.
             blob: the id of a blob that is shared with other updates; `None` for a blob of its own.
             held_until: the result of `held_until` for the update before this one.
+            driver: the id of the node that drives it.
         """
         return cls(
             id=id,
@@ -288,6 +295,7 @@ class Update:
             options=options,
             blob=blob,
             held_until=held_until,
+            driver=driver,
         )
 
     @property

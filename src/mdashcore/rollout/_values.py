@@ -200,6 +200,8 @@ class Rollout:
     """When the next device may begin, by the rate."""
     grammar: int = 1
     """The grammar of `filter` as stored: 1 up to version 0.1, whose terms `from_stored` translates, else 2."""
+    driver: str | None = None
+    """The id of the node that drives it, or `None` if none has so far. When it is gone, another one takes over."""
 
     @classmethod
     def begun(

@@ -7,7 +7,7 @@ all work that failed in the meantime has succeeded. All failures of the storage 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Final, TypeAlias, TypeVar
 
@@ -16,7 +16,7 @@ import trio
 
 from mdashcore._backoff import Backoff
 from mdashcore._errors import MdashError, StorageError, VersionConflict
-from mdashcore.storage import MessageBus
+from mdashcore.storage import MessageBus, goes_on
 
 __all__ = ["DEFECT_BACKOFF", "STORAGE_BACKOFF", "Background", "Backoff", "Retry"]
 
@@ -203,24 +203,42 @@ class Background:
         A message for which `receive` raises is logged and skipped: a node of another version may have sent it.
 
         Args:
-            on_subscribed: called whenever a subscription begins. Messages from before it, or since a failure, were
-                missed.
+            on_subscribed: called whenever a subscription begins, or goes on after a gap. Messages from before that, or
+                since a failure, were missed.
         """
         with self.retry() as retry:
             while True:
                 try:
                     async with bus.subscribe(topic) as messages:
-                        retry.succeeded()
-                        on_subscribed()
-                        async for message in messages:
-                            try:
-                                receive(message)
-                            except Exception:
-                                _log.exception("a message on %s is not understood", topic)
+                        await self._receive(topic, messages, receive, retry, on_subscribed)
                 except StorageError as exc:
                     await trio.sleep(retry.failed(exc))
                 else:
                     await trio.sleep(STORAGE_BACKOFF.delay(1))  # the bus has ended the subscription
+
+    async def _receive(
+        self,
+        topic: str,
+        messages: AsyncIterator[bytes],
+        receive: Callable[[bytes], None],
+        retry: Retry,
+        on_subscribed: Callable[[], None],
+    ) -> None:
+        """Receive the messages of a subscription until it ends."""
+        while True:
+            retry.succeeded()
+            on_subscribed()
+            try:
+                async for message in messages:
+                    try:
+                        receive(message)
+                    except Exception:
+                        _log.exception("a message on %s is not understood", topic)
+                return
+            except StorageError as exc:
+                if not goes_on(messages):
+                    raise
+                await trio.sleep(retry.failed(exc))
 
     async def _guarded(self, function: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -7,7 +7,7 @@ notified of the changes that other nodes make.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from math import inf
 from typing import Final
@@ -17,6 +17,7 @@ import trio
 from mdashcore import notifications, ota
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.hub.usage import USE_INTERVAL
@@ -57,6 +58,8 @@ _GOING_DOWN: Final = "the server is going down"
 
 _ABOUT_UPDATES: Final = b'{"name":"ota.'
 
+_ABOUT_ROLLOUTS: Final = b'{"name":"rollout.'
+
 
 class Node:
     """The devices and subscribers that are connected to this process. Made by `open_node`.
@@ -81,7 +84,9 @@ class Node:
         self.background: Background = Background(nursery)
         self.pinger: Pinger = Pinger(settings.ping_interval)
         self._shutdown_deadline = inf
-        self._presence_feed = PresenceFeed(hub, self.background, self._presence_held)
+        self._presence_feed = PresenceFeed(hub, self.background)
+        self.leases: Leases = Leases(id, self._alive)
+        """The updates and rollouts that this node drives, or may take over."""
         self.devices: DeviceConnections = DeviceConnections(
             hub,
             id,
@@ -91,8 +96,12 @@ class Node:
             self._presence_feed,
             on_connected=lambda key: self.update_supervisor.on_connected(key),
             on_disconnected=lambda key: self.update_supervisor.on_disconnected(key),
+            on_check=lambda key: self.update_supervisor.check(key),
+            on_moved=self._notify_device_changed,
         )
-        self.subscribers: Subscribers = Subscribers(self.background, self.pinger, hub.limits.subscribers)
+        self.subscribers: Subscribers = Subscribers(
+            self.background, self.pinger, hub.limits.subscribers, follow=self._follow_notifications
+        )
         self.inbox: Inbox | None = None
         """The messages between nodes, or `None` if the store can have only one node."""
         self.membership: Membership | None = None
@@ -103,10 +112,12 @@ class Node:
                 id,
                 self.devices,
                 self.subscribers,
+                hub.presence,
                 self.background,
                 max_answer=settings.max_answer,
-                on_notification=self._on_notification,
-                on_gap=lambda: self.rollouts.catch_up(),
+                on_event=self._on_event,
+                on_events_missed=self._on_events_missed,
+                on_update_changed=lambda key: self.update_supervisor.on_changed(key),
             )
         self.calls: Calls = Calls(
             hub,
@@ -115,59 +126,91 @@ class Node:
             ask=None if self.inbox is None else self.inbox.ask,
             default_timeout=settings.call_timeout,
         )
-        self.update_supervisor: UpdateSupervisor = UpdateSupervisor(hub, LocalCaller(self.calls), self.background)
+        self.update_supervisor: UpdateSupervisor = UpdateSupervisor(
+            hub,
+            LocalCaller(self.calls),
+            self.background,
+            leases=self.leases,
+            notify_node=self._notify_update_changed,
+            follow=self._follow_events,
+        )
         self.user_calls: UserCalls = UserCalls(self.calls, hub.updates, self.update_supervisor.on_event)
-        self.rollouts: RolloutSupervisor = RolloutSupervisor(hub, self.update_supervisor, self.background)
+        self.rollouts: RolloutSupervisor = RolloutSupervisor(
+            hub, self.update_supervisor, self.background, leases=self.leases, follow=self._follow_events
+        )
 
     # Methods of `HubObserver`
 
     def shadow_changed(self, key: DeviceKey, change: Change) -> None:
         if (connected := self.devices.get(key)) is not None:
             connected.shadow_changed(change)
+        elif self.inbox is not None and change.delta_document() is not None:
+            self.inbox.notices.device_changed(key)
 
     def device_revoked(self, key: DeviceKey) -> None:
         self.devices.revoke(key)
-        if self.inbox is not None:
-            self.inbox.broadcast_device_changed(key)
+        self._notify_device_changed(key, None)
 
     def notified(self, account: str, item: FeedItem) -> None:
-        if self.inbox is None:  # else the bus delivers it, in the same order to all nodes
-            self._on_notification(account, item)
+        if self.inbox is None:
+            self.subscribers.offer(account, item)
+            self._on_event(account, item)
+        elif item.frame.startswith(_ABOUT_ROLLOUTS):
+            self.rollouts.on_notification(account, item)  # a new one: its account may not be followed yet
+        # The bus delivers the rest, in the same order to all nodes.
 
     def build_reported(self, key: DeviceKey, build: ota.Build) -> None:
         self.update_supervisor.on_event(key, ota.BuildReported(build))
 
-    def device_removed(self, key: DeviceKey) -> None:
+    def device_removed(self, key: DeviceKey, node: str | None) -> None:
         self._presence_feed.forget(key)
         self.update_supervisor.forget(key)
+        if node is not None:
+            self._notify_device_changed(key, node)
 
     def key_revoked(self, account: str, key: str | None) -> None:
         self.subscribers.revoke(account, key)
         if self.inbox is not None:
-            self.inbox.broadcast_key_revoked(account, key)
+            self.inbox.publish_revocation(account, key)
 
     # Internals
 
-    def _on_notification(self, account: str, item: FeedItem) -> None:
-        """Handle a notification of this node or another."""
-        self.subscribers.offer(account, item)
+    def _follow_notifications(self, account: str) -> AbstractContextManager[object]:
+        """Receive the account's notifications of other nodes for as long as the context lasts."""
+        return nullcontext() if self.inbox is None else self.inbox.feeds.hold(account)
+
+    def _follow_events(self, account: str) -> AbstractContextManager[object]:
+        """Receive the account's events of other nodes for as long as the context lasts."""
+        return nullcontext() if self.inbox is None else self.inbox.events.hold(account)
+
+    def _notify_device_changed(self, key: DeviceKey, node: str | None) -> None:
+        if self.inbox is not None:
+            self.inbox.notices.device_changed(key, node)
+
+    def _notify_update_changed(self, key: DeviceKey, node: str | None) -> None:
+        if self.inbox is not None:
+            self.inbox.notices.update_changed(key, node)
+
+    def _on_event(self, account: str, item: FeedItem) -> None:
+        """Handle an event of this node or another. If there can be no other nodes, these are all notifications."""
         self.rollouts.on_notification(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
             self.update_supervisor.on_notification(DeviceKey(account, head.id), head.name)
 
-    def _presence_held(self, key: DeviceKey) -> None:
-        """Notify other nodes of a held-back change of presence: one may hold the device's earlier connection."""
-        if self.inbox is not None:
-            self.inbox.broadcast_device_changed(key)
+    def _on_events_missed(self, account: str) -> None:
+        """Read what missed events of an account may have been about."""
+        self.rollouts.on_missed(account)
+        self.update_supervisor.on_missed(account)
+
+    async def _alive(self) -> set[str]:
+        """Return the living nodes, this one included."""
+        return {self.id} if self.inbox is None else await self.hub.nodes.ids()
 
     async def _sweep(self) -> None:
         """Release the sessions of dead nodes, and continue their work."""
-
-        async def alive() -> set[str]:
-            return {self.id} if self.inbox is None else await self.hub.nodes.ids()
-
-        await self._presence_feed.sweep(alive)
+        self.rollouts.take_over()
+        await self._presence_feed.sweep(self._alive)
         await self.background.persist(self.update_supervisor.resume_all)
 
     def _start(self) -> None:

@@ -1,7 +1,9 @@
 """The performer of one rollout: it judges the results of the devices' updates, and acts on them.
 
-Several processes may drive the same rollout, each for the devices that are connected to it. Two rules make that safe: a
-decision is a compare-and-set of the rollout, and a device's turn is one of its member. The loser reads again.
+One node drives a rollout, for devices that are connected to any node; the rollout's record names it. So `max_active`
+and the rate hold for the rollout as a whole. When that node is gone another one takes over, and for a moment both may
+be at work. Two rules make that safe: a decision is a compare-and-set of the rollout, and a device's turn is one of its
+member. The loser reads again, and stops if the rollout names another driver.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import attrs
 
 from mdashcore import ota, rollout
 from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound, VersionConflict
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.rollouts.members import START_GRACE, Members
 from mdashcore.hub.rollouts.service import Rollouts
@@ -28,6 +31,9 @@ ROLLOUT_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of p
 
 SKIP_BATCH: Final = 256  # devices that are skipped before other tasks run: 0.1 s of writing to disk
 
+LOOKUP_BATCH: Final = 256  # devices whose presence is read before other tasks run: 0.1 s of reading
+
+OFFLINE_RECHECK: Final = 600.0  # seconds for which a device without a sign counts as offline: the bus may lose `online`
 
 _Notify: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
 
@@ -36,7 +42,7 @@ class UpdateStarter(Protocol):
     """The interface through which updates begin: a node's update supervisor, or an embedder's own object."""
 
     def is_connected(self, key: DeviceKey) -> bool:
-        """Return whether this process can begin an update of the device."""
+        """Return whether the device is connected to this process. For any other device the presence record is read."""
 
     async def start(
         self, key: DeviceKey, id: str, image: ota.UpdateImage, options: ota.Options, *, blob: str
@@ -50,17 +56,29 @@ class UpdateStarter(Protocol):
 class RolloutPerformer:
     """Performs one rollout, in one task. Made by `load`."""
 
-    def __init__(self, rollouts: Rollouts, starter: UpdateStarter, account: str, record: Record[Rollout]) -> None:
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        starter: UpdateStarter,
+        account: str,
+        record: Record[Rollout],
+        leases: Leases | None = None,
+    ) -> None:
         self._rollouts = rollouts
         self._starter = starter
         self._account = account
+        self._leases = leases
         self._rollout = record.value
         self._version = record.version
         self._clock = rollouts.clock
         self._age = rollouts.age(account, record.value)
         self._members = Members(rollouts, account, record.value)
         self._ready: dict[str, None] = {}
-        """Devices that may begin, in order."""
+        """Devices that may begin, in order: they have not begun, and are not known to be offline."""
+        self._offline: set[str] = set()
+        """Devices that were offline when their turn came, and of which nothing was heard since."""
+        self._looked_at = rollouts.clock.monotonic()
+        """When that set was last emptied, by the monotonic clock."""
         self._late: dict[int, list[str]] = {}
         """For each phase whose time to come online has passed: the devices that are still to be checked."""
         self._to_cancel: dict[str, None] = {}
@@ -71,15 +89,24 @@ class RolloutPerformer:
         self._unnotified: deque[tuple[_Notify, Rollout]] = deque()
         """Decisions that were stored, and of which subscribers have not been notified yet."""
         self.gone: bool = False
-        """Whether the rollout has ended or was removed, so that nothing is left to drive."""
+        """Whether nothing is left to drive: the rollout has ended, was removed, or another node drives it."""
 
     @classmethod
-    async def load(cls, rollouts: Rollouts, starter: UpdateStarter, account: str, id: str) -> RolloutPerformer:
-        """Load a rollout as it is stored. Raises `NotFound` if it does not exist or has ended."""
-        record = await rollouts.records.get(scoped(account, id))
-        if record is None or record.value.ended:
-            raise NotFound(f"no rollout {id!r} that goes on")
-        performer = cls(rollouts, starter, account, record)
+    async def load(
+        cls, rollouts: Rollouts, starter: UpdateStarter, account: str, id: str, leases: Leases | None = None
+    ) -> RolloutPerformer:
+        """Load a rollout as it is stored.
+
+        Args:
+            leases: the node that is to drive it, which becomes its driver; without it, the caller makes sure that no
+                other process drives it.
+
+        Raises:
+            NotFound: it does not exist, or has ended.
+            Conflict: another living node drives it.
+        """
+        record = await _take(rollouts, account, id, leases)
+        performer = cls(rollouts, starter, account, record, leases)
         await performer._members.load()
         await performer.refresh()
         return performer
@@ -95,9 +122,17 @@ class RolloutPerformer:
         return self._age.now(self._rollout.created)
 
     async def refresh(self) -> None:
-        """Read everything again, after notifications may have been missed."""
+        """Read everything again, because the bus may have lost notifications."""
         await self.reload()
         await self._resolve_all()
+        if self._clock.monotonic() >= self._looked_at + OFFLINE_RECHECK:
+            self.forget_offline()
+        self._queued_for = ()
+
+    def forget_offline(self) -> None:
+        """Look for the presence of all devices again, because notifications were certainly missed."""
+        self._offline.clear()
+        self._looked_at = self._clock.monotonic()
         self._queued_for = ()
 
     async def _resolve_all(self) -> None:
@@ -119,6 +154,7 @@ class RolloutPerformer:
             await self._resolve(device)
         elif self._members.waits(device) and not await self._members.exists(device):
             await self._members.skip(device, "the device was removed")
+        self._offline.discard(device)
         self._queue(device)
 
     async def step(self) -> float | None:
@@ -149,6 +185,8 @@ class RolloutPerformer:
     def _adopt(self, present: Rollout, version: int) -> None:
         self._rollout, self._version = present, version
         self._members.follow(present)
+        if self._leases is not None and present.driver != self._leases.node:
+            self.gone = True
 
     async def _follow_clock(self) -> None:
         """Give the rollout times of the wall clock again if that was set."""
@@ -228,7 +266,9 @@ class RolloutPerformer:
 
     def _queue(self, device: str) -> None:
         members = self._members
-        if members.phase(device) <= self._rollout.phase and members.waits(device) and self._is_connected(device):
+        if members.phase(device) > self._rollout.phase or not members.waits(device):
+            return
+        if device not in self._offline or self._is_connected(device):
             self._ready[device] = None
 
     def _queue_all(self) -> None:
@@ -265,11 +305,11 @@ class RolloutPerformer:
                 self._ready.pop(device, None)
 
     async def _dequeue(self, number: int, among: Collection[str]) -> list[str]:
-        """Remove devices that may begin from the queue, and return them."""
+        """Remove devices that may begin from the queue, and return them. Looks at `LOOKUP_BATCH` of them at most."""
         taken: list[str] = []
         if not number:
             return taken
-        for device in [each for each in self._ready if each in among]:
+        for device in [each for each in self._ready if each in among][:LOOKUP_BATCH]:
             if len(taken) == number:
                 break
             if await self._may_begin(device):
@@ -282,8 +322,9 @@ class RolloutPerformer:
             await self._resolve(device)  # another process that has stored its begin may have begun it now
         if not self._members.waits(device):
             return False
-        if not self._is_connected(device):
-            await self._skip_if_late(device, "its turn came, and it was offline")
+        if not await self._is_online(device):
+            self._offline.add(device)
+            await self._skip_if_late(device, "it did not come online in time")
             return False
         present = await self._newest_update(device)
         if present is not None and not present.ended:
@@ -418,3 +459,22 @@ class RolloutPerformer:
         return self._rollout.state is RolloutState.PAUSED or (
             self._may_skip(device) and not await self._is_online(device)
         )
+
+
+async def _take(rollouts: Rollouts, account: str, id: str, leases: Leases | None) -> Record[Rollout]:
+    """Return a rollout of which this node is the driver. Raises as `RolloutPerformer.load`."""
+    key = scoped(account, id)
+    race = rollouts.records.race(key)
+    while True:
+        record = await rollouts.records.get(key)
+        if record is None or record.value.ended:
+            raise NotFound(f"no rollout {id!r} that goes on")
+        if leases is None or record.value.driver == leases.node:
+            return record
+        if not await leases.may_take(record.value.driver):
+            raise Conflict(f"the rollout {id!r} is driven by {record.value.driver}")
+        taken = attrs.evolve(record.value, driver=leases.node)
+        try:
+            return Record(taken, await rollouts.records.put(key, taken, expected=record.version))
+        except VersionConflict:
+            await race.lost()

@@ -19,6 +19,7 @@ from mdashcore._errors import Conflict, Damaged, LimitReached, NotFound, Version
 from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import Feed
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.presence import Presence
@@ -211,10 +212,17 @@ class Rollouts:
         devices = await self.devices(account, present.id)
         return tuple(count(present, devices, members.get))
 
-    async def unfinished(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield (account, id) of every rollout that has not ended. A node that starts drives these."""
-        for key in [key async for key, each in self.records.scan() if not each.ended]:
-            yield split(key)
+    async def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
+        """Yield (account, id) of every rollout that has not ended.
+
+        Args:
+            leases: leave out those that another living node drives.
+        """
+        found = [(key, each.driver) async for key, each in self.records.scan() if not each.ended]
+        others = set[str]() if leases is None else {*await leases.alive()} - {leases.node}
+        for key, driver in found:
+            if driver not in others:
+                yield split(key)
 
     # Changes
 

@@ -147,6 +147,19 @@ class UpdatePerformer:
                 return found.version
             raise
 
+    async def claim(self, node: str) -> str | None:
+        """Store that a node drives the update from now on. Returns the id of the node that drove it before.
+
+        Raises:
+            VersionConflict: another writer has changed the update.
+        """
+        before = self._update.driver
+        if before != node and not self._update.ended:
+            claimed = attrs.evolve(self._update, driver=node)
+            self._version = await self._put(claimed)
+            self._update = claimed
+        return before
+
     async def reload(self) -> bool:
         """Read the update again. Returns whether another writer has changed it.
 

@@ -15,6 +15,7 @@ from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionCo
 from mdashcore.firmware import Image
 from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import History
 from mdashcore.hub.records.store import Record, split
@@ -74,6 +75,7 @@ class Updates:
         options: ota.Options = ota.Options(),
         *,
         blob: str | None = None,
+        driver: str | None = None,
     ) -> UpdatePerformer:
         """Queue an update whose image is in the blob `blob_key(account, blob or id)`.
 
@@ -81,6 +83,7 @@ class Updates:
 
         Args:
             blob: a shared image, which stays when the update ends; without it, the update owns its image.
+            driver: the id of the node that drives it.
 
         Raises:
             Conflict: the device's present update is being performed.
@@ -91,7 +94,9 @@ class Updates:
         while True:
             try:
                 before, held = await self._supersede(key)
-                update = Update.queued(id, facts, now=self._clock.now(), options=options, blob=blob, held_until=held)
+                update = Update.queued(
+                    id, facts, now=self._clock.now(), options=options, blob=blob, held_until=held, driver=driver
+                )
                 version = await self.store.records.put(str(key), update, expected=before)
             except VersionConflict:
                 await race.lost()
@@ -216,18 +221,26 @@ class Updates:
         """Return the device's updates that have ended."""
         return await self.store.history(key)
 
-    async def unfinished(self) -> AsyncIterator[DeviceKey]:
-        """Yield every device with an update that has not ended. A node that starts drives these updates.
+    async def unfinished(self, leases: Leases | None = None) -> AsyncIterator[DeviceKey]:
+        """Yield every device with an update that has not ended.
 
         Archives updates that have ended and still have their image.
+
+        Args:
+            leases: leave out the updates that another living node drives.
         """
         images = {key async for key in self.blobs.scan()}
+        found: list[tuple[DeviceKey, str | None]] = []
         async for key, update in self.store.records.scan():
             device = DeviceKey.parse(key)
             if not update.ended:
-                yield device
+                found.append((device, update.driver))
             elif update.owns_blob and blob_key(device.account, update.blob_id) in images:
                 await UpdatePerformer(self.store, device, Record(update, 0)).archive()
+        others = set[str]() if leases is None else {*await leases.alive()} - {leases.node}
+        for device, driver in found:
+            if driver not in others:
+                yield device
 
     async def orphans(self) -> set[tuple[str, str]]:
         """Return (account, id) of every image that was stored for an update, and that no update needs.

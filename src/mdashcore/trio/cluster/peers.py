@@ -28,7 +28,7 @@ from mdashcore._errors import (
     TooLarge,
     status_of,
 )
-from mdashcore._events import RequestReceived
+from mdashcore._events import NotificationReceived, RequestReceived
 from mdashcore.jsonrpc import Request
 from mdashcore.storage import MessageBus
 from mdashcore.trio.background import Background
@@ -65,7 +65,7 @@ class PeerHandler(Protocol):
         """Answer a request of a peer with raw JSON. Raises `MdashError`."""
 
     def on_peer_notification(self, method: str, params: bytes | None) -> None:
-        """Handle a notification that a peer has sent to all nodes. Never waits."""
+        """Handle a notification that a peer has sent to this node, or to all. Never waits."""
 
     def on_peer_gap(self) -> None:
         """Handle a gap: notifications of peers until now may have been lost."""
@@ -99,8 +99,9 @@ class Peers:
     async def run(self) -> None:
         """Receive messages of the peers, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, _topic(self._id.decode()), self._receive, lambda: None)
-            nursery.start_soon(self._listen, BROADCAST_TOPIC, self._receive_broadcast, self._handler.on_peer_gap)
+            on_gap = self._handler.on_peer_gap
+            nursery.start_soon(self._listen, _topic(self._id.decode()), self._receive, on_gap)
+            nursery.start_soon(self._listen, BROADCAST_TOPIC, self._receive_broadcast, on_gap)
 
     async def call(self, node: str, method: str, params: bytes, *, timeout: float) -> bytes:
         """Call a peer. Returns its result as raw JSON.
@@ -114,6 +115,11 @@ class Peers:
             return await link.call(method, params, timeout=timeout)
         except RpcError as exc:
             raise _ERRORS.get(exc.code, MdashError)(exc.message) from None
+
+    def notify(self, node: str, method: str, params: object) -> None:
+        """Send a notification to a peer. Never waits. Raises `MdashError` if too much waits to be sent to it."""
+        link, _ = self._link(node)
+        link.notify(method, _json.encode(params))
 
     def broadcast(self, method: str, params: object) -> None:
         """Send a notification to all nodes, also this one, as soon as the bus accepts it."""
@@ -157,6 +163,8 @@ class Peers:
     async def _handle(self, link: Link, event: PeerEvent) -> None:
         if isinstance(event, RequestReceived):
             self._background.spawn(lambda: self._answer(link, event))  # at most `max_requests`: the connection counts
+        elif isinstance(event, NotificationReceived):
+            self._handler.on_peer_notification(event.method, event.params)
 
     async def _answer(self, link: Link, request: RequestReceived) -> None:
         try:

@@ -157,15 +157,18 @@ class DeviceConnection:
         data |= {"count": count} if count > 1 else {}
         await self.hub.feed.emit(self.key.account, notifications.REJECTED, self.key.id, _json.encode(data))
 
-    async def release(self) -> None:
-        """Release the presence after the connection's end: the device is offline, unless a newer connection exists."""
+    async def release(self) -> bool:
+        """Release the presence after the connection's end. Returns `False` if a newer connection exists: else the
+        device is offline.
+        """
         last_seen = self.last_heard
         await self.background.persist(self.api.flush)
         if not self._offline_allowed:
             self._release_waits = trio.Event()
             await self._release_waits.wait()
-        await self.presence_feed.release(self.key, self.session, last_seen)
+        is_offline = await self.presence_feed.release(self.key, self.session, last_seen)
         self._retry.succeeded()
+        return is_offline
 
     def shadow_changed(self, change: Change) -> None:
         """Push the delta that is left after a change, if any."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
 import trio
 
-from mdashcore import notifications
 from mdashcore._connection import Connection, ConnectionLimits
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
@@ -25,30 +23,7 @@ __all__ = ["DeviceConnections"]
 
 CHECKERS: Final = 32  # devices checked at the same time: a store that reads in groups is then several times as fast
 
-CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, three reads each; on shared stores only
-
-_ABOUT_DEVICES: Final = tuple(
-    b'{"name":"%b"' % name.encode() for name in (notifications.ONLINE, notifications.UPDATED, notifications.DELETED)
-)
-"""The beginnings of the frames from which a node learns that other nodes have changed its devices."""
-
-
-class _Shadow(msgspec.Struct, gc=False):
-    version: int
-
-
-class _Update(msgspec.Struct, gc=False):
-    shadow: _Shadow | None = None
-
-
-class _NotificationHead(msgspec.Struct, gc=False):
-    """The members of a notification that a node reads."""
-
-    id: str
-    data: _Update | None = None
-
-
-_read_head = msgspec.json.Decoder(_NotificationHead).decode
+CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, four reads each; on shared stores only
 
 
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):
@@ -60,6 +35,9 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         presence_feed: sends the notifications `online` and `offline`.
         on_connected: called before any message of a new connection is handled. Raises `StorageError`.
         on_disconnected: called when the device has no connection to this node any more.
+        on_check: looks for what else of the device another node may have changed. Raises `StorageError`.
+        on_moved: called with a device and a node that has to check it: the one that held the device's earlier
+            connection, or, for `None`, the one that holds its newest.
     """
 
     def __init__(
@@ -73,6 +51,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         *,
         on_connected: Callable[[DeviceKey], Awaitable[None]],
         on_disconnected: Callable[[DeviceKey], None],
+        on_check: Callable[[DeviceKey], Awaitable[None]],
+        on_moved: Callable[[DeviceKey, str | None], None],
     ) -> None:
         self._hub = hub
         self._node = node
@@ -82,6 +62,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         self._presence_feed = presence_feed
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
+        self._on_check = on_check
+        self._on_moved = on_moved
         self._closing: str | None = None
         self._releasing = 0
         self._all_released = trio.Event()
@@ -99,7 +81,9 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             stream.close(GOING_AWAY, self._closing)
             await stream.send([])
             return
-        session = await self._hub.presence.claim(device.key, self._node)
+        session, previous = await self._hub.presence.claim(device.key, self._node)
+        if previous is not None and previous != self._node:
+            self._on_moved(device.key, previous)
         link = link_type(
             stream,
             spawn=self._background.spawn,
@@ -163,7 +147,9 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
 
     async def _release(self, connected: DeviceConnection) -> None:
         try:
-            await connected.release()
+            if not await connected.release() and connected.key not in self:
+                # Another node holds the device. For a moment both did, and a change may have come to this one only.
+                self._on_moved(connected.key, None)
         finally:
             self._releasing -= 1
             if not self._releasing:
@@ -203,24 +189,17 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
 
     # Changes that may have been missed
 
-    def concerned(self, account: str, frame: bytes) -> DeviceConnection | None:
-        """Return the device that a notification requires to be checked, or `None`. Another node may have changed it."""
-        if not frame.startswith(_ABOUT_DEVICES):
-            return None
-        head = _read_head(frame)
-        connected = self.get(DeviceKey(account, head.id))
-        shadow = head.data.shadow if head.data is not None else None
-        if connected is None or (shadow is not None and shadow.version <= connected.pushed):
-            return None
-        return connected
+    async def check(self, account: str | None = None) -> None:
+        """Check devices for revoked tokens, newer connections, changed shadows and queued updates.
 
-    async def check(self) -> None:
-        """Check all devices for revoked tokens, newer connections and changed shadows."""
-        left = list(self.values())
+        Args:
+            account: check the devices of one account; by default, all.
+        """
+        left = [each for each in self.values() if account in (None, each.key.account)]
 
         async def check() -> None:
             while left:
-                await left.pop().check()
+                await self._check(left.pop())
 
         async with trio.open_nursery() as nursery:
             for _ in range(CHECKERS):
@@ -230,7 +209,12 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         """Check all devices as `check` does, evenly spread over `CHECK_INTERVAL`."""
         devices = list(self.values())
         for connected in devices:
-            await connected.check()
+            await self._check(connected)
             await trio.sleep(CHECK_INTERVAL / len(devices))
         if not devices:
             await trio.sleep(CHECK_INTERVAL)
+
+    async def _check(self, connected: DeviceConnection) -> None:
+        await connected.check()
+        if self.get(connected.key) is connected and not connected.link.connection.closed:
+            await self._background.persist(lambda: self._on_check(connected.key))

@@ -52,16 +52,11 @@ class _Changes:
 
 
 class PresenceFeed:
-    """The notifications `online` and `offline` of a node.
+    """The notifications `online` and `offline` of a node."""
 
-    Args:
-        on_held: called with a device of which a change is not notified immediately.
-    """
-
-    def __init__(self, hub: Hub, background: Background, on_held: Callable[[DeviceKey], None]) -> None:
+    def __init__(self, hub: Hub, background: Background) -> None:
         self._hub = hub
         self._background = background
-        self._on_held = on_held
         self._devices: OrderedDict[DeviceKey, _Changes] = OrderedDict()
         self._closing = False
 
@@ -82,10 +77,12 @@ class PresenceFeed:
             self._background.spawn(lambda: self._notify_later(key, changes))
         changes.held += 1
         changes.name, changes.last = name, trio.current_time()
-        self._on_held(key)
 
-    async def release(self, key: DeviceKey, session: int, last_seen: float) -> None:
-        """Release a session that has ended, and notify `offline` if it was the newest. Retries until it succeeds."""
+    async def release(self, key: DeviceKey, session: int, last_seen: float) -> bool:
+        """Release a session that has ended. If it was the newest, notify `offline`, and return `True`.
+
+        Retries until it succeeds.
+        """
         is_again = False
 
         async def release() -> bool:
@@ -93,8 +90,10 @@ class PresenceFeed:
             again, is_again = is_again, True
             return await self._hub.presence.release(key, session, last_seen, again=again)
 
-        if await self._background.persist(release):
-            await self._background.persist(lambda: self.notify(key, notifications.OFFLINE))
+        if not await self._background.persist(release):
+            return False
+        await self._background.persist(lambda: self.notify(key, notifications.OFFLINE))
+        return True
 
     async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> None:
         """Release the sessions that dead nodes have left behind. Retries until it succeeds.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -168,12 +169,21 @@ class Subscribers:
     Args:
         pinger: pings their sockets.
         most: maximum number of an account's subscribers.
+        follow: lets the account's notifications of other nodes be offered for as long as the context lasts.
     """
 
-    def __init__(self, background: Background, pinger: Pinger, most: int) -> None:
+    def __init__(
+        self,
+        background: Background,
+        pinger: Pinger,
+        most: int,
+        *,
+        follow: Callable[[str], AbstractContextManager[object]] = lambda account: nullcontext(),
+    ) -> None:
         self._background = background
         self._pinger = pinger
         self._most = most
+        self._follow = follow
         self._accounts: dict[str, dict[Subscriber, Authenticate | None]] = {}
 
     def __len__(self) -> int:
@@ -214,8 +224,9 @@ class Subscribers:
         others = self._accounts.setdefault(subscriber.account, {})
         others[subscriber] = authenticate
         try:
-            await _check(subscriber, authenticate)  # the credentials may have been revoked since the handshake
-            await subscriber.run()
+            with self._follow(subscriber.account):
+                await _check(subscriber, authenticate)  # the credentials may have been revoked since the handshake
+                await subscriber.run()
         finally:
             del others[subscriber]
             if not others and self._accounts.get(subscriber.account) is others:
@@ -226,9 +237,9 @@ class Subscribers:
         for subscriber in self._accounts.get(account, ()):
             subscriber.offer(item)
 
-    def catch_up(self) -> None:
-        """Let all subscribers read the log, because notifications may not have been offered."""
-        for subscriber in self:
+    def catch_up(self, account: str) -> None:
+        """Let the account's subscribers read the log, because notifications may not have been offered."""
+        for subscriber in self._accounts.get(account, ()):
             subscriber.catch_up()
 
     def revoke(self, account: str, key: str | None) -> None:
@@ -242,9 +253,13 @@ class Subscribers:
         for subscriber in self:
             subscriber.stream.close(code, reason)
 
-    async def check(self) -> None:
-        """Close the subscribers whose credentials are not valid any more, as soon as the storage answers."""
-        for subscriber, authenticate in self._all():
+    async def check(self, account: str | None = None) -> None:
+        """Close the subscribers whose credentials are not valid any more, as soon as the storage answers.
+
+        Args:
+            account: check the subscribers of one account; by default, all.
+        """
+        for subscriber, authenticate in self._all() if account is None else [*self._accounts.get(account, {}).items()]:
             try:
                 await self._background.persist(partial(_check, subscriber, authenticate))
             except MdashError as exc:  # undecided for now, for example after too many wrong passwords for a name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import attrs
 import trio
 
@@ -23,6 +25,8 @@ class RolloutDriver:
     refresh: bool = False
     devices: dict[str, None] = attrs.Factory(dict)
     """Devices to be read again: no more than the rollout has."""
+    following: ExitStack = attrs.Factory(ExitStack)
+    """Keeps this node notified of the account's events until it is closed."""
 
     def is_due(self, now: float) -> bool:
         """Return whether a step is due at `now`, by Trio's clock."""

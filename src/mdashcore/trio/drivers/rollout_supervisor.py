@@ -1,8 +1,13 @@
-"""The supervisor of a node's rollouts: one task for all of them, woken by notifications and by time."""
+"""The supervisor of a node's rollouts: one task for all of them, woken by notifications and by time.
+
+If several nodes share a store, one of them drives a rollout, for the devices of all: the node on which it was created.
+When that node is gone, one of the others takes the rollout over. The driver reads the account's events for as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Final
 
@@ -10,9 +15,10 @@ import attrs
 import trio
 
 from mdashcore import notifications
-from mdashcore._errors import NotFound
+from mdashcore._errors import Conflict, NotFound
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.rollouts.performer import RolloutPerformer, UpdateStarter
 from mdashcore.trio.background import Background, Retry
 from mdashcore.trio.drivers.rollout_driver import RolloutDriver
@@ -41,16 +47,28 @@ class _New:
 
 
 class RolloutSupervisor:
-    """The rollouts that this node drives, for the devices that are connected to it.
+    """The rollouts that this node drives.
 
     Args:
         starter: begins and cancels updates.
+        leases: which node drives what; `None` if this process is the only one.
+        follow: keeps this node notified of an account's events for as long as the context lasts.
     """
 
-    def __init__(self, hub: Hub, starter: UpdateStarter, background: Background) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        starter: UpdateStarter,
+        background: Background,
+        *,
+        leases: Leases | None = None,
+        follow: Callable[[str], AbstractContextManager[object]] = lambda account: nullcontext(),
+    ) -> None:
         self._hub = hub
         self._starter = starter
         self._background = background
+        self._leases = leases
+        self._follow = follow
         self._driven: dict[_Key, RolloutDriver] = {}
         self._by_account: dict[str, list[RolloutDriver]] = {}
         self._new: dict[_Key, _New] = {}
@@ -72,10 +90,17 @@ class RolloutSupervisor:
             driven.due = min(driven.due, trio.current_time())
         self._wakeup.set()
 
-    def catch_up(self) -> None:
-        """Read all rollouts again, because notifications may have been missed."""
+    def take_over(self) -> None:
+        """Look for rollouts that a node which is gone has left."""
         self._refresh_at = 0.0
         self._wakeup.set()
+
+    def on_missed(self, account: str) -> None:
+        """Read the rollouts of an account again, because notifications may have been missed."""
+        for driven in self._by_account.get(account, ()):
+            driven.performer.forget_offline()
+            driven.refresh, driven.due = True, 0.0
+            self._wakeup.set()
 
     def on_notification(self, account: str, item: FeedItem) -> None:
         """Handle a notification of this node or another. Never waits."""
@@ -122,23 +147,29 @@ class RolloutSupervisor:
         """Load the rollouts that are not driven yet, and read all others again."""
         for driven in self._driven.values():
             driven.refresh, driven.due = True, 0.0
-        async for key in self._hub.rollouts.unfinished():
+        async for key in self._hub.rollouts.unfinished(self._leases):
             if key not in self._driven:
                 self._load_soon(key)
 
     async def _load(self, key: _Key) -> None:
-        try:
-            performer = await RolloutPerformer.load(self._hub.rollouts, self._starter, *key)
-        except NotFound:
-            return
-        driven = self._driven[key] = RolloutDriver(
-            performer, self._retry(), reload=self._new.pop(key, None) is not None
-        )
+        with ExitStack() as following:
+            following.enter_context(self._follow(key[0]))  # first: no event after the read may be missed
+            try:
+                performer = await RolloutPerformer.load(self._hub.rollouts, self._starter, *key, self._leases)
+            except (NotFound, Conflict):
+                return
+            driven = self._driven[key] = RolloutDriver(
+                performer,
+                self._retry(),
+                reload=self._new.pop(key, None) is not None,
+                following=following.pop_all(),
+            )
         self._by_account.setdefault(key[0], []).append(driven)
 
     def _drop(self, key: _Key) -> None:
         driven = self._driven.pop(key)
         driven.retry.give_up()
+        driven.following.close()
         others = self._by_account[key[0]]
         others.remove(driven)
         if not others:

@@ -42,6 +42,7 @@ class UpdateDriver:
 
     Args:
         background: retries operations after failures of the storage.
+        node: the id of this node, as in the update's `driver`.
         is_connected: whether the device is connected to this node.
         reported_build: returns the build that the device has reported on its present link, or `None`.
         on_change: called when the update may have changed.
@@ -53,6 +54,7 @@ class UpdateDriver:
         caller: DeviceCaller,
         background: Background,
         *,
+        node: str | None,
         is_connected: Callable[[], bool],
         reported_build: Callable[[], ota.Build | None],
         on_change: Callable[[], None],
@@ -60,6 +62,7 @@ class UpdateDriver:
         self._performer = performer
         self._caller = caller
         self._background = background
+        self._node = node
         self._is_connected = is_connected
         self._reported_build = reported_build
         self._on_change = on_change
@@ -165,13 +168,13 @@ class UpdateDriver:
         if self.update.ended:
             await self._persist(self._performer.archive)  # the writer that ended it may have been stopped before that
             return False
-        if not self._is_connected():
+        if not self._is_connected() and (self._node is None or self.update.driver != self._node):
             self.release()  # the node that holds the device drives it
             return False
         self._drop_stale_calls()
-        if self.update.connected:
+        if self.update.connected == self._is_connected():
             return True
-        self._events.appendleft(ota.DeviceConnected())
+        self._events.appendleft(ota.DeviceConnected() if self._is_connected() else ota.DeviceDisconnected())
         return False
 
     async def _persist(self, function: Callable[[], Awaitable[T]]) -> T | None:

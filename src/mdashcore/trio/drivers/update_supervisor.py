@@ -2,22 +2,26 @@
 
 If several nodes share a store, the node that holds the device drives its update, and only that node calls the device.
 While the device is offline, the node that drove the update last, or that has queued it, watches its deadlines. The
-driver of an update notices by compare-and-set that another writer has changed it.
+update's record names its driver. When that node is gone, one of the others takes the update over, by compare-and-set.
+A node that changes an update which another one drives sends that node a message; should the message be lost, the driver
+notices by compare-and-set, or when it checks the device in turn.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Final
 
 import trio
 
 from mdashcore import ota
-from mdashcore._errors import Conflict, MdashError, NotFound
+from mdashcore._errors import Conflict, MdashError, NotFound, VersionConflict
 from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.updates.performer import UpdatePerformer
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update, UpdateState
@@ -43,15 +47,32 @@ class UpdateSupervisor:
     Args:
         caller: calls devices that are connected to this node, and raises `DeviceOffline` for all others.
         background: runs work that outlives its caller.
+        leases: which node drives what; `None` if this process is the only one.
+        notify_node: sends a message about the device's update to a node, or for `None` to the node that holds the
+            device. Does nothing if that is this node.
+        follow: keeps this node notified of an account's events for as long as the context lasts.
     """
 
     def __len__(self) -> int:
         return len(self._drivers)
 
-    def __init__(self, hub: Hub, caller: DeviceCaller, background: Background) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        caller: DeviceCaller,
+        background: Background,
+        *,
+        leases: Leases | None = None,
+        notify_node: Callable[[DeviceKey, str | None], None] = lambda key, node: None,
+        follow: Callable[[str], AbstractContextManager[object]] = lambda account: nullcontext(),
+    ) -> None:
         self._hub = hub
         self._caller = caller
         self._background = background
+        self._leases = leases
+        self._node = None if leases is None else leases.node
+        self._notify_node = notify_node
+        self._follow = follow
         self._connected: dict[DeviceKey, ota.Build | None] = {}
         """The devices that are connected to this node, with the build that each has reported on its link."""
         self._drivers: dict[DeviceKey, UpdateDriver] = {}
@@ -77,7 +98,7 @@ class UpdateSupervisor:
         with trio.CancelScope(shield=True):  # once stored it has to be driven, even if the request was canceled
             pending = self._pending.setdefault(key, deque(maxlen=MAX_DRIVER_EVENTS))
             try:
-                performer = await self._hub.updates.create(key, id, image, options, blob=blob)
+                performer = await self._hub.updates.create(key, id, image, options, blob=blob, driver=self._node)
             except BaseException:
                 self._pending.pop(key, None)
                 if pending and key in self._connected:
@@ -91,6 +112,7 @@ class UpdateSupervisor:
             self._recheck.discard(key)
             if key not in self._connected:
                 self._drive(performer)
+                self._notify_node(key, None)
             else:
                 self._drive(performer, *self._arrival(key))
         return performer.update
@@ -98,9 +120,7 @@ class UpdateSupervisor:
     async def cancel(self, key: DeviceKey) -> Update:
         """Cancel the device's update, even if another node drives it. Raises as `Updates.cancel`."""
         update = await self._hub.updates.cancel(key)
-        if (driver := self._drivers.get(key)) is not None:
-            driver.request_reload()
-        self._wake(key)
+        self._on_change_of_other(key, update)
         return update
 
     async def wait(self, key: DeviceKey, until: Callable[[Update], bool], *, id: str | None = None) -> Update:
@@ -114,6 +134,12 @@ class UpdateSupervisor:
             Conflict: another update has taken its place.
         """
         changed = trio.Event()
+        with self._follow(key.account):
+            return await self._wait(key, until, id, changed)
+
+    async def _wait(
+        self, key: DeviceKey, until: Callable[[Update], bool], id: str | None, changed: trio.Event
+    ) -> Update:
         try:
             while True:
                 self._waiters[key].add(changed)
@@ -166,15 +192,30 @@ class UpdateSupervisor:
         if driver is not None:
             if name != f"ota.{driver.update.state}":  # else it is the driver's own notification
                 driver.request_reload()
-        elif name == _QUEUED and key in self._connected:
-            if key in self._pending:
-                self._recheck.add(key)  # a search for the update may have ended just before
-            else:
-                self._resume_soon(key)
+        elif name == _QUEUED:
+            self._look_for_update(key)
+
+    def on_changed(self, key: DeviceKey) -> None:
+        """Handle the message of another node that it has queued, changed or taken over the device's update."""
+        self._wake(key)
+        if (driver := self._drivers.get(key)) is not None:
+            driver.request_reload()
+        else:
+            self._look_for_update(key)
+
+    def on_missed(self, account: str) -> None:
+        """Read the awaited updates of an account again, because notifications may have been missed."""
+        for key in [key for key in self._waiters if key.account == account]:
+            self._wake(key)
+
+    async def check(self, key: DeviceKey) -> None:
+        """Look for an update of a connected device of which this node was not told. Raises `StorageError`."""
+        if key in self._connected and key not in self._drivers and key not in self._pending:
+            await self._resume(key)
 
     async def resume_all(self) -> None:
-        """Continue the updates that a dead process has left: all whose device no other node holds."""
-        async for key in self._hub.updates.unfinished():
+        """Continue the updates that no living node drives, and whose device no other node holds."""
+        async for key in self._hub.updates.unfinished(self._leases):
             if key in self._drivers or key in self._pending:
                 continue
             if key in self._connected:
@@ -198,6 +239,23 @@ class UpdateSupervisor:
         self._wake(key)
 
     # Internals
+
+    def _look_for_update(self, key: DeviceKey) -> None:
+        """Drive an update that was just queued, if the device is connected to this node."""
+        if key not in self._connected:
+            return
+        if key in self._pending:
+            self._recheck.add(key)  # a search for the update may have ended just before
+        else:
+            self._resume_soon(key)
+
+    def _on_change_of_other(self, key: DeviceKey, update: Update) -> None:
+        """Let the driver of an update read it again, because this node has changed it without driving it."""
+        if (driver := self._drivers.get(key)) is not None:
+            driver.request_reload()
+        if update.driver is not None:
+            self._notify_node(key, update.driver)
+        self._wake(key)
 
     def _dispatch(self, key: DeviceKey, event: ota.UpdateEvent) -> bool:
         """Pass an event to the update's driver, present or about to start. Returns `False` if there is none."""
@@ -236,7 +294,7 @@ class UpdateSupervisor:
         """Drive the device's update, if it has one that has not ended."""
         performer = None
         try:
-            performer = await self._hub.updates.load(key)
+            performer = await self._claim(key)
         except NotFound:
             pass
         finally:
@@ -250,12 +308,34 @@ class UpdateSupervisor:
             self._resume_soon(key)
         self._recheck.discard(key)
 
+    async def _claim(self, key: DeviceKey) -> UpdatePerformer | None:
+        """Load the device's update, and make this node its driver. Returns `None` if another one has to drive it.
+
+        Raises:
+            NotFound: there is no update.
+        """
+        while True:
+            performer = await self._hub.updates.load(key)
+            if self._leases is None or performer.update.ended:
+                return performer
+            if key not in self._connected and not await self._leases.may_take(performer.update.driver):
+                return None
+            try:
+                before = await performer.claim(self._leases.node)
+            except VersionConflict:  # rare: one of a few nodes was quicker
+                await trio.lowlevel.checkpoint()
+                continue
+            if before is not None and before != self._leases.node:
+                self._notify_node(key, before)
+            return performer
+
     def _drive(self, performer: UpdatePerformer, *events: ota.UpdateEvent) -> None:
         key = performer.key
         driver = UpdateDriver(
             performer,
             self._caller,
             self._background,
+            node=self._node,
             is_connected=lambda: key in self._connected,
             reported_build=lambda: self._connected.get(key),
             on_change=lambda: self._wake(key),
@@ -279,9 +359,10 @@ class UpdateSupervisor:
     async def _apply(self, key: DeviceKey, event: ota.UpdateEvent) -> None:
         """Apply an event to an update that is not driven here."""
         try:
-            await self._hub.updates.apply(key, event)
+            update = await self._hub.updates.apply(key, event)
         except NotFound:
             return
+        self._on_change_of_other(key, update)
 
     def _wake(self, key: DeviceKey) -> None:
         for changed in self._waiters.get(key, ()):
