@@ -1006,7 +1006,7 @@ async def test_no_change_of_presence_is_counted_twice(
     autojump_clock: Any, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     """Nor is one missed, if the node goes down while changes are being stored, or they cannot be stored at first."""
-    feed, key = PresenceFeed(fleet.hub, fleet.node.background, lambda key: None), DeviceKey("alice", "d1")
+    feed, key = PresenceFeed(fleet.hub, fleet.node.background), DeviceKey("alice", "d1")
     append, left = fleet.hub.feed._logs.append, failures
     for number in range(2 * MAX_CHANGES):
         await feed.notify(key, "offline" if number % 2 else "online")
@@ -1038,7 +1038,7 @@ async def test_presence_that_flaps_for_long(
     """Of the events that an account's log keeps for a month it costs a small share, however fast it is; the last change
     is told a minute after it, and the sum of all is right.
     """
-    feed, key = PresenceFeed(fleet.hub, fleet.node.background, lambda key: None), DeviceKey("alice", "d1")
+    feed, key = PresenceFeed(fleet.hub, fleet.node.background), DeviceKey("alice", "d1")
     for _ in range(MAX_CHANGES):
         await feed.notify(key, "online")
     count = int(hours * 3600 / pause)
@@ -1058,7 +1058,7 @@ async def test_presence_that_flaps_for_long(
 
 async def test_a_device_whose_presence_is_forgotten_leaves_no_task(autojump_clock: Any, fleet: Fleet) -> None:
     """Also where changes of it were held back."""
-    feed = PresenceFeed(fleet.hub, fleet.node.background, lambda key: None)
+    feed = PresenceFeed(fleet.hub, fleet.node.background)
     tasks = len(fleet.node.background._nursery.child_tasks)
     for number in range(20):
         key = DeviceKey("alice", f"d{number}")

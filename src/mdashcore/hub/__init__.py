@@ -11,9 +11,10 @@ from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import Feed, FeedItem, LogQuery
 from mdashcore.hub.hub import Hub, HubObserver
 from mdashcore.hub.images import Images
+from mdashcore.hub.leases import Leases
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
-from mdashcore.hub.presence import Presence
+from mdashcore.hub.presence import Presence, PresenceClaim
 from mdashcore.hub.records.contention import Signal
 from mdashcore.hub.records.schema import BrowserSession, PresenceRecord, UsageRecord
 from mdashcore.hub.registry import CreatedDevice, Registry
@@ -45,9 +46,11 @@ __all__ = [
     "Hub",
     "HubObserver",
     "Images",
+    "Leases",
     "ListedDevice",
     "LogQuery",
     "Presence",
+    "PresenceClaim",
     "PresenceRecord",
     "Registry",
     "Retention",
