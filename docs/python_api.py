@@ -43,6 +43,7 @@ PAGES = {
         "mdashcore.jsonrpc": "JSON-RPC 2.0 framing, with the dialect of Mongoose OS: one text in, messages out. No state.",
         "mdashcore.shadow": "Device shadows as values.",
         "mdashcore.filters": "The grammar of [filters](../filters.md).",
+        "mdashcore.filter_completion": "What a person can type next in a filter.",
         "mdashcore.selection": "Selections of devices: the terms of a filter, applied.",
         "mdashcore.tags": "The [tags](../rest_api.md#tags) of devices.",
         "mdashcore.firmware": "Firmware images: read, checked and written.",

@@ -21,7 +21,7 @@ stands for ``text~WORD``. `format_term` writes the one canonical form of a term,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NoReturn
 
@@ -31,11 +31,11 @@ from mdashcore import _json
 from mdashcore._errors import InvalidInput
 
 __all__ = ["FIELDS", "Field", "FieldType", "Term", "Value"]
-__all__ += ["format_line", "format_term", "format_value", "parse_line", "parse_place", "parse_term", "split_line"]
+__all__ += ["check_saved_name", "format_line", "format_term", "parse_line", "parse_place", "parse_term", "split_line"]
 
 MAX_TERM: Final = 512  # characters: a path of ten keys and a value; longer lists of ids go into `devices`
 
-MAX_LINE: Final = 1024  # characters of a filter on one line: more than fits into the page's field
+MAX_FILTER_LINE: Final = 1024  # characters of a filter on one line: more than fits into the page's field
 
 MAX_TERMS: Final = 16  # of a filter: each is evaluated for each device
 
@@ -58,6 +58,7 @@ _KEYS = re.compile(r"(?:^|\.)((?:\\.|[^.\\])*)", re.DOTALL)
 _ESCAPED_IN_KEYS = re.compile(r'[.\\=!~<>|"*@\s]')
 _TOKEN = re.compile(r'(?:\\.|[^\s"\\]|"(?:\\.|[^"\\])*")+', re.DOTALL)
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])", re.ASCII)
+_SAVED_NAME = re.compile(r"(?![.-])[\w.-]{1,64}")
 _PIECE = re.compile(r"\\.|[^\\]", re.DOTALL)
 
 _SYNTAX: Final = "a filter's term is online, offline or FIELD=VALUE, with any of = != ~ !~ < <= > >="
@@ -158,6 +159,11 @@ class Term:
     """The term holds if one of them fits; none with ``*``."""
     negated: bool = False
 
+    @property
+    def is_age(self) -> bool:
+        """Whether its value is an age."""
+        return FIELDS[self.field.name].is_age and self.operator not in ("=", "*")
+
     def __str__(self) -> str:
         return format_term(self)
 
@@ -192,7 +198,8 @@ def _parse(text: str) -> Term:
     if condition in ("online", "offline"):
         return Term(Field("online"), "=", (Value("true" if condition == "online" else "false"),), negated)
     if condition.startswith(SAVED_MARK):
-        raise InvalidInput(f"a saved filter cannot be used here: {condition[:80]!r}")
+        negated_words = ", nor with ! before it" if negated else ""
+        raise InvalidInput(f"a saved filter cannot be used here{negated_words}: {condition[:80]!r}")
     match = _CONDITION.fullmatch(condition)
     if match is None:
         raise InvalidInput(f"{_SYNTAX}; not {text!r}{_hint(condition)}")
@@ -252,6 +259,21 @@ def _field(written: str) -> tuple[str, Field]:
         known = ", ".join(each.form for each in FIELDS.values())
         raise InvalidInput(f"unknown field {written[:80]!r}; known are {known}")
     return "shadow", Field("shadow", _checked_path(path))
+
+
+def parse_field(written: str) -> Field | None:
+    """Return the field that a text names, `None` if it names none."""
+    try:
+        return _field(written)[1]
+    except InvalidInput:
+        return None
+
+
+def check_saved_name(name: object) -> str:
+    """Return the name if a saved filter may have it. Raises `InvalidInput` otherwise."""
+    if not isinstance(name, str) or not _SAVED_NAME.fullmatch(name):
+        raise InvalidInput("a saved filter's name has 1 to 64 letters, digits, _, - and ., and begins with no . or -")
+    return name
 
 
 def _values(written: str) -> tuple[Value, ...]:
@@ -334,8 +356,8 @@ def split_line(text: str) -> list[str]:
     >>> split_line('hall  name="Lamp in the hall" online')
     ['hall', 'name="Lamp in the hall"', 'online']
     """
-    if len(text) > MAX_LINE:
-        raise InvalidInput(f"a filter has at most {MAX_LINE} characters")
+    if len(text) > MAX_FILTER_LINE:
+        raise InvalidInput(f"a filter has at most {MAX_FILTER_LINE} characters")
     tokens, at = [], 0
     for match in _TOKEN.finditer(text):
         if text[at : match.start()].strip():
@@ -349,13 +371,32 @@ def split_line(text: str) -> list[str]:
     return tokens
 
 
-def parse_line(text: str) -> tuple[Term, ...]:
+def parse_line(text: str, saved: Mapping[str, str] | None = None) -> tuple[Term, ...]:
     """Return the terms of a filter that is written on one line. Raises `InvalidInput`.
+
+    Args:
+        saved: the lines of saved filters by name, whose terms stand for ``@NAME``; `None` where none may stand.
 
     >>> format_line(parse_line('hall !online "two words"'))
     'text~hall !online text~"two words"'
     """
-    return tuple(_checked(_word(token) or _parse(token)) for token in split_line(text))
+    terms: list[Term] = []
+    for token in split_line(text):
+        if saved is not None and token.startswith(SAVED_MARK):
+            terms += saved_terms(token, saved)
+        else:
+            terms.append(_checked(_word(token) or _parse(token)))
+    if len(terms) > MAX_TERMS:
+        raise InvalidInput(f"a filter has at most {MAX_TERMS} terms, with those of saved filters")
+    return tuple(terms)
+
+
+def saved_terms(token: str, saved: Mapping[str, str]) -> tuple[Term, ...]:
+    """Return the terms for which ``@NAME`` stands. Raises `InvalidInput` if no filter is saved under the name."""
+    name = token.removeprefix(SAVED_MARK)
+    if name not in saved:
+        raise InvalidInput(f"no filter is saved as {name[:80]!r}")
+    return parse_line(saved[name])
 
 
 def _word(token: str) -> Term | None:

@@ -113,7 +113,7 @@ def _ids(devices: object) -> frozenset[str]:
 
 def _compile(term: Term) -> _Test:
     """Return the function that tells whether a term holds. What can be computed once is computed here."""
-    test = _ages(term) if term.field.name in _MOMENTS and term.operator in _ORDERS else _values(term)
+    test = _ages(term) if term.is_age else _values(term)
     return (lambda facts, now: not test(facts, now)) if term.negated else test
 
 

@@ -34,7 +34,7 @@ def test_devices(alice, mdash):
     """Added, listed, renamed, given a new token and removed; rows are tab-separated where there is no terminal."""
     id, token = mdash("devices", "add", "d1", "--name", "One", env=alice).out.split()
     assert (id, token[:4]) == ("d1", "mdd_")
-    assert mdash("devices", "list", env=alice).out == "d1\tOne\tno\t-\t-\n"
+    assert mdash("devices", "list", env=alice).out == "d1\tOne\tno\t-\t-\t-\n"
     assert mdash("devices", "rename", "d1", "Uno", env=alice).code == 0
     for limit, shown in (("4096", 4096), ("none", 0), ("platform", None)):
         assert mdash("devices", "delta-limit", "d1", limit, env=alice).code == 0
@@ -50,6 +50,34 @@ def test_devices(alice, mdash):
     assert renewed["token"] != token
     assert mdash("devices", "remove", "d1", env=alice).code == 0
     assert mdash("devices", "list", env=alice).out == ""
+
+
+def test_tags_and_saved_filters(alice, mdash):
+    """Tags are set on devices one by one and in bulk; filters that read them are saved, used and removed."""
+    assert mdash("devices", "add", "d1", "--tag", "site=x", "--tag", "old", env=alice).code == 0
+    assert mdash("devices", "add", "d2", env=alice).code == 0
+    assert mdash("tags", "set", "site=y y", "--device", "d2", env=alice).out == "1 of 1 devices changed\n"
+    assert mdash("tags", "set", "new", "--all", "--preview", env=alice).out == "2 of 2 devices would change\n"
+    assert mdash("tags", "remove", "old", "--filter", "tag=old", env=alice).out == "1 of 1 devices changed\n"
+    listed = [line.split("\t")[-1] for line in mdash("devices", "list", env=alice).out.splitlines()]
+    assert listed == ["site=x", "site=y y"]
+    assert mdash("filters", "save", "ys", "tag.site=y y|z", "offline", env=alice).code == 0
+    assert mdash("filters", "list", env=alice).out == 'ys\ttag.site="y y"|z offline\n'
+    assert [
+        each["id"] for each in json.loads(mdash("devices", "list", "--filter", "@ys", "--json", env=alice).out)
+    ] == ["d2"]
+    assert mdash("filters", "remove", "ys", env=alice).code == 0
+    for wrong in (
+        ("tags", "set", "a", "--device", "d1", "--all"),
+        ("tags", "set", "a"),
+        ("tags", "set", "=b", "--all"),
+        ("tags", "remove", "a=b", "--all"),
+        ("filters", "save", ".a", "online"),
+        ("filters", "save", "a", "onlin"),
+        ("devices", "list", "--filter", "shadow.reported.t>"),
+    ):
+        assert mdash(*wrong, env=alice).code == 2
+    assert mdash("devices", "list", "--filter", "@ys", env=alice).code != 0
 
 
 def test_a_device_without_an_id_gets_one(alice, mdash):

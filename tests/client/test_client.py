@@ -64,6 +64,27 @@ async def test_devices_are_registered_changed_and_removed(run: Any) -> None:
     await run(program)
 
 
+async def test_tags_and_saved_filters(run: Any) -> None:
+    """Tags are changed for one device and for many, and a saved filter finds devices by them."""
+
+    async def program(client: Client) -> None:
+        await client.create_device("fan", tags={"site": "x"})
+        await client.create_device("lamp")
+        assert (await client.change_tags("lamp", {"indoor": True}))["tags"] == {"indoor": True}
+        preview = await client.change_tags_of_many({"site": "y"}, "tag.site=x", preview=True)
+        assert preview == {"devices": 1, "changed": 1, "refused": []}
+        done = await client.change_tags_of_many({"site": "y"}, devices=["fan", "lamp"])
+        assert done == {"devices": 2, "changed": 2, "refused": []}
+        await client.save_filter("inside", "tag=indoor tag.site=y")
+        assert await client.saved_filters() == {"inside": "tag=indoor tag.site=y"}
+        assert [each["id"] for each in await client.devices("@inside")] == ["lamp"]
+        await client.remove_filter("inside")
+        with pytest.raises(NotFound):
+            await client.remove_filter("inside")
+
+    await run(program)
+
+
 async def test_a_call_gives_the_result_or_the_device_s_error(run: Any, lamp: Any) -> None:
     """With its code; and says that a device is offline."""
 

@@ -11,7 +11,7 @@ from mdashcore._errors import InvalidInput
 from mdashcore.filters import (
     FIELDS,
     FIRMWARE_FIELDS,
-    MAX_LINE,
+    MAX_FILTER_LINE,
     MAX_TERM,
     MAX_TERMS,
     Field,
@@ -112,11 +112,11 @@ def test_a_term_alone_may_hold_spaces():
         'name="' + '\\"' * MAX_TERM,
         "name=x" + " x" * (MAX_TERM // 2 - 3),  # as long as allowed, but not with its quotes
         "shadow.reported" + ".a" * MAX_TERM + "=1",
-        "!" * MAX_LINE,
-        "\\" * MAX_LINE,
-        '"' * (MAX_LINE - 1),
+        "!" * MAX_FILTER_LINE,
+        "\\" * MAX_FILTER_LINE,
+        '"' * (MAX_FILTER_LINE - 1),
         "a " * (MAX_TERMS + 1),
-        "x" * (MAX_LINE + 1),
+        "x" * (MAX_FILTER_LINE + 1),
         "(" * 10**6,
     ],
 )

@@ -57,6 +57,11 @@ ROUTES = {
     "GET /api/v2/rollouts/<id>/members": Request(None, 404),
     "POST /api/v2/rollouts/<id>/<action>": Request(None, 404),
     "DELETE /api/v2/rollouts/<id>": Request(None, 404),
+    "POST /api/v2/tags": Request({"devices": ["d1"], "tags": {"by": "bob"}}),
+    "GET /api/v2/filters": Request(),
+    "PUT /api/v2/filters/<filter>": Request({"filter": "online"}),
+    "DELETE /api/v2/filters/<filter>": Request(),
+    "GET /api/v2/filter-terms": Request(),
     "GET /api/v2/keys": Request(),
     "POST /api/v2/keys": Request({"name": "bob's"}, 201),
     "DELETE /api/v2/keys/<key>": Request(),
@@ -92,7 +97,7 @@ async def test_every_route_is_here(server):
     """Every endpoint of the app, and the upload, which is not in the app's map."""
     rules = create_quart_app(server.service).url_map.iter_rules()
     found = {
-        f"{method} {rule.rule.replace('keys/<id>', 'keys/<key>')}"
+        f"{method} {rule.rule.replace('keys/<id>', 'keys/<key>').replace('filters/<name>', 'filters/<filter>')}"
         for rule in rules
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
@@ -120,7 +125,8 @@ class Home:
         self.token = token
         self.key = (await http.post("/keys", json={"name": mark})).json()
         shadow = {"state": {"desired": {mark: 1}, "reported": {"ota": {"app": mark}}}}
-        await http.put("/devices/d1", json={"name": mark, "shadow": shadow})
+        await http.put("/devices/d1", json={"name": mark, "shadow": shadow, "tags": {mark: True}})
+        await http.put(f"/filters/{mark}", json={"filter": mark})
         await http.post("/devices/d1/rpc/Mark", json={mark: mark})
 
     async def live(self, device, task_status):
@@ -176,7 +182,15 @@ async def homes(alice, bob, monkeypatch):
 async def ask(home, route, **ids):
     """The request of a route; the response."""
     method, path = route.split(" ")
-    names = {"id": "d1", "key": home.key["id"], "name": "alice", "method": "By.Bob", "action": "abort", **ids}
+    names = {
+        "id": "d1",
+        "key": home.key["id"],
+        "filter": home.mark,
+        "name": "alice",
+        "method": "By.Bob",
+        "action": "abort",
+        **ids,
+    }
     for name, value in names.items():
         path = path.replace(f"<{name}>", value)
     body = ROUTES[route].body

@@ -32,6 +32,7 @@ _PLACES: Final[Mapping[str, CommandPlace]] = MappingProxyType(
         "demo": CommandPlace("mdashcore.cli.demo", "Start a server with three virtual devices to try."),
         "device": CommandPlace("mdashcore.cli.device", "Run a virtual Mongoose OS device until Ctrl-C."),
         "devices": CommandPlace("mdashcore.cli.devices", "Manage your devices."),
+        "filters": CommandPlace("mdashcore.cli.tags", "Save filters under a name."),
         "key": CommandPlace("mdashcore.cli.keys", "Manage API keys."),
         "limits": CommandPlace("mdashcore.cli.users", "Show each limit of your account with its use."),
         "logs": CommandPlace("mdashcore.cli.notify", "List stored notifications of your devices."),
@@ -41,6 +42,7 @@ _PLACES: Final[Mapping[str, CommandPlace]] = MappingProxyType(
         "serve": CommandPlace("mdashcore.cli.serve", "Run the server until Ctrl-C or SIGTERM."),
         "shadow": CommandPlace("mdashcore.cli.call", "Show what a device reports, and set what it should be."),
         "store": CommandPlace("mdashcore.cli.store", "Check, move and save the data of a service."),
+        "tags": CommandPlace("mdashcore.cli.tags", "Set and remove tags of your devices."),
         "user": CommandPlace("mdashcore.cli.users", "Manage users, as an admin."),
     }
 )

@@ -12,6 +12,7 @@ from mdashcore import _json
 from mdashcore.cli.client import Remote
 from mdashcore.cli.groups import Group
 from mdashcore.cli.options import DEVICE, TERM, confirm, json_option, remote_options, yes_option
+from mdashcore.cli.tags import TAG, tags_text
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["devices"]
@@ -24,7 +25,11 @@ def devices() -> None:
 
 @devices.command(
     "list",
-    epilog=examples("mdash devices list", "mdash devices list --filter online --filter 'fw_version!=2.0' --json"),
+    epilog=examples(
+        "mdash devices list",
+        "mdash devices list --filter online --filter 'fw_version!=2.0' --json",
+        "mdash devices list --filter 'tag.site=berlin' --filter 'last_seen>1h'",
+    ),
 )
 @click.option("--filter", "terms", type=TERM, multiple=True, help="Only devices for which this holds; repeatable.")
 @json_option
@@ -32,8 +37,10 @@ def devices() -> None:
 def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> None:
     """List your devices.
 
-    A filter is online, offline, FIELD=VALUE, FIELD!=VALUE or FIELD~TEXT. A FIELD is id, name, app, arch, fw_id,
-    fw_version or a place in the shadow: shadow.reported.stats.ram_free.
+    A filter is online, offline, FIELD=VALUE, FIELD~TEXT, FIELD<VALUE or @NAME of a saved one; also with !=, !~, <=, >
+    and >=. A FIELD is id, name, tag, tag.NAME, app, arch, fw_id, fw_version, last_seen, or a place in the shadow:
+    shadow.reported.stats.ram_free. VALUE may be several with | between them; =* asks whether there is one; ! in front
+    means not. Ages are written as in last_seen>1h.
     """
     found = _json.decode(remote.request("GET", ("devices",), query={"filter": terms}))
     if as_json:
@@ -46,10 +53,11 @@ def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> No
             _online(each),
             each["last_seen"],
             _firmware(each),
+            tags_text(each["tags"]),
         )
         for each in found
     ]
-    show_table(("id", "name", "online", "last seen", "firmware"), rows)
+    show_table(("id", "name", "online", "last seen", "firmware", "tags"), rows)
 
 
 @devices.command(
@@ -59,7 +67,7 @@ def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> No
 @json_option
 @remote_options()
 def show_device(remote: Remote, *, id: str, as_json: bool) -> None:
-    """Show a device: its name, its connection, its firmware, and its delta limit.
+    """Show a device: its name, its connection, its firmware, its tags, and its delta limit.
 
     With --json also its shadow, which "mdash shadow get" shows alone.
     """
@@ -75,6 +83,7 @@ def show_device(remote: Remote, *, id: str, as_json: bool) -> None:
         ("last seen", found["last_seen"]),
         ("created", found["created_at"]),
         ("firmware", _firmware(found)),
+        ("tags", tags_text(found["tags"])),
         ("delta limit", limit),
         ("shadow", f"version {found['shadow']['version']}"),
     ]
@@ -88,11 +97,14 @@ def show_device(remote: Remote, *, id: str, as_json: bool) -> None:
 )
 @click.argument("id", type=DEVICE, metavar="[ID]", required=False)
 @click.option("--name", help="A name for people.  [default: the id]")
+@click.option("--tag", "tags", type=TAG, metavar="NAME[=VALUE]", multiple=True, help="A tag; repeatable.")
 @json_option
 @remote_options()
-def add_device(remote: Remote, *, id: str | None, name: str | None, as_json: bool) -> None:
+def add_device(
+    remote: Remote, *, id: str | None, name: str | None, tags: tuple[tuple[str, str | bool], ...], as_json: bool
+) -> None:
     """Register a device, and write its id and its token to stdout. Without an ID, it gets one."""
-    wanted = {"id": id, "name": name}
+    wanted = {"id": id, "name": name, "tags": dict(tags) or None}
     created = remote.post("devices", json={key: value for key, value in wanted.items() if value is not None})
     _show_token(remote, created, as_json=as_json)
 

@@ -16,7 +16,7 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import DEFAULT_SERVER, Credentials, Remote, parse_server
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.filters import parse_term
+from mdashcore.filters import SAVED_MARK, check_saved_name, parse_term
 
 if TYPE_CHECKING:
     from mdashcore.server.config import User
@@ -27,6 +27,7 @@ __all__ = [
     "EXISTING_FILE",
     "JSON",
     "KEY_ID",
+    "SAVED_NAME",
     "SECRET",
     "SERVER",
     "TERM",
@@ -98,6 +99,13 @@ def _key_id(text: str) -> str:
     return text
 
 
+def _term(text: str) -> str:
+    """Return a term of a filter in its canonical form, or the name of a saved filter, which the server knows."""
+    if text.strip().startswith(SAVED_MARK):
+        return SAVED_MARK + check_saved_name(text.strip().removeprefix(SAVED_MARK))
+    return str(parse_term(text))
+
+
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -113,7 +121,8 @@ KEY_ID: Final = Checked("ID", _key_id)
 USER_NAME: Final = Checked("NAME", identity.check_account_name)
 SECRET: Final = Checked("SECRET", _secret)
 SERVER: Final = Checked("URL", parse_server)
-TERM: Final = Checked("TERM", lambda text: str(parse_term(text)))
+TERM: Final = Checked("TERM", _term)
+SAVED_NAME: Final = Checked("NAME", check_saved_name)
 DURATION: Final = Checked("TIME", _duration)
 JSON: Final = Checked("JSON", _json_text)
 """Gives checked JSON as `bytes`, exactly as it was written. ``-`` reads it from stdin."""

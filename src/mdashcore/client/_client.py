@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
@@ -31,6 +32,8 @@ from mdashcore.documents import (
     RegisteredDevice,
     RolloutDocument,
     ShadowDocument,
+    TagPatch,
+    TagsChanged,
     UpdateDocument,
     UpdateWithHistory,
 )
@@ -127,19 +130,40 @@ class Client:
         """Return a device. Raises `NotFound`."""
         return cast(DeviceDocument, await self._http.fetch("GET", "devices", id))
 
-    async def create_device(self, id: str | None = None, *, name: str | None = None) -> RegisteredDevice:
+    async def create_device(
+        self, id: str | None = None, *, name: str | None = None, tags: TagPatch = None
+    ) -> RegisteredDevice:
         """Register a device. The answer has its token, which is shown this once. Raises `Conflict` if the id is taken.
 
         Args:
             id: without it, the server makes one.
             name: text for people.
+            tags: names with text or `True`.
         """
-        wanted = {key: value for key, value in {"id": id, "name": name}.items() if value is not None}
+        given = {"id": id, "name": name, "tags": tags}
+        wanted = {key: value for key, value in given.items() if value is not None}
         return cast(RegisteredDevice, await self._http.fetch("POST", "devices", json=wanted))
 
     async def rename_device(self, id: str, name: str) -> DeviceDocument:
         """Give a device another name. Raises `NotFound`."""
         return cast(DeviceDocument, await self._http.fetch("PUT", "devices", id, json={"name": name}))
+
+    async def change_tags(self, id: str, patch: TagPatch) -> DeviceDocument:
+        """Merge a patch into a device's tags: a value of `None` removes one, `None` for the patch all."""
+        return cast(DeviceDocument, await self._http.fetch("PUT", "devices", id, json={"tags": patch}))
+
+    async def change_tags_of_many(
+        self, patch: TagPatch, *terms: str, devices: Sequence[str] | None = None, preview: bool = False
+    ) -> TagsChanged:
+        """Merge a patch into the tags of the devices for which every term holds, all devices without terms.
+
+        Args:
+            devices: ids, of which the terms pick; `None` for devices with any id.
+            preview: whether nothing is changed, only counted.
+        """
+        asked = {"tags": patch, "filter": list(terms), "preview": preview}
+        asked |= {} if devices is None else {"devices": list(devices)}
+        return cast(TagsChanged, await self._http.fetch("POST", "tags", json=asked, timeout=math.inf))
 
     async def limit_deltas(self, id: str, limit: int | None) -> DeviceDocument:
         """Limit the frames with a delta that a device is sent: bytes, 0 for none, `None` for its platform's limit."""
@@ -152,6 +176,20 @@ class Client:
     async def remove_device(self, id: str) -> None:
         """Remove a device. Its token and its connection end immediately. Raises `NotFound`."""
         await self._http.request("DELETE", "devices", id)
+
+    # Saved filters
+
+    async def saved_filters(self) -> dict[str, str]:
+        """Return the saved filters by name, each on one line. ``@NAME`` stands for one in a list of terms."""
+        return {each["name"]: each["filter"] for each in await self._http.fetch("GET", "filters")}
+
+    async def save_filter(self, name: str, filter: str) -> None:
+        """Save a filter, which is terms on one line, under a name, in place of an earlier one."""
+        await self._http.fetch("PUT", "filters", name, json={"filter": filter})
+
+    async def remove_filter(self, name: str) -> None:
+        """Remove a saved filter. Raises `NotFound`."""
+        await self._http.request("DELETE", "filters", name)
 
     # Calls and shadows
 

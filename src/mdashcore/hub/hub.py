@@ -21,6 +21,7 @@ from mdashcore.hub.presence import Presence
 from mdashcore.hub.records.contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.registry import CreatedDevice, Registry
 from mdashcore.hub.rollouts.service import Rollouts
+from mdashcore.hub.saved_filters import SavedFilters
 from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.service import Updates
@@ -29,7 +30,6 @@ from mdashcore.identity import DeviceKey
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, ShadowLimits
 from mdashcore.storage import ORDERED, SHARED, Backend, MessageBus
-from mdashcore.tags import Tags
 
 __all__ = ["Hub", "HubObserver"]
 
@@ -100,6 +100,7 @@ class Hub:
         updates: the newest firmware update of each device, and the ended ones before it.
         rollouts: images for many devices.
         sessions: browser sessions.
+        saved_filters: filters of devices that have a name.
         device_list: devices joined with presence and shadow, filtered, in pages.
         retention: removes notifications that are too old.
         usage: the use of each account, counted for its limits.
@@ -186,6 +187,7 @@ class Hub:
             contention=contention,
             usage=self.usage,
         )
+        self.saved_filters: SavedFilters = SavedFilters(documents, contention=contention)
         self.presence: Presence = Presence(documents, now=now, contention=contention)
         self.nodes: Nodes = Nodes(documents, now=now)
         self.shadows: Shadows = Shadows(
@@ -271,8 +273,8 @@ class Hub:
         await self.registry.set_delta_limit(key, check_delta_limit(limit))
         await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"delta_limit": limit}))
 
-    async def change_tags(self, key: DeviceKey, patch: object) -> Tags:
-        """Merge a patch (RFC 7396) into the device's tags. Notifies subscribers if that changes them. Returns the tags.
+    async def change_tags(self, key: DeviceKey, patch: object) -> bool:
+        """Merge a patch (RFC 7396) into the device's tags, and notify subscribers. Returns whether that changes them.
 
         Raises:
             InvalidInput: the patch, or the number of tags that it leads to, is not allowed.
@@ -281,7 +283,7 @@ class Hub:
         device, is_changed = await self.registry.change_tags(key, patch)
         if is_changed:
             await self.feed.emit(key.account, notifications.UPDATED, key.id, _json.encode({"tags": device.tags}))
-        return device.tags
+        return is_changed
 
     async def remove_device(self, key: DeviceKey) -> None:
         """Remove a device with all its data, and notify subscribers. Raises `NotFound`.
@@ -316,6 +318,7 @@ class Hub:
         for device in await self.registry.of(name):
             self._device_revoked(device.key)  # all first: to remove each takes a while
         await self.sessions.forget(name)
+        await self.saved_filters.forget(name)
         await self.rollouts.forget(name)
         for device in await self.registry.of(name):
             try:

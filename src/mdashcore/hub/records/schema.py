@@ -29,6 +29,7 @@ __all__ = [
     "ROLLOUTS",
     "ROLLOUT_MEMBERS",
     "ROLLOUT_ROSTERS",
+    "SAVED_FILTERS",
     "SESSIONS",
     "SHADOWS",
     "TOKEN_OWNERS",
@@ -37,6 +38,7 @@ __all__ = [
     "USAGE",
     "AdminRoster",
     "BrowserSession",
+    "FilterRecord",
     "History",
     "KeyOwner",
     "NodeRecord",
@@ -216,6 +218,14 @@ class Roster:
     devices: tuple[str, ...]
 
 
+@attrs.frozen
+class FilterRecord:
+    """The saved filters of an account."""
+
+    lines: dict[str, str]
+    """Each filter on one line, by its name."""
+
+
 ACCOUNTS: Final = Collection("accounts", Account, key="ACCOUNT", holds="an account with its password's hash")
 ADMINS: Final = Collection("admins", AdminRoster, key="roster", holds="the accounts that are admins")
 KEYS: Final = Collection("keys", ApiKey, key="ACCOUNT/KEY", holds="an API key with its secret's hash")
@@ -246,6 +256,9 @@ ROLLOUT_ROSTERS: Final = Collection(
 ROLLOUT_MEMBERS: Final = Collection(
     "rollout_members", Member, key="ACCOUNT/ROLLOUT/DEVICE", holds="how the rollout goes on that device"
 )
+SAVED_FILTERS: Final = Collection(
+    "saved_filters", FilterRecord, key="ACCOUNT", holds="the saved filters of the account"
+)
 USAGE: Final = Collection(
     "usage", UsageRecord, key="ACCOUNT", holds="how much of its limits the account uses", exported=False
 )
@@ -270,6 +283,7 @@ COLLECTIONS: Final[dict[str, Collection[Any]]] = {
         ROLLOUTS,
         ROLLOUT_ROSTERS,
         ROLLOUT_MEMBERS,
+        SAVED_FILTERS,
         USAGE,
         SESSIONS,
         NODES,

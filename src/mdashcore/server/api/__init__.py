@@ -11,6 +11,7 @@ from typing import Final
 from mdashcore.server.api import (
     backup,
     devices,
+    filters,
     keys,
     limits,
     logs,
@@ -21,6 +22,7 @@ from mdashcore.server.api import (
     sessions,
     shadow,
     sockets,
+    tags,
     update,
     users,
 )
@@ -30,6 +32,8 @@ __all__ = ["API_ENDPOINTS"]
 
 _MODULES: Final = (
     devices,
+    tags,
+    filters,
     rpc,
     shadow,
     update,

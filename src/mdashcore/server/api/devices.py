@@ -59,8 +59,8 @@ _CHANGE: Final[dict[str, Any]] = {
 @routes.get(query=DevicesQuery, answers={200: list[DeviceDocument]})
 async def list_devices() -> Response:
     """List the account's devices by id; with ``?filter=`` only those that match every term."""
-    wanted = selection.parse(request.args.getlist("filter"))
     account, pace = principal().account, Pace(principal().account)
+    wanted = selection.parse(await service().hub.saved_filters.resolve(account, request.args.getlist("filter")))
     return await send_list(_encoded(service(), account, wanted, pace), pace)
 
 

@@ -25,9 +25,10 @@ routes: Routes = Routes(f"{API}/metrics")
 async def get_device_metrics() -> Response:
     """Answer with the numbers of the devices, in the text of Prometheus or, if the client prefers it, OpenMetrics."""
     places = parse_places(request.args.getlist("place"))
-    wanted = selection.parse(request.args.getlist("filter"))
+    account = principal().account
+    wanted = selection.parse(await service().hub.saved_filters.resolve(account, request.args.getlist("filter")))
     open_metrics = wants_open_metrics(request.headers.get("Accept", ""))
-    parts = _text(service(), principal().account, wanted, places, open_metrics=open_metrics)
+    parts = _text(service(), account, wanted, places, open_metrics=open_metrics)
     response = await send_pieces(parts, OPEN_METRICS if open_metrics else CONTENT_TYPE)
     response.headers["Vary"] = "Accept"
     return response

@@ -105,6 +105,7 @@ class _Form(ImageBody):
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
         super().__init__(scope, receive, service)
         self._limit = service.settings.max_body
+        self._saved = service.hub.saved_filters
         self._text = bytearray()
         self._request: rollout.RolloutRequest | None = None
 
@@ -115,7 +116,10 @@ class _Form(ImageBody):
         if self._request is None:
             if len(self._text) > READ_SIZE:  # to decode it is work
                 await Turn(self.owner).give_way()
-            self._request = rollout.parse_request(_json.decode_foreign(bytes(self._text)))
+            value = _json.decode_foreign(bytes(self._text))
+            if self.owner is not None and isinstance(value, dict) and "filter" in value:
+                value["filter"] = await self._saved.resolve(self.owner, value["filter"])
+            self._request = rollout.parse_request(value)
         return self._request
 
     async def _all(self) -> AsyncGenerator[bytes, None]:
