@@ -11,17 +11,18 @@ from __future__ import annotations
 import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
 import anyio
 from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
 from coredis.connection import BaseConnection
-from coredis.exceptions import RedisError
+from coredis.exceptions import AskError, RedisError
 
 from mdash_backends._bus_queue import BusQueue
-from mdash_backends._redis_client import ANY_SLOT, REDIS_FAILURES, RedisClient, Target, reason
+from mdash_backends._redis_client import ANY_SLOT, RedisClient
+from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, reason
 from mdashcore._errors import StorageError
 
 __all__ = ["RedisBus"]
@@ -30,18 +31,23 @@ _log = logging.getLogger(__name__)
 
 RECONNECT_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
 
-PING_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is tested with a PING
+TEST_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is tested
 
 _NO_ANSWER: Final = "no answer"
 
 
 class RedisBus:
-    """Topics as channels. Channels do not belong to a database, so their names contain its number."""
+    """Topics as channels. Channels do not belong to a database, so their names contain its number.
 
-    def __init__(self, client: RedisClient, tasks: TaskGroup, prefix: str) -> None:
+    Args:
+        probe: a key that may be read, to learn whether the server is alive and its cluster too.
+    """
+
+    def __init__(self, client: RedisClient, tasks: TaskGroup, *, prefix: str, db: int, probe: bytes) -> None:
         self._client = client
         self._tasks = tasks
-        self._prefix = f"{prefix}:bus:{client.target.db}:"
+        self._prefix = f"{prefix}:bus:{db}:"
+        self._probe = probe
         self._channels: dict[bytes, set[_Subscription]] = {}
         self._connection: BaseConnection | None = None
         self._asked: defaultdict[bytes, deque[_Subscription]] = defaultdict(deque)
@@ -70,10 +76,10 @@ class RedisBus:
 
     async def _until_live(self, subscription: _Subscription) -> None:
         try:
-            with anyio.fail_after(self._client.target.timeout):
+            with anyio.fail_after(self._client.home.timeout):
                 await subscription.live.wait()
         except TimeoutError as exc:
-            raise StorageError(f"{self._client.target}: not subscribed in time: {self._reason}") from exc
+            raise StorageError(f"{self._client.home}: not subscribed in time: {self._reason}") from exc
 
     def _ask(self, name: bytes, subscription: _Subscription) -> None:
         """Ask Redis to acknowledge a subscription, if there is a connection. A new connection asks for all.
@@ -126,12 +132,10 @@ class RedisBus:
     async def _receive(self) -> None:
         """Subscribe to all channels on a new connection, and distribute its messages until it is lost."""
         gate = CapacityLimiter(1)
-        connection = await self._client.target.connect(gate)
         async with anyio.create_task_group() as tasks:
-            await tasks.start(connection.run)
-            self._connection = connection
+            connection = self._connection = await self._client.home.connect(tasks, gate)
             self._asked.clear()
-            tasks.start_soon(self._ping, connection)
+            tasks.start_soon(self._test, connection)
             tasks.start_soon(_refused, connection)
             for name, subscriptions in self._channels.items():
                 for subscription in subscriptions:
@@ -161,16 +165,23 @@ class RedisBus:
                 for subscription in self._channels.get(name, ()):
                     subscription.offer(value)
             case [b"subscribe", name, _] if asked := self._asked[name]:
-                asked.popleft().begin(self._client.target)  # the answers have the order of the questions
+                asked.popleft().begin(self._client.home)  # the answers have the order of the questions
                 self._reason = _NO_ANSWER
                 if not asked:
                     del self._asked[name]
 
-    async def _ping(self, connection: BaseConnection) -> None:
+    async def _test(self, connection: BaseConnection) -> None:
+        """Read a key after each interval of silence. Raises if no answer comes in time, or if the cluster is down.
+
+        A node that is cut off from its cluster keeps its subscribers, and answers a PING: they would receive nothing.
+        While messages come the connection works; and during a request coredis does not heed the gate.
+        """
         while True:
-            await anyio.sleep(PING_INTERVAL)
-            if anyio.current_time() - self._last_received >= PING_INTERVAL:
-                await connection.create_request(b"PING")  # raises if no answer comes in time
+            await anyio.sleep(TEST_INTERVAL)
+            if anyio.current_time() - self._last_received < TEST_INTERVAL:
+                continue
+            with suppress(AskError):  # the key is on another node (`MovedError` is one too): the cluster works
+                await connection.create_request(b"GET", self._probe)
 
     def _lost(self, errors: BaseExceptionGroup[Exception]) -> None:
         error: BaseException = errors
@@ -181,7 +192,7 @@ class RedisBus:
             subscription.lose()
         if (why := reason(error)) != self._reason:  # logged once, however long it lasts
             self._reason = why
-            _log.warning("%s: subscriptions are interrupted: %s", self._client.target, why)
+            _log.warning("%s: subscriptions are interrupted: %s", self._client.home, why)
 
     def _subscriptions(self) -> list[_Subscription]:
         return [subscription for channel in self._channels.values() for subscription in channel]
@@ -202,12 +213,12 @@ class _Subscription(BusQueue):
         self.live = anyio.Event()
         self._lost = False
 
-    def begin(self, target: Target) -> None:
+    def begin(self, home: RedisHome) -> None:
         """Mark the subscription as live: messages that are published from now on arrive."""
         self.live.set()
         if self._lost:
             self._lost = False
-            self.interrupt(f"{target}: the connection was lost, and messages with it")
+            self.interrupt(f"{home}: the connection was lost, and messages with it")
 
     def lose(self) -> None:
         """Mark the subscription as interrupted: messages that are published from now on do not arrive."""

