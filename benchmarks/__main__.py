@@ -32,7 +32,6 @@ MODULES = {
     "CODEC": "codec",
     "MERGE": "merge",
     "GROWTH": "growth",
-    "REST": "rest",
 }
 
 

@@ -26,7 +26,8 @@
     ├── PreconditionFailed        a condition of the request does not hold
     ├── Busy                      a bound is reached; try again later: retry_after
     │   ├── LimitReached          the account has as much as it may have: limit
-    │   └── Overloaded            the process has no room for another request's body
+    │   ├── Overloaded            the process has no room for another request's body
+    │   └── ShuttingDown          the process accepts no new connections of devices and subscribers
     ├── InsufficientStorage       the disk is almost full
     └── StorageError              the storage backend failed; its own error is the __cause__
         ├── Damaged               a stored object cannot be read, now or later
@@ -69,6 +70,7 @@ __all__ = [
     "RemoteProtocolError",
     "RpcError",
     "ShadowConflict",
+    "ShuttingDown",
     "StorageError",
     "TooLarge",
     "Unauthenticated",
@@ -216,6 +218,10 @@ class Overloaded(Busy):
     """The process has no room, whichever account asks. Nothing was done, and trying again later can succeed."""
 
 
+class ShuttingDown(Busy):
+    """The process is shutting down. Another process, or this one after its next start, will serve the client."""
+
+
 class InsufficientStorage(MdashError):
     """The disk is almost full, and the room that is left is kept for the reports of devices. Nothing was stored."""
 
@@ -255,6 +261,7 @@ STATUS: Final[Mapping[type[MdashError], int]] = MappingProxyType(
         RpcError: 422,  # the request was understood, and the device refused; 502 and 500 mean broken servers
         Busy: 429,
         Overloaded: 503,
+        ShuttingDown: 503,
         ProtocolError: 400,
         InvalidAnswer: 502,  # not 503 (offline) and not 504 (too late): the device answers, but in a wrong form
         DeviceOffline: 503,

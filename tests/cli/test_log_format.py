@@ -36,6 +36,8 @@ def test_text():
         r"2026-01-02T03:04:05.678Z WARNING mdashcore.test: a\nb"
     )
     assert TextFormatter(lambda: "r1").format(record("x")) == "2026-01-02T03:04:05.678Z WARNING mdashcore.test [r1]: x"
+    assert TextFormatter(lambda: "r1", 0).format(record("x")).endswith(" mdashcore.test [worker 0, r1]: x")
+    assert TextFormatter(lambda: "", 1).format(record("x")).endswith(" mdashcore.test [worker 1]: x")
 
 
 def test_json():
@@ -46,6 +48,7 @@ def test_json():
         "logger": "mdashcore.test",
         "message": "a\nb",
     }
+    assert json.loads(JsonFormatter(lambda: "", 0).format(record("x")))["worker"] == "0"
     found = json.loads(JsonFormatter(lambda: "r1").format(record("x", ValueError("a\nb"))))
     assert found["request_id"] == "r1"
     assert found["exception"].startswith("Traceback (most recent call last):\n")

@@ -192,11 +192,17 @@ REQUEST = "5f0c1d9a3b7e2468"  # as the page has it
 HOSTILE = '1.1.1.1 name="x\nWARNING mdashcore.login: login failed: address=1.1.1.1 name="'
 
 
+@pytest.fixture(params=[None, 3], ids=["one process", "a worker"])
+def worker(request):
+    """The number of the worker that logs."""
+    return request.param
+
+
 @pytest.fixture
-def login_lines(capfd):
+def login_lines(capfd, worker):
     """The lines that logins leave in the log of a server: some of the page's, and some of clients that forge one."""
     handlers, level = logging.root.handlers[:], logging.root.level
-    set_up_process("info")
+    set_up_process("info", worker=worker)
     try:
         log = LoginLog()
         with as_current(REQUEST):
@@ -223,6 +229,7 @@ def test_the_lines_of_a_log_are_as_the_page_says(page):
         assert formatter(lambda: REQUEST).format(record) == guide.code(f"log {format_}").strip()
 
 
+@pytest.mark.parametrize("worker", [None])
 def test_the_lines_of_failed_logins_are_as_the_page_says(page, login_lines):
     """But for the time."""
     shown = page("docs/how_to_guides/behind_a_proxy.md").code("login log").splitlines()

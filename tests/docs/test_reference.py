@@ -295,7 +295,7 @@ def test_the_defaults_of_the_limits_are_the_code_s(configuration):
     for field in attrs.fields(ServerLimits):
         _, default, per, _ = table[field.name]
         assert default == f"`{field.default}`"
-        counted_by = "each server" if field.metadata.get(PER_PROCESS) else "all servers together"
+        counted_by = "each process" if field.metadata.get(PER_PROCESS) else "all servers together"
         assert per == {"free_disk": "the disk"}.get(field.name, counted_by)
 
 

@@ -147,6 +147,37 @@ async def test_a_server_goes_on_while_load_balancers_look_elsewhere(open_raw: An
         assert errors == ""
 
 
+async def test_a_server_that_drains_sends_its_devices_elsewhere(open_raw: Any) -> None:
+    """After SIGTERM handshakes are refused with `Retry-After`, and devices are told to connect again, one by one;
+    requests are answered, each as the last of its connection. Another signal ends that."""
+    async with child_server(drain_seconds=3600, grace=GRACE) as child, open_raw(child) as http, open_raw(child) as idle:
+        await request(http, child, "GET", "/devices")
+        assert (await http.response()).status == 200
+        first, second = open_raw(child), open_raw(child)
+        async with first as first_device, second as second_device:
+            assert (await first_device.handshake(child.tokens["d1"])).status == 101
+            assert (await second_device.handshake(child.tokens["d2"])).status == 101
+            child.process.send_signal(signal.SIGTERM)
+            assert await first_device.close_code() == 1012
+            for path, token in (("/api/v2/rpc", child.tokens["d1"]), ("/api/v2/notify", child.key)):
+                async with open_raw(child) as refused:
+                    answer = await refused.handshake(token, path=path)
+                    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+            await request(http, child, "GET", "/devices/d2")
+            answer = await http.response()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert _json.decode(answer.body)["online"] is True
+            await request(idle, child, "POST", "/devices/d2/shadow", b'{"state":{"desired":{"n":1}}}')
+            answer = await idle.response()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            while (await second_device.receive()).get("method") != "Shadow.Delta":
+                pass
+            took, errors = await child.end()
+            assert await second_device.close_code() == 1001
+        assert took < GRACE / 2
+        assert errors == ""
+
+
 async def test_a_server_under_stress_ends_in_time(open_raw: Any, frame_bytes: Callable[..., bytes]) -> None:
     """Clients that read nothing, an upload in the middle, calls that hang, devices that do not say goodbye."""
     async with child_server() as child, AsyncExitStack() as clients:

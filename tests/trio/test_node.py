@@ -886,6 +886,38 @@ async def test_a_device_that_comes_while_it_goes_down_is_sent_away(autojump_cloc
         assert await late.close_code() == 1001
 
 
+async def test_draining_has_devices_come_again_one_after_the_other(autojump_clock: Any, open_pair: Any) -> None:
+    """1012 for devices and subscribers, evenly spread over the seconds; a device that comes meanwhile is told so
+    immediately. Without any there is nothing to wait for."""
+    async with open_fleet(open_pair) as fleet:
+        started = trio.current_time()
+        await fleet.node.drain(10.0)
+        assert trio.current_time() == started
+    async with open_fleet(open_pair) as fleet:
+        late = await fleet.register("late")
+        clients = [await fleet.connect(await fleet.register(f"d{i}")) for i in range(4)]
+        clients.append(await fleet.listen())
+        started, told = trio.current_time(), []
+
+        async def be_told(client: Any) -> None:
+            assert await client.close_code() == 1012
+            told.append(trio.current_time() - started)
+
+        for client in clients:
+            fleet.nursery.start_soon(be_told, client)
+
+        async def come_late() -> None:
+            await trio.sleep(5.0)
+            client = await fleet.connect(late)
+            fleet.nursery.start_soon(be_told, client)
+
+        fleet.nursery.start_soon(come_late)
+        await fleet.node.drain(10.0)
+        assert trio.current_time() - started == pytest.approx(10.0)
+        assert sorted(told) == pytest.approx([0.0, 0.0, 2.5, 5.0, 5.0, 7.5])
+        assert not fleet.node.devices
+
+
 async def test_what_comes_after_the_end_is_not_run(autojump_clock: Any, open_pair: Any) -> None:
     """A connection may outlive its node: it ends quietly, and the next node sends what is left to notify."""
     ran = []

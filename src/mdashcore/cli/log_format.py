@@ -13,37 +13,41 @@ __all__ = ["JsonFormatter", "TextFormatter"]
 
 
 class TextFormatter(logging.Formatter):
-    """Writes ``TIME LEVEL LOGGER [REQUEST]: MESSAGE``; a traceback follows in the same line.
+    """Writes ``TIME LEVEL LOGGER [worker N, REQUEST]: MESSAGE``; a traceback follows in the same line.
 
     Text from outside stands behind the first colon only, and cannot start a second line.
 
     Args:
         request_id: returns the id of the request for which a record is logged; empty if there is none.
+        worker: the number of this process, if several serve the port.
     """
 
-    def __init__(self, request_id: Callable[[], str]) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s%(request)s: %(message)s")
+    def __init__(self, request_id: Callable[[], str], worker: int | None = None) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s%(origin)s: %(message)s")
         self._request_id = request_id
+        self._worker = "" if worker is None else f"worker {worker}"
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         return time_text(record.created)
 
     def format(self, record: logging.LogRecord) -> str:
-        id = self._request_id()
-        record.request = f" [{id}]" if id else ""
+        origin = ", ".join(filter(None, (self._worker, self._request_id())))
+        record.origin = f" [{origin}]" if origin else ""
         return printable(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes an object of texts: ``time``, ``level``, ``logger``, ``message``; ``request_id`` and ``exception`` if any.
+    """Writes an object of texts: ``time``, ``level``, ``logger``, ``message``; ``worker``, ``request_id`` and
+    ``exception`` if any.
 
     Args:
-        request_id: as for `TextFormatter`.
+        request_id, worker: as for `TextFormatter`.
     """
 
-    def __init__(self, request_id: Callable[[], str]) -> None:
+    def __init__(self, request_id: Callable[[], str], worker: int | None = None) -> None:
         super().__init__()
         self._request_id = request_id
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -52,6 +56,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self._worker is not None:
+            entry["worker"] = str(self._worker)
         if id := self._request_id():
             entry["request_id"] = id
         if record.exc_info:

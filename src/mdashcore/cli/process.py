@@ -48,14 +48,18 @@ def log_format_option(function: _Function) -> _Function:
     )(function)
 
 
-def set_up_process(log_level: str, log_format: str = "text") -> None:
-    """Log to stderr, keep new files private, and allow as many open sockets as the system does."""
+def set_up_process(log_level: str, log_format: str = "text", *, worker: int | None = None) -> None:
+    """Log to stderr, keep new files private, and allow as many open sockets as the system does.
+
+    Args:
+        worker: the number of this worker, for the lines of the log.
+    """
     from mdashcore.server.http import request_id
 
     os.umask(0o077)  # a store sets its modes itself; this is for the files of virtual devices
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter if log_format == "json" else TextFormatter
-    handler.setFormatter(formatter(request_id.current.get))
+    handler.setFormatter(formatter(request_id.current.get, worker))
     logging.captureWarnings(True)
     # Libraries log warnings only: at DEBUG, those for HTTP and WebSockets write headers, and so secrets.
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

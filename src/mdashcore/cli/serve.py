@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
     from mdashcore.server.config import ServerConfig, User
     from mdashcore.server.run import RunningServer
 
-__all__ = ["run_server", "serve"]
+__all__ = ["run_server", "run_workers", "serve", "warn_without_users"]
 
 _log = logging.getLogger(__name__)
+
+MAX_WORKERS: Final = 128  # as in the configuration, which is imported when the command runs
 
 
 @click.command(
@@ -32,6 +36,7 @@ _log = logging.getLogger(__name__)
         "mdash serve --bind 0.0.0.0:8443 --certfile cert.pem --keyfile key.pem --register-user-file users",
         "MDASH_REGISTER_ADMIN=admin:SECRET mdash serve --config /etc/mdash/mdash.toml",
         "mdash serve --config /etc/mdash/mdash.toml",
+        "mdash serve --store redis://HOST/0 --workers 4",
     )
 )
 @click.option(
@@ -135,12 +140,28 @@ _log = logging.getLogger(__name__)
     help="Serve them there instead: plain HTTP, without a token unless --metrics-token gives one.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1, max=MAX_WORKERS),
+    metavar="N",
+    envvar="MDASH_WORKERS",
+    show_envvar=True,
+    help="Serve the port with so many processes, one for each core; with redis:// only.  [default: 1]",
+)
+@click.option(
     "--shutdown-delay",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     envvar="MDASH_SHUTDOWN_DELAY",
     show_envvar=True,
     help="After SIGTERM go on for so long with /readyz at 503, so that load balancers look elsewhere.  [default: 0]",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    envvar="MDASH_DRAIN_SECONDS",
+    show_envvar=True,
+    help="Before the end have devices connect again, elsewhere, spread over so long.  [default: 0: all together]",
 )
 @log_level_option(None)
 @log_format_option
@@ -162,7 +183,10 @@ def serve(
     added = [*_users_of_environment("users"), *_users_of_environment("admins"), *users, *admins]
     config = _configure(config_file, user_file, added, given)
     set_up_process(config.log_level, config.log_format)
-    run_server(config, _announce, reset_passwords=resets)
+    if config.workers > 1:
+        run_workers(config, reset_passwords=resets)
+    else:
+        run_server(config, _announce, reset_passwords=resets)
 
 
 def _users_of_environment(name: str) -> tuple[User, ...]:
@@ -190,9 +214,18 @@ def _configure(
 
 
 async def _announce(server: RunningServer) -> None:
-    click.echo(f"Listening on {server.url}")
-    if server.metrics_url is not None:
-        _log.info("metrics are at %s", server.metrics_url)
+    _announce_place(server.url, server.metrics_url)
+    await warn_without_users(server)
+
+
+def _announce_place(url: str, metrics_url: str | None) -> None:
+    click.echo(f"Listening on {url}")
+    if metrics_url is not None:
+        _log.info("metrics are at %s", metrics_url)
+
+
+async def warn_without_users(server: RunningServer) -> None:
+    """Log a warning if the service has no user."""
     if not await server.service.hub.accounts.all():
         _log.warning(
             "no login is possible, because there is no user: name one under [[users]] in the configuration file, "
@@ -213,7 +246,36 @@ def run_server(
     from mdashcore.server.service_manager import ServiceManager
 
     manager = ServiceManager.from_environment(os.environ, os.getpid())
-    try:
+    with _bind_errors():
         trio.run(partial(run.serve, config, on_start=on_start, reset_passwords=reset_passwords, manager=manager))
-    except run.BindError as exc:
+
+
+def run_workers(config: ServerConfig, *, reset_passwords: Sequence[User] = ()) -> None:
+    """Run several processes that serve one port, until SIGINT or SIGTERM. This one serves nothing."""
+    import trio
+
+    from mdashcore.server.service_manager import ServiceManager
+    from mdashcore.server.workers.supervisor import Supervisor, WorkerFailed
+
+    # With -P the folder in which the command is called hides no module.
+    command = [sys.executable, "-P", "-m", "mdashcore.cli.worker"]
+    manager = ServiceManager.from_environment(os.environ, os.getpid())
+    supervisor = Supervisor(config, command, reset_passwords=reset_passwords, manager=manager)
+    try:
+        with _bind_errors():
+            trio.run(supervisor.run, lambda place: _announce_place(place.url, place.metrics_url))
+    except WorkerFailed as exc:
+        if exc.code > 0:  # the worker has said why
+            click.get_current_context().exit(exc.code)
+        raise CliError(str(exc), Exit.FAILED) from None
+
+
+@contextmanager
+def _bind_errors() -> Iterator[None]:
+    """Name the option that helps if an address cannot be bound."""
+    from mdashcore.server.listening import BindError
+
+    try:
+        yield
+    except BindError as exc:
         raise CliError(f"{exc}; choose another address with {exc.option} HOST:PORT", Exit.UNREACHABLE) from None

@@ -28,6 +28,9 @@ from mdashcore.trio.transport.skipped import MAX_SKIPPED
 __all__ = ["ServerConfig", "User", "load_config", "load_users", "parse_bind", "parse_user"]
 
 
+MAX_WORKERS = 128  # more than the cores of most machines: each is a node, and every node knows all others
+
+
 @attrs.frozen
 class User:
     """An account that the server creates at its start if it is missing."""
@@ -123,9 +126,16 @@ class ServerConfig:
     """HOST:PORT of an address of its own for ``GET /metrics``, without TLS. Without `metrics_token` any client of that
     address may read them."""
 
+    workers: int = attrs.field(default=1, validator=whole(1, MAX_WORKERS))
+    """Processes that serve the port, of the command ``mdash serve``. More than one need a store that they can share."""
+
     shutdown_delay: float = attrs.field(default=0.0, validator=number(above=False))
     """Seconds between SIGTERM and the end of connections. Meanwhile ``/readyz`` is 503 and all else goes on, so that
     load balancers send new requests elsewhere."""
+
+    drain_seconds: float = attrs.field(default=0.0, validator=number(above=False))
+    """Seconds over which, after the delay, devices and subscribers are told to connect again. Meanwhile handshakes are
+    refused with 503, and requests are answered. With 0 all connections end together."""
 
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=instance(ServerLimits))
 
@@ -241,6 +251,7 @@ def _make_converter() -> cattrs.Converter:
             "trusted_proxies": override(struct_hook=_texts),
             "hsts_max_age": override(struct_hook=_count_or_zero),
             "shutdown_delay": override(struct_hook=_seconds),
+            "drain_seconds": override(struct_hook=_seconds),
         },
     }
     for cls, overrides in fields.items():

@@ -76,7 +76,7 @@ class Gateway:
         self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value), is_open=not only_app)
         self._ids = self._lane.ids
         self._handshakes = Handshakes(service, link_type)
-        self._slow_lane = SlowLane(app or _no_app, self._lane.closing, root)
+        self._slow_lane = SlowLane(app or _no_app, self._lane.draining, root)
 
     @property
     def connections(self) -> int:
@@ -112,20 +112,27 @@ class Gateway:
                 await self._service.node.shut_down()
             guards.cancel_scope.cancel()
 
+    async def drain(self, seconds: float) -> None:
+        """Refuse handshakes from now on, and have all devices and subscribers connect again, spread over the seconds.
+
+        Requests are answered, each as the last one of its connection.
+        """
+        self._handshakes.refuse()
+        self._lane.drain()
+        await self._service.node.drain(seconds)
+
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection, from its first byte to its end. Raises nothing except when cancelled."""
         self._streams.add(stream)
         inflow = Inflow(stream, READ_SIZE)
         try:
             if (socket := await self._serve_http(stream, inflow)) is not None:
-                ws, serving = socket.ws, socket.serve()
-                del socket  # what it refers to is memory of an idle device
                 try:
-                    await serving
+                    await socket.serve()
                 except MdashError as exc:
                     _log.error("a socket failed: %s", exc)
-                    ws.close(TRY_AGAIN_LATER, "storage is not available")
-                    await ws.send([])
+                    socket.ws.close(TRY_AGAIN_LATER, "storage is not available")
+                    await socket.ws.send([])
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError):
             pass
         except Exception:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 import trio
 
 from mdashcore import _json, identity
-from mdashcore._errors import InvalidInput, MdashError, Unauthenticated, status_of
+from mdashcore._errors import InvalidInput, MdashError, ShuttingDown, Unauthenticated, status_of
 from mdashcore.server import errors
 from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PARAMETERS, NOTIFY_PATH
 from mdashcore.server.asgi import LINGER_TIME
@@ -37,6 +37,8 @@ SESSION_CHECK: Final = 300.0  # seconds between two checks whether a socket's se
 _DEVICE_LINE: Final = f"GET {DEVICE_PATH}".encode()
 """The beginning of a device's handshake, of the two kinds of handshakes that `wants_socket` recognizes."""
 
+HANDSHAKE_RETRY_AFTER: Final = 5.0  # seconds until a client should try again: a server that goes down has gone then
+
 Serve: TypeAlias = Callable[[], Awaitable[None]]
 """Serves a socket to its end."""
 
@@ -59,6 +61,11 @@ class Handshakes:
     def __init__(self, service: Service, link_type: type[Link]) -> None:
         self._service = service
         self._link_type = link_type
+        self._refuses = False
+
+    def refuse(self) -> None:
+        """Refuse all handshakes from now on, because the server is going down."""
+        self._refuses = True
 
     async def answer(self, connection: HttpConnection, head: bytes) -> Socket | None:
         """Answer a handshake. Returns `None` if the bytes cannot be read as one."""
@@ -71,6 +78,8 @@ class Handshakes:
             return None
         query = request.path.partition("?")[2]
         try:
+            if self._refuses:
+                raise ShuttingDown("the server is going down; connect again", retry_after=HANDSHAKE_RETRY_AFTER)
             if is_device:
                 serve = await self._device(ws, request, query)
             else:

@@ -6,10 +6,9 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,31 +23,26 @@ from mdashcore.server.config import ServerConfig, User, parse_bind
 from mdashcore.server.gateway import Gateway
 from mdashcore.server.http.forwarded import Proxies
 from mdashcore.server.http.tls import Certificate, TlsListener
+from mdashcore.server.listening import BindError, bound, local_place, start_listening
 from mdashcore.server.service import Service, ServiceSettings
-from mdashcore.server.service_manager import ServiceManager
-from mdashcore.storage import open_backend
+from mdashcore.server.service_manager import Manager, ServiceManager
+from mdashcore.storage import SHARED, Backend, open_backend
 from mdashcore.trio.node import NodeSettings, open_node
-from mdashcore.trio.stop_signals import open_stop_signals
+from mdashcore.trio.stop_signals import has_terminal, open_stop_signals
 
 if TYPE_CHECKING:
+    from mdashcore.server.metrics.merging import WorkerMetrics
     from mdashcore.server.metrics.registry import Metrics
 
 __all__ = ["BindError", "RunningServer", "open_server", "serve", "tune_interpreter"]
 
 _log = logging.getLogger(__name__)
 
-BACKLOG = 1024  # connections that the kernel queues, for a fleet that comes back after a restart
-
 SWITCH_INTERVAL: Final = 0.0005  # seconds after which Python switches to another thread that waits
 
 
-class BindError(OSError):
-    """The server cannot listen on the address. The text names the address and the reason."""
-
-    def __init__(self, text: str, option: str = "--bind") -> None:
-        super().__init__(text)
-        self.option = option
-        """The name of the setting."""
+async def _drain_nothing(seconds: float) -> None:
+    """Do nothing: without a gateway there are no handshakes, devices and subscribers."""
 
 
 @attrs.frozen
@@ -62,6 +56,8 @@ class RunningServer:
     """The certificate of the port, if it speaks TLS."""
     metrics_url: str | None = None
     """The address of the metrics, if they have one of their own."""
+    drain: Callable[[float], Awaitable[None]] = attrs.field(default=_drain_nothing, kw_only=True)
+    """Refuses handshakes from now on, and has all devices and subscribers connect again, spread over the seconds."""
 
     @property
     def tls(self) -> bool:
@@ -81,20 +77,14 @@ class RunningServer:
     @property
     def _place(self) -> str:
         """The address and the root path."""
-        return f"{_place(self.host, self.port)}{self.service.settings.root_path}"
-
-
-def _place(host: str, port: int) -> str:
-    """Return HOST:PORT for a client on this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{local_place(self.host, self.port)}{self.service.settings.root_path}"
 
 
 def _metrics_url(config: ServerConfig, sockets: Sequence[trio.socket.SocketType]) -> str | None:
     if config.metrics_bind is None:
         return None
     host, _ = parse_bind(config.metrics_bind)
-    return f"http://{_place(host, sockets[0].getsockname()[1])}/metrics"
+    return f"http://{local_place(host, sockets[0].getsockname()[1])}/metrics"
 
 
 @asynccontextmanager
@@ -104,6 +94,7 @@ async def open_server(
     settings: ServiceSettings | None = None,
     node_settings: NodeSettings | None = None,
     reset_passwords: Sequence[User] = (),
+    worker_metrics: WorkerMetrics | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Run a server as long as the context lasts. Leaving the context ends the server within five seconds.
 
@@ -111,6 +102,7 @@ async def open_server(
         settings: the default is made from the configuration.
         node_settings: the default is made from the configuration.
         reset_passwords: accounts that get another password, after the accounts of the configuration were created.
+        worker_metrics: the way to the metrics of the other processes, if several serve the port (`workers`).
 
     Raises:
         InvalidInput: the configuration cannot be used.
@@ -122,14 +114,16 @@ async def open_server(
     settings = settings or _settings(config)
     Proxies(settings.trusted_proxies, settings.forwarded_header)  # raises before anything is opened
     stop = trio.Event()
+    is_shared = config.workers > 1
     async with (
-        _listening(config.bind) as sockets,
-        _listening(config.metrics_bind, "--metrics-bind") as metrics_sockets,
+        bound(config.bind, shared=is_shared) as sockets,
+        bound(config.metrics_bind, "--metrics-bind", shared=is_shared) as metrics_sockets,
         open_backend(config.store) as backend,
     ):
+        _check_shared(config, backend)
         if await is_unfinished(backend):
             raise StorageError(UNFINISHED_IMPORT)
-        metrics = _metrics(config)
+        metrics = _metrics(config, worker_metrics)
         hub = Hub(
             backend if metrics is None else metrics.measure(backend),
             now=time.time,
@@ -146,13 +140,19 @@ async def open_server(
             for user in reset_passwords:
                 await service.reset_password(user.name, user.password)
             gateway = Gateway(service, create_app(service, in_front=lambda app: _in_front(app, metrics, config)))
+            start_listening([*sockets, *metrics_sockets])
             plain = [trio.SocketListener(sock) for sock in sockets]
             listeners: list[trio.abc.Listener[Any]] = [*plain]
             if certificate is not None:
                 listeners = [TlsListener(listener, certificate) for listener in plain]
             host, _ = parse_bind(config.bind)
             running = RunningServer(
-                service, host, sockets[0].getsockname()[1], certificate, _metrics_url(config, metrics_sockets)
+                service,
+                host,
+                sockets[0].getsockname()[1],
+                certificate,
+                _metrics_url(config, metrics_sockets),
+                drain=gateway.drain,
             )
             async with trio.open_nursery() as nursery:
                 await nursery.start(_start_gateway, gateway, listeners, stop)
@@ -166,6 +166,13 @@ async def open_server(
                 finally:
                     service.health.drain()
                     stop.set()
+
+
+def _check_shared(config: ServerConfig, backend: Backend) -> None:
+    if config.workers > 1 and SHARED not in backend.capabilities:
+        scheme = config.store.partition("://")[0]
+        words = f"{config.workers} workers need a store that they can share, such as redis://HOST/0"
+        raise InvalidInput(f"{words}; {scheme}:// belongs to one process")
 
 
 async def _make_users(service: Service, users: Sequence[User]) -> None:
@@ -194,6 +201,7 @@ def _settings(config: ServerConfig) -> ServiceSettings:
         "forwarded_header",
         "root_path",
         "hsts_max_age",
+        "workers",
     )
     return ServiceSettings(**{name: getattr(config, name) for name in names})
 
@@ -213,39 +221,43 @@ async def serve(
     *,
     on_start: Callable[[RunningServer], Awaitable[object]] | None = None,
     reset_passwords: Sequence[User] = (),
-    manager: ServiceManager | None = None,
+    manager: Manager | None = None,
+    hurried_by: Collection[int] = (signal.SIGTERM, signal.SIGINT),
+    worker_metrics: WorkerMetrics | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT (unless the process was started with SIGINT ignored). Raises as `open_server`.
 
-    After SIGTERM the server goes on for `ServerConfig.shutdown_delay` and reports itself as not ready. Another SIGTERM
-    or SIGINT ends the delay. SIGHUP reloads the certificate. A SIGHUP that comes because the terminal was closed stops
-    the server.
+    After SIGTERM the server goes on for `ServerConfig.shutdown_delay` and reports itself as not ready. Then it has its
+    devices connect again, spread over `ServerConfig.drain_seconds`. Another signal ends both. SIGHUP reloads the
+    certificate. A SIGHUP that comes because the terminal was closed stops the server.
 
     Args:
         on_start: runs beside the server as soon as it accepts connections. It is cancelled first when the server stops.
         reset_passwords: as for `open_server`.
         manager: is told when the server accepts connections, reloads and stops, and that it is alive.
+        hurried_by: the signals that end the delay and the draining.
+        worker_metrics: as for `open_server`.
     """
     manager = manager or ServiceManager()
-    had_terminal = _has_terminal()
+    had_terminal = has_terminal()
     with open_stop_signals() as signals, trio.open_signal_receiver(signal.SIGHUP) as hangups:
-        async with open_server(config, reset_passwords=reset_passwords) as server, trio.open_nursery() as nursery:
-            status = f"Listening on {server.url}"
+        opened = open_server(config, reset_passwords=reset_passwords, worker_metrics=worker_metrics)
+        async with opened as server, trio.open_nursery() as nursery:
 
             async def reload() -> None:
                 async for _ in hangups:
-                    if had_terminal and not _has_terminal():
+                    if had_terminal and not has_terminal():
                         _log.info("the terminal was closed: going down")
                         nursery.cancel_scope.cancel()
                         return
                     manager.notify_reloading()
                     _reload(server.certificate)
-                    manager.notify_ready(status)
+                    manager.notify_ready(server.url, server.metrics_url)
 
             nursery.start_soon(reload)
             nursery.start_soon(manager.keep_alive, server.service.health.store_answers)
             tune_interpreter()
-            manager.notify_ready(status)
+            manager.notify_ready(server.url, server.metrics_url)
             if on_start is not None:
                 nursery.start_soon(on_start, server)
             try:
@@ -253,17 +265,32 @@ async def serve(
                 _log.info("%s: going down", signal.Signals(number).name)
             finally:
                 manager.notify_stopping()
-            if number == signal.SIGTERM and config.shutdown_delay:
-                server.service.health.drain()
-                _log.info("/readyz is 503; connections end in %g s, or at another signal", config.shutdown_delay)
-                with trio.move_on_after(config.shutdown_delay):
-                    await anext(signals)
+            if number == signal.SIGTERM:
+                await _wind_down(server, config, signals, hurried_by)
             nursery.cancel_scope.cancel()
 
 
-def _has_terminal() -> bool:
-    """Return whether stdin, stdout or stderr is an open terminal."""
-    return any(os.isatty(fd) for fd in range(3))
+async def _wind_down(
+    server: RunningServer, config: ServerConfig, signals: AsyncIterator[int], hurried_by: Collection[int]
+) -> None:
+    """Go on for the delay, then drain. Another signal ends both."""
+    async with trio.open_nursery() as nursery:
+
+        async def hurry() -> None:
+            async for number in signals:
+                if number in hurried_by:
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(hurry)
+        server.service.health.drain()
+        if config.shutdown_delay:
+            _log.info("/readyz is 503; all else goes on for %g s, or until another signal", config.shutdown_delay)
+            await trio.sleep(config.shutdown_delay)
+        if config.drain_seconds:
+            words = "devices are told to connect again, spread over %g s; another signal ends this"
+            _log.info(words, config.drain_seconds)
+            await server.drain(config.drain_seconds)
+        nursery.cancel_scope.cancel()
 
 
 def _reload(certificate: Certificate | None) -> None:
@@ -302,50 +329,15 @@ def _certificate(config: ServerConfig) -> Certificate | None:
     return Certificate(config.certfile, config.keyfile)
 
 
-def _metrics(config: ServerConfig) -> Metrics | None:
+def _metrics(config: ServerConfig, worker_metrics: WorkerMetrics | None) -> Metrics | None:
     """Return the metrics of a server, if they are configured."""
     if config.metrics_token is None and config.metrics_bind is None:
         return None
     from mdashcore.server.metrics.registry import Metrics  # imported here, because most servers do not need its library
 
-    return Metrics()
+    return Metrics(worker_metrics)
 
 
 def _in_front(app: App, metrics: Metrics | None, config: ServerConfig) -> App:
     """Return an app that also answers with metrics, unless they have an address of their own."""
     return app if metrics is None or config.metrics_bind is not None else metrics.app(config.metrics_token, app)
-
-
-@asynccontextmanager
-async def _listening(bind: str | None, option: str = "--bind") -> AsyncIterator[list[trio.socket.SocketType]]:
-    """Listen on every address of the host, on the same port. The sockets are closed when the context ends.
-
-    Args:
-        bind: HOST:PORT; `None` for no address.
-        option: the name of the setting, for the error.
-    """
-    sockets: list[trio.socket.SocketType] = []
-    try:
-        try:
-            if bind is not None:
-                await _bind(*parse_bind(bind), sockets)
-        except (OSError, UnicodeError) as exc:  # unknown host, address of another machine, port in use, or not allowed
-            raise BindError(f"cannot listen on {bind}: {getattr(exc, 'strerror', None) or exc}", option) from exc
-        yield sockets
-    finally:
-        for sock in sockets:
-            sock.close()
-
-
-async def _bind(host: str, port: int, sockets: list[trio.socket.SocketType]) -> None:
-    infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, kind, proto, _, address in dict.fromkeys(infos):
-        sock = trio.socket.socket(family, kind, proto)
-        sockets.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if len(sockets) > 1:
-            address = (address[0], sockets[0].getsockname()[1], *address[2:])
-        await sock.bind(address)
-        sock.listen(BACKLOG)

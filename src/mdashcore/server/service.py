@@ -17,6 +17,7 @@ from mdashcore._errors import AlreadyExists, Busy, Conflict, InvalidInput, Limit
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Authenticator, Passwords
+from mdashcore.server.auth.passwords import check_threads
 from mdashcore.server.health import Health
 from mdashcore.server.http.bodies import Bodies
 from mdashcore.server.http.forwarded import Proxies
@@ -74,6 +75,9 @@ class ServiceSettings:
     root_path: str = attrs.field(default="", validator=IS_ROOT_PATH)
     """The path below which the server is reached, such as ``/mdash``. Empty if the server has the host for itself."""
 
+    workers: int = 1
+    """Processes that serve the port on this machine. They share its cores, also for the checks of passwords."""
+
     fast_lane: bool = True
     """Whether the most frequent requests are answered without a framework. `False` is for comparisons: the answers are
     equal."""
@@ -124,7 +128,9 @@ class Service:
         self.node = node
         self.hub: Hub = node.hub
         self.settings = settings
-        self.passwords: Passwords = Passwords(self.hub.accounts, os.urandom(identity.ENTROPY_BYTES))
+        self.passwords: Passwords = Passwords(
+            self.hub.accounts, os.urandom(identity.ENTROPY_BYTES), threads=check_threads(settings.workers)
+        )
         self.authenticator: Authenticator = Authenticator(self.hub, self.passwords)
         self.proxies: Proxies = Proxies(settings.trusted_proxies, settings.forwarded_header)
         self.bodies: Bodies = Bodies(settings.max_bodies)

@@ -10,11 +10,11 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-__all__ = ["ServiceManager"]
+__all__ = ["Manager", "ServiceManager"]
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +22,29 @@ PINGS_PER_PERIOD: Final = 4  # signs of life in the time of the watchdog: a chec
 # a pause still leaves one in each half of it, as sd_watchdog_enabled(3) asks for
 
 
+class Manager(Protocol):
+    """The program that has started this process, and is told how it is."""
+
+    def notify_ready(self, url: str, metrics_url: str | None = None) -> None:
+        """Say that the server accepts connections, or has been reloaded.
+
+        Args:
+            url: the address of the server, for people.
+            metrics_url: the address of the metrics, if they have one of their own.
+        """
+
+    def notify_reloading(self) -> None:
+        """Say that the configuration is read again. `notify_ready` ends this."""
+
+    def notify_stopping(self) -> None:
+        """Say that the server is going down."""
+
+    async def keep_alive(self, answers: Callable[[], Awaitable[bool]]) -> None:
+        """Send signs of life until cancelled. `answers` checks whether the store answers."""
+
+
 class ServiceManager:
-    """The service manager of this process, or none.
+    """The service manager of this process, or none. Implements `Manager`.
 
     Args:
         address: the path of its socket, or, after ``@``, the name of an abstract one. Empty if there is none.
@@ -46,9 +67,9 @@ class ServiceManager:
         counts = ours and microseconds.isascii() and microseconds.isdigit()
         return cls(address, int(microseconds) / 1e6 if counts else 0.0)
 
-    def notify_ready(self, status: str) -> None:
-        """Say that the server accepts connections, or has been reloaded. `status` is for people."""
-        self._send("READY=1", f"STATUS={status}")
+    def notify_ready(self, url: str, metrics_url: str | None = None) -> None:
+        """Say that the server accepts connections, or has been reloaded."""
+        self._send("READY=1", f"STATUS=Listening on {url}")
 
     def notify_reloading(self) -> None:
         """Say that the configuration is read again. `notify_ready` ends this."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
-from mdashcore._errors import Busy, LimitReached, Overloaded
+from mdashcore._errors import Busy, LimitReached, Overloaded, ShuttingDown
 
 __all__ = ["count_refusal", "refusals", "responses"]
 
@@ -14,7 +14,8 @@ responses: Final[defaultdict[int, int]] = defaultdict(int)
 
 refusals: Final[defaultdict[str, int]] = defaultdict(int)
 """Requests that were refused because of a bound, by the name of the limit of an account; ``memory`` for request bodies
-that found no room, ``rate`` for all that may be tried again later."""
+that found no room, ``shutdown`` for handshakes while the server goes down, ``rate`` for all that may be tried again
+later."""
 
 
 def count_refusal(error: Busy) -> None:
@@ -22,4 +23,5 @@ def count_refusal(error: Busy) -> None:
     if isinstance(error, LimitReached):
         refusals[error.limit] += 1
     else:
-        refusals["memory" if isinstance(error, Overloaded) else "rate"] += 1
+        kinds = {Overloaded: "memory", ShuttingDown: "shutdown"}
+        refusals[kinds.get(type(error), "rate")] += 1

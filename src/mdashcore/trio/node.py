@@ -29,7 +29,7 @@ from mdashcore.trio.cluster.inbox import Inbox
 from mdashcore.trio.cluster.membership import Membership
 from mdashcore.trio.connections.calls import Calls, LocalCaller
 from mdashcore.trio.connections.device_connections import DeviceConnections
-from mdashcore.trio.connections.link import GOING_AWAY, TRY_AGAIN_LATER
+from mdashcore.trio.connections.link import GOING_AWAY, SERVICE_RESTART, TRY_AGAIN_LATER
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Subscribers
 from mdashcore.trio.connections.user_calls import UserCalls
@@ -246,6 +246,15 @@ class Node:
         finally:
             with trio.CancelScope(deadline=self._shutdown_deadline, shield=True):
                 await membership.leave()
+
+    async def drain(self, seconds: float) -> None:
+        """Have all devices and subscribers connect again, evenly spread over the seconds: to another node, if they can.
+
+        One that connects meanwhile is told so immediately.
+        """
+        async with trio.open_nursery() as nursery:
+            for part in (self.devices, self.subscribers):
+                nursery.start_soon(part.drain, seconds, SERVICE_RESTART, _GOING_DOWN)
 
     async def shut_down(self) -> None:
         """Close every connection, and wait until the last presence is written."""

@@ -1,14 +1,15 @@
-"""The signals that ask a process to stop, received in Trio."""
+"""The signals that ask a process to stop, received in Trio, and whether it has a terminal that may be closed."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 
 import trio
 
-__all__ = ["open_stop_signals"]
+__all__ = ["has_terminal", "open_stop_signals"]
 
 
 def open_stop_signals() -> AbstractContextManager[AsyncIterator[int]]:
@@ -21,3 +22,8 @@ def open_stop_signals() -> AbstractContextManager[AsyncIterator[int]]:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         wanted.append(signal.SIGINT)
     return trio.open_signal_receiver(*wanted)
+
+
+def has_terminal() -> bool:
+    """Return whether stdin, stdout or stderr is an open terminal."""
+    return any(os.isatty(fd) for fd in range(3))

@@ -49,10 +49,14 @@ T = TypeVar("T")
 WRONG_PASSWORD: Final = "the user name or the password is wrong"  # noqa: S105 - what the caller is told
 
 
-def check_threads() -> int:
-    """Return the number of passwords checked at the same time: half of the cores, so that devices have the others."""
+def check_threads(processes: int = 1) -> int:
+    """Return the number of passwords checked at the same time: half of the cores, so that devices have the others.
+
+    Args:
+        processes: the number of servers that share the cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_THREADS, cores // 2))
+    return max(1, min(MAX_THREADS, cores // 2 // processes))
 
 
 class _Verdict(NamedTuple):

@@ -143,7 +143,7 @@ class ImmediateLane(FastLane):
 
     def _answer_now(self, rest: _Rest, data: bytes) -> bytes | None:
         """Answer a plain request, or begin to. Returns the bytes that cannot be answered without waiting."""
-        if rest.call is not None:
+        if rest.call is not None or self.draining.is_set():  # `answer` makes its answer the last one
             return data
         below = self._strip(data)
         request = None if below is None else RequestHead.read(below)

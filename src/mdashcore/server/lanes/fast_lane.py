@@ -120,11 +120,18 @@ class FastLane:
         self._body_timeout = service.settings.body_timeout
         self._hsts = b"%b: %b\r\n" % hsts_header(service.settings.hsts_max_age)
         self._resting: set[trio.CancelScope] = set()
-        self.closing: trio.Event = trio.Event()
+        self.draining: trio.Event = trio.Event()
         """Set when every answer is the last of its connection."""
+        self.closing: trio.Event = trio.Event()
+        """Set when no more requests are read."""
+
+    def drain(self) -> None:
+        """Make every answer the last of its connection. Connections that wait for no answer stay open."""
+        self.draining.set()
 
     def close(self) -> None:
         """Make every answer the last of its connection. Connections that wait for no answer end immediately."""
+        self.drain()
         self.closing.set()
         for scope in self._resting:
             scope.cancel()
@@ -214,7 +221,7 @@ class FastLane:
             self._service.bodies.drop(held)
         if hangup.gone:
             return data, Next.END
-        close = request.close or self.closing.is_set()
+        close = request.close or self.draining.is_set()
         await connection.send(self._encode(connection, answer, close=close))
         data = data[request.body_end :]
         if close:

@@ -27,7 +27,7 @@ from hypercorn.utils import parse_socket_addr
 
 from mdashcore import _json
 from mdashcore.server import errors
-from mdashcore.server.asgi import CANCELS, NO_SOCKET, ON_KNOWN, QUEUED, App, Scope, Send
+from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, QUEUED, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.http.request_head import is_host
@@ -64,13 +64,13 @@ class SlowLane:
 
     Args:
         app: gets scopes of type "http" only. Requests for a WebSocket are refused.
-        closing: set when every answer is the last of its connection.
+        draining: set when every answer is the last of its connection.
         root_path: the prefix that was removed from the paths of requests. The app gets it, and the whole path.
     """
 
-    def __init__(self, app: App, closing: trio.Event, root_path: str = "") -> None:
+    def __init__(self, app: App, draining: trio.Event, root_path: str = "") -> None:
         self._app = app
-        self._closing = closing
+        self._draining = draining
         self._context = WorkerContext(None)
         self._config = Config()
         self._config.root_path = root_path
@@ -92,7 +92,7 @@ class SlowLane:
             return b"", Next.END
         request = cast(h11.Request, request)
         with cancelled_by_hangup(connection.stream) as hangup:
-            exchange = _Exchange(connection, http, request, hangup, self._closing)
+            exchange = _Exchange(connection, http, request, hangup, self._draining)
             await self._begin(exchange)
             try:
                 await self._app(exchange.asgi_scope, exchange.receive, exchange.asgi_send)
@@ -126,7 +126,6 @@ class SlowLane:
         connection.owner = None  # of the last request
         exchange.asgi_scope[ON_KNOWN] = connection.identify
         exchange.asgi_scope[QUEUED] = connection.queued
-        exchange.asgi_scope[CANCELS] = True
         exchange.asgi_scope[REQUEST_ID] = connection.request_id
 
 
@@ -139,7 +138,7 @@ class _Exchange:
     request: h11.Request
     hangup: Hangup
     """Cancels the app when the client has gone."""
-    closing: trio.Event
+    draining: trio.Event
     lost: bool = attrs.field(init=False, default=False)
     """Whether nothing more can be sent to the client."""
     asgi_scope: Scope = attrs.field(init=False)
@@ -219,7 +218,7 @@ class _Exchange:
         headers = [*event.headers, (b"date", date())]
         if all(name != REQUEST_ID_HEADER for name, _ in headers):  # an app of others may give its own
             headers.append((REQUEST_ID_HEADER, self.connection.request_id.encode()))
-        if not self._complete or self.closing.is_set():  # the rest of the request precedes the next one
+        if not self._complete or self.draining.is_set():  # the rest of the request precedes the next one
             headers = [(name, value) for name, value in headers if name != b"connection"]
             headers.append((b"connection", b"close"))
         return h11.Response(status_code=event.status_code, headers=headers)

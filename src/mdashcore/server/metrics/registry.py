@@ -28,6 +28,7 @@ from mdashcore.server.auth.login_log import LOGGER
 from mdashcore.server.metrics.app import MetricsRoute, serve_nothing_else
 from mdashcore.server.metrics.measured_calls import CALL_OUTCOMES, MeasuredCalls
 from mdashcore.server.metrics.measured_store import Measure, measure_backend
+from mdashcore.server.metrics.merging import WorkerMetrics, merge, pack
 from mdashcore.server.service import Service
 from mdashcore.shadow import Change
 from mdashcore.storage import Backend
@@ -51,7 +52,7 @@ LAG_INTERVAL: Final = 1.0  # seconds between two looks at the loop: a scrape has
 NOTIFICATIONS: Final = ("online", "offline", "created", "deleted", "updated", "rpc.in", "rpc.out", "ota", "rollout")
 """The kinds of notifications that are counted by name; all others count as ``other``."""
 
-_BOUNDS: Final = (*(field.name for field in attrs.fields(AccountLimits)), "memory", "rate")
+_BOUNDS: Final = (*(field.name for field in attrs.fields(AccountLimits)), "memory", "rate", "shutdown")
 
 _STATES: Final = {b"ota." + state.value.encode(): state.value for state in UpdateState}
 
@@ -65,9 +66,15 @@ class Metrics:
     """The metrics of one server.
 
     It measures a service while the context of `watching` lasts, and the verbs of the store from `measure` on.
+
+    Args:
+        workers: the way to the metrics of the other processes, if several serve the port: all are shown together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: WorkerMetrics | None = None) -> None:
+        self._workers = workers
+        if workers is not None:
+            workers.set_collect(self._packed)
         self.registry: CollectorRegistry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -164,11 +171,20 @@ class Metrics:
     async def _text(self, open_metrics: bool) -> bytes:
         """Return all metrics in one of the two formats. Others have their turn in between."""
         generate: Callable[[Any], bytes] = generate_open_metrics if open_metrics else generate_latest
+        metrics = self.registry.collect() if self._workers is None else merge(*await self._workers.gather())
         pace, text = Pace(self), bytearray()
-        for metric in self.registry.collect():
+        for metric in metrics:
             text += generate(_One(metric)).removesuffix(_END)
             await pace()
         return bytes(text + _END if open_metrics else text)
+
+    async def _packed(self) -> bytes:
+        """Return all metrics for another process."""
+        pace, found = Pace(self), []
+        for metric in self.registry.collect():
+            found.append(metric)
+            await pace()
+        return pack(found)
 
 
 class _One(Collector):

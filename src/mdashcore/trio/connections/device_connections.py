@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -17,6 +18,7 @@ from mdashcore.trio.connections.device_connection import CONNECTION_REPLACED, TO
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, Link
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.settings import NodeSettings
+from mdashcore.trio.spreading import spread
 from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
 
 __all__ = ["DeviceConnections"]
@@ -64,6 +66,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         self._on_disconnected = on_disconnected
         self._on_check = on_check
         self._on_moved = on_moved
+        self._draining: tuple[int, str] | None = None
         self._closing: str | None = None
         self._releasing = 0
         self._all_released = trio.Event()
@@ -77,8 +80,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         Args:
             link_type: the class of the device's link.
         """
-        if self._closing is not None:
-            stream.close(GOING_AWAY, self._closing)
+        if (refusal := self._refusal) is not None:
+            stream.close(*refusal)
             await stream.send([])
             return
         session, previous = await self._hub.presence.claim(device.key, self._node)
@@ -88,6 +91,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             stream,
             spawn=self._background.spawn,
             connection=Connection(self.limits),
+            on_rejected=lambda event: connected.on_rejected(event),
         )
         connected = DeviceConnection(
             self._hub,
@@ -100,8 +104,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             self._presence_feed,
             self._settings.delta_limits,
         )
-        keepalive = Keepalive(stream)
-        self._pinger.watch(keepalive)
+        unwatch = self._pinger.watch(Keepalive(stream))
         try:
             await self._accept(connected)
             await link.run(connected.handle)
@@ -109,18 +112,23 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             if self.get(connected.key) is connected:
                 del self[connected.key]
                 self._on_disconnected(connected.key)
-            self._pinger.unwatch(keepalive)
+            unwatch()
             # Not here: this task may be cancelled already, and then every await would raise.
             self._releasing += 1
             self._background.spawn(lambda: self._release(connected))
+
+    @property
+    def _refusal(self) -> tuple[int, str] | None:
+        """The code and the reason with which new connections are closed, if they are."""
+        return self._draining if self._closing is None else (GOING_AWAY, self._closing)
 
     async def _accept(self, connected: DeviceConnection) -> None:
         """Accept a device, or close its connection."""
         try:
             if not self._admit(connected):
                 connected.link.close(POLICY_VIOLATION, CONNECTION_REPLACED)
-            elif self._closing is not None:  # the shutdown began after the handshake
-                connected.link.close(GOING_AWAY, self._closing)
+            elif (refusal := self._refusal) is not None:  # the shutdown began after the handshake
+                connected.link.close(*refusal)
             elif not await connected.is_valid():
                 connected.link.close(POLICY_VIOLATION, TOKEN_REVOKED)  # the token was revoked after the handshake
             else:
@@ -178,6 +186,11 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         """Close all connections. The devices may connect again."""
         for connected in tuple(self.values()):
             connected.link.close(code, reason)
+
+    async def drain(self, seconds: float, code: int, reason: str) -> None:
+        """Close all connections, evenly spread over the seconds, and later ones immediately."""
+        self._draining = code, reason
+        await spread([partial(connected.link.close, code, reason) for connected in self.values()], seconds)
 
     async def shut_down(self, reason: str) -> None:
         """Close all connections for good, and wait until the last presence is written."""

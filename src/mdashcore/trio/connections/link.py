@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -26,6 +27,7 @@ from mdashcore.trio.transport.stream import BrokenMessage, MessageStream, direct
 __all__ = [
     "GOING_AWAY",
     "POLICY_VIOLATION",
+    "SERVICE_RESTART",
     "TRY_AGAIN_LATER",
     "EventHandler",
     "Link",
@@ -40,6 +42,7 @@ _log = logging.getLogger(__name__)
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
 POLICY_VIOLATION: Final = 1008
+SERVICE_RESTART: Final = 1012
 TRY_AGAIN_LATER: Final = 1013
 
 _METHOD: Final = b'"method"'
@@ -105,12 +108,11 @@ class Link:
     __slots__ = (
         "_callers",
         "_direct",
-        "_handler",
         "_latest",
+        "_on_rejected",
         "_spawn",
         "_writing",
         "connection",
-        "on_rejected",
         "stream",
     )
 
@@ -128,8 +130,7 @@ class Link:
         self._direct = direct_stream(stream)
         self._writing = False
         self._latest: tuple[str, object] | None = None
-        self.on_rejected: Callable[[FrameRejected], None] = on_rejected
-        self._handler: EventHandler = _drop
+        self._on_rejected = on_rejected
         self._callers: dict[int, ResultCallback] = {}
         stream.on_control = self._wake_writer
 
@@ -137,8 +138,7 @@ class Link:
         """Read until the connection ends. `handler` is awaited for each event before the next one."""
         self._wake_writer()  # for control frames that the handshake has caused
         if self._direct is not None:
-            self._handler = handler
-            self._direct.on_message = self._receive_now
+            self._direct.on_message = partial(self._receive_now, handler)
         try:
             while (message := await self.stream.receive()) is not None:
                 for peer_event in self._receive(message):
@@ -153,8 +153,7 @@ class Link:
 
     def _forget_callbacks(self) -> None:
         """Refer to nothing that refers to the link. Python would free such a cycle much later."""
-        self.on_rejected = _ignore
-        self._handler = _drop
+        self._on_rejected = _ignore
         self.stream.on_control = _do_nothing
         if self._direct is not None:
             self._direct.on_message = _leave
@@ -213,8 +212,6 @@ class Link:
     def abandon(self, id: int) -> None:
         """Stop waiting for a call: its callback is not called any more. An unknown id is ignored."""
         self._callers.pop(id, None)
-        if not self._callers:
-            self._callers = {}  # an emptied dict keeps its memory
         self.connection.abandon(id)
 
     def notify(self, method: str, params: object = None) -> None:
@@ -277,12 +274,12 @@ class Link:
             elif isinstance(event, RequestReceived | NotificationReceived):
                 events.append(event)
             elif isinstance(event, FrameRejected):
-                self.on_rejected(event)
+                self._on_rejected(event)
             elif isinstance(event, ConnectionClosed):
                 self._fail_calls(event)
         return events
 
-    def _receive_now(self, message: bytes | BrokenMessage) -> bool:
+    def _receive_now(self, handler: EventHandler, message: bytes | BrokenMessage) -> bool:
         """Receive a message without waking the task of `run`, unless the handler may be needed. It may have to wait.
 
         Returns whether the message was received.
@@ -334,10 +331,6 @@ class Link:
 
 def _ignore(event: FrameRejected) -> None:
     """Ignore a rejected frame: the link has ended."""
-
-
-async def _drop(event: PeerEvent) -> None:
-    """Drop an event: the link does not run."""
 
 
 def _do_nothing() -> None:

@@ -19,6 +19,7 @@ from mdashcore._errors import LimitReached, MdashError, StorageError, Unauthenti
 from mdashcore.hub.feed import Feed, FeedItem
 from mdashcore.trio.background import Background
 from mdashcore.trio.connections.link import POLICY_VIOLATION, TRY_AGAIN_LATER
+from mdashcore.trio.spreading import spread
 from mdashcore.trio.transport.stream import BrokenMessage, Keepalive, PingableStream, Pinger, direct_stream
 
 __all__ = ["Authenticate", "Subscriber", "Subscribers"]
@@ -185,6 +186,7 @@ class Subscribers:
         self._most = most
         self._follow = follow
         self._accounts: dict[str, dict[Subscriber, Authenticate | None]] = {}
+        self._draining: tuple[int, str] | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self._accounts.values()))
@@ -214,11 +216,15 @@ class Subscribers:
             subscriber.stream.close(TRY_AGAIN_LATER, str(exc))
             await subscriber.stream.send([])
             return
-        self._pinger.watch(subscriber.keepalive)
+        if self._draining is not None:
+            subscriber.stream.close(*self._draining)
+            await subscriber.stream.send([])
+            return
+        unwatch = self._pinger.watch(subscriber.keepalive)
         try:
             await self._run(subscriber, authenticate)
         finally:
-            self._pinger.unwatch(subscriber.keepalive)
+            unwatch()
 
     async def _run(self, subscriber: Subscriber, authenticate: Authenticate | None) -> None:
         others = self._accounts.setdefault(subscriber.account, {})
@@ -247,6 +253,11 @@ class Subscribers:
         for subscriber in self._accounts.get(account, ()):
             if key is None or subscriber.key == key:
                 subscriber.stream.close(POLICY_VIOLATION, CREDENTIALS_REVOKED)
+
+    async def drain(self, seconds: float, code: int, reason: str) -> None:
+        """Close the sockets of all subscribers, evenly spread over the seconds, and later ones immediately."""
+        self._draining = code, reason
+        await spread([partial(subscriber.stream.close, code, reason) for subscriber in self], seconds)
 
     def close(self, code: int, reason: str) -> None:
         """Close the sockets of all subscribers."""
