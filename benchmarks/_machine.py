@@ -90,11 +90,16 @@ class Child:
 
 
 @contextmanager
-def child(name: str, command: Sequence[str], *, core: int) -> Iterator[Child]:
-    """Run a process on a core for as long as the context lasts. It is killed at the end, or when this process dies."""
+def child(name: str, command: Sequence[str], *, core: int | None) -> Iterator[Child]:
+    """Run a process for as long as the context lasts. It is killed at the end, or when this process dies.
+
+    Args:
+        core: the core that it runs on; `None` leaves the choice to the system.
+    """
 
     def prepare() -> None:
-        os.sched_setaffinity(0, {core})
+        if core is not None:
+            os.sched_setaffinity(0, {core})
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

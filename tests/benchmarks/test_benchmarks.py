@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks._redis import find_redis
 from benchmarks.pieces import PIECES
+
+from benchmarks import fleet
 
 ROOT = Path(__file__).parents[2]
 LOAD = [name for name in ("picows", "uvloop") if importlib.util.find_spec(name) is None]
@@ -88,3 +91,28 @@ def test_each_piece_can_be_measured(name):
     """A piece does the same work each time it is called."""
     piece = PIECES[name]()
     assert [piece() is not None for _ in range(3)] == [True] * 3
+
+
+@pytest.mark.skipif(find_redis() is None, reason="no Redis server")
+@pytest.mark.parametrize("devices", [40, pytest.param(3_000, marks=pytest.mark.proof)])
+def test_a_fleet_comes_back_after_a_server_was_killed(tmp_path, devices):
+    """On the servers that are left: each device is answered again, and its reports too."""
+    command = [sys.executable, "-m", "benchmarks.fleet", "--devices", str(devices), "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "fleet.json").read_text())
+    assert found["kill"]["lost"] == devices // found["servers"]
+    assert found["kill"]["tries"] >= found["kill"]["lost"]
+    assert found["reports"]["per_second"] > 0
+    assert "| one server killed (kill -9) | " in (tmp_path / "fleet.md").read_text()
+
+
+def test_a_fleet_has_room_on_the_servers_that_are_left():
+    """With one server less there are descriptors for all devices; the load has them too."""
+    for devices in (1, 500, 100_000, 1_000_000):
+        for limit in (1_024, 20_000, 1_048_576):
+            servers, loads = fleet.processes(devices, limit)
+            room = limit - fleet.RESERVED
+            assert (servers - 1) * room >= devices
+            assert loads * room >= devices
+            assert sum(fleet.shares(devices, servers)) == devices
