@@ -34,10 +34,12 @@ from mdashcore.documents.accounts import (
     UserDocument,
 )
 from mdashcore.documents.devices import (
+    MAX_DEVICES_PAGE,
     AcceptedShadow,
     CallQuery,
     DeviceChange,
     DeviceDocument,
+    DevicePart,
     DevicesQuery,
     DeviceToken,
     FrameDocument,
@@ -88,6 +90,7 @@ from mdashcore.documents.updates import (
 )
 
 __all__ = [
+    "MAX_DEVICES_PAGE",
     "MAX_MEMBERS_PAGE",
     "AcceptedShadow",
     "AccountName",
@@ -101,6 +104,7 @@ __all__ = [
     "DeviceChange",
     "DeviceDocument",
     "DeviceId",
+    "DevicePart",
     "DeviceToken",
     "DevicesQuery",
     "DiskDocument",

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 from mdashcore.documents._members import DamagedParts, DeviceId, Label, member
 
 __all__ = [
+    "MAX_DEVICES_PAGE",
     "AcceptedShadow",
     "CallQuery",
     "DeviceChange",
     "DeviceDocument",
+    "DevicePart",
     "DeviceToken",
     "DevicesQuery",
     "FrameDocument",
@@ -25,6 +27,8 @@ __all__ = [
     "TaggedShadowUpdate",
 ]
 
+
+MAX_DEVICES_PAGE = 1_000  # devices of a page: 2 MB with shadows of 2 KB
 
 TagValue = Annotated[str, member("text of 1 to 64 characters", min_length=1, max_length=64)] | Literal[True]
 """The value of a tag."""
@@ -105,6 +109,26 @@ class DeviceDocument(TypedDict):
     damaged: NotRequired[DamagedParts]
 
 
+class DevicePart(TypedDict, total=False):
+    """The members of a device that `fields` names."""
+
+    id: DeviceId
+    name: str
+    online: bool
+    last_seen: str | None
+    created_at: str | None
+    tags: dict[str, TagValue]
+    shadow: TaggedShadow
+    shared_with: list[str]
+    delta_limit: int | None
+    app: Annotated[str | None, member("`reported.ota.app` of the shadow, if it is text")]
+    arch: Annotated[str | None, member("`reported.ota.arch`, if it is text")]
+    fw_id: Annotated[str | None, member("`reported.ota.fw_id`, if it is text")]
+    fw_version: Annotated[str | None, member("`reported.ota.fw_version`, if it is text")]
+    is_committed: Annotated[bool | None, member("`reported.ota.is_committed`, if it is `true` or `false`")]
+    damaged: Annotated[list[str], member("the parts that cannot be read; missing if all can")]
+
+
 class RegisteredDevice(DeviceDocument):
     """A device that was just registered."""
 
@@ -150,6 +174,29 @@ class DevicesQuery(TypedDict, total=False):
     """The parameters of a list of devices."""
 
     filter: Annotated[list[str], member("a term that has to hold; up to 16", max_length=16)]
+    limit: Annotated[int, member("how many devices at most: the answer is a page", ge=1, le=MAX_DEVICES_PAGE)]
+    after: Annotated[
+        str,
+        member(
+            "the cursor of a page, from its header `Link`: the devices behind that page. It has no other meaning, and "
+            "stays valid whatever changes"
+        ),
+    ]
+    sort: Annotated[
+        str,
+        member(
+            "`id`, `name`, `online`, `last_seen` or `fw_version`, with `-` before it for the reverse",
+            "id",
+            pattern="^-?(id|name|online|last_seen|fw_version)$",
+        ),
+    ]
+    fields: Annotated[
+        str,
+        member(
+            "the members that the devices have, separated by commas: those of a device, and `app`, `arch`, `fw_id`, "
+            "`fw_version`, `is_committed`. Without it they have all of a device"
+        ),
+    ]
 
 
 class MetricsQuery(TypedDict, total=False):

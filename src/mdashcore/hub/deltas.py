@@ -19,6 +19,7 @@ __all__ = [
     "check_delta_limit",
     "delta_frame_size",
     "delta_limit",
+    "limit_of_platform",
     "reported_platform",
 ]
 
@@ -45,7 +46,13 @@ def delta_limit(device: Device, shadow: Shadow, platforms: Mapping[str, int]) ->
     """
     if device.delta_limit is not None or not platforms:
         return device.delta_limit
-    platform = reported_platform(shadow)
+    return limit_of_platform(None, reported_platform(shadow), platforms)
+
+
+def limit_of_platform(own: int | None, platform: str | None, platforms: Mapping[str, int]) -> int | None:
+    """Do the same as `delta_limit`, with the device's own limit and the platform that it reports."""
+    if own is not None or not platforms:
+        return own
     return min(platforms.values()) if platform is None else platforms.get(platform)
 
 

@@ -85,7 +85,13 @@ class DeviceList:
         self._now = now
 
     async def select(
-        self, account: str, selection: Selection = ANY_DEVICE, pause: Pause = never_pause, *, with_shadows: bool = True
+        self,
+        account: str,
+        selection: Selection = ANY_DEVICE,
+        pause: Pause = never_pause,
+        *,
+        after: str = "",
+        with_shadows: bool = True,
     ) -> AsyncGenerator[ListedDevice, None]:
         """Yield the account's devices that a selection matches, sorted by id.
 
@@ -93,6 +99,7 @@ class DeviceList:
 
         Args:
             pause: awaited after each document that was read.
+            after: yield only devices whose id is greater than this text.
             with_shadows: whether shadows are read; else all of them are empty.
 
         Raises:
@@ -101,7 +108,7 @@ class DeviceList:
         """
         missing = set(selection.devices or ())
         now = self._now()
-        async with aclosing(self._every(account, pause, with_shadows=with_shadows)) as every:
+        async with aclosing(self._every(account, pause, after, with_shadows=with_shadows)) as every:
             async for each in every:
                 missing.discard(each.device.id)
                 if selection.matches(each.facts, now):
@@ -109,12 +116,15 @@ class DeviceList:
         if missing:
             raise NotFound(f"no device {min(missing)!r}")
 
-    async def _every(self, account: str, pause: Pause, *, with_shadows: bool) -> AsyncGenerator[ListedDevice, None]:
+    async def _every(
+        self, account: str, pause: Pause, after: str, *, with_shadows: bool
+    ) -> AsyncGenerator[ListedDevice, None]:
         prefix = scoped(account, "")
+        start = prefix + after if after else ""
         async with AsyncExitStack() as stack:
-            presence = await self._presence_of(prefix, pause, stack)
-            shadow = await self._shadows_of(prefix, pause, stack) if with_shadows else _nothing
-            registered = await stack.enter_async_context(aclosing(self._registered(prefix, pause)))
+            presence = await self._presence_of(prefix, start, pause, stack)
+            shadow = await self._shadows_of(prefix, start, pause, stack) if with_shadows else _nothing
+            registered = await stack.enter_async_context(aclosing(self._registered(prefix, start, pause)))
             async for document in registered:
                 damaged: list[str] = []
                 device = _read(self._devices, document, damaged, "device")
@@ -126,22 +136,23 @@ class DeviceList:
                     tuple(damaged),
                 )
 
-    async def _registered(self, prefix: str, pause: Pause) -> AsyncGenerator[Document, None]:
-        """Yield the documents of the registry, sorted by id."""
+    async def _registered(self, prefix: str, start: str, pause: Pause) -> AsyncGenerator[Document, None]:
+        """Yield the documents of the registry behind a key, sorted by id."""
         if not self._ordered:
             found = await _gathered(self._devices, prefix, pause)
-            for key in sorted(found):
+            for key in sorted(key for key in found if key > start):
                 yield found[key]
                 await pause()
             return
-        async with aclosing(self._devices.documents(prefix)) as documents:
+        async with aclosing(self._devices.documents(prefix, after=start)) as documents:
             async for document in documents:
                 yield document
                 await pause()
 
-    async def _presence_of(self, prefix: str, pause: Pause, stack: AsyncExitStack) -> _Find:
+    async def _presence_of(self, prefix: str, start: str, pause: Pause, stack: AsyncExitStack) -> _Find:
         if self._ordered:
-            return (await stack.enter_async_context(aclosing(_Follower(self._presence.documents(prefix), pause)))).find
+            follower = _Follower(self._presence.documents(prefix, after=start), pause)
+            return (await stack.enter_async_context(aclosing(follower))).find
         found = await _gathered(self._presence, prefix, pause)
 
         async def find(key: str) -> Document | None:
@@ -149,9 +160,10 @@ class DeviceList:
 
         return find
 
-    async def _shadows_of(self, prefix: str, pause: Pause, stack: AsyncExitStack) -> _Find:
+    async def _shadows_of(self, prefix: str, start: str, pause: Pause, stack: AsyncExitStack) -> _Find:
         if self._ordered:
-            return (await stack.enter_async_context(aclosing(_Follower(self._shadows.documents(prefix), pause)))).find
+            follower = _Follower(self._shadows.documents(prefix, after=start), pause)
+            return (await stack.enter_async_context(aclosing(follower))).find
         return self._shadows.document
 
 

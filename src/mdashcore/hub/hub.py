@@ -13,6 +13,8 @@ from mdashcore.hub.clock import Clock
 from mdashcore.hub.deltas import check_delta_limit
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem
+from mdashcore.hub.fleet.pages import DevicePages
+from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.images import FREE_DISK, Images
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
@@ -101,7 +103,10 @@ class Hub:
         rollouts: images for many devices.
         sessions: browser sessions.
         saved_filters: filters of devices that have a name.
-        device_list: devices joined with presence and shadow, filtered, in pages.
+        device_list: devices joined with presence and shadow, and filtered.
+        device_pages: the same in pages, in any order.
+        summaries: what is in memory of the accounts that are looked at. If several processes share the store, a `Node`
+            keeps them right.
         retention: removes notifications that are too old.
         usage: the use of each account, counted for its limits.
         blobs: the images of firmware, within the limits.
@@ -216,6 +221,10 @@ class Hub:
             ordered=ORDERED in backend.capabilities,
             now=now,
         )
+        self.summaries: Summaries = Summaries(documents, now=now, monotonic=monotonic, contention=contention)
+        self.device_pages: DevicePages = DevicePages(
+            documents, self.device_list, self.shadows, self.summaries, self.usage, now=now
+        )
         self.rollouts: Rollouts = Rollouts(
             documents,
             self.blobs,
@@ -327,6 +336,7 @@ class Hub:
                 continue  # another process has removed it
         await self.feed.forget(name)
         await self.usage.forget(name)
+        self.summaries.forget(name)
         await self.accounts.remove(name)
 
     # Calls of the observers
@@ -337,6 +347,7 @@ class Hub:
             observer.build_reported(key, build)
 
     def _notified(self, account: str, item: FeedItem) -> None:
+        self.summaries.on_notification(account, item)
         for observer in self._observers:
             observer.notified(account, item)
 

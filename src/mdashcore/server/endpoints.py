@@ -81,6 +81,8 @@ class Endpoint:
     """The types of the parts of the path, by name."""
     conditional: bool = False
     """Whether ``If-Match`` and ``If-None-Match`` are heeded."""
+    is_paged: bool = False
+    """Whether a list may end with a header ``Link`` to its next page."""
     is_socket: bool = False
     """Whether the endpoint is a WebSocket: without a handshake it is refused before authentication."""
     handler: EndpointHandler | None = None

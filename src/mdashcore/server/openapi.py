@@ -139,6 +139,10 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if endpoint.conditional:
         for each in answers.values():
             each["headers"] = {"ETag": {"description": "the version", "schema": {"type": "string"}}}
+    if endpoint.is_paged:
+        words = 'the address of the next page, with `rel="next"` (RFC 8288); missing at the end of the list'
+        for each in answers.values():
+            each["headers"] = {"Link": {"description": words, "schema": {"type": "string"}}}
     refused = {
         str(status): {"$ref": f"#/components/responses/{_response_name(status)}"} for status in errors_of(endpoint)
     }

@@ -54,6 +54,8 @@ __all__ = [
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for closing handshakes and last writes; a service manager waits 5 and more
 
+UNUSED_INTERVAL: Final = 60.0  # seconds between two looks for summaries that are not used: their time is ten minutes
+
 _GOING_DOWN: Final = "the server is going down"
 
 _ABOUT_UPDATES: Final = b'{"name":"ota.'
@@ -213,6 +215,9 @@ class Node:
         await self._presence_feed.sweep(self._alive)
         await self.background.persist(self.update_supervisor.resume_all)
 
+    async def _drop_unused(self) -> None:
+        self.hub.summaries.drop_unused()
+
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""
         hub, background = self.hub, self.background
@@ -220,6 +225,7 @@ class Node:
         background.run_for_ever("the driving of rollouts", self.rollouts.run)
         for keeper in (hub.updates, hub.rollouts):
             background.run_every(ORPHAN_INTERVAL, "the removal of orphans", OrphanCollector(keeper).run)
+        background.run_every(UNUSED_INTERVAL, "the dropping of unused summaries", self._drop_unused)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)
         background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)
         # For these two a short pause after a failure would be wrong: two checks in a row count as one.

@@ -98,6 +98,10 @@ class KeyedLocks:
         self._waiting[key] = None
         return True
 
+    def is_taken(self, key: Hashable) -> bool:
+        """Return whether a task has the turn."""
+        return key in self._waiting
+
     def waiting(self, key: Hashable) -> int:
         """Return the number of tasks that wait for their turn."""
         return len(self._waiting.get(key) or ())

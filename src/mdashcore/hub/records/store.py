@@ -62,6 +62,8 @@ class Collection(Generic[T]):
     """What a document holds."""
     load: Callable[[Any], T] | None = None
     """Makes a value of decoded JSON; without it, cattrs does."""
+    decode: Callable[[bytes], T] | None = None
+    """Makes a value of a document's body, in place of `load`: for a view that reads few of its members."""
     dump: Callable[[T], Any] = _converter.unstructure
     """Makes a value that msgspec encodes: of JSON values, or `msgspec.Raw` for what is JSON already."""
     exported: bool = True
@@ -71,6 +73,8 @@ class Collection(Generic[T]):
         """Return the value of a document. Raises `Damaged`, which names the document."""
         name = f"{self.name}/{document.key}"
         try:
+            if self.decode is not None:
+                return self.decode(document.body)
             value = _json.decode(document.body)
             return self.load(value) if self.load is not None else _structure(value, self.type)
         except StorageError as exc:
@@ -135,9 +139,14 @@ class Records(Generic[T]):
             else:
                 yield document.key, value
 
-    async def documents(self, prefix: str = "") -> AsyncGenerator[Document, None]:
-        """Yield every document under a prefix as it is stored, for `read`."""
-        scan = self._documents.scan(self._collection, prefix)
+    async def documents(self, prefix: str = "", *, after: str = "") -> AsyncGenerator[Document, None]:
+        """Yield every document under a prefix as it is stored, for `read`.
+
+        Args:
+            after: as for `DocumentStore.scan`; only for a store that is `ORDERED`.
+        """
+        options = {"after": after} if after else {}
+        scan = self._documents.scan(self._collection, prefix, **options)
         try:
             async for document in scan:
                 yield document

@@ -26,6 +26,7 @@ __all__ = [
     "raw_body",
     "service",
     "time_text",
+    "whole_number",
 ]
 
 
@@ -89,6 +90,20 @@ def answer(value: Any, status: int = 200) -> Response:
     """Return a JSON response. `bytes` are sent as they are."""
     data = value if isinstance(value, bytes) else _json.encode(value)
     return Response(data, status, content_type="application/json")
+
+
+def whole_number(name: str, low: int, high: int) -> int | None:
+    """Return a parameter of the query that is an integer; `None` if the query does not have it.
+
+    Raises:
+        InvalidInput: it is no integer from `low` to `high`.
+    """
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high):
+        raise InvalidInput(f"{name} is an integer from {low} to {high}")
+    return int(text)
 
 
 def time_text(seconds: float | None) -> str | None:

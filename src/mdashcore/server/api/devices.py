@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import urlencode
 
 from quart import Response, request
 
@@ -13,21 +14,26 @@ from mdashcore import _json, identity, selection, tags
 from mdashcore._errors import Damaged, InvalidInput
 from mdashcore._trees import values_equal
 from mdashcore.documents import (
+    MAX_DEVICES_PAGE,
     DeviceChange,
     DeviceDocument,
     DeviceId,
+    DevicePart,
     DevicesQuery,
     DeviceToken,
     NewDevice,
     RegisteredDevice,
-    TaggedShadow,
 )
 from mdashcore.hub.deltas import check_delta_limit, delta_limit
 from mdashcore.hub.device_list import ListedDevice, unreadable_device
+from mdashcore.hub.fleet.order import BY_ID, Order
+from mdashcore.hub.fleet.pages import MAX_WHOLE, Page, PageDevice
+from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.selection import Selection
 from mdashcore.server import operations
+from mdashcore.server.api._device_documents import DeviceFields, device_document, page_document, parse_fields
 from mdashcore.server.api._lists import send_list
 from mdashcore.server.api._request import (
     answer,
@@ -36,9 +42,10 @@ from mdashcore.server.api._request import (
     members,
     principal,
     service,
-    time_text,
+    whole_number,
 )
 from mdashcore.server.endpoints import API, SMALL_BODY, Routes
+from mdashcore.server.query import ACCESS_TOKEN
 from mdashcore.server.service import Service
 from mdashcore.shadow import Shadow
 from mdashcore.trio.shielding import WRITES_TIMEOUT, finish, shielded
@@ -56,18 +63,60 @@ _CHANGE: Final[dict[str, Any]] = {
 }
 
 
-@routes.get(query=DevicesQuery, answers={200: list[DeviceDocument]})
+@routes.get(query=DevicesQuery, answers={200: list[DeviceDocument] | list[DevicePart]}, errors=(413,), is_paged=True)
 async def list_devices() -> Response:
-    """List the account's devices by id; with ``?filter=`` only those that match every term."""
+    """List the account's devices by id; with ``?filter=`` only those that match every term.
+
+    With ``?limit=`` the answer is a page. The header ``Link`` has the address of the next one (RFC 8288), if there is
+    one. Without it the answer has all devices, or the error 413 if these are more than 10 000.
+    """
     account, pace = principal().account, Pace(principal().account)
     wanted = selection.parse(await service().hub.saved_filters.resolve(account, request.args.getlist("filter")))
-    return await send_list(_encoded(service(), account, wanted, pace), pace)
+    fields = parse_fields(request.args.get("fields"))
+    order = Order.parse(request.args.get("sort", "id"))
+    after = request.args.get("after")
+    if after is not None:
+        order.after(after)  # a wrong one is an error, whatever else is wrong
+    limit = whole_number("limit", 1, MAX_DEVICES_PAGE)
+    pages = service().hub.device_pages
+    if limit is None:
+        await pages.check_whole(account, wanted, pace)
+        if order == BY_ID and after is None and fields.with_shadow:
+            return await send_list(_encoded(service(), account, wanted, fields, pace), pace)
+    page = await pages.read(
+        account,
+        wanted,
+        MAX_WHOLE if limit is None else limit,
+        order=order,
+        after=after,
+        with_shadows=fields.with_shadow,
+        with_builds=fields.with_build,
+        pause=pace,
+    )
+    response = await send_list(_of_page(service(), account, page, fields), pace)
+    if page.next is not None:
+        response.headers["Link"] = f'<?{_next_query(page.next)}>; rel="next"'
+    return response
 
 
-async def _encoded(service: Service, account: str, wanted: Selection, pace: Pace) -> AsyncGenerator[bytes, None]:
+async def _encoded(
+    service: Service, account: str, wanted: Selection, fields: DeviceFields, pace: Pace
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(service.hub.device_list.select(account, wanted, pace)) as devices:
         async for each in devices:
-            yield _json.encode(_document(service, each))
+            device = PageDevice(DeviceRow.of(each), each.shadow)
+            yield _json.encode(page_document(service, account, device, fields))
+
+
+async def _of_page(service: Service, account: str, page: Page, fields: DeviceFields) -> AsyncGenerator[bytes, None]:
+    for device in page.devices:
+        yield _json.encode(page_document(service, account, device, fields))
+
+
+def _next_query(cursor: str) -> str:
+    """Return the query for the page behind a cursor: that of the current request, without its credentials."""
+    kept = [(name, value) for name, value in request.args.items(multi=True) if name not in ("after", ACCESS_TOKEN)]
+    return urlencode([*kept, ("after", cursor)])
 
 
 @routes.post(body=NewDevice, max_body=SMALL_BODY, answers={201: RegisteredDevice}, errors=(409,))
@@ -80,7 +129,7 @@ async def create_device() -> Response:
     hub = service().hub
     created = await hub.create_device(principal().account, value.get("id"), value.get("name"), value.get("tags"))
     shadow = await hub.shadows.get(created.device.key)
-    document = _document(service(), ListedDevice(created.device, OFFLINE_RECORD, shadow))
+    document = device_document(service(), ListedDevice(created.device, OFFLINE_RECORD, shadow))
     registered: RegisteredDevice = {**document, "token": created.token}
     return answer(registered, 201)
 
@@ -171,24 +220,4 @@ async def _read(id: str) -> DeviceDocument:
     device = await read("device", hub.registry.get, unreadable_device(key))
     presence = await read("presence", hub.presence.get, OFFLINE_RECORD)
     shadow = await read("shadow", hub.shadows.get, Shadow())
-    return _document(service(), ListedDevice(device, presence, shadow, tuple(damaged)))
-
-
-def _document(service: Service, listed: ListedDevice) -> DeviceDocument:
-    """Return a device as clients see it."""
-    device, presence = listed.device, listed.presence
-    heard = service.node.devices.last_heard(device.key)
-    document: DeviceDocument = {
-        "id": device.id,
-        "name": device.name,
-        "online": presence.online,
-        "last_seen": time_text(presence.last_seen if heard is None else heard),
-        "created_at": None if "device" in listed.damaged else time_text(device.created_at),
-        "tags": device.tags,
-        "shared_with": [],
-        "delta_limit": delta_limit(device, listed.shadow, service.node.settings.delta_limits),
-        "shadow": cast(TaggedShadow, {**listed.shadow.document(), "tags": device.tags}),
-    }
-    if listed.damaged:
-        document["damaged"] = list(listed.damaged)
-    return document
+    return device_document(service(), ListedDevice(device, presence, shadow, tuple(damaged)))

@@ -20,7 +20,7 @@ from mdashcore.hub.rollouts.describe import describe
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.rollout import Member, Outcome, Rollout
 from mdashcore.server.api._lists import send_values
-from mdashcore.server.api._request import answer, principal, service
+from mdashcore.server.api._request import answer, principal, service, whole_number
 from mdashcore.server.endpoints import API, Routes
 from mdashcore.trio.turns import Pace
 
@@ -57,7 +57,7 @@ async def get_rollout(id: str) -> Response:
 @routes.get("/<id>/members", query=MembersQuery, answers={200: MembersPage})
 async def list_members(id: str) -> Response:
     """List a rollout's devices in order, in pages."""
-    start, limit = _number("start", 0, 0, 2**31), _number("limit", 100, 1, MAX_MEMBERS_PAGE)
+    start, limit = whole_number("start", 0, 2**31) or 0, whole_number("limit", 1, MAX_MEMBERS_PAGE) or 100
     outcome = request.args.get("outcome")
     if outcome is not None and outcome not in set(Outcome):
         raise InvalidInput(f"outcome is one of {', '.join(Outcome)}")
@@ -117,10 +117,3 @@ def _describe(present: Rollout, phase: int, device: str, member: Member | None) 
         "reason": member.reason,
         "changed": member.changed or None,
     }
-
-
-def _number(name: str, default: int, low: int, high: int) -> int:
-    text = request.args.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high):
-        raise InvalidInput(f"{name} is an integer from {low} to {high}")
-    return int(text)

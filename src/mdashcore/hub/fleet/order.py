@@ -1,0 +1,165 @@
+"""The order of a list of devices, and cursors: places in a list at which it continues.
+
+A cursor names the last device of a page by its place: the value that the list is sorted by, and the id. The next page
+has the devices behind that place. So a device that keeps its place is given exactly once, whatever comes, goes and
+moves meanwhile. A device that moves may be given twice, or not at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from mdashcore import _json
+from mdashcore._errors import InvalidInput
+from mdashcore.hub.fleet.rows import DeviceRow
+
+__all__ = ["BY_ID", "MAX_CURSOR", "SORTS", "Order", "natural"]
+
+MAX_CURSOR: Final = 2_048  # characters: a name of 256 characters, an id of 128, escaped and in base 64
+
+Place: TypeAlias = tuple[Any, str]
+"""Where a device stands in a list: the comparable form of its value, and its id."""
+
+_RUNS = re.compile(r"([0-9]+)")
+
+MAX_DIGITS: Final = 18  # of a number in a text: more are compared as text, because they are no number of a person
+
+
+def natural(text: str) -> tuple[Any, ...]:
+    """Return a form of a text that compares in natural order: digits as numbers, upper and lower case alike.
+
+    >>> sorted(["1.10", "1.9", "B", "a"], key=natural)
+    ['1.9', '1.10', 'a', 'B']
+    """
+    runs = _RUNS.split(text.casefold())
+    return tuple(
+        (0, int(run), run) if index % 2 and len(run) <= MAX_DIGITS else (1, 0, run)
+        for index, run in enumerate(runs)
+        if run
+    )
+
+
+def _place_of_name(row: DeviceRow) -> Any:
+    if row.name_order is None:
+        row.name_order = natural(row.name)
+    return row.name_order
+
+
+@attrs.frozen
+class _Sort:
+    """A value that lists can be sorted by."""
+
+    value: Callable[[DeviceRow], Any]
+    """Returns the value of a device, as a cursor holds it."""
+    place: Callable[[Any], Any]
+    """Returns the comparable form of a value."""
+    kinds: tuple[type, ...]
+    """The types that a value may have."""
+    place_of: Callable[[DeviceRow], Any] | None = None
+    """Returns the comparable form of a device's value, if that is remembered."""
+
+
+def _version_place(version: str | None) -> Any:
+    return () if version is None else _natural_version(version)
+
+
+_versions: dict[str, tuple[Any, ...]] = {}
+
+MAX_VERSIONS: Final = 1_000  # versions whose places are remembered: a fleet has few
+
+
+def _natural_version(version: str) -> tuple[Any, ...]:
+    place = _versions.get(version)
+    if place is None:
+        if len(_versions) >= MAX_VERSIONS:
+            _versions.clear()
+        place = _versions[version] = natural(version)
+    return place
+
+
+_SORTS: Final[Mapping[str, _Sort]] = MappingProxyType(
+    {
+        "id": _Sort(lambda row: "", lambda value: "", (str,)),
+        "name": _Sort(lambda row: row.name, natural, (str,), _place_of_name),
+        "online": _Sort(lambda row: row.online, lambda value: value, (bool,)),
+        # A device that is online counts as seen now, and all of those stand in one place: it does not move with each
+        # message. A device that was never connected is the first.
+        "last_seen": _Sort(
+            lambda row: [row.online, None if row.online else row.last_seen],
+            lambda value: (value[0], float("-inf") if value[1] is None else value[1]),
+            (list,),
+        ),
+        "fw_version": _Sort(lambda row: row.build.fw_version, _version_place, (str, type(None))),
+    }
+)
+
+SORTS: Final = tuple(_SORTS)
+"""The values that a list can be sorted by."""
+
+
+@attrs.frozen
+class Order:
+    """The order of a list. Devices whose values are equal are sorted by id."""
+
+    sort: str
+    """One of `SORTS`."""
+    is_descending: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        """Return the order that a text says: a name of `SORTS`, with ``-`` before it for the reverse.
+
+        Raises:
+            InvalidInput: there is no such order.
+        """
+        name = text.removeprefix("-")
+        if name not in _SORTS:
+            raise InvalidInput(
+                f"sort is one of {', '.join(SORTS)}, with - before it for the reverse; not {text[:64]!r}"
+            )
+        return cls(name, text.startswith("-"))
+
+    def __str__(self) -> str:
+        return f"-{self.sort}" if self.is_descending else self.sort
+
+    def place_of(self, row: DeviceRow) -> Place:
+        """Return the place of a device."""
+        sort = _SORTS[self.sort]
+        return (sort.place(sort.value(row)) if sort.place_of is None else sort.place_of(row)), row.id
+
+    def is_before(self, one: Place, other: Place) -> bool:
+        """Return whether a place comes before another."""
+        return one > other if self.is_descending else one < other
+
+    def cursor(self, row: DeviceRow) -> str:
+        """Return the cursor behind a device."""
+        text = _json.encode([str(self), _SORTS[self.sort].value(row), row.id])
+        return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+    def after(self, cursor: str) -> Place:
+        """Return the place of a cursor of this order. Raises `InvalidInput` for other text."""
+        try:
+            if len(cursor) > MAX_CURSOR:
+                raise ValueError
+            raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            order, value, id = _json.decode(raw)
+            sort = _SORTS[self.sort]
+            if order != str(self) or not isinstance(id, str) or not isinstance(value, sort.kinds):
+                raise ValueError
+            if isinstance(value, list):
+                is_online, seen = value
+                if not isinstance(is_online, bool) or not isinstance(seen, float | int | None):
+                    raise ValueError
+            return sort.place(value), id
+        except (ValueError, InvalidInput, binascii.Error):
+            raise InvalidInput(f"after is the cursor of a page that was sorted by {self}") from None
+
+
+BY_ID: Final = Order("id")

@@ -1,0 +1,238 @@
+"""Lists of devices in pages, in any order.
+
+A list by id is read from the store, a page at a time. In another order the places of all devices are compared, with
+rows in memory, or with the shadows of all devices if the filter reads those.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from operator import itemgetter
+from typing import Final
+
+import attrs
+
+from mdashcore._errors import Damaged, TooLarge
+from mdashcore.hub.device_list import DeviceList
+from mdashcore.hub.fleet.order import BY_ID, Order, Place
+from mdashcore.hub.fleet.rows import NO_BUILD, PARTS, DeviceRow, ReportedBuild, reads_only_rows
+from mdashcore.hub.fleet.summaries import Summaries
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.records.store import Records, scoped
+from mdashcore.hub.shadows import Shadows
+from mdashcore.hub.usage import Usage
+from mdashcore.identity import DeviceKey
+from mdashcore.selection import Selection
+from mdashcore.shadow import Shadow
+from mdashcore.storage import DocumentStore
+
+__all__ = ["MAX_WHOLE", "DevicePages", "Page", "PageDevice"]
+
+MAX_WHOLE: Final = 10_000  # devices of a list that is asked for without pages: 20 MB with shadows of 2 KB
+
+ROW_BATCH: Final = 200  # rows compared between two pauses: 0.4 ms
+
+
+@attrs.frozen
+class PageDevice:
+    """A device in a page."""
+
+    row: DeviceRow
+    shadow: Shadow | None = None
+    """The shadow, if it was asked for."""
+
+
+@attrs.frozen
+class Page:
+    """A part of a list."""
+
+    devices: list[PageDevice]
+    next: str | None
+    """The cursor for the next part; `None` at the end of the list."""
+
+
+class DevicePages:
+    """The devices of every account, in pages."""
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        devices: DeviceList,
+        shadows: Shadows,
+        summaries: Summaries,
+        usage: Usage,
+        *,
+        now: Callable[[], float],
+    ) -> None:
+        self._now = now
+        self._devices = devices
+        self._shadows = shadows
+        self._summaries = summaries
+        self._usage = usage
+        self._builds: Records[ReportedBuild] = Records(documents, PARTS["shadow"].view)
+
+    async def read(
+        self,
+        account: str,
+        selection: Selection,
+        limit: int,
+        *,
+        order: Order = BY_ID,
+        after: str | None = None,
+        with_shadows: bool = True,
+        with_builds: bool = True,
+        pause: Pause = never_pause,
+    ) -> Page:
+        """Return the first devices that a selection matches, or the first ones behind a cursor.
+
+        Args:
+            limit: the maximum number of devices, at least 1.
+            after: a cursor of an earlier page in the same order.
+            with_shadows: whether the devices have their shadows.
+            with_builds: whether their rows have the reported build.
+            pause: awaited between two small pieces of work.
+
+        Raises:
+            InvalidInput: `after` is no cursor of this order.
+            TooLarge: the account has too many devices for this order.
+            StorageError: the store fails.
+        """
+        place = None if after is None else order.after(after)
+        reads_shadows = selection.reads_shadows
+        if order == BY_ID:
+            scans_shadows = with_shadows or reads_shadows
+            found = await self._first_by_id(account, selection, limit + 1, place, pause, with_shadows=scans_shadows)
+        else:
+            if reads_only_rows(selection):
+                scans_shadows = False
+                batches = self._matching_rows(account, selection, pause)
+            else:
+                scans_shadows = True
+                batches = self._scanned(account, selection, pause)
+            async with aclosing(batches):
+                found = await _first(batches, order, place, limit + 1)
+        page = found[:limit]
+        if with_shadows and not scans_shadows:
+            page = [await self._with_shadow(account, each, pause) for each in page]
+        elif with_builds and order == BY_ID and not scans_shadows:
+            for each in page:
+                await self._add_build(account, each.row, pause)
+        return Page(page, order.cursor(page[-1].row) if len(found) > limit else None)
+
+    async def check_whole(self, account: str, selection: Selection, pause: Pause = never_pause) -> None:
+        """Raise `TooLarge` if a selection matches more than `MAX_WHOLE` devices, which a list without pages may have.
+
+        Only of an account that has more, the devices are counted.
+        """
+        present = (await self._usage.of(account)).devices
+        if present <= MAX_WHOLE:
+            return
+        if selection.terms and await self._count(account, selection, pause) <= MAX_WHOLE:
+            return
+        raise TooLarge(
+            f"the list has more than {MAX_WHOLE} devices: ask for a page of it with limit, such as ?limit=1000"
+        )
+
+    async def _count(self, account: str, selection: Selection, pause: Pause) -> int:
+        """Count the devices that a selection matches, up to one more than `MAX_WHOLE`."""
+        number = 0
+        if reads_only_rows(selection):
+            batches = self._matching_rows(account, selection, pause)
+        else:
+            batches = self._scanned(account, selection, pause)
+        async with aclosing(batches):
+            async for batch in batches:
+                number += len(batch)
+                if number > MAX_WHOLE:
+                    break
+        return number
+
+    async def _first_by_id(
+        self,
+        account: str,
+        selection: Selection,
+        number: int,
+        place: Place | None,
+        pause: Pause,
+        *,
+        with_shadows: bool,
+    ) -> list[PageDevice]:
+        found: list[PageDevice] = []
+        after = "" if place is None else place[1]
+        select = self._devices.select(account, selection, pause, after=after, with_shadows=with_shadows)
+        async with aclosing(select) as devices:
+            async for each in devices:
+                found.append(PageDevice(DeviceRow.of(each), each.shadow))
+                if len(found) == number:
+                    break
+        return found
+
+    async def _matching_rows(
+        self, account: str, selection: Selection, pause: Pause
+    ) -> AsyncGenerator[Sequence[PageDevice], None]:
+        """Yield the devices that a selection matches, some at a time, without their shadows."""
+        rows = list((await self._summaries.of(account, pause)).rows.values())
+        now = self._now()
+        for start in range(0, len(rows), ROW_BATCH):
+            batch = rows[start : start + ROW_BATCH]
+            if selection.terms:
+                batch = [row for row in batch if await self._matches(account, selection, row, now)]
+            yield [PageDevice(row) for row in batch]
+            await pause()
+
+    async def _matches(self, account: str, selection: Selection, row: DeviceRow, now: float) -> bool:
+        facts = row.facts
+        if row.build.is_odd and selection.reads_shadows:
+            try:
+                shadow = await self._shadows.get(DeviceKey(account, row.id))
+            except Damaged:
+                shadow = Shadow()
+            facts = attrs.evolve(facts, state=lambda: {"reported": shadow.reported})
+        return selection.matches(facts, now)
+
+    async def _scanned(
+        self, account: str, selection: Selection, pause: Pause
+    ) -> AsyncGenerator[Sequence[PageDevice], None]:
+        """Yield the devices that a selection matches, one by one, with their shadows."""
+        async with aclosing(self._devices.select(account, selection, pause)) as devices:
+            async for each in devices:
+                yield (PageDevice(DeviceRow.of(each), each.shadow),)
+
+    async def _with_shadow(self, account: str, device: PageDevice, pause: Pause) -> PageDevice:
+        await pause()
+        try:
+            return PageDevice(device.row, await self._shadows.get(DeviceKey(account, device.row.id)))
+        except Damaged:
+            device.row.mark("shadow", damaged=True)
+            return PageDevice(device.row, Shadow())
+
+    async def _add_build(self, account: str, row: DeviceRow, pause: Pause) -> None:
+        await pause()
+        try:
+            record = await self._builds.get(scoped(account, row.id))
+        except Damaged:
+            row.mark("shadow", damaged=True)
+        else:
+            row.build = NO_BUILD if record is None else record.value
+
+
+async def _first(
+    batches: AsyncGenerator[Sequence[PageDevice], None], order: Order, after: Place | None, number: int
+) -> list[PageDevice]:
+    """Return the devices that stand first behind a place, sorted."""
+    take = heapq.nlargest if order.is_descending else heapq.nsmallest
+    best: list[tuple[Place, PageDevice]] = []
+    last: Place | None = None  # of the best: no device behind it is wanted
+    async for batch in batches:
+        for device in batch:
+            place = order.place_of(device.row)
+            if after is not None and not order.is_before(after, place):
+                continue
+            if last is None or order.is_before(place, last):
+                best.append((place, device))
+        if len(best) > number + ROW_BATCH:
+            best = take(number, best, key=itemgetter(0))
+            last = best[-1][0]
+    return [device for _, device in take(number, best, key=itemgetter(0))]

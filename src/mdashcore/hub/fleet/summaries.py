@@ -1,0 +1,290 @@
+"""Summaries of accounts: a row in memory for each device of an account that is looked at.
+
+A summary is read from the store when an account is looked at, and dropped when it has not been for a while. In between
+the account's notifications keep it right, those of all nodes: each says which part of which row has changed. Presence
+is taken from the notification. Other parts are read again before the next look, so that a device that changes often
+costs one read, and a report that is not about firmware costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from math import inf
+from typing import Any, Final
+
+import msgspec
+
+from mdashcore import _json, notifications
+from mdashcore._errors import Damaged, TooLarge
+from mdashcore.hub.feed import FeedItem
+from mdashcore.hub.fleet.rows import NO_BUILD, PARTS, DeviceRow, ReportedBuild
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.records.contention import Contention, KeyedLocks
+from mdashcore.hub.records.store import Records, scoped
+from mdashcore.storage import DocumentStore
+
+__all__ = ["MAX_ROWS", "UNUSED_TIME", "AccountSummary", "Summaries"]
+
+MAX_ROWS: Final = 200_000  # of all summaries in a process: 80 MB at 400 bytes each; twice the default limit of devices
+
+UNUSED_TIME: Final = 600.0  # seconds after which a summary that nothing asks for is dropped: a coffee beside a page
+
+MAX_REREAD: Final = 500  # records that are read again one by one: beyond, one scan costs less
+
+MAX_FLAPPING: Final = 256  # devices whose presence is read again at each look, because not each change is notified
+
+FLAPPING_TIME: Final = 3600.0  # seconds without a notification of several changes, after which a device is calm
+
+
+class _Event(msgspec.Struct, gc=False):
+    """The members of a notification that a summary needs."""
+
+    name: str
+    id: str
+    time: float
+    data: msgspec.Raw = msgspec.Raw()
+
+
+_read_event: Callable[[bytes], _Event] = msgspec.json.Decoder(_Event).decode
+
+_RPC: Final = b'{"name":"rpc.'
+_UPDATED: Final = b'{"name":"updated",'
+_SHADOW: Final = b'"data":{"shadow":'
+_SHADOW_BEFORE: Final = 256  # bytes of a frame by which its data begin: an id has 128
+_OTA: Final = b'"ota"'
+_CHANGES: Final = b'{"changes":'
+
+
+class AccountSummary:
+    """The devices of one account."""
+
+    def __init__(self, account: str, records: Mapping[str, Records[Any]]) -> None:
+        self.account = account
+        self.rows: dict[str, DeviceRow] = {}
+        self.used: float = 0.0
+        """When it was last asked for, by the monotonic clock."""
+        self.lost: bool = False
+        """Whether notifications may have been missed: then it is read anew."""
+        self._prefix = scoped(account, "")
+        self._records = records
+        self._stale: dict[str, set[str]] = {name: set() for name in PARTS}
+        self._builds: dict[ReportedBuild, ReportedBuild] = {NO_BUILD: NO_BUILD}
+        self._flapping: OrderedDict[str, float] = OrderedDict()
+        self._reads_presence = True
+        """Whether presence is being read: then what was read may be older than a notification."""
+
+    def receive(self, item: FeedItem) -> None:
+        """Note what a notification of the account has changed. A notification may come twice. Never waits."""
+        frame = item.frame
+        if frame.startswith(_RPC):
+            return
+        if frame.startswith(_UPDATED) and frame.find(_SHADOW, 0, _SHADOW_BEFORE) >= 0:
+            if _OTA in frame:
+                self._stale["shadow"].add(notifications.head(frame).id)
+            return
+        event = _read_event(frame)
+        if event.name in (notifications.ONLINE, notifications.OFFLINE):
+            self._receive_presence(event, item.offset)
+        elif event.name in (notifications.CREATED, notifications.DELETED):
+            for stale in self._stale.values():
+                stale.add(event.id)
+        elif event.name == notifications.UPDATED:
+            self._stale["device"].add(event.id)
+        elif event.name.startswith("ota."):
+            self._stale["update"].add(event.id)
+
+    def _receive_presence(self, event: _Event, offset: int) -> None:
+        if bytes(event.data).startswith(_CHANGES):
+            self._flapping[event.id] = event.time
+            self._flapping.move_to_end(event.id)
+            if len(self._flapping) > MAX_FLAPPING:
+                self._flapping.popitem(last=False)
+        row = self.rows.get(event.id)
+        if row is None or self._reads_presence:
+            self._stale["presence"].add(event.id)
+        if row is None or offset <= row.presence_offset:
+            return
+        row.presence_offset = offset
+        row.online = event.name == notifications.ONLINE
+        row.since = row.last_seen = event.time
+
+    async def load(self, pause: Pause) -> None:
+        """Read all rows. Notifications have to be received from before this call on.
+
+        Raises:
+            TooLarge: the account has more devices than a summary may have.
+        """
+        for part in PARTS:
+            await self._scan(part, pause)
+        self._reads_presence = False
+        await self.refresh(0.0, pause)
+
+    async def refresh(self, now: float, pause: Pause) -> None:
+        """Read what has changed.
+
+        Args:
+            now: Unix seconds.
+        """
+        for id, time in tuple(self._flapping.items()):
+            if now - time > FLAPPING_TIME:
+                del self._flapping[id]
+        self._stale["presence"].update(self._flapping)
+        for part in PARTS:
+            ids, self._stale[part] = self._stale[part], set()
+            self._reads_presence = part == "presence"
+            try:
+                if len(ids) > MAX_REREAD:
+                    await self._scan(part, pause)
+                else:
+                    for id in ids:
+                        await self._reread(part, id)
+                        await pause()
+            except BaseException:
+                self._stale[part] |= ids
+                raise
+            finally:
+                self._reads_presence = False
+
+    async def _scan(self, part: str, pause: Pause) -> None:
+        """Read a part of all rows."""
+        gone = set(self.rows)
+        records = self._records[part]
+        async with aclosing(records.documents(self._prefix)) as documents:
+            async for document in documents:
+                id = document.key.removeprefix(self._prefix)
+                gone.discard(id)
+                try:
+                    self._put(part, id, records.read(document))
+                except Damaged:
+                    self._put(part, id, None, damaged=True)
+                await pause()
+        for id in gone:
+            self._put(part, id, None, missing=True)
+
+    async def _reread(self, part: str, id: str) -> None:
+        """Read a part of a row."""
+        try:
+            record = await self._records[part].get(self._prefix + id)
+        except Damaged:
+            self._put(part, id, None, damaged=True)
+        else:
+            self._put(part, id, None if record is None else record.value, missing=record is None)
+
+    def _put(self, part: str, id: str, value: Any, *, missing: bool = False, damaged: bool = False) -> None:
+        row = self.rows.get(id)
+        if part == "device":
+            if missing:
+                self.rows.pop(id, None)
+                return
+            if row is None:
+                if len(self.rows) >= MAX_ROWS:
+                    raise TooLarge(f"the account has more than {MAX_ROWS} devices: they can be listed by id alone")
+                row = self.rows[id] = DeviceRow(id, id)
+        if row is None:
+            return  # what is left of a device that was removed
+        if isinstance(value, ReportedBuild):
+            value = self._builds.setdefault(value, value) if len(self._builds) <= len(self.rows) else value
+        PARTS[part].set(row, value)
+        row.mark(part, damaged=damaged)
+
+
+class Summaries:
+    """The summaries of the accounts that are looked at.
+
+    Args:
+        now: returns the Unix time in seconds.
+        monotonic: returns seconds of a clock that is never set.
+        contention: how requests for the same account wait for each other.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        *,
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+        contention: Contention = Contention(),
+    ) -> None:
+        self._records = {name: Records(documents, part.view) for name, part in PARTS.items()}
+        self._now = now
+        self._monotonic = monotonic
+        self._turns = KeyedLocks(contention)
+        self._accounts: OrderedDict[str, AccountSummary] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def get(self, account: str) -> AccountSummary | None:
+        """Return the account's summary as it is, or `None` if the account was not looked at."""
+        return self._accounts.get(account)
+
+    async def of(self, account: str, pause: Pause = never_pause) -> AccountSummary:
+        """Return the account's summary with all that was notified before this call.
+
+        Args:
+            pause: awaited after each record that was read.
+
+        Raises:
+            TooLarge: the account has more devices than a summary may have.
+            StorageError: the store fails.
+        """
+        if not self._turns.acquire_nowait(account):
+            await self._turns.acquire(account, inf)
+        try:
+            summary = self._accounts.get(account)
+            if summary is None or summary.lost:
+                summary = await self._load(account, pause)
+            else:
+                await summary.refresh(self._now(), pause)
+        finally:
+            self._turns.release(account)
+        summary.used = self._monotonic()
+        if account in self._accounts:  # else it was forgotten meanwhile
+            self._accounts.move_to_end(account)
+        self._make_room()
+        return summary
+
+    async def _load(self, account: str, pause: Pause) -> AccountSummary:
+        summary = self._accounts[account] = AccountSummary(account, self._records)
+        try:
+            await summary.load(pause)
+        except BaseException:
+            if self._accounts.get(account) is summary:
+                del self._accounts[account]
+            raise
+        return summary
+
+    def on_notification(self, account: str, item: FeedItem) -> None:
+        """Note a notification of any node."""
+        summary = self._accounts.get(account)
+        if summary is not None:
+            try:
+                summary.receive(item)
+            except _json.DECODE_ERRORS:
+                summary.lost = True  # not of this version, or damaged on its way
+
+    def on_gap(self) -> None:
+        """Read every summary anew before its next use, because notifications may have been missed."""
+        for summary in self._accounts.values():
+            summary.lost = True
+
+    def forget(self, account: str) -> None:
+        """Drop the summary of a removed account."""
+        self._accounts.pop(account, None)
+
+    def drop_unused(self) -> None:
+        """Drop the summaries that were not asked for in `UNUSED_TIME`."""
+        now = self._monotonic()
+        for account, summary in tuple(self._accounts.items()):
+            if now - summary.used > UNUSED_TIME and not self._turns.is_taken(account):
+                del self._accounts[account]
+
+    def _make_room(self) -> None:
+        """Drop the summaries that were not asked for the longest, until the others are small enough."""
+        total = sum(len(summary.rows) for summary in self._accounts.values())
+        for account, summary in tuple(self._accounts.items())[:-1]:
+            if total > MAX_ROWS and not self._turns.is_taken(account):
+                total -= len(summary.rows)
+                del self._accounts[account]
