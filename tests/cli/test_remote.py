@@ -44,6 +44,10 @@ def test_devices(alice, mdash):
     (listed,) = json.loads(mdash("devices", "list", "--json", env=alice).out)
     assert (listed["id"], listed["name"], listed["online"]) == ("d1", "Uno", False)
     assert json.loads(mdash("devices", "show", "d1", "--json", env=alice).out) == listed
+    out = mdash("devices", "list", "--sort", "-name", "--limit", "1", "--fields", "id,tags", "--json", env=alice).out
+    assert json.loads(out) == [{"id": "d1", "tags": {}}]
+    assert mdash("devices", "list", "--sort", "colour", env=alice).code == 1
+    assert mdash("devices", "list", "--fields", "id", env=alice).code == 2
     assert "name\tUno\nonline\tno\n" in mdash("devices", "show", "d1", env=alice).out
     renewed = json.loads(mdash("devices", "token", "d1", "--json", env=alice).out)
     assert renewed["id"] == "d1"

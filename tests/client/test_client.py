@@ -57,6 +57,12 @@ async def test_devices_are_registered_changed_and_removed(run: Any) -> None:
         await client.create_device("lamp")
         assert [each["id"] for each in await client.devices()] == ["fan", "lamp"]
         assert [each["id"] for each in await client.devices("name=Fan 1", "offline")] == ["fan"]
+        page = await client.devices_page("offline", limit=1, sort="-name", fields=["id", "fw_version"])
+        assert page.devices == [{"id": "lamp", "fw_version": None}]
+        page = await client.devices_page("offline", limit=1, sort="-name", after=page.next)
+        assert ([each["id"] for each in page.devices], page.next) == (["fan"], None)
+        assert [each["id"] async for each in client.iterate_devices(sort="-name", fields=["id"])] == ["lamp", "fan"]
+        assert [each["id"] async for each in client.iterate_devices(limit=1)] == ["fan"]
         await client.remove_device("fan")
         with pytest.raises(NotFound):
             await client.device("fan")

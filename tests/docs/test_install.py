@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 COMPLETE = """
 COMP_WORDS=(mdash dev); COMP_CWORD=1; _mdash_completion mdash; printf '%s\\n' "${COMPREPLY[@]}"
 COMPREPLY=()
-COMP_WORDS=(mdash devices list --fi); COMP_CWORD=3; _mdash_completion mdash; printf '%s\\n' "${COMPREPLY[@]}"
+COMP_WORDS=(mdash devices list --fil); COMP_CWORD=3; _mdash_completion mdash; printf '%s\\n' "${COMPREPLY[@]}"
 """
-"""What bash does for the key Tab, after `mdash dev` and after `mdash devices list --fi`."""
+"""What bash does for the key Tab, after `mdash dev` and after `mdash devices list --fil`."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_bash_completes(guide, run):
 
 IN_SHELL = {
     "zsh": ("zsh -fc", "autoload -Uz compinit; compinit -uD; {line}; echo $_comps[mdash]", "_mdash_completion"),
-    "fish": ("fish -c", '{line}; complete -C "mdash devices list --fi"', "--filter"),
+    "fish": ("fish -c", '{line}; complete -C "mdash devices list --fil"', "--filter"),
 }
 """How each is started, what it is given with the page's line in it, and what it then prints."""
 

@@ -74,8 +74,8 @@ class SteppedDocuments:
         await Pause()
         return deleted
 
-    async def scan(self, collection: str, prefix: str = "") -> AsyncIterator[Document]:
-        async for document in self.inner.scan(collection, prefix):
+    async def scan(self, collection: str, prefix: str = "", *, after: str = "") -> AsyncIterator[Document]:
+        async for document in self.inner.scan(collection, prefix, after=after):
             await Pause()
             yield document
 

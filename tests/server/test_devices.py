@@ -322,14 +322,14 @@ async def test_devices_are_offline_after_a_crash():
 async def test_a_large_fleet_is_listed_without_stopping_others(alice, monkeypatch):
     """While the list is made, others have their turn: no more than a slice of time is spent without."""
     encoded = 0
-    encode = devices._document
+    encode = devices.page_document
 
     def counted(*arguments):
         nonlocal encoded
         encoded += 1
         return encode(*arguments)
 
-    monkeypatch.setattr(devices, "_document", counted)
+    monkeypatch.setattr(devices, "page_document", counted)
     monkeypatch.setattr("mdashcore.trio.turns.perf_counter", lambda: encoded * WORK_SLICE / 4)
     hub = alice.server.service.hub
     state = {"state": {"reported": {f"k{n}": {"a": n} for n in range(20)}}}

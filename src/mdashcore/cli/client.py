@@ -17,6 +17,7 @@ from mdashcore.cli.exits import CliError, Exit, exit_of_error, exit_of_status
 
 if TYPE_CHECKING:
     from mdashcore.client import Client
+    from mdashcore.documents import DevicePart
 
 __all__ = ["DEFAULT_SERVER", "Credentials", "Remote", "device_error", "device_url", "parse_server", "tls_context"]
 
@@ -86,6 +87,25 @@ class Remote:
 
         with self.reaching():
             return trio.run(send)
+
+    def devices(
+        self,
+        terms: Sequence[str],
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> list[DevicePart]:
+        """Return the devices of a list, or the first of them. Arguments are those of `Client.iterate_devices`."""
+        import trio
+
+        async def read() -> list[DevicePart]:
+            async with self.client() as client:
+                devices = client.iterate_devices(*terms, sort=sort, limit=limit, fields=fields)
+                return [device async for device in devices]
+
+        with self.reaching():
+            return trio.run(read)
 
     def client(self) -> Client:
         """Return a client of the server. Use `reaching` for its errors."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 
-from mdashcore import _json
 from mdashcore.cli.client import Remote
 from mdashcore.cli.groups import Group
 from mdashcore.cli.options import DEVICE, TERM, confirm, json_option, remote_options, yes_option
@@ -16,6 +16,8 @@ from mdashcore.cli.tags import TAG, tags_text
 from mdashcore.cli.text import examples, show_json, show_table
 
 __all__ = ["devices"]
+
+TABLE_FIELDS: Final = ("id", "name", "online", "last_seen", "app", "fw_version", "tags")
 
 
 @click.group(cls=Group, epilog=examples("mdash devices list", "mdash devices add lamp --name 'Lamp in the hall'"))
@@ -29,30 +31,46 @@ def devices() -> None:
         "mdash devices list",
         "mdash devices list --filter online --filter 'fw_version!=2.0' --json",
         "mdash devices list --filter 'tag.site=berlin' --filter 'last_seen>1h'",
+        "mdash devices list --sort last_seen --limit 20",
+        "mdash devices list --fields id,fw_version --json",
     ),
 )
 @click.option("--filter", "terms", type=TERM, multiple=True, help="Only devices for which this holds; repeatable.")
+@click.option(
+    "--sort",
+    default="id",
+    show_default=True,
+    help="id, name, online, last_seen or fw_version, with - before it for the reverse.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first devices of the list.  [default: all]")
+@click.option("--fields", help="With --json: the members of each device, separated by commas.  [default: all]")
 @json_option
 @remote_options()
-def list_devices(remote: Remote, *, terms: tuple[str, ...], as_json: bool) -> None:
-    """List your devices.
+def list_devices(
+    remote: Remote, *, terms: tuple[str, ...], sort: str, limit: int | None, fields: str | None, as_json: bool
+) -> None:
+    """List your devices. They are read a page at a time, for any number of them.
+
+    With --sort last_seen the devices that are silent for longest come first: one that is online counts as seen now.
 
     A filter is online, offline, FIELD=VALUE, FIELD~TEXT, FIELD<VALUE or @NAME of a saved one; also with !=, !~, <=, >
     and >=. A FIELD is id, name, tag, tag.NAME, app, arch, fw_id, fw_version, last_seen, or a place in the shadow:
     shadow.reported.stats.ram_free. VALUE may be several with | between them; =* asks whether there is one; ! in front
     means not. Ages are written as in last_seen>1h.
     """
-    found = _json.decode(remote.request("GET", ("devices",), query={"filter": terms}))
     if as_json:
-        show_json(found)
+        show_json(remote.devices(terms, sort=sort, limit=limit, fields=None if fields is None else fields.split(",")))
         return
+    if fields is not None:
+        raise click.UsageError("--fields needs --json: the table has columns of its own")
+    found = remote.devices(terms, sort=sort, limit=limit, fields=TABLE_FIELDS)
     rows = [
         (
             each["id"],
             each["name"],
             _online(each),
             each["last_seen"],
-            _firmware(each),
+            _firmware_text(each),
             tags_text(each["tags"]),
         )
         for each in found
@@ -179,7 +197,7 @@ def _show_token(remote: Remote, document: dict[str, Any], *, as_json: bool) -> N
         click.echo(f"  {shlex.join(words)}", err=True)
 
 
-def _online(device: dict[str, Any]) -> str:
+def _online(device: Mapping[str, Any]) -> str:
     if device.get("damaged"):
         return "damaged"
     return "yes" if device["online"] else "no"
@@ -189,4 +207,8 @@ def _firmware(device: dict[str, Any]) -> str:
     """Return the firmware that the device last reported. A device may report values of any type."""
     reported = device["shadow"]["state"].get("reported", {}).get("ota")
     said = reported if isinstance(reported, dict) else {}
+    return _firmware_text(said)
+
+
+def _firmware_text(said: Mapping[str, Any]) -> str:
     return " ".join(str(said[field]) for field in ("app", "fw_version") if said.get(field))

@@ -21,8 +21,17 @@ from mdashcore._server_url import parse_server
 from mdashcore.client._client import Client
 from mdashcore.client._errors import ServerUnreachable, UnexpectedAnswer
 from mdashcore.client._notifications import Notifications
+from mdashcore.client._pages import DevicesPage
 from mdashcore.client._socket import ClientSocket
 
-__all__ = ["Client", "ClientSocket", "Notifications", "ServerUnreachable", "UnexpectedAnswer", "parse_server"]
+__all__ = [
+    "Client",
+    "ClientSocket",
+    "DevicesPage",
+    "Notifications",
+    "ServerUnreachable",
+    "UnexpectedAnswer",
+    "parse_server",
+]
 
 del httpx, websockets

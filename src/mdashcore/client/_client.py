@@ -15,13 +15,16 @@ from mdashcore._errors import InvalidInput
 from mdashcore._server_url import notify_url, parse_server
 from mdashcore.client._http import Http
 from mdashcore.client._notifications import MAX_OUTAGE, Notifications
+from mdashcore.client._pages import DevicesPage, all_devices, read_page
 from mdashcore.client._socket import ClientSocket, open_socket
 from mdashcore.client._updates import Progress, perform_update, start_rollout
 from mdashcore.documents import (
+    MAX_DEVICES_PAGE,
     MAX_MEMBERS_PAGE,
     AcceptedShadow,
     CreatedKey,
     DeviceDocument,
+    DevicePart,
     KeyDocument,
     LimitsDocument,
     MeDocument,
@@ -123,8 +126,45 @@ class Client:
     # Devices
 
     async def devices(self, *terms: str) -> list[DeviceDocument]:
-        """Return the account's devices by id, or those for which every term of a filter holds."""
-        return cast(list[DeviceDocument], await self._http.fetch("GET", "devices", query={"filter": list(terms)}))
+        """Return the account's devices by id, or those for which every term of a filter holds.
+
+        They are read a page at a time. `iterate_devices` does not hold all of them.
+        """
+        return [cast(DeviceDocument, device) async for device in all_devices(self._http, terms)]
+
+    def iterate_devices(
+        self, *terms: str, sort: str | None = None, limit: int | None = None, fields: Sequence[str] | None = None
+    ) -> AsyncGenerator[DevicePart, None]:
+        """Yield the account's devices, or those for which every term of a filter holds. Reads a page at a time.
+
+        A device that changes its place in the list meanwhile may be given twice, or not at all.
+
+        Args:
+            sort: as for `devices_page`.
+            limit: the maximum number of devices in all.
+            fields: as for `devices_page`.
+        """
+        return all_devices(self._http, terms, sort=sort, limit=limit, fields=fields)
+
+    async def devices_page(
+        self,
+        *terms: str,
+        limit: int = MAX_DEVICES_PAGE,
+        after: str | None = None,
+        sort: str | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> DevicesPage:
+        """Return a part of the list of devices.
+
+        Args:
+            terms: every term has to hold.
+            limit: the maximum number of devices, from 1 to 1000.
+            after: the cursor of an earlier page (`DevicesPage.next`), with the same `sort`.
+            sort: ``id``, ``name``, ``online``, ``last_seen`` or ``fw_version``, with ``-`` before it for the reverse.
+            fields: the members that the devices have: those of a device, and ``app``, ``arch``, ``fw_id``,
+                ``fw_version`` and ``is_committed``. By default those of a device.
+        """
+        return await read_page(self._http, terms, limit=limit, after=after, sort=sort, fields=fields)
 
     async def device(self, id: str) -> DeviceDocument:
         """Return a device. Raises `NotFound`."""

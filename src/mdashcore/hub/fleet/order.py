@@ -158,7 +158,7 @@ class Order:
                 if not isinstance(is_online, bool) or not isinstance(seen, float | int | None):
                     raise ValueError
             return sort.place(value), id
-        except (ValueError, InvalidInput, binascii.Error):
+        except (ValueError, TypeError, InvalidInput, binascii.Error):
             raise InvalidInput(f"after is the cursor of a page that was sorted by {self}") from None
 
 

@@ -75,6 +75,11 @@ class AccountSummary:
         self._reads_presence = True
         """Whether presence is being read: then what was read may be older than a notification."""
 
+    @property
+    def waiting(self) -> int:
+        """The number of records that are read before the next look."""
+        return sum(map(len, self._stale.values()))
+
     def receive(self, item: FeedItem) -> None:
         """Note what a notification of the account has changed. A notification may come twice. Never waits."""
         frame = item.frame

@@ -52,10 +52,10 @@ _MEMBERS: Final[Mapping[str, Callable[[_Source], Any]]] = MappingProxyType(
         "online": lambda source: source.row.online,
         "last_seen": _last_seen,
         "created_at": lambda source: time_text(source.row.created_at),
-        "tags": lambda source: source.row.tags,
+        "tags": lambda source: {**source.row.tags},
         "shared_with": lambda source: [],
         "delta_limit": _delta_limit,
-        "shadow": lambda source: {**cast(Shadow, source.device.shadow).document(), "tags": source.row.tags},
+        "shadow": lambda source: {**cast(Shadow, source.device.shadow).document(), "tags": {**source.row.tags}},
     }
 )
 """The members of every device, in their order."""

@@ -1,0 +1,67 @@
+"""Lists in pages: one page, and all pages one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from math import inf
+from typing import Final, cast
+from urllib.parse import parse_qs
+
+import attrs
+
+from mdashcore import _json
+from mdashcore.client._http import Http
+from mdashcore.documents import MAX_DEVICES_PAGE, DevicePart
+
+__all__ = ["DevicesPage", "all_devices", "read_page"]
+
+_NEXT: Final = re.compile(r'<[^>?]*\?([^>]*)>;\s*rel="?next"?')
+
+
+@attrs.frozen
+class DevicesPage:
+    """A part of a list of devices."""
+
+    devices: list[DevicePart]
+    """Devices, or the members of them that were asked for."""
+    next: str | None
+    """The cursor for the next page; `None` at the end of the list."""
+
+
+async def read_page(
+    http: Http,
+    terms: Sequence[str],
+    *,
+    limit: int = MAX_DEVICES_PAGE,
+    after: str | None = None,
+    sort: str | None = None,
+    fields: Sequence[str] | None = None,
+) -> DevicesPage:
+    """Read a page. See `Client.devices_page`."""
+    given = {"after": after, "sort": sort, "fields": None if fields is None else ",".join(fields)}
+    query: dict[str, str | Sequence[str]] = {name: value for name, value in given.items() if value is not None}
+    answer = await http.request("GET", "devices", query={**query, "limit": str(limit), "filter": list(terms)})
+    link = _NEXT.search(answer.headers.get("Link", ""))
+    cursors = parse_qs(link[1]).get("after", []) if link else []
+    return DevicesPage(cast(list[DevicePart], _json.decode(answer.content)), cursors[0] if cursors else None)
+
+
+async def all_devices(
+    http: Http,
+    terms: Sequence[str],
+    *,
+    sort: str | None = None,
+    limit: int | None = None,
+    fields: Sequence[str] | None = None,
+) -> AsyncGenerator[DevicePart, None]:
+    """Yield the devices of all pages. See `Client.iterate_devices`."""
+    after, left = None, inf if limit is None else limit
+    while left > 0:
+        size = int(min(MAX_DEVICES_PAGE, left))
+        page = await read_page(http, terms, limit=size, after=after, sort=sort, fields=fields)
+        for device in page.devices:
+            yield device
+        after, left = page.next, left - len(page.devices)
+        if after is None:
+            return

@@ -1,0 +1,481 @@
+"""Lists of devices in pages, and the summaries that they are made of: hypothesis laws in memory."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
+from mdashcore import _json, notifications
+from mdashcore._errors import InvalidInput, NotFound, TooLarge
+from mdashcore.hub import Hub
+from mdashcore.hub.fleet import pages, summaries
+from mdashcore.hub.fleet.order import MAX_CURSOR, SORTS, Order, natural
+from mdashcore.hub.fleet.rows import DeviceRow
+from mdashcore.identity import DeviceKey
+from mdashcore.selection import ANY_DEVICE, parse
+from mdashcore.storage import ORDERED, Backend
+
+ORDERS = [*SORTS, *(f"-{sort}" for sort in SORTS)]
+
+IDS = [f"d{n}" for n in range(12)]
+
+VERSIONS = ["1.9", "1.10", "2.0", None, 5, "1.10-rc1"]
+
+
+@attrs.define
+class Fleet:
+    """A hub with the devices of one account, and a clock."""
+
+    hub: Hub
+    time: list[float]
+
+    @classmethod
+    def made(cls, *, ordered=True):
+        time, numbers = [1000.0], iter(range(10**9))
+        backend = Backend(
+            MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({ORDERED} if ordered else ())
+        )
+        return cls(
+            Hub(
+                backend,
+                now=lambda: time[0],
+                monotonic=lambda: time[0],
+                entropy=lambda size: next(numbers).to_bytes(size, "big"),
+            ),
+            time,
+        )
+
+    async def change(self, change):
+        """Apply one change, as a server does it."""
+        kind, id, value = change
+        self.time[0] += 1.0
+        key, hub = DeviceKey("alice", id), self.hub
+        try:
+            if kind == "create":
+                if id not in await self.ids():
+                    await hub.create_device("alice", id, f"Lamp {value}")
+            elif kind == "remove":
+                await hub.remove_device(key)
+            elif kind == "rename":
+                await hub.rename_device(key, f"Lamp {value}")
+            elif kind == "tag":
+                await hub.change_tags(key, {"site": f"s{value}"})
+            elif kind == "online":
+                await hub.registry.get(key)
+                await hub.presence.claim(key, "node_1")
+                await hub.feed.emit("alice", notifications.ONLINE, id)
+            elif kind == "offline":
+                await hub.registry.get(key)
+                record = await hub.presence.get(key)
+                if await hub.presence.release(key, record.session, self.time[0]):
+                    await hub.feed.emit("alice", notifications.OFFLINE, id)
+            elif kind == "report":
+                await hub.registry.get(key)
+                ota = {"fw_version": VERSIONS[value % len(VERSIONS)], "is_committed": value % 2 == 0}
+                await hub.shadows.update(key, {"state": {"reported": {"ota": ota, "t": value}}})
+        except NotFound:
+            return
+
+    async def ids(self):
+        return [device.id for device in await self.hub.registry.of("alice")]
+
+    async def page(self, limit, order="id", after=None, terms=(), **options):
+        return await self.hub.device_pages.read(
+            "alice", parse(list(terms)), limit, order=Order.parse(order), after=after, **options
+        )
+
+    async def rows(self, order="id", terms=()):
+        """The whole list."""
+        return [each.row for each in (await self.page(1000, order, terms=terms)).devices]
+
+
+CHANGES = st.tuples(
+    st.sampled_from(["create", "create", "remove", "rename", "tag", "online", "offline", "report"]),
+    st.sampled_from(IDS),
+    st.integers(0, 20),
+)
+
+
+@pytest.fixture
+def fleet():
+    return Fleet.made()
+
+
+def test_a_summary_stays_as_the_store_is(tools):
+    """Whatever changes, in whatever order, and however often the account is looked at in between: the rows in memory
+    are those that are read anew.
+    """
+
+    @given(st.lists(st.one_of(CHANGES, st.just("look")), max_size=40))
+    def law(steps):
+        fleet = Fleet.made()
+
+        async def run():
+            for step in steps:
+                if step == "look":
+                    await fleet.hub.summaries.of("alice")
+                else:
+                    await fleet.change(step)
+            kept = (await fleet.hub.summaries.of("alice")).rows
+            fleet.hub.summaries.forget("alice")
+            read = (await fleet.hub.summaries.of("alice")).rows
+            assert {id: told(row) for id, row in kept.items()} == {id: told(row) for id, row in read.items()}
+
+        tools.run(run())
+
+    law()
+
+
+def told(row: DeviceRow) -> tuple:
+    """All that a row says."""
+    return (
+        row.id, row.name, row.created_at, dict(row.tags), row.online, row.since, row.last_seen, row.build, row.damaged,
+    )  # fmt: skip
+
+
+def test_a_summary_that_is_read_while_devices_change_is_right(tools):
+    """Reading takes many steps, and changes are stored and notified between any two of them."""
+
+    @given(st.lists(CHANGES, max_size=8), st.lists(CHANGES, max_size=8), st.lists(st.integers(0, 7), max_size=60))
+    @settings(max_examples=60)
+    def law(before, during, choices):
+        numbers, time = iter(range(10**9)), [1000.0]
+        backend = attrs.evolve(tools.backend(), capabilities=frozenset({ORDERED}))
+        hub = Hub(
+            backend,
+            now=lambda: time[0],
+            monotonic=lambda: time[0],
+            entropy=lambda size: next(numbers).to_bytes(size, "big"),
+            signal=tools.signal,
+        )
+        fleet = Fleet(hub, time)
+
+        async def changes():
+            for change in during:
+                await fleet.change(change)
+
+        for change in before:
+            tools.run(fleet.change(change))
+        outcomes = tools.interleave([hub.summaries.of("alice", tools.pause), changes()], choices)
+        assert [each.error for each in outcomes] == [None, None]
+        kept = tools.run(hub.summaries.of("alice")).rows
+        hub.summaries.forget("alice")
+        read = tools.run(hub.summaries.of("alice")).rows
+        assert {id: told(row) for id, row in kept.items()} == {id: told(row) for id, row in read.items()}
+
+    law()
+
+
+@pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
+def test_pages_are_the_list_in_parts(tools, ordered):
+    """In every order and of every size: the pages one after the other are the whole list, which is sorted."""
+
+    @given(st.lists(CHANGES, max_size=40), st.sampled_from(ORDERS), st.integers(1, 5))
+    def law(changes, order, limit):
+        fleet = Fleet.made(ordered=ordered)
+
+        async def run():
+            for change in changes:
+                await fleet.change(change)
+            whole = await fleet.rows(order)
+            assert sorted(row.id for row in whole) == sorted(await fleet.ids())
+            places = [Order.parse(order).place_of(row) for row in whole]
+            assert places == sorted(places, reverse=order.startswith("-"))
+            found, after = [], None
+            while True:
+                page = await fleet.page(limit, order, after)
+                found += [each.row.id for each in page.devices]
+                after = page.next
+                assert len(page.devices) == limit or after is None
+                if after is None:
+                    break
+            assert found == [row.id for row in whole]
+
+        tools.run(run())
+
+    law()
+
+
+def test_a_device_that_keeps_its_place_is_given_once(tools):
+    """Devices come, go and move between the pages: the list ends, and each device that nothing has changed is in it
+    exactly once, also if the device of the cursor is gone.
+    """
+
+    @given(
+        st.lists(CHANGES, max_size=40),
+        st.sampled_from(ORDERS),
+        st.integers(1, 4),
+        st.lists(st.lists(CHANGES, max_size=3), max_size=15),
+    )
+    def law(before, order, limit, between):
+        fleet = Fleet.made()
+
+        async def run():
+            for change in before:
+                await fleet.change(change)
+            untouched = set(await fleet.ids()) - {id for changes in between for _, id, _ in changes}
+            found, after, pages = [], None, 0
+            while pages == 0 or after is not None:
+                page = await fleet.page(limit, order, after)
+                found += [each.row.id for each in page.devices]
+                after = page.next
+                for change in between[pages] if pages < len(between) else ():
+                    await fleet.change(change)
+                pages += 1
+                assert pages <= len(IDS) + sum(map(len, between)) + 1
+            for id in untouched:
+                assert found.count(id) == 1, f"{id} is in {found}"
+
+        tools.run(run())
+
+    law()
+
+
+FILTERS = [
+    ["online"], ["offline"], ["fw_version=1.10"], ["fw_version>1.9"], ["fw_version!=*"], ["fw_version=5"],
+    ["is_committed=false"],
+    ["tag.site=s3"], ["name~lamp 1"], ["shadow.reported.t>5"], ["shadow.reported.t=*", "online"],
+    ["id=d1|d2"], ["shadow.delta.x=*"],
+]  # fmt: skip
+
+
+def test_a_filter_means_the_same_in_every_order(tools):
+    """Whether it is tested on rows in memory, or with the shadows of the store."""
+
+    @given(st.lists(CHANGES, max_size=40), st.sampled_from(ORDERS), st.sampled_from(FILTERS))
+    def law(changes, order, terms):
+        terms = [term.replace("is_committed", "shadow.reported.ota.is_committed") for term in terms]
+        fleet = Fleet.made()
+
+        async def run():
+            for change in changes:
+                await fleet.change(change)
+            by_id = [row.id for row in await fleet.rows("id", terms)]
+            assert sorted(row.id for row in await fleet.rows(order, terms)) == by_id
+            listed = [each.device.id async for each in fleet.hub.device_list.select("alice", parse(terms))]
+            assert listed == by_id
+
+        tools.run(run())
+
+    law()
+
+
+@pytest.mark.parametrize("order", ["id", "name", "-last_seen"])
+def test_devices_have_what_was_asked_for(tools, fleet, order):
+    """Shadows and builds come with any order, and only if they are wanted."""
+
+    async def run():
+        for change in [("create", "d1", 1), ("report", "d1", 0), ("create", "d2", 2)]:
+            await fleet.change(change)
+        for with_shadows in (True, False):
+            page = await fleet.page(10, order, with_shadows=with_shadows)
+            found = {each.row.id: each for each in page.devices}
+            assert found["d1"].row.build.fw_version == "1.9"
+            if with_shadows:
+                assert found["d1"].shadow.reported["t"] == 0
+                assert found["d2"].shadow.version == 0
+
+    tools.run(run())
+
+
+@pytest.mark.parametrize("order", ["id", "name", "online"])
+def test_a_damaged_device_stays_in_its_list(tools, fleet, order, caplog):
+    """With the names of the parts that cannot be read."""
+
+    async def run():
+        for id in ("d1", "d2", "d3"):
+            await fleet.change(("create", id, 1))
+            await fleet.change(("report", id, 1))
+            await fleet.change(("online", id, 1))
+        for collection, id in (("devices", "d1"), ("presence", "d2"), ("shadows", "d2"), ("shadows", "d3")):
+            await fleet.hub.backend.documents.put(collection, f"alice/{id}", b"[]")
+        return await fleet.page(10, order)
+
+    found = {each.row.id: each.row.damaged for each in tools.run(run()).devices}
+    assert found == {"d1": ("device",), "d2": ("presence", "shadow"), "d3": ("shadow",)}
+    caplog.clear()
+
+
+# Cursors
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "é",
+        "=",
+        "AAAA",
+        "bnVsbA",
+        "W10",
+        "WyJpZCJd",
+        "WyJpZCIsW10sIngiXQ",
+        "W1siaWQiXSwxLDJd",
+        "A" * MAX_CURSOR,
+        "A" * 9999,
+    ],
+)
+def test_other_text_is_no_cursor(order, cursor):
+    """It is an error that names the order."""
+    with pytest.raises(InvalidInput, match=f"sorted by {order}"):
+        Order.parse(order).after(cursor)
+
+
+def test_a_cursor_belongs_to_its_order():
+    """One of another order is an error, because it would start anywhere."""
+    row = DeviceRow("d1", "Lamp")
+    for order in ORDERS:
+        for other in ORDERS:
+            cursor = Order.parse(order).cursor(row)
+            if order == other:
+                assert Order.parse(other).after(cursor) == Order.parse(order).place_of(row)
+            else:
+                with pytest.raises(InvalidInput):
+                    Order.parse(other).after(cursor)
+
+
+@given(st.text(max_size=256), st.from_regex(r"[a-z0-9]{1,128}", fullmatch=True), st.sampled_from(ORDERS))
+def test_every_device_has_a_cursor(name, id, order):
+    """Whatever its name is."""
+    row, parsed = DeviceRow(id, name), Order.parse(order)
+    assert parsed.after(parsed.cursor(row)) == parsed.place_of(row)
+    assert len(parsed.cursor(row)) <= MAX_CURSOR
+
+
+@given(st.lists(st.text(max_size=20)))
+def test_natural_order_is_an_order(texts):
+    """Any texts can be compared."""
+    places = sorted(map(natural, texts))
+    assert all(one <= other for one, other in pairwise(places))
+
+
+def test_versions_are_sorted_as_people_count():
+    """1.10 comes after 1.9, and upper case does not matter."""
+    texts = ["10", "9", "b", "B2", "a10", "A9", "1.10.0", "1.9.12", "", "v1"]
+    assert sorted(texts, key=natural) == ["", "1.9.12", "1.10.0", "9", "10", "A9", "a10", "b", "B2", "v1"]
+
+
+@pytest.mark.parametrize("sort", ["", "-", "--id", "ID", "shadow", "id,name", "+id"])
+def test_an_unknown_order_is_an_error(sort):
+    """The error names those that there are."""
+    with pytest.raises(InvalidInput, match="id, name, online, last_seen, fw_version"):
+        Order.parse(sort)
+
+
+# Bounds
+
+
+def test_a_list_without_pages_is_bounded(tools, fleet, monkeypatch):
+    """What has more than so many devices is refused with words that name `limit`; a filter that leaves few is not."""
+    monkeypatch.setattr(pages, "MAX_WHOLE", 3)
+
+    async def run():
+        check = fleet.hub.device_pages.check_whole
+        for id in IDS[:3]:
+            await fleet.change(("create", id, 1))
+        await check("alice", ANY_DEVICE)
+        await fleet.change(("create", IDS[3], 1))
+        for terms in ([], ["name~lamp"], ["shadow.reported.t!=*"]):
+            with pytest.raises(TooLarge, match="limit"):
+                await check("alice", parse(terms))
+        await check("alice", parse(["id=d1|d2|d3"]))
+        await check("alice", parse(["shadow.reported.t=*"]))
+
+    tools.run(run())
+
+
+def test_the_rows_in_memory_are_bounded(tools, fleet, monkeypatch):
+    """The accounts that were not looked at the longest are dropped. An account that is too large has its list by id."""
+    monkeypatch.setattr(summaries, "MAX_ROWS", 5)
+
+    async def run():
+        for account in ("a", "b", "c"):
+            for n in range(2):
+                await fleet.hub.create_device(account, f"d{n}")
+        for account in ("a", "b", "a", "c"):
+            fleet.time[0] += 1
+            await fleet.hub.summaries.of(account)
+        assert [fleet.hub.summaries.get(account) is not None for account in ("a", "b", "c")] == [True, False, True]
+        for id in IDS[:6]:
+            await fleet.change(("create", id, 1))
+        with pytest.raises(TooLarge, match="by id alone"):
+            await fleet.rows("name")
+        assert fleet.hub.summaries.get("alice") is None
+        assert len(await fleet.rows("id")) == 6
+
+    tools.run(run())
+
+
+def test_an_unused_summary_is_dropped(tools, fleet):
+    """After ten minutes without a look."""
+
+    async def run():
+        await fleet.change(("create", "d1", 1))
+        await fleet.hub.summaries.of("alice")
+        fleet.time[0] += summaries.UNUSED_TIME
+        fleet.hub.summaries.drop_unused()
+        assert len(fleet.hub.summaries) == 1
+        fleet.time[0] += 1
+        fleet.hub.summaries.drop_unused()
+        assert len(fleet.hub.summaries) == 0
+
+    tools.run(run())
+
+
+def test_after_a_gap_everything_is_read_again(tools, fleet):
+    """A notification that was lost with the bus, and one that cannot be read, change nothing for good."""
+
+    async def run():
+        await fleet.change(("create", "d1", 1))
+        await fleet.hub.summaries.of("alice")
+        await fleet.hub.registry.rename(DeviceKey("alice", "d1"), "Quietly")
+        assert [row.name for row in await fleet.rows("name")] == ["Lamp 1"]
+        fleet.hub.summaries.on_gap()
+        assert [row.name for row in await fleet.rows("name")] == ["Quietly"]
+        await fleet.hub.registry.rename(DeviceKey("alice", "d1"), "Again")
+        fleet.hub.summaries.on_notification("alice", fleet_item(b'{"name":'))
+        assert [row.name for row in await fleet.rows("name")] == ["Again"]
+
+    tools.run(run())
+
+
+def fleet_item(frame):
+    from mdashcore.hub.feed import FeedItem
+
+    return FeedItem(10**6, frame)
+
+
+def test_a_flapping_device_is_read_at_each_look(tools, fleet):
+    """Not each of its changes is notified: the notification of several says so."""
+
+    async def run():
+        await fleet.change(("create", "d1", 1))
+        await fleet.hub.summaries.of("alice")
+        await fleet.hub.feed.emit("alice", notifications.OFFLINE, "d1", _json.encode({"changes": 17}))
+        await fleet.hub.presence.claim(DeviceKey("alice", "d1"), "node_1")
+        assert [row.online for row in await fleet.rows("name")] == [True]
+
+    tools.run(run())
+
+
+def test_a_report_reads_nothing(tools, fleet):
+    """Only one that is about firmware marks its device, once however many come."""
+
+    async def run():
+        await fleet.change(("create", "d1", 1))
+        summary = await fleet.hub.summaries.of("alice")
+        for n in range(5):
+            await fleet.hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"reported": {"t": n}}})
+        assert summary.waiting == 0
+        for n in range(5):
+            await fleet.change(("report", "d1", n))
+        assert summary.waiting == 1
+
+    tools.run(run())
