@@ -437,7 +437,7 @@ def test_after_a_gap_everything_is_read_again(tools, fleet):
         await fleet.hub.summaries.of("alice")
         await fleet.hub.registry.rename(DeviceKey("alice", "d1"), "Quietly")
         assert [row.name for row in await fleet.rows("name")] == ["Lamp 1"]
-        fleet.hub.summaries.on_gap()
+        fleet.hub.summaries.on_gap("alice")
         assert [row.name for row in await fleet.rows("name")] == ["Quietly"]
         await fleet.hub.registry.rename(DeviceKey("alice", "d1"), "Again")
         fleet.hub.summaries.on_notification("alice", fleet_item(b'{"name":'))

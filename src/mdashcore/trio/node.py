@@ -117,10 +117,13 @@ class Node:
                 hub.presence,
                 self.background,
                 max_answer=settings.max_answer,
+                on_notification=hub.summaries.on_notification,
+                on_notifications_missed=hub.summaries.on_gap,
                 on_event=self._on_event,
                 on_events_missed=self._on_events_missed,
                 on_update_changed=lambda key: self.update_supervisor.on_changed(key),
             )
+            hub.summaries.follow = self._follow_notifications
         self.calls: Calls = Calls(
             hub,
             id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from math import inf
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ MAX_ROWS: Final = 200_000  # of all summaries in a process: 80 MB at 400 bytes e
 UNUSED_TIME: Final = 600.0  # seconds after which a summary that nothing asks for is dropped: a coffee beside a page
 
 MAX_REREAD: Final = 500  # records that are read again one by one: beyond, one scan costs less
+
+MAX_LOADS: Final = 3  # readings of a summary, if notifications are missed meanwhile: the first ends almost at once
 
 MAX_FLAPPING: Final = 256  # devices whose presence is read again at each look, because not each change is notified
 
@@ -60,8 +62,11 @@ _CHANGES: Final = b'{"changes":'
 class AccountSummary:
     """The devices of one account."""
 
-    def __init__(self, account: str, records: Mapping[str, Records[Any]]) -> None:
+    def __init__(
+        self, account: str, records: Mapping[str, Records[Any]], followed: AbstractContextManager[object]
+    ) -> None:
         self.account = account
+        self._followed = followed
         self.rows: dict[str, DeviceRow] = {}
         self.used: float = 0.0
         """When it was last asked for, by the monotonic clock."""
@@ -116,15 +121,27 @@ class AccountSummary:
         row.since = row.last_seen = event.time
 
     async def load(self, pause: Pause) -> None:
-        """Read all rows. Notifications have to be received from before this call on.
+        """Read all rows. Notifications of this process have to be received from before this call on.
+
+        Those of other nodes come a moment later. Reading begins anew then.
 
         Raises:
             TooLarge: the account has more devices than a summary may have.
         """
-        for part in PARTS:
-            await self._scan(part, pause)
+        self._followed.__enter__()
+        for _ in range(MAX_LOADS):
+            self.lost = False
+            self._reads_presence = True
+            for part in PARTS:
+                await self._scan(part, pause)
+            if not self.lost:
+                break
         self._reads_presence = False
         await self.refresh(0.0, pause)
+
+    def close(self) -> None:
+        """Stop receiving notifications of other nodes."""
+        self._followed.__exit__(None, None, None)
 
     async def refresh(self, now: float, pause: Pause) -> None:
         """Read what has changed.
@@ -165,6 +182,8 @@ class AccountSummary:
                 except Damaged:
                     self._put(part, id, None, damaged=True)
                 await pause()
+                if self.lost:
+                    return  # all is read anew
         for id in gone:
             self._put(part, id, None, missing=True)
 
@@ -217,6 +236,8 @@ class Summaries:
         self._monotonic = monotonic
         self._turns = KeyedLocks(contention)
         self._accounts: OrderedDict[str, AccountSummary] = OrderedDict()
+        self.follow: Callable[[str], AbstractContextManager[object]] = nullcontext
+        """Receives an account's notifications of other nodes for as long as a context lasts. A `Node` sets it."""
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -252,12 +273,13 @@ class Summaries:
         return summary
 
     async def _load(self, account: str, pause: Pause) -> AccountSummary:
-        summary = self._accounts[account] = AccountSummary(account, self._records)
+        self.forget(account)
+        summary = self._accounts[account] = AccountSummary(account, self._records, self.follow(account))
         try:
             await summary.load(pause)
         except BaseException:
             if self._accounts.get(account) is summary:
-                del self._accounts[account]
+                self.forget(account)
             raise
         return summary
 
@@ -270,21 +292,24 @@ class Summaries:
             except _json.DECODE_ERRORS:
                 summary.lost = True  # not of this version, or damaged on its way
 
-    def on_gap(self) -> None:
-        """Read every summary anew before its next use, because notifications may have been missed."""
-        for summary in self._accounts.values():
+    def on_gap(self, account: str) -> None:
+        """Read the account's summary anew before its next use, because notifications may have been missed."""
+        summary = self._accounts.get(account)
+        if summary is not None:
             summary.lost = True
 
     def forget(self, account: str) -> None:
-        """Drop the summary of a removed account."""
-        self._accounts.pop(account, None)
+        """Drop the account's summary."""
+        summary = self._accounts.pop(account, None)
+        if summary is not None:
+            summary.close()
 
     def drop_unused(self) -> None:
         """Drop the summaries that were not asked for in `UNUSED_TIME`."""
         now = self._monotonic()
         for account, summary in tuple(self._accounts.items()):
             if now - summary.used > UNUSED_TIME and not self._turns.is_taken(account):
-                del self._accounts[account]
+                self.forget(account)
 
     def _make_room(self) -> None:
         """Drop the summaries that were not asked for the longest, until the others are small enough."""
@@ -292,4 +317,4 @@ class Summaries:
         for account, summary in tuple(self._accounts.items())[:-1]:
             if total > MAX_ROWS and not self._turns.is_taken(account):
                 total -= len(summary.rows)
-                del self._accounts[account]
+                self.forget(account)

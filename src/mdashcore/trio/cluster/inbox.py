@@ -50,6 +50,8 @@ class Inbox:
         id: the id of this node.
         presence: names the node that holds a device.
         max_answer: bytes of a device's answer, which a peer passes on.
+        on_notification: called with each notification of an account that is followed with `feeds`, as `on_event`.
+        on_notifications_missed: called with an account whose notifications may have been missed.
         on_event: called with each event of an account that is followed with `events`, from this node or another.
         on_events_missed: called with an account whose events may have been missed.
         on_update_changed: called with a device whose update another node has changed.
@@ -65,6 +67,8 @@ class Inbox:
         background: Background,
         *,
         max_answer: int,
+        on_notification: Callable[[str, FeedItem], None],
+        on_notifications_missed: Callable[[str], None],
         on_event: Callable[[str, FeedItem], None],
         on_events_missed: Callable[[str], None],
         on_update_changed: Callable[[DeviceKey], None],
@@ -73,6 +77,8 @@ class Inbox:
         self._devices = devices
         self._subscribers = subscribers
         self._background = background
+        self._on_notification = on_notification
+        self._on_account_missed = on_notifications_missed
         self._on_event = on_event
         self._on_update_changed = on_update_changed
         self.peers: Peers = Peers(bus, id, self, background, max_answer=max_answer)
@@ -154,6 +160,7 @@ class Inbox:
         except ValueError:
             return  # not from a node: a shared bus may carry messages of other programs
         self._subscribers.offer(account, item)
+        self._on_notification(account, item)
 
     def _receive_event(self, account: str, message: bytes) -> None:
         """Handle an event of an account that is followed. Never waits."""
@@ -165,6 +172,7 @@ class Inbox:
     def _on_notifications_missed(self, account: str) -> None:
         """Let the subscribers of an account read their log, and check whether they were revoked meanwhile."""
         self._subscribers.catch_up(account)
+        self._on_account_missed(account)
         self._unchecked[account] = None
         self._to_check.set()
 
