@@ -22,13 +22,13 @@ __all__ = [
     "NO_BUILD",
     "PARTS",
     "DeviceRow",
-    "Part",
+    "RowPart",
     "ReportedBuild",
     "UpdateFacts",
     "reads_only_rows",
 ]
 
-MAX_TEXT: Final = 256  # characters of a member of a build: more are no version
+MAX_BUILD_TEXT: Final = 256  # characters of a member of a build: more are no version
 
 BUILD_FIELDS: Final = ("app", "arch", "fw_id", "fw_version", "is_committed")
 """The members of `reported.ota` that a row has."""
@@ -70,7 +70,7 @@ class ReportedBuild(msgspec.Struct, frozen=True, gc=False):
 
 
 def _text(value: object) -> str | None:
-    return value[:MAX_TEXT] if isinstance(value, str) else None
+    return value[:MAX_BUILD_TEXT] if isinstance(value, str) else None
 
 
 NO_BUILD: Final = ReportedBuild()
@@ -78,12 +78,12 @@ NO_BUILD: Final = ReportedBuild()
 NO_TAGS: Final[Tags] = MappingProxyType({})
 
 
-class _Reported(msgspec.Struct, frozen=True, gc=False):
+class _ReportedSection(msgspec.Struct, frozen=True, gc=False):
     ota: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _State(msgspec.Struct, gc=False):
-    reported: _Reported = _Reported()
+    reported: _ReportedSection = _ReportedSection()
 
 
 class _StoredShadow(msgspec.Struct, gc=False):
@@ -221,7 +221,7 @@ def _set_update(row: DeviceRow, found: UpdateFacts | None) -> None:
 
 
 @attrs.frozen
-class Part:
+class RowPart:
     """A part of a row."""
 
     view: Collection[Any]
@@ -234,12 +234,12 @@ def _view(collection: Collection[Any], decode: Callable[[bytes], Any]) -> Collec
     return attrs.evolve(collection, decode=decode)
 
 
-PARTS: Final[Mapping[str, Part]] = MappingProxyType(
+PARTS: Final[Mapping[str, RowPart]] = MappingProxyType(
     {
-        "device": Part(_view(DEVICES, msgspec.json.Decoder(_Named).decode), _set_device),
-        "presence": Part(_view(PRESENCE, msgspec.json.Decoder(_Presence).decode), _set_presence),
-        "shadow": Part(_view(SHADOWS, ReportedBuild.from_stored_shadow), _set_build),
-        "update": Part(_view(UPDATES, msgspec.json.Decoder(UpdateFacts).decode), _set_update),
+        "device": RowPart(_view(DEVICES, msgspec.json.Decoder(_Named).decode), _set_device),
+        "presence": RowPart(_view(PRESENCE, msgspec.json.Decoder(_Presence).decode), _set_presence),
+        "shadow": RowPart(_view(SHADOWS, ReportedBuild.from_stored_shadow), _set_build),
+        "update": RowPart(_view(UPDATES, msgspec.json.Decoder(UpdateFacts).decode), _set_update),
     }
 )
 """The parts, in the order in which they are read: a row begins with the device."""

@@ -33,7 +33,7 @@ UNUSED_TIME: Final = 600.0  # seconds after which a summary that nothing asks fo
 
 MAX_REREAD: Final = 500  # records that are read again one by one: beyond, one scan costs less
 
-MAX_LOADS: Final = 3  # readings of a summary, if notifications are missed meanwhile: the first ends almost at once
+MAX_LOADS: Final = 3  # readings of a summary, if notifications are missed meanwhile: the first is a short one
 
 MAX_FLAPPING: Final = 256  # devices whose presence is read again at each look, because not each change is notified
 
