@@ -176,8 +176,8 @@ async def test_a_removed_account_leaves_no_rows(server, root, fleet):
     """A later account of that name begins anew."""
     await walk(fleet, "sort=name")
     assert server.service.hub.summaries.get(fleet.name) is not None
-    response = await root.as_user().delete(f"/users/{fleet.name}")
-    assert response.status_code == 200
+    async with root.as_user() as admin:
+        assert (await admin.delete(f"/users/{fleet.name}")).status_code == 200
     assert server.service.hub.summaries.get(fleet.name) is None
 
 
