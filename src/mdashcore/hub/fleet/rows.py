@@ -22,8 +22,8 @@ __all__ = [
     "NO_BUILD",
     "PARTS",
     "DeviceRow",
-    "RowPart",
     "ReportedBuild",
+    "RowPart",
     "UpdateFacts",
     "reads_only_rows",
 ]
