@@ -32,6 +32,7 @@ MODULES = {
     "CODEC": "codec",
     "MERGE": "merge",
     "GROWTH": "growth",
+    "REST": "rest",
 }
 
 

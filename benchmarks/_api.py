@@ -28,13 +28,24 @@ class Api:
         """Return the shadow: ``{"state", "version"}`` and more."""
         return self._request("GET", f"{device}/shadow")
 
+    def device(self, id: str) -> Any:
+        """Return a device; all of them for an empty id."""
+        return self._request("GET", id)
+
+    def raw_list(self) -> bytes:
+        """Return the list of all devices as it is sent."""
+        return self._raw("GET", "")
+
     def close(self) -> None:
         self._connection.close()
 
     def _request(self, method: str, path: str, value: object = None) -> Any:
+        return json.loads(self._raw(method, path, value))
+
+    def _raw(self, method: str, path: str, value: object = None) -> bytes:
         body = None if method == "GET" else json.dumps(value)
-        self._connection.request(method, f"/api/v2/devices/{path}", body, self._headers)
+        self._connection.request(method, f"/api/v2/devices/{path}".rstrip("/"), body, self._headers)
         response = self._connection.getresponse()
         text = response.read()
         assert response.status == 200, (response.status, text)
-        return json.loads(text)
+        return text

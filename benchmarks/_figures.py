@@ -53,6 +53,8 @@ class Line:
     less_is_better: bool = False
     goal: float | None = None
     """The smallest, or largest, ratio that is wanted."""
+    most: float | None = None
+    """The largest figure of mdash that is wanted, whatever that of others is."""
     reference: tuple[str, ...] = ()
     """Contenders that are shown, but are no peers."""
     busy: dict[str, float] = attrs.field(factory=dict)
@@ -97,6 +99,8 @@ class Line:
     @property
     def met(self) -> bool | None:
         """Whether the goal is met; `None` without a goal or a peer."""
+        if self.most is not None and OURS in self.samples:
+            return self.median(OURS) <= self.most
         if self.goal is None or self.ratio is None:
             return None
         return self.ratio <= self.goal if self.less_is_better else self.ratio >= self.goal

@@ -71,11 +71,15 @@ def number(value: float) -> str:
 
 def goal(line: Line) -> str:
     """Return the goal, such as ≥ 1.2; an empty text without a goal."""
+    if line.most is not None:
+        return f"≤ {line.most:g} {line.unit}"
     return "" if line.goal is None else f"{'≤' if line.less_is_better else '≥'} {line.goal:.3g}"
 
 
 def verdict(line: Line) -> str:
     """Return whether the goal is met, and if not, by how much it is missed."""
+    if line.most is not None and line.met is not None:
+        return "met" if line.met else f"MISSED by {line.median(OURS) / line.most - 1:.0%}"
     if line.goal is None or line.ratio is None or line.met is None:
         return "" if line.goal is None else "not compared"
     return "met" if line.met else f"MISSED by {abs(line.ratio / line.goal - 1):.0%}"
@@ -130,6 +134,8 @@ def _each(line: Line) -> str:
     if OURS not in line.samples:
         return "not measured"
     order = sorted(line.samples, key=line.median, reverse=not line.less_is_better)
+    if len(order) == 1:
+        return f"{number(line.median(OURS))} {line.unit}"
     others = sorted((name for name in order if name != OURS), key=lambda name: name != line.best)
     return ", ".join(f"{name} {line.median(OURS) / line.median(name):.2f}" for name in others if line.median(name))
 

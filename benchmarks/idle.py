@@ -14,7 +14,7 @@ from functools import partial
 from statistics import median
 
 from benchmarks._figures import OURS, Form, Line, in_turns
-from benchmarks._machine import settle
+from benchmarks._machine import Failed, settle
 from benchmarks._targets import (
     MEMORY,
     REFERENCES,
@@ -62,6 +62,17 @@ def storms(server: Running, used: list[float]) -> list[float]:
     return rates
 
 
+def starts(target: Target) -> str | None:
+    """Return why a peer does not start, such as a Node without SQLite; `None` if it does."""
+    try:
+        with target.open(1):
+            return None
+    except Failed as exc:
+        if target.name == OURS:
+            raise
+        return f"does not start: {exc}"
+
+
 def one(target: Target, devices: int, rates: list[float], used: list[float]) -> float:
     """Start a server, and measure both."""
     with target.open(devices) as server:
@@ -86,7 +97,7 @@ def served(form: Form, store: str) -> list[Line]:
     work = {}
     used: dict[str, list[float]] = {}
     for target in (mdash(store), *sockets) if store == MEMORY else contenders(store):
-        if why := target.missing():
+        if why := target.missing() or starts(target):
             memory.missing[target.name] = storm.missing[target.name] = why
         else:
             rates, parts = storm.samples.setdefault(target.name, []), used.setdefault(target.name, [])

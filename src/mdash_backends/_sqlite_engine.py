@@ -4,8 +4,8 @@
 their callers. While one group is being committed, the next one collects. So a single fsync serves all concurrent
 writers, and a single write waits for no other.
 
-**Reads.** Each borrows a connection of its own, in a thread. With the write-ahead log it sees the last commit, and
-so every acknowledged write.
+**Reads.** All that wait for a thread are run in one call of it, on a connection that it borrows. With the write-ahead
+log they see the last commit, and so every acknowledged write.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 import anyio
 import attrs
 from anyio import CapacityLimiter, to_thread
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from mdash_backends._sqlite_schema import prepare
@@ -36,6 +37,7 @@ READERS: Final = 4  # a read is short; more threads would only wait for each oth
 WRITE_QUEUE: Final = 1024  # writes that wait for the next group; further writers wait for a place
 MAX_GROUP: Final = 256  # writes in one commit: by then an fsync costs each next to nothing, and the first has to wait
 MAX_DAMAGE: Final = 10  # lines about one table: a single bad page has a line for each of its rows
+MAX_READS: Final = 64  # reads in one call of a thread: at 20 us each, the first has to wait for a millisecond
 BUSY_TIMEOUT: Final = 1.0  # seconds to wait for a lock: only an operator's own SQLite shell can hold one
 
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
@@ -83,12 +85,12 @@ class _SqliteConnection:
 
 @attrs.define(eq=False)
 class _Group:
-    """Writes of one transaction. One event wakes all their callers."""
+    """Writes of one transaction, or reads in one call of a thread. One event wakes all their callers."""
 
-    writes: list[Work[Any]] = attrs.field(factory=list)
+    works: list[Work[Any]] = attrs.field(factory=list)
     done: anyio.Event = attrs.field(factory=anyio.Event)
     results: Sequence[Any] = ()
-    """The result of each write, or the error that it has raised."""
+    """The result of each, or the error that it has raised."""
     failure: StorageError | None = None
     """The error of the transaction."""
 
@@ -96,8 +98,9 @@ class _Group:
 class Engine:
     """One database. Any task of the event loop in which it was opened may call `read` and `write`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tasks: TaskGroup) -> None:
         self._path = path
+        self._tasks = tasks
         self._writer = _SqliteConnection(path, WRITER_PRAGMAS, mode="rwc")
         self._writer_thread = CapacityLimiter(1)  # limiters of its own: the shared threads could all be taken
         self._groups: deque[_Group] = deque()
@@ -106,6 +109,8 @@ class Engine:
         self._closed = False
         self._readers: queue.LifoQueue[_SqliteConnection] = queue.LifoQueue()  # the last one used has the warmest cache
         self._reader_threads = CapacityLimiter(READERS)
+        self._reads: deque[_Group] = deque()
+        self._reading = 0  # tasks that run groups of them
         for _ in range(READERS):
             self._readers.put(_SqliteConnection(path, READER_PRAGMAS))
 
@@ -115,10 +120,37 @@ class Engine:
         Raises:
             StorageError: SQLite failed, or the engine is closed.
         """
-        try:
-            return await to_thread.run_sync(self._borrow, work, limiter=self._reader_threads)
-        except sqlite3.Error as exc:
-            raise self._failure(exc) from exc
+        await checkpoint_if_cancelled()
+        if not self._reads or len(self._reads[-1].works) >= MAX_READS:
+            self._reads.append(_Group())
+            if self._reading < READERS and not self._closed:
+                self._reading += 1
+                self._tasks.start_soon(self._run_reads)
+        group = self._reads[-1]
+        group.works.append(work)
+        number = len(group.works) - 1
+        if self._closed:  # there are no tasks any more
+            self._reading += 1
+            await self._run_reads()
+        await group.done.wait()
+        result: T | Exception = group.results[number]
+        if isinstance(result, sqlite3.Error):
+            raise self._failure(result) from result
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _run_reads(self) -> None:
+        """Run groups of reads until none waits."""
+        with anyio.CancelScope(shield=True):
+            while self._reads:
+                group = self._reads.popleft()
+                try:
+                    group.results = await to_thread.run_sync(self._borrow, group.works, limiter=self._reader_threads)
+                except Exception as exc:  # the system has no thread, say
+                    group.results = [self._failure(exc) for _ in group.works]
+                group.done.set()
+        self._reading -= 1
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in the next transaction, and return its result when that is on disk.
@@ -149,12 +181,12 @@ class Engine:
         if self._closed:
             self._room.release()
             raise StorageError(f"{self._path} is closed")
-        if not self._groups or len(self._groups[-1].writes) >= MAX_GROUP:
+        if not self._groups or len(self._groups[-1].works) >= MAX_GROUP:
             self._groups.append(_Group())
             self._wake.set()
         group = self._groups[-1]
-        group.writes.append(work)
-        return group, len(group.writes) - 1
+        group.works.append(work)
+        return group, len(group.works) - 1
 
     async def check(self) -> list[str]:
         """Return the damage that SQLite itself finds, by table."""
@@ -169,13 +201,13 @@ class Engine:
                     await self._wake.wait()
                     continue
                 group = self._groups.popleft()
-                work = partial(run_group, group.writes)
+                work = partial(run_group, group.works)
                 try:
                     group.results = await to_thread.run_sync(self._writer.run, work, limiter=self._writer_thread)
                 except Exception as exc:  # of any kind: later writes still need this task
                     group.failure = self._failure(exc)
                     group.failure.__cause__ = exc
-                for _ in group.writes:
+                for _ in group.works:
                     self._room.release()
                 group.done.set()
             await to_thread.run_sync(self._retire, limiter=self._writer_thread)
@@ -192,10 +224,11 @@ class Engine:
         except StorageError as exc:
             raise StorageError(f"{self._path}: {exc}") from None
 
-    def _borrow(self, work: Work[T]) -> T:
+    def _borrow(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """Run reads on one connection. Returns the result of each, or its error."""
         reader = self._readers.get()  # taken and given back in the thread: no cancellation can come between
         try:
-            return reader.run(work)
+            return [_outcome(reader, work) for work in works]
         finally:
             self._readers.put(reader)
 
@@ -218,9 +251,9 @@ async def open_engine(path: Path) -> AsyncIterator[Engine]:
     Raises:
         StorageError: the database is damaged, belongs to another program, or is too new; or the disk fails.
     """
-    engine = Engine(path)
     failure: BaseException | None = None
     async with anyio.create_task_group() as tasks:
+        engine = Engine(path, tasks)
         tasks.start_soon(engine._run)
         try:
             await engine._prepare()
@@ -231,6 +264,13 @@ async def open_engine(path: Path) -> AsyncIterator[Engine]:
             engine._close()
     if failure is not None:
         raise failure
+
+
+def _outcome(connection: _SqliteConnection, work: Work[Any]) -> Any:
+    try:
+        return connection.run(work)
+    except Exception as exc:  # of any kind: other reads of the group go on
+        return exc
 
 
 def _damage(db: sqlite3.Connection) -> list[str]:

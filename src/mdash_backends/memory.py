@@ -30,10 +30,6 @@ class MemoryDocuments:
         return self._collections.get(collection, {}).get(key)
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
-        return self.put_now(collection, key, body, expected)
-
-    def put_now(self, collection: str, key: str, body: bytes, expected: int | None) -> int:
-        """Do the same as `put`."""
         documents = self._collections.setdefault(collection, {})
         _check_version(collection, key, documents.get(key), expected)
         self._last_version += 1
@@ -80,10 +76,6 @@ class MemoryLogs:
         self._ends: dict[str, int] = {}
 
     async def append(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
-        return self.append_now(log, time, bodies)
-
-    def append_now(self, log: str, time: float, bodies: Sequence[bytes]) -> int:
-        """Do the same as `append`."""
         first = self._ends.get(log, 0)
         entries = self._logs.setdefault(log, deque())
         for offset, body in enumerate(bodies, first):
@@ -125,8 +117,8 @@ class MemoryStep:
     async def __call__(
         self, collection: str, key: str, body: bytes, *, expected: int, log: str, time: float, entry: bytes
     ) -> tuple[int, int]:
-        version = self._documents.put_now(collection, key, body, expected)
-        return version, self._logs.append_now(log, time, (entry,))
+        version = await self._documents.put(collection, key, body, expected=expected)
+        return version, await self._logs.append(log, time, (entry,))
 
 
 class MemoryBus:

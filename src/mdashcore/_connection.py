@@ -437,6 +437,8 @@ class Connection:
     def abandon(self, id: int) -> None:
         """Stop waiting for a call. Its answer will be ignored. Does nothing if no call with this id is waiting."""
         self._calls.pop(id, None)
+        if not self._calls:
+            self._calls = {}  # an emptied dict keeps its memory
 
     def close(self, reason: str = "closed") -> None:
         """End the connection: `ConnectionClosed` is its last event. Frames in the outbox can still be sent.

@@ -346,7 +346,7 @@ def test_the_queue_is_bounded(loop: str, tmp_path: Path, monkeypatch: pytest.Mon
                     for n in range(50):
                         tasks.start_soon(documents.put, "things", f"{n}", b"1")
                     await anyio.wait_all_tasks_blocked()
-                    assert sum(len(group.writes) for group in engine._groups) <= 4
+                    assert sum(len(group.works) for group in engine._groups) <= 4
                     assert engine._room.statistics().tasks_waiting == 50 - 4
             assert len([document async for document in documents.scan("things")]) == 50
 

@@ -506,7 +506,7 @@ async def test_an_answer_that_is_too_large_ends_its_call(autojump_clock: Any, wh
     """The caller learns of it immediately, other calls go on, and the handler is told of the frame."""
     rejected: list[FrameRejected] = []
     async with open_links(limits=ConnectionLimits(max_frame=1000, max_answer=1000)) as pair:
-        pair.left._on_rejected = rejected.append
+        pair.left.on_rejected = rejected.append
         pair.run(pair.left)
         first: list[bytes | Exception] = []
         second: list[bytes | Exception] = []

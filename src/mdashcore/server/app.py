@@ -16,6 +16,7 @@ from mdashcore.server.api._request import answer
 from mdashcore.server.api.compatibility import instead_of
 from mdashcore.server.asgi import App, FramingGuard, Receive, Scope, Send, is_from_page, root_path
 from mdashcore.server.auth import Principal
+from mdashcore.server.direct_requests import DirectConnection
 from mdashcore.server.endpoints import API, Access
 from mdashcore.server.http.bodies import BodyGuard
 from mdashcore.server.http.fairness import FairApp
@@ -116,6 +117,7 @@ def _check_access(access: Access, principal: Principal) -> None:
 def create_quart_app(service: Service) -> QuartTrio:
     """Create the Quart part without the guards. Put it behind `BodyGuard` before it serves requests."""
     app = QuartTrio("mdashcore.server", static_folder=None)
+    app.asgi_http_class = DirectConnection
     app.config.update(
         MDASH_SERVICE=service,
         PROVIDE_AUTOMATIC_OPTIONS=False,

@@ -10,6 +10,7 @@ from mdashcore._errors import InvalidInput, MdashError, status_of
 from mdashcore.server import errors
 
 __all__ = [
+    "CANCELS",
     "LINGER_TIME",
     "NO_SOCKET",
     "ON_KNOWN",
@@ -57,6 +58,9 @@ PAGE_HEADER: Final = b"x-requested-with"
 
 ON_KNOWN: Final = "mdashcore.on_known"
 """In a scope: a function that is called with the account that has sent the request, as soon as it is authenticated."""
+
+CANCELS: Final = "mdashcore.cancels"
+"""In a scope: whether the server cancels the app when the client has gone. The app need not look for that then."""
 
 QUEUED: Final = "mdashcore.queued"
 """In a scope: a function that opens a context in which the request waits for its turn."""

@@ -127,12 +127,14 @@ class Gateway:
         inflow = Inflow(stream, READ_SIZE)
         try:
             if (socket := await self._serve_http(stream, inflow)) is not None:
+                ws, serving = socket.ws, socket.serve()
+                del socket  # what it refers to is memory of an idle device
                 try:
-                    await socket.serve()
+                    await serving
                 except MdashError as exc:
                     _log.error("a socket failed: %s", exc)
-                    socket.ws.close(TRY_AGAIN_LATER, "storage is not available")
-                    await socket.ws.send([])
+                    ws.close(TRY_AGAIN_LATER, "storage is not available")
+                    await ws.send([])
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError):
             pass
         except Exception:

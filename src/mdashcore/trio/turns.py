@@ -40,8 +40,15 @@ class _WorkSlices:
         queue = self._queues.setdefault(owner, _Queue())
         queue.waiting += 1
         try:
-            async with queue.lock, self._next:  # both are fair: one in each owner's queue, then one of the owners
-                await trio.lowlevel.checkpoint()
+            await _acquire(queue.lock)  # both are fair: one in each owner's queue, then one of the owners
+            try:
+                await _acquire(self._next)
+                try:
+                    await trio.lowlevel.checkpoint()
+                finally:
+                    self._next.release()
+            finally:
+                queue.lock.release()
         finally:
             queue.waiting -= 1
             if not queue.waiting:
@@ -51,6 +58,14 @@ class _WorkSlices:
     def waiting(self) -> int:
         """The number of tasks that wait for a slice."""
         return sum(queue.waiting for queue in self._queues.values())
+
+
+async def _acquire(lock: trio.Lock) -> None:
+    """Acquire a lock, a free one without a turn of the scheduler."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
 
 
 _turns: Final = RunWide("mdash_turns", _WorkSlices)

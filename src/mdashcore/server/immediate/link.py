@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mdashcore.server.immediate.coroutines import run_now
-from mdashcore.trio.connections.link import EventHandler, Link
+from mdashcore.trio.connections.link import Link
 from mdashcore.trio.transport.stream import BrokenMessage
 
 __all__ = ["ImmediateLink"]
@@ -14,8 +14,8 @@ class ImmediateLink(Link):
 
     __slots__ = ()
 
-    def _receive_now(self, handler: EventHandler, message: bytes | BrokenMessage) -> bool:
+    def _receive_now(self, message: bytes | BrokenMessage) -> bool:
         for event in self._receive(message):
-            run_now(handler(event))
+            run_now(self._handler(event))
         self._wake_writer()
         return True

@@ -27,7 +27,7 @@ from hypercorn.utils import parse_socket_addr
 
 from mdashcore import _json
 from mdashcore.server import errors
-from mdashcore.server.asgi import NO_SOCKET, ON_KNOWN, QUEUED, App, Scope, Send
+from mdashcore.server.asgi import CANCELS, NO_SOCKET, ON_KNOWN, QUEUED, App, Scope, Send
 from mdashcore.server.http.connection import SEND_PIECE, HttpConnection
 from mdashcore.server.http.hangup import Hangup, cancelled_by_hangup, transport_of
 from mdashcore.server.http.request_head import is_host
@@ -126,6 +126,7 @@ class SlowLane:
         connection.owner = None  # of the last request
         exchange.asgi_scope[ON_KNOWN] = connection.identify
         exchange.asgi_scope[QUEUED] = connection.queued
+        exchange.asgi_scope[CANCELS] = True
         exchange.asgi_scope[REQUEST_ID] = connection.request_id
 
 

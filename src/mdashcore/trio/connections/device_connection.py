@@ -72,6 +72,7 @@ class DeviceConnection:
         self.key = self.device.key
         self.api = DeviceSession(self.hub, self.key)
         self._retry = self.background.retry()
+        self.link.on_rejected = self.on_rejected
 
     @property
     def last_heard(self) -> float:

@@ -91,7 +91,6 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             stream,
             spawn=self._background.spawn,
             connection=Connection(self.limits),
-            on_rejected=lambda event: connected.on_rejected(event),
         )
         connected = DeviceConnection(
             self._hub,
@@ -104,7 +103,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             self._presence_feed,
             self._settings.delta_limits,
         )
-        unwatch = self._pinger.watch(Keepalive(stream))
+        keepalive = Keepalive(stream)
+        self._pinger.watch(keepalive)
         try:
             await self._accept(connected)
             await link.run(connected.handle)
@@ -112,7 +112,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             if self.get(connected.key) is connected:
                 del self[connected.key]
                 self._on_disconnected(connected.key)
-            unwatch()
+            self._pinger.unwatch(keepalive)
             # Not here: this task may be cancelled already, and then every await would raise.
             self._releasing += 1
             self._background.spawn(lambda: self._release(connected))

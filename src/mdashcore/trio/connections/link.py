@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -108,11 +107,12 @@ class Link:
     __slots__ = (
         "_callers",
         "_direct",
+        "_handler",
         "_latest",
-        "_on_rejected",
         "_spawn",
         "_writing",
         "connection",
+        "on_rejected",
         "stream",
     )
 
@@ -130,7 +130,8 @@ class Link:
         self._direct = direct_stream(stream)
         self._writing = False
         self._latest: tuple[str, object] | None = None
-        self._on_rejected = on_rejected
+        self.on_rejected: Callable[[FrameRejected], None] = on_rejected
+        self._handler: EventHandler = _drop
         self._callers: dict[int, ResultCallback] = {}
         stream.on_control = self._wake_writer
 
@@ -138,7 +139,8 @@ class Link:
         """Read until the connection ends. `handler` is awaited for each event before the next one."""
         self._wake_writer()  # for control frames that the handshake has caused
         if self._direct is not None:
-            self._direct.on_message = partial(self._receive_now, handler)
+            self._handler = handler
+            self._direct.on_message = self._receive_now
         try:
             while (message := await self.stream.receive()) is not None:
                 for peer_event in self._receive(message):
@@ -153,7 +155,8 @@ class Link:
 
     def _forget_callbacks(self) -> None:
         """Refer to nothing that refers to the link. Python would free such a cycle much later."""
-        self._on_rejected = _ignore
+        self.on_rejected = _ignore
+        self._handler = _drop
         self.stream.on_control = _do_nothing
         if self._direct is not None:
             self._direct.on_message = _leave
@@ -212,6 +215,8 @@ class Link:
     def abandon(self, id: int) -> None:
         """Stop waiting for a call: its callback is not called any more. An unknown id is ignored."""
         self._callers.pop(id, None)
+        if not self._callers:
+            self._callers = {}  # an emptied dict keeps its memory
         self.connection.abandon(id)
 
     def notify(self, method: str, params: object = None) -> None:
@@ -274,12 +279,12 @@ class Link:
             elif isinstance(event, RequestReceived | NotificationReceived):
                 events.append(event)
             elif isinstance(event, FrameRejected):
-                self._on_rejected(event)
+                self.on_rejected(event)
             elif isinstance(event, ConnectionClosed):
                 self._fail_calls(event)
         return events
 
-    def _receive_now(self, handler: EventHandler, message: bytes | BrokenMessage) -> bool:
+    def _receive_now(self, message: bytes | BrokenMessage) -> bool:
         """Receive a message without waking the task of `run`, unless the handler may be needed. It may have to wait.
 
         Returns whether the message was received.
@@ -331,6 +336,10 @@ class Link:
 
 def _ignore(event: FrameRejected) -> None:
     """Ignore a rejected frame: the link has ended."""
+
+
+async def _drop(event: PeerEvent) -> None:
+    """Drop an event: the link does not run."""
 
 
 def _do_nothing() -> None:

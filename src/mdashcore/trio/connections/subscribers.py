@@ -220,11 +220,11 @@ class Subscribers:
             subscriber.stream.close(*self._draining)
             await subscriber.stream.send([])
             return
-        unwatch = self._pinger.watch(subscriber.keepalive)
+        self._pinger.watch(subscriber.keepalive)
         try:
             await self._run(subscriber, authenticate)
         finally:
-            unwatch()
+            self._pinger.unwatch(subscriber.keepalive)
 
     async def _run(self, subscriber: Subscriber, authenticate: Authenticate | None) -> None:
         others = self._accounts.setdefault(subscriber.account, {})

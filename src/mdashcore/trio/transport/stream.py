@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import inf
 from typing import Final, NamedTuple, Protocol, cast
 
@@ -160,11 +159,14 @@ class Pinger:
         self._pause = interval / PING_SLOTS
         self._slots: list[set[Keepalive]] = [set() for _ in range(PING_SLOTS)]
 
-    def watch(self, keepalive: Keepalive) -> Callable[[], None]:
-        """Check a connection from now on. Returns a function that ends this."""
-        slot = min(self._slots, key=len)
-        slot.add(keepalive)
-        return partial(slot.discard, keepalive)
+    def watch(self, keepalive: Keepalive) -> None:
+        """Check a connection from now on, until `unwatch`."""
+        min(self._slots, key=len).add(keepalive)
+
+    def unwatch(self, keepalive: Keepalive) -> None:
+        """Check a connection no more."""
+        for slot in self._slots:
+            slot.discard(keepalive)
 
     async def run(self) -> None:
         """Check the connections, for ever."""
