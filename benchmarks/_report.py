@@ -106,8 +106,20 @@ def _note(line: Line, name: str) -> str:
     return "reference" if name in line.reference else "best" if name == line.best else ""
 
 
+IMAGES = ROOT / "docs" / "images" / "performance"
+
+PICTURES = {
+    "results": "Ratios to other programs, on SQLite and in memory",
+    "devices": "Cost of a report against the number of connected devices",
+    "shadow": "Cost of a report against the size of the shadow",
+    "subscribers": "Cost of a report against the number of subscribers",
+    "stored": "Cost of a report against the number of stored devices",
+}
+"""The plots of a folder of results, with the words for a reader who does not see them."""
+
+
 def write_docs(folder: Path) -> None:
-    """Put the ratios between the two marks of the page."""
+    """Put the ratios between the two marks of the page, and the plots beside it."""
     entries = read(folder)
     if not entries:
         raise SystemExit(f"there are no results in {folder}")
@@ -115,8 +127,19 @@ def write_docs(folder: Path) -> None:
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(page):
         raise SystemExit(f"{PAGE} has lost its marks")
-    figures = f"{BEGIN}\n{ratios(entries)}\n{END}"
+    figures = f"{BEGIN}\n{ratios(entries)}\n{_pictures(folder)}{END}"
     PAGE.write_text(pattern.sub(lambda _: figures, page), encoding="utf-8")
+
+
+def _pictures(folder: Path) -> str:
+    """Copy the plots that there are. Returns the Markdown that shows them."""
+    found = []
+    for name, words in PICTURES.items():
+        if (plot := folder / f"{name}.svg").exists():
+            IMAGES.mkdir(parents=True, exist_ok=True)
+            (IMAGES / plot.name).write_bytes(plot.read_bytes())
+            found.append(f"![{words}](../images/performance/{plot.name})\n")
+    return "\n" + "\n".join(found) if found else ""
 
 
 def ratios(entries: Mapping[str, Entry]) -> str:

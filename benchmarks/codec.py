@@ -65,8 +65,8 @@ def run(form: Form) -> list[Line]:
         samples = in_turns(form.turns, {n: partial(rate, a, min(LONGEST, form.seconds)) for n, a in sides.items()})
     limit = {name: samples[name] for name in (OURS, LIMIT[0]) if name in samples}
     return [
-        Line(ROW, "requests answered", "/s", samples, goal=5.0, reference=(LIMIT[0],), missing=missing),
-        Line(ROW, "the same against the limit", "/s", limit, goal=0.4),
+        Line(ROW, "requests answered", "/s", samples, goal=1.5, reference=(LIMIT[0],), missing=missing),
+        Line(ROW, "the same against the limit", "/s", limit, goal=0.35),
     ]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import queue
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -99,10 +99,14 @@ class Engine:
     """One database. Any task of the event loop in which it was opened may call `read` and `write`."""
 
     def __init__(self, path: Path, tasks: TaskGroup) -> None:
+        self.on_commit: Callable[[Sequence[Work[Any]], Sequence[Any] | None], None] = _ignore_commit
+        """Called with the writes of a group and their results, before any caller goes on. The results are `None` if the
+        transaction has failed, and may have been committed nevertheless."""
         self._path = path
         self._tasks = tasks
         self._writer = _SqliteConnection(path, WRITER_PRAGMAS, mode="rwc")
         self._writer_thread = CapacityLimiter(1)  # limiters of its own: the shared threads could all be taken
+        self._data_version: int | None = None
         self._groups: deque[_Group] = deque()
         self._room = anyio.Semaphore(WRITE_QUEUE, fast_acquire=True)
         self._wake = anyio.Event()
@@ -188,6 +192,15 @@ class Engine:
         group.works.append(work)
         return group, len(group.works) - 1
 
+    async def changed_by_others(self) -> bool:
+        """Return whether another program has written to the database since the last call."""
+        try:
+            version = await to_thread.run_sync(self._writer.run, _data_version, limiter=self._writer_thread)
+        except sqlite3.Error as exc:
+            raise self._failure(exc) from exc
+        last, self._data_version = self._data_version, version
+        return version != last
+
     async def check(self) -> list[str]:
         """Return the damage that SQLite itself finds, by table."""
         return [f"{self._path} is damaged: {what}" for what in await self.read(_damage)]
@@ -204,9 +217,11 @@ class Engine:
                 work = partial(run_group, group.works)
                 try:
                     group.results = await to_thread.run_sync(self._writer.run, work, limiter=self._writer_thread)
+                    self.on_commit(group.works, group.results)
                 except Exception as exc:  # of any kind: later writes still need this task
                     group.failure = self._failure(exc)
                     group.failure.__cause__ = exc
+                    self.on_commit(group.works, None)
                 for _ in group.works:
                     self._room.release()
                 group.done.set()
@@ -264,6 +279,15 @@ async def open_engine(path: Path) -> AsyncIterator[Engine]:
             engine._close()
     if failure is not None:
         raise failure
+
+
+def _data_version(db: sqlite3.Connection) -> int:
+    version: int = db.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
+def _ignore_commit(works: Sequence[Work[Any]], results: Sequence[Any] | None) -> None:
+    """Ignore a commit."""
 
 
 def _outcome(connection: _SqliteConnection, work: Work[Any]) -> Any:

@@ -13,16 +13,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Final
+from time import monotonic
+from typing import Any, Final
+
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from mdash_backends._blob_files import BlobFiles
+from mdash_backends._document_cache import DocumentCache
 from mdash_backends._files import Files
 from mdash_backends._lock import folder_of, hold_folder, refuse_folder
 from mdash_backends._modes import close_file, close_folder, create_file
 from mdash_backends._sqlite_engine import Engine, open_engine
-from mdash_backends._sqlite_writes import MAX_INTEGER, Append, BeginLog, Delete, Put, PutWithEntry, Trim, row_of
+from mdash_backends._sqlite_writes import MAX_INTEGER, Append, BeginLog, Delete, Put, PutWithEntry, Trim, Work, row_of
 from mdash_backends.memory import MemoryBus
-from mdashcore._errors import InvalidInput, TooLarge
+from mdashcore._errors import InvalidInput, MdashError, TooLarge
 from mdashcore.storage import ATOMIC, DURABLE, ORDERED, Backend, Document, LogEntry
 
 __all__ = ["SqliteDocuments", "SqliteLogs", "open_sqlite"]
@@ -34,6 +38,7 @@ RESERVE_FILE: Final = "reserve"
 RESERVE_BYTES: Final = 2**16  # twice the index that SQLite makes for its log at each start
 
 SCAN_PAGE: Final = 500  # documents that a scan has in memory at the same time,
+CACHE_CHECK_INTERVAL: Final = 1.0  # seconds until a change that an operator makes in SQLite's own shell is seen
 SCAN_PAGE_BYTES: Final = 2**20  # unless they are large: then as many as fill this, in bytes
 MAX_VALUE: Final = 2**29  # bytes: SQLite itself takes no value past 10**9, and one write must not fail its group
 
@@ -57,10 +62,40 @@ class SqliteDocuments:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._cache = DocumentCache()
+        self._checked = (
+            -math.inf
+        )  # when it was last checked whether another program has written, on the monotonic clock
+        engine.on_commit = self._committed
 
     async def get(self, collection: str, key: str) -> Document | None:
-        found = await self._engine.read(partial(row_of, ReadSql.GET, (_text(collection), _text(key))))
-        return None if found is None else Document(key, *found)
+        name = collection, key
+        if monotonic() - self._checked > CACHE_CHECK_INTERVAL:
+            self._checked = monotonic()
+            if await self._engine.changed_by_others():
+                self._cache.clear()
+        if (document := self._cache.get(name)) is not None:
+            await checkpoint_if_cancelled()  # no more: the scheduler would take longer than all the rest
+            return document
+        read = self._cache.begin_read(name)
+        try:
+            found = await self._engine.read(partial(row_of, ReadSql.GET, (_text(collection), _text(key))))
+            document = None if found is None else Document(key, *found)
+        finally:
+            self._cache.end_read(name, read, document)
+        return document
+
+    def _committed(self, works: Sequence[Work[Any]], results: Sequence[Any] | None) -> None:
+        """Keep the documents that were written."""
+        for number, work in enumerate(works):
+            write = work.put if isinstance(work, PutWithEntry) else work
+            if isinstance(write, Put | Delete):
+                result = None if results is None else results[number]
+                document = None
+                if isinstance(write, Put) and result is not None and not isinstance(result, MdashError):
+                    version = result[0] if isinstance(result, tuple) else result
+                    document = Document(write.key, version, write.body)
+                self._cache.committed((write.collection, write.key), document)
 
     async def put(self, collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
         return await self._engine.write(_put(collection, key, body, expected))

@@ -514,12 +514,23 @@ async def test_numbers_beyond_64_bits(folder: Path) -> None:
 
 @on_both_loops
 async def test_a_document_edited_by_hand(folder: Path) -> None:
-    """A body that an operator has set in SQLite's own shell, as text, comes back as bytes like any other."""
+    """A body that an operator has set in SQLite's own shell, as text, comes back as bytes like any other.
+
+    It is seen at the next check, or when a write meets it.
+    """
     async with opened(folder) as backend:
         await backend.documents.put("things", "k", b"1")
+        assert await backend.documents.get("things", "k") == Document("k", 1, b"1")
         with shell(folder) as db:
             db.execute('UPDATE documents SET body = \'{"a": "\u00e9"}\', version = version + 1')
+        with pytest.raises(VersionConflict):
+            await backend.documents.put("things", "k", b"2", expected=1)
         assert await backend.documents.get("things", "k") == Document("k", 2, '{"a": "\u00e9"}'.encode())
+        with shell(folder) as db:
+            db.execute("UPDATE documents SET body = '[]', version = version + 1")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sqlite, "CACHE_CHECK_INTERVAL", -1.0)
+            assert await backend.documents.get("things", "k") == Document("k", 3, b"[]")
 
 
 @on_both_loops
