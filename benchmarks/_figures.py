@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -27,6 +27,10 @@ class Form:
     sizes: tuple[int, ...]
     """Bytes of the documents that are merged."""
     subscribers: tuple[int, ...]
+
+    def stores_of(self, stores: Sequence[str]) -> Sequence[str]:
+        """Return the stores of a row that takes minutes on each: all of them in the long form, else the first two."""
+        return stores if self.name == "long" else stores[:2]
 
     @classmethod
     def named(cls, name: str) -> Form:

@@ -26,7 +26,7 @@ from benchmarks.reports import measured, reporting
 ACTIVE = 10  # devices that report
 USUAL = 1_000  # bytes of a shadow
 STORES = (SQLITE, MEMORY)
-TURNS, SECONDS = 3, 0.6  # of each point: the median counts
+TURNS, SECONDS = 3, 0.4  # of each point: the median counts
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 420, 220, 50, 40, 30  # pixels
 COLORS = {SQLITE: "#0b6e99", MEMORY: "#b5482a"}

@@ -19,18 +19,18 @@ from benchmarks._targets import missing_load
 
 ROWS = {
     "SHADOW": 100,
-    "RPC": 130,
+    "RPC": 100,
     "IDLE": 200,
-    "REST": 60,
-    "LATENCY": 100,
-    "CODEC": 30,
-    "GROWTH": 60,
-    "MERGE": 30,
-    "FANOUT": 150,
+    "REST": 40,
+    "LATENCY": 80,
+    "CODEC": 15,
+    "MERGE": 35,
+    "FANOUT": 90,
+    "GROWTH": 50,
 }
 """Rows in the order of their importance, with seconds that each takes at most on two quiet cores."""
 
-CURVES = 120  # seconds that they take; they run before the rows that may be left out
+CURVES = 170  # seconds that they take; they run before the rows that may be left out
 BEFORE_CURVES = 5  # rows
 
 

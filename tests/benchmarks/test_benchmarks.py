@@ -23,7 +23,7 @@ LOAD = [name for name in ("picows", "uvloop") if importlib.util.find_spec(name) 
 def run(folder: Path, *rows: str) -> dict[str, Any]:
     """Run rows; what they have written for machines."""
     command = [sys.executable, "-m", "benchmarks", *rows, "--quick", "--results", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(json.loads((folder / "results.json").read_text()))
 

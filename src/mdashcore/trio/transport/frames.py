@@ -169,10 +169,7 @@ class FrameCodec:
             self._buffer, self._start, self.unfinished = b"", 0, False
         self._parts, self._missing = [], 0
         if self._protocol_made is None:
-            if self._state is not State.CLOSED:
-                self._state = State.CLOSED
-                self.control.append(b"")
-                self.attention = True
+            self._state = State.CLOSED  # the owner closes the stream next, which also ends the sent bytes
         else:
             self._protocol.receive_eof()
             self._queue_control()
