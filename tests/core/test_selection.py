@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from filter_cases import CASES, DEVICES, NOW
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.filter_cases import CASES, DEVICES, NOW
 
 from mdashcore._errors import InvalidInput
 from mdashcore.filters import MAX_TERMS, parse_line

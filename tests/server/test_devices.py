@@ -218,6 +218,7 @@ async def test_the_list_is_a_bare_array_by_id(alice):
         "id",
         "name",
         "online",
+        "since",
         "last_seen",
         "created_at",
         "tags",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.support.filter_cases import WRONG
+from filter_cases import WRONG
 
 
 async def ids(alice, *terms, expect=200):

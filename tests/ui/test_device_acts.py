@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
+from filter_cases import CASES, DEVICES, NOW
 from playwright.sync_api import expect
 
+from mdashcore.shadow import Shadow
 from mdashcore.virtual_device import FirmwareBuild
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\u202eevil\u202c", "W" * 256]
@@ -63,14 +66,11 @@ def zoo(person):
 
 TERMS = (
     """
-online|offline|online=false|online!=true|id=lamp|id=fan,d1|id!=fan|id~A|name=Fan|name!=Fan|name=true|name~HALL
-arch=esp32|arch!=esp32|arch~ESP|fw_version=1.10|fw_version=1.1|fw_version!=1.2|app=null|app!=null
-shadow.reported.on=true|shadow.reported.on=1|shadow.reported.on!=true|shadow.reported.on=null
-shadow.reported.n=5|shadow.reported.n=5.0|shadow.reported.n="5"|shadow.reported.n=1|shadow.reported.n=true
-shadow.reported.mode~eco|shadow.reported.mode=eco|shadow.reported.list=[1]|shadow.reported.list~1
-shadow.reported.a\\.b.c=x|shadow.reported.a.b.c=x|shadow.desired.on=true|shadow.delta.on=true|shadow.delta.on!=true
-shadow.reported.deep.__proto__.x=1|shadow.reported.deep.constructor=C|shadow.reported.constructor!=null
-shadow.reported.toString=null
+online|id=lamp|id!=fan|id~A|name=Fan|name!=Fan|name=true|name~HALL|arch=esp32|fw_version=1.1|fw_version<1.10|app!=null
+shadow.reported.on=true|shadow.reported.on=1|shadow.reported.n=5.0|shadow.reported.n="5"|shadow.reported.n=true
+shadow.reported.mode~eco|shadow.reported.list="[1]"|shadow.reported.a\\.b.c=x|shadow.reported.a.b.c=x
+shadow.delta.on=true|shadow.reported.deep.__proto__.x=1|shadow.reported.deep.constructor=C
+shadow.reported.constructor!=null|shadow.reported.toString=null|tag.constructor=*|created_at<1h|last_seen=*
 """.replace("\n", "|")
     .strip("|")
     .split("|")
@@ -82,9 +82,12 @@ def test_a_filter_finds_what_the_server_s_does(page, person, zoo):
     expect(page.get_by_text("4 devices, 0 online")).to_be_visible()
     found = page.evaluate(
         """async (terms) => {
-          const {devices} = await import(ui("live.js")), {parseFilter} = await import(ui("filter.js"));
-          const of = (term) => [...devices.values()].filter(parseFilter(term).matches).map(({id}) => id).sort();
-          return terms.map((term) => [term, of(term)]);
+          const {devices} = await import(ui("live.js")), {matcher, parseFilter} = await import(ui("filter.js"));
+          const of = async (term) => {
+            const matches = matcher((await parseFilter(term)).terms);
+            return [...devices.values()].filter((device) => matches(device)).map(({id}) => id).sort();
+          };
+          return Promise.all(terms.map(async (term) => [term, await of(term)]));
         }""",
         TERMS,
     )
@@ -96,21 +99,53 @@ def test_a_filter_finds_what_the_server_s_does(page, person, zoo):
     assert found == expected
 
 
+def test_a_filter_means_the_same_as_in_the_core(page):
+    """The whole table of meanings, with its devices at its moment."""
+
+    def time_text(seconds):
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+    devices = []
+    for each in DEVICES:
+        shadow = Shadow(desired=each["desired"], reported=each["reported"]).document()
+        times = {name: time_text(each[name]) for name in ("since", "last_seen", "created_at")}
+        devices.append(each | times | {"shadow": shadow})
+    lines = list(CASES)
+    found = page.evaluate(
+        """async ({devices, lines, now}) => {
+          const {matcher, parseFilter} = await import(ui("filter.js"));
+          const of = async (line) => {
+            const matches = matcher((await parseFilter(line)).terms);
+            return [line, devices.filter((device) => matches(device, now * 1000)).map(({id}) => id).join(" ")];
+          };
+          return Promise.all(lines.map(of));
+        }""",
+        {"devices": devices, "lines": lines, "now": NOW},
+    )
+    assert dict(found) == CASES
+
+
 def test_finding_devices(page, zoo, axe):
     """Words and terms, all of which have to hold; a term that is wrong says why; no match says what to do."""
-    search = page.get_by_role("searchbox", name="Filter devices")
+    search = page.get_by_role("combobox", name="Filter devices")
     for text, names in (
         ("fan", ["Fan", "name=Fan"]),
         ("fan arch=esp8266", ["Fan"]),
         ('name="Lamp in the hall"', ["Lamp in the hall"]),
         ('"in the"', ["Lamp in the hall"]),
-        ("a=b", ["name=Fan"]),
+        ('"a=b"', ["name=Fan"]),
+        ("fan|lamp !arch=esp8266", ["Lamp in the hall", "name=Fan"]),
         ("shadow.reported.n=5", ["Lamp in the hall", "name=Fan"]),
     ):
         search.fill(text)
         expect(rows(page)).to_have_text(names)
-    search.fill("shadow.nowhere=1")
-    expect(page.get_by_role("alert")).to_contain_text("is no place in a shadow")
+    for wrong, words in (
+        ("shadow.nowhere=1", "desired, reported and delta"),
+        ("arch=a*", "nly =* and !=*"),
+        ("colour=red", "nknown field"),
+    ):
+        search.fill(wrong)
+        expect(page.get_by_role("alert")).to_contain_text(words)
     axe(page)
     search.fill("zebra")
     expect(page.get_by_role("alert")).to_be_hidden()
@@ -120,8 +155,8 @@ def test_finding_devices(page, zoo, axe):
     expect(page.get_by_text("4 devices, 0 online")).to_be_visible()
     page.get_by_role("button", name="How to filter").click()
     axe(page)
-    page.get_by_role("button", name="arch=esp32").click()
-    expect(rows(page)).to_have_text(["Lamp in the hall"])
+    page.get_by_role("button", name="fw_version<1.4").click()
+    expect(rows(page)).to_have_text(["Fan"])
 
 
 def test_a_filter_is_live_and_stays(page, person, fleet):
@@ -421,7 +456,7 @@ def test_what_devices_report_breaks_no_list(page, person, axe):
     for title in ("Status", "Id", "Arch", "Firmware", "Committed", "Free RAM", "Last seen", "Name"):
         page.get_by_role("button", name=title, exact=True).click()
         expect(rows(page)).to_have_count(8)
-    page.get_by_role("searchbox").fill("arch~img fw_version!=1 shadow.reported.stats.ram_free!=x")
+    page.get_by_role("combobox", name="Filter devices").fill("arch~img fw_version!=1 shadow.reported.stats.ram_free!=x")
     expect(rows(page)).to_have_text(["d3"])
     axe(page)
 

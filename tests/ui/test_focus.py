@@ -55,7 +55,7 @@ def test_what_goes_leaves_it_on_the_page(open_page, person, fleet, install):
 def test_the_user_does_not_get_it_back_unwanted(open_page, person, fleet):
     """What a person has turned away from gets no focus by what happens on the page."""
     page = open_page(person)
-    search = page.get_by_role("searchbox", name="Filter devices")
+    search = page.get_by_role("combobox", name="Filter devices")
     search.focus()
     search.blur()
     fleet.connect("lamp")

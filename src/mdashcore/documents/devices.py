@@ -95,6 +95,7 @@ class DeviceDocument(TypedDict):
     id: DeviceId
     name: Annotated[str, member("text for people; the id if none was given")]
     online: Annotated[bool, member("whether it is connected now")]
+    since: Annotated[str | None, member("when it came online, or went offline; `null` if it never connected")]
     last_seen: Annotated[str | None, member("when the server last received something from it; `null` if never")]
     created_at: Annotated[str | None, member("when it was registered")]
     tags: Annotated[dict[str, TagValue], member("names with text or `true`, by which people group devices")]
@@ -165,6 +166,7 @@ class DeviceChange(TypedDict, total=False):
     ]
     id: Annotated[str, member("ignored, so that a device that was read can be written back; another id is 400")]
     online: Annotated[Any, member("ignored")]
+    since: Annotated[Any, member("ignored")]
     last_seen: Annotated[Any, member("ignored")]
     created_at: Annotated[Any, member("ignored")]
     damaged: Annotated[Any, member("ignored")]

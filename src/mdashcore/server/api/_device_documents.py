@@ -50,6 +50,7 @@ _MEMBERS: Final[Mapping[str, Callable[[_Source], Any]]] = MappingProxyType(
         "id": lambda source: source.row.id,
         "name": lambda source: source.row.name,
         "online": lambda source: source.row.online,
+        "since": lambda source: time_text(source.row.since),
         "last_seen": _last_seen,
         "created_at": lambda source: time_text(source.row.created_at),
         "tags": lambda source: {**source.row.tags},

@@ -1,92 +1,118 @@
-// Parses the text by which people find devices: words, and the terms of the server's filters.
-//
-// parseFilter('hall arch=esp32 shadow.reported.on!=true'): {matches(device), words, terms}; a wrong term throws an
-// Error for people; a term's `text` is in the server's form. A word is part of the id or the name. Words and values
-// with spaces need quotes: name="Lamp in the hall".
+// Applies filters of devices. The server parses them: the page knows how terms compare, and not how they are written.
 
-import {isObject, same} from "./live.js";
-
-const FIRMWARE = ["app", "arch", "fw_id", "fw_version"];
-const FIELDS = ["id", "name", "online", ...FIRMWARE];
-const SECTIONS = ["desired", "reported", "delta"];
-const TOKEN = /(?:[^\s"]|"(?:[^"\\]|\\.)*"|")+/g;
-const TERM = /^([^=!~]+)(=|!=|~)(.*)$/s;
+import {get} from "./api.js";
+import {isObject, same} from "./merge.js";
 
 export const EXAMPLES = [
   ["hall", "whose id or name has this in it"],
   ["online", "connected now; offline for the others"],
-  ["arch=esp32", "built for this; so do app, fw_version and fw_id"],
-  ["fw_version!=1.4", "whose firmware is another"],
-  ["shadow.reported.on=true", "any place in the shadow: reported, desired or delta"],
+  ["arch=esp32|esp8266", "built for one of these; so do app, fw_version and fw_id"],
+  ["fw_version<1.4", "whose firmware is older; also <=, >, >= and !="],
+  ["tag.site=berlin", "whose tag has this value; tag=indoor asks whether it has the tag"],
+  ["last_seen>1h", "silent for an hour or longer; so do online, offline and created_at"],
+  ["shadow.reported.temperature>22", "any place in the shadow: reported, desired or delta"],
   ["shadow.desired.mode~eco", "has this text in it, upper or lower case"],
-  ['name="Lamp in the hall"', "quotes keep spaces together"],
+  ["tag.site=*", "has such a tag at all; so with any field"],
+  ["!arch=esp32", "not: for any term"],
+  ['name="Lamp in the hall"', "quotes keep spaces together, and signs such as | < >"],
 ];
 
-export function parseFilter(text) {
-  const words = [], terms = [];
-  for (const token of text.match(TOKEN) ?? []) {
-    const term = parseTerm(token);
-    if (term) terms.push(term);
-    else words.push(unquote(token).toLowerCase());
-  }
-  return {
-    words,
-    terms,
-    matches: (device) => {
-      if (words.length) {
-        const id = device.id.toLowerCase(), name = device.name.toLowerCase();
-        if (!words.every((word) => id.includes(word) || name.includes(word))) return false;
-      }
-      return terms.every((term) => holds(term, device));
-    },
+// parseFilter("hall arch=esp32", {typed, signal}): {terms, completion}. `typed` is the text before the cursor, for the
+// completion. A filter that is not understood has `error`, in words for people, and no terms.
+export async function parseFilter(text, {typed, signal} = {}) {
+  if (!text.trim() && typed === undefined) return {terms: [], error: null, completion: null};
+  return get("/filter-terms", {text, typed}, {signal});
+}
+
+// matcher(terms): a function (device, now in ms) that tells whether all of them hold.
+export function matcher(terms) {
+  const tests = terms.map(compiled);
+  return (device, now = Date.now()) => tests.every((test) => test(device, now));
+}
+
+function compiled(term) {
+  const test = term.seconds === undefined ? valueTest(term) : ageTest(term);
+  return term.negated ? (device, now) => !test(device, now) : test;
+}
+
+const ORDERS = {"<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b};
+
+function ageTest({field, operator, seconds}) {
+  const holds = ORDERS[operator];
+  return (device, now) => {
+    const then = momentOf(field, device, now);
+    return then !== null && holds(Math.max(0, (now - then) / 1000), seconds);
   };
 }
 
-// Returns {field, operator, value, path}, or null for a word.
-function parseTerm(token) {
-  if (token === "online" || token === "offline") return {text: token, field: "online", operator: "=", value: String(token === "online")};
-  const [, field, operator, value] = TERM.exec(token) ?? [];
-  if (field === undefined) return null;
-  if (FIELDS.includes(field)) {
-    if (field === "online" && (operator === "~" || !["true", "false"].includes(value))) throw new Error("online is true or false");
-    if (FIRMWARE.includes(field)) return {text: written(field, operator, value), field: "shadow", operator, value, path: ["reported", "ota", field]};
-    return {text: field + operator + unquote(value), field, operator, value: field === "online" ? value : unquote(value)};
-  }
-  const [head, ...path] = [...field.matchAll(/(?:^|\.)((?:\\.|[^.\\])*)/g)].map(([, part]) => part.replace(/\\(.)/g, "$1"));
-  if (head !== "shadow") return null; // ids may contain "=" and "~"
-  if (!path.length || path.includes("") || !SECTIONS.includes(path[0])) {
-    throw new Error(`${field} is no place in a shadow: it begins with shadow.reported., shadow.desired. or shadow.delta.`);
-  }
-  return {text: written(field, operator, value), field: "shadow", operator, value, path};
+// Returns ms, or null.
+function momentOf(field, device, now) {
+  if (field === "last_seen" && device.online) return now;
+  if ((field === "online" && !device.online) || (field === "offline" && device.online)) return null;
+  const text = field === "online" || field === "offline" ? device.since : device[field];
+  return text === null || text === undefined ? null : Date.parse(text);
 }
 
-// A value that is compared as JSON needs quotes to be text.
-const written = (field, operator, value) => field + operator + (operator === "~" ? unquote(value) : value);
-
-function unquote(text) {
-  return /^".*"$/s.test(text) && text.length > 1 ? text.slice(1, -1).replace(/\\(.)/g, "$1") : text;
+function valueTest({field, path, operator, values}) {
+  if (operator === "*") return (device) => valuesOf(field, path, device).some((value) => value !== null);
+  const fits = values.map((value) => fit(operator, value));
+  return (device) => valuesOf(field, path, device).some((found) => fits.some((fitting) => fitting(found)));
 }
 
-function holds({field, operator, value, path}, device) {
-  const found = field === "shadow" ? dig(device.shadow.state, path) : device[field];
-  if (operator === "~") return typeof found === "string" && found.toLowerCase().includes(unquote(value).toLowerCase());
-  return equal(field, found, value) === (operator === "=");
+// Returns what a device has for a field: several values for the names of tags, else one; null for a missing one.
+export function valuesOf(field, path, device) {
+  if (field === "shadow") return [dig(device.shadow.state, path)];
+  if (field === "tag.") return [dig(device.tags, path)];
+  if (field === "tag") return Object.keys(device.tags);
+  if (field === "text") return [device.id, device.name];
+  return [device[field] ?? null];
 }
 
-function dig(state, path) {
-  let found = state;
+function dig(tree, path) {
+  let found = tree;
   for (const key of path) found = isObject(found) && Object.hasOwn(found, key) ? found[key] : null;
   return found;
 }
 
-function equal(field, found, value) {
-  if (field === "id") return value.split(",").includes(found);
-  if (found === value) return true;
-  if (field === "name") return false;
-  try {
-    const scalar = JSON.parse(value);
-    return (scalar === null || typeof scalar !== "object") && same(scalar, found);
-  } catch {
-    return false;
+function fit(operator, value) {
+  if (operator === "=") return (found) => found === value.text || ("scalar" in value && same(value.scalar, found));
+  if (operator === "~") {
+    const part = folded(value.text);
+    return (found) => typeof found === "string" && folded(found).includes(part);
   }
+  const holds = ORDERS[operator];
+  return (found) => (typeof found === "string" ? holds(naturalOrder(found, value.text), 0)
+    : typeof found === "number" && typeof value.scalar === "number" && holds(found, value.scalar));
+}
+
+const folded = (text) => text.toUpperCase().toLowerCase(); // "ß" as "ss"
+
+// Compares texts, with digits as numbers: "1.9" is before "1.10".
+function naturalOrder(a, b) {
+  const runs = [a, b].map((text) => text.match(/[0-9]+|[^0-9]+/g) ?? []);
+  for (let i = 0; i < Math.max(runs[0].length, runs[1].length); i += 1) {
+    const [one, other] = [runs[0][i], runs[1][i]];
+    if (one === undefined || other === undefined) return one === undefined ? -1 : 1;
+    const order = runOrder(one, other);
+    if (order) return order;
+  }
+  return 0;
+}
+
+function runOrder(one, other) {
+  const [isOne, isOther] = [one, other].map((run) => run[0] >= "0" && run[0] <= "9");
+  if (isOne !== isOther) return isOne ? -1 : 1;
+  if (!isOne) return textOrder(one, other);
+  const [first, second] = [one, other].map((digits) => digits.replace(/^0+/, ""));
+  return first.length - second.length || textOrder(first, second);
+}
+
+// By code points, as the server does.
+function textOrder(a, b) {
+  const [one, other] = [[...a], [...b]];
+  for (let i = 0; i < Math.min(one.length, other.length); i += 1) {
+    const order = one[i].codePointAt(0) - other[i].codePointAt(0);
+    if (order) return order;
+  }
+  return one.length - other.length;
 }

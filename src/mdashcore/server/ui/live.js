@@ -300,10 +300,11 @@ function apply(note) {
     return; // the last notifications of a removed device
   } else if (note.name === "online" || note.name === "offline") {
     device.online = note.name === "online";
-    device.last_seen = time;
+    device.since = device.last_seen = time;
     mark(note.id);
   } else if (note.name === "updated") {
     if (note.data?.name !== undefined) device.name = note.data.name;
+    if (note.data?.tags !== undefined) device.tags = note.data.tags;
     if (note.data?.delta_limit !== undefined) reread(note.id); // the platform's limit may apply now
     if (note.data?.shadow) applyShadow(device, note.data.shadow);
     mark(note.id);

@@ -11,6 +11,7 @@ import {go, link} from "../router.js";
 import {dropDrafts} from "./device/drafts.js";
 import {onlineTag} from "./device/parts.js";
 import {limitDeltas, remove, rename, renewToken} from "./devices/acts.js";
+import {editTags, tagLinks} from "./devices/tags.js";
 
 export const TABS = [
   ["overview", "Overview", () => import("./device/overview.js")],
@@ -35,18 +36,20 @@ export default async function view({id, tab, query, session}) {
     const now = live.devices.get(id) ?? device;
     return [
       {label: "Rename…", run: () => rename(now)},
+      {label: "Tags…", run: () => editTags(now)},
       {label: "Limit of deltas…", run: () => limitDeltas(now)},
       {label: "New token…", run: () => renewToken(now)},
       {label: "Delete…", run: () => deleteIt(now), danger: true},
     ];
   });
   const details = h("p", {class: "device-line"});
+  const tags = h("p", {class: "device-tags", "aria-label": "Tags", role: "group"});
   const nav = h("nav", {class: "tabs", "aria-label": "Device"}, TABS.map(([key, label]) =>
     h("a", {href: link("device", id, key), "data-tab": key}, label)));
   const panel = h("div", {class: "panel"});
   const element = h("section", {class: "page device-page"},
     h("a", {class: "back", href: "#/devices"}, "← Devices"),
-    h("header", {class: "device-head"}, name, status, menu), details, nav, panel);
+    h("header", {class: "device-head"}, name, status, menu), details, tags, nav, panel);
 
   async function deleteIt(now) {
     if (await remove([now]) && element.isConnected) go("#/devices", {replace: true}); // a removed device has no page to come back to
@@ -56,6 +59,11 @@ export default async function view({id, tab, query, session}) {
     setText(name.firstChild, now.name);
     fill(status, onlineTag(now), damagedTag(now.damaged));
     fill(details, h("code", {}, foreign(now.id)), now.last_seen === null ? " · never seen" : [" · last seen ", timeTag(now.last_seen)]);
+    const written = JSON.stringify(now.tags);
+    if (tags.dataset.tags === written) return; // a person who works in it keeps it
+    tags.dataset.tags = written;
+    tags.hidden = Object.keys(now.tags).length === 0;
+    fill(tags, tagLinks(now.tags));
   }
 
   async function open(key, search) {

@@ -1,8 +1,9 @@
 // All devices, live.
 
-import {empty, errorLine, open} from "../dialog.js";
+import {empty, open} from "../dialog.js";
 import {AGE_INTERVAL, damagedTag, foreign, h, setText, timeTag} from "../dom.js";
-import {EXAMPLES, parseFilter} from "../filter.js";
+import {EXAMPLES} from "../filter.js";
+import {filterField} from "../filter_field.js";
 import {jobStrip} from "../jobs.js";
 import * as live from "../live.js";
 import {menuButton} from "../menu.js";
@@ -11,6 +12,8 @@ import {sparkline} from "../spark.js";
 import {table} from "../table.js";
 import {onlineTag} from "./device/parts.js";
 import {callMethod, register, remove, rename, renewToken, these, update} from "./devices/acts.js";
+import {savedFilters} from "./devices/saved.js";
+import {changeTags, editTags, tagChips} from "./devices/tags.js";
 
 const firmware = (device) => {
   const found = device.shadow.state.reported?.ota;
@@ -39,7 +42,8 @@ const text = (value) => (word(value) ? foreign(value, {title: value}) : h("span"
 function nameCell(device) {
   return h("span", {class: "two-lines"},
     h("a", {href: link("device", device.id), tabindex: -1, title: device.name}, foreign(device.name || device.id)), damagedTag(device.damaged),
-    h("small", {class: "only-phone"}, device.name !== device.id && [foreign(device.id), " · "], timeTag(device.last_seen)));
+    h("small", {class: "only-phone"}, device.name !== device.id && [foreign(device.id), " · "], timeTag(device.last_seen)),
+    Object.keys(device.tags).length > 0 && h("small", {class: "hide-phone row-chips"}, tagChips(device.tags)));
 }
 
 function firmwareCell(device) {
@@ -63,6 +67,7 @@ function ramCell(device) {
 function menuCell(device) {
   return menuButton(`Actions for ${device.name || device.id}`, () => [
     {label: "Rename…", run: () => rename(device)},
+    {label: "Tags…", run: () => editTags(device)},
     {label: "New token…", run: () => renewToken(device)},
     {label: "Delete…", run: () => remove([device]), danger: true},
   ], {tabindex: -1});
@@ -80,8 +85,11 @@ const kept = {sort: {key: "name", down: false}, top: 0};
 
 export default function view({query}) {
   const count = h("p", {class: "muted count", role: "status"});
-  const wrong = errorLine();
-  const search = h("input", {type: "search", placeholder: "Name, id, arch=esp32, …", "aria-label": "Filter devices", value: query.q ?? "", oninput: refilter, spellcheck: "false", autocapitalize: "none"});
+  const search = filterField({label: "Filter devices", placeholder: "Name, id, arch=esp32, tag=…", value: query.q ?? "", saved: () => saved.names(), onFilter: (filter) => {
+    ({text: shown, matches} = filter);
+    refilter();
+  }});
+  const saved = savedFilters({current: () => shown.trim(), choose: (text) => search.set(text)});
   const status = h("select", {"aria-label": "Status", onchange: refilter}, Object.entries(STATUS).map(([value, [label]]) => h("option", {value}, label)));
   status.value = query.status in STATUS ? query.status : "all";
   const list = table({
@@ -107,7 +115,7 @@ export default function view({query}) {
   const one = act("Rename…", ([device]) => rename(device), {class: "hide-phone"});
   const actions = h("div", {class: "selection", role: "toolbar", "aria-label": "Selected devices", hidden: true}, howMany,
     h("button", {type: "button", class: "quiet", onclick: () => list.clearSelection()}, "Clear"),
-    h("span", {class: "gap"}), one, act("Update firmware…", update), act("Call a method…", callMethod), act("Delete…", remove, {class: "bad"}));
+    h("span", {class: "gap"}), one, act("Tags…", changeTags), act("Update firmware…", update), act("Call a method…", callMethod), act("Delete…", remove, {class: "bad"}));
 
   function drawActions(selection) {
     actions.hidden = selection.size === 0;
@@ -117,29 +125,24 @@ export default function view({query}) {
 
   // The shown devices
 
-  let matches = () => true;
+  let matches = null; // null until the filter of the address has been parsed
+  let shown = query.q ?? ""; // the text of the filter that is applied
 
   function refilter() {
-    const asked = {...(search.value.trim() && {q: search.value}), ...(status.value !== "all" && {status: status.value})};
+    const asked = {...(shown.trim() && {q: shown}), ...(status.value !== "all" && {status: status.value})};
     const address = new URLSearchParams(asked).toString();
     history.replaceState(null, "", `#/devices${address && `?${address}`}`);
-    try {
-      ({matches} = parseFilter(search.value));
-      wrong.clear();
-      search.removeAttribute("aria-invalid");
-    } catch (error) {
-      wrong.show(error);
-      search.setAttribute("aria-invalid", "true");
-      return; // the devices found before stay
-    }
+    saved.draw();
     refresh();
   }
 
-  const isFiltered = () => search.value.trim() !== "" || status.value !== "all";
+  const isFiltered = () => shown.trim() !== "" || status.value !== "all";
+  const isReady = () => live.isLoaded() && matches !== null;
 
   function refresh() {
     const right = STATUS[status.value][1];
-    const found = [...live.devices.values()].filter((device) => right(device) && matches(device));
+    const now = Date.now();
+    const found = matches === null ? [] : [...live.devices.values()].filter((device) => right(device) && matches(device, now));
     list.set(found);
     explain(found.length);
   }
@@ -148,16 +151,15 @@ export default function view({query}) {
     const all = live.devices.size;
     let online = 0;
     for (const device of live.devices.values()) online += device.online;
-    setText(count, !live.isLoaded() ? "Loading…" : isFiltered() ? `${found} of ${these(all)}` : `${these(all)}, ${online} online`);
+    setText(count, !isReady() ? "Loading…" : isFiltered() ? `${found} of ${these(all)}` : `${these(all)}, ${online} online`);
     if (found > 0) return;
     nothing.replaceChildren(
-      !live.isLoaded() ? h("p", {class: "muted"}, "Loading…")
+      !isReady() ? h("p", {class: "muted"}, "Loading…")
         : all === 0 ? empty("No devices yet", "Register a device: you get the token that it connects with.", registerButton("Register the first device"))
           : empty("No device matches", "Try fewer letters, or another status; “?” says how to filter.", h("button", {type: "button", onclick: () => {
-            search.value = "";
             status.value = "all";
-            refilter();
-            search.focus();
+            search.set("");
+            search.input.focus();
           }}, "Clear the filter")));
   }
 
@@ -172,27 +174,31 @@ export default function view({query}) {
     }
     known = size;
   });
-  const clock = setInterval(() => list.touch(live.devices.keys()), AGE_INTERVAL);
-  refilter();
+  const clock = setInterval(() => {
+    if (isFiltered()) refresh(); // ages go on
+    list.touch(live.devices.keys());
+  }, AGE_INTERVAL);
+  refresh();
+  search.refresh();
   requestAnimationFrame(() => { scroller.scrollTop = kept.top; }); // once it is in the page
   scroller.addEventListener("scroll", () => { kept.top = scroller.scrollTop; }, {passive: true});
 
   return {
     title: "Devices",
     element: h("section", {class: "page fill", "aria-label": "Devices"},
-      h("header", {class: "page-head"}, h("h1", {}, "Devices"), count, h("div", {class: "tools"}, search, status,
+      h("header", {class: "page-head"}, h("h1", {}, "Devices"), count, h("div", {class: "tools"}, search.element, status,
         h("button", {type: "button", class: "icon", "aria-label": "How to filter", title: "How to filter", onclick: help}, "?"), registerButton("Register"))),
-      wrong.element, strip.element, list.element, actions),
+      search.error.element, saved.element, strip.element, list.element, actions),
     update: (_, next) => {
-      if ((next.q ?? "") !== search.value || (next.status ?? "all") !== status.value) {
-        search.value = next.q ?? "";
+      if ((next.q ?? "") !== search.input.value || (next.status ?? "all") !== status.value) {
         status.value = next.status in STATUS ? next.status : "all";
-        refilter();
+        search.set(next.q ?? "");
       }
       return true;
     },
     destroy: () => {
       unsubscribe();
+      search.destroy();
       clearInterval(clock);
       strip.destroy();
     },
@@ -203,10 +209,9 @@ export default function view({query}) {
       h("p", {}, "Words are searched in ids and names. A device is shown if all words and filters match."),
       h("dl", {class: "examples"}, EXAMPLES.map(([example, words]) => [
         h("dt", {}, h("button", {type: "button", class: "quiet code", onclick: () => {
-          search.value = `${search.value} ${example}`.trim();
           dialog.close();
-          refilter();
-          search.focus();
+          search.set(`${search.input.value} ${example}`.trim());
+          search.input.focus();
         }}, example)), h("dd", {}, words)])),
       h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))));
   }

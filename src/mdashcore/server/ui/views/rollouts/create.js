@@ -3,7 +3,7 @@
 import {upload} from "../../api.js";
 import {act, errorLine, progress} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
-import {parseFilter} from "../../filter.js";
+import {filterField} from "../../filter_field.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {isZip, readFirmware} from "../../zip.js";
@@ -19,7 +19,11 @@ export default function create({query}) {
 
   const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip,.bin,application/octet-stream", onchange: look});
   const about = h("p", {class: "muted", role: "status"});
-  const filter = h("input", {name: "filter", value: query.q ?? "", autocomplete: "off", autocapitalize: "none", spellcheck: "false", placeholder: "arch=esp32 fw_version!=1.4", oninput: preview});
+  let matches = null; // null until the filter has been parsed
+  const filter = filterField({label: "Filter", type: "text", value: query.q ?? "", placeholder: "arch=esp32 fw_version<1.4", onFilter: (found) => {
+    ({matches} = found);
+    preview();
+  }});
   const found = h("p", {class: "muted", role: "status"});
   const phases = h("input", {name: "phases", value: "1, 10, 100", required: true, autocomplete: "off", oninput: preview});
   const steps = h("p", {class: "muted", role: "status"});
@@ -64,16 +68,7 @@ export default function create({query}) {
     }
   }
 
-  const parse = () => {
-    const {words, terms, matches} = parseFilter(filter.value);
-    if (words.length) throw new Error(`“${words[0]}” is no term: name~${words[0]} finds it in names`);
-    return {terms, matches};
-  };
-
-  const chosen = () => {
-    const {matches} = parse();
-    return [...live.devices.values()].filter((device) => (ids === null || ids.has(device.id)) && matches(device));
-  };
+  const chosen = () => (matches === null ? [] : [...live.devices.values()].filter((device) => (ids === null || ids.has(device.id)) && matches(device)));
 
   const percents = () => {
     const values = phases.value.split(/[\s,;%]+/).filter(Boolean).map(Number);
@@ -84,15 +79,10 @@ export default function create({query}) {
   };
 
   function preview() {
-    let all = [];
-    try {
-      all = chosen();
+    const all = chosen();
+    if (matches !== null) {
       fill(found, h("b", {}, devices(all.length)), all.length > 0 && ": ", all.slice(0, NAMED_DEVICES).map((device, i) => [i > 0 && ", ", foreign((device.name || device.id).slice(0, 60))]),
         all.length > NAMED_DEVICES && ` and ${all.length - NAMED_DEVICES} more`, all.length > 0 && `; ${all.filter((device) => device.online).length} online`);
-      filter.removeAttribute("aria-invalid");
-    } catch (problem) {
-      setText(found, problem.message);
-      filter.setAttribute("aria-invalid", "true");
     }
     try {
       const ends = percents().map((percent) => Math.ceil((all.length * percent) / 100));
@@ -116,9 +106,10 @@ export default function create({query}) {
     return {start: from.value, end: until.value, days: on};
   }
 
-  function asked() {
+  async function asked() {
+    const {terms} = await filter.filter();
     return {
-      filter: parse().terms.map(({text}) => text),
+      filter: terms.map(({text}) => text),
       ...(ids !== null && {devices: [...ids].filter((id) => live.devices.has(id))}), // those that still exist
       ...(name.value.trim() && {name: name.value.trim()}),
       phases: percents(),
@@ -142,7 +133,7 @@ export default function create({query}) {
   async function submit(event) {
     event.preventDefault();
     const made = await act(save, error, async () => {
-      const fields = {rollout: JSON.stringify(asked())};
+      const fields = {rollout: JSON.stringify(await asked())};
       sending = new AbortController();
       bar.element.hidden = false;
       return upload(bare.input.checked ? "/rollouts?bare=1" : "/rollouts", file.files[0], {fields, signal: sending.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} %` : "being checked")});
@@ -154,6 +145,7 @@ export default function create({query}) {
 
   const unsubscribe = live.onDevices(preview);
   preview();
+  filter.refresh();
   return {
     title: "New rollout",
     element: h("section", {class: "page stack narrow", "aria-label": "New rollout"},
@@ -161,7 +153,7 @@ export default function create({query}) {
       h("form", {onsubmit: submit},
         h("div", {class: "card stack"}, h("h2", {}, "Image"), field("Firmware (.zip of Mongoose OS, or a bare image)", file), about, bare.element, field("Name", name, "for people; the image's if empty")),
         h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.size)} that you have selected.`),
-          field("Filter", filter, "terms as in the list of devices, all of which have to hold; empty for all"), found,
+          h("div", {class: "filter-field"}, field("Filter", filter.input, "words and terms as in the list of devices, all of which have to hold; empty for all"), filter.list), filter.error.element, found,
           h("p", {class: "hint"}, "The set of devices does not change after the start.")),
         h("div", {class: "card stack"}, h("h2", {}, "Phases"), field("Percents of the devices", phases, "a few first, the last phase is 100"), steps,
           h("div", {class: "pair"}, field("Success, %", success, "of a phase, before the next begins"), field("Failures, %", failures, "of a phase, more than that and it pauses")),
@@ -178,6 +170,7 @@ export default function create({query}) {
         h("div", {class: "actions"}, h("a", {class: "button", href: "#/rollouts"}, "Cancel"), save))),
     destroy: () => {
       unsubscribe();
+      filter.destroy();
       sending?.abort();
     },
   };
