@@ -116,6 +116,7 @@ class DevicePart(TypedDict, total=False):
     id: DeviceId
     name: str
     online: bool
+    since: str | None
     last_seen: str | None
     created_at: str | None
     tags: dict[str, TagValue]
