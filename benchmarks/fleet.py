@@ -259,8 +259,8 @@ def table(found: dict[str, Any]) -> str:
         ),
     ]
     lines = [
-        f"{devices} devices, {found['servers']} servers, one Redis, {found['loads']} load processes, together on "
-        f"{machine['cores']} cores of a machine with {machine['processor']} (load before {machine['load']}), Python "
+        f"{number(devices)} devices, {found['servers']} servers, one Redis and {found['loads']} load processes, on",
+        f"{machine['cores']} cores of a machine with {machine['processor']} (load before: {machine['load']}), Python",
         f"{machine['python']}, {found['date']}:",
         "",
         "| What | Measured |",
