@@ -39,6 +39,17 @@ export async function request(method, path, {body, query, signal} = {}) {
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
   }
+  return (await ask(path, query, init, signal)).value;
+}
+
+// getPage("/devices", {limit: 1000}): a page of a list, and the query of the next one: {value: […], next: {…} or null}.
+export async function getPage(path, query, options = {}) {
+  const {value, link} = await ask(path, query, {headers: {...PAGE_HEADERS}, signal: AbortSignal.timeout(ANSWER_TIMEOUT)}, options.signal);
+  const found = /<[^>]*\?([^>]*)>;\s*rel="?next"?/.exec(link ?? "");
+  return {value, next: found ? Object.fromEntries(new URLSearchParams(found[1])) : null};
+}
+
+async function ask(path, query, init, signal) {
   let response, text;
   try {
     response = await fetch(address(path, query), init);
@@ -47,7 +58,7 @@ export async function request(method, path, {body, query, signal} = {}) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, 0, error.name === "TimeoutError" ? "the server did not answer in time" : "the server cannot be reached");
   }
-  return settle(response.status, text, response.headers.get("Retry-After"), path);
+  return {value: settle(response.status, text, response.headers.get("Retry-After"), path), link: response.headers.get("Link")};
 }
 
 export const get = (path, query, options) => request("GET", path, {query, ...options});

@@ -4,8 +4,8 @@
 // read, so that nothing is missed between the two. After a lost connection the stream continues at the next offset. If
 // notifications were missed all the same, the devices are read again.
 
-import {LOG_END, ROOT, devicePath, get, post} from "./api.js";
-import {follow} from "./merge.js";
+import {LOG_END, ROOT, devicePath, get, getPage, post} from "./api.js";
+import {follow, isObject, merge} from "./merge.js";
 
 export {difference, isObject, merge, same} from "./merge.js";
 
@@ -16,6 +16,9 @@ const CHECK_INTERVAL = 60_000; // ms of silence before the server is checked: tw
 const SOCKET_GRACE = 5000; // ms for stored notifications to come by the socket too: far longer than usual
 const REPORT_INTERVAL = 100; // ms in which changes are reported together: ten repaints a second are enough
 const MAX_REMEMBERED = 20_000; // notifications remembered during a read: beyond, another read costs less
+const FIRST_PAGE = {limit: 100}; // more rows than a screen has
+const LIGHT_PAGE = {limit: 1000, fields: "id,name,online,last_seen,created_at,tags,delta_limit,app,arch,fw_id,fw_version,is_committed"};
+const PAGES_INTERVAL = 1000; // ms between two repaints of a list that is still being read: each sorts all of it
 const RAM_POINTS = 60; // per device, for a sparkline
 const NO_SOCKET = "the server answers, but no WebSocket to it opens; a proxy on the way has to pass on the headers Upgrade, Connection and Host";
 
@@ -242,17 +245,56 @@ export async function refresh(id) {
 
 async function readAll() {
   const mine = hole;
-  const counted = await snapshot(() => get("/devices"), (list) => {
-    const gone = new Set(devices.keys());
+  const gone = new Set(devices.keys());
+  const write = (list) => {
     for (const device of list) {
       gone.delete(device.id);
       put(device);
     }
+  };
+  const end = () => {
     for (const id of gone) devices.delete(id);
     loaded = true;
     if (hole === mine) hole = null; // else notifications were missed since
-  });
+  };
+  let counted;
+  try {
+    counted = await snapshot(() => get("/devices"), (list) => {
+      write(list);
+      end();
+    });
+  } catch (error) {
+    if (error.status !== 413) throw error; // a fleet that is too large for one answer
+    counted = await readPages(write);
+    if (counted) end();
+  }
   if (counted) changed.tell(null);
+}
+
+// Reads a large fleet: the first devices whole, then the others without their shadows. What was read is shown meanwhile.
+async function readPages(write) {
+  let page = {next: FIRST_PAGE};
+  let shown = -Infinity;
+  while (page.next) {
+    const query = page.next;
+    const used = await snapshot(async () => {
+      page = await getPage("/devices", query);
+      return query === FIRST_PAGE ? page.value : page.value.map(lightDevice);
+    }, write);
+    if (!used) return false;
+    if (query === FIRST_PAGE && page.next) page.next = {...LIGHT_PAGE, after: page.next.after};
+    loaded = true;
+    if (performance.now() - shown < PAGES_INTERVAL) continue;
+    changed.tell(null);
+    shown = performance.now();
+  }
+  return true;
+}
+
+// A device of which the page has no shadow, but the build in it.
+function lightDevice({app, arch, fw_id, fw_version, is_committed, ...device}) {
+  const ota = Object.fromEntries(Object.entries({app, arch, fw_id, fw_version, is_committed}).filter(([, value]) => value !== null));
+  return {...device, shared_with: [], light: true, shadow: {state: {reported: {ota}}, metadata: {}, version: 0, timestamp: 0}};
 }
 
 // After a failed read, data is missing until all devices are read again.
@@ -316,6 +358,7 @@ function apply(note) {
 
 function applyShadow(device, update) {
   const {id, shadow} = device;
+  if (device.light) return applyLightly(device, update);
   if (update.version <= shadow.version) return; // this version was read meanwhile
   if (update.version > shadow.version + 1) { // an update between the two is missing
     reread(id);
@@ -325,12 +368,26 @@ function applyShadow(device, update) {
   }
 }
 
+// Follows what a list shows of a shadow that the page does not have.
+function applyLightly({shadow: {state}, ...device}, update) {
+  for (const part of ["ota", "stats"]) {
+    const changes = update.state?.reported?.[part];
+    if (isObject(changes)) state.reported[part] = merge(state.reported[part] ?? {}, changes);
+  }
+  noteRam({...device, shadow: {state}});
+}
+
 // The table
 
 // Keeps the object of a device, because lists refer to it.
 function put(device) {
   const known = devices.get(device.id);
   device.ram = known?.ram ?? [];
+  device.light ??= false;
+  if (known && !known.light && device.light) { // its shadow is shown somewhere
+    device = {...device, shadow: known.shadow, light: false};
+    reread(device.id);
+  }
   const kept = known ? Object.assign(known, device) : device;
   devices.set(kept.id, kept);
   noteRam(kept);

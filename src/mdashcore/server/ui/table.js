@@ -20,6 +20,7 @@ const collator = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, onSort, empty}) {
   let rows = [];
   let order = []; // rows, sorted
+  const places = new Map(); // key → the value that its row is sorted by
   let sorting = sort ?? {key: columns.find((column) => column.sort)?.key, down: false};
   let active = 0; // index of the row that has the tab stop
   let anchor = null; // the key of that row, which stays active when the order changes
@@ -97,9 +98,11 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   function arrange() {
     const column = columns.find(({key}) => key === sorting.key);
     order = [...rows];
+    places.clear();
     if (column?.sort) {
       const sign = sorting.down ? -1 : 1;
       const keyed = order.map((row) => [column.sort(row), row]);
+      for (const [value, row] of keyed) places.set(rowKey(row), value);
       keyed.sort(([a], [b]) => sign * compare(a, b));
       order = keyed.map(([, row]) => row);
     }
@@ -110,6 +113,12 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     }
     const found = anchor === null ? -1 : order.findIndex((row) => rowKey(row) === anchor);
     active = found >= 0 ? found : Math.max(0, Math.min(active, order.length - 1));
+  }
+
+  // Whether one of these rows may stand in another place now. Most changes move none, and to sort a fleet takes long.
+  function isMoved(keys) {
+    const column = columns.find(({key}) => key === sorting.key);
+    return Boolean(column?.sort) && rows.some((row) => keys.has(rowKey(row)) && places.get(rowKey(row)) !== column.sort(row));
   }
 
   function rowHeight() {
@@ -265,8 +274,9 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       if (selection.size !== before) onSelect?.(selection);
     },
     touch: (changed) => {
-      for (const key of changed) if (shown.has(key)) shown.get(key).stale = true;
-      arrange();
+      const keys = new Set(changed);
+      for (const key of keys) if (shown.has(key)) shown.get(key).stale = true;
+      if (isMoved(keys)) arrange();
       render();
     },
     selection,

@@ -24,7 +24,8 @@ export const TABS = [
 ];
 
 export default async function view({id, tab, query, session}) {
-  const device = live.devices.get(id) ?? (await live.refresh(id));
+  const known = live.devices.get(id);
+  const device = known && !known.light ? known : await live.refresh(id);
   if (device === undefined) return gone(id);
   let current = null; // {name, view}
   let wanted = 0;
