@@ -436,6 +436,11 @@ def test_the_server_knows_the_client(site, open_raw, portal, password, caplog):
                 "max-age=31536000"
             ]
         assert client.get("/session").json()["user"] == "alice"
+        logs = client.post("/logs", json={"limit": 1000}, headers={"Accept-Encoding": "gzip"})
+        assert logs.headers.get_list("content-encoding") == (["gzip"] if len(logs.content) >= 1024 else [])
+        page = client.get(f"{site.url}/ui/app.js", headers={"Accept-Encoding": "gzip"})
+        assert page.headers.get_list("content-encoding") == ["gzip"]
+        assert page.content.startswith(b"//"), "compressed twice"
         for path in ("/session", "/devices", "/rpc", "/notify"):
             id = client.get(path, headers=forged).headers["x-request-id"]
             assert id != forged["X-Request-Id"], path

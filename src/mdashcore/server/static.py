@@ -18,7 +18,8 @@ from typing import Final
 
 import attrs
 
-from mdashcore.server.asgi import App, Receive, Scope, Send, header, root_path
+from mdashcore.server.asgi import App, Receive, Scope, Send, header, header_list, root_path
+from mdashcore.server.http.compression import MIN_COMPRESSED, accepts_gzip, compressed_for_good
 
 __all__ = ["UI_PREFIX", "StaticFiles", "read_files"]
 
@@ -92,11 +93,16 @@ class StaticFiles:
             await self.inner(scope, receive, send)
             return
         file, caching = found
-        fields = [(b"etag", file.etag.encode()), (b"vary", b"Accept"), caching, *_HEADERS]
+        is_compressed = len(file.body) >= MIN_COMPRESSED and accepts_gzip(header_list(scope, b"accept-encoding"))
+        if is_compressed:
+            file = _compressed(file)
+        fields = [(b"etag", file.etag.encode()), (b"vary", b"Accept, Accept-Encoding"), caching, *_HEADERS]
         if file.etag in (header(scope, b"if-none-match") or ""):
             await _send(send, 304, fields, b"")
             return
         fields += [(b"content-type", file.type.encode()), (b"content-length", b"%d" % len(file.body))]
+        if is_compressed:
+            fields.append((b"content-encoding", b"gzip"))
         await _send(send, 200, fields, b"" if scope["method"] == "HEAD" else file.body)
 
     def _find(self, scope: Scope) -> tuple[File, tuple[bytes, bytes]] | None:
@@ -138,6 +144,12 @@ def _addressed(page: File, root: str, digest: str) -> File:
 
 _FILES: Final = re.compile(rb"(?<=\")/ui/")
 _ABSOLUTE: Final = re.compile(rb"(?<=[\" ])/(?=ui/|api/v2)")
+
+
+@lru_cache(maxsize=256)  # more than the files of the dashboard, the page for eight root paths included
+def _compressed(file: File) -> File:
+    """Return the compressed form of a file, which has an ETag of its own."""
+    return File(compressed_for_good(file.body), file.type, f'{file.etag[:-1]}-gzip"')
 
 
 def read_files() -> dict[str, File]:

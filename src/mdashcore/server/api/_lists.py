@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from quart import Response, request
 
 from mdashcore import _json
 from mdashcore.server.api._request import answer, principal, service
+from mdashcore.server.asgi import Scope, header_list
+from mdashcore.server.http.compression import (
+    ENCODING_HEADERS,
+    MIN_COMPRESSED,
+    GzipStream,
+    accepts_gzip,
+    compressed,
+)
 from mdashcore.server.service import Service
 from mdashcore.trio.turns import Pace
 
@@ -33,13 +41,20 @@ async def send_list(values: AsyncGenerator[bytes, None], pace: Pace) -> Response
         LimitReached: the account has as many lists in flight as it may have.
         MdashError: as `values` raises before the first piece is full.
     """
-    return await send_pieces(_array(values, pace), "application/json")
+    response = await send_pieces(_array(values, pace), "application/json", compress=pace)
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
 
 
-async def send_pieces(parts: AsyncGenerator[bytes, None], content_type: str) -> Response:
+async def send_pieces(
+    parts: AsyncGenerator[bytes, None], content_type: str, *, compress: Pace | None = None
+) -> Response:
     """Answer with the output of a generator, as one of the account's lists.
 
     An answer that fits into one piece has a `Content-Length`.
+
+    Args:
+        compress: compresses the answer if the client accepts that. It is awaited after each piece.
     """
     pieces = _pieces(service(), principal().account, parts)
     try:
@@ -52,8 +67,32 @@ async def send_pieces(parts: AsyncGenerator[bytes, None], content_type: str) -> 
         await pieces.aclose()
         raise
     if second is None:
-        return answer(first) if content_type == "application/json" else Response(first, content_type=content_type)
-    return Response(_rest(first, second, pieces), content_type=content_type)
+        return _whole(first, content_type, compress=compress is not None)
+    whole = _rest(first, second, pieces)
+    if compress is not None and _client_accepts_gzip():
+        return Response(_compressed(whole, compress), content_type=content_type, headers=ENCODING_HEADERS)
+    return Response(whole, content_type=content_type)
+
+
+def _client_accepts_gzip() -> bool:
+    return accepts_gzip(header_list(cast(Scope, request.scope), b"accept-encoding"))
+
+
+def _whole(body: bytes, content_type: str, *, compress: bool) -> Response:
+    """Return an answer of one piece."""
+    if compress and len(body) >= MIN_COMPRESSED and _client_accepts_gzip():
+        return Response(compressed(body), content_type=content_type, headers=ENCODING_HEADERS)
+    return Response(body, content_type=content_type)
+
+
+async def _compressed(pieces: AsyncGenerator[bytes, None], pace: Pace) -> AsyncGenerator[bytes, None]:
+    stream = GzipStream()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if data := stream.add(piece):
+                yield data
+            await pace()
+    yield stream.end()
 
 
 async def send_values(values: Iterable[Any]) -> Response:
@@ -63,7 +102,17 @@ async def send_values(values: Iterable[Any]) -> Response:
     for value in values:
         parts.append(_json.encode(value))
         await pace()
-    return answer(_json.json_array(parts))
+    body = _json.json_array(parts)
+    if len(body) < MIN_COMPRESSED or not _client_accepts_gzip():
+        response = answer(body)
+    else:
+        stream, found = GzipStream(), []
+        for start in range(0, len(body), LIST_PIECE):
+            found.append(stream.add(body[start : start + LIST_PIECE]))
+            await pace()
+        response = Response(b"".join([*found, stream.end()]), content_type="application/json", headers=ENCODING_HEADERS)
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
 
 
 async def _array(values: AsyncGenerator[bytes, None], pace: Pace) -> AsyncGenerator[bytes, None]:
