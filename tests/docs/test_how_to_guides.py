@@ -295,7 +295,7 @@ def test_every_kind_of_storage_is_named(page):
     """By the scheme of its URL."""
     section = page("docs/how_to_guides/run_the_server.md").section("## Storage")
     cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
-    assert {scheme for cell in cells for scheme in re.findall(r"`(\w+)://", cell)} == set(backend_schemes())
+    assert {scheme for cell in cells for scheme in re.findall(r"`([\w+]+)://", cell)} == set(backend_schemes())
 
 
 def test_a_backup_goes_into_another_storage(page, mdash, start, as_admin, tmp_path, monkeypatch):
