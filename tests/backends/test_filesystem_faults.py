@@ -173,7 +173,9 @@ def test_a_folder_is_synced_for_many(disk: Disk, tmp_path: Path, loop: str) -> N
             disk.renamed = threading.Semaphore(0)
             disk.fail = gate = Gate(folder)
             async with anyio.create_task_group() as tasks:
-                for n in range(32):
+                tasks.start_soon(backend.documents.put, "c", "k0", b"1")
+                await gate.reached()
+                for n in range(1, 32):
                     tasks.start_soon(backend.documents.put, "c", f"k{n}", b"1")
                 for _ in range(32):
                     assert await anyio.to_thread.run_sync(lambda: disk.renamed.acquire(timeout=PATIENCE))
