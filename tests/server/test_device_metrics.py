@@ -15,7 +15,7 @@ from mdashcore.hub.device_list import ListedDevice
 from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.identity import Device
-from mdashcore.selection import parse_place
+from mdashcore.filters import parse_place
 from mdashcore.server.metrics.device_table import MAX_PLACES, DeviceTable, parse_places
 from mdashcore.server.metrics.exposition import OPEN_METRICS, wants_open_metrics
 from mdashcore.shadow import Shadow
