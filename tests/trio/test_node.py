@@ -1063,7 +1063,10 @@ async def test_no_change_of_presence_is_counted_twice(
     assert len(told) <= MAX_CHANGES + 2
 
 
-@pytest.mark.parametrize(("pause", "hours", "most"), [(0.05, 0.25, 16 + 5), (3.0, 6.0, 16 + 12), (30.0, 24.0, 16 + 30)])
+@pytest.mark.parametrize(
+    ("pause", "hours", "most"),
+    [(0.05, 0.1, 16 + 4), (3.0, 2.0, 16 + 8), pytest.param(30.0, 24.0, 16 + 30, marks=pytest.mark.proof)],
+)
 async def test_presence_that_flaps_for_long(
     autojump_clock: Any, fleet: Fleet, pause: float, hours: float, most: int
 ) -> None:
