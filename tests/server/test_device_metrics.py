@@ -11,11 +11,11 @@ from prometheus_client.openmetrics import parser as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from mdashcore._errors import InvalidInput, StorageError
+from mdashcore.filters import parse_place
 from mdashcore.hub.device_list import ListedDevice
 from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.identity import Device
-from mdashcore.filters import parse_place
 from mdashcore.server.metrics.device_table import MAX_PLACES, DeviceTable, parse_places
 from mdashcore.server.metrics.exposition import OPEN_METRICS, wants_open_metrics
 from mdashcore.shadow import Shadow
