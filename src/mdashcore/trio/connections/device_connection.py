@@ -23,7 +23,7 @@ from mdashcore.hub.deltas import (
     reported_platform,
 )
 from mdashcore.hub.device_session import DeviceSession
-from mdashcore.identity import Device, DeviceKey
+from mdashcore.identity import DeviceKey
 from mdashcore.shadow import Change
 from mdashcore.trio.background import Background, Retry
 from mdashcore.trio.connections.conduct import Conduct
@@ -46,14 +46,15 @@ class DeviceConnection:
 
     hub: Hub
     background: Background
-    device: Device
+    key: DeviceKey
+    token_hash: str
+    """The hash of the token with which the device has connected."""
     session: int
     link: Link
     stream: PingableStream
     conduct: Conduct
     presence_feed: PresenceFeed
     delta_limits: Mapping[str, int]
-    key: DeviceKey = attrs.field(init=False)
     api: DeviceSession = attrs.field(init=False)
     _retry: Retry = attrs.field(init=False)
     _offline_allowed: bool = attrs.field(init=False, default=False)
@@ -69,7 +70,6 @@ class DeviceConnection:
     _check_again: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        self.key = self.device.key
         self.api = DeviceSession(self.hub, self.key)
         self._retry = self.background.retry()
         self.link.on_rejected = self.on_rejected
@@ -85,7 +85,7 @@ class DeviceConnection:
             current = await self.hub.registry.get(self.key)
         except NotFound:
             return False
-        return current.token_hash == self.device.token_hash
+        return current.token_hash == self.token_hash
 
     async def announce(self, *, introduction_delay: float, call_timeout: float) -> None:
         """Notify `online`, push a delta that waits, and ask the device for its build unless it reports it by itself."""
@@ -133,20 +133,20 @@ class DeviceConnection:
     def on_rejected(self, event: FrameRejected) -> None:
         """Notify subscribers of a rejected frame, and close a device that sends too many of them."""
         now = trio.current_time()
-        verdict = self.conduct.reject(self.device.token_hash, event.kind, now)
+        verdict = self.conduct.reject(self.token_hash, event.kind, now)
         if verdict.notify:
             self.background.spawn(partial(self._notify_rejected, event, verdict.notify))
         if event.number == self.link.connection.limits.max_corrections and self._may_log(now):
             words = "%s of %s sends what cannot be read (%s); nothing of that is answered any more"
-            _log.warning(words, self.device.id, self.device.account, event.reason)
+            _log.warning(words, self.key.id, self.key.account, event.reason)
         if verdict.penalty and not self.link.connection.closed:
             words = "%s of %s is closed, and not let in for %d s: it sends too much that cannot be read"
-            _log.warning(words, self.device.id, self.device.account, verdict.penalty)
+            _log.warning(words, self.key.id, self.key.account, verdict.penalty)
             reason = f"too much that cannot be read; connect again in {verdict.penalty:.0f} s"
             self.link.close(POLICY_VIOLATION, reason)
 
     def _may_log(self, now: float) -> bool:
-        return self.conduct.count(self.device.token_hash, "log", now) > 0
+        return self.conduct.count(self.token_hash, "log", now) > 0
 
     async def _notify_rejected(self, event: FrameRejected, count: int) -> None:
         data: dict[str, object] = {
@@ -254,7 +254,7 @@ class DeviceConnection:
             self._send_delta(params)
         elif self._introducing and device.delta_limit is None and reported_platform(shadow) is None:
             self._held_back = version
-        elif self.conduct.count(self.device.token_hash, notifications.DELTA_WITHHELD, trio.current_time()):
+        elif self.conduct.count(self.token_hash, notifications.DELTA_WITHHELD, trio.current_time()):
             data = _json.encode({"size": size, "limit": limit, "version": version})
             await hub.feed.emit(key.account, notifications.DELTA_WITHHELD, key.id, data)
 

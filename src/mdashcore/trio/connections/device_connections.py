@@ -84,9 +84,11 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             stream.close(*refusal)
             await stream.send([])
             return
-        session, previous = await self._hub.presence.claim(device.key, self._node)
+        key, token_hash = device.key, device.token_hash
+        del device  # the rest of it is memory of an idle device
+        session, previous = await self._hub.presence.claim(key, self._node)
         if previous is not None and previous != self._node:
-            self._on_moved(device.key, previous)
+            self._on_moved(key, previous)
         link = link_type(
             stream,
             spawn=self._background.spawn,
@@ -95,7 +97,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         connected = DeviceConnection(
             self._hub,
             self._background,
-            device,
+            key,
+            token_hash,
             session,
             link,
             stream,
