@@ -27,6 +27,7 @@ __all__ = [
     "check_device_id",
     "check_label",
     "check_secret",
+    "hash_foreign_token",
     "hash_token",
     "is_key",
     "make_id",
@@ -42,6 +43,12 @@ SESSION_PREFIX: Final = "mds"
 MAX_LABEL: Final = 256  # characters of a name for people: longer ones are pasted by mistake
 
 MAX_SHOWN_ID: Final = 128  # characters of an id that an error repeats: no valid id is longer
+
+MIN_DISTINCT: Final = 8  # different characters of a token that was made elsewhere: random ones of 16 have more
+
+_FOREIGN_TOKEN = re.compile("[!-~]{16,256}")  # it travels in a header
+_FOREIGN_WORDS: Final = "16 to 256 visible ASCII characters without spaces"
+_DIGEST = re.compile("[0-9A-Fa-f]{64}")
 
 _KEY = re.compile(r"mdk_[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -206,6 +213,29 @@ def hash_token(token: str) -> str:
     """Return the stored form of a token: SHA-256 in hexadecimal. Raises `Unauthenticated` if it is not text."""
     token = check_secret(token)
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_foreign_token(token: object, digest: object = None) -> str:
+    """Return the stored form of a token that another service has made.
+
+    Args:
+        token: the token, 16 to 256 visible ASCII characters, of which 8 differ; `None` if only its hash is known.
+        digest: its SHA-256 in hexadecimal, in place of the token.
+
+    Raises:
+        InvalidInput: neither or both are given, or the token is too weak, or no token at all.
+    """
+    if (token is None) is (digest is None):
+        raise InvalidInput("a token or its SHA-256 is needed, one of them")
+    text = digest if token is None else token
+    form, words = (_DIGEST, "64 hexadecimal digits") if token is None else (_FOREIGN_TOKEN, _FOREIGN_WORDS)
+    if not isinstance(text, str) or not form.fullmatch(text):
+        raise InvalidInput(f"that is no token: {words} are needed" if token is not None else f"a SHA-256 has {words}")
+    if len(set(text.lower())) < MIN_DISTINCT:
+        raise InvalidInput(f"the token is too weak: at least {MIN_DISTINCT} of its characters have to differ")
+    if text.startswith(f"{KEY_PREFIX}_"):
+        raise InvalidInput("that is an API key, and no token of a device")
+    return text.lower() if token is None else hash_token(text)
 
 
 def check_account_name(name: object) -> str:

@@ -78,6 +78,7 @@ ROUTES = {
     "GET /api/v2/users/<name>/limits": Request(None, 403, admin=True),
     "POST /api/v2/users": Request({"name": "carol", "password": "x"}, 403, admin=True),
     "PUT /api/v2/users/<name>": Request({"password": "x"}, 403, admin=True),
+    "POST /api/v2/users/<name>/devices": Request({"id": "d1", "token": "x"}, 403, admin=True),
     "DELETE /api/v2/users/<name>": Request(None, 403, admin=True),
     "GET /api/v2/backup": Request(None, 403, admin=True),
     "GET /": Request(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from mdashcore._errors import StorageError
@@ -234,3 +236,53 @@ async def test_a_configured_user_inherits_nothing(alice):
     await service.ensure_user("alice", "another")
     async with alice.as_user("another") as http:
         assert (await http.get("/devices")).json() == []
+
+
+TOKEN = "Q2hhbmdlIG1lIQ-8f2a9c"
+
+
+async def test_a_device_is_adopted_with_its_token(admin, alice, bob):
+    """An admin registers it for an account; it connects with the token that it had, or of which the hash was given."""
+    body = {"id": "d1", "name": "Pump", "tags": {"site": "x"}, "token": TOKEN}
+    async with alice.listen() as ear:
+        made = await admin.post("/users/alice/devices", json=body)
+        assert (made.status_code, made.json()) == (201, {"id": "d1"})
+        assert (await ear.expect("created"))["data"] == {"name": "Pump", "tags": {"site": "x"}}
+    hashed = {"id": "d2", "token_sha256": hashlib.sha256(b"another token, 16+").hexdigest().upper()}
+    assert (await admin.post("/users/alice/devices", json=hashed)).status_code == 201
+    for token in (TOKEN, "another token, 16+"):
+        async with connect_device(alice.server.device_url, token):
+            pass
+    assert (await admin.post("/users/alice/devices", json=body)).status_code == 200
+    assert (await admin.post("/users/bob/devices", json=body)).status_code == 409
+    assert (await admin.post("/users/alice/devices", json=body | {"id": "d3"})).status_code == 409
+    assert (await admin.post("/users/alice/devices", json=body | {"token": TOKEN + "x"})).status_code == 409
+    assert (await admin.post("/users/nobody/devices", json=body)).status_code == 404
+    assert [each["id"] for each in (await alice.http.get("/devices")).json()] == ["d1", "d2"]
+    assert (await bob.http.get("/devices")).json() == []
+    await alice.http.delete("/devices/d1")
+    assert (await admin.post("/users/bob/devices", json=body)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": "d1"},
+        {"id": "d1", "token": "short"},
+        {"id": "d1", "token": "a" * 40},
+        {"id": "d1", "token": "with a space in it"},
+        {"id": "d1", "token": "mdk_" + TOKEN},
+        {"id": "d1", "token": 5},
+        {"id": "d1", "token_sha256": "0" * 64},
+        {"id": "d1", "token_sha256": "ab"},
+        {"id": "d1", "token": TOKEN, "token_sha256": hashlib.sha256(b"x").hexdigest()},
+        {"id": "a/b", "token": TOKEN},
+        {"token": TOKEN},
+        {"id": "d1", "token": TOKEN, "tags": {"a": 5}},
+        {"id": "d1", "token": TOKEN, "colour": "red"},
+    ],
+)
+async def test_a_weak_token_is_refused(admin, alice, body):
+    """400, and no device was made."""
+    assert (await admin.post("/users/alice/devices", json=body)).status_code == 400
+    assert (await alice.http.get("/devices")).json() == []

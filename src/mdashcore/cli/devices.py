@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from mdashcore.cli.client import Remote
+from mdashcore.cli.device_import import import_devices
 from mdashcore.cli.groups import Group
 from mdashcore.cli.options import DEVICE, TERM, confirm, json_option, remote_options, yes_option
 from mdashcore.cli.tags import TAG, tags_text
@@ -184,6 +185,9 @@ def renew_token(remote: Remote, *, id: str, yes: bool, as_json: bool) -> None:
     """
     confirm(f"Give {id} a new token? It stays disconnected until it has that.", yes=yes)
     _show_token(remote, remote.post("devices", id, "token"), as_json=as_json)
+
+
+devices.add_command(import_devices)
 
 
 def _show_token(remote: Remote, document: dict[str, Any], *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mdashcore.cli.client import Remote
+from mdashcore.cli.device_import import import_tokens
 from mdashcore.cli.groups import Group
 from mdashcore.cli.options import USER_NAME, confirm, json_option, new_password, remote_options, yes_option
 from mdashcore.cli.text import examples, show_json, show_table, size_text
@@ -155,3 +156,6 @@ def remove_user(remote: Remote, *, name: str, yes: bool) -> None:
     """
     confirm(f"Remove the user {name} with all devices, their shadows and tokens, and all keys?", yes=yes)
     remote.delete("users", name)
+
+
+user.add_command(import_tokens)

@@ -184,6 +184,22 @@ class Client:
         wanted = {key: value for key, value in given.items() if value is not None}
         return cast(RegisteredDevice, await self._http.fetch("POST", "devices", json=wanted))
 
+    async def adopt_device(self, user: str, device: Mapping[str, Any]) -> bool:
+        """Register a device of any account with a token that another service has made. Only for admins.
+
+        Args:
+            device: its `id`, its `token` or `token_sha256`, and optionally `name` and `tags`.
+
+        Returns:
+            Whether it is new; `False` if the account has it with this token already.
+
+        Raises:
+            InvalidInput: the token is too weak.
+            Conflict: the id or the token is taken.
+        """
+        answer = await self._http.request("POST", "users", user, "devices", json=dict(device))
+        return answer.status_code == 201
+
     async def rename_device(self, id: str, name: str) -> DeviceDocument:
         """Give a device another name. Raises `NotFound`."""
         return cast(DeviceDocument, await self._http.fetch("PUT", "devices", id, json={"name": name}))

@@ -9,10 +9,12 @@ from mdashcore.documents._members import DamagedParts, DeviceId, Label, member
 __all__ = [
     "MAX_DEVICES_PAGE",
     "AcceptedShadow",
+    "AdoptedDevice",
     "CallQuery",
     "DeviceChange",
     "DeviceDocument",
     "DevicePart",
+    "DeviceToAdopt",
     "DeviceToken",
     "DevicesQuery",
     "FrameDocument",
@@ -150,6 +152,22 @@ class NewDevice(TypedDict, total=False):
     id: Annotated[DeviceId | None, member("optional; without it, the server generates one like `dev_q4zk2n7xw3ab`")]
     name: Annotated[Label | None, member("optional text of at most 256 characters")]
     tags: Annotated[TagPatch, member("optional: its tags, at most 32")]
+
+
+class DeviceToAdopt(TypedDict, total=False):
+    """A device that has a token of another service. It has `token` or `token_sha256`."""
+
+    id: Required[DeviceId]
+    name: Annotated[Label | None, member("optional text of at most 256 characters")]
+    tags: Annotated[TagPatch, member("optional: its tags, at most 32")]
+    token: Annotated[str, member("the token: 16 to 256 visible ASCII characters, of which 8 differ")]
+    token_sha256: Annotated[str, member("in place of it: its SHA-256, in hexadecimal")]
+
+
+class AdoptedDevice(TypedDict):
+    """A device that was adopted."""
+
+    id: DeviceId
 
 
 class DeviceChange(TypedDict, total=False):

@@ -28,7 +28,7 @@ from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.service import Updates
 from mdashcore.hub.usage import Usage
-from mdashcore.identity import DeviceKey
+from mdashcore.identity import Device, DeviceKey
 from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, ShadowLimits
 from mdashcore.storage import ORDERED, SHARED, Backend, MessageBus
@@ -258,11 +258,26 @@ class Hub:
     ) -> CreatedDevice:
         """Register a device and notify subscribers. Raises the same errors as `Registry.create`."""
         created = await self.registry.create(account, id, name, tags)
-        await self._forget(created.device.key)  # an earlier device of that id may have reported during its removal
-        device = created.device
-        data = _json.encode({"name": device.name} | ({"tags": device.tags} if device.tags else {}))
-        await self.feed.emit(account, notifications.CREATED, device.id, data)
+        await self._begin(created.device)
         return created
+
+    async def adopt_device(
+        self, account: str, id: str, token_hash: str, name: str | None = None, tags: object = None
+    ) -> bool:
+        """Register a device with a token that another service has made, and notify subscribers.
+
+        Returns whether the device is new. Raises the same errors as `Registry.adopt`.
+        """
+        device, is_new = await self.registry.adopt(account, id, token_hash, name, tags)
+        if is_new:
+            await self._begin(device)
+        return is_new
+
+    async def _begin(self, device: Device) -> None:
+        """Remove what an earlier device of that id may have reported during its removal, and notify subscribers."""
+        await self._forget(device.key)
+        data = _json.encode({"name": device.name} | ({"tags": device.tags} if device.tags else {}))
+        await self.feed.emit(device.account, notifications.CREATED, device.id, data)
 
     async def rename_device(self, key: DeviceKey, name: str) -> None:
         """Rename a device and notify subscribers. Raises the same errors as `Registry.rename`."""

@@ -95,6 +95,58 @@ class Registry:
         await self._owners.put(device.token_hash, TokenOwner(key.account, key.id))
         return CreatedDevice(device, token)
 
+    async def adopt(
+        self, account: str, id: str, token_hash: str, name: str | None = None, tags_: object = None
+    ) -> tuple[Device, bool]:
+        """Register a device with a token that another service has made.
+
+        Args:
+            token_hash: as `identity.hash_foreign_token` returns it.
+
+        Returns:
+            The device, and whether it is new. One that has this token already is returned as it is.
+
+        Raises:
+            AlreadyExists: the account has another device of that id, or another device has the token.
+            InvalidInput, LimitReached: as `create`.
+        """
+        key = DeviceKey(account, id)
+        name = key.id if name is None else identity.check_label(name)
+        device = Device(account, key.id, name, token_hash, self._now(), tags=dict(tags.merge({}, tags_)))
+        found = await self.records.get(str(key))
+        if found is not None and found.value.token_hash == token_hash:
+            await self._owners.put(token_hash, TokenOwner(account, key.id))
+            return found.value, False
+        if found is not None:
+            raise AlreadyExists(f"there is a device {key.id!r} already, with another token")
+        await self._claim_token(key, token_hash)
+        if self._usage is not None:
+            await self._usage.reserve(account, "devices")
+        try:
+            await self.records.put(str(key), device, expected=0)
+        except VersionConflict:
+            await self._count_one_less(account)
+            raise AlreadyExists(f"there is a device {key.id!r} already") from None
+        owner = await self._owners.get(token_hash)
+        if owner is None or owner.value != TokenOwner(account, key.id):  # claimed by another import meanwhile
+            await self.records.delete(str(key))
+            await self._count_one_less(account)
+            raise AlreadyExists("another device has this token")
+        return device, True
+
+    async def _claim_token(self, key: DeviceKey, token_hash: str) -> None:
+        """Enter a token into the index. An entry whose device does not have the token is replaced."""
+        found = await self._owners.get(token_hash)
+        if found is not None:
+            record = await self.records.get(str(DeviceKey(found.value.account, found.value.id)))
+            if record is not None and record.value.token_hash == token_hash:
+                raise AlreadyExists("another device has this token")
+        try:
+            entry = TokenOwner(key.account, key.id)
+            await self._owners.put(token_hash, entry, expected=0 if found is None else found.version)
+        except VersionConflict:
+            raise AlreadyExists("another device has this token") from None
+
     async def get(self, key: DeviceKey) -> Device:
         """Return the account's device, also one whose removal has begun. Raises `NotFound`."""
         record = await self.records.get(str(key))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from quart import Response
 
 from mdashcore import identity
 from mdashcore._errors import InvalidInput, NotFound
-from mdashcore.documents import AccountName, MeDocument, NewUser, UserChange, UserDocument
+from mdashcore.documents import AccountName, AdoptedDevice, DeviceToAdopt, MeDocument, NewUser, UserChange, UserDocument
 from mdashcore.identity import Account
 from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import (
@@ -21,6 +22,8 @@ from mdashcore.server.api._request import (
 )
 from mdashcore.server.endpoints import API, SMALL_BODY, Access, Routes
 from mdashcore.trio.shielding import finish
+
+_log = logging.getLogger(__name__)
 
 routes: Routes = Routes(API, name=AccountName)
 
@@ -77,6 +80,33 @@ async def change_user(name: str) -> Response:
     digest = await service().passwords.hash(value.get("password"), name=principal().account)
     accounts = service().hub.accounts
     return answer(_document(await finish(lambda: accounts.set_password(name, digest, admin=flag))))
+
+
+@routes.post(
+    "/users/<name>/devices",
+    access=Access.ADMIN,
+    body=DeviceToAdopt,
+    max_body=4 * SMALL_BODY,  # tags, too
+    answers={200: AdoptedDevice, 201: AdoptedDevice},
+    errors=(409,),
+)
+async def adopt_device(name: str) -> Response:
+    """Register a device of an account with the token that another service has given it.
+
+    Answers 200 if the account has this device with this token already.
+    """
+    value = await body_object()
+    members(value, DeviceToAdopt)
+    hub = service().hub
+    if await hub.accounts.get(name) is None:
+        raise NotFound(f"no user {name!r}")
+    id = identity.check_device_id(value.get("id"))
+    token_hash = identity.hash_foreign_token(value.get("token"), value.get("token_sha256"))
+    is_new = await finish(lambda: hub.adopt_device(name, id, token_hash, value.get("name"), value.get("tags")))
+    if is_new:
+        _log.info("%s has registered %s/%s with a token of another service", principal().account, name, id)
+    adopted: AdoptedDevice = {"id": id}
+    return answer(adopted, 201 if is_new else 200)
 
 
 @routes.delete("/users/<name>", access=Access.ADMIN, answers={200: Literal[True]}, errors=(409,))

@@ -1,0 +1,156 @@
+"""Files of devices: the CSV that is imported, and the CSV into which their tokens go."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from mdashcore import identity
+from mdashcore._errors import InvalidInput
+from mdashcore.cli.exits import CliError, Exit
+from mdashcore.tags import check_patch
+
+__all__ = ["ImportedDevice", "TokenFile", "read_devices"]
+
+MAX_IMPORTED: Final = 100_000  # rows: as many devices as an account may have
+
+_COLUMNS: Final = ("id", "name", "tags")
+_TOKEN_COLUMNS: Final = ("token", "token_sha256")
+
+
+@attrs.frozen
+class ImportedDevice:
+    """A device of the file."""
+
+    line: int
+    id: str
+    document: dict[str, Any]
+    """The body of the request that registers it."""
+
+
+def read_devices(path: Path, *, with_tokens: bool) -> list[ImportedDevice]:
+    """Return the devices of a CSV file, all of them checked.
+
+    Args:
+        with_tokens: whether each has a token or the hash of one; otherwise none has.
+
+    Raises:
+        CliError: a line is wrong. The text has the first ten of them.
+    """
+    rows: list[ImportedDevice] = []
+    wrong: list[str] = []
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            _check_columns(reader.fieldnames or (), with_tokens=with_tokens)
+            for record in reader:
+                line = reader.line_num
+                if len(rows) >= MAX_IMPORTED:
+                    raise CliError(f"{path}: more than {MAX_IMPORTED} devices", Exit.USAGE)
+                try:
+                    row = _row(record, line, with_tokens=with_tokens)
+                    if row.id in lines:
+                        raise InvalidInput(f"{row.id} stands in line {lines[row.id]}, too")
+                    lines[row.id] = line
+                    rows.append(row)
+                except InvalidInput as exc:
+                    wrong.append(f"line {line}: {exc}")
+    except (OSError, UnicodeError, csv.Error) as exc:
+        raise CliError(f"{path}: {exc}", Exit.USAGE) from None
+    if wrong:
+        more = f"; and {len(wrong) - 10} more lines" if len(wrong) > 10 else ""
+        raise CliError(f"{path}: {'; '.join(wrong[:10])}{more}. Nothing was imported", Exit.USAGE)
+    return rows
+
+
+def _check_columns(found: Sequence[str], *, with_tokens: bool) -> None:
+    known = (*_COLUMNS, *_TOKEN_COLUMNS) if with_tokens else _COLUMNS
+    unknown = [name for name in found if name not in known]
+    if unknown and unknown[0] in _TOKEN_COLUMNS:
+        raise CliError('tokens of another service are imported by an admin: "mdash user import"', Exit.USAGE)
+    if "id" not in found or unknown or len(set(found)) < len(found):
+        wanted = "id, name, tags and token or token_sha256" if with_tokens else "id, name and tags"
+        raise CliError(f"the first line has the names of the columns: {wanted}; only id is needed", Exit.USAGE)
+
+
+def _row(record: dict[str, Any], line: int, *, with_tokens: bool) -> ImportedDevice:
+    if None in record or None in record.values():
+        raise InvalidInput("it has another number of values than the first line")
+    id = identity.check_device_id(record["id"].strip())
+    document: dict[str, Any] = {"id": id}
+    if name := record.get("name", "").strip():
+        document["name"] = identity.check_label(name)
+    if tags := dict(_tags(record.get("tags", ""))):
+        document["tags"] = check_patch(tags)
+    if with_tokens:
+        given = {column: record.get(column, "").strip() for column in _TOKEN_COLUMNS}
+        tokens = {column: value for column, value in given.items() if value}
+        identity.hash_foreign_token(tokens.get("token"), tokens.get("token_sha256"))
+        document |= tokens
+    return ImportedDevice(line, id, document)
+
+
+def _tags(text: str) -> Iterator[tuple[str, str | bool]]:
+    """Yield the tags of a cell: ``site=berlin; indoor``."""
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, equals, value = part.partition("=")
+        yield name.strip(), value.strip() if equals else True
+
+
+class TokenFile:
+    """The CSV file with the tokens of registered devices. Each line is on the disk before the next device.
+
+    Before a device is registered, its id is written without a token. So after an interruption it is known which devices
+    may have been registered without their token having been written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.tokens: dict[str, str] = {}
+        """The token of each device by id; empty for one that was begun only."""
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            with open(self._descriptor, encoding="utf-8", newline="", closefd=False) as file:
+                for record in csv.reader(file):
+                    if len(record) == 2 and record[0] != "id":
+                        self.tokens[record[0]] = record[1]
+            if os.fstat(self._descriptor).st_size == 0:
+                self._append("id,token\n")
+        except (OSError, UnicodeError, csv.Error) as exc:
+            raise CliError(f"{path}: {exc}", Exit.USAGE) from None
+
+    def begin(self, id: str) -> None:
+        """Note that a device is about to be registered."""
+        self.tokens[id] = ""
+        self._append(f"{id},\n")
+
+    def write(self, id: str, token: str) -> None:
+        """Write the token of a device."""
+        self.tokens[id] = token
+        self._append(f"{id},{token}\n")
+
+    def leave(self, id: str) -> None:
+        """Note that a device was there before."""
+        self.tokens.pop(id, None)
+
+    def close(self) -> None:
+        """Write one line for each device, and close the file."""
+        os.close(self._descriptor)
+        new = self._path.with_name(f"{self._path.name}.new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write("id,token\n")
+            file.writelines(f"{id},{token}\n" for id, token in self.tokens.items())
+            file.flush()
+            os.fsync(descriptor)
+        new.replace(self._path)
+
+    def _append(self, line: str) -> None:  # neither an id nor a token has a comma, a quote or a line break
+        os.write(self._descriptor, line.encode())
+        os.fsync(self._descriptor)
