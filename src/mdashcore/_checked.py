@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import attrs
 
-from mdashcore._errors import InvalidSetting
+from mdashcore._errors import InvalidInput, InvalidSetting
 
-__all__ = ["Check", "checked", "instance", "mapping", "number", "whole"]
+__all__ = ["Check", "check_time", "checked", "instance", "mapping", "number", "whole"]
 
 SHOWN_CHARACTERS: Final = 40  # characters of a wrong value that an error shows
 
@@ -84,6 +84,12 @@ def mapping(of: Check) -> Check:
         return isinstance(value, Mapping) and all(isinstance(key, str) and of.fits(value[key]) for key in value)
 
     return Check(f"a mapping from text to {of.wanted}", fits)
+
+
+def check_time(name: str, value: object) -> None:
+    """Raise `InvalidInput` unless a value is a finite number of seconds. A value with a NaN could not be stored."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+        raise InvalidInput(f"'{name}' is a time in seconds, not {value!r:.40}")
 
 
 def checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:

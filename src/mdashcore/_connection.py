@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from mdashcore import jsonrpc
+from mdashcore import _json, jsonrpc
 from mdashcore._checked import checked, whole
 from mdashcore._errors import (
     AnswerTooLarge,
@@ -512,7 +512,7 @@ class Connection:
 
     def _flush(self, batch: _Batch) -> None:
         if batch.parts:
-            self._put(jsonrpc.encode_batch(batch.parts))
+            self._put(_json.json_array(batch.parts))
         batch.parts = []
         batch.size = 1
 

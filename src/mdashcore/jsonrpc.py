@@ -385,5 +385,16 @@ def _checked_id(id: RawJson) -> RawJson:
 
 
 def encode_batch(parts: Iterable[bytes]) -> bytes:
-    """Join encoded messages into one batch (section 6)."""
-    return _json.json_array(parts)
+    """Join encoded messages into one batch (section 6).
+
+    Raises:
+        InvalidInput: there are no messages, or one of them is not JSON.
+    """
+    messages = list(parts)
+    if not messages:
+        raise InvalidInput("a batch has one message at least")
+    for message in messages:
+        if type(message) is not bytes:
+            raise InvalidInput(f"an encoded message is bytes, not {type(message).__name__}")
+        _json.check(message)
+    return _json.json_array(messages)

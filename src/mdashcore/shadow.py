@@ -131,7 +131,7 @@ class Shadow:
 
     @property
     def size(self) -> int:
-        """Bytes, counted as `Limits.max_bytes` says."""
+        """Bytes, counted as `ShadowLimits.max_bytes` says."""
         return self._desired.size + self._reported.size
 
     @cached_property

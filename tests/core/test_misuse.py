@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mdashcore import (
     Connection,
     InvalidInput,
+    InvalidSetting,
     LocalProtocolError,
     RpcError,
     Shadow,
@@ -209,6 +210,10 @@ def test_depth_is_the_same_for_values_and_raw_json() -> None:
         lambda: jsonrpc.encode_result(b"1x", 1),
         lambda: jsonrpc.encode_result(b"", 1),
         lambda: jsonrpc.encode_result(1, 1),  # type: ignore[arg-type]
+        lambda: jsonrpc.encode_batch([]),
+        lambda: jsonrpc.encode_batch(["{}"]),  # type: ignore[list-item]
+        lambda: jsonrpc.encode_batch([b"{}", b"not json"]),
+        lambda: jsonrpc.encode_batch(b"{}"),  # type: ignore[arg-type]
         lambda: jsonrpc.encode_error(b"x", ErrorObject(1, "x")),
         lambda: jsonrpc.encode_error(b"1", RpcError(1, "x")),  # type: ignore[arg-type]
     ],
@@ -242,6 +247,57 @@ def test_an_event_of_a_rollout_that_is_none(event: Any) -> None:
         rollout.advance(ROLLOUT, event, now=1)
     with pytest.raises(TypeError, match="Rollout"):
         rollout.advance(event, rollout.Approved(), now=1)
+
+
+NO_TIMES = ["5", None, nan, inf, -inf, True, b"1", [1.0]]
+
+
+@pytest.mark.parametrize("time", NO_TIMES, ids=shown)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda time: ota.Update.queued("u", UPDATE.image, now=time),
+        lambda time: ota.advance(UPDATE, ota.CancelRequested(), now=time),
+        lambda time: ota.advance(UPDATE, ota.RevertAccepted(), now=time),
+        lambda time: ota.moved(UPDATE, time),
+        lambda time: rollout.Rollout.begun("r", "", UPDATE.image, rollout.Plan(), (), 3, now=time),
+        lambda time: rollout.advance(ROLLOUT, rollout.AbortRequested(), now=time),
+        lambda time: rollout.judge(ROLLOUT, ROLLOUT.counts, time),
+        lambda time: ROLLOUT.moved(time),
+    ],
+)
+def test_a_time_of_an_update_or_rollout_that_is_none(use: Callable[[Any], object], time: Any) -> None:
+    """A NaN would be stored as a null, and nothing would ever be due; also for an event that changes nothing."""
+    with pytest.raises(InvalidInput, match="time in seconds"):
+        use(time)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ota.Started("esp32"),  # type: ignore[arg-type]
+        lambda: ota.BuildReported(None),  # type: ignore[arg-type]
+        lambda: ota.BuildReported(ota.Build),  # type: ignore[arg-type]
+        lambda: ota.BuildReported(ota.Build(), status=1),  # type: ignore[arg-type]
+        lambda: ota.ChunkAccepted("0", 512),  # type: ignore[arg-type]
+        lambda: ota.ChunkAccepted(-1, 512),
+        lambda: ota.ChunkAccepted(0, 0.5),  # type: ignore[arg-type]
+        lambda: ota.StepFailed("OTA.Begin", None, "x"),  # type: ignore[arg-type]
+        lambda: ota.StepFailed("OTA.Begin", 1, b"x"),  # type: ignore[arg-type]
+        lambda: ota.StepTimedOut(ota.Begin),  # type: ignore[arg-type]
+    ],
+)
+def test_an_event_of_nonsense(make: Callable[[], object]) -> None:
+    """Refused where it is made, before an update has it."""
+    with pytest.raises(InvalidSetting):
+        make()
+
+
+@pytest.mark.parametrize("update", [None, ota.Update, ROLLOUT, "u"], ids=shown)
+def test_a_step_of_no_update(update: Any) -> None:
+    """`None` would say that the update has ended."""
+    with pytest.raises(TypeError, match="Update"):
+        ota.next_step(update)
 
 
 @pytest.mark.parametrize("section", ["text", 5, [1], {"a"}], ids=shown)

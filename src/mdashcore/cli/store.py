@@ -105,10 +105,10 @@ def export(url: str, file: Path) -> None:
 @click.argument("file", metavar="FILE", type=EXISTING_FILE_OR_STDIN)
 def import_(url: str, file: Path) -> None:
     """Import an export or a backup into a store, of any kind, that is empty; "-" is stdin."""
-    from mdashcore.hub.maintenance.backup import MAX_LINE, import_store
+    from mdashcore.hub.maintenance.backup import MAX_EXPORT_LINE, import_store
 
     async def lines(source: BinaryIO) -> AsyncGenerator[bytes, None]:
-        while line := source.readline(MAX_LINE + 2):
+        while line := source.readline(MAX_EXPORT_LINE + 2):
             yield line
 
     with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as source:

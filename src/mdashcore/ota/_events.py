@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 
 import attrs
 
+from mdashcore._checked import instance, whole
 from mdashcore.ota._values import Build
 
 
@@ -23,7 +24,7 @@ class Status(Enum):
 class Started:
     """The update's turn has come. The device is connected, and has said on this link what it runs."""
 
-    build: Build | None = None
+    build: Build | None = attrs.field(default=None, validator=instance(Build).or_none())
 
 
 @attrs.frozen
@@ -37,8 +38,8 @@ class BeginAccepted:
 class ChunkAccepted:
     """The device answered `OTA.Write`."""
 
-    offset: int
-    size: int
+    offset: int = attrs.field(validator=whole(0))
+    size: int = attrs.field(validator=whole(0))
     method: ClassVar[str] = "OTA.Write"
 
 
@@ -53,9 +54,9 @@ class EndAccepted:
 class StepFailed:
     """The device answered a step's call with an error."""
 
-    method: str
-    code: int
-    message: str
+    method: str = attrs.field(validator=instance(str))
+    code: int = attrs.field(validator=instance(int))
+    message: str = attrs.field(validator=instance(str))
     readable: bool = True
     """Whether its answer could be read; else the code and the message say what is wrong with that."""
 
@@ -64,7 +65,7 @@ class StepFailed:
 class StepTimedOut:
     """The device did not answer a step's call in time."""
 
-    method: str
+    method: str = attrs.field(validator=instance(str))
 
 
 @attrs.frozen
@@ -85,10 +86,10 @@ class BuildReported:
     reboot.
     """
 
-    build: Build
+    build: Build = attrs.field(validator=instance(Build))
     answered: bool = False
     """Whether the device has just answered `Sys.GetInfo`. Such a device is not only connected, it also works."""
-    status: Status = Status.NOT_ASKED
+    status: Status = attrs.field(default=Status.NOT_ASKED, validator=instance(Status))
     """The result of asking for the state of transfer and trial. The answer itself is in `build`."""
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias, get_args
 
 import attrs
 
+from mdashcore._checked import check_time
 from mdashcore.ota import _actions as acts
 from mdashcore.ota import _guards as guards
 from mdashcore.ota._events import (
@@ -222,6 +223,7 @@ def advance(update: Update, event: UpdateEvent, *, now: float) -> Update:
 
     Raises:
         TypeError: `update` or `event` has another type, for example a class of events in place of an instance.
+        InvalidInput: `now` is no time.
 
     >>> from mdashcore.ota import CancelRequested, Update, UpdateImage
     >>> update = Update.queued("u1", UpdateImage(name="fw.zip", size=100_000, sha256="0" * 64), now=0.0)
@@ -229,6 +231,7 @@ def advance(update: Update, event: UpdateEvent, *, now: float) -> Update:
     <UpdateState.CANCELED: 'CANCELED'>
     """
     _check(update, event)
+    check_time("now", now)
     if isinstance(event, ANSWERS) and event.method != awaited(update):
         return update  # the answer is late: the update has gone on to another call
     for transition in UPDATE_TRANSITIONS.get((update.state, type(event)), ()):

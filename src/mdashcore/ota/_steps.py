@@ -90,7 +90,12 @@ def next_step(update: Update, *, in_flight: int = 0) -> Step | None:
     Args:
         in_flight: bytes from `update.offset` on that are sent and not yet answered. With
             `options.chunks_in_flight` above 1, the performer calls this again with more bytes until it gets a `Wait`.
+
+    Raises:
+        TypeError: `update` has another type.
     """
+    if not isinstance(update, Update):
+        raise TypeError(f"an Update is needed, not {update!r:.60}")
     if update.ended:
         return None
     if not update.connected:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import attrs
 
+from mdashcore._checked import check_time
 from mdashcore.ota._reasons import waiting_reason
 from mdashcore.ota._values import Update
 
@@ -26,6 +27,7 @@ TIME_FIELDS: Final = (
 
 def moved(update: Update, seconds: float) -> Update:
     """Return the update with all its times later by so many seconds: it has the same age on another clock."""
+    check_time("seconds", seconds)
     times = {name: getattr(update, name) for name in TIME_FIELDS}
     changes: dict[str, Any] = {name: time + seconds for name, time in times.items() if time is not None}
     if update.waits_until is not None and update.reason == waiting_reason(update.waits_until):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import attrs
 import msgspec
 
-from mdashcore._checked import checked, whole
+from mdashcore._checked import check_time, checked, whole
 from mdashcore._errors import InvalidInput, InvalidSetting
 
 CHUNK_SIZE = 1024  # raw bytes. Base64 and the envelope make 1.5 KB of it: far below a device's 4096-byte
@@ -285,7 +285,11 @@ class Update:
             blob: the id of a blob that is shared with other updates; `None` for a blob of its own.
             held_until: the result of `held_until` for the update before this one.
             driver: the id of the node that drives it.
+
+        Raises:
+            InvalidInput: `now` is no time.
         """
+        check_time("now", now)
         return cls(
             id=id,
             image=image,

@@ -7,6 +7,7 @@ from math import floor
 
 import attrs
 
+from mdashcore._checked import check_time
 from mdashcore.rollout._events import (
     AllEnded,
     ErrorsExceeded,
@@ -36,6 +37,7 @@ def judge(rollout: Rollout, counts: Sequence[Counts], now: float) -> Rollout:
         counts: the outcomes of each phase.
         now: Unix seconds.
     """
+    check_time("now", now)
     while (event := _verdict(rollout, counts, now)) is not None:
         rollout = attrs.evolve(advance(rollout, event, now=now), counts=tuple(counts))
     return rollout

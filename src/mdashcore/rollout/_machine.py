@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias, get_args
 
 import attrs
 
+from mdashcore._checked import check_time
 from mdashcore.rollout import _actions as acts
 from mdashcore.rollout._events import (
     AbortRequested,
@@ -73,8 +74,10 @@ def advance(rollout: Rollout, event: RolloutEvent, *, now: float) -> Rollout:
 
     Raises:
         TypeError: `rollout` or `event` has another type, for example a class of events in place of an instance.
+        InvalidInput: `now` is no time.
     """
     _check(rollout, event)
+    check_time("now", now)
     transition = ROLLOUT_TRANSITIONS.get((rollout.state, type(event)))
     if transition is None:
         return rollout

@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from mdashcore import identity
-from mdashcore._checked import Check, checked, instance, number
+from mdashcore._checked import Check, check_time, checked, instance, number
 from mdashcore._errors import InvalidInput
 from mdashcore._first_grammar import translated
 from mdashcore.ota import Options, UpdateImage
@@ -214,8 +214,9 @@ class Rollout:
             now: Unix seconds.
 
         Raises:
-            InvalidInput: there are no devices, or more than `MAX_MEMBERS`.
+            InvalidInput: there are no devices, or more than `MAX_MEMBERS`; or `now` is no time.
         """
+        check_time("now", now)
         if not members:
             raise InvalidInput("the selection has no devices")
         if members > MAX_MEMBERS:
@@ -254,6 +255,7 @@ class Rollout:
 
     def moved(self, seconds: float) -> Rollout:
         """Return the rollout with all its times later by so many seconds: it has the same age on another clock."""
+        check_time("seconds", seconds)
         return attrs.evolve(
             self,
             created=self.created + seconds,

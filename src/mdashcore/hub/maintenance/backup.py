@@ -51,7 +51,7 @@ EXPORT_PAGE: Final = 500  # log entries read in one step
 EXPORT_PIECE: Final = 3 * 2**14  # bytes of a blob on one line: a multiple of 3, 64 KB in base64
 _EXPORTED: Final = [name for name, collection in COLLECTIONS.items() if collection.exported]
 
-MAX_LINE: Final = 2**24  # characters: a shadow may be configured large, any other line is far smaller
+MAX_EXPORT_LINE: Final = 2**24  # characters: a shadow may be configured large, any other line is far smaller
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -175,8 +175,8 @@ async def import_store(backend: Backend, lines: AsyncGenerator[bytes, None]) -> 
         async for line in lines:
             number += 1
             try:
-                if len(line) > MAX_LINE:
-                    raise InvalidInput(f"longer than {MAX_LINE} bytes")
+                if len(line) > MAX_EXPORT_LINE:
+                    raise InvalidInput(f"longer than {MAX_EXPORT_LINE} bytes")
                 await importer.restore(_decode_line(line), first=number == 1)
                 if number == 1:  # what is no export, or one of a newer version, leaves the store as it is
                     await backend.documents.put(*_MARK, b"true")

@@ -9,7 +9,7 @@ import trio
 from msgspec import Meta
 from quart import Response, request
 
-from mdashcore import jsonrpc
+from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
 from mdashcore.documents import CallQuery, DeviceId, FrameDocument
 from mdashcore.identity import DeviceKey
@@ -68,7 +68,7 @@ async def frame(id: str) -> Response:
         for index, member in enumerate(message):
             nursery.start_soon(one, index, member)
     present = [reply for reply in replies if reply is not None]
-    return answer(jsonrpc.encode_batch(present)) if present else Response(b"", HTTPStatus.NO_CONTENT)
+    return answer(_json.json_array(present)) if present else Response(b"", HTTPStatus.NO_CONTENT)
 
 
 async def _pass_on(key: DeviceKey, message: Message, timeout: float) -> tuple[int, bytes | None]:
