@@ -418,7 +418,7 @@ class TestTheWholeWalk:
     def test_every_event_in_every_situation(self, situation: str, happening: str) -> None:
         """It leads where it should, along an arrow of the table; what is not listed changes nothing."""
         update, event = SITUATIONS[situation], HAPPENINGS[happening]
-        now = next_deadline(update) if happening == "deadline" else NOW + 1
+        now = (next_deadline(update) or NOW + 1) if happening == "deadline" else NOW + 1
         if happening == "deadline" and update.not_before == now:
             update = advance(update, event, now=now)
             now = next_deadline(update)

@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 
 from mdashcore import _json, ota
 from mdashcore._connection import Connection
-from mdashcore._errors import AlreadyExists, Conflict, MdashError, NotFound, RpcError, StorageError, Unauthenticated
-from mdashcore.hub import Hub, LogQuery
+from mdashcore._errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidSetting,
+    MdashError,
+    NotFound,
+    RpcError,
+    StorageError,
+    Unauthenticated,
+)
+from mdashcore.hub import Hub, HubObserver, LogQuery
 from mdashcore.hub.device_session import DEVICE_METHODS, DeviceSession, is_progress
 from mdashcore.identity import DeviceKey
 from mdashcore.testing import ConnectionPair
@@ -68,6 +77,14 @@ def log(tools, hub, account="alice"):
 
 def desired(**state):
     return {"state": {"desired": state}}
+
+
+@pytest.mark.parametrize("observer", [None, object(), HubObserver, Connection])
+def test_an_observer_that_is_none(observer, make):
+    """Refused where it is added, not at the first change."""
+    hub, _ = make()
+    with pytest.raises(InvalidSetting, match="observer"):
+        hub.add_observer(observer)
 
 
 def test_the_life_of_a_device(tools, make):

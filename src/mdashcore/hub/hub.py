@@ -37,6 +37,8 @@ __all__ = ["Hub", "HubObserver"]
 
 _CALLABLE: Final = Check("a function", callable)
 
+_OBSERVER: Final = Check("an object with the methods of HubObserver, not a class", lambda it: not isinstance(it, type))
+
 
 class HubObserver(Protocol):
     """Receives the changes that concern a holder of connections. The hub calls it as soon as a change is stored.
@@ -75,6 +77,9 @@ class HubObserver(Protocol):
         If `key` is `None`, any of the account's credentials may be invalid. A client with a valid one connects again.
         """
         return
+
+
+_OBSERVED: Final = [name for name, value in vars(HubObserver).items() if callable(value) and name[0] != "_"]
 
 
 class Hub:
@@ -240,7 +245,10 @@ class Hub:
         )
 
     def add_observer(self, observer: HubObserver) -> None:
-        """Notify `observer` of every change from now on."""
+        """Notify `observer` of every change from now on. Raises `InvalidSetting` if it lacks a method."""
+        _OBSERVER.check("observer", observer)
+        for name in _OBSERVED:
+            _CALLABLE.check(f"observer.{name}", getattr(observer, name, None))
         self._observers.append(observer)
 
     def remove_observer(self, observer: HubObserver) -> None:
