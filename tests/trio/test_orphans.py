@@ -23,7 +23,7 @@ AGE_INTERVAL = 600.0  # seconds between two checks of ages: an hour of the node'
 
 @pytest.fixture(autouse=True)
 def _often_checked(monkeypatch):
-    monkeypatch.setattr("mdashcore.trio.node.AGE_INTERVAL", AGE_INTERVAL)
+    monkeypatch.setattr("mdashcore.trio.drivers.upkeep.AGE_INTERVAL", AGE_INTERVAL)
 
 
 IMAGE = ota.UpdateImage("bare.bin", 4, "00" * 32, bare=True)

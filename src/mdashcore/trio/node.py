@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from functools import partial
 from math import inf
 from typing import Final
 
@@ -18,9 +17,7 @@ from mdashcore import notifications, ota
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.leases import Leases
-from mdashcore.hub.maintenance.retention import AGE_INTERVAL
 from mdashcore.hub.nodes import BEAT_INTERVAL
-from mdashcore.hub.usage import USE_INTERVAL
 from mdashcore.identity import DeviceKey
 from mdashcore.shadow import Change
 from mdashcore.storage import SHARED
@@ -34,9 +31,9 @@ from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Subscribers
 from mdashcore.trio.connections.user_calls import UserCalls
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL, ClockWatch
-from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL, OrphanCollector, check_usage, remove_aged
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
+from mdashcore.trio.drivers.upkeep import start_upkeep
 from mdashcore.trio.settings import NodeSettings
 from mdashcore.trio.transport.stream import Pinger
 
@@ -53,8 +50,6 @@ __all__ = [
 ]
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for closing handshakes and last writes; a service manager waits 5 and more
-
-UNUSED_INTERVAL: Final = 60.0  # seconds between two looks for summaries that are not used: their time is ten minutes
 
 _GOING_DOWN: Final = "the server is going down"
 
@@ -218,24 +213,14 @@ class Node:
         await self._presence_feed.sweep(self._alive)
         await self.background.persist(self.update_supervisor.resume_all)
 
-    async def _drop_unused(self) -> None:
-        self.hub.summaries.drop_unused()
-
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""
         hub, background = self.hub, self.background
         background.spawn(self._sweep)  # for a large fleet it takes a while; devices may connect in the meantime
         background.run_for_ever("the driving of rollouts", self.rollouts.run)
-        for keeper in (hub.updates, hub.rollouts):
-            background.run_every(ORPHAN_INTERVAL, "the removal of orphans", OrphanCollector(keeper).run)
-        background.run_every(UNUSED_INTERVAL, "the dropping of unused summaries", self._drop_unused)
+        start_upkeep(hub, background)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)
         background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)
-        # For these two a short pause after a failure would be wrong: two checks in a row count as one.
-        work = partial(remove_aged, hub)
-        background.run_every(AGE_INTERVAL, "the removal of old notifications", work, again_soon=False)
-        work = partial(check_usage, hub)
-        background.run_every(USE_INTERVAL, "the counting of what accounts have", work, again_soon=False)
 
     @asynccontextmanager
     async def _clustered(self, inbox: Inbox) -> AsyncIterator[None]:

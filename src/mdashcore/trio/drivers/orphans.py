@@ -1,20 +1,16 @@
-"""The removal of data that killed processes have left in the store, and of old notifications.
+"""The removal of data that killed processes have left in the store.
 
-Both are removed only after two checks that are an hour apart by Trio's clock, which cannot be set.
+It is removed only after two checks that are an hour apart by Trio's clock, which cannot be set.
 """
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Final
 
-import trio
-
-from mdashcore.hub import Hub
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.service import Updates
 
-__all__ = ["ORPHAN_INTERVAL", "OrphanCollector", "check_usage", "remove_aged"]
+__all__ = ["ORPHAN_INTERVAL", "OrphanCollector"]
 
 ORPHAN_INTERVAL: Final = 3600.0  # seconds: an upload and the check of its image take half of it at most
 
@@ -36,25 +32,3 @@ class OrphanCollector:
         for account, id in found & self._before:
             await self._keeper.remove_orphan(account, id)
         self._before = found
-
-
-async def remove_aged(hub: Hub) -> None:
-    """Check the age of all notifications once, and remove those that the check before has found too old as well.
-
-    Raises:
-        MdashError: the check is incomplete; another one counts only after `AGE_INTERVAL`.
-    """
-    async with aclosing(hub.retention.check()) as steps:
-        async for _ in steps:
-            await trio.lowlevel.checkpoint()
-
-
-async def check_usage(hub: Hub) -> None:
-    """Count once the use of every account, and correct the errors that the check before has found as well.
-
-    Raises:
-        MdashError: the check is incomplete; another one counts only after `USE_INTERVAL`.
-    """
-    async with aclosing(hub.usage.check()) as steps:
-        async for _ in steps:
-            await trio.lowlevel.checkpoint()
