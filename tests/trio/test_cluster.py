@@ -324,8 +324,8 @@ async def test_more_notices_than_can_wait_are_one_for_the_account(autojump_clock
     """The nodes then check all devices of it."""
     here, there = cluster.nodes
     clients = [await cluster.connect(there, await cluster.register(f"d{number}")) for number in range(5)]
-    assert here.inbox is not None
-    here.inbox.notices._most = 2
+    assert here.others.inbox is not None
+    here.others.inbox.notices._most = 2
     for number in range(5):
         await here.hub.registry.renew_token(DeviceKey("alice", f"d{number}"))
     for client in clients:

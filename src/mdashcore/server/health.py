@@ -62,7 +62,7 @@ class Health:
 
     async def check(self) -> Readiness:
         """Return the readiness."""
-        membership = self._node.membership
+        membership = self._node.others.membership
         return Readiness(
             store=await self.store_works(),
             cluster=membership is None or not membership.is_lost,

@@ -7,7 +7,7 @@ notified of the changes that other nodes make.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Final
 
@@ -17,13 +17,12 @@ from mdashcore import notifications, ota
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.leases import Leases
-from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.identity import DeviceKey
 from mdashcore.shadow import Change
 from mdashcore.storage import SHARED
 from mdashcore.trio.background import Background
 from mdashcore.trio.cluster.inbox import Inbox
-from mdashcore.trio.cluster.membership import Membership
+from mdashcore.trio.cluster.other_nodes import OtherNodes
 from mdashcore.trio.connections.calls import Calls, LocalCaller
 from mdashcore.trio.connections.device_connections import DeviceConnections
 from mdashcore.trio.connections.link import GOING_AWAY, SERVICE_RESTART, TRY_AGAIN_LATER
@@ -70,6 +69,7 @@ class Node:
         user_calls: calls a device for a user: notifications show the call, and its meaning for an update is heeded.
         update_supervisor: starts, drives and cancels updates.
         rollouts: drives the rollouts that have not ended.
+        others: the other nodes on the store, if it can have any.
 
     Implements `mdashcore.hub.HubObserver`.
     """
@@ -82,7 +82,7 @@ class Node:
         self.pinger: Pinger = Pinger(settings.ping_interval)
         self._shutdown_deadline = inf
         self._presence_feed = PresenceFeed(hub, self.background)
-        self.leases: Leases = Leases(id, self._alive)
+        self.leases: Leases = Leases(id, lambda: self.others.living())
         """The updates and rollouts that this node drives, or may take over."""
         self.devices: DeviceConnections = DeviceConnections(
             hub,
@@ -94,17 +94,17 @@ class Node:
             on_connected=lambda key: self.update_supervisor.on_connected(key),
             on_disconnected=lambda key: self.update_supervisor.on_disconnected(key),
             on_check=lambda key: self.update_supervisor.check(key),
-            on_moved=self._notify_device_changed,
+            on_moved=lambda key, node: self.others.notify_device_changed(key, node),
         )
         self.subscribers: Subscribers = Subscribers(
-            self.background, self.pinger, hub.limits.subscribers, follow=self._follow_notifications
+            self.background,
+            self.pinger,
+            hub.limits.subscribers,
+            follow=lambda account: self.others.follow_notifications(account),
         )
-        self.inbox: Inbox | None = None
-        """The messages between nodes, or `None` if the store can have only one node."""
-        self.membership: Membership | None = None
-        """The membership of this node among others, if there can be others."""
+        inbox: Inbox | None = None
         if SHARED in hub.backend.capabilities:
-            self.inbox = Inbox(
+            inbox = Inbox(
                 hub.bus,
                 id,
                 self.devices,
@@ -118,12 +118,20 @@ class Node:
                 on_events_missed=self._on_events_missed,
                 on_update_changed=lambda key: self.update_supervisor.on_changed(key),
             )
-            hub.summaries.follow = self._follow_notifications
+        self.others: OtherNodes = OtherNodes(
+            hub.nodes,
+            id,
+            inbox,
+            self.background,
+            sweep=lambda: self.background.spawn(self._sweep),
+            on_expelled=lambda: self.devices.close(TRY_AGAIN_LATER, "connect again"),  # they may be stored as offline
+        )
+        hub.summaries.follow = self.others.follow_notifications
         self.calls: Calls = Calls(
             hub,
             id,
             self.devices.link,
-            ask=None if self.inbox is None else self.inbox.ask,
+            ask=self.others.ask,
             default_timeout=settings.call_timeout,
         )
         self.update_supervisor: UpdateSupervisor = UpdateSupervisor(
@@ -131,12 +139,12 @@ class Node:
             LocalCaller(self.calls),
             self.background,
             leases=self.leases,
-            notify_node=self._notify_update_changed,
-            follow=self._follow_events,
+            notify_node=self.others.notify_update_changed,
+            follow=self.others.follow_events,
         )
         self.user_calls: UserCalls = UserCalls(self.calls, hub.updates, self.update_supervisor.on_event)
         self.rollouts: RolloutSupervisor = RolloutSupervisor(
-            hub, self.update_supervisor, self.background, leases=self.leases, follow=self._follow_events
+            hub, self.update_supervisor, self.background, leases=self.leases, follow=self.others.follow_events
         )
 
     # Methods of `HubObserver`
@@ -144,15 +152,15 @@ class Node:
     def shadow_changed(self, key: DeviceKey, change: Change) -> None:
         if (connected := self.devices.get(key)) is not None:
             connected.shadow_changed(change)
-        elif self.inbox is not None and change.delta_document() is not None:
-            self.inbox.notices.device_changed(key)
+        elif change.delta_document() is not None:
+            self.others.notify_device_changed(key)
 
     def device_revoked(self, key: DeviceKey) -> None:
         self.devices.revoke(key)
-        self._notify_device_changed(key, None)
+        self.others.notify_device_changed(key)
 
     def notified(self, account: str, item: FeedItem) -> None:
-        if self.inbox is None:
+        if self.others.inbox is None:
             self.subscribers.offer(account, item)
             self._on_event(account, item)
         elif item.frame.startswith(_ABOUT_ROLLOUTS):
@@ -166,30 +174,13 @@ class Node:
         self._presence_feed.forget(key)
         self.update_supervisor.forget(key)
         if node is not None:
-            self._notify_device_changed(key, node)
+            self.others.notify_device_changed(key, node)
 
     def key_revoked(self, account: str, key: str | None) -> None:
         self.subscribers.revoke(account, key)
-        if self.inbox is not None:
-            self.inbox.publish_revocation(account, key)
+        self.others.notify_revocation(account, key)
 
     # Internals
-
-    def _follow_notifications(self, account: str) -> AbstractContextManager[object]:
-        """Receive the account's notifications of other nodes for as long as the context lasts."""
-        return nullcontext() if self.inbox is None else self.inbox.feeds.hold(account)
-
-    def _follow_events(self, account: str) -> AbstractContextManager[object]:
-        """Receive the account's events of other nodes for as long as the context lasts."""
-        return nullcontext() if self.inbox is None else self.inbox.events.hold(account)
-
-    def _notify_device_changed(self, key: DeviceKey, node: str | None) -> None:
-        if self.inbox is not None:
-            self.inbox.notices.device_changed(key, node)
-
-    def _notify_update_changed(self, key: DeviceKey, node: str | None) -> None:
-        if self.inbox is not None:
-            self.inbox.notices.update_changed(key, node)
 
     def _on_event(self, account: str, item: FeedItem) -> None:
         """Handle an event of this node or another. If there can be no other nodes, these are all notifications."""
@@ -203,14 +194,10 @@ class Node:
         self.rollouts.on_missed(account)
         self.update_supervisor.on_missed(account)
 
-    async def _alive(self) -> set[str]:
-        """Return the living nodes, this one included."""
-        return {self.id} if self.inbox is None else await self.hub.nodes.ids()
-
     async def _sweep(self) -> None:
         """Release the sessions of dead nodes, and continue their work."""
         self.rollouts.take_over()
-        await self._presence_feed.sweep(self._alive)
+        await self._presence_feed.sweep(self.others.living)
         await self.background.persist(self.update_supervisor.resume_all)
 
     def _start(self) -> None:
@@ -221,25 +208,6 @@ class Node:
         start_upkeep(hub, background)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)
         background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)
-
-    @asynccontextmanager
-    async def _clustered(self, inbox: Inbox) -> AsyncIterator[None]:
-        """Join the other nodes on the store until the context ends."""
-        membership = self.membership = Membership(
-            self.hub.nodes,
-            self.id,
-            on_gone=inbox.peers.forget,
-            sweep=lambda: self.background.spawn(self._sweep),
-            on_expelled=lambda: self.devices.close(TRY_AGAIN_LATER, "connect again"),  # they may be stored as offline
-        )
-        await membership.join()
-        inbox.start()
-        self.background.run_every(BEAT_INTERVAL, "the node's sign of life", membership.heartbeat)
-        try:
-            yield
-        finally:
-            with trio.CancelScope(deadline=self._shutdown_deadline, shield=True):
-                await membership.leave()
 
     async def drain(self, seconds: float) -> None:
         """Have all devices and subscribers connect again, evenly spread over the seconds: to another node, if they can.
@@ -269,7 +237,7 @@ async def open_node(hub: Hub, *, settings: NodeSettings = NodeSettings()) -> Asy
         hub.add_observer(node)
         node.background.run_for_ever("the pinging of connections", node.pinger.run)
         try:
-            async with nullcontext() if node.inbox is None else node._clustered(node.inbox):
+            async with node.others.joined(lambda: node._shutdown_deadline):
                 node._start()
                 try:
                     yield node

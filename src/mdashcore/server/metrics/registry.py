@@ -277,7 +277,7 @@ class _Present(Collector):
         yield connections
         outboxes = GaugeMetricFamily("mdash_outbox_bytes", "Bytes that wait for slow peers.", labels=["peer"])
         outboxes.add_metric(["device"], sum(each.link.connection.size_to_send for each in node.devices.values()))
-        outboxes.add_metric(["server"], 0 if node.inbox is None else node.inbox.peers.size_to_send)
+        outboxes.add_metric(["server"], 0 if node.others.inbox is None else node.others.inbox.peers.size_to_send)
         yield outboxes
         for name, words, value in self._numbers():
             yield GaugeMetricFamily(name, words, value)
@@ -287,7 +287,7 @@ class _Present(Collector):
 
     def _numbers(self) -> Iterator[tuple[str, str, float]]:
         service, node = self._service, self._service.node
-        membership = node.membership
+        membership = node.others.membership
         queued = sum(subscriber.queued for subscriber in node.subscribers)
         yield "mdash_subscriber_queue_length", "Notifications in memory that wait for slow subscribers.", queued
         yield "mdash_turn_queue_length", "Tasks with long work that wait for their turn.", waiting_tasks()
