@@ -65,9 +65,7 @@ class PlanDocument(TypedDict, total=False):
         Annotated[int, Meta(ge=1, le=MAX_RATE)] | None,
         member("devices that begin in a minute; `null` for no limit", 60),
     ]
-    max_active: Annotated[
-        int, member("devices at the same time, for each server process", _PLAN.max_active, ge=1, le=MAX_ACTIVE)
-    ]
+    max_active: Annotated[int, member("devices at the same time", _PLAN.max_active, ge=1, le=MAX_ACTIVE)]
     window: Annotated[
         WindowDocument | None,
         member('when devices begin, in UTC: `{"start": "22:00", "end": "04:00", "days"?: ["sat", "sun"]}`', None),
