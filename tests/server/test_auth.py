@@ -59,7 +59,7 @@ NOT_VALID = [
 
 
 async def test_credentials_that_are_not_valid(alice, anyone):
-    """401, a problem in JSON that does not say which part was wrong, and how to authenticate."""
+    """401, an error in JSON that does not say which part was wrong, and how to authenticate."""
     paths = [("GET", "/devices"), ("POST", "/devices"), ("GET", "/nowhere"), ("POST", "/devices/d1/ota")]
     for authorization, (method, path) in product(NOT_VALID, paths):
         value = None if authorization is None else authorization.format(key=alice.key).encode("latin-1")

@@ -182,7 +182,7 @@ async def test_an_internal_error_leaks_nothing(alice, monkeypatch, caplog, kind)
     async def fail(*args):
         raise kind(SECRET)
 
-    async def fail_at_once(*args):
+    async def fail_immediately(*args):
         raise kind(SECRET)
         yield  # it is a generator
 
@@ -190,7 +190,7 @@ async def test_an_internal_error_leaks_nothing(alice, monkeypatch, caplog, kind)
     async with await alice.connect("d1"):
         await alice.told("online", "d1")
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-            patch.setattr(hub.device_list, "select", fail_at_once)
+            patch.setattr(hub.device_list, "select", fail_immediately)
             patch.setattr(hub.updates, "get", fail)
             for method, path in (("GET", "/devices"), ("GET", "/devices/d1/ota"), ("POST", "/devices/d1/ota")):
                 answer = await alice.http.request(method, path, content=b"x" if method == "POST" else None)

@@ -144,7 +144,7 @@ async def test_a_listener_may_give_its_key_in_the_query(
 async def test_credentials_that_are_not_valid_are_refused_with_401(
     server: RunningServer, open_raw: Any, path: str, fields: list[str]
 ) -> None:
-    """The handshake is answered with 401 and a problem in JSON, and the connection is closed."""
+    """The handshake is answered with 401 and an error in JSON, and the connection is closed."""
     async with open_raw(server) as raw:
         response = await raw.handshake(None, *fields, path=path)
         assert response.status == 401

@@ -507,8 +507,8 @@ async def test_pings_are_spread(autojump_clock: Any, open_pair: Any) -> None:
         for i, client in enumerate(clients):
             fleet.nursery.start_soon(pump, i, client)
         await trio.sleep(4 * SETTINGS.ping_interval)
-        at_once = [sum(moment in pinged for pinged in times.values()) for moment in set().union(*times.values())]
-        assert max(at_once) == 2
+        together = [sum(moment in pinged for pinged in times.values()) for moment in set().union(*times.values())]
+        assert max(together) == 2
         for pinged in times.values():
             assert len(pinged) in (3, 4)
             assert all(b - a == pytest.approx(SETTINGS.ping_interval) for a, b in itertools.pairwise(pinged))

@@ -168,7 +168,7 @@ def create_quart_app(service: Service) -> QuartTrio:
             if status == 404
             else error.description or ""
         )
-        response = answer(errors.problem(status, words), status)
+        response = answer(errors.plain_body(status, words), status)
         if status == 405:
             response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
         return response
@@ -176,6 +176,6 @@ def create_quart_app(service: Service) -> QuartTrio:
     @app.errorhandler(Exception)
     async def unexpected(error: Exception) -> Response:
         _log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return answer(errors.problem(500, "internal error"), 500)
+        return answer(errors.plain_body(500, "internal error"), 500)
 
     return app

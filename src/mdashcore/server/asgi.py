@@ -125,7 +125,7 @@ async def respond_error(send: Send, error: MdashError, *, unread: bool, from_pag
         from_page: as for `errors.headers`.
     """
     status = 408 if isinstance(error, BodyTimeout) else status_of(error)
-    body = errors.problem(status, str(error)) if isinstance(error, BodyTimeout) else errors.body(error)
+    body = errors.plain_body(status, str(error)) if isinstance(error, BodyTimeout) else errors.body(error)
     headers = [*errors.headers(error, from_page=from_page).items()]
     await respond(send, status, _json.encode(body), [*headers, ("connection", "close")] if unread else headers)
 
@@ -133,7 +133,7 @@ async def respond_error(send: Send, error: MdashError, *, unread: bool, from_pag
 async def refuse_socket(receive: Receive, send: Send) -> None:
     """Refuse a WebSocket that a server other than the gateway has handed to the app."""
     await receive()
-    body = _json.encode(errors.problem(426, NO_SOCKET))
+    body = _json.encode(errors.plain_body(426, NO_SOCKET))
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     await send({"type": "websocket.http.response.start", "status": 426, "headers": fields})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

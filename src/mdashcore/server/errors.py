@@ -21,7 +21,7 @@ from mdashcore._errors import (
 )
 from mdashcore.server.traffic import count_refusal
 
-__all__ = ["body", "headers", "message", "problem"]
+__all__ = ["body", "headers", "message", "plain_body"]
 
 
 def body(error: MdashError) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def body(error: MdashError) -> dict[str, Any]:
         if error.data is not None:
             found["data"] = error.data
         return {"error": found}
-    found = problem(status_of(error), message(error))
+    found = plain_body(status_of(error), message(error))
     if isinstance(error, LimitReached):
         found["error"]["limit"] = error.limit
     return found
@@ -46,7 +46,7 @@ def message(error: MdashError) -> str:
     return STORAGE_UNAVAILABLE if isinstance(error, StorageError) else str(error)
 
 
-def problem(status: int, message: str) -> dict[str, Any]:
+def plain_body(status: int, message: str) -> dict[str, Any]:
     """Return the document of an HTTP error that is no `MdashError`, such as an unknown path."""
     return {"error": {"code": status, "message": message or HTTPStatus(status).phrase}}
 

@@ -20,7 +20,7 @@ from mdashcore.testing._document_suite import (
     increment,
 )
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import INSTANT_TRIES, ODD_KEYS, at_once
+from mdashcore.testing._suite import INSTANT_TRIES, ODD_KEYS, run_immediately
 
 __all__ = ["DocumentCapabilitySuite"]
 
@@ -171,16 +171,16 @@ class DocumentCapabilitySuite(DocumentSuite):
             async with self.open(name) as backend:
                 documents: Any = backend.documents
                 for n in range(INSTANT_TRIES):
-                    version = at_once(documents.put("things", f"k{n}", b"0", expected=0))
+                    version = run_immediately(documents.put("things", f"k{n}", b"0", expected=0))
                     with pytest.raises(VersionConflict):
-                        at_once(documents.put("things", f"k{n}", b"1", expected=0))
-                    version = at_once(documents.put("things", f"k{n}", b"2", expected=version))
-                    assert at_once(documents.get("things", f"k{n}")) == Document(f"k{n}", version, b"2")
-                    assert at_once(documents.get("things", "none")) is None
-                assert at_once(keys(documents)) == sorted(f"k{n}" for n in range(INSTANT_TRIES))
+                        run_immediately(documents.put("things", f"k{n}", b"1", expected=0))
+                    version = run_immediately(documents.put("things", f"k{n}", b"2", expected=version))
+                    assert run_immediately(documents.get("things", f"k{n}")) == Document(f"k{n}", version, b"2")
+                    assert run_immediately(documents.get("things", "none")) is None
+                assert run_immediately(keys(documents)) == sorted(f"k{n}" for n in range(INSTANT_TRIES))
                 for n in range(INSTANT_TRIES):
-                    assert at_once(documents.delete("things", f"k{n}"))
-                    assert not at_once(documents.delete("things", f"k{n}"))
+                    assert run_immediately(documents.delete("things", f"k{n}"))
+                    assert not run_immediately(documents.delete("things", f"k{n}"))
 
         self.run_if(INSTANT, test)
 

@@ -9,7 +9,7 @@ import anyio
 
 from mdashcore.storage import DURABLE, INSTANT, SHARED, Backend, LogEntry, LogStore
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import INSTANT_TRIES, StorageSuite, at_once
+from mdashcore.testing._suite import INSTANT_TRIES, StorageSuite, run_immediately
 
 __all__ = ["LOG_ROUNDS", "LOG_WRITERS", "LogCapabilitySuite"]
 
@@ -102,12 +102,12 @@ class LogCapabilitySuite(StorageSuite):
             async with self.open(name) as backend:
                 logs: Any = backend.logs
                 for n in range(INSTANT_TRIES):
-                    assert at_once(logs.end("l")) == 2 * n
-                    assert at_once(logs.append("l", 1.0, [b"0", b"1"])) == 2 * n
-                    assert [entry.offset for entry in at_once(logs.read("l", 2 * n, 10))] == [2 * n, 2 * n + 1]
-                at_once(logs.trim("l", 10))
-                assert len(at_once(logs.read("l", 0, 3 * INSTANT_TRIES))) == 10
-                at_once(logs.begin("l", 10 * INSTANT_TRIES))
-                assert at_once(logs.end("l")) == 10 * INSTANT_TRIES
+                    assert run_immediately(logs.end("l")) == 2 * n
+                    assert run_immediately(logs.append("l", 1.0, [b"0", b"1"])) == 2 * n
+                    assert [entry.offset for entry in run_immediately(logs.read("l", 2 * n, 10))] == [2 * n, 2 * n + 1]
+                run_immediately(logs.trim("l", 10))
+                assert len(run_immediately(logs.read("l", 0, 3 * INSTANT_TRIES))) == 10
+                run_immediately(logs.begin("l", 10 * INSTANT_TRIES))
+                assert run_immediately(logs.end("l")) == 10 * INSTANT_TRIES
 
         self.run_if(INSTANT, test)

@@ -24,10 +24,10 @@ __all__ = [
     "ODD_KEYS",
     "StorageSuite",
     "Test",
-    "at_once",
     "cancel_after",
     "chunks_of",
     "expect_failure",
+    "run_immediately",
 ]
 
 HANG_GRACE: Final = 5.0  # seconds for a test to end by itself after its limit; a verb that blocks the loop does not
@@ -205,7 +205,7 @@ class StorageSuite:
             self.run_on(loop, opened, name)
 
 
-def at_once(verb: Coroutine[Any, Any, T]) -> T:
+def run_immediately(verb: Coroutine[Any, Any, T]) -> T:
     """Run a verb without a task, and return its result or raise its error. Fails if the verb waits."""
     try:
         verb.send(None)

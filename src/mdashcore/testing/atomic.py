@@ -14,7 +14,7 @@ import pytest
 from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import ATOMIC, DURABLE, INSTANT, Backend, LogEntry, PutAndAppend
 from mdashcore.testing._kill import Acknowledge
-from mdashcore.testing._suite import CANCEL_STEPS, INSTANT_TRIES, StorageSuite, at_once, cancel_after
+from mdashcore.testing._suite import CANCEL_STEPS, INSTANT_TRIES, StorageSuite, cancel_after, run_immediately
 
 __all__ = ["AtomicStepSuite"]
 
@@ -175,7 +175,7 @@ class AtomicStepSuite(StorageSuite):
                 version = 0
                 for n in range(INSTANT_TRIES):
                     step = backend.put_and_append("c", "k", b"0", expected=version, log="l", time=1.0, entry=b"0")
-                    version, offset = at_once(step)
+                    version, offset = run_immediately(step)
                     assert offset == n
 
         self.run_if(INSTANT, test)

@@ -216,7 +216,7 @@ class BlobStoreSuite(BlobScanSuite, BlobCapabilitySuite):
 
         self.on_blobs(test)
 
-    def test_blob_two_at_once(self) -> None:
+    def test_blob_two_at_the_same_time(self) -> None:
         """Two puts of one key at the same time: one of them is there, whole."""
 
         async def test(blobs: BlobStore) -> None:

@@ -12,7 +12,7 @@ import anyio
 
 from mdashcore._errors import StorageError
 from mdashcore.storage import INSTANT, SHARED, Backend, MessageBus
-from mdashcore.testing._suite import CANCEL_STEPS, ODD_KEYS, StorageSuite, at_once, cancel_after, expect_failure
+from mdashcore.testing._suite import CANCEL_STEPS, ODD_KEYS, StorageSuite, cancel_after, expect_failure, run_immediately
 
 __all__ = ["MessageBusSuite"]
 
@@ -268,8 +268,8 @@ class MessageBusSuite(StorageSuite):
             async with self.open(name) as backend, backend.bus.subscribe("t"):
                 bus: Any = backend.bus
                 for n in range(self.flood):
-                    at_once(bus.publish("t", b"%d" % n))
-                    at_once(bus.publish("nobody's", b"%d" % n))
+                    run_immediately(bus.publish("t", b"%d" % n))
+                    run_immediately(bus.publish("nobody's", b"%d" % n))
 
         self.run_if(INSTANT, test)
 

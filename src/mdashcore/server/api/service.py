@@ -50,7 +50,7 @@ async def check_readiness() -> Response:
     document: ReadinessDocument = {"status": "not ready" if readiness.failing else "ready", "checks": checks}
     if not readiness.failing:
         return answer(document)
-    return answer({**document, **errors.problem(503, f"not ready: {', '.join(readiness.failing)}")}, 503)
+    return answer({**document, **errors.plain_body(503, f"not ready: {', '.join(readiness.failing)}")}, 503)
 
 
 @routes.get("/healthz", access=Access.PUBLIC, answers={200: HealthDocument, 503: HealthDocument})

@@ -46,7 +46,7 @@ async def refuse_without_handshake() -> Response:
 
     The proxy in front of a device may drop the handshake. With 401 the device would take its token for a bad one.
     """
-    response = answer(errors.problem(426, NO_HANDSHAKE), 426)
+    response = answer(errors.plain_body(426, NO_HANDSHAKE), 426)
     response.headers["Upgrade"] = "websocket"
     response.headers["Connection"] = "close"
     return response

@@ -116,7 +116,7 @@ class RootPathApp:
         if path == root:
             query = scope["query_string"].decode("latin-1")
             found = Elsewhere.of(scope["method"], f"{root}/{query and '?'}{query}", is_root=True)
-            body = _json.encode(errors.problem(found.status, found.words)) if found.has_body else b""
+            body = _json.encode(errors.plain_body(found.status, found.words)) if found.has_body else b""
             await respond(send, found.status, body, [*found.headers.items(), ("connection", "close")])
             return
         below: dict[str, Any] = {**scope, "root_path": "", ROOT_PATH: root}

@@ -252,7 +252,7 @@ class FastLane:
                     return None
                 body += part
         if len(body) < size:
-            answer = Answer(408, _json.encode(errors.problem(408, late)))
+            answer = Answer(408, _json.encode(errors.plain_body(408, late)))
             await connection.send(self._encode(connection, answer, close=True))
             return None
         held.complete()
@@ -294,7 +294,7 @@ def failure(error: Exception) -> Answer:
     """Return the answer to a request that has failed. Logs errors of storage, and those that are no `MdashError`."""
     if not isinstance(error, MdashError):
         _log.error("a request failed", exc_info=error)
-        return Answer(500, _json.encode(errors.problem(500, "internal error")))
+        return Answer(500, _json.encode(errors.plain_body(500, "internal error")))
     if isinstance(error, StorageError):
         _log.error("a request failed: %s", error)
     return Answer(status_of(error), errors.encoded(error), errors.headers(error))

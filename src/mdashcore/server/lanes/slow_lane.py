@@ -55,7 +55,7 @@ _Address: TypeAlias = tuple[str, int] | None
 
 def refusal(status: int, words: str, **headers: str) -> bytes:
     """Return the answer to the current request, which reaches no app. It is the last answer of its connection."""
-    answer = Answer(status, _json.encode(errors.problem(status, words)), headers)
+    answer = Answer(status, _json.encode(errors.plain_body(status, words)), headers)
     return answer.encode(close=True, fields=id_field(current.get()))
 
 

@@ -37,7 +37,7 @@ class MetricsRoute:
         if scope["type"] != "http" or scope["path"] != METRICS_PATH:
             await self.inner(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
-            body = _json.encode(errors.problem(405, f"{METRICS_PATH} is only read"))
+            body = _json.encode(errors.plain_body(405, f"{METRICS_PATH} is only read"))
             await respond(send, 405, body, [("allow", "GET, HEAD"), ("connection", "close")])
         elif self._digest is not None and not hmac.compare_digest(self._digest, _digest(_bearer(scope))):
             error = Unauthenticated("the metrics need Authorization: Bearer TOKEN, with the token of the configuration")
