@@ -128,11 +128,7 @@ class Node:
         )
         hub.summaries.follow = self.others.follow_notifications
         self.calls: Calls = Calls(
-            hub,
-            id,
-            self.devices.link,
-            ask=self.others.ask,
-            default_timeout=settings.call_timeout,
+            hub, id, self.devices.link, ask=self.others.ask, default_timeout=settings.call_timeout
         )
         self.update_supervisor: UpdateSupervisor = UpdateSupervisor(
             hub,
