@@ -16,9 +16,7 @@ How a term compares, by the type of the value that is found:
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -26,14 +24,13 @@ import attrs
 
 from mdashcore import filters, identity
 from mdashcore._errors import InvalidInput
+from mdashcore._natural_order import natural_key
 from mdashcore._trees import JsonValue, values_equal
 from mdashcore.filters import MAX_TERMS, Field, Term, Value
 
 __all__ = ["ANY_DEVICE", "Facts", "Selection", "parse"]
 
 MAX_IDS: Final = 20_000  # devices named one by one: as many as a rollout may have
-
-_RUN = re.compile("[0-9]+|[^0-9]+")
 
 
 @attrs.frozen
@@ -188,41 +185,18 @@ def _fits_part(value: Value, _: str) -> Callable[[Any], bool]:
 
 
 def _fits_order(value: Value, sign: str) -> Callable[[Any], bool]:
-    compare, text = _ORDERS[sign], value.text
+    compare, wanted = _ORDERS[sign], natural_key(value.text)
     numbers = [scalar for scalar in value.scalars if type(scalar) in (int, float)]
 
     def fits(found: object) -> bool:
         if isinstance(found, str):
-            return compare(_natural_order(found, text), 0)
+            return compare(natural_key(found), wanted)
         return type(found) in (int, float) and any(compare(found, number) for number in numbers)
 
     return fits
 
 
 _FITS: Final = MappingProxyType({"=": _fits_equal, "~": _fits_part})
-
-
-def _natural_order(a: str, b: str) -> int:
-    """Compare two texts. Digits count as numbers and are before other characters. Returns -1, 0 or 1.
-
-    >>> _natural_order("1.9", "1.10"), _natural_order("1.10", "1.10-rc1"), _natural_order("07", "7")
-    (-1, -1, 0)
-    """
-    for first, second in zip_longest(_RUN.finditer(a), _RUN.finditer(b)):
-        if first is None or second is None:
-            return -1 if first is None else 1
-        one, other = _run_key(first[0]), _run_key(second[0])
-        if one != other:
-            return -1 if one < other else 1
-    return 0
-
-
-def _run_key(run: str) -> tuple[bool, int, str]:
-    """Return the key of a run in the order. A number has its length before its digits: it may be very long."""
-    if run[0] not in "0123456789":
-        return True, 0, run
-    digits = run.lstrip("0")
-    return False, len(digits), digits
 
 
 ANY_DEVICE: Final = Selection()

@@ -14,7 +14,7 @@ from mdashcore import _json, notifications
 from mdashcore._errors import InvalidInput, NotFound, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.hub.fleet import pages, summaries
-from mdashcore.hub.fleet.order import MAX_CURSOR, SORTS, Order, natural
+from mdashcore.hub.fleet.order import MAX_CURSOR, SORTS, Order, natural_place
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.identity import DeviceKey
 from mdashcore.selection import ANY_DEVICE, parse
@@ -352,14 +352,14 @@ def test_every_device_has_a_cursor(name, id, order):
 @given(st.lists(st.text(max_size=20)))
 def test_natural_order_is_an_order(texts):
     """Any texts can be compared."""
-    places = sorted(map(natural, texts))
+    places = sorted(map(natural_place, texts))
     assert all(one <= other for one, other in pairwise(places))
 
 
 def test_versions_are_sorted_as_people_count():
     """1.10 comes after 1.9, and upper case does not matter."""
     texts = ["10", "9", "b", "B2", "a10", "A9", "1.10.0", "1.9.12", "", "v1"]
-    assert sorted(texts, key=natural) == ["", "1.9.12", "1.10.0", "9", "10", "A9", "a10", "b", "B2", "v1"]
+    assert sorted(texts, key=natural_place) == ["", "1.9.12", "1.10.0", "9", "10", "A9", "a10", "b", "B2", "v1"]
 
 
 @pytest.mark.parametrize("sort", ["", "-", "--id", "ID", "shadow", "id,name", "+id"])

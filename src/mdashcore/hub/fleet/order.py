@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -18,37 +17,25 @@ import attrs
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
+from mdashcore._natural_order import NaturalKey, natural_key
 from mdashcore.hub.fleet.rows import DeviceRow
 
-__all__ = ["BY_ID", "MAX_CURSOR", "SORTS", "Order", "natural"]
+__all__ = ["BY_ID", "MAX_CURSOR", "SORTS", "Order", "natural_place"]
 
 MAX_CURSOR: Final = 2_048  # characters: a name of 256 characters, an id of 128, escaped and in base 64
 
 Place: TypeAlias = tuple[Any, str]
 """Where a device stands in a list: the comparable form of its value, and its id."""
 
-_RUNS = re.compile(r"([0-9]+)")
 
-MAX_DIGITS: Final = 18  # of a number in a text: more are compared as text, because they are no number of a person
-
-
-def natural(text: str) -> tuple[Any, ...]:
-    """Return a form of a text that compares in natural order: digits as numbers, upper and lower case alike.
-
-    >>> sorted(["1.10", "1.9", "B", "a"], key=natural)
-    ['1.9', '1.10', 'a', 'B']
-    """
-    runs = _RUNS.split(text.casefold())
-    return tuple(
-        (0, int(run), run) if index % 2 and len(run) <= MAX_DIGITS else (1, 0, run)
-        for index, run in enumerate(runs)
-        if run
-    )
+def natural_place(text: str) -> NaturalKey:
+    """Return the comparable form of a text: in natural order, upper and lower case alike."""
+    return natural_key(text.casefold())
 
 
 def _place_of_name(row: DeviceRow) -> Any:
     if row.name_order is None:
-        row.name_order = natural(row.name)
+        row.name_order = natural_place(row.name)
     return row.name_order
 
 
@@ -80,14 +67,14 @@ def _natural_version(version: str) -> tuple[Any, ...]:
     if place is None:
         if len(_versions) >= MAX_VERSIONS:
             _versions.clear()
-        place = _versions[version] = natural(version)
+        place = _versions[version] = natural_place(version)
     return place
 
 
 _SORTS: Final[Mapping[str, _Sort]] = MappingProxyType(
     {
         "id": _Sort(lambda row: "", lambda value: "", (str,)),
-        "name": _Sort(lambda row: row.name, natural, (str,), _place_of_name),
+        "name": _Sort(lambda row: row.name, natural_place, (str,), _place_of_name),
         "online": _Sort(lambda row: row.online, lambda value: value, (bool,)),
         # A device that is online counts as seen now, and all of those stand in one place: it does not move with each
         # message. A device that was never connected is the first.
