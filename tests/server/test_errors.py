@@ -46,6 +46,7 @@ ERRORS = {
     "PreconditionFailed": (_errors.PreconditionFailed("other"), 412, "other"),
     "Busy": (_errors.Busy("later", retry_after=2.5), 429, "later"),
     "Overloaded": (_errors.Overloaded("full", retry_after=5.0), 503, "full"),
+    "ShuttingDown": (_errors.ShuttingDown("going down", retry_after=4.0), 503, "going down"),
     "StorageError": (StorageError("redis://10.0.0.7 refused"), 503, "the storage is not available"),
     "Damaged": (
         _errors.Damaged("devices/alice/d1 is damaged"),
@@ -89,7 +90,7 @@ async def test_every_error_has_a_status_and_a_form(server):
         assert (name, answer.status_code, json.loads(await answer.get_data())) == (name, status, body)
         assert answer.headers["content-type"] == "application/json"
         assert ("www-authenticate" in answer.headers) == (status == 401)
-        assert answer.headers.get("retry-after") == {"Busy": "3", "Overloaded": "5"}.get(name)
+        assert answer.headers.get("retry-after") == {"Busy": "3", "Overloaded": "5", "ShuttingDown": "4"}.get(name)
 
 
 @pytest.mark.parametrize("data", [None, {"pin": 7}, [], 0, ""])
