@@ -16,6 +16,8 @@ from mdashcore._errors import DeviceOffline, RpcError
 from mdashcore._events import RequestReceived
 from mdashcore.server.immediate import ImmediateLink
 from mdashcore.trio.connections.link import POLICY_VIOLATION, Link, PeerEvent
+from mdashcore.trio.transport import server_websocket
+from mdashcore.trio.transport import stream as stream_module
 from mdashcore.trio.transport.server_websocket import MAX_DEFERRED
 from mdashcore.trio.turns import WORK_SLICE
 
@@ -154,6 +156,27 @@ async def test_what_is_told_goes_out_in_the_order_in_which_it_was_told(talking: 
                 numbers.append(message["params"]["n"])
         assert ids == list(range(30))
         assert numbers == list(range(90))
+
+
+async def test_what_tasks_send_at_the_same_time_is_one_write(talking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit of the store lets many tasks go on: the frames that they leave for one socket go out together."""
+    written: list[bytes] = []
+
+    def write_now(stream: trio.abc.Stream, data: bytes) -> int:
+        written.append(data)
+        return stream_module.write_now(stream, data)
+
+    async with talking(echo) as talk, trio.open_nursery() as nursery:
+        monkeypatch.setattr(server_websocket, "write_now", write_now)
+
+        async def tell(n: int) -> None:
+            talk.link.notify("Told", {"n": n})
+
+        for n in range(20):
+            nursery.start_soon(tell, n)
+        numbers = [(await talk.peer.receive())["params"]["n"] for _ in range(20)]
+    assert sorted(numbers) == list(range(20))
+    assert len(written) == 1
 
 
 async def test_answers_of_one_packet_reach_their_callers(talking: Any) -> None:

@@ -47,6 +47,8 @@ class _Poller:
         """Time at which the running function has to leave the rest, on the clock of `time.perf_counter`."""
         self.at_end: list[Callable[[], None]] | None = None
         """Functions to call at the end of this turn, or `None` between two turns."""
+        self._later: list[Callable[[], None]] = []  # functions that tasks have left, to be called after all of them
+        self._caller: trio.lowlevel.Task | None = None  # the task that calls those, while it waits for some
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._epoll.register(fd, select.EPOLLIN)
@@ -79,7 +81,27 @@ class _Poller:
             self._clock = now = perf_counter()
             self._spent[owner] = spent + now - started
 
+    def call_after_tasks(self, function: Callable[[], None]) -> None:
+        """Call a function after the tasks that run now, as at the end of a turn."""
+        self._later.append(function)
+        if self._caller is not None:
+            caller, self._caller = self._caller, None
+            trio.lowlevel.reschedule(caller)
+
+    async def _call_later(self) -> None:
+        while True:
+            if not self._later:
+                self._caller = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            later, self._later = self._later, []
+            _call_all(later)
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._caller = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
     async def run(self) -> None:
+        trio.lowlevel.spawn_system_task(self._call_later)
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -91,13 +113,17 @@ class _Poller:
                     if (ready := self._ready.get(fd)) is not None:  # an earlier function may have closed it
                         ready()
                 at_end, self.at_end = self.at_end, None
-                for function in at_end:
-                    try:
-                        function()
-                    except Exception:  # a defect in one connection must not end the run
-                        _log.exception("the end of a turn failed")
+                _call_all(at_end)
         finally:
             self._epoll.close()
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        try:
+            function()
+        except Exception:  # a defect in one connection must not end the run
+            _log.exception("the end of a turn failed")
 
 
 _poller: Final = RunWide("mdash_poller", _Poller, _Poller.run)
@@ -190,14 +216,19 @@ class Inflow:
         return data if data or woken or not self._ended else None
 
     def at_end_of_turn(self, function: Callable[[], None]) -> bool:
-        """Call a function at the end of this turn. Returns `False` between two turns.
+        """Call a function at the end of this turn, or between two turns after the tasks that run now.
+
+        Returns `False` if the system has no epoll.
 
         Frames that are sent then go out in one piece, although they belong to many messages. The function must not
         raise.
         """
-        if self._poller is None or self._poller.at_end is None:
+        if self._poller is None:
             return False
-        self._poller.at_end.append(function)
+        if self._poller.at_end is None:
+            self._poller.call_after_tasks(function)
+        else:
+            self._poller.at_end.append(function)
         return True
 
     @property
