@@ -330,7 +330,7 @@ async def test_the_function_may_close_any_connection() -> None:
 
 
 async def test_what_is_done_at_the_end_of_a_turn() -> None:
-    """All that has come now was taken by then, on all connections. Outside of a turn there is none to wait for."""
+    """All that has come now was taken by then, on all connections. Outside of a turn it is done after the tasks."""
     async with open_ends() as (ours, theirs), open_ends() as (our_other, their_other):
         inflows = [Inflow(ours, SIZE), Inflow(our_other, SIZE)]
         events: list[str] = []
@@ -338,7 +338,7 @@ async def test_what_is_done_at_the_end_of_a_turn() -> None:
         def taking(inflow: Inflow) -> Callable[[bytes], None]:
             def end() -> None:
                 events.append("end")
-                assert not inflow.at_end_of_turn(end)
+                assert inflow.at_end_of_turn(lambda: events.append("later"))
 
             def take(data: bytes) -> None:
                 events.append("take")
@@ -348,13 +348,14 @@ async def test_what_is_done_at_the_end_of_a_turn() -> None:
 
         for inflow in inflows:
             inflow.on_data = taking(inflow)
-        assert not inflows[0].at_end_of_turn(lambda: pytest.fail("done"))
+        assert inflows[0].at_end_of_turn(lambda: events.append("of a task"))
+        assert events == []
         async with waiting(inflows[0]), waiting(inflows[1]):
             await trio.lowlevel.cancel_shielded_checkpoint()
             theirs.socket._sock.send(b"1")  # both together, without a turn between
             their_other.socket._sock.send(b"2")
             await quiet()
-        assert events == ["take", "take", "end", "end"]
+        assert events == ["of a task", "take", "take", "end", "end", "later", "later"]
 
 
 async def test_a_defect_at_the_end_of_a_turn_stops_no_other_stream(caplog: pytest.LogCaptureFixture) -> None:
