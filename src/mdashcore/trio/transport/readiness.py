@@ -49,6 +49,8 @@ class _Poller:
         """Functions to call at the end of this turn, or `None` between two turns."""
         self._later: list[Callable[[], None]] = []  # functions that tasks have left, to be called after all of them
         self._caller: trio.lowlevel.Task | None = None  # the task that calls those, while it waits for some
+        self.ending = False
+        """Whether such functions are being called now. What they leave undone is not done in the same way."""
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._epoll.register(fd, select.EPOLLIN)
@@ -94,7 +96,7 @@ class _Poller:
                 self._caller = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
             later, self._later = self._later, []
-            _call_all(later)
+            self._call_all(later)
 
     def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
         self._caller = None
@@ -113,17 +115,18 @@ class _Poller:
                     if (ready := self._ready.get(fd)) is not None:  # an earlier function may have closed it
                         ready()
                 at_end, self.at_end = self.at_end, None
-                _call_all(at_end)
+                self._call_all(at_end)
         finally:
             self._epoll.close()
 
-
-def _call_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        try:
-            function()
-        except Exception:  # a defect in one connection must not end the run
-            _log.exception("the end of a turn failed")
+    def _call_all(self, functions: list[Callable[[], None]]) -> None:
+        self.ending = True
+        for function in functions:
+            try:
+                function()
+            except Exception:  # a defect in one connection must not end the run
+                _log.exception("the end of a turn failed")
+        self.ending = False
 
 
 _poller: Final = RunWide("mdash_poller", _Poller, _Poller.run)
@@ -218,12 +221,12 @@ class Inflow:
     def at_end_of_turn(self, function: Callable[[], None]) -> bool:
         """Call a function at the end of this turn, or between two turns after the tasks that run now.
 
-        Returns `False` if the system has no epoll.
+        Returns `False` in such a function, and if the system has no epoll.
 
         Frames that are sent then go out in one piece, although they belong to many messages. The function must not
         raise.
         """
-        if self._poller is None:
+        if self._poller is None or self._poller.ending:
             return False
         if self._poller.at_end is None:
             self._poller.call_after_tasks(function)
